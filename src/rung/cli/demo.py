@@ -1,0 +1,28 @@
+"""`rung demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder. Default: runs/NAME.")
+@click.option("--list", "list_", is_flag=True, help="List the demos and stop.")
+def demo(name: str | None, out: Path | None, list_: bool) -> None:
+    """Run a ready-made task about an invented business. NAME is one of the demos; --list names them.
+
+    The task's files are copied to demo-NAME/ here, to be read and changed.
+    """
+    from rung.demos import DEMOS, copy_demo
+
+    if list_:
+        for key, what in DEMOS.items():
+            click.echo(f"{key:<10} {what}")
+        return
+    from rung.cli.climb import climb
+
+    name = name or next(iter(DEMOS))
+    climb(copy_demo(name, Path(f"demo-{name}")), out=out)

@@ -1,0 +1,93 @@
+"""`rung`: finds the verb, imports that verb's file alone, and turns errors into one message and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+
+import click
+
+from rung import __version__
+from rung.errors import RungError
+
+VERBS: dict[str, str] = {
+    "demo": "Run a ready-made task and see a verdict.",
+    "init": "Write a task.yaml for your data.",
+    "run": "Find out: prompt, retrieve or fine-tune?",
+    "ask": "Answer an input with a run's winner.",
+    "report": "Show a run's verdict and write its report.",
+    "models": "List known models and which are present.",
+}
+
+
+class _Verbs(click.Group):
+    """Verbs by name; the file of a verb is imported when that verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"rung.cli.{name}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"there is no verb {args[0]!r}.{hint} The verbs are {', '.join(VERBS)}.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rung")
+def rung() -> None:
+    """Prompt, retrieve or fine-tune? An answer by experiment, on your own task.
+
+    \b
+    Begin with:  rung demo
+    Your task:   rung init examples.csv, then rung run task.yaml
+    """
+
+
+def main() -> None:
+    """The entry point. 0: done; 2: something the user can mend; 130: interrupted (the same command continues)."""
+    # Waiting threads sleep instead of spinning: with other work on the machine, spinning halves everyone's speed.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        code = rung.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RungError as error:
+        click.echo(f"rung: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> None:
+    click.echo("\nrung: interrupted. Nothing finished is lost; the same command continues.", err=True)
+    sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

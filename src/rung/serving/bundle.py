@@ -1,0 +1,72 @@
+"""A bundle: a run's winner in a folder, opened and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rung.errors import RunError
+from rung.records import read_json
+from rung.types import Model, Prediction, Query, Retriever, Solution
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A solution with its model loaded and its passages indexed."""
+
+    solution: Solution
+    model: Model
+    retriever: Retriever | None
+
+    def answer(self, inputs: Sequence[str]) -> list[Prediction]:
+        """One prediction an input, in order."""
+        from rung.solutions.answer import answer
+
+        queries = [Query(str(i), text) for i, text in enumerate(inputs)]
+        return answer(self.solution, self.model, queries, retriever=self.retriever)
+
+
+def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str], None] = lambda _: None) -> Bundle:
+    """Opens a run folder (its winner, or the solution named), or a bundle folder by itself.
+
+    Raises RunError when there is nothing to open, or the model has changed since.
+    """
+    from rung.models.local import load_model
+    from rung.retrieval.bm25 import BM25
+    from rung.solutions.store import load_passages, load_solution
+
+    place, note = _find(folder, solution)
+    loaded = load_solution(place)
+    model = load_model(note["model"], say=say)
+    if model.version != note["model_version"]:
+        raise RunError(
+            f"{place}: was made with another version of {note['model']} ({note['model_version']}, here {model.version}). "
+            "Run the task again with this model."
+        )
+    passages = load_passages(place)
+    return Bundle(loaded, model, BM25(passages) if passages else None)
+
+
+def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str]]:
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such folder. Name a run folder, as runs/NAME.")
+    if solution is None and (note := read_json(folder / "bundle.json")):
+        return folder, note
+    task = read_json(folder / "task.json")
+    if task is None:
+        raise RunError(f"{folder}: neither a run folder nor a bundle. Name a folder that rung run wrote, as runs/NAME.")
+    if solution is not None:
+        place = folder / "solutions" / solution
+        if not (place / "solution.json").is_file():
+            made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
+            raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
+        return place, task
+    if note := read_json(folder / "winner" / "bundle.json"):
+        return folder / "winner", note
+    decision = read_json(folder / "decision.json")
+    if decision is None:
+        raise RunError(f"{folder}: not finished, there is no winner yet. Give the same rung run command again.")
+    raise RunError(
+        f"{folder}: the verdict is {decision['choice']!r}, so there is no winner. Choose one with --solution."
+    )

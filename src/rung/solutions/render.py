@@ -1,0 +1,61 @@
+"""A Solution and an input into chat turns. Training, answering, `rung ask` and serving all come through `render`.
+
+What many requests share stands first (instruction, fixed demos), what differs stands last
+(passages, input), so that an engine can compute the shared beginning once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rung.types import Demo, Document, Message, Query, RetrieverSpec, Solution
+
+
+def render(
+    solution: Solution, query: Query, *, demos: Sequence[Demo] = (), passages: Sequence[Document] = ()
+) -> tuple[Message, ...]:
+    """Chat turns that end where the answer begins. demos and passages: those chosen for this input, in prompt order."""
+    turns = [Message("system", solution.instruction)]
+    for demo in demos:
+        turns += [Message("user", demo.input), Message("assistant", demo.output)]
+    turns.append(Message("user", _with_passages(input_text(query), passages)))
+    return tuple(turns)
+
+
+def input_text(query: Query) -> str:
+    """The input as the model reads it, in demos too: its context, if any, and the input."""
+    return f"{query.context}\n\n{query.input}" if query.context else query.input
+
+
+def within_budget(
+    spec: RetrieverSpec, ranked: Sequence[Document], count_tokens: Callable[[str], int]
+) -> tuple[Document, ...]:
+    """The best passages that fit the token budget, at most k; the best one always (cut, if it alone is too long)."""
+    chosen: list[Document] = []
+    left = spec.token_budget
+    for passage in ranked[: spec.k]:
+        cost = count_tokens(passage_text(passage))
+        if cost > left:
+            if not chosen:
+                chosen.append(_cut(passage, left / cost))
+            break
+        chosen.append(passage)
+        left -= cost
+    return tuple(chosen)
+
+
+def passage_text(passage: Document) -> str:
+    return f"{passage.title}: {passage.text}" if passage.title else passage.text
+
+
+def _with_passages(text: str, passages: Sequence[Document]) -> str:
+    if not passages:
+        return text
+    # The best passage stands last, next to the question it answers.
+    listed = "\n".join(passage_text(p) for p in reversed(passages))
+    return f"{listed}\n\n{text}"
+
+
+def _cut(passage: Document, share: float) -> Document:
+    words = passage.text.split(" ")
+    return Document(passage.id, " ".join(words[: max(1, int(len(words) * share * 0.9))]), passage.title)

@@ -1,0 +1,69 @@
+"""A Solution in a folder, and back: solution.json, adapter/, index/passages.jsonl.
+
+The folder is whole in itself: moved elsewhere or copied to another machine it answers the same.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rung.errors import RunError
+from rung.records import read_lines, write_json, write_text
+from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, RetrieverSpec, Solution
+
+FORMAT = 1
+
+
+def save_solution(solution: Solution, folder: Path, *, passages: Sequence[Document] = ()) -> Solution:
+    """Writes the folder and returns the Solution with its adapter path pointing into it.
+
+    passages: what a solution with a retriever searches. solution.json is written last: a folder
+    without it is unfinished.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if solution.retriever is not None:
+        lines = (json.dumps(asdict(p), ensure_ascii=False) for p in passages)
+        write_text(folder / "index" / "passages.jsonl", "".join(line + "\n" for line in lines))
+    record: dict[str, Any] = {"format": FORMAT, **asdict(solution), "family": solution.family}
+    if solution.adapter is not None:
+        inside = folder / "adapter"
+        if Path(solution.adapter).resolve() != inside.resolve():
+            shutil.copytree(solution.adapter, inside, dirs_exist_ok=True)
+        record["adapter"] = "adapter"
+        solution = replace(solution, adapter=str(inside))
+    write_json(folder / "solution.json", record)
+    return solution
+
+
+def load_solution(folder: Path) -> Solution:
+    """Raises RunError when the folder holds no whole solution."""
+    path = folder / "solution.json"
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        constraint = record["constraint"]
+        if constraint is not None and constraint["kind"] == "labels":
+            constraint["value"] = tuple(constraint["value"])
+        return Solution(
+            name=record["name"],
+            instruction=record["instruction"],
+            decoding=Decoding(**record["decoding"]),
+            demos=tuple(Demo(**d) for d in record["demos"]),
+            demo_selection=DemoSelection(**record["demo_selection"]) if record["demo_selection"] else None,
+            retriever=RetrieverSpec(**record["retriever"]) if record["retriever"] else None,
+            adapter=str((folder / record["adapter"]).resolve()) if record["adapter"] else None,
+            constraint=Constraint(**constraint) if constraint else None,
+        )
+    except FileNotFoundError:
+        raise RunError(f"{folder}: no solution.json here. Name a folder that rung wrote.") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not a solution that this version can read ({error!r}).") from None
+
+
+def load_passages(folder: Path) -> tuple[Document, ...]:
+    """The passages a saved solution searches; empty when it has no retriever."""
+    return tuple(Document(**record) for record in read_lines(folder / "index" / "passages.jsonl"))

@@ -1,0 +1,306 @@
+"""LoRA by PEFT, in a loop that is a function: exact, seeded, resumable with its optimiser's state.
+
+The loss is that of the answer's tokens alone, the end token among them. Which tokens those are is
+known by position, never by token id: for many models the padding token is the end token, and a mask
+by id would hide it. Every effective batch divides by its own number of target tokens, however it is
+cut into micro-batches. The beginning that all prompts of a batch share is computed once a batch.
+Sources: Hu et al., LoRA (2021); Kalajdzievski, rsLoRA (2023), for the option; Loshchilov & Hutter,
+AdamW (2019).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rung.errors import TrainingError, TruncatedAnswer
+from rung.models.attention import Beginning, common_beginning
+from rung.models.local import LocalModel
+from rung.records import read_json, write_json
+
+_CHECKPOINT_EVERY_S = 20.0
+_NAME = "in_training"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rendered example. prompt: ids up to where the answer begins; target: ids of the answer with its end token."""
+
+    id: str
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """How to train.
+
+    rank, alpha: of the update B A x alpha / rank, on all linear layers but the output layer.
+    steps: optimiser steps the learning-rate schedule is made for (warm-up, then linear to zero).
+    batch_size: examples a step. micro_tokens: at most so many own tokens go through the network at once.
+    """
+
+    learning_rate: float
+    steps: int
+    batch_size: int = 16
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    rslora: bool = False
+    warmup_share: float = 0.06
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    micro_tokens: int = 1024
+    max_length: int = 8192
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands. loss: mean per target token over the last step; tokens: own tokens computed so far."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+def render_rows(
+    model: LocalModel, ids: Sequence[str], prompts: Sequence[list[int]], answers: Sequence[str], *, max_length: int
+) -> list[Row]:
+    """Rows ready to train on.
+
+    Raises TruncatedAnswer, naming the rows, when a prompt leaves no room for its whole answer within max_length.
+    """
+    rows = [
+        Row(id_, tuple(prompt), tuple(model.encode_answer(answer)))
+        for id_, prompt, answer in zip(ids, prompts, answers, strict=True)
+    ]
+    long = [row for row in rows if len(row.prompt) + len(row.target) > max_length]
+    if long:
+        named = ", ".join(f"{r.id} ({len(r.prompt)} + {len(r.target)} tokens)" for r in long[:5])
+        more = f" and {len(long) - 5} more" if len(long) > 5 else ""
+        raise TruncatedAnswer(
+            f"{len(long)} of {len(rows)} training examples do not fit {max_length} tokens, so their answers would be "
+            f"cut: {named}{more}. Shorten these inputs, show fewer passages, or use a model with a longer context."
+        )
+    return rows
+
+
+def train(
+    model: LocalModel,
+    rows: Sequence[Row],
+    options: LoraOptions,
+    folder: Path,
+    *,
+    until: int | None = None,
+    on_step: Callable[[Progress], None] = lambda _: None,
+) -> Path:
+    """Trains an adapter up to step `until` (None: all steps) and returns its PEFT folder, folder/step-N.
+
+    Continues from the newest checkpoint in `folder`, bit by bit as if it had never stopped. A folder
+    that has already reached the step is returned as it is.
+    Raises TrainingError when the folder belongs to other options or the loss stops being a number.
+    """
+    until = options.steps if until is None else min(until, options.steps)
+    result = folder / f"step-{until}"
+    if (result / "adapter_config.json").is_file():
+        return result
+    _claim(folder, options, rows)
+    network = _fresh_adapter(model, options)
+    try:
+        parameters = [p for p in model.network.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(
+            parameters, lr=options.learning_rate, betas=(0.9, 0.999), weight_decay=options.weight_decay
+        )
+        step, tokens, seconds = _restore(folder, parameters, optimiser)
+        model.network.train()
+        saved = started = time.monotonic()
+        while step < until:
+            batch = [rows[i] for i in batch_indices(len(rows), options.batch_size, step, options.seed)]
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate_at(step, options)
+            optimiser.zero_grad(set_to_none=True)
+            loss, computed = backward(model, batch, micro_tokens=options.micro_tokens)
+            if not torch.isfinite(torch.tensor(loss)):
+                raise TrainingError(
+                    f"training in {folder}: the loss is {loss} at step {step + 1}. Use a lower learning rate "
+                    f"than {options.learning_rate:g}."
+                )
+            torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
+            optimiser.step()
+            step, tokens = step + 1, tokens + computed
+            now = time.monotonic()
+            on_step(Progress(step, options.steps, loss, tokens, seconds + now - started))
+            if now - saved > _CHECKPOINT_EVERY_S or step == until:
+                _checkpoint(folder, parameters, optimiser, step, tokens, seconds + now - started)
+                saved = now
+        scratch = folder / f"step-{until}.tmp"
+        network.save_pretrained(scratch, selected_adapters=[_NAME], safe_serialization=True)
+        scratch.joinpath(_NAME).replace(result)  # PEFT puts a named adapter into a folder of its name
+        scratch.joinpath("README.md").unlink(missing_ok=True)
+        scratch.rmdir()
+    finally:
+        model.network.eval()
+        network.delete_adapter(_NAME)
+    return result
+
+
+def backward(model: LocalModel, batch: Sequence[Row], *, micro_tokens: int) -> tuple[float, int]:
+    """Adds the gradients of a batch's mean loss per target token. Returns that loss and the tokens computed.
+
+    The shared beginning is computed once; the micro-batches' gradients towards its keys and values are
+    summed and sent back through it once. Equal to the plain loop's loss and gradients.
+    """
+    targets = sum(len(row.target) for row in batch)
+    shared, beginning, leaves = 0, None, None
+    if model.shares_beginnings and len(batch) > 1:
+        shared = common_beginning([list(row.prompt) for row in batch])
+    if shared:
+        beginning = model.compute_beginning(batch[0].prompt[:shared])
+        leaves = Beginning(
+            beginning.ids,
+            [k.detach().requires_grad_() for k in beginning.keys],
+            [v.detach().requires_grad_() for v in beginning.values],
+        )
+    loss, computed = 0.0, shared
+    for part in _micro_batches(batch, shared, micro_tokens):
+        part_loss = summed_loss(model, part, leaves, shared) / targets
+        part_loss.backward()  # type: ignore[no-untyped-call]
+        loss += part_loss.item()
+        computed += sum(len(r.prompt) - shared + len(r.target) - 1 for r in part)
+    if beginning is not None and leaves is not None:
+        ends = [*beginning.keys, *beginning.values]
+        starts = [leaf.grad for leaf in (*leaves.keys, *leaves.values)]
+        pairs = [(end, start) for end, start in zip(ends, starts, strict=True) if end.requires_grad]
+        if pairs:
+            torch.autograd.backward([end for end, _ in pairs], [start for _, start in pairs])
+    return loss, computed
+
+
+def summed_loss(model: LocalModel, rows: Sequence[Row], beginning: Beginning | None, shared: int) -> torch.Tensor:
+    """Cross-entropy summed over the target tokens of the rows. Logits are computed at those tokens only."""
+    own = [[*row.prompt[shared:], *row.target[:-1]] for row in rows]
+    hidden = model.hidden_after(beginning, own)  # (B, longest, C)
+    row_of: list[int] = []
+    column_of: list[int] = []
+    targets: list[int] = []
+    for i, row in enumerate(rows):
+        first = len(row.prompt) - shared - 1  # the last prompt token predicts the first target token
+        row_of += [i] * len(row.target)
+        column_of += range(first, first + len(row.target))
+        targets += row.target
+    at = (torch.tensor(row_of, device=model.device), torch.tensor(column_of, device=model.device))
+    logits = model.network.get_output_embeddings()(hidden[at]).float()  # (T, V)
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="sum")
+
+
+def mean_loss(model: LocalModel, rows: Sequence[Row], adapter: Path, *, micro_tokens: int = 2048) -> float:
+    """Mean loss per target token of rows that are not trained on, with the adapter in that folder."""
+    shared = common_beginning([list(row.prompt) for row in rows]) if model.shares_beginnings else 0
+    total = 0.0
+    with model.using(str(adapter)), torch.inference_mode():
+        beginning = model.compute_beginning(rows[0].prompt[:shared]) if shared else None
+        for part in _micro_batches(rows, shared, micro_tokens):
+            total += float(summed_loss(model, part, beginning, shared))
+    return total / sum(len(row.target) for row in rows)
+
+
+def batch_indices(rows: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """The rows of a step: each epoch is a permutation drawn from (seed, epoch) and cut into batches in turn."""
+    per_epoch = steps_per_epoch(rows, batch_size)
+    epoch, place = divmod(step, per_epoch)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+    # Batches of nearly equal size: no tiny last batch whose few tokens would weigh as much as a whole one's.
+    bounds = [round(i * rows / per_epoch) for i in range(per_epoch + 1)]
+    return [int(i) for i in order[bounds[place] : bounds[place + 1]]]
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    return max(1, -(-rows // batch_size))
+
+
+def learning_rate_at(step: int, options: LoraOptions) -> float:
+    """Linear warm-up over the first share of the steps, then linear to zero."""
+    warmup = max(1, round(options.warmup_share * options.steps))
+    if step < warmup:
+        return options.learning_rate * (step + 1) / warmup
+    return options.learning_rate * (options.steps - step) / max(1, options.steps - warmup)
+
+
+def _micro_batches(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Row]]:
+    """Rows of similar length together, each part at most micro_tokens wide in all (or one row)."""
+    parts: list[list[Row]] = []
+    for row in sorted(batch, key=lambda r: len(r.prompt) + len(r.target)):
+        width = len(row.prompt) - shared + len(row.target) - 1
+        if parts and (len(parts[-1]) + 1) * width <= micro_tokens:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
+def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
+    from peft import LoraConfig
+
+    network = model.network_with_adapters()
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        use_rslora=options.rslora,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.name,
+    )
+    torch.manual_seed(options.seed)
+    network.add_adapter(_NAME, config)
+    network.set_adapter(_NAME)
+    return network
+
+
+def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row]) -> None:
+    """The folder belongs to one set of options and rows; checkpoints of others are never continued."""
+    claim = {"options": asdict(options), "rows": len(rows)}
+    written = read_json(folder / "training.json")
+    if written is None:
+        write_json(folder / "training.json", claim)
+    elif written != claim:
+        raise TrainingError(
+            f"{folder}: holds another training ({written['options']}). Name another folder or remove it."
+        )
+
+
+def _checkpoint(
+    folder: Path, parameters: list[Any], optimiser: torch.optim.Optimizer, step: int, tokens: int, seconds: float
+) -> None:
+    state = {
+        "step": step,
+        "tokens": tokens,
+        "seconds": seconds,
+        "parameters": [p.detach() for p in parameters],
+        "optimiser": optimiser.state_dict(),
+        "rng": torch.get_rng_state(),
+    }
+    scratch = folder / "checkpoint.pt.tmp"
+    torch.save(state, scratch)
+    scratch.replace(folder / "checkpoint.pt")
+
+
+def _restore(folder: Path, parameters: list[Any], optimiser: torch.optim.Optimizer) -> tuple[int, int, float]:
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        return 0, 0, 0.0
+    state = torch.load(path, weights_only=True, map_location=parameters[0].device)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, state["parameters"], strict=True):
+            parameter.copy_(value)
+    optimiser.load_state_dict(state["optimiser"])
+    torch.set_rng_state(state["rng"].cpu())
+    return int(state["step"]), int(state["tokens"]), float(state["seconds"])

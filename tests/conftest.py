@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.errors import ModelError
+from rung.testing import save_tiny_model, tiny_model
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "embedded: needs the embedded model, fetched once (93 MB)")
+
+
+@pytest.fixture(scope="session")
+def embedded_folder() -> Path:
+    """The embedded model's folder. Where it cannot be fetched the test is skipped, but fails in CI."""
+    from rung.models.catalogue import DEFAULT_MODEL, ensure_model
+
+    try:
+        return ensure_model(DEFAULT_MODEL)
+    except ModelError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the embedded model cannot be fetched: {error}")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    """A tiny random model of the module's own, so that adapters of one module are unknown to the others."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights as a Hugging Face folder."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def plain_network(tiny_folder: Path) -> Any:
+    """The same weights as ordinary transformers runs them: its own attention, no shared beginnings."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="eager").eval()

@@ -1,0 +1,239 @@
+"""Broken tasks and data files, by name: each a builder of a folder and what the one error must say.
+
+A builder writes into a folder and returns the path of the task.yaml to read. `says` is a fragment of the
+message, which must also name the file in `file`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TASK = "name: demo\ninstruction: Answer.\nexamples: examples.jsonl\n"
+
+
+@dataclass(frozen=True)
+class Broken:
+    build: Callable[[Path], Path]
+    says: str
+    file: str = "task.yaml"
+
+
+def rows(n: int = 20, **more: object) -> list[dict[str, object]]:
+    """n good examples, no two alike."""
+    return [{"input": f"question {i} about {'abcdefgh'[i % 8] * 3}", "output": f"answer {i}", **more} for i in range(n)]
+
+
+def write(
+    folder: Path, task: str | bytes = TASK, data: str | bytes | None = None, name: str = "examples.jsonl", **extra: str
+) -> Path:
+    """A folder with task.yaml, the examples and further text files (`a__b` writes a.b)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = "".join(json.dumps(r) + "\n" for r in rows()) if data is None else data
+    files: Mapping[str, str | bytes] = {
+        "task.yaml": task,
+        name: data,
+        **{k.replace("__", "."): v for k, v in extra.items()},
+    }
+    for file, text in files.items():
+        (folder / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / "task.yaml"
+
+
+def _task(more: str, says: str, **extra: str) -> Broken:
+    return Broken(lambda folder: write(folder, TASK + more + "\n", **extra), says)
+
+
+def _whole(text: str | bytes, says: str) -> Broken:
+    return Broken(lambda folder: write(folder, text), says)
+
+
+def _rows(change: Mapping[int, object], says: str, more: str = "") -> Broken:
+    """Good rows but for some: position -> the row instead, or the raw line."""
+
+    def build(folder: Path) -> Path:
+        lines: list[object] = list(rows())
+        for i, row in change.items():
+            lines[i] = row
+        text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in lines)
+        return write(folder, TASK + more, text)
+
+    return Broken(build, says, "examples.jsonl")
+
+
+def _file(name: str, data: str | bytes, says: str, more: str = "") -> Broken:
+    task = TASK.replace("examples.jsonl", name) + more
+    return Broken(lambda folder: write(folder, task, data, name), says, name)
+
+
+def _csv(says: str, header: str = "input,output", last: str = "x,y", more: str = "") -> Broken:
+    good = "".join(f"question {i},answer {i}\n" for i in range(20))
+    return _file("examples.csv", f"{header}\n{good}{last}\n", says, more)
+
+
+def _long_line(folder: Path) -> Path:
+    path = write(folder)
+    with (folder / "examples.jsonl").open("r+b") as file:
+        file.seek(100_000_000)  # sparse: the file takes no room on the disk
+        file.write(b"\n")
+    return path
+
+
+def _corpus(says: str, *, file: str = "corpus.jsonl", text: str | None = None) -> Broken:
+    def build(folder: Path) -> Path:
+        path = write(folder, TASK + f"corpus: {file}\n")
+        if text is None:
+            (folder / file).mkdir()
+        else:
+            (folder / file).write_text(text)
+        return path
+
+    return Broken(build, says, file)
+
+
+def _folder_as_examples(folder: Path) -> Path:
+    path = write(folder, TASK.replace("examples.jsonl", "more"))
+    (folder / "more").mkdir()
+    return path
+
+
+def _task_is_a_folder(folder: Path) -> Path:
+    (folder / "task.yaml").mkdir(parents=True)
+    return folder / "task.yaml"
+
+
+GOOD = {"input": "a", "output": "b"}
+BROKEN: dict[str, Broken] = {
+    # task.yaml as a file
+    "no task": Broken(lambda folder: folder / "task.yaml", "no such file"),
+    "task is a folder": Broken(_task_is_a_folder, "holds no task.yaml"),
+    "empty task": _whole("", "the file is empty"),
+    "only comments": _whole("# nothing\n", "the file is empty"),
+    "task is a list": _whole("- a\n- b\n", "must be a mapping"),
+    "task is a text": _whole("hello\n", "must be a mapping"),
+    "bad YAML": _whole(TASK + "labels: [a, b\n", "not valid YAML"),
+    "tab in YAML": _whole(TASK + "\tlabels: [a, b]\n", "line 4"),
+    "task in Latin-1": _whole(TASK.replace("Answer", "Réponds").encode("latin-1"), "line 2: byte 0xe9 is not UTF-8"),
+    "task with control characters": _whole(TASK + 'pattern: "\x07"\n', "line 4: not valid YAML"),
+    "task nested too deeply": _whole(TASK + "labels: " + "[" * 1000 + "]" * 1000, "nested too deeply"),
+    "impossible date": _whole(TASK + "pattern: 2020-13-45\n", "cannot be read"),
+    "YAML aliases": _whole(TASK + "labels: &a [x, *a]\n", "aliases"),
+    "Python object": _whole(TASK + "labels: !!python/object:os.system {}\n", "not valid YAML"),
+    "half a surrogate pair": _whole(TASK + 'pattern: "\\ud800"\n', "surrogate"),
+    # its keys
+    "unknown key": _task("metrik: exact_match", 'line 4: unknown key "metrik". Did you mean "metric"?'),
+    "unknown key of budget": _task("budget: {minute: 3}", 'unknown key "minute". Did you mean "minutes"?'),
+    "key that is no text": _task("on: push", 'line 4: unknown key "on"'),
+    "duplicate key": _task("name: other", 'line 4: the key "name" stands twice, first on line 1'),
+    "key without value": _task("corpus:", 'line 4: "corpus" has no value'),
+    "no instruction": _whole("examples: examples.jsonl\n", 'no "instruction"'),
+    "no examples key": _whole("instruction: Answer.\n", 'no "examples"'),
+    "empty instruction": _whole(TASK.replace("Answer.", '" "'), 'line 2: "instruction" is empty'),
+    "instruction is a list": _whole(TASK.replace("Answer.", "[a]"), '"instruction" is a list, but must be text'),
+    "name is a number": _whole(TASK.replace("demo", "12"), 'quote it: "12"'),
+    "name with a slash": _whole(TASK.replace("demo", "a/b"), "cannot name the run's folder"),
+    "target 90": _task("target: 90", "line 4: \"target\" is 90, but scores go from 0 to 1. Write target: 0.9"),
+    "target 90 %": _task('target: "90%"', "Write target: 0.9"),
+    "target 0": _task("target: 0", "above 0"),
+    "target NaN": _task("target: .nan", "above 0"),
+    "target true": _task("target: true", "is true or false"),
+    "bad metric": _task("metric: exact_mach", 'Did you mean "exact_match"?'),
+    "metric judge": _task("metric: judge", "this version has no judge"),
+    "metric without file": _task("metric: python:score.py:score", "which does not exist"),
+    "metric without function": _task("metric: python:score.py", "python:file.py:function"),
+    "labels are a text": _task("labels: a, b", "Write labels: [first, second]"),
+    "one label": _task("labels: [a]", "at least two"),
+    "duplicate label": _task("labels: [a, b, a]", 'names "a" twice, items 1 and 3'),
+    "empty label": _task('labels: [a, ""]', "empty label"),
+    "label yes": _task("labels:\n  - yes\n  - maybe", 'line 5: "labels", item 1 is yes, which YAML reads as'),
+    "label 1": _task("labels: [1, 2]", 'quote it: "1"'),
+    "labels and pattern": _task("labels: [a, b]\npattern: a|b", "labels and pattern both"),
+    "absent schema": _task("schema: answer.json", '"schema" names answer.json, which does not exist'),
+    "schema not JSON": _task("schema: answer.json", "not valid JSON", answer__json="{type: object"),
+    "schema is a list": _task("schema: answer.json", "a list, not a JSON object", answer__json="[]"),
+    "schema with a date": _task("schema: {const: 2020-01-01}", "JSON cannot hold"),
+    "bad pattern": _task("pattern: '(a'", "line 4: \"pattern\" is no regular expression"),
+    "absent corpus": _task("corpus: docs/", 'line 4: "corpus" names docs/, which does not exist'),
+    "corpus is a PDF": _task("corpus: book.pdf", "cannot be read", book__pdf="%PDF"),
+    "unknown field": _task("fields: {inptu: question}", 'Did you mean "input"?'),
+    "fields are a text": _task("fields: question", "Write fields:"),
+    "one column twice": _task("fields: {input: a, output: a}", 'uses the column "a"'),
+    "endpoint": _task("model: {endpoint: http://localhost}", "local models only"),
+    "model at an address": _task("model: https://example.com/v1", "local models only"),
+    "teacher": _task("teacher: {endpoint: http://localhost}", "local models only"),
+    "absent model file": _task("model: m.gguf", "which does not exist"),
+    "negative seed": _task("seed: -1", '"seed" is -1, but should be greater than or equal to 0'),
+    "seed is a text": _task("seed: one", '"seed" is text, but must be a whole number'),
+    "budget is a number": _task("budget: 30", "Write budget: {minutes: 30}"),
+    "no minutes": _task("budget: {minutes: 0}", "should be greater than 0"),
+    "absent examples": _whole(TASK.replace("examples.jsonl", "other.jsonl"), "line 3: \"examples\" names other.jsonl"),
+    "examples are a folder": Broken(_folder_as_examples, "which is a folder"),
+    "unknown set": _whole(TASK.replace("examples.jsonl", "{train: examples.jsonl, tset: x}"), 'Did you mean "test"?'),
+    "no test set": _whole(TASK.replace("examples.jsonl", "{train: examples.jsonl}"), 'has no "test"'),
+    "one file for two sets": _whole(
+        TASK.replace("examples.jsonl", "{train: examples.jsonl, test: examples.jsonl}"), "its own file"
+    ),
+    "parquet": Broken(
+        lambda folder: write(folder, TASK.replace("jsonl", "parquet"), "x", "examples.parquet"), "Convert it to JSONL"
+    ),
+    # examples
+    "empty examples": _file("examples.jsonl", "", "the file holds no rows"),
+    "blank examples": _file("examples.jsonl", "\n\n", "the file holds no rows"),
+    "too few examples": _file("examples.jsonl", json.dumps(GOOD), "only 1 example; at least 12"),
+    "invalid JSON line": _rows({3: '{"input": '}, "line 4: not valid JSON"),
+    "NaN": _rows({3: '{"input": "a", "output": NaN}'}, "line 4: NaN is not a value in JSON"),
+    "number too large": _rows({3: '{"input": "a", "output": 1e999}'}, "line 4: the number 1e999 is too large"),
+    "JSON too deep": _rows({3: "[" * 100_000}, "line 4: not usable JSON"),
+    "key twice in JSON": _rows({3: '{"input": "a", "input": "b"}'}, "stands twice"),
+    "row is a list": _rows({3: ["a", "b"]}, "line 4: not an object"),
+    "null output": _rows({3: {"input": "a", "output": None}}, 'line 4: "output" is null'),
+    "empty input": _rows({3: {"input": " ", "output": "a"}}, 'line 4: "input" is empty'),
+    "row without output": _rows({3: {"input": "a"}}, 'line 4: no "output"'),
+    "many bad rows": _rows({i: {"input": "a"} for i in range(15)}, "15 problems in its rows"),
+    "duplicate ids": _rows({3: {**GOOD, "id": "x"}, 5: {**GOOD, "id": "x"}}, 'line 6: the id "x" is that of examples'),
+    "references are a text": _rows({3: {**GOOD, "references": "b"}}, "not a list of texts"),
+    "references hold null": _rows({3: {**GOOD, "references": [None]}}, "holds nothing (null)"),
+    "surrogate in a row": _rows({3: '{"input": "a", "output": "\\ud800"}'}, "surrogate"),
+    "NUL in a row": _rows({3: '{"input": "a", "output": "b\\u0000"}'}, "NUL"),
+    "unknown label": _rows(
+        {i: {"input": f"q{i}", "output": "lost" if i else "lots"} for i in range(20)},
+        'line 1: the answer "lots" is not one of the 2 labels; did you mean "lost"?',
+        "labels: [lost, found]\n",
+    ),
+    "answer is no JSON": _rows({}, "20 problems", "metric: json_match\n"),
+    "missing column": _file(
+        "examples.jsonl",
+        "".join(json.dumps({"question": f"q{i}", "reply": "r"}) + "\n" for i in range(20)),
+        'no column "input"; columns are question, reply. Name it in task.yaml with fields: {input: question}',
+    ),
+    "field names no column": _rows({}, 'no column "topic"', "fields: {group: topic}\n"),
+    "examples in Latin-1": _file("examples.jsonl", '{"input": "é", "output": "a"}\n'.encode("latin-1"), "byte 12 of"),
+    "examples in UTF-16": _file("examples.jsonl", json.dumps(GOOD).encode("utf-16"), "UTF-16"),
+    "binary examples": _file("examples.jsonl", bytes(range(256)) * 40, "line 2"),
+    "list called JSONL": _file("examples.jsonl", json.dumps([GOOD], indent=1), "Rename the file to examples.json"),
+    "a 100 MB line": Broken(_long_line, "longer than 10 MB", "examples.jsonl"),
+    "JSON holds no list": _file("examples.json", "{}", "must hold a list"),
+    "broken JSON": _file("examples.json", "[\n{]", "line 2"),
+    "CSV without column": _csv("columns are question, answer", header="question,answer"),
+    "CSV with semicolons": _file("examples.csv", "input;output\na;b\n", "separated by semicolons"),
+    "CSV with only a header": _file("examples.csv", "input,output\n", "a header but no rows"),
+    "CSV row too long": _csv("line 22: 3 fields, but the header has 2", last="x,y,z"),
+    "CSV row too short": _csv("line 22: 1 fields", last="x"),
+    "CSV open quote": _csv("line 22: a quote is opened here and never closed", last='x,"y'),
+    "CSV bad quote": _csv("line 22: not valid CSV", last='x,"y" z'),
+    "CSV huge field": _csv(
+        "line 22: a field is longer than 10 MB", last='x,"' + ("y" * 1000 + "\n") * 10_100 + '"'
+    ),
+    "CSV with NUL": _csv("line 22: holds a NUL byte", last="x,\0"),
+    "CSV column twice": _csv('two columns are called "input"', header="input,input"),
+    "CSV empty cell": _csv('line 22: "output" is empty', last="x,"),
+    "TSV with commas": _file("examples.tsv", "input,output\na,b\n", "separated by commas"),
+    # documents
+    "empty corpus": _corpus("the file holds no rows", text=""),
+    "corpus folder without texts": _corpus("no .txt or .md file in the folder", file="docs"),
+    "corpus without text": _corpus('columns are id, body. Rename body', text='{"id": 1, "body": "b"}'),
+    "corpus with empty text": _corpus('line 1: "text" is empty', text='{"id": 1, "text": ""}'),
+    "corpus with duplicate ids": _corpus('the id "1" is', text='{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}'),
+}  # fmt: skip

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from broken import TASK, write
+
+from rung.data.task_file import read_task, task_record
+from rung.errors import TaskError
+
+
+def test_a_short_task_gets_every_default(tmp_path: Path) -> None:
+    path = write(tmp_path / "bank-intents", TASK.replace("name: demo\n", ""))
+    task = read_task(path)
+    assert task.name == "bank-intents"
+    assert task.metric == "exact_match"
+    assert task.model == "smollm2-135m-instruct"
+    assert task.examples == (tmp_path / "bank-intents" / "examples.jsonl",)
+    assert (task.seed, task.target, task.labels, task.corpus, task.budget.minutes) == (0, None, None, None, None)
+
+
+def test_a_folder_stands_for_its_task_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert read_task(tmp_path) == read_task(path)
+
+
+def test_a_relative_path_reads_the_same_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert read_task(Path("task.yaml")) == read_task(Path()) == read_task(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "metric"),
+    [
+        ("labels: [a, b]", "label_accuracy"),
+        ("schema: {type: object}", "json_match"),
+        ("pattern: 'a+'", "exact_match"),
+        ("metric: rouge_l\nlabels: [a, b]", "rouge_l"),
+    ],
+)
+def test_the_metric_follows_from_the_shape_of_answers(tmp_path: Path, more: str, metric: str) -> None:
+    assert read_task(write(tmp_path, TASK + more)).metric == metric
+
+
+def test_everything_is_resolved_relative_to_the_file(tmp_path: Path) -> None:
+    more = (
+        "schema: answer.json\ncorpus: docs\nmetric: python:score.py:score\nmodel: ./model\nfields: {input: q}\n"
+        "target: 1\nbudget: {minutes: 30, usd: 0.5}\nseed: 7\n"
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "model").mkdir()
+    task = read_task(write(tmp_path, TASK + more, answer__json='{"type": "object"}', score__py=""))
+    assert task.schema == {"type": "object"}
+    assert task.corpus == tmp_path / "docs"
+    assert task.metric == f"python:{tmp_path / 'score.py'}:score"
+    assert task.model == str(tmp_path / "model")
+    assert (task.target, task.budget.minutes, task.budget.usd, task.seed) == (1.0, 30.0, 0.5, 7)
+
+
+def test_a_gguf_beside_the_task_becomes_absolute_and_a_hub_name_stays(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK + "model: m.gguf", m__gguf="GGUF")
+    assert read_task(path).model == str(tmp_path / "m.gguf")
+    path.write_text(TASK + "model: org/name")
+    assert read_task(path).model == "org/name"
+
+
+def test_examples_may_be_a_list_or_a_mapping(tmp_path: Path) -> None:
+    task = write(tmp_path, TASK.replace("examples.jsonl", "[examples.jsonl, b.csv]"), b__csv="input,output\n")
+    assert read_task(task).examples == (tmp_path / "examples.jsonl", tmp_path / "b.csv")
+    task.write_text(TASK.replace("examples.jsonl", "{test: b.csv, train: [examples.jsonl]}"))
+    assert read_task(task).examples == {"train": (tmp_path / "examples.jsonl",), "test": (tmp_path / "b.csv",)}
+
+
+def test_the_record_is_json_and_holds_every_default(tmp_path: Path) -> None:
+    record = task_record(read_task(write(tmp_path, TASK + "labels: ['yes', no-idea, ünïcode]")))
+    assert json.loads(json.dumps(record)) == record
+    assert record["labels"] == ["yes", "no-idea", "ünïcode"]
+    assert record["examples"] == [str(tmp_path / "examples.jsonl")]
+    assert record["budget"] == {"minutes": None, "usd": None}
+
+
+def test_all_wrong_keys_are_in_one_message_in_the_order_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(TaskError) as caught:
+        read_task(write(tmp_path, TASK + "target: 90\nmetrik: x\nlabels: [yes, no]\n"))
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"task.yaml, line {n}" for n in (4, 5, 6, 6)]
+
+
+def test_a_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
+    assert read_task(write(tmp_path, b"\xef\xbb\xbf" + TASK.encode())).name == "demo"
+
+
+def test_a_folder_whose_name_cannot_name_a_run_asks_for_a_name(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="Add name: my-task"):
+        read_task(write(tmp_path / "a:b?", TASK.replace("name: demo\n", "")))
