@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - rows of strings read better long
 """Compares the tokenizer that rung builds from the catalogue's GGUF file with llama.cpp's, id by id.
 
     python bench/tokenizer.py                      fetches the file as the product does
@@ -249,7 +250,7 @@ def _scripts() -> list[str]:
         "x\u202fy",
         "x\u205fy",
     ]
-    both = [f"{a} {b}" for a, b in zip(sentences, sentences[1:], strict=False)]
+    both = [f"{a} {b}" for a, b in itertools.pairwise(sentences)]
     return sentences + emoji + marks + symbols + rare + both
 
 

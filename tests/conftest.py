@@ -10,10 +10,6 @@ from rung.errors import ModelError
 from rung.testing import save_tiny_model, tiny_model
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "embedded: needs the embedded model, fetched once (93 MB)")
-
-
 @pytest.fixture(scope="session")
 def embedded_folder() -> Path:
     """The embedded model's folder. Where it cannot be fetched the test is skipped, but fails in CI."""

@@ -25,7 +25,6 @@ from rung.types import (
     Candidate,
     Constraint,
     Decision,
-    Decoding,
     Document,
     Example,
     Family,
@@ -387,7 +386,7 @@ def _decide(
         skipped=tuple(skipped),
     )
     decision: Decision = decide(evidence)
-    runs.log(run.folder, "decided", choice=decision.choice, solution=decision.solution)
+    runs.log(run.folder, "decided", choice=decision.choice, solution=decision.solution, floor=evidence.floor)
     write_json(run.folder / "decision.json", decision_record(decision))
 
 

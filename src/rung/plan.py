@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rung.models.local import LocalModel
 
 _DEFAULT_MINUTES = 10.0
-_TRAINING_SHARE = 0.4  # of the minutes, for one adapter
+_TRAINING_SHARE = 0.5  # of the minutes, for one adapter
 _NOMINAL_FLOPS = {"cpu": 1.3e11, "cuda": 1.0e14}
-_SWEEP = 0.36  # of a training, for the learning rates that are not chosen
+_SWEEP = 0.16  # of a training, for the learning rates that are not chosen
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ def make_plan(
     passage = sum(model.count_tokens(p.text) for p in passages[:64]) / max(1, len(passages[:64]))
     own = max(8.0, prompt - instruction)  # tokens that the shared beginning does not cover
     minutes = task.budget.minutes or _DEFAULT_MINUTES
-    compute_tokens = int(minutes * 60 * _TRAINING_SHARE * _NOMINAL_FLOPS[model.device.type] / (4 * model.parameters))
+    compute_tokens = int(
+        minutes * 60 * _TRAINING_SHARE * _NOMINAL_FLOPS[model.device.type] / (4 * model.computed_parameters)
+    )
     forward = _tokens_per_second(model)
     # A decoded token costs more than a read one: a step of a small batch is bound by memory and overhead.
     decode = forward / 6
@@ -166,7 +168,7 @@ def _tokens_per_second(model: LocalModel) -> float:
     """Prompt tokens a second, timed on 256 of them; the better of two."""
     import torch
 
-    ids = [[(17 * i + j) % 1000 for i in range(64)] for j in range(4)]
+    ids = [[(17 * i + j) % min(1000, model.vocabulary) for i in range(64)] for j in range(4)]
     best = float("inf")
     with torch.inference_mode():
         for _ in range(2):

@@ -85,7 +85,7 @@ def test_a_full_disk_names_the_cache_and_leaves_nothing(cache: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("rung.models.gguf.convert_gguf", full)
-    with pytest.raises(ModelError, match="No space left on device.*RUNG_CACHE"):
+    with pytest.raises(ModelError, match=r"No space left on device.*RUNG_CACHE"):
         ensure_model("small")
     assert kept(cache) == []
 

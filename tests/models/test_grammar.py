@@ -13,7 +13,8 @@ from rung.models.grammar import Grammars
 from rung.types import Constraint
 
 LABELS = (
-    "card", "card_arrival", 'say "yes"', "what?", "a|b", "back\\slash", "größe", "日本", "😀", "it's", "(x)", "/re/", "a b",
+    "card", "card_arrival", 'say "yes"', "what?", "a|b", "back\\slash", "größe", "日本",
+    "😀", "it's", "(x)", "/re/", "a b",
     "line\nbreak", "tab\there", "%x", "\\d+", "ends with \\", "<b>", "[1]", "a" * 300,
 )  # fmt: skip
 SCHEMA = {
@@ -30,7 +31,7 @@ SCHEMA = {
 
 @pytest.fixture(scope="module")
 def grammars(tiny: Any) -> Grammars:
-    return Grammars(tiny.chat.tokenizer, tiny._vocabulary, tiny.chat.end_id)
+    return Grammars(tiny.chat.tokenizer, tiny.vocabulary, tiny.chat.end_id)
 
 
 def random_answers(tiny: Any, grammars: Grammars, constraint: Constraint, n: int) -> Iterator[str]:

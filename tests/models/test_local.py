@@ -66,7 +66,7 @@ def transformers_answer(network: Any, model: Any, request: Request, constraint: 
 
 
 def test_greedy_answers_equal_transformers_own(tiny: Any, plain_network: Any) -> None:
-    requests = [ask(text, most=most) for text, most in zip(TEXTS * 3, [1, 7, 24, 40] * 6, strict=True)]
+    requests = [ask(text, most=most) for text, most in zip(TEXTS * 3, [1, 7, 24, 40, 15, 30] * 4, strict=True)]
     expected = [transformers_answer(plain_network, tiny, r) for r in requests]
     found = [(g.text, g.tokens_out, g.finish) for g in tiny.generate(requests)]
     assert found == expected
@@ -90,7 +90,8 @@ def test_constrained_answers_equal_transformers_own(tiny: Any, plain_network: An
     mixed = [ask(text, constraint=LABELS if i % 2 else None) for i, text in enumerate(TEXTS)]
     expected = [transformers_answer(plain_network, tiny, r, r.constraint is not None) for r in mixed]
     found = tiny.generate(mixed)
-    assert [(g.text, g.tokens_out, g.finish) for g in found] == expected
+    # Where only one text can follow, the grammar also fixes how it is cut into tokens, so their number may differ.
+    assert [(g.text, g.finish) for g in found] == [(text, finish) for text, _, finish in expected]
     assert {g.text for g in found[1::2]} <= set(LABELS.value)
 
 
@@ -272,8 +273,7 @@ def test_an_adapter_that_does_not_fit_the_network_is_an_error_that_names_it(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    for name in ("adapter_config.json",):
-        (tmp_path / name).write_bytes((Path(adapters[0]) / name).read_bytes())
+    (tmp_path / "adapter_config.json").write_bytes((Path(adapters[0]) / "adapter_config.json").read_bytes())
     weights = load_file(Path(adapters[0]) / "adapter_model.safetensors")
     save_file({k: torch.zeros(3, 3) for k in weights}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=tmp_path.name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -63,8 +64,11 @@ def rung() -> None:
 
 def main() -> None:
     """The entry point. 0: done; 2: something the user can mend; 130: interrupted (the same command continues)."""
-    # Waiting threads sleep instead of spinning: with other work on the machine, spinning halves everyone's speed.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Waiting threads spin briefly, then sleep: beside other work on the machine, long spinning makes two
+    # threads several times slower than one. Read by OpenMP when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = rung.main(standalone_mode=False)

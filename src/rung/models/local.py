@@ -26,6 +26,7 @@ from rung.types import Constraint, Generation, Message, Request
 _CACHE_BYTES = {"cpu": 400 << 20, "cuda": 24 << 30}  # keys and values of the rows of one batch
 _MAX_ROWS = {"cpu": 64, "cuda": 512}
 _KEPT_BEGINNINGS = 4
+_NO_ADAPTER = "none"
 
 
 class LocalModel:
@@ -40,13 +41,14 @@ class LocalModel:
         self.dtype = next(network.parameters()).dtype
         config = network.config.get_text_config()
         self.context_length = int(getattr(config, "max_position_embeddings", 0) or 4096)
-        self._vocabulary = int(network.get_output_embeddings().weight.shape[0])
+        self.vocabulary = int(network.get_output_embeddings().weight.shape[0])
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache_bytes_per_token = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
         self._grammars: Grammars | None = None
         self._peft: Any = None
         self._adapters: dict[str, str] = {}
+        self._adapters_named = 0
         self._beginnings: dict[tuple[str | None, tuple[int, ...]], Beginning] = {}
         self.shares_beginnings = self._check_shared_beginning()
 
@@ -68,16 +70,27 @@ class LocalModel:
         """Weights of the base network, adapters not counted."""
         return int(sum(p.numel() for n, p in self.network.named_parameters() if ".lora_" not in n))
 
+    @property
+    def computed_parameters(self) -> int:
+        """Weights that every token passes through: the base network without its embedding."""
+        return self.parameters - int(self.network.get_input_embeddings().weight.numel())
+
     # ---- answering -------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """One Generation a request, in order. A prompt too long for the context is a Generation with an error."""
-        prompts = [self.chat.encode(r.messages) for r in requests]
+        prompts: list[list[int]] = []
         results: list[Generation | None] = [None] * len(requests)
+        for i, request in enumerate(requests):
+            try:
+                prompts.append(self.chat.encode(request.messages))
+            except Exception as error:  # templates refuse turns by raising whatever they like
+                prompts.append([])
+                results[i] = Generation("", 0, 0, 0.0, "error", f"the chat template refused the turns ({error})")
         for adapter in dict.fromkeys(r.adapter for r in requests):
             places = []
             for i, request in enumerate(requests):
-                if request.adapter != adapter:
+                if request.adapter != adapter or results[i] is not None:
                     continue
                 if len(prompts[i]) + request.decoding.max_new_tokens > self.context_length:
                     fact = f"prompt of {len(prompts[i])} tokens does not fit the context of {self.context_length}"
@@ -242,7 +255,7 @@ class LocalModel:
 
     def _grammar_of(self) -> Grammars:
         if self._grammars is None:
-            self._grammars = Grammars(self.chat.tokenizer, self._vocabulary, self.chat.end_id)
+            self._grammars = Grammars(self.chat.tokenizer, self.vocabulary, self.chat.end_id)
         return self._grammars
 
     def _matcher(self, request: Request) -> Matcher | None:
@@ -255,7 +268,7 @@ class LocalModel:
 
         Sliding windows, capped attention scores and the like do not; such a network answers without sharing.
         """
-        ids = [(7 * i) % min(self._vocabulary, 1000) for i in range(24)]
+        ids = [(7 * i) % min(self.vocabulary, 1000) for i in range(24)]
         with torch.inference_mode():
             whole = self.hidden_after(None, [ids])[0, 16:].float()
             try:
@@ -283,8 +296,15 @@ class LocalModel:
     def _loaded(self, folder: str) -> str:
         if folder not in self._adapters:
             check_adapter(Path(folder))
-            name = f"a{len(self._adapters)}"
-            self.network_with_adapters().load_adapter(folder, adapter_name=name, is_trainable=False)
+            name = f"a{self._adapters_named}"  # never used twice: PEFT would load into the weights already there
+            self._adapters_named += 1
+            try:
+                self.network_with_adapters().load_adapter(folder, adapter_name=name, is_trainable=False)
+            except Exception as error:  # wrong shapes, torn files: each library raises its own kinds
+                if name in self._peft.peft_config:
+                    self.drop_adapter(name)
+                fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise ModelError(f"adapter {folder}: it does not fit {self.name} ({fact}).") from error
             self._adapters[folder] = name
         return self._adapters[folder]
 
@@ -293,15 +313,21 @@ class LocalModel:
         if self._peft is None:
             from peft import LoraConfig, PeftModel
 
-            # An untrained rank-1 adapter gives PEFT its wrapper; it is deleted at once.
-            self._peft = PeftModel(self.network, LoraConfig(r=1, target_modules="all-linear"), adapter_name="none")
+            # PEFT's wrapper is made with an adapter; this one stays untrained, that is zero, at rank 1.
+            config = LoraConfig(r=1, target_modules="all-linear")
+            self._peft = PeftModel(self.network, config, adapter_name=_NO_ADAPTER)
             self._peft.requires_grad_(False)
         return self._peft
+
+    def drop_adapter(self, name: str) -> None:
+        """Frees the weights of a named adapter; the network is left without one."""
+        self._peft.set_adapter(_NO_ADAPTER, inference_mode=True)
+        self._peft.delete_adapter(name)
 
     def forget_adapter(self, folder: str) -> None:
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is read afresh."""
         if name := self._adapters.pop(folder, None):
-            self._peft.delete_adapter(name)
+            self.drop_adapter(name)
         self._beginnings = {k: v for k, v in self._beginnings.items() if k[0] != folder}
 
 
@@ -329,8 +355,8 @@ def load_model(
         network = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation=attention.NAME
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        fact = str(error).strip().splitlines()[0]
+    except Exception as error:  # torn files, unknown architectures: each library raises its own kinds
+        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model {spec}: {folder} cannot be loaded ({fact}).") from error
     return LocalModel(network.to(device), tokenizer, name=spec, version=fingerprint(folder))
 

@@ -5,7 +5,7 @@ Source: Robertson & Zaragoza, The Probabilistic Relevance Framework (2009); Lù,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rung.types import Document
 
@@ -21,20 +21,30 @@ class BM25:
 
         self.passages = tuple(passages)
         texts = [f"{p.title}\n{p.text}" if p.title else p.text for p in self.passages]
-        self._index = bm25s.BM25()
-        self._index.index(self._tokens(texts), show_progress=False)
+        tokens = self._tokens(texts)
+        self._index = bm25s.BM25() if any(tokens) else None  # a corpus without words has no index
+        if self._index is not None:
+            self._index.index(tokens, show_progress=False)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """The k best passages of each query, best first; passages that share no word with it are left out."""
-        if not queries:
-            return []
-        k = min(k, len(self.passages))
-        found, scores = self._index.retrieve(self._tokens(list(queries)), k=k, show_progress=False)
-        return [self._ranked(places, points) for places, points in zip(found, scores, strict=True)]
+        """The k best passages of each query, best first; passages that share no word with it are left out.
 
-    def _ranked(self, places: Iterable[int], scores: Iterable[float]) -> list[Document]:
-        ranked = sorted(zip(places, scores, strict=True), key=lambda hit: (-hit[1], hit[0]))
-        return [self.passages[int(place)] for place, score in ranked if score > 0]
+        Of equal passages the earlier one comes first, also where k cuts between them.
+        """
+        if self._index is None or not queries:
+            return [[] for _ in queries]
+        return [self._ranked(words, k) for words in self._tokens(list(queries))]
+
+    def _ranked(self, words: list[str], k: int) -> list[Document]:
+        import numpy as np
+
+        assert self._index is not None
+        known = [word for word in words if word in self._index.vocab_dict]
+        if not known:
+            return []
+        scores = self._index.get_scores(known)  # (passages,)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [self.passages[int(place)] for place in best if scores[place] > 0]
 
     @staticmethod
     def _tokens(texts: list[str]) -> list[list[str]]:

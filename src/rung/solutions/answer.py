@@ -59,13 +59,18 @@ def select_demos(solution: Solution, queries: Sequence[Query]) -> list[tuple[Dem
     from rung.retrieval.bm25 import BM25
 
     pool = [Document(str(i), demo.input) for i, demo in enumerate(solution.demos)]
-    # One more than shown, because a pool that holds the input itself must not show its answer.
-    found = BM25(pool).search([input_text(q) for q in queries], selection.k + 1)
+    # All are ranked, because a pool that holds the input itself, once or often, must not show its answer.
+    found = BM25(pool).search([input_text(q) for q in queries], len(pool))
     rows = []
     for query, hits in zip(queries, found, strict=True):
-        others = [solution.demos[int(hit.id)] for hit in hits if hit.text != input_text(query)]
+        others = [solution.demos[int(hit.id)] for hit in hits if _words(hit.text) != _words(input_text(query))]
         rows.append(tuple(reversed(others[: selection.k])))
     return rows
+
+
+def _words(text: str) -> list[str]:
+    """What makes two inputs the same: their words, whatever their case and spacing."""
+    return text.casefold().split()
 
 
 def _prediction(query: Query, generation: Generation, passages: Sequence[Document]) -> Prediction:

@@ -7,6 +7,7 @@ What many requests share stands first (instruction, fixed demos), what differs s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rung.types import Demo, Document, Message, Query, RetrieverSpec, Solution
 
@@ -37,7 +38,7 @@ def within_budget(
         cost = count_tokens(passage_text(passage))
         if cost > left:
             if not chosen:
-                chosen.append(_cut(passage, left / cost))
+                chosen.append(_cut(passage, left, count_tokens))
             break
         chosen.append(passage)
         left -= cost
@@ -56,6 +57,17 @@ def _with_passages(text: str, passages: Sequence[Document]) -> str:
     return f"{listed}\n\n{text}"
 
 
-def _cut(passage: Document, share: float) -> Document:
-    words = passage.text.split(" ")
-    return Document(passage.id, " ".join(words[: max(1, int(len(words) * share * 0.9))]), passage.title)
+def _cut(passage: Document, budget: int, count_tokens: Callable[[str], int]) -> Document:
+    """The longest beginning of the passage that fits, up to a word's end where there is one near."""
+    text = passage.text
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count_tokens(passage_text(replace(passage, text=text[:middle]))) <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    if low < len(text) and not text[low].isspace():
+        word_end = max((i for i in range(low // 2, low) if text[i].isspace()), default=low)
+        low = max(1, word_end)
+    return replace(passage, text=text[:low])

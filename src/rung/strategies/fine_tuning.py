@@ -22,7 +22,7 @@ from rung.types import Document, Example, Solution
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 _MAX_EPOCHS = 8
 _PATIENCE = 2  # epochs without a better dev score before it stops
-_PROBE_SHARE = 0.12  # of the schedule, for each learning rate of the sweep
+_PROBE_SHARE = 0.08  # of the schedule, for each learning rate of the sweep
 _TRAINED_PASSAGES = 3
 
 

@@ -10,6 +10,7 @@ AdamW (2019).
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -47,7 +48,7 @@ class LoraOptions:
 
     learning_rate: float
     steps: int
-    batch_size: int = 16
+    batch_size: int = 8
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
@@ -55,7 +56,7 @@ class LoraOptions:
     warmup_share: float = 0.06
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
-    micro_tokens: int = 1024
+    micro_tokens: int = 640
     max_length: int = 8192
     seed: int = 0
 
@@ -119,7 +120,7 @@ def train(
         optimiser = torch.optim.AdamW(
             parameters, lr=options.learning_rate, betas=(0.9, 0.999), weight_decay=options.weight_decay
         )
-        step, tokens, seconds = _restore(folder, parameters, optimiser)
+        newest, step, tokens, seconds = _restore(folder, parameters, optimiser, until)
         model.network.train()
         saved = started = time.monotonic()
         while step < until:
@@ -138,17 +139,17 @@ def train(
             step, tokens = step + 1, tokens + computed
             now = time.monotonic()
             on_step(Progress(step, options.steps, loss, tokens, seconds + now - started))
-            if now - saved > _CHECKPOINT_EVERY_S or step == until:
+            if step > newest and (now - saved > _CHECKPOINT_EVERY_S or step == until):
                 _checkpoint(folder, parameters, optimiser, step, tokens, seconds + now - started)
                 saved = now
         scratch = folder / f"step-{until}.tmp"
-        network.save_pretrained(scratch, selected_adapters=[_NAME], safe_serialization=True)
+        network.save_pretrained(scratch, selected_adapters=[_NAME], save_embedding_layers=False)
         scratch.joinpath(_NAME).replace(result)  # PEFT puts a named adapter into a folder of its name
         scratch.joinpath("README.md").unlink(missing_ok=True)
         scratch.rmdir()
     finally:
         model.network.eval()
-        network.delete_adapter(_NAME)
+        model.drop_adapter(_NAME)
     return result
 
 
@@ -267,7 +268,7 @@ def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
 
 def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row]) -> None:
     """The folder belongs to one set of options and rows; checkpoints of others are never continued."""
-    claim = {"options": asdict(options), "rows": len(rows)}
+    claim = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows)}
     written = read_json(folder / "training.json")
     if written is None:
         write_json(folder / "training.json", claim)
@@ -275,6 +276,10 @@ def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row]) -> None:
         raise TrainingError(
             f"{folder}: holds another training ({written['options']}). Name another folder or remove it."
         )
+
+
+def _sha256_of(rows: Sequence[Row]) -> str:
+    return hashlib.sha256(repr([(row.prompt, row.target) for row in rows]).encode()).hexdigest()
 
 
 def _checkpoint(
@@ -293,14 +298,19 @@ def _checkpoint(
     scratch.replace(folder / "checkpoint.pt")
 
 
-def _restore(folder: Path, parameters: list[Any], optimiser: torch.optim.Optimizer) -> tuple[int, int, float]:
+def _restore(
+    folder: Path, parameters: list[Any], optimiser: torch.optim.Optimizer, until: int
+) -> tuple[int, int, int, float]:
+    """(newest checkpoint's step, step to go on from, tokens, seconds); a checkpoint past `until` is left alone."""
     path = folder / "checkpoint.pt"
     if not path.is_file():
-        return 0, 0, 0.0
+        return 0, 0, 0, 0.0
     state = torch.load(path, weights_only=True, map_location=parameters[0].device)
+    if int(state["step"]) > until:
+        return int(state["step"]), 0, 0, 0.0
     with torch.no_grad():
         for parameter, value in zip(parameters, state["parameters"], strict=True):
             parameter.copy_(value)
     optimiser.load_state_dict(state["optimiser"])
     torch.set_rng_state(state["rng"].cpu())
-    return int(state["step"]), int(state["tokens"]), float(state["seconds"])
+    return int(state["step"]), int(state["step"]), int(state["tokens"]), float(state["seconds"])

@@ -1,0 +1,131 @@
+"""The report's sections about single test examples: where two candidates part, and what is confused with what.
+
+Joins predictions with the examples that are handed in; scores nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+from rung.report.markup import Html, element, joined, row, table
+from rung.report.reading import Record, Run
+from rung.report.words import count, shortened
+from rung.types import Candidate, Example
+
+MOST_EXAMPLES = 12
+MOST_CONFUSIONS = 10
+_MOST_CHARACTERS = 400
+
+
+def example_section(run: Run, examples: Mapping[str, Example]) -> Html:
+    """Up to twelve test examples: where the winner and the best prompt differ, then where the winner is wrong."""
+    winner = run.shown
+    if winner is None or not run.predictions.get((winner.name, "test")):
+        return Html("")
+    rival = _best_prompt(run, winner)
+    answers = {p["id"]: p for p in run.predictions[winner.name, "test"]}
+    others = {p["id"]: p for p in run.predictions[rival.name, "test"]} if rival else {}
+    kinds = _kinds(answers, others)
+    picked = [i for turn in zip_longest(*kinds) for i in turn if i is not None][:MOST_EXAMPLES]
+    if not picked:
+        return element("p", f"{winner.name} is right on every test example; there is nothing to look into.")
+    known = bool(examples)
+    header = ["Example", *(("Expected",) if known else ()), f"Answer of {winner.name}"]
+    header += [f"Answer of {rival.name}"] if rival else []
+    shown = [i for kind in kinds for i in kind if i in set(picked)]
+    rows = []
+    for i in shown:
+        example = examples.get(i)
+        cells = [element("td", _short(example.output if example else ""), class_="text")] if known else []
+        cells.append(_answer(run, answers[i]))
+        if rival:
+            cells.append(_answer(run, others.get(i)))
+        first = element("span", _short(example.input), class_="text") if example else i
+        rows.append(row(first, *cells))
+    return joined([element("p", _tally(winner, rival, answers, kinds)), table(_caption(rows, kinds), header, rows)])
+
+
+def confusion_section(run: Run, examples: Mapping[str, Example]) -> Html:
+    """The most frequent (expected, answered) pairs of the winner's wrong test answers, for tasks with labels."""
+    winner = run.shown
+    if winner is None or not examples or not (run.task.get("labels") or run.task.get("metric") == "label_accuracy"):
+        return Html("")
+    wrong = [p for p in run.predictions.get((winner.name, "test"), ()) if _score(p) < 1 and p["id"] in examples]
+    pairs = Counter((examples[p["id"]].output, p["text"]) for p in wrong)
+    rows = [
+        row(_short(expected, 80), _short(answered, 80) or "(nothing)", element("td", str(n), class_="num"))
+        for (expected, answered), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSIONS]
+    ]
+    if not rows:
+        return Html("")
+    caption = f"The wrong test answers of {winner.name}, most frequent pairs first."
+    return element("div", table(caption, ("Expected", "Answered", "Times"), rows, right=("Times",)), class_="small")
+
+
+def _best_prompt(run: Run, winner: Candidate) -> Candidate | None:
+    """The best tested prompt; none when that is the winner itself."""
+    prompts = [c for c in run.decision.candidates if c.family == "prompt" and run.predictions.get((c.name, "test"))]
+    best = max(prompts, key=lambda c: c.test.mean if c.test else 0.0, default=None)
+    return None if best is None or best.name == winner.name else best
+
+
+def _kinds(answers: Mapping[str, Record], others: Mapping[str, Record]) -> tuple[list[str], list[str], list[str]]:
+    """Ids where the winner is better, where it is worse, and the rest where it is not wholly right."""
+    better, worse, both = [], [], []
+    for i, p in answers.items():
+        other = _score(others[i]) if i in others else _score(p)
+        if _score(p) > other:
+            better.append(i)
+        elif _score(p) < other:
+            worse.append(i)
+        elif _score(p) < 1:
+            both.append(i)
+    return better, worse, both
+
+
+def _tally(
+    winner: Candidate, rival: Candidate | None, answers: Mapping[str, Record], kinds: Sequence[Sequence[str]]
+) -> str:
+    better, worse, both = map(len, kinds)
+    n = count(len(answers), "test example")
+    if rival is None:
+        return f"Of {n}, {winner.name} does not get {both} wholly right."
+    return (
+        f"Of {n}, {winner.name} does better than {rival.name} on {better} and worse on {worse}; "
+        f"on {both} both miss alike."
+    )
+
+
+def _caption(rows: Sequence[Html], kinds: Sequence[Sequence[str]]) -> str:
+    total = sum(map(len, kinds))
+    return "All of these." if len(rows) == total else f"{len(rows)} of these {total}."
+
+
+def _answer(run: Run, prediction: Record | None) -> Html:
+    if prediction is None:
+        return element("td", "–")
+    score = _score(prediction)
+    if run.scale.rates:
+        right = score >= 1
+        mark = element(
+            "span",
+            "✓" if right else "✗",
+            class_="good" if right else "bad",
+            role="img",
+            aria_label="right" if right else "wrong",
+        )
+    else:
+        mark = element("span", run.scale.value(score), class_="range")
+    error = prediction.get("error")
+    text = f"failed: {error}" if error else _short(str(prediction["text"])) or "(nothing)"
+    return element("td", joined([mark, text], " "), class_="text")
+
+
+def _score(prediction: Record) -> float:
+    return float(prediction.get("score") or 0.0)
+
+
+def _short(text: str, width: int = _MOST_CHARACTERS) -> str:
+    return shortened(text.strip(), width)

@@ -1,0 +1,96 @@
+"""Figures as inline SVG. Positions are in percent, so that text keeps its size at every width.
+
+Knows values in [0, 1] and how they are told; every figure carries its numbers as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rung.report.markup import Html, element
+from rung.report.words import Scale
+from rung.types import Candidate, Score
+
+_LEFT, _RIGHT = 1.5, 98.5  # percent: room for the dots at 0 and 1
+_TOP, _ROW = 30, 52  # pixels
+
+
+def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str | None, floor: float | None) -> Html:
+    """A dot and its 95 % interval for each candidate's test score, and fainter for dev, on the whole scale."""
+    bottom = _TOP + _ROW * len(candidates)
+    parts = []
+    for step in range(5):
+        x = _x(step / 4)
+        anchor = ("start", "middle", "middle", "middle", "end")[step]
+        label = element("text", scale.value(step / 4), x=x, y=bottom + 16, class_="tick", text_anchor=anchor)
+        parts += [_line(x, _TOP - 6, x, bottom, "grid"), label]
+    if floor is not None:
+        side = "start" if floor < 0.5 else "end"
+        shift = 5 if floor < 0.5 else -5
+        words = element(
+            "text", f"floor {scale.value(floor)}", x=_x(floor), y=14, dx=shift, class_="floor", text_anchor=side
+        )
+        parts += [_line(_x(floor), 4, _x(floor), bottom, "floor"), words]
+    for place, candidate in enumerate(candidates):
+        y = _TOP + _ROW * place
+        mark = "name chosen" if candidate.name == chosen else "name"
+        best = candidate.test or candidate.dev
+        told = scale.full(best) if candidate.test else f"dev only: {scale.full(best)}"
+        parts.append(element("text", candidate.name, x=_percent(_LEFT), y=y + 12, class_=mark))
+        parts.append(element("text", told, x=_percent(_RIGHT), y=y + 12, class_="told", text_anchor="end"))
+        if candidate.test:
+            parts += _interval(candidate.test, y + 24, "test chosen" if candidate.name == chosen else "test", 5.5)
+        parts += _interval(candidate.dev, y + 36, "dev", 4)
+    alternative = "; ".join(
+        f"{c.name}: test {scale.full(c.test) if c.test else 'not opened for it'}, dev {scale.full(c.dev)}"
+        for c in candidates
+    )
+    if floor is not None:
+        alternative += f"; floor {scale.value(floor)}"
+    return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
+
+
+def epoch_plot(epochs: Sequence[tuple[int, float]], kept: int, scale: Scale) -> Html:
+    """The dev score after each epoch; the kept epoch is filled."""
+    height, top = 120, 22
+    low, high = min(v for _, v in epochs), max(v for _, v in epochs)
+    span = (high - low) or 1.0
+
+    def at(place: int, value: float) -> tuple[str, float]:
+        across = (place + 0.5) / len(epochs)
+        return _x(across), top + (height - top) * (1 - (value - low) / span if high > low else 0.5)
+
+    points = [at(i, value) for i, (_, value) in enumerate(epochs)]
+    parts = [_line(x1, y1, x2, y2, "curve") for (x1, y1), (x2, y2) in pairwise(points)]
+    for (x, y), (epoch, value) in zip(points, epochs, strict=True):
+        mark = "kept" if epoch == kept else "passed"
+        parts.append(element("circle", cx=x, cy=round(y, 1), r=5, class_=mark))
+        parts.append(element("text", scale.value(value), x=x, y=round(y - 10, 1), class_="told", text_anchor="middle"))
+        parts.append(element("text", str(epoch), x=x, y=height + 24, class_="tick", text_anchor="middle"))
+    alternative = "; ".join(f"epoch {e}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
+    return _figure(parts, height + 30, "Dev score after each epoch", alternative)
+
+
+def _interval(score: Score, y: float, mark: str, radius: float) -> list[Html]:
+    return [
+        _line(_x(score.low), y, _x(score.high), y, f"interval {mark}"),
+        element("circle", cx=_x(score.mean), cy=y, r=radius, class_=f"dot {mark}"),
+    ]
+
+
+def _figure(parts: Sequence[Html], height: float, title: str, alternative: str) -> Html:
+    label = f"{title}. {alternative}."
+    return element("svg", *parts, role="img", aria_label=label, width="100%", height=height, class_="figure")
+
+
+def _line(x1: str, y1: float, x2: str, y2: float, mark: str) -> Html:
+    return element("line", x1=x1, y1=round(y1, 1), x2=x2, y2=round(y2, 1), class_=mark)
+
+
+def _x(share: float) -> str:
+    return _percent(_LEFT + (_RIGHT - _LEFT) * min(1.0, max(0.0, share)))
+
+
+def _percent(x: float) -> str:
+    return f"{x:.2f}%"

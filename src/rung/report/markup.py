@@ -1,0 +1,57 @@
+"""HTML and SVG by elements. A plain string is text and is escaped; only `element` makes markup."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from html import escape
+
+
+class Html(str):
+    """A string that is markup already."""
+
+    __slots__ = ()
+
+
+def element(tag: str, *children: str, **attributes: str | float) -> Html:
+    """<tag attributes>children</tag>. An empty attribute is left out. In names
+    a trailing underscore is dropped, others become hyphens."""
+    named = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        for name, value in attributes.items()
+        if value != ""
+    )
+    return Html(f"<{tag}{named}>{joined(children)}</{tag}>")
+
+
+def joined(parts: Iterable[str], between: str = "") -> Html:
+    return Html(safe(between).join(safe(part) for part in parts if part))
+
+
+def safe(text: str) -> str:
+    """The text escaped, markup as it is. Signs that HTML does not allow are replaced."""
+    if isinstance(text, Html):
+        return text
+    return escape("".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
+def table(
+    caption: str, header: Iterable[str], rows: Iterable[Html], *, label: str = "", right: Collection[str] = ()
+) -> Html:
+    """A table that scrolls sideways within itself when the page is narrow.
+
+    label: its name for screen readers, where the caption is long. right: the headers that stand over numbers.
+    """
+    cells = [element("th", h, scope="col", class_="num" if h in right else "") for h in header]
+    inner = element(
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", element("tr", *cells)),
+        element("tbody", *rows),
+    )
+    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label or caption)
+
+
+def row(first: str, *cells: str, class_: str = "") -> Html:
+    """A table row that its first cell names."""
+    data = [c if isinstance(c, Html) and c.startswith("<td") else element("td", c) for c in cells]
+    return element("tr", element("th", first, scope="row"), *data, class_=class_)

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_folders import ALL, EVERYTHING, FINE_TUNE, GRADED, NONE, ONLY_ONE, UNDECIDED, Told, write_run
+
+from rung.errors import RunError
+from rung.records import read_json, read_lines, write_json, write_text
+from rung.report import html
+from rung.report.html import write_report
+
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\x1b[2J'
+VOID = {"meta"}
+
+
+class Page(HTMLParser):
+    """Tags in order with their attributes, texts by tag, and whether every tag is closed in its turn."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts.append((self.open[-1], data))
+
+    def text(self, *tags: str) -> str:
+        found = " ".join(text for tag, text in self.texts if tag in (tags or (tag,)) and tag != "style")
+        return " ".join(found.split())
+
+    def section(self, title: str) -> str:
+        """The words between this h2 and the next."""
+        after = self.source.split(f"<h2>{title}</h2>")[1].split("<h2>")[0]
+        return " ".join(re.sub("<[^>]+>", " ", after).split())
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Callable[..., Page]:
+    def make(told: Told = FINE_TUNE, *, joined: bool = True, **words: str) -> Page:
+        examples = write_run(tmp_path, told, **words)
+        return Page(write_report(tmp_path, examples if joined else None))
+
+    return make
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("kind", ALL)
+def test_every_kind_of_verdict_makes_a_whole_page(page: Callable[..., Page], kind: str, joined: bool) -> None:
+    made = page(ALL[kind], joined=joined)
+    assert made.open == []
+    assert [tag for tag, _ in made.tags].count("h1") == 1
+    assert "nan" not in made.text().lower().split()
+
+
+def test_the_verdict_comes_first_and_the_sections_follow_in_order(page: Callable[..., Page], tmp_path: Path) -> None:
+    made = page()
+    headline = (read_json(tmp_path / "decision.json") or {})["headline"]
+    assert made.text("h1").startswith("Fine-tune: lora answers")
+    assert made.text("h1") == " ".join(headline.split())
+    titles = [text for tag, text in made.texts if tag == "h2"]
+    assert titles == [
+        "Why",
+        "Scores and costs",
+        "Compared pair by pair",
+        "What to do next",
+        "What the data can show",
+        "How it was done",
+        "Examples from the test",
+        "What is confused with what",
+        "Data checks",
+        "The run",
+    ]
+
+
+@pytest.mark.parametrize("told", [FINE_TUNE, GRADED], ids=["labels", "graded"])
+def test_what_stands_in_the_users_data_is_never_markup(page: Callable[..., Page], told: Told) -> None:
+    made = page(replace(told, name=HOSTILE.replace("/", "|")), input=HOSTILE, label=HOSTILE, row=HOSTILE, why=HOSTILE)
+    assert {tag for tag, _ in made.tags}.isdisjoint({"script", "img", "a", "link", "iframe"})
+    assert not [name for _, attributes in made.tags for name in attributes if name.startswith("on")]
+    assert "\x1b" not in made.source
+    assert made.text("span").count("<script>alert(1)</script>") >= 10
+    assert "<script>" in made.text("title", "dd", "li")
+
+
+def test_names_of_solutions_are_escaped_in_tables_and_figures(page: Callable[..., Page], tmp_path: Path) -> None:
+    page()
+    record = (tmp_path / "decision.json").read_text("utf-8")
+    write_text(tmp_path / "decision.json", record.replace('"lora"', json.dumps('<b onclick="x">')))
+    made = Page(write_report(tmp_path))
+    assert "b" not in {tag for tag, _ in made.tags}
+    assert '<b onclick="x">' in made.text("text")
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(page: Callable[..., Page]) -> None:
+    made = page()
+    assert not re.search(r"https?:|url\(|@import|<script|javascript:", made.source)
+    assert not [a for _, a in made.tags if {"src", "href", "srcset"} & a.keys()]
+
+
+def test_scores_are_shown_as_recorded_and_not_counted_again(page: Callable[..., Page], tmp_path: Path) -> None:
+    page()
+    record = read_json(tmp_path / "decision.json") or {}
+    record["candidates"][-1]["test"]["mean"] = 0.777
+    write_json(tmp_path / "decision.json", record)
+    assert "78 % (70–89)" in Page(write_report(tmp_path)).text("text")
+
+
+def test_figures_tell_their_numbers_to_those_who_cannot_see_them(page: Callable[..., Page]) -> None:
+    figures = [a for tag, a in page().tags if tag == "svg"]
+    assert [a["role"] for a in figures] == ["img", "img"]
+    assert "lora: test 82 % (70–89), dev 80 % (68–88)" in figures[0]["aria-label"]
+    assert "floor 20 %" in figures[0]["aria-label"]
+    assert "epoch 3: 80 % (kept)" in figures[1]["aria-label"]
+
+
+def test_every_table_has_a_caption_and_named_rows_and_columns(page: Callable[..., Page]) -> None:
+    tags = page(EVERYTHING).tags
+    names = [tag for tag, _ in tags]
+    assert names.count("table") == names.count("caption") > 5
+    assert {a.get("scope") for tag, a in tags if tag == "th"} == {"row", "col"}
+
+
+def test_a_strategy_that_was_not_tried_says_why(page: Callable[..., Page]) -> None:
+    assert "rag rag not tried: the task has no corpus" in page().section("How it was done")
+    assert "not tried: left out by --only" in page(ONLY_ONE).section("How it was done")
+
+
+def test_what_was_built_is_told_from_the_solutions_own_record(page: Callable[..., Page]) -> None:
+    how = page(EVERYTHING).section("How it was done")
+    assert "the 4 nearest of 4 demos; answers held to 8 labels" in how
+    assert "3 passages found by bm25, at most 600 tokens" in how
+    assert "a LoRA adapter (learning rate 0.001, epoch 3)" in how
+    assert "0.001 1.107 kept" in how
+    assert "Learning rate 0.001, taken over from an earlier step." in how
+
+
+def test_comparisons_are_told_from_the_side_of_the_better(page: Callable[..., Page], tmp_path: Path) -> None:
+    page(EVERYTHING)
+    record = read_json(tmp_path / "decision.json") or {}
+    one = next(c for c in record["comparisons"] if (c["a"], c["b"]) == ("rag", "rag_lora"))
+    one |= {"a": "rag_lora", "b": "rag", "difference": -one["difference"], "low": -one["high"], "high": -one["low"]}
+    write_json(tmp_path / "decision.json", record)
+    compared = Page(write_report(tmp_path)).section("Compared pair by pair")
+    assert "rag_lora against rag +45 +28 to +60 p &lt; 0.001 rag_lora is better" in compared
+    assert "p after Holm&#x27;s correction for all 15 comparisons" in compared
+
+
+def test_a_difference_that_is_not_shown_is_not_called_one(page: Callable[..., Page]) -> None:
+    assert "lora against few_shot +8.3 -10 to +27 p = 0.47 no difference shown" in page(UNDECIDED).section(
+        "Compared pair by pair"
+    )
+
+
+def test_undecided_marks_what_to_ship_meanwhile(page: Callable[..., Page]) -> None:
+    assert "ship meanwhile" in page(UNDECIDED).section("Scores and costs")
+
+
+def test_without_a_winner_nothing_is_marked_and_the_best_can_still_be_asked(page: Callable[..., Page]) -> None:
+    made = page(NONE)
+    assert not [a for tag, a in made.tags if tag == "tr" and a.get("class") == "chosen"]
+    assert "--solution lora" in made.section("What to do next")
+    assert "winner/" not in made.section("What to do next")
+
+
+def test_examples_show_where_the_winner_and_the_best_prompt_part(page: Callable[..., Page], tmp_path: Path) -> None:
+    shown = page().section("Examples from the test")
+    scores = {
+        name: {p["id"]: p["score"] for p in read_lines(tmp_path / "solutions" / name / "predictions.test.jsonl")}
+        for name in ("lora", "few_shot")
+    }
+    better = sum(scores["lora"][i] > scores["few_shot"][i] for i in scores["lora"])
+    worse = sum(scores["lora"][i] < scores["few_shot"][i] for i in scores["lora"])
+    both = sum(scores["lora"][i] == scores["few_shot"][i] == 0 for i in scores["lora"])
+    assert f"does better than few_shot on {better} and worse on {worse}; on {both} both miss alike" in shown
+    assert f"12 of these {better + worse + both}." in shown
+    assert shown.count("✓") == 8 and shown.count("✗") == 16
+    assert "Thrush Point" in shown
+
+
+def test_without_examples_ids_and_answers_alone_are_shown(page: Callable[..., Page]) -> None:
+    made = page(joined=False)
+    shown = made.section("Examples from the test")
+    assert "Thrush Point" not in shown and "Expected" not in shown
+    assert re.search(r"tickets-\d{3} ✓ \S+ ✗ \S+", shown)
+    assert "What is confused with what" not in made.source
+
+
+def test_confusions_count_the_wrong_answers_by_pair(page: Callable[..., Page], tmp_path: Path) -> None:
+    shown = page().section("What is confused with what")
+    wrong = [p for p in read_lines(tmp_path / "solutions" / "lora" / "predictions.test.jsonl") if p["score"] < 1]
+    pairs = re.findall(r"([a-z]+-\d) ([a-z]+-\d) (\d+)", shown)
+    assert sum(int(times) for _, _, times in pairs) == len(wrong)
+    assert [int(times) for *_, times in pairs] == sorted((int(times) for *_, times in pairs), reverse=True)
+
+
+def test_failed_calls_are_counted_and_shown(page: Callable[..., Page], tmp_path: Path) -> None:
+    page()
+    path = tmp_path / "solutions" / "lora" / "predictions.test.jsonl"
+    lines = read_lines(path)
+    lines[0] |= {"error": "timed out", "text": "", "score": 0.0}
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    assert "Failed calls, scored as 0: lora: 1 of 60 on test." in Page(write_report(tmp_path)).text()
+
+
+def test_many_findings_are_folded_and_few_are_open(page: Callable[..., Page], tmp_path: Path) -> None:
+    assert "details" not in page().source.split("Data checks")[1]
+    (tmp_path / "more").mkdir()
+    write_run(tmp_path / "more", replace(FINE_TUNE, findings=60))
+    made = Page(write_report(tmp_path / "more"))
+    assert "60 warnings. The first 40 are shown; all are in checks.json." in made.section("Data checks")
+
+
+def test_a_run_that_left_only_its_verdict_still_has_a_page(page: Callable[..., Page], tmp_path: Path) -> None:
+    page()
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.name != "decision.json":
+            path.unlink()
+    made = Page(write_report(tmp_path))
+    assert made.open == [] and "82 % (70–89)" in made.text("text").replace("0.82 (0.70–0.89)", "82 % (70–89)")
+
+
+def test_the_same_records_give_the_same_bytes(page: Callable[..., Page], tmp_path: Path) -> None:
+    first = page(joined=False).source
+    assert write_report(tmp_path).read_text("utf-8") == first
+
+
+def test_without_a_verdict_there_is_no_page(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no verdict yet"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["decision.json", "task.json", "solutions/lora/training/history.json"])
+def test_a_damaged_record_is_named_and_not_shown(page: Callable[..., Page], tmp_path: Path, name: str) -> None:
+    page()
+    write_text(tmp_path / name, "{")
+    with pytest.raises(RunError, match="damaged"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_words_stand_out_from_what_is_behind_them(scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: a contrast of 4.5 to 1."""
+    css = Path(html.__file__).with_name("report.css").read_text("utf-8")
+    block = re.findall(r":root \{(.*?)\}", css, re.S)[["light", "dark", "print"].index(scheme)]
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", block))
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for front in ("text", "muted", "accent", "good", "bad", "unsure"):
+        for behind in ("page", "soft", "chosen"):
+            low, high = sorted((luminance(colours[front]), luminance(colours[behind])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (front, behind)
+
+
+def test_the_room_loads_nothing_heavy() -> None:
+    heavy = "{'rich', 'numpy', 'scipy', 'torch', 'transformers'}"
+    code = f"import sys, rung.report.html, rung.report.terminal; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

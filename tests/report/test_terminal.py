@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import inspect
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from run_folders import (
+    ALL,
+    EVERYTHING,
+    FINE_TUNE,
+    NONE,
+    UNDECIDED,
+    UNTESTED,
+    checks_record,
+    plan_record,
+    task_record,
+    write_run,
+)
+
+from rung.errors import RunError
+from rung.ladder import Listener
+from rung.records import read_json, write_json
+from rung.report.terminal import FINAL_LINES, PLAN_LINES, Screen, TerminalListener, final_screen, plan_screen
+from rung.types import Score
+
+LONG = "a very long explanation of what was found and of what that means for everyone who reads it, " * 12
+WIDE = "郵便船の待ち時間についての長い説明。" * 30
+
+
+def printed(screen: Screen, width: int = 80, encoding: str = "utf-8") -> list[str]:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    Console(file=stream, width=width).print(screen)
+    stream.flush()
+    return raw.getvalue().decode(encoding).splitlines()
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    write_json(folder / "decision.json", {**(read_json(folder / "decision.json") or {}), **changes})
+
+
+# ---- after ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_verdict_never_outgrows_its_screen(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / ("a-long-name-" * 12)
+    write_run(folder, ALL[kind])
+    for text in (None, LONG, WIDE, "x" * 900):
+        if text:
+            rewrite(folder, headline=text, reasons=[text] * 9, next=[text] * 9)
+        for width in (80, 60, 40):
+            lines = printed(final_screen(folder), width)
+            assert len(lines) <= FINAL_LINES
+            assert max(map(cell_len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_the_headline_stands_first_then_why_the_candidates_and_what_to_do(tmp_path: Path, width: int) -> None:
+    write_run(tmp_path / "r")
+    lines = printed(final_screen(tmp_path / "r"), width)
+    assert lines[0].startswith("Fine-tune: lora answers 82 %")
+    text = "\n".join(lines)
+    order = ["- lora minus few_shot", "  candidate", "→ lora", "- Ship lora.", "rung ask ", "report.html"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_a_plain_run_says_two_to_four_reasons_and_every_number_of_its_candidates(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    lines = printed(final_screen(tmp_path))
+    assert 2 <= len([line for line in lines[: lines.index("")] if line.startswith("- ")]) <= 4
+    assert "→ lora         fine-tune  80 %  82 % (70–89)      98  0.68 s   1.9 min" in lines
+
+
+def test_a_narrow_screen_drops_columns_and_keeps_the_test_score(tmp_path: Path) -> None:
+    write_run(tmp_path, EVERYTHING)
+    wide, narrow = printed(final_screen(tmp_path)), printed(final_screen(tmp_path), 36)
+    assert any("family" in line for line in wide) and not any("family" in line for line in narrow)
+    assert any(re.match(r"→ rag_lora +90 % \(80–95\)", line) for line in narrow)
+
+
+def test_of_many_candidates_the_chosen_one_always_stands_in_the_table(tmp_path: Path) -> None:
+    names = {f"prompt_{i}": 0.3 for i in range(9)}
+    write_run(tmp_path, replace(FINE_TUNE, right={**names, "lora": 0.9}, untested=tuple(list(names)[1:])))
+    lines = printed(final_screen(tmp_path))
+    assert any(line.startswith("→ lora") for line in lines)
+    assert "  and 4 more, in the report" in lines
+
+
+def test_a_strategy_that_was_not_tried_is_told_after_the_other_reasons(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rewrite(tmp_path, reasons=["rag was not tried: no corpus.", "lora minus few_shot: 40 points."])
+    lines = printed(final_screen(tmp_path))
+    assert lines.index("- lora minus few_shot: 40 points.") < lines.index("- rag was not tried: no corpus.")
+
+
+def test_without_a_winner_the_best_can_be_tried_and_without_scores_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path / "none", NONE)
+    write_run(tmp_path / "untested", UNTESTED)
+    assert any("--solution lora" in line for line in printed(final_screen(tmp_path / "none"), 200))
+    assert not any("rung ask" in line for line in printed(final_screen(tmp_path / "untested"), 200))
+
+
+def test_a_percent_sign_stays_on_the_line_of_its_number(tmp_path: Path) -> None:
+    write_run(tmp_path, UNDECIDED)
+    for width in range(40, 100):
+        assert not [line for line in printed(final_screen(tmp_path), width) if line.lstrip().startswith("%")]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+def test_a_terminal_without_unicode_gets_plain_signs(tmp_path: Path, encoding: str) -> None:
+    write_run(tmp_path)
+    rewrite(tmp_path, reasons=[WIDE])
+    lines = printed(final_screen(tmp_path), encoding=encoding)
+    assert "> lora         fine-tune  80 %  82 % (70-89)      98  0.68 s   1.9 min" in lines
+
+
+def test_when_piped_there_are_no_escape_codes_and_none_come_from_the_data(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rewrite(tmp_path, headline="red \x1b[31mand\x07 bell", reasons=["\x1b]0;title\x07"])
+    assert not [c for line in printed(final_screen(tmp_path)) for c in line if not c.isprintable()]
+
+
+def test_square_brackets_in_the_data_are_words_and_not_styles(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rewrite(tmp_path, headline="[bold]kept[/bold] [/nonsense]")
+    assert printed(final_screen(tmp_path))[0] == "[bold]kept[/bold] [/nonsense]"
+
+
+def test_without_a_verdict_there_is_no_screen(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no verdict yet"):
+        final_screen(tmp_path)
+
+
+# ---- before ---------------------------------------------------------------------------------
+
+
+def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() -> None:
+    lines = printed(plan_screen(Path("runs/tickets"), plan_record(), checks_record(), task_record()))
+    assert lines[0] == "tickets: smollm2-135m-instruct, label_accuracy"
+    assert "The smallest difference the test can show (80 % power): 16 points." in lines
+    assert "few_shot     prompt       180    42 k  1.6 min" in lines
+    assert "rag_lora     skipped: the task has no corpus" in lines
+    assert "In all about 6.7 min of a budget of 30 min, 0.00 USD." in lines
+    assert any(line.startswith("Data checks: 3 warnings. examples.jsonl, line 7: ") for line in lines)
+    assert lines[-1] == "All of them: runs/tickets/checks.json"
+
+
+def test_the_difference_is_told_on_the_metrics_own_scale() -> None:
+    task = {**task_record(), "metric": "token_f1"}
+    lines = printed(plan_screen(Path("r"), plan_record(), {"findings": []}, task))
+    assert "The smallest difference the test can show (80 % power): 0.16." in lines
+    assert lines[-1] == "Data checks: nothing to warn of."
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_the_plan_never_outgrows_its_screen(width: int) -> None:
+    plan, checks = plan_record(EVERYTHING), checks_record(40)
+    plan["steps"] = [{**step, "name": f"{step['name']}_{i}", "why": LONG} for step in plan["steps"] for i in range(4)]
+    plan["steps"] += [{**step, "applies": False, "name": "left_" + step["name"]} for step in plan["steps"]]
+    checks["findings"][0]["message"] = LONG
+    task = {**task_record(), "name": LONG, "model": WIDE}
+    lines = printed(plan_screen(Path("runs") / ("long-" * 20), plan, checks, task), width)
+    assert len(lines) <= PLAN_LINES
+    assert max(map(cell_len, lines)) <= width
+    assert any("more, in plan.json" in line for line in lines)
+    assert any(line.startswith("In all about") for line in lines)
+
+
+# ---- meanwhile ------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_listener_is_what_the_ladder_asks_for() -> None:
+    for name in ("say", "planned", "progress", "tried", "skipped"):
+        wanted = inspect.signature(getattr(Listener, name)).parameters
+        assert list(inspect.signature(getattr(TerminalListener, name)).parameters) == list(wanted)
+
+
+def test_where_there_is_no_terminal_progress_is_told_at_most_every_ten_seconds(tmp_path: Path) -> None:
+    out, clock = io.StringIO(), Clock()
+    with TerminalListener(Console(file=out, width=80), clock=clock) as listener:
+        for _ in range(25):
+            listener.progress("answering few_shot", 0.4, 170)
+            clock.now += 1
+    assert out.getvalue() == "answering few_shot  40 %, about 3 min left\n" * 3
+
+
+def test_what_is_finished_is_one_line_each(tmp_path: Path) -> None:
+    out = io.StringIO()
+    write_json(tmp_path / "task.json", task_record())
+    with TerminalListener(Console(file=out, width=80)) as listener:
+        listener.planned(tmp_path, plan_record(), checks_record())
+        listener.say("fetching [the] model")
+        listener.tried("few_shot", "prompt", Score(0.42, 0.33, 0.51, 120), 38.2)
+        listener.skipped("rag", "the task has no corpus")
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("tickets: ")
+    assert lines[-3:] == [
+        "fetching [the] model",
+        "few_shot     prompt         dev 42 % (33–51)  38 s",
+        "rag          skipped: the task has no corpus",
+    ]
+
+
+@pytest.mark.parametrize("ending", [None, RuntimeError, KeyboardInterrupt])
+def test_the_live_line_is_gone_whatever_ends_the_run(ending: type[BaseException] | None) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"})
+    listener = TerminalListener(console)
+    try:
+        with listener:
+            listener.progress("training lora, epoch 1 of 4", 0.25, 30)
+            listener.progress("training lora, epoch 2 of 4", 0.5, None)
+            if ending:
+                raise ending
+    except (RuntimeError, KeyboardInterrupt):
+        pass
+    shown = out.getvalue()
+    assert "training lora, epoch 1 of 4  25 %, less than a minute left" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is back
+    assert shown.endswith("\x1b[2K")  # and the line erased
+
+
+def test_a_console_that_has_gone_does_not_stop_the_run() -> None:
+    out = io.StringIO()
+    listener = TerminalListener(Console(file=out, width=60), clock=lambda: 0.0)
+    out.close()
+    with listener:
+        listener.say("nobody reads this")
+        listener.progress("answering", 0.5, 3.0)
+        listener.tried("lora", "fine-tune", Score(0.5, 0.4, 0.6, 10), 1.0)

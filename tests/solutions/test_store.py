@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from rung.errors import RunError
+from rung.solutions.store import load_passages, load_solution, save_solution
+from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, RetrieverSpec, Solution
+
+PLAIN = Solution("plain", "Answer „it“ \u2028 now.", Decoding(32))
+FULL = replace(
+    PLAIN,
+    name="full",
+    decoding=Decoding(7, 0.3, 11),
+    demos=(Demo("in\n1", "out 1"), Demo('"q" \\ 😀', "")),
+    demo_selection=DemoSelection("nearest", 2),
+    retriever=RetrieverSpec("bm25", 3, 500),
+)
+PASSAGES = (Document("a", "Text\nwith lines"), Document("b#1", "größe \u2028 😀", title="T"))
+
+
+def adapter_in(folder: Path) -> str:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return str(folder)
+
+
+def test_the_full_solution_of_these_tests_fills_every_field(tmp_path: Path) -> None:
+    filled = replace(FULL, adapter="x", constraint=Constraint("regex", "a"))
+    assert all(getattr(filled, f.name) not in (None, ()) for f in fields(Solution))
+
+
+@pytest.mark.parametrize("solution", [PLAIN, FULL], ids=["plain", "full"])
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        None,
+        Constraint("labels", ("a", 'b "c"', "ü")),
+        Constraint("json_schema", {"type": "object", "properties": {"a": {"enum": [1, None, "x"]}}}),
+        Constraint("regex", r"\d+\s\"[^\\]"),
+    ],
+)
+def test_a_solution_is_read_back_as_it_was(tmp_path: Path, solution: Solution, constraint: Constraint | None) -> None:
+    solution = replace(solution, constraint=constraint)
+    assert save_solution(solution, tmp_path / "s", passages=PASSAGES) == solution
+    assert load_solution(tmp_path / "s") == solution
+    assert load_passages(tmp_path / "s") == (PASSAGES if solution.retriever else ())
+
+
+def test_the_adapter_comes_into_the_folder_and_moves_with_it(tmp_path: Path) -> None:
+    source = adapter_in(tmp_path / "training" / "step-3")
+    saved = save_solution(replace(FULL, adapter=source), tmp_path / "s", passages=PASSAGES)
+    assert saved.adapter == str(tmp_path / "s" / "adapter")
+    shutil.rmtree(tmp_path / "training")
+    shutil.move(tmp_path / "s", tmp_path / "elsewhere")
+    moved = load_solution(tmp_path / "elsewhere")
+    assert moved == replace(FULL, adapter=str(tmp_path / "elsewhere" / "adapter"))
+    assert moved.adapter is not None and (Path(moved.adapter) / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert load_passages(tmp_path / "elsewhere") == PASSAGES
+    assert str(tmp_path) not in (tmp_path / "elsewhere" / "solution.json").read_text("utf-8")
+
+
+def test_saving_again_into_its_own_folder_keeps_the_adapter(tmp_path: Path) -> None:
+    source = adapter_in(tmp_path / "s" / "adapter")
+    saved = save_solution(replace(PLAIN, adapter=source), tmp_path / "s")
+    assert save_solution(saved, tmp_path / "s") == saved == load_solution(tmp_path / "s")
+
+
+def test_the_file_names_the_family_for_other_readers(tmp_path: Path) -> None:
+    save_solution(FULL, tmp_path)
+    assert json.loads((tmp_path / "solution.json").read_text("utf-8"))["family"] == "rag"
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"name": "x"}', "null"])
+def test_a_folder_without_a_whole_solution_is_an_error_that_names_it(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "solution.json").write_text(content)
+    with pytest.raises(RunError, match=tmp_path.name):
+        load_solution(tmp_path)

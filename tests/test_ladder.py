@@ -1,0 +1,212 @@
+"""The whole path on the tiny model: what a run leaves, that it repeats, and that nothing can interrupt it for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rung.errors import DataError, RunError, TaskError
+from rung.ladder import RunOptions, run
+from small_task import timeless, write_task
+
+RUN = [sys.executable, "-m", "rung", "run"]
+
+
+class Silent:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.skips: dict[str, str] = {}
+        self.tries: list[str] = []
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def planned(self, *_: object) -> None: ...
+    def progress(self, *_: object) -> None: ...
+
+    def tried(self, name: str, *_: object) -> None:
+        self.tries.append(name)
+
+    def skipped(self, name: str, why: str) -> None:
+        self.skips[name] = why
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A finished run with every strategy."""
+    place = tmp_path_factory.mktemp("finished")
+    return run(write_task(place, tiny_folder, corpus=True), RunOptions(out=place / "run"), Silent())
+
+
+def test_a_run_leaves_every_file_of_the_design(finished: Path) -> None:
+    names = {"task.json", "split.json", "checks.json", "plan.json", "events.jsonl", "decision.json", "test_reads.jsonl"}
+    assert names <= {p.name for p in finished.iterdir()}
+    for name in ("zero_shot", "constrained", "few_shot", "rag", "lora", "rag_lora"):
+        assert (finished / "solutions" / name / "solution.json").is_file()
+        assert (finished / "solutions" / name / "predictions.dev.jsonl").is_file()
+    assert (finished / "solutions" / "lora" / "adapter" / "adapter_model.safetensors").is_file()
+    assert not list((finished / "solutions").rglob("*.pt")), "optimiser states are tidied away"
+
+
+def test_the_sealed_test_is_read_once_and_only_for_the_named_candidates(finished: Path) -> None:
+    reads = [json.loads(line) for line in (finished / "test_reads.jsonl").read_text().splitlines()]
+    decision = json.loads((finished / "decision.json").read_text())
+    assert len(reads) == 1 and decision["test_reads"] == 1
+    tested = {p.parent.name for p in (finished / "solutions").glob("*/predictions.test.jsonl")}
+    assert tested == set(reads[0]["solutions"]) == {c["name"] for c in decision["candidates"] if c["test"]}
+    assert len(tested) <= 4, "one candidate a family"
+
+
+def test_the_three_sets_share_no_example(finished: Path) -> None:
+    sets = json.loads((finished / "split.json").read_text())["sets"]
+    ids = [i for name in ("train", "dev", "test") for i in sets[name]]
+    assert len(ids) == len(set(ids)) == 48
+
+
+def test_the_same_seed_gives_the_same_decision(finished: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder, corpus=True)
+    again = run(task, RunOptions(out=tmp_path / "run"), Silent())
+    assert timeless(again / "decision.json") == timeless(finished / "decision.json")
+
+
+def test_a_finished_run_is_shown_and_not_repeated(finished: Path) -> None:
+    before = (finished / "events.jsonl").read_text()
+    listener = Silent()
+    task = Path(json.loads((finished / "task.json").read_text())["path"])
+    run(task, RunOptions(out=finished), listener)
+    assert "finished" in listener.said[-1]
+    assert (finished / "events.jsonl").read_text() == before
+
+
+def test_a_folder_of_another_run_is_refused(finished: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    other = write_task(tmp_path, tiny_folder, labels=False)
+    with pytest.raises(RunError, match="holds another run"):
+        run(other, RunOptions(out=finished), Silent())
+
+
+def test_climbing_stops_at_the_target(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder, target=0.0001)
+    listener = Silent()
+    run(task, RunOptions(out=tmp_path / "run", only=("constrained", "lora")), listener)
+    assert "target" in listener.skips["lora"]
+
+
+def test_a_budget_stops_climbing_and_still_ends_in_a_decision(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder, budget={"minutes": 0.0001})
+    listener = Silent()
+    folder = run(task, RunOptions(out=tmp_path / "run"), listener)
+    assert listener.tries == ["zero_shot"] and "budget" in listener.skips["lora"]
+    assert (folder / "decision.json").is_file()
+
+
+def test_an_unknown_strategy_names_the_known_ones(tmp_path: Path, tiny_folder: Path) -> None:
+    with pytest.raises(TaskError, match="few_shot"):
+        run(write_task(tmp_path, tiny_folder), RunOptions(only=("fewshot",)), Silent())
+
+
+def test_strict_stops_at_a_warning_before_anything_is_written(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder)
+    rows = (tmp_path / "examples.jsonl").read_text()
+    twin = json.dumps({"id": "twin", "input": "The small door number 0 please", "output": "blue"})
+    (tmp_path / "examples.jsonl").write_text(rows + twin + "\n")
+    with pytest.raises(DataError, match="--strict"):
+        run(task, RunOptions(out=tmp_path / "run", strict=True), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_never_share_a_run_folder(tmp_path: Path, tiny_folder: Path) -> None:
+    from rung import runs
+
+    task = write_task(tmp_path, tiny_folder)
+    with runs.held(tmp_path / "run"):
+        done = subprocess.run([*RUN, task, "--out", tmp_path / "run"], capture_output=True, text=True)
+    assert done.returncode == 2 and "another rung is working here" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_decision(
+    finished: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """SIGKILL after random times, the same command again, until it is through."""
+    task = write_task(tmp_path, tiny_folder, corpus=True)
+    command = [*RUN, str(task), "--out", str(tmp_path / "run")]
+    chance = random.Random(3)
+    kills = 0
+    for attempt in range(12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment())
+        try:
+            # Starting takes most of the time; the later a kill comes, the more there is to lose.
+            assert process.wait(timeout=None if attempt >= 4 else 6 + chance.random() * 10) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert timeless(tmp_path / "run" / "decision.json") == timeless(finished / "decision.json")
+    finished_events = [e["solution"] for e in _events(tmp_path / "run") if e["event"] == "built"]
+    assert len(finished_events) == len(set(finished_events)), "nothing finished is done again"
+
+
+def test_killed_inside_any_write_it_ends_in_the_same_decision(
+    finished: Path, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dies at each of a sample of its own writes, the ones that a clock rarely hits."""
+    import rung.ladder
+    import rung.records
+    import rung.strategies.materials as materials
+
+    class Killed(BaseException):
+        """Not caught by anything, like SIGKILL."""
+
+    task = write_task(tmp_path, tiny_folder, corpus=True)
+    real = rung.records.append_lines
+    count, chance = 0, random.Random(0)
+
+    def torn(path: Path, records: object) -> None:
+        nonlocal count
+        count += 1
+        if chance.random() < 0.12:
+            real(path, records)  # type: ignore[arg-type]
+            written = path.read_bytes()
+            path.write_bytes(written[: len(written) - chance.randrange(1, 40)])
+            raise Killed
+        real(path, records)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(materials, "append_lines", torn)
+    for _ in range(60):
+        try:
+            run(task, RunOptions(out=tmp_path / "run"), Silent())
+            break
+        except Killed:
+            continue
+    assert count > 10
+    assert timeless(tmp_path / "run" / "decision.json") == timeless(finished / "decision.json")
+
+
+def test_ctrl_c_leaves_one_line_and_exit_code_130(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder)
+    command = [*RUN, str(task), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "events.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command continues" in errors and "Traceback" not in errors
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+
+
+def _events(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
