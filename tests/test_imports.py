@@ -92,7 +92,8 @@ def test_only_the_ladder_opens_the_sealed_test() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; sys.argv = ['rung', '--help']\nfrom rung.cli.main import main\ntry:\n main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['rung', '--help']\nfrom rung.cli.main import main\n"
+    code += "try:\n main()\nexcept SystemExit: pass\n"
     code += f"bad = {sorted(HEAVY)} and [m for m in {sorted(HEAVY)} if m in sys.modules]\nassert not bad, bad"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

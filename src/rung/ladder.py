@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rung import runs
 from rung.errors import DataError, TaskError
-from rung.records import read_json, write_json
+from rung.records import read_json, read_lines, write_json
 from rung.strategies import STRATEGIES
 from rung.types import (
     FAMILIES,
@@ -109,7 +109,9 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
             write_json(folder / "task.json", record)
         spent = sum(e.get("seconds", 0.0) for e in runs.events(folder) if e["event"] == "built")
         prepared = _prepare(task, loaded, folder, listener, started, spent)
-        _stage_all(prepared, options)
+        built, skipped = _climb(prepared)
+        _decide(prepared, built, _finalists(prepared, built), skipped)
+        _hand_over(prepared)
         runs.mark_finished(folder)
     return folder
 
@@ -219,13 +221,6 @@ def _prepare(
 # ---- climb ----------------------------------------------------------------------------------
 
 
-def _stage_all(run: _Run, options: RunOptions) -> None:
-    built, skipped = _climb(run)
-    finalists = _finalists(run, built)
-    _decide(run, built, finalists, skipped)
-    _hand_over(run)
-
-
 def _climb(run: _Run) -> tuple[dict[str, tuple[Solution, Score]], list[tuple[str, str]]]:
     """Builds and tries each strategy of the plan in turn. Returns those built, with dev scores, and those skipped."""
     built: dict[str, tuple[Solution, Score]] = {}
@@ -240,7 +235,7 @@ def _climb(run: _Run) -> tuple[dict[str, tuple[Solution, Score]], list[tuple[str
             run.listener.skipped(step.name, why)
             continue
         solution, predictions, seconds = _build(run, step.name, built, steps[place:])
-        dev = _score(run, [p.score or 0.0 for p in predictions], "dev")
+        dev = _score(run, predictions, [run.split.groups.get(p.id, p.id) for p in predictions])
         built[step.name] = (solution, dev)
         run.listener.tried(step.name, solution.family, dev, seconds)
         if run.task.target is not None and dev.low > run.task.target:
@@ -252,14 +247,7 @@ def _over_budget(run: _Run, name: str, seconds: float) -> str | None:
     minutes = run.task.budget.minutes
     if minutes is None or run.spent_s + seconds <= minutes * 60:
         return None
-    if name not in runs_begun(run.folder):
-        runs.log(run.folder, "skipped", solution=name, spent_s=round(run.spent_s, 1), needs_s=round(seconds, 1))
     return f"about {seconds / 60:.1f} more minutes would pass the budget of {minutes:g}"
-
-
-def runs_begun(folder: Path) -> set[str]:
-    """Solutions that were already skipped for the budget; said once."""
-    return {e["solution"] for e in runs.events(folder) if e["event"] == "skipped"}
 
 
 def _build(
@@ -328,17 +316,17 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _score(run: _Run, scores: Sequence[float], name: str) -> Score:
+def _score(run: _Run, predictions: Sequence[Prediction], groups: Sequence[str]) -> Score:
     from rung.evaluation.statistics import score
 
-    return score(scores, seed=run.task.seed)
+    return score([p.score or 0.0 for p in predictions], groups=_numbered(groups), seed=run.task.seed)
 
 
 # ---- the sealed test and the decision -------------------------------------------------------
 
 
 def _finalists(run: _Run, built: Mapping[str, tuple[Solution, Score]]) -> list[str]:
-    """The best of each family on dev (of equals, the first built), and zero-shot as the place to come from."""
+    """The best of each family on dev (of equals, the first built)."""
     chosen = []
     for family in FAMILIES:
         members = [name for name, (solution, _) in built.items() if solution.family == family]
@@ -364,22 +352,25 @@ def _decide(
         _measure_latency(run, built[name][0])
     reads = run.folder / "test_reads.jsonl"
     test = open_test(run.split.test, log=reads, solutions=finalists, why="final comparison of the named candidates")
-    scores = {name: _test_scores(run, built[name][0], test, finalists) for name in finalists}
+    answers = {name: _answer_test(run, built[name][0], test) for name in finalists}
     groups = [run.split.groups.get(e.id, e.id) for e in test]
+    scores = {name: [p.score or 0.0 for p in predictions] for name, predictions in answers.items()}
     pairs = [
         compare(a, b, scores[a], scores[b], "test", groups=_numbered(groups), seed=run.task.seed)
         for a, b in itertools.combinations(finalists, 2)
     ]
-    units = len(set(groups))
     evidence = Evidence(
         metric=run.task.metric,
-        candidates=tuple(_candidate(run, name, *built[name], scores.get(name), groups) for name in built),
+        candidates=tuple(
+            _candidate(run, solution, dev, _score(run, answers[name], groups) if name in answers else None)
+            for name, (solution, dev) in built.items()
+        ),
         comparisons=holm(pairs) if pairs else (),
         floor=floor_of(
             [e.output for e in run.split.train], run.metric, [e.references for e in test], labels=run.task.labels or ()
         ),
         n_test=len(test),
-        minimum_detectable_difference=minimum_detectable_difference(units),
+        minimum_detectable_difference=minimum_detectable_difference(len(set(groups))),
         test_reads=count_reads(reads),
         has_corpus=bool(run.passages),
         target=run.task.target,
@@ -390,30 +381,23 @@ def _decide(
     write_json(run.folder / "decision.json", decision_record(decision))
 
 
-def _test_scores(run: _Run, solution: Solution, test: Sequence[Example], finalists: list[str]) -> list[float]:
+def _answer_test(run: _Run, solution: Solution, test: Sequence[Example]) -> list[Prediction]:
     from rung.strategies.materials import attempt
 
     folder = run.folder / "solutions" / solution.name
     materials = _materials(run, folder, {}, [replace(s, seconds=0.0) for s in run.plan.steps[:1]])
-    predictions = attempt(materials, solution, test, folder / "predictions.test.jsonl")
-    return [p.score or 0.0 for p in predictions]
+    return attempt(materials, solution, test, folder / "predictions.test.jsonl")
 
 
-def _candidate(
-    run: _Run, name: str, solution: Solution, dev: Score, test: Sequence[float] | None, groups: Sequence[str]
-) -> Candidate:
-    from rung.evaluation.statistics import score
-
-    folder = run.folder / "solutions" / name
-    from rung.records import read_lines
-
+def _candidate(run: _Run, solution: Solution, dev: Score, test: Score | None) -> Candidate:
+    folder = run.folder / "solutions" / solution.name
     lines = read_lines(folder / "predictions.dev.jsonl")
     latency = read_json(folder / "latency.json") or {}
     return Candidate(
-        name=name,
+        name=solution.name,
         family=solution.family,
         dev=dev,
-        test=None if test is None else score(test, groups=_numbered(groups), seed=run.task.seed),
+        test=test,
         tokens_in=round(sum(r["tokens_in"] for r in lines) / len(lines), 2),
         tokens_out=round(sum(r["tokens_out"] for r in lines) / len(lines), 2),
         latency_s_p50=latency.get("p50"),

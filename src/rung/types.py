@@ -327,7 +327,7 @@ class Comparison:
 class Candidate:
     """A solution with what it scored and costs. Tokens are means per request.
 
-    Latencies are of one request at a time and None where they were not measured; cost_per_1k_usd is None without a price.
+    Latencies are of one request at a time, None where they were not measured; cost_per_1k_usd is None without a price.
     """
 
     name: str

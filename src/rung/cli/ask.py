@@ -16,7 +16,10 @@ from rung.errors import RunError
 @click.option("--solution", help="Another solution of the run than its winner.")
 @click.option("--verbose", is_flag=True, help="Also show passages, tokens and time.")
 def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> None:
-    """Answer TEXT with the winner of RUN (a run folder, or its winner/ folder). Without TEXT, one input a line is read."""
+    """Answer TEXT with the winner of RUN, a run folder or its winner/ folder.
+
+    Without TEXT, one input a line is read from standard input.
+    """
     from rung.serving.bundle import open_bundle
 
     lines = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]

@@ -122,7 +122,7 @@ def _all_pairs(shingles: list[frozenset[str]]) -> Iterator[tuple[int, int]]:
 
 def _minhash_pairs(shingles: list[frozenset[str]]) -> Iterator[tuple[int, int]]:
     """Pairs that MinHash LSH proposes; every hash has a fixed seed. Source: Broder (1997); datasketch."""
-    from datasketch import MinHash, MinHashLSH  # type: ignore[import-untyped]
+    from datasketch import MinHash, MinHashLSH
 
     # A lower threshold than SIMILAR: the proposals are checked exactly, so only misses would hurt.
     lsh = MinHashLSH(threshold=SIMILAR - 0.15, num_perm=64)

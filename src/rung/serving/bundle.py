@@ -41,7 +41,8 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
     model = load_model(note["model"], say=say)
     if model.version != note["model_version"]:
         raise RunError(
-            f"{place}: was made with another version of {note['model']} ({note['model_version']}, here {model.version}). "
+            f"{place}: was made with another version of {note['model']} "
+            f"({note['model_version']}, here {model.version}). "
             "Run the task again with this model."
         )
     passages = load_passages(place)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rung.errors import TrainingError, TruncatedAnswer
-from rung.models.attention import Beginning, common_beginning
+from rung.models.attention import Beginning, common_beginning, parts_by_length
 from rung.models.local import LocalModel
 from rung.records import read_json, write_json
 
@@ -173,7 +173,7 @@ def backward(model: LocalModel, batch: Sequence[Row], *, micro_tokens: int) -> t
     loss, computed = 0.0, shared
     for part in _micro_batches(batch, shared, micro_tokens):
         part_loss = summed_loss(model, part, leaves, shared) / targets
-        part_loss.backward()  # type: ignore[no-untyped-call]
+        part_loss.backward()
         loss += part_loss.item()
         computed += sum(len(r.prompt) - shared + len(r.target) - 1 for r in part)
     if beginning is not None and leaves is not None:
@@ -237,14 +237,8 @@ def learning_rate_at(step: int, options: LoraOptions) -> float:
 
 def _micro_batches(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Row]]:
     """Rows of similar length together, each part at most micro_tokens wide in all (or one row)."""
-    parts: list[list[Row]] = []
-    for row in sorted(batch, key=lambda r: len(r.prompt) + len(r.target)):
-        width = len(row.prompt) - shared + len(row.target) - 1
-        if parts and (len(parts[-1]) + 1) * width <= micro_tokens:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return parts
+    lengths = [len(row.prompt) - shared + len(row.target) - 1 for row in batch]
+    return [[batch[i] for i in part] for part in parts_by_length(lengths, micro_tokens)]
 
 
 def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
