@@ -61,7 +61,7 @@ def test_a_task_file_is_named_after_its_demo_and_its_files_exist(name: str) -> N
 
 
 def test_a_demo_has_enough_examples_and_not_too_many(name: str) -> None:
-    low, high = (200, 240) if name == "reviews" else (240, 280)
+    low, high = {"tickets": (150, 170), "handbook": (240, 280), "reviews": (200, 240)}[name]
     assert low <= len(rows(name)) <= high
 
 

@@ -51,8 +51,8 @@ def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str 
     return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
 
 
-def epoch_plot(epochs: Sequence[tuple[int, float]], kept: int, scale: Scale) -> Html:
-    """The dev score after each epoch; the kept epoch is filled."""
+def epoch_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale) -> Html:
+    """The dev score after so many epochs; the kept one is filled."""
     height, top = 120, 22
     low, high = min(v for _, v in epochs), max(v for _, v in epochs)
     span = (high - low) or 1.0
@@ -67,8 +67,8 @@ def epoch_plot(epochs: Sequence[tuple[int, float]], kept: int, scale: Scale) -> 
         mark = "kept" if epoch == kept else "passed"
         parts.append(element("circle", cx=x, cy=round(y, 1), r=5, class_=mark))
         parts.append(element("text", scale.value(value), x=x, y=round(y - 10, 1), class_="told", text_anchor="middle"))
-        parts.append(element("text", str(epoch), x=x, y=height + 24, class_="tick", text_anchor="middle"))
-    alternative = "; ".join(f"epoch {e}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
+        parts.append(element("text", f"{epoch:g}", x=x, y=height + 24, class_="tick", text_anchor="middle"))
+    alternative = "; ".join(f"epoch {e:g}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
     return _figure(parts, height + 30, "Dev score after each epoch", alternative)
 
 

@@ -268,7 +268,7 @@ def _built(run: Run, candidate: Candidate) -> str:
         parts.append(f"answers held to {_held_to(constraint)}")
     if record.get("adapter"):
         trained = run.trained.get(candidate.name)
-        kept = f" (learning rate {trained.learning_rate:g}, epoch {trained.kept})" if trained else ""
+        kept = f" (learning rate {trained.learning_rate:g}, epoch {trained.kept:g})" if trained else ""
         parts.append(f"a LoRA adapter{kept}")
     return "; ".join(["the instruction", *parts]) if record else "not recorded"
 
@@ -301,7 +301,7 @@ def _training(run: Run, name: str, trained: Trained) -> Html:
     else:
         parts.append(element("p", f"Learning rate {trained.learning_rate:g}, taken over from an earlier step."))
     if trained.epochs:
-        caption = f"Dev score after each epoch; epoch {trained.kept} was kept."
+        caption = f"Dev score after each epoch; epoch {trained.kept:g} was kept."
         plot = epoch_plot(trained.epochs, trained.kept, run.scale)
         parts.append(element("figure", plot, element("figcaption", caption), class_="small"))
     return joined(parts)

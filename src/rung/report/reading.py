@@ -23,8 +23,8 @@ class Trained:
 
     learning_rate: float
     sweep: Mapping[str, float]
-    epochs: tuple[tuple[int, float], ...]
-    kept: int
+    epochs: tuple[tuple[float, float], ...]
+    kept: float
 
 
 @dataclass(frozen=True)
@@ -110,5 +110,5 @@ def _trained(folder: Path) -> Trained | None:
     if history is None:
         return None
     sweep = read_json(folder / "sweep.json") or {}
-    epochs = tuple((int(e["epoch"]), float(e["dev"])) for e in history["epochs"])
-    return Trained(float(history["learning_rate"]), sweep.get("dev_loss", {}), epochs, int(history["kept"]))
+    epochs = tuple((float(e["epoch"]), float(e["dev"])) for e in history["epochs"])
+    return Trained(float(history["learning_rate"]), sweep.get("dev_loss", {}), epochs, float(history["kept"]))

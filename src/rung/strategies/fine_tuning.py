@@ -2,7 +2,7 @@
 
 The learning rate is the best of a small sweep on dev: each rate trains the first part of its own
 schedule, the one with the lowest dev loss goes on from where it stands, and nothing is trained twice.
-After each epoch dev is answered and scored by the task's own metric; the best epoch's adapter is kept.
+A few times on the way dev is answered and scored by the task's own metric; the best adapter is kept.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from rung.strategies.retrieving import gold_passage, spec
 from rung.types import Document, Example, Solution
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-_MAX_EPOCHS = 8
-_PATIENCE = 2  # epochs without a better dev score before it stops
+_MAX_EPOCHS = 6
+_WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
+_LOOKS = 6  # at dev, evenly over the schedule
+_PATIENCE = 2  # looks without a better dev score before it stops
 _PROBE_SHARE = 0.08  # of the schedule, for each learning rate of the sweep
 _TRAINED_PASSAGES = 3
 
@@ -120,38 +122,42 @@ def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> 
         rate = min(LEARNING_RATES, key=lambda r: (sweep["dev_loss"][f"{r:g}"], r))
         write_json(work / "sweep.json", {**sweep, "chosen": rate})
 
-    best: tuple[float, int, Path] | None = None  # score, epoch, adapter
+    best: tuple[float, int, Path] | None = None  # score, look, adapter
     history: dict[str, Any] = {"learning_rate": rate, "steps": base.steps, "epochs": []}
-    for epoch in range(1, epochs + 1):
-        adapter = run(rate, epoch * per_epoch, f"training {solution.name}, epoch {epoch} of {epochs}")
-        trial = replace(solution, name=f"epoch-{epoch}", adapter=str(adapter))
+    looks = min(_LOOKS, epochs)
+    for look in range(1, looks + 1):
+        step = round(look * base.steps / looks)
+        epoch = round(step / per_epoch, 2)
+        adapter = run(rate, step, f"training {solution.name}, {epochs} epochs")
+        trial = replace(solution, name=f"step-{step}", adapter=str(adapter))
         score = mean_score(
             attempt(materials, trial, materials.dev, materials.folder / "trials" / f"{trial.name}.jsonl")
         )
         model.forget_adapter(str(adapter))
         history["epochs"].append({"epoch": epoch, "dev": score})
         if best is None or score > best[0]:
-            best = (score, epoch, adapter)
-        if epoch - best[1] >= _PATIENCE or score >= 1.0:
+            best = (score, look, adapter)
+            history["kept"] = epoch
+        if look - best[1] >= _PATIENCE or score >= 1.0:
             break
     assert best is not None
-    history["kept"] = best[1]
     write_json(work / "history.json", history)
     scratch = materials.folder / "adapter.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(best[2], scratch)
-    # The best epoch has answered dev already: those are the solution's own predictions.
-    shutil.copy(materials.folder / "trials" / f"epoch-{best[1]}.jsonl", materials.folder / "predictions.dev.jsonl")
+    # The best adapter has answered dev already: those are the solution's own predictions.
+    shutil.copy(materials.folder / "trials" / f"{best[2].name}.jsonl", materials.folder / "predictions.dev.jsonl")
     scratch.replace(chosen)
     return chosen
 
 
 def _epochs(materials: Materials, rows: Sequence[Any]) -> int:
-    """As many epochs as the compute for training allows, the shared beginning counted once a batch; 1 to 8."""
+    """As many epochs as are wanted and the compute for training allows, the shared beginning counted once a batch."""
     from rung.models.attention import common_beginning
     from rung.training.lora import LoraOptions, steps_per_epoch
 
     shared = common_beginning([list(row.prompt) for row in rows])
     own = sum(len(row.prompt) - shared + len(row.target) for row in rows)
-    per_epoch = own + shared * steps_per_epoch(len(rows), LoraOptions.batch_size)
-    return int(max(1, min(_MAX_EPOCHS, materials.compute_tokens // per_epoch)))
+    steps = steps_per_epoch(len(rows), LoraOptions.batch_size)
+    wanted = max(_MAX_EPOCHS, -(-_WANTED_STEPS // steps))
+    return int(max(1, min(wanted, materials.compute_tokens // (own + shared * steps))))

@@ -92,17 +92,25 @@ def mean_score(predictions: Sequence[Prediction]) -> float:
     return sum(p.score or 0.0 for p in predictions) / len(predictions)
 
 
-def choose(materials: Materials, solutions: Sequence[Solution]) -> Solution:
-    """The best of the variants on the screening sample; of equals, the one with the fewest prompt tokens."""
-    if len(solutions) == 1:
-        return solutions[0]
-    ranked = []
-    for place, solution in enumerate(solutions):
-        path = materials.folder / "trials" / f"{solution.name}.jsonl"
-        predictions = attempt(materials, solution, materials.screen, path)
-        tokens = sum(p.tokens_in for p in predictions)
-        ranked.append((-mean_score(predictions), tokens, place))
-    return solutions[min(ranked)[2]]
+def choose(materials: Materials, *ways: Sequence[Solution]) -> Solution:
+    """The best variant on the screening sample; of equals, the one with the fewest prompt tokens.
+
+    ways: lists of variants, each in order of growing cost; a way is left when a step along it gains nothing.
+    """
+    if sum(len(way) for way in ways) == 1:
+        return next(way[0] for way in ways if way)
+    tried: list[tuple[float, int, int, Solution]] = []
+    for way in ways:
+        before = -1.0
+        for solution in way:
+            path = materials.folder / "trials" / f"{solution.name}.jsonl"
+            predictions = attempt(materials, solution, materials.screen, path)
+            score = mean_score(predictions)
+            tried.append((-score, sum(p.tokens_in for p in predictions), len(tried), solution))
+            if score <= before:
+                break
+            before = score
+    return min(tried, key=lambda t: t[:3])[3]
 
 
 def prompt_tokens(materials: Materials, solution: Solution, examples: Sequence[Example]) -> float:

@@ -33,19 +33,23 @@ def few_shot(materials: Materials) -> Solution:
     plain = replace(materials.solution("few_shot"), constraint=materials.constraint)
     ordered = covering(materials.train, materials.task.seed)
     pool = tuple(demo(e) for e in materials.train)
-    variants = [
+    fixed = [
         replace(plain, name=f"fixed-{k}", demos=ordered[:k], demo_selection=DemoSelection("fixed", k))
         for k in _FIXED
         if k <= len(ordered)
     ]
-    variants += [
+    nearest = [
         replace(plain, name=f"nearest-{k}", demos=pool, demo_selection=DemoSelection("nearest", k))
         for k in _NEAREST
         if k < len(pool)
     ]
-    short = [v for v in variants if prompt_tokens(materials, v, materials.dev) <= materials.max_prompt_tokens]
+    ways = [[v for v in way if _affordable(materials, v)] for way in (fixed, nearest)]
     # The shortest prompt is tried even where every one is long: the task has long inputs.
-    return replace(choose(materials, short or variants[:1]), name="few_shot")
+    return replace(choose(materials, *(ways if any(ways) else [fixed[:1]])), name="few_shot")
+
+
+def _affordable(materials: Materials, solution: Solution) -> bool:
+    return prompt_tokens(materials, solution, materials.dev) <= materials.max_prompt_tokens
 
 
 def demo(example: Example) -> Demo:

@@ -1,0 +1,112 @@
+"""The verbs as a user types them: what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from broken import BROKEN, Broken
+from click.testing import CliRunner, Result
+from small_task import write_task
+
+from rung.cli.main import VERBS, rung
+from rung.errors import RungError
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(rung, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    place = tmp_path_factory.mktemp("cli")
+    done = call("run", write_task(place, tiny_folder, corpus=True), "--out", place / "run", "--only", "zero_shot,rag")
+    assert done.exit_code == 0, done.output
+    return place / "run"
+
+
+def test_help_names_every_verb() -> None:
+    shown = call("--help").output
+    assert all(verb in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    done = call(verb, "--help")
+    assert done.exit_code == 0 and len(done.output.splitlines()) > 5
+
+
+def test_the_final_screen_has_at_most_25_lines(finished: Path) -> None:
+    shown = call("report", finished).output
+    assert 5 < len(shown.splitlines()) <= 25
+    assert json.loads((finished / "decision.json").read_text())["headline"].split(":")[0] in shown
+    assert (finished / "report.html").is_file()
+
+
+def test_ask_answers_with_any_solution_of_the_run(finished: Path) -> None:
+    done = call("ask", finished, "The small door please", "--solution", "rag", "--verbose")
+    assert done.exit_code == 0, done.output
+    assert "passages" in done.output
+
+
+def test_ask_names_the_solutions_there_are(finished: Path) -> None:
+    done = call("ask", finished, "x", "--solution", "lora")
+    assert isinstance(done.exception, RungError) and "zero_shot" in str(done.exception)
+
+
+def test_ask_without_a_run_says_what_to_name(tmp_path: Path) -> None:
+    done = call("ask", tmp_path / "nowhere", "x")
+    assert isinstance(done.exception, RungError) and "no such folder" in str(done.exception)
+
+
+def test_report_of_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text("{}")
+    done = call("report", tmp_path)
+    assert isinstance(done.exception, RungError) and "same rung run command" in str(done.exception)
+
+
+def test_init_writes_a_task_that_can_be_read(tmp_path: Path, tiny_folder: Path) -> None:
+    from rung.data.task_file import read_task
+
+    write_task(tmp_path, tiny_folder)
+    (tmp_path / "task.yaml").unlink()
+    assert call("init", tmp_path / "examples.jsonl").exit_code == 0
+    task = read_task(tmp_path / "task.yaml")
+    assert task.metric == "label_accuracy" and set(task.labels or ()) == {"red", "green", "blue"}
+    again = call("init", tmp_path / "examples.jsonl")
+    assert isinstance(again.exception, RungError) and "--force" in str(again.exception)
+
+
+def test_models_lists_the_catalogue() -> None:
+    done = call("models")
+    assert "smollm2-135m-instruct" in done.output and "Apache-2.0" in done.output
+
+
+def test_demo_lists_the_demos() -> None:
+    assert len(call("demo", "--list").output.splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_input_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    case: Broken = BROKEN[name]
+    done = call("run", case.build(tmp_path), "--out", tmp_path / "run")
+    assert isinstance(done.exception, RungError), f"{name}: {done.exception!r}"
+    assert case.says in str(done.exception)
+    assert not (tmp_path / "run").exists(), "nothing is written before the input is known to be good"
+
+
+@pytest.mark.parametrize("name", list(BROKEN)[::37])
+def test_the_process_exits_with_2_and_no_traceback(name: str, tmp_path: Path) -> None:
+    task = BROKEN[name].build(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "rung", "run", task, "--out", tmp_path / "run"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("rung: ") and "Traceback" not in done.stderr
+
+
+def test_a_wrong_verb_names_the_nearest() -> None:
+    done = subprocess.run([sys.executable, "-m", "rung", "rnu"], capture_output=True, text=True)
+    assert done.returncode == 2 and "'run'" in done.stderr
