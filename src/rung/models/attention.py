@@ -136,6 +136,18 @@ def shared_beginning_attention(
     return out.transpose(1, 2), None
 
 
+def packed_mask(before: int, lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Additive mask of rows packed one after the other behind `before` tokens that all of them see.
+
+    Each row sees those and itself, causally, and no other row. Returns (1, 1, T, T), T = before + sum(lengths).
+    """
+    pieces = torch.tensor([before, *lengths], device=device)
+    row = torch.repeat_interleave(torch.arange(len(pieces), device=device), pieces)  # (T,), 0 for what is shared
+    place = torch.arange(len(row), device=device)
+    seen = (place[None, :] <= place[:, None]) & ((row[None, :] == 0) | (row[None, :] == row[:, None]))
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+
+
 def parts_by_length(lengths: Sequence[int], most: int, *, least: int = 128, waste: float = 1.15) -> list[list[int]]:
     """Rows of similar length together, shortest first: lists of places in `lengths`.
 

@@ -17,7 +17,7 @@ import torch
 
 from rung.errors import ModelError
 from rung.models import attention
-from rung.models.attention import Beginning, RowCache, causal_mask, common_beginning, parts_by_length
+from rung.models.attention import Beginning, RowCache, causal_mask, common_beginning, packed_mask, parts_by_length
 from rung.models.catalogue import Say, ensure_model, fingerprint
 from rung.models.chat import ChatFormat
 from rung.models.grammar import Grammars, Matcher
@@ -41,7 +41,7 @@ class LocalModel:
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         config = network.config.get_text_config()
-        self.context_length = int(getattr(config, "max_position_embeddings", 0) or 4096)
+        self.context_length = _context_length(config)
         self.vocabulary = int(network.get_output_embeddings().weight.shape[0])
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -233,6 +233,25 @@ class LocalModel:
         lengths = torch.tensor([len(row) for row in own], device=self.device)
         return self._own_tokens(beginning, own, lengths, None)
 
+    def hidden_packed(
+        self, own: list[list[int]], *, before: Sequence[int] = (), beginning: Beginning | None = None
+    ) -> torch.Tensor:
+        """Final hidden states of rows packed into one, (T, C), those of `before` first; for training.
+
+        before: tokens that every row begins with. beginning: such tokens, computed earlier. No padding anywhere.
+        """
+        offset = len(beginning.ids) if beginning is not None else 0
+        ids = [*before, *(token for row in own for token in row)]
+        places = [*range(len(before)), *(len(before) + i for row in own for i in range(len(row)))]
+        hidden = self._forward(
+            torch.tensor([ids], device=self.device),
+            positions=torch.tensor([places], device=self.device) + offset,
+            mask=packed_mask(len(before), [len(row) for row in own], self.dtype, self.device),
+            cache=None,
+            beginning=beginning,
+        )
+        return hidden[0]
+
     def _forward(
         self,
         ids: torch.Tensor,
@@ -372,6 +391,14 @@ def load_model(
         raise ModelError(f"model {spec}: {folder} cannot be loaded ({fact}).") from error
     placed: Any = network  # transformers types `to` as taking no argument
     return LocalModel(placed.to(device), tokenizer, name=spec, version=fingerprint(folder))
+
+
+def _context_length(config: Any) -> int:
+    """The positions the model knows; with a sliding window, the window, within which it attends to everything."""
+    positions = int(getattr(config, "max_position_embeddings", 0) or 4096)
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    return min(positions, int(window)) if window and slides else positions
 
 
 def check_adapter(folder: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rung.errors import TrainingError, TruncatedAnswer
-from rung.models.attention import Beginning, common_beginning, parts_by_length
+from rung.models.attention import Beginning, common_beginning
 from rung.models.local import LocalModel
 from rung.records import read_json, write_json
 
@@ -156,26 +156,28 @@ def train(
 def backward(model: LocalModel, batch: Sequence[Row], *, micro_tokens: int) -> tuple[float, int]:
     """Adds the gradients of a batch's mean loss per target token. Returns that loss and the tokens computed.
 
-    The shared beginning is computed once; the micro-batches' gradients towards its keys and values are
-    summed and sent back through it once. Equal to the plain loop's loss and gradients.
+    A batch that fits goes through the network as one packed row, its shared beginning first. A larger one
+    goes in parts; where the beginning is long it is computed once, and the parts' gradients towards its
+    keys and values are summed and sent back through it once. Equal to the plain loop's loss and gradients.
     """
     targets = sum(len(row.target) for row in batch)
-    shared, beginning, leaves = 0, None, None
-    if model.shares_beginnings and len(batch) > 1:
-        shared = common_beginning([list(row.prompt) for row in batch])
-    if shared:
+    shared = _shared(model, batch)
+    parts = _parts(batch, shared, micro_tokens)
+    loss, computed = 0.0, 0
+    beginning = leaves = None
+    if len(parts) > 1 and shared > micro_tokens // 4:
         beginning = model.compute_beginning(batch[0].prompt[:shared])
         leaves = Beginning(
             beginning.ids,
             [k.detach().requires_grad_() for k in beginning.keys],
             [v.detach().requires_grad_() for v in beginning.values],
         )
-    loss, computed = 0.0, shared
-    for part in _micro_batches(batch, shared, micro_tokens):
-        part_loss = summed_loss(model, part, leaves, shared) / targets
+        computed = shared
+    for part in parts:
+        part_loss = summed_loss(model, part, shared, leaves) / targets
         part_loss.backward()
         loss += part_loss.item()
-        computed += sum(len(r.prompt) - shared + len(r.target) - 1 for r in part)
+        computed += sum(_own_length(row, shared) for row in part) + (0 if leaves else shared)
     if beginning is not None and leaves is not None:
         ends = [*beginning.keys, *beginning.values]
         starts = [leaf.grad for leaf in (*leaves.keys, *leaves.values)]
@@ -185,31 +187,34 @@ def backward(model: LocalModel, batch: Sequence[Row], *, micro_tokens: int) -> t
     return loss, computed
 
 
-def summed_loss(model: LocalModel, rows: Sequence[Row], beginning: Beginning | None, shared: int) -> torch.Tensor:
-    """Cross-entropy summed over the target tokens of the rows. Logits are computed at those tokens only."""
+def summed_loss(
+    model: LocalModel, rows: Sequence[Row], shared: int, beginning: Beginning | None = None
+) -> torch.Tensor:
+    """Cross-entropy summed over the target tokens of the rows. Logits are computed at those tokens only.
+
+    shared: how many prompt tokens all rows begin with. beginning: those tokens already computed, or None to compute
+    them here, in front of the rows.
+    """
     own = [[*row.prompt[shared:], *row.target[:-1]] for row in rows]
-    hidden = model.hidden_after(beginning, own)  # (B, longest, C)
-    row_of: list[int] = []
-    column_of: list[int] = []
+    before = [] if beginning is not None else list(rows[0].prompt[:shared])
+    hidden = model.hidden_packed(own, before=before, beginning=beginning)  # (T, C)
+    places: list[int] = []
     targets: list[int] = []
-    for i, row in enumerate(rows):
-        first = len(row.prompt) - shared - 1  # the last prompt token predicts the first target token
-        row_of += [i] * len(row.target)
-        column_of += range(first, first + len(row.target))
+    start = len(before)
+    for row, tokens in zip(rows, own, strict=True):
+        first = start + len(row.prompt) - shared - 1  # the last prompt token predicts the first target token
+        places += range(first, first + len(row.target))
         targets += row.target
-    at = (torch.tensor(row_of, device=model.device), torch.tensor(column_of, device=model.device))
-    logits = model.network.get_output_embeddings()(hidden[at]).float()  # (T, V)
+        start += len(tokens)
+    logits = model.network.get_output_embeddings()(hidden[torch.tensor(places, device=model.device)]).float()  # (t, V)
     return torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="sum")
 
 
-def mean_loss(model: LocalModel, rows: Sequence[Row], adapter: Path, *, micro_tokens: int = 2048) -> float:
+def mean_loss(model: LocalModel, rows: Sequence[Row], adapter: Path, *, micro_tokens: int = 1024) -> float:
     """Mean loss per target token of rows that are not trained on, with the adapter in that folder."""
-    shared = common_beginning([list(row.prompt) for row in rows]) if model.shares_beginnings else 0
-    total = 0.0
+    shared = _shared(model, rows)
     with model.using(str(adapter)), torch.inference_mode():
-        beginning = model.compute_beginning(rows[0].prompt[:shared]) if shared else None
-        for part in _micro_batches(rows, shared, micro_tokens):
-            total += float(summed_loss(model, part, beginning, shared))
+        total = sum(float(summed_loss(model, part, shared)) for part in _parts(rows, shared, micro_tokens))
     return total / sum(len(row.target) for row in rows)
 
 
@@ -235,10 +240,28 @@ def learning_rate_at(step: int, options: LoraOptions) -> float:
     return options.learning_rate * (options.steps - step) / max(1, options.steps - warmup)
 
 
-def _micro_batches(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Row]]:
-    """Rows of similar length together, each part at most micro_tokens wide in all (or one row)."""
-    lengths = [len(row.prompt) - shared + len(row.target) - 1 for row in batch]
-    return [[batch[i] for i in part] for part in parts_by_length(lengths, micro_tokens)]
+def _shared(model: LocalModel, rows: Sequence[Row]) -> int:
+    if not model.shares_beginnings or len(rows) == 1:
+        return 0
+    return common_beginning([list(row.prompt) for row in rows])
+
+
+def _own_length(row: Row, shared: int) -> int:
+    return len(row.prompt) - shared + len(row.target) - 1
+
+
+def _parts(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Row]]:
+    """The batch in parts of at most micro_tokens own tokens each (or one row), filled in order."""
+    parts: list[list[Row]] = []
+    left = 0
+    for row in batch:
+        length = _own_length(row, shared)
+        if length > left or not parts:
+            parts.append([])
+            left = micro_tokens
+        parts[-1].append(row)
+        left -= length
+    return parts
 
 
 def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
