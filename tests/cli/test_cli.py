@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from broken import BROKEN, Broken
 from click.testing import CliRunner, Result
-from small_task import write_task
 
 from rung.cli.main import VERBS, rung
 from rung.errors import RungError
+from small_task import write_task
 
 
 def call(*words: object) -> Result:

@@ -66,7 +66,7 @@ def main() -> None:
     """The entry point. 0: done; 2: something the user can mend; 130: interrupted (the same command continues)."""
     # Waiting threads spin briefly, then sleep: beside other work on the machine, long spinning makes two
     # threads several times slower than one. Read by OpenMP when torch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
