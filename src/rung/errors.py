@@ -8,6 +8,7 @@
     │   └── DownloadError         it could not be fetched whole
     ├── ConstraintError           a label set, schema or pattern that no grammar can be made of
     ├── TrainingError             training cannot start or go on
+    │   ├── Diverged              the loss stopped being a number
     │   └── TruncatedAnswer       an answer would be cut to nothing; the rows are named
     ├── MetricError               a metric is unknown or a user's metric failed
     ├── ScoreMismatch             two score lists that should be about the same examples are not
@@ -49,6 +50,10 @@ class ConstraintError(RungError):
 
 class TrainingError(RungError):
     """Training cannot start or go on."""
+
+
+class Diverged(TrainingError):
+    """The loss stopped being a number."""
 
 
 class TruncatedAnswer(TrainingError):

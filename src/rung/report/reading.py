@@ -109,6 +109,7 @@ def _trained(folder: Path) -> Trained | None:
     history = read_json(folder / "history.json")
     if history is None:
         return None
-    sweep = read_json(folder / "sweep.json") or {}
+    sweep = read_json(folder / "sweep.json") or {"dev_loss": {}}
+    losses = {rate: float(loss) for rate, loss in sweep["dev_loss"].items() if loss is not None}
     epochs = tuple((float(e["epoch"]), float(e["dev"])) for e in history["epochs"])
-    return Trained(float(history["learning_rate"]), sweep.get("dev_loss", {}), epochs, float(history["kept"]))
+    return Trained(float(history["learning_rate"]), losses, epochs, float(history["kept"]))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rung.errors import Diverged
 from rung.records import read_json, write_json
 from rung.solutions.answer import prepare
 from rung.strategies.materials import Materials, attempt, mean_score
@@ -113,13 +114,21 @@ def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> 
         )
         sweep = read_json(work / "sweep.json") or {"dev_loss": {}}
         until = max(4, round(_PROBE_SHARE * base.steps))
+        losses: dict[str, float | None] = sweep["dev_loss"]
         for candidate in LEARNING_RATES:
-            if f"{candidate:g}" not in sweep["dev_loss"]:
+            if f"{candidate:g}" in losses:
+                continue
+            try:
                 adapter = run(candidate, until, f"trying learning rate {candidate:g}")
-                sweep["dev_loss"][f"{candidate:g}"] = mean_loss(model, dev_rows, adapter)
+                losses[f"{candidate:g}"] = mean_loss(model, dev_rows, adapter)
                 model.forget_adapter(str(adapter))
-                write_json(work / "sweep.json", sweep)
-        rate = min(LEARNING_RATES, key=lambda r: (sweep["dev_loss"][f"{r:g}"], r))
+            except Diverged:
+                losses[f"{candidate:g}"] = None
+            write_json(work / "sweep.json", sweep)
+        whole = [(loss, float(name)) for name, loss in losses.items() if loss is not None]
+        if not whole:
+            raise Diverged(f"{work}: training diverged at every learning rate of {', '.join(losses)}.")
+        rate = min(whole)[1]
         write_json(work / "sweep.json", {**sweep, "chosen": rate})
 
     best: tuple[float, int, Path] | None = None  # score, look, adapter

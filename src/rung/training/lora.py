@@ -11,6 +11,7 @@ AdamW (2019).
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rung.errors import TrainingError, TruncatedAnswer
+from rung.errors import Diverged, TrainingError, TruncatedAnswer
 from rung.models.attention import Beginning, common_beginning
 from rung.models.local import LocalModel
 from rung.records import read_json, write_json
@@ -129,8 +130,8 @@ def train(
                 group["lr"] = learning_rate_at(step, options)
             optimiser.zero_grad(set_to_none=True)
             loss, computed = backward(model, batch, micro_tokens=options.micro_tokens)
-            if not torch.isfinite(torch.tensor(loss)):
-                raise TrainingError(
+            if not math.isfinite(loss):
+                raise Diverged(
                     f"training in {folder}: the loss is {loss} at step {step + 1}. Use a lower learning rate "
                     f"than {options.learning_rate:g}."
                 )

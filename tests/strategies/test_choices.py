@@ -1,0 +1,151 @@
+"""What strategies choose on dev, and what they leave alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.errors import Diverged
+from rung.evaluation.metrics import load_metric
+from rung.records import read_json
+from rung.retrieval.bm25 import BM25
+from rung.strategies import fine_tuning
+from rung.strategies.materials import Materials, attempt, choose
+from rung.strategies.prompting import covering, few_shot
+from rung.strategies.retrieving import gold_passage, rag
+from rung.testing import FakeModel
+from rung.types import Decoding, Document, Example, Request, Task
+
+COLOURS = ("red", "green", "blue")
+
+
+def example(i: int) -> Example:
+    return Example(f"e{i}", f"what colour is thing {i}", COLOURS[i % 3], (COLOURS[i % 3],), gold_ids=(f"p{i}",))
+
+
+PASSAGES = tuple(Document(f"p{i}", f"Thing {i} is {COLOURS[i % 3]}.") for i in range(60))
+
+
+@pytest.fixture
+def materials(tmp_path: Path, tiny: Any) -> Materials:
+    rows = tuple(example(i) for i in range(60))
+    task = Task("t", tmp_path / "task.yaml", "Say the colour.", (), "exact_match", "tiny")
+    return Materials(
+        task=task,
+        train=rows[:36],
+        dev=rows[36:],
+        model=tiny,
+        metric=load_metric("exact_match", tmp_path),
+        folder=tmp_path / "solution",
+        decoding=Decoding(8),
+        constraint=None,
+        passages=PASSAGES,
+        retriever=BM25(PASSAGES),
+    )
+
+
+def with_fake(materials: Materials, answers: Any) -> Materials:
+    model: Any = FakeModel(answers)
+    model.encode = lambda messages: [0] * sum(len(m.content.split()) for m in messages)
+    return replace(materials, model=model)
+
+
+def test_demos_cover_the_answers_before_they_repeat(materials: Materials) -> None:
+    ordered = covering(materials.train, seed=0)
+    assert {d.output for d in ordered[:3]} == set(COLOURS) and len(ordered) == 36
+
+
+def test_the_number_of_demos_that_answers_best_on_dev_is_chosen(materials: Materials) -> None:
+    def answers(request: Request) -> str:
+        shown = sum(m.role == "assistant" for m in request.messages)
+        number = int(request.messages[-1].content.split()[-1])
+        return COLOURS[number % 3] if shown == 8 and number % 4 else "?"
+
+    solution = few_shot(with_fake(materials, answers))
+    assert solution.demo_selection is not None and solution.demo_selection.k == 8
+
+
+def test_a_way_is_left_when_a_step_along_it_gains_nothing(materials: Materials) -> None:
+    asked = with_fake(materials, lambda _: "?")
+    few_shot(asked)
+    tried = {p.stem for p in (materials.folder / "trials").iterdir()}
+    assert tried == {"fixed-4", "fixed-8", "nearest-4", "nearest-8"}
+
+
+def test_of_equal_variants_the_one_with_the_shortest_prompt_is_chosen(materials: Materials) -> None:
+    asked = with_fake(materials, lambda _: "red")
+    long = replace(asked.solution("long"), instruction="Say the colour. " * 20)
+    assert choose(asked, [long], [asked.solution("short")]).name == "short"
+
+
+def test_rag_chooses_demos_that_show_passages_where_only_those_help(materials: Materials) -> None:
+    def answers(request: Request) -> str:
+        demos = [m for m in request.messages[:-1] if m.role == "user"]
+        number = int(request.messages[-1].content.split()[-1])
+        helped = (
+            demos and all("Thing" in m.content for m in demos) and f"Thing {number} is" in request.messages[-1].content
+        )
+        return COLOURS[number % 3] if helped else "?"
+
+    solution = rag(with_fake(materials, answers))
+    assert len(solution.demos) == 4 and "Thing" in solution.demos[0].input
+    assert solution.retriever is not None and solution.retriever.k == 1, "one passage is enough and shortest"
+
+
+def test_answers_are_stored_in_whole_blocks_and_never_asked_twice(materials: Materials, tmp_path: Path) -> None:
+    asked = with_fake(materials, lambda _: "red")
+    path = tmp_path / "p.jsonl"
+    first = attempt(asked, asked.solution("a"), asked.dev, path)
+    model: Any = asked.model
+    before = len(model.requests)
+    assert attempt(asked, asked.solution("a"), asked.dev, path) == first and len(model.requests) == before
+    path.write_bytes(path.read_bytes()[:-20])  # torn: the block is answered again, once
+    assert attempt(asked, asked.solution("a"), asked.dev, path) == first and len(model.requests) == 2 * before
+
+
+def test_a_failed_answer_scores_zero_and_keeps_its_error(materials: Materials, tmp_path: Path) -> None:
+    asked = with_fake(materials, lambda _: ValueError("no room"))
+    predictions = attempt(asked, asked.solution("a"), asked.dev, tmp_path / "p.jsonl")
+    assert all(p.score == 0.0 and p.error == "no room" for p in predictions)
+
+
+def test_the_gold_passage_is_the_marked_one_that_holds_the_answer() -> None:
+    by_id = {p.id: p for p in PASSAGES}
+    assert gold_passage(example(7), by_id, PASSAGES[:3]) == PASSAGES[7]
+    unmarked = replace(example(7), gold_ids=())
+    assert gold_passage(unmarked, by_id, PASSAGES[:3]) == PASSAGES[1], "the best-ranked one that contains the answer"
+
+
+def test_training_with_passages_shows_the_gold_one_and_wrong_ones(materials: Materials) -> None:
+    retriever = fine_tuning._WithGold(materials, materials.train)
+    rows = retriever.search([e.input for e in materials.train], 3)
+    for one, row in zip(materials.train, rows, strict=True):
+        assert len(row) == 3 and one.gold_ids[0] in {p.id for p in row}
+
+
+def test_a_learning_rate_that_diverges_is_passed_over(materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rung.training.lora as training
+
+    real = training.train
+
+    def train(model: Any, rows: Any, options: Any, folder: Path, **more: Any) -> Path:
+        if options.learning_rate == fine_tuning.LEARNING_RATES[0]:
+            raise Diverged("the loss is nan")
+        return real(model, rows, options, folder, **more)
+
+    monkeypatch.setattr(training, "train", train)
+    solution = fine_tuning.lora(replace(materials, compute_tokens=3_000))
+    sweep = read_json(materials.folder / "training" / "sweep.json") or {}
+    assert solution.adapter is not None
+    assert sweep["dev_loss"][f"{fine_tuning.LEARNING_RATES[0]:g}"] is None
+    assert sweep["chosen"] in fine_tuning.LEARNING_RATES[1:]
+
+
+def test_lora_keeps_the_adapter_that_scored_best_on_dev(materials: Materials) -> None:
+    fine_tuning.lora(replace(materials, compute_tokens=20_000))
+    history = read_json(materials.folder / "training" / "history.json") or {}
+    best = max(look["dev"] for look in history["epochs"])
+    assert next(look["dev"] for look in history["epochs"] if look["epoch"] == history["kept"]) == best
