@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "rung"
 ROWS = [
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"ladder", "report", "serving"},
     {"plan"},
     {"strategies", "decision"},

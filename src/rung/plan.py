@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DEFAULT_MINUTES = 10.0
 _TRAINING_SHARE = 0.45  # of the minutes, for one adapter
 _NOMINAL_FLOPS = {"cpu": 1.3e11, "cuda": 1.0e14}
-_SWEEP = 0.16  # of a training, for the learning rates that are not chosen
+_SWEEP = 0.12  # of a training, for the learning rates that are not chosen
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def make_plan(
 
     def training(tokens: float) -> tuple[int, int, float]:
         per_epoch = len(split.train) * (tokens + answer) + instruction * len(split.train) / 16
-        epochs = max(1, min(8, compute_tokens / per_epoch))
+        epochs = max(1, min(5, compute_tokens / per_epoch))
         calls, read, seconds = answering(int(dev * epochs), tokens)
         trained = per_epoch * (epochs * 0.8 + epochs * _SWEEP)
         return calls, int(read + trained), seconds + trained / train_rate

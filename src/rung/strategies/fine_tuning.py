@@ -21,11 +21,11 @@ from rung.strategies.retrieving import gold_passage, spec
 from rung.types import Document, Example, Solution
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-_MAX_EPOCHS = 6
+_MAX_EPOCHS = 5
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
-_LOOKS = 6  # at dev, evenly over the schedule
+_LOOKS = 5  # at dev, evenly over the schedule
 _PATIENCE = 2  # looks without a better dev score before it stops
-_PROBE_SHARE = 0.08  # of the schedule, for each learning rate of the sweep
+_PROBE_SHARE = 0.06  # of the schedule, for each learning rate of the sweep
 _TRAINED_PASSAGES = 3
 
 
