@@ -33,6 +33,9 @@ _INSTRUCTIONS = {
 }
 
 
+_NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
+
+
 @dataclass(frozen=True)
 class Guess:
     """A value and why."""
@@ -67,7 +70,7 @@ def guess_task(data: Path) -> str:
     lines = [
         "# A first guess. Each comment says what it rests on; correct what is wrong.",
         f"name: {_yaml(_name(first))}",
-        f"instruction: {_yaml(_INSTRUCTIONS[metric.value])}  # a guess from the metric; say what you want",
+        f"instruction: {_yaml(_instruction(metric.value, labels))}  # a guess from the metric; say what you want",
         f"examples: {_yaml(examples)}  # {len(rows)} rows; columns: {_comment(', '.join(columns))}",
     ]
     fields = {n: g.value for n, g in (("input", source), ("output", answer)) if g.value != n}
@@ -133,6 +136,12 @@ def _output_column(columns: Sequence[str], source: str, path: Path) -> Guess:
 
 
 _BY_HAND = "Write task.yaml by hand with fields: {input: COLUMN, output: COLUMN}."
+
+
+def _instruction(metric: str, labels: Sequence[str]) -> str:
+    if 0 < len(labels) <= _NAMED_LABELS:
+        return f"Classify the input. Answer with one of these labels only: {', '.join(labels)}."
+    return _INSTRUCTIONS[metric]
 
 
 def _metric(outputs: Sequence[str]) -> tuple[Guess, list[str]]:

@@ -23,7 +23,7 @@ from rung.errors import TaskError
 __all__ = ["DEMOS", "copy_demo"]
 
 DEMOS: dict[str, str] = {
-    "tickets": "route customer messages to eight house queues whose codes only examples explain",
+    "tickets": "route customer messages to five house queues whose codes only examples explain",
     "handbook": "answer questions whose facts stand only in the company's handbook",
     "reviews": "tell pleased customers from displeased ones, which a prompt is enough for",
 }

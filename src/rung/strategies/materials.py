@@ -19,7 +19,7 @@ from rung.types import Constraint, Decoding, Document, Example, Metric, Predicti
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
 
-SCREEN = 64
+SCREEN = 48
 """Dev examples that a choice inside a strategy looks at."""
 
 Tell = Callable[[str, float], None]
