@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rung.models.local import LocalModel
 
 _DEFAULT_MINUTES = 10.0
-_TRAINING_SHARE = 0.45  # of the minutes, for one adapter
+_TRAINING_SHARE = 0.3  # of the minutes, for one adapter
 _NOMINAL_FLOPS = {"cpu": 1.3e11, "cuda": 1.0e14}
 _SWEEP = 0.12  # of a training, for the learning rates that are not chosen
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rung.errors import Diverged
 from rung.records import read_json, write_json
@@ -19,6 +19,9 @@ from rung.solutions.answer import prepare
 from rung.strategies.materials import Materials, attempt, mean_score
 from rung.strategies.retrieving import gold_passage, spec
 from rung.types import Document, Example, Solution
+
+if TYPE_CHECKING:
+    from rung.training.lora import Row
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 _MAX_EPOCHS = 5
@@ -91,9 +94,8 @@ def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> 
     rows = render_rows(
         model, [e.row or e.id for e in materials.train], prompts, [e.output for e in materials.train], max_length=limit
     )
-    epochs = _epochs(materials, rows)
     per_epoch = steps_per_epoch(len(rows), LoraOptions.batch_size)
-    base = LoraOptions(0.0, steps=epochs * per_epoch, max_length=limit, seed=materials.task.seed)
+    base = LoraOptions(0.0, steps=_steps(materials, rows), max_length=limit, seed=materials.task.seed)
 
     def run(rate: float, until: int, what: str) -> Path:
         def on_step(progress: Any) -> None:
@@ -133,11 +135,11 @@ def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> 
 
     best: tuple[float, int, Path] | None = None  # score, look, adapter
     history: dict[str, Any] = {"learning_rate": rate, "steps": base.steps, "epochs": []}
-    looks = min(_LOOKS, epochs)
+    looks = min(_LOOKS, max(1, round(base.steps / per_epoch)))
     for look in range(1, looks + 1):
         step = round(look * base.steps / looks)
         epoch = round(step / per_epoch, 2)
-        adapter = run(rate, step, f"training {solution.name}, {epochs} epochs")
+        adapter = run(rate, step, f"training {solution.name}")
         trial = replace(solution, name=f"step-{step}", adapter=str(adapter))
         score = mean_score(
             attempt(materials, trial, materials.dev, materials.folder / "trials" / f"{trial.name}.jsonl")
@@ -160,13 +162,17 @@ def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> 
     return chosen
 
 
-def _epochs(materials: Materials, rows: Sequence[Any]) -> int:
-    """As many epochs as are wanted and the compute for training allows, the shared beginning counted once a batch."""
+def _steps(materials: Materials, rows: Sequence[Row]) -> int:
+    """As many steps as are wanted and the compute for training allows, but at least one epoch.
+
+    The shared beginning is counted once a batch.
+    """
     from rung.models.attention import common_beginning
     from rung.training.lora import LoraOptions, steps_per_epoch
 
     shared = common_beginning([list(row.prompt) for row in rows])
     own = sum(len(row.prompt) - shared + len(row.target) for row in rows)
-    steps = steps_per_epoch(len(rows), LoraOptions.batch_size)
-    wanted = max(_MAX_EPOCHS, -(-_WANTED_STEPS // steps))
-    return int(max(1, min(wanted, materials.compute_tokens // (own + shared * steps))))
+    per_epoch = steps_per_epoch(len(rows), LoraOptions.batch_size)
+    wanted = max(_MAX_EPOCHS * per_epoch, _WANTED_STEPS)
+    affordable = int(materials.compute_tokens / (own / per_epoch + shared))
+    return max(per_epoch, min(wanted, affordable))
