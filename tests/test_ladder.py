@@ -114,6 +114,30 @@ def test_an_unknown_strategy_names_the_known_ones(tmp_path: Path, tiny_folder: P
         run(write_task(tmp_path, tiny_folder), RunOptions(only=("fewshot",)), Silent())
 
 
+def test_strategies_of_which_none_applies_are_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    with pytest.raises(TaskError, match="the task has no corpus"):
+        run(write_task(tmp_path, tiny_folder), RunOptions(out=tmp_path / "run", only=("rag",)), Silent())
+
+
+def test_a_folder_killed_before_it_said_whose_it_is_is_taken_over(tmp_path: Path, tiny_folder: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "task.json.tmp").write_text("{")
+    folder = run(write_task(tmp_path, tiny_folder), RunOptions(out=tmp_path / "run", only=("zero_shot",)), Silent())
+    assert (folder / "decision.json").is_file()
+
+
+def test_a_second_run_of_a_finished_task_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    from rung import runs
+
+    assert runs.choose_folder("t", "me", out=None, base=tmp_path) == tmp_path / "t"
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "task.json").write_text('{"identity": "me"}')
+    assert runs.choose_folder("t", "me", out=None, base=tmp_path) == tmp_path / "t", "unfinished: it goes on"
+    assert runs.choose_folder("t", "another", out=None, base=tmp_path) == tmp_path / "t-2"
+    runs.mark_finished(tmp_path / "t")
+    assert runs.choose_folder("t", "me", out=None, base=tmp_path) == tmp_path / "t-2"
+
+
 def test_strict_stops_at_a_warning_before_anything_is_written(tmp_path: Path, tiny_folder: Path) -> None:
     task = write_task(tmp_path, tiny_folder)
     rows = (tmp_path / "examples.jsonl").read_text()

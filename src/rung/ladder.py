@@ -105,8 +105,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         return folder
     with runs.held(folder):
         if read_json(folder / "task.json") is None:
-            write_json(folder / "checks.json", loaded.checks)
-            write_json(folder / "task.json", record)
+            write_json(folder / "task.json", record)  # first: it says whose folder this is
+        write_json(folder / "checks.json", loaded.checks)
         spent = sum(e.get("seconds", 0.0) for e in runs.events(folder) if e["event"] == "built")
         prepared = _prepare(task, loaded, folder, listener, started, spent)
         built, skipped = _climb(prepared)
@@ -199,6 +199,9 @@ def _prepare(
     retriever = BM25(passages) if passages else None
     only = tuple((read_json(folder / "task.json") or {})["only"])
     plan = make_plan(task, loaded.split, loaded.model, passages=passages, retriever=retriever, only=only)
+    if not any(step.applies for step in plan.steps):
+        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in only)
+        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
     if not (folder / "plan.json").is_file():
         write_json(folder / "plan.json", plan.record())
     listener.planned(folder, read_json(folder / "plan.json") or {}, loaded.checks)

@@ -32,7 +32,7 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path
     if out is not None:
         task = read_json(out / "task.json")
         if task is None:
-            if out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+            if out.exists() and not (out.is_dir() and _empty(out)):
                 raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
         elif task.get("identity") != wanted:
             raise RunError(
@@ -43,10 +43,15 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path
     taken = [p for p in sorted(base.glob(f"{name}*")) if p.is_dir() and number.fullmatch(p.name)]
     for folder in taken:
         task = read_json(folder / "task.json")
-        if task is not None and task.get("identity") == wanted and not is_finished(folder):
+        if _empty(folder) or (task is not None and task.get("identity") == wanted and not is_finished(folder)):
             return folder
     names = {p.name for p in taken}
     return base / next(n for n in (name, *(f"{name}-{i}" for i in range(2, 1_000_000))) if n not in names)
+
+
+def _empty(folder: Path) -> bool:
+    """Whether nothing was begun here, or it was killed before it had said what it is."""
+    return all(p.name == ".lock" or p.suffix == ".tmp" for p in folder.iterdir())
 
 
 def is_finished(folder: Path) -> bool:
