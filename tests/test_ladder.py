@@ -217,7 +217,7 @@ def test_killed_inside_any_write_it_ends_in_the_same_decision(
 
 
 def test_ctrl_c_leaves_one_line_and_exit_code_130(tmp_path: Path, tiny_folder: Path) -> None:
-    task = write_task(tmp_path, tiny_folder)
+    task = write_task(tmp_path, tiny_folder, corpus=True)  # long enough to be met in the middle
     command = [*RUN, str(task), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
     deadline = time.monotonic() + 60

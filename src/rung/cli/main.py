@@ -71,26 +71,28 @@ def main() -> None:
         warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        code = _call()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("\nrung: interrupted. Nothing finished is lost; the same command continues.", err=True)
+        code = 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving: a late Ctrl-C must not change the exit code
+    sys.exit(code)
+
+
+def _call() -> int:
+    """Calls the verb and turns errors into messages. Returns the exit code."""
+    try:
         code = rung.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
-        _interrupted()
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except RungError as error:
         click.echo(f"rung: {error}", err=True)
-        sys.exit(2)
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _interrupted() -> None:
-    click.echo("\nrung: interrupted. Nothing finished is lost; the same command continues.", err=True)
-    sys.exit(130)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":
