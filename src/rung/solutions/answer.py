@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rung.solutions.render import input_text, render, within_budget
 from rung.types import Demo, Document, Generation, Model, Prediction, Query, Request, Retriever, Solution
@@ -56,16 +57,21 @@ def select_demos(solution: Solution, queries: Sequence[Query]) -> list[tuple[Dem
         return [()] * len(queries)
     if selection.kind == "fixed":
         return [solution.demos[: selection.k]] * len(queries)
-    from rung.retrieval.bm25 import BM25
-
-    pool = [Document(str(i), demo.input) for i, demo in enumerate(solution.demos)]
     # All are ranked, because a pool that holds the input itself, once or often, must not show its answer.
-    found = BM25(pool).search([input_text(q) for q in queries], len(pool))
+    found = _demo_index(solution.demos).search([input_text(q) for q in queries], len(solution.demos))
     rows = []
     for query, hits in zip(queries, found, strict=True):
         others = [solution.demos[int(hit.id)] for hit in hits if _words(hit.text) != _words(input_text(query))]
         rows.append(tuple(reversed(others[: selection.k])))
     return rows
+
+
+@lru_cache(maxsize=2)
+def _demo_index(demos: tuple[Demo, ...]) -> Retriever:
+    """An index over the demos' inputs; kept, because every block of inputs and every single request searches it."""
+    from rung.retrieval.bm25 import BM25
+
+    return BM25([Document(str(i), demo.input) for i, demo in enumerate(demos)])
 
 
 def _words(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rung.retrieval.chunk import document_id
 from rung.solutions.render import passage_text
 from rung.strategies.materials import Materials, choose
 from rung.strategies.prompting import covering, demo
@@ -61,6 +62,6 @@ def gold_passage(example: Example, by_id: dict[str, Document], ranked: Sequence[
     """The passage that holds the answer: a marked one, else the best-ranked one that contains an accepted answer."""
     answers = [r.casefold() for r in example.references if r.strip()]
     marked = [by_id[i] for i in example.gold_ids if i in by_id]
-    marked += [p for p in by_id.values() if p.id.rpartition("#")[0] in example.gold_ids] if not marked else []
+    marked += [p for p in by_id.values() if document_id(p.id) in example.gold_ids] if not marked else []
     holding = [p for p in marked or ranked if any(a in p.text.casefold() for a in answers)]
     return next(iter(holding or marked), None)
