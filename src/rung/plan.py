@@ -79,7 +79,9 @@ def make_plan(
     """The strategies that apply, what each will spend, and the smallest difference each set can show."""
     from rung.evaluation.statistics import minimum_detectable_difference
     from rung.solutions.answer import prepare
+    from rung.strategies.fine_tuning import MAX_EPOCHS
     from rung.strategies.materials import SCREEN
+    from rung.training.lora import LoraOptions, steps_per_epoch
     from rung.types import Solution
 
     decoding = Decoding(_answer_room(split, model), seed=task.seed)
@@ -106,8 +108,9 @@ def make_plan(
         return calls, int(calls * (tokens + out)), calls * (tokens / forward + 0.6 * out / decode)
 
     def training(tokens: float) -> tuple[int, int, float]:
-        per_epoch = len(split.train) * (tokens + answer) + instruction * len(split.train) / 16
-        epochs = max(1, min(5, compute_tokens / per_epoch))
+        per_epoch = len(split.train) * (tokens + answer)
+        per_epoch += instruction * steps_per_epoch(len(split.train), LoraOptions.batch_size)
+        epochs = max(1, min(MAX_EPOCHS, compute_tokens / per_epoch))
         calls, read, seconds = answering(int(dev * epochs), tokens)
         trained = per_epoch * (epochs * 0.8 + epochs * _SWEEP)
         return calls, int(read + trained), seconds + trained / train_rate

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rung.training.lora import Row
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-_MAX_EPOCHS = 5
+MAX_EPOCHS = 5
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
 _LOOKS = 5  # at dev, evenly over the schedule
 _PATIENCE = 2  # looks without a better dev score before it stops
@@ -95,7 +95,7 @@ def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> 
         model, [e.row or e.id for e in materials.train], prompts, [e.output for e in materials.train], max_length=limit
     )
     per_epoch = steps_per_epoch(len(rows), LoraOptions.batch_size)
-    base = LoraOptions(0.0, steps=_steps(materials, rows), max_length=limit, seed=materials.task.seed)
+    base = LoraOptions(0.0, steps=_steps(materials, rows), seed=materials.task.seed)
 
     def run(rate: float, until: int, what: str) -> Path:
         def on_step(progress: Any) -> None:
@@ -173,6 +173,6 @@ def _steps(materials: Materials, rows: Sequence[Row]) -> int:
     shared = common_beginning([list(row.prompt) for row in rows])
     own = sum(len(row.prompt) - shared + len(row.target) for row in rows)
     per_epoch = steps_per_epoch(len(rows), LoraOptions.batch_size)
-    wanted = max(_MAX_EPOCHS * per_epoch, _WANTED_STEPS)
+    wanted = max(MAX_EPOCHS * per_epoch, _WANTED_STEPS)
     affordable = int(materials.compute_tokens / (own / per_epoch + shared))
     return max(per_epoch, min(wanted, affordable))

@@ -58,7 +58,6 @@ class LoraOptions:
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     micro_tokens: int = 640
-    max_length: int = 8192
     seed: int = 0
 
 
