@@ -171,12 +171,14 @@ def _tokens_per_second(model: LocalModel) -> float:
     """Prompt tokens a second, timed on 256 of them; the better of two."""
     import torch
 
-    ids = [[(17 * i + j) % min(1000, model.vocabulary) for i in range(64)] for j in range(4)]
+    from rung.models.tree import grow
+
+    tree = grow([[(17 * i + j) % min(1000, model.engine.vocabulary) for i in range(64)] for j in range(4)])
     best = float("inf")
     with torch.inference_mode():
         for _ in range(2):
             started = time.perf_counter()
-            model.hidden_after(None, ids)
+            model.engine.hidden_of(tree)
             best = min(best, time.perf_counter() - started)
     return 256 / best
 

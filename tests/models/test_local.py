@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rung.errors import ModelError
-from rung.models import local
+from rung.models import decode
 from rung.models.local import load_model
+from rung.models.tree import grow
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Constraint, Decoding, Message, Request
 
@@ -106,17 +107,9 @@ def test_a_batch_gives_the_answers_of_one_by_one_in_any_order(tiny: Any) -> None
 def test_small_batches_give_the_answers_of_one_large_one(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [ask(text) for text in TEXTS]
     whole = texts(tiny, requests)
-    monkeypatch.setitem(local._MAX_ROWS, "cpu", 3)
+    monkeypatch.setitem(decode.MAX_ROWS, "cpu", 3)
     assert texts(tiny, requests) == whole
-    monkeypatch.setitem(local._CACHE_BYTES, "cpu", 1)
-    assert texts(tiny, requests) == whole
-
-
-def test_answers_without_a_shared_beginning_are_the_same(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tiny.shares_beginnings
-    requests = [ask(text) for text in TEXTS]
-    whole = texts(tiny, requests)
-    monkeypatch.setattr(tiny, "shares_beginnings", False)
+    monkeypatch.setitem(decode.CACHE_BYTES, "cpu", 1)
     assert texts(tiny, requests) == whole
 
 
@@ -136,7 +129,7 @@ def test_a_sampled_answer_depends_on_its_seed_and_not_on_its_batch(tiny: Any) ->
 def test_samples_follow_the_models_probabilities(tiny: Any) -> None:
     prompt = tiny.encode(ask("odds").messages)
     with torch.no_grad():
-        logits = tiny.network.get_output_embeddings()(tiny.hidden_after(None, [prompt])[0, -1])
+        logits = tiny.engine.logits(tiny.engine.hidden_of(grow([prompt]))[-1])
     expected = torch.softmax(logits / 0.7, -1)
     n = 1500
     requests = [replace(ask("odds"), decoding=Decoding(1, temperature=0.7, seed=seed)) for seed in range(n)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rung.models import decode, local
 from rung.retrieval.bm25 import BM25
 from rung.solutions.answer import answer, prepare, select_demos
 from rung.solutions.render import passage_text, render, within_budget
@@ -45,13 +46,12 @@ def test_training_sees_the_prompts_of_answering_token_by_token(
     requests, _ = prepare(solution, tiny, QUERIES, retriever=retriever)
     trained = [tiny.encode(r.messages) for r in requests]
     computed: list[list[int]] = []
-    generate_group = type(tiny)._generate_group
 
-    def watch(self: Any, requests: Any, prompts: list[list[int]], places: Any, results: Any) -> None:
-        computed.extend(prompts)
-        generate_group(self, requests, prompts, places, results)
+    def watch(engine: Any, jobs: Any, stop_ids: Any) -> Any:
+        computed.extend(job.prompt for job in jobs)
+        return decode.decode(engine, jobs, stop_ids)
 
-    monkeypatch.setattr(type(tiny), "_generate_group", watch)
+    monkeypatch.setattr(local, "decode", watch)
     predictions = answer(solution, tiny, QUERIES, retriever=retriever)
     assert computed == trained
     assert [p.tokens_in for p in predictions] == [len(ids) for ids in trained]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from rung.errors import TrainingError, TruncatedAnswer
+from rung.models.adapters import IN_TRAINING
 from rung.testing import tiny_model
 from rung.training import lora
 from rung.training.lora import (
@@ -77,9 +78,11 @@ def plain_loop(model: Any, folder: Path, batch: list[Row], tmp_path: Path) -> tu
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model.network_with_adapters().save_pretrained(tmp_path, selected_adapters=[lora._NAME], save_embedding_layers=False)
+    model.engine.adapters.wrapper.save_pretrained(
+        tmp_path, selected_adapters=[IN_TRAINING], save_embedding_layers=False
+    )
     network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-    network = PeftModel.from_pretrained(network, str(tmp_path / lora._NAME), is_trainable=True)
+    network = PeftModel.from_pretrained(network, str(tmp_path / IN_TRAINING), is_trainable=True)
     width = max(len(r.prompt) + len(r.target) for r in batch)
     ids = torch.full((len(batch), width), END)
     labels = torch.full((len(batch), width), -100)
@@ -98,7 +101,7 @@ def plain_loop(model: Any, folder: Path, batch: list[Row], tmp_path: Path) -> tu
 def own_gradients(model: Any, batch: list[Row], micro_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
     model.network.zero_grad(set_to_none=True)
     loss, _ = backward(model, batch, micro_tokens=micro_tokens)
-    named = {n.replace(f".{lora._NAME}.", "."): p.grad for n, p in model.network.named_parameters() if p.requires_grad}
+    named = {n.replace(f".{IN_TRAINING}.", "."): p.grad for n, p in model.network.named_parameters() if p.requires_grad}
     return loss, {n[n.index("layers.") :]: g for n, g in named.items()}
 
 

@@ -58,6 +58,16 @@ class Matcher:
         bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
 
+    def forced(self) -> list[int]:
+        """Tokens that must come next, taken in at once; the end token when the answer can only end."""
+        if not self._inner.is_stopped():
+            tokens = [int(token) for token in self._inner.compute_ff_tokens()]
+            if tokens:
+                self._inner.consume_tokens(tokens)
+        else:
+            tokens = []
+        return [*tokens, self._end_id] if self._inner.is_stopped() else tokens
+
     def consume(self, token: int) -> None:
         if not self._inner.is_stopped():
             self._inner.consume_token(token)

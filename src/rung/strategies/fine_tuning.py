@@ -167,7 +167,7 @@ def _steps(materials: Materials, rows: Sequence[Row]) -> int:
 
     The shared beginning is counted once a batch.
     """
-    from rung.models.attention import common_beginning
+    from rung.models.tree import common_beginning
     from rung.training.lora import LoraOptions, steps_per_epoch
 
     shared = common_beginning([list(row.prompt) for row in rows])

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 
 from rung.errors import Diverged, TrainingError, TruncatedAnswer
-from rung.models.attention import Beginning, common_beginning
+from rung.models.adapters import IN_TRAINING
+from rung.models.engine import Beginning
 from rung.models.local import LocalModel
+from rung.models.tree import common_beginning, grow
 from rung.records import read_json, write_json
 
 _CHECKPOINT_EVERY_S = 20.0
-_NAME = "in_training"
 
 
 @dataclass(frozen=True)
@@ -143,78 +144,72 @@ def train(
                 _checkpoint(folder, parameters, optimiser, step, tokens, seconds + now - started)
                 saved = now
         scratch = folder / f"step-{until}.tmp"
-        network.save_pretrained(scratch, selected_adapters=[_NAME], save_embedding_layers=False)
-        scratch.joinpath(_NAME).replace(result)  # PEFT puts a named adapter into a folder of its name
+        network.save_pretrained(scratch, selected_adapters=[IN_TRAINING], save_embedding_layers=False)
+        scratch.joinpath(IN_TRAINING).replace(result)  # PEFT puts a named adapter into a folder of its name
         scratch.joinpath("README.md").unlink(missing_ok=True)
         scratch.rmdir()
     finally:
         model.network.eval()
-        model.drop_adapter(_NAME)
+        model.engine.adapters.end_training()
     return result
 
 
 def backward(model: LocalModel, batch: Sequence[Row], *, micro_tokens: int) -> tuple[float, int]:
     """Adds the gradients of a batch's mean loss per target token. Returns that loss and the tokens computed.
 
-    A batch that fits goes through the network as one packed row, its shared beginning first. A larger one
-    goes in parts; where the beginning is long it is computed once, and the parts' gradients towards its
-    keys and values are summed and sent back through it once. Equal to the plain loop's loss and gradients.
+    A batch that fits goes through the network as one tree of rows. A larger one goes in parts; where its
+    beginning is long it is computed once, and the parts' gradients towards its keys and values are summed
+    and sent back through it once. Equal to the plain loop's loss and gradients.
     """
     targets = sum(len(row.target) for row in batch)
-    shared = _shared(model, batch)
+    shared = common_beginning([row.prompt for row in batch]) if len(batch) > 1 else 0
     parts = _parts(batch, shared, micro_tokens)
     loss, computed = 0.0, 0
     beginning = leaves = None
     if len(parts) > 1 and shared > micro_tokens // 4:
-        beginning = model.compute_beginning(batch[0].prompt[:shared])
-        leaves = Beginning(
-            beginning.ids,
-            [k.detach().requires_grad_() for k in beginning.keys],
-            [v.detach().requires_grad_() for v in beginning.values],
-        )
+        beginning = model.engine.compute(batch[0].prompt[:shared])
+        leaves = beginning.with_gradients()
         computed = shared
     for part in parts:
-        part_loss = summed_loss(model, part, shared, leaves) / targets
-        part_loss.backward()
-        loss += part_loss.item()
-        computed += sum(_own_length(row, shared) for row in part) + (0 if leaves else shared)
+        part_loss, tokens = summed_loss(model, part, leaves)
+        (part_loss / targets).backward()
+        loss += part_loss.item() / targets
+        computed += tokens
     if beginning is not None and leaves is not None:
-        ends = [*beginning.keys, *beginning.values]
-        starts = [leaf.grad for leaf in (*leaves.keys, *leaves.values)]
-        pairs = [(end, start) for end, start in zip(ends, starts, strict=True) if end.requires_grad]
+        pairs = [
+            (end, leaf.grad)
+            for layer, leaf_layer in zip(beginning.layers, leaves.layers, strict=True)
+            for end, leaf in zip(layer, leaf_layer, strict=True)
+            if end.requires_grad
+        ]
         if pairs:
-            torch.autograd.backward([end for end, _ in pairs], [start for _, start in pairs])
+            torch.autograd.backward([end for end, _ in pairs], [grad for _, grad in pairs])
     return loss, computed
 
 
-def summed_loss(
-    model: LocalModel, rows: Sequence[Row], shared: int, beginning: Beginning | None = None
-) -> torch.Tensor:
-    """Cross-entropy summed over the target tokens of the rows. Logits are computed at those tokens only.
+def summed_loss(model: LocalModel, rows: Sequence[Row], beginning: Beginning | None = None) -> tuple[torch.Tensor, int]:
+    """Cross-entropy summed over the target tokens of the rows, and how many tokens were computed for it.
 
-    shared: how many prompt tokens all rows begin with. beginning: those tokens already computed, or None to compute
-    them here, in front of the rows.
+    Logits are computed at the target tokens only. beginning: the first tokens of every row, already computed.
     """
-    own = [[*row.prompt[shared:], *row.target[:-1]] for row in rows]
-    before = [] if beginning is not None else list(rows[0].prompt[:shared])
-    hidden = model.hidden_packed(own, before=before, beginning=beginning)  # (T, C)
+    known = len(beginning.ids) if beginning is not None else 0
+    tree = grow([[*row.prompt[known:], *row.target[:-1]] for row in rows])
+    hidden = model.engine.hidden_of(tree, [beginning])  # (T, C)
     places: list[int] = []
     targets: list[int] = []
-    start = len(before)
-    for row, tokens in zip(rows, own, strict=True):
-        first = start + len(row.prompt) - shared - 1  # the last prompt token predicts the first target token
-        places += range(first, first + len(row.target))
+    for i, row in enumerate(rows):
+        first = len(row.prompt) - known - 1  # the last prompt token predicts the first target token
+        places += tree.places(i, first, first + len(row.target))
         targets += row.target
-        start += len(tokens)
-    logits = model.network.get_output_embeddings()(hidden[torch.tensor(places, device=model.device)]).float()  # (t, V)
-    return torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="sum")
+    logits = model.engine.logits(hidden[torch.tensor(places, device=model.device)])  # (t, V)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="sum")
+    return loss, len(tree.ids)
 
 
 def mean_loss(model: LocalModel, rows: Sequence[Row], adapter: Path, *, micro_tokens: int = 1024) -> float:
     """Mean loss per target token of rows that are not trained on, with the adapter in that folder."""
-    shared = _shared(model, rows)
     with model.using(str(adapter)), torch.inference_mode():
-        total = sum(float(summed_loss(model, part, shared)) for part in _parts(rows, shared, micro_tokens))
+        total = sum(float(summed_loss(model, part)[0]) for part in _parts(rows, 0, micro_tokens))
     return total / sum(len(row.target) for row in rows)
 
 
@@ -240,12 +235,6 @@ def learning_rate_at(step: int, options: LoraOptions) -> float:
     return options.learning_rate * (options.steps - step) / max(1, options.steps - warmup)
 
 
-def _shared(model: LocalModel, rows: Sequence[Row]) -> int:
-    if not model.shares_beginnings or len(rows) == 1:
-        return 0
-    return common_beginning([list(row.prompt) for row in rows])
-
-
 def _own_length(row: Row, shared: int) -> int:
     return len(row.prompt) - shared + len(row.target) - 1
 
@@ -267,7 +256,6 @@ def _parts(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Ro
 def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
     from peft import LoraConfig
 
-    network = model.network_with_adapters()
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
@@ -277,10 +265,7 @@ def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
         task_type="CAUSAL_LM",
         base_model_name_or_path=model.name,
     )
-    torch.manual_seed(options.seed)
-    network.add_adapter(_NAME, config)
-    network.set_adapter(_NAME)
-    return network
+    return model.engine.adapters.begin_training(config, options.seed)
 
 
 def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row]) -> None:
