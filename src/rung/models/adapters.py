@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,19 @@ IN_TRAINING = "in_training"
 _NO_ADAPTER = "none"
 
 
-@dataclass
-class _Applied:
-    """What works on the tokens of a pass: one adapter (None: the base), or several.
+@dataclass(frozen=True)
+class Factors:
+    """A linear layer and what is added to it: x W' + bias + scaling x A' B'.
 
-    of_tokens: for each token, a place in `names`, (T,); None when there is one name.
+    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter works. With several adapters
+    at once their ranks stand side by side, scaled by the mask of the pass.
     """
 
-    names: tuple[str | None, ...] = (None,)
-    of_tokens: torch.Tensor | None = None
-    masks: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
-    factors: dict[tuple[int, tuple[str | None, ...]], tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-
-    def become(self, names: Sequence[str | None], of_tokens: torch.Tensor | None = None) -> None:
-        self.names, self.of_tokens = tuple(names), of_tokens
-        self.masks.clear()
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    a: Any = None
+    b: Any = None
+    scaling: float = 1.0
 
 
 class Adapters:
@@ -49,10 +47,16 @@ class Adapters:
     def __init__(self, network: Any, model: str) -> None:
         self._network = network
         self._model = model
+        self._dtype = next(network.parameters()).dtype
         self._peft: Any = None
         self._names: dict[str, str] = {}
         self._named = 0
-        self._applied = _Applied()
+        self._applied: tuple[str | None, ...] = (None,)
+        self._joined: dict[tuple[int, tuple[str | None, ...]], Factors] = {}
+        self.mask: torch.Tensor | None = None
+        """With several adapters at once: each rank's scaling for each token, 0 for those of others, (T, all ranks)."""
+
+    # ---- which adapter works ---------------------------------------------------------------
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -64,24 +68,86 @@ class Adapters:
         try:
             yield
         finally:
-            self._applied.become((None,))
+            self._applied = (None,)
 
     @contextmanager
     def mixed(self, adapters: Sequence[str | None], of_tokens: torch.Tensor) -> Iterator[None]:
-        """Within: several plain adapters at once. of_tokens: for each token of the pass, a place in `adapters`."""
-        self._applied.become([None if a is None else self._loaded(a) for a in adapters], of_tokens)
+        """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`."""
+        self._applied = tuple(None if a is None else self._loaded(a) for a in adapters)
+        columns = []
+        for place, name in enumerate(self._applied):
+            if name is not None:
+                ((rank, scaling),) = self._sizes(name)
+                columns.append((of_tokens == place).to(self._dtype)[:, None].expand(-1, rank) * scaling)
+        self.mask = torch.cat(columns, dim=1)
         try:
             yield
         finally:
-            self._applied.become((None,))
+            self._applied, self.mask = (None,), None
 
     def mixable(self, adapter: str | None) -> bool:
-        """Whether the adapter is a plain one, so that it may share a batch with others."""
+        """Whether an adapter may share a batch with others: plain, and of one rank and scaling in all layers."""
         if adapter is None:
             return True
         name = self._loaded(adapter)
+        config = self._peft.peft_config[name]
+        if config.modules_to_save or getattr(config, "trainable_token_indices", None):
+            return False
         layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ()) or _embeds(m, name)]
-        return all(_plain(layer, name) for layer in layers)
+        return all(_plain(layer, name) for layer in layers) and len(self._sizes(name)) == 1
+
+    def _sizes(self, name: str) -> set[tuple[int, float]]:
+        return {(m.r[name], m.scaling[name]) for m in self._peft.modules() if name in getattr(m, "lora_A", ())}
+
+    def _apply(self, name: str | None) -> None:
+        wanted = name or _NO_ADAPTER
+        if self._peft.active_adapter != wanted:
+            self._peft.set_adapter(wanted, inference_mode=True)
+        self._applied = (name,)
+
+    def factors(self, layer: Any) -> Factors | None:
+        """A linear layer as it now works; None when only PyTorch's or PEFT's own code will do.
+
+        That is: for weights that are trained themselves, and for DoRA and the like.
+        """
+        if getattr(layer, "base_layer", layer).weight.requires_grad:
+            return None
+        if type(layer) is torch.nn.Linear:
+            return Factors(layer.weight, layer.bias)
+        if type(getattr(layer, "base_layer", None)) is not torch.nn.Linear:
+            return None
+        base = layer.base_layer
+        if len(self._applied) > 1:
+            return self._join(layer)
+        (name,) = self._applied
+        if name is None or name not in layer.lora_A:
+            return Factors(base.weight, base.bias)
+        if not _plain(layer, name):
+            return None
+        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        return Factors(base.weight, base.bias, a, b, layer.scaling[name])
+
+    def _join(self, layer: Any) -> Factors:
+        key = (id(layer), self._applied)
+        if key not in self._joined:
+            if any(names != self._applied for _, names in self._joined):
+                self._joined.clear()
+            base = layer.base_layer
+            a, b = [], []
+            for name in self._applied:
+                if name is None:
+                    continue
+                if name in layer.lora_A:
+                    a.append(layer.lora_A[name].weight.to(self._dtype))
+                    b.append(layer.lora_B[name].weight.to(self._dtype))
+                else:  # this adapter leaves the layer alone
+                    ((rank, _),) = self._sizes(name)
+                    a.append(base.weight.new_zeros(rank, base.weight.shape[1]))
+                    b.append(base.weight.new_zeros(base.weight.shape[0], rank))
+            self._joined[key] = Factors(base.weight, base.bias, torch.cat(a), torch.cat(b, dim=1))
+        return self._joined[key]
+
+    # ---- making, loading, dropping ---------------------------------------------------------
 
     def begin_training(self, config: Any, seed: int) -> Any:
         """The PEFT wrapper with a fresh trainable adapter of that PEFT config, IN_TRAINING, applied.
@@ -105,15 +171,9 @@ class Adapters:
         if name := self._names.pop(folder, None):
             self._drop(name)
 
-    def _apply(self, name: str | None) -> None:
-        wanted = name or _NO_ADAPTER
-        if self._peft.active_adapter != wanted:
-            self._peft.set_adapter(wanted, inference_mode=True)
-        self._applied.become((name,))
-
     def _drop(self, name: str) -> None:
         self._apply(None)
-        self._applied.factors.clear()
+        self._joined.clear()
         self._peft.delete_adapter(name)
 
     @property
@@ -134,8 +194,13 @@ class Adapters:
             check_adapter(Path(folder))
             name = f"a{self._named}"  # never used twice: PEFT would load into the weights already there
             self._named += 1
+            wrapper = self.wrapper
             try:
-                self.wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
+                _check_base_stays(folder)
+                wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
+                output = self._network.get_output_embeddings()
+                if name in getattr(output, "lora_A", ()) or name in getattr(output, "modules_to_save", ()):
+                    raise ValueError("it changes the output layer, which works without adapters here")
             except Exception as error:  # wrong shapes, torn files: each library raises its own kinds
                 if name in self._peft.peft_config:
                     self._drop(name)
@@ -151,7 +216,7 @@ class Adapters:
 
         for module in self._network.modules():
             if type(module) is Linear and "forward" not in vars(module):
-                vars(module)["forward"] = partial(_forward, module, self._applied, module.forward)
+                vars(module)["forward"] = partial(_forward, module, self, module.forward)
 
 
 def check_adapter(folder: Path) -> None:
@@ -159,6 +224,18 @@ def check_adapter(folder: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ModelError(f"adapter {folder}: no {name} in this folder.")
+
+
+def _check_base_stays(folder: str) -> None:
+    """Raises ValueError for an adapter that PEFT would load by overwriting weights of the base, for all that follow."""
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(folder)
+    start = str(getattr(config, "init_lora_weights", True)).lower()
+    if start.startswith(("pissa", "corda", "olora", "loftq", "lora_ga")):
+        raise ValueError(f"init_lora_weights {start} changes the base network; convert it to plain LoRA when saving")
+    if (bias := getattr(config, "bias", "none")) != "none":
+        raise ValueError(f"bias {bias} changes the base network; train it with bias none")
 
 
 def _embeds(layer: Any, name: str) -> bool:
@@ -178,75 +255,99 @@ def _plain(layer: Any, name: str) -> bool:
     )
 
 
-def _forward(layer: Any, applied: _Applied, otherwise: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _forward(
+    layer: Any, adapters: Adapters, otherwise: Any, x: torch.Tensor, *args: Any, **kwargs: Any
+) -> torch.Tensor:
     """What a wrapped linear layer does. x: (..., in)."""
-    if len(applied.names) > 1:
-        return _mixed(layer, applied, x)
-    (name,) = applied.names
+    factors = adapters.factors(layer)
     result: torch.Tensor
-    if name is None or name not in layer.lora_A:
-        result = layer.base_layer(x, *args, **kwargs)
-    elif not _plain(layer, name):
+    if factors is None:
         result = otherwise(x, *args, **kwargs)
     else:
-        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-        result = _FusedLora.apply(x, layer.base_layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
+        (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mask, *flat([factors]))
+        result = result.view(*x.shape[:-1], -1)
     return result
 
 
-class _FusedLora(torch.autograd.Function):
-    """x: (..., in); weight: (out, in), frozen; a: (rank, in); b: (out, rank). Returns x W' + scaling x A' B'."""
+# ---- the fused step ---------------------------------------------------------------------------
+
+
+def flat(factors: Sequence[Factors]) -> list[Any]:
+    """As arguments of an autograd function."""
+    return [field for f in factors for field in (f.weight, f.bias, f.a, f.b, f.scaling)]
+
+
+def unflat(fields: Sequence[Any]) -> list[Factors]:
+    return [Factors(*fields[i : i + 5]) for i in range(0, len(fields), 5)]
+
+
+def project(
+    x: torch.Tensor, factors: Sequence[Factors], mask: torch.Tensor | None
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """x (T, in) through linear layers that read the same; also what their adapters narrow x to, (T, all ranks)."""
+    outs = [linear(x, f.weight, f.bias) for f in factors]
+    adapted = [(out, f) for out, f in zip(outs, factors, strict=True) if f.a is not None]
+    if not adapted:
+        return outs, None
+    narrow = x @ _side_by_side(factors, x.dtype).T
+    first = 0
+    for out, f in adapted:
+        part = narrow[:, first : first + len(f.a)]
+        if mask is not None:
+            part.mul_(mask)
+        out.addmm_(part, f.b.to(x.dtype).T, alpha=f.scaling)
+        first += len(f.a)
+    return outs, narrow
+
+
+def project_back(
+    x: torch.Tensor,
+    grads: Sequence[torch.Tensor],
+    factors: Sequence[Factors],
+    narrow: torch.Tensor | None,
+    *,
+    wanted: bool = True,
+) -> tuple[Any, list[Any]]:
+    """Gradients towards x (None unless wanted) and, in the order of `flat`, towards the adapters."""
+    grad_x = None
+    if wanted:
+        grad_x = grads[0] @ factors[0].weight
+        for grad, f in zip(grads[1:], factors[1:], strict=True):
+            grad_x.addmm_(grad, f.weight)
+    fields: list[Any] = [None] * (5 * len(factors))
+    if narrow is None:
+        return grad_x, fields
+    adapted = [i for i, f in enumerate(factors) if f.a is not None]
+    through = torch.cat([(grads[i] @ factors[i].b.to(x.dtype)).mul_(factors[i].scaling) for i in adapted], dim=1)
+    if grad_x is not None:
+        grad_x.addmm_(through, _side_by_side(factors, x.dtype))
+    to_a = (through.T @ x).split([len(factors[i].a) for i in adapted])
+    first = 0
+    for i, grad_a in zip(adapted, to_a, strict=True):
+        f = factors[i]
+        fields[5 * i + 2] = grad_a.to(f.a.dtype)
+        fields[5 * i + 3] = (grads[i].T @ narrow[:, first : first + len(f.a)]).mul_(f.scaling).to(f.b.dtype)
+        first += len(f.a)
+    return grad_x, fields
+
+
+def _side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor:
+    parts = [f.a for f in factors if f.a is not None]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(dtype)
+
+
+class FusedLinear(torch.autograd.Function):
+    """x: (T, in), the mask of the pass and one layer's fields. Returns its output, (T, out), alone in a tuple."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scaling: float,
-    ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        narrow = rows @ a.to(x.dtype).T  # (T, rank)
-        out = linear(rows, weight, bias).addmm_(narrow, b.to(x.dtype).T, alpha=scaling)
-        ctx.save_for_backward(rows, weight, a, b, narrow)
-        ctx.scaling = scaling
-        return out.view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: torch.Tensor, mask: torch.Tensor | None, *fields: Any) -> tuple[torch.Tensor, ...]:
+        outs, narrow = project(x, unflat(fields), mask)
+        ctx.save_for_backward(x, narrow)
+        ctx.fields = fields
+        return tuple(outs)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        rows, weight, a, b, narrow = ctx.saved_tensors
-        upper = grad.reshape(-1, grad.shape[-1])
-        through = (upper @ b.to(upper.dtype)).mul_(ctx.scaling)  # (T, rank)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (upper @ weight).addmm_(through, a.to(upper.dtype)).view(*grad.shape[:-1], -1)
-        grad_a = (through.T @ rows).to(a.dtype)
-        grad_b = (upper.T @ narrow).mul_(ctx.scaling).to(b.dtype)
-        return grad_x, None, None, grad_a, grad_b, None
-
-
-def _mixed(layer: Any, applied: _Applied, x: torch.Tensor) -> torch.Tensor:
-    """Base and several adapters. x: (1, T, in), its tokens as in applied.of_tokens."""
-    result: torch.Tensor = layer.base_layer(x)
-    present = tuple((place, name) for place, name in enumerate(applied.names) if name in layer.lora_A)
-    if not present:
-        return result
-    ranks = tuple((place, layer.r[name], layer.scaling[name]) for place, name in present)
-    if ranks not in applied.masks:  # the same for most layers of a network
-        assert applied.of_tokens is not None
-        columns = [
-            (applied.of_tokens == place).to(x.dtype)[:, None].expand(-1, rank) * scaling
-            for place, rank, scaling in ranks
-        ]
-        applied.masks[ranks] = torch.cat(columns, dim=1)  # (T, all ranks)
-    key = (id(layer), applied.names)
-    if key not in applied.factors:
-        a = torch.cat([layer.lora_A[name].weight for _, name in present]).to(x.dtype)
-        b = torch.cat([layer.lora_B[name].weight for _, name in present], dim=1).to(x.dtype)
-        applied.factors[key] = (a.T.contiguous(), b.T.contiguous())
-    a, b = applied.factors[key]
-    narrow = (x[0] @ a).mul_(applied.masks[ranks])
-    result[0].addmm_(narrow, b)
-    return result
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        x, narrow = ctx.saved_tensors
+        grad_x, fields = project_back(x, grads, unflat(ctx.fields), narrow, wanted=ctx.needs_input_grad[0])
+        return grad_x, None, *fields

@@ -39,9 +39,16 @@ def attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     view: View,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Called by transformers' layers. query: (1, H, T, D); key, value: (1, Hkv, T, D). Returns (1, T, H, D)."""
+    """Called by transformers' layers. query: (1, H, T, D); key, value: (1, Hkv, T, D). Returns (1, T, H, D).
+
+    softcap, s_aux: of attention with capped scores or sinks, which is not written here: raises RuntimeError.
+    """
+    if softcap is not None or s_aux is not None:
+        raise RuntimeError("its attention caps its scores or has sinks")
     out = view.attend(
         module.layer_idx, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scaling
     )

@@ -13,6 +13,7 @@ import torch
 
 from rung.models.adapters import Adapters
 from rung.models.attention import KeysAndValues, TreeView, View, blocks_of
+from rung.models.layers import fuse_layers
 from rung.models.tree import Tree, grow
 
 _KEPT_BYTES = {"cpu": 256 << 20, "cuda": 8 << 30}  # of beginnings, over all calls
@@ -46,6 +47,7 @@ class Engine:
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self.adapters = Adapters(network, name)
+        fuse_layers(network, self.adapters)
         self._output = network.get_output_embeddings()
         self.vocabulary = int(self._output.weight.shape[0])
         config = network.config.get_text_config()

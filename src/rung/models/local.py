@@ -17,6 +17,7 @@ from rung.models.chat import ChatFormat
 from rung.models.decode import Job, decode, logprobs
 from rung.models.engine import Engine
 from rung.models.grammar import Grammars, Matcher
+from rung.models.layers import unfuse_layers
 from rung.models.tree import grow
 from rung.types import Constraint, Generation, Message, Request
 
@@ -24,14 +25,14 @@ from rung.types import Constraint, Generation, Message, Request
 class LocalModel:
     """A causal language model in this process. Load with `load_model`."""
 
-    def __init__(self, network: Any, tokenizer: Any, *, name: str, version: str) -> None:
+    def __init__(self, engine: Engine, tokenizer: Any, *, name: str, version: str) -> None:
         self.name = name
         self.version = version
-        self.network = network
-        self.engine = Engine(network, name)
+        self.engine = engine
+        self.network = engine.network
         self.device = self.engine.device
         self.chat = ChatFormat(tokenizer)
-        self.context_length = _context_length(network.config.get_text_config())
+        self.context_length = _context_length(self.network.config.get_text_config())
         self._grammars: Grammars | None = None
 
     # ---- text ------------------------------------------------------------------------------
@@ -152,33 +153,39 @@ def load_model(
         fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model {spec}: {folder} cannot be loaded ({fact}).") from error
     placed: Any = network  # transformers types `to` as taking no argument
-    network = placed.to(device).eval()
-    _check_engine(network, spec)
-    return LocalModel(network, tokenizer, name=spec, version=fingerprint(folder))
+    engine = _engine(placed.to(device).eval(), spec)
+    return LocalModel(engine, tokenizer, name=spec, version=fingerprint(folder))
 
 
-def _check_engine(network: Any, spec: str) -> None:
-    """Gives the network this package's attention, if it then computes what it computes with its own.
+def _engine(network: Any, spec: str) -> Engine:
+    """An engine that computes what transformers computes with this network, to rounding.
 
-    Capped or windowed scores, attention sinks and the like are not known here. Raises ModelError.
+    Layers whose fused form does not are left as they are; where attention itself is of another kind
+    (capped or windowed scores, sinks), raises ModelError.
     """
     ids = [(7 * i) % min(network.config.get_text_config().vocab_size, 1000) for i in range(24)]
-    device = next(network.parameters()).device
     with torch.inference_mode():
-        expected = network(torch.tensor([ids], device=device)).logits[0].float()
-        network.set_attn_implementation(attention.NAME)
-        engine = Engine(network, spec)
-        tree = grow([ids[:20], ids])  # a shared node and one below it
+        expected = network(torch.tensor([ids], device=next(network.parameters()).device)).logits[0].float()
+    network.set_attn_implementation(attention.NAME)
+    engine = Engine(network, spec)
+    tree = grow([ids[:20], ids])  # a shared node and one below it
+    tolerance = 1e-3 if engine.dtype == torch.float32 else 5e-2
+    fact = "its attention is of a kind that is not known here"
+    for fused in (True, False):
+        if not fused:
+            unfuse_layers(network)
         try:
-            found = engine.logits(engine.hidden_of(tree))
+            with torch.inference_mode():
+                found = engine.logits(engine.hidden_of(tree))
         except (TypeError, AttributeError, IndexError, RuntimeError) as error:
-            raise ModelError(f"model {spec}: its layers cannot be run by this engine ({error}).") from error
-    tolerance = 1e-3 if expected.dtype == torch.float32 and engine.dtype == torch.float32 else 5e-2
-    if not bool((expected - found).abs().max() <= tolerance * expected.abs().max()):
-        raise ModelError(
-            f"model {spec}: its attention differs from what this engine computes. "
-            "Models of the Llama, Mistral, Qwen and SmolLM kinds work."
-        )
+            fact = str(error).strip().splitlines()[0]
+            continue
+        if bool((expected - found).abs().max() <= tolerance * expected.abs().max()):
+            return engine
+    raise ModelError(
+        f"model {spec}: this engine cannot compute it ({fact}). "
+        "Models of the Llama, Mistral, Qwen and SmolLM kinds work."
+    )
 
 
 def _context_length(config: Any) -> int:

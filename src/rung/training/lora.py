@@ -58,7 +58,7 @@ class LoraOptions:
     warmup_share: float = 0.06
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
-    micro_tokens: int = 640
+    micro_tokens: int = 1024
     seed: int = 0
 
 

@@ -1,0 +1,197 @@
+"""Decoder layers of the Llama kind in two fused steps, each with a backward pass of its own.
+
+transformers writes such a layer as some fifty operations, each of which is recorded and keeps its
+tensors. Here a layer is one step into attention (norm, three projections, rotation) and one out of it
+(projection, residual, norm, gated feed-forward, residual), adapters included: fewer operations, added
+in place, and less than half of the memory, because what is cheap is computed again on the way back.
+Layers of any other kind run as transformers wrote them. `local` checks both against transformers.
+Sources: Touvron et al., LLaMA (2023), for the layer; Su et al., RoFormer (2021), for the rotation;
+Hsu et al., Liger Kernel (2024), for fusing and recomputing in training.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.functional import silu
+
+from rung.models.adapters import Adapters, flat, project, project_back, unflat
+from rung.models.attention import View
+
+_CHILDREN = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_FEED_FORWARD = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+
+def fuse_layers(network: Any, adapters: Adapters) -> bool:
+    """Puts the fused steps into every layer of the kind they are written for. Returns whether there were any."""
+    layers = [module for module in network.modules() if _is_of_the_kind(module)]
+    for layer in layers:
+        layer.forward = partial(_forward, layer, adapters, layer.forward)
+    return bool(layers)
+
+
+def unfuse_layers(network: Any) -> None:
+    """Takes them out again."""
+    for module in network.modules():
+        if getattr(vars(module).get("forward"), "func", None) is _forward:
+            del module.forward
+
+
+def _is_of_the_kind(layer: Any) -> bool:
+    if {name for name, _ in layer.named_children()} != _CHILDREN:
+        return False
+    projections = {name for name, _ in layer.self_attn.named_children()}
+    feed_forward = {name for name, _ in layer.mlp.named_children()}
+    norms = (layer.input_layernorm, layer.post_attention_layernorm)
+    return (
+        projections == _PROJECTIONS
+        and feed_forward == _FEED_FORWARD
+        and all(hasattr(norm, "variance_epsilon") for norm in norms)
+        and type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation")
+    )
+
+
+def _forward(
+    layer: Any,
+    adapters: Adapters,
+    otherwise: Any,
+    hidden_states: torch.Tensor,
+    *args: Any,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+    view: View | None = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """hidden_states: (1, T, C)."""
+    attention, mlp = layer.self_attn, layer.mlp
+    inner = (attention.q_proj, attention.k_proj, attention.v_proj)
+    outer = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    factors = [adapters.factors(module) for module in (*inner, *outer)]
+    known = [f for f in factors if f is not None]
+    trained = layer.input_layernorm.weight.requires_grad or layer.post_attention_layernorm.weight.requires_grad
+    if position_embeddings is None or view is None or trained or len(known) < len(factors):
+        result: torch.Tensor = otherwise(
+            hidden_states, *args, position_embeddings=position_embeddings, view=view, **kwargs
+        )
+        return result
+    x = hidden_states[0]
+    cos, sin = (part[0] for part in position_embeddings)  # (T, D)
+    norm = layer.input_layernorm
+    query, key, value = _Enter.apply(
+        x, norm.weight, norm.variance_epsilon, cos, sin, attention.head_dim, adapters.mask, *flat(known[:3])
+    )
+    seen = view.attend(attention.layer_idx, query, key, value, attention.scaling)
+    norm = layer.post_attention_layernorm
+    out: torch.Tensor = _Leave.apply(
+        x, seen.flatten(1), norm.weight, norm.variance_epsilon, adapters.mask, *flat(known[3:])
+    )
+    return out[None]
+
+
+# ---- norm and rotation ------------------------------------------------------------------------
+
+
+def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Root-mean-square norm of x (T, C), and the factor of each row, (T, 1) in float32."""
+    whole = x.float()
+    factor = whole.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    return _scaled(x, weight, factor), factor
+
+
+def _scaled(x: torch.Tensor, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return (x.float() * factor).to(x.dtype).mul_(weight)
+
+
+def _norm_back(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Gradient towards x, in x's type; overwrites grad."""
+    grad = grad.mul_(weight).float()
+    whole = x.float()
+    along = (grad * whole).mean(-1, keepdim=True).mul_(factor.pow(3))
+    return (grad * factor).addcmul_(whole, along, value=-1).to(x.dtype)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+    """x: (T, H, D); cos, sin: (T, D), both halves alike. back: the other way round."""
+    half = x.shape[-1] // 2
+    out = x * cos[:, None]
+    turn = sin[:, None, :half]
+    out[..., :half].addcmul_(x[..., half:], turn, value=1 if back else -1)
+    out[..., half:].addcmul_(x[..., :half], turn, value=-1 if back else 1)
+    return out
+
+
+# ---- the two steps ----------------------------------------------------------------------------
+
+
+class _Enter(torch.autograd.Function):
+    """x: (T, C) to query (T, H, D), key and value (T, Hkv, D)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        epsilon: float,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        width: int,
+        mask: torch.Tensor | None,
+        *fields: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        normed, factor = _norm(x, weight, epsilon)
+        outs, narrow = project(normed, unflat(fields), mask)
+        query, key, value = (out.view(len(x), -1, width) for out in outs)
+        ctx.save_for_backward(x, factor, narrow)
+        ctx.rest = (weight, cos, sin, fields)
+        return _rotate(query, cos, sin), _rotate(key, cos, sin), value
+
+    @staticmethod
+    def backward(ctx: Any, to_query: torch.Tensor, to_key: torch.Tensor, to_value: torch.Tensor) -> Any:
+        x, factor, narrow = ctx.saved_tensors
+        weight, cos, sin, fields = ctx.rest
+        turned = [_rotate(to_query, cos, sin, back=True), _rotate(to_key, cos, sin, back=True), to_value]
+        grads = [grad.reshape(len(x), -1) for grad in turned]
+        wanted = ctx.needs_input_grad[0]
+        grad, to_flat = project_back(_scaled(x, weight, factor), grads, unflat(fields), narrow, wanted=wanted)
+        return _norm_back(grad, x, weight, factor) if grad is not None else None, *[None] * 6, *to_flat
+
+
+class _Leave(torch.autograd.Function):
+    """x: (T, C), as it entered the layer, and what attention saw, (T, H * D), to the layer's output (T, C)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        seen: torch.Tensor,
+        weight: torch.Tensor,
+        epsilon: float,
+        mask: torch.Tensor | None,
+        *fields: Any,
+    ) -> torch.Tensor:
+        out, gate, up, down = ([f] for f in unflat(fields))
+        (middle,), narrow_out = project(seen, out, mask)
+        middle.add_(x)
+        normed, factor = _norm(middle, weight, epsilon)
+        (gated, upper), narrow_up = project(normed, [*gate, *up], mask)
+        (result,), narrow_down = project(silu(gated).mul_(upper), down, mask)
+        ctx.save_for_backward(seen, middle, factor, gated, upper, narrow_out, narrow_up, narrow_down)
+        ctx.rest = (weight, fields)
+        return result.add_(middle)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        seen, middle, factor, gated, upper, narrow_out, narrow_up, narrow_down = ctx.saved_tensors
+        weight, fields = ctx.rest
+        out, gate, up, down = ([f] for f in unflat(fields))
+        active = silu(gated)
+        to_product, flat_down = project_back(active * upper, [grad], down, narrow_down)
+        to_upper = active.mul_(to_product)
+        to_gated = torch.ops.aten.silu_backward(to_product.mul_(upper), gated)
+        normed = _scaled(middle, weight, factor)
+        to_normed, flat_up = project_back(normed, [to_gated, to_upper], [*gate, *up], narrow_up)
+        to_middle = _norm_back(to_normed, middle, weight, factor).add_(grad)
+        to_seen, flat_out = project_back(seen, [to_middle], out, narrow_out, wanted=ctx.needs_input_grad[1])
+        return to_middle, to_seen, None, None, None, *flat_out, *flat_up, *flat_down
