@@ -257,7 +257,7 @@ def _build(
     run: _Run, name: str, built: Mapping[str, tuple[Solution, Score]], remaining: Sequence[Any]
 ) -> tuple[Solution, list[Prediction], float]:
     from rung.solutions.store import load_solution, save_solution
-    from rung.strategies.materials import attempt
+    from rung.strategies.materials import attempt, screened
 
     folder = run.folder / "solutions" / name
     materials = _materials(run, folder, built, remaining)
@@ -269,7 +269,8 @@ def _build(
         module, _, attribute = STRATEGIES[name][1].partition(":")
         solution = getattr(import_module(module), attribute)(materials)
         solution = save_solution(solution, folder, passages=run.passages)
-    predictions = attempt(materials, solution, run.split.dev, folder / "predictions.dev.jsonl")
+    path = folder / "predictions.dev.jsonl"
+    predictions = attempt(materials, solution, run.split.dev, path, known=screened(folder))
     record = read_json(folder / "built.json")
     if record is None:
         record = {"seconds": time.monotonic() - started}

@@ -119,8 +119,8 @@ def make_plan(
     costs: dict[str, tuple[int, int, float]] = {
         "zero_shot": answering(dev, own),
         "constrained": answering(dev, own),
-        "few_shot": _sum(answering(3 * screen + dev, own), answering(2 * screen, 6 * shot + own)),
-        "rag": answering(5 * screen + dev, 3 * passage + own),
+        "few_shot": _sum(answering(2 * screen + dev, own), answering(screen, 6 * shot + own)),
+        "rag": answering(4 * screen + dev, 3 * passage + own),
         "lora": training(own),
         "rag_lora": training(own + 3 * passage),
     }

@@ -50,7 +50,8 @@ def tree_logits(model: Any, rows: list[list[int]], known: int = 0) -> list[torch
 def plain_network(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    network: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return network.eval()
 
 
 def assert_logits_equal_plain_ones(model: Any, folder: Path) -> None:
@@ -197,8 +198,8 @@ def test_an_adapter_over_biases_equals_pefts(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-        get_peft_model(plain_network(folder), config).save_pretrained(tmp_path / "a", save_embedding_layers=False)
-    network, row = PeftModel.from_pretrained(plain_network(folder), tmp_path / "a").eval(), rows_of(model)[3]
+        get_peft_model(plain_network(folder), config).save_pretrained(str(tmp_path / "a"), save_embedding_layers=False)
+    network, row = PeftModel.from_pretrained(plain_network(folder), str(tmp_path / "a")).eval(), rows_of(model)[3]
     with torch.no_grad(), model.using(str(tmp_path / "a")):
         theirs = network(torch.tensor([row])).logits[0]
         assert (tree_logits(model, [row])[0] - theirs).abs().max() < 1e-4 * theirs.abs().max()

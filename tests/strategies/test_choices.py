@@ -13,7 +13,7 @@ from rung.evaluation.metrics import load_metric
 from rung.records import read_json
 from rung.retrieval.bm25 import BM25
 from rung.strategies import fine_tuning
-from rung.strategies.materials import Materials, attempt, choose
+from rung.strategies.materials import Materials, attempt, choose, mean_score, screened
 from rung.strategies.prompting import covering, few_shot
 from rung.strategies.retrieving import gold_passage, rag
 from rung.testing import FakeModel
@@ -68,17 +68,31 @@ def test_the_number_of_demos_that_answers_best_on_dev_is_chosen(materials: Mater
     assert solution.demo_selection is not None and solution.demo_selection.k == 8
 
 
-def test_a_way_is_left_when_a_step_along_it_gains_nothing(materials: Materials) -> None:
-    asked = with_fake(materials, lambda _: "?")
+def test_only_the_best_two_and_their_equals_answer_the_whole_screen(materials: Materials) -> None:
+    shown = {4: "red", 8: "red", 16: "green"}
+    number = {4: 1, 8: 2, 16: 0}
+
+    def answers(request: Request) -> str:
+        demos = sum(m.role == "assistant" for m in request.messages)
+        asked = int(request.messages[-1].content.split()[-1])
+        return COLOURS[asked % 3] if asked % 3 < number[demos] else shown[demos] + "?"
+
+    asked = with_fake(materials, answers)
     few_shot(asked)
-    tried = {p.stem for p in (materials.folder / "trials").iterdir()}
-    assert tried == {"fixed-4", "fixed-8", "nearest-4", "nearest-8"}
+    rounds = {p.stem for p in (materials.folder / "trials").iterdir()}
+    assert {name for name in rounds if name.endswith("-1")} == {
+        "fixed-4-1", "fixed-8-1", "fixed-16-1", "nearest-4-1", "nearest-8-1"
+    }  # fmt: skip
+    assert {name for name in rounds if name.endswith("-2")} == {"fixed-8-2", "nearest-8-2"}
+    chosen = screened(materials.folder)
+    assert [p.id for p in chosen] == [e.id for e in materials.screen]
+    assert mean_score(attempt(asked, asked.solution("few_shot"), asked.dev, materials.folder / "p", known=chosen)) > 0.5
 
 
 def test_of_equal_variants_the_one_with_the_shortest_prompt_is_chosen(materials: Materials) -> None:
     asked = with_fake(materials, lambda _: "red")
     long = replace(asked.solution("long"), instruction="Say the colour. " * 20)
-    assert choose(asked, [long], [asked.solution("short")]).name == "short"
+    assert choose(asked, [long, asked.solution("short")]).name == "short"
 
 
 def test_rag_chooses_demos_that_show_passages_where_only_those_help(materials: Materials) -> None:

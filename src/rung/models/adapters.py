@@ -197,7 +197,9 @@ class Adapters:
             wrapper = self.wrapper
             try:
                 _check_base_stays(folder)
-                wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
+                keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
+                if missing := [key for key in keys.missing_keys if f".{name}." in key]:
+                    raise ValueError(f"its weights lack {len(missing)} of its layers, {missing[0]} first")
                 output = self._network.get_output_embeddings()
                 if name in getattr(output, "lora_A", ()) or name in getattr(output, "modules_to_save", ()):
                     raise ValueError("it changes the output layer, which works without adapters here")

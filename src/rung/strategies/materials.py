@@ -6,6 +6,7 @@ answers the remaining ones in the same batches as it would have.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SCREEN = 48
 """Dev examples that a choice inside a strategy looks at."""
+
+_SCREENED = "screened.jsonl"
 
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1])"""
@@ -62,18 +65,28 @@ class Materials:
         return Solution(name, self.task.instruction, self.decoding)
 
 
-def attempt(materials: Materials, solution: Solution, examples: Sequence[Example], path: Path) -> list[Prediction]:
+def attempt(
+    materials: Materials,
+    solution: Solution,
+    examples: Sequence[Example],
+    path: Path,
+    *,
+    known: Sequence[Prediction] = (),
+) -> list[Prediction]:
     """Scored predictions for the examples, kept in `path` (JSON lines) block by block.
 
-    A prediction with an error scores 0. Blocks already in the file are read, not answered again.
+    A prediction with an error scores 0. Blocks already in the file are read, not answered again; nor are
+    the examples of `known`, this solution's predictions from elsewhere.
     """
-    done = {p.id: p for p in (_read(record) for record in read_lines(path))}
-    blocks = [examples[i : i + BLOCK] for i in range(0, len(examples), BLOCK)]
+    given = {p.id: p for p in known}
+    done = {p.id: p for p in (_read(record) for record in read_lines(path)) if p.id not in given}
+    rest = [e for e in examples if e.id not in given]
+    blocks = [rest[i : i + BLOCK] for i in range(0, len(rest), BLOCK)]
     whole = [block for block in blocks if all(e.id in done for e in block)]
-    if sum(len(block) for block in whole) != len(done):  # a block torn by a kill: answered again as a whole
+    if sum(len(block) for block in whole) != len(done) or (given and not done):  # torn by a kill, or new
         done = {e.id: done[e.id] for block in whole for e in block}
         write_text(path, "")
-        append_lines(path, (asdict(p) for p in done.values()))
+        append_lines(path, (asdict(p) for p in (*given.values(), *done.values())))
     for number, block in enumerate(blocks):
         if block in whole:
             continue
@@ -85,41 +98,62 @@ def attempt(materials: Materials, solution: Solution, examples: Sequence[Example
         ]
         append_lines(path, (asdict(p) for p in scored))
         done.update((p.id, p) for p in scored)
-    return [done[e.id] for e in examples]
+    return [given.get(e.id) or done[e.id] for e in examples]
 
 
 def mean_score(predictions: Sequence[Prediction]) -> float:
     return sum(p.score or 0.0 for p in predictions) / len(predictions)
 
 
-def choose(materials: Materials, *ways: Sequence[Solution]) -> Solution:
+def choose(materials: Materials, variants: Sequence[Solution]) -> Solution:
     """The best variant on the screening sample; of equals, the one with the fewest prompt tokens.
 
-    ways: lists of variants, each in order of growing cost; a way is left when a step along it gains nothing.
+    Successive halving: all answer a third of the sample, the best two (and their equals) the rest.
+    The winner's predictions are left for `screened`. Source: Jamieson & Talwalkar (2016).
     """
-    if sum(len(way) for way in ways) == 1:
-        return next(way[0] for way in ways if way)
-    tried: list[tuple[float, int, int, Solution]] = []
-    for way in ways:
-        before = -1.0
-        for solution in way:
-            path = materials.folder / "trials" / f"{solution.name}.jsonl"
-            predictions = attempt(materials, solution, materials.screen, path)
-            score = mean_score(predictions)
-            tried.append((-score, sum(p.tokens_in for p in predictions), len(tried), solution))
-            if score <= before:
-                break
-            before = score
-    return min(tried, key=lambda t: t[:3])[3]
+    (materials.folder / _SCREENED).unlink(missing_ok=True)
+    if len(variants) == 1:
+        return variants[0]
+    first = len(materials.screen) // 3
+    alive = list(variants)
+    answered: dict[str, list[Prediction]] = {v.name: [] for v in variants}
+    for number, part in enumerate((materials.screen[:first], materials.screen[first:]), 1):
+        if not part:
+            continue
+        for solution in alive:
+            path = materials.folder / "trials" / f"{solution.name}-{number}.jsonl"
+            answered[solution.name] += attempt(materials, solution, part, path)
+        means = {v.name: mean_score(answered[v.name]) for v in alive}
+        tokens = {v.name: sum(p.tokens_in for p in answered[v.name]) for v in alive}
+        alive.sort(key=lambda v: (-means[v.name], tokens[v.name]))
+        alive = [v for v in alive if means[v.name] >= means[alive[min(1, len(alive) - 1)].name]]
+    lines = (json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in answered[alive[0].name])
+    write_text(materials.folder / _SCREENED, "".join(lines))
+    return alive[0]
 
 
-def prompt_tokens(materials: Materials, solution: Solution, examples: Sequence[Example]) -> float:
-    """Mean prompt length over a few examples, in tokens; nothing is answered."""
+def screened(folder: Path) -> list[Prediction]:
+    """What the solution built in that folder answered while it was chosen."""
+    return [_read(record) for record in read_lines(folder / _SCREENED)]
+
+
+def affordable(materials: Materials, solution: Solution) -> bool:
+    """Whether answering dev, and a test of its size, costs no more than one training may.
+
+    What all prompts begin with is computed once, so only the tokens behind it count: fixed demos cost
+    next to nothing, demos and passages chosen for each input cost their length every time.
+    """
+    from rung.models.tree import common_beginning
     from rung.solutions.answer import prepare
 
-    some = [e.query for e in examples[:8]]
+    some = [e.query for e in materials.dev[:8]]
     requests, _ = prepare(solution, materials.model, some, retriever=materials.retriever)
-    return sum(len(materials.model.encode(r.messages)) for r in requests) / len(requests)
+    prompts = [materials.model.encode(r.messages) for r in requests]
+    if max(len(p) for p in prompts) > materials.max_prompt_tokens:
+        return False
+    own = sum(len(p) for p in prompts) / len(prompts) - (common_beginning(prompts) if len(prompts) > 1 else 0)
+    # A token that is trained on costs two that are read: twice as many weights' worth of products.
+    return own * 2 * len(materials.dev) <= 2 * materials.compute_tokens
 
 
 def _read(record: dict[str, object]) -> Prediction:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rung.solutions.render import input_text
-from rung.strategies.materials import Materials, choose, prompt_tokens
+from rung.strategies.materials import Materials, affordable, choose
 from rung.types import Demo, DemoSelection, Example, Solution
 
 _FIXED = (4, 8, 16)
@@ -43,13 +43,9 @@ def few_shot(materials: Materials) -> Solution:
         for k in _NEAREST
         if k < len(pool)
     ]
-    ways = [[v for v in way if _affordable(materials, v)] for way in (fixed, nearest)]
     # The shortest prompt is tried even where every one is long: the task has long inputs.
-    return replace(choose(materials, *(ways if any(ways) else [fixed[:1]])), name="few_shot")
-
-
-def _affordable(materials: Materials, solution: Solution) -> bool:
-    return prompt_tokens(materials, solution, materials.dev) <= materials.max_prompt_tokens
+    variants = [v for v in (*fixed, *nearest) if affordable(materials, v)] or fixed[:1]
+    return replace(choose(materials, variants), name="few_shot")
 
 
 def demo(example: Example) -> Demo:

@@ -29,9 +29,9 @@ def rag(materials: Materials) -> Solution:
         replace(plain, name="passages-3-shown", demos=demos_with_passages(materials, _DEMOS)),
     ]
     variants = [replace(v, demo_selection=fixed) if v.demos else v for v in variants]
-    best = choose(materials, *([v] for v in variants))
+    best = choose(materials, variants)
     counts = [replace(best, name=best.name.replace("-3", f"-{k}", 1), retriever=spec(k)) for k in PASSAGES]
-    return replace(choose(materials, *([v] for v in counts)), name="rag")
+    return replace(choose(materials, counts), name="rag")
 
 
 def spec(k: int) -> RetrieverSpec:
