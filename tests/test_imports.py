@@ -15,6 +15,7 @@ ROWS = [
     {"cli"},
     {"ladder", "report", "serving"},
     {"plan"},
+    {"diagnosis"},  # answers again with what strategies build from, and in the way they try a Solution
     {"strategies", "decision"},
     {"solutions", "training", "evaluation"},
     {"data", "models", "retrieval", "demos", "testing"},

@@ -25,6 +25,7 @@ from rung.types import (
     Candidate,
     Constraint,
     Decision,
+    Diagnosis,
     Document,
     Example,
     Family,
@@ -107,7 +108,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         if read_json(folder / "task.json") is None:
             write_json(folder / "task.json", record)  # first: it says whose folder this is
         write_json(folder / "checks.json", loaded.checks)
-        spent = sum(e.get("seconds", 0.0) for e in runs.events(folder) if e["event"] == "built")
+        spent = sum(e.get("seconds", 0.0) for e in runs.events(folder) if e["event"] in ("built", "diagnosed"))
         prepared = _prepare(task, loaded, folder, listener, started, spent)
         built, skipped = _climb(prepared)
         _decide(prepared, built, _finalists(prepared, built), skipped)
@@ -243,7 +244,27 @@ def _climb(run: _Run) -> tuple[dict[str, tuple[Solution, Score]], list[tuple[str
         run.listener.tried(step.name, solution.family, dev, seconds)
         if run.task.target is not None and dev.low > run.task.target:
             enough = f"{step.name} is confidently above the target of {run.task.target:g} on dev"
+        left = [s for s in steps[place + 1 :] if s.family != "prompt"]
+        if solution.family == "prompt" and left and len(left) == len(steps) - place - 1 and not enough:
+            _ask_why(run, built, steps[place:])
     return built, skipped
+
+
+def _ask_why(run: _Run, built: Mapping[str, tuple[Solution, Score]], remaining: Sequence[Any]) -> None:
+    """Diagnoses the wrong answers of the best prompt, by experiment on dev, before anything dearer is built."""
+    from rung.diagnosis.diagnose import diagnose
+    from rung.strategies.materials import read_predictions
+
+    if (run.folder / "diagnosis.json").is_file():
+        return
+    started = time.monotonic()
+    name = max(built, key=lambda n: built[n][1].mean)
+    folder = run.folder / "solutions" / name
+    materials = _materials(run, folder, built, remaining)
+    predictions = read_predictions(folder / "predictions.dev.jsonl")
+    record = diagnose(materials, built[name][0], predictions, run.folder / "diagnosis")
+    write_json(run.folder / "diagnosis.json", record)
+    runs.log(run.folder, "diagnosed", solution=name, seconds=round(time.monotonic() - started, 2))
 
 
 def _over_budget(run: _Run, name: str, seconds: float) -> str | None:
@@ -379,10 +400,19 @@ def _decide(
         has_corpus=bool(run.passages),
         target=run.task.target,
         skipped=tuple(skipped),
+        diagnosis=_causes(run.folder),
     )
     decision: Decision = decide(evidence)
     runs.log(run.folder, "decided", choice=decision.choice, solution=decision.solution, floor=evidence.floor)
     write_json(run.folder / "decision.json", decision_record(decision))
+
+
+def _causes(folder: Path) -> tuple[Diagnosis, ...]:
+    """What the diagnosis found, for the verdict; nothing where there was none, or too little to go by."""
+    from rung.diagnosis.diagnose import causes
+
+    record = read_json(folder / "diagnosis.json")
+    return causes(record) if record is not None and not record["poor"] else ()
 
 
 def _answer_test(run: _Run, solution: Solution, test: Sequence[Example]) -> list[Prediction]:

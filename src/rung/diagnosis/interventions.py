@@ -124,8 +124,8 @@ def gold_passages(materials: Materials, examples: Sequence[Example]) -> dict[str
     ranked = retriever.search([e.input for e in examples], _DEPTH) if retriever is not None else [[] for _ in examples]
     gold = {}
     for example, found in zip(examples, ranked, strict=True):
-        best = gold_passage(example, by_id, found)
         if example.gold_ids:
+            best = gold_passage(example, by_id, [])
             marked = [p for p in by_id.values() if p.id in example.gold_ids or document_id(p.id) in example.gold_ids]
             whole = {p.id for p in marked if p.id in example.gold_ids}
             rest = [p for p in marked if p != best and (p.id in whole or _holds(p, example))]
@@ -138,8 +138,8 @@ def gold_passages(materials: Materials, examples: Sequence[Example]) -> dict[str
 
 
 def _holds(passage: Document, example: Example) -> bool:
-    text = f" {bare(f'{passage.title or ""} {passage.text}')} "
-    return any(f" {bare(r)} " in text for r in example.references if bare(r))
+    text = bare(f"{passage.title or ''} {passage.text}")
+    return any(f" {bare(r)} " in f" {text} " for r in example.references if bare(r))
 
 
 # ---- seeds ----------------------------------------------------------------------------------

@@ -17,13 +17,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rung.errors import MetricError
 from rung.evaluation.metrics import json_match, numeric_match
 from rung.types import Example, Metric
 
 BY_CHANCE = 0.1
 """Containment is no evidence when at least this share of equally long pieces of the input is contained too."""
 
-_STATED = re.compile(r"\banswer\b[\s*_]*(?:is\b|:)[\s*_:]*", re.IGNORECASE)
+_STATED = (
+    re.compile(r"\banswer\b[ \t*_]*:[\s*_]*", re.IGNORECASE),
+    re.compile(r"\banswer\b[ \t*_]*is\b[\s*_:]*", re.IGNORECASE),
+)
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _ONE_NUMBER = re.compile(r"[-+−$€£¥₹~ ]*\d[\d,]*(?:\.\d+)?\s*%?\.?")
 _NUMBER = re.compile(r"(?<![\w.])[-−]?[$€£¥₹]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?!\w)")
@@ -43,6 +47,13 @@ class Yardstick:
     labels: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
 
+    def accepts(self, reading: str, references: Sequence[str]) -> bool:
+        """Whether the metric takes it for right. A user's metric may fail at a piece of a text: that is not right."""
+        try:
+            return self.metric(reading, references) >= self.right
+        except MetricError:
+            return False
+
 
 def yardstick(metric: Metric, right: float, labels: Sequence[str] | None, train: Sequence[Example]) -> Yardstick:
     return Yardstick(metric, right, tuple(labels or ()), tuple(dict.fromkeys(e.output for e in train)))
@@ -57,12 +68,12 @@ def reads_right(text: str, example: Example, by: Yardstick, *, shown: str = "") 
     references = [r for r in example.references if r.strip()]
     if not text.strip() or not references:
         return False
-    if _are_json(references):
+    if all(map(is_json, references)):
         return any(_json_right(value, references, by) for value in _first_json(text))
     if all(_ONE_NUMBER.fullmatch(r.strip()) for r in references) and not by.labels:
         return any(numeric_match(found, references) == 1.0 for found in _last_number(text))
     if by.labels:
-        return any(by.metric(label, references) >= by.right for label in _only_label(text, by.labels))
+        return any(by.accepts(label, references) for label in _only_label(text, by.labels))
     if any(_judged(reading, references, by) for reading in _readings(text)):
         return True
     return any(_contains(text, reference, example, by, shown) for reference in references)
@@ -75,10 +86,17 @@ def bare(text: str) -> str:
 
 
 def stated(text: str) -> str:
-    """What follows the last "Answer:" or "answer is", up to the end of its line; the whole text without one."""
-    marks = list(_STATED.finditer(text))
-    rest = text[marks[-1].end() :].strip() if marks else ""
-    return _stripped(rest.splitlines()[0]) if rest else text.strip()
+    """The line behind the last "Answer:", or else behind the last "answer is"; the whole text without one.
+
+    What begins with a bracket or a fence goes on to the end of the text.
+    """
+    return next(iter(_stated(text)), text.strip())
+
+
+def vote(text: str, *, numeric: bool) -> str:
+    """What two samples must share to vote for one answer: the last number, or the text but for case and spacing."""
+    numbers = _NUMBER.findall(text) if numeric else []
+    return str(numbers[-1]) if numbers else " ".join(text.casefold().split()).rstrip(".")
 
 
 def derivable(example: Example, common: frozenset[str]) -> bool:
@@ -103,11 +121,22 @@ def common_words(train: Sequence[Example]) -> frozenset[str]:
 # ---- readings -------------------------------------------------------------------------------
 
 
+def _stated(text: str) -> list[str]:
+    """The stated answer, where one is marked."""
+    for mark in _STATED:
+        ends = [found.end() for found in mark.finditer(text)]
+        rest = text[ends[-1] :].strip() if ends else ""
+        if rest:
+            line = rest if rest[0] in "{[`" else rest.splitlines()[0]
+            return [line.strip().strip("*").strip()]
+    return []
+
+
 def _readings(text: str) -> Iterator[str]:
     """Parts of the text that may be meant as the answer."""
     fence = _FENCE.search(text)
     lines = [line for line in text.splitlines() if line.strip()]
-    for part in (text, *([fence[1]] if fence else []), *lines[:1], stated(text)):
+    for part in (text, *([fence[1]] if fence else []), *lines[:1], *_stated(text)):
         yield part.strip()
         yield _stripped(part)
         # "Label: answer" on the first line, where the label is one or two words.
@@ -117,7 +146,7 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _judged(reading: str, references: Sequence[str], by: Yardstick) -> bool:
-    return by.metric(reading, references) >= by.right or bare(reading) in map(bare, references)
+    return by.accepts(reading, references) or bare(reading) in map(bare, references)
 
 
 def _stripped(text: str) -> str:
@@ -125,13 +154,14 @@ def _stripped(text: str) -> str:
 
 
 def _last_number(text: str) -> list[str]:
-    numbers = _NUMBER.findall(text)
-    return [str(n) for n in (*numbers[-1:], *_NUMBER.findall(stated(text))[:1])]
+    said = [number for part in _stated(text) for number in _NUMBER.findall(part)]
+    return [str(n) for n in said[:1] or _NUMBER.findall(text)[-1:]]
 
 
-def _are_json(references: Sequence[str]) -> bool:
+def is_json(text: str) -> bool:
+    """Whether the whole text is a JSON object or list."""
     try:
-        return all(isinstance(json.loads(r), dict | list) for r in references)
+        return isinstance(json.loads(text), dict | list)
     except (ValueError, RecursionError):
         return False
 
@@ -156,8 +186,9 @@ def _first_json(text: str) -> Iterator[str]:
 
 
 def _json_right(value: str, references: Sequence[str], by: Yardstick) -> bool:
+    """By the metric, or as JSON whatever the case of its keys and values."""
     folded = [r.casefold() for r in references]
-    return by.metric(value, references) >= by.right or json_match(value.casefold(), folded) == 1.0
+    return by.accepts(value, references) or Yardstick(json_match, 1.0).accepts(value.casefold(), folded)
 
 
 # ---- containment ----------------------------------------------------------------------------
@@ -173,7 +204,7 @@ def _only_label(text: str, labels: Sequence[str]) -> list[str]:
         exact = [label for label in labels if _stripped(text).casefold() == _stripped(label).casefold()]
         return exact[:1] if len(exact) == 1 else []
     lines = [line for line in text.splitlines() if line.strip()]
-    for part in dict.fromkeys((stated(text), *lines[:1], text)):
+    for part in dict.fromkeys((*_stated(text), *lines[:1], text)):
         spaced = _spaced(part)
         if spaced in names:
             return [names[spaced]]
@@ -213,7 +244,7 @@ def _contains(text: str, reference: str, example: Example, by: Yardstick, shown:
 
 
 def _chance(wanted: str, answer: str, source: str, asked: str) -> float:
-    """The share of the source's pieces, as long as what is wanted, that the answer contains.
+    """The share of the source's other pieces, as long as what is wanted, that the answer contains as well.
 
     Pieces with a word of the question are left out: an answer in a whole sentence repeats those. 0 where the
     source does not hold what is wanted: then it was not copied from there.
@@ -222,5 +253,5 @@ def _chance(wanted: str, answer: str, source: str, asked: str) -> float:
         return 0.0
     words, length, known = source.split(), len(wanted.split()), set(asked.split())
     pieces = [words[i : i + length] for i in range(len(words) - length + 1)]
-    pieces = [piece for piece in pieces if not known & set(piece)]
+    pieces = [piece for piece in pieces if not known & set(piece) and piece != wanted.split()]
     return sum(f" {' '.join(piece)} " in answer for piece in pieces) / max(1, len(pieces))

@@ -79,7 +79,7 @@ def attempt(
     the examples of `known`, this solution's predictions from elsewhere.
     """
     given = {p.id: p for p in known}
-    done = {p.id: p for p in (_read(record) for record in read_lines(path)) if p.id not in given}
+    done = {p.id: p for p in read_predictions(path) if p.id not in given}
     rest = [e for e in examples if e.id not in given]
     blocks = [rest[i : i + BLOCK] for i in range(0, len(rest), BLOCK)]
     whole = [block for block in blocks if all(e.id in done for e in block)]
@@ -134,7 +134,12 @@ def choose(materials: Materials, variants: Sequence[Solution]) -> Solution:
 
 def screened(folder: Path) -> list[Prediction]:
     """What the solution built in that folder answered while it was chosen."""
-    return [_read(record) for record in read_lines(folder / _SCREENED)]
+    return read_predictions(folder / _SCREENED)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Predictions as `attempt` leaves them; none where there is no such file."""
+    return [_read(record) for record in read_lines(path)]
 
 
 def affordable(materials: Materials, solution: Solution) -> bool:

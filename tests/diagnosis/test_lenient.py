@@ -1,0 +1,184 @@
+"""What counts as the right content in the wrong shape, and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rung.diagnosis.lenient import Yardstick, bare, common_words, derivable, reads_right, stated, vote
+from rung.errors import MetricError
+from rung.evaluation.metrics import load_metric
+from rung.types import Example
+
+
+def read(
+    text: str, *references: str, metric: str = "exact_match", asked: str = "what?", shown: str = "", **more: object
+) -> bool:
+    graded = metric in {"token_f1", "rouge_l"}
+    by = Yardstick(load_metric(metric, Path()), 0.5 if graded else 1.0, **more)  # type: ignore[arg-type]
+    return reads_right(text, Example("e", asked, references[0], references), by, shown=shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "paris",
+        "PARIS.",
+        '"Paris"',
+        "**Paris**",
+        "Answer: Paris",
+        "The answer is Paris.",
+        "**Answer:** Paris\nBecause it is.",
+        "City: Paris",
+        "Paris\n\nNote that it is large.",
+        "The capital of France is Paris.",
+        "```\nParis\n```",
+        "It has been the city of Paris for a thousand years now",
+    ],
+)
+def test_the_right_content_is_found_in_a_wrong_shape(text: str) -> None:
+    assert read(text, "Paris", asked="What is the capital of France?")
+
+
+@pytest.mark.parametrize("text", ["", "Lyon", "Parisian things", "comparison", "The answer is Lyon."])
+def test_other_content_is_not(text: str) -> None:
+    assert not read(text, "Paris", asked="What is the capital of France?")
+
+
+def test_an_answer_beside_another_known_answer_was_not_singled_out() -> None:
+    assert not read("It may be Paris, Lyon or Rome, I think", "Paris", known=("Rome", "Paris"))
+    assert read("Paris, and not in Rome", "Paris", asked="Is it in Rome?", known=("Rome",)), "the question named it"
+    assert read("the New York city", "New York", known=("York", "New York")), "part of the answer itself"
+
+
+def test_any_accepted_answer_will_do() -> None:
+    assert read("it is called Burma today", "Myanmar", "Burma")
+
+
+LABELS = ("card_payment", "declined_card_payment", "top_up")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Declined card payment", True),
+        ("The intent is declined_card_payment.", True),
+        ("card_payment", False),
+        ("declined_card_payment or top_up", False),
+        ("declined_card_payment\n\nMessage: hello\ntop_up", True),
+        ("Answer: declined card payment. Not top_up", False),
+        ("I cannot say", False),
+    ],
+)
+def test_a_label_counts_when_it_is_the_only_one_named(text: str, right: bool) -> None:
+    assert read(text, "declined_card_payment", metric="label_accuracy", labels=LABELS) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("B) because", True), ("(b)", True), ("a banana is B", False), ("Answer: B", True), ("A", False)],
+)
+def test_a_label_of_one_letter_is_read_only_where_the_answer_begins(text: str, right: bool) -> None:
+    assert read(text, "B", metric="label_accuracy", labels=("A", "B", "C")) is right
+
+
+def test_labels_that_differ_in_signs_alone_are_not_guessed() -> None:
+    labels = ("refund", "refund?")
+    assert not read("it is about a refund", "refund", metric="label_accuracy", labels=labels)
+    assert read("'refund?'", "refund?", metric="label_accuracy", labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('Here it is: {"a": 1, "b": ["x"]} Hope it helps', True),
+        ('```json\n{"b": [\'x\'], "a": 1}\n```', True),
+        ("{'a': 1, 'b': ['x']}", True),
+        ('{"A": 1, "B": ["X"]}', True),
+        ('{"a": 2} {"a": 1, "b": ["x"]}', False),
+        ('{"a": 1', False),
+        ("{{{{", False),
+    ],
+)
+def test_the_first_json_object_is_read(text: str, right: bool) -> None:
+    assert read(text, '{"a": 1, "b": ["x"]}', metric="json_match") is right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("3 + 4 makes 1,007 apples", True),
+        ("$1007", True),
+        ("1007 of 2000", False),
+        ("**Answer:** 1007 (of 2000)", True),
+        ("10075", False),
+        ("none", False),
+    ],
+)
+def test_of_numbers_the_stated_one_or_the_last_is_read(text: str, right: bool) -> None:
+    assert read(text, "1007") is right
+    assert not read("x1007", "1007", metric="numeric_match")
+
+
+def test_a_sentence_with_the_span_is_enough_for_a_graded_metric() -> None:
+    passage = "The war began in the east. " * 8 + "The fighting there lasted six years until the treaty of the north."
+    text = "According to what is written above, the fighting had lasted six years in total."
+    assert read(text, "six years", metric="token_f1", asked=passage)
+
+
+def test_what_is_merely_copied_from_the_input_is_no_answer() -> None:
+    asked = "Amanda loved the trombone and the tuba. She thought the _ was easy."
+    assert not read(asked, "trombone", asked=asked)
+    assert not read("trombone and tuba", "trombone", asked=asked)
+    assert read("the trombone", "trombone", asked=asked)
+
+
+def test_what_is_merely_copied_from_a_passage_is_no_answer_but_a_sentence_is() -> None:
+    passage = "Managua lies by a lake. It was founded late and grew fast, and it is the capital of Nicaragua."
+    asked = "What is the capital of Nicaragua?"
+    assert not read(passage, "Managua", asked=asked, shown=passage)
+    assert read("The capital of Nicaragua is Managua.", "Managua", asked=asked, shown=passage)
+
+
+def test_a_metric_that_fails_at_a_piece_of_text_takes_nothing_down() -> None:
+    def picky(prediction: str, references: object) -> float:
+        raise MetricError("cannot read this")
+
+    assert not reads_right("x y", Example("e", "i", "z", ("z",)), Yardstick(picky, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("2 and 2.\nAnswer: 4", "4"),
+        ("Answer: 3? No.\n**Answer:** 4\nthanks", "4"),
+        ("the answer is 5.\nAnswer:\n4", "4"),
+        ("So the answer is four", "four"),
+        ('Answer: {"a":\n 1}', '{"a":\n 1}'),
+        ("name[The Mill]", "name[The Mill]"),
+        ("Answer: name[The Mill]", "name[The Mill]"),
+        ("Answer:", "Answer:"),
+    ],
+)
+def test_the_stated_answer_follows_the_last_mark(text: str, found: str) -> None:
+    assert stated(text) == found
+
+
+def test_articles_case_and_signs_do_not_count_but_something_must_be_left() -> None:
+    assert bare("The U.S. Army!") == "u s army" and bare("A") == "a" and bare("?") == ""
+
+
+def test_samples_vote_for_one_answer_by_its_number_or_its_words() -> None:
+    assert vote("It is 4.", numeric=True) == vote("2 + 2 = 4", numeric=True)
+    assert vote("Yes.", numeric=False) == vote("yes", numeric=False) != vote("no", numeric=False)
+
+
+def test_an_answer_that_can_be_copied_or_computed_is_no_fact() -> None:
+    train = [Example(str(i), "?", f"name[x{i}]", (f"name[x{i}]",)) for i in range(40)]
+    common = common_words(train)
+    assert common == {"name"}
+    assert derivable(Example("a", "the pub Mill", "name[Mill]", ()), common)
+    assert derivable(Example("b", "3 books and 4 pens", "7", ()), common)
+    assert not derivable(Example("c", "When did it begin?", "1811", ()), common)
+    assert not derivable(Example("d", "Who wrote Emma?", "Jane Austen", ()), common)
