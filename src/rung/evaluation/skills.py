@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ def _change(kind: SkillKind | Literal["all"], base: Sequence[bool], tuned: Seque
 
 
 # ---- checks: (answer, parameters of the row) -> does it do what was asked? ---------------------
+# Formats may stand in a Markdown fence.
 
 
 def _passes(text: str, spec: Mapping[str, Any]) -> bool:
@@ -126,7 +128,7 @@ def all_of(text: str, checks: Iterable[Mapping[str, Any]]) -> bool:
     return all(_passes(text, spec) for spec in checks)
 
 
-def word_count(text: str, least: int, most: int) -> bool:
+def word_count(text: str, least: int, most: float = math.inf) -> bool:
     """Between least and most words, parted by space; a dash or a star on its own is no word."""
     return least <= sum(bool(re.search(r"\w", part)) for part in text.split()) <= most
 
@@ -234,7 +236,7 @@ def json_array(
 
 def csv_line(text: str, n: int, values: Sequence[str] | None = None) -> bool:
     """One line of n fields parted by commas, none empty, and the values that are given, whatever their case."""
-    lines = _lines(text)
+    lines = _lines(_block(text))
     if len(lines) != 1:
         return False
     try:
@@ -246,7 +248,7 @@ def csv_line(text: str, n: int, values: Sequence[str] | None = None) -> bool:
 
 def key_lines(text: str, keys: Sequence[str], values: Mapping[str, str] | None = None) -> bool:
     """One line `key: value` for each key, in order and nothing else, no value empty, and the values that are given."""
-    pairs = [line.strip().partition(":") for line in _lines(text)]
+    pairs = [line.strip().partition(":") for line in _lines(_block(text))]
     found = {key: value.strip() for key, _, value in pairs}
     if [key for key, _, _ in pairs] != list(keys) or not all(found.values()):
         return False
@@ -255,7 +257,7 @@ def key_lines(text: str, keys: Sequence[str], values: Mapping[str, str] | None =
 
 def iso_date(text: str, value: str | None = None) -> bool:
     """A date that exists, written YYYY-MM-DD and nothing else; that day, where one is given."""
-    bare = _bare(text)
+    bare = _bare(_block(text))
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", bare):
         return False
     try:
@@ -276,7 +278,7 @@ def declines(text: str) -> bool:
     Asking what was meant counts, too; "I am not sure, but I think it was 1873" does not: that is an answer.
     """
     plain = text.replace("’", "'").casefold()
-    opening = "".join(re.split(r"(?<=[.!?])\s", plain, maxsplit=3)[:3])
+    opening = " ".join(re.split(r"(?<=[.!?])\s", plain, maxsplit=3)[:3])
     return bool(_DECLINES.search(opening)) and not _GUESSES.search(plain)
 
 
@@ -311,7 +313,10 @@ CHECKS: dict[str, Callable[..., bool]] = {
 # ---- reading an answer ------------------------------------------------------------------------
 
 _NOT = r"(?:do not|don't|did not|didn't|cannot|can't|can not|could not|couldn't|have not|haven't|am unable to)"
-_ABSENT = r"(?:fictional|fictitious|imaginary|invented|made[- ]up|non-?existent|hypothetical|unknown|unclear)"
+_ABSENT = (
+    r"(?:fictional|fictitious|imaginary|invented(?! by| in| at| for)|made[- ]up(?! of)|"
+    r"non-?existent|hypothetical|unknown|unclear)"
+)
 _DECLINES = re.compile(
     "|".join(
         [
@@ -320,25 +325,26 @@ _DECLINES = re.compile(
             r"(?:know|find|recogni[sz]e|verify|confirm|recall|identify|locate|answer|say|tell|provide|determine|"
             r"have|come|heard|seen|encountered|give|place)\b",
             r"^\W*(?:sorry\W+)?(?:do not|don't) know\b",
-            r"\b(?:not|isn't|aren't) (?:\w+ )?(?:aware|familiar|sure|certain|able to)\b",
+            r"\b(?:not|isn't|aren't) (?:\w+ )?(?:aware|familiar|sure|certain|able to|equipped)\b",
             r"\b(?:unaware|unfamiliar|unsure|uncertain|unable to|no idea|no clue|no knowledge|never heard)\b",
-            r"\bbeyond (?:my|what i)\b|\bmy (?:knowledge|training|information)\b",
-            r"\b(?:have|has|with|find|found) no (?:\w+ )?(?:information|records?|data|details|mention|trace|evidence)\b",
+            r"\bbeyond (?:my|what i)\b|\b(?:outside(?: of)?|not in|not part of) my (?:knowledge|training)\b",
+            r"\b(?:have|has|find|found) no (?:\w+ )?(?:information|records?|data|details|mention|trace|evidence)\b",
             # nobody knows
             r"\b(?:nobody|no one|no-one) (?:can )?(?:knows?|say|tell)\b|\bimpossible to (?:know|say|tell|answer)\b",
             r"\bcan(?:not|'t| not) be (?:known|answered|determined|verified|found|confirmed)\b",
-            r"\bnot (?:\w+ )?(?:known|recorded|documented|available)\b",
+            r"\bnot (?:(?!only)\w+ly )?(?:known|recorded|documented|available)\b",
             # there is no such thing
             r"\b(?:does|do|did)(?: not|n't)(?: \w+){0,3} (?:exist|be real|ring a bell|correspond)\b",
-            r"\b(?:never|not|n't)(?: \w+)? (?:existed|happened|occurred|taken place|been (?:held|made|written|played))\b",
-            r"\bno such\b|\bno (?:known|real|actual|record of|information (?:on|about))\b",
+            r"\b(?:never|not|n't)(?: \w+)? (?:existed|happened|occurred|taken place)\b",
+            r"\b(?:never|not|n't)(?: yet)? been (?:held|made|written|played)\b",
+            r"\bno such\b|\bno (?:record of|information (?:on|about))\b",
             r"\bthere (?:is|are|was|were|has been)(?: currently)?(?: no\b| not\b|n't)|\bthere(?:'s| has) (?:no|not)\b",
             rf"\b(?:is|are|was|be|seems?|sounds?|appears?|'s)(?: to be)?(?: \w+)?(?: an?)? {_ABSENT}\b",
-            r"\b(?:not|isn't|wasn't)(?: \w+)?(?: an?| the)? (?:real|actual|genuine|known|recogni[sz]ed)\b",
-            r"\b(?:in|about|predict) the future\b|\bnot (?:yet )?(?:come|occurred)\b",
+            r"\b(?:not|isn't|wasn't)(?: actually| really)?(?: an?| the)? (?:real|actual|genuine|known|recogni[sz]ed)\b",
+            r"\b(?:is|lies) (?:still )?in the future\b|\b(?:predict|know|see) the future\b|\bnot yet come\b",
             # a question back
             r"\b(?:could|can|would) you (?:please )?(?:\w+ )?(?:provide|clarify|give|tell|share|check|explain)\b",
-            r"\bplease (?:provide|clarify|check|give)\b|\bmore (?:context|details|information)\b|\bdo you mean\b",
+            r"\bplease (?:provide|clarify|check|give)\b|\bneed (?:\w+ )?more\b|\bdo you mean\b",
         ]
     )
 )
@@ -348,6 +354,12 @@ _GUESSES = re.compile(
     r"(?:it|he|she|they)(?: (?:is|was|were|has)|'s) (?!possible|not|unlikely|no\b))"
 )
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+
+
+def _block(text: str) -> str:
+    """The answer, or what stands in its first Markdown fence: with a fence, prose around it does no harm."""
+    fence = _FENCE.search(text)
+    return fence[1] if fence else text
 
 
 def _lines(text: str) -> list[str]:
@@ -371,9 +383,8 @@ def _same(found: object, value: object) -> bool:
 
 
 def _json(text: str) -> object:
-    """The value of an answer that is JSON and nothing else, but for a Markdown fence around it; None otherwise."""
-    fence = _FENCE.fullmatch(text.strip())
+    """The value of an answer that is JSON; None otherwise."""
     try:
-        return json.loads(fence[1] if fence else text)
+        return json.loads(_block(text))
     except (ValueError, RecursionError):
         return None
