@@ -76,7 +76,7 @@ def predict(materials: Materials, base: Solution) -> list[Prediction]:
 def diagnosed(folder: Path, answers: Answers, *, base: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     materials = materials_of(folder, answers, **more)
     solution = replace(materials.solution("zero_shot"), **(base or {}))
-    return diagnose(materials, solution, predict(materials, solution), folder / "diagnosis")
+    return diagnose(materials, solution, predict(materials, solution), folder / "diagnosis", most=32)
 
 
 def with_corpus() -> dict[str, Any]:
@@ -291,10 +291,14 @@ def test_each_prompt_is_sampled_with_a_seed_of_its_own_that_stays_the_same(tmp_p
     materials = materials_of(tmp_path, right)
     model: Any = materials.model
     drawn = samples(materials.solution("s"))
+    seeded = OwnSeeds(model, materials.solution("s").decoding.seed)
     for solution in (*drawn, drawn[0], materials.solution("greedy")):
-        answer(solution, OwnSeeds(model), [e.query for e in EXAMPLES[:10]])
+        answer(solution, seeded, [e.query for e in EXAMPLES[:10]])
     seeds = [r.decoding.seed for r in model.requests]
-    assert len(set(seeds[:50])) == 50 and seeds[50:60] == seeds[:10] and set(seeds[60:]) == {0}
+    assert len(set(seeds[:50])) == 50, "all samples of a prompt are drawn together, each once"
+    assert set(seeds[50:]) == {0} and len(seeds) == 60
+    answer(drawn[0], OwnSeeds(model, 0), [EXAMPLES[0].query])
+    assert [r.decoding.seed for r in model.requests[60:]] == seeds[:5]
 
 
 def test_a_real_model_goes_the_same_way_twice(tmp_path: Path, tiny: Any) -> None:

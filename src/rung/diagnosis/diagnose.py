@@ -49,7 +49,7 @@ Outcome = dict[str, bool]
 
 
 def diagnose(
-    materials: Materials, base: Solution, predictions: Sequence[Prediction], folder: Path, *, most: int = 32
+    materials: Materials, base: Solution, predictions: Sequence[Prediction], folder: Path, *, most: int = 24
 ) -> dict[str, Any]:
     """What mends the base's wrong dev answers, as a record of plain values (diagnosis.json).
 
@@ -165,11 +165,11 @@ class _Run:
 
     def answer_all(self) -> dict[str, dict[str, Prediction]]:
         """Intervention -> example id -> its scored answer. Nothing is answered where nothing failed."""
-        return {name: self._answer(name) for name in self.solutions} if self.failed else {}
+        model = change.OwnSeeds(self.materials.model, self.base.decoding.seed)
+        return {name: self._answer(name, model) for name in self.solutions} if self.failed else {}
 
-    def _answer(self, name: str) -> dict[str, Prediction]:
+    def _answer(self, name: str, model: Any) -> dict[str, Prediction]:
         asked: Sequence[Example] = (*self.failed, *self.succeeded)
-        model: Any = change.OwnSeeds(self.materials.model)
         materials = replace(self.materials, model=model)
         if name == "knowledge":
             gold = change.gold_passages(self.materials, asked)

@@ -27,6 +27,7 @@ from rung.types import (
 )
 
 SAMPLES = 5
+_SAMPLE_SEED = 100_003
 SAMPLE_TEMPERATURE = 0.7
 PLACEBO_TEMPERATURE = 0.3
 DEMOS = 4
@@ -54,7 +55,7 @@ def placebo(base: Solution) -> Solution:
 
 def samples(base: Solution) -> list[Solution]:
     """The same prompt, sampled. Source: Wang et al., Self-consistency improves chain of thought reasoning (2023)."""
-    return [_sampled(base, f"sample-{i}", SAMPLE_TEMPERATURE, 100_003 * i) for i in range(1, SAMPLES + 1)]
+    return [_sampled(base, f"sample-{i}", SAMPLE_TEMPERATURE, _SAMPLE_SEED * i) for i in range(1, SAMPLES + 1)]
 
 
 def constrained(base: Solution, materials: Materials) -> Solution | Impossible:
@@ -146,24 +147,41 @@ def _holds(passage: Document, example: Example) -> bool:
 
 
 class OwnSeeds:
-    """A model that samples each prompt with a seed of its own.
+    """A model that samples each prompt with a seed of its own, and all samples of a prompt together.
 
     A Solution has one seed; rows that share it draw the same random numbers, and their chances would not be
-    independent, as the intervals take them to be.
+    independent, as the intervals take them to be. Samples of one prompt that are asked for in one list share its
+    computation, so the others are drawn with the first and kept.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, seed: int) -> None:
+        """seed: of the Solution that is sampled."""
         self.name = model.name
         self._model = model
+        self._seed = seed
+        self._drawn: dict[str, Generation] = {}
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        return self._model.generate([_own_seed(r) if r.decoding.temperature > 0 else r for r in requests])
+        wanted = [repr(_own_seed(r)) for r in requests]  # a request with a schema has no hash
+        if not all(key in self._drawn for key in wanted):
+            asked = [s for r in requests for s in self._siblings(r)]
+            self._drawn |= zip(map(repr, asked), self._model.generate(asked), strict=True)
+        return [self._drawn[key] for key in wanted]
+
+    def _siblings(self, request: Request) -> list[Request]:
+        """The request; if it is a sample, all samples of its prompt."""
+        if request.decoding.temperature != SAMPLE_TEMPERATURE:
+            return [_own_seed(request)]
+        seeds = [self._seed + _SAMPLE_SEED * i for i in range(1, SAMPLES + 1)]
+        return [_own_seed(replace(request, decoding=replace(request.decoding, seed=seed))) for seed in seeds]
 
     def count_tokens(self, text: str) -> int:
         return self._model.count_tokens(text)
 
 
 def _own_seed(request: Request) -> Request:
+    if request.decoding.temperature <= 0:
+        return request
     turns = "\n".join(f"{m.role}: {m.content}" for m in request.messages)
     return replace(
         request, decoding=replace(request.decoding, seed=crc32(f"{request.decoding.seed}\n{turns}".encode()))
