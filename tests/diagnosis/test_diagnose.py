@@ -358,7 +358,7 @@ def test_killed_anywhere_and_continued_it_ends_in_the_same_record(tmp_path: Path
     expected = diagnose(whole, base, predictions, tmp_path / "whole")
     model: Any = whole.model
     calls = len(model.calls) - 1  # without the one that answered dev
-    assert calls == 9
+    assert calls == 5
     for dies_at in range(calls):
         left = [dies_at]
 
