@@ -110,3 +110,22 @@ def test_the_process_exits_with_2_and_no_traceback(name: str, tmp_path: Path) ->
 def test_a_wrong_verb_names_the_nearest() -> None:
     done = subprocess.run([sys.executable, "-m", "rung", "rnu"], capture_output=True, text=True)
     assert done.returncode == 2 and "'run'" in done.stderr
+
+
+def test_a_ctrl_c_that_a_library_swallows_is_said_again() -> None:
+    swallowing = """
+import os, signal, time
+from rung.cli import main
+def call():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(9)
+    except BaseException:
+        pass
+    time.sleep(9)
+    return 0
+main._call = call
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", swallowing], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130 and "interrupted" in done.stderr and "Traceback" not in done.stderr

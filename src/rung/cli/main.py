@@ -70,13 +70,25 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, _interrupt)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, _interrupt)
     try:
         code = _call()
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("\nrung: interrupted. Nothing finished is lost; the same command continues.", err=True)
         code = 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving: a late Ctrl-C must not change the exit code
+    for name in ("SIGINT", "SIGALRM"):  # leaving: a late Ctrl-C must not change the exit code
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.exit(code)
+
+
+def _interrupt(*_: object) -> None:
+    """Ctrl-C, said again every second until it is heard: a bare `except` in a library may swallow it."""
+    if hasattr(signal, "SIGALRM"):
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+    raise KeyboardInterrupt
 
 
 def _call() -> int:
