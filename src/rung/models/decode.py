@@ -22,6 +22,9 @@ MAX_ROWS = {"cpu": 128, "cuda": 512}
 _SCORED_TOKENS = {"cpu": 4096, "cuda": 65536}  # of prompts and given answers, that go through the network at once
 
 
+_LOGITS_ROWS = 256  # tokens whose logits are held at once
+
+
 @dataclass(frozen=True)
 class Job:
     """One prompt to answer. temperature 0: the likeliest token; else sampled with that seed, by itself."""
@@ -58,7 +61,7 @@ def logprobs(
     """
     if not rows:
         return []
-    shared = _Shared(engine, [adapter], [prompt for prompt, _ in rows], whole=False)
+    shared = _Shared(engine, [adapter] * len(rows), [prompt for prompt, _ in rows])
     known = shared.length_of(adapter)
     whole = [prompt[known:] + answer[:-1] for prompt, answer in rows]
     order = sorted(range(len(rows)), key=lambda i: (whole[i], i))
@@ -77,28 +80,33 @@ def logprobs(
             chosen, order = order[:part], order[part:]
             tree = grow([whole[i] for i in chosen])
             hidden = engine.hidden_of(tree, shared.in_order)
+            wanted: dict[int, list[tuple[int, int, int]]] = {}  # packed place -> (row, number in its answer, token)
             for row, i in enumerate(chosen):
                 prompt, answer = rows[i]
                 first = len(prompt) - known - 1
-                places = tree.places(row, first, first + len(answer))
-                chances = torch.log_softmax(engine.logits(hidden[places]), -1)
-                found[i] = chances[torch.arange(len(answer)), torch.tensor(answer, device=engine.device)].tolist()
+                found[i] = [0.0] * len(answer)
+                for number, place in enumerate(tree.places(row, first, first + len(answer))):
+                    wanted.setdefault(place, []).append((i, number, answer[number]))
+            places = list(wanted)
+            for start in range(0, len(places), _LOGITS_ROWS):
+                some = places[start : start + _LOGITS_ROWS]
+                chances = torch.log_softmax(engine.logits(hidden[some]), -1)
+                for at, place in enumerate(some):
+                    for i, number, token in wanted[place]:
+                        found[i][number] = float(chances[at, token])
     return found
 
 
 class _Shared:
     """What all prompts of each adapter begin with, computed once. Adapters stand in order of first use."""
 
-    def __init__(
-        self, engine: Engine, adapters: Sequence[str | None], prompts: Sequence[list[int]], *, whole: bool = True
-    ) -> None:
+    def __init__(self, engine: Engine, adapters: Sequence[str | None], prompts: Sequence[list[int]]) -> None:
         self.adapters = list(dict.fromkeys(adapters))
         self.beginnings: dict[str | None, Beginning | None] = {}
         for adapter in self.adapters:
-            mine = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter] if whole else list(prompts)
+            mine = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter]
             length = common_beginning(mine)
             self.beginnings[adapter] = engine.beginning(adapter, mine[0][:length]) if length else None
-
         self.in_order = [self.beginnings[adapter] for adapter in self.adapters]
 
     def family(self, adapter: str | None) -> int:
