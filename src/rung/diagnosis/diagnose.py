@@ -49,7 +49,7 @@ Outcome = dict[str, bool]
 
 
 def diagnose(
-    materials: Materials, base: Solution, predictions: Sequence[Prediction], folder: Path, *, most: int = 24
+    materials: Materials, base: Solution, predictions: Sequence[Prediction], folder: Path, *, most: int = 20
 ) -> dict[str, Any]:
     """What mends the base's wrong dev answers, as a record of plain values (diagnosis.json).
 

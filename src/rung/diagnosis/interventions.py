@@ -31,7 +31,7 @@ _SAMPLE_SEED = 100_003
 SAMPLE_TEMPERATURE = 0.7
 PLACEBO_TEMPERATURE = 0.3
 DEMOS = 4
-THINKING_TOKENS = 160
+THINKING_TOKENS = 96
 THINK = (
     "Before you answer, reason step by step. Then write the final answer alone on the last line, "
     'after "Answer:", in the form that was asked for.'
