@@ -215,7 +215,7 @@ def test_one_right_sample_among_different_ones_is_no_majority(tmp_path: Path) ->
 
 def test_a_model_that_is_right_only_after_thinking_fails_at_reasoning(tmp_path: Path) -> None:
     def answers(request: Request) -> str:
-        thinks = THINK in request.messages[0].content and request.decoding.max_new_tokens >= 100
+        thinks = THINK in request.messages[0].content and request.decoding.max_new_tokens >= 90
         return f"{'step ' * 60}\nAnswer: {right(request)}" if thinks else wrong(request)
 
     record = diagnosed(tmp_path, troubled(answers))
@@ -403,7 +403,7 @@ def test_thinking_takes_off_what_forbids_it(tmp_path: Path) -> None:
         demo_selection=DemoSelection("fixed", 1),
     )
     changed = thinking(base)
-    assert changed.constraint is None and not changed.demos and changed.decoding.max_new_tokens == 160
+    assert changed.constraint is None and not changed.demos and changed.decoding.max_new_tokens == 96
 
 
 def test_marked_passages_go_before_found_ones_and_labels_mark_nothing(tmp_path: Path) -> None:
