@@ -11,7 +11,7 @@ from zlib import crc32
 
 from rung.diagnosis.lenient import bare
 from rung.retrieval.chunk import document_id
-from rung.strategies.materials import Materials
+from rung.strategies.materials import Materials, affordable
 from rung.strategies.prompting import demo
 from rung.strategies.retrieving import PASSAGE_TOKENS, gold_passage
 from rung.types import (
@@ -75,7 +75,8 @@ def convention(base: Solution, materials: Materials) -> Solution | Impossible:
     if not materials.train:
         return Impossible("there are no train examples")
     pool = tuple(demo(e) for e in materials.train)
-    return replace(base, name="convention", demos=pool, demo_selection=DemoSelection("nearest", DEMOS))
+    made = replace(base, name="convention", demos=pool, demo_selection=DemoSelection("nearest", DEMOS))
+    return made if affordable(materials, made) else Impossible("examples beside every input cost more than the budget")
 
 
 def informed(base: Solution, materials: Materials) -> Solution | Impossible:

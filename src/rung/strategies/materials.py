@@ -24,6 +24,7 @@ SCREEN = 48
 """Dev examples that a choice inside a strategy looks at."""
 
 _SCREENED = "screened.jsonl"
+_TURN_TOKENS = 5  # that a chat template puts round a turn
 
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1])"""
@@ -148,15 +149,18 @@ def affordable(materials: Materials, solution: Solution) -> bool:
     What all prompts begin with is computed once, so only the tokens behind it count: fixed demos cost
     next to nothing, demos and passages chosen for each input cost their length every time.
     """
-    from rung.models.tree import common_beginning
     from rung.solutions.answer import prepare
 
     some = [e.query for e in materials.dev[:8]]
     requests, _ = prepare(solution, materials.model, some, retriever=materials.retriever)
-    prompts = [materials.model.encode(r.messages) for r in requests]
-    if max(len(p) for p in prompts) > materials.max_prompt_tokens:
+    prompts = [r.messages for r in requests]
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == prompts[0][shared] for p in prompts):
+        shared += 1
+    lengths = [[materials.model.count_tokens(m.content) + _TURN_TOKENS for m in p] for p in prompts]
+    if max(sum(turns) for turns in lengths) > materials.max_prompt_tokens:
         return False
-    own = sum(len(p) for p in prompts) / len(prompts) - (common_beginning(prompts) if len(prompts) > 1 else 0)
+    own = sum(sum(turns[shared:]) for turns in lengths) / len(lengths)
     # A token that is trained on costs two that are read: twice as many weights' worth of products.
     return own * 2 * len(materials.dev) <= 2 * materials.compute_tokens
 
