@@ -179,7 +179,7 @@ def trl(options: argparse.Namespace, kind: str, folder: str) -> dict[str, Any]:
         [
             {
                 "input_ids": [*row.prompt, *row.target],
-                "completion_mask": [0] * len(row.prompt) + [1] * len(row.target),
+                "labels": [-100] * len(row.prompt) + list(row.target),
             }
             for batch in batches
             for row in batch

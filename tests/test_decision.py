@@ -226,6 +226,13 @@ def test_causes_skipped_strategies_and_repeated_reads_are_told() -> None:
     assert any("bring documents" in step for step in told.next)
 
 
+def test_a_cause_whose_interval_reaches_zero_is_not_told_as_shown() -> None:
+    told = decide(evidence([ZERO, LORA], diagnosis=(Diagnosis("knowledge", 0.04, 0.0, 0.21),)))
+    assert not any("largest cause" in reason for reason in told.reasons)
+    assert any("No cause" in reason and "knowledge, explains 4 % of them (0–21 %)" in reason for reason in told.reasons)
+    assert not any("bring documents" in step for step in told.next)
+
+
 def test_nearly_all_is_not_told_as_all() -> None:
     assert "answers 99.6 % of" in decide(evidence([candidate("few_shot", "prompt", 0.996)])).headline
     assert "answers 100 % of" in decide(evidence([candidate("few_shot", "prompt", 1.0)])).headline

@@ -229,11 +229,19 @@ def _decision(
     """Adds what is said in every verdict: causes, what was not tried, and how often the test was read."""
     if evidence.diagnosis:
         cause = max(evidence.diagnosis, key=lambda d: d.share)
-        reasons.append(
-            f"The largest cause of wrong answers is {cause.cause}: "
-            f"{_percent(cause.share)} of them ({_percent_range(cause.low, cause.high)})."
-        )
-        if cause.cause.startswith("knowledge") and not evidence.has_corpus and _BRING_DOCUMENTS not in steps:
+        told = f"{_percent(cause.share)} of them ({_percent_range(cause.low, cause.high)})"
+        if cause.low > 0:
+            reasons.append(f"The largest cause of wrong answers is {cause.cause}: {told}.")
+        else:
+            reasons.append(
+                f"No cause of the best prompt's wrong answers was shown; the likeliest, {cause.cause}, explains {told}."
+            )
+        if (
+            cause.low > 0
+            and cause.cause.startswith("knowledge")
+            and not evidence.has_corpus
+            and _BRING_DOCUMENTS not in steps
+        ):
             steps.append(_BRING_DOCUMENTS)
     reasons += [f"{strategy} was not tried: {why.rstrip('.')}." for strategy, why in evidence.skipped]
     if evidence.test_reads > 1:
