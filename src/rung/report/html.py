@@ -182,7 +182,7 @@ def _causes(run: Run) -> Html:
     rows = [row(cause, f"{share:.0f} %", f"{low:.0f}–{high:.0f} %") for cause, share, low, high in percent]
     if not rows:
         return Html("")
-    caption = "The share of wrong answers that each cause explains, by experiment."
+    caption = "The share of the best prompt's wrong answers on dev that each cause explains, chance subtracted."
     return _section("Why answers are wrong", table(caption, ("Cause", "Share", "95 % interval"), rows))
 
 
