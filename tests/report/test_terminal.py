@@ -67,7 +67,7 @@ def test_the_headline_stands_first_then_why_the_candidates_and_what_to_do(tmp_pa
     lines = printed(final_screen(tmp_path / "r"), width)
     assert lines[0].startswith("Fine-tune: lora answers 82 %")
     text = "\n".join(lines)
-    order = ["- lora minus few_shot", "  candidate", "→ lora", "- Ship lora.", "rung ask ", "Report:"]
+    order = ["- lora minus few_shot", "  candidate", "→ lora", "- Ship lora.", "Try it:", "Report:"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
 
