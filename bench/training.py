@@ -72,7 +72,12 @@ def show(kind: str, row: dict[str, Any]) -> None:
 
 def part(options: argparse.Namespace, name: str) -> Any:
     """One measurement in a process of its own, so that nobody inherits the other's memory or threads."""
-    command = [sys.executable, __file__, "--task", str(options.task), "--steps", str(options.steps), "--part", name]
+    return part_of(__file__, options, name)
+
+
+def part_of(script: str, options: argparse.Namespace, name: str) -> Any:
+    """As `part`, of a script with the same options."""
+    command = [sys.executable, script, "--task", str(options.task), "--steps", str(options.steps), "--part", name]
     command += ["--model", options.model] if options.model else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

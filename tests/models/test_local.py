@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rung.errors import ModelError
-from rung.models import decode
+from rung.models import decode, local
 from rung.models.local import load_model
 from rung.models.tree import grow
 from rung.testing import save_tiny_model, tiny_model
@@ -271,3 +271,11 @@ def test_an_adapter_that_does_not_fit_the_network_is_an_error_that_names_it(
     save_file({k: torch.zeros(3, 3) for k in weights}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=tmp_path.name):
         tiny.generate([ask("x", adapter=str(tmp_path))])
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(5.0, torch.float32), (0.9, torch.float32), (0.3, torch.bfloat16)])
+def test_bfloat16_is_taken_on_a_cpu_only_where_it_is_clearly_faster(
+    ratio: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_product_seconds", lambda dtype: ratio if dtype == torch.bfloat16 else 1.0)
+    assert local.fastest_dtype("cpu") == expected

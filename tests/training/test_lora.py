@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -331,3 +332,44 @@ def test_four_examples_are_learnt_by_heart_and_end_where_they_should(tmp_path: P
     found = model.generate([Request(turns(text), Decoding(20), adapter=str(folder)) for text, _ in PAIRS])
     assert [(g.text, g.finish) for g in found] == [(answer, "stop") for _, answer in PAIRS]
     assert mean_loss(model, rows, folder) == pytest.approx(seen[-1].loss, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [({"rslora": True}, "use_rslora"), ({"dora": True}, "use_dora"), ({"layers": 0.5}, "layers_to_transform")],
+    ids=lambda x: next(iter(x)) if isinstance(x, dict) else x,
+)
+def test_other_kinds_of_adapters_learn_and_say_what_they_are(
+    kind: dict[str, Any], told: str, tiny: Any, tmp_path: Path
+) -> None:
+    rows = rows_of(tiny)
+    options = replace(OPTIONS, learning_rate=1e-2, steps=12, batch_size=4, **kind)
+    seen: list[Progress] = []
+    folder = train(tiny, rows, options, tmp_path, on_step=seen.append)
+    assert seen[-1].loss < 0.9 * seen[0].loss
+    assert mean_loss(tiny, rows, folder) < mean_loss(tiny, rows, None)
+    assert json.loads((folder / "adapter_config.json").read_text())[told]
+    layers = {int(name.split(".layers.")[1].split(".")[0]) for name in weights(folder)}
+    depth = tiny.network.config.num_hidden_layers
+    assert layers == set(range(depth // 2 if "layers" in kind else 0, depth))
+
+
+def test_every_weight_trained_has_the_gradient_of_the_plain_loop(plain_network: Any) -> None:
+    """The step serves full fine-tuning too: shared beginnings and packed rows change no gradient."""
+    model = tiny_model()
+    rows = rows_of(model)
+    model.network.requires_grad_(True)
+    loss, _ = backward(model, rows, micro_tokens=64)
+    plain = plain_network.train()
+    total = sum(len(row.target) for row in rows)
+    expected = 0.0
+    for row in rows:
+        ids = torch.tensor([[*row.prompt, *row.target]])
+        logits = plain(ids).logits[0, len(row.prompt) - 1 : -1]
+        part = torch.nn.functional.cross_entropy(logits, torch.tensor(row.target), reduction="sum") / total
+        part.backward()
+        expected += part.item()
+    assert loss == pytest.approx(expected, rel=1e-5)
+    found = {name: p.grad for name, p in model.network.named_parameters()}
+    for name, p in plain.named_parameters():
+        assert torch.allclose(found[name], p.grad, rtol=1e-4, atol=1e-6), name

@@ -4,8 +4,8 @@ The loss is that of the answer's tokens alone, the end token among them. Which t
 known by position, never by token id: for many models the padding token is the end token, and a mask
 by id would hide it. Every effective batch divides by its own number of target tokens, however it is
 cut into micro-batches. The beginning that all prompts of a batch share is computed once a batch.
-Sources: Hu et al., LoRA (2021); Kalajdzievski, rsLoRA (2023), for the option; Loshchilov & Hutter,
-AdamW (2019).
+Sources: Hu et al., LoRA (2021); Kalajdzievski, rsLoRA (2023), and Liu et al., DoRA (2024), for the
+options; Loshchilov & Hutter, AdamW (2019).
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class LoraOptions:
     """How to train.
 
     rank, alpha: of the update B A x alpha / rank, on all linear layers but the output layer.
+    rslora: alpha / sqrt(rank) instead. dora: directions and lengths apart, by PEFT's own, slower layers.
+    layers: the share of the decoder's layers that get an adapter, from the top; the gradient stops below them.
     steps: optimiser steps the learning-rate schedule is made for (warm-up, then linear to zero).
     batch_size: examples a step. micro_tokens: at most so many own tokens go through the network at once.
     """
@@ -55,6 +57,8 @@ class LoraOptions:
     alpha: int = 32
     dropout: float = 0.0
     rslora: bool = False
+    dora: bool = False
+    layers: float = 1.0
     warmup_share: float = 0.06
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
@@ -206,9 +210,9 @@ def summed_loss(model: LocalModel, rows: Sequence[Row], beginning: Beginning | N
     return loss, len(tree.ids)
 
 
-def mean_loss(model: LocalModel, rows: Sequence[Row], adapter: Path, *, micro_tokens: int = 1024) -> float:
-    """Mean loss per target token of rows that are not trained on, with the adapter in that folder."""
-    with model.using(str(adapter)), torch.inference_mode():
+def mean_loss(model: LocalModel, rows: Sequence[Row], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
+    """Mean loss per target token of rows that are not trained on, with the adapter in that folder (None: the base)."""
+    with model.using(str(adapter) if adapter is not None else None), torch.inference_mode():
         total = sum(float(summed_loss(model, part)[0]) for part in _parts(rows, 0, micro_tokens))
     return total / sum(len(row.target) for row in rows)
 
@@ -256,16 +260,32 @@ def _parts(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Ro
 def _fresh_adapter(model: LocalModel, options: LoraOptions) -> Any:
     from peft import LoraConfig
 
+    depth = model.network.config.get_text_config().num_hidden_layers
+    adapted = max(1, round(options.layers * depth))
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         use_rslora=options.rslora,
-        target_modules="all-linear",
+        use_dora=options.dora,
+        layers_to_transform=list(range(depth - adapted, depth)) if adapted < depth else None,
+        target_modules="all-linear" if adapted == depth else _linear_names(model.network),
         task_type="CAUSAL_LM",
         base_model_name_or_path=model.name,
     )
     return model.engine.adapters.begin_training(config, options.seed)
+
+
+def _linear_names(network: Any) -> list[str]:
+    """Last names of the linear layers but the output's: PEFT picks layers by number only among named modules."""
+    output = network.get_output_embeddings()
+    return sorted(
+        {
+            name.removesuffix(".base_layer").rpartition(".")[2]
+            for name, module in network.named_modules()
+            if isinstance(module, torch.nn.Linear) and ".lora_" not in name and module is not output
+        }
+    )
 
 
 def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row]) -> None:

@@ -1,0 +1,163 @@
+"""What else one could train: kinds of adapters and full fine-tuning, same rows, same steps; time, memory, dev loss.
+
+    python bench/variants.py --task PATH [--steps N] [--json FILE] [--only NAME …]
+
+Each variant trains from scratch in a process of its own with the learning rate that had the lowest dev loss in a short
+probe. dev loss: mean per answer token on up to 64 examples that were not trained on. side by side: three learning
+rates trained as one batch of three times the rows, the most that sharing a step could save.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from training import BATCH, part_of, peak_gb, prepared  # the script beside this one
+
+RATES = (5e-4, 1e-3, 2e-3)
+FULL_RATES = (2e-5, 5e-5, 1e-4)
+PROBE = 8
+DEV = 64
+VARIANTS: dict[str, dict[str, Any]] = {
+    "LoRA": {},
+    "rsLoRA": {"rslora": True},
+    "DoRA": {"dora": True},
+    "LoRA, upper half": {"layers": 0.5},
+    "LoRA, rank 4": {"rank": 4, "alpha": 8},
+    "full": {},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--task", type=Path, required=True, help="a task folder or task.yaml")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--model", default=None, help="default: the task's own")
+    parser.add_argument("--only", nargs="*", choices=[*VARIANTS, "side by side"])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        found = side_by_side(options) if options.part == "side by side" else variant(options, options.part)
+        print(json.dumps(found))
+        return
+    rows: dict[str, Any] = {}
+    print(f"{'variant':18} {'dev loss':>9} {'rate':>8} {'s a step':>9} {'x LoRA':>7} {'peak GB':>8}")
+    for name in VARIANTS:
+        if options.only and name not in options.only:
+            continue
+        row = rows[name] = part_of(__file__, options, name)
+        share = row["step_s"] / rows["LoRA"]["step_s"] if "LoRA" in rows else float("nan")
+        print(
+            f"{name:18} {row['dev_loss']:9.4f} {row['rate']:8.0e} {row['step_s']:9.2f} {share:7.2f} "
+            f"{row['peak_gb']:8.2f}",
+            flush=True,
+        )
+    if not options.only or "side by side" in options.only:
+        row = rows["side by side"] = part_of(__file__, options, "side by side")
+        print(f"three rates side by side: {row['ratio']:.2f} x the time of one after the other")
+    if options.json:
+        options.json.write_text(json.dumps({"variants": rows}, indent=1) + "\n", "utf-8")
+
+
+def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    from rung.training.lora import LoraOptions, mean_loss, train
+
+    model, rows, _ = prepared(options, "long", examples=BATCH * options.steps + DEV)
+    dev, rows = rows[:DEV], rows[DEV:]
+    if name == "full":
+        return full(model, rows, dev, options.steps)
+    base = replace(LoraOptions(0.0, steps=options.steps, batch_size=BATCH), **VARIANTS[name])
+    with tempfile.TemporaryDirectory() as folder:
+        losses = {}
+        for rate in RATES:
+            adapter = train(model, rows, replace(base, learning_rate=rate), Path(folder, f"{rate:g}"), until=PROBE)
+            losses[rate] = mean_loss(model, dev, adapter)
+            model.forget_adapter(str(adapter))
+        rate = min(losses, key=lambda r: losses[r])
+        ends: list[float] = []
+        adapter = train(
+            model,
+            rows,
+            replace(base, learning_rate=rate),
+            Path(folder, f"{rate:g}"),
+            on_step=lambda progress: ends.append(time.perf_counter()),
+        )
+        loss = mean_loss(model, dev, adapter)
+    return {
+        "dev_loss": round(loss, 4),
+        "rate": rate,
+        "step_s": round((ends[-1] - ends[0]) / (len(ends) - 1), 3),
+        "peak_gb": peak_gb(),
+    }
+
+
+def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, Any]:
+    """Every weight is trained, by the same step function; the weights are put back between the rates."""
+    import torch
+
+    from rung.training.lora import LoraOptions, backward, batch_indices, learning_rate_at, mean_loss
+
+    network = model.network.requires_grad_(True)
+    first = {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    def run(rate: float, until: int) -> tuple[float, float]:
+        with torch.no_grad():
+            for name, p in network.named_parameters():
+                p.copy_(first[name])
+        options = LoraOptions(rate, steps=steps, batch_size=BATCH)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.0)
+        network.train()
+        ends = []
+        for step in range(until):
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate_at(step, options)
+            batch = [rows[i] for i in batch_indices(len(rows), BATCH, step, 0)]
+            backward(model, batch, micro_tokens=options.micro_tokens)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), options.max_grad_norm)
+            optimiser.step()
+            ends.append(time.perf_counter())
+        network.eval()
+        return mean_loss(model, dev, None), (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+
+    losses = {rate: run(rate, PROBE)[0] for rate in FULL_RATES}
+    rate = min(losses, key=lambda r: losses[r])
+    loss, seconds = run(rate, steps)
+    return {"dev_loss": round(loss, 4), "rate": rate, "step_s": round(seconds, 3), "peak_gb": peak_gb()}
+
+
+def side_by_side(options: argparse.Namespace) -> dict[str, Any]:
+    """One pass over three batches' rows against three passes over one: what training three rates at once could save.
+
+    The rows of each rate would need all of their own activations, so the shared beginning is counted three times.
+    """
+    from peft import LoraConfig
+
+    from rung.training.lora import backward
+
+    model, rows, _ = prepared(options, "long", examples=3 * BATCH)
+    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    model.engine.adapters.begin_training(config, 0)
+    batches = [rows[i : i + BATCH] for i in range(0, 3 * BATCH, BATCH)]
+    # Rows that differ from the first token on share nothing, as rows under different adapters do not.
+    apart = [replace(row, prompt=(2 + i, *row.prompt[1:])) for i, b in enumerate(batches) for row in b]
+    best = {"one": float("inf"), "three": float("inf")}
+    for _ in range(4):
+        started = time.perf_counter()
+        for batch in batches:
+            backward(model, batch, micro_tokens=4096)
+        middle = time.perf_counter()
+        backward(model, apart, micro_tokens=4096)
+        best["one"] = min(best["one"], middle - started)
+        best["three"] = min(best["three"], time.perf_counter() - middle)
+    return {"ratio": round(best["three"] / best["one"], 3), **{k: round(v, 3) for k, v in best.items()}}
+
+
+if __name__ == "__main__":
+    main()
