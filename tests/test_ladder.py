@@ -15,30 +15,10 @@ import pytest
 
 from rung.errors import DataError, RunError, TaskError
 from rung.ladder import RunOptions, run
+from rung.testing import Silent
 from small_task import timeless, write_task
 
 RUN = [sys.executable, "-m", "rung", "run"]
-
-
-class Silent:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.skips: dict[str, str] = {}
-        self.tries: list[str] = []
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def planned(self, *_: object) -> None: ...
-    def progress(self, *_: object) -> None: ...
-
-    def tried(self, name: str, *_: object) -> None:
-        self.tries.append(name)
-
-    def skipped(self, name: str, why: str) -> None:
-        self.skips[name] = why
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pat
 
 def test_a_run_leaves_every_file_of_the_design(finished: Path) -> None:
     names = {"task.json", "split.json", "checks.json", "plan.json", "events.jsonl", "decision.json", "test_reads.jsonl"}
+    names |= {"diagnosis.json", "pilot.json", "curve.json"}
     assert names <= {p.name for p in finished.iterdir()}
     for name in ("zero_shot", "constrained", "few_shot", "rag", "lora", "rag_lora"):
         assert (finished / "solutions" / name / "solution.json").is_file()
@@ -107,6 +88,53 @@ def test_a_budget_stops_climbing_and_still_ends_in_a_decision(tmp_path: Path, ti
     folder = run(task, RunOptions(out=tmp_path / "run"), listener)
     assert listener.tries == ["zero_shot"] and "budget" in listener.skips["lora"]
     assert (folder / "decision.json").is_file()
+
+
+def test_a_budget_of_answers_is_kept(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder, budget={"calls": 30})
+    listener = Silent()
+    run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot", "lora")), listener)
+    assert listener.tries == ["zero_shot"] and "answers would pass the budget of 30" in listener.skips["lora"]
+
+
+def test_a_step_that_outlives_the_budget_is_given_up_and_the_run_still_decides(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rung.strategies.prompting as prompting
+    from rung.strategies.materials import Materials
+    from rung.types import Solution
+
+    def endless(materials: Materials) -> Solution:
+        while True:
+            materials.tell("thinking it over", 0.1)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(prompting, "few_shot", endless)
+    monkeypatch.setattr("rung.ladder.climbing._Climber._over_budget", lambda *_: None)
+    task = write_task(tmp_path, tiny_folder, budget={"minutes": 0.1})
+    listener = Silent()
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot")), listener)
+    assert listener.skips["few_shot"] == "the budget was spent while thinking it over"
+    assert (folder / "decision.json").is_file()
+
+
+def test_what_cannot_gain_is_skipped_with_the_reason_unless_all_is_asked_for(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rung.ladder.climbing as climbing
+    from rung.ladder.gains import Gain
+
+    def hopeless(steps: list[tuple[str, float]], known: object) -> list[tuple[str, Gain]]:
+        return [(name, Gain(0.0, 0.001, "it was tried by hand")) for name, _ in steps]
+
+    monkeypatch.setattr(climbing, "order", hopeless)
+    for exhaustive in (False, True):
+        listener = Silent()
+        options = RunOptions(out=tmp_path / f"run-{exhaustive}", only=("zero_shot", "rag"), exhaustive=exhaustive)
+        folder = run(write_task(tmp_path, tiny_folder, corpus=True), options, listener)
+        assert ("rag" in listener.tries) == exhaustive
+        told = " ".join(json.loads((folder / "decision.json").read_text())["reasons"])
+        assert ("it could gain 0.1 points on dev at most (it was tried by hand)" in told) == (not exhaustive)
 
 
 def test_an_unknown_strategy_names_the_known_ones(tmp_path: Path, tiny_folder: Path) -> None:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from statistics import NormalDist
 from typing import Any, get_args
 
 from rung.errors import RunError
-from rung.types import FAMILIES, Candidate, Choice, Comparison, Decision, Diagnosis, Family, Score
+from rung.evaluation.costs import frontier
+from rung.types import FAMILIES, BreakEven, Candidate, Choice, Comparison, Decision, Diagnosis, Family, Score
 
 ALPHA = 0.05
 LEAST_USEFUL = 0.10
@@ -46,6 +47,11 @@ class Evidence:
     recorded. comparisons: every pair of tested candidates on the test, Holm-corrected (those on dev are only recorded).
     floor: the score that needs no model. margin: a difference that does not matter, on the metric's scale.
     minimum_detectable_difference: what the test can show at 80 % power. skipped: (strategy, why it was not tried).
+    left_early: (strategy, why dev was not answered to its end). diagnosis: why the best prompt fails, the leading
+    cause first. skills: name -> (difference to the base on general prompts, low, high, how many prompts, whether that
+    is a real loss). more: (how many more examples, what they would add on dev, low, high). closed_book: (what was
+    trained without passages, its dev mean). suspicious: rows whose answers a person should look at. hardest: the
+    answers that fail most. model: its name.
     """
 
     metric: str
@@ -60,6 +66,26 @@ class Evidence:
     margin: float = 0.02
     diagnosis: tuple[Diagnosis, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    left_early: tuple[tuple[str, str], ...] = ()
+    break_even: tuple[BreakEven, ...] = ()
+    skills: Mapping[str, tuple[float, float, float, int, bool]] = field(default_factory=dict)
+    more: tuple[int, float, float, float] | None = None
+    closed_book: tuple[str, float] | None = None
+    suspicious: tuple[str, ...] = ()
+    hardest: str | None = None
+    model: str = ""
+
+
+CAUSE_WORDS = {
+    "format": "the form of the answers",
+    "inconsistency": "answers that change from sample to sample",
+    "convention": "a convention that examples teach",
+    "knowledge": "missing knowledge",
+    "retrieval": "passages that the search misses",
+    "reasoning": "reasoning, or the model's size",
+    "label noise": "reference answers that contradict each other",
+}
+"""Cause -> what stands in the way."""
 
 
 def decide(evidence: Evidence) -> Decision:
@@ -90,7 +116,7 @@ def decision_record(decision: Decision) -> dict[str, Any]:
 
 def decision_from_record(record: Mapping[str, Any]) -> Decision:
     """The decision that such a record holds. Raises RunError when a key is missing, unknown or of a wrong kind."""
-    missing = [field.name for field in fields(Decision) if field.name not in record]
+    missing = [f.name for f in fields(Decision) if f.default is MISSING and f.name not in record]
     if missing:
         raise RunError(f"decision.json: {', '.join(missing)} is missing. Run the decision again.")
     try:
@@ -106,6 +132,8 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
             "candidates": tuple(candidates),
             "comparisons": tuple(Comparison(**c) for c in record["comparisons"]),
             "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
+            "frontier": tuple(record.get("frontier", ())),
+            "break_even": tuple(BreakEven(**b) for b in record.get("break_even", ())),
         }
         return Decision(**{**record, **lists})
     except (KeyError, TypeError, ValueError) as error:
@@ -124,7 +152,7 @@ def _chosen(evidence: Evidence, tested: Sequence[Candidate], chosen: Candidate) 
     if best.family == chosen.family and best is not chosen:
         dearer.insert(0, best)
 
-    reasons = [_floor_reason(evidence)]
+    reasons = []
     for family in FAMILIES[:rank]:
         if _has(cheaper, family):
             against = _contrast(evidence, _top([c for c in cheaper if c.family == family]), best)
@@ -137,6 +165,7 @@ def _chosen(evidence: Evidence, tested: Sequence[Candidate], chosen: Candidate) 
             reason += f" A difference of up to {gap(against.high)} cannot be excluded."
             unsettled.append(against)
         reasons.append(reason)
+    reasons.append(_floor_reason(evidence))
 
     if cheaper:
         rival = _top(cheaper)
@@ -149,6 +178,9 @@ def _chosen(evidence: Evidence, tested: Sequence[Candidate], chosen: Candidate) 
     else:
         ending = f"; {best.name} is {gap(_test(best).mean - _test(chosen).mean)} above it, which is within the margin."
     headline = f"{FAMILY_WORDS[chosen.family][0]}: {_scored(evidence, chosen)}{ending}"
+    leading = next(iter(evidence.diagnosis), None)
+    if leading is not None and not leading.mended and leading.share >= _HALF_LEFT:
+        headline += f" That does not finish it: the obstacle is {CAUSE_WORDS[leading.cause]}."
 
     steps = [f"Ship {chosen.name}."]
     if cheaper:
@@ -226,40 +258,127 @@ def _none(evidence: Evidence, best: Candidate) -> Decision:
 def _decision(
     evidence: Evidence, choice: Choice, solution: str | None, headline: str, reasons: list[str], steps: list[str]
 ) -> Decision:
-    """Adds what is said in every verdict: causes, what was not tried, and how often the test was read."""
-    if evidence.diagnosis:
-        cause = max(evidence.diagnosis, key=lambda d: d.share)
-        told = f"{_percent(cause.share)} of them ({_percent_range(cause.low, cause.high)})"
-        if cause.low > 0:
-            reasons.append(f"The largest cause of wrong answers is {cause.cause}: {told}.")
-        else:
-            reasons.append(
-                f"No cause of the best prompt's wrong answers was shown; the likeliest, {cause.cause}, explains {told}."
-            )
-        if (
-            cause.low > 0
-            and cause.cause.startswith("knowledge")
-            and not evidence.has_corpus
-            and _BRING_DOCUMENTS not in steps
-        ):
-            steps.append(_BRING_DOCUMENTS)
+    """Adds what is said in every verdict: causes, costs, what was lost, what was not tried, and what to do about it."""
+    causes, advice = _causes_told(evidence, steps)
+    if evidence.diagnosis and reasons:
+        reasons[1:1] = causes  # beside the comparison that decided
+    else:
+        reasons += causes
+    reasons += [*_closed_book_told(evidence), *_skills_told(evidence, solution), *_costs_told(evidence)]
+    reasons += [f"{strategy} was left early on dev: {why.rstrip('.')}." for strategy, why in evidence.left_early]
     reasons += [f"{strategy} was not tried: {why.rstrip('.')}." for strategy, why in evidence.skipped]
     if evidence.test_reads > 1:
         reasons.append(
             f"The sealed test was opened {evidence.test_reads} times; each further look makes a win by chance likelier."
         )
+    place = 1 if choice != "none" else 0
+    steps[place:place] = advice
     return Decision(
         choice=choice,
         solution=solution,
         headline=headline,
         reasons=tuple(reasons),
-        next=tuple(steps),
+        next=tuple(dict.fromkeys(steps)),
         candidates=tuple(_by_cost(evidence)),
         comparisons=evidence.comparisons,
         diagnosis=evidence.diagnosis,
         minimum_detectable_difference=evidence.minimum_detectable_difference,
         test_reads=evidence.test_reads,
+        break_even=evidence.break_even,
+        frontier=frontier(evidence.candidates),
     )
+
+
+# ---- what is said in every verdict ------------------------------------------------------------
+
+_HALF_LEFT = 0.5
+_WORTH_TELLING = 0.1
+_MOST_ROWS = 7
+
+
+def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(reasons, next steps) from why the best prompt fails."""
+    reasons, advice = [], []
+    told = [d for d in evidence.diagnosis if d.share >= _WORTH_TELLING][:2] or list(evidence.diagnosis[:1])
+    for place, cause in enumerate(told):
+        what = " and ".join(CAUSE_WORDS.get(part, part) for part in cause.cause.split("+"))
+        share = f"{_percent(cause.share)} of it ({_percent_range(cause.low, cause.high)})"
+        proof = f"; {cause.evidence}" if cause.evidence else ""
+        if cause.mended and cause.low <= 0:
+            proof += "; the interval includes nothing"
+        start = "Why the best prompt fails" if place == 0 else "Beside that"
+        reasons.append(f"{start}: {what}, {share}{proof}.")
+    lead = told[0] if told else None
+    names = {part for d in told if d.low > 0 or not d.mended for part in d.cause.split("+")}
+    if "knowledge" in names and not evidence.has_corpus:
+        advice.append(_BRING_DOCUMENTS)
+    if "retrieval" in names:
+        advice.append(
+            "The search misses passages that hold the answer: split or reword the documents, or show more of them."
+        )
+    if lead is not None and lead.cause == "reasoning" and not lead.mended:
+        advice.append(
+            "Try a larger model: the same task.yaml with another `model`. Nothing that was tried with "
+            f"{evidence.model or 'this one'} mends what is left."
+        )
+    if evidence.more is not None and evidence.more[1] > 0 and "convention" in names:
+        more, gain, low, high = evidence.more
+        gap, _ = _tellers(evidence.metric)
+        advice.append(
+            f"About {_round_up(more)} more examples would bring {gap(gain)} on dev ({gap(low)} to {gap(high)}), if a "
+            "doubling brings no more than the last one did."
+            + (f" Label above all inputs like those answered {evidence.hardest}." if evidence.hardest else "")
+        )
+    if evidence.suspicious:
+        rows = ", ".join(evidence.suspicious[:_MOST_ROWS])
+        rest = len(evidence.suspicious) - _MOST_ROWS
+        rows += f" and {rest} more in diagnosis.json" if rest > 0 else ""
+        advice.append(f"Look at these rows, whose answers may be wrong: {rows}.")
+    return reasons, [a for a in advice if a not in steps]
+
+
+def _closed_book_told(evidence: Evidence) -> list[str]:
+    """Facts are not learnt by fine-tuning: its score without passages beside that with them."""
+    if evidence.closed_book is None:
+        return []
+    what, mean = evidence.closed_book
+    with_passages = [c for c in evidence.candidates if c.family in ("rag", "rag+fine-tune")]
+    if not with_passages:
+        return []
+    best = max(with_passages, key=lambda c: c.dev.mean)
+    if best.dev.mean <= mean + evidence.margin:
+        return []
+    _, near = _tellers(evidence.metric)
+    return [
+        f"Fine-tuning without passages ({what}) reaches {near(mean)} on dev, on facts that it has not seen; "
+        f"{best.name}, which reads them, {near(best.dev.mean)}."
+    ]
+
+
+def _skills_told(evidence: Evidence, solution: str | None) -> list[str]:
+    told = []
+    for name, (difference, low, high, n, loses) in evidence.skills.items():
+        change = f"{_points(difference)} points ({_points(low)} to {_points(high)})"
+        if loses:
+            told.append(
+                f"{name} has lost general skills: {change} on {n} general prompts against the base model. "
+                "Use the adapter for this task alone."
+            )
+        elif name == solution:
+            told.append(f"{name} keeps its general skills: {change} on {n} prompts.")
+    return told
+
+
+def _costs_told(evidence: Evidence) -> list[str]:
+    told = []
+    for b in evidence.break_even:
+        end = f"{_round_up(b.high)}" if b.high is not None else "no number"
+        told.append(
+            f"{b.dear_to_build} saves {b.saving_per_1k_usd:.4g} USD per 1,000 requests against {b.dear_to_run}, and "
+            f"pays for its building from about {_round_up(b.requests)} requests on ({_round_up(b.low)} to {end}); that "
+            "many a month where it is trained anew every month."
+        )
+    return told
 
 
 _BRING_DOCUMENTS = (

@@ -12,6 +12,7 @@
     │   └── TruncatedAnswer       an answer would be cut to nothing; the rows are named
     ├── MetricError               a metric is unknown or a user's metric failed
     ├── ScoreMismatch             two score lists that should be about the same examples are not
+    ├── BudgetSpent               the budget ran out in the middle of a step; the ladder goes on to the verdict
     └── RunError                  a run folder is in use, foreign, unfinished or damaged
 
 A bad reply of a model is not an error but a scored failure. Anything outside this tree is a defect of rung.
@@ -66,6 +67,10 @@ class MetricError(RungError):
 
 class ScoreMismatch(RungError):
     """Two score lists that should be about the same examples are not."""
+
+
+class BudgetSpent(RungError):
+    """The budget ran out in the middle of a step. Caught by the ladder, which goes on to the verdict."""
 
 
 class RunError(RungError):

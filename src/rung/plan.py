@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _DEFAULT_MINUTES = 10.0
 _TRAINING_SHARE = 0.3  # of the minutes, for one adapter
 _NOMINAL_FLOPS = {"cpu": 1.3e11, "cuda": 1.0e14}
+_DIAGNOSED = 30  # examples that are answered again under each intervention
 _SWEEP = 0.12  # of a training, for the learning rates that are not chosen
 
 
@@ -44,23 +45,31 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """compute_tokens: what one training may put through the network, from the budget and the model's size alone."""
+    """compute_tokens: what one training may put through the network, from the budget and the model's size alone.
+
+    experiments: the diagnosis and the pilot, which build nothing that could be shipped.
+    """
 
     steps: tuple[Step, ...]
+    experiments: tuple[Step, Step]
     decoding: Decoding
     compute_tokens: int
     test_seconds: float
     sizes: dict[str, int]
     detectable: dict[str, float]
+    usd_per_hour: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """As plan.json holds it."""
+        everything = [*self.steps, *self.experiments]
+        seconds = sum(step.seconds for step in everything) + self.test_seconds
         return {
             "steps": [asdict(step) for step in self.steps],
-            "calls": sum(step.calls for step in self.steps),
-            "tokens": sum(step.tokens for step in self.steps),
-            "seconds": round(sum(step.seconds for step in self.steps) + self.test_seconds, 1),
-            "usd": 0.0,
+            "experiments": [asdict(step) for step in self.experiments],
+            "calls": sum(step.calls for step in everything),
+            "tokens": sum(step.tokens for step in everything),
+            "seconds": round(seconds, 1),
+            "usd": round(self.usd_per_hour * seconds / 3600, 4),
             "sizes": self.sizes,
             "minimum_detectable_difference": self.detectable,
             "max_new_tokens": self.decoding.max_new_tokens,
@@ -77,6 +86,7 @@ def make_plan(
     only: Sequence[str] = (),
 ) -> Plan:
     """The strategies that apply, what each will spend, and the smallest difference each set can show."""
+    from rung.diagnosis.interventions import SAMPLES, THINKING_TOKENS
     from rung.evaluation.statistics import minimum_detectable_difference
     from rung.solutions.answer import prepare
     from rung.strategies.fine_tuning import MAX_EPOCHS
@@ -128,6 +138,20 @@ def make_plan(
     for name, (family, _) in STRATEGIES.items():
         why = _why_not(name, task, only)
         steps.append(Step(name, family, not why, why, *(costs[name] if not why else ())))
+    dearer = [step for step in steps if step.applies and step.family != "prompt"]
+    prompts = any(step.applies and step.family == "prompt" for step in steps)
+    asks = bool(dearer) and prompts
+    pilots = asks and any(step.name == "lora" for step in dearer)
+    again = _sum(answering(_DIAGNOSED * (4 + SAMPLES), shot), (0, 0, _DIAGNOSED * THINKING_TOKENS / decode))
+    lora = costs["lora"]
+    experiments = (
+        Step("diagnosis", "prompt", True, "", *again)
+        if asks
+        else Step("diagnosis", "prompt", False, "nothing dearer than a prompt is tried"),
+        Step("pilot", "fine-tune", True, "", lora[0] // 4, lora[1] // 4, lora[2] / 4)
+        if pilots
+        else Step("pilot", "fine-tune", False, "no fine-tuning is tried"),
+    )
     longest = max((own + 3 * passage) if passages else own, 4 * shot)
     families = len({step.family for step in steps if step.applies})
     test = len(split.test)
@@ -135,6 +159,8 @@ def make_plan(
     units = {name: len({split.groups.get(i, i) for i in ids}) for name, ids in _ids(split).items()}
     return Plan(
         steps=tuple(steps),
+        experiments=experiments,
+        usd_per_hour=(task.price.usd_per_hour or 0.0) if task.price is not None else 0.0,
         decoding=decoding,
         compute_tokens=compute_tokens,
         test_seconds=test_seconds,

@@ -148,3 +148,24 @@ def _tiny_tokenizer(template: str | None) -> Any:
     )
     tokenizer.chat_template = template
     return tokenizer
+
+
+class Silent:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.skips: dict[str, str] = {}
+        self.tries: list[str] = []
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def planned(self, *_: object) -> None: ...
+    def progress(self, *_: object) -> None: ...
+
+    def tried(self, name: str, *_: object) -> None:
+        self.tries.append(name)
+
+    def skipped(self, name: str, why: str) -> None:
+        self.skips[name] = why

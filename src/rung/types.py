@@ -69,10 +69,24 @@ class Document:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may spend. None: no limit that the user set."""
+    """What a run may spend: minutes, answers asked of the model, dollars. None: no limit that the user set."""
 
     minutes: float | None = None
+    calls: int | None = None
     usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Price:
+    """What computing costs: a machine by the hour, or tokens by the million. None: not given.
+
+    usd_per_million_cached: of input tokens that the requests begin with alike; None: as other input tokens.
+    """
+
+    usd_per_hour: float | None = None
+    usd_per_million_in: float | None = None
+    usd_per_million_out: float | None = None
+    usd_per_million_cached: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,7 @@ class Task:
     fields: Mapping[str, str] = field(default_factory=dict)
     target: float | None = None
     budget: Budget = Budget()
+    price: Price | None = None
     seed: int = 0
 
 
@@ -327,7 +342,8 @@ class Comparison:
 class Candidate:
     """A solution with what it scored and costs. Tokens are means per request.
 
-    Latencies are of one request at a time, None where they were not measured; cost_per_1k_usd is None without a price.
+    tokens_cached: of the input tokens, those that all requests begin with. Latencies are of one request at a time,
+    None where they were not measured; cost_per_1k_usd is None without a price.
     """
 
     name: str
@@ -341,21 +357,46 @@ class Candidate:
     cost_per_1k_usd: float | None
     build_seconds: float
     build_usd: float
+    tokens_cached: float = 0.0
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A cause and the share of wrong answers it explains."""
+    """A cause and the share of wrong answers it explains.
+
+    evidence: the experiment that says so, in a few words. mended: whether that experiment mended them; otherwise
+    nothing did, and the cause is what is left by elimination.
+    """
 
     cause: str
     share: float
     low: float
     high: float
+    evidence: str = ""
+    mended: bool = True
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """From how many requests on `dear_to_build` is the cheaper of two, its building paid for; 95 % interval.
+
+    saving_per_1k_usd: what it saves on 1,000 requests. high is None where the saving itself may be nothing.
+    """
+
+    dear_to_build: str
+    dear_to_run: str
+    saving_per_1k_usd: float
+    requests: float
+    low: float
+    high: float | None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict, as decision.json holds it. solution: the candidate to ship, or the safest one while undecided."""
+    """The verdict, as decision.json holds it. solution: the candidate to ship, or the safest one while undecided.
+
+    frontier: tested candidates that no other beats in score without costing more.
+    """
 
     choice: Choice
     solution: str | None
@@ -367,3 +408,5 @@ class Decision:
     diagnosis: tuple[Diagnosis, ...]
     minimum_detectable_difference: float
     test_reads: int
+    break_even: tuple[BreakEven, ...] = ()
+    frontier: tuple[str, ...] = ()

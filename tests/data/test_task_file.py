@@ -78,7 +78,7 @@ def test_the_record_is_json_and_holds_every_default(tmp_path: Path) -> None:
     assert json.loads(json.dumps(record)) == record
     assert record["labels"] == ["yes", "no-idea", "ünïcode"]
     assert record["examples"] == [str(tmp_path / "examples.jsonl")]
-    assert record["budget"] == {"minutes": None, "usd": None}
+    assert record["budget"] == {"minutes": None, "calls": None, "usd": None}
 
 
 def test_all_wrong_keys_are_in_one_message_in_the_order_of_the_file(tmp_path: Path) -> None:

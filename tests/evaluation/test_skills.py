@@ -285,3 +285,14 @@ def test_outcomes_of_other_prompts_are_refused() -> None:
 def test_a_report_can_be_written_as_json() -> None:
     report = compare_skills(*outcomes(120, 90, both=80))
     assert json.loads(json.dumps(asdict(report)))["total"]["kind"] == "all"
+
+
+def test_every_prompt_is_asked_with_its_room_and_checked() -> None:
+    from rung.evaluation.skills import answered
+    from rung.testing import FakeModel
+
+    good = {skill.prompt: skill.accepts for skill in suite()}
+    model = FakeModel(good)
+    assert answered(model, "some/adapter").count(True) >= 0.95 * len(suite())  # a word is a token here
+    assert {r.adapter for r in model.requests} == {"some/adapter"}
+    assert not any(answered(FakeModel({}), None))

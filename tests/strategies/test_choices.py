@@ -13,7 +13,7 @@ from rung.evaluation.metrics import load_metric
 from rung.records import read_json
 from rung.retrieval.bm25 import BM25
 from rung.strategies import fine_tuning
-from rung.strategies.materials import Materials, attempt, choose, mean_score, screened
+from rung.strategies.materials import Materials, attempt, choose, mean_score, read_predictions, screened
 from rung.strategies.prompting import covering, few_shot
 from rung.strategies.retrieving import gold_passage, rag
 from rung.testing import FakeModel
@@ -163,3 +163,48 @@ def test_lora_keeps_the_adapter_that_scored_best_on_dev(materials: Materials) ->
     history = read_json(materials.folder / "training" / "history.json") or {}
     best = max(look["dev"] for look in history["epochs"])
     assert next(look["dev"] for look in history["epochs"] if look["epoch"] == history["kept"]) == best
+
+
+def test_a_pilot_sees_part_of_train_and_is_judged_on_the_screen(materials: Materials) -> None:
+    solution = fine_tuning.pilot(replace(materials, compute_tokens=20_000), 12)
+    assert solution.name == "pilot-12" and Path(solution.adapter or "").is_dir()
+    training = read_json(next((materials.folder / "training").glob("lr-*/training.json"))) or {}
+    assert training["rows"] == 12
+    answered = read_predictions(materials.folder / "predictions.dev.jsonl")
+    assert [p.id for p in answered] == [e.id for e in materials.screen]
+
+
+def test_replay_goes_on_from_the_adapter_and_shows_general_prompts_beside_the_task(
+    materials: Materials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rung.training import lora
+
+    few = replace(materials, compute_tokens=3_000)
+    tuned = fine_tuning.lora(few)
+    seen: list[Any] = []
+    real = lora.train
+
+    def watched(model: Any, rows: Any, options: Any, *args: Any, **kwargs: Any) -> Path:
+        seen.append((rows, options, kwargs["start"]))
+        return real(model, rows, options, *args, **kwargs)
+
+    monkeypatch.setattr(lora, "train", watched)
+    rate = fine_tuning.LEARNING_RATES[1]
+    again = fine_tuning.replayed(replace(few, folder=few.folder.parent / "replay", learning_rate=rate), tuned)
+    rows, options, start = seen[0]
+    general = sum(row.id.startswith("replay") for row in rows)
+    assert len(rows) == 2 * general and options.learning_rate < rate
+    assert str(start) == tuned.adapter != again.adapter
+
+
+def test_replay_prompts_are_none_of_the_suite(materials: Materials) -> None:
+    from rung.evaluation.skills import suite
+
+    def words(text: str) -> frozenset[str]:
+        return frozenset("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+
+    asked = [words(skill.prompt) for skill in suite()]
+    for prompt in fine_tuning.replay_prompts():
+        mine = words(prompt)
+        assert all(len(mine & other) < 0.6 * len(mine | other) for other in asked), prompt
+    assert len(fine_tuning.replay_prompts()) >= 60

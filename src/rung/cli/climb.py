@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 
-def climb(task: Path, *, out: Path | None, only: tuple[str, ...] = (), strict: bool = False) -> Path:
+def climb(
+    task: Path, *, out: Path | None, only: tuple[str, ...] = (), strict: bool = False, exhaustive: bool = False
+) -> Path:
     """Runs the task and prints the verdict. Returns the run folder."""
     from rich.console import Console
 
@@ -15,7 +17,7 @@ def climb(task: Path, *, out: Path | None, only: tuple[str, ...] = (), strict: b
     from rung.report.terminal import TerminalListener, final_screen
 
     with TerminalListener(Console(stderr=True)) as listener:
-        folder = run(task, RunOptions(out=out, only=only, strict=strict), listener)
+        folder = run(task, RunOptions(out, only, strict, exhaustive), listener)
     write_report(folder, test_examples(folder))
     Console(file=sys.stdout).print(final_screen(folder))
     return folder

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
@@ -80,7 +80,8 @@ def task_record(task: Task) -> dict[str, object]:
         "fields": dict(task.fields),
         "model": task.model,
         "target": task.target,
-        "budget": {"minutes": task.budget.minutes, "usd": task.budget.usd},
+        "budget": asdict(task.budget),
+        "price": None if task.price is None else asdict(task.price),
         "seed": task.seed,
     }
 
@@ -184,9 +185,9 @@ def _writable(node: yaml.ScalarNode, parsed: Parsed) -> str:
 
 
 def _unknown(parsed: Parsed, place: Place, key: str) -> str:
-    from rung.data.task_keys import BudgetKeys, TaskKeys
+    from rung.data.task_keys import NESTED, TaskKeys
 
-    model = BudgetKeys if place[0] == "budget" and len(place) > 1 else TaskKeys
+    model = NESTED.get(str(place[0]), TaskKeys) if len(place) > 1 else TaskKeys
     known = [f.alias or name for name, f in model.model_fields.items()]
     guess = nearest(key, known)
     hint = f'Did you mean "{guess}"?' if guess else f"The keys are {', '.join(known)}."

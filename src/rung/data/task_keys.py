@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
 from rung.errors import DataError
-from rung.types import Budget, SetName, Task
+from rung.types import Budget, Price, SetName, Task
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 METRICS = ("exact_match", "label_accuracy", "token_f1", "rouge_l", "json_match", "numeric_match")
@@ -35,6 +35,7 @@ HINTS = {
     "fields": "Write fields: {input: question, output: answer}.",
     "model": f"Write model: {DEFAULT_MODEL}, a folder or a GGUF file.",
     "budget": "Write budget: {minutes: 30}.",
+    "price": "Write price: {usd_per_hour: 0.40}.",
     "seed": "Write seed: 0, or another whole number from 0.",
 }
 
@@ -250,12 +251,28 @@ def _target(value: Any) -> float:
 
 
 class BudgetKeys(BaseModel):
-    """budget: {minutes, usd}."""
+    """budget: {minutes, calls, usd}."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     minutes: Annotated[float, Field(gt=0)] | None = None
-    usd: Annotated[float, Field(ge=0)] | None = None
+    calls: Annotated[int, Field(gt=0)] | None = None
+    usd: Annotated[float, Field(gt=0)] | None = None
+
+
+class PriceKeys(BaseModel):
+    """price: {usd_per_hour} of the machine, or {usd_per_million_in, usd_per_million_out, usd_per_million_cached}."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    usd_per_hour: Annotated[float, Field(ge=0)] | None = None
+    usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
+    usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
+    usd_per_million_cached: Annotated[float, Field(ge=0)] | None = None
+
+
+NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys, "price": PriceKeys}
+"""Keys that hold keys."""
 
 
 class TaskKeys(BaseModel):
@@ -276,6 +293,7 @@ class TaskKeys(BaseModel):
     teacher: Annotated[Any, PlainValidator(_teacher)] = None
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)
+    price: PriceKeys | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -302,6 +320,19 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         corpus=Path(keys.corpus) if keys.corpus else None,
         fields=keys.fields,
         target=keys.target,
-        budget=Budget(minutes=keys.budget.minutes, usd=keys.budget.usd),
+        budget=Budget(**keys.budget.model_dump()),
+        price=_price(keys),
         seed=keys.seed,
     )
+
+
+def _price(keys: TaskKeys) -> Price | None:
+    given = keys.price.model_dump(exclude_none=True) if keys.price is not None else {}
+    if keys.price is not None and not given:
+        raise ValueError(f"price says no price. {HINTS['price']}")
+    tokens = {"usd_per_million_in", "usd_per_million_out"} & set(given)
+    if "usd_per_hour" in given and len(given) > 1:
+        raise ValueError("price holds the machine's price and a price of tokens. Keep one of them.")
+    if "usd_per_hour" not in given and given and len(tokens) < 2:
+        raise ValueError("price of tokens needs usd_per_million_in and usd_per_million_out. Add what is missing.")
+    return Price(**given) if given else None

@@ -1,14 +1,16 @@
 """The experiment: wrong answers, and some right ones, answered again under each intervention, and summed up.
 
-Rescue by chance is subtracted: a placebo (the same prompt, sampled) answers the same examples, and a cause's share
-is the paired difference with its interval. Every answer is kept in the folder as it comes, so that a run that was
-killed goes on and ends in the same record.
+Rescue by chance is subtracted twice: a placebo (the same prompt, sampled) answers the same examples, and what an
+intervention breaks among the right answers, beyond the placebo, is taken off what it rescues; whoever throws a coin
+again rescues as much as he breaks. A cause's share is that net effect with its interval. Every answer is kept in the
+folder as it comes, so that a run that was killed goes on and ends in the same record.
 Source: Pearl, Causality (2009), ch. 3, for changing one thing and holding the rest; Bland & Altman, Regression
 towards the mean (1994), for why examples that were chosen because they failed need a placebo.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter, defaultdict
@@ -85,15 +87,16 @@ def diagnose(
     }
 
 
-def causes(record: Mapping[str, Any]) -> tuple[Diagnosis, ...]:
+def causes(record: Mapping[str, Any], *, proven: bool = False) -> tuple[Diagnosis, ...]:
     """The causes that explain something, largest share first; a pair that rescues only together is "knowledge+format".
 
-    What stays unresolved is no cause and not among them.
+    What stays unresolved is no cause and not among them. proven: only those whose evidence is rescue, and label noise.
     """
-    pairs = [{**pair, "cause": "+".join(pair["causes"])} for pair in record["combinations"]]
+    pairs = [{**pair, "cause": "+".join(pair["causes"]), "evidence": "both at once"} for pair in record["combinations"]]
+    single = [c for c in record["causes"] if not proven or c["net_of_placebo"] or c["cause"] == "label noise"]
     return tuple(
-        Diagnosis(c["cause"], c["share"], max(0.0, c["low"]), min(1.0, c["high"]))
-        for c in sorted([*record["causes"], *pairs], key=lambda c: -c["share"])
+        Diagnosis(c["cause"], c["share"], max(0.0, c["low"]), min(1.0, c["high"]), c["evidence"])
+        for c in sorted([*single, *pairs], key=lambda c: -c["share"])
         if c["share"] > 0
     )
 
@@ -239,7 +242,7 @@ class _Run:
         kind = "retrieval" if self.base.retriever is not None else "knowledge"
         told = "the gold passages in the place of the retrieved ones" if kind == "retrieval" else "the gold passages"
         return [
-            self._cause("format", shape, chance, "the answer read leniently, or constrained"),
+            self._cause("format", {**forced, **shape}, chance, "the answer read leniently, or constrained"),
             self._cause("inconsistency", by_name["inconsistency"], placebo, f"the majority of {change.SAMPLES}"),
             self._cause("convention", by_name["convention"], placebo, "the nearest gold demos"),
             self._cause(kind, by_name["knowledge"], placebo, told),
@@ -247,12 +250,15 @@ class _Run:
         ]
 
     def _cause(self, cause: str, outcome: Outcome, chance: Outcome, told: str) -> dict[str, Any] | None:
-        """The net share of all failed examples; one that could not be tried counts as not rescued."""
+        """The net share of all failed examples; one that could not be tried counts as not rescued.
+
+        outcome, chance: of failed examples and of right ones, of which those that came out wrong are taken off.
+        """
         tried = [e for e in self.failed if e.id in outcome]
         if not tried:
             return None
         ids = [e.id for e in tried if outcome[e.id]]
-        net = self._net(set(ids), {e.id for e in tried if chance[e.id]})
+        net = self._less_broken(self._net(set(ids), {e.id for e in tried if chance[e.id]}), outcome, chance)
         return {"cause": cause, **net, "tried": len(tried), "evidence": told, "net_of_placebo": True, "ids": ids}
 
     def listed(
@@ -318,6 +324,29 @@ class _Run:
         b = [float(e.id in rescued) for e in self.failed]
         net = compare("placebo", "rescued", a, b, "dev", groups=_groups(self.failed), seed=self.materials.task.seed)
         return {"share": net.difference, "low": net.low, "high": net.high}
+
+    def _less_broken(self, net: dict[str, Any], outcome: Outcome, chance: Outcome) -> dict[str, Any]:
+        """The net share less what was broken beyond chance, in failed examples' worth.
+
+        The interval of the difference of two independent estimates is put together from theirs.
+        Source: Zou & Donner, Construction of confidence limits about effect measures (2008).
+        """
+        from rung.evaluation.statistics import compare
+
+        tried = [e for e in self.succeeded if e.id in outcome]
+        if not tried or self.right_share >= 1.0:
+            return net
+        by_chance = [float(not chance.get(e.id, True)) for e in tried]
+        broken = [float(not outcome[e.id]) for e in tried]
+        lost = compare(
+            "placebo", "broken", by_chance, broken, "dev", groups=_groups(tried), seed=self.materials.task.seed
+        )
+        odds = self.right_share / (1.0 - self.right_share)
+        taken, low, high = (odds * max(0.0, x) for x in (lost.difference, lost.low, lost.high))
+        share = net["share"] - taken
+        below = math.hypot(net["share"] - net["low"], high - taken)
+        above = math.hypot(net["high"] - net["share"], taken - low)
+        return {"share": share, "low": share - below, "high": share + above}
 
     def rate(self, ids: Iterable[str]) -> dict[str, Any]:
         """The share of the failed examples, with its 95 % interval."""

@@ -2,13 +2,14 @@
 
 The suite lies in `skills.jsonl`, one prompt a line, all written for rung. Ask a model and its fine-tuned form every
 prompt, `check` each answer, and `compare_skills` says what was lost. Small models fail most prompts; what counts is
-the comparison. Knows no models: how the answers are obtained is the caller's.
+the comparison.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from typing import Any, Literal, get_args
 from rung.errors import ScoreMismatch
 from rung.evaluation.metrics import numeric_match
 from rung.evaluation.statistics import compare
+from rung.types import Decoding, Message, Model, Request
 
 SkillKind = Literal["instructions", "formats", "arithmetic", "declining", "knowledge"]
 KINDS: tuple[SkillKind, ...] = get_args(SkillKind)
@@ -105,6 +107,19 @@ def compare_skills(base: Sequence[bool], tuned: Sequence[bool]) -> SkillsReport:
         places = [i for i, skill in enumerate(skills) if skill.kind == kind]
         kinds.append(_change(kind, [base[i] for i in places], [tuned[i] for i in places]))
     return SkillsReport(total, tuple(kinds), loses=total.p < SIGNIFICANT and total.difference < -LOSS)
+
+
+def answered(model: Model, adapter: str | None) -> list[bool]:
+    """The outcome of `check` for each prompt of the suite. adapter: a PEFT folder, or None for the base model."""
+    skills = suite()
+    requests = [Request((Message("user", s.prompt),), Decoding(s.room), adapter=adapter) for s in skills]
+    found = model.generate(requests)
+    return [g.error is None and check(s, g.text) for s, g in zip(skills, found, strict=True)]
+
+
+def suite_version() -> str:
+    """A hash of the prompts and their checks, for what is kept of a model's answers."""
+    return hashlib.sha256(repr(suite()).encode()).hexdigest()[:12]
 
 
 def _change(kind: SkillKind | Literal["all"], base: Sequence[bool], tuned: Sequence[bool]) -> SkillsChange:

@@ -54,10 +54,13 @@ class Engine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cache_bytes_per_token = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
+        self.computed_tokens = 0
+        """Tokens put through the network so far; one that is trained on counts twice, for its way back."""
         self._kept: dict[tuple[str | None, tuple[int, ...]], Beginning] = {}
 
     def forward(self, ids: Sequence[int], positions: Sequence[int], view: View) -> torch.Tensor:
         """Final hidden states (T, C) of packed tokens."""
+        self.computed_tokens += len(ids)
         out = self.network.get_decoder()(
             input_ids=torch.tensor([list(ids)], device=self.device),
             # transformers passes a mask of four dimensions on as it is; ours is the view.

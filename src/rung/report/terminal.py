@@ -63,6 +63,7 @@ def _plan_lines(
     sizes, detectable = plan.get("sizes", {}), plan.get("minimum_detectable_difference", {})
     scale = scale_of(str(task.get("metric", "")))
     steps = list(plan.get("steps", ()))
+    shown = [*steps, *(s for s in plan.get("experiments", ()) if s["applies"])]
     lines: list[Line] = [
         (_cut(f"{task.get('name', folder.name)}: {task.get('model', '')}, {task.get('metric', '')}", width), "bold")
     ]
@@ -74,8 +75,14 @@ def _plan_lines(
     lines.append(("", ""))
     header = ("strategy", "family", "calls", "tokens", "about")
     rows = [
-        (s["name"], s["family"], f"{s['calls']:,}", thousands(s["tokens"]), f"{s['seconds'] / 60:.1f} min")
-        for s in steps
+        (
+            s["name"],
+            s["family"] if s in steps else "experiment",
+            f"{s['calls']:,}",
+            thousands(s["tokens"]),
+            f"{s['seconds'] / 60:.1f} min",
+        )
+        for s in shown
         if s["applies"]
     ]
     table = _columns([header, *rows], "llrrr", width)
@@ -85,8 +92,10 @@ def _plan_lines(
     body: list[Line] = [*((line, "") for line in table[1:]), *((line, "dim") for line in skipped)]
     lines += _at_most(body, 8, lambda n: f"and {n} more, in plan.json")
     lines.append(("", ""))
-    minutes = (task.get("budget") or {}).get("minutes")
-    limit = f" of a budget of {minutes:g} min" if minutes else ""
+    budget = {k: v for k, v in (task.get("budget") or {}).items() if v is not None}
+    units = {"minutes": "min", "calls": "calls", "usd": "USD"}
+    told = ", ".join(f"{v:g} {units.get(k, k)}" for k, v in budget.items())
+    limit = f" of a budget of {told}" if told else ""
     total = f"In all about {plan.get('seconds', 0) / 60:.1f} min{limit}, {plan.get('usd', 0):.2f} USD."
     return lines + _wrapped(total, width, 1) + _check_lines(folder, checks, width)
 

@@ -7,9 +7,11 @@ A few times on the way dev is answered and scored by the task's own metric; the 
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from rung.records import read_json, write_json
 from rung.solutions.answer import prepare
 from rung.strategies.materials import Materials, attempt, mean_score
 from rung.strategies.retrieving import gold_passage, spec
-from rung.types import Document, Example, Solution
+from rung.types import Decoding, Document, Example, Message, Request, Solution
 
 if TYPE_CHECKING:
     from rung.training.lora import Row
@@ -30,12 +32,27 @@ _LOOKS = 5  # at dev, evenly over the schedule
 _PATIENCE = 2  # looks without a better dev score before it stops
 _PROBE_SHARE = 0.06  # of the schedule, for each learning rate of the sweep
 _TRAINED_PASSAGES = 3
+_LEAST_PILOT_STEPS = 12
+_REPLAY_SHARE = 0.2  # of the steps of the training that it mends
+_REPLAY_RATE = 0.5  # of its learning rate
+_REPLAY_TOKENS = 64  # of the base model's own answer
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How a training goes. looks: how often `judged` is answered on the way. start: an adapter folder to go on from."""
+
+    steps: int
+    looks: int
+    judged: tuple[Example, ...]
+    start: Path | None = None
 
 
 def lora(materials: Materials) -> Solution:
     """The instruction and an adapter trained on the train examples."""
     plain = replace(materials.solution("lora"), constraint=materials.constraint)
-    return replace(plain, adapter=str(_fit(materials, plain, _prompts(materials, plain, materials.train))))
+    rows = _rows(materials, plain, materials.train)
+    return replace(plain, adapter=str(_fit(materials, plain, rows, _whole_course(materials, rows))))
 
 
 def rag_lora(materials: Materials) -> Solution:
@@ -48,7 +65,50 @@ def rag_lora(materials: Materials) -> Solution:
     """
     shown = max(materials.shown_passages or 0, _TRAINED_PASSAGES)
     plain = replace(materials.solution("rag_lora"), constraint=materials.constraint, retriever=spec(shown))
-    return replace(plain, adapter=str(_fit(materials, plain, _prompts(materials, plain, materials.train, gold=True))))
+    rows = _rows(materials, plain, materials.train, gold=True)
+    return replace(plain, adapter=str(_fit(materials, plain, rows, _whole_course(materials, rows))))
+
+
+def pilot(materials: Materials, count: int) -> Solution:
+    """As `lora`, from `count` train examples (a fixed sample) and in proportion fewer steps; judged on the screen.
+
+    Its predictions for the screen lie in the folder as predictions.dev.jsonl.
+    """
+    plain = replace(materials.solution(f"pilot-{count}"), constraint=materials.constraint)
+    some = random.Random(materials.task.seed).sample(materials.train, count)
+    rows = _rows(materials, plain, some)
+    whole = _steps(materials, _rows(materials, plain, materials.train))
+    steps = max(_LEAST_PILOT_STEPS, round(whole * count / len(materials.train)))
+    return replace(plain, adapter=str(_fit(materials, plain, rows, _Course(steps, 1, materials.screen))))
+
+
+def replayed(materials: Materials, tuned: Solution) -> Solution:
+    """A fine-tuned solution trained on for a little, with the base model's own answers to general prompts mixed in.
+
+    At a lower learning rate, half of each batch from the task. What the base model could do is shown to it again.
+    Source: Rolnick et al., Experience replay for continual learning (2019); Scialom et al. (2022), for language models.
+    """
+    assert tuned.adapter is not None
+    gold = tuned.retriever is not None
+    model = materials.model
+    prompts = [[Message("user", text)] for text in replay_prompts()]
+    answers = model.generate([Request(tuple(p), Decoding(_REPLAY_TOKENS)) for p in prompts])
+    kept = [(p, g.text.strip()) for p, g in zip(prompts, answers, strict=True) if g.error is None and g.text.strip()]
+    general = _rendered(
+        materials, [f"replay {i}" for i in range(len(kept))], [model.encode(p) for p, _ in kept], [a for _, a in kept]
+    )
+    own = _rows(materials, tuned, materials.train, gold=gold)
+    own = random.Random(materials.task.seed).sample(own, min(len(own), max(8, len(general))))
+    mixed = [row for pair in zip(own * (1 + len(general) // max(1, len(own))), general, strict=False) for row in pair]
+    plain = replace(tuned, adapter=None)
+    course = _Course(max(8, round(_REPLAY_SHARE * _steps(materials, own))), 1, materials.dev, Path(tuned.adapter))
+    slower = replace(materials, learning_rate=_REPLAY_RATE * (materials.learning_rate or LEARNING_RATES[0]))
+    return replace(plain, adapter=str(_fit(slower, plain, mixed, course)))
+
+
+def replay_prompts() -> list[str]:
+    """General prompts, none of them in the skills suite."""
+    return files("rung.strategies").joinpath("replay.txt").read_text("utf-8").splitlines()
 
 
 def _prompts(
@@ -81,85 +141,136 @@ class _WithGold:
         return rows
 
 
-def _fit(materials: Materials, solution: Solution, prompts: list[list[int]]) -> Path:
-    """Trains and returns the folder of the best adapter on dev. Every stage is kept, so a killed run goes on."""
-    from rung.training.lora import LoraOptions, mean_loss, render_rows, steps_per_epoch, train
+def _rows(materials: Materials, solution: Solution, examples: Sequence[Example], *, gold: bool = False) -> list[Row]:
+    prompts = _prompts(materials, solution, examples, gold=gold)
+    return _rendered(materials, [e.row or e.id for e in examples], prompts, [e.output for e in examples])
+
+
+def _rendered(
+    materials: Materials, names: Sequence[str], prompts: Sequence[list[int]], answers: Sequence[str]
+) -> list[Row]:
+    from rung.training.lora import render_rows
+
+    return render_rows(materials.model, names, prompts, answers, max_length=materials.model.context_length)
+
+
+def _whole_course(materials: Materials, rows: Sequence[Row]) -> _Course:
+    from rung.training.lora import LoraOptions, steps_per_epoch
+
+    steps = _steps(materials, rows)
+    epochs = round(steps / steps_per_epoch(len(rows), LoraOptions.batch_size))
+    return _Course(steps, min(_LOOKS, max(1, epochs)), materials.dev)
+
+
+def _fit(materials: Materials, solution: Solution, rows: list[Row], course: _Course) -> Path:
+    """Trains and returns the folder of the best adapter on dev. Every stage is kept, so a killed run goes on.
+
+    Of several learning rates, one is chosen by the dev loss of a short probe; where the materials say
+    exhaustive, each is trained to its end.
+    """
+    from rung.training.lora import LoraOptions, steps_per_epoch
 
     chosen = materials.folder / "adapter"
     if (chosen / "adapter_config.json").is_file():
         return chosen
-    model = materials.model
     work = materials.folder / "training"
-    limit = model.context_length
-    rows = render_rows(
-        model, [e.row or e.id for e in materials.train], prompts, [e.output for e in materials.train], max_length=limit
-    )
+    if materials.learning_rate is not None and not materials.exhaustive:
+        rates = [materials.learning_rate]
+    elif materials.exhaustive and course.start is None:
+        rates = list(LEARNING_RATES)
+    else:
+        rates = [_sweep(materials, solution, rows, course, work)]
+    best: tuple[float, Path, dict[str, Any]] | None = None
+    for rate in rates:
+        found = _climb(materials, solution, rows, course, rate, work)
+        if found is not None and (best is None or found[0] > best[0]):
+            best = found
+    if best is None:
+        raise Diverged(f"{work}: training diverged at every learning rate of {', '.join(f'{r:g}' for r in rates)}.")
+    _, adapter, history = best
     per_epoch = steps_per_epoch(len(rows), LoraOptions.batch_size)
-    base = LoraOptions(0.0, steps=_steps(materials, rows), seed=materials.task.seed)
-
-    def run(rate: float, until: int, what: str) -> Path:
-        def on_step(progress: Any) -> None:
-            materials.tell(f"{what}, loss {progress.loss:.2f}", progress.step / base.steps)
-
-        return train(
-            model, rows, replace(base, learning_rate=rate), work / f"lr-{rate:g}", until=until, on_step=on_step
-        )
-
-    rate = materials.learning_rate
-    if rate is None:
-        dev_rows = render_rows(
-            model,
-            [e.row or e.id for e in materials.screen],
-            _prompts(materials, solution, materials.screen),
-            [e.output for e in materials.screen],
-            max_length=limit,
-        )
-        sweep = read_json(work / "sweep.json") or {"dev_loss": {}}
-        until = max(4, round(_PROBE_SHARE * base.steps))
-        losses: dict[str, float | None] = sweep["dev_loss"]
-        for candidate in LEARNING_RATES:
-            if f"{candidate:g}" in losses:
-                continue
-            try:
-                adapter = run(candidate, until, f"trying learning rate {candidate:g}")
-                losses[f"{candidate:g}"] = mean_loss(model, dev_rows, adapter)
-                model.forget_adapter(str(adapter))
-            except Diverged:
-                losses[f"{candidate:g}"] = None
-            write_json(work / "sweep.json", sweep)
-        whole = [(loss, float(name)) for name, loss in losses.items() if loss is not None]
-        if not whole:
-            raise Diverged(f"{work}: training diverged at every learning rate of {', '.join(losses)}.")
-        rate = min(whole)[1]
-        write_json(work / "sweep.json", {**sweep, "chosen": rate})
-
-    best: tuple[float, int, Path] | None = None  # score, look, adapter
-    history: dict[str, Any] = {"learning_rate": rate, "steps": base.steps, "epochs": []}
-    looks = min(_LOOKS, max(1, round(base.steps / per_epoch)))
-    for look in range(1, looks + 1):
-        step = round(look * base.steps / looks)
-        epoch = round(step / per_epoch, 2)
-        adapter = run(rate, step, f"training {solution.name}")
-        trial = replace(solution, name=f"step-{step}", adapter=str(adapter))
-        score = mean_score(
-            attempt(materials, trial, materials.dev, materials.folder / "trials" / f"{trial.name}.jsonl")
-        )
-        model.forget_adapter(str(adapter))
-        history["epochs"].append({"epoch": epoch, "dev": score})
-        if best is None or score > best[0]:
-            best = (score, look, adapter)
-            history["kept"] = epoch
-        if look - best[1] >= _PATIENCE or score >= 1.0:
-            break
-    assert best is not None
+    for look in history["epochs"]:
+        look["epoch"] = round(look.pop("step") / per_epoch, 2)
+    history["kept"] = round(history["kept"] / per_epoch, 2)
     write_json(work / "history.json", history)
     scratch = materials.folder / "adapter.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(best[2], scratch)
+    shutil.copytree(adapter, scratch)
     # The best adapter has answered dev already: those are the solution's own predictions.
-    shutil.copy(materials.folder / "trials" / f"{best[2].name}.jsonl", materials.folder / "predictions.dev.jsonl")
+    shutil.copy(_trial(materials, adapter), materials.folder / "predictions.dev.jsonl")
     scratch.replace(chosen)
     return chosen
+
+
+def _trial(materials: Materials, adapter: Path) -> Path:
+    return materials.folder / "trials" / f"{adapter.parent.name}-{adapter.name}.jsonl"
+
+
+def _train(
+    materials: Materials, rows: Sequence[Row], course: _Course, rate: float, until: int, work: Path, what: str
+) -> Path:
+    from rung.training.lora import LoraOptions, train
+
+    options = LoraOptions(rate, steps=course.steps, seed=materials.task.seed)
+
+    def on_step(progress: Any) -> None:
+        materials.tell(f"{what}, loss {progress.loss:.2f}", progress.step / course.steps)
+
+    return train(
+        materials.model, rows, options, work / f"lr-{rate:g}", until=until, start=course.start, on_step=on_step
+    )
+
+
+def _sweep(materials: Materials, solution: Solution, rows: Sequence[Row], course: _Course, work: Path) -> float:
+    """The learning rate whose first steps leave the lowest loss on the screen."""
+    from rung.training.lora import mean_loss
+
+    screen = _rows(materials, solution, materials.screen)
+    sweep = read_json(work / "sweep.json") or {"dev_loss": {}}
+    until = min(course.steps, max(4, round(_PROBE_SHARE * course.steps)))
+    losses: dict[str, float | None] = sweep["dev_loss"]
+    for candidate in LEARNING_RATES:
+        if f"{candidate:g}" in losses:
+            continue
+        try:
+            adapter = _train(materials, rows, course, candidate, until, work, f"trying learning rate {candidate:g}")
+            losses[f"{candidate:g}"] = mean_loss(materials.model, screen, adapter)
+            materials.model.forget_adapter(str(adapter))
+        except Diverged:
+            losses[f"{candidate:g}"] = None
+        write_json(work / "sweep.json", sweep)
+    whole = [(loss, float(name)) for name, loss in losses.items() if loss is not None]
+    if not whole:
+        raise Diverged(f"{work}: training diverged at every learning rate of {', '.join(losses)}.")
+    rate = min(whole)[1]
+    write_json(work / "sweep.json", {**sweep, "chosen": rate})
+    return rate
+
+
+def _climb(
+    materials: Materials, solution: Solution, rows: Sequence[Row], course: _Course, rate: float, work: Path
+) -> tuple[float, Path, dict[str, Any]] | None:
+    """One learning rate to its end: (best score, its adapter, history by steps); None where it diverged at once."""
+    best: tuple[float, int, Path] | None = None  # score, look, adapter
+    history: dict[str, Any] = {"learning_rate": rate, "steps": course.steps, "epochs": []}
+    for look in range(1, course.looks + 1):
+        step = round(look * course.steps / course.looks)
+        try:
+            adapter = _train(materials, rows, course, rate, step, work, f"training {solution.name}")
+        except Diverged:
+            if not materials.exhaustive:
+                raise
+            break
+        trial = replace(solution, adapter=str(adapter))
+        score = mean_score(attempt(materials, trial, course.judged, _trial(materials, adapter)))
+        materials.model.forget_adapter(str(adapter))
+        history["epochs"].append({"step": step, "dev": score})
+        if best is None or score > best[0]:
+            best = (score, look, adapter)
+            history["kept"] = step
+        if look - best[1] >= _PATIENCE or score >= 1.0:
+            break
+    return (best[0], best[2], history) if best is not None else None
 
 
 def _steps(materials: Materials, rows: Sequence[Row]) -> int:

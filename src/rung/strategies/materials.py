@@ -35,7 +35,8 @@ class Materials:
     """Everything a strategy builds from.
 
     folder: the solution's own folder, for trials and training. compute_tokens: how many tokens a
-    training may put through the network. max_prompt_tokens: the longest prompt worth paying for.
+    training may put through the network. max_prompt_tokens: the longest prompt worth paying for. exhaustive: every
+    variant is answered and trained in full, none is left early.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class Materials:
     max_prompt_tokens: int = 2_000
     learning_rate: float | None = None
     shown_passages: int | None = None
+    exhaustive: bool = False
     tell: Tell = field(default=lambda what, share: None)
 
     @property
@@ -115,7 +117,7 @@ def choose(materials: Materials, variants: Sequence[Solution]) -> Solution:
     (materials.folder / _SCREENED).unlink(missing_ok=True)
     if len(variants) == 1:
         return variants[0]
-    first = len(materials.screen) // 3
+    first = 0 if materials.exhaustive else len(materials.screen) // 3
     alive = list(variants)
     answered: dict[str, list[Prediction]] = {v.name: [] for v in variants}
     for number, part in enumerate((materials.screen[:first], materials.screen[first:]), 1):

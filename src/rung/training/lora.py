@@ -106,10 +106,12 @@ def train(
     folder: Path,
     *,
     until: int | None = None,
+    start: Path | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
 ) -> Path:
     """Trains an adapter up to step `until` (None: all steps) and returns its PEFT folder, folder/step-N.
 
+    start: an adapter folder of the same shape whose weights are the first ones (None: fresh ones).
     Continues from the newest checkpoint in `folder`, bit by bit as if it had never stopped. A folder
     that has already reached the step is returned as it is.
     Raises TrainingError when the folder belongs to other options or the loss stops being a number.
@@ -118,8 +120,10 @@ def train(
     result = folder / f"step-{until}"
     if (result / "adapter_config.json").is_file():
         return result
-    _claim(folder, options, rows)
+    _claim(folder, options, rows, start)
     network = _fresh_adapter(model, options)
+    if start is not None:
+        _copy_weights(start, network)
     try:
         parameters = [p for p in model.network.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
@@ -177,6 +181,7 @@ def backward(model: LocalModel, batch: Sequence[Row], *, micro_tokens: int) -> t
     for part in parts:
         part_loss, tokens = summed_loss(model, part, leaves)
         (part_loss / targets).backward()
+        model.engine.computed_tokens += tokens  # the way back costs as much again
         loss += part_loss.item() / targets
         computed += tokens
     if beginning is not None and leaves is not None:
@@ -288,9 +293,20 @@ def _linear_names(network: Any) -> list[str]:
     )
 
 
-def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row]) -> None:
+def _copy_weights(start: Path, network: Any) -> None:
+    """Puts the weights of an adapter folder into the adapter in training."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(network, load_file(start / "adapter_model.safetensors"), adapter_name=IN_TRAINING)
+
+
+def _claim(folder: Path, options: LoraOptions, rows: Sequence[Row], start: Path | None) -> None:
     """The folder belongs to one set of options and rows; checkpoints of others are never continued."""
-    claim = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows)}
+    claim: dict[str, Any] = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows)}
+    if start is not None:
+        weights = (start / "adapter_model.safetensors").read_bytes()
+        claim["start_sha256"] = hashlib.sha256(weights).hexdigest()
     written = read_json(folder / "training.json")
     if written is None:
         write_json(folder / "training.json", claim)

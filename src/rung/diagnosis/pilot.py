@@ -1,0 +1,95 @@
+"""The pilot: a short fine-tuning on part of train, as the intervention for behaviour, and what it promises.
+
+With two sizes or more it is a learning curve. What the whole training, or more labels, would bring is extrapolated
+by doublings: from here on a doubling of the examples is taken to bring at least nothing and at most what the last one
+brought (learning curves flatten: Hestness et al., Deep learning scaling is predictable, empirically, 2017). The
+interval adds what the examples that were looked at leave open. Closed book: it sees no passages, so that what it
+mends is behaviour and not knowledge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rung.strategies.fine_tuning import pilot
+from rung.strategies.materials import Materials, read_predictions
+from rung.types import Prediction
+
+LEAST = 12
+"""Below so many examples a training shows nothing."""
+
+_RESAMPLES = 4_000
+
+
+def sizes(train: int) -> tuple[int, ...]:
+    """How many examples the pilots see: a quarter and, where that leaves a doubt, a half."""
+    return tuple(n for n in (train // 4, train // 2) if n >= LEAST)
+
+
+def run_pilot(materials: Materials, folder: Path, count: int) -> list[Prediction]:
+    """Its answers to the screen. Every stage is kept in the folder, so a killed one goes on."""
+    place = folder / f"pilot-{count}"
+    pilot(replace(materials, folder=place), count)
+    return read_predictions(place / "predictions.dev.jsonl")
+
+
+def curve(points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int) -> dict[str, Any]:
+    """A learning curve and what it promises, as a record of plain values.
+
+    points: (examples seen, scores of the same dev examples), fewest first; the first is the prompt that training starts
+    from, which has seen none. train: how many examples there are. `expected`: dev mean after training on all of them,
+    `more`: what as many examples again would add; each with a 95 % interval, over the dev examples and over how much a
+    doubling brings.
+    """
+    import numpy as np
+
+    scores = np.array([list(values) for _, values in points], dtype=float)  # (points, n)
+    seen = [n for n, _ in points]
+    random = np.random.default_rng(seed)
+    draws = random.integers(0, scores.shape[1], (_RESAMPLES, scores.shape[1]))
+    means = scores[:, draws].mean(axis=2)  # (points, resamples)
+    share = random.uniform(0.0, 1.0, _RESAMPLES)
+    last = np.maximum(0.0, _per_doubling(means, seen))
+    left = math.log2(train / seen[-1]) if 0 < seen[-1] < train else 0.0
+    expected = np.clip(means[-1] + share * last * left, 0.0, 1.0)
+    more = np.minimum(share * last, 1.0 - means[-1])
+    return {
+        "points": [{"examples": n, **_mean_of(values)} for n, values in zip(seen, scores, strict=True)],
+        "screen": int(scores.shape[1]),
+        "train": train,
+        "per_doubling": float(max(0.0, _per_doubling(scores.mean(axis=1), seen))),
+        "expected": _told(expected),
+        "more": {"examples": train, **_told(more)},
+    }
+
+
+def scores_of(predictions: Sequence[Prediction], ids: Sequence[str]) -> list[float]:
+    """Scores of those examples, in that order."""
+    by_id: Mapping[str, Prediction] = {p.id: p for p in predictions}
+    return [by_id[i].score or 0.0 for i in ids]
+
+
+def _per_doubling(means: Any, seen: Sequence[int]) -> Any:
+    """What the last doubling of the examples brought. From none to the first pilot counts as two doublings."""
+    if len(seen) < 2:
+        return means[0] * 0.0
+    doublings = math.log2(seen[-1] / seen[-2]) if seen[-2] else 2.0
+    return (means[-1] - means[-2]) / doublings
+
+
+def _mean_of(values: Any) -> dict[str, float]:
+    from rung.evaluation.statistics import score
+
+    found = score(values)
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _told(values: Any) -> dict[str, float]:
+    import numpy as np
+
+    low, middle, high = np.percentile(values, [2.5, 50, 97.5])
+    return {"mean": float(middle), "low": float(low), "high": float(high)}

@@ -1,0 +1,100 @@
+"""What each remaining strategy can be expected to bring, from what the experiments said: numbers in, order out.
+
+A gain is a difference of dev means against the best solution so far. Strategies are tried by expected gain per token
+that they are planned to compute; one is skipped only when the upper end of what it could mend is below the margin.
+What no experiment speaks about is worth half of what is still wrong, and could be all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MARGIN = 0.02
+"""A gain on dev below this does not matter; the same as in the verdict."""
+
+_UNKNOWN = 0.5
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Expected gain over the best so far, and the upper end of it. why: the experiment that says so."""
+
+    mean: float
+    high: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known when the next step is chosen. Scores are dev means.
+
+    best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where made.
+    """
+
+    best: float
+    base: float
+    diagnosis: Mapping[str, Any] | None = None
+    pilot: Mapping[str, Any] | None = None
+    built: Mapping[str, float] | None = None
+
+
+def expected_gain(strategy: str, known: Known) -> Gain:
+    """What a strategy can be expected to bring."""
+    room = max(0.0, 1.0 - known.best)
+    unknown = Gain(_UNKNOWN * room, room, "no experiment speaks about it")
+    if strategy == "rag":
+        return _of_knowledge(known, room) or unknown
+    if strategy == "lora":
+        return _of_behaviour(known, room) or unknown
+    if strategy == "rag_lora":
+        return _of_both(known, room) or unknown
+    return unknown
+
+
+def order(steps: Sequence[tuple[str, float]], known: Known) -> list[tuple[str, Gain]]:
+    """Strategies by expected gain per cost, best first. steps: (name, planned cost), in the ladder's own order."""
+    gains = {name: expected_gain(name, known) for name, _ in steps}
+    costs = {name: max(1.0, cost) for name, cost in steps}
+    ranked = sorted(gains, key=lambda name: -gains[name].mean / costs[name])  # stable: equals as the ladder has them
+    return [(name, gains[name]) for name in ranked]
+
+
+def _of_knowledge(known: Known, room: float) -> Gain | None:
+    """Gold passages in the prompt are the most that a search could find, so what they mend bounds retrieval."""
+    record = known.diagnosis
+    if record is None or record["poor"]:
+        return None
+    rows = [c for c in record["causes"] if c["cause"] in ("knowledge", "retrieval") and c["net_of_placebo"]]
+    if not rows:
+        return None
+    # A form that gold passages alone do not bring may be learnt: what they rescue read leniently counts as well.
+    rows += [c for c in record["combinations"] if set(c["causes"]) & {"knowledge", "retrieval"}]
+    missing, lead = 1.0 - known.base, known.best - known.base
+    mean = sum(c["share"] for c in rows) * missing - lead
+    high = min(1.0, sum(c["high"] for c in rows)) * missing - lead
+    return Gain(max(0.0, mean), min(room, max(0.0, high)), "what gold passages mend")
+
+
+def _of_behaviour(known: Known, room: float) -> Gain | None:
+    if known.pilot is None:
+        return None
+    expected = known.pilot["expected"]
+    mean, high = expected["mean"] - known.best, expected["high"] - known.best
+    points = known.pilot["points"]
+    told = f"a pilot on {points[-1]['examples']} examples reached {points[-1]['mean']:.2f} on dev"
+    return Gain(max(0.0, mean), min(room, max(0.0, high)), told)
+
+
+def _of_both(known: Known, room: float) -> Gain | None:
+    """Retrieval and fine-tuning together mend at most what each could mend, one beside the other."""
+    built = known.built or {}
+    knowledge = _of_knowledge(known, room)
+    if knowledge is None:
+        return None
+    behaviour = _of_behaviour(known, room)
+    if "lora" in built and knowledge.high < MARGIN:
+        return Gain(0.0, knowledge.high, knowledge.why)
+    mean = max(knowledge.mean, behaviour.mean if behaviour else 0.0, _UNKNOWN * room if "rag" in built else 0.0)
+    return Gain(mean, room, "what passages and training mend beside each other")

@@ -1,0 +1,111 @@
+"""Reads everything the user brought and says what can be known before anything is spent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung import runs
+from rung.errors import DataError, TaskError
+from rung.ladder.state import Listener, Run, RunOptions, constraint_of
+from rung.records import read_json, write_json
+from rung.types import Document, Metric, Split, Task
+
+if TYPE_CHECKING:
+    from rung.models.local import LocalModel
+
+
+@dataclass(frozen=True)
+class Loaded:
+    split: Split
+    documents: tuple[Document, ...]
+    metric: Metric
+    model: LocalModel
+    checks: dict[str, Any]
+
+
+def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
+    """Everything that can fail for a reason in the user's files fails here, before anything is written."""
+    from rung.data.checks import check_examples, near_duplicate_groups
+    from rung.data.corpus import check_gold_ids, read_corpus
+    from rung.data.examples import read_sets
+    from rung.data.split import split_examples, straddling_groups
+    from rung.evaluation.metrics import load_metric
+
+    sets = read_sets(task)
+    everything = [e for part in sets.values() for e in part]
+    documents = read_corpus(task.corpus) if task.corpus else ()
+    groups = near_duplicate_groups(everything)
+    findings = [*check_examples(everything, task), *straddling_groups(sets, groups)]
+    if documents:
+        findings += check_gold_ids(everything, documents)
+    split = split_examples(sets, groups, task)
+    metric = load_metric(task.metric, task.path.parent)
+    for example in (*split.train, *split.dev):  # a reference that cannot be read fails now, not after an hour
+        metric(example.output, example.references)
+    serious = [f for f in findings if f.severity != "note"]
+    if options.strict and serious:
+        listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in serious[:10])
+        raise DataError(f"{task.path}: {len(serious)} warnings, and --strict stops at warnings:\n{listed}")
+    from rung.models.local import load_model
+
+    model = load_model(task.model, say=listener.say)
+    constraint = constraint_of(task)
+    if constraint is not None:
+        model.check_constraint(constraint)
+    checks = {"findings": [asdict(f) for f in findings]}
+    return Loaded(split, documents, metric, model, checks)
+
+
+def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str, Any]:
+    from rung.data.task_file import task_record
+    from rung.plan import file_hashes, machine
+
+    resolved = task_record(task)
+    decides = {
+        "task": {key: value for key, value in resolved.items() if key != "path"},
+        "data": file_hashes(task),
+        "model_version": loaded.model.version,
+        "only": sorted(options.only),
+        "exhaustive": options.exhaustive,
+    }
+    here = machine(loaded.model)
+    return {**resolved, **{k: v for k, v in decides.items() if k != "task"}, "identity": runs.identity(decides), **here}
+
+
+def prepare(task: Task, loaded: Loaded, folder: Path, listener: Listener, started: float) -> Run:
+    """Writes the split and the plan, tells them, and returns what the stages need."""
+    from rung.data.split import split_record
+    from rung.plan import make_plan
+    from rung.retrieval.bm25 import BM25
+    from rung.retrieval.chunk import chunk
+
+    if not (folder / "split.json").is_file():
+        write_json(folder / "split.json", split_record(loaded.split))
+    passages = chunk(loaded.documents)
+    retriever = BM25(passages) if passages else None
+    only = tuple((read_json(folder / "task.json") or {})["only"])
+    plan = make_plan(task, loaded.split, loaded.model, passages=passages, retriever=retriever, only=only)
+    if not any(step.applies for step in plan.steps):
+        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in only)
+        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
+    if not (folder / "plan.json").is_file():
+        write_json(folder / "plan.json", plan.record())
+    listener.planned(folder, read_json(folder / "plan.json") or {}, loaded.checks)
+    spent = sum(e.get("seconds", 0.0) for e in runs.events(folder) if e["event"] in ("built", "diagnosed", "piloted"))
+    runs.log(folder, "started", spent_s=round(spent, 1))
+    return Run(
+        folder=folder,
+        task=task,
+        split=loaded.split,
+        model=loaded.model,
+        metric=loaded.metric,
+        passages=passages,
+        retriever=retriever,
+        plan=plan,
+        listener=listener,
+        exhaustive=bool((read_json(folder / "task.json") or {}).get("exhaustive")),
+        started=started,
+        spent_before_s=spent,
+    )

@@ -1,0 +1,102 @@
+"""What all experiments of a run say together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rung.diagnosis.causes import all_causes
+from rung.diagnosis.pilot import curve, sizes
+
+IDS = [f"e{i}" for i in range(100)]
+
+
+def scores(right: int, first: int = 0) -> dict[str, float]:
+    return {name: float(first <= i < first + right) for i, name in enumerate(IDS)}
+
+
+def record(**more: Any) -> dict[str, Any]:
+    plain = {
+        "base": "zero_shot",
+        "poor": False,
+        "failed": 20,
+        "causes": [],
+        "combinations": [],
+        "interventions": {},
+        "derivable": {"share": 1.0, "low": 0.8, "high": 1.0},
+    }
+    return plain | more
+
+
+def cause(name: str, share: float, low: float) -> dict[str, Any]:
+    return {"cause": name, "share": share, "low": low, "high": share + 0.2, "evidence": "x", "net_of_placebo": True}
+
+
+NOT_AT_HAND = {"share": 0.0, "low": 0.0, "high": 0.2}
+
+
+def test_what_fine_tuning_mends_is_a_convention() -> None:
+    found = all_causes(record(), {"zero_shot": scores(20), "lora": scores(84)}, None, seed=0)
+    assert found[0].cause == "convention" and found[0].mended and found[0].share == pytest.approx(0.8)
+    assert found[0].low > 0.5
+    assert [d.cause for d in found] == ["convention", "reasoning"] and found[1].share == pytest.approx(0.2)
+
+
+def test_a_coin_thrown_again_mends_nothing() -> None:
+    """Another solution that is right as often, on other examples, is no cause."""
+    found = all_causes(record(), {"zero_shot": scores(50), "lora": scores(50, 50)}, None, seed=0)
+    assert [d.cause for d in found] == ["reasoning"] and not found[0].mended and found[0].share == pytest.approx(1.0)
+
+
+def test_what_nothing_mends_is_missing_knowledge_where_the_answer_is_not_in_the_input() -> None:
+    found = all_causes(record(derivable=NOT_AT_HAND), {"zero_shot": scores(4), "lora": scores(6)}, None, seed=0)
+    assert found[0].cause == "knowledge" and not found[0].mended and found[0].share > 0.9
+
+
+def test_passages_that_were_read_in_vain_are_no_missing_knowledge() -> None:
+    tried = {"knowledge": {"failed": 20}}
+    found = all_causes(record(derivable=NOT_AT_HAND, interventions=tried), {"zero_shot": scores(4)}, None, seed=0)
+    assert found[0].cause == "reasoning" and "passages" in found[0].evidence
+
+
+def test_passages_beside_training_show_knowledge_and_training_beside_passages_a_convention() -> None:
+    built = {"zero_shot": scores(5), "rag": scores(47), "rag_lora": scores(94)}
+    pilot = (70, {name: value for name, value in scores(10).items() if int(name[1:]) % 2 == 0})
+    found = {d.cause: d for d in all_causes(record(derivable=NOT_AT_HAND), built, pilot, seed=0)}
+    assert next(iter(found)) == "knowledge"
+    assert found["knowledge"].share > 0.85 and found["convention"].share == pytest.approx(0.47 / 0.95, abs=0.01)
+
+
+def test_a_small_proven_cause_stands_behind_what_nothing_mends() -> None:
+    given = record(causes=[cause("format", 0.1, 0.02)])
+    found = all_causes(given, {"zero_shot": scores(0)}, None, seed=0)
+    assert [d.cause for d in found] == ["reasoning", "format"]
+    given = record(causes=[cause("format", 0.4, 0.2)])
+    assert [d.cause for d in all_causes(given, {"zero_shot": scores(0)}, None, seed=0)] == ["format", "reasoning"]
+
+
+def test_a_poor_base_says_nothing_by_interventions() -> None:
+    given = record(poor=True, causes=[cause("format", 0.9, 0.8)])
+    assert all_causes(given, {"zero_shot": scores(0)}, None, seed=0)[0].cause == "reasoning"
+
+
+# ---- the pilot's curve ----------------------------------------------------------------------
+
+
+def test_a_quarter_and_a_half_are_piloted_where_they_are_enough() -> None:
+    assert sizes(200) == (50, 100) and sizes(40) == (20,) and sizes(20) == ()
+
+
+def test_a_curve_that_climbs_promises_more_and_a_flat_one_nothing() -> None:
+    climbing = curve([(0, [0.0] * 40), (50, [1.0] * 10 + [0.0] * 30), (100, [1.0] * 20 + [0.0] * 20)], 200, 0)
+    assert climbing["per_doubling"] == pytest.approx(0.25)
+    assert 0.5 < climbing["expected"]["mean"] < 0.75 and climbing["expected"]["high"] > 0.75
+    assert climbing["more"]["examples"] == 200 and 0 < climbing["more"]["mean"] < 0.25
+    flat = curve([(50, [1.0] * 10 + [0.0] * 30), (100, [1.0] * 10 + [0.0] * 30)], 200, 0)
+    assert flat["expected"]["mean"] == pytest.approx(0.25, abs=0.02) and flat["more"]["mean"] == 0.0
+
+
+def test_a_curve_at_the_top_promises_no_more_than_everything() -> None:
+    top = curve([(50, [1.0] * 30 + [0.0] * 10), (200, [1.0] * 40)], 200, 0)
+    assert top["expected"]["high"] == 1.0 and top["more"]["high"] == 0.0

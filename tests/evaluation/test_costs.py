@@ -1,0 +1,56 @@
+"""Prices, and from how many requests on building pays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rung.evaluation.costs import break_even, build_usd, frontier, request_usd
+from rung.types import Candidate, Price, Score
+
+HOURLY = Price(usd_per_hour=3.6)
+TOKENS = Price(usd_per_million_in=1.0, usd_per_million_out=4.0, usd_per_million_cached=0.1)
+
+
+def candidate(name: str, mean: float, tokens: float) -> Candidate:
+    score = Score(mean, mean, mean, 10)
+    return Candidate(name, "prompt", score, score, tokens, 10, None, None, None, 0, 0)
+
+
+def test_a_machine_is_paid_for_by_its_seconds() -> None:
+    assert request_usd(HOURLY, tokens_in=9, tokens_cached=0, tokens_out=9, seconds=2) == pytest.approx(0.002)
+    assert build_usd(HOURLY, 1000) == pytest.approx(1.0)
+    assert build_usd(TOKENS, 1000) == build_usd(None, 1000) == 0.0
+
+
+def test_tokens_are_paid_for_by_the_million_and_cached_ones_by_their_own_price() -> None:
+    usd = request_usd(TOKENS, tokens_in=1000, tokens_cached=800, tokens_out=50, seconds=9)
+    assert usd == pytest.approx((200 * 1.0 + 800 * 0.1 + 50 * 4.0) / 1e6)
+    plain = replace(TOKENS, usd_per_million_cached=None)
+    assert request_usd(plain, tokens_in=1000, tokens_cached=800, tokens_out=0, seconds=0) == pytest.approx(1e-3)
+
+
+def test_break_even_is_what_building_costs_by_what_a_request_saves() -> None:
+    found = break_even("lora", "few_shot", 2.0, 0.5, [0.001] * 8, [0.004] * 8)
+    assert found is not None and found.requests == pytest.approx(500)
+    assert found.low == pytest.approx(500) and found.high == pytest.approx(500)
+    assert found.saving_per_1k_usd == pytest.approx(3.0)
+
+
+def test_a_saving_that_may_be_nothing_has_no_upper_end() -> None:
+    found = break_even("lora", "few_shot", 1.0, 0.0, [1, 1, 1, 1], [0.5, 3, 0.5, 3])
+    assert found is not None and found.high is None and found.low < found.requests
+
+
+def test_what_saves_nothing_never_pays() -> None:
+    assert break_even("lora", "few_shot", 1.0, 0.0, [2.0], [1.0]) is None
+    assert break_even("lora", "few_shot", 0.0, 0.0, [1.0], [2.0]) is None
+
+
+def test_the_frontier_leaves_out_what_another_beats_at_no_more_cost() -> None:
+    cheap, dear, beaten = candidate("a", 0.5, 1.0), candidate("b", 0.9, 3.0), candidate("c", 0.4, 2.0)
+    assert frontier([cheap, dear, beaten, replace(beaten, name="untested", test=None)]) == ("a", "b")
+    assert frontier([cheap, replace(cheap, name="same")]) == ("a", "same")
+    by_usd = [replace(cheap, cost_per_1k_usd=9.0), replace(dear, cost_per_1k_usd=1.0)]
+    assert frontier(by_usd) == ("b",)

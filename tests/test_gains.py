@@ -1,0 +1,51 @@
+"""What is expected of a strategy, and in which order they are tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rung.ladder.gains import MARGIN, Known, expected_gain, order
+
+
+def knowledge(share: float, high: float, poor: bool = False) -> dict[str, Any]:
+    row = {"cause": "knowledge", "share": share, "high": high, "net_of_placebo": True}
+    return {"poor": poor, "causes": [row], "combinations": []}
+
+
+def pilot(mean: float, high: float) -> dict[str, Any]:
+    return {"expected": {"mean": mean, "high": high}, "points": [{"examples": 50, "mean": mean}]}
+
+
+def test_gold_passages_bound_what_retrieval_can_bring() -> None:
+    gain = expected_gain("rag", Known(best=0.4, base=0.4, diagnosis=knowledge(0.5, 0.7)))
+    assert gain.mean == pytest.approx(0.3) and gain.high == pytest.approx(0.42)
+    assert expected_gain("rag", Known(best=0.8, base=0.4, diagnosis=knowledge(0.1, 0.3))).high < MARGIN
+
+
+def test_where_nothing_is_known_all_that_is_wrong_could_be_mended() -> None:
+    for known in (Known(0.4, 0.4), Known(0.4, 0.4, knowledge(0.0, 0.0, poor=True))):
+        gain = expected_gain("rag", known)
+        assert gain.mean == pytest.approx(0.3) and gain.high == pytest.approx(0.6)
+        assert expected_gain("lora", known).high == pytest.approx(0.6)
+
+
+def test_a_pilot_bounds_what_fine_tuning_can_bring() -> None:
+    assert expected_gain("lora", Known(0.5, 0.1, pilot=pilot(0.2, 0.3))).high == 0.0
+    gain = expected_gain("lora", Known(0.5, 0.1, pilot=pilot(0.7, 0.9)))
+    assert (gain.mean, gain.high) == (pytest.approx(0.2), pytest.approx(0.4)) and "50 examples" in gain.why
+
+
+def test_passages_that_mend_nothing_are_not_worth_training_with() -> None:
+    known = Known(0.8, 0.2, knowledge(0.0, 0.1), pilot(0.8, 0.9), {"few_shot": 0.2, "lora": 0.8})
+    assert expected_gain("rag_lora", known).high < MARGIN
+    untrained = Known(0.2, 0.2, knowledge(0.0, 0.1), pilot(0.8, 0.9), {"few_shot": 0.2})
+    assert expected_gain("rag_lora", untrained).high > MARGIN
+
+
+def test_the_best_gain_for_its_cost_comes_first_and_equals_as_the_ladder_has_them() -> None:
+    steps = [("rag", 100.0), ("lora", 300.0), ("rag_lora", 900.0)]
+    assert [name for name, _ in order(steps, Known(0.4, 0.4))] == ["rag", "lora", "rag_lora"]
+    known = Known(0.4, 0.4, knowledge(0.02, 0.1), pilot(0.9, 0.95))
+    assert order(steps, known)[0][0] == "lora"
