@@ -260,7 +260,7 @@ def test_a_record_has_the_documented_keys_and_comes_back_equal() -> None:
     ]
     assert set(record["candidates"][0]) == {
         *("name", "family", "dev", "test", "tokens_in", "tokens_out", "latency_s_p50", "latency_s_p95"),
-        *("cost_per_1k_usd", "build_seconds", "build_usd"),
+        *("cost_per_1k_usd", "build_seconds", "build_usd", "tokens_cached"),
     }
     assert set(record["comparisons"][0]) == {"a", "b", "set", "difference", "low", "high", "p", "p_corrected", "n"}
     assert set(record["candidates"][0]["dev"]) == {"mean", "low", "high", "n"}

@@ -51,8 +51,8 @@ def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str 
     return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
 
 
-def epoch_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale) -> Html:
-    """The dev score after so many epochs; the kept one is filled."""
+def curve_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale, *, title: str, unit: str) -> Html:
+    """Dev scores after so many epochs or examples, evenly spaced; the kept one is filled."""
     height, top = 120, 22
     low, high = min(v for _, v in epochs), max(v for _, v in epochs)
     span = (high - low) or 1.0
@@ -68,8 +68,8 @@ def epoch_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale)
         parts.append(element("circle", cx=x, cy=round(y, 1), r=5, class_=mark))
         parts.append(element("text", scale.value(value), x=x, y=round(y - 10, 1), class_="told", text_anchor="middle"))
         parts.append(element("text", f"{epoch:g}", x=x, y=height + 24, class_="tick", text_anchor="middle"))
-    alternative = "; ".join(f"epoch {e:g}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
-    return _figure(parts, height + 30, "Dev score after each epoch", alternative)
+    alternative = "; ".join(f"{unit} {e:g}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
+    return _figure(parts, height + 30, title, alternative)
 
 
 def _interval(score: Score, y: float, mark: str, radius: float) -> list[Html]:

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from rung.decision import ALPHA
+from rung.decision import ALPHA, CAUSE_WORDS
 from rung.records import write_text
 from rung.report.examples import confusion_section, example_section
-from rung.report.figures import epoch_plot, interval_plot
+from rung.report.figures import curve_plot, interval_plot
 from rung.report.markup import Html, element, joined, row, table
 from rung.report.reading import Record, Run, Trained, read_run
 from rung.report.words import count, duration, p_value, tied
@@ -118,6 +118,8 @@ def _candidates(run: Run) -> Html:
             cells.append(_num("–" if c.cost_per_1k_usd is None else f"{c.cost_per_1k_usd:,.2f}"))
         rows.append(row(name, *cells, class_="chosen" if mark else ""))
     caption = "Scores with 95 % intervals; tokens are means per request, latencies are of one request at a time."
+    if len(run.decision.frontier) > 1:
+        caption += f" No other is as good at no more cost: {', '.join(run.decision.frontier)}."
     if any(c.test is None for c in run.decision.candidates):
         caption += " A dash under Test: not named for the test, which only the best of each approach on dev enters."
     return table(
@@ -178,12 +180,41 @@ def _better_first(c: Comparison) -> Comparison:
 
 
 def _causes(run: Run) -> Html:
-    percent = [(d.cause, 100 * d.share, 100 * d.low, 100 * d.high) for d in run.decision.diagnosis]
-    rows = [row(cause, f"{share:.0f} %", f"{low:.0f}–{high:.0f} %") for cause, share, low, high in percent]
+    rows = [
+        row(
+            element("td", " and ".join(CAUSE_WORDS.get(part, part) for part in d.cause.split("+")), class_="wide"),
+            f"{100 * d.share:.0f} %",
+            f"{100 * d.low:.0f}–{100 * d.high:.0f} %",
+            element("td", d.evidence, class_="wide"),
+        )
+        for d in run.decision.diagnosis
+    ]
     if not rows:
+        return _curve(run)
+    caption = (
+        "The share of what the best prompt gets wrong on dev that each cause explains, the leading one first; chance "
+        "and what was broken are subtracted."
+    )
+    told = table(caption, ("Cause", "Share", "95 % interval", "What says so"), rows, label="Causes")
+    return joined([_section("Why answers are wrong", told), _curve(run)])
+
+
+def _curve(run: Run) -> Html:
+    """How much more examples help: pilots and the whole training on the same dev examples."""
+    points = [(float(p["examples"]), float(p["mean"])) for p in run.curve.get("points", ()) if p["examples"]]
+    if len(points) < 2:
         return Html("")
-    caption = "The share of the best prompt's wrong answers on dev that each cause explains, chance subtracted."
-    return _section("Why answers are wrong", table(caption, ("Cause", "Share", "95 % interval"), rows))
+    scale, more = run.scale, run.curve["more"]
+    caption = (
+        f"Dev score after fine-tuning on so many examples, on {run.curve['screen']} dev examples. "
+        f"{more['examples']:,} more would add {scale.gap(more['mean'])} ({scale.gap(more['low'])} to "
+        f"{scale.gap(more['high'])}), if a doubling brings between nothing and what the last one brought."
+    )
+    title = "Dev score by number of training examples"
+    plot = curve_plot(points, points[-1][0], scale, title=title, unit="examples")
+    return _section(
+        "What more examples would bring", element("figure", plot, element("figcaption", caption), class_="small")
+    )
 
 
 def _next(run: Run) -> Html:
@@ -302,7 +333,8 @@ def _training(run: Run, name: str, trained: Trained) -> Html:
         parts.append(element("p", f"Learning rate {trained.learning_rate:g}, taken over from an earlier step."))
     if trained.epochs:
         caption = f"Dev score after each epoch; epoch {trained.kept:g} was kept."
-        plot = epoch_plot(trained.epochs, trained.kept, run.scale)
+        title = "Dev score after each epoch"
+        plot = curve_plot(trained.epochs, trained.kept, run.scale, title=title, unit="epoch")
         parts.append(element("figure", plot, element("figcaption", caption), class_="small"))
     return joined(parts)
 

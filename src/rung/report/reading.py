@@ -31,8 +31,8 @@ class Trained:
 class Run:
     """The records of a run that has its verdict; parts that a run did not write are empty.
 
-    floor: the score that needs no model, where it was recorded. built: name -> solution.json.
-    predictions: (name, "dev" or "test") -> lines of the file.
+    floor: the score that needs no model, where it was recorded. curve: the learning curve, where there is one.
+    built: name -> solution.json. predictions: (name, "dev" or "test") -> lines of the file.
     """
 
     folder: Path
@@ -43,6 +43,7 @@ class Run:
     events: tuple[Record, ...]
     test_reads: tuple[Record, ...]
     floor: float | None
+    curve: Record
     built: Mapping[str, Record]
     trained: Mapping[str, Trained]
     predictions: Mapping[tuple[str, str], tuple[Record, ...]]
@@ -93,6 +94,7 @@ def read_run(folder: Path) -> Run:
             events=tuple(events),
             test_reads=tuple(read_lines(folder / "test_reads.jsonl")),
             floor=float(floors[-1]) if floors else None,
+            curve=read_json(folder / "curve.json") or {},
             built={n: read_json(folder / "solutions" / n / "solution.json") or {} for n in names},
             trained={n: t for n in names if (t := _trained(folder / "solutions" / n / "training"))},
             predictions={
