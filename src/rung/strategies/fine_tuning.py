@@ -30,10 +30,12 @@ MAX_EPOCHS = 5
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
 _LOOKS = 5  # at dev, evenly over the schedule
 _PATIENCE = 2  # looks without a better dev score before it stops
+_SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
+_LEARNT = 0.02  # mean loss per answer token below which they are known by heart
 _PROBE_SHARE = 0.06  # of the schedule, for each learning rate of the sweep
 _TRAINED_PASSAGES = 3
 _LEAST_PILOT_STEPS = 12
-_REPLAY_SHARE = 0.2  # of the steps of the training that it mends
+_REPLAY_SHARE = 0.1  # of the steps of the training that it mends
 _REPLAY_RATE = 0.5  # of its learning rate
 _REPLAY_TOKENS = 64  # of the base model's own answer
 
@@ -251,6 +253,8 @@ def _climb(
     materials: Materials, solution: Solution, rows: Sequence[Row], course: _Course, rate: float, work: Path
 ) -> tuple[float, Path, dict[str, Any]] | None:
     """One learning rate to its end: (best score, its adapter, history by steps); None where it diverged at once."""
+    from rung.training.lora import mean_loss
+
     best: tuple[float, int, Path] | None = None  # score, look, adapter
     history: dict[str, Any] = {"learning_rate": rate, "steps": course.steps, "epochs": []}
     for look in range(1, course.looks + 1):
@@ -263,12 +267,14 @@ def _climb(
             break
         trial = replace(solution, adapter=str(adapter))
         score = mean_score(attempt(materials, trial, course.judged, _trial(materials, adapter)))
+        learnt = mean_loss(materials.model, rows[:_SAMPLED_ROWS], adapter) < _LEARNT
         materials.model.forget_adapter(str(adapter))
         history["epochs"].append({"step": step, "dev": score})
         if best is None or score > best[0]:
             best = (score, look, adapter)
             history["kept"] = step
-        if look - best[1] >= _PATIENCE or score >= 1.0:
+        # Rows known by heart have nothing left to teach: the first look that is no better is the last.
+        if look - best[1] >= (1 if learnt else _PATIENCE) or score >= 1.0:
             break
     return (best[0], best[2], history) if best is not None else None
 
