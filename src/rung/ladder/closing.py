@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rung.evaluation.skills import SkillsReport
 
 _LATENCY_INPUTS = 8
+_NOT_FAR = 0.1
+_WORTH_HEARING = 0.6  # dev mean from which a solution that contradicts a given answer may well be right
 
 
 def decide_and_hand_over(run: Run, built: dict[str, Built], skipped: Sequence[tuple[str, str]]) -> None:
@@ -51,9 +53,10 @@ def finalists_of(built: Mapping[str, Built]) -> list[str]:
 
 
 def _worth_checking(built: Mapping[str, Built], name: str) -> bool:
-    """A fine-tuned solution that is not ahead of every prompt will not be shipped, whatever it has forgotten."""
+    """Whether a fine-tuned solution may well be shipped: ahead of every prompt, and not far behind the best."""
     prompts = [b.dev.mean for b in built.values() if b.solution.family == "prompt"]
-    return built[name].dev.mean > max(prompts, default=0.0)
+    best = max(b.dev.mean for b in built.values())
+    return built[name].dev.mean > max(max(prompts, default=0.0), best - _NOT_FAR)
 
 
 def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str, SkillsReport]) -> str:
@@ -242,10 +245,10 @@ def _closed_book(run: Run, built: Mapping[str, Built]) -> tuple[str, float] | No
 
 
 def _suspicious(run: Run, built: Mapping[str, Built]) -> tuple[str, ...]:
-    """Rows for a person to look at: conflicting answers, and dev answers that every tried family agrees against."""
+    """Rows for a person to look at: conflicting answers, and dev answers that two good families agree against."""
     record = read_json(run.folder / "diagnosis.json") or {"label_noise": []}
     rows = [row for pair in record["label_noise"] for row in pair["rows"]]
-    bests = finalists_of(built)
+    bests = [name for name in finalists_of(built) if built[name].dev.mean >= _WORTH_HEARING]
     if len(bests) >= 2:
         by_id = [{p.id: p for p in built[name].predictions} for name in bests]
         for example in run.split.dev:
