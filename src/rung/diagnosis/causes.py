@@ -45,7 +45,7 @@ def all_causes(
     for found in mended:
         if found.share > 0 and found.share > largest.get(found.cause, Diagnosis("", 0, 0, 0)).share:
             largest[found.cause] = found
-    left = _unmended(record, built, largest)
+    left = _unmended(record, built, largest, seed)
     shown = sorted((d for d in largest.values() if d.low > 0 and d.share >= LEADS), key=lambda d: -d.share)
     merged = [_joined(d, left.pop(d.cause, None)) for d in shown]
     rest = [d for d in largest.values() if d not in shown]
@@ -67,17 +67,18 @@ def _mended(cause: str, base: Scores, before: Scores, after: Scores, evidence: s
 
 
 def _unmended(
-    record: Mapping[str, Any], built: Mapping[str, Scores], mended: Mapping[str, Diagnosis]
+    record: Mapping[str, Any], built: Mapping[str, Scores], mended: Mapping[str, Diagnosis], seed: int
 ) -> dict[str, Diagnosis]:
     """What stays wrong under the best solution, by whether the answer can be worked out from the input."""
     base = built[record["base"]]
     missing = 1.0 - _mean(base.values())
     if missing <= 0:
         return {}
-    best = max(_mean(scores.values()) for scores in built.values())
+    best = max(built.values(), key=lambda scores: _mean(scores.values()))
+    (under,) = _mended("", base, base, best, "", seed)
     # These mend without any of the solutions that were built.
     beside = sum(d.share for d in mended.values() if d.cause in ("format", "inconsistency", "reasoning") and d.low > 0)
-    remaining = max(0.0, (1.0 - best) / missing - beside)
+    least, remaining, most = (max(0.0, 1.0 - x - beside) for x in (under.high, under.share, under.low))
     if remaining <= 0:
         return {}
     tried = record["interventions"].get("knowledge", {}).get("failed", 0)
@@ -86,8 +87,8 @@ def _unmended(
     inside = Diagnosis(
         "reasoning",
         remaining * at_hand,
-        remaining * low,
-        remaining * high,
+        least * low,
+        most * high,
         "nothing mended it, although the answer can be worked out from the input",
         mended=False,
     )
@@ -97,9 +98,7 @@ def _unmended(
     else:
         told = "nothing mended it, and the answer does not stand in the input"
         cause = "knowledge"
-    outside = Diagnosis(
-        cause, remaining * (1 - at_hand), remaining * (1 - high), remaining * (1 - low), told, mended=False
-    )
+    outside = Diagnosis(cause, remaining * (1 - at_hand), least * (1 - high), most * (1 - low), told, mended=False)
     found = [_joined(outside, inside)] if cause == inside.cause else [inside, outside]
     return {d.cause: d for d in found if d.share > 0}
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from rung import runs
 from rung.errors import BudgetSpent
 from rung.ladder.climbing import whole_curve
-from rung.ladder.gains import MARGIN
 from rung.ladder.state import Built, Run, numbered
 from rung.records import read_json, read_lines, write_json
 from rung.types import FAMILIES, BreakEven, Candidate, Diagnosis, Example, Prediction, Score, Solution
@@ -108,7 +107,7 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
     run.listener.tried(other, solution.family, built[other].dev, (read_json(folder / "built.json") or {})["seconds"])
     mended = _skills_of(run, other, str(solution.adapter))
     skills[other] = mended
-    as_good = built[other].dev.mean >= built[name].dev.mean - MARGIN
+    as_good = built[other].dev.mean >= built[name].dev.mean  # the task comes first
     return other if as_good and mended.total.difference > report.total.difference else name
 
 
