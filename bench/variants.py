@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "DoRA": {"dora": True},
     "LoRA, upper half": {"layers": 0.5},
     "LoRA, rank 4": {"rank": 4, "alpha": 8},
+    "activated LoRA": {},
     "full": {},
 }
 
@@ -72,6 +73,8 @@ def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
     dev, rows = rows[:DEV], rows[DEV:]
     if name == "full":
         return full(model, rows, dev, options.steps)
+    if name == "activated LoRA":
+        return activated(model, rows, dev, options.steps)
     base = replace(LoraOptions(0.0, steps=options.steps, batch_size=BATCH), **VARIANTS[name])
     with tempfile.TemporaryDirectory() as folder:
         losses = {}
@@ -128,6 +131,51 @@ def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, A
 
     losses = {rate: run(rate, PROBE)[0] for rate in FULL_RATES}
     rate = min(losses, key=lambda r: losses[r])
+    loss, seconds = run(rate, steps)
+    return {"dev_loss": round(loss, 4), "rate": rate, "step_s": round(seconds, 3), "peak_gb": peak_gb()}
+
+
+def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, Any]:
+    """An adapter that works behind the beginning that all prompts share, which the base model computes once for all.
+
+    Source: Greenewald et al., Activated LoRA (2025).
+    """
+    import torch
+
+    from rung.models.tree import common_beginning
+    from rung.training.lora import LoraOptions, batch_indices, learning_rate_at, summed_loss
+
+    shared = common_beginning([row.prompt for row in (*rows, *dev)])
+    with torch.no_grad():
+        beginning = model.engine.compute(rows[0].prompt[:shared])
+    adapters = model.engine.adapters
+
+    def loss_of(some: list[Any]) -> Any:
+        return summed_loss(model, some, beginning)[0] / sum(len(row.target) for row in some)
+
+    def run(rate: float, until: int) -> tuple[float, float]:
+        from peft import LoraConfig
+
+        options = LoraOptions(rate, steps=steps, batch_size=BATCH)
+        config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapters.begin_training(config, 0)
+        trained = [p for p in model.network.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
+        ends = []
+        for step in range(until):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate_at(step, options)
+            optimiser.zero_grad(set_to_none=True)
+            loss_of([rows[i] for i in batch_indices(len(rows), BATCH, step, 0)]).backward()
+            torch.nn.utils.clip_grad_norm_(trained, options.max_grad_norm)
+            optimiser.step()
+            ends.append(time.perf_counter())
+        with torch.no_grad():
+            loss = float(loss_of(dev))
+        adapters.end_training()
+        return loss, (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+
+    rate = min(RATES, key=lambda r: run(r, PROBE)[0])
     loss, seconds = run(rate, steps)
     return {"dev_loss": round(loss, 4), "rate": rate, "step_s": round(seconds, 3), "peak_gb": peak_gb()}
 
