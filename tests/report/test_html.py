@@ -245,6 +245,26 @@ def test_the_same_records_give_the_same_bytes(page: Callable[..., Page], tmp_pat
     assert write_report(tmp_path).read_text("utf-8") == first
 
 
+def test_causes_stand_with_the_experiment_that_says_so_and_the_curve_below(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
+    page(FINE_TUNE)
+    folder = next(p.parent for p in tmp_path.rglob("decision.json"))
+    record = read_json(folder / "decision.json") or {}
+    cause = {"cause": "knowledge+format", "share": 0.4, "low": 0.2, "high": 0.6, "evidence": "gold passages"}
+    write_json(folder / "decision.json", {**record, "diagnosis": [{**cause, "mended": True}]})
+    points = [{"examples": 0, "mean": 0.1}, {"examples": 50, "mean": 0.4}, {"examples": 200, "mean": 0.6}]
+    more = {"examples": 200, "mean": 0.05, "low": 0.0, "high": 0.1}
+    write_json(folder / "curve.json", {"points": points, "screen": 48, "more": more})
+    write_report(folder, {})
+    shown = Page(folder / "report.html")
+    assert "missing knowledge and the form of the answers 40 % 20–60 % gold passages" in shown.section(
+        "Why answers are wrong"
+    )
+    told = shown.section("What more examples would bring")
+    assert "on 48 dev examples. 200 more would add 5 points (0 points to 10 points)" in told
+
+
 def test_without_a_verdict_there_is_no_page(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no verdict yet"):
         write_report(tmp_path)
