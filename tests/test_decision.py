@@ -264,7 +264,7 @@ def test_a_record_has_the_documented_keys_and_comes_back_equal() -> None:
     }
     assert set(record["comparisons"][0]) == {"a", "b", "set", "difference", "low", "high", "p", "p_corrected", "n"}
     assert set(record["candidates"][0]["dev"]) == {"mean", "low", "high", "n"}
-    assert set(record["diagnosis"][0]) == {"cause", "share", "low", "high"}
+    assert set(record["diagnosis"][0]) == {"cause", "share", "low", "high", "evidence", "mended"}
     assert record == decision_record(decision)
     assert decision_from_record(record) == decision
 
