@@ -324,10 +324,11 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
     if evidence.more is not None and evidence.more[1] > 0 and "convention" in names:
         more, gain, low, high = evidence.more
         gap, _ = _tellers(evidence.metric)
+        bare = _points if evidence.metric in RATES else _graded
         advice.append(
-            f"About {_round_up(more)} more examples would bring {gap(gain)} on dev ({gap(low)} to {gap(high)}), if a "
+            f"About {_round_up(more)} more examples would bring {gap(gain)} on dev ({bare(low)} to {bare(high)}), if a "
             "doubling brings no more than the last one did."
-            + (f" Label above all inputs like those answered {evidence.hardest}." if evidence.hardest else "")
+            + (f" Label above all inputs whose answer is {evidence.hardest}." if evidence.hardest else "")
         )
     if evidence.suspicious:
         rows = ", ".join(evidence.suspicious[:_MOST_ROWS])
@@ -358,13 +359,13 @@ def _closed_book_told(evidence: Evidence) -> list[str]:
 def _skills_told(evidence: Evidence, solution: str | None) -> list[str]:
     told = []
     for name, (difference, low, high, n, loses) in evidence.skills.items():
-        change = f"{_points(difference)} points ({_points(low)} to {_points(high)})"
         if loses:
             told.append(
-                f"{name} has lost general skills: {change} on {n} general prompts against the base model. "
-                "Use the adapter for this task alone."
+                f"{name} answers {_points(-difference)} points ({_points(-high)} to {_points(-low)}) fewer of {n} "
+                "general prompts than the base model. Use the adapter for this task alone."
             )
         elif name == solution:
+            change = f"{_points(difference)} points ({_points(low)} to {_points(high)})"
             told.append(f"{name} keeps its general skills: {change} on {n} prompts.")
     return told
 
@@ -522,6 +523,7 @@ def _percent_figure(x: float) -> str:
 
 
 def _points(d: float) -> str:
+    d = round(d, 9)  # 0.375 - 0.1 is a little less than 0.275 in binary
     return _trim(f"{100 * d:.1f}") if abs(d) < 0.0995 else f"{100 * d:.0f}"
 
 

@@ -258,11 +258,11 @@ def test_causes_stand_with_the_experiment_that_says_so_and_the_curve_below(
     write_json(folder / "curve.json", {"points": points, "screen": 48, "more": more})
     write_report(folder, {})
     shown = Page(folder / "report.html")
-    assert "missing knowledge and the form of the answers 40 % 20–60 % gold passages" in shown.section(
-        "Why answers are wrong"
-    )
+    causes = shown.section("Why answers are wrong")
+    assert "missing knowledge and the form of the answers 40 % 20–60 % gold passages" in causes
+    assert '<tr><th scope="row">missing knowledge and the form of the answers</th>' in shown.source
     told = shown.section("What more examples would bring")
-    assert "on 48 dev examples. 200 more would add 5 points (0 points to 10 points)" in told
+    assert "on 48 dev examples. 200 more would add 5 points (0 to 10)" in told
 
 
 def test_without_a_verdict_there_is_no_page(tmp_path: Path) -> None:

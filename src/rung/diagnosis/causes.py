@@ -63,7 +63,7 @@ def _mended(cause: str, base: Scores, before: Scores, after: Scores, evidence: s
         return []
     found = compare("before", "after", [before[i] for i in ids], [after[i] for i in ids], "dev", seed=seed)
     low, share, high = (min(1.0, max(0.0, x / missing)) for x in (found.low, found.difference, found.high))
-    return [Diagnosis(cause, share, low, high, evidence)]
+    return [Diagnosis(cause, share, low, high, f"mended by {evidence}")]
 
 
 def _unmended(

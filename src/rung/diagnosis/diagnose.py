@@ -92,7 +92,10 @@ def causes(record: Mapping[str, Any], *, proven: bool = False) -> tuple[Diagnosi
 
     What stays unresolved is no cause and not among them. proven: only those whose evidence is rescue, and label noise.
     """
-    pairs = [{**pair, "cause": "+".join(pair["causes"]), "evidence": "both at once"} for pair in record["combinations"]]
+    pairs = [
+        {**pair, "cause": "+".join(pair["causes"]), "evidence": "mended by both at once"}
+        for pair in record["combinations"]
+    ]
     single = [c for c in record["causes"] if not proven or c["net_of_placebo"] or c["cause"] == "label noise"]
     return tuple(
         Diagnosis(c["cause"], c["share"], max(0.0, c["low"]), min(1.0, c["high"]), c["evidence"])
@@ -242,7 +245,7 @@ class _Run:
         kind = "retrieval" if self.base.retriever is not None else "knowledge"
         told = "the gold passages in the place of the retrieved ones" if kind == "retrieval" else "the gold passages"
         return [
-            self._cause("format", {**forced, **shape}, chance, "the answer read leniently, or constrained"),
+            self._cause("format", {**forced, **shape}, chance, "reading leniently, or a constraint"),
             self._cause("inconsistency", by_name["inconsistency"], placebo, f"the majority of {change.SAMPLES}"),
             self._cause("convention", by_name["convention"], placebo, "the nearest gold demos"),
             self._cause(kind, by_name["knowledge"], placebo, told),
@@ -259,6 +262,7 @@ class _Run:
             return None
         ids = [e.id for e in tried if outcome[e.id]]
         net = self._less_broken(self._net(set(ids), {e.id for e in tried if chance[e.id]}), outcome, chance)
+        told = f"mended by {told}"
         return {"cause": cause, **net, "tried": len(tried), "evidence": told, "net_of_placebo": True, "ids": ids}
 
     def listed(

@@ -182,7 +182,7 @@ def _better_first(c: Comparison) -> Comparison:
 def _causes(run: Run) -> Html:
     rows = [
         row(
-            element("td", " and ".join(CAUSE_WORDS.get(part, part) for part in d.cause.split("+")), class_="wide"),
+            " and ".join(CAUSE_WORDS.get(part, part) for part in d.cause.split("+")),
             f"{100 * d.share:.0f} %",
             f"{100 * d.low:.0f}–{100 * d.high:.0f} %",
             element("td", d.evidence, class_="wide"),
@@ -205,10 +205,11 @@ def _curve(run: Run) -> Html:
     if len(points) < 2:
         return Html("")
     scale, more = run.scale, run.curve["more"]
+    low, high = (scale.signed(more[end]).removeprefix("+") for end in ("low", "high"))
     caption = (
         f"Dev score after fine-tuning on so many examples, on {run.curve['screen']} dev examples. "
-        f"{more['examples']:,} more would add {scale.gap(more['mean'])} ({scale.gap(more['low'])} to "
-        f"{scale.gap(more['high'])}), if a doubling brings between nothing and what the last one brought."
+        f"{more['examples']:,} more would add {scale.gap(more['mean'])} ({low} to {high}), if a doubling "
+        "brings between nothing and what the last one brought."
     )
     title = "Dev score by number of training examples"
     plot = curve_plot(points, points[-1][0], scale, title=title, unit="examples")
@@ -331,7 +332,10 @@ def _training(run: Run, name: str, trained: Trained) -> Html:
         parts.append(element("div", table(caption, ("Learning rate", "Dev loss", ""), rows), class_="small"))
     else:
         parts.append(element("p", f"Learning rate {trained.learning_rate:g}, taken over from an earlier step."))
-    if trained.epochs:
+    if len(trained.epochs) == 1:
+        (epoch, score), *_ = trained.epochs
+        parts.append(element("p", f"Looked at once, after epoch {epoch:g}: {run.scale.value(score)} on dev."))
+    elif trained.epochs:
         caption = f"Dev score after each epoch; epoch {trained.kept:g} was kept."
         title = "Dev score after each epoch"
         plot = curve_plot(trained.epochs, trained.kept, run.scale, title=title, unit="epoch")

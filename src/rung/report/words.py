@@ -43,6 +43,7 @@ class Scale:
         """A difference without its unit: +15, -2.5, +0.15."""
         if not self.rates:
             return f"{d:+.2f}"
+        d = round(d, 9)  # as the decision tells it
         figure = f"{100 * d:+.0f}" if abs(d) >= 0.0995 else f"{100 * d:+.1f}".removesuffix(".0")
         return "0" if figure in {"+0", "-0"} else figure
 
