@@ -39,6 +39,20 @@ def test_a_run_leaves_every_file_of_the_design(finished: Path) -> None:
     assert not list((finished / "solutions").rglob("*.pt")), "optimiser states are tidied away"
 
 
+def test_a_finished_run_is_told_again_without_loading_the_model(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("rung.models.local.load_model", never)
+    said: list[str] = []
+    listener = Silent()
+    monkeypatch.setattr(listener, "say", said.append)
+    assert run(finished.parent / "task.yaml", RunOptions(out=finished), listener) == finished
+    assert any("is finished: this is its verdict" in line for line in said)
+
+
 def test_the_sealed_test_is_read_once_and_only_for_the_named_candidates(finished: Path) -> None:
     reads = [json.loads(line) for line in (finished / "test_reads.jsonl").read_text().splitlines()]
     decision = json.loads((finished / "decision.json").read_text())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,17 @@ def test_an_adapter_that_would_be_ignored_or_change_the_base_is_refused(
         with pytest.raises(ModelError, match=rf"adapter {folder}: .*{fact}"):
             texts(model, [ask("x", folder)])
     assert_alike(own_logits(model, "the card", None), before)
+
+
+def test_an_adapter_of_a_deeper_model_is_refused(adapters: dict[str, str], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(adapters["all layers"], tmp_path / "deeper")
+    weights = load_file(folder / "adapter_model.safetensors")
+    deeper = {name.replace("layers.0.", "layers.99."): w.clone() for name, w in weights.items() if "layers.0." in name}
+    save_file(weights | deeper, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=rf"adapter {folder}: .*weights for {len(deeper)} places that the model lacks"):
+        texts(tiny_model(), [ask("x", str(folder))])
 
 
 # ---- rewritten and broken folders -----------------------------------------------------------

@@ -214,6 +214,19 @@ def test_confusions_count_the_wrong_answers_by_pair(page: Callable[..., Page], t
     assert [int(times) for *_, times in pairs] == sorted((int(times) for *_, times in pairs), reverse=True)
 
 
+def test_the_fields_of_json_answers_are_counted_for_every_tested_candidate(tmp_path: Path) -> None:
+    examples = write_run(tmp_path, replace(FINE_TUNE, metric="json_match", labels=()))
+    gold = json.dumps({"place": "quay", "date": "May"})
+    examples = {i: replace(e, output=gold, references=(gold,)) for i, e in examples.items()}
+    for name, text in (("few_shot", "no object"), ("lora", json.dumps({"place": "quay", "more": 1}))):
+        path = tmp_path / "solutions" / name / "predictions.test.jsonl"
+        write_text(path, "".join(json.dumps({**p, "text": text}) + "\n" for p in read_lines(path)))
+    shown = Page(write_report(tmp_path, examples)).section("Fields of the answers")
+    assert "Field few_shot lora" in shown
+    assert "place 0 % of 60 100 % of 60" in shown and "date 0 % of 60 0 % of 60" in shown
+    assert "more – 0 % of 60" in shown
+
+
 def test_failed_calls_are_counted_and_shown(page: Callable[..., Page], tmp_path: Path) -> None:
     page()
     path = tmp_path / "solutions" / "lora" / "predictions.test.jsonl"

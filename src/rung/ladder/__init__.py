@@ -28,7 +28,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.data.task_file import read_task
     from rung.ladder.climbing import climb
     from rung.ladder.closing import decide_and_hand_over
-    from rung.ladder.loading import load, prepare, task_record_of
+    from rung.ladder.loading import load, load_network, prepare, task_record_of
+    from rung.plan import machine
 
     started = time.monotonic()
     task = read_task(task_path)
@@ -41,11 +42,12 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     if runs.is_finished(folder):
         listener.say(f"{folder} is finished: this is its verdict. To run again, name another folder with --out.")
         return folder
+    model = load_network(task, listener)
     with runs.held(folder):
         if read_json(folder / "task.json") is None:
-            write_json(folder / "task.json", record)  # first: it says whose folder this is
+            write_json(folder / "task.json", {**record, **machine(model)})  # first: it says whose folder this is
         write_json(folder / "checks.json", loaded.checks)
-        prepared = prepare(task, loaded, folder, listener, started)
+        prepared = prepare(task, loaded, model, folder, listener, started)
         built, skipped = climb(prepared)
         decide_and_hand_over(prepared, built, skipped)
         runs.mark_finished(folder)

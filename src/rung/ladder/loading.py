@@ -21,17 +21,18 @@ class Loaded:
     split: Split
     documents: tuple[Document, ...]
     metric: Metric
-    model: LocalModel
+    model_version: str
     checks: dict[str, Any]
 
 
 def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
-    """Everything that can fail for a reason in the user's files fails here, before anything is written."""
+    """What the user brought, read and checked. What can fail for a reason in it fails before anything is written."""
     from rung.data.checks import check_examples, near_duplicate_groups
     from rung.data.corpus import check_gold_ids, read_corpus
     from rung.data.examples import read_sets
     from rung.data.split import split_examples, straddling_groups
     from rung.evaluation.metrics import load_metric
+    from rung.models.catalogue import ensure_model, fingerprint
 
     sets = read_sets(task)
     everything = [e for part in sets.values() for e in part]
@@ -48,33 +49,37 @@ def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
     if options.strict and serious:
         listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in serious[:10])
         raise DataError(f"{task.path}: {len(serious)} warnings, and --strict stops at warnings:\n{listed}")
+    version = fingerprint(ensure_model(task.model, say=listener.say))
+    return Loaded(split, documents, metric, version, {"findings": [asdict(f) for f in findings]})
+
+
+def load_network(task: Task, listener: Listener) -> LocalModel:
+    """The task's model. Raises ModelError, and ConstraintError where it cannot be held to the task's constraint."""
     from rung.models.local import load_model
 
     model = load_model(task.model, say=listener.say)
     constraint = constraint_of(task)
     if constraint is not None:
         model.check_constraint(constraint)
-    checks = {"findings": [asdict(f) for f in findings]}
-    return Loaded(split, documents, metric, model, checks)
+    return model
 
 
 def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str, Any]:
     from rung.data.task_file import task_record
-    from rung.plan import file_hashes, machine
+    from rung.plan import file_hashes
 
     resolved = task_record(task)
     decides = {
         "task": {key: value for key, value in resolved.items() if key != "path"},
         "data": file_hashes(task),
-        "model_version": loaded.model.version,
+        "model_version": loaded.model_version,
         "only": sorted(options.only),
         "exhaustive": options.exhaustive,
     }
-    here = machine(loaded.model)
-    return {**resolved, **{k: v for k, v in decides.items() if k != "task"}, "identity": runs.identity(decides), **here}
+    return {**resolved, **{k: v for k, v in decides.items() if k != "task"}, "identity": runs.identity(decides)}
 
 
-def prepare(task: Task, loaded: Loaded, folder: Path, listener: Listener, started: float) -> Run:
+def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listener: Listener, started: float) -> Run:
     """Writes the split and the plan, tells them, and returns what the stages need."""
     from rung.data.split import split_record
     from rung.plan import make_plan
@@ -86,7 +91,7 @@ def prepare(task: Task, loaded: Loaded, folder: Path, listener: Listener, starte
     passages = chunk(loaded.documents)
     retriever = BM25(passages) if passages else None
     only = tuple((read_json(folder / "task.json") or {})["only"])
-    plan = make_plan(task, loaded.split, loaded.model, passages=passages, retriever=retriever, only=only)
+    plan = make_plan(task, loaded.split, model, passages=passages, retriever=retriever, only=only)
     if not any(step.applies for step in plan.steps):
         reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in only)
         raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
@@ -99,7 +104,7 @@ def prepare(task: Task, loaded: Loaded, folder: Path, listener: Listener, starte
         folder=folder,
         task=task,
         split=loaded.split,
-        model=loaded.model,
+        model=model,
         metric=loaded.metric,
         passages=passages,
         retriever=retriever,

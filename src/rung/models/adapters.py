@@ -200,6 +200,8 @@ class Adapters:
                 keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
                 if missing := [key for key in keys.missing_keys if f".{name}." in key]:
                     raise ValueError(f"its weights lack {len(missing)} of its layers, {missing[0]} first")
+                if more := [key for key in keys.unexpected_keys if ".lora_" in key]:
+                    raise ValueError(f"it has weights for {len(more)} places that the model lacks, {more[0]} first")
                 output = self._network.get_output_embeddings()
                 if name in getattr(output, "lora_A", ()) or name in getattr(output, "modules_to_save", ()):
                     raise ValueError("it changes the output layer, which works without adapters here")

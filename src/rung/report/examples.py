@@ -1,6 +1,7 @@
-"""The report's sections about single test examples: where two candidates part, and what is confused with what.
+"""The report's sections about single test examples: where two candidates part, what is confused with what, and which
+fields of a JSON answer are right.
 
-Joins predictions with the examples that are handed in; scores nothing.
+Joins predictions with the examples that are handed in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rung.types import Candidate, Example
 
 MOST_EXAMPLES = 12
 MOST_CONFUSIONS = 10
+MOST_FIELDS = 12
 _MOST_CHARACTERS = 400
 
 
@@ -62,6 +64,40 @@ def confusion_section(run: Run, examples: Mapping[str, Example]) -> Html:
         return Html("")
     caption = f"The wrong test answers of {winner.name}, most frequent pairs first."
     return element("div", table(caption, ("Expected", "Answered", "Times"), rows, right=("Times",)), class_="small")
+
+
+def field_section(run: Run, examples: Mapping[str, Example]) -> Html:
+    """How often each top-level field of a JSON answer is right on the test, for every tested candidate."""
+    if not examples or run.task.get("metric") != "json_match":
+        return Html("")
+    tested = [c.name for c in run.decision.candidates if run.predictions.get((c.name, "test"))]
+    shares = {name: _fields(run.predictions[name, "test"], examples) for name in tested}
+    names = Counter(field for fields in shares.values() for field, scores in fields.items() for _ in scores)
+    rows = [
+        row(_short(field, 80), *(_share(run, shares[name].get(field, ())) for name in tested))
+        for field, _ in names.most_common(MOST_FIELDS)
+    ]
+    if not rows:
+        return Html("")
+    caption = "The share of test examples whose field is right, where it is expected or given; the most frequent first."
+    return table(caption, ("Field", *tested), rows, label="Fields", right=tested)
+
+
+def _fields(predictions: Sequence[Record], examples: Mapping[str, Example]) -> dict[str, list[float]]:
+    """Field -> its score in every example where it is expected or given."""
+    from rung.evaluation.metrics import json_fields
+
+    found: dict[str, list[float]] = {}
+    for p in predictions:
+        if p["id"] in examples:
+            for field, score in json_fields(str(p["text"]), examples[p["id"]].references).items():
+                found.setdefault(field, []).append(score)
+    return found
+
+
+def _share(run: Run, scores: Sequence[float]) -> Html:
+    told = f"{run.scale.value(sum(scores) / len(scores))} of {len(scores)}" if scores else "–"
+    return element("td", told, class_="num")
 
 
 def _best_prompt(run: Run, winner: Candidate) -> Candidate | None:

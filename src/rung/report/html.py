@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rung.decision import ALPHA, CAUSE_WORDS
 from rung.records import write_text
-from rung.report.examples import confusion_section, example_section
+from rung.report.examples import confusion_section, example_section, field_section
 from rung.report.figures import curve_plot, interval_plot
 from rung.report.markup import Html, element, joined, row, table
 from rung.report.reading import Record, Run, Trained, read_run
@@ -49,6 +49,7 @@ def _page(run: Run, examples: Mapping[str, Example]) -> str:
         _what_the_data_show(run),
         _how(run),
         _section("Examples from the test", example_section(run, examples)),
+        _section("Fields of the answers", field_section(run, examples)),
         _section("What is confused with what", confusion_section(run, examples)),
         _checks(run),
         _facts(run),
