@@ -233,6 +233,20 @@ def test_a_cause_whose_interval_reaches_zero_is_not_told_as_shown() -> None:
     assert not any("bring documents" in step for step in told.next)
 
 
+def test_lost_skills_are_told_with_the_adapter_that_keeps_them() -> None:
+    replayed = replace(LORA, name="lora_replay", test=None)
+    lost, kept = (-0.13, -0.2, -0.06, 242, True), (0.06, 0.0, 0.1, 242, False)
+    shown = evidence([ZERO, LORA, replayed], {("zero_shot", "lora"): 0.001}, skills={"lora": lost, "lora_replay": kept})
+    told = " ".join(decide(shown).reasons)
+    assert "lora answers 13 points (6 to 20) fewer of 242 general prompts than the base model." in told
+    assert (
+        f"lora_replay, trained with the base model's own answers mixed in, keeps them, at {LORA.dev.mean:.0%}"[:-1]
+        in told
+    )
+    alone = " ".join(decide(replace(shown, skills={"lora": lost})).reasons)
+    assert "Use the adapter for this task alone." in alone and "lora_replay, trained" not in alone
+
+
 def test_nearly_all_is_not_told_as_all() -> None:
     assert "answers 99.6 % of" in decide(evidence([candidate("few_shot", "prompt", 0.996)])).headline
     assert "answers 100 % of" in decide(evidence([candidate("few_shot", "prompt", 1.0)])).headline

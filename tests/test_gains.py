@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rung.ladder.gains import MARGIN, Known, expected_gain, order
+from rung.ladder.gains import MARGIN, Known, expected_gain, order, what_matters
 
 
 def knowledge(share: float, high: float, poor: bool = False) -> dict[str, Any]:
@@ -35,6 +35,11 @@ def test_a_pilot_bounds_what_fine_tuning_can_bring() -> None:
     assert expected_gain("lora", Known(0.5, 0.1, pilot=pilot(0.2, 0.3))).high == 0.0
     gain = expected_gain("lora", Known(0.5, 0.1, pilot=pilot(0.7, 0.9)))
     assert (gain.mean, gain.high) == (pytest.approx(0.2), pytest.approx(0.4)) and "50 examples" in gain.why
+
+
+def test_what_the_test_could_never_show_does_not_matter() -> None:
+    assert what_matters(True, 100) == pytest.approx(0.06) and what_matters(True, 1000) == MARGIN
+    assert what_matters(False, 100) == MARGIN and what_matters(True, 12) == 0.1
 
 
 def test_passages_that_mend_nothing_are_not_worth_training_with() -> None:

@@ -362,12 +362,25 @@ def _skills_told(evidence: Evidence, solution: str | None) -> list[str]:
         if loses:
             told.append(
                 f"{name} answers {_points(-difference)} points ({_points(-high)} to {_points(-low)}) fewer of {n} "
-                "general prompts than the base model. Use the adapter for this task alone."
+                f"general prompts than the base model. {_remedy_told(evidence, name)}"
             )
         elif name == solution:
             change = f"{_points(difference)} points ({_points(low)} to {_points(high)})"
             told.append(f"{name} keeps its general skills: {change} on {n} prompts.")
     return told
+
+
+def _remedy_told(evidence: Evidence, name: str) -> str:
+    """What to do about lost general skills: the solution trained with replay, where it keeps them and comes near."""
+    other = f"{name}_replay"
+    found = next((c for c in evidence.candidates if c.name == other), None)
+    if found is None or other not in evidence.skills or evidence.skills[other][4]:
+        return "Use the adapter for this task alone."
+    _, near = _tellers(evidence.metric)
+    return (
+        f"Use it for this task alone; {other}, trained with the base model's own answers mixed in, keeps them, at "
+        f"{near(found.dev.mean)} on dev."
+    )
 
 
 def _costs_told(evidence: Evidence) -> list[str]:

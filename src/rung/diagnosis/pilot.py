@@ -3,8 +3,8 @@
 With two sizes or more it is a learning curve. What the whole training, or more labels, would bring is extrapolated
 by doublings: from here on a doubling of the examples is taken to bring at least nothing and at most what the last one
 brought (learning curves flatten: Hestness et al., Deep learning scaling is predictable, empirically, 2017). The
-interval adds what the examples that were looked at leave open. Closed book: it sees no passages, so that what it
-mends is behaviour and not knowledge.
+interval adds what the examples that were looked at leave open, by the Bayesian bootstrap (Rubin 1981). Closed book:
+it sees no passages, so that what it mends is behaviour and not knowledge.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LEAST = 12
 """Below so many examples a training shows nothing."""
 
 _RESAMPLES = 4_000
+_UNSEEN = 0.5  # as in Jeffreys' prior of a rate
 
 
 def sizes(train: int) -> tuple[int, ...]:
@@ -31,7 +32,7 @@ def sizes(train: int) -> tuple[int, ...]:
 
 
 def run_pilot(materials: Materials, folder: Path, count: int) -> list[Prediction]:
-    """Its answers to the screen. Every stage is kept in the folder, so a killed one goes on."""
+    """Its answers to the piloted examples. Every stage is kept in the folder, so a killed one goes on."""
     place = folder / f"pilot-{count}"
     pilot(replace(materials, folder=place), count)
     return read_predictions(place / "predictions.dev.jsonl")
@@ -50,8 +51,12 @@ def curve(points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int) 
     scores = np.array([list(values) for _, values in points], dtype=float)  # (points, n)
     seen = [n for n, _ in points]
     random = np.random.default_rng(seed)
-    draws = random.integers(0, scores.shape[1], (_RESAMPLES, scores.shape[1]))
-    means = scores[:, draws].mean(axis=2)  # (points, resamples)
+    # Half an example that only the last point gets right: none seen to be mended does not mean that none ever is.
+    unseen = np.zeros((len(points), 1))
+    unseen[-1] = 1.0
+    weights = random.standard_gamma([1.0] * scores.shape[1] + [_UNSEEN], (_RESAMPLES, scores.shape[1] + 1))
+    weights /= weights.sum(axis=1, keepdims=True)
+    means = np.concatenate([scores, unseen], axis=1) @ weights.T  # (points, resamples)
     share = random.uniform(0.0, 1.0, _RESAMPLES)
     last = np.maximum(0.0, _per_doubling(means, seen))
     left = math.log2(train / seen[-1]) if 0 < seen[-1] < train else 0.0

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
+from rung.decision import RATES
 from rung.errors import BudgetSpent
-from rung.ladder.gains import MARGIN, Gain, Known, order
+from rung.ladder.gains import MARGIN, Gain, Known, order, what_matters
 from rung.ladder.state import Built, Run, numbered
 from rung.records import read_json, write_json
 from rung.strategies import STRATEGIES
@@ -39,11 +40,11 @@ def climb(run: Run) -> tuple[dict[str, Built], list[tuple[str, str]]]:
     while dearer:
         step, gain = climber.next_of(dearer)
         dearer.remove(step)
-        if gain is not None and gain.high < MARGIN and not run.exhaustive and not climber.is_built(step.name):
+        if gain is not None and gain.high < climber.matters and not run.exhaustive and not climber.is_built(step.name):
             climber.skip(step.name, f"it could gain {100 * gain.high:.1f} points on dev at most ({gain.why})")
             continue
         climber.take(step, dearer)
-    return climber.built, climber.skipped
+    return climber.built, [*climber.skipped, *((s.name, s.why) for s in run.plan.steps if not s.applies)]
 
 
 class _Climber:
@@ -52,7 +53,8 @@ class _Climber:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.built: dict[str, Built] = {}
-        self.skipped: list[tuple[str, str]] = [(s.name, s.why) for s in run.plan.steps if not s.applies]
+        self.skipped: list[tuple[str, str]] = []
+        self.matters = what_matters(run.task.metric in RATES, len(run.split.test))
         self.enough: str | None = None
         self.calls = 0
 
@@ -220,7 +222,7 @@ class _Climber:
         record = read_json(run.folder / "pilot.json")
         done = [p["examples"] for p in record["points"] if p["examples"]] if record else []
         left = [n for n in sizes(len(run.split.train)) if n not in done]
-        clear = record is not None and (gain.mean >= MARGIN or gain.high < MARGIN)
+        clear = record is not None and (gain.mean >= MARGIN or gain.high < self.matters)
         if not left or (clear and not run.exhaustive) or self._over_budget(step):
             return False
         started, tokens = time.monotonic(), run.model.engine.computed_tokens
@@ -243,7 +245,7 @@ class _Climber:
         from rung.diagnosis.pilot import curve, scores_of
         from rung.strategies.materials import read_predictions
 
-        ids = [e.id for e in materials.screen]
+        ids = [e.id for e in materials.piloted]
         start = "constrained" if "constrained" in self.built else "zero_shot"
         points: list[tuple[int, Sequence[float]]] = []
         if start in self.built and self.built[start].left is None:

@@ -1,7 +1,7 @@
 """What each remaining strategy can be expected to bring, from what the experiments said: numbers in, order out.
 
 A gain is a difference of dev means against the best solution so far. Strategies are tried by expected gain per token
-that they are planned to compute; one is skipped only when the upper end of what it could mend is below the margin.
+that they are planned to compute; one is skipped only when the upper end of what it could mend does not matter.
 What no experiment speaks about is worth half of what is still wrong, and could be all of it.
 """
 
@@ -14,7 +14,11 @@ from typing import Any
 MARGIN = 0.02
 """A gain on dev below this does not matter; the same as in the verdict."""
 
+LEAST_SHOWN = 6
+"""So many examples must change, all for the better, before the exact McNemar test can show it (2 x 0.5^6 < 0.05)."""
+
 _UNKNOWN = 0.5
+_MATTERS = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Known:
     diagnosis: Mapping[str, Any] | None = None
     pilot: Mapping[str, Any] | None = None
     built: Mapping[str, float] | None = None
+
+
+def what_matters(rates: bool, test: int) -> float:
+    """The least gain worth finding: the margin, or for right and wrong what that many test examples can show at all.
+
+    Ten points matter even where the test is too small to show them.
+    """
+    return max(MARGIN, min(_MATTERS, LEAST_SHOWN / test)) if rates and test else MARGIN
 
 
 def expected_gain(strategy: str, known: Known) -> Gain:

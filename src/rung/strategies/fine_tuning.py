@@ -72,16 +72,16 @@ def rag_lora(materials: Materials) -> Solution:
 
 
 def pilot(materials: Materials, count: int) -> Solution:
-    """As `lora`, from `count` train examples (a fixed sample) and in proportion fewer steps; judged on the screen.
+    """As `lora`, from `count` train examples (a fixed sample) and in proportion fewer steps; judged once.
 
-    Its predictions for the screen lie in the folder as predictions.dev.jsonl.
+    Its predictions for `materials.piloted` lie in the folder as predictions.dev.jsonl.
     """
     plain = replace(materials.solution(f"pilot-{count}"), constraint=materials.constraint)
     some = random.Random(materials.task.seed).sample(materials.train, count)
     rows = _rows(materials, plain, some)
     whole = _steps(materials, _rows(materials, plain, materials.train))
     steps = max(_LEAST_PILOT_STEPS, round(whole * count / len(materials.train)))
-    return replace(plain, adapter=str(_fit(materials, plain, rows, _Course(steps, 1, materials.screen))))
+    return replace(plain, adapter=str(_fit(materials, plain, rows, _Course(steps, 1, materials.piloted))))
 
 
 def replayed(materials: Materials, tuned: Solution) -> Solution:

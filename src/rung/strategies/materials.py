@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SCREEN = 48
 """Dev examples that a choice inside a strategy looks at."""
 
+PILOTED = 150
+"""Dev examples that a pilot is judged on: what it cannot mend is to be told from what it mends rarely."""
+
 _SCREENED = "screened.jsonl"
 _TURN_TOKENS = 5  # that a chat template puts round a turn
 
@@ -59,9 +62,17 @@ class Materials:
     @property
     def screen(self) -> tuple[Example, ...]:
         """A fixed sample of dev, for choices inside a strategy."""
-        if len(self.dev) <= SCREEN:
+        return self._sample(SCREEN)
+
+    @property
+    def piloted(self) -> tuple[Example, ...]:
+        """A fixed sample of dev, for pilots."""
+        return self._sample(PILOTED)
+
+    def _sample(self, most: int) -> tuple[Example, ...]:
+        if len(self.dev) <= most:
             return self.dev
-        return tuple(random.Random(self.task.seed).sample(self.dev, SCREEN))
+        return tuple(random.Random(self.task.seed).sample(self.dev, most))
 
     def solution(self, name: str) -> Solution:
         """The plainest Solution of the task: its instruction and nothing else."""
