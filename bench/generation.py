@@ -90,6 +90,8 @@ def part(options: argparse.Namespace, name: str) -> Any:
 
 def prepared(options: argparse.Namespace, *, inputs: int | None = None, times: int = 1) -> tuple[Any, Any, list[Any]]:
     """The model, its task's labels, and requests with their expected answers. times: the demos so many times over."""
+    import torch
+
     from rung.data.examples import read_sets
     from rung.data.task_file import read_task
     from rung.models.local import load_model
@@ -99,7 +101,7 @@ def prepared(options: argparse.Namespace, *, inputs: int | None = None, times: i
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     task = read_task(path)
-    model = load_model(task.model, device="cpu")
+    model = load_model(task.model, device="cpu", dtype=torch.float32)
     everything = [e for part in read_sets(task).values() for e in part]
     demos = covering(everything, 0)[: options.demos]
     shown = {demo.input for demo in demos}

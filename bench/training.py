@@ -90,6 +90,8 @@ def part_of(script: str, options: argparse.Namespace, name: str) -> Any:
 
 def prepared(options: argparse.Namespace, kind: str, *, examples: int | None = None, times: int = 1) -> Any:
     """The model and its training rows in batches. times: the instruction so many times over."""
+    import torch
+
     from rung.data.examples import read_sets
     from rung.data.task_file import read_task
     from rung.models.local import load_model
@@ -99,7 +101,7 @@ def prepared(options: argparse.Namespace, kind: str, *, examples: int | None = N
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     task = read_task(path)
-    model = load_model(options.model or task.model, device="cpu")
+    model = load_model(options.model or task.model, device="cpu", dtype=torch.float32)
     everything = [e for part in read_sets(task).values() for e in part]
     count = examples or min(len(everything), BATCH * options.steps)
     instruction = task.instruction

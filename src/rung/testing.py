@@ -77,11 +77,14 @@ class FakeModel:
 
 
 def tiny_model(seed: int = 0, *, template: str | None = TINY_TEMPLATE) -> LocalModel:
-    """A tiny random Llama, loaded as any model is. Equal seeds give equal weights; about 0.1 s."""
+    """A tiny random Llama in float32, loaded as any model is. Equal seeds give equal weights; about 0.1 s."""
+    import torch
+
     from rung.models.local import load_model
 
     with tempfile.TemporaryDirectory() as folder:
-        model = load_model(str(save_tiny_model(Path(folder), seed, template=template)), device="cpu")
+        place = save_tiny_model(Path(folder), seed, template=template)
+        model = load_model(str(place), device="cpu", dtype=torch.float32)
     model.name, model.version = "tiny", f"tiny-{seed}"
     return model
 

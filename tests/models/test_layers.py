@@ -175,7 +175,7 @@ def save_network(folder: Path, kind: str, **config: Any) -> Path:
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral"])
 def test_networks_of_the_llama_kind_run_fused_and_equal_transformers(tmp_path: Path, kind: str) -> None:
     folder = save_network(tmp_path, kind)
-    model = load_model(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu", dtype=torch.float32)
     assert fused(model) == 2
     assert any(n.endswith("q_proj.bias") for n, _ in model.network.named_parameters()) == (kind == "Qwen2")
     assert_logits_equal_plain_ones(model, folder)
@@ -184,7 +184,7 @@ def test_networks_of_the_llama_kind_run_fused_and_equal_transformers(tmp_path: P
 
 def test_biases_in_all_projections_and_tied_embeddings_are_computed_too(tmp_path: Path) -> None:
     folder = save_network(tmp_path, "Llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=True)
-    model = load_model(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu", dtype=torch.float32)
     assert fused(model) == 2
     assert_logits_equal_plain_ones(model, folder)
     assert_answers_equal_plain_ones(model, folder)
@@ -194,7 +194,7 @@ def test_an_adapter_over_biases_equals_pefts(tmp_path: Path) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     folder = save_network(tmp_path / "network", "Qwen2")
-    model = load_model(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu", dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
@@ -207,7 +207,7 @@ def test_an_adapter_over_biases_equals_pefts(tmp_path: Path) -> None:
 
 def test_a_network_with_normed_queries_runs_unfused_and_equals_transformers(tmp_path: Path) -> None:
     folder = save_network(tmp_path, "Qwen3", head_dim=8)
-    model = load_model(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu", dtype=torch.float32)
     assert fused(model) == 0
     assert_logits_equal_plain_ones(model, folder)
     assert_answers_equal_plain_ones(model, folder)
@@ -217,10 +217,10 @@ def test_a_network_with_normed_queries_runs_unfused_and_equals_transformers(tmp_
 def test_a_network_that_caps_its_attention_is_refused(tmp_path: Path, cap: float) -> None:
     folder = save_network(tmp_path, "Gemma2", head_dim=8, attn_logit_softcapping=cap, final_logit_softcapping=None)
     with pytest.raises(ModelError, match=rf"{folder}: this engine cannot compute it \(.*caps.*Llama, Mistral, Qwen"):
-        load_model(str(folder), device="cpu")
+        load_model(str(folder), device="cpu", dtype=torch.float32)
 
 
 def test_a_network_that_caps_its_output_is_refused(tmp_path: Path) -> None:
     folder = save_network(tmp_path, "Gemma2", head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=1.0)
     with pytest.raises(ModelError, match="this engine cannot compute it"):
-        load_model(str(folder), device="cpu")
+        load_model(str(folder), device="cpu", dtype=torch.float32)

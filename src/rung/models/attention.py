@@ -2,7 +2,10 @@
 
 A token sees its own node causally and every node above it whole, under one softmax; the scores are
 computed block by block and the softmax is merged from each block's output and log-sum. Exact, and
-differentiable: the backward pass computes the weights again from the kept log-sums.
+differentiable: the backward pass computes the weights again from the kept log-sums of all blocks. On
+a CPU a block is PyTorch's own flash kernel, which never writes the scores to memory; elsewhere it is
+written out. Nodes of similar length are computed together: padding behind them changes nothing, since
+no token sees what comes later.
 Sources: Juravsky et al., Hydragen (2024), for attention split into shared and own keys; Dao et al.,
 FlashAttention (2022), for merging and for the backward pass.
 """
@@ -62,12 +65,12 @@ def attention(
 class Padded:
     """Stretches of packed tokens side by side, padded to one length.
 
-    places: (n, length), where each token stands in the packed order, 0 for padding. real: (n, length), or
-    None where nothing is padded. to, taken: packed places of the real tokens and their places in (n * length).
+    places: (n, length), where each token stands in the packed order, 0 for padding. padding: (n, length), where it is,
+    or None where nothing is padded. to, taken: packed places of the real tokens and their places in (n * length).
     """
 
     places: torch.Tensor
-    real: torch.Tensor | None
+    padding: torch.Tensor | None
     to: torch.Tensor
     taken: torch.Tensor | None
 
@@ -80,19 +83,18 @@ class Padded:
         if bool(real.all()):
             return Padded(places.to(device), None, places.flatten().to(device), None)
         taken = real.flatten().nonzero()[:, 0]
-        return Padded(places.to(device), real.to(device), places.flatten()[taken].to(device), taken.to(device))
+        return Padded(places.to(device), ~real.to(device), places.flatten()[taken].to(device), taken.to(device))
 
-    def gather(self, rows: torch.Tensor, heads: int) -> torch.Tensor:
-        """(T, H, W) to (n * heads, length * group, W); heads of one group stand beside the queries."""
-        count, length = self.places.shape
-        taken = rows.index_select(0, self.places.flatten()).view(count, length, heads, -1, rows.shape[2])
-        return taken.transpose(1, 2).reshape(count * heads, -1, rows.shape[2])
+    def gather(self, rows: torch.Tensor, *, padding: float | None = None) -> torch.Tensor:
+        """(T, H, W) to (n, H, length, W). padding: what stands there; None: whatever comes handy."""
+        taken = rows.index_select(0, self.places.flatten()).view(*self.places.shape, *rows.shape[1:])
+        if padding is not None and self.padding is not None:
+            taken.masked_fill_(self.padding[..., None, None], padding)
+        return taken.transpose(1, 2)
 
-    def scatter(self, target: torch.Tensor, folded: torch.Tensor, heads: int) -> None:
-        """The way back: writes (n * heads, length * group, W) to target (T, H, W), padding left out."""
-        count, length = self.places.shape
-        flat = folded.view(count, heads, length, -1, folded.shape[-1]).transpose(1, 2)
-        flat = flat.reshape(count * length, -1, folded.shape[-1])
+    def scatter(self, target: torch.Tensor, found: torch.Tensor) -> None:
+        """The way back: writes (n, H, length, W) to target (T, H, W), padding left out."""
+        flat = found.transpose(1, 2).flatten(0, 1)
         target.index_copy_(0, self.to, flat if self.taken is None else flat.index_select(0, self.taken))
 
 
@@ -146,21 +148,19 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: Blocks, scaling: float
     ) -> torch.Tensor:
-        heads = key.shape[1]
-        scaled = query * scaling
+        heads, group = key.shape[1], query.shape[1] // key.shape[1]
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
+        own_key, own_value = _for_each_head(key[blocks.past :], group), _for_each_head(value[blocks.past :], group)
         for nodes in blocks.own:
-            keys, values = nodes.gather(key[blocks.past :], heads), nodes.gather(value[blocks.past :], heads)
-            part, part_sum = _softmax(_hide_later(nodes.gather(scaled, heads) @ keys.mT), values)
-            nodes.scatter(out, part, heads)
-            nodes.scatter(logsum, part_sum, heads)
+            gathered = (nodes.gather(rows) for rows in (query, own_key, own_value))
+            part, part_sum = attend(*gathered, scaling, causal=True)
+            nodes.scatter(out, part)
+            nodes.scatter(logsum, part_sum)
         for first_key, last_key, first, last in blocks.above:
-            keys, values = key[first_key:last_key].transpose(0, 1), value[first_key:last_key].transpose(0, 1)
-            part, part_sum = _softmax((_stack(scaled[first:last], heads) @ keys.mT).float(), values)
-            merge(
-                out[first:last], logsum[first:last], _unstack(part, query.shape[1]), _unstack(part_sum, query.shape[1])
-            )
+            keys, values = _heads_first(key[first_key:last_key]), _heads_first(value[first_key:last_key])
+            part, part_sum = attend(_stack(query[first:last], heads), keys, values, scaling)
+            merge(out[first:last], logsum[first:last], _unstack(part, group), _unstack(part_sum, group))
         ctx.save_for_backward(query, key, value, out, logsum)
         ctx.blocks, ctx.scaling = blocks, scaling
         return out
@@ -169,33 +169,88 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         query, key, value, out, logsum = ctx.saved_tensors
         blocks: Blocks = ctx.blocks
-        heads = key.shape[1]
-        scaled = query * ctx.scaling
+        heads, group = key.shape[1], query.shape[1] // key.shape[1]
+        grad = grad.contiguous()
         grad_query = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         grad_key = torch.zeros(key.shape, dtype=key.dtype, device=key.device)
         grad_value = torch.zeros_like(grad_key)
-        delta = (grad * out).sum(-1, keepdim=True)  # (T, H, 1)
+        own_key, own_value = _for_each_head(key[blocks.past :], group), _for_each_head(value[blocks.past :], group)
         for nodes in blocks.own:
-            keys, values = nodes.gather(key[blocks.past :], heads), nodes.gather(value[blocks.past :], heads)
-            queries, upper = nodes.gather(scaled, heads), nodes.gather(grad, heads)
-            sums = nodes.gather(logsum, heads)
-            if nodes.real is not None:  # padding has no say: its weights are exp(-inf)
-                count, length = nodes.places.shape
-                sums.view(count, heads, length, -1).masked_fill_(~nodes.real[:, None, :, None], float("inf"))
-            weights = _hide_later(queries @ keys.mT).sub_(sums).exp_().to(query.dtype)
-            to_scores = (upper @ values.mT).sub_(nodes.gather(delta, heads)).mul_(weights)
-            nodes.scatter(grad_query, to_scores @ keys, heads)
-            nodes.scatter(grad_key[blocks.past :], to_scores.mT @ queries, heads)
-            nodes.scatter(grad_value[blocks.past :], weights.mT @ upper, heads)
+            # Padding has no say: no gradient comes to it, and its weights are exp(-inf).
+            upper, sums = nodes.gather(grad, padding=0.0), nodes.gather(logsum, padding=float("inf"))
+            gathered = (nodes.gather(rows) for rows in (query, own_key, own_value, out))
+            to_query, to_key, to_value = attend_back(upper, *gathered, sums, ctx.scaling, causal=True)
+            nodes.scatter(grad_query, to_query)
+            nodes.scatter(grad_key[blocks.past :], to_key.unflatten(1, (heads, group)).sum(2))
+            nodes.scatter(grad_value[blocks.past :], to_value.unflatten(1, (heads, group)).sum(2))
         for first_key, last_key, first, last in blocks.above:
-            keys, values = key[first_key:last_key].transpose(0, 1), value[first_key:last_key].transpose(0, 1)
-            queries, upper = _stack(scaled[first:last], heads), _stack(grad[first:last], heads)
-            weights = (queries @ keys.mT).float().sub_(_stack(logsum[first:last], heads)).exp_().to(query.dtype)
-            to_scores = (upper @ values.mT).sub_(_stack(delta[first:last], heads)).mul_(weights)
-            grad_query[first:last] += _unstack(to_scores @ keys, query.shape[1])
-            grad_key[first_key:last_key] += (to_scores.mT @ queries).transpose(0, 1)
-            grad_value[first_key:last_key] += (weights.mT @ upper).transpose(0, 1)
-        return grad_query.mul_(ctx.scaling), grad_key, grad_value, None, None
+            keys, values = _heads_first(key[first_key:last_key]), _heads_first(value[first_key:last_key])
+            upper, queries, seen, sums = (_stack(rows[first:last], heads) for rows in (grad, query, out, logsum))
+            to_query, to_key, to_value = attend_back(upper, queries, keys, values, seen, sums, ctx.scaling)
+            grad_query[first:last] += _unstack(to_query, group)
+            grad_key[first_key:last_key] += to_key[0].transpose(0, 1)
+            grad_value[first_key:last_key] += to_value[0].transpose(0, 1)
+        return grad_query, grad_key, grad_value, None, None
+
+
+# ---- one block of queries and keys --------------------------------------------------------------
+
+_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_FLASH_BACK = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+
+
+def _is_flash(query: torch.Tensor) -> bool:
+    return query.device.type == "cpu" and _FLASH is not None and _FLASH_BACK is not None
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, *, causal: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of one block, and the log-sums of its scores.
+
+    query: (N, H, Q, D); key, value: (N, H, K, D); causal: Q = K and none sees a later one. Returns (N, H, Q, D) in
+    query's type and (N, H, Q, 1) in float32.
+    """
+    if _is_flash(query):
+        out, logsum = _FLASH(query, key, value, 0.0, causal, scale=scaling)  # type: ignore[misc]
+        return out, logsum[..., None]
+    return softmax(_scores(query, key, scaling, causal), value)
+
+
+def attend_back(
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    logsum: torch.Tensor,
+    scaling: float,
+    *,
+    causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One block's part of the gradients towards query, key and value.
+
+    grad, out: (N, H, Q, D) and logsum (N, H, Q, 1), of the attention to all blocks together.
+    """
+    if _is_flash(query):
+        sums = logsum[..., 0]
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _FLASH_BACK(  # type: ignore[misc]
+            grad, query, key, value, out, sums, 0.0, causal, scale=scaling
+        )
+        return found
+    weights = _scores(query, key, scaling, causal).sub_(logsum).exp_().to(query.dtype)
+    delta = (grad * out).sum(-1, keepdim=True)
+    to_scores = (grad @ value.mT).sub_(delta).mul_(weights).mul_(scaling)
+    return to_scores @ key, to_scores.mT @ query, weights.mT @ grad
+
+
+def _scores(query: torch.Tensor, key: torch.Tensor, scaling: float, causal: bool) -> torch.Tensor:
+    scores = (query @ key.mT).float().mul_(scaling)
+    if causal:
+        length = scores.shape[-1]
+        later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu_(1)
+        scores.masked_fill_(later, float("-inf"))
+    return scores
 
 
 def merge(out: torch.Tensor, logsum: torch.Tensor, part: torch.Tensor, part_sum: torch.Tensor) -> None:
@@ -206,31 +261,32 @@ def merge(out: torch.Tensor, logsum: torch.Tensor, part: torch.Tensor, part_sum:
     logsum.copy_(total)
 
 
-def _softmax(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted values (N, Q, D) and log-sums (N, Q, 1). scores: (N, Q, K), float32, overwritten; values: (N, K, D)."""
+def softmax(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted values (…, Q, D) and log-sums (…, Q, 1). scores: (…, Q, K), float32, overwritten; values: (…, K, D)."""
     highest = scores.amax(-1, keepdim=True)
     weights = scores.sub_(highest).exp_()
     total = weights.sum(-1, keepdim=True)
     return (weights.to(values.dtype) @ values).div_(total.to(values.dtype)), total.log_().add_(highest)
 
 
-def _hide_later(scores: torch.Tensor) -> torch.Tensor:
-    """Causal scores in float32. scores: (N, length * group, length)."""
-    length = scores.shape[2]
-    columns = torch.arange(length, device=scores.device)
-    later = (columns[None, :] > columns[:, None]).repeat_interleave(scores.shape[1] // length, 0)
-    return scores.float().masked_fill_(later, float("-inf"))
+def _for_each_head(rows: torch.Tensor, group: int) -> torch.Tensor:
+    """(T, Hkv, D) to (T, H, D): queries of a group read the same keys."""
+    return rows if group == 1 else rows.repeat_interleave(group, 1)
+
+
+def _heads_first(rows: torch.Tensor) -> torch.Tensor:
+    """(K, Hkv, D) to (1, Hkv, K, D)."""
+    return rows.transpose(0, 1)[None]
 
 
 def _stack(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """(T, H, W) to (heads, T * group, W)."""
-    return rows.reshape(len(rows), heads, -1, rows.shape[2]).transpose(0, 1).reshape(heads, -1, rows.shape[2])
+    """(T, H, W) to (1, heads, T * group, W): where all queries see all keys, those of a group stand in one column."""
+    return rows.view(len(rows), heads, -1, rows.shape[2]).transpose(0, 1).reshape(1, heads, -1, rows.shape[2])
 
 
-def _unstack(stacked: torch.Tensor, heads: int) -> torch.Tensor:
-    """(Hkv, T * group, W) to (T, H, W), group = heads / Hkv."""
-    by_token = stacked.view(len(stacked), -1, heads // len(stacked), stacked.shape[2]).transpose(0, 1)
-    return by_token.reshape(-1, heads, stacked.shape[2])
+def _unstack(stacked: torch.Tensor, group: int) -> torch.Tensor:
+    """(1, Hkv, T * group, W) to (T, H, W)."""
+    return stacked[0].unflatten(1, (-1, group)).transpose(0, 1).flatten(1, 2)
 
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
@@ -268,7 +324,7 @@ class RowCache:
     """Keys and values of rows that are being answered, a token or a few at a time, behind shared nodes.
 
     lengths: tokens each row holds of its own, (B,). shared: nodes that several neighbouring rows stand
-    behind, as (keys and values a layer, (Hkv, L, D) each; first row; behind the last row).
+    behind, as (keys and values a layer, (1, Hkv, L, D) each; first row; behind the last row).
     """
 
     def __init__(self, lengths: torch.Tensor, room: int, shared: list[tuple[list[KeysAndValues], int, int]]) -> None:
@@ -305,25 +361,21 @@ class RowCache:
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         self.hold(layer, key, value, self._rows, self._columns)
-        heads = key.shape[1]
-        rows, _, width = self._unseen.shape
-        query = query * scaling
-        keys, values = (x[:, :, :width].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D)
-        scores = (self._padded.gather(query, heads) @ keys.mT).float()  # (B * Hkv, n * group, S)
-        unseen = self._unseen.repeat_interleave(query.shape[1] // heads, 1)  # (B, n * group, S)
-        scores.view(rows, heads, -1, width).masked_fill_(unseen[:, None], float("-inf"))
-        part, part_sum = _softmax(scores, values)
+        heads, group = key.shape[1], query.shape[1] // key.shape[1]
+        width = self._unseen.shape[-1]
+        keys, values = (x[:, :, :width] for x in self._own[layer])  # (B, Hkv, S, D)
+        queries = self._padded.gather(query).unflatten(1, (heads, group)).flatten(2, 3)  # (B, Hkv, group * n, D)
+        scores = (queries @ keys.mT).float().mul_(scaling)
+        unseen = self._unseen[:, None, None].expand(-1, -1, group, -1, -1).flatten(2, 3)  # (B, 1, group * n, S)
+        part, part_sum = softmax(scores.masked_fill_(unseen, float("-inf")), values)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
-        self._padded.scatter(out, part, heads)
-        self._padded.scatter(logsum, part_sum, heads)
+        for target, found in ((out, part), (logsum, part_sum)):
+            self._padded.scatter(target, found.unflatten(2, (group, -1)).flatten(1, 2))
         for nodes, first_row, last_row in self._shared:
-            node_keys, node_values = nodes[layer]
             first, last = self._first[first_row], self._first[last_row]
-            part, part_sum = _softmax((_stack(query[first:last], heads) @ node_keys.mT).float(), node_values)
-            merge(
-                out[first:last], logsum[first:last], _unstack(part, query.shape[1]), _unstack(part_sum, query.shape[1])
-            )
+            part, part_sum = attend(_stack(query[first:last], heads), *nodes[layer], scaling)
+            merge(out[first:last], logsum[first:last], _unstack(part, group), _unstack(part_sum, group))
         return out
 
     def keep_rows(self, rows: list[int]) -> None:

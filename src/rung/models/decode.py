@@ -169,10 +169,10 @@ def _prompts(
     behind: list[tuple[list[KeysAndValues], int, int]] = []
     for family, beginning in enumerate(shared.in_order):
         if beginning is not None and (mine := [i for i, node in enumerate(ends) if node.family == family]):
-            heads_first = [(k.transpose(0, 1), v.transpose(0, 1)) for k, v in beginning.layers]
+            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in beginning.layers]
             behind.append((heads_first, mine[0], mine[-1] + 1))
     for (first, stop), tokens in stretches.items():
-        heads_first = [(k[tokens].transpose(0, 1), v[tokens].transpose(0, 1)) for k, v in kept]
+        heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
         behind.append((heads_first, first, stop))
     cache = RowCache(torch.tensor(lengths, device=engine.device), room, behind)
     starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]

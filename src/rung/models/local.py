@@ -126,11 +126,17 @@ class LocalModel:
 
 
 def load_model(
-    spec: str, *, device: str | None = None, threads: int | None = None, say: Say = lambda _: None
+    spec: str,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    threads: int | None = None,
+    say: Say = lambda _: None,
 ) -> LocalModel:
     """The model of that name, on a GPU when there is one.
 
-    spec: as for `ensure_model`. device: "cpu" or "cuda"; None chooses. threads: CPU threads; None: as torch chooses.
+    spec: as for `ensure_model`. device: "cpu" or "cuda"; None chooses. dtype: to compute in; None: the fastest.
+    threads: CPU threads; None: as torch chooses.
     Raises ModelError or DownloadError.
     """
     from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
@@ -142,7 +148,7 @@ def load_model(
     if threads is not None:
         torch.set_num_threads(threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = fastest_dtype(device)
+    dtype = dtype or fastest_dtype(device)
     AttentionInterface.register(attention.NAME, attention.attention)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -158,30 +164,32 @@ def load_model(
 
 
 _PROBE_SHAPE = (64, 576, 1536)  # tokens x a small model's projection
+_PROBES = 12
 _CLEARLY_FASTER = 1.5  # what bfloat16 must be for its coarser rounding to pay; far from the noise of a timing
 
 
 def fastest_dtype(device: str) -> torch.dtype:
     """The type to compute in: bfloat16 where the machine has matrix units for it, else float32 (float16 on old GPUs).
 
-    A CPU is asked by a matrix product of a few milliseconds: without such units bfloat16 is several times slower.
+    A CPU is asked by matrix products of a few milliseconds: without such units bfloat16 is several times slower.
     """
     if device != "cpu":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    faster = seconds[torch.bfloat16] * _CLEARLY_FASTER < seconds[torch.float32]
-    return torch.bfloat16 if faster else torch.float32
+    whole, half = _product_seconds(torch.float32, torch.bfloat16)
+    return torch.bfloat16 if half * _CLEARLY_FASTER < whole else torch.float32
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
+def _product_seconds(*dtypes: torch.dtype) -> list[float]:
+    """The best time of a matrix product in each type, taken in turn, so that other work on the machine meets all."""
     rows, inner, columns = _PROBE_SHAPE
-    a, b = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
-    taken = []
-    for _ in range(4):
-        started = time.perf_counter()
-        _ = a @ b
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+    pairs = [(torch.ones(rows, inner, dtype=t), torch.ones(inner, columns, dtype=t)) for t in dtypes]
+    best = [float("inf")] * len(dtypes)
+    for _ in range(_PROBES):
+        for place, (a, b) in enumerate(pairs):
+            started = time.perf_counter()
+            _ = a @ b
+            best[place] = min(best[place], time.perf_counter() - started)
+    return best
 
 
 def _engine(network: Any, spec: str) -> Engine:

@@ -127,7 +127,7 @@ def train(
     try:
         parameters = [p for p in model.network.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
-            parameters, lr=options.learning_rate, betas=(0.9, 0.999), weight_decay=options.weight_decay
+            parameters, lr=options.learning_rate, betas=(0.9, 0.999), weight_decay=options.weight_decay, fused=True
         )
         newest, step, tokens, seconds = _restore(folder, parameters, optimiser, until)
         model.network.train()
