@@ -25,7 +25,12 @@ _BLOCK_SCORES = 1 << 20  # a head, computed together
 
 
 class View(Protocol):
-    """What the tokens of one forward pass see. Every attention layer calls it in turn."""
+    """What the tokens of one forward pass see. Every attention layer calls it in turn.
+
+    wanted: places of the tokens whose final hidden states are asked for, (t,); None: all.
+    """
+
+    wanted: torch.Tensor | None
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
@@ -103,10 +108,12 @@ class Blocks:
     """Which tokens see which. Queries are numbered from 0; keys are numbered with those of the past first.
 
     above: (first key, behind the last key, first query, behind the last query), all of which see all of those.
-    own: nodes, those of similar length together. past: how many keys stand before those of the queries.
+    alone: (first token, behind the last token) of nodes by themselves. own: other nodes, those of similar length
+    together. past: how many keys stand before those of the queries.
     """
 
     above: tuple[tuple[int, int, int, int], ...]
+    alone: tuple[tuple[int, int], ...]
     own: tuple[Padded, ...]
     past: int
 
@@ -115,10 +122,11 @@ def blocks_of(
     nodes: Sequence[Node], ancestors: Sequence[tuple[int, int, int, int]], past: int, device: torch.device
 ) -> Blocks:
     """ancestors: (first key, how many, first query, behind the last query)."""
-    parts = alike_in_length([node.length for node in nodes])
-    own = [Padded.of([nodes[i].start for i in part], [nodes[i].length for i in part], device) for part in parts]
-    above = tuple((key, key + length, first, last) for key, length, first, last in ancestors if last > first)
-    return Blocks(above, tuple(own), past)
+    parts = [[nodes[i] for i in part] for part in alike_in_length([node.length for node in nodes])]
+    alone = [(node.start, node.start + node.length) for part in parts if len(part) == 1 for node in part]
+    own = [Padded.of([n.start for n in part], [n.length for n in part], device) for part in parts if len(part) > 1]
+    above = [(key, key + length, first, last) for key, length, first, last in ancestors if last > first]
+    return Blocks(tuple(above), tuple(alone), tuple(own), past)
 
 
 def alike_in_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -151,16 +159,19 @@ class _Attention(torch.autograd.Function):
         heads, group = key.shape[1], query.shape[1] // key.shape[1]
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
-        own_key, own_value = _for_each_head(key[blocks.past :], group), _for_each_head(value[blocks.past :], group)
         for nodes in blocks.own:
-            gathered = (nodes.gather(rows) for rows in (query, own_key, own_value))
-            part, part_sum = attend(*gathered, scaling, causal=True)
+            own_keys = (_for_each_query(rows[blocks.past :], group) for rows in (key, value))
+            part, part_sum = attend(nodes.gather(query), *map(nodes.gather, own_keys), scaling, causal=True)
             nodes.scatter(out, part)
             nodes.scatter(logsum, part_sum)
-        for first_key, last_key, first, last in blocks.above:
-            keys, values = _heads_first(key[first_key:last_key]), _heads_first(value[first_key:last_key])
-            part, part_sum = attend(_stack(query[first:last], heads), keys, values, scaling)
-            merge(out[first:last], logsum[first:last], _unstack(part, group), _unstack(part_sum, group))
+        for first_key, last_key, first, last, causal in _slices(blocks):
+            queries, keys, values = query[first:last], key[first_key:last_key], value[first_key:last_key]
+            grouped = (_grouped(rows, heads) for rows in (queries, keys, values))
+            part, part_sum = (_ungrouped(rows) for rows in attend(*grouped, scaling, causal=causal))
+            if causal:
+                out[first:last], logsum[first:last] = part, part_sum
+            else:
+                merge(out[first:last], logsum[first:last], part, part_sum)
         ctx.save_for_backward(query, key, value, out, logsum)
         ctx.blocks, ctx.scaling = blocks, scaling
         return out
@@ -174,23 +185,33 @@ class _Attention(torch.autograd.Function):
         grad_query = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         grad_key = torch.zeros(key.shape, dtype=key.dtype, device=key.device)
         grad_value = torch.zeros_like(grad_key)
-        own_key, own_value = _for_each_head(key[blocks.past :], group), _for_each_head(value[blocks.past :], group)
         for nodes in blocks.own:
             # Padding has no say: no gradient comes to it, and its weights are exp(-inf).
             upper, sums = nodes.gather(grad, padding=0.0), nodes.gather(logsum, padding=float("inf"))
-            gathered = (nodes.gather(rows) for rows in (query, own_key, own_value, out))
+            own_keys = (_for_each_query(rows[blocks.past :], group) for rows in (key, value))
+            gathered = (nodes.gather(query), *map(nodes.gather, own_keys), nodes.gather(out))
             to_query, to_key, to_value = attend_back(upper, *gathered, sums, ctx.scaling, causal=True)
             nodes.scatter(grad_query, to_query)
             nodes.scatter(grad_key[blocks.past :], to_key.unflatten(1, (heads, group)).sum(2))
             nodes.scatter(grad_value[blocks.past :], to_value.unflatten(1, (heads, group)).sum(2))
-        for first_key, last_key, first, last in blocks.above:
-            keys, values = _heads_first(key[first_key:last_key]), _heads_first(value[first_key:last_key])
-            upper, queries, seen, sums = (_stack(rows[first:last], heads) for rows in (grad, query, out, logsum))
-            to_query, to_key, to_value = attend_back(upper, queries, keys, values, seen, sums, ctx.scaling)
-            grad_query[first:last] += _unstack(to_query, group)
-            grad_key[first_key:last_key] += to_key[0].transpose(0, 1)
-            grad_value[first_key:last_key] += to_value[0].transpose(0, 1)
+        for first_key, last_key, first, last, causal in _slices(blocks):
+            upper, queries, seen, sums = (_grouped(rows[first:last], heads) for rows in (grad, query, out, logsum))
+            keys, values = (_grouped(rows[first_key:last_key], heads) for rows in (key, value))
+            found = attend_back(upper, queries, keys, values, seen, sums, ctx.scaling, causal=causal)
+            to_query = _ungrouped(found[0])
+            if causal:
+                grad_query[first:last] = to_query
+            else:
+                grad_query[first:last] += to_query
+            for target, part in zip((grad_key, grad_value), found[1:], strict=True):
+                target[first_key:last_key] += part.sum(0).transpose(0, 1)
         return grad_query, grad_key, grad_value, None, None
+
+
+def _slices(blocks: Blocks) -> list[tuple[int, int, int, int, bool]]:
+    """(first key, behind the last key, first query, behind the last query, causal): nodes before those above them."""
+    alone = [(blocks.past + first, blocks.past + last, first, last, True) for first, last in blocks.alone]
+    return [*alone, *((*above, False) for above in blocks.above)]
 
 
 # ---- one block of queries and keys --------------------------------------------------------------
@@ -208,9 +229,10 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of one block, and the log-sums of its scores.
 
-    query: (N, H, Q, D); key, value: (N, H, K, D); causal: Q = K and none sees a later one. Returns (N, H, Q, D) in
-    query's type and (N, H, Q, 1) in float32.
+    query: (N, H, Q, D); key, value: (N, H, K, D), or (1, H, K, D) for all; causal: Q = K and none sees a later one.
+    Returns (N, H, Q, D) in query's type and (N, H, Q, 1) in float32.
     """
+    key, value = (rows.expand(len(query), -1, -1, -1) for rows in (key, value))
     if _is_flash(query):
         out, logsum = _FLASH(query, key, value, 0.0, causal, scale=scaling)  # type: ignore[misc]
         return out, logsum[..., None]
@@ -230,8 +252,10 @@ def attend_back(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One block's part of the gradients towards query, key and value.
 
-    grad, out: (N, H, Q, D) and logsum (N, H, Q, 1), of the attention to all blocks together.
+    grad, out: (N, H, Q, D) and logsum (N, H, Q, 1), of the attention to all blocks together. Others as in `attend`;
+    the gradients towards keys and values are those of each of the N.
     """
+    key, value = (rows.expand(len(query), -1, -1, -1) for rows in (key, value))
     if _is_flash(query):
         sums = logsum[..., 0]
         found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _FLASH_BACK(  # type: ignore[misc]
@@ -269,24 +293,19 @@ def softmax(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, t
     return (weights.to(values.dtype) @ values).div_(total.to(values.dtype)), total.log_().add_(highest)
 
 
-def _for_each_head(rows: torch.Tensor, group: int) -> torch.Tensor:
-    """(T, Hkv, D) to (T, H, D): queries of a group read the same keys."""
+def _for_each_query(rows: torch.Tensor, group: int) -> torch.Tensor:
+    """(T, Hkv, D) to (T, H, D): the queries of a group read the same keys."""
     return rows if group == 1 else rows.repeat_interleave(group, 1)
 
 
-def _heads_first(rows: torch.Tensor) -> torch.Tensor:
-    """(K, Hkv, D) to (1, Hkv, K, D)."""
-    return rows.transpose(0, 1)[None]
+def _grouped(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """(T, H, W) to (group, Hkv, T, W), without copying; keys have groups of one."""
+    return rows.unflatten(1, (heads, -1)).permute(2, 1, 0, 3)
 
 
-def _stack(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """(T, H, W) to (1, heads, T * group, W): where all queries see all keys, those of a group stand in one column."""
-    return rows.view(len(rows), heads, -1, rows.shape[2]).transpose(0, 1).reshape(1, heads, -1, rows.shape[2])
-
-
-def _unstack(stacked: torch.Tensor, group: int) -> torch.Tensor:
-    """(1, Hkv, T * group, W) to (T, H, W)."""
-    return stacked[0].unflatten(1, (-1, group)).transpose(0, 1).flatten(1, 2)
+def _ungrouped(grouped: torch.Tensor) -> torch.Tensor:
+    """(group, Hkv, T, W) to (T, H, W)."""
+    return grouped.permute(2, 1, 0, 3).flatten(1, 2)
 
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
@@ -296,11 +315,17 @@ class TreeView:
     """The tokens of (a part of) a tree. past: keys and values before them, (P, Hkv, D) each, one pair a layer.
 
     kept: where to leave the keys and values of this pass, one pair a layer; None: they are not needed.
+    wanted: as in View.
     """
 
     def __init__(
-        self, blocks: Blocks, past: Sequence[KeysAndValues] | None = None, kept: list[KeysAndValues] | None = None
+        self,
+        blocks: Blocks,
+        past: Sequence[KeysAndValues] | None = None,
+        kept: list[KeysAndValues] | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> None:
+        self.wanted = wanted
         self._blocks = blocks
         self._past = past
         self._kept = kept
@@ -329,6 +354,7 @@ class RowCache:
 
     def __init__(self, lengths: torch.Tensor, room: int, shared: list[tuple[list[KeysAndValues], int, int]]) -> None:
         self.lengths = lengths
+        self.wanted: torch.Tensor | None = None
         self._room = room
         self._shared = shared
         self._own: list[KeysAndValues] = []  # (B, Hkv, room, D) a layer
@@ -344,9 +370,13 @@ class RowCache:
         self._own[layer][1][rows, :, columns] = value
 
     def expect(self, counts: Sequence[int]) -> None:
-        """The next pass brings so many tokens of each row, packed row behind row; they then belong to the row."""
+        """The next pass brings so many tokens of each row, packed row behind row; they then belong to the row.
+
+        The last one of each row is wanted.
+        """
         device = self.lengths.device
         number = torch.tensor(counts, device=device)
+        self.wanted = number.cumsum(0) - 1 if max(counts) > 1 else None
         first = (number.cumsum(0) - number).tolist()
         self._padded = Padded.of(first, counts, device)
         self._first = [*first, sum(counts)]
@@ -374,8 +404,8 @@ class RowCache:
             self._padded.scatter(target, found.unflatten(2, (group, -1)).flatten(1, 2))
         for nodes, first_row, last_row in self._shared:
             first, last = self._first[first_row], self._first[last_row]
-            part, part_sum = attend(_stack(query[first:last], heads), *nodes[layer], scaling)
-            merge(out[first:last], logsum[first:last], _unstack(part, group), _unstack(part_sum, group))
+            part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling)
+            merge(out[first:last], logsum[first:last], _ungrouped(part), _ungrouped(part_sum))
         return out
 
     def keep_rows(self, rows: list[int]) -> None:

@@ -79,7 +79,6 @@ def logprobs(
                 part += 1
             chosen, order = order[:part], order[part:]
             tree = grow([whole[i] for i in chosen])
-            hidden = engine.hidden_of(tree, shared.in_order)
             wanted: dict[int, list[tuple[int, int, int]]] = {}  # packed place -> (row, number in its answer, token)
             for row, i in enumerate(chosen):
                 prompt, answer = rows[i]
@@ -88,10 +87,10 @@ def logprobs(
                 for number, place in enumerate(tree.places(row, first, first + len(answer))):
                     wanted.setdefault(place, []).append((i, number, answer[number]))
             places = list(wanted)
+            hidden = engine.hidden_of(tree, shared.in_order, wanted=places)
             for start in range(0, len(places), _LOGITS_ROWS):
-                some = places[start : start + _LOGITS_ROWS]
-                chances = torch.log_softmax(engine.logits(hidden[some]), -1)
-                for at, place in enumerate(some):
+                chances = torch.log_softmax(engine.logits(hidden[start : start + _LOGITS_ROWS]), -1)
+                for at, place in enumerate(places[start : start + _LOGITS_ROWS]):
                     for i, number, token in wanted[place]:
                         found[i][number] = float(chances[at, token])
     return found
@@ -156,10 +155,10 @@ def _prompts(
     tree = grow([own[i] for i in batch], families=[shared.family(jobs[i].adapter) for i in batch])
     rows = sorted(range(len(batch)), key=lambda row: (tree.chains[row][-1], row))
     kept: list[KeysAndValues] = []
-    with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
-        hidden = engine.hidden_of(tree, shared.in_order, kept)
     ends = [tree.nodes[tree.chains[row][-1]] for row in rows]
-    last = hidden[[node.start + node.length - 1 for node in ends]]
+    places = [node.start + node.length - 1 for node in ends]
+    with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
+        last = engine.hidden_of(tree, shared.in_order, kept, places)
 
     # Nodes of several rows are kept once, those of one row in the row's own cache.
     alone = [[node for node in (tree.nodes[i] for i in tree.chains[row]) if node.rows == 1] for row in rows]
@@ -237,8 +236,7 @@ def _answer(
             shared.family(jobs[place].adapter) for place, n in zip(active, counts, strict=True) for _ in range(n)
         ]
         with shared.applied(engine, families):
-            hidden = engine.forward([token for tokens in new for token in tokens], positions, cache)
-        last = hidden[torch.tensor(counts, device=engine.device).cumsum(0) - 1]
+            last = engine.forward([token for tokens in new for token in tokens], positions, cache)
 
 
 def _forced(job: Job, token: int, stop_ids: set[int]) -> list[int]:

@@ -47,7 +47,8 @@ class Engine:
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self.adapters = Adapters(network, name)
-        fuse_layers(network, self.adapters)
+        self.narrows = fuse_layers(network, self.adapters)
+        """Whether the last layer leaves out what is not wanted."""
         self._output = network.get_output_embeddings()
         self.vocabulary = int(self._output.weight.shape[0])
         config = network.config.get_text_config()
@@ -59,7 +60,7 @@ class Engine:
         self._kept: dict[tuple[str | None, tuple[int, ...]], Beginning] = {}
 
     def forward(self, ids: Sequence[int], positions: Sequence[int], view: View) -> torch.Tensor:
-        """Final hidden states (T, C) of packed tokens."""
+        """Final hidden states of packed tokens: of those that the view wants (t, C), or of all (T, C)."""
         self.computed_tokens += len(ids)
         out = self.network.get_decoder()(
             input_ids=torch.tensor([list(ids)], device=self.device),
@@ -69,8 +70,8 @@ class Engine:
             use_cache=False,
             view=view,
         )
-        hidden: torch.Tensor = out.last_hidden_state
-        return hidden[0]
+        hidden: torch.Tensor = out.last_hidden_state[0]
+        return hidden if view.wanted is None or self.narrows else hidden[view.wanted]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of every token, (T, V) in float32, from final hidden states (T, C)."""
@@ -78,9 +79,13 @@ class Engine:
         return scores.float()
 
     def hidden_of(
-        self, tree: Tree, after: Sequence[Beginning | None] = (None,), kept: list[KeysAndValues] | None = None
+        self,
+        tree: Tree,
+        after: Sequence[Beginning | None] = (None,),
+        kept: list[KeysAndValues] | None = None,
+        wanted: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """Final hidden states of a tree's tokens, (T, C), in packed order.
+        """Final hidden states of a tree's tokens, (T, C), in packed order; of those at the wanted places alone, (t, C).
 
         after: for each family of the tree, what its rows stand behind. kept: where to leave the tokens'
         keys and values, (T, Hkv, D) each, one pair a layer.
@@ -97,14 +102,15 @@ class Engine:
         layers = None
         if present := [beginning.layers for beginning in after if beginning is not None and beginning.ids]:
             layers = present[0] if len(present) == 1 else _joined(present)
-        view = TreeView(blocks_of(tree.nodes, above, past, self.device), layers, kept)
+        places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
+        view = TreeView(blocks_of(tree.nodes, above, past, self.device), layers, kept, places)
         positions = [lengths[n.family] + n.position + i for n in tree.nodes for i in range(n.length)]
         return self.forward(tree.ids, positions, view)
 
     def compute(self, ids: Sequence[int], *, after: Beginning | None = None) -> Beginning:
         """Keys and values of a beginning, with gradients when gradients are on. after: what is known of it."""
         kept: list[KeysAndValues] = []
-        self.hidden_of(grow([list(ids[len(after.ids) if after is not None else 0 :])]), [after], kept)
+        self.hidden_of(grow([list(ids[len(after.ids) if after is not None else 0 :])]), [after], kept, [])
         return Beginning(tuple(ids), _joined([after.layers, tuple(kept)]) if after is not None else tuple(kept))
 
     def beginning(self, adapter: str | None, ids: Sequence[int]) -> Beginning:

@@ -26,11 +26,15 @@ _FEED_FORWARD = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
 def fuse_layers(network: Any, adapters: Adapters) -> bool:
-    """Puts the fused steps into every layer of the kind they are written for. Returns whether there were any."""
+    """Puts the fused steps into every layer of the kind they are written for. Returns whether all layers are.
+
+    The last layer then returns the wanted tokens alone: it is computed to its end for no others.
+    """
     layers = [module for module in network.modules() if _is_of_the_kind(module)]
+    whole = len(layers) == network.config.get_text_config().num_hidden_layers
     for layer in layers:
-        layer.forward = partial(_forward, layer, adapters, layer.forward)
-    return bool(layers)
+        layer.forward = partial(_forward, layer, adapters, layer.forward, whole and layer is layers[-1])
+    return whole
 
 
 def unfuse_layers(network: Any) -> None:
@@ -58,13 +62,15 @@ def _forward(
     layer: Any,
     adapters: Adapters,
     otherwise: Any,
+    narrows: bool,
     hidden_states: torch.Tensor,
     *args: Any,
     position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
     view: View | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """hidden_states: (1, T, C)."""
+    """hidden_states: (1, T, C). narrows: whether only the wanted ones are returned."""
+    wanted = view.wanted if narrows and view is not None else None
     attention, mlp = layer.self_attn, layer.mlp
     inner = (attention.q_proj, attention.k_proj, attention.v_proj)
     outer = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
@@ -75,7 +81,7 @@ def _forward(
         result: torch.Tensor = otherwise(
             hidden_states, *args, position_embeddings=position_embeddings, view=view, **kwargs
         )
-        return result
+        return result if wanted is None else result[:, wanted]
     x = hidden_states[0]
     cos, sin = (part[0] for part in position_embeddings)  # (T, D)
     norm = layer.input_layernorm
@@ -83,10 +89,10 @@ def _forward(
         x, norm.weight, norm.variance_epsilon, cos, sin, attention.head_dim, adapters.mask, *flat(known[:3])
     )
     seen = view.attend(attention.layer_idx, query, key, value, attention.scaling)
-    norm = layer.post_attention_layernorm
-    out: torch.Tensor = _Leave.apply(
-        x, seen.flatten(1), norm.weight, norm.variance_epsilon, adapters.mask, *flat(known[3:])
-    )
+    seen, mask, norm = seen.flatten(1), adapters.mask, layer.post_attention_layernorm
+    if wanted is not None:
+        x, seen, mask = x[wanted], seen[wanted], mask[wanted] if mask is not None else None
+    out: torch.Tensor = _Leave.apply(x, seen, norm.weight, norm.variance_epsilon, mask, *flat(known[3:]))
     return out[None]
 
 

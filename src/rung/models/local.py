@@ -209,6 +209,7 @@ def _engine(network: Any, spec: str) -> Engine:
     for fused in (True, False):
         if not fused:
             unfuse_layers(network)
+            engine.narrows = False
         try:
             with torch.inference_mode():
                 found = engine.logits(engine.hidden_of(tree))

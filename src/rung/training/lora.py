@@ -203,14 +203,13 @@ def summed_loss(model: LocalModel, rows: Sequence[Row], beginning: Beginning | N
     """
     known = len(beginning.ids) if beginning is not None else 0
     tree = grow([[*row.prompt[known:], *row.target[:-1]] for row in rows])
-    hidden = model.engine.hidden_of(tree, [beginning])  # (T, C)
     places: list[int] = []
     targets: list[int] = []
     for i, row in enumerate(rows):
         first = len(row.prompt) - known - 1  # the last prompt token predicts the first target token
         places += tree.places(i, first, first + len(row.target))
         targets += row.target
-    logits = model.engine.logits(hidden[torch.tensor(places, device=model.device)])  # (t, V)
+    logits = model.engine.logits(model.engine.hidden_of(tree, [beginning], wanted=places))  # (t, V)
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=model.device), reduction="sum")
     return loss, len(tree.ids)
 
