@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
 
 from rung.errors import ModelError
+from rung.models.products import linear
 
 IN_TRAINING = "in_training"
 _NO_ADAPTER = "none"
@@ -315,9 +315,9 @@ def project_back(
     """Gradients towards x (None unless wanted) and, in the order of `flat`, towards the adapters."""
     grad_x = None
     if wanted:
-        grad_x = grads[0] @ factors[0].weight
+        grad_x = linear(grads[0], factors[0].weight.T)
         for grad, f in zip(grads[1:], factors[1:], strict=True):
-            grad_x.addmm_(grad, f.weight)
+            grad_x.add_(linear(grad, f.weight.T))
     fields: list[Any] = [None] * (5 * len(factors))
     if narrow is None:
         return grad_x, fields

@@ -400,15 +400,17 @@ class RowCache:
         self.hold(layer, key, value, self._rows, self._columns)
         heads, group = key.shape[1], query.shape[1] // key.shape[1]
         width = self._unseen.shape[-1]
-        keys, values = (x[:, :, :width] for x in self._own[layer])  # (B, Hkv, S, D)
-        queries = self._padded.gather(query).unflatten(1, (heads, group)).flatten(2, 3)  # (B, Hkv, group * n, D)
+        rows = self._unseen.shape[0]
+        keys, values = (x[:, :, :width].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D), views
+        queries = self._padded.gather(query).reshape(rows * heads, -1, query.shape[2])  # (B * Hkv, group * n, D)
         scores = (queries @ keys.mT).float().mul_(scaling)
-        unseen = self._unseen[:, None, None].expand(-1, -1, group, -1, -1).flatten(2, 3)  # (B, 1, group * n, S)
-        part, part_sum = softmax(scores.masked_fill_(unseen, float("-inf")), values)
+        unseen = self._unseen.repeat(1, group, 1)[:, None]  # (B, 1, group * n, S)
+        scores.unflatten(0, (rows, heads)).masked_fill_(unseen, float("-inf"))
+        part, part_sum = softmax(scores, values)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for target, found in ((out, part), (logsum, part_sum)):
-            self._padded.scatter(target, found.unflatten(2, (group, -1)).flatten(1, 2))
+            self._padded.scatter(target, found.view(rows, heads * group, -1, found.shape[-1]))
         for nodes, first_row, last_row in self._shared:
             first, last = self._first[first_row], self._first[last_row]
             part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling)

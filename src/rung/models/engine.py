@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rung.models.adapters import Adapters
+from rung.models.adapters import Adapters, Factors, FusedLinear, flat
 from rung.models.attention import KeysAndValues, TreeView, View, blocks_of
 from rung.models.layers import fuse_layers
 from rung.models.tree import Tree, grow
@@ -43,7 +43,7 @@ class Engine:
     """A causal language model of transformers that was loaded with this package's attention."""
 
     def __init__(self, network: Any, name: str) -> None:
-        self.network = network.eval()
+        self.network = network.eval().requires_grad_(False)  # layers whose weights are trained are not fused
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self.adapters = Adapters(network, name)
@@ -75,7 +75,10 @@ class Engine:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of every token, (T, V) in float32, from final hidden states (T, C)."""
-        scores: torch.Tensor = self._output(hidden)
+        if self._output.weight.requires_grad or type(self._output) is not torch.nn.Linear:
+            scores: torch.Tensor = self._output(hidden)
+        else:
+            (scores,) = FusedLinear.apply(hidden, None, *flat([Factors(self._output.weight, self._output.bias)]))
         return scores.float()
 
     def hidden_of(
