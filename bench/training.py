@@ -1,6 +1,6 @@
 """Training speed of the local engine against TRL's SFTTrainer: same rows, batches, first weights, LoRA shape and steps.
 
-    python bench/training.py --task PATH [--steps N] [--json FILE] [--growth]
+    python bench/training.py --task PATH [--steps N] [--batch N] [--json FILE] [--growth]
 
 Needs `pip install trl`. Float32 on the CPU; every trainer in a process of its own, one after the other.
 long: the task's own instruction; short: its first sentence, at most ten words. Shares of the matrix
@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-BATCH, RANK, ALPHA, RATE = 8, 16, 32, 5e-4
+RANK, ALPHA, RATE = 16, 32, 5e-4
+BATCH = 8  # the product's own
 
 
 def main() -> None:

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from rung.models import decode, engine
 from rung.models.decode import logprobs
 from rung.models.grammar import Matcher
 from rung.testing import tiny_model
@@ -71,7 +71,7 @@ def plain_logprobs(network: Any, prompt: list[int], answer: list[int]) -> list[f
 def test_logprobs_of_answers_equal_plain_ones_token_by_token(
     tiny: Any, plain_network: Any, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setitem(decode._SCORED_TOKENS, "cpu", limit)
+    monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, scored_tokens=limit))
     turns = ask("the card").messages
     answers = ["card", "card arrival", "card arrival", "", "card arrival estimate", "no", "日本", "the answer is long"]
     for found, answer in zip(tiny.logprobs(turns, answers), answers, strict=True):
@@ -81,11 +81,14 @@ def test_logprobs_of_answers_equal_plain_ones_token_by_token(
 
 
 @pytest.mark.parametrize("limit", [1, 20, 4096])
-def test_logprobs_behind_several_prompts_equal_plain_ones(tiny: Any, plain_network: Any, limit: int) -> None:
+def test_logprobs_behind_several_prompts_equal_plain_ones(
+    tiny: Any, plain_network: Any, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, scored_tokens=limit))
     long = tiny.encode(ask("the card has not arrived").messages)
     prompts = [long, long[:-3], long[:20], [7], [8, 9], tiny.encode(ask("a").messages), long]
     rows = [(prompt, tiny.encode_answer(answer)) for prompt in prompts for answer in ("", "card", "card arrival")]
-    for found, (prompt, answer) in zip(logprobs(tiny.engine, None, rows, pass_tokens=limit), rows, strict=True):
+    for found, (prompt, answer) in zip(logprobs(tiny.engine, None, rows), rows, strict=True):
         assert found == pytest.approx(plain_logprobs(plain_network, prompt, answer), rel=1e-4, abs=1e-4)
 
 
@@ -95,8 +98,9 @@ def test_answers_are_scored_in_passes_no_longer_than_the_limit(tiny: Any, monkey
     logprobs(tiny.engine, None, rows)  # the prompt is known from here on
     with counted(tiny, monkeypatch) as whole:
         logprobs(tiny.engine, None, rows)
+    monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, scored_tokens=20))
     with counted(tiny, monkeypatch) as parts:
-        logprobs(tiny.engine, None, rows, pass_tokens=20)
+        logprobs(tiny.engine, None, rows)
     assert len(whole) == 1 < len(parts) and max(parts) <= 20 < whole[0]
 
 
@@ -157,7 +161,7 @@ def test_answers_do_not_depend_on_how_a_list_is_cut_into_batches(tiny: Any, monk
     for size in (1, 3):
         lists = [requests[i : i + size] for i in range(0, len(requests), size)]
         assert [answer for part in lists for answer in said(tiny.generate(part))] == whole
-        monkeypatch.setitem(decode.MAX_ROWS, "cpu", size)
+        monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, rows=size))
         assert said(tiny.generate(requests)) == whole
         monkeypatch.undo()
 
@@ -184,8 +188,8 @@ def lists_of_requests() -> dict[str, list[Request]]:
 def test_a_kept_beginning_changes_no_answer_and_stays_within_its_memory(
     monkeypatch: pytest.MonkeyPatch, kept_bytes: int
 ) -> None:
-    monkeypatch.setitem(engine._KEPT_BYTES, "cpu", kept_bytes)
     model = tiny_model()
+    monkeypatch.setattr(model.engine, "limits", replace(model.engine.limits, kept_bytes=kept_bytes))
     for name, requests in lists_of_requests().items():
         assert said(model.generate(requests)) == said(tiny_model().generate(requests)), name
         assert sum(beginning.bytes for beginning in model.engine._kept.values()) <= kept_bytes
@@ -213,7 +217,7 @@ def test_a_beginning_used_last_is_dropped_last(monkeypatch: pytest.MonkeyPatch) 
     model = tiny_model()
     rows = [[i] * 10 for i in (5, 6, 7)]
     size = model.engine.beginning(None, rows[0]).bytes
-    monkeypatch.setitem(engine._KEPT_BYTES, "cpu", 2 * size)
+    monkeypatch.setattr(model.engine, "limits", replace(model.engine.limits, kept_bytes=2 * size))
     model.engine.beginning(None, rows[1])
     model.engine.beginning(None, rows[0])
     model.engine.beginning(None, rows[2])

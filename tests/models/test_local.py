@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rung.errors import ModelError
-from rung.models import decode, local
+from rung.models import local
 from rung.models.local import load_model
 from rung.models.tree import grow
 from rung.testing import save_tiny_model, tiny_model
@@ -107,9 +107,9 @@ def test_a_batch_gives_the_answers_of_one_by_one_in_any_order(tiny: Any) -> None
 def test_small_batches_give_the_answers_of_one_large_one(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [ask(text) for text in TEXTS]
     whole = texts(tiny, requests)
-    monkeypatch.setitem(decode.MAX_ROWS, "cpu", 3)
+    monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, rows=3))
     assert texts(tiny, requests) == whole
-    monkeypatch.setitem(decode.CACHE_BYTES, "cpu", 1)
+    monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, cache_bytes=1))
     assert texts(tiny, requests) == whole
 
 

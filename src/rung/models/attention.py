@@ -163,13 +163,13 @@ class _Attention(torch.autograd.Function):
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for nodes in blocks.own:
             own_keys = (_for_each_query(rows[blocks.past :], group) for rows in (key, value))
-            part, part_sum = attend(nodes.gather(query), *map(nodes.gather, own_keys), scaling, causal=True)
+            part, part_sum = attend(nodes.gather(query), *map(nodes.gather, own_keys), scaling=scaling, causal=True)
             nodes.scatter(out, part)
             nodes.scatter(logsum, part_sum)
         for first_key, last_key, first, last, causal in _slices(blocks):
             queries, keys, values = query[first:last], key[first_key:last_key], value[first_key:last_key]
             grouped = (_grouped(rows, heads) for rows in (queries, keys, values))
-            part, part_sum = (_ungrouped(rows) for rows in attend(*grouped, scaling, causal=causal))
+            part, part_sum = (_ungrouped(rows) for rows in attend(*grouped, scaling=scaling, causal=causal))
             if causal:
                 out[first:last], logsum[first:last] = part, part_sum
             else:
@@ -191,15 +191,17 @@ class _Attention(torch.autograd.Function):
             # Padding has no say: no gradient comes to it, and its weights are exp(-inf).
             upper, sums = nodes.gather(grad, padding=0.0), nodes.gather(logsum, padding=float("inf"))
             own_keys = (_for_each_query(rows[blocks.past :], group) for rows in (key, value))
-            gathered = (nodes.gather(query), *map(nodes.gather, own_keys), nodes.gather(out))
-            to_query, to_key, to_value = attend_back(upper, *gathered, sums, ctx.scaling, causal=True)
+            keys, values = map(nodes.gather, own_keys)
+            to_query, to_key, to_value = attend_back(
+                upper, nodes.gather(query), keys, values, nodes.gather(out), sums, scaling=ctx.scaling, causal=True
+            )
             nodes.scatter(grad_query, to_query)
             nodes.scatter(grad_key[blocks.past :], to_key.unflatten(1, (heads, group)).sum(2))
             nodes.scatter(grad_value[blocks.past :], to_value.unflatten(1, (heads, group)).sum(2))
         for first_key, last_key, first, last, causal in _slices(blocks):
             upper, queries, seen, sums = (_grouped(rows[first:last], heads) for rows in (grad, query, out, logsum))
             keys, values = (_grouped(rows[first_key:last_key], heads) for rows in (key, value))
-            found = attend_back(upper, queries, keys, values, seen, sums, ctx.scaling, causal=causal)
+            found = attend_back(upper, queries, keys, values, seen, sums, scaling=ctx.scaling, causal=causal)
             to_query = _ungrouped(found[0])
             if causal:
                 grad_query[first:last] = to_query
@@ -232,7 +234,7 @@ def _is_flash(query: torch.Tensor) -> bool:
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, *, causal: bool = False
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float, causal: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of one block, and the log-sums of its scores.
 
@@ -253,8 +255,8 @@ def attend_back(
     value: torch.Tensor,
     out: torch.Tensor,
     logsum: torch.Tensor,
-    scaling: float,
     *,
+    scaling: float,
     causal: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One block's part of the gradients towards query, key and value.
@@ -276,7 +278,7 @@ def attend_back(
 
 
 def _scores(query: torch.Tensor, key: torch.Tensor, scaling: float, causal: bool) -> torch.Tensor:
-    scores = (query @ key.mT).float().mul_(scaling)
+    scores: torch.Tensor = (query @ key.mT).float().mul_(scaling)
     if causal:
         length = scores.shape[-1]
         later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu_(1)
@@ -307,7 +309,8 @@ def _for_each_query(rows: torch.Tensor, group: int) -> torch.Tensor:
 
 def _grouped(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """(T, H, W) to (group, Hkv, T, W), without copying; keys have groups of one."""
-    return rows.unflatten(1, (heads, -1)).permute(2, 1, 0, 3)
+    apart: torch.Tensor = rows.unflatten(1, (heads, -1))
+    return apart.permute(2, 1, 0, 3)
 
 
 def _ungrouped(grouped: torch.Tensor) -> torch.Tensor:
@@ -413,7 +416,7 @@ class RowCache:
             self._padded.scatter(target, found.view(rows, heads * group, -1, found.shape[-1]))
         for nodes, first_row, last_row in self._shared:
             first, last = self._first[first_row], self._first[last_row]
-            part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling)
+            part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling=scaling)
             merge(out[first:last], logsum[first:last], _ungrouped(part), _ungrouped(part_sum))
         return out
 

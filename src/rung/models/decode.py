@@ -17,11 +17,6 @@ from rung.models.engine import Beginning, Engine
 from rung.models.grammar import Matcher
 from rung.models.tree import Tree, common_beginning, grow
 
-CACHE_BYTES = {"cpu": 300 << 20, "cuda": 24 << 30}  # keys and values of the rows of one batch
-MAX_ROWS = {"cpu": 128, "cuda": 512}
-_SCORED_TOKENS = {"cpu": 4096, "cuda": 65536}  # of prompts and given answers, that go through the network at once
-
-
 _LOGITS_ROWS = 256  # tokens whose logits are held at once
 
 
@@ -51,9 +46,7 @@ def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> It
                 yield list(zip(order, _answer(engine, rows, cache, last, shared, set(stop_ids)), strict=True))
 
 
-def logprobs(
-    engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]], *, pass_tokens: int | None = None
-) -> list[list[float]]:
+def logprobs(engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
     """Log-probability of each token of each answer, given its prompt. rows: (prompt, answer) ids.
 
     Rows with one prompt share it, and answers that begin alike share that too: all labels of a set are
@@ -66,7 +59,7 @@ def logprobs(
     whole = [prompt[known:] + answer[:-1] for prompt, answer in rows]
     order = sorted(range(len(rows)), key=lambda i: (whole[i], i))
     found: list[list[float]] = [[] for _ in rows]
-    limit = pass_tokens or _SCORED_TOKENS.get(engine.device.type, 4096)
+    limit = engine.limits.scored_tokens
     with engine.adapters.using(adapter), torch.inference_mode():
         while order:
             part, tokens = 0, 0
@@ -133,8 +126,8 @@ def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
 
 def _batches(engine: Engine, jobs: Sequence[Job], own: dict[int, list[int]], order: list[int]) -> Iterator[list[int]]:
     """As many rows together as the memory for their keys and values holds."""
-    room = CACHE_BYTES.get(engine.device.type, 300 << 20) // engine.cache_bytes_per_token
-    most = MAX_ROWS.get(engine.device.type, 128)
+    room = engine.limits.cache_bytes // engine.cache_bytes_per_token
+    most = engine.limits.rows
     batch: list[int] = []
     longest = new = 0
     for i in order:
@@ -177,9 +170,9 @@ def _prompts(
     starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]
     taken = torch.tensor(starts, dtype=torch.long, device=engine.device)
     columns = torch.tensor([i for n in lengths for i in range(n)], dtype=torch.long, device=engine.device)
-    places = torch.arange(len(rows), device=engine.device).repeat_interleave(cache.lengths)
+    of_rows = torch.arange(len(rows), device=engine.device).repeat_interleave(cache.lengths)
     for layer, (key, value) in enumerate(kept):
-        cache.hold(layer, key[taken], value[taken], places, columns)
+        cache.hold(layer, key[taken], value[taken], of_rows, columns)
     return cache, last, [batch[row] for row in rows]
 
 

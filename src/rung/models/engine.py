@@ -14,9 +14,8 @@ import torch
 from rung.models.adapters import Adapters, Factors, FusedLinear, flat
 from rung.models.attention import KeysAndValues, TreeView, View, blocks_of
 from rung.models.layers import fuse_layers
+from rung.models.memory import limits_of
 from rung.models.tree import Tree, grow
-
-_KEPT_BYTES = {"cpu": 256 << 20, "cuda": 8 << 30}  # of beginnings, over all calls
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Engine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cache_bytes_per_token = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
+        self.limits = limits_of(self.device)
         self.computed_tokens = 0
         """Tokens put through the network so far; one that is trained on counts twice, for its way back."""
         self._kept: dict[tuple[str | None, tuple[int, ...]], Beginning] = {}
@@ -136,7 +136,7 @@ class Engine:
         if best is not None and length == len(best[1]):
             del self._kept[best]  # the new one holds it
         self._kept[adapter, wanted] = computed
-        while sum(b.bytes for b in self._kept.values()) > _KEPT_BYTES.get(self.device.type, 256 << 20):
+        while sum(b.bytes for b in self._kept.values()) > self.limits.kept_bytes:
             del self._kept[next(iter(self._kept))]
         return computed
 

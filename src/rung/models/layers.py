@@ -31,7 +31,7 @@ def fuse_layers(network: Any, adapters: Adapters) -> bool:
     The last layer then returns the wanted tokens alone: it is computed to its end for no others.
     """
     layers = [module for module in network.modules() if _is_of_the_kind(module)]
-    whole = len(layers) == network.config.get_text_config().num_hidden_layers
+    whole: bool = len(layers) == network.config.get_text_config().num_hidden_layers
     for layer in layers:
         layer.forward = partial(_forward, layer, adapters, layer.forward, whole and layer is layers[-1])
     return whole
