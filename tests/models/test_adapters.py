@@ -220,7 +220,7 @@ def test_a_forgotten_adapter_leaves_no_weights(tiny_folder: Path, adapters: dict
     assert sum(p.numel() for p in model.network.parameters()) > weights
     model.forget_adapter(adapters["another rank"])
     model.forget_adapter(adapters["another rank"])  # once more does no harm
-    assert not model.engine.adapters._joined, "factors of a mix that are kept for the next pass"
+    assert not model.engine.adapters._kept, "factors of a mix that are kept for the next pass"
     assert sum(p.numel() for p in model.network.parameters()) == weights
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class Factors:
     """A linear layer and what is added to it: x W' + bias + scaling x A' B'.
 
     weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter works. With several adapters
-    at once their ranks stand side by side, scaled by the mask of the pass.
+    at once their ranks stand side by side, scaled by the mask of the pass. side: with the first of several layers
+    that read the same, all their a side by side, where that is kept.
     """
 
     weight: torch.Tensor
@@ -39,6 +40,7 @@ class Factors:
     a: Any = None
     b: Any = None
     scaling: float = 1.0
+    side: Any = None
 
 
 class Adapters:
@@ -52,7 +54,9 @@ class Adapters:
         self._names: dict[str, str] = {}
         self._named = 0
         self._applied: tuple[str | None, ...] = (None,)
-        self._joined: dict[tuple[int, tuple[str | None, ...]], Factors] = {}
+        self._kept: dict[tuple[int, tuple[str | None, ...]], list[Factors]] = {}
+        self._known_sizes: dict[str, frozenset[tuple[int, float]]] = {}
+        self._known_mixable: dict[str, bool] = {}
         self.mask: torch.Tensor | None = None
         """With several adapters at once: each rank's scaling for each token, 0 for those of others, (T, all ranks)."""
 
@@ -90,14 +94,20 @@ class Adapters:
         if adapter is None:
             return True
         name = self._loaded(adapter)
-        config = self._peft.peft_config[name]
-        if config.modules_to_save or getattr(config, "trainable_token_indices", None):
-            return False
-        layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ()) or _embeds(m, name)]
-        return all(_plain(layer, name) for layer in layers) and len(self._sizes(name)) == 1
+        if name not in self._known_mixable:
+            config = self._peft.peft_config[name]
+            more = config.modules_to_save or getattr(config, "trainable_token_indices", None)
+            layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ()) or _embeds(m, name)]
+            plain = not more and all(_plain(layer, name) for layer in layers)
+            self._known_mixable[name] = plain and len(self._sizes(name)) == 1
+        return self._known_mixable[name]
 
-    def _sizes(self, name: str) -> set[tuple[int, float]]:
-        return {(m.r[name], m.scaling[name]) for m in self._peft.modules() if name in getattr(m, "lora_A", ())}
+    def _sizes(self, name: str) -> frozenset[tuple[int, float]]:
+        """(rank, scaling) of the layers of a loaded adapter."""
+        if name not in self._known_sizes:
+            layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ())]
+            self._known_sizes[name] = frozenset((m.r[name], m.scaling[name]) for m in layers)
+        return self._known_sizes[name]
 
     def _apply(self, name: str | None) -> None:
         wanted = name or _NO_ADAPTER
@@ -127,25 +137,41 @@ class Adapters:
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
         return Factors(base.weight, base.bias, a, b, layer.scaling[name])
 
+    def together(self, layers: Sequence[Any]) -> list[Factors] | None:
+        """`factors` of linear layers that read the same; None when any of them needs other code.
+
+        Those of adapters that are not in training are kept, in the type of the network, for the next pass.
+        """
+        key = (id(layers[0]), self._applied)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        found = [self.factors(layer) for layer in layers]
+        known = [f for f in found if f is not None]
+        if len(known) < len(found):
+            return None
+        if IN_TRAINING in self._applied or all(f.a is None for f in known):
+            return known
+        if any(names != self._applied for _, names in self._kept):
+            self._kept.clear()
+        known = [f if f.a is None else replace(f, a=f.a.to(self._dtype), b=f.b.to(self._dtype)) for f in known]
+        known[0] = replace(known[0], side=_side_by_side(known, self._dtype))
+        self._kept[key] = known
+        return known
+
     def _join(self, layer: Any) -> Factors:
-        key = (id(layer), self._applied)
-        if key not in self._joined:
-            if any(names != self._applied for _, names in self._joined):
-                self._joined.clear()
-            base = layer.base_layer
-            a, b = [], []
-            for name in self._applied:
-                if name is None:
-                    continue
-                if name in layer.lora_A:
-                    a.append(layer.lora_A[name].weight.to(self._dtype))
-                    b.append(layer.lora_B[name].weight.to(self._dtype))
-                else:  # this adapter leaves the layer alone
-                    ((rank, _),) = self._sizes(name)
-                    a.append(base.weight.new_zeros(rank, base.weight.shape[1]))
-                    b.append(base.weight.new_zeros(base.weight.shape[0], rank))
-            self._joined[key] = Factors(base.weight, base.bias, torch.cat(a), torch.cat(b, dim=1))
-        return self._joined[key]
+        base = layer.base_layer
+        a, b = [], []
+        for name in self._applied:
+            if name is None:
+                continue
+            if name in layer.lora_A:
+                a.append(layer.lora_A[name].weight.to(self._dtype))
+                b.append(layer.lora_B[name].weight.to(self._dtype))
+            else:  # this adapter leaves the layer alone
+                ((rank, _),) = self._sizes(name)
+                a.append(base.weight.new_zeros(rank, base.weight.shape[1]))
+                b.append(base.weight.new_zeros(base.weight.shape[0], rank))
+        return Factors(base.weight, base.bias, torch.cat(a), torch.cat(b, dim=1))
 
     # ---- making, loading, dropping ---------------------------------------------------------
 
@@ -173,7 +199,9 @@ class Adapters:
 
     def _drop(self, name: str) -> None:
         self._apply(None)
-        self._joined.clear()
+        self._kept.clear()
+        self._known_sizes.pop(name, None)
+        self._known_mixable.pop(name, None)
         self._peft.delete_adapter(name)
 
     @property
@@ -263,26 +291,28 @@ def _forward(
     layer: Any, adapters: Adapters, otherwise: Any, x: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
     """What a wrapped linear layer does. x: (..., in)."""
-    factors = adapters.factors(layer)
+    factors = adapters.together([layer])
     result: torch.Tensor
     if factors is None:
         result = otherwise(x, *args, **kwargs)
     else:
-        (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mask, *flat([factors]))
+        (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mask, *flat(factors))
         result = result.view(*x.shape[:-1], -1)
     return result
 
 
 # ---- the fused step ---------------------------------------------------------------------------
 
+_FIELDS = 6  # of Factors
+
 
 def flat(factors: Sequence[Factors]) -> list[Any]:
     """As arguments of an autograd function."""
-    return [field for f in factors for field in (f.weight, f.bias, f.a, f.b, f.scaling)]
+    return [field for f in factors for field in (f.weight, f.bias, f.a, f.b, f.scaling, f.side)]
 
 
 def unflat(fields: Sequence[Any]) -> list[Factors]:
-    return [Factors(*fields[i : i + 5]) for i in range(0, len(fields), 5)]
+    return [Factors(*fields[i : i + _FIELDS]) for i in range(0, len(fields), _FIELDS)]
 
 
 def project(
@@ -293,12 +323,12 @@ def project(
     adapted = [(out, f) for out, f in zip(outs, factors, strict=True) if f.a is not None]
     if not adapted:
         return outs, None
-    narrow = x @ _side_by_side(factors, x.dtype).T
+    narrow = linear(x, _side_by_side(factors, x.dtype))
     first = 0
+    if mask is not None:
+        narrow.unflatten(1, (len(adapted), -1)).mul_(mask[:, None])
     for out, f in adapted:
         part = narrow[:, first : first + len(f.a)]
-        if mask is not None:
-            part.mul_(mask)
         out.addmm_(part, f.b.to(x.dtype).T, alpha=f.scaling)
         first += len(f.a)
     return outs, narrow
@@ -318,7 +348,7 @@ def project_back(
         grad_x = linear(grads[0], factors[0].weight.T)
         for grad, f in zip(grads[1:], factors[1:], strict=True):
             grad_x.add_(linear(grad, f.weight.T))
-    fields: list[Any] = [None] * (5 * len(factors))
+    fields: list[Any] = [None] * (_FIELDS * len(factors))
     if narrow is None:
         return grad_x, fields
     adapted = [i for i, f in enumerate(factors) if f.a is not None]
@@ -329,13 +359,17 @@ def project_back(
     first = 0
     for i, grad_a in zip(adapted, to_a, strict=True):
         f = factors[i]
-        fields[5 * i + 2] = grad_a.to(f.a.dtype)
-        fields[5 * i + 3] = (grads[i].T @ narrow[:, first : first + len(f.a)]).mul_(f.scaling).to(f.b.dtype)
+        fields[_FIELDS * i + 2] = grad_a.to(f.a.dtype)
+        fields[_FIELDS * i + 3] = (grads[i].T @ narrow[:, first : first + len(f.a)]).mul_(f.scaling).to(f.b.dtype)
         first += len(f.a)
     return grad_x, fields
 
 
 def _side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor:
+    """a of those that are adapted, (all ranks, in)."""
+    if factors[0].side is not None:
+        kept: torch.Tensor = factors[0].side
+        return kept
     parts = [f.a for f in factors if f.a is not None]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(dtype)
 

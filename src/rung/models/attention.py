@@ -319,6 +319,8 @@ def _ungrouped(grouped: torch.Tensor) -> torch.Tensor:
 
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+_Shared = tuple[list[KeysAndValues], int, int]
+"""Keys and values a layer, (1, Hkv, L, D) each, that rows see: the first row, behind the last row."""
 
 
 class TreeView:
@@ -362,11 +364,11 @@ class RowCache:
     behind, as (keys and values a layer, (1, Hkv, L, D) each; first row; behind the last row).
     """
 
-    def __init__(self, lengths: torch.Tensor, room: int, shared: list[tuple[list[KeysAndValues], int, int]]) -> None:
+    def __init__(self, lengths: torch.Tensor, room: int, shared: list[_Shared]) -> None:
         self.lengths = lengths
         self.wanted: torch.Tensor | None = None
         self._room = room
-        self._shared = shared
+        self._levels = _levels(shared)
         self._own: list[KeysAndValues] = []  # (B, Hkv, room, D) a layer
 
     def hold(
@@ -414,10 +416,17 @@ class RowCache:
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for target, found in ((out, part), (logsum, part_sum)):
             self._padded.scatter(target, found.view(rows, heads * group, -1, found.shape[-1]))
-        for nodes, first_row, last_row in self._shared:
-            first, last = self._first[first_row], self._first[last_row]
-            part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling=scaling)
-            merge(out[first:last], logsum[first:last], _ungrouped(part), _ungrouped(part_sum))
+        for level in self._levels:
+            # Nodes beside each other, each seen by other rows, are merged in one go.
+            start, end = self._first[level[0][1]], self._first[level[-1][2]]
+            others = torch.zeros_like(out[start:end])
+            sums = torch.full_like(logsum[start:end], float("-inf"))
+            for nodes, first_row, last_row in level:
+                first, last = self._first[first_row], self._first[last_row]
+                part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling=scaling)
+                others[first - start : last - start] = _ungrouped(part)
+                sums[first - start : last - start] = _ungrouped(part_sum)
+            merge(out[start:end], logsum[start:end], others, sums)
         return out
 
     def keep_rows(self, rows: list[int]) -> None:
@@ -426,6 +435,20 @@ class RowCache:
         self.lengths = self.lengths[chosen]
         self._own = [(key[chosen], value[chosen]) for key, value in self._own]
         counts = [
-            (nodes, sum(r < first for r in rows), sum(r < last for r in rows)) for nodes, first, last in self._shared
+            (nodes, sum(r < first for r in rows), sum(r < last for r in rows))
+            for level in self._levels
+            for nodes, first, last in level
         ]
-        self._shared = [(nodes, first, last) for nodes, first, last in counts if last > first]
+        self._levels = _levels([(nodes, first, last) for nodes, first, last in counts if last > first])
+
+
+def _levels(shared: Sequence[_Shared]) -> list[list[_Shared]]:
+    """The nodes in lists, those of one list in order of their rows and each seen by other rows."""
+    levels: list[list[_Shared]] = []
+    for node in sorted(shared, key=lambda node: (node[1], -node[2])):
+        free = next((level for level in levels if level[-1][2] <= node[1]), None)
+        if free is None:
+            levels.append([node])
+        else:
+            free.append(node)
+    return levels

@@ -73,11 +73,10 @@ def _forward(
     wanted = view.wanted if narrows and view is not None else None
     attention, mlp = layer.self_attn, layer.mlp
     inner = (attention.q_proj, attention.k_proj, attention.v_proj)
-    outer = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    factors = [adapters.factors(module) for module in (*inner, *outer)]
-    known = [f for f in factors if f is not None]
+    groups = (inner, (attention.o_proj,), (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,))
+    known = [factors for group in groups if (factors := adapters.together(group)) is not None]
     trained = layer.input_layernorm.weight.requires_grad or layer.post_attention_layernorm.weight.requires_grad
-    if position_embeddings is None or view is None or trained or len(known) < len(factors):
+    if position_embeddings is None or view is None or trained or len(known) < len(groups):
         result: torch.Tensor = otherwise(
             hidden_states, *args, position_embeddings=position_embeddings, view=view, **kwargs
         )
@@ -86,13 +85,15 @@ def _forward(
     cos, sin = (part[0] for part in position_embeddings)  # (T, D)
     norm = layer.input_layernorm
     query, key, value = _Enter.apply(
-        x, norm.weight, norm.variance_epsilon, cos, sin, attention.head_dim, adapters.mask, *flat(known[:3])
+        x, norm.weight, norm.variance_epsilon, cos, sin, attention.head_dim, adapters.mask, *flat(known[0])
     )
     seen = view.attend(attention.layer_idx, query, key, value, attention.scaling)
     seen, mask, norm = seen.flatten(1), adapters.mask, layer.post_attention_layernorm
     if wanted is not None:
         x, seen, mask = x[wanted], seen[wanted], mask[wanted] if mask is not None else None
-    out: torch.Tensor = _Leave.apply(x, seen, norm.weight, norm.variance_epsilon, mask, *flat(known[3:]))
+    out: torch.Tensor = _Leave.apply(
+        x, seen, norm.weight, norm.variance_epsilon, mask, *flat([f for group in known[1:] for f in group])
+    )
     return out[None]
 
 
