@@ -395,7 +395,7 @@ class RowCache:
         columns = self.lengths[:, None] + torch.arange(max(counts), device=device)  # (B, n)
         self._rows = torch.arange(len(counts), device=device).repeat_interleave(number)
         self._columns = columns.flatten() if self._padded.taken is None else columns.flatten()[self._padded.taken]
-        width = int(self.lengths.max()) + max(counts)
+        width = int((self.lengths + number).max())
         self._unseen = torch.arange(width, device=device) > columns[..., None]  # (B, n, width)
         self.lengths = self.lengths + number
 

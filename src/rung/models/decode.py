@@ -1,49 +1,28 @@
-"""Answers to many prompts: arranged by what they begin with, decoded together, leaving when they are done.
-
-Batches depend on the list of jobs alone, so the same list gives the same answers.
-"""
+"""Answers to many prompts, decoded together, leaving when they are done; log-probabilities of given answers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from rung.models.attention import KeysAndValues, RowCache
-from rung.models.engine import Beginning, Engine
-from rung.models.grammar import Matcher
-from rung.models.tree import Tree, common_beginning, grow
+from rung.models.attention import RowCache
+from rung.models.engine import Engine
+from rung.models.prompts import Job as Job
+from rung.models.prompts import Shared, batches, read_prompts
+from rung.models.tree import common_beginning, grow
 
 _LOGITS_ROWS = 256  # tokens whose logits are held at once
 
 
-@dataclass(frozen=True)
-class Job:
-    """One prompt to answer. temperature 0: the likeliest token; else sampled with that seed, by itself."""
-
-    prompt: list[int]
-    most: int
-    temperature: float = 0.0
-    seed: int = 0
-    matcher: Matcher | None = None
-    adapter: str | None = None
-
-
 def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> Iterator[list[tuple[int, list[int]]]]:
     """Batch after batch, each row's place in `jobs` and its answer's tokens, the end token among them when it came."""
-    for places in _mixable(engine, jobs):
-        shared = _Shared(engine, [jobs[i].adapter for i in places], [jobs[i].prompt for i in places])
-        own = {i: jobs[i].prompt[shared.length_of(jobs[i].adapter) :] for i in places}
-        for batch in _batches(
-            engine, jobs, own, sorted(places, key=lambda i: (shared.family(jobs[i].adapter), own[i], i))
-        ):
-            with torch.inference_mode():
-                cache, last, order = _prompts(engine, jobs, own, batch, shared)
-                rows = [jobs[i] for i in order]
-                yield list(zip(order, _answer(engine, rows, cache, last, shared, set(stop_ids)), strict=True))
+    for batch, shared in batches(engine, jobs):
+        with torch.inference_mode():
+            cache, last, order = read_prompts(engine, jobs, batch, shared)
+            rows = [jobs[i] for i in order]
+            yield list(zip(order, _answer(engine, rows, cache, last, shared, set(stop_ids)), strict=True))
 
 
 def logprobs(engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
@@ -54,7 +33,7 @@ def logprobs(engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int]
     """
     if not rows:
         return []
-    shared = _Shared(engine, [adapter] * len(rows), [prompt for prompt, _ in rows])
+    shared = Shared(engine, [adapter] * len(rows), [prompt for prompt, _ in rows])
     known = shared.length_of(adapter)
     whole = [prompt[known:] + answer[:-1] for prompt, answer in rows]
     order = sorted(range(len(rows)), key=lambda i: (whole[i], i))
@@ -89,109 +68,8 @@ def logprobs(engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int]
     return found
 
 
-class _Shared:
-    """What all prompts of each adapter begin with, computed once. Adapters stand in order of first use."""
-
-    def __init__(self, engine: Engine, adapters: Sequence[str | None], prompts: Sequence[list[int]]) -> None:
-        self.adapters = list(dict.fromkeys(adapters))
-        self.beginnings: dict[str | None, Beginning | None] = {}
-        for adapter in self.adapters:
-            mine = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter]
-            length = common_beginning(mine)
-            self.beginnings[adapter] = engine.beginning(adapter, mine[0][:length]) if length else None
-        self.in_order = [self.beginnings[adapter] for adapter in self.adapters]
-
-    def family(self, adapter: str | None) -> int:
-        return self.adapters.index(adapter)
-
-    def length_of(self, adapter: str | None) -> int:
-        beginning = self.beginnings[adapter]
-        return len(beginning.ids) if beginning is not None else 0
-
-    def applied(self, engine: Engine, families: Sequence[int]) -> AbstractContextManager[None]:
-        """The adapters of a pass. families: of each of its tokens."""
-        present = sorted(set(families))
-        if len(present) == 1:
-            return engine.adapters.using(self.adapters[present[0]])
-        return engine.adapters.mixed(self.adapters, torch.tensor(families, device=engine.device))
-
-
-def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
-    """Places of jobs that may share a batch: all with plain adapters together, any other adapter by itself."""
-    groups: dict[str | None, list[int]] = {}
-    for i, job in enumerate(jobs):
-        groups.setdefault(None if engine.adapters.mixable(job.adapter) else job.adapter, []).append(i)
-    return list(groups.values())
-
-
-def _batches(engine: Engine, jobs: Sequence[Job], own: dict[int, list[int]], order: list[int]) -> Iterator[list[int]]:
-    """As many rows together as the memory for their keys and values holds."""
-    room = engine.limits.cache_bytes // engine.cache_bytes_per_token
-    most = engine.limits.rows
-    batch: list[int] = []
-    longest = new = 0
-    for i in order:
-        longest, new = max(longest, len(own[i])), max(new, jobs[i].most)
-        if batch and (len(batch) == most or (len(batch) + 1) * (longest + new) > room):
-            yield batch
-            batch, longest, new = [], len(own[i]), jobs[i].most
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _prompts(
-    engine: Engine, jobs: Sequence[Job], own: dict[int, list[int]], batch: list[int], shared: _Shared
-) -> tuple[RowCache, torch.Tensor, list[int]]:
-    """Computes the prompts of a batch. Returns the rows' cache, final hidden states of their last tokens (B, C), and
-    the batch in the order of those rows: depth first, so that rows behind one node are neighbours."""
-    tree = grow([own[i] for i in batch], families=[shared.family(jobs[i].adapter) for i in batch])
-    rows = sorted(range(len(batch)), key=lambda row: (tree.chains[row][-1], row))
-    kept: list[KeysAndValues] = []
-    ends = [tree.nodes[tree.chains[row][-1]] for row in rows]
-    places = [node.start + node.length - 1 for node in ends]
-    with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
-        last = engine.hidden_of(tree, shared.in_order, kept, places)
-
-    # Nodes of several rows are kept once, those of one row in the row's own cache.
-    alone = [[node for node in (tree.nodes[i] for i in tree.chains[row]) if node.rows == 1] for row in rows]
-    lengths = [sum(node.length for node in nodes) for nodes in alone]
-    room = max(lengths) + max(jobs[i].most for i in batch)
-    stretches = _stretches(tree, rows)
-    behind: list[tuple[list[KeysAndValues], int, int]] = []
-    for family, beginning in enumerate(shared.in_order):
-        if beginning is not None and (mine := [i for i, node in enumerate(ends) if node.family == family]):
-            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in beginning.layers]
-            behind.append((heads_first, mine[0], mine[-1] + 1))
-    for (first, stop), tokens in stretches.items():
-        heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
-        behind.append((heads_first, first, stop))
-    cache = RowCache(torch.tensor(lengths, device=engine.device), room, behind)
-    starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]
-    taken = torch.tensor(starts, dtype=torch.long, device=engine.device)
-    columns = torch.tensor([i for n in lengths for i in range(n)], dtype=torch.long, device=engine.device)
-    of_rows = torch.arange(len(rows), device=engine.device).repeat_interleave(cache.lengths)
-    for layer, (key, value) in enumerate(kept):
-        cache.hold(layer, key[taken], value[taken], of_rows, columns)
-    return cache, last, [batch[row] for row in rows]
-
-
-def _stretches(tree: Tree, rows: list[int]) -> dict[tuple[int, int], list[int]]:
-    """Packed places of tokens that several rows share, by (first row, behind the last row) in that order of rows."""
-    reach: dict[int, list[int]] = {}
-    for place, row in enumerate(rows):
-        for i in tree.chains[row]:
-            if tree.nodes[i].rows > 1:
-                reach.setdefault(i, []).append(place)
-    found: dict[tuple[int, int], list[int]] = {}
-    for i, places in sorted(reach.items()):
-        node = tree.nodes[i]
-        found.setdefault((places[0], places[-1] + 1), []).extend(range(node.start, node.start + node.length))
-    return found
-
-
 def _answer(
-    engine: Engine, jobs: list[Job], cache: RowCache, last: torch.Tensor, shared: _Shared, stop_ids: set[int]
+    engine: Engine, jobs: list[Job], cache: RowCache, last: torch.Tensor, shared: Shared, stop_ids: set[int]
 ) -> list[list[int]]:
     """Tokens of each row's answer. last: final hidden states of the prompts' last tokens, (B, C).
 
