@@ -21,18 +21,21 @@ from pathlib import Path
 from typing import Any
 
 RANK, ALPHA, RATE = 16, 32, 5e-4
-BATCH = 8  # the product's own
+BATCH = 8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--task", type=Path, required=True, help="a task folder or task.yaml")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=BATCH, help="examples a step; the product's own is the default")
     parser.add_argument("--model", default=None, help="default: the task's own")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    global BATCH
+    BATCH = options.batch
     if options.part:
         print(json.dumps(PARTS[options.part.split(":")[0]](options, *options.part.split(":")[1:])))
         return
@@ -80,6 +83,7 @@ def part_of(script: str, options: argparse.Namespace, name: str) -> Any:
     """As `part`, of a script with the same options."""
     command = [sys.executable, script, "--task", str(options.task), "--steps", str(options.steps), "--part", name]
     command += ["--model", options.model] if options.model else []
+    command += ["--batch", str(options.batch)] if "batch" in options else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
@@ -289,6 +293,8 @@ def operations(model: Any, batch: list[Any]) -> float:
     tree = grow([[*row.prompt, *row.target[:-1]] for row in batch])
     tokens, targets = len(tree.ids), sum(len(row.target) for row in batch)
     layer: int = model.computed_parameters
+    last = model.network.get_decoder().layers[-1]
+    ends = sum(p.numel() for n, p in last.named_parameters() if "lora_" not in n and ("mlp" in n or "o_proj" in n))
     width: int = config.hidden_size
     shapes = [m.base_layer.weight.shape for m in model.network.modules() if hasattr(m, "lora_A")]
     adapter = RANK * sum(out + into for out, into in shapes)
@@ -296,7 +302,10 @@ def operations(model: Any, batch: list[Any]) -> float:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 2 * config.num_hidden_layers * pairs * config.num_attention_heads * head
     # Attention: two products forward, five backward, one of them the weights computed again.
-    return float(4 * layer * tokens + 6 * adapter * tokens + 4 * config.vocab_size * width * targets + 7 * attention)
+    skipped = 4 * ends * (tokens - targets)  # the last layer is computed to its end for the target tokens alone
+    return float(
+        4 * layer * tokens - skipped + 6 * adapter * tokens + 4 * config.vocab_size * width * targets + 7 * attention
+    )
 
 
 def matrix_rate() -> float:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rung.training.lora import Row
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-MAX_EPOCHS = 5
+MAX_EPOCHS = 4
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
-_LOOKS = 5  # at dev, evenly over the schedule
+_LOOKS = 4  # at dev, evenly over the schedule
 _PATIENCE = 2  # looks without a better dev score before it stops
 _SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
 _LEARNT = 0.02  # mean loss per answer token below which they are known by heart
