@@ -25,6 +25,7 @@ BATCH = 8
 
 
 def main() -> None:
+    global BATCH
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--task", type=Path, required=True, help="a task folder or task.yaml")
     parser.add_argument("--steps", type=int, default=8)
@@ -34,7 +35,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    global BATCH
     BATCH = options.batch
     if options.part:
         print(json.dumps(PARTS[options.part.split(":")[0]](options, *options.part.split(":")[1:])))
