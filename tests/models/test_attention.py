@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 import torch
 
+from rung.models import attention
 from rung.models.attention import alike_in_length
+from rung.models.layers import unfuse_layers
 from rung.models.tree import common_beginning, grow
+from rung.testing import tiny_model
 
 
 def ids(n: int, seed: int) -> list[int]:
@@ -26,6 +29,13 @@ ROWS: dict[str, list[list[int]]] = {
 }
 
 
+@pytest.fixture(params=["flash blocks", "blocks written out"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to compute a block: the flash kernel of CPUs, and what every other device runs."""
+    if request.param == "blocks written out":
+        monkeypatch.setattr(attention, "_is_flash", lambda query: False)
+
+
 def plain_logits(network: Any, rows: list[list[int]]) -> list[torch.Tensor]:
     """Each row alone through ordinary transformers, (len, V)."""
     return [network(torch.tensor([row])).logits[0] for row in rows]
@@ -39,6 +49,7 @@ def tree_logits(model: Any, rows: list[list[int]], known: int = 0) -> list[torch
     return [logits[tree.places(i, 0, len(row) - known)] for i, row in enumerate(rows)]
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("name", ROWS)
 def test_logits_equal_a_plain_forward(tiny: Any, plain_network: Any, name: str) -> None:
     with torch.no_grad():
@@ -46,6 +57,7 @@ def test_logits_equal_a_plain_forward(tiny: Any, plain_network: Any, name: str) 
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("known", [0, 4, 9])
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "one row of one token"])
 def test_gradients_equal_a_plain_forwards_through_the_beginning_too(
@@ -67,6 +79,19 @@ def test_gradients_equal_a_plain_forwards_through_the_beginning_too(
     for key, theirs in found["plain"].items():
         error = (found["ours"][key] - theirs).abs().max() / theirs.abs().max()
         assert error < 1e-4, (key, float(error))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("wanted", [[], [3], [0, 5, 2], list(range(17))])
+def test_hidden_states_of_some_tokens_are_those_of_all(fused: bool, wanted: list[int]) -> None:
+    model = tiny_model()
+    if not fused:
+        unfuse_layers(model.network)
+        model.engine.narrows = False
+    tree = grow(ROWS["one beginning, mixed lengths"])
+    with torch.no_grad():
+        whole = model.engine.hidden_of(tree)
+        torch.testing.assert_close(model.engine.hidden_of(tree, wanted=wanted), whole[wanted], rtol=1e-5, atol=1e-5)
 
 
 def test_a_row_is_the_same_alone_and_among_others(tiny: Any) -> None:

@@ -177,6 +177,7 @@ def test_networks_of_the_llama_kind_run_fused_and_equal_transformers(tmp_path: P
     folder = save_network(tmp_path, kind)
     model = load_model(str(folder), device="cpu", dtype=torch.float32)
     assert fused(model) == 2
+    assert not any(p.requires_grad for p in model.network.parameters()), "layers that are trained are not fused"
     assert any(n.endswith("q_proj.bias") for n, _ in model.network.named_parameters()) == (kind == "Qwen2")
     assert_logits_equal_plain_ones(model, folder)
     assert_answers_equal_plain_ones(model, folder)
