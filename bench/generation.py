@@ -91,8 +91,13 @@ def part(options: argparse.Namespace, name: str, python: Path | None = None) -> 
 # ---- the measurements ---------------------------------------------------------------------------
 
 
-def prepared(options: argparse.Namespace, *, inputs: int | None = None, times: int = 1) -> tuple[Any, Any, list[Any]]:
-    """The model, its task's labels, and requests with their expected answers. times: the demos so many times over."""
+def prepared(
+    options: argparse.Namespace, *, inputs: int | None = None, times: int = 1, dtype: str | None = "float32"
+) -> tuple[Any, Any, list[Any]]:
+    """The model, its task's labels, and requests with their expected answers. times: the demos so many times over.
+
+    dtype: to compute in; None: what rung chooses on this machine.
+    """
     import torch
 
     from rung.data.examples import read_sets
@@ -104,7 +109,7 @@ def prepared(options: argparse.Namespace, *, inputs: int | None = None, times: i
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     task = read_task(path)
-    model = load_model(task.model, device="cpu", dtype=torch.float32)
+    model = load_model(task.model, device="cpu", dtype=getattr(torch, dtype) if dtype else None)
     everything = [e for part in read_sets(task).values() for e in part]
     demos = covering(everything, 0)[: options.demos]
     shown = {demo.input for demo in demos}
@@ -245,18 +250,23 @@ def vllm(options: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": round(seconds, 3), "texts": texts, "peak_gb": peak_gb()}
 
 
-def flips(options: argparse.Namespace) -> dict[str, str]:
-    """How many greedy answers differ from those given one at a time, for several batch sizes."""
+def flips(options: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """How many greedy answers differ from those given one at a time, for several batch sizes, by type computed in."""
     from dataclasses import replace
 
-    model, _, rows = prepared(options)
-    requests = [request for request, _ in rows]
-    alone = [model.generate([request])[0].text for request in requests]
-    found = {}
-    for size in (2, 16, 128):
-        model.engine.limits = replace(model.engine.limits, rows=size)
-        texts = [g.text for g in model.generate(requests)]
-        found[str(size)] = f"{sum(a != b for a, b in zip(alone, texts, strict=True))} of {len(texts)}"
+    found: dict[str, dict[str, str]] = {}
+    for dtype in ("float32", None):
+        model, _, rows = prepared(options, dtype=dtype)
+        name = str(model.engine.dtype).removeprefix("torch.")
+        if name in found:
+            continue
+        requests = [request for request, _ in rows]
+        alone = [model.generate([request])[0].text for request in requests]
+        found[name] = {}
+        for size in (2, 16, 128):
+            model.engine.limits = replace(model.engine.limits, rows=size)
+            texts = [g.text for g in model.generate(requests)]
+            found[name][str(size)] = f"{sum(a != b for a, b in zip(alone, texts, strict=True))} of {len(texts)}"
     return found
 
 

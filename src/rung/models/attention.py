@@ -162,8 +162,8 @@ class _Attention(torch.autograd.Function):
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for nodes in blocks.own:
-            own_keys = (_for_each_query(rows[blocks.past :], group) for rows in (key, value))
-            part, part_sum = attend(nodes.gather(query), *map(nodes.gather, own_keys), scaling=scaling, causal=True)
+            keys, values = (_for_each_query(nodes.gather(rows[blocks.past :]), group) for rows in (key, value))
+            part, part_sum = attend(nodes.gather(query), keys, values, scaling=scaling, causal=True)
             nodes.scatter(out, part)
             nodes.scatter(logsum, part_sum)
         for first_key, last_key, first, last, causal in _slices(blocks):
@@ -190,8 +190,7 @@ class _Attention(torch.autograd.Function):
         for nodes in blocks.own:
             # Padding has no say: no gradient comes to it, and its weights are exp(-inf).
             upper, sums = nodes.gather(grad, padding=0.0), nodes.gather(logsum, padding=float("inf"))
-            own_keys = (_for_each_query(rows[blocks.past :], group) for rows in (key, value))
-            keys, values = map(nodes.gather, own_keys)
+            keys, values = (_for_each_query(nodes.gather(rows[blocks.past :]), group) for rows in (key, value))
             to_query, to_key, to_value = attend_back(
                 upper, nodes.gather(query), keys, values, nodes.gather(out), sums, scaling=ctx.scaling, causal=True
             )
@@ -303,7 +302,7 @@ def softmax(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def _for_each_query(rows: torch.Tensor, group: int) -> torch.Tensor:
-    """(T, Hkv, D) to (T, H, D): the queries of a group read the same keys."""
+    """(n, Hkv, L, D) to (n, H, L, D): the queries of a group read the same keys."""
     return rows if group == 1 else rows.repeat_interleave(group, 1)
 
 
