@@ -75,6 +75,7 @@ class Engine:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of every token, (T, V) in float32, from final hidden states (T, C)."""
+        hidden = hidden.to(self._output.weight.dtype)
         if self._output.weight.requires_grad or type(self._output) is not torch.nn.Linear:
             scores: torch.Tensor = self._output(hidden)
         else:

@@ -77,11 +77,10 @@ def _forward(
     known = [factors for group in groups if (factors := adapters.together(group)) is not None]
     trained = layer.input_layernorm.weight.requires_grad or layer.post_attention_layernorm.weight.requires_grad
     if position_embeddings is None or view is None or trained or len(known) < len(groups):
-        result: torch.Tensor = otherwise(
-            hidden_states, *args, position_embeddings=position_embeddings, view=view, **kwargs
-        )
+        given = hidden_states.to(layer.input_layernorm.weight.dtype)
+        result: torch.Tensor = otherwise(given, *args, position_embeddings=position_embeddings, view=view, **kwargs)
         return result if wanted is None else result[:, wanted]
-    x = hidden_states[0]
+    x = hidden_states[0].float()  # what runs through all layers is summed up in float32, whatever they multiply in
     cos, sin = (part[0] for part in position_embeddings)  # (T, D)
     norm = layer.input_layernorm
     query, key, value = _Enter.apply(
@@ -101,22 +100,20 @@ def _forward(
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root-mean-square norm of x (T, C), and the factor of each row, (T, 1) in float32."""
-    whole = x.float()
-    factor = whole.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    """Root-mean-square norm of x (T, C), in the weight's type, and the factor of each row, (T, 1). x: in float32."""
+    factor = x.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
     return _scaled(x, weight, factor), factor
 
 
 def _scaled(x: torch.Tensor, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    return (x.float() * factor).to(x.dtype).mul_(weight)
+    return (x * factor).to(weight.dtype).mul_(weight)
 
 
 def _norm_back(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Gradient towards x, in x's type; overwrites grad."""
+    """Gradient towards x, in float32; overwrites grad."""
     grad = grad.mul_(weight).float()
-    whole = x.float()
-    along = (grad * whole).mean(-1, keepdim=True).mul_(factor.pow(3))
-    return (grad * factor).addcmul_(whole, along, value=-1).to(x.dtype)
+    along = (grad * x).mean(-1, keepdim=True).mul_(factor.pow(3))
+    return (grad * factor).addcmul_(x, along, value=-1)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> torch.Tensor:
@@ -133,7 +130,7 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool
 
 
 class _Enter(torch.autograd.Function):
-    """x: (T, C) to query (T, H, D), key and value (T, Hkv, D)."""
+    """x: (T, C) in float32 to query (T, H, D), key and value (T, Hkv, D)."""
 
     @staticmethod
     def forward(
@@ -166,7 +163,7 @@ class _Enter(torch.autograd.Function):
 
 
 class _Leave(torch.autograd.Function):
-    """x: (T, C), as it entered the layer, and what attention saw, (T, H * D), to the layer's output (T, C)."""
+    """x: (T, C) in float32, as it entered the layer, and what attention saw, (T, H * D), to what leaves it, as x."""
 
     @staticmethod
     def forward(
@@ -180,13 +177,13 @@ class _Leave(torch.autograd.Function):
     ) -> torch.Tensor:
         out, gate, up, down = ([f] for f in unflat(fields))
         (middle,), narrow_out = project(seen, out, mask)
-        middle.add_(x)
+        middle = middle.float().add_(x)
         normed, factor = _norm(middle, weight, epsilon)
         (gated, upper), narrow_up = project(normed, [*gate, *up], mask)
         (result,), narrow_down = project(silu(gated).mul_(upper), down, mask)
         ctx.save_for_backward(seen, middle, factor, gated, upper, narrow_out, narrow_up, narrow_down)
         ctx.rest = (weight, fields)
-        return result.add_(middle)
+        return result.float().add_(middle)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
@@ -194,11 +191,13 @@ class _Leave(torch.autograd.Function):
         weight, fields = ctx.rest
         out, gate, up, down = ([f] for f in unflat(fields))
         active = silu(gated)
-        to_product, flat_down = project_back(active * upper, [grad], down, narrow_down)
+        to_product, flat_down = project_back(active * upper, [grad.to(seen.dtype)], down, narrow_down)
         to_upper = active.mul_(to_product)
         to_gated = torch.ops.aten.silu_backward(to_product.mul_(upper), gated)
         normed = _scaled(middle, weight, factor)
         to_normed, flat_up = project_back(normed, [to_gated, to_upper], [*gate, *up], narrow_up)
         to_middle = _norm_back(to_normed, middle, weight, factor).add_(grad)
-        to_seen, flat_out = project_back(seen, [to_middle], out, narrow_out, wanted=ctx.needs_input_grad[1])
+        to_seen, flat_out = project_back(
+            seen, [to_middle.to(seen.dtype)], out, narrow_out, wanted=ctx.needs_input_grad[1]
+        )
         return to_middle, to_seen, None, None, None, *flat_out, *flat_up, *flat_down
