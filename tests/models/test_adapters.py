@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rung.errors import ModelError
+from rung.models.local import load_model
 from rung.models.tree import grow
 from rung.testing import tiny_model
 from rung.types import Decoding, Message, Request
@@ -101,6 +102,17 @@ def test_logits_under_an_adapter_equal_pefts(tiny: Any, tiny_folder: Path, adapt
     base = own_logits(tiny, TEXTS[2], None)
     assert_alike(base, peft_logits(tiny, tiny_folder, TEXTS[2], None))
     assert (found - base).abs().max() > 1, "the adapter should change something"
+
+
+@pytest.mark.parametrize("name", [None, *PLAIN, *OTHER])
+def test_in_bfloat16_logits_are_those_of_float32_to_its_rounding(
+    tiny_folder: Path, adapters: dict[str, str], name: str | None
+) -> None:
+    adapter = adapters[name] if name else None
+    model = load_model(str(tiny_folder), device="cpu", dtype=torch.bfloat16)
+    found, exact = own_logits(model, TEXTS[2], adapter), peft_logits(model, tiny_folder, TEXTS[2], adapter)
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() < 0.05 * exact.norm()
 
 
 def test_only_plain_adapters_of_one_rank_are_mixable(tiny: Any, adapters: dict[str, str]) -> None:
