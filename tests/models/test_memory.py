@@ -14,7 +14,7 @@ def test_some_memory_is_free() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "cache", "kept"), [(64 << 30, 600, 256), (4 << 30, 256, 128), (0, 32, 32), (-5, 32, 32)]
+    ("free", "cache", "kept"), [(64 << 30, 256, 256), (2 << 30, 128, 64), (0, 32, 32), (-5, 32, 32)]
 )
 def test_limits_are_a_share_of_what_is_free_within_their_bounds(
     monkeypatch: pytest.MonkeyPatch, free: int, cache: int, kept: int

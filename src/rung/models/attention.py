@@ -432,7 +432,8 @@ class RowCache:
         """Drops the other rows: finished answers leave the batch."""
         chosen = torch.tensor(rows, device=self.lengths.device)
         self.lengths = self.lengths[chosen]
-        self._own = [(key[chosen], value[chosen]) for key, value in self._own]
+        for layer, (key, value) in enumerate(self._own):  # one by one: both copies of all layers need not fit
+            self._own[layer] = (key[chosen], value[chosen])
         counts = [
             (nodes, sum(r < first for r in rows), sum(r < last for r in rows))
             for level in self._levels
