@@ -8,6 +8,7 @@ with the same seed do the same work.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import time
@@ -165,7 +166,10 @@ def make_plan(
         compute_tokens=compute_tokens,
         test_seconds=test_seconds,
         sizes={"train": len(split.train), "dev": dev, "test": test},
-        detectable={name: minimum_detectable_difference(units[name]) for name in ("dev", "test")},
+        detectable={
+            name: minimum_detectable_difference(units[name], comparisons=max(1, math.comb(families, 2)))
+            for name in ("dev", "test")
+        },
     )
 
 

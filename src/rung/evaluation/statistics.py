@@ -7,6 +7,7 @@ Knows nothing about texts, models or which score ought to win. Imports numpy and
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -160,22 +161,27 @@ def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 
 def minimum_detectable_difference(
-    n: int, *, discordance: float = 0.2, alpha: float = 0.05, power: float = 0.8
+    n: int, *, comparisons: int = 1, discordance: float = 0.2, alpha: float = 0.05, power: float = 0.8
 ) -> float:
-    """The smallest true difference of two right/wrong scores that n examples show with that power.
+    """The smallest true difference of two right/wrong scores that n examples show with at least that power.
 
-    The test is the two-sided exact McNemar at level alpha. discordance: the assumed share of examples that exactly one
+    The test is the two-sided exact McNemar at level alpha / comparisons, the least that Holm's correction leaves to one
+    of so many comparisons. discordance: the assumed share of examples that exactly one
     of the two solutions gets right, in (0, 1]. A difference cannot exceed it, so where the answer does, every
     discordant example is taken to favour the better one and the share is the difference itself. With groups, n is the
     number of groups. Returns 1.0 when n examples show no difference whatever (n < 6 at the default level).
-    Computed by exact binomial sums, no simulation. Never grows with n: an exact test is a little uneven, and whoever
-    has more examples could look at fewer.
+    Computed by exact binomial sums, no simulation, and rounded up to two figures, as it is printed. Never grows with n:
+    an exact test is a little uneven, and whoever has more examples could look at fewer.
     Source: Duffy, Asymptotic and exact power for the McNemar test (1984).
     """
     if not (0 < discordance <= 1 and 0 < alpha < 1 and 0 < power < 1):
         raise ValueError(f"discordance {discordance}, alpha {alpha} and power {power} must lie in (0, 1)")
+    if comparisons < 1:
+        raise ValueError(f"comparisons is {comparisons}, not at least 1")
     sizes = range(max(1, n - _UNEVEN), n + 1)
-    return min((_detectable(m, discordance, alpha, power) for m in sizes), default=1.0)
+    least = min((_detectable(m, discordance, alpha / comparisons, power) for m in sizes), default=1.0)
+    unit: float = 10.0 ** (math.floor(math.log10(least)) - 1)
+    return min(1.0, round(math.ceil(least / unit - 1e-9) * unit, 12))
 
 
 def floor(

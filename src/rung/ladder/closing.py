@@ -169,7 +169,7 @@ def _decide(
             [e.output for e in run.split.train], run.metric, [e.references for e in test], labels=run.task.labels or ()
         ),
         n_test=len(test),
-        minimum_detectable_difference=minimum_detectable_difference(len(set(groups))),
+        minimum_detectable_difference=minimum_detectable_difference(len(set(groups)), comparisons=max(1, len(pairs))),
         test_reads=count_reads(reads),
         has_corpus=bool(run.passages),
         target=run.task.target,
