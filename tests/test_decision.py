@@ -93,7 +93,7 @@ def test_a_difference_of_exactly_the_margin_does_not_matter() -> None:
 
 
 def test_a_gap_beyond_the_margin_that_is_not_significant_is_undecided() -> None:
-    few = candidate("few_shot", "prompt", 0.77)
+    few = replace(candidate("few_shot", "prompt", 0.77), dev=Score(0.80, 0.75, 0.85, N))
     decision = decide(evidence([few, LORA], {("few_shot", "lora"): 0.12}))
     assert (decision.choice, decision.solution) == ("undecided", "few_shot")
     assert decision.headline == (
@@ -102,6 +102,16 @@ def test_a_gap_beyond_the_margin_that_is_not_significant_is_undecided() -> None:
     # 200 * (2.8016 * 5 / (1.95996 * 4)) ** 2 = 639 are needed.
     assert decision.next[0].startswith("About 440 more labelled test examples would settle")
     assert "Meanwhile ship few_shot" in decision.next[1]
+
+
+def test_while_undecided_what_is_ahead_on_dev_too_is_shipped() -> None:
+    few = candidate("few_shot", "prompt", 0.77)
+    decision = decide(evidence([few, LORA], {("few_shot", "lora"): 0.12}))
+    assert (decision.choice, decision.solution) == ("undecided", "lora")
+    assert decision.next[1] == (
+        "Meanwhile ship lora: on dev it is ahead too, by 4 points. few_shot is the cheaper of the two to run and to "
+        "change."
+    )
 
 
 def test_the_estimate_of_examples_needed_reaches_its_power_in_simulation() -> None:
@@ -136,6 +146,9 @@ def test_a_cheap_prompt_below_the_margin_does_not_hide_a_better_prompt() -> None
 
 def test_the_first_family_that_is_not_shown_worse_stops_the_climb() -> None:
     rag, both = candidate("rag", "rag", 0.76), candidate("rag_lora", "rag+fine-tune", 0.80)
+    decision = decide(evidence([ZERO, rag, both], {("zero_shot", "rag_lora"): 0.001, ("zero_shot", "rag"): 0.001}))
+    assert (decision.choice, decision.solution) == ("undecided", "rag_lora")
+    rag = replace(rag, dev=both.dev)
     decision = decide(evidence([ZERO, rag, both], {("zero_shot", "rag_lora"): 0.001, ("zero_shot", "rag"): 0.001}))
     assert (decision.choice, decision.solution) == ("undecided", "rag")
 

@@ -6,6 +6,8 @@ The rule, with candidates ordered by cost (family, then tokens, then name; never
 2. Otherwise walk the families from the cheapest. Ship the family's cheapest candidate that is at most `margin` below
    the best. Climb on when every candidate of the family is significantly worse (Holm-corrected p below ALPHA).
 3. *undecided*, when the walk meets a family that is more than the margin below the best, yet not significantly so.
+   Meanwhile ship the best if it is more than the margin ahead on dev too, the likelier of the two to be better; else
+   the cheaper one.
 
 So "fine-tune" is said only when every prompt was shown to be worse: between equals, in at most ALPHA of the runs.
 Touches no disk, model or clock, and imports no numbers library: equal evidence gives equal decisions.
@@ -207,7 +209,8 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         f"Undecided: {best.name} is {gap(against.difference)} above {rival.name} on the sealed test "
         f"({_range(evidence, against)}), too close to call with {against.n} examples."
     )
-    ship = best if _fails(evidence, rival) else rival
+    ahead = best.dev.mean - rival.dev.mean  # on dev, whose examples are others
+    ship = best if _fails(evidence, rival) or ahead > evidence.margin + 1e-9 else rival
     reasons = [
         f"{best.name} {_scored(evidence, best).removeprefix(best.name + ' ')}; {_scored(evidence, rival)}.",
         f"The difference is more than the margin of {gap(evidence.margin)}, but p {_p(against.p_corrected)} after "
@@ -219,8 +222,13 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         reasons.append(_target_reason(evidence, ship))
     if ship is rival:
         meanwhile = f"Meanwhile ship {ship.name}: it is the cheaper of the two to run and to change."
-    else:
+    elif _fails(evidence, rival):
         meanwhile = f"Meanwhile ship {ship.name}: {rival.name} is not shown to beat the floor."
+    else:
+        meanwhile = (
+            f"Meanwhile ship {ship.name}: on dev it is ahead too, by {gap(ahead)}. {rival.name} is the cheaper of the "
+            "two to run and to change."
+        )
     steps = [
         f"About {_round_up(_needed(evidence, against) - against.n)} more labelled test examples would settle a "
         "difference of this size (at 80 % power).",

@@ -393,7 +393,7 @@ class BreakEven:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict, as decision.json holds it. solution: the candidate to ship, or the safest one while undecided.
+    """The verdict, as decision.json holds it. solution: the candidate to ship, also meanwhile while undecided.
 
     frontier: tested candidates that no other beats in score without costing more.
     """

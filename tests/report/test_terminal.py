@@ -145,7 +145,7 @@ def test_without_a_verdict_there_is_no_screen(tmp_path: Path) -> None:
 def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() -> None:
     lines = printed(plan_screen(Path("runs/tickets"), plan_record(), checks_record(), task_record()))
     assert lines[0] == "tickets: smollm2-135m-instruct, label_accuracy"
-    assert "The smallest difference the test can show (80 % power): 16 points." in lines
+    assert "The smallest difference the test can show (80 % power): 17 points." in lines
     assert "few_shot     prompt       180    42 k  1.6 min" in lines
     assert "rag_lora     skipped: the task has no corpus" in lines
     assert "In all about 6.7 min of a budget of 30 min, 0.00 USD." in lines
@@ -156,7 +156,7 @@ def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() ->
 def test_the_difference_is_told_on_the_metrics_own_scale() -> None:
     task = {**task_record(), "metric": "token_f1"}
     lines = printed(plan_screen(Path("r"), plan_record(), {"findings": []}, task))
-    assert "The smallest difference the test can show (80 % power): 0.16." in lines
+    assert "The smallest difference the test can show (80 % power): 0.17." in lines
     assert lines[-1] == "Data checks: nothing to warn of."
 
 
