@@ -183,6 +183,35 @@ def test_networks_of_the_llama_kind_run_fused_and_equal_transformers(tmp_path: P
     assert_answers_equal_plain_ones(model, folder)
 
 
+@pytest.mark.embedded
+def test_in_bfloat16_the_embedded_model_runs_fused_and_nearer_to_float32_than_transformers(
+    embedded_folder: Path,
+) -> None:
+    # transformers rounds what runs through the layers too: its logits alone would speak against the fused layers.
+    from transformers import AutoModelForCausalLM
+
+    model = load_model(str(embedded_folder), device="cpu", dtype=torch.bfloat16)
+    assert fused(model) == 30
+    assert {p.dtype for p in model.network.parameters()} == {torch.bfloat16}, "the check left its float32 weights"
+    row = rows_of(model)[3]
+    half = AutoModelForCausalLM.from_pretrained(embedded_folder, dtype=torch.bfloat16, attn_implementation="eager")
+    with torch.no_grad():
+        exact = plain_network(embedded_folder).float()(torch.tensor([row])).logits[0]
+        theirs = half.eval()(torch.tensor([row])).logits[0].float()
+        ours = tree_logits(model, [row])[0]
+    assert (ours - exact).norm() < 0.7 * (theirs - exact).norm()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_in_half_precision_the_check_leaves_weights_and_hooks_as_they_were(tmp_path: Path, tied: bool) -> None:
+    folder = save_network(tmp_path, "Llama", tie_word_embeddings=tied)
+    model = load_model(str(folder), device="cpu", dtype=torch.bfloat16)
+    assert fused(model) == 2
+    for name, weight in plain_network(folder).to(torch.bfloat16).state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], weight)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.network.modules())
+
+
 def test_biases_in_all_projections_and_tied_embeddings_are_computed_too(tmp_path: Path) -> None:
     folder = save_network(tmp_path, "Llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=True)
     model = load_model(str(folder), device="cpu", dtype=torch.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 _SHARES = {"cpu": (1 / 16, 1 / 32), "cuda": (1 / 3, 1 / 9)}  # of the free memory; a GPU serves the model alone
-# Of the caches themselves; a batch needs about three times as much while its prompts are read.
+# Of the caches themselves; a batch needs about twice as much while its prompts are read.
 _MOST = {"cpu": (256 << 20, 256 << 20), "cuda": (24 << 30, 8 << 30)}
 _LEAST = 32 << 20
 
