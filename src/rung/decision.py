@@ -90,6 +90,11 @@ CAUSE_WORDS = {
 """Cause -> what stands in the way."""
 
 
+def cause_told(cause: str) -> str:
+    """A cause, or several joined by "+", in words."""
+    return " and ".join(CAUSE_WORDS.get(part, part) for part in cause.split("+"))
+
+
 def decide(evidence: Evidence) -> Decision:
     """The verdict. Raises ValueError when two tested candidates lack their comparison on the test."""
     tested = [c for c in _by_cost(evidence) if c.test is not None]
@@ -182,7 +187,7 @@ def _chosen(evidence: Evidence, tested: Sequence[Candidate], chosen: Candidate) 
     headline = f"{FAMILY_WORDS[chosen.family][0]}: {_scored(evidence, chosen)}{ending}"
     leading = next(iter(evidence.diagnosis), None)
     if leading is not None and not leading.mended and leading.share >= _HALF_LEFT:
-        headline += f" That does not finish it: the obstacle is {CAUSE_WORDS[leading.cause]}."
+        headline += f" That does not finish it: the obstacle is {cause_told(leading.cause)}."
 
     steps = [f"Ship {chosen.name}."]
     if cheaper:
@@ -309,7 +314,7 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
     reasons, advice = [], []
     told = [d for d in evidence.diagnosis if d.share >= _WORTH_TELLING][:2] or list(evidence.diagnosis[:1])
     for place, cause in enumerate(told):
-        what = " and ".join(CAUSE_WORDS.get(part, part) for part in cause.cause.split("+"))
+        what = cause_told(cause.cause)
         share = f"{_percent(cause.share)} of it ({_percent_range(cause.low, cause.high)})"
         proof = f"; {cause.evidence}" if cause.evidence else ""
         if cause.mended and cause.low <= 0:
@@ -324,7 +329,7 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
         advice.append(
             "The search misses passages that hold the answer: split or reword the documents, or show more of them."
         )
-    if lead is not None and lead.cause == "reasoning" and not lead.mended:
+    if lead is not None and "reasoning" in lead.cause.split("+") and not lead.mended:
         advice.append(
             "Try a larger model: the same task.yaml with another `model`. Nothing that was tried with "
             f"{evidence.model or 'this one'} mends what is left."

@@ -60,6 +60,14 @@ def test_passages_that_were_read_in_vain_are_no_missing_knowledge() -> None:
     assert found[0].cause == "reasoning" and "passages" in found[0].evidence
 
 
+def test_where_passages_mend_a_part_the_rest_wants_both_passages_and_a_model_that_can_use_them() -> None:
+    tried = {"knowledge": {"failed": 20}}
+    built = {"zero_shot": scores(4), "rag": scores(14)}
+    found = all_causes(record(derivable=NOT_AT_HAND, interventions=tried), built, None, seed=0)
+    assert [d.cause for d in found] == ["knowledge+reasoning", "knowledge"]
+    assert [d.mended for d in found] == [False, True]
+
+
 def test_passages_beside_training_show_knowledge_and_training_beside_passages_a_convention() -> None:
     built = {"zero_shot": scores(5), "rag": scores(47), "rag_lora": scores(94)}
     pilot = (70, {name: value for name, value in scores(10).items() if int(name[1:]) % 2 == 0})

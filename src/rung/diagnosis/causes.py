@@ -2,7 +2,8 @@
 
 What a solution mends is counted net: what it broke is subtracted, so a coin thrown again mends nothing. What remains
 wrong under the best solution is no cause yet: where the answer can be worked out from the input, reasoning or the
-model's size stands in the way; where it cannot, and no passage was there to read it from, knowledge is missing.
+model's size stands in the way; where it cannot, and no passage was there to read it from, knowledge is missing. Where
+passages were there and mend a part, the rest wants both: the passages, and a model that can use them.
 """
 
 from __future__ import annotations
@@ -92,7 +93,11 @@ def _unmended(
         "nothing mended it, although the answer can be worked out from the input",
         mended=False,
     )
-    if read:
+    shown = next((d for d in mended.values() if d.cause in ("knowledge", "retrieval") and d.low > 0), None)
+    if read and shown is not None:
+        told = "the answer does not stand in the input, and the passages that hold it did not yet mend it"
+        cause = f"{shown.cause}+reasoning"
+    elif read:
         told = "nothing mended it, not even the passages that hold the answer"
         cause = "reasoning"
     else:

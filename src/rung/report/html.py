@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from rung.decision import ALPHA, CAUSE_WORDS
+from rung.decision import ALPHA, cause_told
 from rung.records import write_text
 from rung.report.examples import confusion_section, example_section, field_section
 from rung.report.figures import curve_plot, interval_plot
@@ -183,7 +183,7 @@ def _better_first(c: Comparison) -> Comparison:
 def _causes(run: Run) -> Html:
     rows = [
         row(
-            " and ".join(CAUSE_WORDS.get(part, part) for part in d.cause.split("+")),
+            cause_told(d.cause),
             f"{100 * d.share:.0f} %",
             f"{100 * d.low:.0f}–{100 * d.high:.0f} %",
             element("td", d.evidence, class_="wide"),
