@@ -173,9 +173,9 @@ def test_none_when_the_best_does_not_clear_the_floor() -> None:
 
 
 def test_none_when_the_best_is_too_little_even_above_a_floor_of_nothing() -> None:
-    decision = decide(evidence([candidate("lora", "fine-tune", 0.09)], floor=0.0))
+    decision = decide(evidence([candidate("lora", "fine-tune", 0.04, half=0.03)], floor=0.0))
     assert decision.choice == "none"
-    assert "too little to ship (below 10 %)" in decision.headline
+    assert "too little to ship (below 5 %)" in decision.headline
 
 
 def test_none_when_nothing_was_tested() -> None:

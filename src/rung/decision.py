@@ -26,7 +26,7 @@ from rung.evaluation.costs import frontier
 from rung.types import FAMILIES, BreakEven, Candidate, Choice, Comparison, Decision, Diagnosis, Family, Score
 
 ALPHA = 0.05
-LEAST_USEFUL = 0.10
+LEAST_USEFUL = 0.05
 """Below this mean a candidate does not do the task, whatever the floor."""
 
 RATES = frozenset({"exact_match", "label_accuracy", "json_match", "numeric_match"})
@@ -255,11 +255,13 @@ def _none(evidence: Evidence, best: Candidate) -> Decision:
     reasons = [_floor_reason(evidence)]
     if evidence.target is not None:
         reasons.append(_target_reason(evidence, best))
+    causes = {part for d in evidence.diagnosis for part in d.cause.split("+")}
     steps = []
-    if not evidence.has_corpus:
+    if not evidence.has_corpus and (not causes or "knowledge" in causes):
         steps.append(_BRING_DOCUMENTS)
+    if not _wants_a_larger_model(evidence):  # which is told with the cause
+        steps.append("Try a larger model: the same task.yaml with another `model`.")
     steps += [
-        "Try a larger model: the same task.yaml with another `model`.",
         "Look at the wrong answers: unclear instructions and wrong reference answers stop every rung of the ladder.",
         "Bring more examples, above all of the inputs that fail.",
         f"What would change the verdict: a candidate whose whole interval lies above {near(evidence.floor)} and whose "
@@ -321,7 +323,6 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
             proof += "; the interval includes nothing"
         start = "Why the best prompt fails" if place == 0 else "Beside that"
         reasons.append(f"{start}: {what}, {share}{proof}.")
-    lead = told[0] if told else None
     names = {part for d in told if d.low > 0 or not d.mended for part in d.cause.split("+")}
     if "knowledge" in names and not evidence.has_corpus:
         advice.append(_BRING_DOCUMENTS)
@@ -329,7 +330,7 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
         advice.append(
             "The search misses passages that hold the answer: split or reword the documents, or show more of them."
         )
-    if lead is not None and "reasoning" in lead.cause.split("+") and not lead.mended:
+    if _wants_a_larger_model(evidence):
         advice.append(
             "Try a larger model: the same task.yaml with another `model`. Nothing that was tried with "
             f"{evidence.model or 'this one'} mends what is left."
@@ -349,6 +350,11 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
         rows += f" and {rest} more in diagnosis.json" if rest > 0 else ""
         advice.append(f"Look at these rows, whose answers may be wrong: {rows}.")
     return reasons, [a for a in advice if a not in steps]
+
+
+def _wants_a_larger_model(evidence: Evidence) -> bool:
+    lead = next(iter(evidence.diagnosis), None)
+    return lead is not None and "reasoning" in lead.cause.split("+") and not lead.mended
 
 
 def _closed_book_told(evidence: Evidence) -> list[str]:

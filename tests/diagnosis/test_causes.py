@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from rung.diagnosis.causes import all_causes
-from rung.diagnosis.pilot import curve, sizes
+from rung.diagnosis.causes import all_causes, nearness
+from rung.diagnosis.pilot import curve, parts, sizes
+from rung.evaluation.metrics import token_f1
+from rung.types import Example
 
 IDS = [f"e{i}" for i in range(100)]
 
@@ -114,3 +116,18 @@ def test_nothing_mended_among_a_few_leaves_more_open_than_among_many() -> None:
     few, many = (curve([(0, [0.0] * n), (50, [0.0] * n)], 200, 0)["expected"] for n in (20, 150))
     assert few["mean"] < 0.05 and few["high"] > 0.1
     assert 0.0 < many["high"] < 0.04
+
+
+def test_a_few_whole_answers_right_promise_many_where_an_answer_has_many_words() -> None:
+    points = [(0, [0.0] * 125), (62, [1.0] * 5 + [0.0] * 120)]
+    short, long = (curve(points, 250, 0, parts=parts)["expected"] for parts in (1, 15))
+    assert short["low"] == pytest.approx(long["low"], abs=0.01)
+    assert long["high"] > 0.2 and long["high"] > 1.5 * short["high"]
+
+
+def test_answers_that_count_only_as_a_whole_have_as_many_parts_as_words() -> None:
+    train = [Example("a", "x", "name[The Mill], food[English]", ()), Example("b", "y", "area", ())]
+    assert parts("exact_match", train) == 2.5
+    assert parts("token_f1", train) == parts("label_accuracy", train) == parts("exact_match", []) == 1
+    assert nearness("exact_match", train) is None
+    assert nearness("exact_match", train[:1]) is token_f1

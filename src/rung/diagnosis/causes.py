@@ -12,13 +12,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung.diagnosis.diagnose import causes
-from rung.types import Diagnosis
+from rung.diagnosis.pilot import parts
+from rung.types import Diagnosis, Example, Metric
 
 LEADS = 0.2
 """A cause that an experiment mends by this share leads before what nothing mended."""
 
+MANY_PARTS = 4
+"""From so many words on, an answer may be mended in part."""
+
 Scores = Mapping[str, float]
 """Example id -> score."""
+
+
+def nearness(metric: str, train: Sequence[Example]) -> Metric | None:
+    """How near an answer comes, where the task's metric wants all of many words right; None: the scores tell.
+
+    By such a metric nothing is mended until everything is. What a solution mends is then counted in words.
+    """
+    from rung.evaluation.metrics import token_f1
+
+    return token_f1 if parts(metric, train) >= MANY_PARTS else None
 
 
 def all_causes(
@@ -26,7 +40,8 @@ def all_causes(
 ) -> tuple[Diagnosis, ...]:
     """The causes of what the diagnosed solution got wrong on dev, the leading one first.
 
-    record: of the diagnosis. built: solution -> its dev scores. pilot: (examples it saw, scores of some of dev).
+    record: of the diagnosis. built: solution -> its dev scores, or nearness. pilot: (examples it saw, the same of some
+    of dev).
     """
     base = built[record["base"]]
     mended = [] if record["poor"] else [d for d in causes(record, proven=True)]

@@ -1,8 +1,10 @@
 """The pilot: a short fine-tuning on part of train, as the intervention for behaviour, and what it promises.
 
 With two sizes or more it is a learning curve. What the whole training, or more labels, would bring is extrapolated
-by doublings: from here on a doubling of the examples is taken to bring at least nothing and at most what the last one
-brought (learning curves flatten: Hestness et al., Deep learning scaling is predictable, empirically, 2017). The
+by doublings: errors fall by a power of the examples (Hestness et al., Deep learning scaling is predictable,
+empirically, 2017), so from here on a doubling is taken to divide them by at least one and at most by what the last one
+divided them by. Where an answer counts only as a whole, they are the errors of its words: of answers of fifteen words
+few are right as a whole until nearly all words are (Schaeffer et al., Are emergent abilities a mirage?, 2023). The
 interval adds what the examples that were looked at leave open, by the Bayesian bootstrap (Rubin 1981). Closed book:
 it sees no passages, so that what it mends is behaviour and not knowledge.
 """
@@ -15,12 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rung.diagnosis.lenient import bare
 from rung.strategies.fine_tuning import pilot
 from rung.strategies.materials import Materials, read_predictions
-from rung.types import Prediction
+from rung.types import Example, Prediction
 
 LEAST = 12
 """Below so many examples a training shows nothing."""
+
+WHOLE = frozenset({"exact_match", "json_match"})
+"""Metrics by which one wrong word makes an answer wrong."""
 
 _RESAMPLES = 4_000
 _UNSEEN = 0.5  # as in Jeffreys' prior of a rate
@@ -38,13 +44,15 @@ def run_pilot(materials: Materials, folder: Path, count: int) -> list[Prediction
     return read_predictions(place / "predictions.dev.jsonl")
 
 
-def curve(points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int) -> dict[str, Any]:
+def curve(
+    points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int, *, parts: float = 1.0
+) -> dict[str, Any]:
     """A learning curve and what it promises, as a record of plain values.
 
     points: (examples seen, scores of the same dev examples), fewest first; the first is the prompt that training starts
-    from, which has seen none. train: how many examples there are. `expected`: dev mean after training on all of them,
-    `more`: what as many examples again would add; each with a 95 % interval, over the dev examples and over how much a
-    doubling brings.
+    from, which has seen none. train: how many examples there are. parts: how many parts of an answer must be right for
+    it to count. `expected`: dev mean after training on all of them, `more`: what as many examples again would add; each
+    with a 95 % interval, over the dev examples and over how much a doubling brings.
     """
     import numpy as np
 
@@ -57,11 +65,16 @@ def curve(points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int) 
     weights = random.standard_gamma([1.0] * scores.shape[1] + [_UNSEEN], (_RESAMPLES, scores.shape[1] + 1))
     weights /= weights.sum(axis=1, keepdims=True)
     means = np.concatenate([scores, unseen], axis=1) @ weights.T  # (points, resamples)
-    share = random.uniform(0.0, 1.0, _RESAMPLES)
-    last = np.maximum(0.0, _per_doubling(means, seen))
+    least = _UNSEEN / (scores.shape[1] + 1)
+    errors = np.log(1.0 - np.clip(means, least, 1.0 - least) ** (1.0 / parts))  # of one part of an answer
+    steps = random.uniform(0.0, 1.0, _RESAMPLES) * np.minimum(0.0, _per_doubling(errors, seen))
     left = math.log2(train / seen[-1]) if 0 < seen[-1] < train else 0.0
-    expected = np.clip(means[-1] + share * last * left, 0.0, 1.0)
-    more = np.minimum(share * last, 1.0 - means[-1])
+
+    def gain(doublings: float) -> Any:
+        return (1.0 - np.exp(errors[-1] + steps * doublings)) ** parts - (1.0 - np.exp(errors[-1])) ** parts
+
+    expected = np.clip(means[-1] + gain(left), 0.0, 1.0)
+    more = np.minimum(gain(left + 1.0) - gain(left), 1.0 - means[-1])
     return {
         "points": [{"examples": n, **_mean_of(values)} for n, values in zip(seen, scores, strict=True)],
         "screen": int(scores.shape[1]),
@@ -70,6 +83,13 @@ def curve(points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int) 
         "expected": _told(expected),
         "more": {"examples": train, **_told(more)},
     }
+
+
+def parts(metric: str, train: Sequence[Example]) -> float:
+    """How many words an answer has on average, where it counts only as a whole; else 1."""
+    if metric not in WHOLE or not train:
+        return 1.0
+    return max(1.0, sum(len(bare(e.output).split()) for e in train) / len(train))
 
 
 def scores_of(predictions: Sequence[Prediction], ids: Sequence[str]) -> list[float]:

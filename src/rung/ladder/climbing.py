@@ -242,7 +242,7 @@ class _Climber:
         return True
 
     def _curve(self, materials: Materials, counts: Sequence[int]) -> dict[str, Any]:
-        from rung.diagnosis.pilot import curve, scores_of
+        from rung.diagnosis.pilot import curve, parts, scores_of
         from rung.strategies.materials import read_predictions
 
         ids = [e.id for e in materials.piloted]
@@ -253,7 +253,8 @@ class _Climber:
         for count in counts:
             answers = read_predictions(self.run.folder / "pilot" / f"pilot-{count}" / "predictions.dev.jsonl")
             points.append((count, scores_of(answers, ids)))
-        record = curve(points, len(self.run.split.train), self.run.task.seed)
+        train = self.run.split.train
+        record = curve(points, len(train), self.run.task.seed, parts=parts(self.run.task.metric, train))
         return {**record, "ids": ids, "start": start if len(points) > len(counts) else None}
 
     def _log(self, event: str, started: float, tokens: int, **facts: Any) -> None:
@@ -266,7 +267,7 @@ class _Climber:
 
 def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:
     """The learning curve with the whole training as its last point; None where there was no pilot."""
-    from rung.diagnosis.pilot import curve, scores_of
+    from rung.diagnosis.pilot import curve, parts, scores_of
     from rung.strategies.materials import read_predictions
 
     record = read_json(run.folder / "pilot.json")
@@ -278,7 +279,7 @@ def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:
             path = run.folder / "pilot" / f"pilot-{point['examples']}" / "predictions.dev.jsonl"
             points.append((point["examples"], scores_of(read_predictions(path), record["ids"])))
     points.append((record["train"], scores_of(lora.predictions, record["ids"])))
-    return curve(points, record["train"], run.task.seed)
+    return curve(points, record["train"], run.task.seed, parts=parts(run.task.metric, run.split.train))
 
 
 def _tidy(folder: Path) -> None:

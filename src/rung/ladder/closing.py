@@ -13,7 +13,7 @@ from rung import runs
 from rung.errors import BudgetSpent
 from rung.ladder.climbing import whole_curve
 from rung.ladder.state import Built, Run, numbered
-from rung.records import read_json, read_lines, write_json
+from rung.records import read_json, write_json
 from rung.types import FAMILIES, BreakEven, Candidate, Diagnosis, Example, Prediction, Score, Solution
 
 if TYPE_CHECKING:
@@ -210,18 +210,27 @@ def diagnoses(run: Run, built: Mapping[str, Built]) -> tuple[Diagnosis, ...]:
     What interventions, pilots and solutions mended; then what nothing mended, told apart by whether the answers stand
     in the input. A cause that mends a fifth leads before what nothing mends.
     """
-    from rung.diagnosis.causes import all_causes
+    from rung.diagnosis.causes import all_causes, nearness
+    from rung.strategies.materials import read_predictions
 
     record = read_json(run.folder / "diagnosis.json")
     if record is None:
         return ()
+    near = nearness(run.task.metric, run.split.train)
+    accepted = {e.id: e.references for e in run.split.dev}
+
+    def told(predictions: Sequence[Prediction]) -> dict[str, float]:
+        if near is None:
+            return {p.id: p.score or 0.0 for p in predictions}
+        return {p.id: 0.0 if p.error else near(p.text, accepted[p.id]) for p in predictions}
+
     pilot = read_json(run.folder / "pilot.json")
-    scores = {name: {p.id: p.score or 0.0 for p in b.predictions} for name, b in built.items() if b.left is None}
     tuned = None
     if pilot is not None:
         count = pilot["points"][-1]["examples"]
-        lines = read_lines(run.folder / "pilot" / f"pilot-{count}" / "predictions.dev.jsonl")
-        tuned = (count, {str(p["id"]): float(p["score"] or 0.0) for p in lines})
+        path = run.folder / "pilot" / f"pilot-{count}" / "predictions.dev.jsonl"
+        tuned = (count, told(read_predictions(path)))
+    scores = {name: told(b.predictions) for name, b in built.items() if b.left is None}
     return all_causes(record, scores, tuned, seed=run.task.seed)
 
 
