@@ -4,13 +4,19 @@ import pytest
 import torch
 
 from rung.models import memory
-from rung.models.memory import free_bytes, limits_of
+from rung.models.memory import free_bytes, give_back, limits_of
 
 CPU = torch.device("cpu")
 
 
 def test_some_memory_is_free() -> None:
     assert free_bytes(CPU) > 100 << 20
+
+
+def test_what_was_freed_is_given_back_and_where_that_cannot_be_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_back()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    give_back()
 
 
 @pytest.mark.parametrize(

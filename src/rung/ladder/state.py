@@ -89,8 +89,10 @@ class Run:
 
         stops: whether the work is given up, by BudgetSpent, when it would leave no time for the test.
         """
+        from rung.models.memory import give_back
         from rung.strategies.materials import Materials
 
+        give_back()  # what the stage before has freed
         rag = built.get("rag")
         begun = time.monotonic()
 

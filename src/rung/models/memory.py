@@ -5,6 +5,8 @@ Where memory is ample the caps decide, so that equal lists are cut into equal ba
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,12 @@ def limits_of(device: torch.device) -> Limits:
     cache, kept = (max(_LEAST, min(m, int(free * s))) for m, s in zip(_MOST[kind], _SHARES[kind], strict=True))
     rows, tokens = {"cpu": (128, 4_096), "cuda": (512, 65_536)}[kind]
     return Limits(cache, kept, rows, tokens)
+
+
+def give_back() -> None:
+    """Returns to the system what was freed and is kept by glibc for later, which grows with every new size of batch."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_bytes(device: torch.device) -> int:
