@@ -264,8 +264,8 @@ def _none(evidence: Evidence, best: Candidate) -> Decision:
     steps += [
         "Look at the wrong answers: unclear instructions and wrong reference answers stop every rung of the ladder.",
         "Bring more examples, above all of the inputs that fail.",
-        f"What would change the verdict: a candidate whose whole interval lies above {near(evidence.floor)} and whose "
-        f"mean is at least {near(LEAST_USEFUL)}.",
+        f"What would change the verdict: a candidate whose whole interval lies above {near(evidence.floor)}"
+        + (f" and whose mean is at least {near(LEAST_USEFUL)}." if evidence.floor < LEAST_USEFUL else "."),
     ]
     return _decision(evidence, "none", None, headline, reasons, steps)
 

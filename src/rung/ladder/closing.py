@@ -30,7 +30,7 @@ def decide_and_hand_over(run: Run, built: dict[str, Built], skipped: Sequence[tu
         finalists = finalists_of(built)
         skills: dict[str, SkillsReport] = {}
         for name in list(finalists):
-            if built[name].solution.adapter is not None and _worth_checking(built, name):
+            if built[name].solution.adapter is not None and _worth_checking(run, built, name):
                 finalists[finalists.index(name)] = kept = _check_skills(run, built, name, skills)
                 if kept != name:
                     runs.log(run.folder, "replayed", solution=name, kept=kept)
@@ -51,11 +51,19 @@ def finalists_of(built: Mapping[str, Built]) -> list[str]:
 # ---- general skills -------------------------------------------------------------------------
 
 
-def _worth_checking(built: Mapping[str, Built], name: str) -> bool:
-    """Whether a fine-tuned solution may well be shipped: ahead of every prompt, and not far behind the best."""
+def _worth_checking(run: Run, built: Mapping[str, Built], name: str) -> bool:
+    """Whether a fine-tuned solution may well be shipped: ahead of the floor and every prompt, near the best."""
     prompts = [b.dev.mean for b in built.values() if b.solution.family == "prompt"]
     best = max(b.dev.mean for b in built.values())
-    return built[name].dev.mean > max(max(prompts, default=0.0), best - _NOT_FAR)
+    least = max(max(prompts, default=0.0), best - _NOT_FAR, _floor(run, run.split.dev))
+    return built[name].dev.mean > least
+
+
+def _floor(run: Run, examples: Sequence[Example]) -> float:
+    from rung.evaluation.statistics import floor
+
+    outputs = [e.output for e in run.split.train]
+    return floor(outputs, run.metric, [e.references for e in examples], labels=run.task.labels or ())
 
 
 def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str, SkillsReport]) -> str:
@@ -142,7 +150,6 @@ def _decide(
     from rung.decision import Evidence, decide, decision_record
     from rung.evaluation.sealed import count_reads, open_test
     from rung.evaluation.statistics import compare, holm, minimum_detectable_difference
-    from rung.evaluation.statistics import floor as floor_of
 
     for name in finalists:
         _measure_latency(run, built[name].solution)
@@ -165,9 +172,7 @@ def _decide(
         metric=run.task.metric,
         candidates=candidates,
         comparisons=holm(pairs) if pairs else (),
-        floor=floor_of(
-            [e.output for e in run.split.train], run.metric, [e.references for e in test], labels=run.task.labels or ()
-        ),
+        floor=_floor(run, test),
         n_test=len(test),
         minimum_detectable_difference=minimum_detectable_difference(len(set(groups)), comparisons=max(1, len(pairs))),
         test_reads=count_reads(reads),

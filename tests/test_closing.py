@@ -1,0 +1,42 @@
+"""Which solutions are tested, and which are worth checking for what they forgot."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rung.evaluation.metrics import exact_match
+from rung.ladder.closing import _worth_checking, finalists_of
+from rung.ladder.state import Built
+from rung.types import Decoding, Example, Family, Score, Solution
+
+ANSWERS = ["7"] * 20 + [str(i) for i in range(20, 100)]
+DEV = tuple(Example(f"e{i}", f"question {i}", answer, (answer,)) for i, answer in enumerate(ANSWERS))
+
+
+def built(name: str, mean: float, family: Family = "prompt", left: str | None = None) -> Built:
+    solution = Solution(name, "Answer.", Decoding(8), adapter="a" if family == "fine-tune" else None)
+    assert solution.family == family
+    return Built(solution, (), Score(mean, max(0.0, mean - 0.1), min(1.0, mean + 0.1), 100), left)
+
+
+def test_the_best_of_each_family_is_tested_and_never_what_was_left_early() -> None:
+    solutions = [built("zero_shot", 0.3), built("few_shot", 0.3), built("lora", 0.5, "fine-tune")]
+    assert finalists_of({b.solution.name: b for b in solutions}) == ["zero_shot", "lora"]
+    given_up = built("few_shot", 0.9, left="after 10 of 100 dev examples")
+    assert finalists_of({"zero_shot": solutions[0], "few_shot": given_up}) == ["zero_shot"]
+
+
+@pytest.mark.parametrize(
+    ("tuned", "prompt", "worth"),
+    [(0.5, 0.3, True), (0.3, 0.3, False), (0.21, 0.02, True), (0.2, 0.02, False)],
+    ids=["ahead", "no better than a prompt", "above the floor", "at the floor"],
+)
+def test_general_skills_are_checked_of_what_may_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
+    run: Any = SimpleNamespace(
+        split=SimpleNamespace(train=DEV, dev=DEV), metric=exact_match, task=SimpleNamespace(labels=())
+    )
+    solutions = {"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")}
+    assert _worth_checking(run, solutions, "lora") is worth
