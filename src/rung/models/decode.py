@@ -19,10 +19,16 @@ _LOGITS_ROWS = 256  # tokens whose logits are held at once
 def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> Iterator[list[tuple[int, list[int]]]]:
     """Batch after batch, each row's place in `jobs` and its answer's tokens, the end token among them when it came."""
     for batch, shared in batches(engine, jobs):
-        with torch.inference_mode():
-            cache, last, order = read_prompts(engine, jobs, batch, shared)
-            rows = [jobs[i] for i in order]
-            yield list(zip(order, _answer(engine, rows, cache, last, shared, set(stop_ids)), strict=True))
+        yield _answer_batch(engine, jobs, batch, shared, set(stop_ids))
+
+
+@torch.inference_mode()
+def _answer_batch(
+    engine: Engine, jobs: Sequence[Job], batch: list[int], shared: Shared, stop_ids: set[int]
+) -> list[tuple[int, list[int]]]:
+    """One batch of `decode`; its cache is gone when the prompts of the next one are read."""
+    cache, last, order = read_prompts(engine, jobs, batch, shared)
+    return list(zip(order, _answer(engine, [jobs[i] for i in order], cache, last, shared, stop_ids), strict=True))
 
 
 def logprobs(engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:

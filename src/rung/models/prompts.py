@@ -102,8 +102,7 @@ def read_prompts(
     columns = torch.tensor([i for n in lengths for i in range(n)], dtype=torch.long, device=engine.device)
     of_rows = torch.arange(len(rows), device=engine.device).repeat_interleave(cache.lengths)
     for layer in range(len(kept)):
-        key, value = kept[layer]
-        kept[layer] = (key[:0], value[:0])  # one by one: both copies of all layers need not fit
+        key, value = kept.pop(0)  # one by one: both copies of all layers need not fit
         cache.hold(layer, key[taken], value[taken], of_rows, columns)
     return cache, last, [batch[row] for row in rows]
 
