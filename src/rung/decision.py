@@ -215,7 +215,13 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         f"({_range(evidence, against)}), too close to call with {against.n} examples."
     )
     ahead = best.dev.mean - rival.dev.mean  # on dev, whose examples are others
-    ship = best if _fails(evidence, rival) or ahead > evidence.margin + 1e-9 else rival
+    cheaper = "is the cheaper of the two to run and to change."
+    if _fails(evidence, rival):
+        ship, why = best, f"{rival.name} is not shown to beat the floor."
+    elif ahead > evidence.margin + 1e-9:
+        ship, why = best, f"on dev it is ahead too, by {gap(ahead)}. {rival.name} {cheaper}"
+    else:
+        ship, why = rival, f"it {cheaper}"
     reasons = [
         f"{best.name} {_scored(evidence, best).removeprefix(best.name + ' ')}; {_scored(evidence, rival)}.",
         f"The difference is more than the margin of {gap(evidence.margin)}, but p {_p(against.p_corrected)} after "
@@ -225,19 +231,10 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
     ]
     if evidence.target is not None:
         reasons.append(_target_reason(evidence, ship))
-    if ship is rival:
-        meanwhile = f"Meanwhile ship {ship.name}: it is the cheaper of the two to run and to change."
-    elif _fails(evidence, rival):
-        meanwhile = f"Meanwhile ship {ship.name}: {rival.name} is not shown to beat the floor."
-    else:
-        meanwhile = (
-            f"Meanwhile ship {ship.name}: on dev it is ahead too, by {gap(ahead)}. {rival.name} is the cheaper of the "
-            "two to run and to change."
-        )
     steps = [
         f"About {_round_up(_needed(evidence, against) - against.n)} more labelled test examples would settle a "
         "difference of this size (at 80 % power).",
-        meanwhile,
+        f"Meanwhile ship {ship.name}: {why}",
         f"What would change the verdict: {best.name} significantly above {rival.name}, or within "
         f"{gap(evidence.margin)} of it.",
     ]
@@ -341,7 +338,7 @@ def _causes_told(evidence: Evidence, steps: Sequence[str]) -> tuple[list[str], l
         bare = _points if evidence.metric in RATES else _graded
         advice.append(
             f"About {_round_up(more)} more examples would bring {gap(gain)} on dev ({bare(low)} to {bare(high)}), if a "
-            "doubling brings no more than the last one did."
+            "doubling mends no larger a share of the errors than the last one did."
             + (f" Label above all inputs whose answer is {evidence.hardest}." if evidence.hardest else "")
         )
     if evidence.suspicious:

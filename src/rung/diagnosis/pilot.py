@@ -39,9 +39,13 @@ def sizes(train: int) -> tuple[int, ...]:
 
 def run_pilot(materials: Materials, folder: Path, count: int) -> list[Prediction]:
     """Its answers to the piloted examples. Every stage is kept in the folder, so a killed one goes on."""
-    place = folder / f"pilot-{count}"
-    pilot(replace(materials, folder=place), count)
-    return read_predictions(place / "predictions.dev.jsonl")
+    pilot(replace(materials, folder=folder / f"pilot-{count}"), count)
+    return pilot_answers(folder, count)
+
+
+def pilot_answers(folder: Path, count: int) -> list[Prediction]:
+    """What the pilot on so many examples answered, as `run_pilot` left it in the folder."""
+    return read_predictions(folder / f"pilot-{count}" / "predictions.dev.jsonl")
 
 
 def curve(

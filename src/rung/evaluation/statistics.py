@@ -166,10 +166,10 @@ def minimum_detectable_difference(
     """The smallest true difference of two right/wrong scores that n examples show with at least that power.
 
     The test is the two-sided exact McNemar at level alpha / comparisons, the least that Holm's correction leaves to one
-    of so many comparisons. discordance: the assumed share of examples that exactly one
-    of the two solutions gets right, in (0, 1]. A difference cannot exceed it, so where the answer does, every
-    discordant example is taken to favour the better one and the share is the difference itself. With groups, n is the
-    number of groups. Returns 1.0 when n examples show no difference whatever (n < 6 at the default level).
+    of so many comparisons. discordance: the assumed share of examples that exactly one of the two solutions gets right,
+    in (0, 1]. A difference cannot exceed it, so where the answer does, every discordant example is taken to favour the
+    better one and the share is the difference itself. With groups, n is the number of groups. Returns 1.0 when n
+    examples show no difference whatever (n < 6 at the default level).
     Computed by exact binomial sums, no simulation, and rounded up to two figures, as it is printed. Never grows with n:
     an exact test is a little uneven, and whoever has more examples could look at fewer.
     Source: Duffy, Asymptotic and exact power for the McNemar test (1984).

@@ -242,8 +242,7 @@ class _Climber:
         return True
 
     def _curve(self, materials: Materials, counts: Sequence[int]) -> dict[str, Any]:
-        from rung.diagnosis.pilot import curve, parts, scores_of
-        from rung.strategies.materials import read_predictions
+        from rung.diagnosis.pilot import pilot_answers, scores_of
 
         ids = [e.id for e in materials.piloted]
         start = "constrained" if "constrained" in self.built else "zero_shot"
@@ -251,11 +250,8 @@ class _Climber:
         if start in self.built and self.built[start].left is None:
             points.append((0, scores_of(self.built[start].predictions, ids)))
         for count in counts:
-            answers = read_predictions(self.run.folder / "pilot" / f"pilot-{count}" / "predictions.dev.jsonl")
-            points.append((count, scores_of(answers, ids)))
-        train = self.run.split.train
-        record = curve(points, len(train), self.run.task.seed, parts=parts(self.run.task.metric, train))
-        return {**record, "ids": ids, "start": start if len(points) > len(counts) else None}
+            points.append((count, scores_of(pilot_answers(self.run.folder / "pilot", count), ids)))
+        return {**_curve_through(self.run, points), "ids": ids, "start": start if len(points) > len(counts) else None}
 
     def _log(self, event: str, started: float, tokens: int, **facts: Any) -> None:
         spent = {
@@ -267,8 +263,7 @@ class _Climber:
 
 def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:
     """The learning curve with the whole training as its last point; None where there was no pilot."""
-    from rung.diagnosis.pilot import curve, parts, scores_of
-    from rung.strategies.materials import read_predictions
+    from rung.diagnosis.pilot import pilot_answers, scores_of
 
     record = read_json(run.folder / "pilot.json")
     if record is None:
@@ -276,10 +271,17 @@ def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:
     points: list[tuple[int, Sequence[float]]] = []
     for point in record["points"]:
         if point["examples"]:
-            path = run.folder / "pilot" / f"pilot-{point['examples']}" / "predictions.dev.jsonl"
-            points.append((point["examples"], scores_of(read_predictions(path), record["ids"])))
+            answers = pilot_answers(run.folder / "pilot", point["examples"])
+            points.append((point["examples"], scores_of(answers, record["ids"])))
     points.append((record["train"], scores_of(lora.predictions, record["ids"])))
-    return curve(points, record["train"], run.task.seed, parts=parts(run.task.metric, run.split.train))
+    return _curve_through(run, points)
+
+
+def _curve_through(run: Run, points: Sequence[tuple[int, Sequence[float]]]) -> dict[str, Any]:
+    from rung.diagnosis.pilot import curve, parts
+
+    train = run.split.train
+    return curve(points, len(train), run.task.seed, parts=parts(run.task.metric, train))
 
 
 def _tidy(folder: Path) -> None:

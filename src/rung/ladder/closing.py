@@ -216,7 +216,7 @@ def diagnoses(run: Run, built: Mapping[str, Built]) -> tuple[Diagnosis, ...]:
     in the input. A cause that mends a fifth leads before what nothing mends.
     """
     from rung.diagnosis.causes import all_causes, nearness
-    from rung.strategies.materials import read_predictions
+    from rung.diagnosis.pilot import pilot_answers
 
     record = read_json(run.folder / "diagnosis.json")
     if record is None:
@@ -233,8 +233,7 @@ def diagnoses(run: Run, built: Mapping[str, Built]) -> tuple[Diagnosis, ...]:
     tuned = None
     if pilot is not None:
         count = pilot["points"][-1]["examples"]
-        path = run.folder / "pilot" / f"pilot-{count}" / "predictions.dev.jsonl"
-        tuned = (count, told(read_predictions(path)))
+        tuned = (count, told(pilot_answers(run.folder / "pilot", count)))
     scores = {name: told(b.predictions) for name, b in built.items() if b.left is None}
     return all_causes(record, scores, tuned, seed=run.task.seed)
 
