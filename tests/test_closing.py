@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rung.evaluation.metrics import exact_match
+from rung.ladder import closing
 from rung.ladder.closing import _worth_checking, finalists_of
 from rung.ladder.state import Built
+from rung.records import read_json
+from rung.testing import FakeModel
 from rung.types import Decoding, Example, Family, Score, Solution
 
 ANSWERS = ["7"] * 20 + [str(i) for i in range(20, 100)]
@@ -40,3 +44,29 @@ def test_general_skills_are_checked_of_what_may_be_shipped(tuned: float, prompt:
     )
     solutions = {"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")}
     assert _worth_checking(run, solutions, "lora") is worth
+
+
+@pytest.mark.parametrize(("each", "timed"), [(0.5, 8), (2.0, 5), (30.0, 4)])
+def test_slow_answers_are_timed_fewer_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: float, timed: int
+) -> None:
+    clock = [0.0]
+
+    def slow(*_: object, **__: object) -> None:
+        clock[0] += each
+
+    monkeypatch.setattr("rung.solutions.answer.answer", slow)
+    monkeypatch.setattr(closing.time, "perf_counter", lambda: clock[0])
+    model = FakeModel(lambda _: "7")
+    run: Any = SimpleNamespace(
+        folder=tmp_path,
+        listener=SimpleNamespace(progress=lambda *_: None),
+        plan=SimpleNamespace(test_seconds=0.0),
+        split=SimpleNamespace(dev=DEV),
+        model=model,
+        retriever=None,
+    )
+    run.model.encode = lambda messages: [1, 2, 3]
+    closing._measure_latency(run, Solution("few_shot", "Answer.", Decoding(8)))
+    kept = read_json(tmp_path / "solutions" / "few_shot" / "latency.json") or {}
+    assert kept["n"] == timed and kept["p50"] == each

@@ -146,7 +146,7 @@ def test_a_learning_rate_that_diverges_is_passed_over(materials: Materials, monk
     real = training.train
 
     def train(model: Any, rows: Any, options: Any, folder: Path, **more: Any) -> Path:
-        if options.learning_rate == fine_tuning.LEARNING_RATES[0]:
+        if options.learning_rate == max(fine_tuning.LEARNING_RATES):
             raise Diverged("the loss is nan")
         return real(model, rows, options, folder, **more)
 
@@ -154,8 +154,49 @@ def test_a_learning_rate_that_diverges_is_passed_over(materials: Materials, monk
     solution = fine_tuning.lora(replace(materials, compute_tokens=3_000))
     sweep = read_json(materials.folder / "training" / "sweep.json") or {}
     assert solution.adapter is not None
-    assert sweep["dev_loss"][f"{fine_tuning.LEARNING_RATES[0]:g}"] is None
-    assert sweep["chosen"] in fine_tuning.LEARNING_RATES[1:]
+    assert sweep["dev_loss"][f"{max(fine_tuning.LEARNING_RATES):g}"] is None
+    assert sweep["chosen"] in sorted(fine_tuning.LEARNING_RATES)[:-1]
+
+
+@pytest.mark.parametrize(("losses", "tried"), [((2.0, 1.0, 0.5), 2), ((0.5, 1.0, 2.0), 3), ((2.0, 1.0, 1.5), 3)])
+def test_learning_rates_are_tried_from_the_highest_while_the_loss_falls(
+    materials: Materials, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], tried: int
+) -> None:
+    import rung.training.lora as training
+
+    by_rate = dict(zip(sorted(fine_tuning.LEARNING_RATES), losses, strict=True))
+    monkeypatch.setattr(training, "train", lambda *args, **more: args[3])
+    monkeypatch.setattr(training, "mean_loss", lambda _, rows, adapter: by_rate[float(adapter.name[3:])])
+    work = materials.folder / "training"
+    course = fine_tuning._Course(10, 1, materials.dev)
+    rate = fine_tuning._sweep(materials, materials.solution("a"), [], course, work)
+    assert by_rate[rate] == min(losses)
+    assert len((read_json(work / "sweep.json") or {})["dev_loss"]) == tried
+    assert fine_tuning._sweep(materials, materials.solution("a"), [], course, work) == rate, "as kept"
+
+
+def test_where_everything_is_tried_every_learning_rate_is_trained_but_for_a_pilot(materials: Materials) -> None:
+    everything = replace(materials, compute_tokens=3_000, exhaustive=True)
+    fine_tuning.lora(everything)
+    trials = {p.name.split("-step")[0] for p in (materials.folder / "trials").glob("lr-*")}
+    assert trials == {f"lr-{rate:g}" for rate in fine_tuning.LEARNING_RATES}
+    pilot = materials.folder.parent / "pilot"
+    fine_tuning.pilot(replace(everything, folder=pilot), 12)
+    assert len(list((pilot / "trials").glob("lr-*"))) == 1
+
+
+def test_what_the_base_model_answers_for_replay_is_asked_once(
+    materials: Materials, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))
+    asked: list[int] = []
+    real = materials.model.generate
+    monkeypatch.setattr(materials.model, "generate", lambda requests: asked.append(len(requests)) or real(requests))
+    first = fine_tuning._own_answers(materials.model, ["Name a colour.", "Name a day."])
+    assert fine_tuning._own_answers(materials.model, ["Name a colour.", "Name a day."]) == first
+    assert asked == [2] and len(first) == 2
+    fine_tuning._own_answers(materials.model, ["Name a town."])
+    assert asked == [2, 1], "other prompts are kept apart"
 
 
 def test_lora_keeps_the_adapter_that_scored_best_on_dev(materials: Materials) -> None:

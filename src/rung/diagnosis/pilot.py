@@ -33,7 +33,7 @@ _UNSEEN = 0.5  # as in Jeffreys' prior of a rate
 
 
 def sizes(train: int) -> tuple[int, ...]:
-    """How many examples the pilots see: a quarter and, where that leaves a doubt, a half."""
+    """How many examples the pilots see: a quarter and, where everything is tried, a half."""
     return tuple(n for n in (train // 4, train // 2) if n >= LEAST)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rung import runs
 from rung.decision import RATES
 from rung.errors import BudgetSpent
-from rung.ladder.gains import MARGIN, Gain, Known, order, what_matters
+from rung.ladder.gains import Gain, Known, order, what_matters
 from rung.ladder.state import Built, Run, numbered
 from rung.records import read_json, write_json
 from rung.strategies import STRATEGIES
@@ -196,7 +196,7 @@ class _Climber:
         while True:
             ranked = order([(s.name, float(s.tokens)) for s in steps], self._known())
             name, gain = ranked[0]
-            if name != "lora" or self.is_built(name) or self.enough or not self._pilot(by_name[name], steps, gain):
+            if name != "lora" or self.is_built(name) or self.enough or not self._pilot(by_name[name], steps):
                 return by_name[name], gain
 
     def _known(self) -> Known:
@@ -211,10 +211,11 @@ class _Climber:
             built={name: built.dev.mean for name, built in self.built.items()},
         )
 
-    def _pilot(self, step: Step, steps: Sequence[Step], gain: Gain) -> bool:
+    def _pilot(self, step: Step, steps: Sequence[Step]) -> bool:
         """Runs the next pilot where one is needed. Returns whether something new is known.
 
-        The first always; a second, larger one where the first leaves it open whether the whole training would pay.
+        A second, larger one is run where everything is built in full: it takes half as long as the whole training, and
+        forbids that less often than every other time.
         """
         from rung.diagnosis.pilot import run_pilot, sizes
 
@@ -222,8 +223,7 @@ class _Climber:
         record = read_json(run.folder / "pilot.json")
         done = [p["examples"] for p in record["points"] if p["examples"]] if record else []
         left = [n for n in sizes(len(run.split.train)) if n not in done]
-        clear = record is not None and (gain.mean >= MARGIN or gain.high < self.matters)
-        if not left or (clear and not run.exhaustive) or self._over_budget(step):
+        if not left or (done and not run.exhaustive) or self._over_budget(step):
             return False
         started, tokens = time.monotonic(), run.model.engine.computed_tokens
         try:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rung.evaluation.skills import SkillsReport
 
 _LATENCY_INPUTS = 8
+_LATENCY_SECONDS = 10.0  # after which it is enough, if there are
+_LEAST_LATENCIES = 4
 _NOT_FAR = 0.1
 _WORTH_HEARING = 0.6  # dev mean from which a solution that contradicts a given answer may well be right
 
@@ -124,8 +126,7 @@ def _skills_of(run: Run, name: str, adapter: str) -> SkillsReport:
     from rung.evaluation.skills import answered, compare_skills, suite_version
     from rung.models.catalogue import cache_folder
 
-    dtype = str(run.model.engine.dtype).removeprefix("torch.")
-    kept = cache_folder() / "skills" / f"{run.model.version[:16]}-{dtype}-{suite_version()}.json"
+    kept = cache_folder() / "skills" / f"{run.model.answers_as}-{suite_version()}.json"
 
     def outcomes(path: Path, which: str | None) -> list[bool]:
         record = read_json(path)
@@ -378,6 +379,8 @@ def _measure_latency(run: Run, solution: Solution) -> None:
         started = time.perf_counter()
         answer(solution, run.model, [query], retriever=run.retriever)
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > _LEAST_LATENCIES and sum(seconds) > _LATENCY_SECONDS:
+            break
     seconds = seconds[1:] or seconds  # the first one warms up
     requests, _ = prepare(solution, run.model, some, retriever=run.retriever)
     prompts = [run.model.encode(r.messages) for r in requests]

@@ -58,6 +58,11 @@ class LocalModel:
         """Weights that every token passes through: the base network without its embedding."""
         return self.parameters - int(self.network.get_input_embeddings().weight.numel())
 
+    @property
+    def answers_as(self) -> str:
+        """A file name for what is kept of its answers: its files and the type that it computes in decide them."""
+        return f"{self.version[:16]}-{str(self.engine.dtype).removeprefix('torch.')}"
+
     # ---- answering -------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:

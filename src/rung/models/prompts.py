@@ -14,7 +14,9 @@ import torch
 from rung.models.attention import KeysAndValues, RowCache
 from rung.models.engine import Beginning, Engine
 from rung.models.grammar import Matcher
-from rung.models.tree import Tree, common_beginning, grow
+from rung.models.tree import Node, Tree, common_beginning, grow
+
+_LEAST_NODE = 32  # tokens
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def read_prompts(
     with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
         last = engine.hidden_of(tree, shared.in_order, kept, places)
 
-    # Nodes of several rows are kept once, those of one row in the row's own cache.
-    alone = [[node for node in (tree.nodes[i] for i in tree.chains[row]) if node.rows == 1] for row in rows]
+    # Nodes of several rows are kept once, those of one row or of few tokens in the rows' own cache.
+    chains = [[tree.nodes[i] for i in tree.chains[row]] for row in rows]
+    alone = [[node for node in chain if not _kept_once(node)] for chain in chains]
     lengths = [sum(node.length for node in nodes) for nodes in alone]
     room = max(lengths) + max(jobs[i].most for i in batch)
     stretches = _stretches(tree, rows)
@@ -131,12 +134,17 @@ def _cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: li
         yield batch
 
 
+def _kept_once(node: Node) -> bool:
+    """Whether rows look at one copy of a node's keys: every one costs some steps a layer for each token."""
+    return node.rows > 1 and node.length >= _LEAST_NODE
+
+
 def _stretches(tree: Tree, rows: list[int]) -> dict[tuple[int, int], list[int]]:
     """Packed places of tokens that several rows share, by (first row, behind the last row) in that order of rows."""
     reach: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         for i in tree.chains[row]:
-            if tree.nodes[i].rows > 1:
+            if _kept_once(tree.nodes[i]):
                 reach.setdefault(i, []).append(place)
     found: dict[tuple[int, int], list[int]] = {}
     for i, places in sorted(reach.items()):

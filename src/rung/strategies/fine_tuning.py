@@ -1,12 +1,15 @@
 """Fine-tuning: a LoRA adapter that learns behaviour; with retrieval, one that learns to read passages.
 
 The learning rate is the best of a small sweep on dev: each rate trains the first part of its own
-schedule, the one with the lowest dev loss goes on from where it stands, and nothing is trained twice.
+schedule, from the highest down until a lower one is worse; the one with the lowest dev loss goes on
+from where it stands, and nothing is trained twice.
 A few times on the way dev is answered and scored by the task's own metric; the best adapter is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import random
 import shutil
 from collections.abc import Sequence
@@ -23,12 +26,13 @@ from rung.strategies.retrieving import gold_passage, spec
 from rung.types import Decoding, Document, Example, Message, Request, Solution
 
 if TYPE_CHECKING:
+    from rung.models.local import LocalModel
     from rung.training.lora import Row
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 MAX_EPOCHS = 4
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
-_LOOKS = 4  # at dev, evenly over the schedule
+_LOOKS = 3  # at dev, evenly over the schedule
 _PATIENCE = 2  # looks without a better dev score before it stops
 _SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
 _LEARNT = 0.02  # mean loss per answer token below which they are known by heart
@@ -81,7 +85,9 @@ def pilot(materials: Materials, count: int) -> Solution:
     rows = _rows(materials, plain, some)
     whole = _steps(materials, _rows(materials, plain, materials.train))
     steps = max(_LEAST_PILOT_STEPS, round(whole * count / len(materials.train)))
-    return replace(plain, adapter=str(_fit(materials, plain, rows, _Course(steps, 1, materials.piloted))))
+    # An experiment stays one where everything is built in full: it ships nothing.
+    course = _Course(steps, 1, materials.piloted)
+    return replace(plain, adapter=str(_fit(replace(materials, exhaustive=False), plain, rows, course)))
 
 
 def replayed(materials: Materials, tuned: Solution) -> Solution:
@@ -93,12 +99,10 @@ def replayed(materials: Materials, tuned: Solution) -> Solution:
     assert tuned.adapter is not None
     gold = tuned.retriever is not None
     model = materials.model
-    prompts = [[Message("user", text)] for text in replay_prompts()]
-    answers = model.generate([Request(tuple(p), Decoding(_REPLAY_TOKENS)) for p in prompts])
-    kept = [(p, g.text.strip()) for p, g in zip(prompts, answers, strict=True) if g.error is None and g.text.strip()]
-    general = _rendered(
-        materials, [f"replay {i}" for i in range(len(kept))], [model.encode(p) for p, _ in kept], [a for _, a in kept]
-    )
+    texts = replay_prompts()
+    kept = [(t, a) for t, a in zip(texts, _own_answers(model, texts), strict=True) if a]
+    prompts = [model.encode([Message("user", text)]) for text, _ in kept]
+    general = _rendered(materials, [f"replay {i}" for i in range(len(kept))], prompts, [a for _, a in kept])
     own = _rows(materials, tuned, materials.train, gold=gold)
     own = random.Random(materials.task.seed).sample(own, min(len(own), max(8, len(general))))
     mixed = [row for pair in zip(own * (1 + len(general) // max(1, len(own))), general, strict=False) for row in pair]
@@ -111,6 +115,20 @@ def replayed(materials: Materials, tuned: Solution) -> Solution:
 def replay_prompts() -> list[str]:
     """General prompts, none of them in the skills suite."""
     return files("rung.strategies").joinpath("replay.txt").read_text("utf-8").splitlines()
+
+
+def _own_answers(model: LocalModel, texts: Sequence[str]) -> list[str]:
+    """What the base model answers to them, "" where it cannot. Kept for all runs with that model."""
+    from rung.models.catalogue import cache_folder
+
+    asked = hashlib.sha256("\n".join([str(_REPLAY_TOKENS), *texts]).encode()).hexdigest()
+    path = cache_folder() / "replay" / f"{model.answers_as}-{asked[:16]}.json"
+    record = read_json(path)
+    if record is None:
+        answers = model.generate([Request((Message("user", text),), Decoding(_REPLAY_TOKENS)) for text in texts])
+        record = {"answers": ["" if a.error else a.text.strip() for a in answers]}
+        write_json(path, record)
+    return [str(answer) for answer in record["answers"]]
 
 
 def _prompts(
@@ -176,10 +194,10 @@ def _fit(materials: Materials, solution: Solution, rows: list[Row], course: _Cou
     if (chosen / "adapter_config.json").is_file():
         return chosen
     work = materials.folder / "training"
-    if materials.learning_rate is not None and not materials.exhaustive:
-        rates = [materials.learning_rate]
-    elif materials.exhaustive and course.start is None:
+    if materials.exhaustive and course.start is None:
         rates = list(LEARNING_RATES)
+    elif materials.learning_rate is not None:
+        rates = [materials.learning_rate]
     else:
         rates = [_sweep(materials, solution, rows, course, work)]
     best: tuple[float, Path, dict[str, Any]] | None = None
@@ -224,23 +242,27 @@ def _train(
 
 
 def _sweep(materials: Materials, solution: Solution, rows: Sequence[Row], course: _Course, work: Path) -> float:
-    """The learning rate whose first steps leave the lowest loss on the screen."""
+    """The learning rate whose first steps leave the lowest loss on the screen; from the highest down while it falls."""
     from rung.training.lora import mean_loss
 
     screen = _rows(materials, solution, materials.screen)
     sweep = read_json(work / "sweep.json") or {"dev_loss": {}}
     until = min(course.steps, max(4, round(_PROBE_SHARE * course.steps)))
     losses: dict[str, float | None] = sweep["dev_loss"]
-    for candidate in LEARNING_RATES:
-        if f"{candidate:g}" in losses:
-            continue
-        try:
-            adapter = _train(materials, rows, course, candidate, until, work, f"trying learning rate {candidate:g}")
-            losses[f"{candidate:g}"] = mean_loss(materials.model, screen, adapter)
-            materials.model.forget_adapter(str(adapter))
-        except Diverged:
-            losses[f"{candidate:g}"] = None
-        write_json(work / "sweep.json", sweep)
+    best = math.inf
+    for candidate in sorted(LEARNING_RATES, reverse=True):
+        if f"{candidate:g}" not in losses:
+            try:
+                adapter = _train(materials, rows, course, candidate, until, work, f"trying learning rate {candidate:g}")
+                losses[f"{candidate:g}"] = mean_loss(materials.model, screen, adapter)
+                materials.model.forget_adapter(str(adapter))
+            except Diverged:
+                losses[f"{candidate:g}"] = None
+            write_json(work / "sweep.json", sweep)
+        loss = losses[f"{candidate:g}"]
+        if loss is not None and loss > best:
+            break
+        best = best if loss is None else loss
     whole = [(loss, float(name)) for name, loss in losses.items() if loss is not None]
     if not whole:
         raise Diverged(f"{work}: training diverged at every learning rate of {', '.join(losses)}.")
@@ -267,14 +289,16 @@ def _climb(
             break
         trial = replace(solution, adapter=str(adapter))
         score = mean_score(attempt(materials, trial, course.judged, _trial(materials, adapter)))
-        learnt = mean_loss(materials.model, rows[:_SAMPLED_ROWS], adapter) < _LEARNT
+        last = look == course.looks
+        learnt = not last and mean_loss(materials.model, rows[:_SAMPLED_ROWS], adapter) < _LEARNT
         materials.model.forget_adapter(str(adapter))
         history["epochs"].append({"step": step, "dev": score})
         if best is None or score > best[0]:
             best = (score, look, adapter)
             history["kept"] = step
         # Rows known by heart have nothing left to teach: the first look that is no better is the last.
-        if look - best[1] >= (1 if learnt else _PATIENCE) or score >= 1.0:
+        settled = look - best[1] >= (1 if learnt else _PATIENCE)
+        if score >= 1.0 or (settled and not materials.exhaustive):
             break
     return (best[0], best[2], history) if best is not None else None
 
