@@ -56,7 +56,7 @@ def test_slow_answers_are_timed_fewer_times(
         clock[0] += each
 
     monkeypatch.setattr("rung.solutions.answer.answer", slow)
-    monkeypatch.setattr(closing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("rung.ladder.closing.time.perf_counter", lambda: clock[0])
     model = FakeModel(lambda _: "7")
     run: Any = SimpleNamespace(
         folder=tmp_path,

@@ -9,6 +9,7 @@ from rung.errors import ScoreMismatch
 from rung.evaluation.metrics import exact_match, label_accuracy
 from rung.evaluation.statistics import (
     compare,
+    detectable_as_seen,
     floor,
     holm,
     mcnemar_exact,
@@ -207,6 +208,27 @@ def test_of_several_comparisons_each_must_be_shown_at_its_share_of_the_level() -
     assert minimum_detectable_difference(100, comparisons=6) > 0.13
     with pytest.raises(ValueError):
         minimum_detectable_difference(100, comparisons=0)
+
+
+def test_what_graded_scores_show_is_told_from_how_much_they_vary() -> None:
+    random = np.random.default_rng(1)
+
+    def graded(n: int, better_by: float) -> tuple[list[float], list[float]]:
+        a = random.beta(2, 3, n)
+        return a.tolist(), np.clip(a + better_by + random.normal(0.0, 0.2, n), 0.0, 1.0).tolist()
+
+    shown = [detectable_as_seen([compare("a", "b", *graded(60, 0.05), "test", seed=seed)], 60) for seed in range(20)]
+    middle = float(np.median(shown))
+    assert middle < minimum_detectable_difference(60), "graded answers vary less than right and wrong ones"
+    found = [compare("a", "b", *graded(60, middle), "test", seed=seed, resamples=200).p < 0.05 for seed in range(200)]
+    assert 0.7 < np.mean(found) < 0.9
+
+
+def test_what_is_shown_falls_with_examples_and_rises_with_comparisons() -> None:
+    one = compare("a", "b", [0.1, 0.4, 0.3, 0.9, 0.2, 0.5], [0.3, 0.5, 0.2, 1.0, 0.6, 0.4], "test")
+    assert detectable_as_seen([one], 6) < detectable_as_seen([one, one], 6) < detectable_as_seen([one, one], 3)
+    same = compare("a", "b", [0.5, 0.5], [0.5, 0.5], "test")
+    assert detectable_as_seen([same], 2) == detectable_as_seen([one], 1) == detectable_as_seen([], 9) == 1.0
 
 
 def test_the_detectable_difference_grows_with_power_and_discordance_and_shrinks_with_alpha() -> None:

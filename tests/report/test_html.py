@@ -155,6 +155,14 @@ def test_what_was_built_is_told_from_the_solutions_own_record(page: Callable[...
     assert "Learning rate 0.001, taken over from an earlier step." in how
 
 
+def test_of_rates_trained_to_their_end_the_best_scores_are_told(page: Callable[..., Page], tmp_path: Path) -> None:
+    page(EVERYTHING)
+    history = tmp_path / "solutions" / "lora" / "training" / "history.json"
+    write_json(history, {**(read_json(history) or {}), "rates": {"0.0005": 0.71, "0.001": 0.8, "0.002": 0.64}})
+    how = Page(write_report(tmp_path)).section("How it was done")
+    assert "0.0005 71 % 0.001 80 % kept 0.002 64 %" in how and "1.107" not in how
+
+
 def test_comparisons_are_told_from_the_side_of_the_better(page: Callable[..., Page], tmp_path: Path) -> None:
     page(EVERYTHING)
     record = read_json(tmp_path / "decision.json") or {}

@@ -156,7 +156,7 @@ def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() ->
 def test_the_difference_is_told_on_the_metrics_own_scale() -> None:
     task = {**task_record(), "metric": "token_f1"}
     lines = printed(plan_screen(Path("r"), plan_record(), {"findings": []}, task))
-    assert "The smallest difference the test can show (80 % power): 0.17." in lines
+    assert "The smallest difference the test can show (80 % power): 0.17 at most." in lines
     assert lines[-1] == "Data checks: nothing to warn of."
 
 

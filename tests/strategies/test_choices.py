@@ -191,7 +191,12 @@ def test_what_the_base_model_answers_for_replay_is_asked_once(
     monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))
     asked: list[int] = []
     real = materials.model.generate
-    monkeypatch.setattr(materials.model, "generate", lambda requests: asked.append(len(requests)) or real(requests))
+
+    def generate(requests: list[Request]) -> Any:
+        asked.append(len(requests))
+        return real(requests)
+
+    monkeypatch.setattr(materials.model, "generate", generate)
     first = fine_tuning._own_answers(materials.model, ["Name a colour.", "Name a day."])
     assert fine_tuning._own_answers(materials.model, ["Name a colour.", "Name a day."]) == first
     assert asked == [2] and len(first) == 2

@@ -180,8 +180,23 @@ def minimum_detectable_difference(
         raise ValueError(f"comparisons is {comparisons}, not at least 1")
     sizes = range(max(1, n - _UNEVEN), n + 1)
     least = min((_detectable(m, discordance, alpha / comparisons, power) for m in sizes), default=1.0)
-    unit: float = 10.0 ** (math.floor(math.log10(least)) - 1)
-    return min(1.0, round(math.ceil(least / unit - 1e-9) * unit, 12))
+    return _rounded_up(least)
+
+
+def detectable_as_seen(comparisons: Sequence[Comparison], units: int, *, power: float = 0.8) -> float:
+    """The smallest true difference that so much variation leaves to be shown, in every one of the comparisons.
+
+    For graded scores and groups, of which `minimum_detectable_difference` knows no variation: the standard error is
+    taken from the widest 95 % interval, with Student's t for that many units (examples, or groups of them) at the
+    level that Holm's correction leaves. In (0, 1], rounded up to two figures; 1.0 for fewer than two units.
+    """
+    from scipy.stats import norm, t
+
+    if units < 2 or not comparisons:
+        return 1.0
+    error = max(c.high - c.low for c in comparisons) / (2 * norm.isf(0.025))
+    times = t.isf(0.025 / len(comparisons), units - 1) + t.isf(1 - power, units - 1)
+    return _rounded_up(float(times * error)) if error > 0 else 1.0
 
 
 def floor(
@@ -202,6 +217,12 @@ def floor(
     always = sum(metric(answer, accepted) for answer in frequent for accepted in references)
     guess = sum(metric(label, accepted) for label in labels for accepted in references) / max(1, len(labels))
     return max(always, guess) / len(references)
+
+
+def _rounded_up(difference: float) -> float:
+    """To two figures, and 1 at most."""
+    unit: float = 10.0 ** (math.floor(math.log10(difference)) - 1)
+    return min(1.0, round(math.ceil(difference / unit - 1e-9) * unit, 12))
 
 
 # ---- units and their bootstrap ----------------------------------------------------------------

@@ -14,7 +14,7 @@ from rung.errors import BudgetSpent
 from rung.ladder.climbing import whole_curve
 from rung.ladder.state import Built, Run, numbered
 from rung.records import read_json, write_json
-from rung.types import FAMILIES, BreakEven, Candidate, Diagnosis, Example, Prediction, Score, Solution
+from rung.types import FAMILIES, BreakEven, Candidate, Comparison, Diagnosis, Example, Prediction, Score, Solution
 
 if TYPE_CHECKING:
     from rung.evaluation.skills import SkillsReport
@@ -150,7 +150,7 @@ def _decide(
 ) -> None:
     from rung.decision import Evidence, decide, decision_record
     from rung.evaluation.sealed import count_reads, open_test
-    from rung.evaluation.statistics import compare, holm, minimum_detectable_difference
+    from rung.evaluation.statistics import compare, holm
 
     for name in finalists:
         _measure_latency(run, built[name].solution)
@@ -175,7 +175,7 @@ def _decide(
         comparisons=holm(pairs) if pairs else (),
         floor=_floor(run, test),
         n_test=len(test),
-        minimum_detectable_difference=minimum_detectable_difference(len(set(groups)), comparisons=max(1, len(pairs))),
+        minimum_detectable_difference=_detectable(run, pairs, len(set(groups))),
         test_reads=count_reads(reads),
         has_corpus=bool(run.passages),
         target=run.task.target,
@@ -197,6 +197,16 @@ def _decide(
     if grown is not None:
         write_json(run.folder / "curve.json", grown)
     write_json(run.folder / "decision.json", decision_record(decision))
+
+
+def _detectable(run: Run, pairs: Sequence[Comparison], units: int) -> float:
+    """What the test can show: as planned for right and wrong answers, else by how much the scores vary."""
+    from rung.decision import RATES
+    from rung.evaluation.statistics import detectable_as_seen, minimum_detectable_difference
+
+    if pairs and (run.task.metric not in RATES or units < len(run.split.test)):
+        return detectable_as_seen(pairs, units)
+    return minimum_detectable_difference(units, comparisons=max(1, len(pairs)))
 
 
 def _answer_test(run: Run, built: Mapping[str, Built], name: str, test: Sequence[Example]) -> list[Prediction]:

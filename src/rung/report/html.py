@@ -255,7 +255,7 @@ def _what_the_data_show(run: Run) -> Html:
             {
                 "Examples": ", ".join(f"{name} {n:,}" for name, n in sizes.items()),
                 "Smallest difference, test": f"{scale.gap(test)} between two candidates, at 80 % power",
-                "Smallest difference, dev": "" if dev is None else f"{scale.gap(dev)}, at 80 % power",
+                "Smallest difference, dev": "" if dev is None else f"{scale.detectable(dev)}, at 80 % power",
                 "Floor": "" if run.floor is None else f"{scale.value(run.floor)}, which needs no model",
                 "Test opened": f"{count(run.decision.test_reads, 'time')}"
                 + (f" ({'; '.join(opened)})" if opened else ""),
@@ -324,13 +324,20 @@ def _prompt(name: str, record: Record) -> Html:
 
 def _training(run: Run, name: str, trained: Trained) -> Html:
     parts: list[str] = [element("h3", f"Training of {name}")]
-    if trained.sweep:
-        rates = sorted(trained.sweep.items(), key=lambda item: float(item[0]))
-        rows = [
-            row(rate, f"{loss:.3f}", "kept" if float(rate) == trained.learning_rate else "") for rate, loss in rates
-        ]
-        caption = "Learning rates, each tried on the first part of its schedule; the lowest dev loss goes on."
-        parts.append(element("div", table(caption, ("Learning rate", "Dev loss", ""), rows), class_="small"))
+    if trained.rates or trained.sweep:
+        if trained.rates:
+            found = {rate: run.scale.value(score) for rate, score in trained.rates.items()}
+            caption, column = (
+                "Learning rates, each trained to its end; the best score on dev is kept.",
+                "Best dev score",
+            )
+        else:
+            found = {rate: f"{loss:.3f}" for rate, loss in trained.sweep.items()}
+            caption = "Learning rates, each tried on the first part of its schedule; the lowest dev loss goes on."
+            column = "Dev loss"
+        rates = sorted(found, key=float)
+        rows = [row(rate, found[rate], "kept" if float(rate) == trained.learning_rate else "") for rate in rates]
+        parts.append(element("div", table(caption, ("Learning rate", column, ""), rows), class_="small"))
     else:
         parts.append(element("p", f"Learning rate {trained.learning_rate:g}, taken over from an earlier step."))
     if len(trained.epochs) == 1:

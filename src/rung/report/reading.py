@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """How an adapter came about. sweep: learning rate -> dev loss. epochs: (epoch, dev score)."""
+    """How an adapter came about. sweep: learning rate -> dev loss. epochs: (epoch, dev score).
+
+    rates: learning rate -> best dev score, where every one was trained to its end.
+    """
 
     learning_rate: float
     sweep: Mapping[str, float]
     epochs: tuple[tuple[float, float], ...]
     kept: float
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,4 +118,5 @@ def _trained(folder: Path) -> Trained | None:
     sweep = read_json(folder / "sweep.json") or {"dev_loss": {}}
     losses = {rate: float(loss) for rate, loss in sweep["dev_loss"].items() if loss is not None}
     epochs = tuple((float(e["epoch"]), float(e["dev"])) for e in history["epochs"])
-    return Trained(float(history["learning_rate"]), losses, epochs, float(history["kept"]))
+    rates = {rate: float(score) for rate, score in history.get("rates", {}).items()}
+    return Trained(float(history["learning_rate"]), losses, epochs, float(history["kept"]), rates)

@@ -70,7 +70,7 @@ def _plan_lines(
     told = ", ".join(f"{name} {n:,}" for name, n in sizes.items())
     lines += _wrapped(f"Examples: {told} (the test stays sealed until the end).", width, 2)
     if "test" in detectable:
-        gap = scale.gap(detectable["test"])
+        gap = scale.detectable(detectable["test"])
         lines += _wrapped(f"The smallest difference the test can show (80 % power): {gap}.", width, 2)
     lines.append(("", ""))
     header = ("strategy", "family", "calls", "tokens", "about")

@@ -39,6 +39,10 @@ class Scale:
         figure = self.signed(d).removeprefix("+")
         return f"{figure} point{'' if figure in {'1', '-1'} else 's'}" if self.rates else figure
 
+    def detectable(self, d: float) -> str:
+        """A planned difference, for which answers are taken to be right or wrong: graded ones vary less."""
+        return self.gap(d) if self.rates else f"{self.gap(d)} at most"
+
     def signed(self, d: float) -> str:
         """A difference without its unit: +15, -2.5, +0.15."""
         if not self.rates:

@@ -201,9 +201,13 @@ def _fit(materials: Materials, solution: Solution, rows: list[Row], course: _Cou
     else:
         rates = [_sweep(materials, solution, rows, course, work)]
     best: tuple[float, Path, dict[str, Any]] | None = None
+    reached: dict[str, float] = {}
     for rate in rates:
         found = _climb(materials, solution, rows, course, rate, work)
-        if found is not None and (best is None or found[0] > best[0]):
+        if found is None:
+            continue
+        reached[f"{rate:g}"] = found[0]
+        if best is None or found[0] > best[0]:
             best = found
     if best is None:
         raise Diverged(f"{work}: training diverged at every learning rate of {', '.join(f'{r:g}' for r in rates)}.")
@@ -212,6 +216,8 @@ def _fit(materials: Materials, solution: Solution, rows: list[Row], course: _Cou
     for look in history["epochs"]:
         look["epoch"] = round(look.pop("step") / per_epoch, 2)
     history["kept"] = round(history["kept"] / per_epoch, 2)
+    if len(rates) > 1:
+        history["rates"] = reached
     write_json(work / "history.json", history)
     scratch = materials.folder / "adapter.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
