@@ -3,7 +3,8 @@
 The learning rate is the best of a small sweep on dev: each rate trains the first part of its own
 schedule, from the highest down until a lower one is worse; the one with the lowest dev loss goes on
 from where it stands, and nothing is trained twice.
-A few times on the way dev is answered and scored by the task's own metric; the best adapter is kept.
+A few times on the way dev is answered and scored by the task's own metric; the last adapter is kept
+unless an earlier one is clearly better.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import math
 import random
 import shutil
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import Diverged
 from rung.records import read_json, write_json
 from rung.solutions.answer import prepare
-from rung.strategies.materials import Materials, attempt, mean_score
+from rung.strategies.materials import Materials, attempt
 from rung.strategies.retrieving import gold_passage, spec
 from rung.types import Decoding, Document, Example, Message, Request, Solution
 
@@ -52,6 +54,19 @@ class _Course:
     looks: int
     judged: tuple[Example, ...]
     start: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """An adapter on the way, and the score of each example that it was judged on."""
+
+    step: int
+    adapter: Path
+    scores: list[float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores)
 
 
 def lora(materials: Materials) -> Solution:
@@ -183,7 +198,7 @@ def _whole_course(materials: Materials, rows: Sequence[Row]) -> _Course:
 
 
 def _fit(materials: Materials, solution: Solution, rows: list[Row], course: _Course) -> Path:
-    """Trains and returns the folder of the best adapter on dev. Every stage is kept, so a killed run goes on.
+    """Trains and returns the folder of the adapter to go on with. Every stage is kept, so a killed run goes on.
 
     Of several learning rates, one is chosen by the dev loss of a short probe; where the materials say
     exhaustive, each is trained to its end.
@@ -222,7 +237,7 @@ def _fit(materials: Materials, solution: Solution, rows: list[Row], course: _Cou
     scratch = materials.folder / "adapter.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(adapter, scratch)
-    # The best adapter has answered dev already: those are the solution's own predictions.
+    # That adapter has answered dev already: those are the solution's own predictions.
     shutil.copy(_trial(materials, adapter), materials.folder / "predictions.dev.jsonl")
     scratch.replace(chosen)
     return chosen
@@ -283,10 +298,10 @@ def _climb(
     """One learning rate to its end: (best score, its adapter, history by steps); None where it diverged at once."""
     from rung.training.lora import mean_loss
 
-    best: tuple[float, int, Path] | None = None  # score, look, adapter
-    history: dict[str, Any] = {"learning_rate": rate, "steps": course.steps, "epochs": []}
-    for look in range(1, course.looks + 1):
-        step = round(look * course.steps / course.looks)
+    looks: list[_Look] = []
+    best = 0
+    for number in range(1, course.looks + 1):
+        step = round(number * course.steps / course.looks)
         try:
             adapter = _train(materials, rows, course, rate, step, work, f"training {solution.name}")
         except Diverged:
@@ -294,19 +309,40 @@ def _climb(
                 raise
             break
         trial = replace(solution, adapter=str(adapter))
-        score = mean_score(attempt(materials, trial, course.judged, _trial(materials, adapter)))
-        last = look == course.looks
+        predictions = attempt(materials, trial, course.judged, _trial(materials, adapter))
+        looks.append(_Look(step, adapter, [p.score or 0.0 for p in predictions]))
+        last = number == course.looks
         learnt = not last and mean_loss(materials.model, rows[:_SAMPLED_ROWS], adapter) < _LEARNT
         materials.model.forget_adapter(str(adapter))
-        history["epochs"].append({"step": step, "dev": score})
-        if best is None or score > best[0]:
-            best = (score, look, adapter)
-            history["kept"] = step
+        if looks[-1].mean > looks[best].mean:
+            best = len(looks) - 1
         # Rows known by heart have nothing left to teach: the first look that is no better is the last.
-        settled = look - best[1] >= (1 if learnt else _PATIENCE)
-        if score >= 1.0 or (settled and not materials.exhaustive):
+        settled = len(looks) - 1 - best >= (1 if learnt else _PATIENCE)
+        if looks[-1].mean >= 1.0 or (settled and not materials.exhaustive):
             break
-    return (best[0], best[2], history) if best is not None else None
+    if not looks:
+        return None
+    kept = _kept(looks)
+    history = {
+        "learning_rate": rate,
+        "steps": course.steps,
+        "epochs": [{"step": look.step, "dev": look.mean} for look in looks],
+        "kept": kept.step,
+    }
+    return kept.mean, kept.adapter, history
+
+
+def _kept(looks: Sequence[_Look]) -> _Look:
+    """The last, where the schedule has come to rest, unless the best is ahead by more than one standard error.
+
+    Of several looks at some hundred examples the best is often the luckiest.
+    Source: Hastie et al., The Elements of Statistical Learning (2009), 7.10, the one-standard-error rule.
+    """
+    last = looks[-1]
+    best = max(looks, key=lambda look: look.mean)
+    gaps = [a - b for a, b in zip(best.scores, last.scores, strict=True)]
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    return best if best.mean - last.mean > error else last
 
 
 def _steps(materials: Materials, rows: Sequence[Row]) -> int:
