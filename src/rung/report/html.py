@@ -344,7 +344,9 @@ def _training(run: Run, name: str, trained: Trained) -> Html:
         (epoch, score), *_ = trained.epochs
         parts.append(element("p", f"Looked at once, after epoch {epoch:g}: {run.scale.value(score)} on dev."))
     elif trained.epochs:
-        caption = f"Dev score on the way. Epoch {trained.kept:g} was kept: the last, unless one before it is clearly better."
+        caption = (
+            f"Dev score on the way. Epoch {trained.kept:g} was kept: the last, unless one before it is clearly better."
+        )
         title = "Dev score after each epoch"
         plot = curve_plot(trained.epochs, trained.kept, run.scale, title=title, unit="epoch")
         parts.append(element("figure", plot, element("figcaption", caption), class_="small"))
