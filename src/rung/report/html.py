@@ -327,10 +327,7 @@ def _training(run: Run, name: str, trained: Trained) -> Html:
     if trained.rates or trained.sweep:
         if trained.rates:
             found = {rate: run.scale.value(score) for rate, score in trained.rates.items()}
-            caption, column = (
-                "Learning rates, each trained to its end; the best score on dev is kept.",
-                "Best dev score",
-            )
+            caption, column = "Learning rates, each trained to its end; the best on dev is kept.", "Dev score"
         else:
             found = {rate: f"{loss:.3f}" for rate, loss in trained.sweep.items()}
             caption = "Learning rates, each tried on the first part of its schedule; the lowest dev loss goes on."

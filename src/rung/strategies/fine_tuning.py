@@ -35,7 +35,6 @@ LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 MAX_EPOCHS = 4
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
 _LOOKS = 3  # at dev, evenly over the schedule
-_PATIENCE = 2  # looks without a better dev score before it stops
 _SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
 _LEARNT = 0.02  # mean loss per answer token below which they are known by heart
 _PROBE_SHARE = 0.06  # of the schedule, for each learning rate of the sweep
@@ -317,7 +316,7 @@ def _climb(
         if looks[-1].mean > looks[best].mean:
             best = len(looks) - 1
         # Rows known by heart have nothing left to teach: the first look that is no better is the last.
-        settled = len(looks) - 1 - best >= (1 if learnt else _PATIENCE)
+        settled = learnt and best < len(looks) - 1
         if looks[-1].mean >= 1.0 or (settled and not materials.exhaustive):
             break
     if not looks:
