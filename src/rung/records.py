@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
+    return record
+
+
+def read_or_make(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON object in a file; where there is no such file, what `make` returns, written to it first."""
+    record = read_json(path)
+    if record is None:
+        record = dict(make())
+        write_json(path, record)
     return record
 
 

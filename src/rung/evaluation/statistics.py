@@ -199,6 +199,12 @@ def detectable_as_seen(comparisons: Sequence[Comparison], units: int, *, power: 
     return _rounded_up(float(times * error)) if error > 0 else 1.0
 
 
+def _rounded_up(difference: float) -> float:
+    """To two figures, and 1 at most."""
+    unit: float = 10.0 ** (math.floor(math.log10(difference)) - 1)
+    return min(1.0, round(math.ceil(difference / unit - 1e-9) * unit, 12))
+
+
 def floor(
     train_outputs: Sequence[str],
     metric: Metric,
@@ -217,12 +223,6 @@ def floor(
     always = sum(metric(answer, accepted) for answer in frequent for accepted in references)
     guess = sum(metric(label, accepted) for label in labels for accepted in references) / max(1, len(labels))
     return max(always, guess) / len(references)
-
-
-def _rounded_up(difference: float) -> float:
-    """To two figures, and 1 at most."""
-    unit: float = 10.0 ** (math.floor(math.log10(difference)) - 1)
-    return min(1.0, round(math.ceil(difference / unit - 1e-9) * unit, 12))
 
 
 # ---- units and their bootstrap ----------------------------------------------------------------

@@ -13,7 +13,7 @@ from rung import runs
 from rung.errors import BudgetSpent
 from rung.ladder.climbing import whole_curve
 from rung.ladder.state import Built, Run, numbered
-from rung.records import read_json, write_json
+from rung.records import read_json, read_or_make, write_json
 from rung.types import FAMILIES, BreakEven, Candidate, Comparison, Diagnosis, Example, Prediction, Score, Solution
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ def _skills_of(run: Run, name: str, adapter: str) -> SkillsReport:
     kept = cache_folder() / "skills" / f"{run.model.answers_as}-{suite_version()}.json"
 
     def outcomes(path: Path, which: str | None) -> list[bool]:
-        record = read_json(path)
-        if record is None:
-            record = {"outcomes": answered(run.model, which)}
-            write_json(path, record)
+        record = read_or_make(path, lambda: {"outcomes": answered(run.model, which)})
         return [bool(x) for x in record["outcomes"]]
 
     return compare_skills(outcomes(kept, None), outcomes(run.folder / "solutions" / name / "skills.json", adapter))

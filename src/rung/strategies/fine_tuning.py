@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import Diverged
-from rung.records import read_json, write_json
+from rung.records import read_json, read_or_make, write_json
 from rung.solutions.answer import prepare
 from rung.strategies.materials import Materials, attempt
 from rung.strategies.retrieving import gold_passage, spec
@@ -114,9 +114,9 @@ def replayed(materials: Materials, tuned: Solution) -> Solution:
     gold = tuned.retriever is not None
     model = materials.model
     texts = replay_prompts()
-    kept = [(t, a) for t, a in zip(texts, _own_answers(model, texts), strict=True) if a]
-    prompts = [model.encode([Message("user", text)]) for text, _ in kept]
-    general = _rendered(materials, [f"replay {i}" for i in range(len(kept))], prompts, [a for _, a in kept])
+    answered = [(t, a) for t, a in zip(texts, _own_answers(model, texts), strict=True) if a]
+    prompts = [model.encode([Message("user", text)]) for text, _ in answered]
+    general = _rendered(materials, [f"replay {i}" for i in range(len(answered))], prompts, [a for _, a in answered])
     own = _rows(materials, tuned, materials.train, gold=gold)
     own = random.Random(materials.task.seed).sample(own, min(len(own), max(8, len(general))))
     mixed = [row for pair in zip(own * (1 + len(general) // max(1, len(own))), general, strict=False) for row in pair]
@@ -137,12 +137,12 @@ def _own_answers(model: LocalModel, texts: Sequence[str]) -> list[str]:
 
     asked = hashlib.sha256("\n".join([str(_REPLAY_TOKENS), *texts]).encode()).hexdigest()
     path = cache_folder() / "replay" / f"{model.answers_as}-{asked[:16]}.json"
-    record = read_json(path)
-    if record is None:
+
+    def make() -> dict[str, list[str]]:
         answers = model.generate([Request((Message("user", text),), Decoding(_REPLAY_TOKENS)) for text in texts])
-        record = {"answers": ["" if a.error else a.text.strip() for a in answers]}
-        write_json(path, record)
-    return [str(answer) for answer in record["answers"]]
+        return {"answers": ["" if a.error else a.text.strip() for a in answers]}
+
+    return [str(answer) for answer in read_or_make(path, make)["answers"]]
 
 
 def _prompts(
@@ -298,7 +298,6 @@ def _climb(
     from rung.training.lora import mean_loss
 
     looks: list[_Look] = []
-    best = 0
     for number in range(1, course.looks + 1):
         step = round(number * course.steps / course.looks)
         try:
@@ -310,25 +309,27 @@ def _climb(
         trial = replace(solution, adapter=str(adapter))
         predictions = attempt(materials, trial, course.judged, _trial(materials, adapter))
         looks.append(_Look(step, adapter, [p.score or 0.0 for p in predictions]))
-        last = number == course.looks
-        learnt = not last and mean_loss(materials.model, rows[:_SAMPLED_ROWS], adapter) < _LEARNT
-        materials.model.forget_adapter(str(adapter))
-        if looks[-1].mean > looks[best].mean:
-            best = len(looks) - 1
         # Rows known by heart have nothing left to teach: the first look that is no better is the last.
-        settled = learnt and best < len(looks) - 1
-        if looks[-1].mean >= 1.0 or (settled and not materials.exhaustive):
+        no_better = any(look.mean >= looks[-1].mean for look in looks[:-1])
+        settled = (
+            no_better
+            and not materials.exhaustive
+            and number < course.looks
+            and mean_loss(materials.model, rows[:_SAMPLED_ROWS], adapter) < _LEARNT
+        )
+        materials.model.forget_adapter(str(adapter))
+        if settled or looks[-1].mean >= 1.0:
             break
     if not looks:
         return None
-    kept = _kept(looks)
+    chosen = _kept(looks)
     history = {
         "learning_rate": rate,
         "steps": course.steps,
         "epochs": [{"step": look.step, "dev": look.mean} for look in looks],
-        "kept": kept.step,
+        "kept": chosen.step,
     }
-    return kept.mean, kept.adapter, history
+    return chosen.mean, chosen.adapter, history
 
 
 def _kept(looks: Sequence[_Look]) -> _Look:
