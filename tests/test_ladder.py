@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,37 @@ def test_a_step_that_outlives_the_budget_is_given_up_and_the_run_still_decides(
     folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot")), listener)
     assert listener.skips["few_shot"] == "the budget was spent while thinking it over"
     assert (folder / "decision.json").is_file()
+
+
+def test_what_a_killed_command_spent_counts(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rung.ladder.spending as spending
+    import rung.strategies.prompting as prompting
+    from rung.strategies.materials import Materials
+    from rung.types import Solution
+
+    class Killed(BaseException):
+        """Not caught by anything, like SIGKILL."""
+
+    real = prompting.few_shot
+
+    def killed(materials: Materials) -> Solution:
+        materials.model.engine.computed_tokens += 1_000_000
+        time.sleep(0.6)
+        materials.tell("thinking it over", 0.5)
+        raise Killed
+
+    monkeypatch.setattr(spending, "_EVERY_S", 0.1)
+    monkeypatch.setattr(prompting, "few_shot", killed)
+    task, options = write_task(tmp_path, tiny_folder), RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot"))
+    with pytest.raises(Killed):
+        run(task, options, Silent())
+    monkeypatch.setattr(prompting, "few_shot", real)
+    events = _events(run(task, options, Silent()))
+    zero_shot, few_shot = (e for e in events if e["event"] == "built")
+    assert few_shot["seconds"] > 0.6 and few_shot["tokens"] > 1_000_000
+    again = [e for e in events if e["event"] == "started"][1]
+    assert again["spent_s"] >= round(zero_shot["seconds"] + 0.6, 1) - 0.1, "a budget is of all commands together"
+    assert not list((tmp_path / "run").rglob("spent.json")), "what is done is told by the events"
 
 
 def test_what_cannot_gain_is_skipped_with_the_reason_unless_all_is_asked_for(
@@ -274,5 +306,5 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
 
 
-def _events(folder: Path) -> list[dict[str, str]]:
+def _events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +17,7 @@ from rung import runs
 from rung.decision import RATES
 from rung.errors import BudgetSpent
 from rung.ladder.gains import Gain, Known, order, what_matters
+from rung.ladder.spending import Spending
 from rung.ladder.state import Built, Run, numbered
 from rung.records import read_json, write_json
 from rung.strategies import STRATEGIES
@@ -102,8 +102,8 @@ class _Climber:
         run, name = self.run, step.name
         folder = run.folder / "solutions" / name
         left = [step.seconds, *(s.seconds for s in later)]
-        materials = run.materials(folder, self.built, left, stops=bool(self.built))
-        started, tokens = time.monotonic(), run.model.engine.computed_tokens
+        spending = Spending(run.model.engine, folder)
+        materials = run.materials(folder, self.built, left, spending=spending, stops=bool(self.built))
         if (folder / "solution.json").is_file():
             solution = load_solution(folder)
         else:
@@ -115,14 +115,13 @@ class _Climber:
         record = read_json(folder / "built.json")
         if record is None:
             record = {
-                "seconds": time.monotonic() - started,
-                "tokens": run.model.engine.computed_tokens - tokens,
+                **spending.record(),
                 "calls": sum(len(path.read_bytes().splitlines()) for path in (folder / "trials").glob("*.jsonl")),
                 "left": left_early,
             }
             write_json(folder / "built.json", record)
-            facts = {**record, "seconds": round(record["seconds"], 2)}
-            runs.log(run.folder, "built", solution=name, **{k: v for k, v in facts.items() if v is not None})
+            runs.log(run.folder, "built", solution=name, **{k: v for k, v in record.items() if v is not None})
+            spending.done()
             _tidy(folder)
         built = Built(solution, tuple(predictions), run.score(predictions), record["left"])
         return built, float(record["seconds"])
@@ -178,15 +177,16 @@ class _Climber:
             return  # what is left is for what can be shipped
         left = [run.plan.experiments[0].seconds, *(s.seconds for s in later)]
         folder = run.folder / "solutions" / name
-        started, tokens = time.monotonic(), run.model.engine.computed_tokens
+        spending = Spending(run.model.engine, run.folder / "diagnosis")
         built = self.built[name]
         try:
-            materials = run.materials(folder, self.built, left)
+            materials = run.materials(folder, self.built, left, spending=spending)
             record = diagnose(materials, built.solution, built.predictions, run.folder / "diagnosis")
         except BudgetSpent:
             return
         write_json(run.folder / "diagnosis.json", record)
-        self._log("diagnosed", started, tokens, solution=name)
+        runs.log(run.folder, "diagnosed", solution=name, **spending.record())
+        spending.done()
 
     def next_of(self, steps: Sequence[Step]) -> tuple[Step, Gain | None]:
         """The step with the highest expected gain per token. A pilot is run first where fine-tuning is what is next."""
@@ -225,15 +225,16 @@ class _Climber:
         left = [n for n in sizes(len(run.split.train)) if n not in done]
         if not left or (done and not run.exhaustive) or self._over_budget(step):
             return False
-        started, tokens = time.monotonic(), run.model.engine.computed_tokens
+        spending = Spending(run.model.engine, run.folder / "pilot" / f"pilot-{left[0]}")
         try:
             seconds = [run.plan.experiments[1].seconds, *(s.seconds for s in steps)]
-            materials = run.materials(run.folder / "pilot", self.built, seconds)
+            materials = run.materials(run.folder / "pilot", self.built, seconds, spending=spending)
             run_pilot(materials, run.folder / "pilot", left[0])
         except BudgetSpent:
             return False
         write_json(run.folder / "pilot.json", self._curve(materials, [*done, left[0]]))
-        self._log("piloted", started, tokens, examples=left[0])
+        runs.log(run.folder, "piloted", examples=left[0], **spending.record())
+        spending.done()
         point = (read_json(run.folder / "pilot.json") or {})["points"][-1]
         run.listener.say(
             f"pilot on {left[0]} examples: dev {point['mean']:.2f} ({point['low']:.2f}–{point['high']:.2f})"
@@ -252,13 +253,6 @@ class _Climber:
         for count in counts:
             points.append((count, scores_of(pilot_answers(self.run.folder / "pilot", count), ids)))
         return {**_curve_through(self.run, points), "ids": ids, "start": start if len(points) > len(counts) else None}
-
-    def _log(self, event: str, started: float, tokens: int, **facts: Any) -> None:
-        spent = {
-            "seconds": round(time.monotonic() - started, 2),
-            "tokens": self.run.model.engine.computed_tokens - tokens,
-        }
-        runs.log(self.run.folder, event, **facts, **spent)
 
 
 def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rung import runs
 from rung.errors import BudgetSpent
 from rung.ladder.climbing import whole_curve
+from rung.ladder.spending import Spending
 from rung.ladder.state import Built, Run, numbered
 from rung.records import read_json, read_or_make, write_json
 from rung.types import FAMILIES, BreakEven, Candidate, Comparison, Diagnosis, Example, Prediction, Score, Solution
@@ -76,17 +77,10 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
 
     tuned = built[name].solution
     run.listener.progress(f"checking what {name} has forgotten", 0.0, run.plan.test_seconds)
-    started, tokens = time.monotonic(), run.model.engine.computed_tokens
+    checking = Spending(run.model.engine)
     report = _skills_of(run, name, str(tuned.adapter))
     skills[name] = report
-    runs.log(
-        run.folder,
-        "checked",
-        solution=name,
-        loses=report.loses,
-        seconds=round(time.monotonic() - started, 2),
-        tokens=run.model.engine.computed_tokens - tokens,
-    )
+    runs.log(run.folder, "checked", solution=name, loses=report.loses, **checking.record())
     if not report.loses:
         return name
     run.listener.say(
@@ -96,8 +90,8 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
     other = f"{name}_replay"
     folder = run.folder / "solutions" / other
     try:
-        started, tokens = time.monotonic(), run.model.engine.computed_tokens
-        materials = run.materials(folder, built)
+        spending = Spending(run.model.engine, folder)
+        materials = run.materials(folder, built, spending=spending)
         if (folder / "solution.json").is_file():
             solution = load_solution(folder)
         else:
@@ -105,12 +99,10 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
             solution = save_solution(solution, folder, passages=run.passages)
         predictions = attempt(materials, solution, run.split.dev, folder / "predictions.dev.jsonl")
         if not (folder / "built.json").is_file():
-            spent = {
-                "seconds": round(time.monotonic() - started, 2),
-                "tokens": run.model.engine.computed_tokens - tokens,
-            }
+            spent = spending.record()
             write_json(folder / "built.json", {**spent, "left": None})
             runs.log(run.folder, "built", solution=other, **spent)
+            spending.done()
     except BudgetSpent:
         return name
     built[other] = Built(solution, tuple(predictions), run.score(predictions))

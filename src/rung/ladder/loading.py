@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung import runs
 from rung.errors import DataError, TaskError
+from rung.ladder.spending import spent_before
 from rung.ladder.state import Listener, Run, RunOptions, constraint_of
 from rung.records import read_json, write_json
 from rung.types import Document, Metric, Split, Task
@@ -98,7 +99,7 @@ def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listene
     if not (folder / "plan.json").is_file():
         write_json(folder / "plan.json", plan.record())
     listener.planned(folder, read_json(folder / "plan.json") or {}, loaded.checks)
-    spent = sum(e.get("seconds", 0.0) for e in runs.events(folder) if e["event"] in ("built", "diagnosed", "piloted"))
+    spent = spent_before(folder)
     runs.log(folder, "started", spent_s=round(spent, 1))
     return Run(
         folder=folder,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rung.errors import BudgetSpent
+from rung.ladder.spending import Spending
 from rung.records import read_json
 from rung.types import Constraint, Document, Family, Metric, Prediction, Retriever, Score, Solution, Split, Task
 
@@ -54,7 +55,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage needs. spent_before_s, calls_before: by earlier commands on the same folder."""
+    """What every stage needs. spent_before_s: by earlier commands on the same folder."""
 
     folder: Path
     task: Task
@@ -83,25 +84,32 @@ class Run:
         return min(limits) if limits else None
 
     def materials(
-        self, folder: Path, built: Mapping[str, Built], left: Sequence[float] = (0.0,), *, stops: bool = True
+        self,
+        folder: Path,
+        built: Mapping[str, Built],
+        left: Sequence[float] = (0.0,),
+        *,
+        spending: Spending | None = None,
+        stops: bool = True,
     ) -> Materials:
         """What a strategy builds from. left: estimated seconds of this step and of those after it.
 
-        stops: whether the work is given up, by BudgetSpent, when it would leave no time for the test.
+        spending: of this step. stops: whether the work is given up, by BudgetSpent, when it would leave no time for the
+        test.
         """
         from rung.models.memory import give_back
         from rung.strategies.materials import Materials
 
         give_back()  # what the stage before has freed
         rag = built.get("rag")
-        begun = time.monotonic()
+        step = spending or Spending(self.model.engine)
 
         def tell(what: str, share: float) -> None:
+            step.keep()
             if stops and self.limit_s is not None and self.spent_s + self.plan.test_seconds > self.limit_s:
                 raise BudgetSpent(f"the budget was spent while {what}")
             # The estimate of this step, corrected by how far it has come.
-            spent = time.monotonic() - begun
-            here = spent / share * (1 - share) if share > 0.15 else max(0.0, left[0] - spent)
+            here = step.seconds / share * (1 - share) if share > 0.15 else max(0.0, left[0] - step.seconds)
             self.listener.progress(what, share, here + sum(left[1:]) + self.plan.test_seconds)
 
         return Materials(
