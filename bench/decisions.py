@@ -116,11 +116,11 @@ def run(task: Path, folder: Path, more: list[str]) -> dict[str, Any]:
             sys.exit(f"{task.name}: rung exited with {code}; see {folder.parent / folder.name}.log")
         events = [json.loads(line) for line in (folder / "events.jsonl").read_text("utf-8").splitlines()]
         times = [time.mktime(time.strptime(e["time"][:19], "%Y-%m-%dT%H:%M:%S")) for e in events]
-        # Of a run that was interrupted, the time between its commands is not counted.
+        # Of a run that was interrupted, the time between its commands is not counted, but what was under way is.
         starts = [i for i, e in enumerate(events) if e["event"] == "started"]
         pauses = sum(times[i] - times[i - 1] for i in starts if i)
         record = {
-            "seconds": times[-1] - times[0] - pauses,
+            "seconds": times[-1] - times[0] - pauses + under_way(events),
             "tokens": sum(e.get("tokens", 0) for e in events),
             "floor": next(e["floor"] for e in reversed(events) if e["event"] == "decided"),
             "peak_mb": round(usage.ru_maxrss / 1024),
@@ -128,6 +128,18 @@ def run(task: Path, folder: Path, more: list[str]) -> dict[str, Any]:
         kept.write_text(json.dumps(record) + "\n", "utf-8")
     decision = json.loads((folder / "decision.json").read_text("utf-8"))
     return {**json.loads(kept.read_text("utf-8")), "decision": decision}
+
+
+def under_way(events: list[dict[str, Any]]) -> float:
+    """Seconds of stages that were begun when a command was killed: in no event but the next command's first."""
+    lost = before = done = 0.0
+    for event in events:
+        if event["event"] == "started":
+            begun = event["spent_s"] - done
+            lost, before = lost + max(0.0, begun - before), begun
+        elif event["event"] in ("built", "diagnosed", "piloted", "checked"):
+            done, before = done + event.get("seconds", 0.0), 0.0
+    return lost
 
 
 def simulated(kept: Path, runs: int) -> dict[str, Any]:

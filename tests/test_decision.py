@@ -190,6 +190,21 @@ def test_while_undecided_nothing_is_shipped_that_does_not_beat_the_floor() -> No
     assert (decision.choice, decision.solution) == ("undecided", "lora")
 
 
+def test_a_cheaper_candidate_within_the_margin_is_not_shipped_below_the_floor() -> None:
+    pair = [candidate("zero_shot", "prompt", 0.53, half=0.1), candidate("lora", "fine-tune", 0.55, half=0.1)]
+    decision = decide(evidence(pair, floor=0.44))
+    assert (decision.choice, decision.solution) == ("undecided", "lora")
+    assert "within the margin of 2 points" in decision.reasons[1]
+    assert decision.next[0].startswith("About 47 more labelled test examples would show zero_shot above the floor")
+    assert decision.next[2].endswith("or zero_shot shown to beat the floor.")
+    assert decide(evidence(pair, floor=0.42)).solution == "zero_shot"
+
+
+def test_where_one_answer_is_always_right_no_model_is_needed() -> None:
+    decision = decide(evidence([candidate("zero_shot", "prompt", 1.0)], floor=1.0))
+    assert decision.choice == "none" and "no model is needed" in decision.headline and len(decision.next) == 1
+
+
 def test_the_order_of_cost_is_family_then_tokens_then_name_and_never_time() -> None:
     dear_output = replace(ZERO, name="z", tokens_in=80, tokens_out=20)  # 80 + 3 * 20 > 100 + 3 * 5
     slow = replace(ZERO, name="a", latency_s_p50=9, build_seconds=999)

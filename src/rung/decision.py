@@ -4,8 +4,9 @@ The rule, with candidates ordered by cost (family, then tokens, then name; never
 
 1. *none*, when the best candidate's interval does not clear the floor or its mean is below LEAST_USEFUL.
 2. Otherwise walk the families from the cheapest. Ship the family's cheapest candidate that is at most `margin` below
-   the best. Climb on when every candidate of the family is significantly worse (Holm-corrected p below ALPHA).
-3. *undecided*, when the walk meets a family that is more than the margin below the best, yet not significantly so.
+   the best and clears the floor itself. Climb on when every candidate of the family is significantly worse
+   (Holm-corrected p below ALPHA).
+3. *undecided*, when the walk meets a family that is not shipped, yet not significantly worse either.
    Meanwhile ship the best if it is more than the margin ahead on dev too, the likelier of the two to be better; else
    the cheaper one.
 
@@ -107,7 +108,7 @@ def decide(evidence: Evidence) -> Decision:
     for family in FAMILIES:
         members = [c for c in tested if c.family == family]
         for candidate in members:
-            if _within_margin(evidence, candidate, best):
+            if _within_margin(evidence, candidate, best) and not _fails(evidence, candidate):
                 return _chosen(evidence, tested, candidate)
         standing = [c for c in members if _contrast(evidence, c, best).p_corrected >= ALPHA]
         if standing:
@@ -214,6 +215,7 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         f"Undecided: {best.name} is {gap(against.difference)} above {rival.name} on the sealed test "
         f"({_range(evidence, against)}), too close to call with {against.n} examples."
     )
+    close = _within_margin(evidence, rival, best)  # then it is the floor that the cheaper one is not shown to beat
     ahead = best.dev.mean - rival.dev.mean  # on dev, whose examples are others
     cheaper = "is the cheaper of the two to run and to change."
     if _fails(evidence, rival):
@@ -224,25 +226,33 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         ship, why = rival, f"it {cheaper}"
     reasons = [
         f"{best.name} {_scored(evidence, best).removeprefix(best.name + ' ')}; {_scored(evidence, rival)}.",
-        f"The difference is more than the margin of {gap(evidence.margin)}, but p {_p(against.p_corrected)} after "
-        f"Holm; {evidence.n_test} test examples show a difference of {gap(evidence.minimum_detectable_difference)} or "
-        "more at 80 % power.",
+        f"The difference is {'within' if close else 'more than'} the margin of {gap(evidence.margin)}, "
+        f"{'and' if close else 'but'} p {_p(against.p_corrected)} after Holm; {evidence.n_test} test examples show a "
+        f"difference of {gap(evidence.minimum_detectable_difference)} or more at 80 % power.",
         _floor_reason(evidence),
     ]
     if evidence.target is not None:
         reasons.append(_target_reason(evidence, ship))
+    if close:
+        settle, change = _examples_above_the_floor(evidence, rival), f"{rival.name} shown to beat the floor."
+    else:
+        more = _round_up(_needed(evidence, against) - against.n)
+        settle = f"About {more} more labelled test examples would settle a difference of this size (at 80 % power)."
+        change = f"within {gap(evidence.margin)} of it."
     steps = [
-        f"About {_round_up(_needed(evidence, against) - against.n)} more labelled test examples would settle a "
-        "difference of this size (at 80 % power).",
+        settle,
         f"Meanwhile ship {ship.name}: {why}",
-        f"What would change the verdict: {best.name} significantly above {rival.name}, or within "
-        f"{gap(evidence.margin)} of it.",
+        f"What would change the verdict: {best.name} significantly above {rival.name}, or {change}",
     ]
     return _decision(evidence, "undecided", ship.name, headline, reasons, steps)
 
 
 def _none(evidence: Evidence, best: Candidate) -> Decision:
     _, near = _tellers(evidence.metric)
+    if evidence.floor >= 1.0:
+        headline = "None: one answer is right for every test example, so no model is needed."
+        steps = ["Give that answer, or bring examples with other answers: these cannot tell candidates apart."]
+        return _decision(evidence, "none", None, headline, [_floor_reason(evidence)], steps)
     if _test(best).low <= evidence.floor:
         obstacle = f"is not shown to beat the floor of {near(evidence.floor)}"
     else:
@@ -480,7 +490,17 @@ def _examples_to_exclude(evidence: Evidence, against: Comparison) -> str:
         more = against.n * (((against.high - against.difference) / room) ** 2 - 1)
         if more <= 50 * against.n:
             return f"About {_round_up(more)} more labelled test examples would exclude that, or show it."
-    return "No practical number of examples would exclude that; if such a difference matters, lower the margin."
+    return "No practical number of examples would exclude that."
+
+
+def _examples_above_the_floor(evidence: Evidence, candidate: Candidate) -> str:
+    """How many more examples bring its interval's low end up to the floor, if its mean stays as observed."""
+    score = _test(candidate)
+    room = score.mean - evidence.floor
+    if room <= 0:
+        return f"{candidate.name} is at the floor or below it: more test examples would rather confirm that."
+    more = _round_up(evidence.n_test * (((score.mean - score.low) / room) ** 2 - 1))
+    return f"About {more} more labelled test examples would show {candidate.name} above the floor, if it stays there."
 
 
 def _round_up(n: float) -> str:

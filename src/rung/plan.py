@@ -214,11 +214,13 @@ def _tokens_per_second(model: LocalModel) -> float:
 
 
 def file_hashes(task: Task) -> dict[str, str]:
-    """SHA-256 of every file of examples and documents, by path relative to task.yaml where it can be."""
+    """SHA-256 of every file of examples and documents that is read, by path relative to task.yaml where it can be."""
+    from rung.data.corpus import texts_of
+
     examples = task.examples
     files = list(examples) if isinstance(examples, tuple) else [p for part in examples.values() for p in part]
     if task.corpus is not None:
-        files += sorted(p for p in task.corpus.rglob("*") if p.is_file()) if task.corpus.is_dir() else [task.corpus]
+        files += texts_of(task.corpus)
     if task.metric.startswith("python:"):
         files.append(Path(task.metric.removeprefix("python:").rpartition(":")[0]))
     return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}

@@ -5,6 +5,7 @@ Knows names, locks and lines; nothing of what a run does.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -30,9 +31,11 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path
     Raises RunError when `out` holds something else.
     """
     if out is not None:
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
         task = read_json(out / "task.json")
         if task is None:
-            if out.exists() and not (out.is_dir() and _empty(out)):
+            if out.exists() and not _empty(out):
                 raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
         elif task.get("identity") != wanted:
             raise RunError(
@@ -40,7 +43,7 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path
             )
         return out
     number = re.compile(re.escape(name) + r"(-\d+)?")
-    taken = [p for p in sorted(base.glob(f"{name}*")) if p.is_dir() and number.fullmatch(p.name)]
+    taken = [p for p in sorted(base.glob(f"{glob.escape(name)}*")) if p.is_dir() and number.fullmatch(p.name)]
     for folder in taken:
         task = read_json(folder / "task.json")
         if _empty(folder) or (task is not None and task.get("identity") == wanted and not is_finished(folder)):

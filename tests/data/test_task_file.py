@@ -47,7 +47,7 @@ def test_the_metric_follows_from_the_shape_of_answers(tmp_path: Path, more: str,
 def test_everything_is_resolved_relative_to_the_file(tmp_path: Path) -> None:
     more = (
         "schema: answer.json\ncorpus: docs\nmetric: python:score.py:score\nmodel: ./model\nfields: {input: q}\n"
-        "target: 1\nbudget: {minutes: 30, usd: 0.5}\nseed: 7\n"
+        "target: 1\nbudget: {minutes: 30, usd: 0.5}\nprice: {usd_per_hour: 0.4}\nseed: 7\n"
     )
     (tmp_path / "docs").mkdir()
     (tmp_path / "model").mkdir()

@@ -23,6 +23,8 @@ def record(**more: Any) -> dict[str, Any]:
         "base": "zero_shot",
         "poor": False,
         "failed": 20,
+        "dev": {"right_from": 1.0},
+        "examples": [],
         "causes": [],
         "combinations": [],
         "interventions": {},
@@ -68,6 +70,26 @@ def test_where_passages_mend_a_part_the_rest_wants_both_passages_and_a_model_tha
     found = all_causes(record(derivable=NOT_AT_HAND, interventions=tried), built, None, seed=0)
     assert [d.cause for d in found] == ["knowledge+reasoning", "knowledge"]
     assert [d.mended for d in found] == [False, True]
+
+
+def test_what_gold_passages_mend_and_the_search_did_not_bring_is_missed_by_the_search() -> None:
+    rows = [
+        {"id": name, "failed": True, "outcomes": {"knowledge": i < 12}, "gold_passages": [f"p{i}"]}
+        for i, name in enumerate(IDS[:20])
+    ]
+    given = record(
+        derivable=NOT_AT_HAND,
+        interventions={"knowledge": {"failed": 20}},
+        causes=[cause("knowledge", 0.6, 0.3)],
+        examples=rows,
+    )
+    built = {"zero_shot": scores(0), "rag": scores(4)}
+    brought = {name: [f"p{i}"] if i < 6 else ["p99"] for i, name in enumerate(IDS)}
+    found = {d.cause: d for d in all_causes(given, built, None, seed=0, found=brought)}
+    assert next(iter(found)) == "knowledge" and found["knowledge"].share == pytest.approx(0.6)
+    # 12 are mended by gold passages; of these the search brought 6, two of which were not mended by it.
+    assert found["retrieval"].share == pytest.approx(0.3) and found["retrieval"].low > 0
+    assert found["knowledge+reasoning"].share == pytest.approx(1 - 0.04 - 0.3)
 
 
 def test_passages_beside_training_show_knowledge_and_training_beside_passages_a_convention() -> None:

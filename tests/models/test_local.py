@@ -143,11 +143,18 @@ def test_samples_follow_the_models_probabilities(tiny: Any) -> None:
 
 def test_a_prompt_too_long_is_an_error_generation_and_the_others_are_answered(tiny: Any) -> None:
     short = ask("a card")
-    found = tiny.generate([short, ask("x" * 3000), replace(short, decoding=Decoding(2047))])
-    assert [g.finish for g in found] == [tiny.generate([short])[0].finish, "error", "error"]
+    found = tiny.generate([short, ask("x" * 3000)])
+    assert [g.finish for g in found] == [tiny.generate([short])[0].finish, "error"]
     assert found[0].text == texts(tiny, [short])[0]
     assert found[1].text == "" and found[1].error is not None and "does not fit the context of 2048" in found[1].error
     assert found[1].tokens_in > 2048 and found[1].tokens_out == 0
+
+
+def test_an_answer_has_the_room_that_its_prompt_leaves(tiny: Any) -> None:
+    empty = len(tiny.encode(ask("").messages))
+    (found,) = tiny.generate([replace(ask("x" * (2045 - empty)), decoding=Decoding(2047))])
+    assert found.error is None and 2040 < found.tokens_in < 2048
+    assert 1 <= found.tokens_out <= 2048 - found.tokens_in
 
 
 def test_usage_is_counted_in_tokens(tiny: Any) -> None:

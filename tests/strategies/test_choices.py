@@ -12,12 +12,13 @@ from rung.errors import Diverged
 from rung.evaluation.metrics import load_metric
 from rung.records import read_json
 from rung.retrieval.bm25 import BM25
+from rung.solutions.render import passage_text, within_budget
 from rung.strategies import fine_tuning
 from rung.strategies.materials import Materials, attempt, choose, mean_score, read_predictions, screened
 from rung.strategies.prompting import covering, few_shot
 from rung.strategies.retrieving import gold_passage, rag
 from rung.testing import FakeModel
-from rung.types import Decoding, Document, Example, Request, Task
+from rung.types import Decoding, Document, Example, Request, RetrieverSpec, Task
 
 COLOURS = ("red", "green", "blue")
 
@@ -134,10 +135,21 @@ def test_the_gold_passage_is_the_marked_one_that_holds_the_answer() -> None:
 
 
 def test_training_with_passages_shows_the_gold_one_and_wrong_ones(materials: Materials) -> None:
-    retriever = fine_tuning._WithGold(materials, materials.train)
+    retriever = fine_tuning._WithGold(materials, materials.train, RetrieverSpec("bm25", 3, 600))
     rows = retriever.search([e.input for e in materials.train], 3)
     for one, row in zip(materials.train, rows, strict=True):
         assert len(row) == 3 and one.gold_ids[0] in {p.id for p in row}
+
+
+def test_the_gold_passage_stays_where_the_budget_has_room_for_fewer(materials: Materials) -> None:
+    count = materials.model.count_tokens
+    lengths = [count(passage_text(p)) for p in materials.passages]
+    narrow = RetrieverSpec("bm25", 3, 3 * min(lengths) - 1)  # room for two
+    assert max(lengths) * 2 <= narrow.token_budget
+    retriever = fine_tuning._WithGold(materials, materials.train, narrow)
+    for one, row in zip(materials.train, retriever.search([e.input for e in materials.train], 3), strict=True):
+        shown = within_budget(narrow, row, count)
+        assert len(shown) == 2 and one.gold_ids[0] in {p.id for p in shown}
 
 
 def test_a_learning_rate_that_diverges_is_passed_over(materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,14 +22,20 @@ def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> Non
     """
     from rung.serving.bundle import open_bundle
 
-    lines = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]
+    try:
+        lines = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        fact = f"standard input is not {error.encoding} ({error.reason})"
+        raise RunError(f"{fact}. Convert it; one input a line.") from None
     questions = [line for line in lines if line.strip()]
     if not questions:
         raise RunError('nothing to answer: give the input, as in rung ask RUN "text", or one a line on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
-    for prediction in bundle.answer(questions):
+    failed = 0
+    for number, prediction in enumerate(bundle.answer(questions), 1):
         if prediction.error:
-            raise RunError(f"{run}: {prediction.error}.")
+            failed += 1
+            click.echo(f"rung: input {number}: {prediction.error}. Shorten it.", err=True)
         click.echo(prediction.text)
         if verbose:
             seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
@@ -38,3 +44,5 @@ def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> Non
                 f"{prediction.latency_s:.2f} s{seen}]",
                 err=True,
             )
+    if failed:
+        raise RunError(f"{failed} of {len(questions)} inputs could not be answered; their lines are empty.")

@@ -23,6 +23,9 @@ def init(data: Path, force: bool) -> None:
     path = (data if data.is_dir() else data.parent) / "task.yaml"
     if path.exists() and not force:
         raise TaskError(f"{path}: is there already. Use --force to replace it.")
-    path.write_text(text, "utf-8")
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be written ({error.strerror}). Copy the data to a folder of yours.") from None
     click.echo(text.rstrip())
     click.echo(f"\nWritten to {path}. Read it, put your own instruction in, then: rung run {path}", err=True)

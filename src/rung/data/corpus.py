@@ -109,8 +109,13 @@ def _read_folder(folder: Path) -> tuple[Document, ...]:
     return tuple(documents)
 
 
+def texts_of(path: Path) -> list[Path]:
+    """The files that a corpus is read from: the one, or those of a folder that hold text."""
+    return [p for p in _files(path) if p.suffix.lower() in TEXT_SUFFIXES] if path.is_dir() else [path]
+
+
 def _files(folder: Path) -> list[Path]:
-    """All files below, in the order of their relative paths; links to folders are not followed."""
+    """All files below but hidden ones, in the order of their relative paths; links to folders are not followed."""
     found: list[Path] = []
     for root, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]

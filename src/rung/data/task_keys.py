@@ -305,6 +305,9 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     name = keys.name or path.parent.name
     if problem := folder_name_problem(name):
         raise ValueError(f'the folder\'s name "{name}" {problem}, so it cannot name the run. Add name: my-task.')
+    price = _price(keys)
+    if keys.budget.usd is not None and (price is None or price.usd_per_hour is None):
+        raise ValueError(f"budget in usd needs to know what the machine costs. {HINTS['price']}")
     default = "label_accuracy" if keys.labels else "json_match" if keys.schema_ is not None else "exact_match"
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(
@@ -321,7 +324,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         fields=keys.fields,
         target=keys.target,
         budget=Budget(**keys.budget.model_dump()),
-        price=_price(keys),
+        price=price,
         seed=keys.seed,
     )
 

@@ -9,11 +9,12 @@ passages were there and mend a part, the rest wants both: the passages, and a mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rung.diagnosis.diagnose import causes
 from rung.diagnosis.pilot import parts
-from rung.types import Diagnosis, Example, Metric
+from rung.types import Comparison, Diagnosis, Example, Metric
 
 LEADS = 0.2
 """A cause that an experiment mends by this share leads before what nothing mended."""
@@ -36,32 +37,39 @@ def nearness(metric: str, train: Sequence[Example]) -> Metric | None:
 
 
 def all_causes(
-    record: Mapping[str, Any], built: Mapping[str, Scores], pilot: tuple[int, Scores] | None, *, seed: int
+    record: Mapping[str, Any],
+    built: Mapping[str, Scores],
+    pilot: tuple[int, Scores] | None,
+    *,
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+    found: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Diagnosis, ...]:
     """The causes of what the diagnosed solution got wrong on dev, the leading one first.
 
     record: of the diagnosis. built: solution -> its dev scores, or nearness. pilot: (examples it saw, the same of some
-    of dev).
+    of dev). groups: example id -> group; examples of one are one unit. found: example id -> the passages that the
+    search brought it.
     """
-    base = built[record["base"]]
-    mended = [] if record["poor"] else [d for d in causes(record, proven=True)]
+    all_of = _All(record, built, seed, groups or {})
+    mended = [] if record["poor"] else [*causes(record, proven=True), *all_of.missed(found or {})]
     tuned = built.get("lora") or (pilot[1] if pilot else None)
     told = "fine-tuning" if "lora" in built else f"a pilot of fine-tuning on {pilot[0]} examples" if pilot else ""
     if tuned is not None:
-        mended += _mended("convention", base, base, tuned, told, seed)
+        mended += all_of.mended("convention", all_of.base, tuned, told)
     if "rag" in built:
-        mended += _mended("knowledge", base, base, built["rag"], "retrieved passages", seed)
+        mended += all_of.mended("knowledge", all_of.base, built["rag"], "retrieved passages")
     if "rag_lora" in built:
         both = built["rag_lora"]
         if tuned is not None:
-            mended += _mended("knowledge", base, tuned, both, "passages beside fine-tuning", seed)
+            mended += all_of.mended("knowledge", tuned, both, "passages beside fine-tuning")
         if "rag" in built:
-            mended += _mended("convention", base, built["rag"], both, "fine-tuning beside passages", seed)
+            mended += all_of.mended("convention", built["rag"], both, "fine-tuning beside passages")
     largest: dict[str, Diagnosis] = {}
-    for found in mended:
-        if found.share > 0 and found.share > largest.get(found.cause, Diagnosis("", 0, 0, 0)).share:
-            largest[found.cause] = found
-    left = _unmended(record, built, largest, seed)
+    for one in mended:
+        if one.share > 0 and one.share > largest.get(one.cause, Diagnosis("", 0, 0, 0)).share:
+            largest[one.cause] = one
+    left = all_of.unmended(largest)
     shown = sorted((d for d in largest.values() if d.low > 0 and d.share >= LEADS), key=lambda d: -d.share)
     merged = [_joined(d, left.pop(d.cause, None)) for d in shown]
     rest = [d for d in largest.values() if d not in shown]
@@ -69,58 +77,91 @@ def all_causes(
     return (*merged, *sorted(rest, key=lambda d: -d.share))
 
 
-def _mended(cause: str, base: Scores, before: Scores, after: Scores, evidence: str, seed: int) -> list[Diagnosis]:
-    """The share of what the base misses that one solution gets right and another does not, net, with its interval."""
-    from rung.evaluation.statistics import compare
+@dataclass(frozen=True)
+class _All:
+    """What `all_causes` is given."""
 
-    ids = [i for i in base if i in before and i in after]
-    missing = 1.0 - sum(base[i] for i in ids) / max(1, len(ids))
-    if not ids or missing <= 0:
-        return []
-    found = compare("before", "after", [before[i] for i in ids], [after[i] for i in ids], "dev", seed=seed)
-    low, share, high = (min(1.0, max(0.0, x / missing)) for x in (found.low, found.difference, found.high))
-    return [Diagnosis(cause, share, low, high, f"mended by {evidence}")]
+    record: Mapping[str, Any]
+    built: Mapping[str, Scores]
+    seed: int
+    groups: Mapping[str, str]
 
+    @property
+    def base(self) -> Scores:
+        return self.built[self.record["base"]]
 
-def _unmended(
-    record: Mapping[str, Any], built: Mapping[str, Scores], mended: Mapping[str, Diagnosis], seed: int
-) -> dict[str, Diagnosis]:
-    """What stays wrong under the best solution, by whether the answer can be worked out from the input."""
-    base = built[record["base"]]
-    missing = 1.0 - _mean(base.values())
-    if missing <= 0:
-        return {}
-    best = max(built.values(), key=lambda scores: _mean(scores.values()))
-    (under,) = _mended("", base, base, best, "", seed)
-    # These mend without any of the solutions that were built.
-    beside = sum(d.share for d in mended.values() if d.cause in ("format", "inconsistency", "reasoning") and d.low > 0)
-    least, remaining, most = (max(0.0, 1.0 - x - beside) for x in (under.high, under.share, under.low))
-    if remaining <= 0:
-        return {}
-    tried = record["interventions"].get("knowledge", {}).get("failed", 0)
-    read = record["failed"] and tried >= record["failed"] / 2
-    at_hand, low, high = (record["derivable"][key] for key in ("share", "low", "high"))
-    inside = Diagnosis(
-        "reasoning",
-        remaining * at_hand,
-        least * low,
-        most * high,
-        "nothing mended it, although the answer can be worked out from the input",
-        mended=False,
-    )
-    shown = next((d for d in mended.values() if d.cause in ("knowledge", "retrieval") and d.low > 0), None)
-    if read and shown is not None:
-        told = "the answer does not stand in the input, and the passages that hold it did not yet mend it"
-        cause = f"{shown.cause}+reasoning"
-    elif read:
-        told = "nothing mended it, not even the passages that hold the answer"
-        cause = "reasoning"
-    else:
-        told = "nothing mended it, and the answer does not stand in the input"
-        cause = "knowledge"
-    outside = Diagnosis(cause, remaining * (1 - at_hand), least * (1 - high), most * (1 - low), told, mended=False)
-    found = [_joined(outside, inside)] if cause == inside.cause else [inside, outside]
-    return {d.cause: d for d in found if d.share > 0}
+    def mended(self, cause: str, before: Scores, after: Scores, evidence: str) -> list[Diagnosis]:
+        """The share of what the base misses that one solution gets right and another does not, net."""
+        ids = [i for i in self.base if i in before and i in after]
+        missing = 1.0 - sum(self.base[i] for i in ids) / max(1, len(ids))
+        if not ids or missing <= 0:
+            return []
+        net = self._net([before[i] for i in ids], [after[i] for i in ids], ids)
+        low, share, high = (min(1.0, max(0.0, x / missing)) for x in (net.low, net.difference, net.high))
+        return [Diagnosis(cause, share, low, high, f"mended by {evidence}")]
+
+    def missed(self, found: Mapping[str, Sequence[str]]) -> list[Diagnosis]:
+        """The share of sampled wrong answers that gold passages mend, where the search did not bring these."""
+        read = [scores for name, scores in self.built.items() if name in ("rag", "rag_lora")]
+        if not read:
+            return []
+        best, right = max(read, key=lambda scores: _mean(scores.values())), self.record["dev"]["right_from"]
+        rows = [r for r in self.record["examples"] if r["failed"] and r["gold_passages"] and r["id"] in best]
+        if not rows:
+            return []
+        searched = [float(best[r["id"]] >= right) for r in rows]
+        gold = [
+            now if set(r["gold_passages"]) & set(found.get(r["id"], ())) else float(r["outcomes"]["knowledge"])
+            for r, now in zip(rows, searched, strict=True)
+        ]
+        net = self._net(searched, gold, [r["id"] for r in rows])
+        tried = len(rows) / self.record["failed"]
+        low, share, high = (tried * max(0.0, x) for x in (net.low, net.difference, net.high))
+        return [Diagnosis("retrieval", share, low, high, "mended by passages that the search did not find")]
+
+    def unmended(self, mended: Mapping[str, Diagnosis]) -> dict[str, Diagnosis]:
+        """What stays wrong under the best solution, by whether the answer can be worked out from the input."""
+        record = self.record
+        if _mean(self.base.values()) >= 1.0:
+            return {}
+        best = max(self.built.values(), key=lambda scores: _mean(scores.values()))
+        (under,) = self.mended("", self.base, best, "")
+        # These mend without any of the solutions that were built.
+        others = [d for c, d in mended.items() if c in ("format", "inconsistency", "reasoning", "retrieval")]
+        beside = sum(d.share for d in others if d.low > 0)
+        least, remaining, most = (max(0.0, 1.0 - x - beside) for x in (under.high, under.share, under.low))
+        if remaining <= 0:
+            return {}
+        tried = record["interventions"].get("knowledge", {}).get("failed", 0)
+        read = record["failed"] and tried >= record["failed"] / 2
+        at_hand, low, high = (record["derivable"][key] for key in ("share", "low", "high"))
+        inside = Diagnosis(
+            "reasoning",
+            remaining * at_hand,
+            least * low,
+            most * high,
+            "nothing mended it, although the answer can be worked out from the input",
+            mended=False,
+        )
+        shown = next((d for d in mended.values() if d.cause in ("knowledge", "retrieval") and d.low > 0), None)
+        if read and shown is not None:
+            told = "the answer does not stand in the input, and the passages that hold it did not yet mend it"
+            cause = f"{shown.cause}+reasoning"
+        elif read:
+            told = "nothing mended it, not even the passages that hold the answer"
+            cause = "reasoning"
+        else:
+            told = "nothing mended it, and the answer does not stand in the input"
+            cause = "knowledge"
+        outside = Diagnosis(cause, remaining * (1 - at_hand), least * (1 - high), most * (1 - low), told, mended=False)
+        left = [_joined(outside, inside)] if cause == inside.cause else [inside, outside]
+        return {d.cause: d for d in left if d.share > 0}
+
+    def _net(self, before: Sequence[float], after: Sequence[float], ids: Sequence[str]) -> Comparison:
+        from rung.evaluation.statistics import compare, units_of
+
+        groups = units_of(ids, self.groups)
+        return compare("before", "after", before, after, "dev", groups=groups, seed=self.seed)
 
 
 def _joined(one: Diagnosis, other: Diagnosis | None) -> Diagnosis:

@@ -326,7 +326,9 @@ class _Run:
 
         a = [float(e.id in by_chance) for e in self.failed]
         b = [float(e.id in rescued) for e in self.failed]
-        net = compare("placebo", "rescued", a, b, "dev", groups=_groups(self.failed), seed=self.materials.task.seed)
+        net = compare(
+            "placebo", "rescued", a, b, "dev", groups=self._groups(self.failed), seed=self.materials.task.seed
+        )
         return {"share": net.difference, "low": net.low, "high": net.high}
 
     def _less_broken(self, net: dict[str, Any], outcome: Outcome, chance: Outcome) -> dict[str, Any]:
@@ -343,14 +345,20 @@ class _Run:
         by_chance = [float(not chance.get(e.id, True)) for e in tried]
         broken = [float(not outcome[e.id]) for e in tried]
         lost = compare(
-            "placebo", "broken", by_chance, broken, "dev", groups=_groups(tried), seed=self.materials.task.seed
+            "placebo", "broken", by_chance, broken, "dev", groups=self._groups(tried), seed=self.materials.task.seed
         )
-        odds = self.right_share / (1.0 - self.right_share)
+        # Of right answers that could not be tried none is broken, as of such wrong ones none is mended.
+        odds = self.right_share / (1.0 - self.right_share) * len(tried) / len(self.succeeded)
         taken, low, high = (odds * max(0.0, x) for x in (lost.difference, lost.low, lost.high))
         share = net["share"] - taken
         below = math.hypot(net["share"] - net["low"], high - taken)
         above = math.hypot(net["high"] - net["share"], taken - low)
         return {"share": share, "low": share - below, "high": share + above}
+
+    def _groups(self, examples: Sequence[Example]) -> list[str] | None:
+        from rung.evaluation.statistics import units_of
+
+        return units_of([e.id for e in examples], self.materials.groups)
 
     def rate(self, ids: Iterable[str]) -> dict[str, Any]:
         """The share of the failed examples, with its 95 % interval."""
@@ -360,7 +368,7 @@ class _Run:
             return {"share": 0.0, "low": 0.0, "high": 1.0}
         members = set(ids)
         values = [float(e.id in members) for e in self.failed]
-        found = score(values, groups=_groups(self.failed), seed=self.materials.task.seed)
+        found = score(values, groups=self._groups(self.failed), seed=self.materials.task.seed)
         return {"share": found.mean, "low": found.low, "high": found.high}
 
     # ---- the record ------------------------------------------------------------------------
@@ -395,6 +403,9 @@ class _Run:
             "failed": example in self.failed,
             "answer": self.old[example.id].text,
             "outcomes": {name: outcome[example.id] for name, outcome in by_name.items() if example.id in outcome},
+            "gold_passages": list(answers["knowledge"][example.id].passages)
+            if example.id in answers.get("knowledge", {})
+            else [],
             "causes": [c["cause"] for c in found if example.id in c["ids"]],
             "samples_right": sum((p.score or 0.0) >= self.by.right for p in drawn) / max(1, len(drawn)),
             "samples_distinct": len({bare(p.text) for p in drawn}),
@@ -447,9 +458,3 @@ def _drawn(examples: Sequence[Example], most: int, seed: int) -> tuple[Example, 
         return tuple(examples)
     places = sorted(random.Random(seed).sample(range(len(examples)), most))
     return tuple(examples[i] for i in places)
-
-
-def _groups(examples: Sequence[Example]) -> list[str] | None:
-    """The unit of each example; None where each is its own."""
-    groups = [e.group or e.id for e in examples]
-    return groups if len(set(groups)) < len(groups) else None

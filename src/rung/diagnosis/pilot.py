@@ -49,14 +49,20 @@ def pilot_answers(folder: Path, count: int) -> list[Prediction]:
 
 
 def curve(
-    points: Sequence[tuple[int, Sequence[float]]], train: int, seed: int, *, parts: float = 1.0
+    points: Sequence[tuple[int, Sequence[float]]],
+    train: int,
+    seed: int,
+    *,
+    parts: float = 1.0,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A learning curve and what it promises, as a record of plain values.
 
     points: (examples seen, scores of the same dev examples), fewest first; the first is the prompt that training starts
     from, which has seen none. train: how many examples there are. parts: how many parts of an answer must be right for
-    it to count. `expected`: dev mean after training on all of them, `more`: what as many examples again would add; each
-    with a 95 % interval, over the dev examples and over how much a doubling brings.
+    it to count. groups: of each dev example; None makes each its own. `expected`: dev mean after training on all of
+    them, `more`: what as many examples again would add; each with a 95 % interval, over the dev examples and over how
+    much a doubling brings.
     """
     import numpy as np
 
@@ -66,7 +72,10 @@ def curve(
     # Half an example that only the last point gets right: none seen to be mended does not mean that none ever is.
     unseen = np.zeros((len(points), 1))
     unseen[-1] = 1.0
-    weights = random.standard_gamma([1.0] * scores.shape[1] + [_UNSEEN], (_RESAMPLES, scores.shape[1] + 1))
+    names = list(groups) if groups is not None else list(range(scores.shape[1]))
+    unit = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    drawn = random.standard_gamma([1.0] * len(unit) + [_UNSEEN], (_RESAMPLES, len(unit) + 1))
+    weights = drawn[:, [*(unit[name] for name in names), len(unit)]]  # a group is drawn as a whole
     weights /= weights.sum(axis=1, keepdims=True)
     means = np.concatenate([scores, unseen], axis=1) @ weights.T  # (points, resamples)
     least = _UNSEEN / (scores.shape[1] + 1)
@@ -80,7 +89,7 @@ def curve(
     expected = np.clip(means[-1] + gain(left), 0.0, 1.0)
     more = np.minimum(gain(left + 1.0) - gain(left), 1.0 - means[-1])
     return {
-        "points": [{"examples": n, **_mean_of(values)} for n, values in zip(seen, scores, strict=True)],
+        "points": [{"examples": n, **_mean_of(values, groups)} for n, values in zip(seen, scores, strict=True)],
         "screen": int(scores.shape[1]),
         "train": train,
         "per_doubling": float(max(0.0, _per_doubling(scores.mean(axis=1), seen))),
@@ -110,10 +119,10 @@ def _per_doubling(means: Any, seen: Sequence[int]) -> Any:
     return (means[-1] - means[-2]) / doublings
 
 
-def _mean_of(values: Any) -> dict[str, float]:
+def _mean_of(values: Any, groups: Sequence[str] | None) -> dict[str, float]:
     from rung.evaluation.statistics import score
 
-    found = score(values)
+    found = score(values, groups=groups)
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 

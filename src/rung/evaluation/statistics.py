@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -241,6 +241,12 @@ def _scores(values: Sequence[float]) -> FloatArray:
 
 def _all_binary(scores: FloatArray) -> bool:
     return bool(((scores == 0) | (scores == 1)).all())
+
+
+def units_of(ids: Sequence[str], groups: Mapping[str, str]) -> list[str] | None:
+    """The unit of each example: the group it stands under in `groups`, else itself; None where each is its own."""
+    units = [groups.get(i, i) for i in ids]
+    return units if len(set(units)) < len(units) else None
 
 
 def _units(values: FloatArray, groups: Sequence[Hashable] | None) -> tuple[FloatArray, FloatArray]:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rung import runs
 from rung.decision import RATES
-from rung.errors import BudgetSpent
+from rung.errors import BudgetSpent, TrainingError
+from rung.evaluation.statistics import units_of
 from rung.ladder.gains import Gain, Known, order, what_matters
 from rung.ladder.spending import Spending
-from rung.ladder.state import Built, Run, numbered
+from rung.ladder.state import Built, Run
 from rung.records import read_json, write_json
 from rung.strategies import STRATEGIES
 from rung.types import Prediction, Solution
@@ -56,20 +57,30 @@ class _Climber:
         self.skipped: list[tuple[str, str]] = []
         self.matters = what_matters(run.task.metric in RATES, len(run.split.test))
         self.enough: str | None = None
-        self.calls = 0
+        self._settled: dict[str, str | None] = {
+            e["solution"]: e.get("why") for e in runs.events(run.folder) if e["event"] in ("built", "skipped")
+        }
 
     # ---- one strategy ----------------------------------------------------------------------
 
     def take(self, step: Step, later: Sequence[Step]) -> None:
-        """Builds a strategy and answers dev with it, unless there is enough already or the budget forbids it."""
-        why = self.enough or (None if self.is_built(step.name) or not self.built else self._over_budget(step))
+        """Builds a strategy and answers dev with it, unless there is enough already, or the budget or it itself fails.
+
+        What an earlier command settled stays settled.
+        """
+        if step.name in self._settled:
+            why = self._settled[step.name]
+        else:
+            why = self.enough or (self._over_budget(step) if self.built and not self.is_built(step.name) else None)
         if why:
             self.skip(step.name, why)
             return
         try:
             built, seconds = self._build(step, later)
-        except BudgetSpent as spent:
-            self.skip(step.name, str(spent))
+        except (BudgetSpent, TrainingError) as failed:
+            if not self.built:
+                raise
+            self.skip(step.name, str(failed))
             return
         self.built[step.name] = built
         self.run.listener.tried(step.name, built.solution.family, built.dev, seconds)
@@ -81,20 +92,16 @@ class _Climber:
 
     def skip(self, name: str, why: str) -> None:
         self.skipped.append((name, why))
+        if name not in self._settled:
+            runs.log(self.run.folder, "skipped", solution=name, why=why)
         self.run.listener.skipped(name, why)
 
     def is_built(self, name: str) -> bool:
         return (self.run.folder / "solutions" / name / "built.json").is_file()
 
     def _over_budget(self, step: Step) -> str | None:
-        run = self.run
-        if run.limit_s is not None and run.spent_s + step.seconds + run.plan.test_seconds > run.limit_s:
-            return f"about {step.seconds / 60:.1f} more minutes would pass the budget"
-        most = run.task.budget.calls
-        spent = sum(e.get("calls", 0) for e in runs.events(run.folder) if e["event"] == "built")
-        if most is not None and spent + step.calls > most:
-            return f"about {step.calls} more answers would pass the budget of {most}"
-        return None
+        families = {step.family, *(b.solution.family for b in self.built.values())}
+        return self.run.over_budget(step.seconds, step.calls, families)
 
     def _build(self, step: Step, later: Sequence[Step]) -> tuple[Built, float]:
         from rung.solutions.store import load_solution, save_solution
@@ -102,7 +109,7 @@ class _Climber:
         run, name = self.run, step.name
         folder = run.folder / "solutions" / name
         left = [step.seconds, *(s.seconds for s in later)]
-        spending = Spending(run.model.engine, folder)
+        spending = Spending(run.model, folder)
         materials = run.materials(folder, self.built, left, spending=spending, stops=bool(self.built))
         if (folder / "solution.json").is_file():
             solution = load_solution(folder)
@@ -114,12 +121,9 @@ class _Climber:
         predictions, left_early = self._answer_dev(materials, solution, folder)
         record = read_json(folder / "built.json")
         if record is None:
-            record = {
-                **spending.record(),
-                "calls": sum(len(path.read_bytes().splitlines()) for path in (folder / "trials").glob("*.jsonl")),
-                "left": left_early,
-            }
+            record = {**spending.record(), "left": left_early}
             write_json(folder / "built.json", record)
+        if name not in self._settled:
             runs.log(run.folder, "built", solution=name, **{k: v for k, v in record.items() if v is not None})
             spending.done()
             _tidy(folder)
@@ -151,7 +155,7 @@ class _Climber:
                 continue
             seen = ordered[:end]
             theirs, ours = [beaten[e.id] for e in seen], [known[e.id].score or 0.0 for e in seen]
-            groups = numbered([self.run.split.groups.get(e.id, e.id) for e in seen])
+            groups = units_of([e.id for e in seen], self.run.split.groups)
             found = compare(rival, solution.name, theirs, ours, "dev", groups=groups, seed=materials.task.seed)
             if found.difference < 0 and found.p < boundary(look, LOOKS):
                 predictions = attempt(materials, solution, seen, whole, known=[known[e.id] for e in seen])
@@ -175,9 +179,11 @@ class _Climber:
             return
         if run.limit_s is not None and run.spent_s + run.plan.test_seconds > 0.7 * run.limit_s:
             return  # what is left is for what can be shipped
+        if run.over_budget(0.0, run.plan.experiments[0].calls, {b.solution.family for b in self.built.values()}):
+            return
         left = [run.plan.experiments[0].seconds, *(s.seconds for s in later)]
         folder = run.folder / "solutions" / name
-        spending = Spending(run.model.engine, run.folder / "diagnosis")
+        spending = Spending(run.model, run.folder / "diagnosis")
         built = self.built[name]
         try:
             materials = run.materials(folder, self.built, left, spending=spending)
@@ -193,6 +199,8 @@ class _Climber:
         by_name = {step.name: step for step in steps}
         if not self.built:  # no prompt was tried: as the ladder has them
             return steps[0], None
+        if settled := [by_name[name] for name in self._settled if name in by_name]:
+            return settled[0], None
         while True:
             ranked = order([(s.name, float(s.tokens)) for s in steps], self._known())
             name, gain = ranked[0]
@@ -225,12 +233,12 @@ class _Climber:
         left = [n for n in sizes(len(run.split.train)) if n not in done]
         if not left or (done and not run.exhaustive) or self._over_budget(step):
             return False
-        spending = Spending(run.model.engine, run.folder / "pilot" / f"pilot-{left[0]}")
+        spending = Spending(run.model, run.folder / "pilot" / f"pilot-{left[0]}")
         try:
             seconds = [run.plan.experiments[1].seconds, *(s.seconds for s in steps)]
             materials = run.materials(run.folder / "pilot", self.built, seconds, spending=spending)
             run_pilot(materials, run.folder / "pilot", left[0])
-        except BudgetSpent:
+        except (BudgetSpent, TrainingError):
             return False
         write_json(run.folder / "pilot.json", self._curve(materials, [*done, left[0]]))
         runs.log(run.folder, "piloted", examples=left[0], **spending.record())
@@ -246,13 +254,14 @@ class _Climber:
         from rung.diagnosis.pilot import pilot_answers, scores_of
 
         ids = [e.id for e in materials.piloted]
-        start = "constrained" if "constrained" in self.built else "zero_shot"
+        # Training starts from the bare prompt, under the constraint where there is one.
+        bare = [n for n in ("constrained", "zero_shot") if n in self.built and self.built[n].left is None]
         points: list[tuple[int, Sequence[float]]] = []
-        if start in self.built and self.built[start].left is None:
-            points.append((0, scores_of(self.built[start].predictions, ids)))
+        if bare:
+            points.append((0, scores_of(self.built[bare[0]].predictions, ids)))
         for count in counts:
             points.append((count, scores_of(pilot_answers(self.run.folder / "pilot", count), ids)))
-        return {**_curve_through(self.run, points), "ids": ids, "start": start if len(points) > len(counts) else None}
+        return {**_curve_through(self.run, points, ids), "ids": ids, "start": bare[0] if bare else None}
 
 
 def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:
@@ -268,14 +277,15 @@ def whole_curve(run: Run, lora: Built) -> Mapping[str, Any] | None:
             answers = pilot_answers(run.folder / "pilot", point["examples"])
             points.append((point["examples"], scores_of(answers, record["ids"])))
     points.append((record["train"], scores_of(lora.predictions, record["ids"])))
-    return _curve_through(run, points)
+    return _curve_through(run, points, record["ids"])
 
 
-def _curve_through(run: Run, points: Sequence[tuple[int, Sequence[float]]]) -> dict[str, Any]:
+def _curve_through(run: Run, points: Sequence[tuple[int, Sequence[float]]], ids: Sequence[str]) -> dict[str, Any]:
     from rung.diagnosis.pilot import curve, parts
 
     train = run.split.train
-    return curve(points, len(train), run.task.seed, parts=parts(run.task.metric, train))
+    groups = units_of(ids, run.split.groups)
+    return curve(points, len(train), run.task.seed, parts=parts(run.task.metric, train), groups=groups)
 
 
 def _tidy(folder: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
-from rung.errors import BudgetSpent
+from rung.errors import BudgetSpent, TrainingError
+from rung.evaluation.statistics import units_of
 from rung.ladder.climbing import whole_curve
 from rung.ladder.spending import Spending
-from rung.ladder.state import Built, Run, numbered
+from rung.ladder.state import Built, Run
 from rung.records import read_json, read_or_make, write_json
 from rung.types import FAMILIES, BreakEven, Candidate, Comparison, Diagnosis, Example, Prediction, Score, Solution
 
@@ -71,13 +72,17 @@ def _floor(run: Run, examples: Sequence[Example]) -> float:
 
 def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str, SkillsReport]) -> str:
     """Compares with the base model; after a real loss tries replay. Returns the name of the solution to go on with."""
+    from rung.evaluation.skills import suite
     from rung.solutions.store import load_solution, save_solution
     from rung.strategies.fine_tuning import replayed
     from rung.strategies.materials import attempt
 
     tuned = built[name].solution
+    families = {b.solution.family for b in built.values()}
+    if not _skills_path(run, name).is_file() and run.over_budget(0.0, len(suite()), families):
+        return name
     run.listener.progress(f"checking what {name} has forgotten", 0.0, run.plan.test_seconds)
-    checking = Spending(run.model.engine)
+    checking = Spending(run.model)
     report = _skills_of(run, name, str(tuned.adapter))
     skills[name] = report
     runs.log(run.folder, "checked", solution=name, loses=report.loses, **checking.record())
@@ -89,8 +94,10 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
     )
     other = f"{name}_replay"
     folder = run.folder / "solutions" / other
+    if any(e["event"] == "skipped" and e["solution"] == other for e in runs.events(run.folder)):
+        return name  # an earlier command gave it up
     try:
-        spending = Spending(run.model.engine, folder)
+        spending = Spending(run.model, folder)
         materials = run.materials(folder, built, spending=spending)
         if (folder / "solution.json").is_file():
             solution = load_solution(folder)
@@ -103,7 +110,8 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
             write_json(folder / "built.json", {**spent, "left": None})
             runs.log(run.folder, "built", solution=other, **spent)
             spending.done()
-    except BudgetSpent:
+    except (BudgetSpent, TrainingError) as failed:
+        runs.log(run.folder, "skipped", solution=other, why=str(failed))
         return name
     built[other] = Built(solution, tuple(predictions), run.score(predictions))
     run.listener.tried(other, solution.family, built[other].dev, (read_json(folder / "built.json") or {})["seconds"])
@@ -124,7 +132,11 @@ def _skills_of(run: Run, name: str, adapter: str) -> SkillsReport:
         record = read_or_make(path, lambda: {"outcomes": answered(run.model, which)})
         return [bool(x) for x in record["outcomes"]]
 
-    return compare_skills(outcomes(kept, None), outcomes(run.folder / "solutions" / name / "skills.json", adapter))
+    return compare_skills(outcomes(kept, None), outcomes(_skills_path(run, name), adapter))
+
+
+def _skills_path(run: Run, name: str) -> Path:
+    return run.folder / "solutions" / name / "skills.json"
 
 
 # ---- the sealed test and the decision -------------------------------------------------------
@@ -146,10 +158,10 @@ def _decide(
     reads = run.folder / "test_reads.jsonl"
     test = open_test(run.split.test, log=reads, solutions=finalists, why="final comparison of the named candidates")
     answers = {name: _answer_test(run, built, name, test) for name in finalists}
-    groups = [run.split.groups.get(e.id, e.id) for e in test]
+    groups = units_of([e.id for e in test], run.split.groups)
     scores = {name: [p.score or 0.0 for p in predictions] for name, predictions in answers.items()}
     pairs = [
-        compare(a, b, scores[a], scores[b], "test", groups=numbered(groups), seed=run.task.seed)
+        compare(a, b, scores[a], scores[b], "test", groups=groups, seed=run.task.seed)
         for a, b in itertools.combinations(finalists, 2)
     ]
     candidates = tuple(
@@ -164,7 +176,7 @@ def _decide(
         comparisons=holm(pairs) if pairs else (),
         floor=_floor(run, test),
         n_test=len(test),
-        minimum_detectable_difference=_detectable(run, pairs, len(set(groups))),
+        minimum_detectable_difference=_detectable(run, pairs, len(set(groups or test))),
         test_reads=count_reads(reads),
         has_corpus=bool(run.passages),
         target=run.task.target,
@@ -235,7 +247,10 @@ def diagnoses(run: Run, built: Mapping[str, Built]) -> tuple[Diagnosis, ...]:
         count = pilot["points"][-1]["examples"]
         tuned = (count, told(pilot_answers(run.folder / "pilot", count)))
     scores = {name: told(b.predictions) for name, b in built.items() if b.left is None}
-    return all_causes(record, scores, tuned, seed=run.task.seed)
+    searched = [built[name] for name in ("rag", "rag_lora") if name in scores]
+    best = max(searched, key=lambda b: b.dev.mean, default=None)
+    found = {p.id: p.passages for p in best.predictions} if best is not None else {}
+    return all_causes(record, scores, tuned, seed=run.task.seed, groups=run.split.groups, found=found)
 
 
 def _more(grown: Mapping[str, Any] | None) -> tuple[int, float, float, float] | None:
@@ -353,8 +368,15 @@ def _break_even(
     for name in finalists:
         if built[name].solution.adapter is None:
             continue
+        # The same inputs in the same order; of slow answers fewer are timed.
+        pairs = list(zip(each(name), each(prompts[0]), strict=False))
         against = break_even(
-            name, prompts[0], by_name[name].build_usd, by_name[prompts[0]].build_usd, each(name), each(prompts[0])
+            name,
+            prompts[0],
+            by_name[name].build_usd,
+            by_name[prompts[0]].build_usd,
+            [a for a, _ in pairs],
+            [b for _, b in pairs],
         )
         if against is not None:
             found.append(against)

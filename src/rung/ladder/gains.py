@@ -75,38 +75,52 @@ def order(steps: Sequence[tuple[str, float]], known: Known) -> list[tuple[str, G
 
 def _of_knowledge(known: Known, room: float) -> Gain | None:
     """Gold passages in the prompt are the most that a search could find, so what they mend bounds retrieval."""
+    passages = _by_passages(known)
+    if passages is None:
+        return None
+    lead = known.best - known.base
+    mean, high = (max(0.0, x - lead) for x in passages)
+    return Gain(mean, min(room, high), "what gold passages mend")
+
+
+def _by_passages(known: Known) -> tuple[float, float] | None:
+    """(mean, upper end) of what gold passages bring the base on dev; None where none were tried."""
     record = known.diagnosis
     if record is None or record["poor"]:
         return None
     rows = [c for c in record["causes"] if c["cause"] in ("knowledge", "retrieval") and c["net_of_placebo"]]
     if not rows:
         return None
+    # Wrong answers whose passage is not known could not be tried: each of them might be mended.
+    untried = 1.0 - max(c["tried"] for c in rows) / record["failed"]
     # A form that gold passages alone do not bring may be learnt: what they rescue read leniently counts as well.
     rows += [c for c in record["combinations"] if set(c["causes"]) & {"knowledge", "retrieval"}]
-    missing, lead = 1.0 - known.base, known.best - known.base
-    mean = sum(c["share"] for c in rows) * missing - lead
-    high = min(1.0, sum(c["high"] for c in rows)) * missing - lead
-    return Gain(max(0.0, mean), min(room, max(0.0, high)), "what gold passages mend")
+    missing = 1.0 - known.base
+    return sum(c["share"] for c in rows) * missing, min(1.0, sum(c["high"] for c in rows) + untried) * missing
 
 
 def _of_behaviour(known: Known, room: float) -> Gain | None:
     if known.pilot is None:
         return None
-    expected = known.pilot["expected"]
-    mean, high = expected["mean"] - known.best, expected["high"] - known.best
-    points = known.pilot["points"]
+    expected, points = known.pilot["expected"], known.pilot["points"]
+    # One point is no curve: it says nothing of what more examples bring.
+    mean, high = expected["mean"] - known.best, expected["high"] - known.best if len(points) > 1 else room
     told = f"a pilot on {points[-1]['examples']} examples reached {points[-1]['mean']:.2f} on dev"
     return Gain(max(0.0, mean), min(room, max(0.0, high)), told)
 
 
 def _of_both(known: Known, room: float) -> Gain | None:
-    """Retrieval and fine-tuning together mend at most what each could mend, one beside the other."""
+    """Retrieval and fine-tuning together mend at most what each could mend, one beside the other.
+
+    Where fine-tuning is built, passages may still add all that they mend: it need not have mended the same examples.
+    """
     built = known.built or {}
-    knowledge = _of_knowledge(known, room)
-    if knowledge is None:
+    knowledge, passages = _of_knowledge(known, room), _by_passages(known)
+    if knowledge is None or passages is None:
         return None
     behaviour = _of_behaviour(known, room)
-    if "lora" in built and knowledge.high < MARGIN:
-        return Gain(0.0, knowledge.high, knowledge.why)
     mean = max(knowledge.mean, behaviour.mean if behaviour else 0.0, _UNKNOWN * room if "rag" in built else 0.0)
+    if "lora" in built:
+        high = min(room, passages[1])
+        return Gain(min(mean, high), high, "what gold passages mend beside fine-tuning")
     return Gain(mean, room, "what passages and training mend beside each other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rung import runs
 from rung.errors import DataError, TaskError
 from rung.ladder.spending import spent_before
-from rung.ladder.state import Listener, Run, RunOptions, constraint_of
+from rung.ladder.state import Listener, Run, RunOptions
 from rung.records import read_json, write_json
-from rung.types import Document, Metric, Split, Task
+from rung.types import Document, Example, Metric, Split, Task
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
@@ -29,6 +30,7 @@ class Loaded:
 def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
     """What the user brought, read and checked. What can fail for a reason in it fails before anything is written."""
     from rung.data.checks import check_examples, near_duplicate_groups
+    from rung.data.constraint import constraint_of, refused
     from rung.data.corpus import check_gold_ids, read_corpus
     from rung.data.examples import read_sets
     from rung.data.split import split_examples, straddling_groups
@@ -43,8 +45,9 @@ def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
     if documents:
         findings += check_gold_ids(everything, documents)
     split = split_examples(sets, groups, task)
+    findings += refused(everything, constraint_of(task, split.train))
     metric = load_metric(task.metric, task.path.parent)
-    for example in (*split.train, *split.dev):  # a reference that cannot be read fails now, not after an hour
+    for example in everything:  # a reference that cannot be read fails now, not when the test has been opened
         metric(example.output, example.references)
     serious = [f for f in findings if f.severity != "note"]
     if options.strict and serious:
@@ -54,12 +57,13 @@ def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
     return Loaded(split, documents, metric, version, {"findings": [asdict(f) for f in findings]})
 
 
-def load_network(task: Task, listener: Listener) -> LocalModel:
+def load_network(task: Task, train: Sequence[Example], listener: Listener) -> LocalModel:
     """The task's model. Raises ModelError, and ConstraintError where it cannot be held to the task's constraint."""
+    from rung.data.constraint import constraint_of
     from rung.models.local import load_model
 
     model = load_model(task.model, say=listener.say)
-    constraint = constraint_of(task)
+    constraint = constraint_of(task, train)
     if constraint is not None:
         model.check_constraint(constraint)
     return model
@@ -99,7 +103,7 @@ def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listene
     if not (folder / "plan.json").is_file():
         write_json(folder / "plan.json", plan.record())
     listener.planned(folder, read_json(folder / "plan.json") or {}, loaded.checks)
-    spent = spent_before(folder)
+    spent, calls = spent_before(folder)
     runs.log(folder, "started", spent_s=round(spent, 1))
     return Run(
         folder=folder,
@@ -114,4 +118,5 @@ def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listene
         exhaustive=bool((read_json(folder / "task.json") or {}).get("exhaustive")),
         started=started,
         spent_before_s=spent,
+        calls_before=calls,
     )

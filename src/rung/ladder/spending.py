@@ -10,25 +10,26 @@ from rung import runs
 from rung.records import read_json, write_json
 
 if TYPE_CHECKING:
-    from rung.models.engine import Engine
+    from rung.models.local import LocalModel
 
 _KEPT = "spent.json"
 _EVERY_S = 2.0
-_STAGES = ("built", "diagnosed", "piloted")
+_STAGES = ("built", "diagnosed", "piloted", "checked")
 
 
 class Spending:
-    """Seconds and computed tokens of one stage, from its first command on.
+    """Seconds, computed tokens and answers of one stage, from its first command on.
 
     Kept in the stage's folder while it lasts; None: not kept.
     """
 
-    def __init__(self, engine: Engine, folder: Path | None = None) -> None:
-        self._engine = engine
+    def __init__(self, model: LocalModel, folder: Path | None = None) -> None:
+        self._model = model
         self._path = folder / _KEPT if folder is not None else None
-        before = read_json(self._path) if self._path is not None else None
-        self._began = time.monotonic() - (before["seconds"] if before else 0.0)
-        self._first_token = engine.computed_tokens - (before["tokens"] if before else 0)
+        before = (read_json(self._path) if self._path is not None else None) or {}
+        self._began: float = time.monotonic() - before.get("seconds", 0.0)
+        self._first_token = model.engine.computed_tokens - before.get("tokens", 0)
+        self._first_call = model.answered - before.get("calls", 0)
         self._kept = time.monotonic()
 
     @property
@@ -36,7 +37,11 @@ class Spending:
         return time.monotonic() - self._began
 
     def record(self) -> dict[str, Any]:
-        return {"seconds": round(self.seconds, 2), "tokens": self._engine.computed_tokens - self._first_token}
+        return {
+            "seconds": round(self.seconds, 2),
+            "tokens": self._model.engine.computed_tokens - self._first_token,
+            "calls": self._model.answered - self._first_call,
+        }
 
     def keep(self) -> None:
         """Called often while the stage works: what it has cost so far is on disk every few seconds."""
@@ -50,8 +55,8 @@ class Spending:
             self._path.unlink(missing_ok=True)
 
 
-def spent_before(folder: Path) -> float:
-    """Seconds that earlier commands spent on a run: on stages that are done, and on those that were cut or given up."""
-    done = [float(e.get("seconds", 0.0)) for e in runs.events(folder) if e["event"] in _STAGES]
-    begun = [float(record["seconds"]) for path in folder.rglob(_KEPT) if (record := read_json(path)) is not None]
-    return sum(done) + sum(begun)
+def spent_before(folder: Path) -> tuple[float, int]:
+    """Seconds and answers of earlier commands on a run: on stages that are done, and on those cut or given up."""
+    records = [e for e in runs.events(folder) if e["event"] in _STAGES]
+    records += [record for path in folder.rglob(_KEPT) if (record := read_json(path)) is not None]
+    return sum(r.get("seconds", 0.0) for r in records), sum(r.get("calls", 0) for r in records)

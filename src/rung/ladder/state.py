@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rung.data.constraint import constraint_of
 from rung.errors import BudgetSpent
+from rung.evaluation.statistics import units_of
 from rung.ladder.spending import Spending
 from rung.records import read_json
-from rung.types import Constraint, Document, Family, Metric, Prediction, Retriever, Score, Solution, Split, Task
+from rung.types import Document, Family, Metric, Prediction, Retriever, Score, Solution, Split, Task
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
@@ -55,7 +57,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage needs. spent_before_s: by earlier commands on the same folder."""
+    """What every stage needs. spent_before_s, calls_before: by earlier commands on the same folder."""
 
     folder: Path
     task: Task
@@ -69,6 +71,7 @@ class Run:
     exhaustive: bool = False
     started: float = field(default_factory=time.monotonic)
     spent_before_s: float = 0.0
+    calls_before: int = 0
 
     @property
     def spent_s(self) -> float:
@@ -82,6 +85,16 @@ class Run:
         if budget.usd is not None and price is not None and price.usd_per_hour:
             limits.append(budget.usd / price.usd_per_hour * 3600)
         return min(limits) if limits else None
+
+    def over_budget(self, seconds: float, calls: int, families: Collection[Family]) -> str | None:
+        """Why that much more, and then the test of a candidate of each family, would pass the budget; else None."""
+        if self.limit_s is not None and self.spent_s + seconds + self.plan.test_seconds > self.limit_s:
+            return f"about {seconds / 60:.1f} more minutes would pass the budget"
+        most = self.task.budget.calls
+        spent = self.calls_before + self.model.answered + len(set(families)) * len(self.split.test)
+        if most is not None and spent + calls > most:
+            return f"about {calls} more answers would pass the budget of {most}, those of the test included"
+        return None
 
     def materials(
         self,
@@ -102,11 +115,12 @@ class Run:
 
         give_back()  # what the stage before has freed
         rag = built.get("rag")
-        step = spending or Spending(self.model.engine)
+        step = spending or Spending(self.model)
+        families = {b.solution.family for b in built.values()}
 
         def tell(what: str, share: float) -> None:
             step.keep()
-            if stops and self.limit_s is not None and self.spent_s + self.plan.test_seconds > self.limit_s:
+            if stops and self.over_budget(0.0, 0, families):
                 raise BudgetSpent(f"the budget was spent while {what}")
             # The estimate of this step, corrected by how far it has come.
             here = step.seconds / share * (1 - share) if share > 0.15 else max(0.0, left[0] - step.seconds)
@@ -120,13 +134,14 @@ class Run:
             metric=self.metric,
             folder=folder,
             decoding=self.plan.decoding,
-            constraint=constraint_of(self.task),
+            constraint=constraint_of(self.task, self.split.train),
             passages=self.passages,
             retriever=self.retriever,
             compute_tokens=self.plan.compute_tokens,
             learning_rate=self._learning_rate(),
             shown_passages=rag.solution.retriever.k if rag and rag.solution.retriever else None,
             exhaustive=self.exhaustive,
+            groups=self.split.groups,
             tell=tell,
         )
 
@@ -140,24 +155,5 @@ class Run:
         """The mean with its interval; groups of the split are the unit."""
         from rung.evaluation.statistics import score
 
-        groups = [self.split.groups.get(p.id, p.id) for p in predictions]
-        return score([p.score or 0.0 for p in predictions], groups=numbered(groups), seed=self.task.seed)
-
-
-def constraint_of(task: Task) -> Constraint | None:
-    """What task.yaml says an answer may look like."""
-    if task.labels:
-        return Constraint("labels", task.labels)
-    if task.schema:
-        return Constraint("json_schema", task.schema)
-    return Constraint("regex", task.pattern) if task.pattern else None
-
-
-def numbered(groups: Sequence[str]) -> Any:
-    """Group names as integers; None where every example is its own group."""
-    import numpy as np
-
-    if len(set(groups)) == len(groups):
-        return None
-    places = {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    return np.array([places[name] for name in groups])
+        groups = units_of([p.id for p in predictions], self.split.groups)
+        return score([p.score or 0.0 for p in predictions], groups=groups, seed=self.task.seed)

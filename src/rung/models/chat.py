@@ -25,6 +25,8 @@ class ChatFormat:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._template = tokenizer.chat_template or PLAIN_TEMPLATE
+        begins = tokenizer.bos_token_id is not None and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
+        self._beginning: list[int] = [tokenizer.bos_token_id] if begins else []
         self._special = _special_tokens(tokenizer)
         self._takes_system = self._accepts_a_system_turn()
         self.end_id = self._end_of_answer()
@@ -32,8 +34,10 @@ class ChatFormat:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the turns, ending where the assistant's answer begins."""
-        ids: list[int] = self.tokenizer.encode(self._render(messages), add_special_tokens=False)
-        return ids
+        text = self._render(messages)
+        # A template writes its own beginning; without one the tokenizer's is wanted.
+        first = self._beginning if self._template is PLAIN_TEMPLATE else []
+        return [*first, *self.tokenizer.encode(text, add_special_tokens=False)]
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer with its end token, as they follow the ids of `encode`."""
@@ -42,7 +46,8 @@ class ChatFormat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        # A base model goes on with the next turn.
+        return text if self.tokenizer.chat_template else text.partition("\n\nUser:")[0]
 
     def count(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
@@ -53,7 +58,11 @@ class ChatFormat:
             turns[1] = {"role": "user", "content": turns[0]["content"] + "\n\n" + turns[1]["content"]}
             del turns[0]
         text: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer_next, chat_template=self._template
+            turns,
+            tokenize=False,
+            add_generation_prompt=answer_next,
+            chat_template=self._template,
+            enable_thinking=False,  # of models that can do both; other templates do not know it
         )
         return text
 

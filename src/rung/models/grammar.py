@@ -81,6 +81,7 @@ def _grammar(constraint: Constraint) -> str:
         if not constraint.value:
             raise ConstraintError("labels: there are none. List at least one.")
         return "start: " + " | ".join(json.dumps(label, ensure_ascii=False) for label in constraint.value)
+    # An object whose space the schema does not tell is written without any.
     try:
         if constraint.kind == "regex":
             assert isinstance(constraint.value, str)

@@ -33,6 +33,8 @@ class LocalModel:
         self.device = self.engine.device
         self.chat = ChatFormat(tokenizer)
         self.context_length = _context_length(self.network.config.get_text_config())
+        self.answered = 0
+        """Requests that were answered so far, failed ones among them."""
         self._grammars: Grammars | None = None
 
     # ---- text ------------------------------------------------------------------------------
@@ -66,7 +68,11 @@ class LocalModel:
     # ---- answering -------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """One Generation a request, in order. A prompt too long for the context is a Generation with an error."""
+        """One Generation a request, in order. A prompt too long for the context is a Generation with an error.
+
+        An answer has the room that its prompt leaves, at most what was asked for.
+        """
+        self.answered += len(requests)
         results: list[Generation | None] = [None] * len(requests)
         jobs: list[Job] = []
         places: list[int] = []
@@ -77,14 +83,13 @@ class LocalModel:
             except Exception as error:  # templates refuse turns by raising whatever they like
                 results[i] = Generation("", 0, 0, 0.0, "error", f"the chat template refused the turns ({error})")
                 continue
-            if len(prompt) + decoding.max_new_tokens > self.context_length:
+            room = min(decoding.max_new_tokens, self.context_length - len(prompt))
+            if room < 1:
                 fact = f"prompt of {len(prompt)} tokens does not fit the context of {self.context_length}"
                 results[i] = Generation("", len(prompt), 0, 0.0, "error", fact)
                 continue
             matcher = self._matcher(request)
-            jobs.append(
-                Job(prompt, decoding.max_new_tokens, decoding.temperature, decoding.seed, matcher, request.adapter)
-            )
+            jobs.append(Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter))
             places.append(i)
         started = time.perf_counter()
         for answers in decode(self.engine, jobs, self.chat.stop_ids):

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import Diverged
 from rung.records import read_json, read_or_make, write_json
 from rung.solutions.answer import prepare
+from rung.solutions.render import within_budget
 from rung.strategies.materials import Materials, attempt
 from rung.strategies.retrieving import gold_passage, spec
-from rung.types import Decoding, Document, Example, Message, Request, Solution
+from rung.types import Decoding, Document, Example, Message, Request, RetrieverSpec, Solution
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
@@ -151,17 +152,20 @@ def _prompts(
     """Prompt ids, rendered as answering renders them."""
     retriever = materials.retriever
     if gold and retriever is not None:
-        retriever = _WithGold(materials, examples)
+        assert solution.retriever is not None
+        retriever = _WithGold(materials, examples, solution.retriever)
     requests, _ = prepare(solution, materials.model, [e.query for e in examples], retriever=retriever)
     return [materials.model.encode(r.messages) for r in requests]
 
 
 class _WithGold:
-    """The search, with the passage that holds the answer put in for the last hit where it was missed."""
+    """The search, with the passage that holds the answer put in for the last hits where the prompt would miss it."""
 
-    def __init__(self, materials: Materials, examples: Sequence[Example]) -> None:
+    def __init__(self, materials: Materials, examples: Sequence[Example], spec: RetrieverSpec) -> None:
         assert materials.retriever is not None
         self._search = materials.retriever
+        self._spec = spec
+        self._count = materials.model.count_tokens
         self._by_id = {p.id: p for p in materials.passages}
         self._examples = examples
 
@@ -170,8 +174,11 @@ class _WithGold:
         for example, row in zip(self._examples, rows, strict=True):
             gold = gold_passage(example, self._by_id, row)
             del row[k:]
-            if gold is not None and gold not in row:
-                row[k - 1 :] = [gold]
+            if gold is not None and gold not in within_budget(self._spec, row, self._count):
+                row[:] = [p for p in row if p != gold][: k - 1]
+                while row and gold not in within_budget(self._spec, [*row, gold], self._count):
+                    row.pop()
+                row.append(gold)
         return rows
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ class Materials:
 
     folder: the solution's own folder, for trials and training. compute_tokens: how many tokens a
     training may put through the network. max_prompt_tokens: the longest prompt worth paying for. exhaustive: every
-    variant is answered and trained in full, none is left early.
+    variant is answered and trained in full, none is left early. groups: example id -> group, of the split.
     """
 
     task: Task
@@ -57,6 +57,7 @@ class Materials:
     learning_rate: float | None = None
     shown_passages: int | None = None
     exhaustive: bool = False
+    groups: Mapping[str, str] = field(default_factory=dict)
     tell: Tell = field(default=lambda what, share: None)
 
     @property

@@ -35,8 +35,7 @@ def few_shot(materials: Materials) -> Solution:
     pool = tuple(demo(e) for e in materials.train)
     fixed = [
         replace(plain, name=f"fixed-{k}", demos=ordered[:k], demo_selection=DemoSelection("fixed", k))
-        for k in _FIXED
-        if k <= len(ordered)
+        for k in sorted({min(k, len(ordered)) for k in _FIXED})
     ]
     nearest = [
         replace(plain, name=f"nearest-{k}", demos=pool, demo_selection=DemoSelection("nearest", k))
