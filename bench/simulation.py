@@ -135,10 +135,12 @@ class Synthetic:
         self.name, self.version, self._seed, self._gain = "synthetic", "0", seed, gain
         self._left = fails_after
         self.engine = SimpleNamespace(computed_tokens=0)
+        self.answered = 0
 
     def generate(self, requests: Any) -> list[Any]:
         from rung.types import Generation
 
+        self.answered += len(requests)
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:

@@ -1,4 +1,4 @@
-"""Which solutions are tested, and which are worth checking for what they forgot."""
+"""Which solutions are tested, which are worth checking for what they forgot, and what they cost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rung.evaluation.metrics import exact_match
 from rung.ladder import closing
 from rung.ladder.closing import _worth_checking, finalists_of
 from rung.ladder.state import Built
-from rung.records import read_json
+from rung.records import read_json, write_json
 from rung.testing import FakeModel
-from rung.types import Decoding, Example, Family, Score, Solution
+from rung.types import Candidate, Decoding, Example, Family, Price, Score, Solution
 
 ANSWERS = ["7"] * 20 + [str(i) for i in range(20, 100)]
 DEV = tuple(Example(f"e{i}", f"question {i}", answer, (answer,)) for i, answer in enumerate(ANSWERS))
@@ -70,3 +70,16 @@ def test_slow_answers_are_timed_fewer_times(
     closing._measure_latency(run, Solution("few_shot", "Answer.", Decoding(8)))
     kept = read_json(tmp_path / "solutions" / "few_shot" / "latency.json") or {}
     assert kept["n"] == timed and kept["p50"] == each
+
+
+def test_what_is_timed_fewer_times_is_compared_on_the_inputs_that_both_were_timed_on(tmp_path: Path) -> None:
+    for name, seconds in {"few_shot": [2.2] * 4, "lora": [1.0] * 8}.items():
+        write_json(tmp_path / "solutions" / name / "latency.json", {"seconds": seconds})
+    run: Any = SimpleNamespace(folder=tmp_path, task=SimpleNamespace(price=Price(usd_per_hour=3.6)))
+    solutions = {"few_shot": built("few_shot", 0.3), "lora": built("lora", 0.8, "fine-tune")}
+    priced = tuple(
+        Candidate(name, b.solution.family, b.dev, b.dev, 100, 5, None, None, None, 0, usd)
+        for (name, b), usd in zip(solutions.items(), (0.0, 0.12), strict=True)
+    )
+    (found,) = closing._break_even(run, solutions, ["few_shot", "lora"], {}, priced)
+    assert found.saving_per_1k_usd == pytest.approx(1.2) and found.requests == pytest.approx(100)

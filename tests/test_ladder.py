@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rung.errors import DataError, RunError, TaskError
+from rung.errors import DataError, MetricError, RunError, TaskError, TrainingError
 from rung.ladder import RunOptions, run
 from rung.testing import Silent
 from small_task import timeless, write_task
@@ -164,6 +164,77 @@ def test_what_a_killed_command_spent_counts(tmp_path: Path, tiny_folder: Path, m
     assert not list((tmp_path / "run").rglob("spent.json")), "what is done is told by the events"
 
 
+def test_a_training_that_cannot_be_done_is_skipped_and_the_run_still_decides(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder, labels=False)
+    rows = [json.loads(line) for line in (tmp_path / "examples.jsonl").read_text().splitlines()]
+    for row in rows[::4]:  # in every set; the tiny model has room for 2,048 tokens
+        row["input"] += " very" * 1000
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    listener = Silent()
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "lora")), listener)
+    assert "do not fit" in listener.skips["lora"]
+    told = json.loads((folder / "decision.json").read_text())["reasons"]
+    assert any("lora was not tried" in reason for reason in told)
+    with pytest.raises(TrainingError, match="do not fit"):
+        run(task, RunOptions(out=tmp_path / "alone", only=("lora",)), Silent())
+
+
+def test_what_the_budget_skipped_stays_skipped_when_the_run_goes_on(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rung.ladder.closing as closing
+    from rung.ladder.state import Run
+
+    class Killed(BaseException):
+        """Not caught by anything, like SIGKILL."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    task = write_task(tmp_path, tiny_folder)
+    options = RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "over_budget", lambda *_: "no time")
+        patch.setattr(closing, "_answer_test", killed)
+        with pytest.raises(Killed):
+            run(task, options, Silent())
+    listener = Silent()
+    folder = run(task, options, listener)
+    assert listener.tries == ["zero_shot"] and listener.skips == {"few_shot": "no time"}
+    reads = (folder / "test_reads.jsonl").read_text().splitlines()
+    assert {tuple(json.loads(line)["solutions"]) for line in reads} == {("zero_shot",)}
+
+
+def test_a_reference_that_the_metric_cannot_read_fails_before_anything_is_spent(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    task = write_task(tmp_path, tiny_folder, labels=False)
+    rows = [{"input": f"How many are {i}", "output": str(i)} for i in range(12)]
+    files = {"train": rows[:8], "dev": rows[8:11], "test": [{"input": "How many?", "output": "some"}] * 2}
+    for name, part in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    text = task.read_text().replace("metric: exact_match", "metric: numeric_match")
+    task.write_text(
+        text.replace("examples: examples.jsonl", "examples: {train: train.jsonl, dev: dev.jsonl, test: test.jsonl}")
+    )
+    with pytest.raises(MetricError, match="some"):
+        run(task, RunOptions(out=tmp_path / "run"), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_three_examples_to_learn_from_are_shown_whole(tmp_path: Path, tiny_folder: Path) -> None:
+    task = write_task(tmp_path, tiny_folder)
+    rows = (tmp_path / "examples.jsonl").read_text().splitlines(keepends=True)
+    for name, part in {"train": rows[:3], "dev": rows[3:13], "test": rows[13:23]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(part))
+    text = task.read_text()
+    task.write_text(
+        text.replace("examples: examples.jsonl", "examples: {train: train.jsonl, dev: dev.jsonl, test: test.jsonl}")
+    )
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("few_shot",)), Silent())
+    assert len(json.loads((folder / "solutions" / "few_shot" / "solution.json").read_text())["demos"]) == 3
+
+
 def test_what_cannot_gain_is_skipped_with_the_reason_unless_all_is_asked_for(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +281,22 @@ def test_a_second_run_of_a_finished_task_gets_a_folder_of_its_own(tmp_path: Path
     assert runs.choose_folder("t", "another", out=None, base=tmp_path) == tmp_path / "t-2"
     runs.mark_finished(tmp_path / "t")
     assert runs.choose_folder("t", "me", out=None, base=tmp_path) == tmp_path / "t-2"
+
+
+def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
+    from rung import runs
+
+    (tmp_path / "t [v2]").mkdir()
+    (tmp_path / "t [v2]" / "task.json").write_text('{"identity": "another"}')
+    assert runs.choose_folder("t [v2]", "me", out=None, base=tmp_path) == tmp_path / "t [v2]-2"
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    from rung import runs
+
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="not a run folder"):
+        runs.choose_folder("t", "me", out=tmp_path / "notes.txt")
 
 
 def test_strict_stops_at_a_warning_before_anything_is_written(tmp_path: Path, tiny_folder: Path) -> None:

@@ -113,3 +113,17 @@ def test_decoding_an_encoded_answer_gives_its_text() -> None:
 def test_tokens_are_counted_as_they_are_encoded() -> None:
     assert chat().count("the card") == 2
     assert chat().count("") == 0
+
+
+def test_a_model_that_can_think_is_asked_not_to() -> None:
+    thinks = TINY_TEMPLATE.replace(
+        "{% if add_generation_prompt %}",
+        "{% if enable_thinking is not false %}<think>{% endif %}{% if add_generation_prompt %}",
+    )
+    assert "<think>" in thinks and "<think>" not in text_of(chat(thinks), chat(thinks).encode([USER]))
+
+
+def test_the_answer_of_a_model_without_a_template_ends_where_the_next_turn_begins() -> None:
+    plain = chat(None)
+    assert plain.decode(plain.tokenizer.encode(" blue\n\nUser: and a boat?")) == " blue"
+    assert chat().decode(chat().tokenizer.encode("blue\n\nUser: and?")) == "blue\n\nUser: and?"
