@@ -57,6 +57,19 @@ def test_ask_names_the_solutions_there_are(finished: Path) -> None:
     assert isinstance(done.exception, RungError) and "zero_shot" in str(done.exception)
 
 
+def test_ask_answers_the_other_lines_when_one_is_too_long(finished: Path) -> None:
+    lines = "The small door please\n" + "x" * 3000 + "\nThe old boat please\n"
+    done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag"], input=lines)
+    assert isinstance(done.exception, RungError) and "1 of 3 inputs" in str(done.exception)
+    assert "input 2: prompt of" in done.stderr
+    assert [bool(line) for line in done.stdout.splitlines()] == [True, False, True]
+
+
+def test_ask_says_that_its_input_is_in_another_encoding(finished: Path) -> None:
+    done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag"], input="Größe\n".encode("latin-1"))
+    assert isinstance(done.exception, RungError) and "Convert it" in str(done.exception)
+
+
 def test_ask_without_a_run_says_what_to_name(tmp_path: Path) -> None:
     done = call("ask", tmp_path / "nowhere", "x")
     assert isinstance(done.exception, RungError) and "no such folder" in str(done.exception)
