@@ -51,25 +51,25 @@ def all_causes(
     of dev). groups: example id -> group; examples of one are one unit. found: example id -> the passages that the
     search brought it.
     """
-    all_of = _All(record, built, seed, groups or {})
-    mended = [] if record["poor"] else [*causes(record, proven=True), *all_of.missed(found or {})]
+    made = _Experiments(record, built, seed, groups or {})
+    mended = [] if record["poor"] else [*causes(record, proven=True), *made.missed(found or {})]
     tuned = built.get("lora") or (pilot[1] if pilot else None)
     told = "fine-tuning" if "lora" in built else f"a pilot of fine-tuning on {pilot[0]} examples" if pilot else ""
     if tuned is not None:
-        mended += all_of.mended("convention", all_of.base, tuned, told)
+        mended += made.mended("convention", made.base, tuned, told)
     if "rag" in built:
-        mended += all_of.mended("knowledge", all_of.base, built["rag"], "retrieved passages")
+        mended += made.mended("knowledge", made.base, built["rag"], "retrieved passages")
     if "rag_lora" in built:
         both = built["rag_lora"]
         if tuned is not None:
-            mended += all_of.mended("knowledge", tuned, both, "passages beside fine-tuning")
+            mended += made.mended("knowledge", tuned, both, "passages beside fine-tuning")
         if "rag" in built:
-            mended += all_of.mended("convention", built["rag"], both, "fine-tuning beside passages")
+            mended += made.mended("convention", built["rag"], both, "fine-tuning beside passages")
     largest: dict[str, Diagnosis] = {}
     for one in mended:
         if one.share > 0 and one.share > largest.get(one.cause, Diagnosis("", 0, 0, 0)).share:
             largest[one.cause] = one
-    left = all_of.unmended(largest)
+    left = made.unmended(largest)
     shown = sorted((d for d in largest.values() if d.low > 0 and d.share >= LEADS), key=lambda d: -d.share)
     merged = [_joined(d, left.pop(d.cause, None)) for d in shown]
     rest = [d for d in largest.values() if d not in shown]
@@ -78,8 +78,8 @@ def all_causes(
 
 
 @dataclass(frozen=True)
-class _All:
-    """What `all_causes` is given."""
+class _Experiments:
+    """What `all_causes` is given, and what it says net of chance."""
 
     record: Mapping[str, Any]
     built: Mapping[str, Scores]
