@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rung.ladder.gains import MARGIN, Known, expected_gain, order, what_matters
+from rung.ladder.gains import MARGIN, Gain, Known, expected_gain, order, what_matters
 
 
 def knowledge(share: float, high: float, poor: bool = False, tried: int = 20) -> dict[str, Any]:
@@ -66,6 +66,8 @@ def test_what_fine_tuning_gained_is_not_taken_off_what_passages_mend_beside_it()
     known = Known(0.78, 0.3, knowledge(0.4, 0.65), pilot(0.75, 0.85), {"few_shot": 0.3, "lora": 0.78})
     assert expected_gain("rag_lora", known).high == pytest.approx(0.22)
     assert expected_gain("rag", known).high == 0.0, "alone they would have to beat it"
+    broken = Known(0.54, 0.54, knowledge(-0.5, -0.2), pilot(0.5, 0.6), {"few_shot": 0.54, "lora": 0.54})
+    assert expected_gain("rag_lora", broken) == Gain(0.0, 0.0, "what gold passages mend beside fine-tuning")
 
 
 def test_the_best_gain_for_its_cost_comes_first_and_equals_as_the_ladder_has_them() -> None:

@@ -121,6 +121,6 @@ def _of_both(known: Known, room: float) -> Gain | None:
     behaviour = _of_behaviour(known, room)
     mean = max(knowledge.mean, behaviour.mean if behaviour else 0.0, _UNKNOWN * room if "rag" in built else 0.0)
     if "lora" in built:
-        high = min(room, passages[1])
+        high = min(room, max(0.0, passages[1]))  # passages may break more than they mend
         return Gain(min(mean, high), high, "what gold passages mend beside fine-tuning")
     return Gain(mean, room, "what passages and training mend beside each other")
