@@ -200,6 +200,14 @@ def test_a_cheaper_candidate_within_the_margin_is_not_shipped_below_the_floor() 
     assert decide(evidence(pair, floor=0.42)).solution == "zero_shot"
 
 
+def test_a_cheaper_candidate_within_the_margin_that_is_right_too_rarely_is_told_as_that() -> None:
+    pair = [candidate("few_shot", "prompt", 0.04, half=0.02), candidate("lora", "fine-tune", 0.055, half=0.02)]
+    decision = decide(evidence(pair, floor=0.0))
+    assert (decision.choice, decision.solution) == ("undecided", "lora")
+    assert decision.next[0].startswith("few_shot is too little to ship")
+    assert decision.next[2].endswith("or few_shot at 5 % or more.")
+
+
 def test_where_one_answer_is_always_right_no_model_is_needed() -> None:
     decision = decide(evidence([candidate("zero_shot", "prompt", 1.0)], floor=1.0))
     assert decision.choice == "none" and "no model is needed" in decision.headline and len(decision.next) == 1

@@ -215,7 +215,14 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         f"Undecided: {best.name} is {gap(against.difference)} above {rival.name} on the sealed test "
         f"({_range(evidence, against)}), too close to call with {against.n} examples."
     )
-    close = _within_margin(evidence, rival, best)  # then it is the floor that the cheaper one is not shown to beat
+    if _within_margin(evidence, rival, best):  # then it is the floor that the cheaper one is not shown to beat
+        size = f"within the margin of {gap(evidence.margin)}, and"
+        settle, change = _short_of(evidence, rival)
+    else:
+        size = f"more than the margin of {gap(evidence.margin)}, but"
+        more = _round_up(_needed(evidence, against) - against.n)
+        settle = f"About {more} more labelled test examples would settle a difference of this size (at 80 % power)."
+        change = f"within {gap(evidence.margin)} of it."
     ahead = best.dev.mean - rival.dev.mean  # on dev, whose examples are others
     cheaper = "is the cheaper of the two to run and to change."
     if _fails(evidence, rival):
@@ -226,19 +233,12 @@ def _undecided(evidence: Evidence, rival: Candidate, best: Candidate) -> Decisio
         ship, why = rival, f"it {cheaper}"
     reasons = [
         f"{best.name} {_scored(evidence, best).removeprefix(best.name + ' ')}; {_scored(evidence, rival)}.",
-        f"The difference is {'within' if close else 'more than'} the margin of {gap(evidence.margin)}, "
-        f"{'and' if close else 'but'} p {_p(against.p_corrected)} after Holm; {evidence.n_test} test examples show a "
+        f"The difference is {size} p {_p(against.p_corrected)} after Holm; {evidence.n_test} test examples show a "
         f"difference of {gap(evidence.minimum_detectable_difference)} or more at 80 % power.",
         _floor_reason(evidence),
     ]
     if evidence.target is not None:
         reasons.append(_target_reason(evidence, ship))
-    if close:
-        settle, change = _examples_above_the_floor(evidence, rival), f"{rival.name} shown to beat the floor."
-    else:
-        more = _round_up(_needed(evidence, against) - against.n)
-        settle = f"About {more} more labelled test examples would settle a difference of this size (at 80 % power)."
-        change = f"within {gap(evidence.margin)} of it."
     steps = [
         settle,
         f"Meanwhile ship {ship.name}: {why}",
@@ -493,14 +493,18 @@ def _examples_to_exclude(evidence: Evidence, against: Comparison) -> str:
     return "No practical number of examples would exclude that."
 
 
-def _examples_above_the_floor(evidence: Evidence, candidate: Candidate) -> str:
-    """How many more examples bring its interval's low end up to the floor, if its mean stays as observed."""
-    score = _test(candidate)
-    room = score.mean - evidence.floor
-    if room <= 0:
-        return f"{candidate.name} is at the floor or below it: more test examples would rather confirm that."
-    more = _round_up(evidence.n_test * (((score.mean - score.low) / room) ** 2 - 1))
-    return f"About {more} more labelled test examples would show {candidate.name} above the floor, if it stays there."
+def _short_of(evidence: Evidence, candidate: Candidate) -> tuple[str, str]:
+    """Of a candidate that fails: what more test examples would say of it, and what it would have to be."""
+    _, near = _tellers(evidence.metric)
+    name, score, room = candidate.name, _test(candidate), _test(candidate).mean - evidence.floor
+    if score.low > evidence.floor:
+        settle = f"{name} is too little to ship: more test examples would rather confirm that."
+        return settle, f"{name} at {near(LEAST_USEFUL)} or more."
+    settle = f"{name} is at the floor or below it: more test examples would rather confirm that."
+    if room > 0:  # the interval's low end comes up to the floor, if the mean stays as observed
+        more = _round_up(evidence.n_test * (((score.mean - score.low) / room) ** 2 - 1))
+        settle = f"About {more} more labelled test examples would show {name} above the floor, if it stays there."
+    return settle, f"{name} shown to beat the floor."
 
 
 def _round_up(n: float) -> str:
