@@ -137,8 +137,8 @@ def under_way(events: list[dict[str, Any]]) -> float:
         if event["event"] == "started":
             begun = event["spent_s"] - done
             lost, before = lost + max(0.0, begun - before), begun
-        elif event["event"] in ("built", "diagnosed", "piloted", "checked"):
-            done, before = done + event.get("seconds", 0.0), 0.0
+        elif "seconds" in event:
+            done, before = done + event["seconds"], 0.0
     return lost
 
 

@@ -31,11 +31,9 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path
     Raises RunError when `out` holds something else.
     """
     if out is not None:
-        if out.exists() and not out.is_dir():
-            raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
-        task = read_json(out / "task.json")
+        task = read_json(out / "task.json") if out.is_dir() else None
         if task is None:
-            if out.exists() and not _empty(out):
+            if out.exists() and not (out.is_dir() and _empty(out)):
                 raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
         elif task.get("identity") != wanted:
             raise RunError(

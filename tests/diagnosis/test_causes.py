@@ -85,7 +85,7 @@ def test_what_gold_passages_mend_and_the_search_did_not_bring_is_missed_by_the_s
     )
     built = {"zero_shot": scores(0), "rag": scores(4)}
     brought = {name: [f"p{i}"] if i < 6 else ["p99"] for i, name in enumerate(IDS)}
-    found = {d.cause: d for d in all_causes(given, built, None, seed=0, found=brought)}
+    found = {d.cause: d for d in all_causes(given, built, None, seed=0, found={"rag": brought})}
     assert next(iter(found)) == "knowledge" and found["knowledge"].share == pytest.approx(0.6)
     # 12 are mended by gold passages; of these the search brought 6, two of which were not mended by it.
     assert found["retrieval"].share == pytest.approx(0.3) and found["retrieval"].low > 0

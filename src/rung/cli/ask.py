@@ -35,7 +35,7 @@ def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> Non
     for number, prediction in enumerate(bundle.answer(questions), 1):
         if prediction.error:
             failed += 1
-            click.echo(f"rung: input {number}: {prediction.error}. Shorten it.", err=True)
+            click.echo(f"rung: input {number}: {prediction.error}.", err=True)
         click.echo(prediction.text)
         if verbose:
             seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
@@ -45,4 +45,6 @@ def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> Non
                 err=True,
             )
     if failed:
-        raise RunError(f"{failed} of {len(questions)} inputs could not be answered; their lines are empty.")
+        raise RunError(
+            f"{failed} of {len(questions)} inputs could not be answered; their lines are empty. Shorten those."
+        )

@@ -43,13 +43,13 @@ def all_causes(
     *,
     seed: int,
     groups: Mapping[str, str] | None = None,
-    found: Mapping[str, Sequence[str]] | None = None,
+    found: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> tuple[Diagnosis, ...]:
     """The causes of what the diagnosed solution got wrong on dev, the leading one first.
 
     record: of the diagnosis. built: solution -> its dev scores, or nearness. pilot: (examples it saw, the same of some
-    of dev). groups: example id -> group; examples of one are one unit. found: example id -> the passages that the
-    search brought it.
+    of dev). groups: example id -> group; examples of one are one unit. found: solution that
+    retrieves -> example id -> the passages that the search brought it.
     """
     made = _Experiments(record, built, seed, groups or {})
     mended = [] if record["poor"] else [*causes(record, proven=True), *made.missed(found or {})]
@@ -100,18 +100,16 @@ class _Experiments:
         low, share, high = (min(1.0, max(0.0, x / missing)) for x in (net.low, net.difference, net.high))
         return [Diagnosis(cause, share, low, high, f"mended by {evidence}")]
 
-    def missed(self, found: Mapping[str, Sequence[str]]) -> list[Diagnosis]:
+    def missed(self, found: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Diagnosis]:
         """The share of sampled wrong answers that gold passages mend, where the search did not bring these."""
-        read = [scores for name, scores in self.built.items() if name in ("rag", "rag_lora")]
-        if not read:
+        rows = [r for r in self.record["examples"] if r["failed"] and r["gold_passages"]]
+        if not found or not rows:
             return []
-        best, right = max(read, key=lambda scores: _mean(scores.values())), self.record["dev"]["right_from"]
-        rows = [r for r in self.record["examples"] if r["failed"] and r["gold_passages"] and r["id"] in best]
-        if not rows:
-            return []
-        searched = [float(best[r["id"]] >= right) for r in rows]
+        best = max(found, key=lambda name: _mean(self.built[name].values()))
+        right = self.record["dev"]["right_from"]
+        searched = [float(self.built[best][r["id"]] >= right) for r in rows]
         gold = [
-            now if set(r["gold_passages"]) & set(found.get(r["id"], ())) else float(r["outcomes"]["knowledge"])
+            now if set(r["gold_passages"]) & set(found[best][r["id"]]) else float(r["outcomes"]["knowledge"])
             for r, now in zip(rows, searched, strict=True)
         ]
         net = self._net(searched, gold, [r["id"] for r in rows])

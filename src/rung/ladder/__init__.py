@@ -42,7 +42,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     if runs.is_finished(folder):
         listener.say(f"{folder} is finished: this is its verdict. To run again, name another folder with --out.")
         return folder
-    model = load_network(task, loaded.split.train, listener)
+    model = load_network(task, loaded.constraint, listener)
     with runs.held(folder):
         if read_json(folder / "task.json") is None:
             write_json(folder / "task.json", {**record, **machine(model)})  # first: it says whose folder this is

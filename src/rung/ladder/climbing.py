@@ -57,9 +57,7 @@ class _Climber:
         self.skipped: list[tuple[str, str]] = []
         self.matters = what_matters(run.task.metric in RATES, len(run.split.test))
         self.enough: str | None = None
-        self._settled: dict[str, str | None] = {
-            e["solution"]: e.get("why") for e in runs.events(run.folder) if e["event"] in ("built", "skipped")
-        }
+        self._settled = run.settled()
 
     # ---- one strategy ----------------------------------------------------------------------
 
@@ -68,10 +66,10 @@ class _Climber:
 
         What an earlier command settled stays settled.
         """
-        if step.name in self._settled:
-            why = self._settled[step.name]
+        if step.name in self._settled or self.is_built(step.name):
+            why = self._settled.get(step.name)
         else:
-            why = self.enough or (self._over_budget(step) if self.built and not self.is_built(step.name) else None)
+            why = self.enough or (self._over_budget(step) if self.built else None)
         if why:
             self.skip(step.name, why)
             return
@@ -100,8 +98,7 @@ class _Climber:
         return (self.run.folder / "solutions" / name / "built.json").is_file()
 
     def _over_budget(self, step: Step) -> str | None:
-        families = {step.family, *(b.solution.family for b in self.built.values())}
-        return self.run.over_budget(step.seconds, step.calls, families)
+        return self.run.over_budget(step.seconds, step.calls, self.built, step.family)
 
     def _build(self, step: Step, later: Sequence[Step]) -> tuple[Built, float]:
         from rung.solutions.store import load_solution, save_solution
@@ -179,7 +176,7 @@ class _Climber:
             return
         if run.limit_s is not None and run.spent_s + run.plan.test_seconds > 0.7 * run.limit_s:
             return  # what is left is for what can be shipped
-        if run.over_budget(0.0, run.plan.experiments[0].calls, {b.solution.family for b in self.built.values()}):
+        if run.over_budget(0.0, run.plan.experiments[0].calls, self.built):
             return
         left = [run.plan.experiments[0].seconds, *(s.seconds for s in later)]
         folder = run.folder / "solutions" / name

@@ -78,8 +78,7 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
     from rung.strategies.materials import attempt
 
     tuned = built[name].solution
-    families = {b.solution.family for b in built.values()}
-    if not _skills_path(run, name).is_file() and run.over_budget(0.0, len(suite()), families):
+    if not _skills_path(run, name).is_file() and run.over_budget(0.0, len(suite()), built):
         return name
     run.listener.progress(f"checking what {name} has forgotten", 0.0, run.plan.test_seconds)
     checking = Spending(run.model)
@@ -94,7 +93,7 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
     )
     other = f"{name}_replay"
     folder = run.folder / "solutions" / other
-    if any(e["event"] == "skipped" and e["solution"] == other for e in runs.events(run.folder)):
+    if run.settled().get(other):
         return name  # an earlier command gave it up
     try:
         spending = Spending(run.model, folder)
@@ -247,9 +246,11 @@ def diagnoses(run: Run, built: Mapping[str, Built]) -> tuple[Diagnosis, ...]:
         count = pilot["points"][-1]["examples"]
         tuned = (count, told(pilot_answers(run.folder / "pilot", count)))
     scores = {name: told(b.predictions) for name, b in built.items() if b.left is None}
-    searched = [built[name] for name in ("rag", "rag_lora") if name in scores]
-    best = max(searched, key=lambda b: b.dev.mean, default=None)
-    found = {p.id: p.passages for p in best.predictions} if best is not None else {}
+    found = {
+        name: {p.id: p.passages for p in built[name].predictions}
+        for name in scores
+        if built[name].solution.retriever is not None
+    }
     return all_causes(record, scores, tuned, seed=run.task.seed, groups=run.split.groups, found=found)
 
 
@@ -369,15 +370,9 @@ def _break_even(
         if built[name].solution.adapter is None:
             continue
         # The same inputs in the same order; of slow answers fewer are timed.
-        pairs = list(zip(each(name), each(prompts[0]), strict=False))
-        against = break_even(
-            name,
-            prompts[0],
-            by_name[name].build_usd,
-            by_name[prompts[0]].build_usd,
-            [a for a, _ in pairs],
-            [b for _, b in pairs],
-        )
+        a, b = each(name), each(prompts[0])
+        n = min(len(a), len(b))
+        against = break_even(name, prompts[0], by_name[name].build_usd, by_name[prompts[0]].build_usd, a[:n], b[:n])
         if against is not None:
             found.append(against)
     return tuple(found)

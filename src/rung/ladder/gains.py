@@ -43,6 +43,11 @@ class Known:
     pilot: Mapping[str, Any] | None = None
     built: Mapping[str, float] | None = None
 
+    @property
+    def lead(self) -> float:
+        """Of the best over the base."""
+        return self.best - self.base
+
 
 def what_matters(rates: bool, test: int) -> float:
     """The least gain worth finding: the margin, or for right and wrong what that many test examples can show at all.
@@ -78,8 +83,7 @@ def _of_knowledge(known: Known, room: float) -> Gain | None:
     passages = _by_passages(known)
     if passages is None:
         return None
-    lead = known.best - known.base
-    mean, high = (max(0.0, x - lead) for x in passages)
+    mean, high = (max(0.0, x - known.lead) for x in passages)
     return Gain(mean, min(room, high), "what gold passages mend")
 
 
@@ -104,7 +108,8 @@ def _of_behaviour(known: Known, room: float) -> Gain | None:
         return None
     expected, points = known.pilot["expected"], known.pilot["points"]
     # One point is no curve: it says nothing of what more examples bring.
-    mean, high = expected["mean"] - known.best, expected["high"] - known.best if len(points) > 1 else room
+    high = expected["high"] - known.best if len(points) > 1 else room
+    mean = expected["mean"] - known.best
     told = f"a pilot on {points[-1]['examples']} examples reached {points[-1]['mean']:.2f} on dev"
     return Gain(max(0.0, mean), min(room, max(0.0, high)), told)
 
@@ -115,11 +120,17 @@ def _of_both(known: Known, room: float) -> Gain | None:
     Where fine-tuning is built, passages may still add all that they mend: it need not have mended the same examples.
     """
     built = known.built or {}
-    knowledge, passages = _of_knowledge(known, room), _by_passages(known)
-    if knowledge is None or passages is None:
+    passages = _by_passages(known)
+    if passages is None:
         return None
     behaviour = _of_behaviour(known, room)
-    mean = max(knowledge.mean, behaviour.mean if behaviour else 0.0, _UNKNOWN * room if "rag" in built else 0.0)
+    means = [
+        0.0,
+        passages[0] - known.lead,
+        behaviour.mean if behaviour else 0.0,
+        _UNKNOWN * room if "rag" in built else 0.0,
+    ]
+    mean = max(means)
     if "lora" in built:
         high = min(room, max(0.0, passages[1]))  # passages may break more than they mend
         return Gain(min(mean, high), high, "what gold passages mend beside fine-tuning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from rung.errors import DataError, TaskError
 from rung.ladder.spending import spent_before
 from rung.ladder.state import Listener, Run, RunOptions
 from rung.records import read_json, write_json
-from rung.types import Document, Example, Metric, Split, Task
+from rung.types import Constraint, Document, Metric, Split, Task
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
@@ -23,6 +22,7 @@ class Loaded:
     split: Split
     documents: tuple[Document, ...]
     metric: Metric
+    constraint: Constraint | None
     model_version: str
     checks: dict[str, Any]
 
@@ -45,7 +45,8 @@ def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
     if documents:
         findings += check_gold_ids(everything, documents)
     split = split_examples(sets, groups, task)
-    findings += refused(everything, constraint_of(task, split.train))
+    constraint = constraint_of(task, split.train)
+    findings += refused(everything, constraint)
     metric = load_metric(task.metric, task.path.parent)
     for example in everything:  # a reference that cannot be read fails now, not when the test has been opened
         metric(example.output, example.references)
@@ -54,16 +55,14 @@ def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
         listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in serious[:10])
         raise DataError(f"{task.path}: {len(serious)} warnings, and --strict stops at warnings:\n{listed}")
     version = fingerprint(ensure_model(task.model, say=listener.say))
-    return Loaded(split, documents, metric, version, {"findings": [asdict(f) for f in findings]})
+    return Loaded(split, documents, metric, constraint, version, {"findings": [asdict(f) for f in findings]})
 
 
-def load_network(task: Task, train: Sequence[Example], listener: Listener) -> LocalModel:
+def load_network(task: Task, constraint: Constraint | None, listener: Listener) -> LocalModel:
     """The task's model. Raises ModelError, and ConstraintError where it cannot be held to the task's constraint."""
-    from rung.data.constraint import constraint_of
     from rung.models.local import load_model
 
     model = load_model(task.model, say=listener.say)
-    constraint = constraint_of(task, train)
     if constraint is not None:
         model.check_constraint(constraint)
     return model
@@ -119,4 +118,5 @@ def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listene
         started=started,
         spent_before_s=spent,
         calls_before=calls,
+        constraint=loaded.constraint,
     )

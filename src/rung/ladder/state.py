@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rung.data.constraint import constraint_of
+from rung import runs
 from rung.errors import BudgetSpent
 from rung.evaluation.statistics import units_of
 from rung.ladder.spending import Spending
 from rung.records import read_json
-from rung.types import Document, Family, Metric, Prediction, Retriever, Score, Solution, Split, Task
+from rung.types import Constraint, Document, Family, Metric, Prediction, Retriever, Score, Solution, Split, Task
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
@@ -72,6 +72,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     spent_before_s: float = 0.0
     calls_before: int = 0
+    constraint: Constraint | None = None
 
     @property
     def spent_s(self) -> float:
@@ -86,12 +87,23 @@ class Run:
             limits.append(budget.usd / price.usd_per_hour * 3600)
         return min(limits) if limits else None
 
-    def over_budget(self, seconds: float, calls: int, families: Collection[Family]) -> str | None:
-        """Why that much more, and then the test of a candidate of each family, would pass the budget; else None."""
+    def settled(self) -> dict[str, str | None]:
+        """What commands so far settled: solution -> why it was skipped, None where it was built; in that order."""
+        events = (e for e in runs.events(self.folder) if e["event"] in ("built", "skipped"))
+        return {e["solution"]: e.get("why") for e in events}
+
+    def over_budget(
+        self, seconds: float, calls: int, built: Mapping[str, Built], family: Family | None = None
+    ) -> str | None:
+        """Why that much more, and then the test, would pass the budget; None where it would not.
+
+        The test: of a candidate of each family that is built, and of that one.
+        """
         if self.limit_s is not None and self.spent_s + seconds + self.plan.test_seconds > self.limit_s:
             return f"about {seconds / 60:.1f} more minutes would pass the budget"
         most = self.task.budget.calls
-        spent = self.calls_before + self.model.answered + len(set(families)) * len(self.split.test)
+        families = {b.solution.family for b in built.values()} | ({family} if family else set())
+        spent = self.calls_before + self.model.answered + len(families) * len(self.split.test)
         if most is not None and spent + calls > most:
             return f"about {calls} more answers would pass the budget of {most}, those of the test included"
         return None
@@ -116,11 +128,10 @@ class Run:
         give_back()  # what the stage before has freed
         rag = built.get("rag")
         step = spending or Spending(self.model)
-        families = {b.solution.family for b in built.values()}
 
         def tell(what: str, share: float) -> None:
             step.keep()
-            if stops and self.over_budget(0.0, 0, families):
+            if stops and self.over_budget(0.0, 0, built):
                 raise BudgetSpent(f"the budget was spent while {what}")
             # The estimate of this step, corrected by how far it has come.
             here = step.seconds / share * (1 - share) if share > 0.15 else max(0.0, left[0] - step.seconds)
@@ -134,7 +145,7 @@ class Run:
             metric=self.metric,
             folder=folder,
             decoding=self.plan.decoding,
-            constraint=constraint_of(self.task, self.split.train),
+            constraint=self.constraint,
             passages=self.passages,
             retriever=self.retriever,
             compute_tokens=self.plan.compute_tokens,

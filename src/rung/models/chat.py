@@ -25,8 +25,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._template = tokenizer.chat_template or PLAIN_TEMPLATE
-        begins = tokenizer.bos_token_id is not None and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
-        self._beginning: list[int] = [tokenizer.bos_token_id] if begins else []
+        self._beginning = [] if tokenizer.chat_template else _own_beginning(tokenizer)
         self._special = _special_tokens(tokenizer)
         self._takes_system = self._accepts_a_system_turn()
         self.end_id = self._end_of_answer()
@@ -34,10 +33,7 @@ class ChatFormat:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the turns, ending where the assistant's answer begins."""
-        text = self._render(messages)
-        # A template writes its own beginning; without one the tokenizer's is wanted.
-        first = self._beginning if self._template is PLAIN_TEMPLATE else []
-        return [*first, *self.tokenizer.encode(text, add_special_tokens=False)]
+        return [*self._beginning, *self.tokenizer.encode(self._render(messages), add_special_tokens=False)]
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer with its end token, as they follow the ids of `encode`."""
@@ -88,6 +84,12 @@ class ChatFormat:
             return eos
         after = self.tokenizer.encode(whole.rpartition("@@a")[2], add_special_tokens=False)
         return int(after[0]) if after and after[0] in self._special.values() else eos
+
+
+def _own_beginning(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before a text by itself, where it does; a model's template writes its own."""
+    first: list[int] = tokenizer.encode("a")[:1]
+    return first if first == [tokenizer.bos_token_id] else []
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:
