@@ -125,7 +125,7 @@ def prepared(
 
 
 def rung(options: argparse.Namespace) -> dict[str, Any]:
-    from rung.models.tree import common_beginning
+    from rung.engine.prefix_tree import common_beginning
 
     model, _, rows = prepared(options)
     requests = [request for request, _ in rows]
@@ -274,7 +274,7 @@ def labels(options: argparse.Namespace) -> dict[str, Any] | None:
     """A closed set of labels: generated freely, generated under the grammar, and all of them scored."""
     from dataclasses import replace
 
-    from rung.models.decode import logprobs
+    from rung.engine.decode import logprobs
     from rung.types import Constraint
 
     model, names, rows = prepared(options)
@@ -309,7 +309,7 @@ def adapters(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from peft import LoraConfig
 
-    from rung.models.decode import Job, decode
+    from rung.engine.decode import Job, decode
 
     model, _, rows = prepared(options, inputs=16)
     prompts = [model.encode(request.messages) for request, _ in rows]
@@ -338,7 +338,7 @@ def adapters(options: argparse.Namespace) -> dict[str, Any]:
 
 def growth(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Time of answering more inputs, and of answering behind longer beginnings; each against the smallest."""
-    from rung.models.tree import grow
+    from rung.engine.prefix_tree import grow
 
     found = []
     for what, variants in {

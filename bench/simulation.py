@@ -86,7 +86,7 @@ def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bo
     from rung.ladder.climbing import climb
     from rung.ladder.closing import decide_and_hand_over
     from rung.ladder.state import Run
-    from rung.plan import Plan, Step
+    from rung.ladder.plan import Plan, Step
     from rung.records import read_json
     from rung.testing import Silent
     from rung.types import Decoding, SealedTest, Split, Task

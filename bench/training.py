@@ -287,7 +287,7 @@ def lora_config() -> Any:
 
 def operations(model: Any, batch: list[Any]) -> float:
     """Floating-point operations of one step: forward once and backward towards activations and adapters."""
-    from rung.models.tree import grow
+    from rung.engine.prefix_tree import grow
 
     config = model.network.config.get_text_config()
     tree = grow([[*row.prompt, *row.target[:-1]] for row in batch])

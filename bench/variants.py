@@ -142,7 +142,7 @@ def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[s
     """
     import torch
 
-    from rung.models.tree import common_beginning
+    from rung.engine.prefix_tree import common_beginning
     from rung.training.lora import LoraOptions, batch_indices, learning_rate_at, summed_loss
 
     shared = common_beginning([row.prompt for row in (*rows, *dev)])

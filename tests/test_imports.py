@@ -13,13 +13,17 @@ PACKAGE = Path(__file__).parent.parent / "src" / "rung"
 ROWS = [
     {"__main__"},
     {"cli"},
+    {"api"},
     {"ladder", "report", "serving"},
-    {"plan"},
-    {"diagnosis"},  # answers again with what strategies build from, and in the way they try a Solution
-    {"strategies", "decision"},
-    {"solutions", "training", "evaluation"},
-    {"data", "models", "retrieval", "demos", "testing"},
+    {"strategies", "diagnosis", "decision"},
+    {"trials"},  # a solution answered and scored: what strategies and diagnosis have in common
+    {"solutions", "evaluation"},
+    {"testing"},
+    {"models"},
+    {"training"},  # below models, because training is what a trainable model does
+    {"engine", "data", "retrieval", "demos"},
     {"runs"},
+    {"resume"},
     {"records"},
     {"types"},
     {"errors", "__init__"},

@@ -18,7 +18,7 @@ from rung.diagnosis.lenient import yardstick
 from rung.evaluation.metrics import load_metric
 from rung.retrieval.bm25 import BM25
 from rung.solutions.answer import answer
-from rung.strategies.materials import Materials
+from rung.trials.workshop import Materials
 from rung.strategies.retrieving import spec
 from rung.testing import FakeModel
 from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, Example, Prediction, Request, Solution, Task

@@ -10,7 +10,7 @@ import pytest
 from rung.models import decode, local
 from rung.retrieval.bm25 import BM25
 from rung.solutions.answer import answer, prepare, select_demos
-from rung.solutions.render import passage_text, render, within_budget
+from rung.solutions.prompt_rendering import passage_text, render, within_budget
 from rung.testing import FakeModel
 from rung.types import Decoding, Demo, DemoSelection, Document, Message, Query, Request, RetrieverSpec, Solution
 

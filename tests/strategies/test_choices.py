@@ -12,9 +12,9 @@ from rung.errors import Diverged
 from rung.evaluation.metrics import load_metric
 from rung.records import read_json
 from rung.retrieval.bm25 import BM25
-from rung.solutions.render import passage_text, within_budget
+from rung.solutions.prompt_rendering import passage_text, within_budget
 from rung.strategies import fine_tuning
-from rung.strategies.materials import Materials, attempt, choose, mean_score, read_predictions, screened
+from rung.trials.workshop import Materials, attempt, choose, mean_score, read_predictions, screened
 from rung.strategies.prompting import covering, few_shot
 from rung.strategies.retrieving import gold_passage, rag
 from rung.testing import FakeModel

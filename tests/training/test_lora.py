@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rung.errors import TrainingError, TruncatedAnswer
-from rung.models.adapters import IN_TRAINING
+from rung.engine.adapters import IN_TRAINING
 from rung.testing import tiny_model
 from rung.training import lora
 from rung.training.lora import (

@@ -31,7 +31,7 @@ from rung.diagnosis.lenient import (
     vote,
     yardstick,
 )
-from rung.strategies.materials import Materials, attempt
+from rung.trials.workshop import Materials, attempt
 from rung.types import Diagnosis, Example, Metric, Prediction, Solution
 
 GRADED = frozenset({"token_f1", "rouge_l"})

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from rung.diagnosis.lenient import bare
 from rung.retrieval.chunk import document_id
-from rung.strategies.materials import Materials, affordable
+from rung.trials.workshop import Materials, affordable
 from rung.strategies.prompting import demo
 from rung.strategies.retrieving import PASSAGE_TOKENS, gold_passage
 from rung.types import (

@@ -19,7 +19,7 @@ from typing import Any
 
 from rung.diagnosis.lenient import bare
 from rung.strategies.fine_tuning import pilot
-from rung.strategies.materials import Materials, read_predictions
+from rung.trials.workshop import Materials, read_predictions
 from rung.types import Example, Prediction
 
 LEAST = 12

@@ -29,7 +29,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.climbing import climb
     from rung.ladder.closing import decide_and_hand_over
     from rung.ladder.loading import load, load_network, prepare, task_record_of
-    from rung.plan import machine
+    from rung.ladder.plan import machine
 
     started = time.monotonic()
     task = read_task(task_path)
@@ -64,7 +64,7 @@ def test_examples(folder: Path) -> dict[str, Example]:
     from rung.data.examples import read_examples
     from rung.data.task_file import read_task
     from rung.errors import RungError
-    from rung.plan import file_hashes
+    from rung.ladder.plan import file_hashes
 
     record = read_json(folder / "task.json") or {}
     try:

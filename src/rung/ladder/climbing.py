@@ -25,8 +25,8 @@ from rung.strategies import STRATEGIES
 from rung.types import Prediction, Solution
 
 if TYPE_CHECKING:
-    from rung.plan import Step
-    from rung.strategies.materials import Materials
+    from rung.ladder.plan import Step
+    from rung.trials.workshop import Materials
 
 
 def climb(run: Run) -> tuple[dict[str, Built], list[tuple[str, str]]]:
@@ -133,7 +133,7 @@ class _Climber:
         """Answers to dev; to part of it, with the reason, where the best so far is ahead by a planned look."""
         from rung.evaluation.sequential import LOOKS, boundary, planned_looks
         from rung.evaluation.statistics import compare
-        from rung.strategies.materials import attempt, screened
+        from rung.trials.workshop import attempt, screened
 
         whole = folder / "predictions.dev.jsonl"
         rival = self._best()

@@ -75,7 +75,7 @@ def _check_skills(run: Run, built: dict[str, Built], name: str, skills: dict[str
     from rung.evaluation.skills import suite
     from rung.solutions.store import load_solution, save_solution
     from rung.strategies.fine_tuning import replayed
-    from rung.strategies.materials import attempt
+    from rung.trials.workshop import attempt
 
     tuned = built[name].solution
     if not _skills_path(run, name).is_file() and run.over_budget(0.0, len(suite()), built):
@@ -210,7 +210,7 @@ def _detectable(run: Run, pairs: Sequence[Comparison], units: int) -> float:
 
 
 def _answer_test(run: Run, built: Mapping[str, Built], name: str, test: Sequence[Example]) -> list[Prediction]:
-    from rung.strategies.materials import attempt
+    from rung.trials.workshop import attempt
 
     folder = run.folder / "solutions" / name
     materials = run.materials(folder, built, stops=False)
@@ -385,7 +385,7 @@ def _measure_latency(run: Run, solution: Solution) -> None:
         return
     import numpy as np
 
-    from rung.models.tree import common_beginning
+    from rung.engine.prefix_tree import common_beginning
     from rung.solutions.answer import answer, prepare
 
     seconds = []

@@ -70,7 +70,7 @@ def load_network(task: Task, constraint: Constraint | None, listener: Listener) 
 
 def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str, Any]:
     from rung.data.task_file import task_record
-    from rung.plan import file_hashes
+    from rung.ladder.plan import file_hashes
 
     resolved = task_record(task)
     decides = {
@@ -86,7 +86,7 @@ def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str,
 def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listener: Listener, started: float) -> Run:
     """Writes the split and the plan, tells them, and returns what the stages need."""
     from rung.data.split import split_record
-    from rung.plan import make_plan
+    from rung.ladder.plan import make_plan
     from rung.retrieval.bm25 import BM25
     from rung.retrieval.chunk import chunk
 

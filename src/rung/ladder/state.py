@@ -17,8 +17,8 @@ from rung.types import Constraint, Document, Family, Metric, Prediction, Retriev
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
-    from rung.plan import Plan
-    from rung.strategies.materials import Materials
+    from rung.ladder.plan import Plan
+    from rung.trials.workshop import Materials
 
 
 class Listener(Protocol):
@@ -122,8 +122,8 @@ class Run:
         spending: of this step. stops: whether the work is given up, by BudgetSpent, when it would leave no time for the
         test.
         """
-        from rung.models.memory import give_back
-        from rung.strategies.materials import Materials
+        from rung.engine.memory import give_back
+        from rung.trials.workshop import Materials
 
         give_back()  # what the stage before has freed
         rag = built.get("rag")

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from rung.errors import ModelError
-from rung.models import attention
-from rung.models.adapters import check_adapter as check_adapter
+from rung.engine import attention
+from rung.engine.adapters import check_adapter as check_adapter
 from rung.models.catalogue import Say, ensure_model, fingerprint
-from rung.models.chat import ChatFormat
-from rung.models.decode import Job, decode, logprobs
-from rung.models.engine import Engine
-from rung.models.grammar import Grammars, Matcher
-from rung.models.layers import unfuse_layers
-from rung.models.tree import grow
+from rung.models.chat_template import ChatFormat
+from rung.engine.decode import Job, decode, logprobs
+from rung.engine.engine import Engine
+from rung.engine.grammar import Grammars, Matcher
+from rung.engine.layers import unfuse_layers
+from rung.engine.prefix_tree import grow
 from rung.types import Constraint, Generation, Message, Request
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from rung.solutions.render import input_text, render, within_budget
+from rung.solutions.prompt_rendering import input_text, render, within_budget
 from rung.types import Demo, Document, Generation, Model, Prediction, Query, Request, Retriever, Solution
 
 BLOCK = 64

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import Diverged
 from rung.records import read_json, read_or_make, write_json
 from rung.solutions.answer import prepare
-from rung.solutions.render import within_budget
-from rung.strategies.materials import Materials, attempt
+from rung.solutions.prompt_rendering import within_budget
+from rung.trials.workshop import Materials, attempt
 from rung.strategies.retrieving import gold_passage, spec
 from rung.types import Decoding, Document, Example, Message, Request, RetrieverSpec, Solution
 
@@ -357,7 +357,7 @@ def _steps(materials: Materials, rows: Sequence[Row]) -> int:
 
     The shared beginning is counted once a batch.
     """
-    from rung.models.tree import common_beginning
+    from rung.engine.prefix_tree import common_beginning
     from rung.training.lora import LoraOptions, steps_per_epoch
 
     shared = common_beginning([list(row.prompt) for row in rows])

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rung.solutions.render import input_text
-from rung.strategies.materials import Materials, affordable, choose
+from rung.solutions.prompt_rendering import input_text
+from rung.trials.workshop import Materials, affordable, choose
 from rung.types import Demo, DemoSelection, Example, Solution
 
 _FIXED = (4, 8, 16)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rung.retrieval.chunk import document_id
-from rung.solutions.render import passage_text
-from rung.strategies.materials import Materials, choose
+from rung.solutions.prompt_rendering import passage_text
+from rung.trials.workshop import Materials, choose
 from rung.strategies.prompting import covering, demo
 from rung.types import Demo, DemoSelection, Document, Example, RetrieverSpec, Solution
 

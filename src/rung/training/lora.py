@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from rung.errors import Diverged, TrainingError, TruncatedAnswer
-from rung.models.adapters import IN_TRAINING
-from rung.models.engine import Beginning
+from rung.engine.adapters import IN_TRAINING
+from rung.engine.engine import Beginning
 from rung.models.local import LocalModel
-from rung.models.tree import common_beginning, grow
+from rung.engine.prefix_tree import common_beginning, grow
 from rung.records import read_json, write_json
 
 _CHECKPOINT_EVERY_S = 20.0

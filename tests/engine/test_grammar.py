@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rung.errors import ConstraintError
-from rung.models.grammar import Grammars
+from rung.engine.grammar import Grammars
 from rung.types import Constraint
 
 LABELS = (

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import torch
 
-from rung.models.attention import RowCache
-from rung.models.engine import Engine
-from rung.models.prompts import Job as Job
-from rung.models.prompts import Shared, batches, read_prompts
-from rung.models.tree import common_beginning, grow
+from rung.engine.attention import RowCache
+from rung.engine.engine import Engine
+from rung.engine.prefill import Job as Job
+from rung.engine.prefill import Shared, batches, read_prompts
+from rung.engine.prefix_tree import common_beginning, grow
 
 _LOGITS_ROWS = 256  # tokens whose logits are held at once
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rung.models import memory
-from rung.models.memory import free_bytes, give_back, limits_of
+from rung.engine.memory import free_bytes, give_back, limits_of
 
 CPU = torch.device("cpu")
 

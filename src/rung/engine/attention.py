@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from rung.models.tree import Node
+from rung.engine.prefix_tree import Node
 
 NAME = "rung_tree"
 _BLOCK_SCORES = 1 << 20  # a head, computed together

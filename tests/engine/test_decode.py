@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from rung.models.decode import logprobs
-from rung.models.grammar import Matcher
+from rung.engine.decode import logprobs
+from rung.engine.grammar import Matcher
 from rung.testing import tiny_model
 from rung.types import Constraint, Decoding, Generation, Message, Request
 

@@ -91,7 +91,7 @@ def make_plan(
     from rung.evaluation.statistics import minimum_detectable_difference
     from rung.solutions.answer import prepare
     from rung.strategies.fine_tuning import MAX_EPOCHS
-    from rung.strategies.materials import SCREEN
+    from rung.trials.workshop import SCREEN
     from rung.training.lora import LoraOptions, steps_per_epoch
     from rung.types import Solution
 
@@ -201,7 +201,7 @@ def _tokens_per_second(model: LocalModel) -> float:
     """Prompt tokens a second, timed on 256 of them; the better of two."""
     import torch
 
-    from rung.models.tree import grow
+    from rung.engine.prefix_tree import grow
 
     tree = grow([[(17 * i + j) % min(1000, model.engine.vocabulary) for i in range(64)] for j in range(4)])
     best = float("inf")

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from rung.models import attention
-from rung.models.attention import alike_in_length
-from rung.models.layers import unfuse_layers
-from rung.models.tree import common_beginning, grow
+from rung.engine import attention
+from rung.engine.attention import alike_in_length
+from rung.engine.layers import unfuse_layers
+from rung.engine.prefix_tree import common_beginning, grow
 from rung.testing import tiny_model
 
 

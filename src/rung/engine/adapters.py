@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rung.errors import ModelError
-from rung.models.products import linear
+from rung.engine.products import linear
 
 IN_TRAINING = "in_training"
 _NO_ADAPTER = "none"

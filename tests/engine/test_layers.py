@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from rung.errors import ModelError
-from rung.models.adapters import IN_TRAINING
-from rung.models.layers import unfuse_layers
+from rung.engine.adapters import IN_TRAINING
+from rung.engine.layers import unfuse_layers
 from rung.models.local import LocalModel, load_model
-from rung.models.tree import common_beginning, grow
+from rung.engine.prefix_tree import common_beginning, grow
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Decoding, Message, Request
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rung.models import products
-from rung.models.products import linear
+from rung.engine.products import linear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

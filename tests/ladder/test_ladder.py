@@ -116,7 +116,7 @@ def test_a_step_that_outlives_the_budget_is_given_up_and_the_run_still_decides(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import rung.strategies.prompting as prompting
-    from rung.strategies.materials import Materials
+    from rung.trials.workshop import Materials
     from rung.types import Solution
 
     def endless(materials: Materials) -> Solution:
@@ -136,7 +136,7 @@ def test_a_step_that_outlives_the_budget_is_given_up_and_the_run_still_decides(
 def test_what_a_killed_command_spent_counts(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import rung.ladder.spending as spending
     import rung.strategies.prompting as prompting
-    from rung.strategies.materials import Materials
+    from rung.trials.workshop import Materials
     from rung.types import Solution
 
     class Killed(BaseException):
@@ -347,7 +347,7 @@ def test_killed_inside_any_write_it_ends_in_the_same_decision(
     """Dies at each of a sample of its own writes, the ones that a clock rarely hits."""
     import rung.ladder
     import rung.records
-    import rung.strategies.materials as materials
+    import rung.trials.workshop as materials
 
     class Killed(BaseException):
         """Not caught by anything, like SIGKILL."""

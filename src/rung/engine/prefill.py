@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rung.models.attention import KeysAndValues, RowCache
-from rung.models.engine import Beginning, Engine
-from rung.models.grammar import Matcher
-from rung.models.tree import Node, Tree, common_beginning, grow
+from rung.engine.attention import KeysAndValues, RowCache
+from rung.engine.engine import Beginning, Engine
+from rung.engine.grammar import Matcher
+from rung.engine.prefix_tree import Node, Tree, common_beginning, grow
 
 _LEAST_NODE = 32  # tokens
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from rung.models.adapters import Adapters, Factors, FusedLinear, flat
-from rung.models.attention import KeysAndValues, TreeView, View, blocks_of
-from rung.models.layers import fuse_layers
-from rung.models.memory import limits_of
-from rung.models.tree import Tree, grow
+from rung.engine.adapters import Adapters, Factors, FusedLinear, flat
+from rung.engine.attention import KeysAndValues, TreeView, View, blocks_of
+from rung.engine.layers import fuse_layers
+from rung.engine.memory import limits_of
+from rung.engine.prefix_tree import Tree, grow
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch.nn.functional import silu
 
-from rung.models.adapters import Adapters, flat, project, project_back, unflat
-from rung.models.attention import View
+from rung.engine.adapters import Adapters, flat, project, project_back, unflat
+from rung.engine.attention import View
 
 _CHILDREN = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}

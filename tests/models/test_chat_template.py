@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rung.models.chat import ChatFormat
+from rung.models.chat_template import ChatFormat
 from rung.testing import TINY_TEMPLATE, _tiny_tokenizer
 from rung.types import Message
 
