@@ -7,25 +7,45 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import secrets
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+SCRATCH = ".tmp"
+"""Ending of files and folders that are being written."""
+
+_TAIL_BYTES = 65_536
+
+
+def scratch_beside(path: Path) -> Path:
+    """A name for unfinished work beside `path` that no other process or thread uses."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{SCRATCH}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the whole file or leaves the old one, whatever interrupts."""
+    """Writes the whole file or leaves the old one, whatever interrupts and whoever else writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
+    scratch = scratch_beside(path)
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """As `write_text`, for one JSON object."""
     write_text(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """As `write_text`, for one JSON line a record."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -37,24 +57,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def read_or_make(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON object in a file; where there is no such file, what `make` returns, written to it first."""
-    record = read_json(path)
-    if record is None:
-        record = dict(make())
-        write_json(path, record)
-    return record
-
-
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Appends one JSON line a record, on disk when it returns. A torn last line is cut off first."""
+    """Appends one JSON line a record, on disk when it returns. A torn last line is cut off first.
+
+    Reads only the end of the file, so that appending costs the same however long the file is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     with path.open("ab+") as file:
-        file.seek(0)
-        written = file.read()
-        if written and not written.endswith(b"\n"):
-            file.truncate(written.rfind(b"\n") + 1)
+        _cut_torn_line(file)
         file.seek(0, os.SEEK_END)
         file.write(text.encode("utf-8"))
         file.flush()
@@ -68,3 +79,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    end = file.seek(0, os.SEEK_END)
+    place = end
+    while place > 0:
+        start = max(0, place - _TAIL_BYTES)
+        file.seek(start)
+        newline = file.read(place - start).rfind(b"\n")
+        if newline >= 0:
+            whole = start + newline + 1
+            break
+        place = start
+    else:
+        whole = 0
+    if whole < end:
+        file.truncate(whole)

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 
 from rung.errors import SealedTestError
 
-Family = Literal["prompt", "rag", "fine-tune", "rag+fine-tune"]
-Choice = Literal["prompt", "rag", "fine-tune", "rag+fine-tune", "none", "undecided"]
+Family = Literal["baseline", "prompt", "rag", "fine-tune", "rag+fine-tune"]
+Choice = Literal["prompt", "rag", "fine-tune", "rag+fine-tune", "none", "undecided", "unfinished"]
 ConstraintKind = Literal["labels", "json_schema", "regex"]
 SetName = Literal["train", "dev", "test"]
 
 FAMILIES: tuple[Family, ...] = ("prompt", "rag", "fine-tune", "rag+fine-tune")
-"""Cheapest first: what it takes to build, run and change."""
+"""The families that use a language model, cheapest first: what it takes to build, run and change.
+
+A "baseline" uses none. It is scored and compared like the others, but it is never the choice.
+"""
 
 
 # ---- what the user brings -------------------------------------------------------------------
@@ -96,6 +99,7 @@ class Task:
     examples: one or more files, or a mapping of set names to files where the user made the split.
     fields: names of the columns that hold input, output, …, where they differ from the standard ones.
     schema: the parsed JSON Schema, not its path. pattern: a regular expression that answers match.
+    label_notes: label -> one line that says what it means, where task.yaml gives one.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Task:
     metric: str
     model: str
     labels: tuple[str, ...] | None = None
+    label_notes: Mapping[str, str] = field(default_factory=dict)
     schema: Mapping[str, object] | None = None
     pattern: str | None = None
     corpus: Path | None = None
@@ -192,9 +197,12 @@ class DemoSelection:
 
 @dataclass(frozen=True)
 class RetrieverSpec:
-    """How passages are found. kind: bm25. k: at most so many passages; token_budget: at most so many tokens of them."""
+    """How passages are found.
 
-    kind: Literal["bm25"]
+    kind: a name in `rung.retrieval.INDEXES`. k: at most so many passages. token_budget: at most so many tokens of them.
+    """
+
+    kind: str
     k: int
     token_budget: int
 
@@ -273,35 +281,184 @@ class Generation:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class TrainingRow:
+    """One example to train on: chat turns that end where the answer begins, and the answer. name: for messages."""
+
+    name: str
+    messages: tuple[Message, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train a LoRA adapter.
+
+    rank, alpha: of the update B A x alpha / rank, on all linear layers but the output layer.
+    rslora: alpha / sqrt(rank) instead. dora: directions and lengths apart, by PEFT's own, slower layers.
+    layers: the share of the decoder's layers that get an adapter, from the top; the gradient stops below them.
+    steps: optimiser steps the learning-rate schedule is made for (warm-up, then linear to zero).
+    batch_size: examples a step. micro_tokens: at most so many own tokens go through the network at once.
+    """
+
+    learning_rate: float
+    steps: int
+    batch_size: int = 8
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+    layers: float = 1.0
+    warmup_share: float = 0.06
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    micro_tokens: int = 1024
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come. loss: mean per target token over the last step; tokens: computed so far."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of a model on this machine: prompt tokens read, answer tokens written, tokens trained on."""
+
+    read: float
+    write: float
+    train: float
+
+
 class Model(Protocol):
     """Messages in, text and usage out; knows nothing of tasks and metrics.
 
-    `generate` returns one Generation per request, in order, and never raises for one bad request.
-    The same requests in the same order give the same texts.
+    - version: changes whenever the answers may change; equal wherever the same weights are.
+    - context_length: tokens of prompt and answer together.
+    - price: what computing costs with it, None where the task says it or nobody knows.
+    - `generate` returns one Generation per request, in order, and never raises for one bad request. The same requests
+      in the same order give the same texts. What ends in ModelError concerns all requests.
+    - `check` raises ConstraintError when the model cannot be held to the constraint.
     """
 
     name: str
+    version: str
+    context_length: int
+    price: Price | None
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]: ...
 
     def count_tokens(self, text: str) -> int: ...
 
+    def check(self, constraint: Constraint) -> None: ...
+
+
+@runtime_checkable
+class Trainable(Model, Protocol):
+    """A model that adapters can be trained for.
+
+    - `train` trains up to step `until` (None: all steps of the options) and returns the adapter's folder, inside
+      `folder`. It continues from the newest checkpoint in `folder`, as if it had never stopped. start: an adapter
+      folder whose weights are the first ones. on_step is called after every step; what it raises ends the training,
+      after a checkpoint. Raises TrainingError; Diverged when the loss stops being a number.
+    - `too_long` names the rows that do not fit the context whole; `train` and `loss` take none of these.
+    - `loss` is the mean loss per answer token, end token included. adapter None: the base model.
+    - `release` frees an adapter's memory; a folder rewritten on disk is then read afresh.
+    """
+
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        until: int | None = None,
+        start: Path | None = None,
+        on_step: Callable[[Progress], None] = ...,
+    ) -> Path: ...
+
+    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]: ...
+
+    def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float: ...
+
+    def release(self, adapter: Path) -> None: ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What a model may know of its own computing; `rung.models` estimates it for any other.
+
+    computed_tokens: put through the network so far, a shared prefix once, a trained token twice. `speed` is timed on
+    this machine. `answers_key` names the model and the arithmetic: equal keys give equal answers. `describe`: hardware
+    and versions, for the record.
+    """
+
+    answers_key: str
+
+    @property
+    def computed_tokens(self) -> int: ...
+
+    def speed(self) -> Speed: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
 
 class Retriever(Protocol):
     """Ranked passages for queries, best first, at most k each; ties broken by position in the corpus."""
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[Document]]: ...
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]: ...
 
 
 # ---- what comes out -------------------------------------------------------------------------
 
-Metric = Callable[[str, Sequence[str]], float]
-"""(prediction, accepted answers) -> score in [0, 1], higher is better. Never raises for one bad prediction."""
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to score: what was asked, the text that came, and the accepted answers."""
+
+    query: Query
+    text: str
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A metric, and what a run must know of it.
+
+    score: answers in, one score in [0, 1] each out, in order; higher is better. A call that raises is made again for
+    each answer alone, and one that raises by itself scores 0, is counted and shown.
+    right_or_wrong: every score is 0 or 1. whole_answer: one wrong word makes an answer wrong.
+    needs_judge: it asks a model.
+    """
+
+    name: str
+    score: Callable[[Sequence[Answer]], Sequence[float]]
+    right_or_wrong: bool = False
+    whole_answer: bool = False
+    needs_judge: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The score of one answer. error: why the metric could not score it (score is then 0)."""
+
+    score: float
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A solution's answer to one example. score is None until it is scored."""
+    """A solution's answer to one example. score is None until it is scored.
+
+    error: why the model gave no answer. metric_error: why the metric could not score it. The score is then 0.
+    """
 
     id: str
     text: str
@@ -311,6 +468,7 @@ class Prediction:
     passages: tuple[str, ...] = ()
     error: str | None = None
     score: float | None = None
+    metric_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -325,7 +483,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """score(b) - score(a) on the same examples, with its 95 % interval. p_corrected: after Holm."""
+    """score(b) - score(a) on the same examples, with an interval by the test that gives p.
+
+    p_corrected: after Holm. level: the interval's confidence; 0.95 before Holm, afterwards the level at which the
+    interval excludes zero exactly when p_corrected < 0.05. standard_error: of the difference, as observed.
+    """
 
     a: str
     b: str
@@ -336,6 +498,8 @@ class Comparison:
     p: float
     p_corrected: float
     n: int
+    level: float = 0.95
+    standard_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -343,7 +507,9 @@ class Candidate:
     """A solution with what it scored and costs. Tokens are means per request.
 
     tokens_cached: of the input tokens, those that all requests begin with. Latencies are of one request at a time,
-    None where they were not measured; cost_per_1k_usd is None without a price.
+    None where they were not measured; cost_per_1k_usd is None without a price. failed_calls: answers that the model
+    did not give; unscored: answers that the metric could not score; both count as 0. cut: why its building was stopped
+    before its end, None where it was not.
     """
 
     name: str
@@ -358,13 +524,44 @@ class Candidate:
     build_seconds: float
     build_usd: float
     tokens_cached: float = 0.0
+    failed_calls: int = 0
+    unscored: int = 0
+    cut: str | None = None
+
+
+SkipReason = Literal["plan", "gain", "target", "budget", "memory", "fault"]
+"""plan: it does not apply. gain: it could not gain what matters. target: enough was reached. The others: kept from it."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A strategy that was not tried.
+
+    why: a sentence part without a full stop. minutes: what it would have cost, where it was estimated. matters:
+    whether it was kept from being tried although it could have changed the verdict.
+    """
+
+    name: str
+    family: Family
+    reason: SkipReason
+    why: str
+    minutes: float | None = None
+    matters: bool = False
+
+
+@dataclass(frozen=True)
+class LeftEarly:
+    """A solution that was not answered on all of dev, because a planned interim look showed it behind."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """A cause and the share of wrong answers it explains.
 
-    evidence: the experiment that says so, in a few words. mended: whether that experiment mended them; otherwise
+    evidence: the experiment that says so, in a few words. fixed: whether that experiment fixed them; otherwise
     nothing did, and the cause is what is left by elimination.
     """
 
@@ -373,7 +570,7 @@ class Diagnosis:
     low: float
     high: float
     evidence: str = ""
-    mended: bool = True
+    fixed: bool = True
 
 
 @dataclass(frozen=True)
@@ -393,8 +590,13 @@ class BreakEven:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict, as decision.json holds it. solution: the candidate to ship, also meanwhile while undecided.
+    """The verdict, as decision.json holds it.
 
+    solution: the candidate to ship, also meanwhile while undecided or unfinished; None where there is none.
+    warnings: what a reader must not miss; they stand first and are never cut. reasons, next: in order of weight.
+    comparisons: of finalists with each other and with the baselines. floor: the score of the best baseline that needs
+    no data but the answers themselves. skipped: every strategy that was not tried; those that matter are what an
+    unfinished run lacks. test_reads: how often the sealed test was opened. break_even: with a price only.
     frontier: tested candidates that no other beats in score without costing more.
     """
 
@@ -410,3 +612,11 @@ class Decision:
     test_reads: int
     break_even: tuple[BreakEven, ...] = ()
     frontier: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    left_early: tuple[LeftEarly, ...] = ()
+    floor: float = 0.0
+    n_dev: int = 0
+    n_test: int = 0
+    margin: float = 0.02
+    format: int = 2

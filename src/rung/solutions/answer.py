@@ -19,7 +19,7 @@ def answer(
 
     Never raises for one bad input: its prediction is empty and carries the error.
     """
-    requests, shown = prepare(solution, model, queries, retriever=retriever)
+    requests, shown = requests_for(solution, model, queries, retriever=retriever)
     generations = model.generate(requests)
     return [
         _prediction(query, generation, passages)
@@ -27,7 +27,7 @@ def answer(
     ]
 
 
-def prepare(
+def requests_for(
     solution: Solution, model: Model, queries: Sequence[Query], *, retriever: Retriever | None = None
 ) -> tuple[list[Request], list[tuple[Document, ...]]]:
     """The requests that `answer` sends, and the passages each one shows. Training renders its prompts with it too."""

@@ -1,0 +1,162 @@
+"""The registry of strategies: one record each. Plan, ladder, decision and help texts read it and name no strategy.
+
+A strategy is a function from a Workshop to the best Solution of its kind that it can build, choosing on dev. None of
+them can reach the test set: it is not in the workshop. Which one to try, and when to stop, is the ladder's business.
+A new strategy is one function and one call of `register`, from inside the package or from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from rung.types import FAMILIES, Family
+
+Need = Literal["corpus", "trainable", "constraint", "teacher"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token counts of a task, per example unless said otherwise: what the costs of strategies are computed from.
+
+    own: of a prompt behind its instruction. answer: of a right answer. room: an answer may have. instruction: of the
+    task. forms: of the answer's form in words (labels, schema or pattern), 0 without. passage: of one passage.
+    train, dev, screen: numbers of examples. training_tokens: what one training may put through the network.
+    """
+
+    own: float
+    answer: float
+    room: int
+    instruction: float
+    forms: float
+    passage: float
+    train: int
+    dev: int
+    screen: int
+    training_tokens: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What building and answering dev is expected to take. calls: answers. Tokens read, written and trained on."""
+
+    calls: int = 0
+    read: float = 0.0
+    written: float = 0.0
+    trained: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.calls + other.calls,
+            self.read + other.read,
+            self.written + other.written,
+            self.trained + other.trained,
+        )
+
+    @property
+    def tokens(self) -> int:
+        return int(self.read + self.written + self.trained)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to build a solution.
+
+    name: in files, on the command line and in tables. family: the rung of the ladder. needs: what a task or a model
+    must have. about: one line for help texts. cost: of building it and answering dev. build: Workshop -> Solution.
+    cheap: it is tried before retrieval, whatever it costs to find out. repair: (Workshop, Solution) -> Solution, which
+    trains the built one on so that it keeps general skills. pilot: (Workshop, number of examples) -> Solution, a short
+    training that is an experiment. Functions may be named as "module:attribute", so that nothing loads early.
+    """
+
+    name: str
+    family: Family
+    about: str
+    cost: Callable[[Texts], Cost] | str
+    build: Callable[..., Any] | str
+    needs: frozenset[Need] = frozenset()
+    cheap: bool = False
+    repair: Callable[..., Any] | str | None = None
+    pilot: Callable[..., Any] | str | None = None
+
+
+STRATEGIES: dict[str, Strategy] = {}
+"""Name -> strategy, in the order in which the ladder has them: cheapest family first."""
+
+
+def register(strategy: Strategy) -> None:
+    """Adds a strategy, behind the others of its family. One of the same name is replaced."""
+    STRATEGIES.pop(strategy.name, None)
+    STRATEGIES[strategy.name] = strategy
+    ordered = sorted(STRATEGIES.values(), key=lambda s: FAMILIES.index(s.family))  # stable
+    STRATEGIES.clear()
+    STRATEGIES.update({s.name: s for s in ordered})
+
+
+def function_of(where: Callable[..., Any] | str) -> Callable[..., Any]:
+    """The function itself, imported now if it is named."""
+    if not isinstance(where, str):
+        return where
+    module, _, attribute = where.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found
+
+
+_HERE = "rung.strategies"
+
+for _strategy in (
+    Strategy(
+        "zero_shot",
+        "prompt",
+        "the instruction alone, with or without the answer's form in words",
+        f"{_HERE}.prompting:cost_of_zero_shot",
+        f"{_HERE}.prompting:zero_shot",
+        cheap=True,
+    ),
+    Strategy(
+        "constrained",
+        "prompt",
+        "the same, and answers that cannot leave the labels, schema or pattern",
+        f"{_HERE}.prompting:cost_of_constrained",
+        f"{_HERE}.prompting:constrained",
+        needs=frozenset({"constraint"}),
+        cheap=True,
+    ),
+    Strategy(
+        "few_shot",
+        "prompt",
+        "worked examples in the prompt, fixed or nearest to the input",
+        f"{_HERE}.prompting:cost_of_few_shot",
+        f"{_HERE}.prompting:few_shot",
+    ),
+    Strategy(
+        "rag",
+        "rag",
+        "passages that are found for the input, in the prompt",
+        f"{_HERE}.retrieving:cost_of_rag",
+        f"{_HERE}.retrieving:rag",
+        needs=frozenset({"corpus"}),
+    ),
+    Strategy(
+        "lora",
+        "fine-tune",
+        "a LoRA adapter trained on the train examples",
+        f"{_HERE}.fine_tuning:cost_of_lora",
+        f"{_HERE}.fine_tuning:lora",
+        needs=frozenset({"trainable"}),
+        repair=f"{_HERE}.replay:replayed",
+        pilot=f"{_HERE}.fine_tuning:pilot",
+    ),
+    Strategy(
+        "rag_lora",
+        "rag+fine-tune",
+        "a LoRA adapter trained to read retrieved passages",
+        f"{_HERE}.fine_tuning:cost_of_rag_lora",
+        f"{_HERE}.fine_tuning:rag_lora",
+        needs=frozenset({"corpus", "trainable"}),
+        repair=f"{_HERE}.replay:replayed",
+    ),
+):
+    register(_strategy)

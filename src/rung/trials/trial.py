@@ -1,0 +1,110 @@
+"""A trial: one solution answered on one set of examples and scored, kept block by block.
+
+A run that was killed answers no block twice, and answers the remaining ones in the same batches as it would have.
+Trials run wherever an Executor maps them. Chooses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from rung.records import append_lines, read_lines, write_lines
+from rung.solutions.answer import BLOCK, answer
+from rung.trials.workshop import Workshop
+from rung.types import Answer, Example, Model, Prediction, Retriever, Solution
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A solution, the examples it answers, and where its scored answers are kept (JSON lines).
+
+    known: this solution's predictions from elsewhere; they are not answered again. model, retriever: in the place of
+    those of the workshop. reading: the part of an answer that is scored; None scores all of it.
+    """
+
+    solution: Solution
+    examples: Sequence[Example]
+    path: Path
+    known: Sequence[Prediction] = ()
+    model: Model | None = None
+    retriever: Retriever | None = None
+    reading: Callable[[str], str] | None = None
+
+
+class Executor(Protocol):
+    """Where trials run. `map` returns what `work` returns for each trial, in their order; they share nothing."""
+
+    def map(
+        self, work: Callable[[Trial], list[Prediction]], trials: Sequence[Trial]
+    ) -> list[list[Prediction]]: ...
+
+
+class InOrder:
+    """One trial after the other, in this process."""
+
+    def map(self, work: Callable[[Trial], list[Prediction]], trials: Sequence[Trial]) -> list[list[Prediction]]:
+        return [work(trial) for trial in trials]
+
+
+def try_all(workshop: Workshop, trials: Sequence[Trial]) -> list[list[Prediction]]:
+    """Scored predictions of each trial, in order, by the workshop's executor."""
+    return workshop.tools.executor.map(lambda trial: _run(workshop, trial), trials)
+
+
+def attempt(
+    workshop: Workshop, solution: Solution, examples: Sequence[Example], path: Path, **how: Any
+) -> list[Prediction]:
+    """As `try_all`, for one trial. how: the other fields of Trial."""
+    return try_all(workshop, [Trial(solution, examples, path, **how)])[0]
+
+
+def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
+    given = {p.id: p for p in trial.known}
+    done = {p.id: p for p in read_predictions(trial.path) if p.id not in given}
+    rest = [e for e in trial.examples if e.id not in given]
+    blocks = [rest[i : i + BLOCK] for i in range(0, len(rest), BLOCK)]
+    whole = [number for number, block in enumerate(blocks) if all(e.id in done for e in block)]
+    if sum(len(blocks[number]) for number in whole) != len(done) or (given and not done):  # torn by a kill, or new
+        done = {e.id: done[e.id] for number in whole for e in blocks[number]}
+        write_lines(trial.path, (asdict(p) for p in (*given.values(), *done.values())))
+    model = trial.model or workshop.tools.model
+    retriever = trial.retriever or workshop.retriever_of(trial.solution)
+    for number, block in enumerate(blocks):
+        if number in whole:
+            continue
+        workshop.tools.tell(f"answering {trial.solution.name}", number / len(blocks))
+        predictions = answer(trial.solution, model, [e.query for e in block], retriever=retriever)
+        scored = _scored(workshop, trial, predictions, block)
+        append_lines(trial.path, (asdict(p) for p in scored))
+        done.update((p.id, p) for p in scored)
+    return [given.get(e.id) or done[e.id] for e in trial.examples]
+
+
+def _scored(
+    workshop: Workshop, trial: Trial, predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> list[Prediction]:
+    """A prediction with an error scores 0 and is not shown to the metric."""
+    read = trial.reading or (lambda text: text)
+    pairs = [(p, e) for p, e in zip(predictions, examples, strict=True) if p.error is None]
+    outcomes = workshop.tools.scorer.score([Answer(e.query, read(p.text), e.references) for p, e in pairs])
+    scores = {p.id: outcome for (p, _), outcome in zip(pairs, outcomes, strict=True)}
+    return [
+        replace(p, score=scores[p.id].score, metric_error=scores[p.id].error) if p.id in scores else replace(p, score=0.0)
+        for p in predictions
+    ]
+
+
+def mean_score(predictions: Sequence[Prediction]) -> float:
+    return sum(p.score or 0.0 for p in predictions) / len(predictions)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Predictions as a trial leaves them; none where there is no such file."""
+    return [_read(record) for record in read_lines(path)]
+
+
+def _read(record: Mapping[str, Any]) -> Prediction:
+    return Prediction(**{**record, "passages": tuple(record["passages"])})
