@@ -575,13 +575,14 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """From how many requests on `dear_to_build` is the cheaper of two, its building paid for; 95 % interval.
+    """Number of requests after which the fine-tuned candidate, build cost included, has cost less than the prompt.
 
-    saving_per_1k_usd: what it saves on 1,000 requests. high is None where the saving itself may be nothing.
+    fine_tuned, prompt: names of the two candidates. saving_per_1k_usd: dollars that the fine-tuned one saves on 1,000
+    requests. low, high: 95 % interval of `requests`; high is None where the saving itself may be zero.
     """
 
-    dear_to_build: str
-    dear_to_run: str
+    fine_tuned: str
+    prompt: str
     saving_per_1k_usd: float
     requests: float
     low: float

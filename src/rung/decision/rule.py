@@ -414,7 +414,7 @@ def _costs_told(evidence: Evidence) -> list[str]:
     for b in evidence.break_even:
         end = f"{_round_up(b.high)}" if b.high is not None else "no number"
         told.append(
-            f"{b.dear_to_build} saves {b.saving_per_1k_usd:.4g} USD per 1,000 requests against {b.dear_to_run}, and "
+            f"{b.fine_tuned} saves {b.saving_per_1k_usd:.4g} USD per 1,000 requests against {b.prompt}, and "
             f"pays for its building from about {_round_up(b.requests)} requests on ({_round_up(b.low)} to {end}); that "
             "many a month where it is trained anew every month."
         )
