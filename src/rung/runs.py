@@ -1,4 +1,4 @@
-"""The run folder: which one a command means, who holds it, and its log.
+"""The run folder: which one a command means, who holds it, its files, and its log.
 
 Knows names, locks and lines; nothing of what a run does.
 """
@@ -11,52 +11,92 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rung.errors import RunError
-from rung.records import append_lines, read_json, read_lines, write_json
+from rung.records import SCRATCH, append_lines, read_json, read_lines, write_json
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where each record of a run lies. `docs/run-folder.md` says what is in it."""
+
+    folder: Path
+
+    def __getattr__(self, name: str) -> Path:
+        if name not in _RECORDS:
+            raise AttributeError(name)
+        return self.folder / _RECORDS[name]
+
+    def solution(self, name: str) -> Path:
+        return self.folder / "solutions" / name
+
+
+_RECORDS = {
+    "task": "task.json",
+    "split": "split.json",
+    "checks": "checks.json",
+    "plan": "plan.json",
+    "events": "events.jsonl",
+    "diagnosis": "diagnosis.json",
+    "diagnosed": "diagnosis",
+    "pilot": "pilot.json",
+    "piloted": "pilot",
+    "curve": "curve.json",
+    "finalists": "finalists.json",
+    "test_reads": "test_reads.jsonl",
+    "decision": "decision.json",
+    "winner": "winner",
+    "finished": "finished.json",
+    "earlier": "earlier",
+    "report": "report.html",
+}
 
 
 def identity(record: Mapping[str, Any]) -> str:
-    """A hash of everything that decides what a run does; two runs with the same one continue each other."""
+    """A hash of everything that decides what a run measures; two runs with the same one continue each other."""
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path("runs")) -> Path:
-    """The folder to run in: an unfinished run of the same identity goes on, else a new one (<name>, <name>-2, …).
+    """The folder to run in: that of a run with the same identity, else a new one (<name>, <name>-2, …).
 
-    out: the folder the user named; it must be new, empty, or hold this very run.
-    Raises RunError when `out` holds something else.
+    Of several runs with this identity, one that is not finished is preferred. out: the folder the user named; it must
+    be new, empty, or hold this very run. Raises RunError when `out` holds something else.
     """
     if out is not None:
-        task = read_json(out / "task.json") if out.is_dir() else None
-        if task is None:
-            if out.exists() and not (out.is_dir() and _empty(out)):
-                raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
-        elif task.get("identity") != wanted:
-            raise RunError(
-                f"{out}: holds another run (task, data, model or options differ). Name another folder with --out."
-            )
+        if read_json(out / "task.json") is None and out.exists() and not (out.is_dir() and _empty(out)):
+            raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
+        check_identity(out, wanted)
         return out
     number = re.compile(re.escape(name) + r"(-\d+)?")
     taken = [p for p in sorted(base.glob(f"{glob.escape(name)}*")) if p.is_dir() and number.fullmatch(p.name)]
-    for folder in taken:
-        task = read_json(folder / "task.json")
-        if _empty(folder) or (task is not None and task.get("identity") == wanted and not is_finished(folder)):
-            return folder
+    same = [p for p in taken if (read_json(p / "task.json") or {}).get("identity") == wanted]
+    for folder in (*(p for p in same if not is_finished(p)), *same, *(p for p in taken if _empty(p))):
+        return folder
     names = {p.name for p in taken}
     return base / next(n for n in (name, *(f"{name}-{i}" for i in range(2, 1_000_000))) if n not in names)
 
 
+def check_identity(folder: Path, wanted: str) -> None:
+    """Raises RunError when the folder holds a run of another task, data or model."""
+    task = read_json(folder / "task.json")
+    if task is not None and task.get("identity") != wanted:
+        raise RunError(
+            f"{folder}: holds another run (task, data, model or options differ). Name another folder with --out."
+        )
+
+
 def _empty(folder: Path) -> bool:
     """Whether nothing was begun here, or it was killed before it had said what it is."""
-    return all(p.name == ".lock" or p.suffix == ".tmp" for p in folder.iterdir())
+    return all(p.name == ".lock" or p.suffix == SCRATCH for p in folder.iterdir())
 
 
 def is_finished(folder: Path) -> bool:
-    """The bundle's note is the last thing a run writes."""
+    """Whether the run reached its verdict: the note that says so is the last thing a run writes."""
     return (folder / "finished.json").is_file()
 
 

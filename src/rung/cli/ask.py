@@ -14,22 +14,24 @@ from rung.errors import RunError
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("text", required=False)
 @click.option("--solution", help="Another solution of the run than its winner.")
+@click.option("--lines", is_flag=True, help="Take every line of standard input as an input of its own.")
 @click.option("--verbose", is_flag=True, help="Also show passages, tokens and time.")
-def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> None:
+def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose: bool) -> None:
     """Answer TEXT with the winner of RUN, a run folder or its winner/ folder.
 
-    Without TEXT, one input a line is read from standard input.
+    Without TEXT, standard input is read to its end and is one input; with --lines, every line is one.
     """
     from rung.serving.bundle import open_bundle
 
     try:
-        lines = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]
+        given = text if text is not None else sys.stdin.read()
     except UnicodeDecodeError as error:
         fact = f"standard input is not {error.encoding} ({error.reason})"
-        raise RunError(f"{fact}. Convert it; one input a line.") from None
-    questions = [line for line in lines if line.strip()]
+        raise RunError(f"{fact}. Convert it to {error.encoding}.") from None
+    questions = given.splitlines() if lines else [given.rstrip("\n")]
+    questions = [question for question in questions if question.strip()]
     if not questions:
-        raise RunError('nothing to answer: give the input, as in rung ask RUN "text", or one a line on standard input.')
+        raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
     failed = 0
     for number, prediction in enumerate(bundle.answer(questions), 1):
@@ -46,5 +48,5 @@ def ask(run: Path, text: str | None, solution: str | None, verbose: bool) -> Non
             )
     if failed:
         raise RunError(
-            f"{failed} of {len(questions)} inputs could not be answered; their lines are empty. Shorten those."
+            f"{failed} of {len(questions)} inputs could not be answered; their answers are empty. Shorten these inputs."
         )

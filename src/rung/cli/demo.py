@@ -23,6 +23,7 @@ def demo(name: str | None, out: Path | None, list_: bool) -> None:
             click.echo(f"{key:<10} {what}")
         return
     from rung.cli.climb import climb
+    from rung.ladder.options import RunOptions
 
     name = name or next(iter(DEMOS))
-    climb(copy_demo(name, Path(f"demo-{name}")), out=out)
+    climb(copy_demo(name, Path(f"demo-{name}")), RunOptions(out=out))

@@ -17,13 +17,12 @@ def report(run: Path) -> None:
 
     from rich.console import Console
 
-    from rung.ladder import test_examples
-    from rung.report.html import write_report
+    from rung.api import Run
     from rung.report.terminal import final_screen
 
     if not (run / "task.json").is_file():
         raise RunError(f"{run}: not a run folder (no task.json). Name a folder that rung run wrote, as runs/NAME.")
     if not (run / "decision.json").is_file():
         raise RunError(f"{run}: not finished, there is no verdict yet. Give the same rung run command again.")
-    write_report(run, test_examples(run))
+    Run(run).report()
     Console(file=sys.stdout).print(final_screen(run))

@@ -7,23 +7,58 @@ from pathlib import Path
 import click
 
 
+def _strategies() -> str:
+    from rung.strategies import STRATEGIES
+
+    return ", ".join(STRATEGIES)
+
+
 @click.command()
 @click.argument("task", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder. Default: runs/NAME.")
-@click.option(
-    "--only", metavar="NAMES", help="Strategies to try, by commas: zero_shot,constrained,few_shot,rag,lora,rag_lora."
-)
+@click.option("--only", metavar="NAMES", help=f"Strategies to try, separated by commas: {_strategies()}.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Budget of the run, all commands together.")
+@click.option("--calls", type=click.IntRange(min=1), help="Budget in answers of the model.")
+@click.option("--usd", type=click.FloatRange(min=0, min_open=True), help="Budget in dollars; the task needs a price.")
+@click.option("--finish", is_flag=True, help="Open the sealed test with what there is, although something is missing.")
+@click.option("--again", is_flag=True, help="Try more in a finished run. Its test is then opened a further time.")
 @click.option("--strict", is_flag=True, help="Stop when the data checks warn, before anything is spent.")
 @click.option("--exhaustive", is_flag=True, help="Build every strategy in full, whatever it can be expected to bring.")
-def run(task: Path, out: Path | None, only: str | None, strict: bool, exhaustive: bool) -> None:
+def run(
+    task: Path,
+    out: Path | None,
+    only: str | None,
+    minutes: float | None,
+    calls: int | None,
+    usd: float | None,
+    finish: bool,
+    again: bool,
+    strict: bool,
+    exhaustive: bool,
+) -> None:
     """Find out, on your own TASK (a task.yaml), whether to prompt, retrieve or fine-tune.
 
-    Prompts first, then finds out by experiment why they fail, then tries what can be expected to mend
-    that. Opens the sealed test once, and leaves a folder with the verdict, a report and the winner ready
-    to use. Interrupted at any moment, the same
-    command continues where it stopped.
+    Prompts come first. Then experiments show why they fail, and what can be expected to fix that is tried. The sealed
+    test is opened once. The run leaves a folder with the verdict, a report and the winner ready to use.
+
+    The same command continues a run that was interrupted, and a run whose budget kept it from trying something that
+    matters, with a larger budget.
     """
     from rung.cli.climb import climb
+    from rung.ladder.options import RunOptions
 
     names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
-    climb(task, out=out, only=names, strict=strict, exhaustive=exhaustive)
+    climb(
+        task,
+        RunOptions(
+            out=out,
+            only=names,
+            strict=strict,
+            exhaustive=exhaustive,
+            minutes=minutes,
+            calls=calls,
+            usd=usd,
+            finish=finish,
+            again=again,
+        ),
+    )

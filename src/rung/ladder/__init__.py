@@ -1,23 +1,23 @@
 """The practical path: load, say what can be known, climb, open the sealed test once, decide, hand over.
 
-Every stage leaves a file and looks for it first, so the same command after an interruption goes on
-where it stopped and ends in the same decision. `loading` reads, `climbing` chooses and builds by the
-expectations of `gains`, `closing` tests and decides; what a rung does is in strategies, and what the
-numbers mean in decision.
+Every stage leaves a record and looks for it first, so the same command after an interruption goes on where it stopped
+and ends in the same verdict. `loading` reads; `climbing` chooses and builds by the expectations of `gains` and the
+`experiments`; `finalists` ends the climb; `final_test` opens the test and decides. What a strategy does is in
+strategies, and what the numbers mean in decision.
 """
 
 from __future__ import annotations
 
-import time
+import shutil
 from pathlib import Path
 
 from rung import runs
-from rung.errors import TaskError
-from rung.ladder.state import Listener as Listener
-from rung.ladder.state import RunOptions as RunOptions
-from rung.records import read_json, write_json
-from rung.strategies import STRATEGIES
-from rung.types import Example
+from rung.ladder.options import Listener as Listener
+from rung.ladder.options import RunOptions as RunOptions
+from rung.records import read_json
+from rung.resume import is_done, recorded
+from rung.runs import Files
+from rung.types import Decision, Example
 
 
 def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
@@ -27,39 +27,81 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     """
     from rung.data.task_file import read_task
     from rung.ladder.climbing import climb
-    from rung.ladder.closing import decide_and_hand_over
-    from rung.ladder.loading import load, load_network, prepare, task_record_of
-    from rung.ladder.plan import machine
+    from rung.ladder.final_test import test_and_decide
+    from rung.ladder.finalists import name_finalists, named
+    from rung.ladder.hand_over import hand_over
+    from rung.ladder.loading import examine, load, start, task_record_of, with_options
+    from rung.ladder.unfinished import missing, write_unfinished
+    from rung.models import open_model
 
-    started = time.monotonic()
-    task = read_task(task_path)
-    unknown = [name for name in options.only if name not in STRATEGIES]
-    if unknown:
-        raise TaskError(f"--only {unknown[0]}: no such strategy; there are {', '.join(STRATEGIES)}.")
-    loaded = load(task, options, listener)
+    task = with_options(read_task(task_path), options)
+    loaded = load(task, listener)
     record = task_record_of(task, options, loaded)
     folder = runs.choose_folder(task.name, record["identity"], out=options.out)
-    if runs.is_finished(folder):
-        listener.say(f"{folder} is finished: this is its verdict. To run again, name another folder with --out.")
+    files = Files(folder)
+    if runs.is_finished(folder) and not options.again:
+        listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path, folder)}")
         return folder
-    model = load_network(task, loaded.constraint, listener)
+    examined = examine(task, loaded, options, read_json(files.split))
+    model = open_model(task.model, say=listener.say)
+    if examined.constraint is not None:
+        model.check(examined.constraint)
     with runs.held(folder):
-        if read_json(folder / "task.json") is None:
-            write_json(folder / "task.json", {**record, **machine(model)})  # first: it says whose folder this is
-        write_json(folder / "checks.json", loaded.checks)
-        prepared = prepare(task, loaded, model, folder, listener, started)
-        built, skipped = climb(prepared)
-        decide_and_hand_over(prepared, built, skipped)
+        runs.check_identity(folder, record["identity"])  # another command may have begun here meanwhile
+        if runs.is_finished(folder):
+            if not options.again:
+                return folder
+            _reopen(files)
+        state = start(task, loaded, examined, model, folder, record, options, listener)
+        finalists = named(state)
+        if finalists is None:
+            climbed = climb(state)
+            if missing(climbed) and not options.finish:
+                write_unfinished(state, climbed, options.only)
+                return folder
+            finalists = name_finalists(state, climbed)
+        decision = verdict(files) or test_and_decide(state, finalists)
+        hand_over(state, decision)
         runs.mark_finished(folder)
     return folder
+
+
+def verdict(files: Files) -> Decision | None:
+    """The verdict that rests on the test; None as long as there is none."""
+    from rung.decision import decision_from_record
+
+    record = recorded(files.decision)
+    if record is None or record.get("choice") == "unfinished":
+        return None
+    return decision_from_record(record)
+
+
+def _how_to_go_on(task_path: Path, folder: Path) -> str:
+    return f"To begin anew, name another folder with --out; to try more in this one, add --again ({task_path})."
+
+
+def _reopen(files: Files) -> None:
+    """Makes a finished run climb again. What it decided is kept in earlier/; the log of test openings goes on."""
+    number = 1
+    while (files.earlier / str(number)).exists():
+        number += 1
+    kept = files.earlier / str(number)
+    kept.mkdir(parents=True)
+    for path in (files.decision, files.finalists, files.curve, files.winner):
+        if path.exists():
+            shutil.copytree(path, kept / path.name) if path.is_dir() else shutil.copy2(path, kept / path.name)
+    files.finished.unlink()  # first: from here on the run is unfinished, whatever interrupts
+    for path in (files.finalists, files.decision, files.curve):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(files.winner, ignore_errors=True)
 
 
 def test_examples(folder: Path) -> dict[str, Example]:
     """Examples of a finished run by id, for its report; empty when the files are no longer what they were.
 
-    A run without a verdict gives none: its test is still sealed.
+    A run whose test is still sealed gives none.
     """
-    if not (folder / "decision.json").is_file():
+    if not is_done(Files(folder).test_reads) or not is_done(Files(folder).decision):
         return {}
     from rung.data.examples import read_examples
     from rung.data.task_file import read_task

@@ -1,18 +1,18 @@
-"""What each remaining strategy can be expected to bring, from what the experiments said: numbers in, order out.
+"""What each remaining strategy can be expected to bring, by what the experiments showed: numbers in, order out.
 
 A gain is a difference of dev means against the best solution so far. Strategies are tried by expected gain per token
-that they are planned to compute; one is skipped only when the upper end of what it could mend does not matter.
-What no experiment speaks about is worth half of what is still wrong, and could be all of it.
+that they are planned to compute; one is skipped only when the upper end of what it could fix does not matter.
+Where no experiment speaks about a strategy, half of what is still wrong is expected of it, and all of it is possible.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-MARGIN = 0.02
-"""A gain on dev below this does not matter; the same as in the verdict."""
+from rung.evaluation.statistics import MARGIN
+from rung.types import Family
 
 LEAST_SHOWN = 6
 """So many examples must change, all for the better, before the exact McNemar test can show it (2 x 0.5^6 < 0.05)."""
@@ -34,14 +34,15 @@ class Gain:
 class Known:
     """What is known when the next step is chosen. Scores are dev means.
 
-    best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where made.
+    best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where there
+    are any. built: family -> the best of it.
     """
 
     best: float
     base: float
     diagnosis: Mapping[str, Any] | None = None
     pilot: Mapping[str, Any] | None = None
-    built: Mapping[str, float] | None = None
+    built: Mapping[Family, float] = field(default_factory=dict)
 
     @property
     def lead(self) -> float:
@@ -57,34 +58,34 @@ def what_matters(rates: bool, test: int) -> float:
     return max(MARGIN, min(_MATTERS, LEAST_SHOWN / test)) if rates and test else MARGIN
 
 
-def expected_gain(strategy: str, known: Known) -> Gain:
-    """What a strategy can be expected to bring."""
+def expected_gain(family: Family, known: Known) -> Gain:
+    """What a strategy of that family can be expected to bring."""
     room = max(0.0, 1.0 - known.best)
     unknown = Gain(_UNKNOWN * room, room, "no experiment speaks about it")
-    if strategy == "rag":
+    if family == "rag":
         return _of_knowledge(known, room) or unknown
-    if strategy == "lora":
+    if family == "fine-tune":
         return _of_behaviour(known, room) or unknown
-    if strategy == "rag_lora":
+    if family == "rag+fine-tune":
         return _of_both(known, room) or unknown
     return unknown
 
 
-def order(steps: Sequence[tuple[str, float]], known: Known) -> list[tuple[str, Gain]]:
-    """Strategies by expected gain per cost, best first. steps: (name, planned cost), in the ladder's own order."""
-    gains = {name: expected_gain(name, known) for name, _ in steps}
-    costs = {name: max(1.0, cost) for name, cost in steps}
-    ranked = sorted(gains, key=lambda name: -gains[name].mean / costs[name])  # stable: equals as the ladder has them
+def order(steps: Sequence[tuple[str, Family, float]], known: Known) -> list[tuple[str, Gain]]:
+    """Strategies by expected gain per cost, best first. steps: (name, family, planned cost), in the ladder's order."""
+    gains = {name: expected_gain(family, known) for name, family, _ in steps}
+    costs = {name: max(1.0, cost) for name, _, cost in steps}
+    ranked = sorted(gains, key=lambda name: -gains[name].mean / costs[name])  # stable: equals in the ladder's order
     return [(name, gains[name]) for name in ranked]
 
 
 def _of_knowledge(known: Known, room: float) -> Gain | None:
-    """Gold passages in the prompt are the most that a search could find, so what they mend bounds retrieval."""
+    """Gold passages in the prompt are the most that a search could find, so what they fix bounds retrieval."""
     passages = _by_passages(known)
     if passages is None:
         return None
     mean, high = (max(0.0, x - known.lead) for x in passages)
-    return Gain(mean, min(room, high), "what gold passages mend")
+    return Gain(mean, min(room, high), "what gold passages fix")
 
 
 def _by_passages(known: Known) -> tuple[float, float] | None:
@@ -95,7 +96,7 @@ def _by_passages(known: Known) -> tuple[float, float] | None:
     rows = [c for c in record["causes"] if c["cause"] in ("knowledge", "retrieval") and c["net_of_placebo"]]
     if not rows:
         return None
-    # Wrong answers whose passage is not known could not be tried: each of them might be mended.
+    # Wrong answers whose passage is not known could not be tried: each of them might be fixed by it.
     untried = 1.0 - max(c["tried"] for c in rows) / record["failed"]
     # A form that gold passages alone do not bring may be learnt: what they rescue read leniently counts as well.
     rows += [c for c in record["combinations"] if set(c["causes"]) & {"knowledge", "retrieval"}]
@@ -110,16 +111,15 @@ def _of_behaviour(known: Known, room: float) -> Gain | None:
     # One point is no curve: it says nothing of what more examples bring.
     high = expected["high"] - known.best if len(points) > 1 else room
     mean = expected["mean"] - known.best
-    told = f"a pilot on {points[-1]['examples']} examples reached {points[-1]['mean']:.2f} on dev"
-    return Gain(max(0.0, mean), min(room, max(0.0, high)), told)
+    why = f"a pilot on {points[-1]['examples']} examples reached {points[-1]['mean']:.2f} on dev"
+    return Gain(max(0.0, mean), min(room, max(0.0, high)), why)
 
 
 def _of_both(known: Known, room: float) -> Gain | None:
-    """Retrieval and fine-tuning together mend at most what each could mend, one beside the other.
+    """Retrieval and fine-tuning together fix at most what each could fix, one beside the other.
 
-    Where fine-tuning is built, passages may still add all that they mend: it need not have mended the same examples.
+    Where fine-tuning is built, passages may still add all that they fix: it need not have fixed the same examples.
     """
-    built = known.built or {}
     passages = _by_passages(known)
     if passages is None:
         return None
@@ -128,10 +128,10 @@ def _of_both(known: Known, room: float) -> Gain | None:
         0.0,
         passages[0] - known.lead,
         behaviour.mean if behaviour else 0.0,
-        _UNKNOWN * room if "rag" in built else 0.0,
+        _UNKNOWN * room if "rag" in known.built else 0.0,
     ]
     mean = max(means)
-    if "lora" in built:
-        high = min(room, max(0.0, passages[1]))  # passages may break more than they mend
-        return Gain(min(mean, high), high, "what gold passages mend beside fine-tuning")
-    return Gain(mean, room, "what passages and training mend beside each other")
+    if "fine-tune" in known.built:
+        high = min(room, max(0.0, passages[1]))  # passages may break more than they fix
+        return Gain(min(mean, high), high, "what gold passages fix beside fine-tuning")
+    return Gain(mean, room, "what passages and training fix beside each other")

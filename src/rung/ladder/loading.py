@@ -1,122 +1,231 @@
-"""Reads everything the user brought and says what can be known before anything is spent."""
+"""Reads everything the user brought, checks it, and says what can be known before anything is spent."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung import runs
+from rung import __version__, runs
 from rung.errors import DataError, TaskError
-from rung.ladder.spending import spent_before
-from rung.ladder.state import Listener, Run, RunOptions
-from rung.records import read_json, write_json
-from rung.types import Constraint, Document, Metric, Split, Task
+from rung.ladder.ledger import Ledger, spent_before
+from rung.ladder.options import Listener, RunOptions
+from rung.ladder.plan import file_hashes, make_plan, versions
+from rung.ladder.state import RunState
+from rung.records import write_json
+from rung.resume import once, recorded
+from rung.runs import Files
+from rung.strategies import STRATEGIES
+from rung.types import (
+    Constraint,
+    Document,
+    Example,
+    Finding,
+    MetricInfo,
+    Model,
+    Price,
+    Retriever,
+    RetrieverSpec,
+    Split,
+    Task,
+)
 
 if TYPE_CHECKING:
-    from rung.models.local import LocalModel
+    from rung.data.examples import Sets
+
+_NOT_MEASURED = ("path", "name", "examples", "corpus", "model", "budget", "target", "price")
+"""Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    split: Split
+    """What the user brought, read. sets: as the files name them. model_version: of weights that are not loaded yet."""
+
+    sets: Sets
     documents: tuple[Document, ...]
-    metric: Metric
-    constraint: Constraint | None
+    metric: MetricInfo
     model_version: str
-    checks: dict[str, Any]
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        return tuple(e for part in self.sets.values() for e in part)
 
 
-def load(task: Task, options: RunOptions, listener: Listener) -> Loaded:
-    """What the user brought, read and checked. What can fail for a reason in it fails before anything is written."""
-    from rung.data.checks import check_examples, near_duplicate_groups
-    from rung.data.constraint import constraint_of, refused
-    from rung.data.corpus import check_gold_ids, read_corpus
+@dataclass(frozen=True)
+class Examined:
+    """What the checks say of it, and the split. constraint: what answers can be held to."""
+
+    split: Split
+    findings: tuple[Finding, ...]
+    constraint: Constraint | None
+
+
+def with_options(task: Task, options: RunOptions) -> Task:
+    """The task under the budget that the command names. Raises TaskError for a strategy that does not exist."""
+    unknown = [name for name in options.only if name not in STRATEGIES]
+    if unknown:
+        raise TaskError(f"--only {unknown[0]}: there is no such strategy. The strategies are {', '.join(STRATEGIES)}.")
+    named = {"minutes": options.minutes, "calls": options.calls, "usd": options.usd}
+    budget = replace(task.budget, **{k: v for k, v in named.items() if v is not None})
+    if budget.usd is not None and task.price is None:
+        raise TaskError("--usd: the task names no price, so dollars cannot be counted. Add price: to task.yaml.")
+    return replace(task, budget=budget)
+
+
+def load(task: Task, listener: Listener) -> Loaded:
+    """What the user brought, read. What can fail for a reason in it fails before anything is written."""
+    from rung.data.corpus import read_corpus
     from rung.data.examples import read_sets
-    from rung.data.split import split_examples, straddling_groups
     from rung.evaluation.metrics import load_metric
-    from rung.models.catalogue import ensure_model, fingerprint
+    from rung.models import model_version
 
     sets = read_sets(task)
-    everything = [e for part in sets.values() for e in part]
     documents = read_corpus(task.corpus) if task.corpus else ()
-    groups = near_duplicate_groups(everything)
-    findings = [*check_examples(everything, task), *straddling_groups(sets, groups)]
-    if documents:
-        findings += check_gold_ids(everything, documents)
-    split = split_examples(sets, groups, task)
-    constraint = constraint_of(task, split.train)
-    findings += refused(everything, constraint)
     metric = load_metric(task.metric, task.path.parent)
-    for example in everything:  # a reference that cannot be read fails now, not when the test has been opened
-        metric(example.output, example.references)
+    return Loaded(sets, documents, metric, model_version(task.model, say=listener.say))
+
+
+def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None) -> Examined:
+    """Checks the data and splits it. earlier: split.json of this run, which is then read back; nothing is checked
+    again.
+
+    Raises DataError with --strict and a warning, and where a set would be empty.
+    """
+    from rung.data.checks import check_examples
+    from rung.data.constraint import constraint_of, refused
+    from rung.data.corpus import check_gold_ids
+    from rung.data.near_duplicates import groups_of, near_duplicates
+    from rung.data.split import split_examples, split_from_record, straddling_groups
+    from rung.evaluation.metrics import probe_metric
+
+    if earlier is not None:
+        split = split_from_record(loaded.examples, earlier)
+        return Examined(split, (), constraint_of(task, split.train))
+    pairs = near_duplicates(loaded.examples)
+    groups = groups_of(loaded.examples, pairs)
+    split = split_examples(loaded.sets, groups, task)
+    constraint = constraint_of(task, split.train)
+    findings = [*check_examples(loaded.examples, task, pairs), *straddling_groups(loaded.sets, groups)]
+    if loaded.documents:
+        findings += check_gold_ids(loaded.examples, loaded.documents)
+    findings += refused(loaded.examples, constraint)
+    findings += probe_metric(loaded.metric, loaded.examples)
     serious = [f for f in findings if f.severity != "note"]
     if options.strict and serious:
         listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in serious[:10])
         raise DataError(f"{task.path}: {len(serious)} warnings, and --strict stops at warnings:\n{listed}")
-    version = fingerprint(ensure_model(task.model, say=listener.say))
-    return Loaded(split, documents, metric, constraint, version, {"findings": [asdict(f) for f in findings]})
-
-
-def load_network(task: Task, constraint: Constraint | None, listener: Listener) -> LocalModel:
-    """The task's model. Raises ModelError, and ConstraintError where it cannot be held to the task's constraint."""
-    from rung.models.local import load_model
-
-    model = load_model(task.model, say=listener.say)
-    if constraint is not None:
-        model.check_constraint(constraint)
-    return model
+    return Examined(split, tuple(findings), constraint)
 
 
 def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str, Any]:
+    """What task.json holds. identity: of all that decides what an answer scores; two runs with one continue each other.
+
+    Budget, target and the choice of strategies are not part of it: a run is continued with more of them. Paths are
+    not part of it either, so that a folder may be moved.
+    """
     from rung.data.task_file import task_record
-    from rung.ladder.plan import file_hashes
 
     resolved = task_record(task)
+    data = file_hashes(task)
     decides = {
-        "task": {key: value for key, value in resolved.items() if key != "path"},
-        "data": file_hashes(task),
+        "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
+        "data": data,
+        "model_version": loaded.model_version,
+        "exhaustive": options.exhaustive,
+    }
+    return {
+        **resolved,
+        "data": data,
         "model_version": loaded.model_version,
         "only": sorted(options.only),
         "exhaustive": options.exhaustive,
+        "identity": runs.identity(decides),
     }
-    return {**resolved, **{k: v for k, v in decides.items() if k != "task"}, "identity": runs.identity(decides)}
 
 
-def prepare(task: Task, loaded: Loaded, model: LocalModel, folder: Path, listener: Listener, started: float) -> Run:
-    """Writes the split and the plan, tells them, and returns what the stages need."""
-    from rung.data.split import split_record
-    from rung.ladder.plan import make_plan
-    from rung.retrieval.bm25 import BM25
+def start(
+    task: Task,
+    loaded: Loaded,
+    examined: Examined,
+    model: Model,
+    folder: Path,
+    record: Mapping[str, Any],
+    options: RunOptions,
+    listener: Listener,
+) -> RunState:
+    """Writes task, split, checks and plan, or reads them back, and returns what the stages need."""
+    from rung.data.split import split_from_record, split_record
+    from rung.evaluation.scorer import Scorer
+    from rung.models.metering import metered
     from rung.retrieval.chunk import chunk
+    from rung.trials.trial import InOrder
+    from rung.trials.workshop import Inputs, Tools
 
-    if not (folder / "split.json").is_file():
-        write_json(folder / "split.json", split_record(loaded.split))
+    started = time.monotonic()
+    files = Files(folder)
+    known = recorded(files.task) or versions(model)
+    write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
+    split = examined.split
+    on_disk = once(files.split, lambda: split_record(split))
+    if on_disk["sets"] != split_record(split)["sets"]:  # another command was faster
+        split = split_from_record(loaded.examples, on_disk)
+    once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})
+    constraint = examined.constraint
     passages = chunk(loaded.documents)
-    retriever = BM25(passages) if passages else None
-    only = tuple((read_json(folder / "task.json") or {})["only"])
-    plan = make_plan(task, loaded.split, model, passages=passages, retriever=retriever, only=only)
-    if not any(step.applies for step in plan.steps):
-        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in only)
-        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
-    if not (folder / "plan.json").is_file():
-        write_json(folder / "plan.json", plan.record())
-    listener.planned(folder, read_json(folder / "plan.json") or {}, loaded.checks)
-    spent, calls = spent_before(folder)
-    runs.log(folder, "started", spent_s=round(spent, 1))
-    return Run(
-        folder=folder,
-        task=task,
-        split=loaded.split,
-        model=model,
-        metric=loaded.metric,
+    plan = make_plan(
+        task,
+        split,
+        model,
         passages=passages,
-        retriever=retriever,
-        plan=plan,
-        listener=listener,
-        exhaustive=bool((read_json(folder / "task.json") or {}).get("exhaustive")),
-        started=started,
-        spent_before_s=spent,
-        calls_before=calls,
-        constraint=loaded.constraint,
+        constrained=constraint is not None,
+        only=options.only,
+        earlier=recorded(files.plan),
     )
+    if not any(step.applies for step in plan.steps):
+        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in options.only)
+        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
+    write_json(files.plan, plan.record())
+    listener.planned(folder, plan.record(), recorded(files.checks) or {})
+    before = spent_before(folder, task.price)
+    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, budget=asdict(task.budget))
+    counted = metered(model, price=_token_price(task.price))
+    return RunState(
+        folder=folder,
+        inputs=Inputs(
+            task=task,
+            train=split.train,
+            dev=split.dev,
+            constraint=constraint,
+            passages=passages,
+            open_index=_indexes(passages, folder),
+            groups=split.groups,
+        ),
+        test=split.test,
+        tools=Tools(counted, Scorer(loaded.metric), options.executor or InOrder()),
+        model=counted,
+        plan=plan,
+        ledger=Ledger(task.budget, task.price, counted, before, started),
+        listener=listener,
+        exhaustive=options.exhaustive,
+    )
+
+
+def _token_price(price: Price | None) -> Price | None:
+    """Prices of tokens; the hours of a machine are counted by the ledger."""
+    return price if price is not None and price.usd_per_hour is None else None
+
+
+def _indexes(passages: tuple[Document, ...], folder: Path) -> Callable[[RetrieverSpec], Retriever]:
+    """Opens each kind of index once."""
+    from rung.retrieval import open_index
+
+    opened: dict[str, Retriever] = {}
+
+    def open_once(spec: RetrieverSpec) -> Retriever:
+        if spec.kind not in opened:
+            opened[spec.kind] = open_index(spec, passages, folder / "index" / spec.kind)
+        return opened[spec.kind]
+
+    return open_once

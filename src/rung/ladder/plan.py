@@ -1,8 +1,8 @@
 """What a run is going to do and spend, said before anything is spent.
 
-Token counts come from the task's own texts. Seconds come from those counts and one short timing of
-the machine; they are shown and held against the budget, and decide nothing else, so that two runs
-with the same seed do the same work.
+Token counts come from the task's own texts. Seconds come from those counts and the model's speed on this machine,
+which is measured once and then read back from plan.json. Seconds are shown and held against the budget; they decide
+how long an adapter may train, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,29 +11,38 @@ import hashlib
 import math
 import os
 import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rung import __version__
-from rung.strategies import STRATEGIES
-from rung.types import Decoding, Document, Family, Retriever, Split, Task
+from rung.strategies import STRATEGIES, Cost, Need, Strategy, Texts, function_of
+from rung.types import Decoding, Document, Family, Model, Request, Solution, Speed, Split, Task, Trainable
 
-if TYPE_CHECKING:
-    from rung.models.local import LocalModel
+DEFAULT_MINUTES = 10.0
+"""For which trainings are sized where the task names no budget."""
 
-_DEFAULT_MINUTES = 10.0
-_TRAINING_SHARE = 0.3  # of the minutes, for one adapter
-_NOMINAL_FLOPS = {"cpu": 1.3e11, "cuda": 1.0e14}
+TRAINING_SHARE = 0.3
+"""Of the budget's minutes, for one adapter."""
+
+LATENCY_INPUTS = 8
+"""Inputs that are timed one by one, for each finalist."""
+
+_SAMPLED = 32  # train examples and passages whose tokens are counted
 _DIAGNOSED = 30  # examples that are answered again under each intervention
-_SWEEP = 0.12  # of a training, for the learning rates that are not chosen
+_PILOT_SHARE = 0.25  # of train, and so of the cost of a training
+_NEED_WORDS: dict[Need, str] = {
+    "corpus": "the task has no corpus",
+    "trainable": "the model cannot be trained from here",
+    "constraint": "the task has no labels, schema or pattern",
+    "teacher": "the task has no teacher",
+}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One strategy of the plan. tokens: prompt and answer tokens through the network; seconds: an estimate."""
+    """One strategy of the plan. why: it does not apply. tokens: through the network. seconds: an estimate."""
 
     name: str
     family: Family
@@ -43,174 +52,189 @@ class Step:
     tokens: int = 0
     seconds: float = 0.0
 
+    @property
+    def strategy(self) -> Strategy:
+        return STRATEGIES[self.name]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """compute_tokens: what one training may put through the network, from the budget and the model's size alone.
+    """texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing.
 
-    experiments: the diagnosis and the pilot, which build nothing that could be shipped.
+    sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
+    difference it can show. usd_per_hour: of the machine.
     """
 
     steps: tuple[Step, ...]
-    experiments: tuple[Step, Step]
+    diagnosis: Step
+    pilot: Step
     decoding: Decoding
-    compute_tokens: int
-    test_seconds: float
+    texts: Texts
+    speed: Speed
     sizes: dict[str, int]
+    capped: dict[str, int]
     detectable: dict[str, float]
     usd_per_hour: float = 0.0
 
+    @property
+    def training_tokens(self) -> int:
+        return self.texts.training_tokens
+
+    @property
+    def answer_seconds(self) -> float:
+        """Estimated for one answer to a prompt without demos or passages."""
+        return seconds_of(Cost(1, self.texts.own, self.texts.answer), self.speed)
+
     def record(self) -> dict[str, Any]:
         """As plan.json holds it."""
-        everything = [*self.steps, *self.experiments]
-        seconds = sum(step.seconds for step in everything) + self.test_seconds
+        everything = [*self.steps, self.diagnosis, self.pilot]
+        families = len({s.family for s in self.steps if s.applies})
+        test_s = families * (self.sizes["test"] + LATENCY_INPUTS) * self.answer_seconds
+        seconds = sum(step.seconds for step in everything) + test_s
         return {
             "steps": [asdict(step) for step in self.steps],
-            "experiments": [asdict(step) for step in self.experiments],
-            "calls": sum(step.calls for step in everything),
+            "experiments": [asdict(self.diagnosis), asdict(self.pilot)],
+            "calls": sum(step.calls for step in everything) + families * self.sizes["test"],
             "tokens": sum(step.tokens for step in everything),
             "seconds": round(seconds, 1),
             "usd": round(self.usd_per_hour * seconds / 3600, 4),
             "sizes": self.sizes,
+            "capped": self.capped,
             "minimum_detectable_difference": self.detectable,
             "max_new_tokens": self.decoding.max_new_tokens,
+            "texts": asdict(self.texts),
+            "speed": asdict(self.speed),
         }
 
 
 def make_plan(
     task: Task,
     split: Split,
-    model: LocalModel,
+    model: Model,
     *,
     passages: Sequence[Document],
-    retriever: Retriever | None,
+    constrained: bool,
     only: Sequence[str] = (),
+    earlier: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The strategies that apply, what each will spend, and the smallest difference each set can show."""
-    from rung.diagnosis.interventions import SAMPLES, THINKING_TOKENS
+    """The strategies that apply, what each will spend, and the smallest difference each set can show.
+
+    constrained: whether answers can be held to labels, a schema or a pattern. earlier: plan.json of an earlier
+    command on this run, whose counts and speed are used again.
+    """
     from rung.evaluation.statistics import minimum_detectable_difference
-    from rung.solutions.answer import prepare
-    from rung.strategies.fine_tuning import MAX_EPOCHS
-    from rung.trials.workshop import SCREEN
-    from rung.training.lora import LoraOptions, steps_per_epoch
-    from rung.types import Solution
+    from rung.models.speed import speed_of
 
-    decoding = Decoding(_answer_room(split, model), seed=task.seed)
-    sample = split.train[:32]
-    plain = Solution("plan", task.instruction, decoding)
-    requests, _ = prepare(plain, model, [e.query for e in sample])
-    prompt = sum(len(model.encode(r.messages)) for r in requests) / len(sample)
-    instruction = model.count_tokens(task.instruction) + 12
-    answer = sum(len(model.encode_answer(e.output)) for e in sample) / len(sample)
-    passage = sum(model.count_tokens(p.text) for p in passages[:64]) / max(1, len(passages[:64]))
-    own = max(8.0, prompt - instruction)  # tokens that the shared beginning does not cover
-    minutes = task.budget.minutes or _DEFAULT_MINUTES
-    compute_tokens = int(
-        minutes * 60 * _TRAINING_SHARE * _NOMINAL_FLOPS[model.device.type] / (4 * model.computed_parameters)
-    )
-    forward = _tokens_per_second(model)
-    # A decoded token costs more than a read one: a step of a small batch is bound by memory and overhead.
-    decode = forward / 6
-    train_rate = forward / 3
-    dev, screen = len(split.dev), min(SCREEN, len(split.dev))
-
-    def answering(calls: int, tokens: float) -> tuple[int, int, float]:
-        out = decoding.max_new_tokens
-        return calls, int(calls * (tokens + out)), calls * (tokens / forward + 0.6 * out / decode)
-
-    def training(tokens: float) -> tuple[int, int, float]:
-        per_epoch = len(split.train) * (tokens + answer)
-        per_epoch += instruction * steps_per_epoch(len(split.train), LoraOptions.batch_size)
-        epochs = max(1, min(MAX_EPOCHS, compute_tokens / per_epoch))
-        calls, read, seconds = answering(int(dev * epochs), tokens)
-        trained = per_epoch * (epochs * 0.8 + epochs * _SWEEP)
-        return calls, int(read + trained), seconds + trained / train_rate
-
-    shot = own + answer
-    costs: dict[str, tuple[int, int, float]] = {
-        "zero_shot": answering(dev, own),
-        "constrained": answering(dev, own),
-        "few_shot": _sum(answering(2 * screen + dev, own), answering(screen, 6 * shot + own)),
-        "rag": answering(4 * screen + dev, 3 * passage + own),
-        "lora": training(own),
-        "rag_lora": training(own + 3 * passage),
-    }
-    steps = []
-    for name, (family, _) in STRATEGIES.items():
-        why = _why_not(name, task, only)
-        steps.append(Step(name, family, not why, why, *(costs[name] if not why else ())))
-    dearer = [step for step in steps if step.applies and step.family != "prompt"]
-    prompts = any(step.applies and step.family == "prompt" for step in steps)
-    asks = bool(dearer) and prompts
-    pilots = asks and any(step.name == "lora" for step in dearer)
-    again = _sum(answering(_DIAGNOSED * (4 + SAMPLES), shot), (0, 0, _DIAGNOSED * THINKING_TOKENS / decode))
-    lora = costs["lora"]
-    experiments = (
-        Step("diagnosis", "prompt", True, "", *again)
-        if asks
-        else Step("diagnosis", "prompt", False, "nothing dearer than a prompt is tried"),
-        Step("pilot", "fine-tune", True, "", lora[0] // 4, lora[1] // 4, lora[2] / 4)
-        if pilots
-        else Step("pilot", "fine-tune", False, "no fine-tuning is tried"),
-    )
-    longest = max((own + 3 * passage) if passages else own, 4 * shot)
-    families = len({step.family for step in steps if step.applies})
-    test = len(split.test)
-    test_seconds = answering(families * test, longest)[2] + 8 * families * 0.5
-    units = {name: len({split.groups.get(i, i) for i in ids}) for name, ids in _ids(split).items()}
+    speed = Speed(**earlier["speed"]) if earlier else speed_of(model)
+    tokens = _training_tokens(task, speed)
+    if earlier:
+        texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
+    else:
+        texts = _texts(task, split, model, passages, tokens)
+    have: set[Need] = {"corpus"} if passages else set()
+    have |= {"trainable"} if isinstance(model, Trainable) else set()
+    have |= {"constraint"} if constrained else set()
+    steps = [_step(strategy, texts, speed, _why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
+    applying = [step for step in steps if step.applies]
+    families = {step.family for step in applying}
+    asks = "prompt" in families and len(families) > 1
+    tuned = next((s for s in applying if s.strategy.pilot is not None), None)
+    units = {name: len({split.groups.get(i, i) for i in ids}) for name, ids in _ids(split)}
+    comparisons = max(1, math.comb(len(families), 2))
     return Plan(
         steps=tuple(steps),
-        experiments=experiments,
+        diagnosis=_diagnosis(texts, speed) if asks else Step("diagnosis", "prompt", False, "only prompts are tried"),
+        pilot=_pilot(tuned) if asks and tuned else Step("pilot", "fine-tune", False, "no fine-tuning is tried"),
+        decoding=Decoding(texts.room, seed=task.seed),
+        texts=texts,
+        speed=speed,
+        sizes={"train": len(split.train), "dev": len(split.dev), "test": len(split.test)},
+        capped=dict(split.capped),
+        detectable={n: minimum_detectable_difference(units[n], comparisons=comparisons) for n in ("dev", "test")},
         usd_per_hour=(task.price.usd_per_hour or 0.0) if task.price is not None else 0.0,
-        decoding=decoding,
-        compute_tokens=compute_tokens,
-        test_seconds=test_seconds,
-        sizes={"train": len(split.train), "dev": dev, "test": test},
-        detectable={
-            name: minimum_detectable_difference(units[name], comparisons=max(1, math.comb(families, 2)))
-            for name in ("dev", "test")
-        },
     )
 
 
-def _ids(split: Split) -> dict[str, tuple[str, ...]]:
-    return {"dev": tuple(e.id for e in split.dev), "test": split.test.ids}
+def seconds_of(cost: Cost, speed: Speed) -> float:
+    """Estimated seconds for reading, writing and training so many tokens."""
+    return cost.read / speed.read + cost.written / speed.write + cost.trained / speed.train
 
 
-def _sum(a: tuple[int, int, float], b: tuple[int, int, float]) -> tuple[int, int, float]:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+def _training_tokens(task: Task, speed: Speed) -> int:
+    return int((task.budget.minutes or DEFAULT_MINUTES) * 60 * TRAINING_SHARE * speed.train)
 
 
-def _why_not(name: str, task: Task, only: Sequence[str]) -> str:
-    if only and name not in only:
+def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document], training_tokens: int) -> Texts:
+    from rung.data.constraint import form_in_words
+    from rung.solutions.answer import requests_for
+    from rung.trials.workshop import SCREEN
+
+    sample = split.train[:_SAMPLED]
+    requests, _ = requests_for(Solution("plan", task.instruction, Decoding(1)), model, [e.query for e in sample])
+    prompt = sum(_tokens(r, model) for r in requests) / len(sample)
+    instruction = model.count_tokens(task.instruction)
+    lengths = [model.count_tokens(e.output) + 1 for e in sample]
+    longest = max(sample, key=lambda e: len(e.output)), max(split.train, key=lambda e: len(e.output))
+    room = max(model.count_tokens(e.output) + 1 for e in longest)
+    room = max(room, *lengths)
+    form = form_in_words(task, split.train)
+    some = passages[: 2 * _SAMPLED]
+    return Texts(
+        own=max(8.0, prompt - instruction),
+        answer=sum(lengths) / len(lengths),
+        room=room + max(4, room // 4),  # a quarter more than the longest answer
+        instruction=instruction,
+        forms=float(model.count_tokens(form)) if form else 0.0,
+        passage=sum(model.count_tokens(p.text) for p in some) / max(1, len(some)),
+        train=len(split.train),
+        dev=len(split.dev),
+        screen=min(SCREEN, len(split.dev)),
+        training_tokens=training_tokens,
+    )
+
+
+def _tokens(request: Request, model: Model) -> int:
+    return sum(model.count_tokens(m.content) for m in request.messages)
+
+
+def _step(strategy: Strategy, texts: Texts, speed: Speed, why: str) -> Step:
+    if why:
+        return Step(strategy.name, strategy.family, False, why)
+    cost: Cost = function_of(strategy.cost)(texts)
+    return Step(
+        strategy.name, strategy.family, True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2)
+    )
+
+
+def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:
+    if only and strategy.name not in only:
         return "left out by --only"
-    if name == "constrained" and not (task.labels or task.schema or task.pattern):
-        return "the task has no labels, schema or pattern"
-    if name in ("rag", "rag_lora") and task.corpus is None:
-        return "the task has no corpus"
-    return ""
+    return next((_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have), "")
 
 
-def _answer_room(split: Split, model: LocalModel) -> int:
-    """New tokens an answer may have: the longest answer of train and a quarter more."""
-    longest = max(len(model.encode_answer(e.output)) for e in split.train)
-    return longest + max(4, longest // 4)
+def _diagnosis(texts: Texts, speed: Speed) -> Step:
+    from rung.diagnosis.interventions import THINKING_TOKENS
+    from rung.diagnosis.placebo import SAMPLES
+
+    calls = _DIAGNOSED * (4 + SAMPLES)
+    cost = Cost(calls, calls * (texts.own + texts.answer), calls * texts.answer + _DIAGNOSED * THINKING_TOKENS)
+    return Step("diagnosis", "prompt", True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
 
 
-def _tokens_per_second(model: LocalModel) -> float:
-    """Prompt tokens a second, timed on 256 of them; the better of two."""
-    import torch
+def _pilot(tuned: Step) -> Step:
+    return Step(
+        "pilot",
+        tuned.family,
+        True,
+        "",
+        int(tuned.calls * _PILOT_SHARE),
+        int(tuned.tokens * _PILOT_SHARE),
+        round(tuned.seconds * _PILOT_SHARE, 2),
+    )
 
-    from rung.engine.prefix_tree import grow
 
-    tree = grow([[(17 * i + j) % min(1000, model.engine.vocabulary) for i in range(64)] for j in range(4)])
-    best = float("inf")
-    with torch.inference_mode():
-        for _ in range(2):
-            started = time.perf_counter()
-            model.engine.hidden_of(tree)
-            best = min(best, time.perf_counter() - started)
-    return 256 / best
+def _ids(split: Split) -> list[tuple[str, tuple[str, ...]]]:
+    return [("dev", tuple(e.id for e in split.dev)), ("test", split.test.ids)]
 
 
 def file_hashes(task: Task) -> dict[str, str]:
@@ -222,7 +246,7 @@ def file_hashes(task: Task) -> dict[str, str]:
     if task.corpus is not None:
         files += texts_of(task.corpus)
     if task.metric.startswith("python:"):
-        files.append(Path(task.metric.removeprefix("python:").rpartition(":")[0]))
+        files.append(task.path.parent / task.metric.removeprefix("python:").rpartition(":")[0])
     return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}
 
 
@@ -231,20 +255,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def machine(model: LocalModel) -> dict[str, Any]:
-    """Versions and hardware, for task.json."""
-    from importlib.metadata import version
+def versions(model: Model) -> dict[str, Any]:
+    """Versions of rung and of what it computes with, and the machine, for task.json and the events."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    import torch
+    from rung.models.speed import describe
 
-    packages = ("torch", "transformers", "peft", "llguidance", "bm25s", "scipy", "statsmodels")
-    return {
-        "versions": {"rung": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}},
-        "machine": {
-            "system": platform.platform(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": model.device.type,
-        },
-    }
+    found = {"rung": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "peft", "llguidance", "bm25s", "scipy", "statsmodels", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    machine = {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+    return {"versions": found, "machine": {**machine, **describe(model)}}

@@ -1,170 +1,178 @@
-"""What every stage of a run needs: the task as loaded, the folder, the plan, and who is told."""
+"""What is at hand while a run climbs: small values, each with its own purpose."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from rung import runs
 from rung.errors import BudgetSpent
 from rung.evaluation.statistics import units_of
-from rung.ladder.spending import Spending
-from rung.records import read_json
-from rung.types import Constraint, Document, Family, Metric, Prediction, Retriever, Score, Solution, Split, Task
+from rung.ladder.ledger import Ledger, Meter
+from rung.ladder.options import Listener
+from rung.ladder.plan import LATENCY_INPUTS, Plan
+from rung.resume import record_of
+from rung.runs import Files
+from rung.trials.workshop import Inputs, Limits, Tools, Workshop
+from rung.types import FAMILIES, Family, LeftEarly, Prediction, SealedTest, Score, Skipped, Solution
 
 if TYPE_CHECKING:
-    from rung.models.local import LocalModel
-    from rung.ladder.plan import Plan
-    from rung.trials.workshop import Materials
+    from rung.models.metering import Metered
 
+TRAINING_PART = 0.8
+"""Of the time that is there, for one training with its learning-rate sweep."""
 
-class Listener(Protocol):
-    """Who is told what happens. Every method returns at once; none may raise."""
-
-    def say(self, text: str) -> None: ...
-    def planned(self, folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any]) -> None: ...
-    def progress(self, what: str, share: float, left_s: float | None) -> None: ...
-    def tried(self, name: str, family: Family, dev: Score, seconds: float) -> None: ...
-    def skipped(self, name: str, why: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run.
-
-    out: the run folder. only: strategies to try. strict: data warnings stop the run. exhaustive: every strategy that
-    applies is built in full, whatever it can be expected to bring.
-    """
-
-    out: Path | None = None
-    only: tuple[str, ...] = ()
-    strict: bool = False
-    exhaustive: bool = False
+PROMPT_SHARE = 0.4
+"""Of a limited budget, for prompts, as long as something dearer could still be tried."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A solution with its answers to dev. left: why dev was left early (it is then no candidate for the test)."""
+    """A solution with its answers to dev.
+
+    left: why dev was not answered to its end; the solution is then no candidate for the test. seconds_per_answer:
+    as timed on dev, None where too few were answered at once. cut: why its training was stopped before its end.
+    """
 
     solution: Solution
     predictions: tuple[Prediction, ...]
     dev: Score
     left: str | None = None
+    seconds_per_answer: float | None = None
+    cut: str | None = None
+
+    @property
+    def family(self) -> Family:
+        return self.solution.family
+
+
+@dataclass
+class Climbed:
+    """What the climb has brought so far: what was built, in order, and what was not tried, and why."""
+
+    built: dict[str, Built] = field(default_factory=dict)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+
+    def whole(self, family: Family | None = None) -> dict[str, Built]:
+        """The solutions that answered all of dev, of one family or of all."""
+        return {n: b for n, b in self.built.items() if b.left is None and family in (None, b.family)}
+
+    def best(self, family: Family | None = None) -> str | None:
+        """The best on dev of those that answered all of it; of equals, the first built."""
+        whole = self.whole(family)
+        return max(whole, key=lambda name: whole[name].dev.mean, default=None)
+
+    def best_of_families(self) -> list[str]:
+        """The best of each family that has one, cheapest family first."""
+        return [name for family in FAMILIES if (name := self.best(family)) is not None]
+
+    @property
+    def left_early(self) -> tuple[LeftEarly, ...]:
+        return tuple(LeftEarly(name, b.left) for name, b in self.built.items() if b.left is not None)
 
 
 @dataclass(frozen=True)
-class Run:
-    """What every stage needs. spent_before_s, calls_before: by earlier commands on the same folder."""
+class RunState:
+    """A run in progress: where it lies, what the user brought, the sealed test, the tools, the plan and the ledger."""
 
     folder: Path
-    task: Task
-    split: Split
-    model: LocalModel
-    metric: Metric
-    passages: tuple[Document, ...]
-    retriever: Retriever | None
+    inputs: Inputs
+    test: SealedTest
+    tools: Tools
+    model: Metered
     plan: Plan
+    ledger: Ledger
     listener: Listener
     exhaustive: bool = False
-    started: float = field(default_factory=time.monotonic)
-    spent_before_s: float = 0.0
-    calls_before: int = 0
-    constraint: Constraint | None = None
 
     @property
-    def spent_s(self) -> float:
-        return self.spent_before_s + time.monotonic() - self.started
-
-    @property
-    def limit_s(self) -> float | None:
-        """Seconds that the budget allows in all, from its minutes or from its dollars and the machine's price."""
-        budget, price = self.task.budget, self.task.price
-        limits = [budget.minutes * 60] if budget.minutes is not None else []
-        if budget.usd is not None and price is not None and price.usd_per_hour:
-            limits.append(budget.usd / price.usd_per_hour * 3600)
-        return min(limits) if limits else None
-
-    def settled(self) -> dict[str, str | None]:
-        """What commands so far settled: solution -> why it was skipped, None where it was built; in that order."""
-        events = (e for e in runs.events(self.folder) if e["event"] in ("built", "skipped"))
-        return {e["solution"]: e.get("why") for e in events}
-
-    def over_budget(
-        self, seconds: float, calls: int, built: Mapping[str, Built], family: Family | None = None
-    ) -> str | None:
-        """Why that much more, and then the test, would pass the budget; None where it would not.
-
-        The test: of a candidate of each family that is built, and of that one.
-        """
-        if self.limit_s is not None and self.spent_s + seconds + self.plan.test_seconds > self.limit_s:
-            return f"about {seconds / 60:.1f} more minutes would pass the budget"
-        most = self.task.budget.calls
-        families = {b.solution.family for b in built.values()} | ({family} if family else set())
-        spent = self.calls_before + self.model.answered + len(families) * len(self.split.test)
-        if most is not None and spent + calls > most:
-            return f"about {calls} more answers would pass the budget of {most}, those of the test included"
-        return None
-
-    def materials(
-        self,
-        folder: Path,
-        built: Mapping[str, Built],
-        left: Sequence[float] = (0.0,),
-        *,
-        spending: Spending | None = None,
-        stops: bool = True,
-    ) -> Materials:
-        """What a strategy builds from. left: estimated seconds of this step and of those after it.
-
-        spending: of this step. stops: whether the work is given up, by BudgetSpent, when it would leave no time for the
-        test.
-        """
-        from rung.engine.memory import give_back
-        from rung.trials.workshop import Materials
-
-        give_back()  # what the stage before has freed
-        rag = built.get("rag")
-        step = spending or Spending(self.model)
-
-        def tell(what: str, share: float) -> None:
-            step.keep()
-            if stops and self.over_budget(0.0, 0, built):
-                raise BudgetSpent(f"the budget was spent while {what}")
-            # The estimate of this step, corrected by how far it has come.
-            here = step.seconds / share * (1 - share) if share > 0.15 else max(0.0, left[0] - step.seconds)
-            self.listener.progress(what, share, here + sum(left[1:]) + self.plan.test_seconds)
-
-        return Materials(
-            task=self.task,
-            train=self.split.train,
-            dev=self.split.dev,
-            model=self.model,
-            metric=self.metric,
-            folder=folder,
-            decoding=self.plan.decoding,
-            constraint=self.constraint,
-            passages=self.passages,
-            retriever=self.retriever,
-            compute_tokens=self.plan.compute_tokens,
-            learning_rate=self._learning_rate(),
-            shown_passages=rag.solution.retriever.k if rag and rag.solution.retriever else None,
-            exhaustive=self.exhaustive,
-            groups=self.split.groups,
-            tell=tell,
-        )
-
-    def _learning_rate(self) -> float | None:
-        """The one that was chosen already, by the training or the pilots before it."""
-        places = [self.folder / "solutions" / "lora", *sorted((self.folder / "pilot").glob("pilot-*"))]
-        histories = [read_json(place / "training" / "history.json") for place in places]
-        return next((h["learning_rate"] for h in histories if h is not None), None)
+    def files(self) -> Files:
+        return Files(self.folder)
 
     def score(self, predictions: Sequence[Prediction]) -> Score:
         """The mean with its interval; groups of the split are the unit."""
         from rung.evaluation.statistics import score
 
-        groups = units_of([p.id for p in predictions], self.split.groups)
-        return score([p.score or 0.0 for p in predictions], groups=groups, seed=self.task.seed)
+        groups = units_of([p.id for p in predictions], self.inputs.groups)
+        return score([p.score or 0.0 for p in predictions], groups=groups, seed=self.inputs.task.seed)
+
+    # ---- the budget ------------------------------------------------------------------------
+
+    def reserve(self, climbed: Climbed, family: Family | None = None) -> tuple[float, int]:
+        """(seconds, answers) that the final test of what is built will take: the best of each family.
+
+        family: one that is about to be built, too.
+        """
+        names = climbed.best_of_families()
+        each = [climbed.built[name].seconds_per_answer or self.plan.answer_seconds for name in names]
+        if family is not None and family not in {climbed.built[name].family for name in names}:
+            each.append(max([*each, self.plan.answer_seconds]))
+        return sum(each) * (len(self.test) + LATENCY_INPUTS), len(each) * len(self.test)
+
+    def over_budget(self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None) -> str | None:
+        """Reason why so much more, and then the test, would exceed the budget; None where it would not."""
+        reserved_s, reserved_calls = self.reserve(climbed, family)
+        return self.ledger.exceeded_by(seconds, calls, reserved_s=reserved_s, reserved_calls=reserved_calls)
+
+    # ---- a workshop ------------------------------------------------------------------------
+
+    def workshop(
+        self, folder: Path, climbed: Climbed, meter: Meter, *, stops: bool = True, ends_s: float | None = None
+    ) -> Workshop:
+        """What a strategy or an experiment works with.
+
+        stops: whether the work is given up, by BudgetSpent, when it would leave no time for the test. ends_s: seconds
+        of the run at which choices inside the step have to come to an end; None: when the budget is spent.
+        """
+
+        def seconds_left() -> float | None:
+            left = self.ledger.seconds_left(self.reserve(climbed)[0])
+            if ends_s is None or left is None:
+                return left
+            return min(left, ends_s - self.ledger.spent.seconds)
+
+        def tell(what: str, share: float) -> None:
+            meter.keep()
+            if stops and self.over_budget(climbed, 0.0, 0):
+                raise BudgetSpent(f"the budget was spent while {what}")
+            here = meter.seconds / share * (1 - share) if share > 0.15 else None
+            self.listener.progress(what, share, here)
+
+        retrieving = climbed.built.get(climbed.best("rag") or "")
+        spec = retrieving.solution.retriever if retrieving is not None else None
+        return Workshop(
+            inputs=self.inputs,
+            tools=replace(self.tools, tell=tell),
+            limits=Limits(
+                training_tokens=self._training_tokens(climbed),
+                exhaustive=self.exhaustive,
+                seconds_left=seconds_left,
+            ),
+            folder=folder,
+            decoding=self.plan.decoding,
+            learning_rate=self._learning_rate(),
+            passages_shown=spec.k if spec is not None else None,
+        )
+
+    def _training_tokens(self, climbed: Climbed) -> int:
+        """What one training may put through the network: as planned, but no more than the time that is there."""
+        left = self.ledger.seconds_left(self.reserve(climbed, "fine-tune")[0])
+        if left is None:
+            return self.plan.training_tokens
+        answering = 2 * len(self.inputs.dev) * self.plan.answer_seconds  # the interim looks
+        affordable = int(max(0.0, TRAINING_PART * left - answering) * self.plan.speed.train)
+        return min(self.plan.training_tokens, affordable)
+
+    def _learning_rate(self) -> float | None:
+        """The one that was chosen already, by the trainings or the pilots before."""
+        trained = [*self.folder.glob("solutions/*/training/history.json"), *self.folder.glob("pilot/*/training/history.json")]
+        rates = [record_of(path).get("learning_rate") for path in sorted(trained)]
+        return next((float(rate) for rate in rates if rate is not None), None)
+
+
+def tidy(folder: Path) -> None:
+    """Removes optimiser states and the adapters of other epochs once a solution stands."""
+    for path in (folder / "training").glob("lr-*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -32,21 +32,22 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
 
     Raises RunError when there is nothing to open, or the model has changed since.
     """
-    from rung.models.local import load_model
-    from rung.retrieval.bm25 import BM25
+    from rung.models import open_model
+    from rung.retrieval import open_index
     from rung.solutions.store import load_passages, load_solution
 
     place, note = _find(folder, solution)
     loaded = load_solution(place)
-    model = load_model(note["model"], say=say)
+    model = open_model(note["model"], say=say)
     if model.version != note["model_version"]:
         raise RunError(
             f"{place}: was made with another version of {note['model']} "
             f"({note['model_version']}, here {model.version}). "
             "Run the task again with this model."
         )
-    passages = load_passages(place)
-    return Bundle(loaded, model, BM25(passages) if passages else None)
+    if loaded.retriever is None:
+        return Bundle(loaded, model, None)
+    return Bundle(loaded, model, open_index(loaded.retriever, load_passages(place), place / "index"))
 
 
 def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str]]:
@@ -66,8 +67,11 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str]]:
     if note := read_json(folder / "winner" / "bundle.json"):
         return folder / "winner", note
     decision = read_json(folder / "decision.json")
-    if decision is None:
-        raise RunError(f"{folder}: not finished, there is no winner yet. Give the same rung run command again.")
+    if decision is None or decision["choice"] == "unfinished":
+        raise RunError(
+            f"{folder}: not finished, so there is no winner yet. Give the same rung run command again, or choose a "
+            "solution with --solution."
+        )
     raise RunError(
         f"{folder}: the verdict is {decision['choice']!r}, so there is no winner. Choose one with --solution."
     )

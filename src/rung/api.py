@@ -1,0 +1,97 @@
+"""The public Python interface: run a task, read what came of it, load the winner and ask it.
+
+    run = rung.run("task.yaml", minutes=30)
+    run.decision.choice, run.decision.headline
+    answer = rung.load(run.folder)
+    answer("an input")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.errors import RunError
+
+if TYPE_CHECKING:
+    from rung.ladder.options import Listener, RunOptions
+    from rung.types import Candidate, Decision, Prediction, SetName
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what lies in it. Every property reads the folder afresh."""
+
+    folder: Path
+
+    @property
+    def decision(self) -> Decision:
+        """The verdict. Raises RunError when there is none yet."""
+        from rung.decision import decision_from_record
+        from rung.records import read_json
+
+        record = read_json(self.folder / "decision.json")
+        if record is None:
+            raise RunError(f"{self.folder}: there is no verdict yet. Give the same rung run command again.")
+        return decision_from_record(record)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every solution that was tried, and the baselines, with what they scored and cost."""
+        return self.decision.candidates
+
+    def predictions(self, name: str, set: SetName = "test") -> list[Prediction]:
+        """Scored answers of a candidate to dev or to the test. Raises RunError where it answered none."""
+        from rung.trials.trial import read_predictions
+
+        found = read_predictions(self.folder / "solutions" / name / f"predictions.{set}.jsonl")
+        if not found:
+            raise RunError(f"{self.folder}: {name!r} has no answers to {set}. `candidates` lists what was tried.")
+        return found
+
+    def report(self) -> Path:
+        """Writes report.html afresh and returns its path."""
+        from rung.ladder import test_examples
+        from rung.report.html import write_report
+
+        write_report(self.folder, test_examples(self.folder))
+        return self.folder / "report.html"
+
+
+def run(
+    task: str | Path, options: RunOptions | None = None, *, listener: Listener | None = None, **fields: Any
+) -> Run:
+    """Runs or continues a task.
+
+    task: a task.yaml or the folder that holds one. options, or its fields by name: as RunOptions has them (out, only,
+    minutes, finish, again, executor, …). listener: hears of progress; None: nobody does.
+    Raises RungError for everything that the caller can mend.
+    """
+    from dataclasses import replace
+
+    from rung.ladder import run as climb
+    from rung.ladder.options import Quiet, RunOptions
+
+    return Run(climb(Path(task), replace(options or RunOptions(), **fields), listener or Quiet()))
+
+
+def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str], str]:
+    """The winner of a run folder, or a bundle, as a function of an input.
+
+    solution: another solution of the run. The function raises ModelError where the model gives no answer.
+    Raises RunError when there is nothing to load, or its model is not the one that it was made with.
+    """
+    from rung.errors import ModelError
+    from rung.serving.bundle import open_bundle
+
+    bundle = open_bundle(Path(folder), solution=solution)
+
+    def answer(text: str) -> str:
+        (prediction,) = bundle.answer([text])
+        if prediction.error is not None:
+            raise ModelError(f"no answer: {prediction.error}")
+        return prediction.text
+
+    return answer

@@ -1,0 +1,148 @@
+"""What dev says beside the scores: causes, what more examples would bring, rows to look at. Plain values for a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rung.ladder.experiments import pilot_predictions, whole_curve
+from rung.ladder.skills_check import Checked
+from rung.ladder.state import Climbed, RunState
+from rung.resume import record_of, recorded
+from rung.types import Diagnosis, Prediction
+
+_WORTH_HEARING = 0.6
+"""Dev mean from which a solution that contradicts a given answer may well be right."""
+
+
+def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked], floor: float) -> dict[str, Any]:
+    """All that the verdict reads beside scores and costs. floor: dev score of the best baseline that learns nothing."""
+    best = climbed.best("fine-tune")
+    grown = whole_curve(run, climbed.built[best] if best else None)
+    skills = {name: report for check in checks for name, report in check.skills.items()}
+    repaired = {check_name: check.repaired for check in checks for check_name in check.skills if check.repaired}
+    return {
+        "skipped": [asdict(s) for s in climbed.skipped.values()],
+        "left_early": [asdict(left) for left in climbed.left_early],
+        "diagnosis": [asdict(d) for d in causes(run, climbed)],
+        "curve": grown,
+        "more": _more(grown),
+        "closed_book": _closed_book(run, climbed),
+        "suspicious": _suspicious(run, climbed),
+        "hardest": _hardest(run, climbed),
+        "skills": [
+            {
+                "candidate": name,
+                "difference": report.total.difference,
+                "low": report.total.low,
+                "high": report.total.high,
+                "n": report.total.n,
+                "loses": report.loses,
+                "repaired": repaired.get(name) if repaired.get(name) != name else None,
+            }
+            for name, report in skills.items()
+        ],
+        "notes": _notes(run),
+    }
+
+
+def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> tuple[Diagnosis, ...]:
+    """All that the experiments say about why the best prompt fails, the leading cause first.
+
+    by_elimination: whether what nothing fixed may be named too; not where something that matters was not tried.
+    """
+    from rung.diagnosis.causes import Tried, all_causes, nearness
+
+    record = recorded(run.files.diagnosis)
+    if record is None:
+        return ()
+    near = nearness(run.tools.scorer.metric, run.inputs.train)
+    accepted = {e.id: e.references for e in run.inputs.dev}
+
+    def judged(predictions: Sequence[Prediction]) -> dict[str, float]:
+        if near is None:
+            return {p.id: p.score or 0.0 for p in predictions}
+        return {p.id: 0.0 if p.error else near(p.text, accepted[p.id]) for p in predictions}
+
+    pilot = record_of(run.files.pilot)
+    tuned = None
+    if pilot:
+        count = pilot["points"][-1]["examples"]
+        tuned = (count, judged(pilot_predictions(run, count)))
+    tried = [
+        Tried(
+            name,
+            built.family,
+            judged(built.predictions),
+            {p.id: p.passages for p in built.predictions} if built.solution.retriever is not None else None,
+        )
+        for name, built in climbed.whole().items()
+    ]
+    return all_causes(
+        record, tried, tuned, seed=run.inputs.task.seed, groups=run.inputs.groups, by_elimination=by_elimination
+    )
+
+
+def _more(grown: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What more examples would add, where there is a curve of two sizes of training."""
+    if grown is None or sum(bool(p["examples"]) for p in grown["points"]) < 2:
+        return None
+    more = grown["more"]
+    return {"examples": int(more["examples"]), "gain": more["mean"], "low": more["low"], "high": more["high"]}
+
+
+def _closed_book(run: RunState, climbed: Climbed) -> dict[str, Any] | None:
+    """What fine-tuning without passages reaches on dev, where there is a corpus: facts that it has not seen."""
+    if not run.inputs.passages:
+        return None
+    if best := climbed.best("fine-tune"):
+        return {"what": best, "dev": climbed.built[best].dev.mean}
+    pilot = record_of(run.files.pilot)
+    if not pilot:
+        return None
+    return {"what": f"a pilot on {pilot['points'][-1]['examples']} examples", "dev": pilot["points"][-1]["mean"]}
+
+
+def _suspicious(run: RunState, climbed: Climbed) -> list[str]:
+    """Rows for a person to look at: conflicting answers, and dev answers that two good families agree against."""
+    record = recorded(run.files.diagnosis) or {"label_noise": []}
+    rows = [row for pair in record["label_noise"] for row in pair["rows"]]
+    bests = [name for name in climbed.best_of_families() if climbed.built[name].dev.mean >= _WORTH_HEARING]
+    if len(bests) >= 2:
+        by_id = [{p.id: p for p in climbed.built[name].predictions} for name in bests]
+        for example in run.inputs.dev:
+            given = [answers[example.id] for answers in by_id if example.id in answers]
+            texts = {p.text.strip().casefold() for p in given}
+            if len(given) >= 2 and len(texts) == 1 and not any(p.score for p in given) and given[0].text.strip():
+                rows.append(example.row or example.id)
+    return list(dict.fromkeys(rows))
+
+
+def _hardest(run: RunState, climbed: Climbed) -> str | None:
+    """The answer whose dev examples the best solution gets wrong most often, and how often; None without repeats."""
+    best = climbed.best()
+    if best is None or not run.tools.scorer.metric.right_or_wrong:
+        return None
+    wrong = {p.id for p in climbed.built[best].predictions if not p.score}
+    outputs: dict[str, list[bool]] = {}
+    for example in run.inputs.dev:
+        outputs.setdefault(example.output, []).append(example.id in wrong)
+    often = {o: sum(w) for o, w in outputs.items() if len(w) >= 3 and sum(w) >= 2}
+    if not often:
+        return None
+    worst = max(often, key=lambda o: (often[o] / len(outputs[o]), often[o]))
+    return f"{worst!r} ({often[worst]} of {len(outputs[worst])} wrong on dev)"
+
+
+def _notes(run: RunState) -> list[str]:
+    """Whole sentences that a reader must not miss."""
+    from rung import runs
+
+    notes = []
+    versions = list(dict.fromkeys(e["rung"] for e in runs.events(run.folder) if e["event"] == "started"))
+    if len(versions) > 1:
+        notes.append(f"Versions {', '.join(versions)} of rung worked on this run.")
+    if seen := record_of(run.files.split).get("seen"):
+        notes.extend(f"{count:,} test rows were in the test of an earlier verdict ({name})." for name, count in seen.items())
+    return notes

@@ -1,0 +1,136 @@
+"""The sealed test, opened once for the recorded finalists, and the verdict that follows from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rung import runs
+from rung.decision import Evidence, decide, decision_record
+from rung.decision.evidence import ClosedBook, MoreExamples, Skills
+from rung.evaluation.statistics import units_of
+from rung.ladder.candidate_costs import break_evens
+from rung.ladder.finalists import FLOORS, candidate_from_record, scores_of
+from rung.ladder.ledger import Meter
+from rung.ladder.state import Climbed, RunState
+from rung.records import write_json, write_lines
+from rung.resume import is_done
+from rung.types import Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
+
+
+def test_and_decide(run: RunState, named: Mapping[str, Any]) -> Decision:
+    """Opens the test, answers it with the finalists and baselines, and writes decision.json. named: finalists.json."""
+    from rung.evaluation.sealed import count_reads, open_test
+    from rung.evaluation.statistics import compare_all
+
+    names: list[str] = named["finalists"]
+    why = "final comparison of the recorded finalists"
+    test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why)
+    answers = {name: _answer_test(run, name, test) for name in names}
+    baselines = {c["name"]: predictions for c, predictions in _answer_baselines(run, named, test)}
+    scores = {name: scores_of(predictions) for name, predictions in {**answers, **baselines}.items()}
+    groups = units_of([e.id for e in test], run.inputs.groups)
+    seed = run.inputs.task.seed
+    pairs = compare_all(list(itertools.combinations(names, 2)), scores, "test", groups=groups, seed=seed)
+    against: list[Comparison] = []
+    for baseline in baselines:  # each baseline is a question, and so a family of comparisons, of its own
+        against += compare_all([(baseline, name) for name in names], scores, "test", groups=groups, seed=seed)
+    tested = {name: run.score(predictions) for name, predictions in {**answers, **baselines}.items()}
+    candidates = tuple(
+        replace(candidate, test=tested.get(candidate.name))
+        for candidate in map(candidate_from_record, (*named["baselines"], *named["candidates"]))
+    )
+    by_name = {c.name: c for c in candidates}
+    evidence = Evidence(
+        metric=run.tools.scorer.metric,
+        candidates=tuple(_with_faults(c, answers.get(c.name, ())) for c in candidates),
+        comparisons=tuple(pairs),
+        against_floor=tuple(against),
+        floors=tuple(c["name"] for c in named["baselines"] if c["name"] in FLOORS),
+        minimum_detectable_difference=_detectable(run, pairs, len(set(groups or test))),
+        test_reads=count_reads(run.files.test_reads),
+        break_even=break_evens(run, answers, by_name),
+        **evidence_from_dev(run, named),
+    )
+    decision = decide(evidence)
+    runs.log(run.folder, "decided", choice=decision.choice, solution=decision.solution)
+    if named["curve"] is not None:
+        write_json(run.files.curve, named["curve"])
+    write_json(run.files.decision, decision_record(decision))
+    return decision
+
+
+def evidence_from_dev(run: RunState, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of Evidence that the test does not change. record: as `dev_evidence` leaves it."""
+    task = run.inputs.task
+    return {
+        "n_dev": len(run.inputs.dev),
+        "n_test": len(run.test),
+        "has_corpus": bool(run.inputs.passages),
+        "has_labels": bool(task.labels),
+        "has_schema": bool(task.schema),
+        "target": task.target,
+        "model": task.model,
+        "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
+        "skipped": tuple(Skipped(**s) for s in record["skipped"]),
+        "left_early": tuple(LeftEarly(**s) for s in record["left_early"]),
+        "skills": tuple(Skills(**s) for s in record["skills"]),
+        "more": MoreExamples(**record["more"]) if record["more"] else None,
+        "closed_book": ClosedBook(**record["closed_book"]) if record["closed_book"] else None,
+        "suspicious": tuple(record["suspicious"]),
+        "hardest": record["hardest"],
+        "notes": tuple(record["notes"]),
+    }
+
+
+def _with_faults(candidate: Any, answers: Sequence[Prediction]) -> Any:
+    """Failed calls and unscored answers of dev and test together."""
+    return replace(
+        candidate,
+        failed_calls=candidate.failed_calls + sum(p.error is not None for p in answers),
+        unscored=candidate.unscored + sum(p.metric_error is not None for p in answers),
+    )
+
+
+def _detectable(run: RunState, pairs: Sequence[Comparison], units: int) -> float:
+    """What the test can show: as planned for right and wrong answers, else by how much the scores vary."""
+    from rung.evaluation.statistics import detectable_as_seen, minimum_detectable_difference
+
+    if pairs and (not run.tools.scorer.metric.right_or_wrong or units < len(run.test)):
+        return detectable_as_seen(pairs, units)
+    return minimum_detectable_difference(units, comparisons=max(1, len(pairs)))
+
+
+def _answer_test(run: RunState, name: str, test: Sequence[Example]) -> list[Prediction]:
+    """A finalist's answers to the test; what an earlier command answered is read back."""
+    from rung.solutions.store import load_solution
+    from rung.trials.trial import attempt
+
+    folder = run.files.solution(name)
+    meter = Meter(run.model, folder)
+    workshop = run.workshop(folder, Climbed(), meter, stops=False)
+    predictions = attempt(workshop, load_solution(folder), test, folder / "predictions.test.jsonl")
+    meter.done()
+    return predictions
+
+
+def _answer_baselines(
+    run: RunState, named: Mapping[str, Any], test: Sequence[Example]
+) -> list[tuple[Mapping[str, Any], list[Prediction]]]:
+    """Each recorded baseline with its answers to the test; answered once, then read back."""
+    from rung.evaluation.baselines import baselines
+    from rung.trials.trial import read_predictions
+
+    def path(name: str) -> Path:
+        return run.folder / "baselines" / f"{name}.test.jsonl"
+
+    names = [c["name"] for c in named["baselines"]]
+    if not all(is_done(path(name)) for name in names):
+        labels, seed = run.inputs.task.labels or (), run.inputs.task.seed
+        answers = baselines(run.inputs.train, test, run.tools.scorer, labels=labels, seed=seed)
+        for name in names:
+            write_lines(path(name), (asdict(p) for p in answers[name]))
+    return [(c, read_predictions(path(c["name"]))) for c in named["baselines"]]

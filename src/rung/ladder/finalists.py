@@ -1,0 +1,85 @@
+"""The record that ends the climb: who is tested, and all that dev showed. After it nothing is built or chosen again.
+
+Everything that the verdict needs beside the test itself is in finalists.json, so that a command that continues, even
+with another version of rung, opens the test for the same candidates and reaches the same verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rung import __version__, runs
+from rung.ladder.candidate_costs import candidate_of, measure_latency
+from rung.ladder.dev_evidence import dev_evidence
+from rung.ladder.skills_check import Checked, check_skills
+from rung.ladder.state import Climbed, RunState
+from rung.records import write_json
+from rung.resume import recorded
+from rung.types import Candidate, Prediction, Score
+
+
+def named(run: RunState) -> dict[str, Any] | None:
+    """The record of the finalists; None as long as the climb is not over."""
+    return recorded(run.files.finalists)
+
+
+def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
+    """Checks what fine-tuned finalists have forgotten, times all finalists, and records them with what dev showed."""
+    baselines = baselines_on_dev(run)
+    floor = max((c.dev.mean for c in baselines if c.name in FLOORS), default=0.0)
+    names: list[str] = []
+    checks: list[Checked] = []
+    for name in climbed.best_of_families():
+        checks.append(check_skills(run, climbed, name, floor))
+        names.append(checks[-1].keep)
+    for name in names:
+        measure_latency(run, climbed.built[name])
+    candidates = [candidate_of(run, built) for built in climbed.built.values()]
+    record = {
+        "finalists": names,
+        "baselines": [asdict(c) for c in baselines],
+        "candidates": [asdict(c) for c in candidates],
+        **dev_evidence(run, climbed, checks, floor),
+        "rung": __version__,
+    }
+    write_json(run.files.finalists, record)
+    runs.log(run.folder, "finalists", solutions=names)
+    return record
+
+
+FLOORS = ("most_frequent", "chance")
+"""Baselines that look at no input."""
+
+
+def baselines_on_dev(run: RunState) -> list[Candidate]:
+    """The better of the baselines that look at no input, and the better of those that learn; they are tested too."""
+    from rung.evaluation.baselines import baselines
+
+    inputs = run.inputs
+    answers = baselines(
+        inputs.train, inputs.dev, run.tools.scorer, labels=inputs.task.labels or (), seed=inputs.task.seed
+    )
+    candidates = [baseline_candidate(name, run.score(predictions)) for name, predictions in answers.items()]
+    kept = []
+    for group in ([c for c in candidates if c.name in FLOORS], [c for c in candidates if c.name not in FLOORS]):
+        if group:
+            kept.append(max(group, key=lambda c: c.dev.mean))
+    return kept
+
+
+def baseline_candidate(name: str, dev: Score) -> Candidate:
+    """A baseline as a candidate: it reads and writes no tokens."""
+    return Candidate(name, "baseline", dev, None, 0.0, 0.0, None, None, 0.0, 0.0, 0.0)
+
+
+def candidate_from_record(record: Mapping[str, Any]) -> Candidate:
+    """As `asdict` left it."""
+    return Candidate(**{**record, "dev": Score(**record["dev"])})
+
+
+def scores_of(predictions: Sequence[Prediction]) -> list[float]:
+    return [p.score or 0.0 for p in predictions]
+
+

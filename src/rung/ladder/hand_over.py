@@ -1,0 +1,33 @@
+"""The winner as a bundle: the folder to ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rung.ladder.state import RunState
+from rung.records import write_json
+from rung.resume import folder_once
+from rung.types import Decision
+
+
+def hand_over(run: RunState, decision: Decision) -> None:
+    """Copies the solution to ship to winner/; nothing where the verdict names none."""
+    from rung.solutions.store import load_solution, save_solution
+
+    if decision.solution is None:
+        return
+    solution = load_solution(run.files.solution(decision.solution))
+
+    def fill(folder: Path) -> None:
+        save_solution(solution, folder, passages=run.inputs.passages)
+        note = {
+            "task": run.inputs.task.name,
+            "model": run.inputs.task.model,
+            "model_version": run.model.version,
+            "solution": solution.name,
+            "choice": decision.choice,
+            "headline": decision.headline,
+        }
+        write_json(folder / "bundle.json", note)
+
+    folder_once(run.files.winner, fill)

@@ -1,0 +1,126 @@
+"""What a run has spent, over all its commands, and what it may still spend.
+
+The ledger knows the metered model and a clock. A stage that is under way keeps what it has cost on disk every few
+seconds, so that a budget also counts what was spent before a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung import runs
+from rung.records import read_json, write_json
+from rung.types import Budget, Price
+
+if TYPE_CHECKING:
+    from rung.models.metering import Metered
+
+_KEPT = "spent.json"
+_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds, answers of the model and dollars."""
+
+    seconds: float = 0.0
+    calls: int = 0
+    usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The budget, and what earlier commands and this one have spent of it."""
+
+    budget: Budget
+    price: Price | None
+    model: Metered
+    before: Spent = Spent()
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> Spent:
+        """By all commands on this run folder."""
+        here = time.monotonic() - self.started
+        return Spent(
+            self.before.seconds + here, self.before.calls + self.model.calls, self.before.usd + self._usd(here)
+        )
+
+    def _usd(self, seconds: float) -> float:
+        hourly = self.price.usd_per_hour if self.price is not None else None
+        return self.model.usd + (seconds / 3600 * hourly if hourly else 0.0)
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds that the budget allows in all, from its minutes or from its dollars and the machine's price."""
+        limits = [self.budget.minutes * 60] if self.budget.minutes is not None else []
+        hourly = self.price.usd_per_hour if self.price is not None else None
+        if self.budget.usd is not None and hourly:
+            limits.append(self.budget.usd / hourly * 3600)
+        return min(limits) if limits else None
+
+    def seconds_left(self, reserved: float = 0.0) -> float | None:
+        """Seconds until the limit, less what is reserved; None without a limit."""
+        return None if self.limit_s is None else self.limit_s - self.spent.seconds - reserved
+
+    def exceeded_by(self, seconds: float, calls: int, *, reserved_s: float = 0.0, reserved_calls: int = 0) -> str | None:
+        """Reason why `seconds` and `calls` more would exceed the budget, or None. The final test is reserved first."""
+        left = self.seconds_left(reserved_s)
+        if left is not None and seconds > left:
+            limit = (self.limit_s or 0.0) / 60
+            return f"it needs about {max(seconds, 6) / 60:.1f} minutes, which would exceed the budget of {limit:.3g}"
+        most = self.budget.calls
+        if most is not None and self.spent.calls + reserved_calls + calls > most:
+            return f"it needs about {calls} answers, which would exceed the budget of {most}; the test is reserved first"
+        if self.budget.usd is not None and self.spent.usd >= self.budget.usd:
+            return f"the budget of {self.budget.usd:g} USD is spent"
+        return None
+
+
+class Meter:
+    """Seconds, computed tokens and answers of one stage, from its first command on."""
+
+    def __init__(self, model: Metered, folder: Path | None = None) -> None:
+        """folder: of the stage, where its costs are kept while it lasts; None: they are not kept."""
+        self._model = model
+        self._path = folder / _KEPT if folder is not None else None
+        before = (read_json(self._path) if self._path is not None else None) or {}
+        self._began: float = time.monotonic() - before.get("seconds", 0.0)
+        self._first_token = model.computed_tokens - before.get("tokens", 0)
+        self._first_call = model.calls - before.get("calls", 0)
+        self._kept = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "seconds": round(self.seconds, 2),
+            "tokens": self._model.computed_tokens - self._first_token,
+            "calls": self._model.calls - self._first_call,
+        }
+
+    def keep(self) -> None:
+        """Called often while the stage works: what it has cost so far is on disk every few seconds."""
+        if self._path is not None and time.monotonic() - self._kept > _EVERY_S:
+            write_json(self._path, self.record())
+            self._kept = time.monotonic()
+
+    def done(self) -> None:
+        """The stage's own record holds its costs now."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def spent_before(folder: Path, price: Price | None) -> Spent:
+    """What earlier commands spent on a run: on stages that are done, and on those that were cut or given up."""
+    records = [e for e in runs.events(folder) if "seconds" in e]  # those of stages that are done
+    records += [record for path in folder.rglob(_KEPT) if (record := read_json(path)) is not None]
+    seconds = sum(r.get("seconds", 0.0) for r in records)
+    hourly = price.usd_per_hour if price is not None else None
+    usd = sum(r.get("usd", 0.0) for r in records) + (seconds / 3600 * hourly if hourly else 0.0)
+    return Spent(seconds, sum(r.get("calls", 0) for r in records), usd)

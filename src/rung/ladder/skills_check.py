@@ -1,0 +1,118 @@
+"""What a fine-tuned finalist has forgotten, and its repair by replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rung import runs
+from rung.errors import BudgetSpent, ModelError, TrainingError
+from rung.evaluation.skills import SkillsReport
+from rung.ladder.ledger import Meter
+from rung.ladder.state import Built, Climbed, RunState, tidy
+from rung.resume import is_done, once, once_for_all, record_of
+from rung.strategies import STRATEGIES, function_of
+
+_NEAR = 0.1
+"""A fine-tuned solution this far below the best on dev is hardly shipped, so nothing is spent on its skills."""
+
+REPAIRED = "{}_replay"
+"""Name of the solution that was trained on with the base model's own answers mixed in."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The solution to go on with, and the skills of what was checked. repaired: name of the repaired solution, if any."""
+
+    keep: str
+    skills: dict[str, SkillsReport]
+    repaired: str | None = None
+
+
+def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Checked:
+    """Compares a fine-tuned finalist with its base model; after a real loss tries to repair it.
+
+    floor: dev score of the best baseline that learns nothing. The repaired solution is kept where dev is no worse and
+    the skills are better: the task comes first.
+    """
+    from rung.evaluation.skills import suite
+
+    built = climbed.built[name]
+    if built.solution.adapter is None or not _may_be_shipped(climbed, name, floor):
+        return Checked(name, {})
+    if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite())):
+        return Checked(name, {})
+    run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
+    meter = Meter(run.model)
+    report = _skills_of(run, name, built.solution.adapter)
+    runs.log(run.folder, "checked", solution=name, loses=report.loses, **meter.record())
+    skills = {name: report}
+    repair = STRATEGIES[name].repair if name in STRATEGIES else None
+    if not report.loses or repair is None:
+        return Checked(name, skills)
+    run.listener.say(
+        f"{name} answers {100 * -report.total.difference:.0f} points fewer of {report.total.n} general prompts; "
+        "training it on with the base model's own answers mixed in."
+    )
+    other = REPAIRED.format(name)
+    repaired = _repair(run, climbed, name, other)
+    if repaired is None or repaired.solution.adapter is None:
+        return Checked(name, skills)
+    climbed.built[other] = repaired
+    skills[other] = _skills_of(run, other, repaired.solution.adapter)
+    as_good = repaired.dev.mean >= built.dev.mean
+    better = skills[other].total.difference > report.total.difference
+    keep = other if as_good and better else name
+    return Checked(keep, skills, other)
+
+
+def _may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
+    """Whether a fine-tuned solution is ahead of the floor and every prompt, and near the best."""
+    prompts = [b.dev.mean for b in climbed.built.values() if b.family == "prompt"]
+    best = max(b.dev.mean for b in climbed.built.values())
+    return climbed.built[name].dev.mean > max([*prompts, best - _NEAR, floor])
+
+
+def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | None:
+    """The repaired solution with its answers to dev; None where the budget or a fault kept it from being built."""
+    from rung.solutions.store import load_solution, save_solution
+    from rung.trials.trial import attempt
+
+    folder = run.files.solution(other)
+    meter = Meter(run.model, folder)
+    repair = STRATEGIES[name].repair
+    assert repair is not None
+    try:
+        workshop = run.workshop(folder, climbed, meter)
+        if is_done(folder / "solution.json"):
+            solution = load_solution(folder)
+        else:
+            solution = replace(function_of(repair)(workshop, climbed.built[name].solution), name=other)
+            solution = save_solution(solution, folder, passages=run.inputs.passages)
+        predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
+    except (BudgetSpent, TrainingError, ModelError) as failed:
+        runs.log(run.folder, "not repaired", solution=other, why=str(failed))
+        return None
+    if not is_done(folder / "built.json"):
+        costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
+        runs.log(run.folder, "repaired", solution=other, **{k: costs[k] for k in ("seconds", "tokens", "calls")})
+    meter.done()
+    tidy(folder)
+    built = Built(solution, tuple(predictions), run.score(predictions))
+    run.listener.tried(other, built.family, built.dev, float(record_of(folder / "built.json")["seconds"]))
+    return built
+
+
+def _skills_of(run: RunState, name: str, adapter: str) -> SkillsReport:
+    """The solution's skills against the base's. The base model's outcomes are kept for all runs with that model."""
+    from rung.evaluation.skills import answered, compare_skills, suite_version
+    from rung.models import answers_key, cache_folder
+
+    shared = cache_folder() / "skills" / f"{answers_key(run.model)}-{suite_version()}.json"
+    base = once_for_all(shared, lambda: {"outcomes": answered(run.model, None)})
+    tuned = once(_record(run, name), lambda: {"outcomes": answered(run.model, adapter)})
+    return compare_skills([bool(x) for x in base["outcomes"]], [bool(x) for x in tuned["outcomes"]])
+
+
+def _record(run: RunState, name: str) -> Path:
+    return run.files.solution(name) / "skills.json"
