@@ -1,0 +1,212 @@
+"""Paired tests of b against a, each with its own inversion: p-value and interval come from the same test.
+
+A test that is inverted gives the interval of all differences that it does not reject at alpha, so the interval
+excludes zero exactly when p < alpha. Knows nothing about names, sets or corrections. Imports numpy and scipy when
+called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from rung.errors import ScoreMismatch
+from rung.evaluation.intervals import FEW_UNITS, conditional, tango, unseen
+from rung.evaluation.units import all_binary, as_scores, unit_sums
+
+if TYPE_CHECKING:
+    from rung.evaluation.units import FloatArray
+
+EXACT_UNITS = 12
+"""Up to so many units with a difference, all sign flips are enumerated."""
+
+RESAMPLES = 20_000
+"""Sign flips drawn where there are too many to enumerate."""
+
+_SAME = 1e-9
+"""Sums that differ by less count as equal, because they differ only by rounding."""
+
+_CELLS = 2_000_000
+"""Signs held at once; bounds the memory to about 20 MB."""
+
+
+class PairedTest(Protocol):
+    """A two-sided test that mean(b) - mean(a) is zero.
+
+    `interval` gives the differences that are not rejected at alpha, inside [-1, 1]. It contains the observed
+    difference. significant: whether p < alpha, decided by the caller, so that rounding of alpha cannot contradict it;
+    the interval excludes zero exactly then.
+    """
+
+    @property
+    def p(self) -> float: ...
+
+    def interval(self, alpha: float, significant: bool) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """The exact McNemar test: only_a and only_b of n examples are right in one of the two alone.
+
+    The interval is the hull of two: the exact test inverted (`conditional`), which agrees with p about zero, and
+    Tango's score interval, which keeps its coverage far from zero.
+    Source: Fagerland, Lydersen and Laake, The McNemar test for binary matched-pairs data (2013), for the exact form.
+    """
+
+    only_a: int
+    only_b: int
+    n: int
+
+    @property
+    def p(self) -> float:
+        return mcnemar_exact(self.only_a, self.only_b)
+
+    def interval(self, alpha: float, significant: bool) -> tuple[float, float]:
+        exact = conditional(self.only_a, self.only_b, self.n, alpha)
+        score = tango(self.only_a, self.only_b, self.n, alpha)
+        low, high = min(exact[0], score[0]), max(exact[1], score[1])
+        return _agreeing(low, high, (self.only_b - self.only_a) / self.n, significant)
+
+
+@dataclass(frozen=True)
+class SignFlips:
+    """The sign-flip permutation test over units, with the flips that were made.
+
+    Draw s flips the sign of some units. Let A be the sum of differences, A_s the sum with signs, M and B_s the same for
+    the units' sizes. If the true difference were d, the draw would be as extreme as what was observed when
+    |A_s - d B_s| >= |A - d M|, that is when d lies between (A - A_s) / (M - B_s) and (A + A_s) / (M + B_s).
+    All these ranges contain the observed A / M, so the differences that are not rejected form one interval.
+    lows, highs: lower ends ascending and upper ends descending, shape (draws,). p: two-sided, for d = 0.
+    units, equal: how many units there are, and whether all of them have the same mean difference.
+    Source: Good, Permutation Tests (2000), ch. 3; Garthwaite, Confidence intervals from randomization tests (1996),
+    for the inversion.
+    """
+
+    p: float
+    difference: float
+    lows: FloatArray
+    highs: FloatArray
+    units: int
+    equal: bool
+
+    def interval(self, alpha: float, significant: bool) -> tuple[float, float]:
+        place = max(1, math.ceil(alpha * len(self.lows) - _SAME)) - 1
+        low, high = float(self.lows[place]), float(self.highs[place])
+        if self.equal or self.units < FEW_UNITS:
+            unseen_low, unseen_high = unseen(self.difference, self.units, -1.0, alpha)
+            low, high = min(low, unseen_low), max(high, unseen_high)
+        return _agreeing(max(-1.0, low), min(1.0, high), self.difference, significant)
+
+
+def _agreeing(low: float, high: float, difference: float, excludes_zero: bool) -> tuple[float, float]:
+    """The interval, moved to the side of zero that the test says, where rounding or a widening put it on the other."""
+    low, high = min(low, difference), max(high, difference)
+    if not excludes_zero:
+        return min(low, 0.0), max(high, 0.0)
+    just_off_zero = difference * 1e-6
+    return (max(low, just_off_zero), high) if difference > 0 else (low, min(high, just_off_zero))
+
+
+def paired_test(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedTest:
+    """Exact McNemar for right/wrong scores without groups, otherwise sign flips of whole units.
+
+    a, b: scores in [0, 1], shape (n,), same examples in the same order, n >= 1. groups: the group of each example.
+    Raises ScoreMismatch when the lengths differ.
+    """
+    first, second = as_scores(a), as_scores(b)
+    if len(first) != len(second):
+        raise ScoreMismatch(f"{len(first)} scores against {len(second)}; both must be about the same examples")
+    difference = second - first
+    sums, sizes = unit_sums(difference, groups)
+    if len(sums) == len(difference) and all_binary(first) and all_binary(second):
+        return McNemar(int((difference < 0).sum()), int((difference > 0).sum()), len(difference))
+    return _sign_flips(sums, sizes, resamples, seed)
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided p-value that a and b are right equally often, from how many examples only one of them gets right."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_b, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+
+
+def paired_permutation(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value that mean(b) - mean(a) is zero, by flipping signs of whole groups.
+
+    a, b: scores, shape (n,), same examples in the same order. groups: the group of each example; None makes each its
+    own. Raises ScoreMismatch when the lengths differ.
+    Source: Good, Permutation Tests (2000), ch. 3. Exact by enumeration up to EXACT_UNITS groups with a difference (a
+    group without one is the same flipped); beyond, the observed order counts as one of the draws, so p > 0: Phipson
+    and Smyth, Permutation p-values should never be zero (2010).
+    """
+    if len(a) != len(b):
+        raise ScoreMismatch(f"{len(a)} scores against {len(b)}; both must be about the same examples")
+    sums, sizes = unit_sums(as_scores(b) - as_scores(a), groups)
+    return _sign_flips(sums, sizes, resamples, seed).p
+
+
+def _sign_flips(sums: FloatArray, sizes: FloatArray, resamples: int, seed: int) -> SignFlips:
+    """sums, sizes: the difference and the size of each unit, shape (units,)."""
+    import numpy as np
+
+    total, size = float(sums.sum()), float(sizes.sum())
+    both = np.stack([sums, sizes], axis=1)  # (units, 2)
+    signed = np.concatenate([(1.0 - 2.0 * flips) @ both for flips in _flips(sums, resamples, seed)])  # (draws, 2)
+    extreme = np.abs(signed[:, 0]) >= abs(total) - _SAME
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one = (total - signed[:, 0]) / (size - signed[:, 1])
+        other = (total + signed[:, 0]) / (size + signed[:, 1])
+    lows, highs = np.minimum(one, other), np.maximum(one, other)
+    whole = size - np.abs(signed[:, 1]) < 0.5  # all units flipped, or none: as extreme whatever the true difference is
+    lows[whole], highs[whole] = -np.inf, np.inf
+    return SignFlips(
+        p=float(extreme.mean()),
+        difference=total / size,
+        lows=np.sort(lows),
+        highs=np.sort(highs)[::-1],
+        units=len(sums),
+        equal=bool(np.ptp(sums / sizes) < 1e-12),
+    )
+
+
+def _flips(sums: FloatArray, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Which units each draw flips, in chunks of shape (draws, units); the draw that flips none is among them.
+
+    Up to EXACT_UNITS units: every choice once. Where only so many units have a difference: every choice of those, as
+    often as it takes to make `resamples` draws, each with random flips of the other units. These other flips do not
+    change the p-value, which is therefore exact, but they count where the true difference is not zero.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    units = len(sums)
+    differ = np.flatnonzero(np.abs(sums) > 1e-12) if units > EXACT_UNITS else np.arange(units)
+    yield np.zeros((1, units))
+    if len(differ) <= EXACT_UNITS:
+        choices = 2 ** len(differ)
+        rows = np.arange(1, choices * (1 if len(differ) == units else math.ceil(resamples / choices)))
+    else:
+        rows = np.arange(resamples)
+    step = max(1, _CELLS // units)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        flips = random.integers(0, 2, (len(some), units), dtype=np.int8)
+        if len(differ) <= EXACT_UNITS:
+            flips[:, differ] = (some[:, None] >> np.arange(len(differ))) & 1
+        yield flips.astype(np.float64)
