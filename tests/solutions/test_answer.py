@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from rung.models import decode, local
+from rung.engine import decode
+from rung.models import local
 from rung.retrieval.bm25 import BM25
-from rung.solutions.answer import answer, prepare, select_demos
+from rung.solutions.answer import answer, requests_for, shared_prefix_tokens
+from rung.solutions.demos import select_demos
 from rung.solutions.prompt_rendering import passage_text, render, within_budget
 from rung.testing import FakeModel
 from rung.types import Decoding, Demo, DemoSelection, Document, Message, Query, Request, RetrieverSpec, Solution
@@ -43,7 +45,7 @@ def test_training_sees_the_prompts_of_answering_token_by_token(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     solution, retriever = SOLUTIONS[name], BM25(PASSAGES)
-    requests, _ = prepare(solution, tiny, QUERIES, retriever=retriever)
+    requests, _ = requests_for(solution, tiny, QUERIES, retriever=retriever)
     trained = [tiny.encode(r.messages) for r in requests]
     computed: list[list[int]] = []
 
@@ -55,14 +57,14 @@ def test_training_sees_the_prompts_of_answering_token_by_token(
     predictions = answer(solution, tiny, QUERIES, retriever=retriever)
     assert computed == trained
     assert [p.tokens_in for p in predictions] == [len(ids) for ids in trained]
-    alone = [tiny.encode(prepare(solution, tiny, [q], retriever=retriever)[0][0].messages) for q in QUERIES]
+    alone = [tiny.encode(requests_for(solution, tiny, [q], retriever=retriever)[0][0].messages) for q in QUERIES]
     assert alone == trained, "a prompt depends on its own input alone"
 
 
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_a_learnt_answer_follows_its_prompt_as_a_generated_one_does(tiny: Any, name: str) -> None:
     """Prompt ids + answer ids are the ids of the whole conversation as the template writes it."""
-    requests, _ = prepare(SOLUTIONS[name], tiny, QUERIES, retriever=BM25(PASSAGES))
+    requests, _ = requests_for(SOLUTIONS[name], tiny, QUERIES, retriever=BM25(PASSAGES))
     for request in requests:
         turns = [*request.messages, Message("assistant", "lost <|im_end|> card")]
         whole = tiny.chat.tokenizer.encode(tiny.chat._render(turns, answer_next=False), add_special_tokens=False)
@@ -109,6 +111,68 @@ def test_an_input_with_context_is_compared_with_its_context() -> None:
     pool = (Demo("It is late.\n\nwhen?", "secret"), Demo("when does it arrive?", "other"))
     solution = replace(PLAIN, demos=pool, demo_selection=DemoSelection("nearest", 1))
     assert [d.output for d in select_demos(solution, [query])[0]] == ["other"]
+
+
+def test_a_search_for_demos_ranks_a_few_and_the_index_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+    ranked: list[int] = []
+
+    class Watched(BM25):
+        def __init__(self, passages: Sequence[Document]) -> None:
+            built.append(len(passages))
+            super().__init__(passages)
+
+        def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+            ranked.append(k)
+            return super().search(queries, k)
+
+    monkeypatch.setattr("rung.retrieval.bm25.BM25", Watched)
+    pool = tuple(Demo(f"card number {i} is lost", f"a{i}") for i in range(500)) + (Demo("my card is lost", "secret"),) * 3
+    solution = replace(PLAIN, demos=pool, demo_selection=DemoSelection("nearest", 2))
+    for query in (Query("a", "card number 7"), Query("b", "My card is lost"), Query("c", "lost")):
+        found = select_demos(replace(solution, name=query.id), [query])[0]
+        assert len(found) == 2 and "secret" not in {d.output for d in found} - ({"secret"} if query.id == "c" else set())
+    assert built == [503]
+    assert ranked == [2, 5, 2], "k, and as many more as the pool holds copies of the input"
+
+
+def test_retrieval_is_asked_with_queries_so_that_it_knows_the_example() -> None:
+    class ById:
+        def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+            return [[Document(f"for {query.id}", "text")] for query in queries]
+
+    found = answer(SOLUTIONS["passages"], FakeModel(lambda _: "x"), QUERIES[:2], retriever=ById())
+    assert [p.passages for p in found] == [("for a",), ("for b",)]
+
+
+def requests_with(*prompts: tuple[str, ...]) -> list[Request]:
+    roles = ("system", "user", "assistant", "user")
+    return [Request(tuple(map(Message, roles, turns)), Decoding(4)) for turns in prompts]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "shared"),
+    [
+        ([("be brief please", "one")], 0),
+        ([("be brief please", "one"), ("be brief please", "two")], 3),
+        ([("be brief", "one two three"), ("be brief", "one two threefold")], 4),
+        ([("be brief", "same", "yes", "a b"), ("be brief", "same", "yes", "a c"), ("be brief", "same", "yes", "a")], 4),
+        ([("be brief", "x"), ("be kind", "x")], 1),
+        ([("same", "same"), ("same", "same")], 1),
+    ],
+    ids=["one request", "the instruction", "whole words", "demos", "part of the instruction", "equal prompts"],
+)
+def test_the_shared_prefix_is_counted_in_whole_words(prompts: list[tuple[str, ...]], shared: int) -> None:
+    assert shared_prefix_tokens(requests_with(*prompts), FakeModel({})) == shared
+
+
+def test_the_shared_prefix_is_no_longer_than_the_prefix_that_the_model_computes_once(tiny: Any) -> None:
+    from rung.engine.prefix_tree import common_prefix_length
+
+    for solution in SOLUTIONS.values():
+        requests, _ = requests_for(solution, tiny, QUERIES, retriever=BM25(PASSAGES))
+        exact = common_prefix_length([tiny.encode(r.messages) for r in requests])
+        assert exact - 16 * 12 <= shared_prefix_tokens(requests, tiny) <= exact
 
 
 def words(text: str) -> int:
@@ -165,7 +229,7 @@ def test_a_failed_call_is_an_empty_prediction_with_its_error() -> None:
 
 def test_no_queries_give_no_predictions(tiny: Any) -> None:
     class Never:
-        def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
+        def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
             return [[] for _ in queries]
 
     assert answer(SOLUTIONS["all"], tiny, [], retriever=Never()) == []

@@ -82,3 +82,40 @@ def test_a_folder_without_a_whole_solution_is_an_error_that_names_it(tmp_path: P
         (tmp_path / "solution.json").write_text(content)
     with pytest.raises(RunError, match=tmp_path.name):
         load_solution(tmp_path)
+
+
+def test_a_kind_of_index_that_this_version_does_not_know_is_kept(tmp_path: Path) -> None:
+    solution = replace(PLAIN, retriever=RetrieverSpec("someones-own", 2, 50))
+    save_solution(solution, tmp_path, passages=PASSAGES)
+    assert load_solution(tmp_path) == solution
+
+
+@pytest.mark.parametrize("torn", ["passages", "adapter", "solution"])
+def test_a_kill_while_saving_leaves_no_folder_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str
+) -> None:
+    """The folder holds an older solution; the kill comes while its passages, adapter or solution.json are replaced."""
+    from rung.solutions import store
+
+    folder = tmp_path / "s"
+    save_solution(replace(FULL, adapter=adapter_in(tmp_path / "old")), folder, passages=PASSAGES)
+    new = replace(FULL, name="new", adapter=adapter_in(tmp_path / "new"))
+
+    def killed(*args: object, **more: object) -> None:
+        if torn == "adapter":
+            Path(str(args[1]), "adapter_config.json").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if torn == "adapter":
+            patched.setattr(shutil, "copytree", killed)
+        else:
+            patched.setattr(store, "write_lines" if torn == "passages" else "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_solution(new, folder, passages=PASSAGES)
+    with pytest.raises(RunError, match="no solution.json"):
+        load_solution(folder)
+    saved = save_solution(new, folder, passages=PASSAGES)
+    assert load_solution(folder) == saved
+    assert (folder / "adapter" / "adapter_config.json").read_text() == "{}"
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter", "index", "solution.json"]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
-from rung.solutions.prompt_rendering import input_text, render, within_budget
-from rung.types import Demo, Document, Generation, Model, Prediction, Query, Request, Retriever, Solution
+from rung.solutions.demos import select_demos
+from rung.solutions.prompt_rendering import render, within_budget
+from rung.types import Document, Generation, Message, Model, Prediction, Query, Request, Retriever, Solution
 
 BLOCK = 64
-"""Inputs that are answered together. A caller that stores results by blocks repeats none and changes none."""
+"""Inputs that are answered together. A caller that stores answers by blocks asks for none twice."""
 
 
 def answer(
     solution: Solution, model: Model, queries: Sequence[Query], *, retriever: Retriever | None = None
 ) -> list[Prediction]:
-    """Predictions in the order of the queries. retriever: needed when solution.retriever is set.
+    """Predictions in the order of the queries, not scored. retriever: needed when solution.retriever is set.
 
-    Never raises for one bad input: its prediction is empty and carries the error.
+    Never raises for one bad input: its prediction is empty and carries the error. Raises ModelError when the model
+    fails for all.
     """
     requests, shown = requests_for(solution, model, queries, retriever=retriever)
     generations = model.generate(requests)
@@ -30,53 +31,52 @@ def answer(
 def requests_for(
     solution: Solution, model: Model, queries: Sequence[Query], *, retriever: Retriever | None = None
 ) -> tuple[list[Request], list[tuple[Document, ...]]]:
-    """The requests that `answer` sends, and the passages each one shows. Training renders its prompts with it too."""
+    """The requests that `answer` sends, and the passages that each one shows. Training renders its prompts here too."""
     demos = select_demos(solution, queries)
     passages: list[tuple[Document, ...]] = [()] * len(queries)
     if solution.retriever is not None:
         assert retriever is not None, "a solution with a retriever needs passages to search"
         spec = solution.retriever
-        ranked = retriever.search([q.input for q in queries], spec.k)
+        ranked = retriever.search(queries, spec.k)
         passages = [within_budget(spec, row, model.count_tokens) for row in ranked]
     requests = [
         Request(
-            render(solution, query, demos=chosen, passages=found),
+            render(solution, query, demos=chosen, passages=shown),
             solution.decoding,
             solution.constraint,
             solution.adapter,
         )
-        for query, chosen, found in zip(queries, demos, passages, strict=True)
+        for query, chosen, shown in zip(queries, demos, passages, strict=True)
     ]
     return requests, passages
 
 
-def select_demos(solution: Solution, queries: Sequence[Query]) -> list[tuple[Demo, ...]]:
-    """The demos each prompt shows. nearest: the most similar input stands last, beside the question."""
-    selection = solution.demo_selection
-    if selection is None or not solution.demos:
-        return [()] * len(queries)
-    if selection.kind == "fixed":
-        return [solution.demos[: selection.k]] * len(queries)
-    # All are ranked, because a pool that holds the input itself, once or often, must not show its answer.
-    found = _demo_index(solution.demos).search([input_text(q) for q in queries], len(solution.demos))
-    rows = []
-    for query, hits in zip(queries, found, strict=True):
-        others = [solution.demos[int(hit.id)] for hit in hits if _words(hit.text) != _words(input_text(query))]
-        rows.append(tuple(reversed(others[: selection.k])))
-    return rows
+def shared_turns(prompts: Sequence[Sequence[Message]]) -> int:
+    """How many whole turns all prompts have in common at their start. The last turn of a prompt is never counted."""
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == prompts[0][shared] for p in prompts):
+        shared += 1
+    return shared
 
 
-@lru_cache(maxsize=2)
-def _demo_index(demos: tuple[Demo, ...]) -> Retriever:
-    """An index over the demos' inputs; kept, because every block of inputs and every single request searches it."""
-    from rung.retrieval.bm25 import BM25
+def shared_prefix_tokens(requests: Sequence[Request], model: Model) -> int:
+    """Tokens that all prompts have in common at their start; 0 for fewer than two requests.
 
-    return BM25([Document(str(i), demo.input) for i, demo in enumerate(demos)])
-
-
-def _words(text: str) -> list[str]:
-    """What makes two inputs the same: their words, whatever their case and spacing."""
-    return text.casefold().split()
+    Counts the text of the shared turns and the words that the next turns share. The marks that a chat template puts
+    around turns are not counted, so this is a lower bound.
+    """
+    if len(requests) < 2:
+        return 0
+    prompts = [r.messages for r in requests]
+    turns = shared_turns(prompts)
+    tokens = sum(model.count_tokens(m.content) for m in prompts[0][:turns])
+    following = [p[turns] for p in prompts]
+    if len({m.role for m in following}) == 1:
+        first, last = min(m.content for m in following), max(m.content for m in following)  # these share what all do
+        alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        words = first[: max((i for i in range(alike) if first[i].isspace()), default=0)].rstrip()
+        tokens += model.count_tokens(words) if words else 0
+    return tokens
 
 
 def _prediction(query: Query, generation: Generation, passages: Sequence[Document]) -> Prediction:

@@ -1,7 +1,7 @@
-"""A Solution and an input into chat turns. Training, answering, `rung ask` and serving all come through `render`.
+"""Renders a Solution and an input as chat turns. Training, answering, `rung ask` and serving all use `render`.
 
-What many requests share stands first (instruction, fixed demos), what differs stands last
-(passages, input), so that an engine can compute the shared beginning once.
+What requests share stands first (instruction, fixed demos). What differs stands last (passages, input). An engine can
+then compute the shared prefix once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import replace
 
 from rung.types import Demo, Document, Message, Query, RetrieverSpec, Solution
 
+PASSAGE_TOKENS = 600
+"""Tokens of passages that a prompt shows, where nothing else is chosen."""
+
 
 def render(
     solution: Solution, query: Query, *, demos: Sequence[Demo] = (), passages: Sequence[Document] = ()
@@ -19,19 +22,32 @@ def render(
     turns = [Message("system", solution.instruction)]
     for demo in demos:
         turns += [Message("user", demo.input), Message("assistant", demo.output)]
-    turns.append(Message("user", _with_passages(input_text(query), passages)))
+    turns.append(Message("user", with_passages(input_text(query), passages)))
     return tuple(turns)
 
 
 def input_text(query: Query) -> str:
-    """The input as the model reads it, in demos too: its context, if any, and the input."""
+    """The input as the model reads it, in demos too: first its context, if it has one, then the input."""
     return f"{query.context}\n\n{query.input}" if query.context else query.input
+
+
+def with_passages(text: str, passages: Sequence[Document]) -> str:
+    """The text behind its passages. The best passage stands last, next to the question that it answers."""
+    if not passages:
+        return text
+    listed = "\n".join(passage_text(p) for p in reversed(passages))
+    return f"{listed}\n\n{text}"
+
+
+def passage_text(passage: Document) -> str:
+    """A passage as the model reads it."""
+    return f"{passage.title}: {passage.text}" if passage.title else passage.text
 
 
 def within_budget(
     spec: RetrieverSpec, ranked: Sequence[Document], count_tokens: Callable[[str], int]
 ) -> tuple[Document, ...]:
-    """The best passages that fit the token budget, at most k; the best one always (cut, if it alone is too long)."""
+    """The best passages that fit the token budget, at most k. The best one is always shown, cut if it is too long."""
     chosen: list[Document] = []
     left = spec.token_budget
     for passage in ranked[: spec.k]:
@@ -45,20 +61,8 @@ def within_budget(
     return tuple(chosen)
 
 
-def passage_text(passage: Document) -> str:
-    return f"{passage.title}: {passage.text}" if passage.title else passage.text
-
-
-def _with_passages(text: str, passages: Sequence[Document]) -> str:
-    if not passages:
-        return text
-    # The best passage stands last, next to the question it answers.
-    listed = "\n".join(passage_text(p) for p in reversed(passages))
-    return f"{listed}\n\n{text}"
-
-
 def _cut(passage: Document, budget: int, count_tokens: Callable[[str], int]) -> Document:
-    """The longest beginning of the passage that fits, up to a word's end where there is one near."""
+    """The longest start of the passage that fits. It ends at the end of a word where one is near."""
     text = passage.text
     low, high = 1, len(text)
     while low < high:

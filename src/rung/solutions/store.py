@@ -1,6 +1,6 @@
 """A Solution in a folder, and back: solution.json, adapter/, index/passages.jsonl.
 
-The folder is whole in itself: moved elsewhere or copied to another machine it answers the same.
+The folder is whole in itself: moved elsewhere or copied to another machine, it answers the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import RunError
-from rung.records import read_lines, write_json, write_text
+from rung.records import read_lines, write_json, write_lines
+from rung.resume import folder_once
 from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, RetrieverSpec, Solution
 
 FORMAT = 1
@@ -22,18 +23,20 @@ FORMAT = 1
 def save_solution(solution: Solution, folder: Path, *, passages: Sequence[Document] = ()) -> Solution:
     """Writes the folder and returns the Solution with its adapter path pointing into it.
 
-    passages: what a solution with a retriever searches. solution.json is written last: a folder
-    without it is unfinished.
+    passages: what a solution with a retriever searches. solution.json is removed first and written last: a folder
+    without it is unfinished and does not count.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if solution.retriever is not None:
-        lines = (json.dumps(asdict(p), ensure_ascii=False) for p in passages)
-        write_text(folder / "index" / "passages.jsonl", "".join(line + "\n" for line in lines))
     record: dict[str, Any] = {"format": FORMAT, **asdict(solution), "family": solution.family}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "solution.json").unlink(missing_ok=True)
+    if solution.retriever is not None:
+        write_lines(folder / "index" / "passages.jsonl", (asdict(p) for p in passages))
     if solution.adapter is not None:
         inside = folder / "adapter"
         if Path(solution.adapter).resolve() != inside.resolve():
-            shutil.copytree(solution.adapter, inside, dirs_exist_ok=True)
+            source = Path(solution.adapter)
+            shutil.rmtree(inside, ignore_errors=True)  # of another solution, or left by a kill
+            folder_once(inside, lambda scratch: shutil.copytree(source, scratch, dirs_exist_ok=True))
         record["adapter"] = "adapter"
         solution = replace(solution, adapter=str(inside))
     write_json(folder / "solution.json", record)
@@ -41,7 +44,7 @@ def save_solution(solution: Solution, folder: Path, *, passages: Sequence[Docume
 
 
 def load_solution(folder: Path) -> Solution:
-    """Raises RunError when the folder holds no whole solution."""
+    """The Solution in a folder, with an absolute adapter path. Raises RunError when the folder holds no whole one."""
     path = folder / "solution.json"
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -65,5 +68,5 @@ def load_solution(folder: Path) -> Solution:
 
 
 def load_passages(folder: Path) -> tuple[Document, ...]:
-    """The passages a saved solution searches; empty when it has no retriever."""
+    """The passages that a saved solution searches; empty when it has no retriever."""
     return tuple(Document(**record) for record in read_lines(folder / "index" / "passages.jsonl"))

@@ -1,38 +1,60 @@
-"""Prompting: no training, changed in minutes."""
+"""Prompting: no training, changed in minutes. And the form of the answer in words, for every prompt of a strategy."""
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
-from collections.abc import Sequence
+import re
 from dataclasses import replace
 
-from rung.solutions.prompt_rendering import input_text
-from rung.trials.workshop import Materials, affordable, choose
-from rung.types import Demo, DemoSelection, Example, Solution
+from rung.data.constraint import form_in_words
+from rung.solutions.answer import BLOCK
+from rung.solutions.demos import covering, demo
+from rung.strategies.registry import Cost, Texts
+from rung.trials.choose import affordable, choose
+from rung.trials.workshop import Workshop, sample_of
+from rung.types import DemoSelection, Solution, Task
+
+NEAREST_POOL = 20_000
+"""Train examples at most that an input's nearest demos come from."""
 
 _FIXED = (4, 8, 16)
 _NEAREST = (4, 8)
+_FORM = "-form"  # behind the name of a variant whose instruction says the form of the answer
+_WRITTEN = 0.6  # of the room for an answer, on average
 
 
-def zero_shot(materials: Materials) -> Solution:
-    """The instruction alone."""
-    return materials.solution("zero_shot")
+# ---- the strategies -------------------------------------------------------------------------
 
 
-def constrained(materials: Materials) -> Solution:
-    """The instruction, and an answer that cannot leave the label set, schema or pattern."""
-    return replace(materials.solution("constrained"), constraint=materials.constraint)
+def zero_shot(workshop: Workshop) -> Solution:
+    """The instruction alone, as it is or with the form of the answer in words. Chosen on dev."""
+    plain = workshop.solution("zero_shot")
+    return replace(choose_form(workshop, plain), name=plain.name)
 
 
-def few_shot(materials: Materials) -> Solution:
+def constrained(workshop: Workshop) -> Solution:
+    """As `zero_shot`, with an answer that cannot leave the label set, schema or pattern."""
+    plain = replace(workshop.solution("constrained"), constraint=workshop.inputs.constraint)
+    return replace(choose_form(workshop, plain), name=plain.name)
+
+
+def few_shot(workshop: Workshop) -> Solution:
     """The instruction and worked examples: fixed ones that cover the labels, or the nearest to each input (BM25).
 
-    Which, and how many, is chosen on dev. The task's constraint, if any, holds as well.
+    Chosen on dev: first, with the fewest demos, whether the instruction says the form of the answer; then the demos;
+    then the form again, with these demos. The task's constraint, if it has one, holds as well.
     """
-    plain = replace(materials.solution("few_shot"), constraint=materials.constraint)
-    ordered = covering(materials.train, materials.task.seed)
-    pool = tuple(demo(e) for e in materials.train)
+    plain = replace(workshop.solution("few_shot"), constraint=workshop.inputs.constraint)
+    settings = demo_settings(workshop, plain)
+    first = choose_form(workshop, settings[0])
+    best = choose(workshop, [in_form_of(first, setting) for setting in settings])
+    return replace(choose_form(workshop, best), name=plain.name)
+
+
+def demo_settings(workshop: Workshop, plain: Solution) -> list[Solution]:
+    """The solution with each setting of demos that is affordable, the cheapest first; at least one."""
+    train, seed = workshop.inputs.train, workshop.inputs.task.seed
+    ordered = covering(train, seed, max(_FIXED))
+    pool = tuple(demo(e) for e in sample_of(train, NEAREST_POOL, seed))
     fixed = [
         replace(plain, name=f"fixed-{k}", demos=ordered[:k], demo_selection=DemoSelection("fixed", k))
         for k in sorted({min(k, len(ordered)) for k in _FIXED})
@@ -42,28 +64,84 @@ def few_shot(materials: Materials) -> Solution:
         for k in _NEAREST
         if k < len(pool)
     ]
-    # The shortest prompt is tried even where every one is long: the task has long inputs.
-    variants = [v for v in (*fixed, *nearest) if affordable(materials, v)] or fixed[:1]
-    return replace(choose(materials, variants), name="few_shot")
+    # Where every prompt is too long, the task has long inputs. The shortest one is tried then.
+    return [v for v in (*fixed, *nearest) if affordable(workshop, v)] or fixed[:1]
 
 
-def demo(example: Example) -> Demo:
-    return Demo(input_text(example.query), example.output)
+# ---- the form of the answer in words --------------------------------------------------------
 
 
-def covering(train: Sequence[Example], seed: int) -> tuple[Demo, ...]:
-    """Train examples as demos, ordered so that each beginning of the list covers as many different answers as it can.
+def choose_form(workshop: Workshop, solution: Solution) -> Solution:
+    """The solution as it is or in the other form, chosen on dev."""
+    variants = both_forms(workshop, solution)
+    return choose(workshop, variants) if len(variants) > 1 else solution
 
-    Answers take turns, the most frequent first; within an answer, short inputs near the median length
-    come first, because they cost little and are typical.
+
+def both_forms(workshop: Workshop, solution: Solution) -> list[Solution]:
+    """The solution, and the same with the form of the answer at the end of its instruction (or without it).
+
+    The solution alone where the task prescribes no form, the instruction says it already, or the prompt would be too
+    long.
     """
-    by_output: dict[str, list[Example]] = defaultdict(list)
-    shuffled = random.Random(seed).sample(list(train), len(train))
-    median = sorted(len(e.input) for e in train)[len(train) // 2]
-    for example in sorted(shuffled, key=lambda e: abs(len(e.input) - median)):
-        by_output[example.output].append(example)
-    turns = sorted(by_output.values(), key=lambda rows: -len(rows))
-    ordered: list[Demo] = []
-    for depth in range(max(len(rows) for rows in turns)):
-        ordered += [demo(rows[depth]) for rows in turns if depth < len(rows)]
-    return tuple(ordered)
+    task, inputs = workshop.inputs.task, workshop.inputs
+    if solution.name.endswith(_FORM):
+        plain = replace(solution, name=solution.name.removesuffix(_FORM), instruction=task.instruction)
+        return [solution, plain]
+    form = None if names_its_labels(task) else form_in_words(task, inputs.train)
+    if not form:
+        return [solution]
+    instruction = f"{solution.instruction.rstrip()}\n\n{form}"
+    other = replace(solution, name=f"{solution.name}{_FORM}", instruction=instruction)
+    return [solution, other] if affordable(workshop, other) else [solution]
+
+
+def in_form_of(chosen: Solution, other: Solution) -> Solution:
+    """The other solution with the instruction of the chosen one."""
+    named = f"{other.name}{_FORM}" if chosen.name.endswith(_FORM) else other.name
+    return replace(other, name=named, instruction=chosen.instruction)
+
+
+def names_its_labels(task: Task) -> bool:
+    """Whether the instruction already names every label of the task, and all that is noted on them."""
+    if not task.labels:
+        return False
+    noted = [note for label in task.labels if (note := task.label_notes.get(label))]
+    return all(_stands_in(text, task.instruction) for text in (*task.labels, *noted))
+
+
+def _stands_in(text: str, instruction: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", instruction) is not None
+
+
+# ---- what they cost -------------------------------------------------------------------------
+
+
+def cost_of_zero_shot(texts: Texts) -> Cost:
+    """Answers to dev. The other form answers the screen; the chosen one has answered it already."""
+    return answering(texts, texts.dev, texts.own) + forms(texts, 1, texts.own)
+
+
+def cost_of_constrained(texts: Texts) -> Cost:
+    """As of zero_shot: the constraint changes what is written, not how much is read."""
+    return cost_of_zero_shot(texts)
+
+
+def cost_of_few_shot(texts: Texts) -> Cost:
+    """Three settings of fixed demos and two of nearest ones on a third of the screen, two of them on all of it; dev."""
+    shot = texts.own + texts.answer
+    return (
+        answering(texts, 2 * texts.screen + texts.dev, texts.own)
+        + answering(texts, texts.screen, max(_NEAREST) * shot + texts.own)
+        + forms(texts, 2, texts.own)
+    )
+
+
+def answering(texts: Texts, calls: int, own: float) -> Cost:
+    """Of so many answers. own: tokens of a prompt behind its shared prefix, which is read once a block."""
+    prefix = -(-calls // BLOCK) * (texts.instruction + texts.forms)
+    return Cost(calls=calls, read=calls * own + prefix, written=calls * _WRITTEN * texts.room)
+
+
+def forms(texts: Texts, variants: int, own: float) -> Cost:
+    """Of so many more variants on the screen, which say the form of the answer or leave it out."""
+    return answering(texts, variants * texts.screen, own) if texts.forms else Cost()

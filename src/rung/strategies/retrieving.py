@@ -2,66 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from rung.retrieval.chunk import document_id
-from rung.solutions.prompt_rendering import passage_text
-from rung.trials.workshop import Materials, choose
-from rung.strategies.prompting import covering, demo
-from rung.types import Demo, DemoSelection, Document, Example, RetrieverSpec, Solution
+from rung.retrieval import INDEXES
+from rung.retrieval.gold import GoldIndex
+from rung.solutions.demos import covering, demo
+from rung.solutions.prompt_rendering import PASSAGE_TOKENS, with_passages
+from rung.strategies.prompting import answering, choose_form, forms, in_form_of
+from rung.strategies.registry import Cost, Texts
+from rung.trials.choose import choose
+from rung.trials.workshop import Workshop, sample_of
+from rung.types import Demo, DemoSelection, RetrieverSpec, Solution
 
 PASSAGES = (1, 3, 5)
-PASSAGE_TOKENS = 600
+_FIRST = 3  # passages that the other choices are made with
 _DEMOS = 4
+_SPREAD = 8  # of so many candidates in order of length, one becomes a demo
+_SEARCHED = 2_000  # train examples at most whose gold passage is looked for
 
 
-def rag(materials: Materials) -> Solution:
-    """The instruction and the passages that BM25 finds for the input.
+def rag(workshop: Workshop) -> Solution:
+    """The instruction and the passages that an index finds for the input.
 
-    Chosen on dev: no worked examples, plain ones, or ones that show their own passages; then how many passages.
+    Chosen on dev, one after the other: the kind of index, where several are registered; whether the instruction says
+    the form of the answer; no demos, plain ones, or ones that show their own passage; how many passages; and again the
+    form.
     """
-    plain = replace(materials.solution("rag"), retriever=spec(3), constraint=materials.constraint)
-    fixed = DemoSelection("fixed", _DEMOS)
-    variants = [
-        replace(plain, name="passages-3"),
-        replace(plain, name="passages-3-demos", demos=covering(materials.train, materials.task.seed)[:_DEMOS]),
-        replace(plain, name="passages-3-shown", demos=demos_with_passages(materials, _DEMOS)),
+    plain = replace(workshop.solution("rag"), constraint=workshop.inputs.constraint)
+    kinds = [replace(plain, name=f"{kind}-passages-{_FIRST}", retriever=spec(_FIRST, kind)) for kind in INDEXES]
+    best = choose_form(workshop, choose(workshop, kinds) if len(kinds) > 1 else kinds[0])
+    best = choose(workshop, _with_demos(workshop, best))
+    assert best.retriever is not None
+    counts = [
+        replace(
+            best,
+            name=best.name.replace(f"passages-{_FIRST}", f"passages-{k}", 1),
+            retriever=replace(best.retriever, k=k),
+        )
+        for k in PASSAGES
     ]
-    variants = [replace(v, demo_selection=fixed) if v.demos else v for v in variants]
-    best = choose(materials, variants)
-    counts = [replace(best, name=best.name.replace("-3", f"-{k}", 1), retriever=spec(k)) for k in PASSAGES]
-    return replace(choose(materials, counts), name="rag")
+    return replace(choose_form(workshop, choose(workshop, counts)), name=plain.name)
 
 
-def spec(k: int) -> RetrieverSpec:
-    return RetrieverSpec("bm25", k, PASSAGE_TOKENS)
-
-
-def demos_with_passages(materials: Materials, count: int) -> tuple[Demo, ...]:
-    """Worked examples whose input shows one passage: the marked one, else one that contains the answer."""
-    rows = rows_with_evidence(materials, materials.train)
-    shown = sorted(rows, key=lambda row: len(row[1].text))[: count * 8 : 8] or rows[:count]
-    return tuple(replace(demo(e), input=f"{passage_text(passage)}\n\n{demo(e).input}") for e, passage in shown[:count])
-
-
-def rows_with_evidence(materials: Materials, examples: Sequence[Example]) -> list[tuple[Example, Document]]:
-    """Examples with the passage that holds their answer; those for which none is known or found are left out."""
-    assert materials.retriever is not None
-    by_id = {p.id: p for p in materials.passages}
-    found = materials.retriever.search([e.input for e in examples], 5)
-    rows = []
-    for example, ranked in zip(examples, found, strict=True):
-        gold = gold_passage(example, by_id, ranked)
-        if gold is not None:
-            rows.append((example, gold))
-    return rows
-
-
-def gold_passage(example: Example, by_id: dict[str, Document], ranked: Sequence[Document]) -> Document | None:
-    """The passage that holds the answer: a marked one, else the best-ranked one that contains an accepted answer."""
-    answers = [r.casefold() for r in example.references if r.strip()]
-    marked = [by_id[i] for i in example.gold_ids if i in by_id]
-    marked += [p for p in by_id.values() if document_id(p.id) in example.gold_ids] if not marked else []
-    holding = [p for p in marked or ranked if any(a in p.text.casefold() for a in answers)]
-    return next(iter(holding or marked), None)
+def spec(k: int, kind: str | None = None) -> RetrieverSpec:
+    """An index of that kind (None: the first one that is registered), and at most k passages of it."""
+    return RetrieverSpec(kind or next(iter(INDEXES)), k, PASSAGE_TOKENS)

@@ -10,21 +10,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rung.records import write_lines
-from rung.solutions.answer import requests_for
+from rung.solutions.answer import requests_for, shared_turns
 from rung.trials.trial import Trial, mean_score, read_predictions, try_all
 from rung.trials.workshop import Workshop
-from rung.types import Prediction, Solution
+from rung.types import Example, Prediction, Solution
+
+TURN_TOKENS = 5
+"""Tokens that a chat template puts around a turn, about."""
 
 _SCREENED = "screened.jsonl"
-_TURN_TOKENS = 5  # that a chat template puts round a turn
+_AFFORDABLE_ON = 8  # dev inputs
 
 
 def choose(workshop: Workshop, variants: Sequence[Solution]) -> Solution:
     """The best variant on the screening sample; of equals, the one with the fewest prompt tokens.
 
     Successive halving: all answer a third of the sample, the best two (and their equals) the rest. When the time of
-    this step is up, the choice is made among the variants that have been answered; the first one always is.
-    The winner's predictions are left for `screened`.
+    this step is up, the choice is made among the variants that were answered until then, and the cut is noted. The
+    first one is always answered, so the cheapest stands first. Names tell variants of one folder apart.
+    The winner's predictions are kept for `screened`.
     """
     (workshop.folder / _SCREENED).unlink(missing_ok=True)
     if len(variants) == 1:
@@ -33,22 +37,42 @@ def choose(workshop: Workshop, variants: Sequence[Solution]) -> Solution:
     first = 0 if workshop.limits.exhaustive else len(screen) // 3
     alive = list(variants)
     answered: dict[str, list[Prediction]] = {v.name: [] for v in variants}
+    cut: str | None = None
     for number, part in enumerate((screen[:first], screen[first:]), 1):
         if not part:
             continue
-        tried: list[Solution] = []
-        for solution in alive:
-            if tried and _time_is_up(workshop):
-                break
-            path = workshop.folder / "trials" / f"{solution.name}-{number}.jsonl"
-            answered[solution.name] += try_all(workshop, [Trial(solution, part, path)])[0]
-            tried.append(solution)
+        found = _answers(workshop, alive, part, number)
+        if cut is None and len(found) < len(alive):
+            cut = f"{len(found)} of {len(alive)} variants were compared when the time was up"
+        tried = alive[: len(found)]
+        for solution, predictions in zip(tried, found, strict=True):
+            answered[solution.name] += predictions
         means = {v.name: mean_score(answered[v.name]) for v in tried}
         tokens = {v.name: sum(p.tokens_in for p in answered[v.name]) for v in tried}
-        alive = sorted(tried, key=lambda v: (-means[v.name], tokens[v.name]))
-        alive = [v for v in alive if means[v.name] >= means[alive[min(1, len(alive) - 1)].name]]
+        ranked = sorted(tried, key=lambda v: (-means[v.name], tokens[v.name]))
+        second = ranked[min(1, len(ranked) - 1)]
+        alive = [v for v in ranked if means[v.name] >= means[second.name]]
+    workshop.note_cut(f"choice among {', '.join(v.name for v in variants)}", cut)
     write_lines(workshop.folder / _SCREENED, (asdict(p) for p in answered[alive[0].name]))
     return alive[0]
+
+
+def _answers(
+    workshop: Workshop, variants: Sequence[Solution], part: Sequence[Example], number: int
+) -> list[list[Prediction]]:
+    """Answers of the variants to a part of the screen: of all at once, or under a time limit of as many as it allows.
+
+    Shape (variants answered, examples of the part).
+    """
+    trials = [Trial(v, part, workshop.folder / "trials" / f"{v.name}-{number}.jsonl") for v in variants]
+    if workshop.limits.seconds_left() is None:
+        return try_all(workshop, trials)
+    found: list[list[Prediction]] = []
+    for trial in trials:
+        if found and _time_is_up(workshop):
+            break
+        found += try_all(workshop, [trial])
+    return found
 
 
 def _time_is_up(workshop: Workshop) -> bool:
@@ -57,23 +81,21 @@ def _time_is_up(workshop: Workshop) -> bool:
 
 
 def screened(folder: Path) -> list[Prediction]:
-    """What the solution built in that folder answered while it was chosen."""
+    """The answers that the solution built in that folder gave while it was chosen; none where nothing was chosen."""
     return read_predictions(folder / _SCREENED)
 
 
 def affordable(workshop: Workshop, solution: Solution) -> bool:
     """Whether answering dev, and a test of its size, costs no more than one training may.
 
-    What all prompts begin with is computed once, so only the tokens behind it count: fixed demos cost
-    next to nothing, demos and passages chosen for each input cost their length every time.
+    A shared prefix is computed once, so only the tokens behind it count. Fixed demos therefore cost next to nothing;
+    demos and passages chosen for each input cost their length every time.
     """
     model, dev = workshop.tools.model, workshop.inputs.dev
-    requests, _ = requests_for(solution, model, [e.query for e in dev[:8]], retriever=workshop.retriever_of(solution))
-    prompts = [r.messages for r in requests]
-    shared = 0
-    while all(len(p) > shared + 1 and p[shared] == prompts[0][shared] for p in prompts):
-        shared += 1
-    lengths = [[model.count_tokens(m.content) + _TURN_TOKENS for m in p] for p in prompts]
+    some = [e.query for e in dev[:_AFFORDABLE_ON]]
+    requests, _ = requests_for(solution, model, some, retriever=workshop.retriever_of(solution))
+    shared = shared_turns([r.messages for r in requests])
+    lengths = [[model.count_tokens(m.content) + TURN_TOKENS for m in r.messages] for r in requests]
     if max(sum(turns) for turns in lengths) > workshop.limits.prompt_tokens:
         return False
     own = sum(sum(turns[shared:]) for turns in lengths) / len(lengths)

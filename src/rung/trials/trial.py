@@ -6,7 +6,7 @@ Trials run wherever an Executor maps them. Chooses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rung.records import append_lines, read_lines, write_lines
 from rung.solutions.answer import BLOCK, answer
 from rung.trials.workshop import Workshop
-from rung.types import Answer, Example, Model, Prediction, Retriever, Solution
+from rung.types import Answer, Example, Model, Outcome, Prediction, Retriever, Solution
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,14 @@ class Trial:
 
 
 class Executor(Protocol):
-    """Where trials run. `map` returns what `work` returns for each trial, in their order; they share nothing."""
+    """Where trials run.
 
-    def map(
-        self, work: Callable[[Trial], list[Prediction]], trials: Sequence[Trial]
-    ) -> list[list[Prediction]]: ...
+    - `map` returns what `work` returns for each trial, in the order of the trials.
+    - Trials share no file, so they may run in any order and at the same time.
+    - What `work` raises ends the map and is raised by it.
+    """
+
+    def map(self, work: Callable[[Trial], list[Prediction]], trials: Sequence[Trial]) -> list[list[Prediction]]: ...
 
 
 class InOrder:
@@ -67,11 +70,13 @@ def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
     rest = [e for e in trial.examples if e.id not in given]
     blocks = [rest[i : i + BLOCK] for i in range(0, len(rest), BLOCK)]
     whole = [number for number, block in enumerate(blocks) if all(e.id in done for e in block)]
-    if sum(len(blocks[number]) for number in whole) != len(done) or (given and not done):  # torn by a kill, or new
+    if sum(len(blocks[number]) for number in whole) != len(done) or (given and not done):
+        # A kill has torn the last block, or the file is new. It is written whole, so that no block is lost.
         done = {e.id: done[e.id] for number in whole for e in blocks[number]}
         write_lines(trial.path, (asdict(p) for p in (*given.values(), *done.values())))
     model = trial.model or workshop.tools.model
-    retriever = trial.retriever or workshop.retriever_of(trial.solution)
+    missing = len(whole) < len(blocks)  # only then is an index opened
+    retriever = (trial.retriever or workshop.retriever_of(trial.solution)) if missing else None
     for number, block in enumerate(blocks):
         if number in whole:
             continue
@@ -86,25 +91,20 @@ def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
 def _scored(
     workshop: Workshop, trial: Trial, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> list[Prediction]:
-    """A prediction with an error scores 0 and is not shown to the metric."""
+    """Predictions with their scores. One with an error scores 0, and the metric does not see it."""
     read = trial.reading or (lambda text: text)
     pairs = [(p, e) for p, e in zip(predictions, examples, strict=True) if p.error is None]
     outcomes = workshop.tools.scorer.score([Answer(e.query, read(p.text), e.references) for p, e in pairs])
-    scores = {p.id: outcome for (p, _), outcome in zip(pairs, outcomes, strict=True)}
-    return [
-        replace(p, score=scores[p.id].score, metric_error=scores[p.id].error) if p.id in scores else replace(p, score=0.0)
-        for p in predictions
-    ]
+    by_id = {p.id: outcome for (p, _), outcome in zip(pairs, outcomes, strict=True)}
+    found = [by_id.get(p.id, Outcome(0.0)) for p in predictions]
+    return [replace(p, score=o.score, metric_error=o.error) for p, o in zip(predictions, found, strict=True)]
 
 
 def mean_score(predictions: Sequence[Prediction]) -> float:
+    """The mean over at least one scored prediction."""
     return sum(p.score or 0.0 for p in predictions) / len(predictions)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
     """Predictions as a trial leaves them; none where there is no such file."""
-    return [_read(record) for record in read_lines(path)]
-
-
-def _read(record: Mapping[str, Any]) -> Prediction:
-    return Prediction(**{**record, "passages": tuple(record["passages"])})
+    return [Prediction(**{**record, "passages": tuple(record["passages"])}) for record in read_lines(path)]

@@ -1,6 +1,6 @@
 """What a strategy or an experiment works with: what the user brought, the tools, and what it may spend.
 
-There is no test set among it.
+The test set is not part of it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rung.records import write_json
+from rung.resume import record_of
 from rung.types import Constraint, Decoding, Document, Example, Model, Retriever, RetrieverSpec, Solution, Task
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ SCREEN = 48
 
 PILOTED = 150
 """Dev examples that a pilot is judged on: enough to tell 'fixes nothing' from 'fixes a few per cent'."""
+
+_CUT = "cut.json"
 
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
@@ -64,21 +68,25 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Tools:
-    """The model, the scorer, where trials run, and who hears of progress."""
+    """The model, the scorer, where trials run, and who hears of progress.
+
+    shared: a folder of records that all runs with this model share; None: each solution keeps its own.
+    """
 
     model: Model
     scorer: Scorer
     executor: Executor
     tell: Tell = field(default=lambda what, share: None)
+    shared: Path | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a strategy may spend.
 
-    training_tokens: through the network in one training. prompt_tokens: the longest prompt worth paying for.
-    exhaustive: every variant is answered and trained in full, none is left early.
-    seconds_left: until this step has to come to an end with what it has; None: no limit.
+    training_tokens: what one training may put through the network. prompt_tokens: of the longest prompt worth paying
+    for. exhaustive: every variant is answered and trained in full, none is left early.
+    seconds_left: the time until this step has to end with what it has; None: no limit.
     """
 
     training_tokens: int = 160_000
@@ -92,7 +100,7 @@ class Workshop:
     """Everything a strategy builds from.
 
     folder: the solution's own, for trials and training. decoding: greedy, with room for the longest answer.
-    learning_rate, passages_shown: what earlier strategies of this run chose, None where none did.
+    learning_rate, passages_shown, index_kind: what earlier strategies of this run chose; None where none did.
     """
 
     inputs: Inputs
@@ -102,18 +110,32 @@ class Workshop:
     decoding: Decoding
     learning_rate: float | None = None
     passages_shown: int | None = None
+    index_kind: str | None = None
 
     def solution(self, name: str) -> Solution:
         """The plainest Solution of the task: its instruction and nothing else."""
         return Solution(name, self.inputs.task.instruction, self.decoding)
 
     def retriever_of(self, solution: Solution) -> Retriever | None:
-        """What the solution searches with; None where it retrieves nothing."""
+        """The index that the solution searches; None where it retrieves nothing."""
         return self.inputs.open_index(solution.retriever) if solution.retriever is not None else None
 
     def within(self, folder: Path) -> Workshop:
         """The same, with another folder."""
         return replace(self, folder=folder)
+
+    def note_cut(self, step: str, why: str | None) -> None:
+        """Records that a step of the building was stopped before its end, and why; None: it was not, after all."""
+        cuts = {s: w for s, w in record_of(self.folder / _CUT).items() if s != step}
+        if why is not None or cuts:
+            write_json(self.folder / _CUT, cuts if why is None else {**cuts, step: why})
+        else:
+            (self.folder / _CUT).unlink(missing_ok=True)
+
+
+def cut_of(folder: Path) -> str | None:
+    """Why the building of the solution in that folder was stopped before its end; None where it was not."""
+    return "; ".join(map(str, record_of(folder / _CUT).values())) or None
 
 
 def sample_of(examples: Sequence[Example], most: int, seed: int) -> tuple[Example, ...]:

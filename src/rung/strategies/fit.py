@@ -1,0 +1,210 @@
+"""Trains an adapter along a course and keeps its best checkpoint. A killed training goes on from its records.
+
+The learning rate is chosen by short probes. The chosen one goes on from where its probe ended, and nothing is trained
+twice. At each interim look, dev is answered and scored by the task's own metric. The last checkpoint is kept unless an
+earlier one is clearly better. When the budget ends in the middle, the checkpoints that have a score are what there is.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rung.errors import BudgetSpent, Diverged
+from rung.records import write_json, write_text
+from rung.resume import folder_once
+from rung.strategies.course import Course
+from rung.strategies.learning_rate import LEARNING_RATES, search
+from rung.strategies.training_rows import trainable, training_rows
+from rung.trials.trial import attempt
+from rung.trials.workshop import Workshop
+from rung.types import Progress, Solution, TrainingOptions, TrainingRow
+
+HISTORY = "history.json"
+
+_PROBE_SHARE = 0.06  # of the schedule, for each learning rate that is probed
+_LEAST_PROBE = 4
+_SLOWER = 3  # rates that are trained at most, each half of the one before, where a training diverges at once
+_SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
+_LEARNT = 0.02  # mean loss per answer token below which these rows are known by heart
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An adapter on the way, and the score of each example that it was judged on."""
+
+    step: int
+    adapter: Path
+    scores: list[float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores)
+
+
+@dataclass
+class _Training:
+    """One training: what it is made of, and how far it has come. reached: steps done at the last rate."""
+
+    workshop: Workshop
+    solution: Solution
+    rows: Sequence[TrainingRow]
+    course: Course
+    reached: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.workshop.folder / "training"
+
+    def train(self, rate: float, until: int, what: str) -> Path:
+        """The adapter after `until` steps at that rate."""
+        course, tell = self.course, self.workshop.tools.tell
+
+        def on_step(progress: Progress) -> None:
+            self.reached = progress.step
+            tell(f"{what}, loss {progress.loss:.2f}", progress.step / course.steps)
+
+        return trainable(self.workshop).train(
+            self.rows,
+            TrainingOptions(rate, steps=course.steps, seed=self.workshop.inputs.task.seed),
+            self.folder / f"lr-{rate:g}",
+            until=until,
+            start=course.start,
+            on_step=on_step,
+        )
+
+    def trial(self, rate: float, step: int) -> Path:
+        """Where the judged answers of a checkpoint are kept."""
+        return self.workshop.folder / "trials" / f"lr-{rate:g}-step-{step}.jsonl"
+
+
+def fit(
+    workshop: Workshop, solution: Solution, rows: Sequence[TrainingRow], course: Course, left_out: dict[str, Any]
+) -> Path:
+    """Trains and returns the folder of the adapter to go on with. left_out: of rows that were too long, as recorded.
+
+    Its answers to the judged examples are kept as predictions.dev.jsonl, and the training in training/history.json:
+    learning_rate, steps, epochs [{epoch, dev}], kept (an epoch), rates, left_out; cut and stopped_at (a step) where
+    the budget ended it.
+    Raises Diverged, and BudgetSpent when the budget ends before the first interim look is answered.
+    """
+    training = _Training(workshop, solution, rows, course)
+    judged: dict[float, list[Checkpoint]] = {}
+    cut = None
+    try:
+        for rate in _rates(training):
+            for checkpoint in _checkpoints(training, rate):
+                judged.setdefault(rate, []).append(checkpoint)
+            if judged and not workshop.limits.exhaustive:
+                break
+    except BudgetSpent:
+        if not judged:
+            raise
+        cut = f"training was stopped by the budget after step {training.reached} of {course.steps}"
+    if not judged:
+        raise Diverged(f"{training.folder}: the training diverged before its first interim look, at every rate.")
+    kept = {rate: kept_of(checkpoints) for rate, checkpoints in judged.items()}
+    rate = max(kept, key=lambda r: kept[r].mean)
+    best = kept[rate]
+    history = {
+        "learning_rate": rate,
+        "steps": course.steps,
+        "epochs": [{"epoch": round(c.step / course.epoch, 2), "dev": c.mean} for c in judged[rate]],
+        "kept": round(best.step / course.epoch, 2),
+        "left_out": left_out,
+    }
+    if workshop.limits.exhaustive:
+        history["rates"] = {f"{r:g}": c.mean for r, c in kept.items()}
+    if cut is not None:
+        history |= {"cut": cut, "stopped_at": training.reached}
+    workshop.note_cut("training", cut)
+    write_json(training.folder / HISTORY, history)
+    # The checkpoint has answered dev already: those are the solution's own predictions.
+    write_text(workshop.folder / "predictions.dev.jsonl", training.trial(rate, best.step).read_text("utf-8"))
+    return folder_once(
+        workshop.folder / "adapter", lambda scratch: shutil.copytree(best.adapter, scratch, dirs_exist_ok=True)
+    )
+
+
+def kept_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The last one, where the schedule has come to rest, unless the best is ahead by more than one standard error.
+
+    Of several checkpoints with a score on some hundred examples, the best is often the luckiest.
+    Source: Hastie et al., The Elements of Statistical Learning (2009), 7.10, the one-standard-error rule.
+    """
+    last = checkpoints[-1]
+    best = max(checkpoints, key=lambda c: c.mean)
+    gaps = [a - b for a, b in zip(best.scores, last.scores, strict=True)]
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    return best if best.mean - last.mean > error else last
+
+
+def _rates(training: _Training) -> Iterator[float]:
+    """The learning rates to train at: each of the grid where everything is tried in full, else the chosen one.
+
+    Behind the chosen one come its halves, for the case that it diverges at once.
+    """
+    workshop = training.workshop
+    if workshop.limits.exhaustive and training.course.start is None:
+        yield from LEARNING_RATES
+        return
+    rate = workshop.learning_rate if workshop.learning_rate is not None else _probed(training)
+    for halvings in range(_SLOWER):
+        yield rate / 2**halvings
+
+
+def _probed(training: _Training) -> float:
+    """The learning rate whose first steps give the lowest loss on the screen."""
+    workshop, model = training.workshop, trainable(training.workshop)
+    screen = training_rows(workshop, training.solution, workshop.inputs.screen)
+    long = set(model.too_long(screen))
+    screen = [row for row in screen if row not in long] or list(training.rows[:_SAMPLED_ROWS])
+    until = min(training.course.steps, max(_LEAST_PROBE, round(_PROBE_SHARE * training.course.steps)))
+
+    def loss_of(rate: float) -> float:
+        adapter = training.train(rate, until, f"trying learning rate {rate:g}")
+        try:
+            return model.loss(screen, adapter)
+        finally:
+            model.release(adapter)
+
+    return search(loss_of, training.folder / "sweep.json")
+
+
+def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:
+    """The checkpoints of one learning rate, each with its score, until its end or until nothing is left to learn.
+
+    A training that diverges ends where it does.
+    """
+    workshop, course, model = training.workshop, training.course, trainable(training.workshop)
+    means: list[float] = []
+    for number in range(1, course.interim_looks + 1):
+        step = course.look_at(number)
+        try:
+            adapter = training.train(rate, step, f"training {training.solution.name}")
+        except Diverged:
+            return
+        training.reached = step
+        try:
+            trial = replace(training.solution, adapter=str(adapter))
+            predictions = attempt(workshop, trial, course.judged, training.trial(rate, step))
+            checkpoint = Checkpoint(step, adapter, [p.score or 0.0 for p in predictions])
+            yield checkpoint
+            no_better = any(mean >= checkpoint.mean for mean in means)
+            means.append(checkpoint.mean)
+            # Rows that are known by heart have nothing left to teach, so the first one that is no better is the last.
+            settled = (
+                no_better
+                and not workshop.limits.exhaustive
+                and number < course.interim_looks
+                and model.loss(training.rows[:_SAMPLED_ROWS], adapter) < _LEARNT
+            )
+        finally:
+            model.release(adapter)
+        if settled or checkpoint.mean >= 1.0:
+            return

@@ -1,0 +1,81 @@
+"""Replay: trains a fine-tuned solution on for a little, so that it keeps the base model's general skills."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+from rung.errors import TrainingError
+from rung.resume import is_done, once_for_all, record_of
+from rung.strategies.course import LEAST_STEPS, Course, steps_per_epoch
+from rung.strategies.fit import HISTORY, fit
+from rung.strategies.learning_rate import LEARNING_RATES
+from rung.strategies.training_rows import training_rows, without_long
+from rung.trials.workshop import Workshop, sample_of
+from rung.types import Decoding, Message, Request, Solution, TrainingOptions, TrainingRow
+
+_SHARE = 0.1  # of the steps of the training before it
+_RATE = 0.5  # of its learning rate
+_TOKENS = 64  # of an answer of the base model's
+
+
+def replayed(workshop: Workshop, tuned: Solution) -> Solution:
+    """The solution trained on, with the base model's own answers to general prompts in half of each batch.
+
+    A tenth of the steps of its training, at half of its learning rate. Dev is answered once, at the end.
+    Raises TrainingError when the base model answers none of the general prompts.
+    Source: Rolnick et al., Experience replay for continual learning (2019); Scialom et al., Fine-tuned language models
+    are continual learners (2022).
+    """
+    assert tuned.adapter is not None, "only a fine-tuned solution can be trained on"
+    plain, adapter = replace(tuned, adapter=None), workshop.folder / "adapter"
+    if is_done(adapter):
+        return replace(plain, adapter=str(adapter))
+    before = record_of(Path(tuned.adapter).parent / "training" / HISTORY)
+    trained = int(before.get("stopped_at", before.get("steps", 0)))
+    rate = float(before.get("learning_rate", workshop.learning_rate or LEARNING_RATES[0]))
+    steps = max(LEAST_STEPS, round(_SHARE * trained))
+    general = _general_rows(workshop)
+    wanted = max(len(general), steps * TrainingOptions.batch_size // 2)
+    examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
+    own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
+    rows = _mixed(own, general)
+    course = Course(steps, 1, workshop.inputs.dev, len(rows), steps_per_epoch(len(rows)), Path(tuned.adapter))
+    slower = replace(workshop, learning_rate=_RATE * rate)
+    return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
+
+
+def replay_prompts() -> list[str]:
+    """General prompts. None of them is in the suite that general skills are measured with."""
+    return files("rung.strategies").joinpath("replay.txt").read_text("utf-8").splitlines()
+
+
+def base_answers(workshop: Workshop, texts: Sequence[str]) -> list[str]:
+    """What the base model answers to them; "" where it gives no answer. Asked once for all runs with that model."""
+    asked = hashlib.sha256("\n".join([str(_TOKENS), *texts]).encode()).hexdigest()
+    folder = workshop.tools.shared or workshop.folder
+
+    def ask() -> dict[str, list[str]]:
+        requests = [Request((Message("user", text),), Decoding(_TOKENS)) for text in texts]
+        answers = workshop.tools.model.generate(requests)
+        return {"answers": ["" if a.error else a.text.strip() for a in answers]}
+
+    return [str(answer) for answer in once_for_all(folder / f"replay-{asked[:16]}.json", ask)["answers"]]
+
+
+def _general_rows(workshop: Workshop) -> list[TrainingRow]:
+    texts = replay_prompts()
+    answered = [(text, answer) for text, answer in zip(texts, base_answers(workshop, texts), strict=True) if answer]
+    if not answered:
+        raise TrainingError(f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed.")
+    rows = [TrainingRow(f"replay {i}", (Message("user", t),), a) for i, (t, a) in enumerate(answered)]
+    return without_long(workshop, rows)[0]
+
+
+def _mixed(own: Sequence[TrainingRow], general: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """Rows of both in turn, as many of each; the shorter list is gone through again."""
+    pairs = max(len(own), len(general))
+    return [row for i in range(pairs) for row in (own[i % len(own)], general[i % len(general)])]

@@ -1,0 +1,63 @@
+"""Train examples as rows to train on: rendered as answering renders them, without those that are too long.
+
+Knows prompts and answers, nothing of steps and adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rung.errors import TrainingError
+from rung.retrieval.gold import WithGold
+from rung.solutions.answer import requests_for
+from rung.trials.workshop import Workshop
+from rung.types import Example, Solution, Trainable, TrainingRow
+
+LONG_SHARE = 0.05
+"""Share of the rows that may be left out because they are too long. Beyond it, training is not tried."""
+
+_NAMED = 10
+
+
+def trainable(workshop: Workshop) -> Trainable:
+    """The workshop's model, which can be trained. Raises TrainingError where it cannot."""
+    model = workshop.tools.model
+    if not isinstance(model, Trainable):
+        raise TrainingError(f"{model.name} cannot be trained here. Name a local model.")
+    return model
+
+
+def training_rows(workshop: Workshop, solution: Solution, examples: Sequence[Example]) -> list[TrainingRow]:
+    """One row per example, in order, with the prompt that answering shows.
+
+    For a solution with a retriever, the prompt shows what the search returns, wrong passages among it. Where that
+    misses the passage that holds the answer, this passage takes the place of the last one: an answer that stands
+    nowhere teaches to invent. Source: Zhang et al., RAFT (2024), which departs by leaving some prompts without it.
+    """
+    retriever = gold_retriever(workshop, solution, examples)
+    requests, _ = requests_for(solution, workshop.tools.model, [e.query for e in examples], retriever=retriever)
+    return [
+        TrainingRow(example.row or example.id, request.messages, example.output)
+        for example, request in zip(examples, requests, strict=True)
+    ]
+
+
+def without_long(workshop: Workshop, rows: Sequence[TrainingRow]) -> tuple[list[TrainingRow], dict[str, Any]]:
+    """The rows that fit the context whole, and a record of those that do not: {"count": n, "rows": [first names]}.
+
+    Raises TrainingError when more than LONG_SHARE of the rows do not fit.
+    """
+    model = trainable(workshop)
+    long = set(model.too_long(rows))
+    names = [row.name for row in rows if row in long]
+    named = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    if len(names) > LONG_SHARE * len(rows):
+        raise TrainingError(
+            f"{len(names)} of {len(rows)} training examples do not fit {model.context_length} tokens with their "
+            f"answers, more than {LONG_SHARE:.0%}: {named}. Shorten these inputs, show fewer passages, or use a model "
+            "with a longer context."
+        )
+    if names:
+        workshop.tools.tell(f"leaving out {len(names)} of {len(rows)} training examples that are too long: {named}", 0)
+    return [row for row in rows if row not in long], {"count": len(names), "rows": names[:_NAMED]}
