@@ -24,7 +24,7 @@ ROWS = [
     {"engine", "data", "retrieval", "demos"},
     {"runs"},
     {"resume"},
-    {"records"},
+    {"records", "text"},
     {"types"},
     {"errors", "__init__"},
 ]

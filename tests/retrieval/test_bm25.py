@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rung.retrieval.bm25 import BM25
-from rung.types import Document
+from rung.types import Document, Query
 
 TEXTS = [
     "Cards arrive within five working days.",
@@ -23,8 +23,12 @@ def documents(texts: list[str]) -> list[Document]:
     return [Document(f"d{i}", text) for i, text in enumerate(texts)]
 
 
+def queries(*texts: str) -> list[Query]:
+    return [Query(str(i), text) for i, text in enumerate(texts)]
+
+
 def ids(index: BM25, query: str, k: int = 10) -> list[str]:
-    return [d.id for d in index.search([query], k)[0]]
+    return [d.id for d in index.search(queries(query), k)[0]]
 
 
 def formula(texts: list[str], query: str, k1: float = 1.5, b: float = 0.75) -> list[float]:
@@ -87,7 +91,7 @@ def test_case_does_not_matter() -> None:
 def test_a_query_without_words_finds_nothing(query: str) -> None:
     index = BM25(documents(TEXTS))
     assert ids(index, query) == []
-    assert [len(row) for row in index.search(["card", query, "oranges"], 3)] == [2, 0, 1]
+    assert [len(row) for row in index.search(queries("card", query, "oranges"), 3)] == [2, 0, 1]
 
 
 def test_no_queries_find_nothing() -> None:
@@ -111,8 +115,8 @@ def test_the_title_is_searched_too() -> None:
 
 def test_a_query_gives_the_same_ranks_alone_and_among_others() -> None:
     index = BM25(documents(TEXTS))
-    queries = ["card limit", "class", "zebra", "day", "oranges bank"]
-    assert index.search(queries, 3) == [index.search([q], 3)[0] for q in queries]
+    asked = queries("card limit", "class", "zebra", "day", "oranges bank")
+    assert index.search(asked, 3) == [index.search([q], 3)[0] for q in asked]
 
 
 def test_words_of_other_scripts_are_found() -> None:
@@ -120,3 +124,39 @@ def test_words_of_other_scripts_are_found() -> None:
     assert ids(index, "GRÖSSE größe") == ["d0"]
     assert ids(index, "карта") == ["d1"]
     assert ids(index, "カード") == ["d2"]
+
+
+@pytest.mark.parametrize(
+    ("question", "texts"),
+    [
+        (
+            "银行卡丢失怎么办",
+            ["转账到其他银行需要一天。", "银行卡丢失后请立即挂失，可以免费补办。", "每天可以取款七次。"],
+        ),
+        (
+            "カードを紛失しました",
+            ["送金は一日かかります。", "限度額は深夜に更新されます。", "紛失したカードは無料で再発行します。"],
+        ),
+        ("บัตรหายทำอย่างไร", ["การโอนเงินใช้เวลาหนึ่งวัน", "ถ้าทำบัตรหายให้แจ้งอายัดทันที", "ถอนเงินได้เจ็ดครั้งต่อวัน"]),
+        (
+            "카드를 분실했어요",
+            ["이체는 하루가 걸립니다.", "한도는 자정에 초기화됩니다.", "분실 카드는 무료로 재발급됩니다."],
+        ),
+        ("ຂ້ອຍເຮັດບັດເສຍ", ["ການໂອນເງິນໃຊ້ເວລາມື້ໜຶ່ງ", "ຖ້າບັດເສຍໃຫ້ແຈ້ງທັນທີ", "ຖອນເງິນໄດ້ເຈັດຄັ້ງ"]),
+    ],
+    ids=["Chinese", "Japanese", "Thai", "Korean", "Lao"],
+)
+def test_a_question_is_answered_in_scripts_without_spaces_between_words(question: str, texts: list[str]) -> None:
+    right = {"银": "d1", "カ": "d2", "บ": "d1", "카": "d2", "ຂ": "d1"}[question[0]]
+    assert ids(BM25(documents(texts)), question)[0] == right
+
+
+def test_full_width_letters_and_half_width_kana_are_the_same_words() -> None:
+    index = BM25(documents(["ＡＢＣ銀行", "ｶｰﾄﾞ"]))
+    assert ids(index, "abc") == ["d0"]
+    assert ids(index, "カード")[0] == "d1"
+
+
+def test_vowel_signs_do_not_cut_words() -> None:
+    index = BM25(documents(["हिन्दी में लिखें", "हद पार"]))
+    assert ids(index, "हिन्दी") == ["d0"]

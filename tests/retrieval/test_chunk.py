@@ -5,6 +5,7 @@ import random
 import pytest
 
 from rung.retrieval.chunk import chunk, document_id
+from rung.text import units
 from rung.types import Document
 
 
@@ -51,3 +52,28 @@ def test_a_passage_knows_its_document() -> None:
         for passage in chunk([Document(id_, prose(40))], max_words=20):
             assert document_id(passage.id) == id_
     assert document_id("whole") == "whole"
+
+
+def test_a_long_chinese_document_is_cut_at_its_sentences() -> None:
+    sentence = "银行卡丢失后请立即挂失，可以免费补办。"
+    passages = chunk([Document("d", sentence * 60)])
+    assert len(passages) > 3
+    assert all(p.text.endswith("。") and len(units(p.text)) <= 180 for p in passages)
+    assert "".join(p.text for p in passages) == sentence * 60
+
+
+def test_closing_quotes_stay_with_their_sentence() -> None:
+    text = "彼は「はい。」と言った。私は「いいえ。」と言った。"
+    assert [p.text for p in chunk([Document("d", text)], max_words=10)] == [text[:12], text[12:]]
+
+
+def test_thai_without_sentence_signs_is_cut_between_characters_and_loses_nothing() -> None:
+    text = "ถ้าทำบัตรหายให้แจ้งอายัดทันที" * 40
+    passages = chunk([Document("d", text)], max_words=100)
+    assert all(len(units(p.text)) <= 100 for p in passages)
+    assert "".join(p.text for p in passages) == text
+
+
+def test_one_word_of_many_parts_is_not_cut() -> None:
+    text = "see " + "/".join(f"part{i}" for i in range(30)) + " for more"
+    assert [p.text for p in chunk([Document("d", text)], max_words=10)] == text.split(" ", 2)

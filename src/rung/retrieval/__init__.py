@@ -1,4 +1,45 @@
 """Retrieval: passages to ranked passages.
 
-Knows how documents are cut into passages and how passages are found. Writes no prompts.
+Knows how documents are cut into passages, how passages are found, and which passages hold an answer. Writes no prompts.
+An index is added by one function and one line: `register_index("mine", function)`.
 """
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from rung.errors import TaskError
+from rung.types import Document, Retriever, RetrieverSpec
+
+Opener = Callable[[Sequence[Document], Path | None], Retriever]
+"""(passages, a folder where the index may be kept) -> the index. The folder may not exist yet; None: nowhere."""
+
+INDEXES: dict[str, str | Opener] = {"bm25": "rung.retrieval.bm25:open_bm25"}
+"""Kind of index -> "module:attribute" of its Opener, or the Opener itself."""
+
+
+def register_index(kind: str, opener: str | Opener) -> None:
+    """Makes a kind of index known, so that `rag` tries it. Raises ValueError when the kind is taken."""
+    if kind in INDEXES:
+        raise ValueError(f"there is an index of the kind {kind!r} already. Choose another name.")
+    INDEXES[kind] = opener
+
+
+def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> Retriever:
+    """The index over the passages that the spec names. folder: where it may keep files between runs.
+
+    Raises TaskError for an unknown kind.
+    """
+    opener = INDEXES.get(spec.kind)
+    if opener is None:
+        raise TaskError(
+            f'retriever: there is no index of the kind "{spec.kind}". The kinds are {", ".join(INDEXES)}. '
+            "Import the module that registers it first."
+        )
+    if isinstance(opener, str):
+        module, attribute = opener.split(":")
+        opener = cast(Opener, getattr(importlib.import_module(module), attribute))
+    return opener(passages, folder)

@@ -6,11 +6,15 @@ Source: Robertson & Zaragoza, The Probabilistic Relevance Framework (2009); Lù,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from rung.types import Document
+from rung.text import words
+from rung.types import Document, Query
 
-# bm25s' own pattern drops one-character words, which are often the whole point ("class B", "7").
-_WORDS = r"(?u)\b\w+\b"
+
+def open_bm25(passages: Sequence[Document], folder: Path | None = None) -> BM25:
+    """The index over the passages; it is quick to build, so nothing is kept in the folder."""
+    return BM25(passages)
 
 
 class BM25:
@@ -20,37 +24,30 @@ class BM25:
         import bm25s
 
         self.passages = tuple(passages)
-        texts = [f"{p.title}\n{p.text}" if p.title else p.text for p in self.passages]
-        tokens = self._tokens(texts)
+        tokens = [words(f"{p.title}\n{p.text}" if p.title else p.text) for p in self.passages]
         self._index = bm25s.BM25() if any(tokens) else None  # a corpus without words has no index
         if self._index is not None:
             self._index.index(tokens, show_progress=False)
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """The k best passages of each query, best first; passages that share no word with it are left out.
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        """The k best passages for the input of each query, best first; those that share no word with it are left out.
 
         Of equal passages the earlier one comes first, also where k cuts between them.
         """
-        if self._index is None or not queries:
+        if self._index is None:
             return [[] for _ in queries]
-        return [self._ranked(words, k) for words in self._tokens(list(queries))]
+        return [self._ranked(words(query.input), k) for query in queries]
 
-    def _ranked(self, words: list[str], k: int) -> list[Document]:
+    def _ranked(self, asked: list[str], k: int) -> list[Document]:
         import numpy as np
 
         assert self._index is not None
-        known = [word for word in words if word in self._index.vocab_dict]
-        if not known:
+        known = [word for word in asked if word in self._index.vocab_dict]
+        if not known or k <= 0:
             return []
         scores = self._index.get_scores(known)  # (passages,)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [self.passages[int(place)] for place in best if scores[place] > 0]
-
-    @staticmethod
-    def _tokens(texts: list[str]) -> list[list[str]]:
-        import bm25s
-
-        tokens: list[list[str]] = bm25s.tokenize(
-            texts, token_pattern=_WORDS, stopwords=None, return_ids=False, show_progress=False
-        )
-        return tokens
+        # Only the scores that can be among the k best are sorted; equal ones stay in the order of the corpus.
+        least = np.partition(scores, -k)[-k] if k < len(scores) else 0.0
+        places = np.flatnonzero((scores >= least) & (scores > 0))
+        best = places[np.argsort(-scores[places], kind="stable")[:k]]
+        return [self.passages[int(place)] for place in best]

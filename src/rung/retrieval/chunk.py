@@ -7,13 +7,17 @@ marked in the examples keep their meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from rung.text import pieces, units
 from rung.types import Document
 
 MAX_WORDS = 180
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
+"""Words of a passage; of text without spaces (Chinese, Japanese, Thai, …), characters."""
+
+# Chinese and Japanese put no space after a sentence; Burmese and Khmer may; Thai has no sign for its end.
+_SENTENCE_END = re.compile(r"(?<=[.!?।])\s+|\n{2,}|(?<=[。！？｡။។])(?![。！？｡」』”’）])\s*")
 
 
 def chunk(documents: Sequence[Document], *, max_words: int = MAX_WORDS) -> tuple[Document, ...]:
@@ -35,18 +39,30 @@ def document_id(passage_id: str) -> str:
 
 
 def _parts(text: str, max_words: int) -> list[str]:
-    if len(text.split()) <= max_words:
+    """The whole text if it is short enough; else parts with single spaces for spaces and line breaks."""
+    if len(units(text)) <= max_words:
         return [text]
     parts: list[str] = []
-    current: list[str] = []
-    for sentence in _SENTENCE_END.split(text):
-        words = sentence.split()
-        # A "sentence" without an end (a table, code) is cut by words alone.
-        for piece in (words[i : i + max_words] for i in range(0, len(words), max_words)):
-            if current and len(current) + len(piece) > max_words:
-                parts.append(" ".join(current))
-                current = []
-            current.extend(piece)
-    if current:
-        parts.append(" ".join(current))
-    return parts
+    start, size = 0, 0  # of the current part
+    for place, count in _blocks(text, max_words):
+        if size and size + count > max_words:
+            parts.append(text[start:place])
+            start, size = place, 0
+        size += count
+    return [" ".join(part.split()) for part in (*parts, text[start:])]
+
+
+def _blocks(text: str, max_words: int) -> Iterator[tuple[int, int]]:
+    """(start, words) of what a part takes in whole: sentences, those over max_words in blocks of max_words."""
+    start = 0
+    for end in (*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)):
+        sentence, block, size = text[start:end], start, 0
+        for a, b in pieces(sentence):
+            count = len(units(sentence[a:b]))
+            if size and size + count > max_words:
+                yield block, size
+                block, size = start + a, 0
+            size += count
+        if size:
+            yield block, size
+        start = end

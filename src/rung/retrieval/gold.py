@@ -1,0 +1,117 @@
+"""Gold passages: those that hold the answer to an example.
+
+They are the passages that the example marks by its gold_ids; without marks, the best-ranked one that contains an
+accepted answer as whole words. Training puts them into prompts, the diagnosis answers with them in the place of
+retrieved ones. Results are keyed by example id: two examples with one input keep their own passages.
+Knows nothing of prompts; whether a passage fits into one is asked of the caller.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from rung.retrieval.chunk import document_id
+from rung.text import units
+from rung.types import Document, Example, Query, Retriever
+
+MOST_GOLD = 3
+"""Gold passages of one example at most."""
+SEARCHED = 5
+"""Ranked passages at least among which training looks for one that contains the answer."""
+
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+class GoldIndex:
+    """Passages by their own id and by the id of the document they were cut from."""
+
+    def __init__(self, passages: Sequence[Document]) -> None:
+        self._passages = tuple(passages)
+        self._by_id: dict[str, int] = {}
+        self._by_document: dict[str, list[int]] = defaultdict(list)
+        for place, passage in enumerate(self._passages):
+            self._by_id[passage.id] = place
+            self._by_document[document_id(passage.id)].append(place)
+
+    def passage(self, example: Example, ranked: Sequence[Document] = ()) -> Document | None:
+        """The gold passage: of the marked ones, or else of the ranked ones, the first that contains an answer.
+
+        Where the marked passages contain none, the first marked one. None where nothing is marked and found.
+        """
+        marked = [self._passages[self._by_id[i]] for i in example.gold_ids if i in self._by_id]
+        marked = marked or self._parts(example)
+        return next((p for p in marked or ranked if contains_answer(p, example)), next(iter(marked), None))
+
+    def passages(self, example: Example, ranked: Sequence[Document] = ()) -> tuple[Document, ...]:
+        """Up to MOST_GOLD gold passages, that of `passage` first.
+
+        Of a marked document, only the passages that contain an answer; of the ranked ones, only the first such. Where
+        answers are labels, give no ranked ones: that a passage contains "yes" says nothing.
+        """
+        best = self.passage(example, ranked)
+        if best is None:
+            return ()
+        own = set(example.gold_ids)
+        rest = [p for p in self._parts(example) if p != best and (p.id in own or contains_answer(p, example))]
+        return (best, *rest)[:MOST_GOLD]
+
+    def _parts(self, example: Example) -> list[Document]:
+        """Every passage that is marked, or cut from a document that is, in the order of the corpus."""
+        places = {self._by_id[i] for i in example.gold_ids if i in self._by_id}
+        places.update(place for i in example.gold_ids for place in self._by_document.get(i, ()))
+        return [self._passages[place] for place in sorted(places)]
+
+
+def contains_answer(passage: Document, example: Example) -> bool:
+    """Whether title or text holds an accepted answer as whole words, case, punctuation and articles aside."""
+    text = _plain(f"{passage.title or ''}\n{passage.text}")
+    return any(answer in text for r in example.references if (answer := _plain(r)).strip())
+
+
+def _plain(text: str) -> str:
+    found = units(text)
+    return f" {' '.join([u for u in found if u not in _ARTICLES] or found)} "
+
+
+class GoldRetriever:
+    """Finds for each query the gold passages of the example with its id; none for any other."""
+
+    def __init__(self, gold: Mapping[str, Sequence[Document]]) -> None:
+        """gold: example id -> its passages, best first."""
+        self._gold = gold
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        return [list(self._gold.get(query.id, ())[:k]) for query in queries]
+
+
+class WithGold:
+    """A search whose last hits give way to the gold passage where the prompt would miss it; for training prompts."""
+
+    def __init__(
+        self,
+        search: Retriever,
+        examples: Sequence[Example],
+        index: GoldIndex,
+        fitting: Callable[[Sequence[Document]], Sequence[Document]],
+    ) -> None:
+        """examples: those that may be asked for. fitting: ranked passages -> those that the prompt would show."""
+        self._search = search
+        self._examples = {e.id: e for e in examples}
+        self._index = index
+        self._fitting = fitting
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        found = self._search.search(queries, max(k, SEARCHED))
+        return [self._with_gold(query, row, k) for query, row in zip(queries, found, strict=True)]
+
+    def _with_gold(self, query: Query, ranked: Sequence[Document], k: int) -> list[Document]:
+        example = self._examples.get(query.id)
+        gold = self._index.passage(example, ranked) if example is not None else None
+        row = list(ranked[:k])
+        if gold is None or gold in self._fitting(row):
+            return row
+        row = [p for p in row if p != gold][: k - 1]
+        while row and gold not in self._fitting([*row, gold]):
+            row.pop()
+        return [*row, gold]
