@@ -10,12 +10,15 @@ NOUNS = ("door", "boat", "lamp", "card", "stone", "chair", "glove", "wheel", "bo
 SIZES = ("small", "large", "old", "new")
 
 
-def write_task(folder: Path, model: Path, *, corpus: bool = False, labels: bool = True, **keys: object) -> Path:
-    """144 examples whose answer is a function of the noun; returns task.yaml's path."""
+def write_task(
+    folder: Path, model: Path, *, corpus: bool = False, labels: bool = True, examples: int = 48, **keys: object
+) -> Path:
+    """Examples whose answer is a function of the noun; returns task.yaml's path."""
     folder.mkdir(parents=True, exist_ok=True)
+    pairs = [(size, noun) for size in SIZES for noun in NOUNS]
     rows = [
         {"id": f"{i}", "input": f"The {size} {noun} number {i} please", "output": COLOURS[NOUNS.index(noun) % 3]}
-        for i, (size, noun) in enumerate((s, n) for s in SIZES for n in NOUNS)
+        for i, (size, noun) in enumerate(pairs[n % len(pairs)] for n in range(examples))
     ]
     (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     lines = ["instruction: Answer with the colour.", "examples: examples.jsonl", f"model: {model}"]

@@ -1,0 +1,154 @@
+"""A verdict never says more than was tried: what the budget kept out stands first, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.errors import BudgetSpent, OutOfMemory
+from rung.ladder import RunOptions, run
+from rung.strategies import STRATEGIES
+from rung.testing import Silent
+from rung.types import Solution
+from small_task import write_task
+
+
+def decision(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "decision.json").read_text())
+    return found
+
+
+@pytest.fixture
+def replaced(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+    """Puts another function in the place of the one that builds a strategy."""
+    from dataclasses import replace
+
+    def put(name: str, build: Any) -> None:
+        monkeypatch.setitem(STRATEGIES, name, replace(STRATEGIES[name], build=build))
+
+    return put
+
+
+def spent(workshop: Any) -> Solution:
+    raise BudgetSpent("the budget was spent while training")
+
+
+def test_a_budget_that_keeps_a_family_out_leaves_the_run_unfinished_and_the_test_sealed(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    task, out = write_task(tmp_path, fake_model, budget={"minutes": 9}), tmp_path / "run"
+    with pytest.MonkeyPatch.context():
+        build = STRATEGIES["lora"].build
+        replaced("lora", spent)
+        folder = run(task, RunOptions(out=out), Silent())
+    found = decision(folder)
+    assert found["choice"] == "unfinished" and found["test_reads"] == 0
+    assert not (folder / "test_reads.jsonl").exists() and not (folder / "finished.json").exists()
+    assert all(c["test"] is None for c in found["candidates"])
+    (missing,) = [s for s in found["skipped"] if s["matters"]]
+    assert missing["name"] == "lora" and missing["reason"] == "budget" and missing["minutes"] > 0
+    assert "lora" in found["headline"] + found["warnings"][0]
+    assert any("--minutes" in step for step in (*found["warnings"], *found["next"]))
+    assert all(d["fixed"] for d in found["diagnosis"]), "nothing is named by elimination"
+
+    replaced("lora", build)
+    listener = Silent()
+    again = run(task, RunOptions(out=out, minutes=30), listener)
+    assert again == folder and "lora" in listener.tries
+    assert decision(folder)["choice"] != "unfinished" and (folder / "finished.json").exists()
+    assert decision(folder)["test_reads"] == 1
+
+
+def test_finish_opens_the_test_with_what_there_is_and_says_first_what_is_missing(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    replaced("lora", spent)
+    task = write_task(tmp_path, fake_model, budget={"minutes": 9})
+    folder = run(task, RunOptions(out=tmp_path / "run", finish=True), Silent())
+    found = decision(folder)
+    assert found["choice"] != "unfinished" and found["test_reads"] == 1
+    assert "lora" in found["warnings"][0]
+
+
+def test_no_memory_for_one_strategy_is_no_end_of_the_run(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    def full(workshop: Any) -> Solution:
+        raise OutOfMemory("the model needs more memory than there is")
+
+    replaced("few_shot", full)
+    listener = Silent()
+    folder = run(write_task(tmp_path, fake_model), RunOptions(out=tmp_path / "run"), listener)
+    assert "memory" in listener.skips["few_shot"] and "zero_shot" in listener.tries
+    found = decision(folder)
+    assert found["choice"] != "unfinished", "prompts were tried, so their family is not missing"
+    assert "few_shot" in found["warnings"][0]
+
+
+def test_a_tiny_budget_builds_the_first_prompt_and_says_what_is_missing(tmp_path: Path, fake_model: Path) -> None:
+    task = write_task(tmp_path, fake_model, budget={"minutes": 0.0001})
+    listener = Silent()
+    folder = run(task, RunOptions(out=tmp_path / "run"), listener)
+    assert listener.tries == ["zero_shot"] and "budget" in listener.skips["lora"]
+    assert decision(folder)["choice"] == "unfinished"
+
+
+def test_a_budget_of_answers_is_kept(tmp_path: Path, fake_model: Path) -> None:
+    task = write_task(tmp_path, fake_model, budget={"calls": 30})
+    listener = Silent()
+    run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot", "lora")), listener)
+    assert listener.tries == ["zero_shot"] and "budget of 30" in listener.skips["lora"]
+
+
+def test_retrieval_is_tried_before_dearer_prompts_where_the_budget_is_limited(tmp_path: Path, fake_model: Path) -> None:
+    listener = Silent()
+    task = write_task(tmp_path, fake_model, corpus=True, budget={"minutes": 60})
+    run(task, RunOptions(out=tmp_path / "run"), listener)
+    assert listener.tries.index("rag") < listener.tries.index("few_shot")
+
+
+def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake_model: Path) -> None:
+    from rung.ladder.state import Built, Climbed, RunState
+    from rung.types import Decoding, Score
+
+    state: Any = object.__new__(RunState)
+    object.__setattr__(state, "plan", type("Plan", (), {"answer_seconds": 1.0})())
+    object.__setattr__(state, "test", range(92))
+    prompt = Built(Solution("a", "Answer.", Decoding(8)), (), Score(0.5, 0.4, 0.6, 10), seconds_per_answer=0.1)
+    assert state.reserve(Climbed()) == (0.0, 0)
+    assert state.reserve(Climbed({"a": prompt}))[0] == pytest.approx(10.0)
+    assert state.reserve(Climbed({"a": prompt}), "fine-tune") == (pytest.approx(110.0), 184)
+
+
+def test_more_budget_and_other_strategies_continue_the_same_run(tmp_path: Path, fake_model: Path) -> None:
+    task, out = write_task(tmp_path, fake_model), tmp_path / "run"
+    run(task, RunOptions(out=out, only=("zero_shot",)), Silent())
+    assert (out / "finished.json").exists()
+    listener = Silent()
+    run(task, RunOptions(out=out, minutes=50, only=("zero_shot", "few_shot")), listener)
+    assert any("--again" in said for said in listener.said) and not listener.tries
+    run(task, RunOptions(out=out, only=("zero_shot", "few_shot"), again=True), listener)
+    assert "few_shot" in listener.tries
+    found = decision(out)
+    assert found["test_reads"] == 2 and any("2 times" in w for w in found["warnings"])
+    assert (out / "earlier" / "1" / "decision.json").exists()
+
+
+def test_a_prompt_that_is_right_in_none_of_40_is_not_diagnosed(tmp_path: Path, fake_model: Path) -> None:
+    import rung
+    from rung.models import OPENERS
+    from rung.testing import FakeTrainable
+
+    before = OPENERS.copy()
+    try:
+        rung.register_model("mute:", lambda spec, say: FakeTrainable(lambda _: "nothing", name=spec))
+        task = write_task(tmp_path, Path("mute:one"), examples=240)
+        folder = run(task, RunOptions(out=tmp_path / "run"), Silent())
+    finally:
+        OPENERS.clear()
+        OPENERS.update(before) if isinstance(OPENERS, dict) else OPENERS.extend(before)
+    assert not (folder / "diagnosis.json").exists() and (folder / "pilot.json").exists()

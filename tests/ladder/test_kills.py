@@ -1,0 +1,149 @@
+"""Nothing sealed is opened twice, and nothing decided is decided again, whatever interrupts a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rung
+from rung.evaluation.sealed import count_reads
+from rung.ladder import RunOptions, run
+from rung.ladder.state import Climbed
+from rung.testing import Silent
+from small_task import timeless, write_task
+
+
+class Killed(BaseException):
+    """Not caught by anything, like SIGKILL."""
+
+
+class Deaths:
+    """Dies inside its own writes: before a file gets its name, or behind a line that is already on disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = os.fsync
+        self._at: set[int] = set()
+        self.writes = 0
+        monkeypatch.setattr("rung.records.os.fsync", self._sync)
+
+    def at(self, *writes: int) -> None:
+        self.writes, self._at = 0, set(writes)
+
+    def _sync(self, file: int) -> None:
+        self._real(file)
+        self.writes += 1
+        if self.writes in self._at:
+            raise Killed
+
+
+def until_through(task: Path, out: Path) -> None:
+    run(task, RunOptions(out=out), Silent())
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, fake_model: Path) -> tuple[Path, dict[str, Any]]:
+    """The task, and the verdict of a run that nothing interrupts."""
+    task = write_task(tmp_path, fake_model, corpus=True)
+    until_through(task, tmp_path / "undisturbed")
+    return task, timeless(tmp_path / "undisturbed" / "decision.json")
+
+
+def upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version of rung: other near-duplicates, another choice of finalists."""
+    import rung.data.near_duplicates as near_duplicates
+
+    monkeypatch.setattr(rung, "__version__", "9.9.9")
+    monkeypatch.setattr("rung.ladder.loading.__version__", "9.9.9")
+    monkeypatch.setattr(near_duplicates, "SIMILAR", 0.1)
+    monkeypatch.setattr(Climbed, "best_of_families", lambda self: list(self.whole())[:1])
+
+
+def without_versions(record: dict[str, Any]) -> dict[str, Any]:
+    """The verdict without the note that several versions worked on the run."""
+    return {**record, "warnings": [w for w in record["warnings"] if "Versions" not in w]}
+
+
+def test_killed_at_every_record_from_the_finalists_on_it_opens_the_test_once(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, verdict = undisturbed
+    deaths = Deaths(monkeypatch)
+    until_through(task, tmp_path / "counted")
+    last = deaths.writes
+    first = last - 25
+    for write in range(max(1, first), last + 1):
+        out = tmp_path / f"run-{write}"
+        deaths.at(write)
+        with pytest.raises(Killed):
+            until_through(task, out)
+        named = out / "finalists.json"
+        before = named.read_bytes() if named.is_file() else None
+        deaths.at()
+        with monkeypatch.context() as patch:
+            if before is not None:
+                upgrade(patch)
+            until_through(task, out)
+        assert count_reads(out / "test_reads.jsonl") == 1
+        assert before in (None, named.read_bytes()), "the finalists are never named again"
+        assert without_versions(timeless(out / "decision.json")) == without_versions(verdict)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_killed_at_random_writes_it_ends_in_the_same_verdict_and_one_opening(
+    seed: int, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, verdict = undisturbed
+    deaths, chance, out = Deaths(monkeypatch), random.Random(seed), tmp_path / "run"
+    kills = 0
+    while True:
+        deaths.at(chance.randrange(1, 60) if kills < 8 else 0)
+        try:
+            until_through(task, out)
+            break
+        except Killed:
+            kills += 1
+    assert kills > 0
+    assert count_reads(out / "test_reads.jsonl") == 1
+    assert timeless(out / "decision.json") == verdict
+
+
+def test_a_continued_run_keeps_its_split_whatever_near_duplicates_are_now(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _ = undisturbed
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        deaths = Deaths(patch)
+        deaths.at(12)
+        with pytest.raises(Killed):
+            until_through(task, out)
+    before = json.loads((out / "split.json").read_text())
+    with monkeypatch.context() as patch:
+        upgrade(patch)
+        until_through(task, out)
+    after = json.loads((out / "split.json").read_text())
+    assert after == before
+    answered = {json.loads(line)["id"] for line in (out / "solutions" / "zero_shot" / "predictions.dev.jsonl").open()}
+    assert answered == set(before["sets"]["dev"])
+
+
+def test_the_identity_of_a_folder_is_checked_again_once_its_lock_is_held(
+    tmp_path: Path, fake_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, out = write_task(tmp_path, fake_model), tmp_path / "run"
+    real = rung.ladder.runs.held  # type: ignore[attr-defined]
+
+    def slow(folder: Path) -> Any:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "task.json").write_text('{"identity": "of another run"}')
+        return real(folder)
+
+    monkeypatch.setattr("rung.ladder.runs.held", slow)
+    with pytest.raises(rung.RunError, match="holds another run"):
+        run(task, RunOptions(out=out), Silent())
+    assert json.loads((out / "task.json").read_text()) == {"identity": "of another run"}
