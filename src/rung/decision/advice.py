@@ -1,0 +1,218 @@
+"""What to do next, from the ruling and the causes. Each piece of advice fits the task and is given once.
+
+Advice on causes is exclusive: where the obstacle is the model itself, documents and more examples are not advised too.
+"""
+
+from __future__ import annotations
+
+from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.figures import more_minutes, rounded_up
+from rung.decision.rule import (
+    LEAST_USEFUL,
+    Ruling,
+    ahead_on_dev,
+    more_to_exclude,
+    more_to_show,
+    shortfall,
+    within_margin,
+)
+from rung.decision.words import (
+    FAMILY_WORDS,
+    cheaper_families,
+    dearer,
+    one_answer_is_always_right,
+    scale_of,
+    worth_naming,
+)
+from rung.types import Candidate
+
+_MOST_ROWS = 7
+
+_BRING_DOCUMENTS = (
+    "If the answers are facts that the model has not seen, bring documents (corpus: in task.yaml): "
+    "neither a prompt nor fine-tuning teaches facts."
+)
+
+
+def next_steps(evidence: Evidence, ruling: Ruling, command: str = "") -> list[str]:
+    """Whole sentences, the first one to do first."""
+    if ruling.choice == "unfinished":
+        steps = _unfinished(evidence, ruling, command)
+    elif ruling.choice == "none":
+        steps = _none(evidence, ruling)
+    elif ruling.choice == "undecided":
+        steps = _undecided(evidence, ruling)
+    else:
+        steps = _chosen(evidence, ruling)
+    return list(dict.fromkeys(steps))
+
+
+def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
+    chosen, best = ruling.ship, ruling.best
+    assert chosen is not None and best is not None
+    scale = scale_of(evidence)
+    margin = scale.gap(evidence.margin)
+    causes = _on_causes(evidence)
+    steps = [f"Ship {chosen.name}.", *_try_the_rest(evidence), *causes]
+    if cheaper := cheaper_families(evidence.rated("test"), chosen):
+        rival = best_of(cheaper, "test")
+        steps.append(
+            f"What would change the verdict: a {FAMILY_WORDS[rival.family][1]} solution within {margin} of "
+            f"{best.name}, or one not significantly worse on new examples."
+        )
+    for against in dearer(evidence, chosen, best):
+        if against.high > evidence.margin:
+            more = more_to_exclude(evidence, against)
+            settle = (
+                "No practical number of examples would exclude that."
+                if more is None
+                else f"About {rounded_up(more)} more labelled test examples would exclude that, or show it."
+            )
+            steps.append(f"What would change the verdict: {against.b} more than {margin} above {against.a}. {settle}")
+    target = evidence.target
+    if target is not None and score_of(chosen, "test").mean < target and not causes:
+        steps.append(f"To reach the target of {scale.value(target)}: more or better examples, or a larger model.")
+    return steps + _rows_to_read(evidence)
+
+
+def _undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
+    best, rival, ship = ruling.best, ruling.rival, ruling.ship
+    assert best is not None and rival is not None and ship is not None
+    scale = scale_of(evidence)
+    against = evidence.contrast(rival, best, "test")
+    if within_margin(evidence, rival, best):  # then the cheaper one falls short
+        settle, change = _short_of(evidence, rival)
+    else:
+        more = rounded_up(more_to_show(evidence, against))
+        settle = f"About {more} more labelled test examples would settle a difference of this size (at 80 % power)."
+        change = f"within {scale.gap(evidence.margin)} of it."
+    cheaper = "is the cheaper of the two to run and to change."
+    if shortfall(evidence, rival, "test") == "floor":
+        why = f"{rival.name} is not shown to beat the floor."
+    elif shortfall(evidence, rival, "test") == "useful":
+        why = f"{rival.name} is right too rarely."
+    elif ahead_on_dev(evidence, best, rival):
+        why = f"on dev it is ahead too, by {scale.gap(best.dev.mean - rival.dev.mean)}. {rival.name} {cheaper}"
+    else:
+        why = f"it {cheaper}"
+    return [
+        settle,
+        f"Meanwhile ship {ship.name}: {why}",
+        *_try_the_rest(evidence),
+        *_on_causes(evidence),
+        f"What would change the verdict: {best.name} significantly above {rival.name}, or {rival.name} {change}",
+        *_rows_to_read(evidence),
+    ]
+
+
+def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
+    best = ruling.best
+    if best is None:
+        return ["Run again and let at least one candidate finish."]
+    if one_answer_is_always_right(evidence):
+        return ["Give that answer, or bring examples with other answers: these cannot tell candidates apart."]
+    scale, floor = scale_of(evidence), evidence.floor("test")
+    causes = _on_causes(evidence)
+    steps = [*_try_the_rest(evidence), *causes]
+    if not causes:
+        steps.append("Try a larger model: the same task.yaml with another `model`.")
+    steps += _rows_to_read(evidence) or [
+        "Read some of the wrong answers: unclear instructions and wrong right answers stop every approach."
+    ]
+    least = f"has a mean of at least {scale.value(LEAST_USEFUL)}"
+    beats = f"is shown to beat the floor of {scale.value(score_of(floor, 'test').mean)} and " if floor else ""
+    return [*steps, f"What would change the verdict: a candidate that {beats}{least}."]
+
+
+def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> list[str]:
+    steps = []
+    missing = [s for s in evidence.kept_out if s.matters]
+    names = {reason: [s.name for s in missing if s.reason == reason] for reason in ("budget", "memory", "fault")}
+    if names["memory"]:
+        steps.append(
+            f"For {', '.join(names['memory'])}: use a machine with more memory, or a smaller model. "
+            f"Then go on: `{command}`."
+        )
+    if names["fault"]:
+        steps.append(f"For {', '.join(names['fault'])}: remove the fault that is named above. Then go on: `{command}`.")
+    if names["budget"] or not steps:
+        minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")
+        cost = f" with about {more_minutes(minutes)}" if minutes else ""
+        steps.insert(0, f"Go on from here{cost}: `{command}`. Nothing that is done is done again.")
+    steps.append(
+        "Or add --finish to that command: it tries nothing more, opens the sealed test for what there is, and decides."
+    )
+    if ruling.ship is not None:
+        steps.append(f"Meanwhile use {ruling.ship.name}: it is the best on dev so far.")
+    elif ruling.best is not None:
+        steps.append("Ship nothing meanwhile.")
+    return [*steps, *_on_causes(evidence), *_rows_to_read(evidence)]
+
+
+# ---- advice of every verdict ------------------------------------------------------------------
+
+
+def _try_the_rest(evidence: Evidence) -> list[str]:
+    """What a larger budget would try, in a verdict that was asked for without it."""
+    missing = [s for s in evidence.kept_out if s.matters and s.reason == "budget"]
+    if not missing:
+        return []
+    minutes = sum(s.minutes or 0.0 for s in missing)
+    cost = f" (about {more_minutes(minutes)})" if minutes else ""
+    return [f"To try {', '.join(s.name for s in missing)} as well, give the run a larger budget{cost}."]
+
+
+def _on_causes(evidence: Evidence) -> list[str]:
+    """What the causes call for."""
+    named = worth_naming(evidence)
+    if named and not named[0].fixed and "reasoning" in named[0].cause.split("+"):
+        return [
+            "Try a larger model: the same task.yaml with another `model`. No experiment with "
+            f"{evidence.model or 'this one'} fixed most of what stays wrong."
+        ]
+    causes = {part: d.fixed for d in reversed(named) if d.low > 0 or not d.fixed for part in d.cause.split("+")}
+    advice = []
+    if not evidence.has_corpus and _wants_documents(evidence, causes):
+        advice.append(_BRING_DOCUMENTS)
+    if "retrieval" in causes:
+        advice.append(
+            "The search misses passages that hold the answer: split or reword the documents, or show more of them."
+        )
+    if evidence.more is not None and evidence.more.gain > 0 and "convention" in causes:
+        more, scale = evidence.more, scale_of(evidence)
+        advice.append(
+            f"Label more examples: about {rounded_up(more.examples)} more would add {scale.gap(more.gain)} on dev "
+            f"({scale.ends(more.low, more.high)}), if the next doubling helps no more than the last one."
+            + (f" Start with inputs whose answer is {evidence.hardest}." if evidence.hardest else "")
+        )
+    return advice
+
+
+def _wants_documents(evidence: Evidence, causes: dict[str, bool]) -> bool:
+    """Where labels or a schema close the answers, only an experiment can show that facts are missing."""
+    if evidence.has_labels or evidence.has_schema:
+        return causes.get("knowledge", False)
+    return "knowledge" in causes
+
+
+def _rows_to_read(evidence: Evidence) -> list[str]:
+    if not evidence.suspicious:
+        return []
+    rows = ", ".join(evidence.suspicious[:_MOST_ROWS])
+    rest = len(evidence.suspicious) - _MOST_ROWS
+    rows += f" and {rest} more in diagnosis.json" if rest > 0 else ""
+    return [f"Read these rows, whose right answers may be wrong: {rows}."]
+
+
+def _short_of(evidence: Evidence, candidate: Candidate) -> tuple[str, str]:
+    """Of a candidate that falls short: what more test examples would say of it, and what it would have to be."""
+    name, scale, floor = candidate.name, scale_of(evidence), evidence.floor("test")
+    if shortfall(evidence, candidate, "test") == "useful" or floor is None:
+        settle = f"{name} is right too rarely to ship: more test examples would rather confirm that."
+        return settle, f"at {scale.value(LEAST_USEFUL)} or more."
+    against = evidence.contrast(floor, candidate, "test")
+    settle = f"{name} is not above the floor: more test examples would rather confirm that."
+    if against.difference > 0:
+        more = rounded_up(more_to_show(evidence, against))
+        settle = f"About {more} more labelled test examples would show {name} above the floor, if it stays there."
+    return settle, "shown to beat the floor."

@@ -1,0 +1,211 @@
+"""All that a verdict rests on, as one value, and what can be looked up in it.
+
+Knows numbers that others measured. Touches no disk, model or clock, and imports no numbers library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from rung.evaluation.statistics import ALPHA, MARGIN
+from rung.types import (
+    FAMILIES,
+    BreakEven,
+    Candidate,
+    Comparison,
+    Diagnosis,
+    LeftEarly,
+    MetricInfo,
+    Score,
+    SetName,
+    Skipped,
+)
+
+
+@dataclass(frozen=True)
+class Skills:
+    """How many general prompts a fine-tuned candidate answers well, against its base model.
+
+    difference: share of the candidate minus share of the base, with its 95 % interval, over n prompts. loses: the fall
+    is real and large enough to matter. repaired: the candidate that was trained on so that it keeps general skills.
+    """
+
+    candidate: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    loses: bool
+    repaired: str | None = None
+
+
+@dataclass(frozen=True)
+class MoreExamples:
+    """What `examples` more training examples would add on dev, with its interval."""
+
+    examples: int
+    gain: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClosedBook:
+    """The dev mean of a training without passages, where there is a corpus. what: which training that was."""
+
+    what: str
+    dev: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the verdict rests on.
+
+    metric: how answers are scored; `right_or_wrong` decides how numbers are written.
+    candidates: those that use a language model, and baselines (family "baseline"). One without a test score was not
+    named for the test and is only recorded.
+    comparisons: every pair of finalists on the test, after Holm within that family.
+    against_floor: every finalist with every baseline on the test, after Holm within that family. For `unfinished`:
+    every candidate that answered all of dev with every baseline, on dev.
+    floors: names of the baselines that look at no input (the most frequent answer, chance). The best of them is the
+    floor. The other baselines learn from examples without a language model.
+    n_dev, n_test: examples of the sets. minimum_detectable_difference: what the test shows at 80 % power.
+    has_corpus, has_labels, has_schema: of the task. target: good enough, as the task says. margin: a difference that
+    does not matter. model: its name in the task.
+    diagnosis: why the best prompt fails, the leading cause first. skipped, left_early: as in Decision.
+    break_even: with a price only. skills: of fine-tuned candidates that were checked.
+    more, closed_book: where they were measured. suspicious: rows whose answers a person should read. hardest: the
+    answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
+    """
+
+    metric: MetricInfo
+    candidates: tuple[Candidate, ...]
+    comparisons: tuple[Comparison, ...]
+    against_floor: tuple[Comparison, ...]
+    floors: tuple[str, ...]
+    n_dev: int
+    n_test: int
+    minimum_detectable_difference: float
+    test_reads: int
+    has_corpus: bool = False
+    has_labels: bool = False
+    has_schema: bool = False
+    target: float | None = None
+    margin: float = MARGIN
+    model: str = ""
+    diagnosis: tuple[Diagnosis, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    left_early: tuple[LeftEarly, ...] = ()
+    break_even: tuple[BreakEven, ...] = ()
+    skills: tuple[Skills, ...] = ()
+    more: MoreExamples | None = None
+    closed_book: ClosedBook | None = None
+    suspicious: tuple[str, ...] = ()
+    hardest: str | None = None
+    notes: tuple[str, ...] = ()
+
+    # ---- candidates ----------------------------------------------------------------------------
+
+    @property
+    def by_cost(self) -> list[Candidate]:
+        """All candidates, baselines first, then by family, tokens and name; never by a measured time.
+
+        An output token counts as three input tokens, a usual ratio of prices.
+        """
+        order = {"baseline": -1, **{family: place for place, family in enumerate(FAMILIES)}}
+        return sorted(self.candidates, key=lambda c: (order[c.family], c.tokens_in + 3 * c.tokens_out, c.name))
+
+    def rated(self, on: SetName) -> list[Candidate]:
+        """The language-model candidates whose scores on that set count, cheapest first."""
+        early = {one.name for one in self.left_early}
+        models = [c for c in self.by_cost if c.family != "baseline"]
+        if on == "test":
+            return [c for c in models if c.test is not None]
+        return [c for c in models if c.name not in early]
+
+    def named(self, name: str | None) -> Candidate | None:
+        return next((c for c in self.candidates if c.name == name), None)
+
+    def floor(self, on: SetName) -> Candidate | None:
+        """The best baseline that looks at no input; of equals, the first. None where there is none."""
+        known = [c for name in self.floors if (c := self.named(name)) is not None and _known(c, on)]
+        return best_of(known, on) if known else None
+
+    def learners(self, on: SetName) -> list[Candidate]:
+        """The baselines that learn from examples without a language model, the best first."""
+        known = [c for c in self.candidates if c.family == "baseline" and c.name not in self.floors and _known(c, on)]
+        return sorted(known, key=lambda c: -score_of(c, on).mean)
+
+    # ---- comparisons ---------------------------------------------------------------------------
+
+    def contrast(self, a: Candidate, b: Candidate, on: SetName) -> Comparison:
+        """b minus a, whichever way round the two were compared. Raises ValueError when they were not."""
+        for c in (*self.comparisons, *self.against_floor):
+            if c.set == on and (c.a, c.b) == (a.name, b.name):
+                return c
+            if c.set == on and (c.a, c.b) == (b.name, a.name):
+                return turned(c)
+        raise ValueError(f"{a.name} and {b.name} were not compared on {on}")
+
+    def shown_above(self, a: Candidate, b: Candidate, on: SetName) -> bool:
+        """Whether b is shown to be better than a."""
+        against = self.contrast(a, b, on)
+        return against.difference > 0 and against.p_corrected < ALPHA
+
+    def family_size(self, against: Comparison) -> int:
+        """How many comparisons were corrected together with this one."""
+        names = {against.a, against.b}
+        alike = [
+            family
+            for family in (self.comparisons, self.against_floor)
+            if any({c.a, c.b} == names and c.set == against.set for c in family)
+        ]
+        return max(1, sum(c.set == against.set for c in alike[0])) if alike else 1
+
+    # ---- what was not tried --------------------------------------------------------------------
+
+    @property
+    def kept_out(self) -> list[Skipped]:
+        """Strategies that the budget, the memory or a fault kept from being tried; those that matter come first."""
+        kept = [s for s in self.skipped if s.reason in ("budget", "memory", "fault")]
+        return sorted(kept, key=lambda s: not s.matters)
+
+    @property
+    def cut(self) -> list[Candidate]:
+        """Candidates whose building was stopped before its end."""
+        return [c for c in self.by_cost if c.cut is not None]
+
+    @property
+    def causes(self) -> tuple[Diagnosis, ...]:
+        """The diagnosis; without what rests on elimination where something that matters was not tried."""
+        if any(s.matters for s in self.kept_out):
+            return tuple(d for d in self.diagnosis if d.fixed)
+        return self.diagnosis
+
+
+def score_of(candidate: Candidate, on: SetName) -> Score:
+    """Raises ValueError when the candidate has no test score."""
+    if on == "dev":
+        return candidate.dev
+    if candidate.test is None:
+        raise ValueError(f"{candidate.name} has no test score")
+    return candidate.test
+
+
+def best_of(candidates: Sequence[Candidate], on: SetName) -> Candidate:
+    """The highest mean; of equals, the first."""
+    return max(candidates, key=lambda c: score_of(c, on).mean)
+
+
+def of_family(candidates: Iterable[Candidate], family: str) -> list[Candidate]:
+    return [c for c in candidates if c.family == family]
+
+
+def turned(c: Comparison) -> Comparison:
+    """The same comparison, seen from the other side."""
+    return replace(c, a=c.b, b=c.a, difference=-c.difference, low=-c.high, high=-c.low)
+
+
+def _known(candidate: Candidate, on: SetName) -> bool:
+    return on == "dev" or candidate.test is not None

@@ -1,0 +1,108 @@
+"""The headline: one sentence, and a short second one where a reader must know more at once."""
+
+from __future__ import annotations
+
+from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.figures import more_minutes
+from rung.decision.rule import Ruling
+from rung.decision.words import (
+    FAMILY_WORDS,
+    cause_words,
+    cheaper_families,
+    full_score,
+    given,
+    learner_of,
+    listed,
+    obstacle,
+    one_answer_is_always_right,
+    reach,
+    scale_of,
+    value,
+)
+
+_HALF = 0.5
+
+
+def headline(evidence: Evidence, ruling: Ruling, command: str = "") -> str:
+    """One sentence, and a short second one where a reader must know more at once."""
+    if ruling.choice == "unfinished":
+        said = _unfinished(evidence, ruling, command)
+    elif ruling.choice == "none":
+        said = _none(evidence, ruling)
+    elif ruling.choice == "undecided":
+        said = _undecided(evidence, ruling)
+    else:
+        said = _chosen(evidence, ruling)
+    learner = learner_of(evidence, ruling)
+    if learner is not None:
+        reached = value(evidence, learner, ruling.on) + (" on dev" if ruling.on == "dev" else "")
+        said += f" No language model may be needed: {learner.name}, which uses none, reaches {reached}."
+    return said
+
+
+# ---- the headline by choice -------------------------------------------------------------------
+
+
+def _chosen(evidence: Evidence, ruling: Ruling) -> str:
+    scale, chosen, best = scale_of(evidence), given(ruling.ship), given(ruling.best)
+    tested = evidence.rated("test")
+    cheaper = cheaper_families(tested, chosen)
+    if cheaper:
+        rival = best_of(cheaper, "test")
+        lead = scale.gap(score_of(chosen, "test").mean - score_of(rival, "test").mean)
+        ending = f", {lead} above the best {FAMILY_WORDS[rival.family][1]}."
+    elif all(c.family == chosen.family for c in tested):
+        ending = f"; no other approach than {FAMILY_WORDS[chosen.family][1]} was tested."
+    elif best is chosen:
+        ending = "; nothing that costs more scores higher."
+    else:
+        gap = scale.gap(score_of(best, "test").mean - score_of(chosen, "test").mean)
+        ending = f"; {best.name} is {gap} above it, which is within the margin."
+    said = f"{FAMILY_WORDS[chosen.family][0]}: {reach(evidence, chosen, 'test')}{ending}"
+    lead_cause = next(iter(evidence.causes), None)
+    if lead_cause is not None and not lead_cause.fixed and lead_cause.share >= _HALF:
+        said += f" Most of what stays wrong comes from {cause_words(lead_cause.cause)}."
+    return said
+
+
+def _undecided(evidence: Evidence, ruling: Ruling) -> str:
+    best, rival = given(ruling.best), given(ruling.rival)
+    against = evidence.contrast(rival, best, "test")
+    scale = scale_of(evidence)
+    return (
+        f"Undecided: {best.name} is {scale.gap(against.difference)} above {rival.name} on the sealed test "
+        f"({scale.ends(against.low, against.high)}), too close to call with {against.n:,} examples."
+    )
+
+
+def _none(evidence: Evidence, ruling: Ruling) -> str:
+    if ruling.best is None:
+        return "None: no candidate was scored on the sealed test."
+    if one_answer_is_always_right(evidence):
+        return "None: one answer is right for every test example, so no model is needed."
+    return (
+        f"None: the best candidate, {ruling.best.name}, {reach(evidence, ruling.best, 'test', name=False)}, "
+        f"which {obstacle(evidence, ruling.best, 'test')}."
+    )
+
+
+def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> str:
+    missing = [s for s in evidence.kept_out if s.matters]
+    if missing:
+        were = "was" if len(missing) == 1 else "were"
+        said = f"Unfinished: {listed([s.name for s in missing])} could change the verdict and {were} not tried."
+    elif evidence.cut:
+        stopped = listed([c.name for c in evidence.cut])
+        said = f"Unfinished: {stopped} {'was' if len(evidence.cut) == 1 else 'were'} stopped before the end."
+    else:
+        said = "Unfinished: the sealed test was not opened."
+    minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")
+    said += f" About {more_minutes(minutes)}: `{command}`." if minutes else f" To go on: `{command}`."
+    if ruling.best is None:
+        return said
+    if ruling.ship is not None:
+        return f"{said} Meanwhile, the best on dev is {ruling.ship.name}: {full_score(evidence, ruling.ship, 'dev')}."
+    best = ruling.best
+    return (
+        f"{said} The best on dev, {best.name}, {obstacle(evidence, best, 'dev')}: {full_score(evidence, best, 'dev')}."
+    )

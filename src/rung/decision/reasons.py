@@ -1,0 +1,170 @@
+"""The reasons for a verdict, in order of weight."""
+
+from __future__ import annotations
+
+from rung.decision.evidence import Evidence, best_of, of_family, score_of
+from rung.decision.figures import PERCENT, p_value, rounded_up
+from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
+from rung.decision.words import (
+    bare,
+    cause_evidence,
+    cause_words,
+    cheaper_families,
+    dearer,
+    given,
+    learner_of,
+    minus,
+    percentages,
+    reach,
+    scale_of,
+    value,
+    worth_naming,
+)
+from rung.types import FAMILIES, Candidate
+
+
+def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """Why, in order of weight."""
+    said: list[str] = []
+    best = ruling.best
+    if best is not None:
+        if ruling.choice == "unfinished":
+            said.append(f"On dev, {reach(evidence, best, 'dev')}.")
+        elif ruling.choice == "undecided":
+            said += _why_undecided(evidence, ruling)
+        elif ruling.ship is not None:
+            said += _why_chosen(evidence, ruling)
+        said += _floors(evidence, ruling, best)
+        if evidence.target is not None and ruling.on == "test":
+            said.append(_target(evidence, evidence.target, ruling.ship or best))
+        said[1:1] = _causes(evidence)  # beside the comparison that decided
+    else:
+        said += _causes(evidence)
+    said += [*_closed_book(evidence), *_kept_skills(evidence, ruling), *_costs(evidence)]
+    said += [f"{one.name} was stopped early on dev: {bare(one.why)}." for one in evidence.left_early]
+    kept = {s.name for s in evidence.kept_out}
+    return said + [f"{s.name} was not tried: {bare(s.why)}." for s in evidence.skipped if s.name not in kept]
+
+
+def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
+    scale, chosen, best = scale_of(evidence), given(ruling.ship), given(ruling.best)
+    tested = evidence.rated("test")
+    cheaper = cheaper_families(tested, chosen)
+    said = []
+    for family in FAMILIES:
+        if members := of_family(cheaper, family):
+            against = evidence.contrast(best_of(members, "test"), best, "test")
+            said.append(f"{minus(evidence, against)} after Holm.")
+    for against in dearer(evidence, chosen, best):
+        reason = (
+            f"{against.b} minus {against.a}: {scale.gap(against.difference)} "
+            f"({scale.ends(against.low, against.high)}); the margin that matters is {scale.gap(evidence.margin)}."
+        )
+        if against.high > evidence.margin:
+            reason += f" A difference of up to {scale.gap(against.high)} cannot be excluded."
+        said.append(reason)
+    return said
+
+
+def _why_undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
+    scale, best, rival = scale_of(evidence), given(ruling.best), given(ruling.rival)
+    against = evidence.contrast(rival, best, "test")
+    margin = scale.gap(evidence.margin)
+    size = f"within the margin of {margin}" if within_margin(evidence, rival, best) else f"above the margin of {margin}"
+    said = [
+        f"{reach(evidence, best, 'test')}; {reach(evidence, rival, 'test')}.",
+        f"The difference is {size}; {p_value(against.p_corrected)} after Holm. {evidence.n_test:,} test examples show "
+        f"a difference of {scale.gap(evidence.minimum_detectable_difference)} or more at 80 % power.",
+    ]
+    if shortfall(evidence, rival, "test") is None and ahead_on_dev(evidence, best, rival):
+        said.append(
+            f"On dev, whose examples are others, {best.name} is {scale.gap(best.dev.mean - rival.dev.mean)} ahead."
+        )
+    return said
+
+
+def _floors(evidence: Evidence, ruling: Ruling, best: Candidate) -> list[str]:
+    """What needs no language model: the floor, and the best baseline that learns."""
+    on, floor, learners = ruling.on, evidence.floor(ruling.on), evidence.learners(ruling.on)
+    candidate = ruling.ship or best
+    said = []
+    where = " on dev" if on == "dev" else ""
+    if floor is not None:
+        against = evidence.contrast(floor, candidate, on)
+        said.append(
+            f"The floor ({floor.name}), which looks at no input, is {value(evidence, floor, on)}{where}; "
+            f"{minus(evidence, against)}."
+        )
+    if learners and learner_of(evidence, ruling) is None:
+        against = evidence.contrast(learners[0], candidate, on)
+        said.append(
+            f"{learners[0].name}, which learns without a language model, reaches "
+            f"{value(evidence, learners[0], on)}{where}; {minus(evidence, against)}."
+        )
+    return said
+
+
+def _target(evidence: Evidence, wanted: float, candidate: Candidate) -> str:
+    scale, score = scale_of(evidence), score_of(candidate, "test")
+    target = f"The target of {scale.value(wanted)}"
+    if score.low >= wanted:
+        return f"{target} is met by {candidate.name}, even by the low end of its interval."
+    if score.mean >= wanted:
+        return f"{target} is met by the mean of {candidate.name}, not by the low end of its interval."
+    missed = f"{target} is missed by {candidate.name} by {scale.gap(wanted - score.mean)}"
+    return missed + ("; its interval includes the target." if score.high >= wanted else ".")
+
+
+def _causes(evidence: Evidence) -> list[str]:
+    named = worth_naming(evidence)
+    said = []
+    for place, cause in enumerate(named):
+        what, proof = cause_words(cause.cause), cause_evidence(cause, evidence.causes)
+        share = f"{PERCENT.value(cause.share)} of its wrong answers ({percentages(cause.low, cause.high)})"
+        if cause.fixed:
+            start = "Why the best prompt fails" if place == 0 else "Another cause"
+            sentence = f"{start}: {what}, {share}"
+        elif place == 0:
+            sentence = f"Why the best prompt fails, by elimination: {what}, {share}"
+        else:
+            sentence = f"What stays wrong, by elimination: {what}, {share}"
+        if cause.fixed and cause.low <= 0:
+            proof += ("; " if proof else "") + "this may be chance"
+        said.append(sentence + (f"; {proof}." if proof else "."))
+    return said
+
+
+def _closed_book(evidence: Evidence) -> list[str]:
+    """Fine-tuning does not teach facts: its score without passages, beside that with passages."""
+    closed = evidence.closed_book
+    reading = [c for c in evidence.rated("dev") if c.family in ("rag", "rag+fine-tune")]
+    if closed is None or not reading:
+        return []
+    best = best_of(reading, "dev")
+    if best.dev.mean <= closed.dev + evidence.margin:
+        return []
+    return [
+        f"Fine-tuning without passages ({closed.what}) reaches {scale_of(evidence).value(closed.dev)} on dev, where "
+        f"the facts are new to it; {best.name}, which reads passages, reaches {value(evidence, best, 'dev')}."
+    ]
+
+
+def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
+    return [
+        f"{s.candidate} keeps its general skills: a change of {PERCENT.gap(s.difference)} "
+        f"({PERCENT.ends(s.low, s.high)}) on {s.n:,} prompts."
+        for s in evidence.skills
+        if not s.loses and ruling.ship is not None and s.candidate == ruling.ship.name
+    ]
+
+
+def _costs(evidence: Evidence) -> list[str]:
+    said = []
+    for b in evidence.break_even:
+        end = rounded_up(b.high) if b.high is not None else "no number"
+        said.append(
+            f"{b.fine_tuned} saves {b.saving_per_1k_usd:.4g} USD per 1,000 requests against {b.prompt}, and has paid "
+            f"for its training after about {rounded_up(b.requests)} requests ({rounded_up(b.low)} to {end}). If it is "
+            "trained anew every month, it needs that many every month."
+        )
+    return said

@@ -1,0 +1,67 @@
+"""decision.json: a Decision as plain lists and dicts, and back. Knows the format, nothing of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Any, get_args
+
+from rung.errors import RunError
+from rung.types import (
+    BreakEven,
+    Candidate,
+    Choice,
+    Comparison,
+    Decision,
+    Diagnosis,
+    LeftEarly,
+    Score,
+    Skipped,
+)
+
+FORMAT = Decision.format
+"""The format that this version writes and reads."""
+
+_PARTS: Mapping[str, Any] = {
+    "comparisons": Comparison,
+    "diagnosis": Diagnosis,
+    "break_even": BreakEven,
+    "skipped": Skipped,
+    "left_early": LeftEarly,
+}
+"""Field -> the type of its members."""
+
+
+def decision_record(decision: Decision) -> dict[str, Any]:
+    """The decision as decision.json holds it."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(decision).items()}
+
+
+def decision_from_record(record: Mapping[str, Any]) -> Decision:
+    """The decision that such a record holds.
+
+    Raises RunError when it is of another format, or when a key is missing, unknown or of a wrong kind.
+    """
+    written = record.get("format", 1)
+    if written != FORMAT:
+        raise RunError(
+            f"decision.json: it is of format {written}, and this rung reads format {FORMAT}. "
+            "Read it with the rung that wrote it, or run the task again in a new folder."
+        )
+    missing = [f.name for f in fields(Decision) if f.default is MISSING and f.name not in record]
+    if missing:
+        raise RunError(f"decision.json: {', '.join(missing)} is missing. Run the task again in a new folder.")
+    try:
+        if record["choice"] not in get_args(Choice):
+            raise ValueError(f"choice is {record['choice']!r}, none of {', '.join(get_args(Choice))}")
+        plain = {key: tuple(record.get(key, ())) for key in ("reasons", "next", "warnings", "frontier")}
+        parts = {key: tuple(kind(**one) for one in record.get(key, ())) for key, kind in _PARTS.items()}
+        candidates = tuple(_candidate(one) for one in record["candidates"])
+        return Decision(**{**record, **plain, **parts, "candidates": candidates})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"decision.json: {error}. Run the task again in a new folder.") from error
+
+
+def _candidate(record: Mapping[str, Any]) -> Candidate:
+    test = record["test"]
+    return Candidate(**{**record, "dev": Score(**record["dev"]), "test": None if test is None else Score(**test)})

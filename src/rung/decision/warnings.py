@@ -1,0 +1,74 @@
+"""Warnings: what a reader must not miss. They stand first, and no page shortens or drops one."""
+
+from __future__ import annotations
+
+from rung.decision.evidence import Evidence, Skills
+from rung.decision.figures import PERCENT, more_minutes
+from rung.decision.rule import Ruling, shortfall
+from rung.decision.words import FAMILY_WORDS, SET_WORDS, bare, difference, given, learner_of, obstacle, value
+from rung.types import Candidate, Skipped
+
+
+def warnings(evidence: Evidence, ruling: Ruling, command: str = "") -> list[str]:
+    """What a reader must not miss, the gravest first: whole sentences that no page shortens or drops."""
+    said = [_kept_out(s, command) for s in evidence.kept_out]
+    said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
+    learner = learner_of(evidence, ruling)
+    if learner is not None:
+        said.append(_learner_warning(evidence, ruling, learner))
+    if ruling.choice == "undecided" and ruling.rival is not None:
+        rival = ruling.rival
+        if shortfall(evidence, rival, "test") is not None:
+            said.append(f"{rival.name} {obstacle(evidence, rival, 'test')}, so it is not shipped meanwhile.")
+    said += [_lost(evidence, s) for s in evidence.skills if s.loses]
+    if evidence.test_reads > 1:
+        said.append(
+            f"The sealed test was opened {evidence.test_reads} times. Each further opening makes a win by chance "
+            "more likely."
+        )
+    counted = evidence.rated(ruling.on)
+    said += [_failures(c) for c in counted if c.failed_calls or c.unscored]
+    return list(dict.fromkeys([*said, *evidence.notes]))
+
+
+def _kept_out(skipped: Skipped, command: str) -> str:
+    said = f"{skipped.name} ({FAMILY_WORDS[skipped.family][1]}) was not tried: {bare(skipped.why)}."
+    if skipped.matters:
+        said += " It could change the verdict."
+    if skipped.reason == "budget" and skipped.minutes is not None:
+        said += f" It would take about {more_minutes(skipped.minutes)}" + (f": `{command}`." if command else ".")
+    return said
+
+
+def _learner_warning(evidence: Evidence, ruling: Ruling, learner: Candidate) -> str:
+    candidate = given(ruling.ship or ruling.best)
+    against = evidence.contrast(learner, candidate, ruling.on)
+    return (
+        f"{learner.name} learns from the same examples without a language model, and {candidate.name} is not shown to "
+        f"be better on {SET_WORDS[ruling.on]}: {difference(evidence, against)}. It costs next to nothing to run."
+    )
+
+
+def _lost(evidence: Evidence, skills: Skills) -> str:
+    said = (
+        f"{skills.candidate} lost general skills: of {skills.n:,} general prompts it answers "
+        f"{PERCENT.gap(-skills.difference)} fewer than the base model ({PERCENT.ends(-skills.high, -skills.low)}). "
+    )
+    kept = {s.candidate for s in evidence.skills if not s.loses}
+    repaired = evidence.named(skills.repaired)
+    if repaired is None or repaired.name not in kept:
+        return said + "Use it for this task alone."
+    reached = value(evidence, repaired, "dev")
+    return (
+        f"{said}Use it for this task alone, or take {repaired.name}: it was trained with the base model's own answers "
+        f"mixed in, keeps general skills, and reaches {reached} on dev."
+    )
+
+
+def _failures(candidate: Candidate) -> str:
+    parts = []
+    if candidate.failed_calls:
+        parts.append(f"the model gave no answer to {candidate.failed_calls:,}")
+    if candidate.unscored:
+        parts.append(f"the metric could not score {candidate.unscored:,}")
+    return f"{candidate.name}: {' and '.join(parts)} of the inputs. These count as 0."

@@ -1,0 +1,259 @@
+"""What the headline, the warnings and the reasons say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from evidence_cases import CLEAR, GRADED, LORA, ZERO, N, candidate, evidence
+
+from rung.decision import ClosedBook, Skills, cause_evidence, decide
+from rung.types import BreakEven, Diagnosis, LeftEarly, MetricInfo, Score, Skipped
+
+KEPT_OUT = Skipped("rag", "rag", "budget", "about 7.0 more minutes would pass the budget.", minutes=6.4, matters=True)
+
+# ---- headlines --------------------------------------------------------------------------------
+
+
+def test_the_headline_says_what_to_do_how_good_it_is_and_by_how_much() -> None:
+    decision = decide(evidence([ZERO, LORA], CLEAR))
+    assert decision.headline == (
+        "Fine-tune: lora answers 81 % of the sealed test right (76–86 %), 41 points above the best prompt."
+    )
+    assert "lora minus zero_shot: 41 points (36 to 46), p < 0.001 after Holm." in decision.reasons
+    assert (
+        "The floor (most_frequent), which looks at no input, is 12 %; lora minus most_frequent: 69 points (64 to 74), "
+        "p < 0.001." in decision.reasons
+    )
+
+
+def test_the_cheaper_family_is_chosen_within_the_margin_and_the_doubt_is_said() -> None:
+    decision = decide(evidence([candidate("few_shot", "prompt", 0.80), LORA], {("few_shot", "lora"): 0.6}))
+    assert (decision.choice, decision.solution) == ("prompt", "few_shot")
+    assert decision.headline.endswith("; lora is 1 point above it, which is within the margin.")
+    [reason] = [r for r in decision.reasons if r.startswith("lora minus few_shot")]
+    assert reason == (
+        "lora minus few_shot: 1 point (-4 to 6); the margin that matters is 2 points. "
+        "A difference of up to 6 points cannot be excluded."
+    )
+
+
+def test_a_dearer_family_that_is_no_better_is_compared_and_not_chosen() -> None:
+    decision = decide(evidence([candidate("few_shot", "prompt", 0.85), LORA]))
+    assert decision.headline.endswith("; nothing that costs more scores higher.")
+    assert any(r.startswith("lora minus few_shot: -4 points (-9 to 1)") for r in decision.reasons)
+
+
+def test_an_undecided_headline_gives_the_difference_and_the_number_of_examples() -> None:
+    few = replace(candidate("few_shot", "prompt", 0.77), dev=Score(0.80, 0.75, 0.85, N))
+    decision = decide(evidence([few, LORA], {("few_shot", "lora"): 0.12}))
+    assert decision.headline == (
+        "Undecided: lora is 4 points above few_shot on the sealed test (-1 to 9), too close to call with 200 examples."
+    )
+    assert any(
+        r.startswith("The difference is above the margin of 2 points; p = 0.12 after Holm.") for r in decision.reasons
+    )
+
+
+def test_of_one_family_alone_the_headline_says_that_nothing_else_was_tested() -> None:
+    decision = decide(evidence([candidate("few_shot", "prompt", 0.44, tokens_in=900), ZERO]))
+    assert "no other approach than prompt was tested" in decision.headline
+
+
+def test_a_none_headline_names_the_obstacle() -> None:
+    decision = decide(evidence([candidate("lora", "fine-tune", 0.15)]))
+    assert decision.headline == (
+        "None: the best candidate, lora, answers 15 % of the sealed test right (10–20 %), "
+        "which is not shown to beat the floor of 12 %."
+    )
+    little = decide(evidence([candidate("lora", "fine-tune", 0.04, half=0.03)], floor=0.0))
+    assert "too little to ship (below 5 %)" in little.headline
+
+
+def test_where_one_answer_is_always_right_no_model_is_needed() -> None:
+    decision = decide(evidence([candidate("zero_shot", "prompt", 1.0)], floor=1.0))
+    assert decision.choice == "none" and "no model is needed" in decision.headline and len(decision.next) == 1
+
+
+def test_graded_metrics_are_written_as_scores() -> None:
+    decision = decide(evidence([ZERO, LORA], CLEAR, metric=GRADED))
+    assert decision.headline == (
+        "Fine-tune: lora reaches a token_f1 of 0.81 on the sealed test (0.76–0.86), 0.41 above the best prompt."
+    )
+    tone = MetricInfo("python:m.py:tone", GRADED.score)
+    assert "lora reaches a tone of 0.81" in decide(evidence([LORA], metric=tone)).headline
+
+
+def test_nearly_all_is_not_written_as_all() -> None:
+    assert "answers 99.6 % of" in decide(evidence([candidate("few_shot", "prompt", 0.996)])).headline
+    assert "answers 100 % of" in decide(evidence([candidate("few_shot", "prompt", 1.0)])).headline
+
+
+# ---- no language model needed -----------------------------------------------------------------
+
+
+def test_a_baseline_that_learns_and_is_not_shown_worse_is_named_in_headline_and_warning() -> None:
+    decision = decide(evidence([ZERO, LORA], {**CLEAR, ("tfidf_linear", "lora"): 0.4}, learner=0.79))
+    assert (decision.choice, decision.solution) == ("fine-tune", "lora")
+    assert decision.headline.endswith(" No language model may be needed: tfidf_linear, which uses none, reaches 79 %.")
+    assert decision.warnings == (
+        "tfidf_linear learns from the same examples without a language model, and lora is not shown to be better on "
+        "the "
+        "sealed test: 2 points (-3 to 7), p = 0.40. It costs next to nothing to run.",
+    )
+
+
+def test_a_baseline_that_is_shown_worse_is_only_a_reason() -> None:
+    decision = decide(evidence([ZERO, LORA], CLEAR, learner=0.6))
+    assert "No language model" not in decision.headline and not decision.warnings
+    assert any(
+        r.startswith("tfidf_linear, which learns without a language model, reaches 60 %") for r in decision.reasons
+    )
+
+
+def test_where_no_candidate_is_good_enough_a_baseline_that_is_gets_named() -> None:
+    weak = candidate("lora", "fine-tune", 0.15)
+    assert "tfidf_linear, which uses none, reaches 70 %" in decide(evidence([weak], learner=0.7)).headline
+    assert "No language model" not in decide(evidence([weak], learner=0.10)).headline  # below the floor itself
+
+
+# ---- warnings ---------------------------------------------------------------------------------
+
+
+def test_what_the_budget_kept_out_stands_first_in_a_finished_verdict_too() -> None:
+    cut = replace(LORA, cut="the budget was spent after step 90 of 250")
+    fault = Skipped("rag_lora", "rag+fine-tune", "fault", "its loss stopped being a number")
+    lost = Skills("lora", -0.13, -0.2, -0.06, 242, True)
+    decision = decide(
+        evidence([ZERO, cut], CLEAR, skipped=(fault, KEPT_OUT), skills=(lost,), test_reads=2, notes=("A note.",))
+    )
+    assert decision.warnings == (
+        "rag (retrieval) was not tried: about 7.0 more minutes would pass the budget. It could change the verdict. It "
+        "would take about 7 more minutes.",
+        "rag_lora (retrieval with fine-tuning) was not tried: its loss stopped being a number.",
+        "lora was stopped before it was built to its end: the budget was spent after step 90 of 250.",
+        "lora lost general skills: of 242 general prompts it answers 13 points fewer than the base model (6 to 20). "
+        "Use it "
+        "for this task alone.",
+        "The sealed test was opened 2 times. Each further opening makes a win by chance more likely.",
+        "A note.",
+    )
+    assert not any("was not tried" in reason for reason in decision.reasons)
+    assert "To try rag as well, give the run a larger budget (about 7 more minutes)." in decision.next
+
+
+def test_a_rival_at_the_floor_is_a_warning() -> None:
+    pair = [candidate("few_shot", "prompt", 0.15), candidate("lora", "fine-tune", 0.20)]
+    decision = decide(evidence(pair, {("few_shot", "lora"): 0.2}))
+    assert decision.warnings == ("few_shot is not shown to beat the floor of 12 %, so it is not shipped meanwhile.",)
+
+
+def test_lost_skills_are_a_warning_with_the_candidate_that_keeps_them() -> None:
+    repaired = replace(LORA, name="lora_replay", test=None)
+    lost = Skills("lora", -0.13, -0.2, -0.06, 242, True, repaired="lora_replay")
+    kept = Skills("lora_replay", 0.06, 0.0, 0.1, 242, False)
+    known = evidence([ZERO, LORA, repaired], CLEAR, skills=(lost, kept))
+    [warning] = decide(known).warnings
+    assert "of 242 general prompts it answers 13 points fewer than the base model (6 to 20)" in warning
+    assert "or take lora_replay: it was trained with the base model's own answers mixed in" in warning
+    assert "reaches 81 % on dev" in warning
+    [alone] = decide(replace(known, skills=(lost,))).warnings
+    assert alone.endswith("Use it for this task alone.")
+    also_lost = replace(kept, loses=True, difference=-0.1, low=-0.15, high=-0.05)
+    assert not any("or take lora_replay" in w for w in decide(replace(known, skills=(lost, also_lost))).warnings)
+
+
+def test_answers_that_did_not_come_or_could_not_be_scored_are_a_warning() -> None:
+    decision = decide(evidence([ZERO, replace(LORA, failed_calls=3, unscored=2)], CLEAR))
+    assert decision.warnings == (
+        "lora: the model gave no answer to 3 and the metric could not score 2 of the inputs. These count as 0.",
+    )
+
+
+# ---- reasons ----------------------------------------------------------------------------------
+
+
+def test_causes_and_what_does_not_apply_are_reasons() -> None:
+    decision = decide(
+        evidence(
+            [ZERO],
+            diagnosis=(
+                Diagnosis("knowledge", 0.6, 0.5, 0.7, "fixed by the gold passages"),
+                Diagnosis("format", 0.2, 0.1, 0.3),
+            ),
+            skipped=(Skipped("rag", "rag", "plan", "the task has no corpus"),),
+            left_early=(LeftEarly("few_shot", "after 40 of 80 dev examples zero_shot was 20 points ahead."),),
+        )
+    )
+    assert (
+        "Why the best prompt fails: missing knowledge, 60 % of its wrong answers (50–70 %); fixed by the gold passages."
+        in decision.reasons
+    )
+    assert "Another cause: answers in the wrong form, 20 % of its wrong answers (10–30 %)." in decision.reasons
+    assert "rag was not tried: the task has no corpus." in decision.reasons
+    assert (
+        "few_shot was stopped early on dev: after 40 of 80 dev examples zero_shot was 20 points ahead."
+        in decision.reasons
+    )
+    assert not decision.warnings
+
+
+def test_a_cause_whose_interval_reaches_zero_may_be_chance() -> None:
+    decision = decide(evidence([ZERO, LORA], diagnosis=(Diagnosis("knowledge", 0.04, 0.0, 0.21),)))
+    assert any("4 % of its wrong answers (0–21 %); this may be chance." in reason for reason in decision.reasons)
+    assert not any("bring documents" in step for step in decision.next)
+
+
+def test_nothing_fixed_it_never_stands_beside_what_fixed_it() -> None:
+    fixed = Diagnosis("knowledge", 0.5, 0.4, 0.6, "fixed by both")
+    rest = Diagnosis("knowledge+reasoning", 0.3, 0.2, 0.4, "nothing fixed it", fixed=False)
+    said = " ".join(decide(evidence([ZERO], diagnosis=(fixed, rest))).reasons)
+    assert "fixed by both" in said and "nothing fixed it" not in said
+    assert (
+        "What stays wrong, by elimination: missing knowledge and reasoning, or the size of the model, 30 % of its "
+        "wrong "
+        "answers (20–40 %); the experiments fixed a part of it and not this part." in said
+    )
+    assert cause_evidence(rest, (rest,)) == "nothing fixed it"
+
+
+def test_a_cause_by_elimination_leads_the_headline_only_where_everything_that_matters_was_tried() -> None:
+    rest = Diagnosis("reasoning", 1.0, 0.9, 1.0, "nothing fixed it", fixed=False)
+    whole = decide(evidence([ZERO], diagnosis=(rest,)))
+    assert whole.headline.endswith("Most of what stays wrong comes from reasoning, or the size of the model.")
+    partial = decide(evidence([ZERO], diagnosis=(rest,), skipped=(KEPT_OUT,)))
+    assert "reasoning" not in " ".join((partial.headline, *partial.reasons, *partial.next))
+    assert partial.diagnosis == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (0.70, "The target of 70 % is met by lora, even by the low end of its interval."),
+        (0.80, "The target of 80 % is met by the mean of lora, not by the low end of its interval."),
+        (0.85, "The target of 85 % is missed by lora by 4 points; its interval includes the target."),
+        (0.90, "The target of 90 % is missed by lora by 9 points."),
+    ],
+)
+def test_the_target_is_set_beside_the_choice(target: float, words: str) -> None:
+    decision = decide(evidence([ZERO, LORA], CLEAR, target=target))
+    assert words in decision.reasons
+    assert any("To reach the target" in step for step in decision.next) == (target > 0.81)
+
+
+def test_training_without_passages_is_set_beside_what_reads_them() -> None:
+    both = candidate("rag_lora", "rag+fine-tune", 0.85)
+    decision = decide(evidence([LORA, both], {("lora", "rag_lora"): 0.001}, closed_book=ClosedBook("lora", 0.30)))
+    assert (
+        "Fine-tuning without passages (lora) reaches 30 % on dev, where the facts are new to it; rag_lora, which reads "
+        "passages, reaches 85 %." in decision.reasons
+    )
+
+
+def test_a_break_even_gives_the_saving_and_the_interval_of_requests() -> None:
+    pays = BreakEven("lora", "few_shot", 0.0312, 12_340.0, 9_100.0, None)
+    [said] = [r for r in decide(evidence([ZERO, LORA], CLEAR, break_even=(pays,))).reasons if "USD" in r]
+    assert said.startswith(
+        "lora saves 0.0312 USD per 1,000 requests against few_shot, and has paid for its training after about 13,000 "
+        "requests (9,100 to no number)."
+    )
