@@ -1,7 +1,7 @@
-"""Scoring: answers in, one outcome each out. The only way in which a metric is called.
+"""Scoring: answers in, one outcome each out. This is the only caller of a metric.
 
-A metric that raises spoils no run: its batch is scored again answer by answer, and an answer that raises by itself
-scores 0 with the reason. Knows nothing of what is scored.
+A metric that raises does not end the run: its batch is scored again, answer by answer, and an answer that raises alone
+scores 0 with the reason. Knows nothing about solutions.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rung.errors import RungError
 from rung.types import Answer, MetricInfo, Outcome, Query
 
 _NOBODY = Query("", "")
+
+
+class ScoringFailed(Exception):
+    """A metric could not score an answer; the message gives the place and the reason. It never leaves a Scorer."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Scorer:
             return []
         try:
             return [Outcome(s) for s in _checked(self.metric, self.metric.score(answers), len(answers))]
-        except Exception:  # a user's metric raises what it likes
+        except Exception:  # a user's metric may raise anything
             return [self._alone(answer) for answer in answers]
 
     def one(self, text: str, references: Sequence[str], query: Query = _NOBODY) -> float:
@@ -38,15 +43,16 @@ class Scorer:
         try:
             return Outcome(_checked(self.metric, self.metric.score([answer]), 1)[0])
         except Exception as error:
-            fact = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return Outcome(0.0, fact)
+            if isinstance(error, ScoringFailed | RungError):
+                return Outcome(0.0, str(error).removesuffix("."))
+            return Outcome(0.0, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _checked(metric: MetricInfo, scores: Sequence[float], n: int) -> list[float]:
-    found = [float(s) for s in scores]
-    if len(found) != n:
-        raise ValueError(f"{metric.name} gave {len(found)} scores for {n} answers")
-    for s in found:
+    numbers = [float(s) for s in scores]
+    if len(numbers) != n:
+        raise ScoringFailed(f"{metric.name} gave {len(numbers)} scores for {n} answers")
+    for s in numbers:
         if not math.isfinite(s) or not 0.0 <= s <= 1.0:
-            raise ValueError(f"{metric.name} gave {s}; a score is a number in [0, 1]")
-    return found
+            raise ScoringFailed(f"{metric.name} gave {s}; a score is a number in [0, 1]")
+    return numbers
