@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rung.diagnosis.diagnose import causes, conflicting, diagnose, right_from
-from rung.diagnosis.interventions import THINK, GoldRetriever, OwnSeeds, gold_passages, samples, thinking
+from rung.diagnosis.diagnose import diagnose, worth_diagnosing
+from rung.diagnosis.experiment import right_from
+from rung.diagnosis.interventions import (
+    INTERVENTIONS,
+    THINK,
+    Intervention,
+    gold_retriever,
+    register_intervention,
+    thinking,
+)
+from rung.diagnosis.label_noise import conflicts
 from rung.diagnosis.lenient import yardstick
+from rung.diagnosis.placebo import OwnSeeds, samples
 from rung.evaluation.metrics import load_metric
+from rung.evaluation.scorer import Scorer
 from rung.retrieval.bm25 import BM25
 from rung.solutions.answer import answer
-from rung.trials.workshop import Materials
-from rung.strategies.retrieving import spec
 from rung.testing import FakeModel
-from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, Example, Prediction, Request, Solution, Task
+from rung.trials.trial import InOrder
+from rung.trials.workshop import Inputs, Limits, Tools, Workshop
+from rung.types import (
+    Constraint,
+    Decoding,
+    Demo,
+    DemoSelection,
+    Document,
+    Example,
+    Prediction,
+    Query,
+    Request,
+    RetrieverSpec,
+    Solution,
+    Task,
+)
 
 Answers = Callable[[Request], str]
 NAMES = [f"{a}{b}{c}" for a in "bdfgk" for b in ("al", "er", "on", "um") for c in ("ta", "ri", "mo", "ne", "sk")]
@@ -48,35 +73,48 @@ def troubled(rest: Answers) -> Answers:
     return lambda request: right(request) if number(request) % FEW == 0 else rest(request)
 
 
-def materials_of(folder: Path, answers: Answers, **more: Any) -> Materials:
+def workshop_of(folder: Path, answers: Answers, **more: Any) -> Workshop:
     task = Task("t", folder / "task.yaml", "Name the keeper.", (), more.pop("metric", "exact_match"), "fake")
     task = replace(task, labels=more.pop("labels", None))
     model: Any = FakeModel(answers)
-    return Materials(
+    retriever = more.pop("retriever", None)
+    inputs = Inputs(
         task=task,
         train=more.pop("train", EXAMPLES[:50]),
         dev=more.pop("dev", EXAMPLES[50:]),
-        model=model,
-        metric=load_metric(task.metric, folder),
-        folder=folder / "solution",
-        decoding=Decoding(24),
         constraint=Constraint("labels", task.labels) if task.labels else None,
-        **more,
+        passages=more.pop("passages", ()),
+        open_index=lambda spec: retriever,
     )
+    assert not more
+    tools = Tools(model, Scorer(load_metric(task.metric, folder)), InOrder())
+    return Workshop(inputs, tools, Limits(), folder / "solution", Decoding(24))
 
 
-def predict(materials: Materials, base: Solution) -> list[Prediction]:
-    found = answer(base, materials.model, [e.query for e in materials.dev], retriever=materials.retriever)
+def with_model(workshop: Workshop, model: Any) -> Workshop:
+    return replace(workshop, tools=replace(workshop.tools, model=model))
+
+
+def predict(workshop: Workshop, base: Solution) -> list[Prediction]:
+    dev, tools = workshop.inputs.dev, workshop.tools
+    found = answer(base, tools.model, [e.query for e in dev], retriever=workshop.retriever_of(base))
     return [
-        replace(p, score=0.0 if p.error else materials.metric(p.text, e.references))
-        for p, e in zip(found, materials.dev, strict=True)
+        replace(p, score=0.0 if p.error else tools.scorer.one(p.text, e.references))
+        for p, e in zip(found, dev, strict=True)
     ]
 
 
 def diagnosed(folder: Path, answers: Answers, *, base: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    materials = materials_of(folder, answers, **more)
-    solution = replace(materials.solution("zero_shot"), **(base or {}))
-    return diagnose(materials, solution, predict(materials, solution), folder / "diagnosis", most=32)
+    workshop = workshop_of(folder, answers, **more)
+    solution = replace(workshop.solution("zero_shot"), **(base or {}))
+    return diagnose(workshop, solution, predict(workshop, solution), folder / "diagnosis", most=32)
+
+
+def causes(record: dict[str, Any]) -> list[Any]:
+    """What the experiments of one record say, each by itself: causes with a share, the largest first."""
+    joint = [{**pair, "cause": "+".join(pair["causes"])} for pair in record["combinations"]]
+    rows = [SimpleNamespace(**row) for row in (*record["causes"], *joint) if row["share"] > 0]
+    return sorted(rows, key=lambda row: -row.share)
 
 
 def with_corpus() -> dict[str, Any]:
@@ -129,7 +167,7 @@ def test_what_is_known_only_with_the_passage_is_knowledge(tmp_path: Path, gold: 
     assert [c.cause for c in causes(record)] == ["knowledge"] and causes(record)[0].share == 1.0
 
 
-def test_a_fact_told_in_a_sentence_is_knowledge_and_format_together(tmp_path: Path) -> None:
+def test_a_fact_in_a_sentence_is_knowledge_and_format_together(tmp_path: Path) -> None:
     def answers(request: Request) -> str:
         shown = f"keeper {right(request)} " in request.messages[-1].content
         return f"I read there that it must be {right(request)}" if shown else wrong(request)
@@ -141,14 +179,14 @@ def test_a_fact_told_in_a_sentence_is_knowledge_and_format_together(tmp_path: Pa
 
 def test_passages_that_the_search_misses_are_retrieval(tmp_path: Path) -> None:
     class Misses:
-        def search(self, queries: Any, k: int) -> list[list[Document]]:
+        def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
             return [[Document("none", "Nothing of the kind.")] for _ in queries]
 
     def answers(request: Request) -> str:
         return right(request) if f"keeper {right(request)} " in request.messages[-1].content else wrong(request)
 
     more = {"passages": PASSAGES, "retriever": Misses(), "dev": marked(EXAMPLES[50:])}
-    record = diagnosed(tmp_path, troubled(answers), base={"retriever": spec(3)}, **more)
+    record = diagnosed(tmp_path, troubled(answers), base={"retriever": RetrieverSpec("bm25", 3, 600)}, **more)
     assert [c.cause for c in causes(record)] == ["retrieval"]
 
 
@@ -165,7 +203,7 @@ def test_guesses_without_a_corpus_are_a_sign_of_missing_knowledge_and_said_to_be
 def test_guesses_at_what_the_input_holds_are_no_sign_of_missing_knowledge(tmp_path: Path) -> None:
     rows = tuple(replace(e, input=f"{e.output} or not {e.input}") for e in EXAMPLES)
     record = diagnosed(tmp_path, troubled(lambda r: f"guess{r.decoding.seed}"), dev=rows[50:])
-    assert causes(record) == () and record["derivable"]["share"] == 1.0
+    assert causes(record) == [] and record["derivable"]["share"] == 1.0
 
 
 def test_a_model_that_follows_only_demos_lacks_the_convention(tmp_path: Path) -> None:
@@ -234,15 +272,22 @@ def test_conflicting_rows_are_listed_as_label_noise(tmp_path: Path) -> None:
 
 
 def test_one_template_filled_in_twice_is_no_conflict(tmp_path: Path) -> None:
-    materials = materials_of(tmp_path, wrong)
-    assert conflicting(materials, yardstick(materials.metric, 1.0, None, materials.train)) == []
+    scorer = Scorer(load_metric("exact_match", tmp_path))
+    assert conflicts(EXAMPLES, yardstick(scorer, 1.0, None, EXAMPLES)) == []
 
 
 def test_the_same_words_in_another_order_with_another_answer_are_a_conflict(tmp_path: Path) -> None:
     rows = (Example("a", "well played and good", "x", ("x",)), Example("b", "good and well played", "y", ("y",)))
-    materials = materials_of(tmp_path, wrong, train=rows)
-    found = conflicting(materials, yardstick(materials.metric, 1.0, None, rows))
-    assert [pair["ids"] for pair in found] == [["a", "b"]]
+    by = yardstick(Scorer(load_metric("exact_match", tmp_path)), 1.0, None, rows)
+    assert [pair["ids"] for pair in conflicts(rows, by)] == [["a", "b"]]
+    agreeing = (rows[0], replace(rows[1], references=("y", "x")))
+    assert conflicts(agreeing, by) == []
+
+
+def test_known_near_duplicates_are_not_computed_again_and_those_of_other_sets_are_left_out(tmp_path: Path) -> None:
+    rows = (Example("a", "one thing", "x", ("x",)), Example("b", "quite another", "y", ("y",)))
+    by = yardstick(Scorer(load_metric("exact_match", tmp_path)), 1.0, None, rows)
+    assert [pair["ids"] for pair in conflicts(rows, by, [("a", "b"), ("a", "of the test")])] == [["a", "b"]]
 
 
 # ---- chance ---------------------------------------------------------------------------------
@@ -288,11 +333,11 @@ def test_what_an_intervention_breaks_is_recorded(tmp_path: Path) -> None:
 
 
 def test_each_prompt_is_sampled_with_a_seed_of_its_own_that_stays_the_same(tmp_path: Path) -> None:
-    materials = materials_of(tmp_path, right)
-    model: Any = materials.model
-    drawn = samples(materials.solution("s"))
-    seeded = OwnSeeds(model, materials.solution("s").decoding.seed)
-    for solution in (*drawn, drawn[0], materials.solution("greedy")):
+    workshop = workshop_of(tmp_path, right)
+    model: Any = workshop.tools.model
+    drawn = samples(workshop.solution("s"))
+    seeded = OwnSeeds(model, workshop.solution("s").decoding.seed)
+    for solution in (*drawn, drawn[0], workshop.solution("greedy")):
         answer(solution, seeded, [e.query for e in EXAMPLES[:10]])
     seeds = [r.decoding.seed for r in model.requests]
     assert len(set(seeds[:50])) == 50, "all samples of a prompt are drawn together, each once"
@@ -302,11 +347,11 @@ def test_each_prompt_is_sampled_with_a_seed_of_its_own_that_stays_the_same(tmp_p
 
 
 def test_a_real_model_goes_the_same_way_twice(tmp_path: Path, tiny: Any) -> None:
-    materials = replace(materials_of(tmp_path, right, **with_corpus()), model=tiny, decoding=Decoding(6))
-    base = materials.solution("zero_shot")
-    predictions = predict(materials, base)
-    first = diagnose(materials, base, predictions, tmp_path / "a", most=6)
-    assert first == diagnose(materials, base, predictions, tmp_path / "b", most=6)
+    workshop = replace(with_model(workshop_of(tmp_path, right, **with_corpus()), tiny), decoding=Decoding(6))
+    base = workshop.solution("zero_shot")
+    predictions = predict(workshop, base)
+    first = diagnose(workshop, base, predictions, tmp_path / "a", most=6)
+    assert first == diagnose(workshop, base, predictions, tmp_path / "b", most=6)
     assert first["failed"] == 6 and first["poor"]
     assert any(row["samples_distinct"] > 1 for row in first["examples"])
 
@@ -319,7 +364,7 @@ def test_a_base_too_poor_to_intervene_on_is_said_to_be(tmp_path: Path) -> None:
     assert diagnosed(tmp_path / "b", troubled(wrong))["poor"] is False, "an eighth of dev is right"
 
 
-def test_a_base_with_nothing_right_that_an_intervention_mends_is_not_poor(tmp_path: Path) -> None:
+def test_a_base_with_nothing_right_that_an_intervention_fixes_is_not_poor(tmp_path: Path) -> None:
     def answers(request: Request) -> str:
         return right(request) if f"keeper {right(request)} " in request.messages[-1].content else wrong(request)
 
@@ -328,13 +373,13 @@ def test_a_base_with_nothing_right_that_an_intervention_mends_is_not_poor(tmp_pa
 
 
 def test_where_nothing_failed_nothing_is_asked(tmp_path: Path) -> None:
-    materials = materials_of(tmp_path, right)
-    base = materials.solution("zero_shot")
-    predictions = predict(materials, base)
-    model: Any = materials.model
+    workshop = workshop_of(tmp_path, right)
+    base = workshop.solution("zero_shot")
+    predictions = predict(workshop, base)
+    model: Any = workshop.tools.model
     before = len(model.requests)
-    record = diagnose(materials, base, predictions, tmp_path / "d")
-    assert record["failed"] == 0 and causes(record) == () and not record["poor"] and len(model.requests) == before
+    record = diagnose(workshop, base, predictions, tmp_path / "d")
+    assert record["failed"] == 0 and causes(record) == [] and not record["poor"] and len(model.requests) == before
 
 
 def test_failed_calls_are_counted_and_not_diagnosed(tmp_path: Path) -> None:
@@ -352,11 +397,11 @@ def test_killed_anywhere_and_continued_it_ends_in_the_same_record(tmp_path: Path
     def answers(request: Request) -> str:
         return random.Random(f"{request}").choice([right(request), "guess", wrong(request)])
 
-    whole = materials_of(tmp_path, answers, **with_corpus())
+    whole = workshop_of(tmp_path, answers, **with_corpus())
     base = whole.solution("zero_shot")
     predictions = predict(whole, base)
     expected = diagnose(whole, base, predictions, tmp_path / "whole")
-    model: Any = whole.model
+    model: Any = whole.tools.model
     calls = len(model.calls) - 1  # without the one that answered dev
     assert calls == 5
     for dies_at in range(calls):
@@ -372,9 +417,9 @@ def test_killed_anywhere_and_continued_it_ends_in_the_same_record(tmp_path: Path
         folder = tmp_path / f"killed-{dies_at}"
         mortal: Any = Dies(answers)
         with pytest.raises(KeyboardInterrupt):
-            diagnose(replace(whole, model=mortal), base, predictions, folder)
+            diagnose(with_model(whole, mortal), base, predictions, folder)
         again: Any = FakeModel(answers)
-        assert diagnose(replace(whole, model=again), base, predictions, folder) == expected
+        assert diagnose(with_model(whole, again), base, predictions, folder) == expected
         assert len(again.calls) == calls - dies_at, "what was answered is not answered again"
 
 
@@ -386,39 +431,156 @@ def test_the_record_is_plain_and_holds_every_example(tmp_path: Path) -> None:
     assert {"lenient", "placebo", "inconsistency", "convention", "knowledge", "reasoning"} <= set(outcomes)
 
 
-def test_graded_answers_are_right_from_a_half() -> None:
-    def scored(*scores: float) -> list[Prediction]:
-        return [Prediction(str(i), "", 1, 1, 0.1, score=s) for i, s in enumerate(scores)]
+def test_graded_answers_are_right_from_a_half(tmp_path: Path) -> None:
+    assert right_from(load_metric("token_f1", tmp_path)) == 0.5
+    assert right_from(load_metric("exact_match", tmp_path)) == 1.0
 
-    assert right_from("token_f1", scored(0.0, 1.0)) == 0.5
-    assert right_from("python:m.py:f", scored(0.0, 0.4, 1.0)) == 0.5
-    assert right_from("exact_match", scored(0.0, 1.0)) == 1.0
+
+def test_a_prompt_that_is_right_in_none_of_forty_is_not_worth_diagnosing(tmp_path: Path) -> None:
+    metric = load_metric("exact_match", tmp_path)
+
+    def scored(right: int, wrong: int, error: str | None = None) -> list[Prediction]:
+        scores = [1.0] * right + [0.0] * wrong
+        return [Prediction(str(i), "", 1, 1, 0.1, score=s, error=error) for i, s in enumerate(scores)]
+
+    assert not worth_diagnosing(scored(0, 40), metric)
+    assert worth_diagnosing(scored(1, 39), metric)
+    assert worth_diagnosing(scored(0, 39), metric), "too few to say so"
+    assert worth_diagnosing(scored(0, 40, error="no room"), metric), "calls that failed are no wrong answers"
 
 
 def test_thinking_takes_off_what_forbids_it(tmp_path: Path) -> None:
+    workshop = workshop_of(tmp_path, right)
     base = replace(
-        materials_of(tmp_path, right).solution("s"),
+        workshop.solution("s"),
         constraint=Constraint("labels", ("a", "b")),
         demos=(Demo("i", "o"),),
         demo_selection=DemoSelection("fixed", 1),
     )
-    changed = thinking(base)
+    changed = thinking(base, workshop)
+    assert isinstance(changed, Solution)
     assert changed.constraint is None and not changed.demos and changed.decoding.max_new_tokens == 96
 
 
-def test_marked_passages_go_before_found_ones_and_labels_mark_nothing(tmp_path: Path) -> None:
-    materials = materials_of(tmp_path, right, **with_corpus())
-    marked_elsewhere = replace(EXAMPLES[60], gold_ids=("p61", "p62"))
-    gold = gold_passages(materials, [EXAMPLES[60], marked_elsewhere])
-    assert [p.id for p in gold["e60"]] == ["p61", "p62"]
-    labelled = materials_of(tmp_path, right, labels=tuple(NAMES), **with_corpus())
-    assert gold_passages(labelled, [EXAMPLES[60]]) == {}
+# ---- gold passages --------------------------------------------------------------------------
 
 
-def test_marked_parts_of_a_cut_document_are_those_that_hold_the_answer(tmp_path: Path) -> None:
-    parts = (Document("d#1", "Nothing here."), Document("d#2", "It is balta."), Document("x", "balta too"))
-    materials = materials_of(tmp_path, right, passages=parts, retriever=BM25(parts))
-    one = Example("q", "what is it", "balta", ("balta",), gold_ids=("d",))
-    gold = gold_passages(materials, [one])
-    assert [p.id for p in gold["q"]] == ["d#2"]
-    assert GoldRetriever(gold, [one]).search(["what is it", "else"], 3) == [[parts[1]], []]
+def gold_of(workshop: Workshop, *examples: Example) -> dict[str, list[str]]:
+    """Example id -> ids of the passages that the intervention brings it."""
+    retriever, known = gold_retriever(examples, workshop)
+    found = retriever.search([e.query for e in known], 3)
+    return {e.id: [p.id for p in row] for e, row in zip(known, found, strict=True)}
+
+
+def test_marked_passages_go_before_ranked_ones_and_labels_mark_nothing(tmp_path: Path) -> None:
+    workshop = workshop_of(tmp_path, right, **with_corpus())
+    elsewhere = replace(EXAMPLES[61], gold_ids=("p62", "p63"))
+    gold = gold_of(workshop, EXAMPLES[60], elsewhere)
+    assert gold == {"e60": ["p60"], "e61": ["p62", "p63"]}
+    labelled = workshop_of(tmp_path, right, labels=tuple(NAMES), **with_corpus())
+    assert gold_of(labelled, EXAMPLES[60]) == {}
+
+
+def test_two_examples_with_one_input_keep_their_own_passages(tmp_path: Path) -> None:
+    twins = tuple(replace(EXAMPLES[60], id=f"twin{i}", gold_ids=(f"p{i}",)) for i in (70, 80))
+    assert gold_of(workshop_of(tmp_path, right, **with_corpus()), *twins) == {"twin70": ["p70"], "twin80": ["p80"]}
+
+
+# ---- registered from outside ----------------------------------------------------------------
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """The registry as it was, after the test."""
+    before = dict(INTERVENTIONS)
+    yield
+    INTERVENTIONS.clear()
+    INTERVENTIONS.update(before)
+
+
+def in_capitals(base: Solution, workshop: Workshop) -> Solution:
+    return replace(base, instruction=base.instruction.upper())
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_intervention_from_outside_stands_in_the_record_with_a_share_of_its_cause(tmp_path: Path) -> None:
+    register_intervention(Intervention("shouting", "politeness", "instruction", "capital letters", in_capitals))
+
+    def answers(request: Request) -> str:
+        return right(request) if request.messages[0].content.isupper() else wrong(request)
+
+    record = diagnosed(tmp_path, troubled(answers))
+    row = record["interventions"]["shouting"]
+    assert row["changes"] == "instruction" and row["cause"] == "politeness" and row["rescue_rate"] == 1.0
+    assert [(c.cause, c.share, c.evidence) for c in causes(record)] == [("politeness", 1.0, "fixed by capital letters")]
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_intervention_says_itself_how_its_answers_are_read(tmp_path: Path) -> None:
+    shouting = Intervention("shouting", "politeness", "instruction", "capital letters", in_capitals)
+    register_intervention(replace(shouting, reading=lambda text: text.split()[-1].strip("<>")))
+
+    def answers(request: Request) -> str:
+        return f"it must be <{right(request)}>" if request.messages[0].content.isupper() else wrong(request)
+
+    record = diagnosed(tmp_path, troubled(answers))
+    assert record["interventions"]["shouting"]["rescue_rate"] == 1.0
+
+
+@pytest.mark.parametrize(("name", "changes"), [("placebo", "demos"), ("mine", "temperature")])
+def test_an_intervention_with_a_name_of_the_room_or_a_field_that_is_none_is_refused(name: str, changes: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}|{changes}"):
+        register_intervention(Intervention(name, "x", changes, "x", in_capitals))
+
+
+def test_the_order_in_which_trials_run_plays_no_part(tmp_path: Path) -> None:
+    class Backwards(InOrder):
+        def map(self, work: Any, trials: Any) -> list[list[Prediction]]:
+            return list(reversed(super().map(work, list(reversed(trials)))))
+
+    def answers(request: Request) -> str:
+        return random.Random(f"{request}").choice([right(request), wrong(request)])
+
+    workshop = workshop_of(tmp_path, answers, **with_corpus())
+    other = replace(workshop, tools=replace(workshop.tools, executor=Backwards()))
+    base = workshop.solution("zero_shot")
+    predictions = predict(workshop, base)
+    one = diagnose(workshop, base, predictions, tmp_path / "a")
+    assert one == diagnose(other, base, predictions, tmp_path / "b")
+
+
+# ---- harm -----------------------------------------------------------------------------------
+
+
+def test_what_breaks_every_right_answer_is_evidence_for_no_cause(tmp_path: Path) -> None:
+    """Demos turn every answer around: the wrong ones become right, and the right ones wrong."""
+
+    def answers(request: Request) -> str:
+        demos = any(m.role == "assistant" for m in request.messages)
+        return right(request) if (number(request) % 4 == 0) != demos else wrong(request)
+
+    record = diagnosed(tmp_path, answers)
+    row = record["interventions"]["convention"]
+    assert row["rescue_rate"] == 1.0 and row["break_rate"] == 1.0 and row["harmful"] is True
+    assert "convention" not in {c["cause"] for c in record["causes"]}
+    assert record["unresolved"]["share"] == 1.0 and not any(r["causes"] for r in record["examples"])
+    assert record["interventions"]["placebo"]["harmful"] is False
+
+
+def test_what_two_changes_fix_together_is_not_unresolved(tmp_path: Path) -> None:
+    def answers(request: Request) -> str:
+        shown = f"keeper {right(request)} " in request.messages[-1].content
+        return f"I read there that it must be {right(request)}" if shown else wrong(request)
+
+    record = diagnosed(tmp_path, troubled(answers), dev=marked(EXAMPLES[50:]), **with_corpus())
+    assert record["combinations"][0]["share"] == 1.0
+    assert record["unresolved"]["share"] == 0.0 and record["unresolved"]["ids"] == []
+
+
+def test_a_constraint_is_asked_of_no_answer_that_has_the_shape_already(tmp_path: Path) -> None:
+    labels = ("red", "green", "blue")
+    rows = tuple(replace(e, output=labels[i % 3], references=(labels[i % 3],)) for i, e in enumerate(EXAMPLES))
+    more = {"labels": labels, "metric": "label_accuracy", "train": rows[:50], "dev": rows[50:]}
+    record = diagnosed(tmp_path, lambda r: "red", **more)
+    assert "none of the wrong answers" in record["interventions"]["constraint"]["skipped"]
+    assert not (tmp_path / "diagnosis" / "constraint.jsonl").exists()

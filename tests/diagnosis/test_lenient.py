@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from rung.diagnosis.lenient import Yardstick, bare, common_words, derivable, reads_right, stated, vote
-from rung.errors import MetricError
+from rung.diagnosis.lenient import Yardstick, bare, common_words, derivable, reads_right, stated, vote, yardstick
 from rung.evaluation.metrics import load_metric
-from rung.types import Example
+from rung.evaluation.scorer import Scorer
+from rung.types import Answer, Example, MetricInfo
 
 
 def read(
     text: str, *references: str, metric: str = "exact_match", asked: str = "what?", shown: str = "", **more: object
 ) -> bool:
     graded = metric in {"token_f1", "rouge_l"}
-    by = Yardstick(load_metric(metric, Path()), 0.5 if graded else 1.0, **more)  # type: ignore[arg-type]
+    by = Yardstick(Scorer(load_metric(metric, Path())), 0.5 if graded else 1.0, **more)  # type: ignore[arg-type]
     return reads_right(text, Example("e", asked, references[0], references), by, shown=shown)
 
 
@@ -142,10 +143,26 @@ def test_what_is_merely_copied_from_a_passage_is_no_answer_but_a_sentence_is() -
 
 
 def test_a_metric_that_fails_at_a_piece_of_text_takes_nothing_down() -> None:
-    def picky(prediction: str, references: object) -> float:
-        raise MetricError("cannot read this")
+    def picky(answers: Sequence[Answer]) -> list[float]:
+        raise ValueError("cannot read this")
 
-    assert not reads_right("x y", Example("e", "i", "z", ("z",)), Yardstick(picky, 1.0))
+    by = Yardstick(Scorer(MetricInfo("picky", picky)), 1.0)
+    assert not reads_right("x y", Example("e", "i", "z", ("z",)), by)
+
+
+def test_the_readings_of_an_answer_are_scored_in_one_call_and_by_no_judge() -> None:
+    calls: list[int] = []
+
+    def counting(answers: Sequence[Answer]) -> list[float]:
+        calls.append(len(answers))
+        return [float(a.text == "z" and a.query.id == "e") for a in answers]
+
+    example = Example("e", "i", "z z", ("z z",))
+    metric = MetricInfo("counting", counting)
+    assert reads_right("Answer: z\nmore of it", example, Yardstick(Scorer(metric), 1.0))
+    assert len(calls) == 1 and calls[0] > 1
+    judge = MetricInfo("judge", counting, needs_judge=True)
+    assert not reads_right("Answer: z", example, Yardstick(Scorer(judge), 1.0)) and len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,3 +199,26 @@ def test_an_answer_that_can_be_copied_or_computed_is_no_fact() -> None:
     assert derivable(Example("b", "3 books and 4 pens", "7", ()), common)
     assert not derivable(Example("c", "When did it begin?", "1811", ()), common)
     assert not derivable(Example("d", "Who wrote Emma?", "Jane Austen", ()), common)
+
+
+# ---- scripts without spaces -----------------------------------------------------------------
+
+
+def test_words_are_counted_in_scripts_without_spaces() -> None:
+    assert bare("这是巴黎。") == "这 是 巴 黎"
+    train = [Example(str(i), "?", f"城市{i}年", (f"城市{i}年",)) for i in range(40)]
+    assert common_words(train) == {"城", "市", "年"}
+    assert derivable(Example("a", "北京在哪里？北京在中国。", "中国", ("中国",)), frozenset())
+    assert not derivable(Example("b", "法国的首都是哪里？", "巴黎", ("巴黎",)), frozenset())
+
+
+def test_an_answer_in_a_sentence_without_spaces_is_contained() -> None:
+    assert read("答案：巴黎", "巴黎", asked="法国的首都是哪里？")
+    assert read("法国的首都是巴黎。", "巴黎", asked="法国的首都是哪里？")
+    assert not read("法国的首都是里昂。", "巴黎", asked="法国的首都是哪里？")
+
+
+def test_a_metric_that_reads_numbers_is_known_by_what_it_accepts() -> None:
+    train = [Example("a", "2 + 2", "2 + 2 = 4\n#### 4", ("2 + 2 = 4\n#### 4",)), Example("b", "3 + 4", "7", ("7",))]
+    numeric, exact = (yardstick(Scorer(load_metric(m, Path())), 1.0, None, train) for m in ("numeric_match", "exact_match"))
+    assert numeric.numeric and not exact.numeric

@@ -1,178 +1,309 @@
-"""All experiments of a run, summed up as causes: interventions, pilots, and what each built solution mended.
+"""All experiments of a run as causes: interventions, pilots, and the solutions that were built.
 
-What a solution mends is counted net: what it broke is subtracted, so a coin thrown again mends nothing. What remains
-wrong under the best solution is no cause yet: where the answer can be worked out from the input, reasoning or the
-model's size stands in the way; where it cannot, and no passage was there to read it from, knowledge is missing. Where
-passages were there and mend a part, the rest wants both: the passages, and a model that can use them.
+Each experiment gives one share of what the base gets wrong (net of the placebo and of what it breaks). Experiments
+overlap: demos and fine-tuning may fix the same answer. So the shares are attributed one after the other, the largest
+proven one first. Each failed example is given to one cause; a later cause keeps the part of its share that lies in
+examples no earlier cause took, and its interval shrinks by the same factor. The shares add up to at most 1.
+
+What no cause takes is divided by elimination: where the answer can be worked out from the input, reasoning or the
+model's size is missing. Where it cannot, and no passage was there to read it from, knowledge is. Where passages fixed
+a part, the rest needs both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from rung.diagnosis.diagnose import causes
-from rung.diagnosis.pilot import parts
-from rung.types import Comparison, Diagnosis, Example, Metric
+from rung.diagnosis.evidence import KNOWLEDGE, LABEL_NOISE
+from rung.diagnosis.learning_curve import parts
+from rung.evaluation.metrics import load_metric
+from rung.evaluation.scorer import Scorer
+from rung.types import Comparison, Diagnosis, Example, Family, MetricInfo
 
 LEADS = 0.2
-"""A cause that an experiment mends by this share leads before what nothing mended."""
+"""A cause that an experiment fixes by this share leads before what nothing fixed."""
 
 MANY_PARTS = 4
-"""From so many words on, an answer may be mended in part."""
+"""From so many words on, an answer may be fixed in part."""
+
+CONVENTION = "convention"
+RETRIEVAL = "retrieval"
+REASONING = "reasoning"
 
 Scores = Mapping[str, float]
-"""Example id -> score."""
+"""Example id -> score in [0, 1]."""
 
 
-def nearness(metric: str, train: Sequence[Example]) -> Metric | None:
-    """How near an answer comes, where the task's metric wants all of many words right; None: the scores tell.
+@dataclass(frozen=True)
+class Tried:
+    """A built solution that answered all of dev.
 
-    By such a metric nothing is mended until everything is. What a solution mends is then counted in words.
+    scores: its dev scores, or nearness (see `nearness`). passages: example id -> ids of the passages that the search
+    brought it; None where it does not retrieve.
     """
-    from rung.evaluation.metrics import token_f1
 
-    return token_f1 if parts(metric, train) >= MANY_PARTS else None
+    name: str
+    family: Family
+    scores: Scores
+    passages: Mapping[str, Sequence[str]] | None = None
+
+
+def nearness(metric: MetricInfo, train: Sequence[Example]) -> Callable[[str, Sequence[str]], float] | None:
+    """(answer, references) -> how near it comes, where the metric wants all of many words right; None otherwise.
+
+    By such a metric nothing is fixed until everything is, so what a solution fixes is counted in words instead.
+    """
+    return Scorer(load_metric("token_f1", Path())).one if parts(metric, train) >= MANY_PARTS else None
 
 
 def all_causes(
     record: Mapping[str, Any],
-    built: Mapping[str, Scores],
+    built: Sequence[Tried],
     pilot: tuple[int, Scores] | None,
     *,
     seed: int,
     groups: Mapping[str, str] | None = None,
-    found: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    by_elimination: bool = True,
 ) -> tuple[Diagnosis, ...]:
-    """The causes of what the diagnosed solution got wrong on dev, the leading one first.
+    """The causes of what the diagnosed solution got wrong on dev, the leading one first; shares add up to at most 1.
 
-    record: of the diagnosis. built: solution -> its dev scores, or nearness. pilot: (examples it saw, the same of some
-    of dev). groups: example id -> group; examples of one are one unit. found: solution that
-    retrieves -> example id -> the passages that the search brought it.
+    record: of the diagnosis. built: what was built, the diagnosed base among it; of a family, the best on dev is used.
+    pilot: (examples it trained on, its scores of some of dev). groups: example id -> group; examples of one group are
+    one unit. by_elimination: whether to name a cause of what nothing fixed; not where a family that could matter was
+    not tried.
+
+    Two parts of one cause may stand in two rows, one that was fixed and one that nothing fixed.
     """
-    made = _Experiments(record, built, seed, groups or {})
-    mended = [] if record["poor"] else [*causes(record, proven=True), *made.missed(found or {})]
-    tuned = built.get("lora") or (pilot[1] if pilot else None)
-    told = "fine-tuning" if "lora" in built else f"a pilot of fine-tuning on {pilot[0]} examples" if pilot else ""
-    if tuned is not None:
-        mended += made.mended("convention", made.base, tuned, told)
-    if "rag" in built:
-        mended += made.mended("knowledge", made.base, built["rag"], "retrieved passages")
-    if "rag_lora" in built:
-        both = built["rag_lora"]
-        if tuned is not None:
-            mended += made.mended("knowledge", tuned, both, "passages beside fine-tuning")
-        if "rag" in built:
-            mended += made.mended("convention", built["rag"], both, "fine-tuning beside passages")
-    largest: dict[str, Diagnosis] = {}
-    for one in mended:
-        if one.share > 0 and one.share > largest.get(one.cause, Diagnosis("", 0, 0, 0)).share:
-            largest[one.cause] = one
-    left = made.unmended(largest)
-    shown = sorted((d for d in largest.values() if d.low > 0 and d.share >= LEADS), key=lambda d: -d.share)
-    merged = [_joined(d, left.pop(d.cause, None)) for d in shown]
-    rest = [d for d in largest.values() if d not in shown]
-    rest = [_joined(d, left.pop(d.cause, None)) for d in rest] + list(left.values())
-    return (*merged, *sorted(rest, key=lambda d: -d.share))
+    experiments = _Experiments(record, built, pilot, seed, groups or {})
+    causes = _attributed(experiments.effects(), experiments.missing)
+    rest = _eliminated(record, causes) if by_elimination and sum(experiments.missing.values()) > 0 else []
+    leading = [d for d in causes if d.low > 0 and d.share >= LEADS]
+    others = [d for d in (*causes, *rest) if d not in leading]
+    return (*sorted(leading, key=lambda d: -d.share), *sorted(others, key=lambda d: -d.share))
+
+
+# ---- effects --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """What one experiment says of one cause: its share of what the base misses, and where.
+
+    fixed: example id -> the part of what the base misses in it that the experiment fixed, in [0, 1], for the examples
+    it was tried on.
+    """
+
+    cause: str
+    share: float
+    low: float
+    high: float
+    evidence: str
+    fixed: Mapping[str, float]
+
+    def scaled(self, factor: float) -> _Effect:
+        return replace(self, share=factor * self.share, low=factor * self.low, high=factor * self.high)
 
 
 @dataclass(frozen=True)
 class _Experiments:
-    """What `all_causes` is given, and what it says net of chance."""
+    """What `all_causes` is given."""
 
     record: Mapping[str, Any]
-    built: Mapping[str, Scores]
+    built: Sequence[Tried]
+    pilot: tuple[int, Scores] | None
     seed: int
     groups: Mapping[str, str]
 
     @property
     def base(self) -> Scores:
-        return self.built[self.record["base"]]
+        return {b.name: b.scores for b in self.built}[self.record["base"]]
 
-    def mended(self, cause: str, before: Scores, after: Scores, evidence: str) -> list[Diagnosis]:
-        """The share of what the base misses that one solution gets right and another does not, net."""
-        ids = [i for i in self.base if i in before and i in after]
-        missing = 1.0 - sum(self.base[i] for i in ids) / max(1, len(ids))
-        if not ids or missing <= 0:
-            return []
-        net = self._net([before[i] for i in ids], [after[i] for i in ids], ids)
-        low, share, high = (min(1.0, max(0.0, x / missing)) for x in (net.low, net.difference, net.high))
-        return [Diagnosis(cause, share, low, high, f"mended by {evidence}")]
+    @property
+    def missing(self) -> dict[str, float]:
+        """Example id -> what the base misses in it."""
+        return {i: 1.0 - score for i, score in self.base.items()}
 
-    def missed(self, found: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Diagnosis]:
-        """The share of sampled wrong answers that gold passages mend, where the search did not bring these."""
-        rows = [r for r in self.record["examples"] if r["failed"] and r["gold_passages"]]
-        if not found or not rows:
-            return []
-        best = max(found, key=lambda name: _mean(self.built[name].values()))
-        right = self.record["dev"]["right_from"]
-        searched = [float(self.built[best][r["id"]] >= right) for r in rows]
-        gold = [
-            now if set(r["gold_passages"]) & set(found[best][r["id"]]) else float(r["outcomes"]["knowledge"])
-            for r, now in zip(rows, searched, strict=True)
-        ]
-        net = self._net(searched, gold, [r["id"] for r in rows])
-        tried = len(rows) / self.record["failed"]
-        low, share, high = (tried * max(0.0, x) for x in (net.low, net.difference, net.high))
-        return [Diagnosis("retrieval", share, low, high, "mended by passages that the search did not find")]
+    def effects(self) -> list[_Effect]:
+        """The experiment with the largest share for each cause."""
+        largest: dict[str, _Effect] = {}
+        for effect in (*self._of_interventions(), *self._of_solutions()):
+            if effect.share > 0 and (effect.cause not in largest or effect.share > largest[effect.cause].share):
+                largest[effect.cause] = effect
+        return list(largest.values())
 
-    def unmended(self, mended: Mapping[str, Diagnosis]) -> dict[str, Diagnosis]:
-        """What stays wrong under the best solution, by whether the answer can be worked out from the input."""
+    def _of_interventions(self) -> list[_Effect]:
+        """What the diagnosis tried; observed signs that prove nothing are left out, and all of it for a poor base."""
         record = self.record
-        if _mean(self.base.values()) >= 1.0:
-            return {}
-        best = max(self.built.values(), key=lambda scores: _mean(scores.values()))
-        (under,) = self.mended("", self.base, best, "")
-        # These mend without any of the solutions that were built.
-        others = [d for c, d in mended.items() if c in ("format", "inconsistency", "reasoning", "retrieval")]
-        beside = sum(d.share for d in others if d.low > 0)
-        least, remaining, most = (max(0.0, 1.0 - x - beside) for x in (under.high, under.share, under.low))
-        if remaining <= 0:
-            return {}
-        tried = record["interventions"].get("knowledge", {}).get("failed", 0)
-        read = record["failed"] and tried >= record["failed"] / 2
-        at_hand, low, high = (record["derivable"][key] for key in ("share", "low", "high"))
-        inside = Diagnosis(
-            "reasoning",
-            remaining * at_hand,
-            least * low,
-            most * high,
-            "nothing mended it, although the answer can be worked out from the input",
-            mended=False,
-        )
-        shown = next((d for d in mended.values() if d.cause in ("knowledge", "retrieval") and d.low > 0), None)
-        if read and shown is not None:
-            told = "the answer does not stand in the input, and the passages that hold it did not yet mend it"
-            cause = f"{shown.cause}+reasoning"
-        elif read:
-            told = "nothing mended it, not even the passages that hold the answer"
-            cause = "reasoning"
-        else:
-            told = "nothing mended it, and the answer does not stand in the input"
-            cause = "knowledge"
-        outside = Diagnosis(cause, remaining * (1 - at_hand), least * (1 - high), most * (1 - low), told, mended=False)
-        left = [_joined(outside, inside)] if cause == inside.cause else [inside, outside]
-        return {d.cause: d for d in left if d.share > 0}
+        if record["poor"]:
+            return []
+        rows = [c for c in record["causes"] if c["net_of_placebo"] or c["cause"] == LABEL_NOISE]
+        rows += [{**c, "cause": "+".join(c["causes"]), "evidence": "fixed by both at once"} for c in record["combinations"]]
+        failed = [e["id"] for e in record["examples"] if e["failed"]]
+        found = [self._of_row(row, failed) for row in rows]
+        missed = self._missed_by_the_search()
+        if missed is None:
+            return found
+        # Gold passages fix these too. They belong to the search, and the rest to knowledge.
+        return [_without(e, missed, self.missing) if e.cause == KNOWLEDGE else e for e in found] + [missed]
 
-    def _net(self, before: Sequence[float], after: Sequence[float], ids: Sequence[str]) -> Comparison:
+    def _of_row(self, row: Mapping[str, Any], failed: Sequence[str]) -> _Effect:
+        rescued = {i: float(i in row["ids"]) for i in failed}
+        return _Effect(row["cause"], row["share"], max(0.0, row["low"]), min(1.0, row["high"]), row["evidence"], rescued)
+
+    def _missed_by_the_search(self) -> _Effect | None:
+        """The failed examples that gold passages fix and whose gold passages the best search did not bring."""
+        rows = [r for r in self.record["examples"] if r["failed"] and KNOWLEDGE in r["outcomes"]]
+        searching = [(b.scores, b.passages) for b in self.built if b.passages is not None]
+        if not searching or not rows:
+            return None
+        scores, found = max(searching, key=lambda pair: _mean(pair[0].values()))
+        right = self.record["dev"]["right_from"]
+        now = {r["id"]: float(scores[r["id"]] >= right) for r in rows}
+        brought = {r["id"]: bool(set(r["gold_passages"]) & set(found.get(r["id"], ()))) for r in rows}
+        gold = {r["id"]: now[r["id"]] if brought[r["id"]] else float(r["outcomes"][KNOWLEDGE]) for r in rows}
+        net = self._net(now, gold)
+        tried = len(rows) / self.record["failed"]
+        share, low, high = (tried * max(0.0, x) for x in (net.difference, net.low, net.high))
+        fixed = {r["id"]: 0.0 for r in self.record["examples"] if r["failed"]}
+        fixed |= {i: max(0.0, gold[i] - now[i]) for i in gold}
+        return _Effect(RETRIEVAL, share, low, high, "fixed by passages that the search did not find", fixed)
+
+    def _of_solutions(self) -> list[_Effect]:
+        """What passages and what training fix: the main effects of two factors.
+
+        With all four cells (neither, passages, training, both), the effect of passages is the mean of what they add
+        alone and beside training, and likewise for training. The two effects add up to what both fix together. Where
+        a cell is missing, the comparisons that can be made are used.
+        Source: Box, Hunter & Hunter, Statistics for Experimenters (2005), ch. 5, factorial designs.
+        """
+        base, tuned, rag, both = self.base, self._best("fine-tune"), self._best("rag"), self._best("rag+fine-tune")
+        training = "fine-tuning"
+        if tuned is None and self.pilot is not None:
+            tuned, training = self.pilot[1], f"a pilot of fine-tuning on {self.pilot[0]} examples"
+        if both is not None and tuned is None and rag is None:
+            cause = f"{KNOWLEDGE}+{CONVENTION}"
+            return self._main_effect(cause, [(base, both, "passages and fine-tuning together")])
+        return [
+            *self._main_effect(
+                KNOWLEDGE, [(base, rag, "retrieved passages"), (tuned, both, "passages beside fine-tuning")]
+            ),
+            *self._main_effect(CONVENTION, [(base, tuned, training), (rag, both, "fine-tuning beside passages")]),
+        ]
+
+    def _main_effect(self, cause: str, pairs: Iterable[tuple[Scores | None, Scores | None, str]]) -> list[_Effect]:
+        """The mean of the differences that can be made, as a share of what the base misses; none where none can."""
+        made = [(before, after, name) for before, after, name in pairs if before is not None and after is not None]
+        ids = [i for i in self.base if all(i in before and i in after for before, after, _ in made)]
+        missing = sum(self.missing[i] for i in ids) / max(1, len(ids))
+        if not made or missing <= 0:
+            return []
+        before, after = ({i: _mean(pair[side][i] for pair in made) for i in ids} for side in (0, 1))
+        net = self._net(before, after)
+        low, share, high = (min(1.0, max(0.0, x / missing)) for x in (net.low, net.difference, net.high))
+        fixed = {i: min(1.0, max(0.0, after[i] - before[i]) / self.missing[i]) for i in ids if self.missing[i] > 0}
+        return [_Effect(cause, share, low, high, f"fixed by {', and '.join(name for *_, name in made)}", fixed)]
+
+    def _best(self, family: Family) -> Scores | None:
+        """The scores of the best solution of a family on dev; None where none was built."""
+        own = [b.scores for b in self.built if b.family == family]
+        return max(own, key=lambda scores: _mean(scores.values()), default=None)
+
+    def _net(self, before: Scores, after: Scores) -> Comparison:
+        """The paired difference after - before, on the same examples in the same order."""
         from rung.evaluation.statistics import compare, units_of
 
-        groups = units_of(ids, self.groups)
-        return compare("before", "after", before, after, "dev", groups=groups, seed=self.seed)
+        groups = units_of(list(before), self.groups)
+        return compare("before", "after", list(before.values()), list(after.values()), "dev", groups=groups, seed=self.seed)
 
 
-def _joined(one: Diagnosis, other: Diagnosis | None) -> Diagnosis:
-    """Two parts of one cause that concern different examples."""
-    if other is None:
-        return one
-    larger = one if one.share >= other.share else other
-    low, share, high = (
-        min(1.0, a + b) for a, b in ((one.low, other.low), (one.share, other.share), (one.high, other.high))
-    )
-    return Diagnosis(one.cause, share, low, high, larger.evidence, larger.mended)
+# ---- attribution ----------------------------------------------------------------------------
 
 
-def _mean(values: Any) -> float:
-    scores: Sequence[float] = list(values)
-    return sum(scores) / len(scores)
+def _attributed(effects: Sequence[_Effect], missing: Scores) -> list[Diagnosis]:
+    """Each failed example given to one cause: the largest proven one first, the unproven ones last."""
+    causes: list[Diagnosis] = []
+    taken: _Effect | None = None
+    for effect in sorted(effects, key=lambda e: (e.low <= 0, -e.share)):
+        own = effect if taken is None else _without(effect, taken, missing)
+        if own.share > 0:
+            causes.append(Diagnosis(own.cause, own.share, own.low, own.high, own.evidence))
+        taken = own if taken is None else _union(taken, own)
+    return causes
+
+
+def _without(effect: _Effect, taken: _Effect, missing: Scores) -> _Effect:
+    """The effect, scaled to the part of it that lies in what an earlier one did not take.
+
+    Measured on the examples that both were tried on. Where they share none that the effect fixed, the two are taken to
+    be independent. Never more than the earlier one left.
+    """
+    rest = max(0.0, 1.0 - taken.share)
+    weights = {i: missing.get(i, 1.0) * part for i, part in effect.fixed.items() if i in taken.fixed}
+    whole = sum(weights.values())
+    free = sum(weight * (1.0 - taken.fixed[i]) for i, weight in weights.items())
+    factor = free / whole if whole > 0 else rest
+    if factor * effect.share > rest:
+        factor = rest / effect.share
+    return effect.scaled(factor)
+
+
+def _union(one: _Effect, other: _Effect) -> _Effect:
+    """What two effects take together; `other` is already scaled to what `one` did not take."""
+    fixed = {i: 1.0 - (1.0 - one.fixed[i]) * (1.0 - other.fixed[i]) for i in one.fixed if i in other.fixed}
+    return _Effect("", one.share + other.share, 0.0, 1.0, "", fixed)
+
+
+# ---- by elimination -------------------------------------------------------------------------
+
+
+def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """Causes of what nothing fixed, by whether the answer can be worked out from the input.
+
+    The interval of the rest is composed of those of the causes, as of independent estimates (Zou & Donner, 2008).
+    """
+    rest = max(0.0, 1.0 - sum(d.share for d in causes))
+    least = max(0.0, rest - math.hypot(*(d.high - d.share for d in causes)))
+    most = min(1.0, rest + math.hypot(*(d.share - d.low for d in causes)))
+    tried = max((record["interventions"].get(n, {}).get("failed", 0) for n in (KNOWLEDGE, RETRIEVAL)), default=0)
+    read = record["failed"] and tried >= record["failed"] / 2
+    helped = next((d.cause for d in causes if d.cause in (KNOWLEDGE, RETRIEVAL) and d.low > 0), None)
+    if read and helped is not None:
+        outside = f"{helped}+{REASONING}"
+        why = "the answer does not stand in the input, and the passages that hold it did not yet fix it"
+    elif read:
+        outside, why = REASONING, "nothing fixed it, not even the passages that hold the answer"
+    else:
+        outside, why = KNOWLEDGE, "nothing fixed it, and the answer does not stand in the input"
+    inside = record["derivable"]
+    found = [
+        Diagnosis(
+            REASONING,
+            rest * inside["share"],
+            least * inside["low"],
+            most * inside["high"],
+            "nothing fixed it, although the answer can be worked out from the input",
+            fixed=False,
+        ),
+        Diagnosis(
+            outside,
+            rest * (1 - inside["share"]),
+            least * (1 - inside["high"]),
+            most * (1 - inside["low"]),
+            why,
+            fixed=False,
+        ),
+    ]
+    found = [d for d in found if d.share > 0]
+    if len(found) == 2 and outside == REASONING:
+        evidence = "nothing fixed it, neither where the input holds the answer nor where passages do"
+        return [Diagnosis(REASONING, rest, least, most, evidence, fixed=False)]
+    return found
+
+
+def _mean(values: Iterable[float]) -> float:
+    scores = list(values)
+    return sum(scores) / max(1, len(scores))
