@@ -5,7 +5,8 @@
     ├── DataError                 examples or documents cannot be used as they are
     ├── SealedTestError           the sealed test was reached for outside its one opening
     ├── ModelError                a model is missing, broken or unknown
-    │   └── DownloadError         it could not be fetched whole
+    │   ├── DownloadError         it could not be fetched whole
+    │   └── OutOfMemory           memory does not suffice, even for one row at a time
     ├── ConstraintError           a label set, schema or pattern that no grammar can be made of
     ├── TrainingError             training cannot start or go on
     │   ├── Diverged              the loss stopped being a number
@@ -43,6 +44,10 @@ class ModelError(RungError):
 
 class DownloadError(ModelError):
     """A model could not be fetched whole."""
+
+
+class OutOfMemory(ModelError):
+    """Memory does not suffice for a model's work, even for one row at a time."""
 
 
 class ConstraintError(RungError):

@@ -1,9 +1,9 @@
 """LoRA adapters on one network: loaded by PEFT, applied in one fused step, several in one batch.
 
-PEFT makes, loads and stores adapters. What its layers do in several operations is done here in two
-products added in place, with a backward pass of its own. Several adapters in one batch: their factors
-stand side by side, each token's other factors are multiplied by zero, and the base network is
-computed once for all. Adapters with more to them (DoRA, dropout, biases) go through PEFT's own layers.
+PEFT makes, loads and stores adapters. Its layers need several operations; here they are two products that add in place,
+with a backward pass of their own. For several adapters in one batch the factors stand side by side, each token's other
+factors are multiplied by zero, and the base network is computed once for all. Adapters that hold more than two factors
+(DoRA, dropout, biases) go through PEFT's own layers.
 Sources: Hu et al., LoRA (2021); Chen et al., Punica (2023), and Sheng et al., S-LoRA (2023), for many
 adapters over one base.
 """
@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from rung.errors import ModelError
 from rung.engine.products import linear
+from rung.errors import ModelError
 
 IN_TRAINING = "in_training"
 _NO_ADAPTER = "none"
@@ -28,11 +28,11 @@ _NO_ADAPTER = "none"
 
 @dataclass(frozen=True)
 class Factors:
-    """A linear layer and what is added to it: x W' + bias + scaling x A' B'.
+    """A linear layer with its adapter: x W' + bias + scaling x A' B'.
 
-    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter works. With several adapters
-    at once their ranks stand side by side, scaled by the mask of the pass. side: with the first of several layers
-    that read the same, all their a side by side, where that is kept.
+    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter is applied. With several adapters at once
+    their ranks stand side by side, scaled by the mask of the pass. side: of the first of several layers with the same
+    input, the a of all of them side by side, where that is stored; None elsewhere.
     """
 
     weight: torch.Tensor
@@ -54,13 +54,13 @@ class Adapters:
         self._names: dict[str, str] = {}
         self._named = 0
         self._applied: tuple[str | None, ...] = (None,)
-        self._kept: dict[tuple[int, tuple[str | None, ...]], list[Factors]] = {}
+        self._stored: dict[tuple[int, tuple[str | None, ...]], list[Factors]] = {}
         self._known_sizes: dict[str, frozenset[tuple[int, float]]] = {}
         self._known_mixable: dict[str, bool] = {}
         self.mask: torch.Tensor | None = None
         """With several adapters at once: each rank's scaling for each token, 0 for those of others, (T, all ranks)."""
 
-    # ---- which adapter works ---------------------------------------------------------------
+    # ---- which adapter is applied ---------------------------------------------------------------
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -116,9 +116,9 @@ class Adapters:
         self._applied = (name,)
 
     def factors(self, layer: Any) -> Factors | None:
-        """A linear layer as it now works; None when only PyTorch's or PEFT's own code will do.
+        """A linear layer with the adapter that is applied; None when it needs PyTorch's or PEFT's own code.
 
-        That is: for weights that are trained themselves, and for DoRA and the like.
+        It does where its weights are trained themselves, and for DoRA and the like.
         """
         if getattr(layer, "base_layer", layer).weight.requires_grad:
             return None
@@ -138,24 +138,24 @@ class Adapters:
         return Factors(base.weight, base.bias, a, b, layer.scaling[name])
 
     def together(self, layers: Sequence[Any]) -> list[Factors] | None:
-        """`factors` of linear layers that read the same; None when any of them needs other code.
+        """`factors` of linear layers with the same input; None when any of them needs other code.
 
-        Those of adapters that are not in training are kept, in the type of the network, for the next pass.
+        Factors of adapters that are not in training are stored for the next pass, in the type of the network.
         """
         key = (id(layers[0]), self._applied)
-        if (kept := self._kept.get(key)) is not None:
-            return kept
+        if (stored := self._stored.get(key)) is not None:
+            return stored
         found = [self.factors(layer) for layer in layers]
         known = [f for f in found if f is not None]
         if len(known) < len(found):
             return None
         if IN_TRAINING in self._applied or all(f.a is None for f in known):
             return known
-        if any(names != self._applied for _, names in self._kept):
-            self._kept.clear()
+        if any(names != self._applied for _, names in self._stored):
+            self._stored.clear()
         known = [f if f.a is None else replace(f, a=f.a.to(self._dtype), b=f.b.to(self._dtype)) for f in known]
         known[0] = replace(known[0], side=_side_by_side(known, self._dtype))
-        self._kept[key] = known
+        self._stored[key] = known
         return known
 
     def _join(self, layer: Any) -> Factors:
@@ -167,7 +167,7 @@ class Adapters:
             if name in layer.lora_A:
                 a.append(layer.lora_A[name].weight.to(self._dtype))
                 b.append(layer.lora_B[name].weight.to(self._dtype))
-            else:  # this adapter leaves the layer alone
+            else:  # this adapter has no factors for the layer
                 ((rank, _),) = self._sizes(name)
                 a.append(base.weight.new_zeros(rank, base.weight.shape[1]))
                 b.append(base.weight.new_zeros(base.weight.shape[0], rank))
@@ -178,7 +178,7 @@ class Adapters:
     def begin_training(self, config: Any, seed: int) -> Any:
         """The PEFT wrapper with a fresh trainable adapter of that PEFT config, IN_TRAINING, applied.
 
-        seed: of its first weights, and of torch from here on.
+        seed: for its first weights, and for torch from here on.
         """
         network = self.wrapper
         torch.manual_seed(seed)
@@ -199,18 +199,18 @@ class Adapters:
 
     def _drop(self, name: str) -> None:
         self._apply(None)
-        self._kept.clear()
+        self._stored.clear()
         self._known_sizes.pop(name, None)
         self._known_mixable.pop(name, None)
         self._peft.delete_adapter(name)
 
     @property
     def wrapper(self) -> Any:
-        """PEFT's wrapper round the base network, made at first use."""
+        """PEFT's wrapper around the base network, created at first use."""
         if self._peft is None:
             from peft import LoraConfig, PeftModel
 
-            # PEFT's wrapper is made with an adapter; this one stays untrained, that is zero, at rank 1.
+            # PEFT's wrapper needs an adapter; this one has rank 1 and stays untrained, so that it adds zero.
             config = LoraConfig(r=1, target_modules="all-linear")
             self._peft = PeftModel(self._network, config, adapter_name=_NO_ADAPTER)
             self._peft.requires_grad_(False)
@@ -220,7 +220,7 @@ class Adapters:
     def _loaded(self, folder: str) -> str:
         if folder not in self._names:
             check_adapter(Path(folder))
-            name = f"a{self._named}"  # never used twice: PEFT would load into the weights already there
+            name = f"a{self._named}"  # a new name each time: PEFT would load into the weights that are there
             self._named += 1
             wrapper = self.wrapper
             try:
@@ -259,7 +259,7 @@ def check_adapter(folder: Path) -> None:
 
 
 def _check_base_stays(folder: str) -> None:
-    """Raises ValueError for an adapter that PEFT would load by overwriting weights of the base, for all that follow."""
+    """Raises ValueError for an adapter that PEFT would load by overwriting weights of the base network."""
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(folder)
@@ -290,7 +290,7 @@ def _plain(layer: Any, name: str) -> bool:
 def _forward(
     layer: Any, adapters: Adapters, otherwise: Any, x: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
-    """What a wrapped linear layer does. x: (..., in)."""
+    """The forward pass of a wrapped linear layer. x: (..., in)."""
     factors = adapters.together([layer])
     result: torch.Tensor
     if factors is None:
@@ -318,7 +318,7 @@ def unflat(fields: Sequence[Any]) -> list[Factors]:
 def project(
     x: torch.Tensor, factors: Sequence[Factors], mask: torch.Tensor | None
 ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """x (T, in) through linear layers that read the same; also what their adapters narrow x to, (T, all ranks)."""
+    """x (T, in) through linear layers with the same input. Also returns x A' of all their adapters, (T, all ranks)."""
     outs = [linear(x, f.weight, f.bias) for f in factors]
     adapted = [(out, f) for out, f in zip(outs, factors, strict=True) if f.a is not None]
     if not adapted:
@@ -342,7 +342,7 @@ def project_back(
     *,
     wanted: bool = True,
 ) -> tuple[Any, list[Any]]:
-    """Gradients towards x (None unless wanted) and, in the order of `flat`, towards the adapters."""
+    """Gradients towards x (None unless wanted) and towards the adapters, in the order of `flat`."""
     grad_x = None
     if wanted:
         grad_x = linear(grads[0], factors[0].weight.T)
@@ -366,7 +366,7 @@ def project_back(
 
 
 def _side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor:
-    """a of those that are adapted, (all ranks, in)."""
+    """The a of the layers that have an adapter, (all ranks, in)."""
     if factors[0].side is not None:
         kept: torch.Tensor = factors[0].side
         return kept
@@ -375,7 +375,7 @@ def _side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tenso
 
 
 class FusedLinear(torch.autograd.Function):
-    """x: (T, in), the mask of the pass and one layer's fields. Returns its output, (T, out), alone in a tuple."""
+    """x: (T, in); the mask of the pass; one layer's fields. Returns a tuple that holds the layer's output, (T, out)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, mask: torch.Tensor | None, *fields: Any) -> tuple[torch.Tensor, ...]:

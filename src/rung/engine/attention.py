@@ -1,11 +1,10 @@
-"""Attention over a tree of rows, and over the next tokens of rows that are being answered.
+"""Attention over a tree of rows. Decode steps have their own view, in `kv_cache`.
 
-A token sees its own node causally and every node above it whole, under one softmax; the scores are
-computed block by block and the softmax is merged from each block's output and log-sum. Exact, and
-differentiable: the backward pass computes the weights again from the kept log-sums of all blocks. On
-a CPU a block is PyTorch's own flash kernel, which never writes the scores to memory; elsewhere it is
-written out. Nodes of similar length are computed together: padding behind them changes nothing, since
-no token sees what comes later.
+A token sees its own node causally and every node above it whole, under one softmax. The scores are computed block by
+block, and the softmax is merged from each block's output and log-sum. This is exact and differentiable: the backward
+pass computes the weights again from the stored log-sums. On a CPU a block is PyTorch's own flash kernel, which never
+writes the scores to memory; on other devices the block is written out. Nodes of similar length are computed together:
+padding behind them changes nothing, since no token sees later ones.
 Sources: Juravsky et al., Hydragen (2024), for attention split into shared and own keys; Dao et al.,
 FlashAttention (2022), for merging and for the backward pass.
 """
@@ -21,13 +20,17 @@ import torch
 from rung.engine.prefix_tree import Node
 
 NAME = "rung_tree"
+
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of some tokens in one layer."""
+
 _BLOCK_SCORES = 1 << 20  # a head, computed together
 
 
 class View(Protocol):
     """What the tokens of one forward pass see. Every attention layer calls it in turn.
 
-    wanted: places of the tokens whose final hidden states are asked for, (t,); None: all.
+    wanted: places of the tokens whose final hidden states are needed, (t,); None: all of them.
     """
 
     wanted: torch.Tensor | None
@@ -53,7 +56,7 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """Called by transformers' layers. query: (1, H, T, D); key, value: (1, Hkv, T, D). Returns (1, T, H, D).
 
-    softcap, s_aux: of attention with capped scores or sinks, which is not written here: raises RuntimeError.
+    softcap, s_aux: given by attention with capped scores or sinks, which is not implemented: raises RuntimeError.
     """
     if softcap is not None or s_aux is not None:
         raise RuntimeError("its attention caps its scores or has sinks")
@@ -70,8 +73,8 @@ def attention(
 class Padded:
     """Stretches of packed tokens side by side, padded to one length.
 
-    places: (n, length), where each token stands in the packed order, 0 for padding. padding: (n, length), where it is,
-    or None where nothing is padded. to, taken: packed places of the real tokens and their places in (n * length).
+    places: (n, length), the place of each token in the packed order, 0 for padding. padding: (n, length), true where
+    padding is; None where there is none. to, taken: packed places of the real tokens and their places in (n * length).
     """
 
     places: torch.Tensor
@@ -91,14 +94,14 @@ class Padded:
         return Padded(places.to(device), ~real.to(device), places.flatten()[taken].to(device), taken.to(device))
 
     def gather(self, rows: torch.Tensor, *, padding: float | None = None) -> torch.Tensor:
-        """(T, H, W) to (n, H, length, W). padding: what stands there; None: whatever comes handy."""
+        """(T, H, W) to (n, H, length, W). padding: the value that padding gets; None: any value will do."""
         taken = rows.index_select(0, self.places.flatten()).view(*self.places.shape, *rows.shape[1:])
         if padding is not None and self.padding is not None:
             taken.masked_fill_(self.padding[..., None, None], padding)
         return taken.transpose(1, 2)
 
     def scatter(self, target: torch.Tensor, found: torch.Tensor) -> None:
-        """The way back: writes (n, H, length, W) to target (T, H, W), padding left out."""
+        """The inverse of `gather`: writes (n, H, length, W) without its padding to target (T, H, W)."""
         flat = found.transpose(1, 2).flatten(0, 1)
         target.index_copy_(0, self.to, flat if self.taken is None else flat.index_select(0, self.taken))
 
@@ -107,9 +110,9 @@ class Padded:
 class Blocks:
     """Which tokens see which. Queries are numbered from 0; keys are numbered with those of the past first.
 
-    above: (first key, behind the last key, first query, behind the last query), all of which see all of those.
-    alone: (first token, behind the last token) of nodes by themselves. own: other nodes, those of similar length
-    together. past: how many keys stand before those of the queries.
+    above: (first key, key behind the last, first query, query behind the last); all these queries see all these keys.
+    alone: (first token, token behind the last) of each node that is computed by itself. own: the other nodes, those of
+    similar length together. past: number of keys before those of the queries.
     """
 
     above: tuple[tuple[int, int, int, int], ...]
@@ -121,19 +124,19 @@ class Blocks:
 def blocks_of(
     nodes: Sequence[Node], ancestors: Sequence[tuple[int, int, int, int]], past: int, device: torch.device
 ) -> Blocks:
-    """ancestors: (first key, how many, first query, behind the last query)."""
-    parts = [[nodes[i] for i in part] for part in alike_in_length([node.length for node in nodes])]
+    """ancestors: (first key, number of keys, first query, query behind the last)."""
+    parts = [[nodes[i] for i in part] for part in similar_in_length([node.length for node in nodes])]
     alone = [(node.start, node.start + node.length) for part in parts if len(part) == 1 for node in part]
     own = [Padded.of([n.start for n in part], [n.length for n in part], device) for part in parts if len(part) > 1]
     above = [(key, key + length, first, last) for key, length, first, last in ancestors if last > first]
     return Blocks(tuple(above), tuple(alone), tuple(own), past)
 
 
-def alike_in_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Places in `lengths`, those that are computed together in one list, shortest first.
+def similar_in_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Places in `lengths`, shortest first, in lists of stretches that are computed together.
 
-    Scores grow with the square of the length they are padded to. One more stretch joins while that
-    wastes less than half of the real scores and about what it costs to begin another product.
+    The number of scores grows with the square of the padded length. One more stretch joins a list while the padding
+    adds less than half of the real scores and about the cost of starting another product.
     """
     parts: list[list[int]] = []
     real = 0
@@ -168,8 +171,8 @@ class _Attention(torch.autograd.Function):
             nodes.scatter(logsum, part_sum)
         for first_key, last_key, first, last, causal in _slices(blocks):
             queries, keys, values = query[first:last], key[first_key:last_key], value[first_key:last_key]
-            grouped = (_grouped(rows, heads) for rows in (queries, keys, values))
-            part, part_sum = (_ungrouped(rows) for rows in attend(*grouped, scaling=scaling, causal=causal))
+            parts = (grouped(rows, heads) for rows in (queries, keys, values))
+            part, part_sum = (ungrouped(rows) for rows in attend(*parts, scaling=scaling, causal=causal))
             if causal:
                 out[first:last], logsum[first:last] = part, part_sum
             else:
@@ -188,7 +191,7 @@ class _Attention(torch.autograd.Function):
         grad_key = torch.zeros(key.shape, dtype=key.dtype, device=key.device)
         grad_value = torch.zeros_like(grad_key)
         for nodes in blocks.own:
-            # Padding has no say: no gradient comes to it, and its weights are exp(-inf).
+            # Padding has no effect: no gradient comes to it, and its weights are exp(-inf).
             upper, sums = nodes.gather(grad, padding=0.0), nodes.gather(logsum, padding=float("inf"))
             keys, values = (_for_each_query(nodes.gather(rows[blocks.past :]), group) for rows in (key, value))
             to_query, to_key, to_value = attend_back(
@@ -198,10 +201,10 @@ class _Attention(torch.autograd.Function):
             nodes.scatter(grad_key[blocks.past :], to_key.unflatten(1, (heads, group)).sum(2))
             nodes.scatter(grad_value[blocks.past :], to_value.unflatten(1, (heads, group)).sum(2))
         for first_key, last_key, first, last, causal in _slices(blocks):
-            upper, queries, seen, sums = (_grouped(rows[first:last], heads) for rows in (grad, query, out, logsum))
-            keys, values = (_grouped(rows[first_key:last_key], heads) for rows in (key, value))
+            upper, queries, seen, sums = (grouped(rows[first:last], heads) for rows in (grad, query, out, logsum))
+            keys, values = (grouped(rows[first_key:last_key], heads) for rows in (key, value))
             found = attend_back(upper, queries, keys, values, seen, sums, scaling=ctx.scaling, causal=causal)
-            to_query = _ungrouped(found[0])
+            to_query = ungrouped(found[0])
             if causal:
                 grad_query[first:last] = to_query
             else:
@@ -212,7 +215,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _slices(blocks: Blocks) -> list[tuple[int, int, int, int, bool]]:
-    """(first key, behind the last key, first query, behind the last query, causal): nodes before those above them."""
+    """(first key, key behind the last, first query, query behind the last, causal): nodes before those above them."""
     alone = [(blocks.past + first, blocks.past + last, first, last, True) for first, last in blocks.alone]
     return [*alone, *((*above, False) for above in blocks.above)]
 
@@ -224,7 +227,7 @@ _FLASH_BACK = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_c
 
 
 def _block_type(rows: torch.Tensor) -> torch.dtype:
-    """What blocks are computed in: on CPUs float32, since the flash kernel's way back is three times slower in less."""
+    """The type of blocks: float32 on CPUs, since the flash kernel's backward pass is three times slower in bfloat16."""
     return torch.float32 if rows.device.type == "cpu" else rows.dtype
 
 
@@ -237,7 +240,8 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of one block, and the log-sums of its scores.
 
-    query: (N, H, Q, D); key, value: (N, H, K, D), or (1, H, K, D) for all; causal: Q = K and none sees a later one.
+    query: (N, H, Q, D); key, value: (N, H, K, D), or (1, H, K, D) for all.
+    causal: Q = K, and no token sees a later one.
     Returns (N, H, Q, D) in query's type and (N, H, Q, 1) in float32.
     """
     key, value = (rows.expand(len(query), -1, -1, -1) for rows in (key, value))
@@ -260,8 +264,8 @@ def attend_back(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One block's part of the gradients towards query, key and value.
 
-    grad, out: (N, H, Q, D) and logsum (N, H, Q, 1), of the attention to all blocks together. Others as in `attend`;
-    the gradients towards keys and values are those of each of the N.
+    grad, out: (N, H, Q, D) and logsum: (N, H, Q, 1), of the attention to all blocks together. The others are as in
+    `attend`. Gradients towards keys and values are returned for each of the N.
     """
     key, value = (rows.expand(len(query), -1, -1, -1) for rows in (key, value))
     if _is_flash(query):
@@ -302,30 +306,25 @@ def softmax(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def _for_each_query(rows: torch.Tensor, group: int) -> torch.Tensor:
-    """(n, Hkv, L, D) to (n, H, L, D): the queries of a group read the same keys."""
+    """(n, Hkv, L, D) to (n, H, L, D): the query heads of a group read the same keys."""
     return rows if group == 1 else rows.repeat_interleave(group, 1)
 
 
-def _grouped(rows: torch.Tensor, heads: int) -> torch.Tensor:
+def grouped(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """(T, H, W) to (group, Hkv, T, W), without copying; keys have groups of one."""
     apart: torch.Tensor = rows.unflatten(1, (heads, -1))
     return apart.permute(2, 1, 0, 3)
 
 
-def _ungrouped(grouped: torch.Tensor) -> torch.Tensor:
+def ungrouped(grouped: torch.Tensor) -> torch.Tensor:
     """(group, Hkv, T, W) to (T, H, W)."""
     return grouped.permute(2, 1, 0, 3).flatten(1, 2)
-
-
-KeysAndValues = tuple[torch.Tensor, torch.Tensor]
-_Shared = tuple[list[KeysAndValues], int, int]
-"""Keys and values a layer, (1, Hkv, L, D) each, that rows see: the first row, behind the last row."""
 
 
 class TreeView:
     """The tokens of (a part of) a tree. past: keys and values before them, (P, Hkv, D) each, one pair a layer.
 
-    kept: where to leave the keys and values of this pass, one pair a layer; None: they are not needed.
+    kept: a list that receives the keys and values of this pass, one pair a layer; None: they are not needed.
     wanted: as in View.
     """
 
@@ -351,104 +350,3 @@ class TreeView:
             key, value = torch.cat([before_key, key]), torch.cat([before_value, value])
         out: torch.Tensor = _Attention.apply(query, key, value, self._blocks, scaling)
         return out
-
-
-# ---- rows that are being answered -------------------------------------------------------------
-
-
-class RowCache:
-    """Keys and values of rows that are being answered, a token or a few at a time, behind shared nodes.
-
-    lengths: tokens each row holds of its own, (B,). shared: nodes that several neighbouring rows stand
-    behind, as (keys and values a layer, (1, Hkv, L, D) each; first row; behind the last row).
-    """
-
-    def __init__(self, lengths: torch.Tensor, room: int, shared: list[_Shared]) -> None:
-        self.lengths = lengths
-        self.wanted: torch.Tensor | None = None
-        self._room = room
-        self._levels = _levels(shared)
-        self._own: list[KeysAndValues] = []  # (B, Hkv, room, D) a layer
-
-    def hold(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
-    ) -> None:
-        """Takes in keys and values (N, Hkv, D) of tokens that stand in those rows and columns, (N,) each."""
-        while layer >= len(self._own):
-            shape = (len(self.lengths), key.shape[1], self._room, key.shape[2])
-            self._own.append((key.new_zeros(shape), value.new_zeros(shape)))
-        self._own[layer][0][rows, :, columns] = key
-        self._own[layer][1][rows, :, columns] = value
-
-    def expect(self, counts: Sequence[int]) -> None:
-        """The next pass brings so many tokens of each row, packed row behind row; they then belong to the row.
-
-        The last one of each row is wanted.
-        """
-        device = self.lengths.device
-        number = torch.tensor(counts, device=device)
-        self.wanted = number.cumsum(0) - 1 if max(counts) > 1 else None
-        first = (number.cumsum(0) - number).tolist()
-        self._padded = Padded.of(first, counts, device)
-        self._first = [*first, sum(counts)]
-        columns = self.lengths[:, None] + torch.arange(max(counts), device=device)  # (B, n)
-        self._rows = torch.arange(len(counts), device=device).repeat_interleave(number)
-        self._columns = columns.flatten() if self._padded.taken is None else columns.flatten()[self._padded.taken]
-        width = int((self.lengths + number).max())
-        self._unseen = torch.arange(width, device=device) > columns[..., None]  # (B, n, width)
-        self.lengths = self.lengths + number
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-    ) -> torch.Tensor:
-        self.hold(layer, key, value, self._rows, self._columns)
-        heads, group = key.shape[1], query.shape[1] // key.shape[1]
-        width = self._unseen.shape[-1]
-        rows = self._unseen.shape[0]
-        keys, values = (x[:, :, :width].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D), views
-        queries = self._padded.gather(query).reshape(rows * heads, -1, query.shape[2])  # (B * Hkv, group * n, D)
-        scores = (queries @ keys.mT).float().mul_(scaling)
-        unseen = self._unseen.repeat(1, group, 1)[:, None]  # (B, 1, group * n, S)
-        scores.unflatten(0, (rows, heads)).masked_fill_(unseen, float("-inf"))
-        part, part_sum = softmax(scores, values)
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
-        for target, found in ((out, part), (logsum, part_sum)):
-            self._padded.scatter(target, found.view(rows, heads * group, -1, found.shape[-1]))
-        for level in self._levels:
-            # Nodes beside each other, each seen by other rows, are merged in one go.
-            start, end = self._first[level[0][1]], self._first[level[-1][2]]
-            others = torch.zeros_like(out[start:end])
-            sums = torch.full_like(logsum[start:end], float("-inf"))
-            for nodes, first_row, last_row in level:
-                first, last = self._first[first_row], self._first[last_row]
-                part, part_sum = attend(_grouped(query[first:last], heads), *nodes[layer], scaling=scaling)
-                others[first - start : last - start] = _ungrouped(part)
-                sums[first - start : last - start] = _ungrouped(part_sum)
-            merge(out[start:end], logsum[start:end], others, sums)
-        return out
-
-    def keep_rows(self, rows: list[int]) -> None:
-        """Drops the other rows: finished answers leave the batch."""
-        chosen = torch.tensor(rows, device=self.lengths.device)
-        self.lengths = self.lengths[chosen]
-        for layer, (key, value) in enumerate(self._own):  # one by one: both copies of all layers need not fit
-            self._own[layer] = (key[chosen], value[chosen])
-        counts = [
-            (nodes, sum(r < first for r in rows), sum(r < last for r in rows))
-            for level in self._levels
-            for nodes, first, last in level
-        ]
-        self._levels = _levels([(nodes, first, last) for nodes, first, last in counts if last > first])
-
-
-def _levels(shared: Sequence[_Shared]) -> list[list[_Shared]]:
-    """The nodes in lists, those of one list in order of their rows and each seen by other rows."""
-    levels: list[list[_Shared]] = []
-    for node in sorted(shared, key=lambda node: (node[1], -node[2])):
-        free = next((level for level in levels if level[-1][2] <= node[1]), None)
-        if free is None:
-            levels.append([node])
-        else:
-            free.append(node)
-    return levels

@@ -17,7 +17,7 @@ from rung.types import Constraint
 
 
 class Grammars:
-    """Compiles constraints for one tokenizer and hands out one matcher a sequence."""
+    """Compiles constraints for one tokenizer; each sequence gets a matcher of its own."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, end_id: int) -> None:
         import llguidance.hf
@@ -49,6 +49,10 @@ class Matcher:
         self._vocabulary = vocabulary
         self._end_id = end_id
 
+    def copy(self) -> Matcher:
+        """A matcher in the same state, which goes its own way from here."""
+        return Matcher(self._inner.deep_copy(), self._vocabulary, self._end_id)
+
     def allowed(self) -> npt.NDArray[np.bool_]:
         """Which tokens may come next, shape (vocabulary,). Only the end token once the answer is complete."""
         if self._inner.is_stopped():
@@ -59,7 +63,7 @@ class Matcher:
         return np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
 
     def forced(self) -> list[int]:
-        """Tokens that must come next, taken in at once; the end token when the answer can only end."""
+        """The only tokens that can come next, which it consumes; the end token when the answer can only end."""
         if not self._inner.is_stopped():
             tokens = [int(token) for token in self._inner.compute_ff_tokens()]
             if tokens:
@@ -81,7 +85,7 @@ def _grammar(constraint: Constraint) -> str:
         if not constraint.value:
             raise ConstraintError("labels: there are none. List at least one.")
         return "start: " + " | ".join(json.dumps(label, ensure_ascii=False) for label in constraint.value)
-    # An object whose space the schema does not tell is written without any.
+    # Where a schema says nothing about white space, objects are written without any.
     try:
         if constraint.kind == "regex":
             assert isinstance(constraint.value, str)

@@ -1,10 +1,10 @@
 """Decoder layers of the Llama kind in two fused steps, each with a backward pass of its own.
 
-transformers writes such a layer as some fifty operations, each of which is recorded and keeps its
-tensors. Here a layer is one step into attention (norm, three projections, rotation) and one out of it
-(projection, residual, norm, gated feed-forward, residual), adapters included: fewer operations, added
-in place, and less than half of the memory, because what is cheap is computed again on the way back.
-Layers of any other kind run as transformers wrote them. `local` checks both against transformers.
+transformers writes such a layer as some fifty operations, each of which is recorded and keeps its tensors. Here a layer
+is one step into attention (norm, three projections, rotation) and one step out of it (projection, residual, norm, gated
+feed-forward, residual), adapters included. There are fewer operations, they add in place, and they need less than half
+of the memory, because the backward pass computes cheap values again. Layers of any other kind run as transformers wrote
+them. `loading_check` compares both with transformers.
 Sources: Touvron et al., LLaMA (2023), for the layer; Su et al., RoFormer (2021), for the rotation;
 Hsu et al., Liger Kernel (2024), for fusing and recomputing in training.
 """
@@ -26,9 +26,9 @@ _FEED_FORWARD = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
 def fuse_layers(network: Any, adapters: Adapters) -> bool:
-    """Puts the fused steps into every layer of the kind they are written for. Returns whether all layers are.
+    """Puts the fused steps into every layer of the Llama kind. Returns whether all layers are of that kind.
 
-    The last layer then returns the wanted tokens alone: it is computed to its end for no others.
+    If they are, the last layer is computed to its end for the wanted tokens only, and returns only those.
     """
     layers = [module for module in network.modules() if _is_of_the_kind(module)]
     whole: bool = len(layers) == network.config.get_text_config().num_hidden_layers
@@ -38,7 +38,7 @@ def fuse_layers(network: Any, adapters: Adapters) -> bool:
 
 
 def unfuse_layers(network: Any) -> None:
-    """Takes them out again."""
+    """Takes the fused steps out again."""
     for module in network.modules():
         if getattr(vars(module).get("forward"), "func", None) is _forward:
             del module.forward
@@ -69,7 +69,7 @@ def _forward(
     view: View | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """hidden_states: (1, T, C). narrows: whether only the wanted ones are returned."""
+    """hidden_states: (1, T, C). narrows: whether only the wanted tokens are returned."""
     wanted = view.wanted if narrows and view is not None else None
     attention, mlp = layer.self_attn, layer.mlp
     inner = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -80,7 +80,7 @@ def _forward(
         given = hidden_states.to(layer.input_layernorm.weight.dtype)
         result: torch.Tensor = otherwise(given, *args, position_embeddings=position_embeddings, view=view, **kwargs)
         return result if wanted is None else result[:, wanted]
-    x = hidden_states[0].float()  # what runs through all layers is summed up in float32, whatever they multiply in
+    x = hidden_states[0].float()  # the residual stream is summed in float32, whatever type the layers multiply in
     cos, sin = (part[0] for part in position_embeddings)  # (T, D)
     norm = layer.input_layernorm
     query, key, value = _Enter.apply(
@@ -117,7 +117,7 @@ def _norm_back(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, factor
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> torch.Tensor:
-    """x: (T, H, D); cos, sin: (T, D), both halves alike. back: the other way round."""
+    """x: (T, H, D); cos, sin: (T, D), equal in both halves. back: the inverse rotation."""
     half = x.shape[-1] // 2
     out = x * cos[:, None]
     turn = sin[:, None, :half]
@@ -163,7 +163,7 @@ class _Enter(torch.autograd.Function):
 
 
 class _Leave(torch.autograd.Function):
-    """x: (T, C) in float32, as it entered the layer, and what attention saw, (T, H * D), to what leaves it, as x."""
+    """x: (T, C) in float32, the input of the layer; seen: (T, H * D), the output of attention. Returns (T, C)."""
 
     @staticmethod
     def forward(

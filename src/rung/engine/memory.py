@@ -1,6 +1,6 @@
-"""How much may be computed and kept at once, found from the memory that is free when a model is loaded.
+"""How much may be computed and kept at once, derived from the memory that is free when a model is loaded.
 
-Where memory is ample the caps decide, so that equal lists are cut into equal batches on equal machines.
+Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines.
 """
 
 from __future__ import annotations
@@ -8,59 +8,115 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-_SHARES = {"cpu": (1 / 16, 1 / 32), "cuda": (1 / 3, 1 / 9)}  # of the free memory; a GPU serves the model alone
-# Of the caches themselves; a batch needs about twice as much while its prompts are read.
-_MOST = {"cpu": (256 << 20, 256 << 20), "cuda": (24 << 30, 8 << 30)}
+from rung.engine.devices import empty_cache
+
+# Shares of the free memory for the KV cache and the prefix cache; a GPU serves the model alone, a Mac's GPU does not.
+_SHARES = {"cpu": (1 / 16, 1 / 32), "cuda": (1 / 3, 1 / 9), "mps": (1 / 6, 1 / 18)}
+# Upper bounds of the caches themselves; a batch needs about twice as much during prefill.
+_MOST = {"cpu": (256 << 20, 256 << 20), "cuda": (24 << 30, 8 << 30), "mps": (4 << 30, 1 << 30)}
 _LEAST = 32 << 20
+_ROWS = {"cpu": 128, "cuda": 512, "mps": 256}
+_SCORED_TOKENS = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
+_UNKNOWN = 4 << 30  # bytes that are assumed to be free where no platform says
 
 
 @dataclass(frozen=True)
 class Limits:
-    """cache_bytes: keys and values of the rows of one batch. kept_bytes: of beginnings, over all calls.
+    """What one batch and the caches may use.
 
-    rows: answered at once; from here on a step is bound by arithmetic. scored_tokens: of prompts and given answers
-    that go through the network at once.
+    cache_bytes: of the KV cache of one batch. prefix_bytes: of the prefix cache, which outlives a call.
+    rows: answered at once; more of them bring no speed. scored_tokens: tokens of prompts and given answers that go
+    through the network at once.
     """
 
     cache_bytes: int
-    kept_bytes: int
+    prefix_bytes: int
     rows: int
     scored_tokens: int
 
 
 def limits_of(device: torch.device) -> Limits:
     """For a network that is already in the device's memory."""
-    kind = "cuda" if device.type == "cuda" else "cpu"
+    kind = device.type if device.type in _SHARES else "cpu"
     free = free_bytes(device)
-    cache, kept = (max(_LEAST, min(m, int(free * s))) for m, s in zip(_MOST[kind], _SHARES[kind], strict=True))
-    rows, tokens = {"cpu": (128, 4_096), "cuda": (512, 65_536)}[kind]
-    return Limits(cache, kept, rows, tokens)
+    cache, prefixes = (max(_LEAST, min(m, int(free * s))) for m, s in zip(_MOST[kind], _SHARES[kind], strict=True))
+    return Limits(cache, prefixes, _ROWS[kind], _SCORED_TOKENS[kind])
 
 
-def give_back() -> None:
-    """Returns to the system what was freed and is kept by glibc for later, which grows with every new size of batch."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+def give_back(device: torch.device | None = None) -> None:
+    """Hands freed memory back to the operating system, and to the device where one is named.
+
+    glibc keeps freed pages of the heap, and every new batch shape adds more. Other C libraries need nothing.
+    """
+    if device is not None:
+        empty_cache(device)
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; of the machine, or of the control group it is shared out to, for a CPU."""
+    """Free memory of a GPU; for a CPU that of the machine, or of the control group that the process runs in."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return _free_of_mps()
+    if sys.platform == "win32":
+        return _free_on_windows()
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
         free = int(lines["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):  # no Linux: half of what the machine has
-        pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else 0
-        free = pages * os.sysconf("SC_PAGE_SIZE") // 2 if pages > 0 else 4 << 30
+    except (OSError, KeyError, ValueError):  # macOS and other Unixes
+        free = _half_of_the_machine()
     try:
         most = Path("/sys/fs/cgroup/memory.max").read_text("utf-8").strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text("utf-8"))
         return min(free, int(most) - used) if most != "max" else free
     except (OSError, ValueError):
         return free
+
+
+def _half_of_the_machine() -> int:
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES")
+        return pages * os.sysconf("SC_PAGE_SIZE") // 2 if pages > 0 else _UNKNOWN
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN
+
+
+def _free_of_mps() -> int:
+    """What Metal recommends at most, less what it holds; older versions of torch do not say."""
+    try:
+        return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
+    except (AttributeError, RuntimeError):
+        return _half_of_the_machine()
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of the Windows API."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        *((name, ctypes.c_uint64) for name in ("total", "available", "a", "b", "c", "d", "e")),
+    )
+
+
+def _free_on_windows() -> int:
+    """Available physical memory, by GlobalMemoryStatusEx."""
+    status = _MemoryStatus()
+    status.length = ctypes.sizeof(status)
+    try:
+        kernel: Any = ctypes.windll.kernel32  # type: ignore[attr-defined]
+        if kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
+            return int(status.available)
+    except (AttributeError, OSError):
+        pass
+    return _UNKNOWN

@@ -1,6 +1,6 @@
-"""Prompts of many jobs, arranged by what they begin with: cut into batches, each beginning computed once.
+"""Prefill of many prompts: they are arranged by their prefixes, cut into batches, and each prefix is computed once.
 
-Batches depend on the list of jobs and the memory alone, so the same list gives the same answers.
+Batches depend on the list of jobs and on the memory limits alone, so the same list gives the same answers.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ from dataclasses import dataclass
 
 import torch
 
-from rung.engine.attention import KeysAndValues, RowCache
-from rung.engine.engine import Beginning, Engine
+from rung.engine.attention import KeysAndValues
+from rung.engine.engine import Engine, Prefix
 from rung.engine.grammar import Matcher
-from rung.engine.prefix_tree import Node, Tree, common_beginning, grow
+from rung.engine.kv_cache import RowCache
+from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.prefix_tree import Node, Tree, common_prefix_length, grow
 
 _LEAST_NODE = 32  # tokens
 
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt to answer. temperature 0: the likeliest token; else sampled with that seed, by itself."""
+    """One prompt to answer.
+
+    most: new tokens at most. temperature 0: the likeliest token; otherwise tokens are sampled, with a generator of the
+    job's own seed. matcher: a grammar at its start; it is copied before use.
+    """
 
     prompt: list[int]
     most: int
@@ -31,52 +37,71 @@ class Job:
     adapter: str | None = None
 
 
-class Shared:
-    """What all prompts of each adapter begin with, computed once. Adapters stand in order of first use."""
+class SharedPrefixes:
+    """The prefix that all prompts of one adapter share, computed once. Adapters stand in order of first use."""
 
     def __init__(self, engine: Engine, adapters: Sequence[str | None], prompts: Sequence[list[int]]) -> None:
         self.adapters = list(dict.fromkeys(adapters))
-        self.beginnings: dict[str | None, Beginning | None] = {}
+        self.prefixes: dict[str | None, Prefix | None] = {}
         for adapter in self.adapters:
-            mine = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter]
-            length = common_beginning(mine)
-            self.beginnings[adapter] = engine.beginning(adapter, mine[0][:length]) if length else None
-        self.in_order = [self.beginnings[adapter] for adapter in self.adapters]
+            own = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter]
+            self.prefixes[adapter] = _prefix_in_memory(engine, adapter, own[0][: common_prefix_length(own)])
+        self.in_order = [self.prefixes[adapter] for adapter in self.adapters]
 
     def own_part(self, job: Job) -> list[int]:
-        """The tokens of a prompt behind what is shared."""
+        """The tokens of a prompt behind the shared prefix."""
         return job.prompt[self.length_of(job.adapter) :]
 
     def family(self, adapter: str | None) -> int:
         return self.adapters.index(adapter)
 
     def length_of(self, adapter: str | None) -> int:
-        beginning = self.beginnings[adapter]
-        return len(beginning.ids) if beginning is not None else 0
+        prefix = self.prefixes[adapter]
+        return len(prefix.ids) if prefix is not None else 0
 
     def applied(self, engine: Engine, families: Sequence[int]) -> AbstractContextManager[None]:
-        """The adapters of a pass. families: of each of its tokens."""
+        """Within: the adapters of a pass are applied. families: the family of each of its tokens."""
         present = sorted(set(families))
         if len(present) == 1:
             return engine.adapters.using(self.adapters[present[0]])
         return engine.adapters.mixed(self.adapters, torch.tensor(families, device=engine.device))
 
 
-def batches(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[list[int], Shared]]:
-    """Places of jobs that are answered together, and what their prompts share."""
+def _prefix_in_memory(engine: Engine, adapter: str | None, ids: list[int]) -> Prefix | None:
+    """The prefix, from the cache or computed; None where it is empty or memory does not suffice for it.
+
+    Without it every prompt is computed whole, in batches that are as small as memory demands.
+    """
+    for _ in range(2):
+        if not ids:
+            break
+        try:
+            return engine.prefix(adapter, ids)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        engine.make_room()
+    return None
+
+
+def batches(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[list[int], SharedPrefixes]]:
+    """Places of jobs that are answered together, and the prefixes that their prompts share."""
     for places in _mixable(engine, jobs):
-        shared = Shared(engine, [jobs[i].adapter for i in places], [jobs[i].prompt for i in places])
+        shared = SharedPrefixes(engine, [jobs[i].adapter for i in places], [jobs[i].prompt for i in places])
         own = {i: shared.own_part(jobs[i]) for i in places}
         order = sorted(places, key=lambda i: (shared.family(jobs[i].adapter), own[i], i))
         for batch in _cut(engine, jobs, {i: len(ids) for i, ids in own.items()}, order):
             yield batch, shared
 
 
-def read_prompts(
-    engine: Engine, jobs: Sequence[Job], batch: list[int], shared: Shared
+def prefill(
+    engine: Engine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes
 ) -> tuple[RowCache, torch.Tensor, list[int]]:
-    """Computes the prompts of a batch. Returns the rows' cache, final hidden states of their last tokens (B, C), and
-    the batch in the order of those rows: depth first, so that rows behind one node are neighbours."""
+    """Computes the prompts of a batch.
+
+    Returns the KV cache of the rows, final hidden states of their last tokens, (B, C), and the batch in the order of
+    the rows: depth first, so that rows behind one node are neighbours.
+    """
     tree = grow([shared.own_part(jobs[i]) for i in batch], families=[shared.family(jobs[i].adapter) for i in batch])
     rows = sorted(range(len(batch)), key=lambda row: (tree.chains[row][-1], row))
     kept: list[KeysAndValues] = []
@@ -85,16 +110,16 @@ def read_prompts(
     with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
         last = engine.hidden_of(tree, shared.in_order, kept, places)
 
-    # Nodes of several rows are kept once, those of one row or of few tokens in the rows' own cache.
+    # Nodes of several rows are stored once; nodes of one row or of few tokens go into the rows' own cache.
     chains = [[tree.nodes[i] for i in tree.chains[row]] for row in rows]
-    alone = [[node for node in chain if not _kept_once(node)] for chain in chains]
+    alone = [[node for node in chain if not _stored_once(node)] for chain in chains]
     lengths = [sum(node.length for node in nodes) for nodes in alone]
     room = max(lengths) + max(jobs[i].most for i in batch)
     stretches = _stretches(tree, rows)
     behind: list[tuple[list[KeysAndValues], int, int]] = []
-    for family, beginning in enumerate(shared.in_order):
-        if beginning is not None and (mine := [i for i, node in enumerate(ends) if node.family == family]):
-            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in beginning.layers]
+    for family, prefix in enumerate(shared.in_order):
+        if prefix is not None and (mine := [i for i, node in enumerate(ends) if node.family == family]):
+            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in prefix.layers]
             behind.append((heads_first, mine[0], mine[-1] + 1))
     for (first, stop), tokens in stretches.items():
         heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
@@ -111,7 +136,7 @@ def read_prompts(
 
 
 def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
-    """Places of jobs that may share a batch: all with plain adapters together, any other adapter by itself."""
+    """Places of jobs that may share a batch: all jobs with plain adapters together, any other adapter by itself."""
     groups: dict[str | None, list[int]] = {}
     for i, job in enumerate(jobs):
         groups.setdefault(None if engine.adapters.mixable(job.adapter) else job.adapter, []).append(i)
@@ -119,14 +144,16 @@ def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def _cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
-    """As many rows together as the memory for their keys and values holds. lengths: own tokens of each prompt."""
-    room = engine.limits.cache_bytes // engine.cache_bytes_per_token
-    most = engine.limits.rows
+    """As many rows together as the limits allow. lengths: tokens of each prompt behind the shared prefix.
+
+    The limits are read for every batch: they shrink when memory runs out.
+    """
     batch: list[int] = []
     longest = new = 0
     for i in order:
         longest, new = max(longest, lengths[i]), max(new, jobs[i].most)
-        if batch and (len(batch) == most or (len(batch) + 1) * (longest + new) > room):
+        room = engine.limits.cache_bytes // engine.cache_bytes_per_token
+        if batch and (len(batch) >= engine.limits.rows or (len(batch) + 1) * (longest + new) > room):
             yield batch
             batch, longest, new = [], lengths[i], jobs[i].most
         batch.append(i)
@@ -134,17 +161,17 @@ def _cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: li
         yield batch
 
 
-def _kept_once(node: Node) -> bool:
-    """Whether rows look at one copy of a node's keys: every one costs some steps a layer for each token."""
+def _stored_once(node: Node) -> bool:
+    """Whether rows share one copy of a node's keys. Each shared node costs a few operations a layer and decode step."""
     return node.rows > 1 and node.length >= _LEAST_NODE
 
 
 def _stretches(tree: Tree, rows: list[int]) -> dict[tuple[int, int], list[int]]:
-    """Packed places of tokens that several rows share, by (first row, behind the last row) in that order of rows."""
+    """Packed places of tokens that several rows share, by (first row, row behind the last) in that order of rows."""
     reach: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         for i in tree.chains[row]:
-            if _kept_once(tree.nodes[i]):
+            if _stored_once(tree.nodes[i]):
                 reach.setdefault(i, []).append(place)
     found: dict[tuple[int, int], list[int]] = {}
     for i, places in sorted(reach.items()):

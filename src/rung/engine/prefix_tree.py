@@ -1,9 +1,9 @@
-"""Rows of tokens as a tree of what they begin with in common.
+"""Rows of tokens as a tree of their shared prefixes.
 
-A thousand prompts share an instruction, some of them demos, a few of them passages, and the labels
-scored behind one prompt share all of it. Each shared stretch becomes one node. The nodes stand packed
-one behind the other, depth first, so that the tokens below any node are neighbours, nothing is padded
-and nothing that rows share is computed twice. Attention over it is in `attention`.
+A thousand prompts share an instruction. Some of them also share demos, a few share passages, and labels that are
+scored behind one prompt share all of it. Each shared stretch becomes one node. The nodes are packed one behind the
+other, depth first: the tokens below any node are neighbours, nothing is padded, and nothing that rows share is
+computed twice. `attention` computes attention over the tree.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_LEAST_SHARED = 4  # tokens: a shorter common stretch is not worth a node of its own
-_LONGEST_NODE = 256  # tokens: longer stretches are chained, so that no block of scores grows with their square
+_LEAST_SHARED = 4  # tokens; a shorter common stretch does not pay for a node of its own
+_LONGEST_NODE = 256  # tokens; longer stretches are chained, so that no block of scores grows with their square
 
 
 @dataclass(frozen=True)
 class Node:
     """A stretch of tokens.
 
-    start: place of the first one in the packed order. end: where the tokens of this node and of all
-    below it end. position: of the first one within its rows. parent: index of the node above, or -1.
-    rows: how many rows pass through or end here. family: rows of different families share nothing.
+    start: place of its first token in the packed order. end: place behind the last token of this node and of all nodes
+    below it. position: place of its first token within its rows. parent: index of the node above, or -1.
+    rows: number of rows that pass through this node or end here. family: rows of different families share nothing.
     """
 
     start: int
@@ -42,7 +42,7 @@ class Tree:
     chains: tuple[tuple[int, ...], ...]
 
     def places(self, row: int, first: int, last: int) -> list[int]:
-        """Packed places of a row's tokens number `first` up to `last`, without it."""
+        """Packed places of a row's tokens from number `first` up to, but not including, number `last`."""
         found: list[int] = []
         for node in (self.nodes[i] for i in self.chains[row]):
             begin, stop = max(0, first - node.position), min(node.length, last - node.position)
@@ -51,7 +51,7 @@ class Tree:
 
 
 def grow(rows: Sequence[Sequence[int]], *, families: Sequence[int] | None = None) -> Tree:
-    """The tree of the rows, none of them empty. families: None means that all rows are of one."""
+    """The tree of the rows, none of which is empty. families: one number a row; None: all rows are of one family."""
     kinds = list(families) if families is not None else [0] * len(rows)
     grower = _Grower(rows, kinds)
     for kind in sorted(set(kinds)):
@@ -76,10 +76,10 @@ class _Grower:
         self.chains: list[tuple[int, ...]] = [()] * len(rows)
 
     def add(self, members: list[int], depth: int, parent: int, chain: tuple[int, ...]) -> None:
-        """Adds what rows `members` (sorted, alike up to `depth`) hold beyond `depth`."""
+        """Adds the tokens beyond `depth` of the rows `members`, which are sorted and equal up to `depth`."""
         rows = self._rows
-        shared = _alike(rows[members[0]], rows[members[-1]], depth)
-        ends_here = len(rows[members[0]]) == shared  # the first in order is the shortest of those alike
+        shared = _equal_up_to(rows[members[0]], rows[members[-1]], depth)
+        ends_here = len(rows[members[0]]) == shared  # the first in order is the shortest of equal rows
         if shared - depth >= _LEAST_SHARED or ends_here:
             while depth < shared:
                 start, length = len(self.ids), min(_LONGEST_NODE, shared - depth)
@@ -95,21 +95,21 @@ class _Grower:
                 self.chains[row] = chain
             else:
                 below.setdefault(rows[row][shared], []).append(row)
-        # Single rows first, by length, so that neighbours are alike in length.
+        # Single rows first, by length, so that neighbours have similar lengths.
         for group in sorted(below.values(), key=lambda g: (len(g) > 1, len(rows[g[0]]) if len(g) == 1 else 0)):
             self.add(group, depth, parent, chain)
 
 
-def _alike(first: Sequence[int], last: Sequence[int], depth: int) -> int:
-    """How many tokens two rows begin with in common, of which `depth` are known."""
+def _equal_up_to(first: Sequence[int], last: Sequence[int], depth: int) -> int:
+    """Length of the common prefix of two rows, of which `depth` tokens are already known to be equal."""
     limit = min(len(first), len(last))
     while depth < limit and first[depth] == last[depth]:
         depth += 1
     return depth
 
 
-def common_beginning(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest beginning that all rows share, at least one token short of the shortest row."""
-    ordered = sorted(rows, key=tuple)  # the extremes share what all share
+def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
+    """Length of the longest prefix that all rows share, at least one token short of the shortest row."""
+    ordered = sorted(rows, key=tuple)  # what the first and the last row share, all rows share
     first, last = ordered[0], ordered[-1]
-    return min(_alike(first, last, 0), min(len(row) for row in rows) - 1)
+    return min(_equal_up_to(first, last, 0), min(len(row) for row in rows) - 1)

@@ -1,8 +1,8 @@
-"""Products of rows with a layer's weights. Knows which of PyTorch's libraries multiplies fastest; records no gradients.
+"""Products of rows with a layer's weights, by the fastest of PyTorch's libraries. Records no gradients.
 
-On CPUs PyTorch hands float32 products to MKL, which leaves the wide registers of AMD machines unused and packs the
-weights anew for a few rows. oneDNN, which comes with PyTorch too and multiplies bfloat16 anyway, does neither. Where
-it is missing, PyTorch's own call serves.
+On CPUs PyTorch hands float32 products to MKL, which does not use the wide registers of AMD machines and packs the
+weights again for every few rows. oneDNN comes with PyTorch too and does neither. Where it is missing, PyTorch's own
+call is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x weight' + bias. x: (T, in); weight: (out, in), transposed views too. Returns (T, out), without a history."""
+    """x weight' + bias. x: (T, in); weight: (out, in), transposed views too. Returns (T, out), detached."""
     if _ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32:
         out: torch.Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return out

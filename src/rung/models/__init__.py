@@ -1,5 +1,84 @@
-"""Models: messages in, text and usage out.
+"""Models: messages in, text and usage out; for a trainable model also examples in, an adapter folder out.
 
-Knows the catalogue of named models, how to fetch and convert them, chat templates, and how to
-answer and keep gradients on the local machine. Knows nothing of tasks, metrics or solutions.
+`open_model` is the only factory. A model of another kind is added by `register_opener`. Knows the catalogue of named
+models, chat templates, the local model, metering and speed. Knows nothing of tasks, metrics or solutions.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rung.models.metering import Metered as Metered
+from rung.models.metering import metered as metered
+from rung.models.speed import answers_key as answers_key
+from rung.models.speed import describe as describe
+from rung.models.speed import speed_of as speed_of
+from rung.types import Model
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Opener:
+    """A way to open models.
+
+    claims: whether a spec is one of its own. open: spec and say -> the model. version: spec and say -> the model's
+    version, without loading its network; None: the opened model says it.
+    """
+
+    claims: Callable[[str], bool]
+    open: Callable[[str, Say], Model]
+    version: Callable[[str, Say], str] | None = None
+
+
+def _open_local(spec: str, say: Say) -> Model:
+    from rung.models.local import load_model
+
+    return load_model(spec, say=say)
+
+
+def _local_version(spec: str, say: Say) -> str:
+    from rung.models.catalogue import ensure_model
+    from rung.models.identity import version_of
+
+    return version_of(ensure_model(spec, say=say))
+
+
+OPENERS: list[Opener] = [Opener(lambda _: True, _open_local, _local_version)]
+"""The first one that claims a spec opens it. The last one takes any: a local model."""
+
+
+def register_opener(
+    claims: str | Callable[[str], bool],
+    open: Callable[[str, Say], Model],
+    version: Callable[[str, Say], str] | None = None,
+) -> Opener:
+    """Adds a way to open models, before all others, and returns it; `OPENERS.remove` takes it out again.
+
+    claims: a prefix of specs ("fake:"), or a function of the spec. The others are as in Opener.
+    """
+    prefix = claims
+    matches = (lambda spec: spec.startswith(prefix)) if isinstance(prefix, str) else prefix
+    opener = Opener(matches, open, version)
+    OPENERS.insert(0, opener)
+    return opener
+
+
+def open_model(spec: str, *, say: Say = lambda _: None) -> Model:
+    """The model that a spec names, ready to answer. say: gets one line before anything slow.
+
+    spec: a catalogue name, a Hugging Face id or folder, a .gguf file, or whatever a registered opener claims.
+    Raises ModelError, DownloadError or OutOfMemory.
+    """
+    return _opener_of(spec).open(spec, say)
+
+
+def model_version(spec: str, *, say: Say = lambda _: None) -> str:
+    """The version of the model that a spec names. A local network is fetched where it must be, but not loaded."""
+    opener = _opener_of(spec)
+    return opener.version(spec, say) if opener.version is not None else opener.open(spec, say).version
+
+
+def _opener_of(spec: str) -> Opener:
+    return next(opener for opener in OPENERS if opener.claims(spec))

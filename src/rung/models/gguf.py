@@ -1,4 +1,4 @@
-"""A GGUF file into a Hugging Face folder: weights dequantised to float32, tokenizer, config, chat template.
+"""Converts a GGUF file to a Hugging Face folder: weights dequantised to float32, tokenizer, config, chat template.
 
 transformers reads the tensors. The tokenizer is built here from the file's own vocabulary, because
 GGUF names the pre-tokenizer ("smollm", "llama-bpe", …) and transformers' converter ignores that
@@ -15,7 +15,7 @@ from typing import Any
 
 from rung.errors import ModelError
 
-# One entry a pre-tokenizer: patterns applied in turn, each splitting what the one before left whole.
+# Pre-tokenizer -> patterns, applied in turn; each splits the pieces of the one before.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -45,7 +45,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     hf_logging.disable_progress_bar()
     try:
         tokenizer = build_tokenizer(gguf)
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar obeys no setting
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
             loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     except Exception as error:
         fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -65,7 +65,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def build_tokenizer(gguf: Path) -> Any:
-    """The tokenizer a GGUF file describes, as a transformers tokenizer."""
+    """The tokenizer that a GGUF file describes, as a transformers tokenizer."""
     from gguf import GGUFReader
 
     fields = GGUFReader(str(gguf)).fields

@@ -1,5 +1,5 @@
-"""Training: rendered examples to an adapter folder.
+"""Training: token ids of prompts and answers in, an adapter folder out.
 
-Knows token ids, losses and optimisers. Neither scores answers nor chooses between adapters: the
-caller passes what to do after each epoch.
+Knows the engine, losses and optimisers. Knows nothing of text or models by name, scores no answers and does not choose
+between adapters.
 """

@@ -1,0 +1,82 @@
+"""Where a network runs: the device, the type to compute in, and what differs from one platform to another.
+
+Knows torch's back ends (CPU, CUDA, MPS of macOS). Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any
+
+import torch
+
+_PROBE_SHAPE = (64, 576, 1536)  # tokens x a small model's projection
+_PROBES = 12
+_CLEARLY_FASTER = 1.5  # bfloat16 rounds more coarsely; it must gain far more than the noise of a timing
+
+
+def best_device() -> str:
+    """The device to run on: "cuda" or "mps" where torch can use one, else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def fastest_dtype(device: str) -> torch.dtype:
+    """The type to compute in: bfloat16 where the device has matrix units for it, else float32 (float16 on old GPUs).
+
+    A CPU is timed on matrix products of a few milliseconds: without such units bfloat16 is several times slower.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if kind == "mps":
+        return torch.bfloat16 if _multiplies(torch.bfloat16, device) else torch.float32
+    whole, half = _product_seconds(torch.float32, torch.bfloat16)
+    return torch.bfloat16 if half * _CLEARLY_FASTER < whole else torch.float32
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what it was given, so that a clock read afterwards counts it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def empty_cache(device: torch.device) -> None:
+    """Hands memory that torch keeps for later back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def device_name(device: torch.device) -> str:
+    """The maker's name of the GPU, or the machine's kind of processor."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return platform.processor() or platform.machine()
+
+
+def _multiplies(dtype: torch.dtype, device: str) -> bool:
+    """Whether the device can multiply matrices of this type; older versions of macOS lack bfloat16."""
+    try:
+        ones: Any = torch.ones(2, 2, dtype=dtype, device=device)
+        return bool((ones @ ones).float().sum().item() == 8.0)
+    except (TypeError, RuntimeError):
+        return False
+
+
+def _product_seconds(*dtypes: torch.dtype) -> list[float]:
+    """The best time of a matrix product in each type, in turn, so that other work on the machine slows all alike."""
+    rows, inner, columns = _PROBE_SHAPE
+    pairs = [(torch.ones(rows, inner, dtype=t), torch.ones(inner, columns, dtype=t)) for t in dtypes]
+    best = [float("inf")] * len(dtypes)
+    for _ in range(_PROBES):
+        for place, (a, b) in enumerate(pairs):
+            started = time.perf_counter()
+            _ = a @ b
+            best[place] = min(best[place], time.perf_counter() - started)
+    return best

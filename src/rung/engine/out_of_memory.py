@@ -1,0 +1,17 @@
+"""Which exceptions mean that memory ran out. Knows names and messages only, so that it needs no torch."""
+
+from __future__ import annotations
+
+_PHRASES = (
+    "out of memory",  # CUDA and MPS
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had too little memory: each of torch's allocators says it in its own way."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)

@@ -1,0 +1,205 @@
+"""How fast a model is on this machine, and what it knows of its own computing.
+
+A local model is timed once per machine: the first measurement is kept in the cache folder and rounded coarsely, so that
+the same task gets the same plan every time. Any other model is estimated from two answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.models.cache import cache_folder
+from rung.resume import once_for_all
+from rung.types import Decoding, Generation, Measured, Message, Model, Request, Speed
+
+if TYPE_CHECKING:
+    from rung.engine.engine import Engine
+
+_STEP = 1.25  # speeds are rounded to powers of it
+_UNKNOWN = Speed(read=1000.0, write=100.0, train=300.0)  # assumed where a model gives no answer to time
+_WRITE_SHARE = 1 / 6  # of the speed of reading, where writing cannot be timed
+_TRAIN_SHARE = 1 / 3  # of the speed of reading, where training cannot be timed: a step is about three forward passes
+_PROBE_WORDS = 400
+_PROBE_ANSWER = 64  # tokens
+
+
+def speed_of(model: Model) -> Speed:
+    """Tokens per second of any model: as it measured itself, else estimated from two answers, which it may charge for.
+
+    An estimate that is to stay the same must be kept by the caller.
+    """
+    return model.speed() if isinstance(model, Measured) else estimated_speed(model)
+
+
+def answers_key(model: Model) -> str:
+    """A file name for whatever depends on the model's answers: equal keys give equal answers."""
+    if isinstance(model, Measured):
+        return model.answers_key
+    name = re.sub(r"[^\w.-]+", "-", model.name).strip("-")
+    return f"{name[:40]}-{hashlib.sha256(f'{model.name}:{model.version}'.encode()).hexdigest()[:16]}"
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Hardware and versions, for the record; empty for a model that says nothing of it."""
+    return model.describe() if isinstance(model, Measured) else {}
+
+
+def estimated_speed(model: Model) -> Speed:
+    """From the time of a long prompt with a short answer, and of a short prompt with a long answer."""
+    reading = _timed(model, "word " * _PROBE_WORDS, 1)
+    writing = _timed(model, "Count from 1 to 100, in words.", _PROBE_ANSWER)
+    (read, read_s), (write, write_s) = reading, writing
+    if read.tokens_in == 0:
+        return _UNKNOWN
+    reads = read.tokens_in / read_s
+    writes = write.tokens_out / write_s if write.tokens_out > 1 else reads * _WRITE_SHARE
+    return _rounded(Speed(reads, writes, reads * _TRAIN_SHARE))
+
+
+def _timed(model: Model, text: str, most: int) -> tuple[Generation, float]:
+    """An answer and its seconds: by the clock, or as the model reports them where that is more."""
+    started = time.perf_counter()
+    (generation,) = model.generate([Request((Message("user", text),), Decoding(most))])
+    return generation, max(time.perf_counter() - started, generation.latency_s, 1e-6)
+
+
+# ---- the local model ------------------------------------------------------------------------
+
+
+def kept_speed(key: str, machine: str, measure: Callable[[], Speed]) -> Speed:
+    """The first measurement of this model on this machine, from the cache folder; measured where there is none.
+
+    key: the model and its arithmetic. machine: what the caller knows of the device. Several processes measure in turn,
+    and the first one's result counts for all.
+    """
+    kind = hashlib.sha256(f"{machine} {_machine()}".encode()).hexdigest()[:12]
+
+    def make() -> dict[str, Any]:
+        speed = _rounded(measure())
+        return {"read": speed.read, "write": speed.write, "train": speed.train, "machine": f"{machine} {_machine()}"}
+
+    try:
+        record = once_for_all(cache_folder() / "speed" / f"{key}-{kind}.json", make)
+    except OSError:  # a cache that cannot be written
+        record = make()
+    return Speed(record["read"], record["write"], record["train"])
+
+
+def measured_speed(engine: Engine) -> Speed:
+    """Timed on a few hundred tokens: prefill, decode steps of a small batch, and training steps; a few seconds."""
+    import torch
+
+    from rung.engine.out_of_memory import is_out_of_memory
+
+    counted = engine.computed_tokens
+    read = _read_speed(engine)
+    write = _write_speed(engine)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            train = _train_speed(engine)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        train = read * _TRAIN_SHARE
+    engine.computed_tokens = counted  # the measurement is not part of any stage's work
+    engine.clear_prefix_cache()
+    return Speed(read, write, train)
+
+
+def _read_speed(engine: Engine) -> float:
+    import torch
+
+    from rung.engine.prefix_tree import grow
+
+    tree = grow(_probe_rows(engine, rows=4, length=64))
+
+    def work() -> int:
+        with torch.inference_mode():
+            engine.hidden_of(tree)
+        return len(tree.ids)
+
+    return _best_rate(engine, work, times=3)
+
+
+def _write_speed(engine: Engine) -> float:
+    from rung.engine.decode import Job, decode
+
+    rows = 16 if engine.device.type == "cpu" else max(16, engine.limits.rows // 4)
+    prompts = _probe_rows(engine, rows=rows, length=16)
+
+    def seconds(most: int) -> float:
+        started = time.perf_counter()
+        for _ in decode(engine, [Job(prompt, most) for prompt in prompts], ()):
+            pass
+        return time.perf_counter() - started  # ids are on the CPU: the device is done
+
+    seconds(2)
+    steps = 8
+    pairs = [(seconds(1), seconds(1 + steps)) for _ in range(2)]
+    spent = min(long for _, long in pairs) - min(short for short, _ in pairs)
+    return rows * steps / max(spent, 1e-4)
+
+
+def _train_speed(engine: Engine) -> float:
+    from peft import LoraConfig
+
+    from rung.training.batches import Row
+    from rung.training.loss import backward
+
+    length, target = 48, 16
+    rows = [Row(str(i), tuple(p[:length]), tuple(p[length:])) for i, p in enumerate(_probe_rows(engine, 4, 64))]
+    assert all(len(row.target) == target for row in rows)
+    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    engine.adapters.begin_training(config, 0)
+    try:
+        return _best_rate(engine, lambda: backward(engine, rows, micro_tokens=1024)[1], times=2)
+    finally:
+        engine.adapters.end_training()
+
+
+def _probe_rows(engine: Engine, rows: int, length: int) -> list[list[int]]:
+    """Rows of ordinary token ids that share nothing."""
+    usable = min(1000, engine.vocabulary)
+    return [[(17 * i + 31 * row) % usable for i in range(length)] for row in range(rows)]
+
+
+def _best_rate(engine: Engine, work: Callable[[], int], *, times: int) -> float:
+    """Tokens per second of the fastest of several runs, after one that is not timed."""
+    from rung.engine.devices import synchronize
+
+    work()
+    best = 0.0
+    for _ in range(times):
+        synchronize(engine.device)
+        started = time.perf_counter()
+        tokens = work()
+        synchronize(engine.device)
+        best = max(best, tokens / max(time.perf_counter() - started, 1e-6))
+    return best
+
+
+def _rounded(speed: Speed) -> Speed:
+    return Speed(_coarse(speed.read), _coarse(speed.write), _coarse(speed.train))
+
+
+def _coarse(rate: float) -> float:
+    """The nearest power of 1.25, with three digits."""
+    return float(f"{_STEP ** round(math.log(rate, _STEP)):.3g}")
+
+
+def _machine() -> str:
+    """The kind of machine: equal machines may share a cache folder and a measurement."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{platform.system()} {processor} {os.cpu_count()}"

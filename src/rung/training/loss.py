@@ -1,0 +1,92 @@
+"""Losses of answers and their gradients.
+
+The loss counts the tokens of the answer alone, its end token among them. They are known by their position, never by
+token id: in many models the padding token is the end token, and a mask by id would hide it. Every batch divides by its
+own number of target tokens, however it is cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rung.engine.engine import Engine, Prefix
+from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.training.batches import Row, parts_of
+
+
+def backward(engine: Engine, batch: Sequence[Row], *, micro_tokens: int) -> tuple[float, int]:
+    """Adds the gradients of a batch's mean loss per target token. Returns that loss and the number of tokens computed.
+
+    A batch that fits into micro_tokens goes through the network as one tree of rows, a larger one in parts. A long
+    prefix that all rows share is then computed once: the gradients of the parts towards its keys and values are summed
+    and go back through it once. Loss and gradients equal those of a plain loop over padded rows.
+    """
+    targets = sum(len(row.target) for row in batch)
+    shared = common_prefix_length([row.prompt for row in batch]) if len(batch) > 1 else 0
+    parts = parts_of(batch, shared, micro_tokens)
+    loss, computed = 0.0, 0
+    prefix = leaves = None
+    if len(parts) > 1 and shared > micro_tokens // 4:
+        prefix = engine.compute(batch[0].prompt[:shared])
+        leaves = prefix.with_gradients()
+        computed = shared
+    for part in parts:
+        part_loss, tokens = summed_loss(engine, part, leaves)
+        (part_loss / targets).backward()
+        engine.computed_tokens += tokens  # the backward pass costs as much again
+        loss += part_loss.item() / targets
+        computed += tokens
+    if prefix is not None and leaves is not None:
+        pairs = [
+            (end, leaf.grad)
+            for layer, leaf_layer in zip(prefix.layers, leaves.layers, strict=True)
+            for end, leaf in zip(layer, leaf_layer, strict=True)
+            if end.requires_grad
+        ]
+        if pairs:
+            torch.autograd.backward([end for end, _ in pairs], [grad for _, grad in pairs])
+            engine.computed_tokens += shared
+    return loss, computed
+
+
+def summed_loss(engine: Engine, rows: Sequence[Row], prefix: Prefix | None = None) -> tuple[torch.Tensor, int]:
+    """Cross-entropy summed over the target tokens of the rows, and the number of tokens computed for it.
+
+    Logits are computed at the target tokens only. prefix: the first tokens of every row, already computed.
+    """
+    known = len(prefix.ids) if prefix is not None else 0
+    tree = grow([[*row.prompt[known:], *row.target[:-1]] for row in rows])
+    places: list[int] = []
+    targets: list[int] = []
+    for i, row in enumerate(rows):
+        first = len(row.prompt) - known - 1  # the last prompt token predicts the first target token
+        places += tree.places(i, first, first + len(row.target))
+        targets += row.target
+    logits = engine.logits(engine.hidden_of(tree, [prefix], wanted=places))  # (t, V)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=engine.device), reduction="sum")
+    return loss, len(tree.ids)
+
+
+def mean_loss(engine: Engine, rows: Sequence[Row], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
+    """Mean loss per target token of rows that are not trained on, with the adapter in that folder (None: the base).
+
+    When memory runs out, smaller parts go through the network, down to one row.
+    """
+    targets, total = sum(len(row.target) for row in rows), 0.0
+    parts = parts_of(rows, 0, micro_tokens)
+    with engine.adapters.using(str(adapter) if adapter is not None else None), torch.inference_mode():
+        while parts:
+            part = parts.pop(0)
+            try:
+                total += float(summed_loss(engine, part)[0])
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error) or len(part) == 1:
+                    raise
+            engine.make_room()
+            parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+    return total / targets
