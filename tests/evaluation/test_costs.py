@@ -1,4 +1,4 @@
-"""Prices, and from how many requests on building pays."""
+"""Prices, and after how many requests building pays."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def test_a_saving_that_may_be_nothing_has_no_upper_end() -> None:
 def test_what_saves_nothing_never_pays() -> None:
     assert break_even("lora", "few_shot", 1.0, 0.0, [2.0], [1.0]) is None
     assert break_even("lora", "few_shot", 0.0, 0.0, [1.0], [2.0]) is None
+
+
+def test_two_thousand_requests_take_bounded_memory() -> None:
+    import tracemalloc
+
+    break_even("lora", "few_shot", 1.0, 0.0, [1.0, 2.0], [2.0, 2.0])  # imports
+    tracemalloc.start()
+    break_even("lora", "few_shot", 1.0, 0.0, [1.0] * 2000, [2.0] * 2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6  # all draws at once would take 320 MB
 
 
 def test_the_frontier_leaves_out_what_another_beats_at_no_more_cost() -> None:

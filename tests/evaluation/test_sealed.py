@@ -7,12 +7,15 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import rung
 from rung.errors import RunError, SealedTestError
+from rung.evaluation import sealed
 from rung.evaluation.sealed import count_reads, open_test
 from rung.types import Example, SealedTest
 
@@ -127,6 +130,39 @@ def test_a_line_torn_anywhere_is_dropped_and_the_rest_is_kept(log: Path) -> None
         assert count_reads(log) == (2 if whole else 1)
         open_test(test, log=log, solutions=["b"], why="again")
         assert [r["read"] for r in records(log)] == ([1, 2, 2] if whole else [1, 2])
+
+
+def test_openings_at_the_same_time_are_all_counted(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sealed._read_log
+
+    def slowly(path: Path) -> tuple[list[dict[str, object]], int, bytes]:
+        found = real(path)
+        time.sleep(0.02)  # so that others would read the same log before this line is added
+        return found
+
+    monkeypatch.setattr(sealed, "_read_log", slowly)
+    open_test(SealedTest(EXAMPLES), log=log, solutions=["first"], why="final")
+    log.write_bytes(log.read_bytes() + b'{"torn')
+    with ThreadPoolExecutor(8) as pool:
+        openings = [
+            pool.submit(open_test, SealedTest(EXAMPLES), log=log, solutions=[f"s{i}"], why="final") for i in range(8)
+        ]
+        assert all(opening.result() == EXAMPLES for opening in openings)
+    assert sorted(r["read"] for r in records(log)) == list(range(1, 10))
+    assert count_reads(log) == 9
+
+
+def test_a_continuation_in_another_process_is_the_same_read(log: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from rung.evaluation.sealed import count_reads, open_test; from rung.types import Example, SealedTest\n"
+        "test = SealedTest([Example('x', 'i', 'o', ('o',))])\n"
+        "open_test(test, log=Path(sys.argv[1]), solutions=['b', 'a'], why='final')\n"
+        "print(count_reads(Path(sys.argv[1])))\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code, str(log)], capture_output=True, text=True)
+        assert done.stdout == "1\n", done.stderr
 
 
 @pytest.mark.parametrize("damage", ["{broken\n", "[]\n", '{"read": 1}\n', "\n", "\udcff\n"])

@@ -1,4 +1,4 @@
-"""Looking early errs no oftener than looking once."""
+"""Interim looks err no more often than one look at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.stats import norm
 from rung.evaluation.sequential import boundary, planned_looks
 
 
-def test_looks_end_with_all_examples() -> None:
+def test_the_last_planned_look_is_at_all_examples() -> None:
     assert planned_looks(100) == [34, 67, 100]
     assert planned_looks(2) == [1, 2] and planned_looks(0) == []
 

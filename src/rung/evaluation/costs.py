@@ -1,7 +1,7 @@
-"""What a request costs, and from how many requests on building something dearer pays.
+"""What a request costs, after how many requests a fine-tuned candidate pays, and which candidates are worth their cost.
 
-A local model is paid for by the hour of its machine: a request costs the seconds it takes alone, so what batching
-saves in service is not counted. Tokens are paid for by the million.
+A local model is paid for by the hour of its machine: a request costs the seconds it takes when it is answered alone, so
+what batching saves in service does not count. An endpoint is paid for by the million tokens.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from rung.types import BreakEven, Candidate, Price
 
 _RESAMPLES = 10_000
+_CELLS = 1_000_000  # numbers drawn at once; bounds the memory to about 20 MB
 
 
 def request_usd(price: Price, *, tokens_in: float, tokens_cached: float, tokens_out: float, seconds: float) -> float:
-    """Dollars for one request. tokens_cached: of tokens_in, those that every request begins with."""
+    """Dollars for one request. tokens_cached: how many of tokens_in are in the prefix that all requests share."""
     if price.usd_per_hour is not None:
         return seconds / 3600 * price.usd_per_hour
     each_in, each_out = price.usd_per_million_in or 0.0, price.usd_per_million_out or 0.0
@@ -23,31 +24,38 @@ def request_usd(price: Price, *, tokens_in: float, tokens_cached: float, tokens_
 
 
 def build_usd(price: Price | None, seconds: float) -> float:
-    """Dollars for building on a machine; 0 where no price by the hour is known."""
+    """Dollars for `seconds` of building on a machine; 0 where there is no price by the hour."""
     return seconds / 3600 * price.usd_per_hour if price is not None and price.usd_per_hour is not None else 0.0
 
 
 def break_even(
-    dear_to_build: str, dear_to_run: str, build: float, builds_saved: float, a: Sequence[float], b: Sequence[float]
+    fine_tuned: str, prompt: str, build: float, prompt_build: float, a: Sequence[float], b: Sequence[float]
 ) -> BreakEven | None:
-    """From how many requests on the first of two is cheaper; None where it saves nothing or costs nothing to build.
+    """Number of requests after which the fine-tuned candidate, build cost included, has cost less than the prompt.
 
-    build, builds_saved: dollars for building the first and the second. a, b: dollars per request of the first and the
-    second for the same inputs, shape (n,). The interval is that of the mean saving, by a paired bootstrap.
+    build, prompt_build: dollars for building each of the two. a, b: dollars per request of the fine-tuned candidate and
+    of the prompt for the same inputs, shape (n,). None where the first saves nothing per request or costs nothing more
+    to build. The interval is that of the mean saving, by a paired percentile bootstrap.
     """
     import numpy as np
 
-    extra = build - builds_saved
+    extra = build - prompt_build
     saving = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     mean = float(saving.mean())
     if extra <= 0 or mean <= 0:
         return None
     random = np.random.default_rng(0)
-    means = saving[random.integers(0, len(saving), (_RESAMPLES, len(saving)))].mean(axis=1)
+    step = max(1, _CELLS // len(saving))  # draws at once
+    means = np.concatenate(
+        [
+            saving[random.integers(0, len(saving), (min(step, _RESAMPLES - start), len(saving)))].mean(axis=1)
+            for start in range(0, _RESAMPLES, step)
+        ]
+    )
     low, high = np.percentile(means, [2.5, 97.5])
     return BreakEven(
-        dear_to_build,
-        dear_to_run,
+        fine_tuned,
+        prompt,
         1000 * mean,
         extra / mean,
         extra / float(high),
@@ -56,9 +64,9 @@ def break_even(
 
 
 def frontier(candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Names of the tested candidates that no other beats in score without costing more.
+    """Names of the tested candidates that no other candidate beats in score without costing more.
 
-    Cost is dollars where all have a price, else tokens, an output token counted as three; never a measured time alone.
+    Cost is dollars where all have a price, else tokens, where an output token counts as three.
     """
     tested = [c for c in candidates if c.test is not None]
 

@@ -1,7 +1,8 @@
-"""The one place that breaks the seal of the test set, and the log that says when, for which solutions and why.
+"""The one place that opens the sealed test set, and the log of its openings.
 
-The log line is on disk before the first example leaves, so no look at the test goes uncounted, whatever is killed.
-Knows nothing about scores and chooses nothing.
+The log line is on disk before the first example is returned, so every opening is counted, whatever is killed. A lock
+makes reading the log and adding a line one step, so that two processes cannot count as one read or erase each other's
+line. Knows nothing about scores and chooses nothing.
 """
 
 from __future__ import annotations
@@ -29,20 +30,39 @@ def open_test(
 ) -> tuple[Example, ...]:
     """The test examples, after one line about this opening has been added to the log and synced to disk.
 
-    log: test_reads.jsonl of the run. solutions: the candidates named beforehand. clock: seconds since 1970.
+    log: test_reads.jsonl of the run. solutions: names of the recorded finalists. clock: seconds since 1970.
     The line: time (UTC), read (number of the logical read, from 1), solutions, why, n, digest (SHA-256 of the sorted
-    ids), continues. Opening the same ids again for the same set of solutions, as after an interruption, is the same
-    logical read (continues is true); any other solutions or ids make a new one.
+    ids), continues. A run that was interrupted and continued opens the same ids for the same set of solutions: that is
+    the same logical read, and `continues` is true. Other solutions or other ids make a new read.
     Raises SealedTestError when no solution or reason is named or the log cannot be written, RunError when the log is
     damaged; the test then stays sealed. A line torn by a kill is dropped: its opening never returned an example.
     """
+    from filelock import FileLock
+
     if not solutions or not why.strip():
         raise SealedTestError("the test set stays sealed: name the solutions it is opened for, and why")
     digest = hashlib.sha256(json.dumps(sorted(test.ids)).encode()).hexdigest()
-    records, whole_bytes, glue = _read_log(log)
+    try:
+        with FileLock(log.with_name(f".{log.stem}.lock")):
+            _add_opening(test, log, solutions, why, digest, clock())
+    except OSError as error:
+        raise SealedTestError(f"{log} cannot be written ({error}), so the test set stays sealed") from error
+    # The private name as Python mangles it. A test makes sure that it is written nowhere else in the package.
+    examples: tuple[Example, ...] = test._SealedTest__examples  # type: ignore[attr-defined]
+    return examples
+
+
+def count_reads(log: Path) -> int:
+    """The number of logical reads in the log; 0 when there is no log. Raises RunError when it is damaged."""
+    return len({record["read"] for record in _read_log(log)[0]})
+
+
+def _add_opening(test: SealedTest, log: Path, solutions: Sequence[str], why: str, digest: str, seconds: float) -> None:
+    """Adds the line of this opening. The caller holds the log's lock."""
+    records, whole_bytes, newline = _read_log(log)
     same = [r["read"] for r in records if set(r["solutions"]) == set(solutions) and r["digest"] == digest]
     record = {
-        "time": datetime.fromtimestamp(clock(), UTC).isoformat(timespec="seconds"),
+        "time": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
         "read": same[0] if same else max((r["read"] for r in records), default=0) + 1,
         "solutions": list(solutions),
         "why": why,
@@ -50,24 +70,13 @@ def open_test(
         "digest": digest,
         "continues": bool(same),
     }
-    try:
-        _append(log, glue + json.dumps(record).encode(), whole_bytes)
-    except OSError as error:
-        raise SealedTestError(f"{log} cannot be written ({error}), so the test set stays sealed") from error
-    # The private name as Python mangles it: spelt out here and nowhere else in the package, as a test pins.
-    examples: tuple[Example, ...] = test._SealedTest__examples  # type: ignore[attr-defined]
-    return examples
-
-
-def count_reads(log: Path) -> int:
-    """How many logical reads the log holds; 0 when there is no log. Raises RunError when it is damaged."""
-    return len({record["read"] for record in _read_log(log)[0]})
+    _append(log, newline + json.dumps(record).encode(), whole_bytes)
 
 
 def _read_log(log: Path) -> tuple[list[dict[str, Any]], int, bytes]:
-    """The records, the length in bytes of the part that they fill, and the newline that part still needs, if any.
+    """The records, the length in bytes of the part that they fill, and the newline that this part lacks, if any.
 
-    Only a last line without its newline may be torn. Anything else unreadable is damage: skipping it could hide a read.
+    Only a last line without its newline may be torn. Every other unreadable line is damage, which could hide a read.
     """
     try:
         content = log.read_bytes()
@@ -103,7 +112,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _append(log: Path, line: bytes, whole_bytes: int) -> None:
-    """Write the line after the whole ones, and return when the disk has it."""
+    """Cuts a torn line off, adds this one, and returns when it is on disk."""
     new = not log.exists()
     with log.open("ab") as file:
         file.truncate(whole_bytes)

@@ -1,37 +1,27 @@
-"""General skills: short prompts with programmatic checks, to see what fine-tuning has cost a model.
+"""General skills: short prompts with programmatic checks, which show what fine-tuning has cost a model.
 
-The suite lies in `skills.jsonl`, one prompt a line, all written for rung. Ask a model and its fine-tuned form every
-prompt, `check` each answer, and `compare_skills` says what was lost. Small models fail most prompts; what counts is
-the comparison.
+The suite is `skills.jsonl`, one prompt a line, all written for rung. `answered` asks a model every prompt and checks
+the answers; `compare_skills` compares a fine-tuned model with its base. Small models fail most prompts, so only the
+difference counts.
 """
 
 from __future__ import annotations
 
-import csv
-import datetime
 import hashlib
 import json
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from rung.errors import ScoreMismatch
-from rung.evaluation.metrics import numeric_match
-from rung.evaluation.statistics import compare
+from rung.evaluation.skill_checks import passes
+from rung.evaluation.statistics import ALPHA, MARGIN, compare
 from rung.types import Decoding, Message, Model, Request
 
 SkillKind = Literal["instructions", "formats", "arithmetic", "declining", "knowledge"]
 KINDS: tuple[SkillKind, ...] = get_args(SkillKind)
-
-LOSS = 0.02
-"""A total share that fell by no more than this is no loss, however sure the fall."""
-
-SIGNIFICANT = 0.05
-"""Below this p-value a fall is taken for real."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class Skill:
     """One prompt, a user turn without a system turn.
 
     room: tokens that an answer may take, at most 48. check: the name in CHECKS ("type") and its parameters.
-    accepts, rejects: an answer that the check accepts, and one that it rejects.
+    accepts, rejects: one answer that the check accepts, and one that it rejects.
     """
 
     id: str
@@ -53,9 +43,9 @@ class Skill:
 
 @dataclass(frozen=True)
 class SkillsChange:
-    """Shares of n prompts that the base and the tuned model answered well.
+    """Shares of n prompts that the base model and the tuned model answered well.
 
-    difference: tuned - base, in [-1, 1], with its 95 % paired interval. p: two-sided exact McNemar, not corrected.
+    difference: tuned minus base, in [-1, 1], with its 95 % interval. p: two-sided exact McNemar, not corrected.
     """
 
     kind: SkillKind | Literal["all"]
@@ -70,7 +60,7 @@ class SkillsChange:
 
 @dataclass(frozen=True)
 class SkillsReport:
-    """What fine-tuning did to general skills. loses: the total is worse by more than LOSS, and that is significant."""
+    """What fine-tuning did to general skills. loses: the total fell by more than MARGIN, and p is below ALPHA."""
 
     total: SkillsChange
     kinds: tuple[SkillsChange, ...]
@@ -85,8 +75,8 @@ def suite() -> tuple[Skill, ...]:
 
 
 def check(skill: Skill, text: str) -> bool:
-    """Whether the answer does what the prompt asks. Never raises for a bad answer; an empty one fails."""
-    return bool(text.strip()) and _passes(text, skill.check)
+    """Whether the answer does what the prompt asks. No answer raises; an empty one fails."""
+    return bool(text.strip()) and passes(text, skill.check)
 
 
 def compare_skills(base: Sequence[bool], tuned: Sequence[bool]) -> SkillsReport:
@@ -106,7 +96,7 @@ def compare_skills(base: Sequence[bool], tuned: Sequence[bool]) -> SkillsReport:
     for kind in KINDS:
         places = [i for i, skill in enumerate(skills) if skill.kind == kind]
         kinds.append(_change(kind, [base[i] for i in places], [tuned[i] for i in places]))
-    return SkillsReport(total, tuple(kinds), loses=total.p < SIGNIFICANT and total.difference < -LOSS)
+    return SkillsReport(total, tuple(kinds), loses=total.p < ALPHA and total.difference < -MARGIN)
 
 
 def answered(model: Model, adapter: str | None) -> list[bool]:
@@ -118,288 +108,12 @@ def answered(model: Model, adapter: str | None) -> list[bool]:
 
 
 def suite_version() -> str:
-    """A hash of the prompts and their checks, for what is kept of a model's answers."""
+    """A hash of the prompts and their checks; stored outcomes are valid only for the same hash."""
     return hashlib.sha256(repr(suite()).encode()).hexdigest()[:12]
 
 
 def _change(kind: SkillKind | Literal["all"], base: Sequence[bool], tuned: Sequence[bool]) -> SkillsChange:
-    found = compare("base", "tuned", base, tuned, "dev")  # the name of the set is not kept
+    found = compare("base", "tuned", base, tuned, "dev")  # the name of the set is not used
     n = len(base)
     share_base, share_tuned = sum(map(bool, base)) / n, sum(map(bool, tuned)) / n
     return SkillsChange(kind, n, share_base, share_tuned, found.difference, found.low, found.high, found.p)
-
-
-# ---- checks: (answer, parameters of the row) -> does it do what was asked? ---------------------
-# Formats may stand in a Markdown fence.
-
-
-def _passes(text: str, spec: Mapping[str, Any]) -> bool:
-    parameters = {key: value for key, value in spec.items() if key != "type"}
-    return CHECKS[spec["type"]](text, **parameters)
-
-
-def all_of(text: str, checks: Iterable[Mapping[str, Any]]) -> bool:
-    """Every one of these checks accepts the answer."""
-    return all(_passes(text, spec) for spec in checks)
-
-
-def word_count(text: str, least: int, most: float = math.inf) -> bool:
-    """Between least and most words, parted by space; a dash or a star on its own is no word."""
-    return least <= sum(bool(re.search(r"\w", part)) for part in text.split()) <= most
-
-
-def sentence_count(text: str, n: int) -> bool:
-    """Exactly n sentences; the last one may have been left without its stop."""
-    return sum(bool(re.search(r"\w", part)) for part in re.split(r"[.!?…]+(?=\W|$)", text)) == n
-
-
-def line_count(text: str, n: int) -> bool:
-    """Exactly n lines, empty ones not counted."""
-    return len(_lines(text)) == n
-
-
-def contains(text: str, words: Sequence[str]) -> bool:
-    """Every one of the words or phrases stands in the answer, whatever its case."""
-    return all(_finds(text, word) for word in words)
-
-
-def mentions(text: str, any_of: Sequence[str]) -> bool:
-    """At least one of the words or phrases stands in the answer, whatever its case."""
-    return any(_finds(text, word) for word in any_of)
-
-
-def lacks(text: str, words: Sequence[str]) -> bool:
-    """None of the words stands in the answer; a single sign is looked for inside words too."""
-    return not any(word in text.casefold() if len(word) == 1 else _finds(text, word) for word in words)
-
-
-def starts(text: str, start: str) -> bool:
-    """The answer begins with exactly this."""
-    return text.lstrip().startswith(start)
-
-
-def ends(text: str, end: str) -> bool:
-    """The answer ends with exactly this."""
-    return text.rstrip().endswith(end)
-
-
-def cased(text: str, case: Literal["upper", "lower"]) -> bool:
-    """At least three letters, all of them upper case (or lower case)."""
-    letters = [c for c in text if c.isalpha()]
-    return len(letters) >= 3 and all(c.isupper() if case == "upper" else c.islower() for c in letters)
-
-
-def says(text: str, any_of: Sequence[str]) -> bool:
-    """The whole answer is one of these; quotes around it and a stop at its end are forgiven, case is not."""
-    return _bare(text) in any_of
-
-
-def sequence(text: str, words: Sequence[str]) -> bool:
-    """The words of the answer are these, in this order and no others, whatever case and signs stand between them."""
-    return re.findall(r"\w+", text.casefold()) == [word.casefold() for word in words]
-
-
-def answers_yes_no(text: str, answer: Literal["yes", "no"]) -> bool:
-    """The first word is the right one of yes and no."""
-    return re.findall(r"[^\W\d_]+", text.casefold())[:1] == [answer]
-
-
-def picks(text: str, right: str, wrong: Sequence[str]) -> bool:
-    """The right option is named, and before any wrong one."""
-    options = "|".join(re.escape(option) for option in (right, *wrong))
-    first = re.search(rf"(?<!\w)(?:{options})(?!\w)", text, re.IGNORECASE)
-    return first is not None and first[0].casefold() == right.casefold()
-
-
-def number(text: str, value: float) -> bool:
-    """The number that the answer gives, read as the metric numeric_match reads it."""
-    return numeric_match(text, [str(value)]) == 1.0
-
-
-def items(text: str, n: int, marker: Literal["any", "-", "1."] = "any", alone: bool = False) -> bool:
-    """A list of n lines that begin with a mark: a bullet or a number, a hyphen, or 1. to n. in order.
-
-    alone: nothing else may stand in the answer.
-    """
-    lines = _lines(text)
-    marks = [m[1] for line in lines if (m := re.match(r"\s*([-*+•]|\d+[.)])\s+\S", line))]
-    wanted = {"-": ["-"] * n, "1.": [f"{i}." for i in range(1, n + 1)], "any": marks}[marker]
-    return len(marks) == n and marks == wanted and (len(lines) == n or not alone)
-
-
-def json_object(text: str, keys: Sequence[str], values: Mapping[str, Any] | None = None) -> bool:
-    """One JSON object with exactly these keys, no value empty, and the values that are given."""
-    found = _json(text)
-    if not isinstance(found, dict) or set(found) != set(keys) or any(v in (None, "") for v in found.values()):
-        return False
-    return all(_same(found[key], value) for key, value in (values or {}).items())
-
-
-def json_array(
-    text: str, n: int, of: Literal["string", "number"] = "string", values: Sequence[Any] | None = None
-) -> bool:
-    """One JSON array of n strings (none empty) or n numbers, and the values that are given, in order."""
-    found = _json(text)
-    if not isinstance(found, list) or len(found) != n:
-        return False
-    if of == "number":
-        right = all(isinstance(item, int | float) and not isinstance(item, bool) for item in found)
-    else:
-        right = all(isinstance(item, str) and item.strip() for item in found)
-    return right and (values is None or all(map(_same, found, values)))
-
-
-def csv_line(text: str, n: int, values: Sequence[str] | None = None) -> bool:
-    """One line of n fields parted by commas, none empty, and the values that are given, whatever their case."""
-    lines = _lines(_block(text))
-    if len(lines) != 1:
-        return False
-    try:
-        fields = [field.strip() for field in next(csv.reader(lines, skipinitialspace=True))]
-    except csv.Error:  # a field without end
-        return False
-    return len(fields) == n and all(fields) and (values is None or all(map(_same, fields, values)))
-
-
-def key_lines(text: str, keys: Sequence[str], values: Mapping[str, str] | None = None) -> bool:
-    """One line `key: value` for each key, in order and nothing else, no value empty, and the values that are given."""
-    pairs = [line.strip().partition(":") for line in _lines(_block(text))]
-    found = {key: value.strip() for key, _, value in pairs}
-    if [key for key, _, _ in pairs] != list(keys) or not all(found.values()):
-        return False
-    return all(_same(found[key], value) for key, value in (values or {}).items())
-
-
-def iso_date(text: str, value: str | None = None) -> bool:
-    """A date that exists, written YYYY-MM-DD and nothing else; that day, where one is given."""
-    bare = _bare(_block(text))
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", bare):
-        return False
-    try:
-        datetime.date.fromisoformat(bare)
-    except ValueError:
-        return False
-    return value is None or bare == value
-
-
-def matches(text: str, pattern: str) -> bool:
-    """The whole answer, without space around it, has this form."""
-    return re.fullmatch(pattern, text.strip()) is not None
-
-
-def declines(text: str) -> bool:
-    """Says, within the first three sentences, that it does not know or that there is no such thing.
-
-    Asking what was meant counts, too; "I am not sure, but I think it was 1873" does not: that is an answer.
-    """
-    plain = text.replace("’", "'").casefold()
-    opening = " ".join(re.split(r"(?<=[.!?])\s", plain, maxsplit=3)[:3])
-    return bool(_DECLINES.search(opening)) and not _GUESSES.search(plain)
-
-
-CHECKS: dict[str, Callable[..., bool]] = {
-    "all_of": all_of,
-    "word_count": word_count,
-    "sentence_count": sentence_count,
-    "line_count": line_count,
-    "contains": contains,
-    "mentions": mentions,
-    "lacks": lacks,
-    "starts": starts,
-    "ends": ends,
-    "cased": cased,
-    "says": says,
-    "sequence": sequence,
-    "answers_yes_no": answers_yes_no,
-    "picks": picks,
-    "number": number,
-    "items": items,
-    "json_object": json_object,
-    "json_array": json_array,
-    "csv_line": csv_line,
-    "key_lines": key_lines,
-    "iso_date": iso_date,
-    "matches": matches,
-    "declines": declines,
-}
-"""Name in skills.jsonl -> check."""
-
-
-# ---- reading an answer ------------------------------------------------------------------------
-
-_NOT = r"(?:do not|don't|did not|didn't|cannot|can't|can not|could not|couldn't|have not|haven't|am unable to)"
-_ABSENT = (
-    r"(?:fictional|fictitious|imaginary|invented(?! by| in| at| for)|made[- ]up(?! of)|"
-    r"non-?existent|hypothetical|unknown|unclear)"
-)
-_DECLINES = re.compile(
-    "|".join(
-        [
-            # the speaker does not know
-            rf"\b(?:i|we)(?: \w+){{0,2}} {_NOT}(?: \w+){{0,2}} "
-            r"(?:know|find|recogni[sz]e|verify|confirm|recall|identify|locate|answer|say|tell|provide|determine|"
-            r"have|come|heard|seen|encountered|give|place)\b",
-            r"^\W*(?:sorry\W+)?(?:do not|don't) know\b",
-            r"\b(?:not|isn't|aren't) (?:\w+ )?(?:aware|familiar|sure|certain|able to|equipped)\b",
-            r"\b(?:unaware|unfamiliar|unsure|uncertain|unable to|no idea|no clue|no knowledge|never heard)\b",
-            r"\bbeyond (?:my|what i)\b|\b(?:outside(?: of)?|not in|not part of) my (?:knowledge|training)\b",
-            r"\b(?:have|has|find|found) no (?:\w+ )?(?:information|records?|data|details|mention|trace|evidence)\b",
-            # nobody knows
-            r"\b(?:nobody|no one|no-one) (?:can )?(?:knows?|say|tell)\b|\bimpossible to (?:know|say|tell|answer)\b",
-            r"\bcan(?:not|'t| not) be (?:known|answered|determined|verified|found|confirmed)\b",
-            r"\bnot (?:(?!only)\w+ly )?(?:known|recorded|documented|available)\b",
-            # there is no such thing
-            r"\b(?:does|do|did)(?: not|n't)(?: \w+){0,3} (?:exist|be real|ring a bell|correspond)\b",
-            r"\b(?:never|not|n't)(?: \w+)? (?:existed|happened|occurred|taken place)\b",
-            r"\b(?:never|not|n't)(?: yet)? been (?:held|made|written|played)\b",
-            r"\bno such\b|\bno (?:record of|information (?:on|about))\b",
-            r"\bthere (?:is|are|was|were|has been)(?: currently)?(?: no\b| not\b|n't)|\bthere(?:'s| has) (?:no|not)\b",
-            rf"\b(?:is|are|was|be|seems?|sounds?|appears?|'s)(?: to be)?(?: \w+)?(?: an?)? {_ABSENT}\b",
-            r"\b(?:not|isn't|wasn't)(?: actually| really)?(?: an?| the)? (?:real|actual|genuine|known|recogni[sz]ed)\b",
-            r"\b(?:is|lies) (?:still )?in the future\b|\b(?:predict|know|see) the future\b|\bnot yet come\b",
-            # a question back
-            r"\b(?:could|can|would) you (?:please )?(?:\w+ )?(?:provide|clarify|give|tell|share|check|explain)\b",
-            r"\bplease (?:provide|clarify|check|give)\b|\bneed (?:\w+ )?more\b|\bdo you mean\b",
-        ]
-    )
-)
-_GUESSES = re.compile(
-    r"\b(?:but|however|though|although|still)\b[^.!?]{0,40}?"
-    r"\b(?:i (?:think|believe|guess|suppose|would (?:say|guess))|my guess|probably|likely|perhaps|maybe|"
-    r"(?:it|he|she|they)(?: (?:is|was|were|has)|'s) (?!possible|not|unlikely|no\b))"
-)
-_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
-
-
-def _block(text: str) -> str:
-    """The answer, or what stands in its first Markdown fence: with a fence, prose around it does no harm."""
-    fence = _FENCE.search(text)
-    return fence[1] if fence else text
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
-
-
-def _finds(text: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def _bare(text: str) -> str:
-    """Without space and quotes around it, and without one stop at its end."""
-    return text.strip().removesuffix(".").strip("\"'`“”").removesuffix(".")
-
-
-def _same(found: object, value: object) -> bool:
-    """Equal; strings whatever their case and outer space, and true is not 1."""
-    if isinstance(found, str) and isinstance(value, str):
-        return found.strip().casefold() == value.casefold()
-    return isinstance(found, bool) == isinstance(value, bool) and found == value
-
-
-def _json(text: str) -> object:
-    """The value of an answer that is JSON; None otherwise."""
-    try:
-        return json.loads(_block(text))
-    except (ValueError, RecursionError):
-        return None
