@@ -168,12 +168,20 @@ class SealedTest:
 
 @dataclass(frozen=True)
 class Split:
-    """Train and dev to build with, and the sealed test. groups: example id -> the group it was kept with."""
+    """Train and dev to build with, and the sealed test.
+
+    groups: example id -> the group it was kept with. capped: set that was cut to its cap -> examples before.
+    unused: ids in no set, because the user put them in a set that was cut. test_digests: test id -> digest of its
+    input and context, by which a later run knows it again.
+    """
 
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: SealedTest
     groups: Mapping[str, str]
+    capped: Mapping[SetName, int] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    test_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 # ---- a Solution is data ---------------------------------------------------------------------

@@ -1,26 +1,20 @@
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rung.data import checks
-from rung.data.checks import check_examples, near_duplicate_groups
+from rung.data.checks import check_examples
+from rung.data.findings import KEPT
+from rung.data.near_duplicates import near_duplicates
 from rung.types import Example, Task
 
 TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", "m")
-LONG = "I ordered a new debit card for my account last Monday and it has still not arrived at my home address"
 
 
 def example(i: int | str, text: str, output: str = "a", **more: str) -> Example:
     return Example(str(i), text, output, (output,), row=f"e.jsonl, line {i}", **more)
-
-
-def grouped(*texts: str, outputs: tuple[str, ...] = ()) -> bool:
-    pairs = zip(texts, outputs or ("a",) * len(texts), strict=True)
-    return len(set(near_duplicate_groups([example(i, t, o) for i, (t, o) in enumerate(pairs)]).values())) == 1
 
 
 def found(examples: list[Example], task: Task = TASK) -> dict[str, list[str]]:
@@ -28,79 +22,6 @@ def found(examples: list[Example], task: Task = TASK) -> dict[str, list[str]]:
     for f in check_examples(examples, task):
         by_check.setdefault(f.check, []).append(f.row)
     return by_check
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("Where is my card?", "where is  my card"),
-        (LONG, LONG + " yet"),
-        (f"{LONG}, what can I do to get it soon?", f"{LONG}, waht can I do to get it soon?"),
-        (LONG + " please help", "Please: " + LONG),
-        ("卡在哪里?", "卡在哪里"),
-        ("???", "???"),
-    ],
-)
-def test_near_duplicates_are_one_group(a: str, b: str) -> None:
-    assert grouped(a, b, outputs=("x", "y"))
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("What is the capital of France?", "What is the capital of Spain?"),
-        ("2 + 2", "2 - 2"),
-        ("Is a < b?", "Is a > b?"),
-        ("卡在哪里", "卡坏了"),
-        ("???", "!!!"),
-        (f"{LONG} in Paris", f"{LONG} in Rome"),
-        (f"{LONG} 12345", f"{LONG} 12346"),
-    ],
-)
-def test_filled_in_templates_are_not_one_group(a: str, b: str) -> None:
-    assert not grouped(a, b, outputs=("x", "y"))
-
-
-def test_a_long_template_with_one_answer_for_many_does_not_chain_everything() -> None:
-    examples = [example(i, f"{LONG} {LONG} said customer number {i} of branch {i * 7}", "same") for i in range(60)]
-    assert len(set(near_duplicate_groups(examples).values())) == 60
-
-
-def test_the_same_question_about_another_context_is_another_example() -> None:
-    a, b = example(1, "Who won?", context="Ann beat Bob in the final"), example(2, "Who won?", context="Cy won it")
-    assert len(set(near_duplicate_groups([a, b]).values())) == 2
-    assert "conflicting_answers" not in found([a, replace(b, output="b", references=("b",))])
-
-
-def test_groups_of_the_user_join_with_near_duplicates() -> None:
-    examples = [
-        example("c", "Where is my card?", group="u1"),
-        example("b", "where is my card", group="u2"),
-        example("d", "something quite different", group="u2"),
-        example("a", "nothing like the others"),
-    ]
-    assert near_duplicate_groups(examples) == {"a": "a", "b": "b", "c": "b", "d": "b"}
-
-
-def test_groups_do_not_depend_on_the_order_of_examples() -> None:
-    rng = random.Random(0)
-    words = [f"w{i}" for i in range(40)]
-    examples = [example(i, " ".join(rng.choices(words, k=rng.randint(1, 12)))) for i in range(150)]
-    examples += [example(f"{e.id}x", e.input + " too") for e in examples[:50]]
-    groups = near_duplicate_groups(examples)
-    for _ in range(3):
-        rng.shuffle(examples)
-        assert near_duplicate_groups(examples) == groups
-
-
-def test_minhash_finds_the_groups_that_comparing_all_with_all_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = random.Random(1)
-    examples = [example(i, " ".join(f"w{rng.randrange(500)}" for _ in range(20))) for i in range(120)]
-    examples += [example(f"{e.id}x", e.input + " extra") for e in examples[:60]]
-    exact = near_duplicate_groups(examples)
-    assert len(set(exact.values())) == 120
-    monkeypatch.setattr(checks, "EXACT_UP_TO", 0)
-    assert near_duplicate_groups(examples) == exact
 
 
 def test_exact_near_and_conflicting_duplicates_are_told_apart() -> None:
@@ -162,3 +83,21 @@ def test_findings_never_show_what_a_row_says() -> None:
     findings = check_examples(examples, replace(TASK, pattern="x", metric="numeric_match"))
     assert len(findings) > 9
     assert not any("zebra" in f.message for f in findings)
+
+
+def test_findings_are_bounded_and_their_number_is_said() -> None:
+    task = replace(TASK, pattern="x", labels=("a", "A"))
+    findings = check_examples([example(i, f"text {i} {i * 7}", "aA"[i % 2]) for i in range(1000)], task)
+    assert len(findings) < 3 * KEPT
+    assert sum(f.check == "pattern_mismatch" for f in findings) == KEPT + 1
+    assert [f.message for f in findings if f.row == "" and f.check == "pattern_mismatch"] == [
+        "800 more findings of this kind (pattern_mismatch) are not listed, 1,000 in all."
+    ]
+    assert all(len(f.ids) <= KEPT for f in findings)
+
+
+def test_near_duplicates_that_are_known_are_not_computed_again() -> None:
+    examples = [example(i, "Where is my card?" if i % 2 else f"other {i}") for i in range(8)]
+    pairs = near_duplicates(examples)
+    assert check_examples(examples, TASK, pairs) == check_examples(examples, TASK)
+    assert "exact_duplicate" not in {f.check for f in check_examples(examples, TASK, [])}

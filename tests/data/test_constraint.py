@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rung.data.constraint import constraint_of, refused
+from rung.data.constraint import constraint_of, form_in_words, refused
 from rung.types import Example, Task
 
 SCHEMA = {
@@ -76,3 +76,61 @@ def test_labels_and_patterns_are_what_they_are() -> None:
     assert labels is not None and (labels.kind, labels.value) == ("labels", ("x", "y"))
     pattern = constraint_of(task(pattern="a+"), [])
     assert pattern is not None and (pattern.kind, pattern.value) == ("regex", "a+")
+
+
+def test_labels_in_words_have_a_line_for_each_note() -> None:
+    assert form_in_words(task(), []) is None
+    assert form_in_words(task(labels=("x", "y")), []) == "Answer with exactly one of: x, y."
+    noted = task(labels=("refund", "card"), label_notes={"refund": "asks for money back"})
+    assert form_in_words(noted, []) == "Answer with exactly one of: refund, card.\n- refund: asks for money back"
+
+
+def test_a_schema_in_words_names_keys_types_and_choices_in_the_order_of_the_answers() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "city": {"type": ["string", "null"]},
+            "mood": {"enum": ["good", "bad"]},
+            "stops": {"type": "array", "items": {"$ref": "#/$defs/stop"}},
+            "n": {"anyOf": [{"type": "integer"}, {"const": "many"}]},
+        },
+        "required": ["mood", "stops", "city"],
+        "$defs": {"stop": {"type": "object", "properties": {"name": {"type": "string"}, "open": {"type": "boolean"}}}},
+    }
+    train = rows('{"mood": "good", "city": "Ulm", "stops": []}')
+    assert form_in_words(task(schema=schema), train) == (
+        "Answer with one JSON object only. Its keys are:\n"
+        '- "mood": one of "good", "bad"\n'
+        '- "city": text or null\n'
+        '- "stops": a list, each item an object with "name": text; "open": true or false\n'
+        '- "n": a whole number or "many" (may be left out)'
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "object"}, "Answer with JSON only, and with no other text."),
+        ({"anyOf": [{}, {}]}, "Answer with JSON only, and with no other text."),
+        ({"type": "array", "items": {"type": "number"}}, "Answer with JSON only: a list, each item a number."),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": {}}},
+            "Answer with JSON only, and with no other text.",
+        ),
+    ],
+)
+def test_a_schema_without_keys_gives_one_sentence(schema: dict[str, Any], words: str) -> None:
+    assert form_in_words(task(schema=schema), []) == words
+
+
+def test_a_schema_that_contains_itself_is_put_into_words_to_some_depth() -> None:
+    node = {"type": "object", "properties": {"child": {"$ref": "#/$defs/node"}, "n": {"type": "integer"}}}
+    words = form_in_words(task(schema={**node, "$defs": {"node": node}}), [])
+    assert words is not None and '"n": a whole number' in words and len(words) < 400
+
+
+def test_a_pattern_in_words_shows_a_train_answer_that_matches() -> None:
+    with_pattern = task(pattern=r"[A-Z]\d+")
+    words = r"Answer only with text that matches the regular expression [A-Z]\d+"
+    assert form_in_words(with_pattern, rows("no", "B12", "C3")) == f"{words}, for example: B12"
+    assert form_in_words(with_pattern, rows("no")) == words

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from broken import TASK, write
+from rung.data.metric_names import KNOWN_METRICS
 
 from rung.data.task_file import read_task, task_record
 from rung.errors import TaskError
@@ -95,3 +96,22 @@ def test_a_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
 def test_a_folder_whose_name_cannot_name_a_run_asks_for_a_name(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="Add name: my-task"):
         read_task(write(tmp_path / "a:b?", TASK.replace("name: demo\n", "")))
+
+
+def test_labels_may_say_what_they_mean(tmp_path: Path) -> None:
+    more = "labels:\n  refund: asks for\n    money back\n  card:\n  'yes': agrees\n"
+    task = read_task(write(tmp_path, TASK + more))
+    assert task.labels == ("refund", "card", "yes")
+    assert task.label_notes == {"refund": "asks for money back", "yes": "agrees"}
+    assert task.metric == "label_accuracy"
+    record = task_record(task)
+    assert (record["labels"], record["label_notes"]) == (["refund", "card", "yes"], dict(task.label_notes))
+    assert read_task(write(tmp_path, TASK + "labels: [a, b]")).label_notes == {}
+
+
+def test_a_metric_that_is_registered_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, TASK + "metric: closeness")
+    with pytest.raises(TaskError, match='"closeness", which is no metric'):
+        read_task(path)
+    monkeypatch.setitem(KNOWN_METRICS, "closeness", None)
+    assert read_task(path).metric == "closeness"

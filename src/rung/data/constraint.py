@@ -1,4 +1,4 @@
-"""What task.yaml says an answer may look like, as the constraint that answers are held to.
+"""What task.yaml says an answer may look like: as the constraint that answers are held to, and in words for a prompt.
 
 A grammar of a JSON Schema fixes more than the schema says: the order of the keys, and the space between them. Both are
 taken from the examples, so that what is taught and what is allowed is the same text.
@@ -7,10 +7,13 @@ taken from the examples, so that what is taught and what is allowed is the same 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rung.data.findings import bounded
+from rung.data.schema_words import schema_in_words
 from rung.types import Constraint, Example, Finding, Task
 
 _SEPARATORS = ((", ", ": "), (",", ":"), (",", ": "), (", ", ":"))
@@ -26,9 +29,9 @@ def constraint_of(task: Task, train: Sequence[Example]) -> Constraint | None:
 
 
 def refused(examples: Sequence[Example], constraint: Constraint | None) -> tuple[Finding, ...]:
-    """A warning for each example whose answer the schema, as it is written there, refuses.
+    """A warning for each example whose answer does not meet the schema in the order and spacing of most answers.
 
-    None where no grammar can be made of it, which is told when the model is loaded.
+    No warning where no grammar can be made of the schema: the model's own check of the constraint says so.
     """
     if constraint is None or constraint.kind != "json_schema":
         return ()
@@ -43,14 +46,33 @@ def refused(examples: Sequence[Example], constraint: Constraint | None) -> tuple
     matcher = llguidance.LLMatcher(tokenizer, grammar)
     if matcher.is_error():
         return ()
-    message = "The answer does not meet schema: in task.yaml, in the order and spacing of most answers. Mend it."
-    findings = []
-    for example in examples:
-        text = list(example.output.encode())
-        again = matcher.deep_copy()
-        if again.try_consume_tokens(text) < len(text) or not again.is_accepting():
-            findings.append(Finding("schema_mismatch", "warning", example.row, message, (example.id,)))
-    return tuple(findings)
+    message = "The answer does not meet schema: in task.yaml, in the order and spacing of most answers. Correct it."
+
+    def findings() -> Iterator[Finding]:
+        for example in examples:
+            text = list(example.output.encode())
+            again = matcher.deep_copy()
+            if again.try_consume_tokens(text) < len(text) or not again.is_accepting():
+                yield Finding("schema_mismatch", "warning", example.row, message, (example.id,))
+
+    return bounded(findings())
+
+
+def form_in_words(task: Task, train: Sequence[Example]) -> str | None:
+    """The form of an answer as a text for the prompt; None where the task has no labels, schema or pattern.
+
+    train: where the order of JSON keys and the example of a pattern come from.
+    """
+    if task.labels:
+        notes = [f"- {label}: {note}" for label in task.labels if (note := task.label_notes.get(label))]
+        return "\n".join([f"Answer with exactly one of: {', '.join(task.labels)}.", *notes])
+    if task.schema:
+        return schema_in_words(_ordered(task.schema, [value for _, value in _values([e.output for e in train])]))
+    if task.pattern:
+        example = next((e.output for e in train if re.fullmatch(task.pattern, e.output)), None)
+        words = f"Answer only with text that matches the regular expression {task.pattern}"
+        return words if example is None else f"{words}, for example: {example}"
+    return None
 
 
 def _as_written(schema: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
@@ -83,7 +105,7 @@ def _is_written(text: str, value: Any, separators: tuple[str, str]) -> bool:
 
 
 def _ordered(schema: Any, values: Sequence[Any]) -> Any:
-    """Properties by their mean place among the keys of the values; those of lists and objects inside alike."""
+    """The schema with properties in the order of their mean place among the keys of the values, at every level."""
     if not isinstance(schema, Mapping):
         return schema
     result = dict(schema)

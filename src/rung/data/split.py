@@ -1,149 +1,214 @@
 """Examples -> train, dev and a sealed test set, groups kept whole.
 
-Knows sets, groups and strata. The test examples go straight under the seal; nothing here is built from them.
+Where a group goes follows from a hash of its content, so that it keeps its set when examples are added. The test
+examples go straight under the seal; nothing here is built from them.
+Knows sets, groups and strata.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 
 from rung.data.examples import Sets
+from rung.data.findings import bounded
+from rung.data.near_duplicates import content_digest, how_grouped
 from rung.errors import DataError
 from rung.types import Example, Finding, SealedTest, SetName, Split, Task
 
 SHARES: dict[SetName, float] = {"train": 0.5, "dev": 0.25, "test": 0.25}
 DEV_OF_TRAIN: dict[SetName, float] = {"train": 2 / 3, "dev": 1 / 3}
+CAPS: dict[SetName, int] = {"dev": 1_000, "test": 2_000}
+"""Examples of a set at most. More would cost answers without a verdict that is worth more."""
 MAX_STRATA = 50
+LEAST_OF_SHARE = 0.5
+"""A set with less than this part of its share is filled up."""
 
 
 def split_examples(sets: Sets, groups: Mapping[str, str], task: Task) -> Split:
-    """The split: 50 % train, 25 % dev, 25 % test, or the one the user made.
+    """The split: about 50 % train, 25 % dev, 25 % test, or the one the user made; dev and test are cut to CAPS.
 
-    groups: example id -> group, for every example. A group stays in one set. Strata are the answers, where they
-    are labels. Without a dev set of the user's, a third of train becomes dev. The same examples, groups and seed
-    give the same sets, in whatever order the examples come. Raises DataError when a set would be empty.
+    groups: example id -> group, for every example; a group stays in one set. Where the user named no dev set, about a
+    third of train becomes dev. What is cut from a set that rung made is trained on; what is cut from a set of the
+    user's is in no set. The same examples, groups and seed give the same sets, in whatever order the examples come.
+    Raises DataError when a set would be empty.
     """
     if None in sets:
-        assigned = _assign(sets[None], groups, SHARES, task)
-        everything: Sequence[Example] = sets[None]
-    else:
-        assigned = {e.id: name for name, examples in sets.items() if name is not None for e in examples}
-        everything = [e for examples in sets.values() for e in examples]
-        if not sets.get("dev"):
-            assigned |= _assign(sets.get("train", ()), groups, DEV_OF_TRAIN, task)
-    return _split(everything, assigned, groups)
+        assigned, capped = _assign(_groups_of(sets[None], groups, task), SHARES)
+        return _split(sets[None], assigned, groups, capped)
+    assigned, capped = {}, {}
+    for name, examples in sets.items():
+        assert name is not None
+        assigned |= dict.fromkeys((e.id for e in examples), name)
+        kept = _kept(_groups_of(examples, groups, task), name)
+        if len(kept) < len(examples):
+            capped[name] = len(examples)
+            assigned = {i: s for i, s in assigned.items() if s != name or i in kept}
+    if not sets.get("dev"):
+        own, capped_dev = _assign(_groups_of(sets.get("train", ()), groups, task), DEV_OF_TRAIN)
+        assigned |= own
+        capped |= capped_dev
+    return _split([e for examples in sets.values() for e in examples], assigned, groups, capped)
 
 
 def straddling_groups(sets: Sets, groups: Mapping[str, str]) -> tuple[Finding, ...]:
     """A warning for each group that a user's own split has in more than one set: its test scores flatter."""
+    if len(sets) < 2:
+        return ()
     members: dict[str, list[tuple[str, Example]]] = defaultdict(list)
     for name, examples in sets.items():
         for e in examples:
             members[groups[e.id]].append((name or "", e))
-    findings: list[Finding] = []
-    for group in members.values():
-        names = list(dict.fromkeys(name for name, _ in group))
-        if len(names) > 1:
-            rows = ", ".join(e.row for _, e in group[:4]) + (", …" if len(group) > 4 else "")
-            message = f"One group or near-duplicate stands in {' and '.join(names)} ({rows}). Keep it in one set."
-            ids = tuple(e.id for _, e in group)
-            findings.append(Finding("straddling_group", "warning", group[-1][1].row, message, ids))
-    return tuple(findings)
+
+    def findings() -> Iterable[Finding]:
+        for group in members.values():
+            names = list(dict.fromkeys(name for name, _ in group))
+            if len(names) > 1:
+                rows = ", ".join(e.row for _, e in group[:4]) + (", …" if len(group) > 4 else "")
+                message = f"One group or near-duplicate stands in {' and '.join(names)} ({rows}). Keep it in one set."
+                ids = tuple(e.id for _, e in group)
+                yield Finding("straddling_group", "warning", group[-1][1].row, message, ids)
+
+    return bounded(findings())
+
+
+# ---- the record -----------------------------------------------------------------------------
 
 
 def split_record(split: Split) -> dict[str, object]:
-    """The split as JSON values: what split.json keeps. Ids only, no text."""
+    """The split as JSON values: what split.json keeps. Ids and digests only, no text.
+
+    groups: only of examples that share one. grouped_by: what made the groups, for information.
+    """
     sets = {"train": [e.id for e in split.train], "dev": [e.id for e in split.dev], "test": list(split.test.ids)}
-    return {"sets": sets, "groups": dict(split.groups)}
+    size = Counter(split.groups.values())
+    return {
+        "sets": sets,
+        "unused": list(split.unused),
+        "capped": dict(split.capped),
+        "groups": {i: group for i, group in split.groups.items() if size[group] > 1 or group != i},
+        "test_digests": dict(split.test_digests),
+        "grouped_by": how_grouped(),
+    }
 
 
 def split_from_record(examples: Sequence[Example], record: Mapping[str, object]) -> Split:
-    """The split that a record describes, of these examples.
+    """The split that a record describes, of these examples. No group is computed again.
 
     Raises DataError when the record is damaged, or names other examples than these.
     """
-    sets, groups = record.get("sets"), record.get("groups")
+    sets, groups, unused = record.get("sets"), record.get("groups"), record.get("unused", [])
+    capped, digests = record.get("capped", {}), record.get("test_digests", {})
     damaged = DataError("split.json: damaged: it needs sets (train, dev, test) and groups. Start a new run.")
-    if not isinstance(sets, dict) or not isinstance(groups, dict):
+    if not all(isinstance(part, dict) for part in (sets, groups, capped, digests)) or not isinstance(unused, list):
         raise damaged
+    assert isinstance(sets, dict) and isinstance(groups, dict) and isinstance(capped, dict)
+    assert isinstance(digests, dict)
     assigned: dict[str, SetName] = {}
     for name in SHARES:
         ids = sets.get(name)
-        if not isinstance(ids, list) or any(not isinstance(i, str) or i in assigned for i in ids):
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise damaged
+        before = len(assigned)
         assigned |= dict.fromkeys(ids, name)
+        if len(assigned) < before + len(ids):
+            raise damaged
+    if not all(isinstance(group, str) for group in groups.values()):
+        raise damaged
     here = {e.id for e in examples}
     if missing := [i for i in assigned if i not in here]:
         raise DataError(
             f'split.json: {len(missing)} of its examples are no longer in the data, the first is "{missing[0]}". '
             "Restore the data, or start a new run."
         )
-    if added := [e for e in examples if e.id not in assigned]:
+    known = assigned.keys() | set(unused)
+    if added := [e for e in examples if e.id not in known]:
         raise DataError(
             f"split.json: {len(added)} examples of the data are not in it, the first is {added[0].row}. "
             "Start a new run to use them."
         )
-    if any(not isinstance(groups.get(i), str) for i in assigned):
-        raise damaged
-    return _split(examples, assigned, groups)
+    return _split(examples, assigned, groups, capped, digests)
 
 
-def _split(examples: Sequence[Example], assigned: Mapping[str, SetName], groups: Mapping[str, str]) -> Split:
+def seen_before(split: Split, earlier: Mapping[str, Mapping[str, object]]) -> dict[str, tuple[str, ...]]:
+    """Earlier run -> ids of this split's test whose input and context stood in the test of that run too.
+
+    earlier: name of the run -> its split record. Runs that share no test example are left out.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for run, record in earlier.items():
+        digests = record.get("test_digests")
+        tested = set(digests.values()) if isinstance(digests, Mapping) else set()
+        if ids := tuple(i for i, digest in split.test_digests.items() if digest in tested):
+            found[run] = ids
+    return found
+
+
+def _split(
+    examples: Sequence[Example],
+    assigned: Mapping[str, SetName],
+    groups: Mapping[str, str],
+    capped: Mapping[SetName, int],
+    digests: Mapping[str, str] | None = None,
+) -> Split:
+    """The sets as `assigned` has them, in the order of the examples. groups: an absent id is a group of its own."""
     by_set: dict[SetName, list[Example]] = {name: [] for name in SHARES}
+    unused: list[str] = []
     for e in examples:
-        by_set[assigned[e.id]].append(e)
-    empty = [name for name, found in by_set.items() if not found]
-    if empty:
-        n = len({groups[e.id] for e in examples})
+        if e.id in assigned:
+            by_set[assigned[e.id]].append(e)
+        else:
+            unused.append(e.id)
+    if empty := [name for name, members in by_set.items() if not members]:
+        n = len({groups.get(e.id, e.id) for e in examples})
         raise DataError(
             f"The {len(examples)} examples form {n} group{'s' if n != 1 else ''}, which leaves {' and '.join(empty)} "
             "empty. Bring more examples that are not alike, or use finer groups."
         )
-    kept = {e.id: groups[e.id] for e in examples}
-    return Split(tuple(by_set["train"]), tuple(by_set["dev"]), SealedTest(by_set["test"]), kept)
+    kept = {e.id: groups.get(e.id, e.id) for e in examples if e.id in assigned}
+    digests = {e.id: content_digest(e) for e in by_set["test"]} if digests is None else digests
+    test = SealedTest(by_set["test"])
+    return Split(tuple(by_set["train"]), tuple(by_set["dev"]), test, kept, capped, tuple(unused), digests)
 
 
-def _assign(
-    examples: Sequence[Example], groups: Mapping[str, str], shares: Mapping[SetName, float], task: Task
-) -> dict[str, SetName]:
-    """Example id -> set. Whole groups, largest first, each to the set that is furthest behind its share.
+# ---- which group goes where -----------------------------------------------------------------
 
-    Behind: of all examples placed so far, plus of those with the group's commonest answer. Going through groups
-    of one size answer by answer, both stay within about one example of the share.
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Examples that stay together. place: in [0, 1), by the hash. stratum: its commonest answer, "" without strata."""
+
+    ids: tuple[str, ...]
+    place: float
+    stratum: str
+
+    @property
+    def order(self) -> tuple[float, str]:
+        return self.place, min(self.ids)
+
+
+def _groups_of(examples: Sequence[Example], groups: Mapping[str, str], task: Task) -> list[_Group]:
+    """The groups in the order of their places.
+
+    The hash is of the seed and the content: the user's group, or the smallest digest of the inputs in the group. It
+    is not of rows, ids or answers, so that neither more rows nor a corrected answer moves a group.
     """
     members: dict[str, list[Example]] = defaultdict(list)
     for e in examples:
         members[groups[e.id]].append(e)
     stratified = _stratified(examples, task)
 
-    def stratum(group: str) -> str:
-        if not stratified:
-            return ""
-        counts = Counter(e.output for e in members[group])
-        return min(counts, key=lambda output: (-counts[output], output))
+    def made(group: list[Example]) -> _Group:
+        own = sorted({e.group for e in group if e.group is not None})
+        content = f"group {own[0]}" if own else f"content {min(map(content_digest, group))}"
+        digest = sha256(f"{task.seed}\n{content}".encode(errors="replace")).digest()
+        counts = Counter(e.output for e in group)
+        stratum = min(counts, key=lambda output: (-counts[output], output)) if stratified else ""
+        return _Group(tuple(e.id for e in group), int.from_bytes(digest[:8]) / 2**64, stratum)
 
-    # Sorted by smallest id before the shuffle, so that neither file order nor hashing plays a part.
-    order = sorted(members, key=lambda g: min(e.id for e in members[g]))
-    random.Random(task.seed).shuffle(order)
-    order.sort(key=lambda g: (-len(members[g]), stratum(g)))
-    placed: Counter[SetName] = Counter()
-    of_stratum: dict[str, Counter[SetName]] = defaultdict(Counter)
-    assigned: dict[str, SetName] = {}
-    for group in order:
-        size, answers = len(members[group]), of_stratum[stratum(group)]
-
-        def behind(name: SetName, size: int = size, answers: Counter[SetName] = answers) -> tuple[float, float]:
-            # Rounded, so that a tie is a tie whatever the floating-point noise.
-            lack = sum(shares[name] * (c.total() + size) - c[name] for c in (placed, answers))
-            return round(lack, 6), round(-placed[name] / shares[name], 6)
-
-        best = max(shares, key=behind)
-        placed[best] += size
-        answers[best] += size
-        assigned |= {e.id: best for e in members[group]}
-    return assigned
+    return sorted(map(made, members.values()), key=lambda g: g.order)
 
 
 def _stratified(examples: Sequence[Example], task: Task) -> bool:
@@ -151,3 +216,128 @@ def _stratified(examples: Sequence[Example], task: Task) -> bool:
         return True
     counts = Counter(e.output for e in examples)
     return len(counts) <= MAX_STRATA and min(counts.values(), default=0) > 1
+
+
+def _assign(groups: Sequence[_Group], shares: Mapping[SetName, float]) -> tuple[dict[str, SetName], dict[SetName, int]]:
+    """(example id -> set, set that was cut to its cap -> examples before)."""
+    assigner = _Assigner(groups, shares)
+    assigner.teach_every_stratum()
+    assigner.fill_up()
+    capped: dict[SetName, int] = {}
+    home = assigner.home
+    for name in shares:
+        kept = _kept([g for g, own in zip(groups, home, strict=True) if own == name], name)
+        if len(kept) < assigner.size[name]:
+            capped[name] = assigner.size[name]
+            home = [
+                "train" if own == name and g.ids[0] not in kept else own for g, own in zip(groups, home, strict=True)
+            ]
+    return {i: name for g, name in zip(groups, home, strict=True) for i in g.ids}, capped
+
+
+class _Assigner:
+    """The set of each group: by its hash, then repaired where that would hurt, moving as few groups as can be."""
+
+    def __init__(self, groups: Sequence[_Group], shares: Mapping[SetName, float]) -> None:
+        self._groups = groups
+        self._total = sum(len(g.ids) for g in groups)
+        self._shares = shares
+        self._ranges: dict[SetName, tuple[float, float]] = {}
+        low = 0.0
+        for name, share in shares.items():
+            self._ranges[name] = low, low + share
+            low += share
+        self.home: list[SetName] = [self._by_hash(g) for g in groups]
+        self.size: Counter[SetName] = Counter()
+        self._number: Counter[SetName] = Counter()  # of groups
+        self._taught: Counter[str] = Counter()  # stratum -> its groups in train
+        for g, name in zip(groups, self.home, strict=True):
+            self._count(g, name, 1)
+
+    def teach_every_stratum(self) -> None:
+        """Moves one group of an answer into train, where the answer has two groups or more and none is there."""
+        strata: dict[str, list[int]] = defaultdict(list)
+        for number, g in enumerate(self._groups):
+            if g.stratum:
+                strata[g.stratum].append(number)
+        for stratum, numbers in strata.items():
+            if len(numbers) > 1 and not self._taught[stratum]:
+                self._move(min(numbers, key=lambda n: self._distance(n, "train")), "train")
+
+    def fill_up(self) -> None:
+        """Moves the nearest groups into a set below LEAST_OF_SHARE, from sets that stay above; no set stays empty.
+
+        The set that lacks most is served first. Each list of groups is gone through once: a set that cannot spare a
+        group can spare it no more later on.
+        """
+        waiting = {
+            name: iter(sorted(range(len(self._groups)), key=lambda n: (self._distance(n, name), self._groups[n].order)))
+            for name in self._shares
+            if self._lacks(name)
+        }
+        while needy := sorted((n for n in waiting if self._lacks(n)), key=lambda n: self.size[n] / self._shares[n]):
+            name = needy[0]
+            number = next((n for n in waiting[name] if self._spared(n, name)), None)
+            if number is None:
+                del waiting[name]
+            else:
+                self._move(number, name)
+        for name in self._shares:
+            rich = [n for n, home in enumerate(self.home) if self._number[home] > 1]
+            if not self.size[name] and rich:
+                self._move(min(rich, key=lambda n: (self._distance(n, name), self._groups[n].order)), name)
+
+    def _by_hash(self, group: _Group) -> SetName:
+        """A group larger than the whole share of its set is trained on: it would be most of that set."""
+        name: SetName = next((n for n, (_, high) in self._ranges.items() if group.place < high), "train")
+        return "train" if len(group.ids) > self._shares[name] * self._total else name
+
+    def _lacks(self, name: SetName) -> bool:
+        return self.size[name] < LEAST_OF_SHARE * self._shares[name] * self._total
+
+    def _spared(self, number: int, to: SetName) -> bool:
+        """Whether the group's set can do without it."""
+        g, home = self._groups[number], self.home[number]
+        last = home == "train" and g.stratum != "" and self._taught[g.stratum] == 1
+        rest = self.size[home] - len(g.ids)
+        return home != to and not last and rest >= LEAST_OF_SHARE * self._shares[home] * self._total
+
+    def _distance(self, number: int, name: SetName) -> float:
+        place, (low, high) = self._groups[number].place, self._ranges[name]
+        return max(low - place, place - high, 0.0)
+
+    def _move(self, number: int, to: SetName) -> None:
+        self._count(self._groups[number], self.home[number], -1)
+        self._count(self._groups[number], to, 1)
+        self.home[number] = to
+
+    def _count(self, group: _Group, name: SetName, sign: int) -> None:
+        self.size[name] += sign * len(group.ids)
+        self._number[name] += sign
+        if name == "train":
+            self._taught[group.stratum] += sign
+
+
+def _kept(groups: Sequence[_Group], name: SetName) -> Collection[str]:
+    """Ids of the examples that stay in a set when it is cut to its cap, each answer in proportion.
+
+    The groups of an answer stay in the order of their hashes, the highest first, so that more examples change little.
+    """
+    cap = CAPS.get(name)
+    total = sum(len(g.ids) for g in groups)
+    if cap is None or total <= cap:
+        return {i for g in groups for i in g.ids}
+    strata: dict[str, list[_Group]] = defaultdict(list)
+    for g in sorted(groups, key=lambda g: g.order, reverse=True):
+        strata[g.stratum].append(g)
+    queue: list[tuple[float, tuple[float, str], _Group]] = []
+    for members in strata.values():
+        size, before = sum(len(g.ids) for g in members), 0
+        for g in members:
+            queue.append(((before + len(g.ids) / 2) / size, g.order, g))
+            before += len(g.ids)
+    kept: set[str] = set()
+    for _, _, g in sorted(queue, key=lambda item: item[:2]):
+        if len(kept) + len(g.ids) <= cap:
+            kept.update(g.ids)
+    return kept

@@ -74,6 +74,7 @@ def task_record(task: Task) -> dict[str, object]:
         else [str(p) for p in examples],
         "metric": task.metric,
         "labels": None if task.labels is None else list(task.labels),
+        "label_notes": dict(task.label_notes),
         "schema": None if task.schema is None else dict(task.schema),
         "pattern": task.pattern,
         "corpus": None if task.corpus is None else str(task.corpus),

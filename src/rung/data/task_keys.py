@@ -10,26 +10,37 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
+from rung.data.metric_names import KNOWN_METRICS
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
 from rung.errors import DataError
 from rung.types import Budget, Price, SetName, Task
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-METRICS = ("exact_match", "label_accuracy", "token_f1", "rouge_l", "json_match", "numeric_match")
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references")
 SETS: tuple[SetName, ...] = ("train", "dev", "test")
 HINTS = {
     "name": "Write name: my-task.",
     "instruction": "Write instruction: followed by what the model is to do.",
     "examples": "Write examples: examples.jsonl.",
-    "metric": f"Write metric: followed by one of {', '.join(METRICS)} or python:file.py:function.",
-    "labels": "Write labels: [first, second].",
+    "metric": f"Write metric: followed by one of {', '.join(KNOWN_METRICS)} or python:file.py:function.",
+    "labels": "Write labels: [first, second], or {first: what it means, second: what it means}.",
     "pattern": "Write pattern: followed by a regular expression in single quotes.",
     "corpus": "Write corpus: followed by a folder or file of documents.",
     "fields": "Write fields: {input: question, output: answer}.",
@@ -111,11 +122,11 @@ def _example_files(value: Any, info: ValidationInfo) -> list[Path]:
 
 
 def _metric(value: str, info: ValidationInfo) -> str:
-    if value in METRICS:
+    if value in KNOWN_METRICS:
         return value
     if value == "judge":
         raise ValueError(
-            f"is judge, but this version has no judge. Use one of {', '.join(METRICS)}, or python:file.py:function."
+            f"is judge, but this version has no judge. Use one of {', '.join(KNOWN_METRICS)}, or python:file.py:function."
         )
     if value.startswith("python:"):
         file, _, function = value.removeprefix("python:").rpartition(":")
@@ -125,22 +136,44 @@ def _metric(value: str, info: ValidationInfo) -> str:
         if not os.path.isfile(path):
             raise ValueError(f"names {file}, which does not exist ({path}). Paths are relative to the task file.")
         return f"python:{path}:{function}"
-    guess = nearest(value, METRICS)
-    hint = f'Did you mean "{guess}"?' if guess else f"Use one of {', '.join(METRICS)}, or python:file.py:function."
+    guess = nearest(value, KNOWN_METRICS)
+    hint = (
+        f'Did you mean "{guess}"?' if guess else f"Use one of {', '.join(KNOWN_METRICS)}, or python:file.py:function."
+    )
     raise ValueError(f'is "{value}", which is no metric. {hint}')
 
 
-def _labels(value: list[str]) -> tuple[str, ...]:
-    if len(value) < 2:
+class _Labels(list[str]):
+    """Labels in order. notes: label -> what it means, of those that have a note."""
+
+    notes: Mapping[str, str] = MappingProxyType({})
+
+
+def _labels(value: Any, as_texts: ValidatorFunctionWrapHandler) -> _Labels:
+    """A list of labels, or a mapping from each label to what it means."""
+    labels = _Labels(as_texts(list(_label_names(value)) if isinstance(value, dict) else value))
+    if isinstance(value, dict):
+        labels.notes = {label: " ".join(note.split()) for label, note in value.items() if note and note.strip()}
+    if len(labels) < 2:
         raise ValueError("must name at least two labels. Write labels: [first, second].")
-    for i, label in enumerate(value):
+    first: dict[str, int] = {}
+    for i, label in enumerate(labels, 1):
         if not label.strip():
-            raise ValueError(f"has an empty label, item {i + 1}. Remove it.")
+            raise ValueError(f"has an empty label, item {i}. Remove it.")
         if label != label.strip():
-            raise ValueError(f'has spaces around item {i + 1}, "{label}". Remove them.')
-        if label in value[:i]:
-            raise ValueError(f'names "{label}" twice, items {value.index(label) + 1} and {i + 1}. Remove one.')
-    return tuple(value)
+            raise ValueError(f'has spaces around item {i}, "{label}". Remove them.')
+        if first.setdefault(label, i) != i:
+            raise ValueError(f'names "{label}" twice, items {first[label]} and {i}. Remove one.')
+    return labels
+
+
+def _label_names(value: dict[Any, Any]) -> Iterator[str]:
+    for label, note in value.items():
+        if not isinstance(label, str):
+            raise ValueError(f"has a label that YAML reads as {kind_of(label)}, not text. Quote it.")
+        if note is not None and not isinstance(note, str):
+            raise ValueError(f'has {kind_of(note)} as the meaning of "{label}". Write one line of text, or nothing.')
+        yield label
 
 
 def _schema(value: Any, info: ValidationInfo) -> dict[str, object]:
@@ -157,7 +190,7 @@ def _schema(value: Any, info: ValidationInfo) -> dict[str, object]:
         except OSError as e:
             raise ValueError(f"names {place}cannot be read ({e.strerror}). Check its permissions.") from e
         except (DataError, ValueError) as e:
-            raise ValueError(f"names {place}is no JSON Schema: {e}. Mend the file.") from e
+            raise ValueError(f"names {place}is no JSON Schema: {e}. Correct the file.") from e
     if not isinstance(value, dict):
         fact = f"names {place}holds" if place else "is"
         raise ValueError(f"{fact} {kind_of(value)}, not a JSON object. Write a schema such as {{type: object, …}}.")
@@ -284,7 +317,7 @@ class TaskKeys(BaseModel):
     instruction: Annotated[str, AfterValidator(_filled)]
     examples: Annotated[Any, PlainValidator(_examples)]
     metric: Annotated[str, AfterValidator(_metric)] = ""
-    labels: Annotated[list[str], AfterValidator(_labels)] | None = None
+    labels: Annotated[list[str], WrapValidator(_labels)] | None = None
     schema_: Annotated[Any, PlainValidator(_schema)] = Field(default=None, alias="schema")
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     corpus: Annotated[str, AfterValidator(_corpus)] | None = None
@@ -318,6 +351,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         metric=keys.metric or default,
         model=keys.model,
         labels=tuple(keys.labels) if keys.labels else None,
+        label_notes=keys.labels.notes if isinstance(keys.labels, _Labels) else {},
         schema=keys.schema_,
         pattern=keys.pattern,
         corpus=Path(keys.corpus) if keys.corpus else None,
