@@ -127,11 +127,15 @@ def test_a_search_for_demos_ranks_a_few_and_the_index_is_built_once(monkeypatch:
             return super().search(queries, k)
 
     monkeypatch.setattr("rung.retrieval.bm25.BM25", Watched)
-    pool = tuple(Demo(f"card number {i} is lost", f"a{i}") for i in range(500)) + (Demo("my card is lost", "secret"),) * 3
+    pool = (
+        tuple(Demo(f"card number {i} is lost", f"a{i}") for i in range(500)) + (Demo("my card is lost", "secret"),) * 3
+    )
     solution = replace(PLAIN, demos=pool, demo_selection=DemoSelection("nearest", 2))
     for query in (Query("a", "card number 7"), Query("b", "My card is lost"), Query("c", "lost")):
         found = select_demos(replace(solution, name=query.id), [query])[0]
-        assert len(found) == 2 and "secret" not in {d.output for d in found} - ({"secret"} if query.id == "c" else set())
+        assert len(found) == 2 and "secret" not in {d.output for d in found} - (
+            {"secret"} if query.id == "c" else set()
+        )
     assert built == [503]
     assert ranked == [2, 5, 2], "k, and as many more as the pool holds copies of the input"
 

@@ -113,7 +113,7 @@ def test_a_kill_while_saving_leaves_no_folder_that_counts(
             patched.setattr(store, "write_lines" if torn == "passages" else "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             save_solution(new, folder, passages=PASSAGES)
-    with pytest.raises(RunError, match="no solution.json"):
+    with pytest.raises(RunError, match=r"no solution\.json"):
         load_solution(folder)
     saved = save_solution(new, folder, passages=PASSAGES)
     assert load_solution(folder) == saved

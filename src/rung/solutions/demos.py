@@ -27,6 +27,8 @@ def covering(train: Sequence[Example], seed: int, most: int | None = None) -> tu
     Answers take turns, the most frequent first. For one answer, inputs near the median length come first, because they
     cost little and are typical. most: at most so many demos; None: all.
     """
+    if not train:
+        return ()
     most = len(train) if most is None else most
     by_output: dict[str, list[Example]] = defaultdict(list)
     shuffled = random.Random(seed).sample(list(train), len(train))
@@ -36,7 +38,7 @@ def covering(train: Sequence[Example], seed: int, most: int | None = None) -> tu
     turns = sorted(by_output.values(), key=lambda rows: -len(rows))
     ordered: list[Demo] = []
     depth = 0
-    while turns and len(ordered) < most:
+    while turns and len(ordered) < most:  # turns are empty once every example is placed
         turns = [rows for rows in turns if depth < len(rows)]
         ordered += [demo(rows[depth]) for rows in turns[: most - len(ordered)]]
         depth += 1

@@ -2,7 +2,8 @@
 
 from rung.strategies.registry import STRATEGIES as STRATEGIES
 from rung.strategies.registry import Cost as Cost
+from rung.strategies.registry import Need as Need
 from rung.strategies.registry import Strategy as Strategy
 from rung.strategies.registry import Texts as Texts
 from rung.strategies.registry import function_of as function_of
-from rung.strategies.registry import register as register
+from rung.strategies.registry import register_strategy as register_strategy

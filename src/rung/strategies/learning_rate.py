@@ -22,7 +22,7 @@ _CLEARLY = 0.99  # of the best loss. A short probe lies in the warm-up, where a 
 
 
 def search(loss_of: Callable[[float], float], record: Path) -> float:
-    """The rate with the lowest loss; of equals, the lowest rate. Every probe is recorded, and so is the choice.
+    """The rate with the lowest loss; of equals, the one tried first. Every probe is recorded, and so is the choice.
 
     Probes go from the highest rate of the grid downwards, by halves, until the loss gets worse. If the highest is the
     best, they go upwards by doubles until the loss gets worse. loss_of: rate -> loss; what diverged may be raised as
@@ -48,7 +48,7 @@ def search(loss_of: Callable[[float], float], record: Path) -> float:
     whole = [(loss, float(name)) for name, loss in losses.items() if loss is not None]
     if not whole:
         raise Diverged(f"{record.parent}: training diverged at every learning rate of {', '.join(losses)}.")
-    state["chosen"] = min(whole)[1]
+    state["chosen"] = min(whole, key=lambda pair: pair[0])[1]
     write_json(record, state)
     return float(state["chosen"])
 

@@ -95,10 +95,10 @@ def both_forms(workshop: Workshop, solution: Solution) -> list[Solution]:
     return [solution, other] if affordable(workshop, other) else [solution]
 
 
-def in_form_of(chosen: Solution, other: Solution) -> Solution:
-    """The other solution with the instruction of the chosen one."""
-    named = f"{other.name}{_FORM}" if chosen.name.endswith(_FORM) else other.name
-    return replace(other, name=named, instruction=chosen.instruction)
+def in_form_of(chosen: Solution, other: Solution, behind: str = "") -> Solution:
+    """The other solution with the instruction of the chosen one. behind: what is added to its name."""
+    form = _FORM if chosen.name.endswith(_FORM) else ""
+    return replace(other, name=f"{other.name.removesuffix(_FORM)}{behind}{form}", instruction=chosen.instruction)
 
 
 def names_its_labels(task: Task) -> bool:

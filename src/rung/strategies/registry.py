@@ -2,7 +2,7 @@
 
 A strategy is a function from a Workshop to the best Solution of its kind that it can build, choosing on dev. None of
 them can reach the test set: it is not in the workshop. Which one to try, and when to stop, is the ladder's business.
-A new strategy is one function and one call of `register`, from inside the package or from outside.
+A new strategy is one function and one call of `register_strategy`, from inside the package or from outside.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ STRATEGIES: dict[str, Strategy] = {}
 """Name -> strategy, in the order in which the ladder has them: cheapest family first."""
 
 
-def register(strategy: Strategy) -> None:
+def register_strategy(strategy: Strategy) -> None:
     """Adds a strategy, behind the others of its family. One of the same name is replaced."""
     STRATEGIES.pop(strategy.name, None)
     STRATEGIES[strategy.name] = strategy
@@ -159,4 +159,4 @@ for _strategy in (
         repair=f"{_HERE}.replay:replayed",
     ),
 ):
-    register(_strategy)
+    register_strategy(_strategy)

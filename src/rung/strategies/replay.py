@@ -70,7 +70,9 @@ def _general_rows(workshop: Workshop) -> list[TrainingRow]:
     texts = replay_prompts()
     answered = [(text, answer) for text, answer in zip(texts, base_answers(workshop, texts), strict=True) if answer]
     if not answered:
-        raise TrainingError(f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed.")
+        raise TrainingError(
+            f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
+        )
     rows = [TrainingRow(f"replay {i}", (Message("user", t),), a) for i, (t, a) in enumerate(answered)]
     return without_long(workshop, rows)[0]
 

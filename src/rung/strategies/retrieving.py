@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rung.retrieval import INDEXES
-from rung.retrieval.gold import GoldIndex
+from rung.retrieval.gold import SEARCHED, GoldIndex
 from rung.solutions.demos import covering, demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, with_passages
 from rung.strategies.prompting import answering, choose_form, forms, in_form_of
@@ -15,35 +15,76 @@ from rung.trials.workshop import Workshop, sample_of
 from rung.types import Demo, DemoSelection, RetrieverSpec, Solution
 
 PASSAGES = (1, 3, 5)
-_FIRST = 3  # passages that the other choices are made with
+"""Numbers of passages that are tried."""
+
+_FIRST = 3  # passages while all else is chosen
 _DEMOS = 4
-_SPREAD = 8  # of so many candidates in order of length, one becomes a demo
-_SEARCHED = 2_000  # train examples at most whose gold passage is looked for
+_SPREAD = 8  # one in so many of the shortest candidates becomes a demo, so that they differ
+_CANDIDATES = 2_000  # train examples at most whose passage is looked for
 
 
 def rag(workshop: Workshop) -> Solution:
     """The instruction and the passages that an index finds for the input.
 
     Chosen on dev, one after the other: the kind of index, where several are registered; whether the instruction says
-    the form of the answer; no demos, plain ones, or ones that show their own passage; how many passages; and again the
-    form.
+    the form of the answer; no demos, plain ones, or ones that show their own passage; how many passages; and the form
+    again.
     """
     plain = replace(workshop.solution("rag"), constraint=workshop.inputs.constraint)
     kinds = [replace(plain, name=f"{kind}-passages-{_FIRST}", retriever=spec(_FIRST, kind)) for kind in INDEXES]
-    best = choose_form(workshop, choose(workshop, kinds) if len(kinds) > 1 else kinds[0])
-    best = choose(workshop, _with_demos(workshop, best))
-    assert best.retriever is not None
+    best = choose(workshop, kinds) if len(kinds) > 1 else kinds[0]
+    best = choose(workshop, _with_demos(workshop, choose_form(workshop, best)))
     counts = [
-        replace(
-            best,
-            name=best.name.replace(f"passages-{_FIRST}", f"passages-{k}", 1),
-            retriever=replace(best.retriever, k=k),
-        )
+        replace(best, name=best.name.replace(f"passages-{_FIRST}", f"passages-{k}", 1), retriever=_at_most(k, best))
         for k in PASSAGES
     ]
     return replace(choose_form(workshop, choose(workshop, counts)), name=plain.name)
 
 
 def spec(k: int, kind: str | None = None) -> RetrieverSpec:
-    """An index of that kind (None: the first one that is registered), and at most k passages of it."""
+    """At most k passages of an index of that kind; None: the kind that is registered first."""
     return RetrieverSpec(kind or next(iter(INDEXES)), k, PASSAGE_TOKENS)
+
+
+def demos_with_passages(workshop: Workshop, solution: Solution, count: int) -> tuple[Demo, ...]:
+    """At most `count` worked examples whose input shows the passage that holds the answer; short ones.
+
+    solution: whose index finds passages for examples that mark none.
+    """
+    inputs = workshop.inputs
+    retriever, index = workshop.retriever_of(solution), GoldIndex(inputs.passages)
+    assert retriever is not None
+    some = sample_of(inputs.train, _CANDIDATES, inputs.task.seed)
+    ranked = retriever.search([e.query for e in some], SEARCHED)
+    pairs = [(e, gold) for e, row in zip(some, ranked, strict=True) if (gold := index.passage(e, row)) is not None]
+    short = sorted(pairs, key=lambda pair: len(pair[1].text))[: count * _SPREAD : _SPREAD]
+    return tuple(replace(demo(e), input=with_passages(demo(e).input, [gold])) for e, gold in short)
+
+
+def _with_demos(workshop: Workshop, best: Solution) -> list[Solution]:
+    """The solution without demos, with plain ones, and with ones that show their own passage where there are such."""
+    fixed = DemoSelection("fixed", _DEMOS)
+    found = {
+        "demos": covering(workshop.inputs.train, workshop.inputs.task.seed, _DEMOS),
+        "shown": demos_with_passages(workshop, best, _DEMOS),
+    }
+    return [
+        best,
+        *(
+            in_form_of(best, replace(best, demos=demos, demo_selection=fixed), behind=f"-{name}")
+            for name, demos in found.items()
+            if demos
+        ),
+    ]
+
+
+def _at_most(k: int, solution: Solution) -> RetrieverSpec:
+    assert solution.retriever is not None
+    return replace(solution.retriever, k=k)
+
+
+def cost_of_rag(texts: Texts) -> Cost:
+    """Demos on a third of the screen, two of them on all of it; numbers of passages likewise; dev."""
+    own = texts.own + _FIRST * texts.passage
+    kinds = len(INDEXES) - 1
+    return answering(texts, (4 + kinds) * texts.screen + texts.dev, own) + forms(texts, 2, own)

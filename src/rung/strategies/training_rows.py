@@ -5,14 +5,15 @@ Knows prompts and answers, nothing of steps and adapters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rung.errors import TrainingError
-from rung.retrieval.gold import WithGold
+from rung.retrieval.gold import GoldIndex, WithGold
 from rung.solutions.answer import requests_for
+from rung.solutions.prompt_rendering import within_budget
 from rung.trials.workshop import Workshop
-from rung.types import Example, Solution, Trainable, TrainingRow
+from rung.types import Document, Example, Solution, Trainable, TrainingRow
 
 LONG_SHARE = 0.05
 """Share of the rows that may be left out because they are too long. Beyond it, training is not tried."""
@@ -35,12 +36,21 @@ def training_rows(workshop: Workshop, solution: Solution, examples: Sequence[Exa
     misses the passage that holds the answer, this passage takes the place of the last one: an answer that stands
     nowhere teaches to invent. Source: Zhang et al., RAFT (2024), which departs by leaving some prompts without it.
     """
-    retriever = gold_retriever(workshop, solution, examples)
+    retriever = workshop.retriever_of(solution)
+    if retriever is not None:
+        retriever = WithGold(retriever, examples, GoldIndex(workshop.inputs.passages), fitting_into(workshop, solution))
     requests, _ = requests_for(solution, workshop.tools.model, [e.query for e in examples], retriever=retriever)
     return [
         TrainingRow(example.row or example.id, request.messages, example.output)
         for example, request in zip(examples, requests, strict=True)
     ]
+
+
+def fitting_into(workshop: Workshop, solution: Solution) -> Callable[[Sequence[Document]], Sequence[Document]]:
+    """Ranked passages -> those that a prompt of the solution shows."""
+    spec, count_tokens = solution.retriever, workshop.tools.model.count_tokens
+    assert spec is not None
+    return lambda ranked: within_budget(spec, ranked, count_tokens)
 
 
 def without_long(workshop: Workshop, rows: Sequence[TrainingRow]) -> tuple[list[TrainingRow], dict[str, Any]]:

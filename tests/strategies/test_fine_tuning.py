@@ -1,0 +1,345 @@
+"""Fine-tuning: how long a training is, what is kept of it, and what the budget does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.errors import BudgetSpent, Diverged, ModelError, TrainingError
+from rung.records import read_json
+from rung.resume import record_of
+from rung.strategies.course import LEAST_STEPS, Lengths, looks_of, steps_of, steps_per_epoch
+from rung.strategies.fine_tuning import lora, pilot, rag_lora
+from rung.strategies.fit import Checkpoint, kept_of
+from rung.strategies.learning_rate import LEARNING_RATES, LEAST_RATE, MOST_RATE, search
+from rung.strategies.training_rows import training_rows
+from rung.testing import FakeModel
+from rung.trials.trial import mean_score, read_predictions
+from rung.trials.workshop import Workshop, cut_of
+from rung.types import Request, RetrieverSpec
+from workshops import COLOURS, INSTRUCTION, Trainee, example, workshop_of
+
+Note = dict[str, Any] | None
+
+
+def asked(request: Request) -> int:
+    return int(request.messages[-1].content.split()[-1])
+
+
+def learns(request: Request, note: Note) -> str:
+    """More right answers the longer it was trained."""
+    return COLOURS[asked(request) % 3] if note is not None and asked(request) % 5 < note["step"] // 25 else "?"
+
+
+def shop_of(model: Any, folder: Path, **more: Any) -> Workshop:
+    return workshop_of(model, folder, **{"limits": {"training_tokens": 20_000}, **more})
+
+
+def history(shop: Workshop) -> dict[str, Any]:
+    return record_of(shop.folder / "training" / "history.json")
+
+
+# ---- how long -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("examples", "tokens", "steps"),
+    [
+        (5_000, 10**9, 4 * 625),  # four epochs are wanted
+        (100, 10**9, 120),  # small data are gone through more often
+        (5_000, 150 * 900, 150),  # fewer steps than an epoch are affordable
+        (5_000, 900, LEAST_STEPS),
+    ],
+)
+def test_the_compute_budget_bounds_a_training_even_below_an_epoch(examples: int, tokens: int, steps: int) -> None:
+    assert steps_of(examples, Lengths(shared=100, own=100), tokens) == steps
+
+
+def test_prompts_are_made_for_no_more_examples_than_the_steps_can_visit(tmp_path: Path) -> None:
+    model = Trainee(learns)
+    shop = shop_of(model, tmp_path, train=1_000, limits={"training_tokens": 2_000})
+    lora(shop)
+    course = record_of(shop.folder / "training" / "course.json")
+    assert course["steps"] < steps_per_epoch(1_000) and course["examples"] == 8 * course["steps"] < 1_000
+    assert {len(t["rows"]) for t in model.trainings} == {course["examples"]}
+    assert history(shop)["epochs"][-1]["epoch"] == round(course["steps"] / 125, 2), "the share of train it has seen"
+
+
+def test_a_course_is_read_back_so_that_another_budget_changes_no_options_midway(tmp_path: Path) -> None:
+    stops = {"at": 30}
+
+    def tell(what: str, share: float) -> None:
+        if what.startswith("training") and share * course["steps"] >= stops["at"]:
+            raise BudgetSpent("the budget is spent")
+
+    course = {"steps": 120}
+    model = Trainee(learns)
+    shop = shop_of(model, tmp_path, tools={"tell": tell})
+    with pytest.raises(BudgetSpent):
+        lora(shop)
+    steps = record_of(shop.folder / "training" / "course.json")["steps"]
+    richer = replace(shop, limits=replace(shop.limits, training_tokens=10 * shop.limits.training_tokens))
+    stops["at"] = 10**9
+    model.trainings.clear()
+    assert lora(richer).adapter is not None
+    assert {t["options"].steps for t in model.trainings} == {steps}
+    assert "cut" not in history(shop)
+
+
+def test_under_a_time_limit_a_training_has_at_least_two_interim_looks() -> None:
+    assert looks_of(100, 800) == 1
+    assert looks_of(100, 800, timed=True) == 2
+    assert looks_of(8, 800, timed=True) == 1
+    assert looks_of(400, 800, timed=True) == 3
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def test_rows_that_are_too_long_are_left_out_counted_and_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    model = Trainee(learns, words_long=40)
+    shop = shop_of(model, tmp_path, train=100, tools={"tell": lambda what, share: said.append(what)})
+    long = replace(example(7), input="what colour is " + "very " * 40 + "thing 7", row="examples.jsonl, line 8")
+    shop = replace(shop, inputs=replace(shop.inputs, train=(*shop.inputs.train[:99], long)))
+    assert lora(shop).adapter is not None
+    assert history(shop)["left_out"] == {"count": 1, "rows": ["examples.jsonl, line 8"]}
+    assert any("1 of 100" in what and "examples.jsonl, line 8" in what for what in said)
+
+
+def test_above_five_per_cent_of_long_rows_nothing_is_trained(tmp_path: Path) -> None:
+    model = Trainee(learns, words_long=40)
+    shop = shop_of(model, tmp_path, train=100)
+    long = [replace(example(i), input=f"{'very ' * 40} {i}", row=f"line {i}") for i in range(6)]
+    shop = replace(shop, inputs=replace(shop.inputs, train=(*shop.inputs.train[6:], *long)))
+    with pytest.raises(TrainingError, match=r"6 of 100 .* more than 5%: line 0, .* and 1 more"):
+        lora(shop)
+    assert not model.trainings
+
+
+def test_a_model_that_cannot_be_trained_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="fake cannot be trained"):
+        lora(shop_of(FakeModel(lambda _: "red"), tmp_path))
+
+
+def test_fine_tuning_keeps_the_plain_instruction(tmp_path: Path) -> None:
+    assert lora(shop_of(Trainee(learns), tmp_path, labels=COLOURS)).instruction == INSTRUCTION
+
+
+def test_training_prompts_show_the_gold_passage_of_their_own_example(tmp_path: Path) -> None:
+    """Two examples have one input and mark different passages."""
+    shop = shop_of(Trainee(), tmp_path)
+    pair = (replace(example(1), gold_ids=("p1",)), replace(example(1), id="other", gold_ids=("p4",)))
+    solution = replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 3, 600))
+    first, second = training_rows(shop, solution, pair)
+    assert "Thing 1 is green." in first.messages[-1].content and "Thing 4 is green." in second.messages[-1].content
+    for one, row in zip(shop.inputs.train, training_rows(shop, solution, shop.inputs.train), strict=True):
+        shown = row.messages[-1].content.split("\n\n")[0].splitlines()
+        assert len(shown) == 3 and f"Thing {one.gold_ids[0][1:]} is {one.output}." in shown, "with wrong ones"
+
+
+def test_the_gold_passage_stays_where_the_budget_has_room_for_fewer(tmp_path: Path) -> None:
+    shop = shop_of(Trainee(), tmp_path)
+    solution = replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 3, 9))  # room for two of four words
+    for one, row in zip(shop.inputs.train, training_rows(shop, solution, shop.inputs.train), strict=True):
+        shown = row.messages[-1].content.split("\n\n")[0].splitlines()
+        assert len(shown) == 2 and f"Thing {one.gold_ids[0][1:]} is {one.output}." in shown
+
+
+def test_rag_lora_trains_with_the_passages_that_rag_chose(tmp_path: Path) -> None:
+    shop = replace(shop_of(Trainee(learns), tmp_path), passages_shown=5, index_kind="bm25")
+    solution = rag_lora(shop)
+    assert solution.retriever == RetrieverSpec("bm25", 5, 600) and solution.family == "rag+fine-tune"
+
+
+# ---- the learning rate ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1e-3, [2e-3, 1e-3, 5e-4]),
+        (5e-4, [2e-3, 1e-3, 5e-4, 2.5e-4]),
+        (1.25e-4, [2e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5]),
+        (1e-9, [2e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5]),
+        (2e-3, [2e-3, 1e-3, 4e-3]),
+        (4e-3, [2e-3, 1e-3, 4e-3, 8e-3]),
+        (1.0, [2e-3, 1e-3, 4e-3, 8e-3]),
+    ],
+)
+def test_the_grid_is_left_while_the_best_rate_is_at_its_edge(tmp_path: Path, best: float, tried: list[float]) -> None:
+    from math import log2
+
+    probed: list[float] = []
+
+    def loss_of(rate: float) -> float:
+        probed.append(rate)
+        return 1.0 + abs(log2(rate / best))
+
+    chosen = search(loss_of, tmp_path / "sweep.json")
+    assert probed == tried and chosen == min(tried, key=lambda r: abs(log2(r / best)))
+    assert LEAST_RATE <= chosen <= MOST_RATE
+    assert search(loss_of, tmp_path / "sweep.json") == chosen and probed == tried, "read back"
+
+
+def test_a_killed_search_asks_for_no_probe_twice(tmp_path: Path) -> None:
+    probed: list[float] = []
+
+    def loss_of(rate: float) -> float:
+        if len(probed) == 2:
+            probed.append(0.0)
+            raise KeyboardInterrupt
+        probed.append(rate)
+        return rate
+
+    with pytest.raises(KeyboardInterrupt):
+        search(loss_of, tmp_path / "sweep.json")
+    search(loss_of, tmp_path / "sweep.json")
+    assert probed == [2e-3, 1e-3, 0.0, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5]
+
+
+def test_a_learning_rate_that_diverges_is_passed_over(tmp_path: Path) -> None:
+    shop = shop_of(Trainee(learns, diverging={2e-3}), tmp_path)
+    assert lora(shop).adapter is not None
+    sweep = read_json(shop.folder / "training" / "sweep.json") or {}
+    assert sweep["dev_loss"]["0.002"] is None and sweep["chosen"] in LEARNING_RATES[:-1]
+
+
+def test_a_training_that_diverges_at_once_is_tried_at_half_the_rate(tmp_path: Path) -> None:
+    shop = replace(shop_of(Trainee(learns, diverging={1e-3}), tmp_path), learning_rate=1e-3)
+    lora(shop)
+    assert history(shop)["learning_rate"] == 5e-4
+    with pytest.raises(Diverged, match="diverged"):
+        lora(replace(shop_of(Trainee(diverging={1e-3, 5e-4, 2.5e-4}), tmp_path / "b"), learning_rate=1e-3))
+
+
+def test_where_everything_is_tried_every_learning_rate_is_trained_but_for_a_pilot(tmp_path: Path) -> None:
+    shop = shop_of(Trainee(learns), tmp_path, limits={"training_tokens": 20_000, "exhaustive": True})
+    lora(shop)
+    assert set(history(shop)["rates"]) == {f"{rate:g}" for rate in LEARNING_RATES}
+    small = shop.within(tmp_path / "pilot")
+    pilot(small, 12)
+    assert len({p.name.split("-step")[0] for p in (small.folder / "trials").glob("lr-*")}) == 1
+
+
+# ---- what is kept ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "kept"),
+    [((50, 70, 69), 2), ((50, 90, 60), 1), ((70, 50, 69), 2), ((60, 60, 60), 2), ((80,), 0)],
+    ids=["within chance", "clearly better", "the first by chance", "equal", "only one"],
+)
+def test_of_several_checkpoints_the_last_is_kept_within_a_standard_error(right: tuple[int, ...], kept: int) -> None:
+    checkpoints = [
+        Checkpoint(number, Path(str(number)), [float((i * 37 + 11 * number) % 100 < n) for i in range(100)])
+        for number, n in enumerate(right)
+    ]
+    assert kept_of(checkpoints).step == kept
+
+
+def test_the_answers_of_the_kept_checkpoint_are_the_solutions_own(tmp_path: Path) -> None:
+    shop = shop_of(Trainee(learns), tmp_path)
+    solution = lora(shop)
+    record = history(shop)
+    answered = read_predictions(shop.folder / "predictions.dev.jsonl")
+    assert [p.id for p in answered] == [e.id for e in shop.inputs.dev]
+    assert next(e["dev"] for e in record["epochs"] if e["epoch"] == record["kept"]) == mean_score(answered)
+    assert Path(solution.adapter or "") == shop.folder / "adapter"
+    before = len(shop.tools.model.requests)  # type: ignore[attr-defined]
+    assert lora(shop) == solution
+    assert len(shop.tools.model.requests) == before  # type: ignore[attr-defined]
+
+
+def test_rows_known_by_heart_end_a_training_that_gets_no_better(tmp_path: Path) -> None:
+    model = Trainee(lambda request, note: "red", loss_of=lambda note: 0.001)
+    shop = shop_of(model, tmp_path)
+    lora(shop)
+    assert len(history(shop)["epochs"]) == 2, "of three"
+
+
+def test_a_pilot_sees_part_of_train_and_is_judged_once(tmp_path: Path) -> None:
+    model = Trainee(learns)
+    shop = shop_of(model, tmp_path)
+    solution = pilot(shop, 12)
+    assert solution.name == "pilot-12" and Path(solution.adapter or "").is_dir()
+    assert {len(t["rows"]) for t in model.trainings} == {12}
+    steps = record_of(shop.folder / "training" / "course.json")["steps"]
+    assert model.trainings[-1]["options"].steps == max(12, round(steps / 3))
+    answered = read_predictions(shop.folder / "predictions.dev.jsonl")
+    assert [p.id for p in answered] == [e.id for e in shop.inputs.piloted]
+
+
+# ---- the budget -----------------------------------------------------------------------------
+
+
+def stopping(when: Callable[[str, float], bool]) -> Callable[[str, float], None]:
+    def tell(what: str, share: float) -> None:
+        if when(what, share):
+            raise BudgetSpent("the budget is spent")
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("when", "after"),
+    [
+        (lambda what, share: what.startswith("training") and share >= 0.5, 0.5),
+        (lambda what, share: what.startswith("training") and share > 0.9, 0.9),
+    ],
+    ids=["after one interim look", "after two"],
+)
+def test_when_the_budget_ends_a_training_its_checkpoints_count(
+    tmp_path: Path, when: Callable[[str, float], bool], after: float
+) -> None:
+    shop = shop_of(Trainee(learns), tmp_path, tools={"tell": stopping(when)})
+    solution = lora(shop)
+    record = history(shop)
+    steps = record["steps"]
+    looks = 1 if after == 0.5 else 2
+    assert len(record["epochs"]) == looks and record["kept"] == record["epochs"][-1]["epoch"]
+    assert record["cut"] == f"training was stopped by the budget after step {record['stopped_at']} of {steps}"
+    assert after * steps <= record["stopped_at"] < steps and cut_of(shop.folder) == record["cut"]
+    note = read_json(Path(solution.adapter or "") / "adapter_config.json") or {}
+    assert note["step"] == round(looks * steps / 3)
+
+
+def test_a_budget_that_ends_while_dev_is_answered_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    model = Trainee(learns)
+    count = 0
+
+    def tell(what: str, share: float) -> None:
+        nonlocal count
+        count += what.startswith("answering")
+        if count == 2:
+            raise BudgetSpent("the budget is spent")
+
+    shop = shop_of(model, tmp_path, tools={"tell": tell})
+    lora(shop)
+    assert len(history(shop)["epochs"]) == 1 and "cut" in history(shop)
+
+
+def test_a_budget_that_ends_before_the_first_interim_look_goes_up_and_the_checkpoint_stays(tmp_path: Path) -> None:
+    model = Trainee(learns)
+    early = stopping(lambda what, share: what.startswith("training") and share >= 0.2)
+    shop = shop_of(model, tmp_path, tools={"tell": early})
+    with pytest.raises(BudgetSpent):
+        lora(shop)
+    assert not (shop.folder / "adapter").exists() and cut_of(shop.folder) is None
+    checkpoints = (shop.folder / "training").glob("lr-*/checkpoint.json")
+    assert max((read_json(path) or {})["step"] for path in checkpoints) == 0.2 * 120
+    undisturbed = lora(replace(shop, tools=replace(shop.tools, tell=lambda what, share: None)))
+    assert undisturbed.adapter is not None and "cut" not in history(shop)
+
+
+def test_an_error_of_the_model_is_no_end_of_the_budget(tmp_path: Path) -> None:
+    class Broken(Trainee):
+        def train(self, *args: Any, **more: Any) -> Path:
+            raise ModelError("the GPU is gone")
+
+    with pytest.raises(ModelError, match="gone"):
+        lora(shop_of(Broken(), tmp_path))
