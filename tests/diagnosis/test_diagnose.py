@@ -567,6 +567,24 @@ def test_what_breaks_every_right_answer_is_evidence_for_no_cause(tmp_path: Path)
     assert record["interventions"]["placebo"]["harmful"] is False
 
 
+def test_what_the_placebo_breaks_as_well_is_not_held_against_the_format(tmp_path: Path) -> None:
+    """The constraint breaks half of the right labels, and so does another sample of the old prompt."""
+    labels = ("red", "green", "blue")
+    rows = tuple(replace(e, output=labels[i % 3], references=(labels[i % 3],)) for i, e in enumerate(EXAMPLES))
+
+    def answers(request: Request) -> str:
+        n = number(request)
+        again = request.constraint is not None or request.decoding.temperature > 0
+        if n % 2 and request.constraint is None:
+            return "It is some shade or other"
+        return labels[(n + 1) % 3] if again and n % 4 == 0 else labels[n % 3]
+
+    record = diagnosed(tmp_path, answers, labels=labels, metric="label_accuracy", train=rows[:50], dev=rows[50:])
+    rates = record["interventions"]
+    assert 0.3 < rates["constraint"]["break_rate"] == rates["placebo"]["break_rate"] < 0.7
+    assert next(c["share"] for c in record["causes"] if c["cause"] == "format") == 1.0
+
+
 def test_what_two_changes_fix_together_is_not_unresolved(tmp_path: Path) -> None:
     def answers(request: Request) -> str:
         shown = f"keeper {right(request)} " in request.messages[-1].content

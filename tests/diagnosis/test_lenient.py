@@ -220,5 +220,7 @@ def test_an_answer_in_a_sentence_without_spaces_is_contained() -> None:
 
 def test_a_metric_that_reads_numbers_is_known_by_what_it_accepts() -> None:
     train = [Example("a", "2 + 2", "2 + 2 = 4\n#### 4", ("2 + 2 = 4\n#### 4",)), Example("b", "3 + 4", "7", ("7",))]
-    numeric, exact = (yardstick(Scorer(load_metric(m, Path())), 1.0, None, train) for m in ("numeric_match", "exact_match"))
+    numeric, exact = (
+        yardstick(Scorer(load_metric(m, Path())), 1.0, None, train) for m in ("numeric_match", "exact_match")
+    )
     assert numeric.numeric and not exact.numeric

@@ -30,6 +30,8 @@ LEADS = 0.2
 MANY_PARTS = 4
 """From so many words on, an answer may be fixed in part."""
 
+_NOTHING = 1e-9  # a share that is nothing but rounding
+
 CONVENTION = "convention"
 RETRIEVAL = "retrieval"
 REASONING = "reasoning"
@@ -104,9 +106,6 @@ class _Effect:
     evidence: str
     fixed: Mapping[str, float]
 
-    def scaled(self, factor: float) -> _Effect:
-        return replace(self, share=factor * self.share, low=factor * self.low, high=factor * self.high)
-
 
 @dataclass(frozen=True)
 class _Experiments:
@@ -141,7 +140,8 @@ class _Experiments:
         if record["poor"]:
             return []
         rows = [c for c in record["causes"] if c["net_of_placebo"] or c["cause"] == LABEL_NOISE]
-        rows += [{**c, "cause": "+".join(c["causes"]), "evidence": "fixed by both at once"} for c in record["combinations"]]
+        for pair in record["combinations"]:
+            rows.append({**pair, "cause": "+".join(pair["causes"]), "evidence": "fixed by both at once"})
         failed = [e["id"] for e in record["examples"] if e["failed"]]
         found = [self._of_row(row, failed) for row in rows]
         missed = self._missed_by_the_search()
@@ -151,8 +151,8 @@ class _Experiments:
         return [_without(e, missed, self.missing) if e.cause == KNOWLEDGE else e for e in found] + [missed]
 
     def _of_row(self, row: Mapping[str, Any], failed: Sequence[str]) -> _Effect:
-        rescued = {i: float(i in row["ids"]) for i in failed}
-        return _Effect(row["cause"], row["share"], max(0.0, row["low"]), min(1.0, row["high"]), row["evidence"], rescued)
+        fixed = {i: float(i in row["ids"]) for i in failed}
+        return _Effect(row["cause"], row["share"], max(0.0, row["low"]), min(1.0, row["high"]), row["evidence"], fixed)
 
     def _missed_by_the_search(self) -> _Effect | None:
         """The failed examples that gold passages fix and whose gold passages the best search did not bring."""
@@ -197,15 +197,16 @@ class _Experiments:
     def _main_effect(self, cause: str, pairs: Iterable[tuple[Scores | None, Scores | None, str]]) -> list[_Effect]:
         """The mean of the differences that can be made, as a share of what the base misses; none where none can."""
         made = [(before, after, name) for before, after, name in pairs if before is not None and after is not None]
-        ids = [i for i in self.base if all(i in before and i in after for before, after, _ in made)]
+        befores, afters, names = ([pair[0] for pair in made], [pair[1] for pair in made], [pair[2] for pair in made])
+        ids = [i for i in self.base if all(i in scores for scores in (*befores, *afters))]
         missing = sum(self.missing[i] for i in ids) / max(1, len(ids))
         if not made or missing <= 0:
             return []
-        before, after = ({i: _mean(pair[side][i] for pair in made) for i in ids} for side in (0, 1))
+        before, after = ({i: _mean(s[i] for s in cells) for i in ids} for cells in (befores, afters))
         net = self._net(before, after)
         low, share, high = (min(1.0, max(0.0, x / missing)) for x in (net.low, net.difference, net.high))
         fixed = {i: min(1.0, max(0.0, after[i] - before[i]) / self.missing[i]) for i in ids if self.missing[i] > 0}
-        return [_Effect(cause, share, low, high, f"fixed by {', and '.join(name for *_, name in made)}", fixed)]
+        return [_Effect(cause, share, low, high, f"fixed by {', and by '.join(names)}", fixed)]
 
     def _best(self, family: Family) -> Scores | None:
         """The scores of the best solution of a family on dev; None where none was built."""
@@ -216,8 +217,8 @@ class _Experiments:
         """The paired difference after - before, on the same examples in the same order."""
         from rung.evaluation.statistics import compare, units_of
 
-        groups = units_of(list(before), self.groups)
-        return compare("before", "after", list(before.values()), list(after.values()), "dev", groups=groups, seed=self.seed)
+        groups, a, b = units_of(list(before), self.groups), list(before.values()), list(after.values())
+        return compare("before", "after", a, b, "dev", groups=groups, seed=self.seed)
 
 
 # ---- attribution ----------------------------------------------------------------------------
@@ -229,32 +230,34 @@ def _attributed(effects: Sequence[_Effect], missing: Scores) -> list[Diagnosis]:
     taken: _Effect | None = None
     for effect in sorted(effects, key=lambda e: (e.low <= 0, -e.share)):
         own = effect if taken is None else _without(effect, taken, missing)
-        if own.share > 0:
+        if own.share > _NOTHING:
             causes.append(Diagnosis(own.cause, own.share, own.low, own.high, own.evidence))
-        taken = own if taken is None else _union(taken, own)
+        taken = own if taken is None else _both(taken, own)
     return causes
 
 
 def _without(effect: _Effect, taken: _Effect, missing: Scores) -> _Effect:
-    """The effect, scaled to the part of it that lies in what an earlier one did not take.
+    """The part of the effect that lies in what an earlier one did not take; its share and interval shrink alike.
 
-    Measured on the examples that both were tried on. Where they share none that the effect fixed, the two are taken to
-    be independent. Never more than the earlier one left.
+    The part is measured on the examples that both were tried on: of each, at most the whole can be taken. Where the
+    effect fixed none of these, the two are taken to be independent. The share is never more than the earlier one left.
     """
+    if effect.share <= 0:
+        return effect
     rest = max(0.0, 1.0 - taken.share)
-    weights = {i: missing.get(i, 1.0) * part for i, part in effect.fixed.items() if i in taken.fixed}
-    whole = sum(weights.values())
-    free = sum(weight * (1.0 - taken.fixed[i]) for i, weight in weights.items())
-    factor = free / whole if whole > 0 else rest
-    if factor * effect.share > rest:
-        factor = rest / effect.share
-    return effect.scaled(factor)
+    fixed = {i: min(part, 1.0 - taken.fixed.get(i, 0.0)) for i, part in effect.fixed.items()}
+    both = [i for i in effect.fixed if i in taken.fixed]
+    whole = sum(missing.get(i, 1.0) * effect.fixed[i] for i in both)
+    free = sum(missing.get(i, 1.0) * fixed[i] for i in both)
+    factor = min(free / whole if whole > 0 else rest, rest / effect.share)
+    share, low, high = (factor * x for x in (effect.share, effect.low, effect.high))
+    return replace(effect, share=share, low=low, high=high, fixed=fixed)
 
 
-def _union(one: _Effect, other: _Effect) -> _Effect:
-    """What two effects take together; `other` is already scaled to what `one` did not take."""
-    fixed = {i: 1.0 - (1.0 - one.fixed[i]) * (1.0 - other.fixed[i]) for i in one.fixed if i in other.fixed}
-    return _Effect("", one.share + other.share, 0.0, 1.0, "", fixed)
+def _both(taken: _Effect, own: _Effect) -> _Effect:
+    """What two effects take together. own: without what the other takes, so that the two add up."""
+    fixed = {i: min(1.0, part + own.fixed[i]) for i, part in taken.fixed.items() if i in own.fixed}
+    return replace(taken, share=taken.share + own.share, fixed=fixed)
 
 
 # ---- by elimination -------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[
             fixed=False,
         ),
     ]
-    found = [d for d in found if d.share > 0]
+    found = [d for d in found if d.share > _NOTHING]
     if len(found) == 2 and outside == REASONING:
         evidence = "nothing fixed it, neither where the input holds the answer nor where passages do"
         return [Diagnosis(REASONING, rest, least, most, evidence, fixed=False)]

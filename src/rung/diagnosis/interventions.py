@@ -1,7 +1,7 @@
 """Interventions: the base Solution with one field changed, and the cause that a rescue by it is evidence for.
 
-A new one is one function and one call of `register_intervention`, from inside the package or from outside. Knows how a Solution is
-changed and what cannot be changed in it; answers nothing and judges nothing.
+A new one is one function and one call of `register_intervention`, from inside the package or from outside. Knows how a
+Solution is changed and what cannot be changed in it; answers nothing and judges nothing.
 Source: Pearl, Causality (2009), ch. 3, for changing one thing and holding the rest.
 """
 
@@ -175,9 +175,7 @@ def thinking(base: Solution, workshop: Workshop) -> Solution | Impossible:
 for _intervention in (
     Intervention("constraint", FORMAT, "constraint", "a constraint", constrained, concerns=lacks_shape),
     Intervention("convention", "convention", "demos", "the nearest gold demos", nearest_demos),
-    Intervention(
-        "knowledge", "knowledge", "retriever", "the gold passages", gold_beside, retriever=gold_retriever
-    ),
+    Intervention("knowledge", "knowledge", "retriever", "the gold passages", gold_beside, retriever=gold_retriever),
     Intervention(
         "retrieval",
         "retrieval",

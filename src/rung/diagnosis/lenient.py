@@ -115,7 +115,7 @@ def stated(text: str) -> str:
 
 
 def vote(text: str, *, numeric: bool) -> str:
-    """The key that two samples must share to vote for one answer: the last number, or the text but for case and space."""
+    """What two samples must share to vote for one answer: the last number, or the text, case and space aside."""
     numbers = _NUMBER.findall(text) if numeric else []
     return str(numbers[-1]) if numbers else " ".join(text.casefold().split()).rstrip(".")
 
