@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from broken import TASK, write
-from rung.data.metric_names import KNOWN_METRICS
 
+from rung.data.metric_names import KNOWN_METRICS
 from rung.data.task_file import read_task, task_record
 from rung.errors import TaskError
 

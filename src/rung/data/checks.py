@@ -103,7 +103,7 @@ def _row(example: Example, task: Task) -> Iterator[Finding]:
     if task.metric == "numeric_match" and not any(c.isdigit() for c in output):
         yield finding("no_number", "The answer holds no digit, but the metric is numeric_match.")
     if task.pattern is not None and re.fullmatch(task.pattern, output) is None:
-        yield finding("pattern_mismatch", "The answer does not match pattern: in task.yaml. Mend one of them.")
+        yield finding("pattern_mismatch", "The answer does not match pattern: in task.yaml. Correct one of them.")
 
 
 def _count(n: int, noun: str) -> str:

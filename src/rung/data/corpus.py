@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from rung.data.findings import bounded
 from rung.data.rows import Problem, Table, as_text, nearest, raise_problems, read_lines, read_table
 from rung.errors import DataError
 from rung.types import Document, Example, Finding
 
 TEXT_SUFFIXES = (".txt", ".md")
 MAX_FILE_BYTES = 50_000_000
+_MOST_GUESSES = 20  # of ids that may have been meant; each compares with all documents
 _TEXT_NAMES = ("text", "content", "body", "passage", "document", "paragraph", "answer")
 
 
@@ -33,15 +35,20 @@ def read_corpus(path: Path) -> tuple[Document, ...]:
 def check_gold_ids(examples: Iterable[Example], documents: Sequence[Document]) -> tuple[Finding, ...]:
     """A warning for each example whose gold_ids name a document that is not in the corpus."""
     known = {d.id for d in documents}
-    findings: list[Finding] = []
-    for example in examples:
-        absent = [g for g in example.gold_ids if g not in known]
-        if absent:
-            guess = nearest(absent[0], known) if len(known) <= 10_000 else None
+
+    def findings() -> Iterator[Finding]:
+        guesses = _MOST_GUESSES if len(known) <= 10_000 else 0
+        for example in examples:
+            absent = next((g for g in example.gold_ids if g not in known), None)
+            if absent is None:
+                continue
+            guess = nearest(absent, known) if guesses > 0 else None
+            guesses -= 1
             hint = f' Did you mean "{guess}"?' if guess else ""
-            message = f'{example.row}: gold_ids names "{absent[0]}", which is not in the corpus.{hint}'
-            findings.append(Finding("unknown_gold_id", "warning", example.row, message, (example.id,)))
-    return tuple(findings)
+            message = f'{example.row}: gold_ids names "{absent}", which is not in the corpus.{hint}'
+            yield Finding("unknown_gold_id", "warning", example.row, message, (example.id,))
+
+    return bounded(findings())
 
 
 def _read_file(path: Path) -> tuple[Document, ...]:
@@ -51,7 +58,7 @@ def _read_file(path: Path) -> tuple[Document, ...]:
     problems = list(table.problems)
     documents: list[Document] = []
     first_with: dict[str, str] = {}
-    for row in table.rows:
+    for row in table.taken():
         try:
             text, name, title = (as_text(row.values.get(c)) for c in ("text", "id", "title"))
         except ValueError as e:

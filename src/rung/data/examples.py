@@ -1,4 +1,4 @@
-"""Files of examples -> Example values, refusing what cannot be learnt from or scored.
+"""Files of examples -> Example values. Refuses what cannot be learnt from or scored.
 
 Knows columns, ids, labels and empty cells. Does not judge whether examples are good (`checks` does) and does
 not split them (`split` does).
@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from rung.data.rows import Problem, Row, Table, as_text, kind_of, nearest, parse_json, raise_problems, read_table
+from rung.data.rows import (
+    PROBLEMS_SHOWN,
+    Problem,
+    Row,
+    Table,
+    as_text,
+    kind_of,
+    nearest,
+    parse_json,
+    raise_problems,
+    read_table,
+)
 from rung.errors import DataError
 from rung.types import Example, SetName, Task
 
@@ -103,15 +114,21 @@ def _read(
     first_with: dict[str, str],
     problems: list[Problem],
 ) -> list[Example]:
-    """The good rows of one table; the bad ones go to `problems`. first_with: id -> the row that has it."""
+    """The good rows of one table, which is empty afterwards; the bad ones go to `problems`.
+
+    first_with: id -> the row that has it.
+    """
     labels = frozenset(task.labels or ())
     bad = list(table.problems)
     examples: list[Example] = []
-    for row in table.rows:
+    wrong_labels = 0
+    for row in table.taken():
         try:
             example = _example(row, columns, prefix)
-            if labels:
-                _check_labels(example, labels)
+            if wrong := next((a for a in example.references if labels and a not in labels), None):
+                wrong_labels += 1
+                # To look for the nearest label takes long, and only the first problems are spelt out.
+                raise ValueError(_wrong_label(wrong, labels, guess=wrong_labels <= PROBLEMS_SHOWN))
             if task.metric == "json_match":
                 _check_json(example)
         except ValueError as e:
@@ -191,12 +208,10 @@ def _texts(value: object, column: str, *, one: bool = False) -> tuple[str, ...]:
         raise ValueError(f'"{column}" {e}') from e
 
 
-def _check_labels(example: Example, labels: frozenset[str]) -> None:
-    for answer in example.references:
-        if answer not in labels:
-            guess = nearest(answer.strip(), sorted(labels))
-            hint = f'; did you mean "{guess}"?' if guess else "; add it to labels: in task.yaml or mend the row"
-            raise ValueError(f'the answer "{answer[:80]}" is not one of the {len(labels)} labels{hint}')
+def _wrong_label(answer: str, labels: frozenset[str], guess: bool) -> str:
+    near = nearest(answer.strip(), sorted(labels)) if guess else None
+    hint = f'did you mean "{near}"?' if near else "add it to labels: in task.yaml or correct the row"
+    return f'the answer "{answer[:80]}" is not one of the {len(labels)} labels; {hint}'
 
 
 def _check_json(example: Example) -> None:
@@ -204,4 +219,4 @@ def _check_json(example: Example) -> None:
         try:
             parse_json(answer)
         except ValueError as e:
-            raise ValueError(f"the metric is json_match, but the answer is {e}; mend it") from e
+            raise ValueError(f"the metric is json_match, but the answer is {e}; correct it") from e

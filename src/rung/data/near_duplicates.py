@@ -48,8 +48,8 @@ Pairs = Sequence[tuple[int, int]]
 def near_duplicates(examples: Sequence[Example]) -> Pairs:
     """Pairs of near-duplicates, sorted by their later position; computed once a run and handed on.
 
-    Every group of near-duplicates is connected by its pairs, but not each two of its members are a pair: a repeated
-    text is paired with its first occurrence only, and beyond EXACT_UP_TO inputs the pairs form a tree.
+    The pairs connect every group of near-duplicates, but not each two of its members are a pair: a repeated text is
+    paired with its first occurrence only, and beyond EXACT_UP_TO inputs the pairs of a group form a tree.
     """
     first: dict[str, int] = {}
     pairs: list[tuple[int, int]] = []
@@ -253,11 +253,11 @@ def _minhash_pairs(texts: _Texts, names: Sequence[int]) -> Iterator[tuple[int, i
 
     places, sketches = _sketches(texts)
     keys = [_band_key(sketches[:, i : i + ROWS_PER_BAND]) for i in range(0, PERMUTATIONS, ROWS_PER_BAND)]
+    # Where many texts share a key, those that share the next one too stand together.
+    orders = [np.lexsort((keys[(band + 1) % len(keys)], key)) for band, key in enumerate(keys)]
     forest = _Forest(texts)
-    for band, key in enumerate(keys):
-        # Where many texts share the key, those that share the next one too stand together.
-        order = np.lexsort((keys[(band + 1) % len(keys)], key))
-        for distance in range(1, NEIGHBOURS + 1):
+    for distance in range(1, NEIGHBOURS + 1):
+        for key, order in zip(keys, orders, strict=True):
             a, b = order[:-distance], order[distance:]
             equal = key[a] == key[b]
             a, b = a[equal], b[equal]
@@ -294,13 +294,16 @@ class _Forest:
         parent: dict[int, int] = {}  # of the roots that were joined here
 
         def top(root: int) -> int:
-            while root in parent:
-                root = parent[root]
-            return root
+            found = root
+            while found in parent:
+                found = parent[found]
+            if found != root:
+                parent[root] = found
+            return found
 
         for i, j in proposed:
             low, high = sorted((top(int(self._root[i])), top(int(self._root[j]))))
-            if low == high:
+            if low == high or max(self._refusals[i], self._refusals[j]) >= MOST_REFUSALS:
                 continue
             if texts.alike(i, j, sets[i], sets[j]):
                 parent[high] = low

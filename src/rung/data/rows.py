@@ -1,8 +1,8 @@
 """Rows of JSONL, CSV, TSV and JSON files, with the line each one stood on.
 
 Knows file formats and encodings; knows nothing of examples, documents or tasks. What makes a whole file
-unreadable (encoding, an endless line) raises at once; what spoils one row is collected, so that a user sees
-every bad row in one message.
+unreadable (encoding, an endless line) raises at once; what is wrong with one row is collected, so that a user sees
+all bad rows in one message.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +26,16 @@ MAX_JSON_BYTES = 200_000_000
 PROBLEMS_SHOWN = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One record. where: "examples.csv, line 7". key: "line-7", its id when it brings none."""
+    """One record. where: "examples.csv, line 7". key: "line-7", the id of a row that brings none."""
 
     where: str
     key: str
     values: Mapping[str, object]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why one row cannot be used."""
 
@@ -50,6 +51,12 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    def taken(self) -> Iterator[Row]:
+        """The rows in order, each let go as it is returned: a million rows need not be held twice."""
+        self.rows.reverse()
+        while self.rows:
+            yield self.rows.pop()
 
 
 def read_table(path: Path) -> Table:
@@ -93,7 +100,7 @@ def raise_problems(problems: Sequence[Problem]) -> None:
         raise DataError(f"{problems[0].where}: {problems[0].text}")
     names = list(dict.fromkeys(p.where.split(", ")[0] for p in problems))
     files = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    lines = [f"{files}: {len(problems)} problems in its rows. Mend them and run again."]
+    lines = [f"{files}: {len(problems)} problems in its rows. Correct them and run again."]
     lines += [f"  {p.where}: {p.text}" for p in problems[:PROBLEMS_SHOWN]]
     if len(problems) > PROBLEMS_SHOWN:
         lines.append(f"  … and {len(problems) - PROBLEMS_SHOWN} more")
@@ -185,7 +192,7 @@ def _read_json(path: Path) -> Table:
     try:
         items = parse_json(text)
     except ValueError as e:
-        raise DataError(f"{path.name}: {e}. Mend it, or write one record a line as .jsonl.") from e
+        raise DataError(f"{path.name}: {e}. Correct it, or write one record a line as .jsonl.") from e
     if not isinstance(items, list):
         raise DataError(f"{path.name}: must hold a list of objects, holds {kind_of(items)}. Write [{{…}}, {{…}}].")
     table = Table(path)
@@ -198,7 +205,7 @@ def _add(table: Table, where: str, key: str, line: str) -> None:
     try:
         value = parse_json(line)
     except ValueError as e:
-        table.problems.append(Problem(where, str(e) if ";" in str(e) else f"{e}; mend or remove the line"))
+        table.problems.append(Problem(where, str(e) if ";" in str(e) else f"{e}; correct or remove the line"))
     else:
         _add_value(table, where, key, value)
 
@@ -301,7 +308,7 @@ def _finite(digits: str) -> float:
 
 
 def _object_of_distinct_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
+    found = {sys.intern(name): value for name, value in pairs}  # a million rows share the names of their columns
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(n for i, n in enumerate(names) if n in names[:i])

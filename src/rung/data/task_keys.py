@@ -126,7 +126,8 @@ def _metric(value: str, info: ValidationInfo) -> str:
         return value
     if value == "judge":
         raise ValueError(
-            f"is judge, but this version has no judge. Use one of {', '.join(KNOWN_METRICS)}, or python:file.py:function."
+            f"is judge, but this version has no judge. Use one of {', '.join(KNOWN_METRICS)}, "
+            "or python:file.py:function."
         )
     if value.startswith("python:"):
         file, _, function = value.removeprefix("python:").rpartition(":")
