@@ -10,17 +10,15 @@ from rung.errors import Diverged
 from rung.evaluation.scorer import Scorer
 from rung.records import read_json, write_json
 from rung.retrieval import open_index
-from rung.testing import FakeModel
+from rung.testing import FakeTrainable
 from rung.trials.trial import InOrder
 from rung.trials.workshop import Inputs, Limits, Tools, Workshop
 from rung.types import (
     Answer,
-    Constraint,
     Decoding,
     Document,
     Example,
     MetricInfo,
-    Progress,
     Request,
     Task,
     TrainingOptions,
@@ -30,6 +28,8 @@ from rung.types import (
 COLOURS = ("red", "green", "blue")
 PASSAGES = tuple(Document(f"p{i}", f"Thing {i} is {COLOURS[i % 3]}.") for i in range(60))
 INSTRUCTION = "Say the colour."
+
+Note = dict[str, Any] | None
 
 
 def example(i: int) -> Example:
@@ -63,71 +63,36 @@ def workshop_of(
     return Workshop(inputs, tools, Limits(**(limits or {})), folder / "solution", Decoding(8))
 
 
-class Trainee(FakeModel):
-    """A fake model that can be trained: an adapter is a note of its rate and its steps.
+class Trainee(FakeTrainable):
+    """A fake trainable model whose adapters carry a note of their rate and steps, and which remembers its trainings.
 
-    answers: (request, the note of its adapter or None) -> the answer. loss_of: note -> loss. diverging: rates at which
-    training fails. words_long: rows with more words do not fit. trainings: what each call of `train` was given.
+    answers: (request, the note of its adapter or None) -> the answer. loss_of: note -> loss; None: as FakeTrainable.
+    diverging: rates at which training fails. trainings: what each call of `train` was given.
     """
-
-    version = "1"
-    context_length = 1_000
-    price = None
 
     def __init__(
         self,
-        answers: Callable[[Request, dict[str, Any] | None], str] = lambda request, note: "red",
-        loss_of: Callable[[dict[str, Any]], float] = lambda note: 1.0,
+        answers: Callable[[Request, Note], str] = lambda request, note: "red",
+        loss_of: Callable[[dict[str, Any]], float] | None = None,
         diverging: Collection[float] = (),
-        words_long: int = 1_000,
+        **more: Any,
     ) -> None:
-        super().__init__(lambda request: answers(request, note_of(request.adapter)))
-        self.loss_of, self.diverging, self.words_long = loss_of, diverging, words_long
+        super().__init__(lambda request: answers(request, note_of(request.adapter)), **more)
+        self.loss_of, self.diverging = loss_of, diverging
         self.trainings: list[dict[str, Any]] = []
-        self.released: list[Path] = []
 
-    def check(self, constraint: Constraint) -> None: ...
-
-    def train(
-        self,
-        rows: Sequence[TrainingRow],
-        options: TrainingOptions,
-        folder: Path,
-        *,
-        until: int | None = None,
-        start: Path | None = None,
-        on_step: Callable[[Progress], None] = lambda _: None,
-    ) -> Path:
-        self.trainings.append(
-            {"rows": list(rows), "options": options, "folder": folder, "until": until, "start": start}
-        )
-        assert rows and not self.too_long(rows)
-        until = options.steps if until is None else until
-        result = folder / f"step-{until}"
+    def train(self, rows: Sequence[TrainingRow], options: TrainingOptions, folder: Path, **more: Any) -> Path:
+        self.trainings.append({"rows": list(rows), "options": options, "start": more["start"]})
         if options.learning_rate in self.diverging:
             raise Diverged("the loss is nan")
-        done = (read_json(folder / "checkpoint.json") or {"step": 0})["step"]
-        try:
-            while done < until:
-                done += 1
-                on_step(Progress(done, options.steps, 1.0, done * 10, float(done)))
-        finally:
-            write_json(folder / "checkpoint.json", {"step": done})
-        write_json(result / "adapter_config.json", {"rate": options.learning_rate, "step": until, "rows": len(rows)})
+        result = super().train(rows, options, folder, **more)
+        write_json(result / "note.json", {"rate": options.learning_rate, "step": more["until"]})
         return result
 
-    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-        return [
-            r for r in rows if len(" ".join([*(m.content for m in r.messages), r.answer]).split()) > self.words_long
-        ]
-
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
-        assert rows and not self.too_long(rows)
-        return self.loss_of(note_of(adapter) or {})
-
-    def release(self, adapter: Path) -> None:
-        self.released.append(adapter)
+        loss = super().loss(rows, adapter)
+        return loss if self.loss_of is None else self.loss_of(note_of(adapter) or {})
 
 
-def note_of(adapter: str | Path | None) -> dict[str, Any] | None:
-    return read_json(Path(adapter) / "adapter_config.json") if adapter is not None else None
+def note_of(adapter: str | Path | None) -> Note:
+    return read_json(Path(adapter) / "note.json") if adapter is not None else None

@@ -17,13 +17,11 @@ from rung.strategies.fine_tuning import lora, pilot, rag_lora
 from rung.strategies.fit import Checkpoint, kept_of
 from rung.strategies.learning_rate import LEARNING_RATES, LEAST_RATE, MOST_RATE, search
 from rung.strategies.training_rows import training_rows
-from rung.testing import FakeModel
+from rung.testing import FakeModel, FakeTrainable
 from rung.trials.trial import mean_score, read_predictions
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Request, RetrieverSpec
-from workshops import COLOURS, INSTRUCTION, Trainee, example, workshop_of
-
-Note = dict[str, Any] | None
+from workshops import COLOURS, INSTRUCTION, Note, Trainee, example, workshop_of
 
 
 def asked(request: Request) -> int:
@@ -41,6 +39,27 @@ def shop_of(model: Any, folder: Path, **more: Any) -> Workshop:
 
 def history(shop: Workshop) -> dict[str, Any]:
     return record_of(shop.folder / "training" / "history.json")
+
+
+# ---- the whole way --------------------------------------------------------------------------
+
+
+def test_what_training_can_teach_is_right_on_dev(tmp_path: Path) -> None:
+    model = FakeTrainable(lambda _: "?", taught=lambda request: COLOURS[asked(request) % 3])
+    shop = shop_of(model, tmp_path)
+    lora(shop)
+    assert mean_score(read_predictions(shop.folder / "predictions.dev.jsonl")) == 1.0
+
+
+@pytest.mark.parametrize("build", [lora, rag_lora], ids=lambda b: b.__name__)
+def test_a_real_network_is_trained_through_the_same_protocol(
+    tiny: Any, tmp_path: Path, build: Callable[[Workshop], Any]
+) -> None:
+    shop = workshop_of(tiny, tmp_path, limits={"training_tokens": 2_500})
+    solution = build(shop)
+    assert (Path(solution.adapter) / "adapter_model.safetensors").is_file()
+    assert history(shop)["steps"] == record_of(shop.folder / "training" / "course.json")["steps"]
+    assert len(read_predictions(shop.folder / "predictions.dev.jsonl")) == len(shop.inputs.dev)
 
 
 # ---- how long -------------------------------------------------------------------------------
@@ -102,7 +121,7 @@ def test_under_a_time_limit_a_training_has_at_least_two_interim_looks() -> None:
 
 def test_rows_that_are_too_long_are_left_out_counted_and_named(tmp_path: Path) -> None:
     said: list[str] = []
-    model = Trainee(learns, words_long=40)
+    model = Trainee(learns, context_length=40)
     shop = shop_of(model, tmp_path, train=100, tools={"tell": lambda what, share: said.append(what)})
     long = replace(example(7), input="what colour is " + "very " * 40 + "thing 7", row="examples.jsonl, line 8")
     shop = replace(shop, inputs=replace(shop.inputs, train=(*shop.inputs.train[:99], long)))
@@ -112,7 +131,7 @@ def test_rows_that_are_too_long_are_left_out_counted_and_named(tmp_path: Path) -
 
 
 def test_above_five_per_cent_of_long_rows_nothing_is_trained(tmp_path: Path) -> None:
-    model = Trainee(learns, words_long=40)
+    model = Trainee(learns, context_length=40)
     shop = shop_of(model, tmp_path, train=100)
     long = [replace(example(i), input=f"{'very ' * 40} {i}", row=f"line {i}") for i in range(6)]
     shop = replace(shop, inputs=replace(shop.inputs, train=(*shop.inputs.train[6:], *long)))
@@ -304,7 +323,7 @@ def test_when_the_budget_ends_a_training_its_checkpoints_count(
     assert len(record["epochs"]) == looks and record["kept"] == record["epochs"][-1]["epoch"]
     assert record["cut"] == f"training was stopped by the budget after step {record['stopped_at']} of {steps}"
     assert after * steps <= record["stopped_at"] < steps and cut_of(shop.folder) == record["cut"]
-    note = read_json(Path(solution.adapter or "") / "adapter_config.json") or {}
+    note = read_json(Path(solution.adapter or "") / "note.json") or {}
     assert note["step"] == round(looks * steps / 3)
 
 
@@ -321,6 +340,25 @@ def test_a_budget_that_ends_while_dev_is_answered_leaves_the_checkpoint_before(t
     shop = shop_of(model, tmp_path, tools={"tell": tell})
     lora(shop)
     assert len(history(shop)["epochs"]) == 1 and "cut" in history(shop)
+
+
+def test_where_every_rate_is_trained_one_that_came_to_its_end_counts_whole(tmp_path: Path) -> None:
+    rates: list[str] = []
+
+    def learns_at_the_lowest(request: Request, note: Note) -> str:
+        return learns(request, note) if note is not None and note["rate"] == min(LEARNING_RATES) else "?"
+
+    def tell(what: str, share: float) -> None:
+        rates.append(what)
+        if sum(w.startswith("training") for w in rates) > 1.5 * 120:
+            raise BudgetSpent("the budget is spent")
+
+    limits = {"training_tokens": 20_000, "exhaustive": True}
+    shop = shop_of(Trainee(learns_at_the_lowest), tmp_path, limits=limits, tools={"tell": tell})
+    lora(shop)
+    record = history(shop)
+    assert record["learning_rate"] == min(LEARNING_RATES) and record["kept"] == record["epochs"][-1]["epoch"]
+    assert "after step 61 of 120" in record["cut"] and "stopped_at" not in record
 
 
 def test_a_budget_that_ends_before_the_first_interim_look_goes_up_and_the_checkpoint_stays(tmp_path: Path) -> None:

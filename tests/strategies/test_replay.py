@@ -15,9 +15,7 @@ from rung.strategies.fine_tuning import lora
 from rung.strategies.replay import base_answers, replay_prompts, replayed
 from rung.trials.workshop import Workshop
 from rung.types import Request, Solution
-from workshops import COLOURS, Trainee, workshop_of
-
-Note = dict[str, Any] | None
+from workshops import COLOURS, Note, Trainee, workshop_of
 
 
 def answers(request: Request, note: Note) -> str:

@@ -49,12 +49,13 @@ class Checkpoint:
 
 @dataclass
 class _Training:
-    """One training: what it is made of, and how far it has come. reached: steps done at the last rate."""
+    """A training: what it is made of, and how far it has come. reached: steps done at `rate`, the last one."""
 
     workshop: Workshop
     solution: Solution
     rows: Sequence[TrainingRow]
     course: Course
+    rate: float = 0.0
     reached: int = 0
 
     @property
@@ -64,6 +65,8 @@ class _Training:
     def train(self, rate: float, until: int, what: str) -> Path:
         """The adapter after `until` steps at that rate."""
         course, tell = self.course, self.workshop.tools.tell
+        if rate != self.rate:
+            self.rate, self.reached = rate, 0
 
         def on_step(progress: Progress) -> None:
             self.reached = progress.step
@@ -121,7 +124,9 @@ def fit(
     if workshop.limits.exhaustive:
         history["rates"] = {f"{r:g}": c.mean for r, c in kept.items()}
     if cut is not None:
-        history |= {"cut": cut, "stopped_at": training.reached}
+        history["cut"] = cut
+        if rate == training.rate:  # where every rate is trained, one that was trained to its end may be the best
+            history["stopped_at"] = training.reached
     workshop.note_cut("training", cut)
     write_json(training.folder / HISTORY, history)
     # The checkpoint has answered dev already: those are the solution's own predictions.
