@@ -1,4 +1,4 @@
-"""A model with exactly one trouble is found to have that one; chance is found to be nothing."""
+"""A model with exactly one trouble is diagnosed with that one, and chance with none."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from rung.types import Answer, Example, MetricInfo
 
 
 def read(
-    text: str, *references: str, metric: str = "exact_match", asked: str = "what?", shown: str = "", **more: object
+    text: str, *references: str, metric: str = "exact_match", asked: str = "what?", passages: str = "", **more: object
 ) -> bool:
     graded = metric in {"token_f1", "rouge_l"}
     by = Yardstick(Scorer(load_metric(metric, Path())), 0.5 if graded else 1.0, **more)  # type: ignore[arg-type]
-    return reads_right(text, Example("e", asked, references[0], references), by, shown=shown)
+    return reads_right(text, Example("e", asked, references[0], references), by, passages=passages)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_what_is_merely_copied_from_the_input_is_no_answer() -> None:
 def test_what_is_merely_copied_from_a_passage_is_no_answer_but_a_sentence_is() -> None:
     passage = "Managua lies by a lake. It was founded late and grew fast, and it is the capital of Nicaragua."
     asked = "What is the capital of Nicaragua?"
-    assert not read(passage, "Managua", asked=asked, shown=passage)
-    assert read("The capital of Nicaragua is Managua.", "Managua", asked=asked, shown=passage)
+    assert not read(passage, "Managua", asked=asked, passages=passage)
+    assert read("The capital of Nicaragua is Managua.", "Managua", asked=asked, passages=passage)
 
 
 def test_a_metric_that_fails_at_a_piece_of_text_takes_nothing_down() -> None:

@@ -135,7 +135,7 @@ class _Experiments:
         return list(largest.values())
 
     def _of_interventions(self) -> list[_Effect]:
-        """What the diagnosis tried; observed signs that prove nothing are left out, and all of it for a poor base."""
+        """What the diagnosis tried, without observed signs that prove nothing; nothing of it where the base is poor."""
         record = self.record
         if record["poor"]:
             return []

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rung.data.findings import KEPT
 from rung.diagnosis.evidence import combinations, observed, rescues
 from rung.diagnosis.experiment import answer_all, right_from, set_up
 from rung.diagnosis.interventions import LENIENT
 from rung.diagnosis.label_noise import conflicts
-from rung.diagnosis.lenient import common_words, derivable
+from rung.diagnosis.lenient import derivable
 from rung.diagnosis.outcomes import Outcomes
 from rung.diagnosis.placebo import PLACEBO
 from rung.trials.workshop import Workshop
@@ -53,7 +54,8 @@ def diagnose(
 
     Shares are of the sampled failed examples, net of the placebo where something was answered again. An example may
     have several causes here. `unresolved` are those that nothing rescued, no two changes together either. `poor` says
-    that too little was right, and too little fixed, for the rest to mean much.
+    that too little was right, and too little fixed, for the rest to mean much. Of rows that contradict each other, the
+    first `KEPT` pairs are listed.
     """
     experiment = set_up(workshop, base, predictions, folder, most)
     sampled = experiment.sampled
@@ -61,8 +63,7 @@ def diagnose(
     noise = conflicts((*workshop.inputs.train, *workshop.inputs.dev), experiment.by, near) if sampled.failed else []
     causes = [*rescues(outcomes), *observed(outcomes, noise)] if sampled.failed else []
     unresolved = outcomes.unresolved
-    common = common_words(workshop.inputs.train)
-    by_hand = sampled.rate(e.id for e in sampled.failed if derivable(e, common))
+    by_hand = sampled.rate(e.id for e in sampled.failed if derivable(e, experiment.common))
     return {
         "base": base.name,
         "dev": {
@@ -78,7 +79,7 @@ def diagnose(
         "causes": sorted(causes, key=lambda c: -c["share"]),
         "unresolved": {**asdict(sampled.rate(unresolved)), "ids": unresolved},
         "combinations": combinations(outcomes),
-        "label_noise": noise,
+        "label_noise": noise[:KEPT],
         "derivable": asdict(by_hand),
         "examples": [_example(e, outcomes, causes) for e in experiment.asked],
     }

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rung.diagnosis.interventions import FORMAT, INCONSISTENCY, LENIENT
-from rung.diagnosis.lenient import common_words, derivable
+from rung.diagnosis.lenient import derivable
 from rung.diagnosis.outcomes import Outcomes
 from rung.diagnosis.placebo import PLACEBO, SAMPLES
 from rung.diagnosis.shares import Outcome
@@ -110,9 +110,8 @@ def observed(outcomes: Outcomes, conflicts: Sequence[Mapping[str, Any]]) -> list
 def _guesses(outcomes: Outcomes) -> Iterable[str]:
     """Failed examples that nothing rescued, whose answer the input does not hold and whose samples disagree."""
     experiment, unresolved = outcomes.experiment, set(outcomes.unresolved)
-    common = common_words(experiment.workshop.inputs.train)
     for example in experiment.sampled.failed:
-        if example.id not in unresolved or experiment.by.labels or derivable(example, common):
+        if example.id not in unresolved or experiment.by.labels or derivable(example, experiment.common):
             continue
         if not any(map(outcomes.is_right, outcomes.drawn(example))) and outcomes.distinct(example) >= SPREAD:
             yield example.id

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rung.diagnosis.interventions import INTERVENTIONS, Impossible, Intervention
-from rung.diagnosis.lenient import Yardstick, yardstick
+from rung.diagnosis.interventions import INTERVENTIONS, POOL, Impossible, Intervention
+from rung.diagnosis.lenient import Yardstick, common_words, yardstick
 from rung.diagnosis.placebo import PLACEBO, OwnSeeds, placebo, samples
 from rung.diagnosis.shares import Sampled
 from rung.trials.trial import Trial, attempt, try_all
@@ -39,14 +39,16 @@ class Change:
 class Experiment:
     """What is answered again, and how answers are judged.
 
-    folder: where answers are kept. old: example id -> the base's answer. right_share: of all dev answers. errors:
-    calls that failed. skipped: intervention -> why it cannot be made.
+    folder: where answers are kept. by: how answers are judged. common: words of the answers' form. old: example id ->
+    the base's answer. right_share: of all dev answers. errors: calls that failed. skipped: intervention -> why it
+    cannot be made.
     """
 
     workshop: Workshop
     base: Solution
     folder: Path
     by: Yardstick
+    common: frozenset[str]
     old: Mapping[str, Prediction]
     sampled: Sampled
     right_share: float
@@ -82,6 +84,7 @@ def set_up(
         groups=inputs.groups,
         seed=inputs.task.seed,
     )
+    some = sample_of(inputs.train, POOL, inputs.task.seed)
     changes: dict[str, Change] = {}
     skipped: dict[str, str] = {}
     for name, intervention in INTERVENTIONS.items() if bad else ():
@@ -94,7 +97,8 @@ def set_up(
         workshop=workshop,
         base=base,
         folder=folder,
-        by=yardstick(scorer, right, inputs.task.labels, inputs.train),
+        by=yardstick(scorer, right, inputs.task.labels, some),
+        common=common_words(some),
         old=old,
         sampled=sampled,
         right_share=len(good) / max(1, len(predictions)),

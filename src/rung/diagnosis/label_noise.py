@@ -18,7 +18,7 @@ def conflicts(
     """Pairs of examples with nearly the same input, each of whose answers is wrong for the other, as plain records.
 
     Nearly the same: near-duplicates as the data checks have them, or the same words in another order. near: pairs of
-    ids that are near-duplicates, where they are known (ids of other examples are left out); None computes them.
+    ids that are near-duplicates, where they are known (ids of other examples do not count); None computes them.
     """
     rows = {e.id: e for e in examples}
     if near is None:

@@ -75,10 +75,10 @@ def yardstick(scorer: Scorer, right: float, labels: Sequence[str] | None, train:
     return Yardstick(scorer, right, plain.labels, known, _reads_numbers(plain, train))
 
 
-def reads_right(text: str, example: Example, by: Yardstick, *, shown: str = "") -> bool:
+def reads_right(text: str, example: Example, by: Yardstick, *, passages: str = "") -> bool:
     """Whether the text holds a right answer when it is read leniently.
 
-    shown: passages of the prompt. What is merely copied from them, or from the input, is no answer. A judge reads
+    passages: those of the prompt. What is merely copied from them, or from the input, is no answer. A judge reads
     leniently already, so nothing is read for it. Never raises for one bad text.
     """
     references = tuple(r for r in example.references if r.strip())
@@ -94,7 +94,7 @@ def reads_right(text: str, example: Example, by: Yardstick, *, shown: str = "") 
     accepted = {bare(r) for r in references} - {""}
     if accepted & set(map(bare, readings)) or by.accepts(readings, example):
         return True
-    return any(_contains(text, reference, example, by, shown) for reference in references)
+    return any(_contains(text, reference, example, by, passages) for reference in references)
 
 
 def bare(text: str) -> str:
@@ -259,7 +259,7 @@ def _only_label(text: str, labels: Sequence[str]) -> list[str]:
     return []
 
 
-def _contains(text: str, reference: str, example: Example, by: Yardstick, shown: str) -> bool:
+def _contains(text: str, reference: str, example: Example, by: Yardstick, passages: str) -> bool:
     answer, wanted = f" {bare(text)} ", bare(reference)
     if not wanted or f" {wanted} " not in answer:
         return False
@@ -273,7 +273,7 @@ def _contains(text: str, reference: str, example: Example, by: Yardstick, shown:
         return False
     if 2 * len(wanted.split()) >= len(answer.split()):
         return True
-    return max(_chance(wanted, answer, asked, ""), _chance(wanted, answer, bare(shown), asked)) < BY_CHANCE
+    return max(_chance(wanted, answer, asked, ""), _chance(wanted, answer, bare(passages), asked)) < BY_CHANCE
 
 
 def _chance(wanted: str, answer: str, source: str, asked: str) -> float:

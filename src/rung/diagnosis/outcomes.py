@@ -80,8 +80,8 @@ class Outcomes:
         prediction = answers.get(example.id)
         if prediction is None:
             return False
-        shown = "\n".join(self._texts.get(i, "") for i in prediction.passages)
-        return reads_right(prediction.text, example, self.experiment.by, shown=shown)
+        passages = "\n".join(self._texts.get(i, "") for i in prediction.passages)
+        return reads_right(prediction.text, example, self.experiment.by, passages=passages)
 
     def drawn(self, example: Example) -> list[Prediction]:
         """The samples' answers to the example; none where nothing was answered again."""
