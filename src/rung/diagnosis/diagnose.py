@@ -63,7 +63,7 @@ def diagnose(
     noise = conflicts((*workshop.inputs.train, *workshop.inputs.dev), experiment.by, near) if sampled.failed else []
     causes = [*rescues(outcomes), *observed(outcomes, noise)] if sampled.failed else []
     unresolved = outcomes.unresolved
-    by_hand = sampled.rate(e.id for e in sampled.failed if derivable(e, experiment.common))
+    at_hand = sampled.rate(e.id for e in sampled.failed if derivable(e, experiment.common))
     return {
         "base": base.name,
         "dev": {
@@ -80,7 +80,7 @@ def diagnose(
         "unresolved": {**asdict(sampled.rate(unresolved)), "ids": unresolved},
         "combinations": combinations(outcomes),
         "label_noise": noise[:KEPT],
-        "derivable": asdict(by_hand),
+        "derivable": asdict(at_hand),
         "examples": [_example(e, outcomes, causes) for e in experiment.asked],
     }
 
