@@ -98,8 +98,8 @@ def test_more_examples_are_advised_with_their_gain_where_a_convention_is_learnt_
 def test_suspicious_rows_are_named_once_and_at_most_seven(rows: int) -> None:
     names = tuple(f"line {i}" for i in range(rows))
     steps = decide(evidence([WEAK], suspicious=names)).next
-    [step] = [s for s in steps if "right answers" in s]
-    assert step.startswith("Read these rows, whose right answers may be wrong: line 0, line 1, line 2")
+    [step] = [s for s in steps if "reference answers" in s]
+    assert step.startswith("Read these rows, whose reference answers may be wrong: line 0, line 1, line 2")
     assert ("and 5 more in diagnosis.json" in step) == (rows == 12)
 
 

@@ -44,6 +44,11 @@ def test_a_dearer_family_that_is_no_better_is_compared_and_not_chosen() -> None:
     assert any(r.startswith("lora minus few_shot: -4 points (-9 to 1)") for r in decision.reasons)
 
 
+def test_a_difference_that_rounds_to_nothing_is_not_called_a_lead() -> None:
+    equal = [candidate("few_shot", "prompt", 0.80), candidate("lora", "fine-tune", 0.8001)]
+    assert decide(evidence(equal)).headline.endswith("; lora scores the same and costs more.")
+
+
 def test_an_undecided_headline_gives_the_difference_and_the_number_of_examples() -> None:
     few = replace(candidate("few_shot", "prompt", 0.77), dev=Score(0.80, 0.75, 0.85, N))
     decision = decide(evidence([few, LORA], {("few_shot", "lora"): 0.12}))
@@ -95,7 +100,9 @@ def test_nearly_all_is_not_written_as_all() -> None:
 def test_a_baseline_that_learns_and_is_not_shown_worse_is_named_in_headline_and_warning() -> None:
     decision = decide(evidence([ZERO, LORA], {**CLEAR, ("tfidf_linear", "lora"): 0.4}, learner=0.79))
     assert (decision.choice, decision.solution) == ("fine-tune", "lora")
-    assert decision.headline.endswith(" No language model may be needed: tfidf_linear, which uses none, reaches 79 %.")
+    assert decision.headline.endswith(
+        " No language model may be needed: tfidf_linear, which uses none, reaches 79 % and is not shown to be worse."
+    )
     assert decision.warnings == (
         "tfidf_linear learns from the same examples without a language model, and lora is not shown to be better on "
         "the "

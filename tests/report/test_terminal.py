@@ -16,7 +16,9 @@ from run_folders import (
     FINE_TUNE,
     NONE,
     UNDECIDED,
+    UNFINISHED,
     UNTESTED,
+    WARNED,
     checks_record,
     plan_record,
     task_record,
@@ -24,12 +26,11 @@ from run_folders import (
 )
 
 from rung.errors import RunError
-from rung.ladder import Listener
 from rung.records import read_json, write_json
 from rung.report.terminal import FINAL_LINES, PLAN_LINES, Screen, TerminalListener, final_screen, plan_screen
 from rung.types import Score
 
-LONG = "a very long explanation of what was found and of what that means for everyone who reads it, " * 12
+LONG = "a very long explanation of what happened and of what that means for everyone who reads it, " * 12
 WIDE = "郵便船の待ち時間についての長い説明。" * 30
 
 
@@ -49,16 +50,73 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_the_verdict_never_outgrows_its_screen(tmp_path: Path, kind: str) -> None:
-    folder = tmp_path / ("a-long-name-" * 12)
-    write_run(folder, ALL[kind])
+def test_no_line_is_wider_than_its_screen_and_a_usual_verdict_fits_one(tmp_path: Path, kind: str) -> None:
+    write_run(tmp_path, ALL[kind])
+    if kind not in ("unfinished", "warned"):  # whose warnings are whole, however many they are
+        assert len(printed(final_screen(tmp_path))) <= FINAL_LINES
     for text in (None, LONG, WIDE, "x" * 900):
         if text:
-            rewrite(folder, headline=text, reasons=[text] * 9, next=[text] * 9)
+            rewrite(tmp_path, headline=text, warnings=[text] * 2, reasons=[text] * 9, next=[text] * 9)
         for width in (80, 60, 40):
-            lines = printed(final_screen(folder), width)
-            assert len(lines) <= FINAL_LINES
-            assert max(map(cell_len, lines)) <= width
+            assert max(map(cell_len, printed(final_screen(tmp_path), width))) <= width
+
+
+def joined(lines: list[str]) -> str:
+    """The sentences of a screen, as if no line were broken."""
+    return " ".join(" ".join(lines).split())
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("width", [100, 80, 50])
+def test_no_sentence_is_cut_and_headline_and_warnings_are_whole(tmp_path: Path, kind: str, width: int) -> None:
+    write_run(tmp_path, ALL[kind])
+    record = read_json(tmp_path / "decision.json") or {}
+    lines = printed(final_screen(tmp_path), width)
+    said = joined(lines)
+    for sentence in (record["headline"], *record["warnings"], record["next"][0]):
+        assert sentence in said
+    whole = [s for s in (*record["reasons"], *record["next"]) if s in said]
+    begun = [line for line in lines if line.startswith("- ")]
+    assert len(whole) == len(begun)
+    assert "…" not in said.split("Try it:")[0]
+
+
+def test_warnings_outweigh_the_height_of_the_screen_and_reasons_are_dropped_whole(tmp_path: Path) -> None:
+    write_run(tmp_path, WARNED)
+    warnings = [f"Warning {i}: {LONG.strip()}" for i in range(5)]
+    rewrite(tmp_path, warnings=warnings)
+    lines = printed(final_screen(tmp_path))
+    assert all(warning in joined(lines) for warning in warnings)
+    reasons = (read_json(tmp_path / "decision.json") or {})["reasons"]
+    assert f"  {len(reasons)} more reasons in report.html" in lines
+    assert not any(reason[:30] in joined(lines) for reason in reasons)
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rewrite(tmp_path, reasons=[f"Reason {i}." for i in range(20)], next=[f"Step {i}." for i in range(9)])
+    lines = printed(final_screen(tmp_path))
+    reasons, steps = (sum(line.startswith(start) for line in lines) for start in ("- Reason", "- Step"))
+    assert reasons >= 2 and steps >= 2
+    assert f"  {20 - reasons} more reasons in report.html" in lines
+    assert f"  {9 - steps} more steps in report.html" in lines
+
+
+def test_an_unfinished_run_says_how_to_go_on_and_how_to_finish(tmp_path: Path) -> None:
+    write_run(tmp_path, UNFINISHED)
+    said = joined(printed(final_screen(tmp_path)))
+    assert said.startswith(
+        "Unfinished: rag and lora could change the verdict and were not tried. About 4 more minutes:"
+    )
+    assert "! rag (retrieval) was not tried:" in said
+    assert "Go on from here with about 4 more minutes: `rung run task.yaml" in said and "--finish" in said
+    assert "test (95 %)" not in said and "--solution few_shot" in said
+
+
+def test_baselines_stand_in_the_table(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    lines = printed(final_screen(tmp_path))
+    assert "  most_frequent  baseline   10 %  10 % (5–20)        –       –         –" in lines
 
 
 @pytest.mark.parametrize("width", [80, 60])
@@ -76,7 +134,7 @@ def test_a_plain_run_says_two_to_four_reasons_and_every_number_of_its_candidates
     write_run(tmp_path)
     lines = printed(final_screen(tmp_path))
     assert 2 <= len([line for line in lines[: lines.index("")] if line.startswith("- ")]) <= 4
-    assert "→ lora         fine-tune  80 %  82 % (70–89)      98  0.68 s   1.9 min" in lines
+    assert "→ lora           fine-tune  80 %  82 % (70–89)      98  0.68 s   1.9 min" in lines
 
 
 def test_a_narrow_screen_drops_columns_and_keeps_the_test_score(tmp_path: Path) -> None:
@@ -91,14 +149,14 @@ def test_of_many_candidates_the_chosen_one_always_stands_in_the_table(tmp_path: 
     write_run(tmp_path, replace(FINE_TUNE, right={**names, "lora": 0.9}, untested=tuple(list(names)[1:])))
     lines = printed(final_screen(tmp_path))
     assert any(line.startswith("→ lora") for line in lines)
-    assert "  and 4 more, in the report" in lines
+    assert "  and 6 more, in the report" in lines
 
 
-def test_a_strategy_that_was_not_tried_is_told_after_the_other_reasons(tmp_path: Path) -> None:
+def test_reasons_keep_the_order_of_the_record_whatever_their_words(tmp_path: Path) -> None:
     write_run(tmp_path)
     rewrite(tmp_path, reasons=["rag was not tried: no corpus.", "lora minus few_shot: 40 points."])
     lines = printed(final_screen(tmp_path))
-    assert lines.index("- lora minus few_shot: 40 points.") < lines.index("- rag was not tried: no corpus.")
+    assert lines.index("- rag was not tried: no corpus.") < lines.index("- lora minus few_shot: 40 points.")
 
 
 def test_without_a_winner_the_best_can_be_tried_and_without_scores_nothing(tmp_path: Path) -> None:
@@ -119,7 +177,7 @@ def test_a_terminal_without_unicode_gets_plain_signs(tmp_path: Path, encoding: s
     write_run(tmp_path)
     rewrite(tmp_path, reasons=[WIDE])
     lines = printed(final_screen(tmp_path), encoding=encoding)
-    assert "> lora         fine-tune  80 %  82 % (70-89)      98  0.68 s   1.9 min" in lines
+    assert "> lora           fine-tune  80 %  82 % (70-89)      98  0.68 s   1.9 min" in lines
 
 
 def test_when_piped_there_are_no_escape_codes_and_none_come_from_the_data(tmp_path: Path) -> None:
@@ -153,8 +211,17 @@ def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() ->
     assert lines[-1] == "All of them: runs/tickets/checks.json"
 
 
-def test_the_difference_is_told_on_the_metrics_own_scale() -> None:
-    task = {**task_record(), "metric": "token_f1"}
+def test_the_caps_of_dev_and_test_are_said() -> None:
+    plan = {**plan_record(), "sizes": {"train": 7000, "dev": 1000, "test": 2000}, "capped": {"dev": 2500, "test": 2500}}
+    lines = printed(plan_screen(Path("r"), plan, {"findings": []}, task_record()))
+    assert (
+        "Examples: train 7,000, dev 1,000 of 2,500, test 2,000 of 2,500; the rest trains (the test stays sealed until "
+        "the end)." in joined(lines)
+    )
+
+
+def test_the_difference_is_written_on_the_metrics_own_scale() -> None:
+    task = {**task_record(), "metric": "token_f1", "right_or_wrong": False}
     lines = printed(plan_screen(Path("r"), plan_record(), {"findings": []}, task))
     assert "The smallest difference the test can show (80 % power): 0.17 at most." in lines
     assert lines[-1] == "Data checks: nothing to warn of."
@@ -185,12 +252,14 @@ class Clock:
 
 
 def test_the_listener_is_what_the_ladder_asks_for() -> None:
+    from rung.ladder.options import Listener
+
     for name in ("say", "planned", "progress", "tried", "skipped"):
         wanted = inspect.signature(getattr(Listener, name)).parameters
         assert list(inspect.signature(getattr(TerminalListener, name)).parameters) == list(wanted)
 
 
-def test_where_there_is_no_terminal_progress_is_told_at_most_every_ten_seconds(tmp_path: Path) -> None:
+def test_where_there_is_no_terminal_progress_is_shown_at_most_every_ten_seconds(tmp_path: Path) -> None:
     out, clock = io.StringIO(), Clock()
     with TerminalListener(Console(file=out, width=80), clock=clock) as listener:
         for _ in range(25):

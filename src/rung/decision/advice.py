@@ -117,7 +117,7 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
     if not causes:
         steps.append("Try a larger model: the same task.yaml with another `model`.")
     steps += _rows_to_read(evidence) or [
-        "Read some of the wrong answers: unclear instructions and wrong right answers stop every approach."
+        "Read some of the wrong answers: unclear instructions and wrong reference answers stop every approach."
     ]
     least = f"has a mean of at least {scale.value(LEAST_USEFUL)}"
     beats = f"is shown to beat the floor of {scale.value(score_of(floor, 'test').mean)} and " if floor else ""
@@ -125,23 +125,22 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
 
 
 def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> list[str]:
-    steps = []
     missing = [s for s in evidence.kept_out if s.matters]
-    names = {reason: [s.name for s in missing if s.reason == reason] for reason in ("budget", "memory", "fault")}
-    if names["memory"]:
-        steps.append(
-            f"For {', '.join(names['memory'])}: use a machine with more memory, or a smaller model. "
-            f"Then go on: `{command}`."
-        )
-    if names["fault"]:
-        steps.append(f"For {', '.join(names['fault'])}: remove the fault that is named above. Then go on: `{command}`.")
-    if names["budget"] or not steps:
-        minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")
-        cost = f" with about {more_minutes(minutes)}" if minutes else ""
-        steps.insert(0, f"Go on from here{cost}: `{command}`. Nothing that is done is done again.")
-    steps.append(
+    names = {why: ", ".join(s.name for s in missing if s.reason == why) for why in ("budget", "memory", "fault")}
+    finish = (
         "Or add --finish to that command: it tries nothing more, opens the sealed test for what there is, and decides."
     )
+    helped = []
+    if names["memory"]:
+        helped.append(f"For {names['memory']}: use a machine with more memory, or a smaller model; then `{command}`.")
+    if names["fault"]:
+        helped.append(f"For {names['fault']}: remove the fault that is named above; then `{command}`.")
+    if names["budget"] or not helped:
+        minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")
+        cost = f" with about {more_minutes(minutes)}" if minutes else ""
+        steps = [f"Go on from here{cost}: `{command}`. Nothing that is done is done again.", finish, *helped]
+    else:
+        steps = [*helped, finish]
     if ruling.ship is not None:
         steps.append(f"Meanwhile use {ruling.ship.name}: it is the best on dev so far.")
     elif ruling.best is not None:
@@ -201,7 +200,7 @@ def _rows_to_read(evidence: Evidence) -> list[str]:
     rows = ", ".join(evidence.suspicious[:_MOST_ROWS])
     rest = len(evidence.suspicious) - _MOST_ROWS
     rows += f" and {rest} more in diagnosis.json" if rest > 0 else ""
-    return [f"Read these rows, whose right answers may be wrong: {rows}."]
+    return [f"Read these rows, whose reference answers may be wrong: {rows}."]
 
 
 def _short_of(evidence: Evidence, candidate: Candidate) -> tuple[str, str]:

@@ -66,8 +66,8 @@ class Evidence:
     candidates: those that use a language model, and baselines (family "baseline"). One without a test score was not
     named for the test and is only recorded.
     comparisons: every pair of finalists on the test, after Holm within that family.
-    against_floor: every finalist with every baseline on the test, after Holm within that family. For `unfinished`:
-    every candidate that answered all of dev with every baseline, on dev.
+    against_floor: every finalist with every baseline on the test, after Holm within the comparisons of one baseline.
+    For `unfinished`: every candidate that answered all of dev with every baseline, on dev.
     floors: names of the baselines that look at no input (the most frequent answer, chance). The best of them is the
     floor. The other baselines learn from examples without a language model.
     n_dev, n_test: examples of the sets. minimum_detectable_difference: what the test shows at 80 % power.
@@ -154,14 +154,10 @@ class Evidence:
         return against.difference > 0 and against.p_corrected < ALPHA
 
     def family_size(self, against: Comparison) -> int:
-        """How many comparisons were corrected together with this one."""
-        names = {against.a, against.b}
-        alike = [
-            family
-            for family in (self.comparisons, self.against_floor)
-            if any({c.a, c.b} == names and c.set == against.set for c in family)
-        ]
-        return max(1, sum(c.set == against.set for c in alike[0])) if alike else 1
+        """How many comparisons were corrected together with this one: the finalists', or those with its baseline."""
+        bases = {c.name for c in self.candidates if c.family == "baseline"} & {against.a, against.b}
+        alike = [c for c in self.against_floor if bases & {c.a, c.b}] if bases else self.comparisons
+        return max(1, sum(c.set == against.set for c in alike))
 
     # ---- what was not tried --------------------------------------------------------------------
 

@@ -36,7 +36,10 @@ def headline(evidence: Evidence, ruling: Ruling, command: str = "") -> str:
     learner = learner_of(evidence, ruling)
     if learner is not None:
         reached = value(evidence, learner, ruling.on) + (" on dev" if ruling.on == "dev" else "")
-        said += f" No language model may be needed: {learner.name}, which uses none, reaches {reached}."
+        said += (
+            f" No language model may be needed: {learner.name}, which uses none, reaches {reached} and is not shown to "
+            "be worse."
+        )
     return said
 
 
@@ -56,8 +59,12 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> str:
     elif best is chosen:
         ending = "; nothing that costs more scores higher."
     else:
-        gap = scale.gap(score_of(best, "test").mean - score_of(chosen, "test").mean)
-        ending = f"; {best.name} is {gap} above it, which is within the margin."
+        above = score_of(best, "test").mean - score_of(chosen, "test").mean
+        equal = scale.gap(above) == scale.gap(0.0)
+        said = (
+            "scores the same and costs more" if equal else f"is {scale.gap(above)} above it, which is within the margin"
+        )
+        ending = f"; {best.name} {said}."
     said = f"{FAMILY_WORDS[chosen.family][0]}: {reach(evidence, chosen, 'test')}{ending}"
     lead_cause = next(iter(evidence.causes), None)
     if lead_cause is not None and not lead_cause.fixed and lead_cause.share >= _HALF:

@@ -9,9 +9,9 @@ from rung.decision.words import FAMILY_WORDS, SET_WORDS, bare, difference, given
 from rung.types import Candidate, Skipped
 
 
-def warnings(evidence: Evidence, ruling: Ruling, command: str = "") -> list[str]:
+def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     """What a reader must not miss, the gravest first: whole sentences that no page shortens or drops."""
-    said = [_kept_out(s, command) for s in evidence.kept_out]
+    said = [_kept_out(s) for s in evidence.kept_out]
     said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
     learner = learner_of(evidence, ruling)
     if learner is not None:
@@ -31,12 +31,12 @@ def warnings(evidence: Evidence, ruling: Ruling, command: str = "") -> list[str]
     return list(dict.fromkeys([*said, *evidence.notes]))
 
 
-def _kept_out(skipped: Skipped, command: str) -> str:
+def _kept_out(skipped: Skipped) -> str:
     said = f"{skipped.name} ({FAMILY_WORDS[skipped.family][1]}) was not tried: {bare(skipped.why)}."
     if skipped.matters:
         said += " It could change the verdict."
     if skipped.reason == "budget" and skipped.minutes is not None:
-        said += f" It would take about {more_minutes(skipped.minutes)}" + (f": `{command}`." if command else ".")
+        said += f" It would take about {more_minutes(skipped.minutes)}."
     return said
 
 

@@ -28,7 +28,7 @@ CAUSE_WORDS = {
     "knowledge": "missing knowledge",
     "retrieval": "passages that the search does not find",
     "reasoning": "reasoning, or the size of the model",
-    "label noise": "right answers that contradict each other",
+    "label noise": "reference answers that contradict each other",
 }
 """Cause -> what stands in the way."""
 

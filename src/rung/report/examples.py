@@ -1,5 +1,5 @@
-"""The report's sections about single test examples: where two candidates part, what is confused with what, and which
-fields of a JSON answer are right.
+"""The report's sections about single test examples: where two candidates differ, what is confused with what,
+and which fields of a JSON answer are right.
 
 Joins predictions with the examples that are handed in.
 """
@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from rung.report.markup import Html, element, joined, row, table
-from rung.report.reading import Record, Run
+from rung.report.markup import Html, element, joined, num, row, table
+from rung.report.reading import Record, RunRecords
 from rung.report.words import count, shortened
 from rung.types import Candidate, Example
 
@@ -21,7 +21,7 @@ MOST_FIELDS = 12
 _MOST_CHARACTERS = 400
 
 
-def example_section(run: Run, examples: Mapping[str, Example]) -> Html:
+def example_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
     """Up to twelve test examples: where the winner and the best prompt differ, then where the winner is wrong."""
     winner = run.shown
     if winner is None or not run.predictions.get((winner.name, "test")):
@@ -49,7 +49,7 @@ def example_section(run: Run, examples: Mapping[str, Example]) -> Html:
     return joined([element("p", _tally(winner, rival, answers, kinds)), table(_caption(rows, kinds), header, rows)])
 
 
-def confusion_section(run: Run, examples: Mapping[str, Example]) -> Html:
+def confusion_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
     """The most frequent (expected, answered) pairs of the winner's wrong test answers, for tasks with labels."""
     winner = run.shown
     if winner is None or not examples or not (run.task.get("labels") or run.task.get("metric") == "label_accuracy"):
@@ -57,7 +57,7 @@ def confusion_section(run: Run, examples: Mapping[str, Example]) -> Html:
     wrong = [p for p in run.predictions.get((winner.name, "test"), ()) if _score(p) < 1 and p["id"] in examples]
     pairs = Counter((examples[p["id"]].output, p["text"]) for p in wrong)
     rows = [
-        row(_short(expected, 80), _short(answered, 80) or "(nothing)", element("td", str(n), class_="num"))
+        row(_short(expected, 80), _short(answered, 80) or "(nothing)", num(str(n)))
         for (expected, answered), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSIONS]
     ]
     if not rows:
@@ -66,7 +66,7 @@ def confusion_section(run: Run, examples: Mapping[str, Example]) -> Html:
     return element("div", table(caption, ("Expected", "Answered", "Times"), rows, right=("Times",)), class_="small")
 
 
-def field_section(run: Run, examples: Mapping[str, Example]) -> Html:
+def field_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
     """How often each top-level field of a JSON answer is right on the test, for every tested candidate."""
     if not examples or run.task.get("metric") != "json_match":
         return Html("")
@@ -95,12 +95,11 @@ def _fields(predictions: Sequence[Record], examples: Mapping[str, Example]) -> d
     return found
 
 
-def _share(run: Run, scores: Sequence[float]) -> Html:
-    told = f"{run.scale.value(sum(scores) / len(scores))} of {len(scores)}" if scores else "–"
-    return element("td", told, class_="num")
+def _share(run: RunRecords, scores: Sequence[float]) -> Html:
+    return num(f"{run.scale.value(sum(scores) / len(scores))} of {len(scores):,}" if scores else "–")
 
 
-def _best_prompt(run: Run, winner: Candidate) -> Candidate | None:
+def _best_prompt(run: RunRecords, winner: Candidate) -> Candidate | None:
     """The best tested prompt; none when that is the winner itself."""
     prompts = [c for c in run.decision.candidates if c.family == "prompt" and run.predictions.get((c.name, "test"))]
     best = max(prompts, key=lambda c: c.test.mean if c.test else 0.0, default=None)
@@ -130,7 +129,7 @@ def _tally(
         return f"Of {n}, {winner.name} does not get {both} wholly right."
     return (
         f"Of {n}, {winner.name} does better than {rival.name} on {better} and worse on {worse}; "
-        f"on {both} both miss alike."
+        f"on {both} both are equally wrong."
     )
 
 
@@ -139,11 +138,11 @@ def _caption(rows: Sequence[Html], kinds: Sequence[Sequence[str]]) -> str:
     return "All of these." if len(rows) == total else f"{len(rows)} of these {total}."
 
 
-def _answer(run: Run, prediction: Record | None) -> Html:
+def _answer(run: RunRecords, prediction: Record | None) -> Html:
     if prediction is None:
         return element("td", "–")
     score = _score(prediction)
-    if run.scale.rates:
+    if run.scale.right_or_wrong:
         right = score >= 1
         mark = element(
             "span",
@@ -154,8 +153,11 @@ def _answer(run: Run, prediction: Record | None) -> Html:
         )
     else:
         mark = element("span", run.scale.value(score), class_="range")
-    error = prediction.get("error")
-    text = f"failed: {error}" if error else _short(str(prediction["text"])) or "(nothing)"
+    text = _short(str(prediction["text"])) or "(nothing)"
+    if prediction.get("error"):
+        text = f"no answer: {prediction['error']}"
+    elif prediction.get("metric_error"):
+        text += f" (not scored: {prediction['metric_error']})"
     return element("td", joined([mark, text], " "), class_="text")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
+
+from rung.report.words import tied
 
 
 class Html(str):
@@ -34,6 +36,23 @@ def safe(text: str) -> str:
     return escape("".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
+def section(title: str, *content: str, class_: str = "") -> Html:
+    """Nothing when there is nothing to show."""
+    return element("section", element("h2", title), *content, class_=class_) if any(content) else Html("")
+
+
+def items(texts: Sequence[str]) -> Html:
+    """A list of sentences."""
+    return element("ul", *(element("li", tied(text)) for text in texts)) if texts else Html("")
+
+
+def facts(pairs: Mapping[str, str]) -> Html:
+    """Names and values; what has no value is left out."""
+    return element(
+        "dl", *(joined([element("dt", name), element("dd", value)]) for name, value in pairs.items() if value)
+    )
+
+
 def table(
     caption: str, header: Iterable[str], rows: Iterable[Html], *, label: str = "", right: Collection[str] = ()
 ) -> Html:
@@ -55,3 +74,18 @@ def row(first: str, *cells: str, class_: str = "") -> Html:
     """A table row that its first cell names."""
     data = [c if isinstance(c, Html) and c.startswith("<td") else element("td", c) for c in cells]
     return element("tr", element("th", first, scope="row"), *data, class_=class_)
+
+
+def num(text: str) -> Html:
+    """A cell with a number."""
+    return element("td", text, class_="num")
+
+
+def short(text: str) -> Html:
+    """A cell that does not break."""
+    return element("td", text, class_="short")
+
+
+def wide(text: str) -> Html:
+    """A cell with a sentence."""
+    return element("td", text, class_="wide")

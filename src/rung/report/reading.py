@@ -1,4 +1,4 @@
-"""A finished run folder, read once for all pages. Knows where each record lies, nothing of how it is shown."""
+"""A run folder that has its verdict, read once for all pages. Knows where each record lies, not how it is shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rung import runs
-from rung.decision import decision_from_record
+from rung.decision import Scale, decision_from_record
 from rung.errors import RunError
 from rung.records import read_json, read_lines
-from rung.report.words import Scale, scale_of
 from rung.types import Candidate, Decision
 
 Record = Mapping[str, Any]
@@ -19,9 +18,10 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """How an adapter came about. sweep: learning rate -> dev loss. epochs: (epoch, dev score).
+    """How an adapter came about. sweep: learning rate -> dev loss. epochs: (epoch, dev score). kept: the epoch.
 
-    rates: learning rate -> best dev score, where every one was trained to its end.
+    rates: learning rate -> best dev score, where every rate was trained to its end. left_out: {"count", "rows"} of
+    rows that were too long to train on. cut: why the training was stopped before its end.
     """
 
     learning_rate: float
@@ -29,14 +29,16 @@ class Trained:
     epochs: tuple[tuple[float, float], ...]
     kept: float
     rates: Mapping[str, float] = field(default_factory=dict)
+    left_out: Record = field(default_factory=dict)
+    cut: str | None = None
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecords:
     """The records of a run that has its verdict; parts that a run did not write are empty.
 
-    floor: the score that needs no model, where it was recorded. curve: the learning curve, where there is one.
-    built: name -> solution.json. predictions: (name, "dev" or "test") -> lines of the file.
+    curve: the learning curve, where there is one. built: name -> solution.json. predictions: (name, "dev" or "test") ->
+    lines of the file.
     """
 
     folder: Path
@@ -46,7 +48,6 @@ class Run:
     findings: tuple[Record, ...]
     events: tuple[Record, ...]
     test_reads: tuple[Record, ...]
-    floor: float | None
     curve: Record
     built: Mapping[str, Record]
     trained: Mapping[str, Trained]
@@ -54,7 +55,11 @@ class Run:
 
     @property
     def scale(self) -> Scale:
-        return scale_of(str(self.task.get("metric", "")))
+        return scale_of(self.task)
+
+    @property
+    def unfinished(self) -> bool:
+        return self.decision.choice == "unfinished"
 
     @property
     def chosen(self) -> Candidate | None:
@@ -62,23 +67,31 @@ class Run:
 
     @property
     def shown(self) -> Candidate | None:
-        """The chosen candidate, or with no winner the best one on the test."""
-        tested = [c for c in self.decision.candidates if c.test is not None]
-        return self.chosen or max(tested, key=lambda c: c.test.mean if c.test else 0.0, default=None)
+        """The chosen candidate; with none, the best on the test (on dev where the test is sealed)."""
+        models = [c for c in self.decision.candidates if c.family != "baseline"]
+        tested = [c for c in models if c.test is not None] or (models if self.unfinished else [])
+        return self.chosen or max(tested, key=lambda c: (c.test or c.dev).mean, default=None)
 
-    def why_not_tried(self, name: str) -> str:
-        """Why a step of the plan has no candidate, as the verdict or the plan says it."""
-        start = f"{name} was not tried: "
-        for reason in self.decision.reasons:
-            if reason.startswith(start):
-                return reason.removeprefix(start).rstrip(".")
-        return next(
-            (str(s["why"]) for s in self.plan.get("steps", ()) if s["name"] == name and s["why"]), "not recorded"
-        )
+    @property
+    def asking(self) -> list[str]:
+        """The arguments of `rung ask` that ask the shown candidate; empty where there is none."""
+        if self.shown is None:
+            return []
+        ready = self.chosen is not None and not self.unfinished
+        return [str(self.folder), *([] if ready else ["--solution", self.shown.name])]
+
+    @property
+    def baselines(self) -> frozenset[str]:
+        return frozenset(c.name for c in self.decision.candidates if c.family == "baseline")
 
 
-def read_run(folder: Path) -> Run:
-    """Raises RunError when there is no verdict yet, or a record is damaged."""
+def scale_of(task: Record) -> Scale:
+    """How this task's scores are written; task.json says whether its metric is right or wrong."""
+    return Scale(bool(task.get("right_or_wrong")))
+
+
+def read_run(folder: Path) -> RunRecords:
+    """Raises RunError when there is no verdict yet, or a record is damaged or of another format."""
     try:
         record = read_json(folder / "decision.json")
         if record is None:
@@ -87,17 +100,14 @@ def read_run(folder: Path) -> Run:
             )
         decision = decision_from_record(record)
         names = [c.name for c in decision.candidates]
-        events = runs.events(folder)
-        floors = [e["floor"] for e in events if e.get("event") == "decided" and e.get("floor") is not None]
-        return Run(
+        return RunRecords(
             folder=folder,
             task=read_json(folder / "task.json") or {},
             decision=decision,
             plan=read_json(folder / "plan.json") or {},
             findings=tuple((read_json(folder / "checks.json") or {}).get("findings", ())),
-            events=tuple(events),
+            events=tuple(runs.events(folder)),
             test_reads=tuple(read_lines(folder / "test_reads.jsonl")),
-            floor=float(floors[-1]) if floors else None,
             curve=read_json(folder / "curve.json") or {},
             built={n: read_json(folder / "solutions" / n / "solution.json") or {} for n in names},
             trained={n: t for n in names if (t := _trained(folder / "solutions" / n / "training"))},
@@ -116,7 +126,12 @@ def _trained(folder: Path) -> Trained | None:
     if history is None:
         return None
     sweep = read_json(folder / "sweep.json") or {"dev_loss": {}}
-    losses = {rate: float(loss) for rate, loss in sweep["dev_loss"].items() if loss is not None}
-    epochs = tuple((float(e["epoch"]), float(e["dev"])) for e in history["epochs"])
-    rates = {rate: float(score) for rate, score in history.get("rates", {}).items()}
-    return Trained(float(history["learning_rate"]), losses, epochs, float(history["kept"]), rates)
+    return Trained(
+        learning_rate=float(history["learning_rate"]),
+        sweep={rate: float(loss) for rate, loss in sweep["dev_loss"].items() if loss is not None},
+        epochs=tuple((float(e["epoch"]), float(e["dev"])) for e in history["epochs"]),
+        kept=float(history["kept"]),
+        rates={rate: float(score) for rate, score in history.get("rates", {}).items()},
+        left_out=history.get("left_out") or {},
+        cut=history.get("cut"),
+    )

@@ -1,8 +1,8 @@
 """What the terminal shows: the plan before, one live line meanwhile, the verdict after.
 
-Screens are renderables of rich that know the width they are printed at: lines are laid out and cut
-here, so that a screen never grows past its height. Plain without colour, and in ASCII where the
-terminal has no more. Knows records and words; decides nothing.
+Screens are renderables of rich that know the width they are printed at. Of the verdict, the headline, the warnings and
+the first next step are always whole; other sentences are whole or left to the report. Plain without colour, and in
+ASCII where the terminal has no more. Knows records and words; decides nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rung.records import read_json
-from rung.report.reading import Run, read_run
-from rung.report.words import NO_BREAK, count, duration, scale_of, shortened, thousands, tied, time_left
+from rung.report.background import sizes
+from rung.report.reading import RunRecords, read_run, scale_of
+from rung.report.words import NO_BREAK, count, duration, shortened, thousands, tied, time_left
 from rung.types import Candidate, Family, Score
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from rich.spinner import Spinner
 
 FINAL_LINES = 25
+"""The verdict is laid out for so many lines. Only what must be whole takes more."""
+
 PLAN_LINES = 18
 _QUIET_S = 10.0  # between progress lines where there is no live line
 _MOST_CANDIDATES = 6
@@ -60,15 +63,13 @@ def plan_screen(folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any]
 def _plan_lines(
     folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any], task: Mapping[str, Any], width: int
 ) -> list[Line]:
-    sizes, detectable = plan.get("sizes", {}), plan.get("minimum_detectable_difference", {})
-    scale = scale_of(str(task.get("metric", "")))
+    detectable, scale = plan.get("minimum_detectable_difference", {}), scale_of(task)
     steps = list(plan.get("steps", ()))
     shown = [*steps, *(s for s in plan.get("experiments", ()) if s["applies"])]
     lines: list[Line] = [
         (_cut(f"{task.get('name', folder.name)}: {task.get('model', '')}, {task.get('metric', '')}", width), "bold")
     ]
-    told = ", ".join(f"{name} {n:,}" for name, n in sizes.items())
-    lines += _wrapped(f"Examples: {told} (the test stays sealed until the end).", width, 2)
+    lines += _wrapped(f"Examples: {sizes(plan)} (the test stays sealed until the end).", width, 2)
     if "test" in detectable:
         gap = scale.detectable(detectable["test"])
         lines += _wrapped(f"The smallest difference the test can show (80 % power): {gap}.", width, 2)
@@ -94,8 +95,8 @@ def _plan_lines(
     lines.append(("", ""))
     budget = {k: v for k, v in (task.get("budget") or {}).items() if v is not None}
     units = {"minutes": "min", "calls": "calls", "usd": "USD"}
-    told = ", ".join(f"{v:g} {units.get(k, k)}" for k, v in budget.items())
-    limit = f" of a budget of {told}" if told else ""
+    allowed = ", ".join(f"{v:g} {units.get(k, k)}" for k, v in budget.items())
+    limit = f" of a budget of {allowed}" if allowed else ""
     total = f"In all about {plan.get('seconds', 0) / 60:.1f} min{limit}, {plan.get('usd', 0):.2f} USD."
     return lines + _wrapped(total, width, 1) + _check_lines(folder, checks, width)
 
@@ -106,110 +107,121 @@ def _check_lines(folder: Path, checks: Mapping[str, Any], width: int) -> list[Li
         return [(_cut("Data checks: nothing to warn of.", width), "")]
     first = findings[0]
     place = f"{first['row']}: " if first["row"] else ""
-    told = f"Data checks: {count(len(findings), 'warning')}. {place}{first['message']}"
+    warning = f"Data checks: {count(len(findings), 'warning')}. {place}{first['message']}"
     rest = f"All of them: {folder / 'checks.json'}"
-    return [(line, "yellow") for line, _ in _wrapped(told, width, 2)] + _wrapped(rest, width, 2)
+    return _styled(_wrapped(warning, width, 2), "yellow") + _wrapped(rest, width, 2)
 
 
 # ---- after ----------------------------------------------------------------------------------
 
 
 def final_screen(folder: Path) -> Screen:
-    """The verdict, why, the candidates and what to do next: at most FINAL_LINES lines.
+    """The verdict, its warnings, why, the candidates and what to do next.
 
+    Headline, warnings and the first next step (two of an unfinished run) are always whole. Of the other sentences as
+    many are shown, whole, as FINAL_LINES have room for.
     Raises RunError when the run has no verdict yet or a record is damaged.
     """
     run = read_run(folder)
     return Screen(lambda width: _final_lines(run, width))
 
 
-def _final_lines(run: Run, width: int) -> list[Line]:
-    """The verdict, the table and the last lines stand; next steps and reasons share what is left."""
-    place = shlex.quote(str(run.folder))
-    headline = [(line, "bold") for line, _ in _wrapped(run.decision.headline, width, 3)]
-    shown = run.shown
-    other = f" --solution {shown.name}" if run.chosen is None and shown else ""
-    tail = _wrapped(f'Try it:  rung ask {place}{other} "…"' if shown else "", width, 3)
-    tail += _wrapped(f"Report:  {run.folder / 'report.html'}", width, 3)
+def _final_lines(run: RunRecords, width: int) -> list[Line]:
+    decision = run.decision
+    top = _styled(_wrapped(decision.headline, width), "bold")
+    for warning in decision.warnings:
+        top += _styled(_wrapped(warning, width, bullet="! "), "yellow")
     table = _candidate_lines(run, width)
-    free = FINAL_LINES - len(headline) - len(table) - len(tail) - 3  # 3 empty lines
-    steps = _items([s for s in run.decision.next if s], width, min(4, max(1, free // 2)), 2)
-    reasons = _items(_telling(run), width, free - len(steps), 4)
+    tail = _wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
+    tail += _wrapped(f"Report: {run.folder / 'report.html'}", width)
+    room = FINAL_LINES - len(top) - len(table) - len(tail) - 3  # three empty lines
+    steps = _sentences(decision.next, width, room // 2, "more step", least=2 if run.unfinished else 1)
+    reasons = _sentences(decision.reasons, width, room - len(steps), "more reason")
     empty: Line = ("", "")
-    lines = [*headline, *reasons, empty, *table, empty, *steps, empty, *tail]
-    return lines[:FINAL_LINES]
+    return [*top, *reasons, empty, *table, empty, *steps, empty, *tail]
 
 
-def _telling(run: Run) -> list[str]:
-    """The reasons, those about strategies that were not tried last."""
-    return sorted((r for r in run.decision.reasons if r), key=lambda r: " was not tried: " in r)
+def _sentences(texts: Sequence[str], width: int, room: int, more: str, *, least: int = 0) -> list[Line]:
+    """As many of the texts as there is room for, each whole, and a line that counts the others.
+
+    least: so many are shown however little room there is. more: how one that is left out is called.
+    """
+    wrapped = [lines for text in texts if (lines := _wrapped(text, width, bullet="- "))]
+    used, number = 0, 0
+    for lines in wrapped:
+        last = number + 1 == len(wrapped)
+        if number >= least and used + len(lines) + (0 if last else 1) > room:
+            break
+        used, number = used + len(lines), number + 1
+    left = len(wrapped) - number
+    counted = [(_cut(f"  {count(left, more)} in report.html", width), "dim")] if left else []
+    return [line for lines in wrapped[:number] for line in lines] + counted
 
 
-def _candidate_lines(run: Run, width: int) -> list[Line]:
-    """A header and a line each; where the width does not do, the least telling columns go."""
+def _rank(c: Candidate) -> int:
+    """What a short table shows first: what was tested, then what is set beside it, then what was only tried."""
+    return (0 if c.family != "baseline" else 1) + (0 if c.test else 2)
+
+
+def _candidate_lines(run: RunRecords, width: int) -> list[Line]:
+    """A header and a line each; where the width does not suffice, the least important columns go."""
     scale, chosen = run.scale, run.decision.solution
-    candidates = sorted(run.decision.candidates, key=lambda c: (c.name != chosen, c.test is None))[:_MOST_CANDIDATES]
-    kept = [c for c in run.decision.candidates if c in candidates]
+    tested = any(c.test is not None for c in run.decision.candidates)
+    ranked = sorted(run.decision.candidates, key=lambda c: (c.name != chosen, _rank(c), -(c.test or c.dev).mean))
+    kept = [c for c in run.decision.candidates if c in ranked[:_MOST_CANDIDATES]]
 
     def cells(c: Candidate) -> dict[str, str]:
         return {
             "candidate": ("→ " if c.name == chosen else "  ") + shortened(c.name, 18),
             "family": c.family,
-            "dev": scale.value(c.dev.mean, c.dev.n),
-            "test (95 %)": scale.full(c.test) if c.test else "–",
-            "tokens": f"{c.tokens_in:,.0f}",
+            "dev": scale.value(c.dev.mean, c.dev.n) if tested else scale.full(c.dev),
+            **({"test (95 %)": scale.full(c.test) if c.test else "–"} if tested else {}),
+            "tokens": "–" if c.family == "baseline" else f"{c.tokens_in:,.0f}",
             "p50": duration(c.latency_s_p50),
-            "built in": duration(c.build_seconds),
+            "built in": "–" if c.family == "baseline" else duration(c.build_seconds),
         }
 
     rows = [cells(c) for c in kept]
-    names = list(rows[0]) if rows else ["candidate"]
-    for spare in ("", "family", "built in", "dev", "tokens", "p50"):
+    names = [n for n in rows[0] if any(r[n] != "–" for r in rows)] if rows else ["candidate"]
+    for spare in ("", "family", "built in", *(["dev"] if tested else []), "tokens", "p50"):
         names = [n for n in names if n != spare]
         header = ["  candidate" if n == "candidate" else n for n in names]
         laid = [header, *([r[n] for n in names] for r in rows)]
         if _width(laid) <= width:
             break
-    left = {"candidate", "family", "test (95 %)"}
-    table = _columns(laid, "".join("l" if n in left else "r" for n in names), width)
+    words = {"candidate", "family", "test (95 %)"} | (set() if tested else {"dev"})
+    table = _columns(laid, "".join("l" if n in words else "r" for n in names), width)
     lines: list[Line] = [(table[0], "dim")]
     lines += [(text, "bold green" if c.name == chosen else "") for text, c in zip(table[1:], kept, strict=True)]
     more = len(run.decision.candidates) - len(kept)
     return [*lines, (_cut(f"  and {more} more, in the report", width), "dim")] if more else lines
 
 
-def _items(texts: Sequence[str], width: int, room: int, most: int) -> list[Line]:
-    """As many of the texts as there is room for, each cut to at most two lines."""
-    lines: list[Line] = []
-    for text in texts[:most]:
-        left = room - len(lines)
-        if left < 1:
-            break
-        lines += _wrapped(text, width, min(2, left), "- ")
-    return lines
-
-
 # ---- lines ----------------------------------------------------------------------------------
 
 
-def _wrapped(text: str, width: int, most: int, bullet: str = "") -> list[Line]:
-    """The text in at most so many lines; what does not fit ends in an ellipsis."""
+def _wrapped(text: str, width: int, most: int | None = None, bullet: str = "") -> list[Line]:
+    """The text in lines. most: at most so many; what does not fit ends in an ellipsis. None: the whole text."""
     from rich.cells import cell_len
 
     text = tied(" ".join(_clean(text).split()))
     room = max(8, width)
     if cell_len(text) > len(text):  # wide signs take two columns: as if every one did
         room = max(8, room // 2)
+    limit: dict[str, Any] = {} if most is None else {"max_lines": most, "placeholder": "…"}
     lines = textwrap.wrap(
         text,
         room,
         initial_indent=bullet,
         subsequent_indent=" " * len(bullet),
         break_on_hyphens=False,
-        max_lines=most,
-        placeholder="…",
+        **limit,
     )
     return [(line.replace(NO_BREAK, " "), "") for line in lines]
+
+
+def _styled(lines: Sequence[Line], style: str) -> list[Line]:
+    return [(text, style) for text, _ in lines]
 
 
 def _at_most(lines: list[Line], most: int, more: Callable[[int], str]) -> list[Line]:
@@ -265,7 +277,7 @@ def _printable(text: str, encoding: str) -> str:
 
 
 class TerminalListener:
-    """Tells a terminal what a run does: one live line, and a plain line for what is finished.
+    """Shows in a terminal what a run does: one live line, and a plain line for what is finished.
 
     Where the console is no terminal: plain lines, about progress at most one every ten seconds. Used
     as a context manager, so that the live line goes whatever ends the run. A console that cannot be
@@ -278,8 +290,8 @@ class TerminalListener:
         self._console = console or RichConsole(stderr=True)
         self._clock = clock
         self._live: tuple[Live, Spinner] | None = None
-        self._told = -_QUIET_S + clock()
-        self._scale = scale_of("")
+        self._last_line_at = -_QUIET_S + clock()
+        self._scale = scale_of({})
         self._names = 0
 
     def __enter__(self) -> Self:
@@ -295,7 +307,7 @@ class TerminalListener:
 
     def planned(self, folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any]) -> None:
         task = read_json(folder / "task.json") or {}
-        self._scale = scale_of(str(task.get("metric", "")))
+        self._scale = scale_of(task)
         self._names = max((len(s["name"]) for s in plan.get("steps", ())), default=0)
         self._print(plan_screen(folder, plan, checks, task))
         self._print("")
@@ -306,8 +318,8 @@ class TerminalListener:
         text = f"{what}  {100 * share:.0f} %{left}"
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._show(text)
-        elif self._clock() - self._told >= _QUIET_S:
-            self._told = self._clock()
+        elif self._clock() - self._last_line_at >= _QUIET_S:
+            self._last_line_at = self._clock()
             self._print(text)
 
     def tried(self, name: str, family: Family, dev: Score, seconds: float) -> None:

@@ -1,6 +1,6 @@
-"""Figures as inline SVG. Positions are in percent, so that text keeps its size at every width.
+"""Plots as inline SVG. Positions are in percent, so that text keeps its size at every width.
 
-Knows values in [0, 1] and how they are told; every figure carries its numbers as text.
+Knows values in [0, 1] and how they are written; every plot carries its numbers as text.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from rung.decision.figures import Scale
 from rung.report.markup import Html, element
-from rung.report.words import Scale
 from rung.types import Candidate, Score
 
 _LEFT, _RIGHT = 1.5, 98.5  # percent: room for the dots at 0 and 1
@@ -36,14 +36,14 @@ def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str 
         y = _TOP + _ROW * place
         mark = "name chosen" if candidate.name == chosen else "name"
         best = candidate.test or candidate.dev
-        told = scale.full(best) if candidate.test else f"dev only: {scale.full(best)}"
+        value = scale.full(best) if candidate.test else f"dev only: {scale.full(best)}"
         parts.append(element("text", candidate.name, x=_percent(_LEFT), y=y + 12, class_=mark))
-        parts.append(element("text", told, x=_percent(_RIGHT), y=y + 12, class_="told", text_anchor="end"))
+        parts.append(element("text", value, x=_percent(_RIGHT), y=y + 12, class_="value", text_anchor="end"))
         if candidate.test:
             parts += _interval(candidate.test, y + 24, "test chosen" if candidate.name == chosen else "test", 5.5)
         parts += _interval(candidate.dev, y + 36, "dev", 4)
     alternative = "; ".join(
-        f"{c.name}: test {scale.full(c.test) if c.test else 'not opened for it'}, dev {scale.full(c.dev)}"
+        f"{c.name}: test {scale.full(c.test) if c.test else 'not answered'}, dev {scale.full(c.dev)}"
         for c in candidates
     )
     if floor is not None:
@@ -66,7 +66,7 @@ def curve_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale,
     for (x, y), (epoch, value) in zip(points, epochs, strict=True):
         mark = "kept" if epoch == kept else "passed"
         parts.append(element("circle", cx=x, cy=round(y, 1), r=5, class_=mark))
-        parts.append(element("text", scale.value(value), x=x, y=round(y - 10, 1), class_="told", text_anchor="middle"))
+        parts.append(element("text", scale.value(value), x=x, y=round(y - 10, 1), class_="value", text_anchor="middle"))
         parts.append(element("text", f"{epoch:g}", x=x, y=height + 24, class_="tick", text_anchor="middle"))
     alternative = "; ".join(f"{unit} {e:g}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
     return _figure(parts, height + 30, title, alternative)

@@ -1,0 +1,103 @@
+"""The report's sections about what the verdict rests on: what the data can show, the data checks, the run itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from rung.report.markup import Html, element, facts, row, section, table, wide
+from rung.report.reading import Record, RunRecords
+from rung.report.words import count
+
+_MOST_FINDINGS = 40
+
+
+def data_section(run: RunRecords) -> Html:
+    """Sizes, the smallest differences that can be shown, and each opening of the test."""
+    scale = run.scale
+    reads = {r.get("read"): r for r in run.test_reads if not r.get("continues")}
+    opened = [
+        f"{_minute(str(r.get('time', '')))}, for {', '.join(r.get('solutions', ()))}: {r.get('why', '')}"
+        for r in reads.values()
+    ]
+    dev = run.plan.get("minimum_detectable_difference", {}).get("dev")
+    test = run.decision.minimum_detectable_difference
+    times = count(run.decision.test_reads, "time") if run.decision.test_reads else "never: it is still sealed"
+    return section(
+        "What the data can show",
+        facts(
+            {
+                "Examples": sizes(run.plan),
+                "Smallest difference, test": f"{scale.gap(test)} between two candidates, at 80 % power",
+                "Smallest difference, dev": "" if dev is None else f"{scale.detectable(dev)}, at 80 % power",
+                "Floor": f"{scale.value(run.decision.floor)}, the best score of a baseline that looks at no input",
+                "Margin": f"{scale.gap(run.decision.margin)}: a smaller difference does not matter",
+                "Test opened": times + (f" ({'; '.join(opened)})" if opened else ""),
+            }
+        ),
+    )
+
+
+def sizes(plan: Record) -> str:
+    """The numbers of examples, and what was capped: train 3,500, dev 1,000 of 2,500; the rest trains."""
+    capped = plan.get("capped") or {}
+    said = ", ".join(
+        f"{name} {n:,}" + (f" of {capped[name]:,}" if name in capped else "")
+        for name, n in plan.get("sizes", {}).items()
+    )
+    return said + ("; the rest trains" if capped else "")
+
+
+def checks_section(run: RunRecords) -> Html:
+    """The findings of the data checks, the gravest first; folded where there are many."""
+    if not run.findings:
+        return section("Data checks", element("p", "The checks have nothing to report."))
+    order = {"error": 0, "warning": 1, "note": 2}
+    findings = sorted(run.findings, key=lambda f: order.get(f["severity"], 3))
+    number = Counter(f["severity"] for f in findings)
+    said = ", ".join(count(number[kind], kind) for kind in order if number[kind])
+    rows = [row(f["row"] or "all examples", f["severity"], wide(f["message"])) for f in findings[:_MOST_FINDINGS]]
+    more = len(findings) - len(rows)
+    caption = said + (f". The first {len(rows)} are shown; all are in checks.json." if more else ".")
+    content = table(caption, ("Row", "Severity", "Finding"), rows, label="Data checks")
+    if len(rows) > 8:
+        content = element("details", element("summary", f"{said}: show"), content)
+    return section("Data checks", content)
+
+
+def run_section(run: RunRecords) -> Html:
+    """When, where and with what it ran."""
+    task = run.task
+    times = {e["event"]: str(e["time"]) for e in reversed(run.events) if "time" in e}
+    starts = sum(e["event"] == "started" for e in run.events)
+    again = f", continued {count(starts - 1, 'time')}" if starts > 1 else ""
+    ended = next((str(e["time"]) for e in reversed(run.events) if e["event"] in ("decided", "unfinished")), "")
+    pairs = {
+        "Folder": str(run.folder),
+        "Task file": str(task.get("path", "")),
+        "Begun": _minute(times.get("started", "")) + again,
+        "Ended": _minute(ended),
+        "Model": " ".join(str(task[k]) for k in ("model", "model_version") if task.get(k)),
+        "Seed": str(task.get("seed", "")),
+        "Budget": _named({k: v for k, v in (task.get("budget") or {}).items() if v is not None}),
+        "Target": "" if task.get("target") is None else run.scale.value(task["target"]),
+        "Versions": _named(task.get("versions") or {}),
+        "Machine": _named(task.get("machine") or {}),
+        "Run identity": str(task.get("identity", "")),
+    }
+    hashes = [row(name, element("td", element("code", str(value)))) for name, value in (task.get("data") or {}).items()]
+    files = table("SHA-256 of the data files.", ("File", "Hash"), hashes) if hashes else ""
+    record = json.dumps(task.get("schema"), indent=1, ensure_ascii=False) if task.get("schema") else ""
+    schema = (
+        element("details", element("summary", "The schema of the answers"), element("pre", record)) if record else ""
+    )
+    return section("The run", facts(pairs), files, schema)
+
+
+def _named(values: Record) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _minute(time: str) -> str:
+    """2026-11-23 18:04 UTC"""
+    return f"{time[:10]} {time[11:16]} UTC" if time else ""

@@ -1,0 +1,121 @@
+"""The report's sections about how the candidates came about: what was built, prompts, trainings, what was not tried."""
+
+from __future__ import annotations
+
+from rung.decision.figures import more_minutes
+from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
+from rung.report.plots import curve_plot
+from rung.report.reading import Record, RunRecords, Trained
+from rung.report.words import count, duration
+from rung.types import Candidate
+
+_MOST_DEMOS = 3
+
+
+def built_section(run: RunRecords) -> Html:
+    """Every candidate with what it is made of, its prompt, and how it was trained."""
+    candidates = [c for c in run.decision.candidates if c.family != "baseline"]
+    rows = [row(c.name, short(c.family), wide(_made_of(run, c)), num(duration(c.build_seconds))) for c in candidates]
+    header = ("Candidate", "Approach", "What it is made of", "Built in")
+    steps = table("What was built, cheapest approach first.", header, rows, right=header[3:]) if rows else ""
+    prompts = [_prompt(name, record) for name, record in run.built.items() if record]
+    training = [_training(run, name, trained) for name, trained in run.trained.items()]
+    return section("How it was done", steps, *prompts, *training)
+
+
+def not_tried_section(run: RunRecords) -> Html:
+    """Strategies that were not tried, and solutions that were stopped early on dev, each with its reason."""
+    timed = any(s.minutes for s in run.decision.skipped)
+    rows = []
+    for s in run.decision.skipped:
+        why = s.why.rstrip(".") + ("; it could change the verdict" if s.matters else "")
+        cells = [short(s.family), wide(why)]
+        if timed:
+            cells.append(num(f"about {more_minutes(s.minutes)}" if s.minutes else "–"))
+        rows.append(row(s.name, *cells))
+    header = ["Strategy", "Approach", "Why", *(["It would take"] if timed else [])]
+    early = [row(one.name, wide(one.why)) for one in run.decision.left_early]
+    return section(
+        "What was not tried",
+        table("Strategies that were not tried.", header, rows, right=header[3:]) if rows else "",
+        table("Solutions that were stopped early on dev.", ("Solution", "Why"), early) if early else "",
+    )
+
+
+def _made_of(run: RunRecords, candidate: Candidate) -> str:
+    """What a solution is made of, from its solution.json."""
+    record = run.built.get(candidate.name) or {}
+    parts = []
+    demos, selection = record.get("demos") or (), record.get("demo_selection")
+    if demos and selection:
+        number = min(selection["k"], len(demos))
+        nearest = selection["kind"] == "nearest"
+        parts.append(f"the {number} nearest of {len(demos):,} demos" if nearest else count(number, "fixed demo"))
+    if spec := record.get("retriever"):
+        parts.append(
+            f"{count(spec['k'], 'passage')} by {spec['kind']}, at most {spec['token_budget']:,} tokens of them"
+        )
+    if constraint := record.get("constraint"):
+        parts.append(f"answers held to {_held_to(constraint)}")
+    if record.get("adapter"):
+        trained = run.trained.get(candidate.name)
+        kept = f" (learning rate {trained.learning_rate:g}, epoch {trained.kept:g})" if trained else ""
+        parts.append(f"a LoRA adapter{kept}")
+    said = "; ".join(["the instruction", *parts]) if record else "not recorded"
+    return said + (f". Stopped before its end: {candidate.cut}" if candidate.cut else "")
+
+
+def _held_to(constraint: Record) -> str:
+    if constraint["kind"] == "labels":
+        return count(len(constraint["value"]), "label")
+    return {"json_schema": "a JSON Schema", "regex": "a pattern"}.get(constraint["kind"], str(constraint["kind"]))
+
+
+def _prompt(name: str, record: Record) -> Html:
+    """The instruction and the first demos, folded."""
+    turns = [str(record.get("instruction", ""))]
+    demos = list(record.get("demos") or ())
+    turns += [f"{d['input']}\n→ {d['output']}" for d in demos[:_MOST_DEMOS]]
+    if len(demos) > _MOST_DEMOS:
+        turns.append(f"… and {count(len(demos) - _MOST_DEMOS, 'more demo')}")
+    return element("details", element("summary", f"The prompt of {name}"), element("pre", "\n\n".join(turns)))
+
+
+def _training(run: RunRecords, name: str, trained: Trained) -> Html:
+    parts: list[str] = [element("h3", f"Training of {name}"), _learning_rates(run, trained)]
+    if trained.left_out.get("count"):
+        rows = ", ".join(map(str, trained.left_out["rows"]))
+        number = count(trained.left_out["count"], "example")
+        parts.append(element("p", f"{number} did not fit the model's context and were left out: {rows}."))
+    if trained.cut:
+        parts.append(element("p", f"Stopped before its end: {trained.cut}."))
+    if len(trained.epochs) == 1:
+        (epoch, score), *_ = trained.epochs
+        parts.append(element("p", f"Judged once on dev, after epoch {epoch:g}: {run.scale.value(score)}."))
+    elif trained.epochs:
+        caption = (
+            f"Dev score by epoch. The checkpoint of epoch {trained.kept:g} was kept: the last one, unless one before "
+            "it is clearly better."
+        )
+        plot = curve_plot(trained.epochs, trained.kept, run.scale, title="Dev score after each epoch", unit="epoch")
+        parts.append(element("figure", plot, element("figcaption", caption), class_="small"))
+    return joined(parts)
+
+
+def _learning_rates(run: RunRecords, trained: Trained) -> Html:
+    if trained.rates:
+        column, caption = "Dev score", "Learning rates, each trained to its end; the best on dev is kept."
+        figures = {rate: run.scale.value(score) for rate, score in trained.rates.items()}
+    elif trained.sweep:
+        column = "Dev loss"
+        caption = (
+            "Learning rates, each tried on the first part of its schedule; the one with the lowest dev loss is kept."
+        )
+        figures = {rate: f"{loss:.3f}" for rate, loss in trained.sweep.items()}
+    else:
+        return element("p", f"Learning rate {trained.learning_rate:g}, taken over from an earlier step.")
+    rows = [
+        row(rate, figures[rate], "kept" if float(rate) == trained.learning_rate else "")
+        for rate in sorted(figures, key=float)
+    ]
+    return element("div", table(caption, ("Learning rate", column, ""), rows), class_="small")
