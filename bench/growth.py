@@ -1,4 +1,4 @@
-"""Time and peak memory of what rung does before any model is asked, for growing numbers of examples.
+"""Processor time and peak memory of what rung does before any model is asked, for growing numbers of examples.
 
     python bench/growth.py [--sizes 1000 10000 100000 1000000]
 
@@ -44,7 +44,7 @@ def write_task(folder: Path, n: int) -> Path:
 
 
 def measure(path: Path) -> dict[str, dict[str, float]]:
-    """Stage -> seconds and peak gigabytes so far; run in a fresh process."""
+    """Stage -> seconds of processor time and peak gigabytes so far; run in a fresh process."""
     from rung.data.checks import check_examples
     from rung.data.examples import read_sets
     from rung.data.near_duplicates import groups_of, near_duplicates
@@ -55,10 +55,10 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
 
     def stage(name: str, work: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
+        started = time.process_time()
         result = work()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        figures[name] = {"seconds": time.perf_counter() - started, "peak_gb": peak / 1e9}
+        figures[name] = {"seconds": time.process_time() - started, "peak_gb": peak / 1e9}
         return result
 
     task = read_task(path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rung.data import corpus
 from rung.data.corpus import check_gold_ids, read_corpus
 from rung.errors import DataError
 from rung.types import Document, Example
@@ -53,3 +54,12 @@ def test_gold_ids_that_name_no_document_are_found(tmp_path: Path) -> None:
         "unknown_gold_id", "warning", "e, line 2", ("2",),
     )  # fmt: skip
     assert 'Did you mean "cards.md"?' in finding.message
+
+
+def test_unknown_gold_ids_of_many_examples_are_counted_and_few_are_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(corpus, "nearest", lambda word, words: asked.append(word))
+    examples = [Example(str(i), "q", "a", ("a",), gold_ids=(f"x{i}",), row=f"line {i}") for i in range(500)]
+    found = check_gold_ids(examples, [Document("a", "text")])
+    assert len(asked) == 20
+    assert len(found) == 201 and "500 in all" in found[-1].message

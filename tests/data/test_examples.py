@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from broken import TASK, rows, write
 
+from rung.data import examples as examples_module
 from rung.data.examples import read_examples, read_sets
 from rung.data.task_file import read_task
 from rung.errors import DataError
@@ -114,3 +115,13 @@ def test_twelve_examples_are_enough_and_eleven_are_not(tmp_path: Path) -> None:
     assert len(read(tmp_path / "a", jsonl(rows(12)))) == 12
     with pytest.raises(DataError, match="only 11 examples; at least 12"):
         read(tmp_path / "b", jsonl(rows(11)))
+
+
+def test_the_nearest_label_is_looked_for_in_the_first_bad_rows_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(examples_module, "nearest", lambda word, words: asked.append(word))
+    with pytest.raises(DataError, match="300 problems in its rows"):
+        read(tmp_path, jsonl([{"input": f"q{i}", "output": f"lost {i}"} for i in range(300)]), more="labels: [a, b]\n")
+    assert len(asked) == 10

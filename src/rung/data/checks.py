@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Literal
 
+from rung.data.examples import FEW_EXAMPLES
 from rung.data.findings import bounded
 from rung.data.near_duplicates import Pairs, near_duplicates, same_answers
+from rung.text import units
 from rung.types import Example, Finding, Task
 
-FEW_EXAMPLES = 60
 RARE_LABEL = 4
 LONG_OUTPUT_WORDS = 300
 
@@ -91,7 +92,7 @@ def _row(example: Example, task: Task) -> Iterator[Finding]:
         return Finding(check, severity, example.row, message, (example.id,))
 
     output = example.output
-    words = len(output.split())
+    words = len(units(output)) if len(output) > LONG_OUTPUT_WORDS else 0  # a word has a character at least
     if words > LONG_OUTPUT_WORDS:
         yield finding("long_output", f"The answer has {words} words; answers may be cut at the length limit.", "note")
     if output.strip() == example.input.strip():

@@ -28,6 +28,8 @@ from rung.types import Example, SetName, Task
 
 MIN_EXAMPLES = 12
 """Fewer cannot fill train, dev and test with anything a score could be computed from."""
+FEW_EXAMPLES = 60
+"""With fewer, differences between solutions hardly show."""
 
 INPUT_NAMES = ("input", "question", "text", "message", "prompt", "query", "sentence", "utterance", "review", "content",
                "problem", "request", "source", "instruction")  # fmt: skip
@@ -69,7 +71,7 @@ def read_sets(task: Task) -> Sets:
         files = ", ".join(path.name for path in prefixes)
         raise DataError(
             f"{files}: only {total} example{'s' if total != 1 else ''}; at least {MIN_EXAMPLES} are needed to fill "
-            "train, dev and test, and 60 or more to tell solutions apart. Add examples."
+            f"train, dev and test, and {FEW_EXAMPLES} or more to tell solutions apart. Add examples."
         )
     return sets
 

@@ -1,6 +1,6 @@
 """A first task.yaml for a data file: every guess with its reason, for the user to correct.
 
-Knows columns and the look of answers; decides nothing that the user cannot change in the text it returns.
+Knows columns and what answers look like; decides nothing that the user cannot change in the text it returns.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rung.data.corpus import TEXT_SUFFIXES
 from rung.data.examples import INPUT_NAMES, OUTPUT_NAMES
 from rung.data.rows import SUFFIXES, SUPPORTED, Row, as_text, raise_problems, read_table
 from rung.errors import DataError
 
 MAX_LABELS = 100
+_NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
 _FILE_NAMES = ("examples", "data", "dataset", "train", "qa", "questions")
 _SET_NAMES = {"train": ("train", "training"), "dev": ("dev", "val", "valid", "validation"), "test": ("test",)}
 _CORPUS_NAMES = ("corpus", "docs", "documents", "passages")
@@ -31,9 +33,6 @@ _INSTRUCTIONS = {
     "token_f1": "Answer the question briefly.",
     "exact_match": "Answer the question. Give the answer only.",
 }
-
-
-_NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ def guess_task(data: Path) -> str:
     Paths in it are relative to the folder of the data, where it is meant to be saved; `read_task` accepts it there.
     Raises DataError when there is no data file, it cannot be read, or its columns leave no guess.
     """
+    from rung.data.task_keys import DEFAULT_MODEL
+
     data = Path(os.path.abspath(data))
     files = _find(data)
     rows: list[Row] = []
@@ -68,7 +69,7 @@ def guess_task(data: Path) -> str:
     metric, labels = _metric(outputs)
     examples: object = {name: p.name for name, p in files.items()} if len(files) > 1 else first.name
     lines = [
-        "# A first guess. Each comment says what it rests on; correct what is wrong.",
+        "# A first guess. Each comment gives the reason; correct what is wrong.",
         f"name: {_yaml(_name(first))}",
         f"instruction: {_yaml(_instruction(metric.value, labels))}  # a guess from the metric; say what you want",
         f"examples: {_yaml(examples)}  # {len(rows)} rows; columns: {_comment(', '.join(columns))}",
@@ -85,7 +86,7 @@ def guess_task(data: Path) -> str:
     if corpus := _corpus(first.parent, set(files.values())):
         lines.append(f"corpus: {_yaml(corpus.value)}  # {_comment(corpus.why)}")
     lines += [
-        "model: smollm2-135m-instruct  # the default: small, answers and trains on two CPU cores",
+        f"model: {DEFAULT_MODEL}  # the default: small, answers and trains on two CPU cores",
         "# target: 0.9  # good enough; climbing stops there",
         "# budget: {minutes: 30}",
         "seed: 0",
@@ -172,7 +173,7 @@ def _corpus(folder: Path, data: set[Path]) -> Guess | None:
             if (path := folder / f"{name}{suffix}").is_file() and path not in data:
                 return Guess(path.name, "a file of documents beside the examples")
         if (path := folder / name).is_dir():
-            texts = sum(p.suffix.lower() in (".txt", ".md") for p in path.rglob("*"))
+            texts = sum(p.suffix.lower() in TEXT_SUFFIXES for p in path.rglob("*"))
             if texts:
                 return Guess(f"{name}/", f"a folder of {texts} text files beside the examples")
     return None

@@ -96,7 +96,7 @@ def same_answers(a: Example, b: Example) -> bool:
 
 
 def normalised(example: Example) -> str:
-    """Input and context without case, spacing and sentence punctuation; the raw text where nothing else is left."""
+    """Input and context without case, spacing and sentence punctuation; the raw text where that leaves nothing."""
     return " ".join(_units(example)) or _text(example).strip()
 
 

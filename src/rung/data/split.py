@@ -200,15 +200,21 @@ def _groups_of(examples: Sequence[Example], groups: Mapping[str, str], task: Tas
         members[groups[e.id]].append(e)
     stratified = _stratified(examples, task)
 
-    def made(group: list[Example]) -> _Group:
-        own = sorted({e.group for e in group if e.group is not None})
-        content = f"group {own[0]}" if own else f"content {min(map(content_digest, group))}"
+    def group_of(own: list[Example]) -> _Group:
+        named = min((e.group for e in own if e.group is not None), default=None)
+        content = f"content {min(map(content_digest, own))}" if named is None else f"group {named}"
         digest = sha256(f"{task.seed}\n{content}".encode(errors="replace")).digest()
-        counts = Counter(e.output for e in group)
-        stratum = min(counts, key=lambda output: (-counts[output], output)) if stratified else ""
-        return _Group(tuple(e.id for e in group), int.from_bytes(digest[:8]) / 2**64, stratum)
+        stratum = _commonest([e.output for e in own]) if stratified else ""
+        return _Group(tuple(e.id for e in own), int.from_bytes(digest[:8]) / 2**64, stratum)
 
-    return sorted(map(made, members.values()), key=lambda g: g.order)
+    return sorted(map(group_of, members.values()), key=lambda g: g.order)
+
+
+def _commonest(outputs: Sequence[str]) -> str:
+    if len(outputs) == 1:
+        return outputs[0]
+    counts = Counter(outputs)
+    return min(counts, key=lambda output: (-counts[output], output))
 
 
 def _stratified(examples: Sequence[Example], task: Task) -> bool:
