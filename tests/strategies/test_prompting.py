@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from rung.strategies.prompting import NEAREST_POOL, constrained, demo_settings, 
 from rung.strategies.retrieving import demos_with_passages, rag, spec
 from rung.testing import FakeModel
 from rung.trials.choose import screened
-from rung.types import Constraint, Document, Query, Request, Retriever, Task
+from rung.trials.workshop import Workshop
+from rung.types import Constraint, Document, Query, Request, Retriever, Solution, Task
 from workshops import COLOURS, INSTRUCTION, PASSAGES, example, workshop_of
 
 LABELS = Constraint("labels", COLOURS)
@@ -41,20 +43,22 @@ def demos_in(request: Request) -> int:
 
 
 @pytest.mark.parametrize("build", [zero_shot, constrained, few_shot, rag], ids=lambda b: b.__name__)
-def test_every_prompt_strategy_names_the_labels_where_that_helps(tmp_path: Path, build: Callable[..., object]) -> None:
+def test_every_prompt_strategy_names_the_labels_where_that_helps(
+    tmp_path: Path, build: Callable[[Workshop], Solution]
+) -> None:
     shop = workshop_of(right_when(says_form), tmp_path, labels=COLOURS)
     solution = build(replace(shop, inputs=replace(shop.inputs, constraint=LABELS)))
-    assert solution.instruction.startswith(f"{INSTRUCTION}\n\n") and says_form_text(solution.instruction)  # type: ignore[attr-defined]
-    assert solution.name == build.__name__  # type: ignore[attr-defined]
-    assert (solution.constraint is None) == (build is zero_shot)  # type: ignore[attr-defined]
+    assert solution.instruction.startswith(f"{INSTRUCTION}\n\n") and says_form_text(solution.instruction)
+    assert solution.name == build.__name__
+    assert (solution.constraint is None) == (build is zero_shot)
 
 
 @pytest.mark.parametrize("build", [zero_shot, constrained, few_shot, rag], ids=lambda b: b.__name__)
 def test_where_the_form_does_not_help_the_instruction_stays_as_it_is(
-    tmp_path: Path, build: Callable[..., object]
+    tmp_path: Path, build: Callable[[Workshop], Solution]
 ) -> None:
     shop = workshop_of(right_when(lambda r: not says_form(r)), tmp_path, labels=COLOURS)
-    assert build(shop).instruction == INSTRUCTION  # type: ignore[attr-defined]
+    assert build(shop).instruction == INSTRUCTION
 
 
 def says_form_text(instruction: str) -> bool:
@@ -97,7 +101,8 @@ def test_an_instruction_that_names_all_labels_has_no_other_form(
 
 
 def test_a_schema_and_a_pattern_enter_the_prompt(tmp_path: Path) -> None:
-    for number, keys in enumerate(({"schema": {"type": "object"}}, {"pattern": "red|green|blue"})):
+    forms: tuple[dict[str, Any], ...] = ({"schema": {"type": "object"}}, {"pattern": "red|green|blue"})
+    for number, keys in enumerate(forms):
         shop = workshop_of(right_when(lambda r: len(r.messages[0].content) > 20), tmp_path / str(number), **keys)
         assert len(zero_shot(shop).instruction) > len(INSTRUCTION) + 5
 
@@ -157,18 +162,18 @@ def test_rag_chooses_among_the_kinds_of_index_that_are_registered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class ByNumber:
-        def search(self, queries: list[Query], k: int) -> list[list[Document]]:
+        def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
             return [[PASSAGES[int(q.input.split()[-1])]] for q in queries]
 
     class Blind:
-        def search(self, queries: list[Query], k: int) -> list[list[Document]]:
+        def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
             return [[] for _ in queries]
 
     def opener(index: Retriever) -> Callable[..., Retriever]:
         return lambda passages, folder: index
 
     monkeypatch.setitem(INDEXES, "bm25", opener(Blind()))
-    monkeypatch.setitem(INDEXES, "by-number", opener(ByNumber()))  # type: ignore[arg-type]
+    monkeypatch.setitem(INDEXES, "by-number", opener(ByNumber()))
     solution = rag(workshop_of(right_when(lambda r: f"Thing {asked(r)} is" in r.messages[-1].content), tmp_path))
     assert solution.retriever is not None and solution.retriever.kind == "by-number"
 

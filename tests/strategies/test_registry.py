@@ -1,0 +1,58 @@
+"""The registry of strategies, and what each is expected to cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rung.strategies.registry import STRATEGIES, Cost, Strategy, Texts, function_of, register_strategy
+from rung.types import FAMILIES
+
+TEXTS = Texts(
+    own=20, answer=3, room=8, instruction=30, forms=0, passage=60, train=400, dev=200, screen=48, training_tokens=10**9
+)
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    before = dict(STRATEGIES)
+    yield
+    STRATEGIES.clear()
+    STRATEGIES.update(before)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_function_that_the_registry_names_is_there(name: str) -> None:
+    strategy = STRATEGIES[name]
+    assert callable(function_of(strategy.build))
+    assert all(callable(function_of(f)) for f in (strategy.pilot, strategy.repair) if f is not None)
+    cost = function_of(strategy.cost)(TEXTS)
+    assert cost.calls >= TEXTS.dev and (cost.trained > 0) == ("trainable" in strategy.needs)
+
+
+def cost_of(name: str, **texts: Any) -> Cost:
+    cost: Cost = function_of(STRATEGIES[name].cost)(replace(TEXTS, **texts))
+    return cost
+
+
+@pytest.mark.parametrize("name", [n for n, s in STRATEGIES.items() if not s.needs & {"trainable"}])
+def test_the_other_form_of_a_prompt_is_counted_where_there_is_one(name: str) -> None:
+    assert cost_of(name, forms=40).calls > cost_of(name).calls
+
+
+@pytest.mark.parametrize("name", [n for n, s in STRATEGIES.items() if "trainable" in s.needs])
+def test_a_training_costs_no_more_than_its_compute_budget_and_has_no_other_form(name: str) -> None:
+    assert cost_of(name, train=1_000_000, training_tokens=100_000).trained < 1.15 * 100_000
+    assert cost_of(name, forms=40) == cost_of(name)
+
+
+def test_a_strategy_from_outside_stands_behind_the_others_of_its_family(registry: None) -> None:
+    register_strategy(Strategy("mine", "prompt", "a dummy", lambda texts: Cost(), lambda workshop: None))
+    families = [FAMILIES.index(s.family) for s in STRATEGIES.values()]
+    assert families == sorted(families)
+    assert [n for n, s in STRATEGIES.items() if s.family == "prompt"][-1] == "mine"
+    register_strategy(Strategy("mine", "rag", "the same name again", lambda texts: Cost(), lambda workshop: None))
+    assert STRATEGIES["mine"].family == "rag"
