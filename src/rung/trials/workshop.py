@@ -81,7 +81,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Allowance:
+class Limits:
     """What a strategy may spend.
 
     training_tokens: what one training may put through the network. prompt_tokens: of the longest prompt worth paying
@@ -105,7 +105,7 @@ class Workshop:
 
     inputs: Inputs
     tools: Tools
-    allowance: Allowance
+    limits: Limits
     folder: Path
     decoding: Decoding
     learning_rate: float | None = None
