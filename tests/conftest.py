@@ -37,7 +37,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plain_network(tiny_folder: Path) -> Any:
-    """The same weights as ordinary transformers runs them: its own attention, no shared beginnings."""
+    """The same weights as ordinary transformers runs them: its own attention, no shared prefixes."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="eager").eval()

@@ -194,9 +194,7 @@ class FakeTrainable(FakeModel):
 
     def _refuse_long(self, rows: Sequence[TrainingRow]) -> None:
         if long := self.too_long(rows):
-            raise TruncatedAnswer(
-                f"{len(long)} of {len(rows)} training examples do not fit: {long[0].name} and others."
-            )
+            raise TruncatedAnswer(f"{len(long)} of {len(rows)} training rows do not fit, {long[0].name} first.")
 
     @staticmethod
     def _share(rows: int, options: TrainingOptions, step: int) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from rung.engine.prefix_tree import grow
 from rung.errors import ModelError
 from rung.models.local import load_model
-from rung.engine.prefix_tree import grow
 from rung.testing import tiny_model
 from rung.types import Decoding, Message, Request
 
@@ -62,7 +62,7 @@ def ids_of(model: Any, text: str) -> list[int]:
 
 def own_logits(model: Any, text: str, adapter: str | None) -> torch.Tensor:
     """(T, V)"""
-    with model.using(adapter), torch.no_grad():
+    with model.engine.adapters.using(adapter), torch.no_grad():
         logits: torch.Tensor = model.engine.logits(model.engine.hidden_of(grow([ids_of(model, text)])))
     return logits
 
@@ -215,7 +215,7 @@ def test_a_rewritten_adapter_is_read_afresh_once_forgotten(
     first, first_logits = texts(model, requests), own_logits(model, "the card", folder)
     save_adapter(tmp_path / "own", tiny_folder, 11, **PLAIN["two projections"])
     assert texts(model, requests) == first, "not forgotten yet"
-    model.forget_adapter(folder)
+    model.release(Path(folder))
     second = texts(model, requests)
     assert second[0] != first[0] and second[1:] == first[1:]
     assert second == [texts(model, [request])[0] for request in requests]
@@ -230,9 +230,9 @@ def test_a_forgotten_adapter_leaves_no_weights(tiny_folder: Path, adapters: dict
     weights = sum(p.numel() for p in model.network.parameters())
     texts(model, [ask("x", adapters["another rank"]), ask("x", adapters["all layers"])])
     assert sum(p.numel() for p in model.network.parameters()) > weights
-    model.forget_adapter(adapters["another rank"])
-    model.forget_adapter(adapters["another rank"])  # once more does no harm
-    assert not model.engine.adapters._kept, "factors of a mix that are kept for the next pass"
+    model.release(Path(adapters["another rank"]))
+    model.release(Path(adapters["another rank"]))  # once more does no harm
+    assert not model.engine.adapters._stored, "factors of a mix that are kept for the next pass"
     assert sum(p.numel() for p in model.network.parameters()) == weights
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rung.engine import attention
-from rung.engine.attention import alike_in_length
+from rung.engine.attention import similar_in_length
 from rung.engine.layers import unfuse_layers
-from rung.engine.prefix_tree import common_beginning, grow
+from rung.engine.prefix_tree import common_prefix_length, grow
 from rung.testing import tiny_model
 
 
@@ -18,14 +18,14 @@ def ids(n: int, seed: int) -> list[int]:
 
 A, B, C = ids(9, 0), ids(7, 1), ids(300, 2)
 ROWS: dict[str, list[list[int]]] = {
-    "one beginning, mixed lengths": [A + ids(n, n) for n in (5, 1, 8, 3)],
+    "one prefix, mixed lengths": [A + ids(n, n) for n in (5, 1, 8, 3)],
     "one row": [A],
     "one row of one token": [[5]],
     "nothing in common": [ids(n, n + 20) for n in (4, 2, 6)],
     "two levels": [A + B + ids(3, 3), A + B + ids(5, 4), A + ids(4, 5), A + ids(9, 6), ids(6, 7)],
-    "a row that is another's beginning": [A, A + B, A + B + ids(2, 8)],
+    "a row that is another's prefix": [A, A + B, A + B + ids(2, 8)],
     "the same row twice": [A + B, A + B, A + ids(3, 9)],
-    "a beginning that is cut into nodes": [C + ids(3, 10), C + ids(1, 11), C + C],
+    "a prefix that is cut into nodes": [C + ids(3, 10), C + ids(1, 11), C + C],
 }
 
 
@@ -42,10 +42,10 @@ def plain_logits(network: Any, rows: list[list[int]]) -> list[torch.Tensor]:
 
 
 def tree_logits(model: Any, rows: list[list[int]], known: int = 0) -> list[torch.Tensor]:
-    """known: so many tokens of every row are computed first, as a beginning."""
-    beginning = model.engine.compute(rows[0][:known]) if known else None
+    """known: so many tokens of every row are computed first, as a prefix."""
+    prefix = model.engine.compute(rows[0][:known]) if known else None
     tree = grow([row[known:] for row in rows])
-    logits = model.engine.logits(model.engine.hidden_of(tree, [beginning]))
+    logits = model.engine.logits(model.engine.hidden_of(tree, [prefix]))
     return [logits[tree.places(i, 0, len(row) - known)] for i, row in enumerate(rows)]
 
 
@@ -60,11 +60,11 @@ def test_logits_equal_a_plain_forward(tiny: Any, plain_network: Any, name: str) 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("known", [0, 4, 9])
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "one row of one token"])
-def test_gradients_equal_a_plain_forwards_through_the_beginning_too(
+def test_gradients_equal_a_plain_forwards_through_the_prefix_too(
     tiny: Any, plain_network: Any, name: str, known: int
 ) -> None:
     rows = ROWS[name]
-    known = min(known, common_beginning(rows))
+    known = min(known, common_prefix_length(rows))
     weights = [torch.randn(len(row), 1, generator=torch.Generator().manual_seed(9)) for row in rows]
     found = {}
     for which, network in {"ours": tiny.network, "plain": plain_network}.items():
@@ -88,7 +88,7 @@ def test_hidden_states_of_some_tokens_are_those_of_all(fused: bool, wanted: list
     if not fused:
         unfuse_layers(model.network)
         model.engine.narrows = False
-    tree = grow(ROWS["one beginning, mixed lengths"])
+    tree = grow(ROWS["one prefix, mixed lengths"])
     with torch.no_grad():
         whole = model.engine.hidden_of(tree)
         torch.testing.assert_close(model.engine.hidden_of(tree, wanted=wanted), whole[wanted], rtol=1e-5, atol=1e-5)
@@ -107,5 +107,5 @@ def test_a_row_is_the_same_alone_and_among_others(tiny: Any) -> None:
     ("lengths", "parts"),
     [([3, 3, 3], [[0, 1, 2]]), ([200, 10, 11], [[1, 2], [0]]), ([7], [[0]]), ([5, 4, 300, 301], [[1, 0], [2, 3]])],
 )
-def test_stretches_alike_in_length_are_computed_together(lengths: list[int], parts: list[list[int]]) -> None:
-    assert alike_in_length(lengths) == parts
+def test_stretches_similar_in_length_are_computed_together(lengths: list[int], parts: list[list[int]]) -> None:
+    assert similar_in_length(lengths) == parts

@@ -166,7 +166,7 @@ def test_answers_do_not_depend_on_how_a_list_is_cut_into_batches(tiny: Any, monk
         monkeypatch.undo()
 
 
-# ---- beginnings that are kept ---------------------------------------------------------------
+# ---- the prefix cache ---------------------------------------------------------------
 
 
 def lists_of_requests() -> dict[str, list[Request]]:
@@ -184,25 +184,25 @@ def lists_of_requests() -> dict[str, list[Request]]:
     }
 
 
-@pytest.mark.parametrize("kept_bytes", [256 << 20, 40_000, 1])
-def test_a_kept_beginning_changes_no_answer_and_stays_within_its_memory(
-    monkeypatch: pytest.MonkeyPatch, kept_bytes: int
+@pytest.mark.parametrize("prefix_bytes", [256 << 20, 40_000, 1])
+def test_a_cached_prefix_changes_no_answer_and_stays_within_its_memory(
+    monkeypatch: pytest.MonkeyPatch, prefix_bytes: int
 ) -> None:
     model = tiny_model()
-    monkeypatch.setattr(model.engine, "limits", replace(model.engine.limits, kept_bytes=kept_bytes))
+    monkeypatch.setattr(model.engine, "limits", replace(model.engine.limits, prefix_bytes=prefix_bytes))
     for name, requests in lists_of_requests().items():
         assert said(model.generate(requests)) == said(tiny_model().generate(requests)), name
-        assert sum(beginning.bytes for beginning in model.engine._kept.values()) <= kept_bytes
+        assert sum(prefix.bytes for prefix in model.engine._prefixes.values()) <= prefix_bytes
     storages = {
         x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
-        for b in model.engine._kept.values()
+        for b in model.engine._prefixes.values()
         for layer in b.layers
         for x in layer
     }
-    assert sum(storages.values()) <= kept_bytes
+    assert sum(storages.values()) <= prefix_bytes
 
 
-def test_a_kept_beginning_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_prefix_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = tiny_model(), {}
     for name, requests in lists_of_requests().items():
         with counted(model, monkeypatch) as passes:
@@ -213,12 +213,12 @@ def test_a_kept_beginning_is_not_computed_again(monkeypatch: pytest.MonkeyPatch)
     assert tokens["the first again"] == tokens["the same"] < tokens["longer"] < tokens["first"] + 5
 
 
-def test_a_beginning_used_last_is_dropped_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_used_last_is_dropped_last(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     rows = [[i] * 10 for i in (5, 6, 7)]
-    size = model.engine.beginning(None, rows[0]).bytes
-    monkeypatch.setattr(model.engine, "limits", replace(model.engine.limits, kept_bytes=2 * size))
-    model.engine.beginning(None, rows[1])
-    model.engine.beginning(None, rows[0])
-    model.engine.beginning(None, rows[2])
-    assert [ids for _, ids in model.engine._kept] == [tuple(rows[0]), tuple(rows[2])]
+    size = model.engine.prefix(None, rows[0]).bytes
+    monkeypatch.setattr(model.engine, "limits", replace(model.engine.limits, prefix_bytes=2 * size))
+    model.engine.prefix(None, rows[1])
+    model.engine.prefix(None, rows[0])
+    model.engine.prefix(None, rows[2])
+    assert [ids for _, ids in model.engine._prefixes] == [tuple(rows[0]), tuple(rows[2])]

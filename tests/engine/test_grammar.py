@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rung.errors import ConstraintError
 from rung.engine.grammar import Grammars
+from rung.errors import ConstraintError
 from rung.types import Constraint
 
 LABELS = (

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from rung.errors import ModelError
 from rung.engine.adapters import IN_TRAINING
 from rung.engine.layers import unfuse_layers
+from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.errors import ModelError
 from rung.models.local import LocalModel, load_model
-from rung.engine.prefix_tree import common_beginning, grow
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Decoding, Message, Request
 
@@ -40,10 +40,10 @@ def fused(model: Any) -> int:
 
 
 def tree_logits(model: Any, rows: list[list[int]], known: int = 0) -> list[torch.Tensor]:
-    """(len - known, V) of each row. known: so many tokens of every row are computed first, as a beginning."""
-    beginning = model.engine.compute(rows[0][:known]) if known else None
+    """(len - known, V) of each row. known: so many tokens of every row are computed first, as a prefix."""
+    prefix = model.engine.compute(rows[0][:known]) if known else None
     tree = grow([row[known:] for row in rows])
-    logits = model.engine.logits(model.engine.hidden_of(tree, [beginning]))
+    logits = model.engine.logits(model.engine.hidden_of(tree, [prefix]))
     return [logits[tree.places(i, 0, len(row) - known)] for i, row in enumerate(rows)]
 
 
@@ -112,7 +112,7 @@ def gradients(model: Any, known: int) -> tuple[list[torch.Tensor], dict[str, tor
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_fused_layers_give_the_logits_and_gradients_of_unfused_ones(name: str, known: int) -> None:
     model = in_training(ADAPTERS[name])
-    assert fused(model) == 2 and known < common_beginning(rows_of(model))
+    assert fused(model) == 2 and known < common_prefix_length(rows_of(model))
     ours, our_gradients = gradients(model, known)
     unfuse_layers(model.network)
     assert fused(model) == 0
@@ -230,7 +230,7 @@ def test_an_adapter_over_biases_equals_pefts(tmp_path: Path) -> None:
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
         get_peft_model(plain_network(folder), config).save_pretrained(str(tmp_path / "a"), save_embedding_layers=False)
     network, row = PeftModel.from_pretrained(plain_network(folder), str(tmp_path / "a")).eval(), rows_of(model)[3]
-    with torch.no_grad(), model.using(str(tmp_path / "a")):
+    with torch.no_grad(), model.engine.adapters.using(str(tmp_path / "a")):
         theirs = network(torch.tensor([row])).logits[0]
         assert (tree_logits(model, [row])[0] - theirs).abs().max() < 1e-4 * theirs.abs().max()
 

@@ -1,31 +1,100 @@
+"""Platforms that are not at hand are simulated: only what is asked of them is tested."""
+
 from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from rung.models import memory
+from rung.engine import memory
 from rung.engine.memory import free_bytes, give_back, limits_of
 
-CPU = torch.device("cpu")
+CPU, MPS = torch.device("cpu"), torch.device("mps")
 
 
 def test_some_memory_is_free() -> None:
     assert free_bytes(CPU) > 100 << 20
 
 
-def test_what_was_freed_is_given_back_and_where_that_cannot_be_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def refuses(error: Exception) -> Any:
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32", "darwin"])
+def test_freed_memory_is_handed_back_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    trimmed: list[int] = []
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=trimmed.append))
     give_back()
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert trimmed == ([0] if platform == "linux" else [])
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # musl has no such function
     give_back()
+    monkeypatch.setattr(ctypes, "CDLL", refuses(TypeError("argument of type 'NoneType' is not iterable")))  # Windows
+    give_back()
+
+
+def test_memory_of_a_gpu_is_handed_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
+    for kind in ("cuda", "mps", "cpu"):
+        give_back(torch.device(kind))
+    assert emptied == ["cuda", "mps"]
+
+
+def test_free_memory_on_windows_is_what_its_kernel_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(pointer: Any) -> int:
+        pointer._obj.available = 7 << 30
+        return 1
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    kernel = SimpleNamespace(kernel32=SimpleNamespace(GlobalMemoryStatusEx=status))
+    monkeypatch.setattr(ctypes, "windll", kernel, raising=False)
+    assert free_bytes(CPU) == 7 << 30
+    monkeypatch.delattr(ctypes, "windll")
+    assert free_bytes(CPU) == memory._UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("free", "cache", "kept"), [(64 << 30, 256, 256), (2 << 30, 128, 64), (0, 32, 32), (-5, 32, 32)]
+    "sysconf", [refuses(ValueError("unrecognized configuration name")), None, lambda name: 1 << 16]
+)
+def test_free_memory_on_a_mac_is_half_of_the_machine_or_a_guess(monkeypatch: pytest.MonkeyPatch, sysconf: Any) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(Path, "read_text", refuses(FileNotFoundError()))
+    if sysconf is None:
+        monkeypatch.delattr(os, "sysconf")
+    else:
+        monkeypatch.setattr(os, "sysconf", sysconf)
+    found = free_bytes(CPU)
+    assert found == ((1 << 31) if sysconf is not None and sysconf.__name__ == "<lambda>" else memory._UNKNOWN)
+
+
+def test_free_memory_of_a_macs_gpu_is_what_metal_recommends_less_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10 << 30)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 4 << 30)
+    assert free_bytes(MPS) == 6 << 30
+    assert limits_of(MPS).cache_bytes == 1 << 30
+    monkeypatch.delattr(torch.mps, "recommended_max_memory")  # older versions of torch
+    assert free_bytes(MPS) > 0
+
+
+@pytest.mark.parametrize(
+    ("free", "cache", "prefixes"), [(64 << 30, 256, 256), (2 << 30, 128, 64), (0, 32, 32), (-5, 32, 32)]
 )
 def test_limits_are_a_share_of_what_is_free_within_their_bounds(
-    monkeypatch: pytest.MonkeyPatch, free: int, cache: int, kept: int
+    monkeypatch: pytest.MonkeyPatch, free: int, cache: int, prefixes: int
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     limits = limits_of(CPU)
-    assert (limits.cache_bytes, limits.kept_bytes) == (cache << 20, kept << 20)
-    assert limits_of(torch.device("cuda")).rows > limits.rows
+    assert (limits.cache_bytes, limits.prefix_bytes) == (cache << 20, prefixes << 20)
+    assert limits_of(torch.device("cuda")).rows > limits_of(MPS).rows > limits.rows
+    assert limits_of(torch.device("meta")) == limits

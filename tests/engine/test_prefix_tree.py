@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung.engine.prefix_tree import common_beginning, grow
+from rung.engine.prefix_tree import common_prefix_length, grow
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=12)
 
@@ -53,5 +53,5 @@ def test_long_stretches_are_chained() -> None:
         ([[1, 9, 2], [1, 3, 2], [1, 9, 2]], 1),
     ],
 )
-def test_the_common_beginning_is_the_longest_and_leaves_every_row_a_token(rows: list[list[int]], length: int) -> None:
-    assert common_beginning(rows) == length
+def test_the_common_prefix_is_the_longest_and_leaves_every_row_a_token(rows: list[list[int]], length: int) -> None:
+    assert common_prefix_length(rows) == length

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rung.models import products
+from rung.engine import products
 from rung.engine.products import linear
 
 

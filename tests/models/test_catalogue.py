@@ -15,7 +15,7 @@ import pytest
 
 from rung.errors import DownloadError, ModelError
 from rung.models import catalogue
-from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, ensure_model, fingerprint, present
+from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, ensure_model, present
 
 BYTES = b"GGUF and then some weights"
 ENTRY = replace(CATALOGUE[DEFAULT_MODEL], name="small", sha256=hashlib.sha256(BYTES).hexdigest())
@@ -168,6 +168,20 @@ def test_an_unknown_name_suggests_the_nearest(cache: Path) -> None:
     assert "Did you mean" not in str(caught.value)
 
 
+def test_one_gguf_file_is_converted_once_wherever_it_lies(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "a.gguf", tmp_path / "elsewhere" / "b.gguf"
+    second.parent.mkdir()
+    for path in (first, second):
+        path.write_bytes(BYTES)
+    folder = ensure_model(str(first))
+    os.utime(first, (1, 1))
+    assert ensure_model(str(first)) == ensure_model(str(second)) == folder
+    second.write_bytes(BYTES[:-1] + b"!")
+    assert ensure_model(str(second)) != folder
+
+
 def folder_with(tmp_path: Path, *names: str) -> str:
     for name in names:
         (tmp_path / name).write_text("{}")
@@ -207,19 +221,6 @@ def test_a_torn_gguf_file_is_an_error_that_names_it(
     with pytest.raises(ModelError, match=r"torn\.gguf"):
         ensure_model(str(tmp_path / "torn.gguf"))
     assert kept(tmp_path / "cache") == []
-
-
-def test_a_fingerprint_changes_with_the_weights(cache: Path, tmp_path: Path) -> None:
-    assert fingerprint(ensure_model("small")) == ENTRY.sha256[:16]
-    folder = tmp_path / "own"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"1")
-    (folder / "notes.txt").write_text("a")
-    before = fingerprint(folder)
-    (folder / "notes.txt").write_text("ab")
-    assert fingerprint(folder) == before
-    (folder / "model.safetensors").write_bytes(b"12")
-    assert fingerprint(folder) != before
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

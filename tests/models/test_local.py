@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from rung.errors import ModelError
-from rung.models import local
-from rung.models.local import load_model
 from rung.engine.prefix_tree import grow
+from rung.errors import ModelError
+from rung.models.local import load_model
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Constraint, Decoding, Message, Request
 
@@ -205,7 +204,7 @@ def test_adapters_and_the_base_answer_side_by_side(tiny_folder: Path, adapters: 
     assert texts(model, requests) == found
 
 
-def test_an_adapter_rewritten_on_disk_is_read_afresh_once_forgotten(tmp_path: Path, adapters: list[str]) -> None:
+def test_an_adapter_rewritten_on_disk_is_read_afresh_once_released(tmp_path: Path, adapters: list[str]) -> None:
     import shutil
 
     model, folder = tiny_model(), tmp_path / "adapter"
@@ -213,18 +212,18 @@ def test_an_adapter_rewritten_on_disk_is_read_afresh_once_forgotten(tmp_path: Pa
     first = texts(model, [ask(t, adapter=str(folder)) for t in TEXTS])
     shutil.rmtree(folder)
     shutil.copytree(adapters[1], folder)
-    model.forget_adapter(str(folder))
+    model.release(folder)
     second = texts(model, [ask(t, adapter=str(folder)) for t in TEXTS])
     assert second == texts(model, [ask(t, adapter=adapters[1]) for t in TEXTS]) != first
     assert first == texts(model, [ask(t, adapter=adapters[0]) for t in TEXTS])
 
 
-def test_forgetting_one_adapter_leaves_the_others(adapters: list[str]) -> None:
+def test_releasing_one_adapter_leaves_the_others(adapters: list[str]) -> None:
     model = tiny_model()
     expected = texts(tiny_model(), [ask(t, adapter=adapters[1]) for t in TEXTS])
     base = texts(model, [ask(t) for t in TEXTS])
     texts(model, [ask("x", adapter=adapters[0]), ask("x", adapter=adapters[1])])
-    model.forget_adapter(adapters[0])
+    model.release(Path(adapters[0]))
     assert texts(model, [ask(t, adapter=adapters[1]) for t in TEXTS]) == expected
     texts(model, [ask("x", adapter=adapters[0])])
     assert texts(model, [ask(t, adapter=adapters[1]) for t in TEXTS]) == expected
@@ -278,11 +277,3 @@ def test_an_adapter_that_does_not_fit_the_network_is_an_error_that_names_it(
     save_file({k: torch.zeros(3, 3) for k in weights}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=tmp_path.name):
         tiny.generate([ask("x", adapter=str(tmp_path))])
-
-
-@pytest.mark.parametrize(("ratio", "expected"), [(5.0, torch.float32), (0.9, torch.float32), (0.3, torch.bfloat16)])
-def test_bfloat16_is_taken_on_a_cpu_only_where_it_is_clearly_faster(
-    ratio: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_product_seconds", lambda *_: [1.0, ratio])
-    assert local.fastest_dtype("cpu") == expected

@@ -1,6 +1,6 @@
 """Models: messages in, text and usage out; for a trainable model also examples in, an adapter folder out.
 
-`open_model` is the only factory. A model of another kind is added by `register_opener`. Knows the catalogue of named
+`open_model` is the only factory. A model of another kind is added by `register_model`. Knows the catalogue of named
 models, chat templates, the local model, metering and speed. Knows nothing of tasks, metrics or solutions.
 """
 
@@ -49,7 +49,7 @@ OPENERS: list[Opener] = [Opener(lambda _: True, _open_local, _local_version)]
 """The first one that claims a spec opens it. The last one takes any: a local model."""
 
 
-def register_opener(
+def register_model(
     claims: str | Callable[[str], bool],
     open: Callable[[str, Say], Model],
     version: Callable[[str, Say], str] | None = None,

@@ -24,7 +24,7 @@ from rung.models.catalogue import Say, ensure_model
 from rung.models.chat_template import ChatFormat
 from rung.models.identity import version_of
 from rung.training import lora
-from rung.training.batches import Row
+from rung.training.batches import TokenRow
 from rung.training.loss import mean_loss
 from rung.types import (
     Constraint,
@@ -56,7 +56,7 @@ class LocalModel:
         self.chat = ChatFormat(tokenizer)
         self.context_length = _context_length(self.network.config.get_text_config())
         self._grammars: Grammars | None = None
-        self._rows: dict[TrainingRow, Row] = {}
+        self._rows: dict[TrainingRow, TokenRow] = {}
         self._speed: Speed | None = None
         device, dtype = engine.device.type, str(engine.dtype).removeprefix("torch.")
         self.answers_key = f"{version[:16]}-{dtype}" + (f"-{device}" if device != "cpu" else "")
@@ -181,7 +181,7 @@ class LocalModel:
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is then read afresh."""
         self.engine.forget_adapter(str(adapter))
 
-    def _encoded(self, rows: Sequence[TrainingRow]) -> list[Row]:
+    def _encoded(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
         if long := self.too_long(rows):
             named = ", ".join(f"{row.name} ({self._length(row)} tokens)" for row in long[:_NAMED_ROWS])
             more = f" and {len(long) - _NAMED_ROWS} more" if len(long) > _NAMED_ROWS else ""
@@ -196,12 +196,12 @@ class LocalModel:
         encoded = self._row(row)
         return len(encoded.prompt) + len(encoded.target)
 
-    def _row(self, row: TrainingRow) -> Row:
+    def _row(self, row: TrainingRow) -> TokenRow:
         """The row as token ids, which are remembered: a strategy trains on the same rows several times."""
         if (known := self._rows.get(row)) is not None:
             return known
         try:
-            encoded = Row(row.name, tuple(self.encode(row.messages)), tuple(self.encode_answer(row.answer)))
+            encoded = TokenRow(row.name, tuple(self.encode(row.messages)), tuple(self.encode_answer(row.answer)))
         except Exception as error:  # a template may raise anything
             raise TrainingError(f"{row.name}: the chat template refused the turns ({error}).") from error
         if len(self._rows) >= _REMEMBERED_ROWS:

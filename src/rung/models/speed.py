@@ -152,11 +152,11 @@ def _write_speed(engine: Engine) -> float:
 def _train_speed(engine: Engine) -> float:
     from peft import LoraConfig
 
-    from rung.training.batches import Row
+    from rung.training.batches import TokenRow
     from rung.training.loss import backward
 
     length, target = 48, 16
-    rows = [Row(str(i), tuple(p[:length]), tuple(p[length:])) for i, p in enumerate(_probe_rows(engine, 4, 64))]
+    rows = [TokenRow(str(i), tuple(p[:length]), tuple(p[length:])) for i, p in enumerate(_probe_rows(engine, 4, 64))]
     assert all(len(row.target) == target for row in rows)
     config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     engine.adapters.begin_training(config, 0)

@@ -1,0 +1,77 @@
+"""Platforms that are not at hand are simulated: only what is chosen and asked of them is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rung.engine import devices
+from rung.engine.devices import best_device, fastest_dtype
+from rung.models import local
+from rung.models.local import load_model
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_a_gpu_is_used_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    with_gpus(monkeypatch, cuda=cuda, mps=mps)
+    assert best_device() == expected
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(5.0, torch.float32), (0.9, torch.float32), (0.3, torch.bfloat16)])
+def test_bfloat16_is_taken_on_a_cpu_only_where_it_is_clearly_faster(
+    ratio: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_product_seconds", lambda *_: [1.0, ratio])
+    assert fastest_dtype("cpu") == expected
+
+
+@pytest.mark.parametrize(("multiplies", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_mac_computes_in_bfloat16_only_where_its_system_can(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(devices, "_multiplies", lambda dtype, device: multiplies)
+    assert fastest_dtype("mps") == expected
+
+
+def test_a_type_that_a_device_refuses_is_not_an_error() -> None:
+    assert devices._multiplies(torch.float32, "cpu")
+    assert not devices._multiplies(torch.float32, "mps"), "there is no such device here"
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_an_old_gpu_computes_in_float16(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    assert fastest_dtype("cuda") == expected
+
+
+def test_a_clock_is_read_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append("cuda"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for kind in ("cuda", "mps", "cpu"):
+        devices.synchronize(torch.device(kind))
+    assert waited == ["cuda", "mps"]
+
+
+def test_a_gpu_of_a_mac_that_cannot_run_the_model_leaves_it_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
+) -> None:
+    monkeypatch.setattr(local, "best_device", lambda: "mps")  # torch has no such device here, so that loading fails
+    monkeypatch.setattr(local, "fastest_dtype", lambda device: torch.float32)
+    said: list[str] = []
+    model = load_model(str(tiny_folder), say=said.append)
+    assert model.engine.device.type == "cpu"
+    assert len(said) == 1 and "using the CPU" in said[0]

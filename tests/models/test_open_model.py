@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung import models
+from rung.errors import ModelError
+from rung.models import OPENERS, model_version, open_model, register_model
+from rung.testing import FakeModel
+from rung.types import Decoding, Measured, Message, Model, Request, Trainable
+
+HELLO = Request((Message("user", "hi"),), Decoding(4))
+
+
+@pytest.fixture(autouse=True)
+def openers() -> Iterator[None]:
+    before = list(OPENERS)
+    yield
+    OPENERS[:] = before
+
+
+def test_a_model_of_another_kind_is_one_function_and_one_registration() -> None:
+    opened: list[str] = []
+
+    def open_fake(spec: str, say: Any) -> Model:
+        opened.append(spec)
+        say("opening")
+        return FakeModel({"hi": "hello"}, name=spec, version="7")
+
+    said: list[str] = []
+    register_model("fake:", open_fake)
+    model = open_model("fake:one", say=said.append)
+    assert model.generate([HELLO])[0].text == "hello"
+    assert opened == ["fake:one"] and said == ["opening"]
+    assert model_version("fake:two") == "7", "without a function of its own the opened model says its version"
+
+
+def test_an_opener_may_say_a_version_without_opening() -> None:
+    def never(spec: str, say: Any) -> Model:
+        raise AssertionError("opened")
+
+    opener = register_model(lambda spec: spec.endswith("!"), never, lambda spec, say: spec.upper())
+    assert model_version("x!") == "X!"
+    OPENERS.remove(opener)
+    with pytest.raises(ModelError):
+        model_version("x!")
+
+
+def test_any_other_spec_is_a_local_model(tiny_folder: Path) -> None:
+    model = open_model(str(tiny_folder))
+    assert isinstance(model, Trainable) and isinstance(model, Measured)
+    assert model.version == model_version(str(tiny_folder))
+
+
+def test_a_version_is_found_without_loading_the_network(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rung.models.local
+
+    monkeypatch.setattr(rung.models.local, "load_model", None)
+    assert len(model_version(str(tiny_folder))) == 16
+
+
+def test_the_room_exports_what_the_others_use() -> None:
+    for name in ("metered", "speed_of", "answers_key", "describe", "Metered"):
+        assert callable(getattr(models, name))
