@@ -12,7 +12,7 @@ import pytest
 from rung.errors import BudgetSpent, Diverged, ModelError, TrainingError
 from rung.records import read_json
 from rung.resume import record_of
-from rung.strategies.course import LEAST_STEPS, Lengths, looks_of, steps_of, steps_per_epoch
+from rung.strategies.course import LEAST_STEPS, Lengths, interim_looks_of, steps_of, steps_per_epoch
 from rung.strategies.fine_tuning import lora, pilot, rag_lora
 from rung.strategies.fit import Checkpoint, kept_of
 from rung.strategies.learning_rate import LEARNING_RATES, LEAST_RATE, MOST_RATE, search
@@ -110,10 +110,10 @@ def test_a_course_is_read_back_so_that_another_budget_changes_no_options_midway(
 
 
 def test_under_a_time_limit_a_training_has_at_least_two_interim_looks() -> None:
-    assert looks_of(100, 800) == 1
-    assert looks_of(100, 800, timed=True) == 2
-    assert looks_of(8, 800, timed=True) == 1
-    assert looks_of(400, 800, timed=True) == 3
+    assert interim_looks_of(100, 800) == 1
+    assert interim_looks_of(100, 800, timed=True) == 2
+    assert interim_looks_of(8, 800, timed=True) == 1
+    assert interim_looks_of(400, 800, timed=True) == 3
 
 
 # ---- rows -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ COURSE = "course.json"
 
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
 _INTERIM_LOOKS = 3  # at most
-_TIMED_LOOKS = 2  # at least, under a time limit: a training that is stopped then has a checkpoint with a score
+_TIMED_INTERIM_LOOKS = 2  # at least, under a time limit: a training that is stopped then has a checkpoint with a score
 _LEAST_STEPS_OF_TWO = 24
 _SIZED_ON = 64  # rows
 
@@ -60,7 +60,7 @@ class Course:
     epoch: int
     start: Path | None = None
 
-    def look_at(self, number: int) -> int:
+    def step_of_interim_look(self, number: int) -> int:
         """The step of an interim look, counted from 1."""
         return round(number * self.steps / self.interim_looks)
 
@@ -81,9 +81,9 @@ def steps_of(examples: int, lengths: Lengths, training_tokens: float) -> int:
     return min(wanted, affordable_steps(lengths, training_tokens))
 
 
-def looks_of(steps: int, examples: int, *, timed: bool = False) -> int:
+def interim_looks_of(steps: int, examples: int, *, timed: bool = False) -> int:
     """How many interim looks a training has: one an epoch, within bounds."""
-    least = _TIMED_LOOKS if timed and steps >= _LEAST_STEPS_OF_TWO else 1
+    least = _TIMED_INTERIM_LOOKS if timed and steps >= _LEAST_STEPS_OF_TWO else 1
     return min(_INTERIM_LOOKS, max(least, round(steps / steps_per_epoch(examples))))
 
 
@@ -111,7 +111,7 @@ def whole_course(workshop: Workshop, render: Callable[[Sequence[Example]], list[
         timed = limits.seconds_left() is not None
         return {
             "steps": steps,
-            "interim_looks": looks_of(steps, len(train), timed=timed),
+            "interim_looks": interim_looks_of(steps, len(train), timed=timed),
             "examples": min(len(train), steps * TrainingOptions.batch_size),
             "epoch": steps_per_epoch(len(train)),
         }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rung.resume import is_done
-from rung.strategies.course import Course, Lengths, looks_of, steps_of, steps_per_epoch, whole_course
+from rung.strategies.course import Course, Lengths, interim_looks_of, steps_of, steps_per_epoch, whole_course
 from rung.strategies.fit import fit
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
@@ -85,5 +85,5 @@ def _training(texts: Texts, own: float) -> Cost:
     plain = replace(texts, forms=0.0)
     lengths = Lengths(texts.instruction, own + texts.answer)
     steps = steps_of(texts.train, lengths, texts.training_tokens)
-    answers = answering(plain, looks_of(steps, texts.train) * texts.dev, own)
+    answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)
     return answers + Cost(trained=steps * lengths.step * (1 + _PROBES))

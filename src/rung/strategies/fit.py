@@ -189,7 +189,7 @@ def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:
     workshop, course, model = training.workshop, training.course, trainable(training.workshop)
     means: list[float] = []
     for number in range(1, course.interim_looks + 1):
-        step = course.look_at(number)
+        step = course.step_of_interim_look(number)
         try:
             adapter = training.train(rate, step, f"training {training.solution.name}")
         except Diverged:
