@@ -12,7 +12,7 @@ from rung.records import read_json, write_json
 from rung.retrieval import open_index
 from rung.testing import FakeTrainable
 from rung.trials.trial import InOrder
-from rung.trials.workshop import Inputs, Allowance, Tools, Workshop
+from rung.trials.workshop import Inputs, Limits, Tools, Workshop
 from rung.types import (
     Answer,
     Decoding,
@@ -60,7 +60,7 @@ def workshop_of(
         open_index=lambda spec: open_index(spec, PASSAGES),
     )
     tools = Tools(model, Scorer(MetricInfo("exact", metric)), **({"executor": InOrder()} | (tools or {})))
-    return Workshop(inputs, tools, Allowance(**(limits or {})), folder / "solution", Decoding(8))
+    return Workshop(inputs, tools, Limits(**(limits or {})), folder / "solution", Decoding(8))
 
 
 class Trainee(FakeTrainable):
