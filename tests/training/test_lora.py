@@ -68,7 +68,9 @@ def with_adapter() -> Any:
     return model
 
 
-def plain_loop(model: Any, folder: Path, batch: list[TokenRow], tmp_path: Path) -> tuple[float, dict[str, torch.Tensor]]:
+def plain_loop(
+    model: Any, folder: Path, batch: list[TokenRow], tmp_path: Path
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Ordinary transformers + PEFT: padded batch, labels -100 outside the targets, the library's own loss."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

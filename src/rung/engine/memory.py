@@ -28,7 +28,7 @@ _UNKNOWN = 4 << 30  # bytes that are assumed to be free where no platform says
 
 
 @dataclass(frozen=True)
-class Limits:
+class MemoryLimits:
     """What one batch and the caches may use.
 
     cache_bytes: of the KV cache of one batch. prefix_bytes: of the prefix cache, which outlives a call.
@@ -42,12 +42,12 @@ class Limits:
     scored_tokens: int
 
 
-def limits_of(device: torch.device) -> Limits:
+def limits_of(device: torch.device) -> MemoryLimits:
     """For a network that is already in the device's memory."""
     kind = device.type if device.type in _SHARES else "cpu"
     free = free_bytes(device)
     cache, prefixes = (max(_LEAST, min(m, int(free * s))) for m, s in zip(_MOST[kind], _SHARES[kind], strict=True))
-    return Limits(cache, prefixes, _ROWS[kind], _SCORED_TOKENS[kind])
+    return MemoryLimits(cache, prefixes, _ROWS[kind], _SCORED_TOKENS[kind])
 
 
 def give_back(device: torch.device | None = None) -> None:

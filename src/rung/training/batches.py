@@ -10,7 +10,7 @@ from rung.types import TrainingOptions
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """An example as token ids. prompt: up to where the answer starts. target: the answer with its end token."""
 
     id: str
@@ -50,12 +50,12 @@ def learning_rate_at(step: int, options: TrainingOptions) -> float:
     return options.learning_rate * (options.steps - step) / max(1, options.steps - warmup)
 
 
-def parts_of(batch: Sequence[Row], shared: int, micro_tokens: int) -> list[list[Row]]:
+def parts_of(batch: Sequence[TokenRow], shared: int, micro_tokens: int) -> list[list[TokenRow]]:
     """The batch in order, in parts of at most micro_tokens tokens each, or of one row.
 
     shared: length of the prefix that all rows share and that counts for none of them.
     """
-    parts: list[list[Row]] = []
+    parts: list[list[TokenRow]] = []
     room = 0
     for row in batch:
         length = len(row.prompt) - shared + len(row.target) - 1

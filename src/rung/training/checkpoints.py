@@ -12,7 +12,7 @@ import torch
 
 from rung.errors import TrainingError
 from rung.records import read_json, write_json
-from rung.training.batches import Row
+from rung.training.batches import TokenRow
 from rung.types import TrainingOptions
 
 _CHECKPOINT = "checkpoint.pt"
@@ -32,7 +32,7 @@ class State:
     newest: int = 0
 
 
-def claim(folder: Path, options: TrainingOptions, rows: Sequence[Row], start: Path | None) -> None:
+def claim(folder: Path, options: TrainingOptions, rows: Sequence[TokenRow], start: Path | None) -> None:
     """Makes the folder belong to these options, rows and first weights. Raises TrainingError when it has others."""
     content: dict[str, Any] = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows)}
     if start is not None:
@@ -85,7 +85,7 @@ def restore(
     return State(step, int(content["tokens"]), float(content["seconds"]), int(content["micro_tokens"]), step)
 
 
-def _sha256_of(rows: Sequence[Row]) -> str:
+def _sha256_of(rows: Sequence[TokenRow]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr((row.prompt, row.target)).encode())

@@ -21,7 +21,7 @@ from rung.engine.engine import Engine
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import Diverged, OutOfMemory
 from rung.resume import folder_once
-from rung.training.batches import Row, batch_indices, learning_rate_at
+from rung.training.batches import TokenRow, batch_indices, learning_rate_at
 from rung.training.checkpoints import State, claim, restore, save
 from rung.training.loss import backward
 from rung.types import Progress, TrainingOptions
@@ -31,7 +31,7 @@ _CHECKPOINT_EVERY_S = 20.0
 
 def train(
     engine: Engine,
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
     options: TrainingOptions,
     folder: Path,
     *,
@@ -76,7 +76,7 @@ def train(
 
 def _loop(
     engine: Engine,
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
     options: TrainingOptions,
     folder: Path,
     until: int,
@@ -114,7 +114,7 @@ def _loop(
 
 
 def _gradients(
-    engine: Engine, batch: Sequence[Row], optimiser: torch.optim.Optimizer, state: State
+    engine: Engine, batch: Sequence[TokenRow], optimiser: torch.optim.Optimizer, state: State
 ) -> tuple[float, int]:
     """Loss and computed tokens of a batch, whose gradients are then in the parameters.
 

@@ -15,10 +15,10 @@ import torch
 from rung.engine.engine import Engine, Prefix
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length, grow
-from rung.training.batches import Row, parts_of
+from rung.training.batches import TokenRow, parts_of
 
 
-def backward(engine: Engine, batch: Sequence[Row], *, micro_tokens: int) -> tuple[float, int]:
+def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int) -> tuple[float, int]:
     """Adds the gradients of a batch's mean loss per target token. Returns that loss and the number of tokens computed.
 
     A batch that fits into micro_tokens goes through the network as one tree of rows, a larger one in parts. A long
@@ -53,7 +53,7 @@ def backward(engine: Engine, batch: Sequence[Row], *, micro_tokens: int) -> tupl
     return loss, computed
 
 
-def summed_loss(engine: Engine, rows: Sequence[Row], prefix: Prefix | None = None) -> tuple[torch.Tensor, int]:
+def summed_loss(engine: Engine, rows: Sequence[TokenRow], prefix: Prefix | None = None) -> tuple[torch.Tensor, int]:
     """Cross-entropy summed over the target tokens of the rows, and the number of tokens computed for it.
 
     Logits are computed at the target tokens only. prefix: the first tokens of every row, already computed.
@@ -71,7 +71,7 @@ def summed_loss(engine: Engine, rows: Sequence[Row], prefix: Prefix | None = Non
     return loss, len(tree.ids)
 
 
-def mean_loss(engine: Engine, rows: Sequence[Row], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
+def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
     """Mean loss per target token of rows that are not trained on, with the adapter in that folder (None: the base).
 
     When memory runs out, smaller parts go through the network, down to one row.
