@@ -50,7 +50,7 @@ def test_no_test_score_and_no_claim_about_the_test_gets_in() -> None:
     assert decision.frontier == () and decision.break_even == ()
     said = " ".join((decision.headline, *decision.reasons, *decision.warnings))
     assert "sealed test" not in said and "significant" not in said
-    assert decision.reasons[0] == "On dev, few_shot answers 62 % of dev right (57–67 %)."
+    assert decision.reasons[0] == "few_shot answers 62 % of dev right (57–67 %)."
 
 
 def test_causes_by_elimination_are_left_out_and_advice_does_not_rest_on_them() -> None:
@@ -94,7 +94,7 @@ def test_memory_and_faults_are_not_answered_with_more_minutes() -> None:
     assert decision.next[0] == (
         "For rag_lora: use a machine with more memory, or a smaller model; then `rung run task.yaml`."
     )
-    assert decision.next[1].startswith("For lora: remove the fault that is named above.")
+    assert decision.next[1].startswith("For lora: remove the fault that is named above;")
 
 
 def test_a_strategy_that_does_not_matter_is_a_warning_and_not_in_the_headline() -> None:

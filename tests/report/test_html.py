@@ -199,7 +199,7 @@ def test_baselines_are_rows_of_the_table_and_compared_in_a_table_of_their_own(pa
 
 def test_failed_calls_and_unscored_answers_stand_beside_every_candidate(page: Callable[..., Page]) -> None:
     scores = page(UNFINISHED).section("Scores and costs")
-    assert "Failed / not scored" in scores and "3 / 2" in scores
+    assert "Failed" in scores and "3 / 2" in scores
     assert "Failed" not in page().section("Scores and costs")
 
 
@@ -228,7 +228,7 @@ def test_comparisons_are_shown_from_the_side_of_the_better_candidate(page: Calla
     write_json(tmp_path / "decision.json", record)
     compared = Page(write_report(tmp_path)).section("Compared pair by pair")
     assert "rag_lora against rag +45 +19 to +65 p &lt; 0.001 rag_lora is better" in compared
-    assert "p after Holm&#x27;s correction within this table" in compared
+    assert "p after Holm&#x27;s correction for all pairs of this table" in compared
 
 
 def test_a_difference_that_is_not_shown_is_not_called_one(page: Callable[..., Page]) -> None:
@@ -383,3 +383,13 @@ def test_the_room_loads_nothing_heavy() -> None:
     heavy = "{'rich', 'numpy', 'scipy', 'torch', 'transformers'}"
     code = f"import sys, rung.report.html, rung.report.terminal; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_command_between_backticks_is_set_as_code_and_a_lone_backtick_stays(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
+    page()
+    record = read_json(tmp_path / "decision.json") or {}
+    write_json(tmp_path / "decision.json", record | {"next": ["Then `rung run <task>`.", "A lone ` sign."]})
+    source = Page(write_report(tmp_path)).source
+    assert "<code>rung run &lt;task&gt;</code>." in source and "A lone ` sign." in source

@@ -29,7 +29,7 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
     best = ruling.best
     if best is not None:
         if ruling.choice == "unfinished":
-            said.append(f"On dev, {reach(evidence, best, 'dev')}.")
+            said.append(f"{reach(evidence, best, 'dev')}.")
         elif ruling.choice == "undecided":
             said += _why_undecided(evidence, ruling)
         elif ruling.ship is not None:

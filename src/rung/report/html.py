@@ -15,13 +15,13 @@ from rung.records import write_text
 from rung.report.background import checks_section, data_section, run_section
 from rung.report.building import built_section, not_tried_section
 from rung.report.examples import confusion_section, example_section, field_section
-from rung.report.markup import Html, element, items, joined, num, row, section, short, table, wide
+from rung.report.markup import Html, element, items, joined, num, prose, row, section, short, table, wide
 from rung.report.reading import RunRecords, read_run
 from rung.report.scores import causes_section, comparisons_section, curve_section, scores_section
-from rung.report.words import tied
 from rung.types import Example
 
 _BADGES = {"none": "none works"}
+_LONG_HEADLINE = 150  # characters; a longer one is set smaller
 
 
 def write_report(folder: Path, examples: Mapping[str, Example] | None = None) -> Path:
@@ -70,7 +70,9 @@ def _heading(run: RunRecords) -> Html:
     badge = element("span", _BADGES.get(choice, choice), class_=f"badge {choice}")
     named = [str(run.task.get(key, "")) for key in ("name", "model", "metric")]
     about = element("p", badge, *(element("span", fact) for fact in named if fact), class_="about")
-    return element("header", about, element("h1", tied(run.decision.headline)))
+    headline = run.decision.headline
+    long = "long" if len(headline) > _LONG_HEADLINE else ""
+    return element("header", about, element("h1", prose(headline), class_=long))
 
 
 def _missing(run: RunRecords) -> Html:

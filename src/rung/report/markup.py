@@ -41,9 +41,17 @@ def section(title: str, *content: str, class_: str = "") -> Html:
     return element("section", element("h2", title), *content, class_=class_) if any(content) else Html("")
 
 
+def prose(text: str) -> Html:
+    """A sentence; what stands between backticks is set as code."""
+    parts = tied(text).split("`")
+    if len(parts) % 2 == 0:  # a backtick without its pair is a sign like others
+        return element("span", tied(text))
+    return joined([element("code", part) if place % 2 else part for place, part in enumerate(parts)])
+
+
 def items(texts: Sequence[str]) -> Html:
     """A list of sentences."""
-    return element("ul", *(element("li", tied(text)) for text in texts)) if texts else Html("")
+    return element("ul", *(element("li", prose(text)) for text in texts)) if texts else Html("")
 
 
 def facts(pairs: Mapping[str, str]) -> Html:

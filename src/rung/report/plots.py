@@ -32,23 +32,26 @@ def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str 
             "text", f"floor {scale.value(floor)}", x=_x(floor), y=14, dx=shift, class_="floor", text_anchor=side
         )
         parts += [_line(_x(floor), 4, _x(floor), bottom, "floor"), words]
+    prefix = "dev only: " if any(c.test for c in candidates) else ""
     for place, candidate in enumerate(candidates):
         y = _TOP + _ROW * place
-        mark = "name chosen" if candidate.name == chosen else "name"
+        kind = "chosen" if candidate.name == chosen else candidate.family
         best = candidate.test or candidate.dev
-        value = scale.full(best) if candidate.test else f"dev only: {scale.full(best)}"
-        parts.append(element("text", candidate.name, x=_percent(_LEFT), y=y + 12, class_=mark))
+        value = scale.full(best) if candidate.test else prefix + scale.full(best)
+        parts.append(element("text", candidate.name, x=_percent(_LEFT), y=y + 12, class_=f"name {kind}"))
         parts.append(element("text", value, x=_percent(_RIGHT), y=y + 12, class_="value", text_anchor="end"))
         if candidate.test:
             parts += _interval(candidate.test, y + 24, "test chosen" if candidate.name == chosen else "test", 5.5)
         parts += _interval(candidate.dev, y + 36, "dev", 4)
-    alternative = "; ".join(
-        f"{c.name}: test {scale.full(c.test) if c.test else 'not answered'}, dev {scale.full(c.dev)}"
-        for c in candidates
-    )
+    alternative = "; ".join(f"{c.name}: {_in_words(c, scale)}" for c in candidates)
     if floor is not None:
         alternative += f"; floor {scale.value(floor)}"
     return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
+
+
+def _in_words(c: Candidate, scale: Scale) -> str:
+    """For those who cannot see the plot."""
+    return (f"test {scale.full(c.test)}, " if c.test else "") + f"dev {scale.full(c.dev)}"
 
 
 def curve_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale, *, title: str, unit: str) -> Html:

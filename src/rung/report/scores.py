@@ -37,34 +37,39 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
     candidates = run.decision.candidates
     priced = any(c.cost_per_1k_usd is not None for c in candidates)
     failed = any(c.failed_calls or c.unscored for c in candidates)
-    header = ["Candidate", "Approach", "Dev", *(["Test"] if tested else []), "Tokens in / out", "Latency p50 / p95"]
-    header += ["Built in", *(["USD per 1,000"] if priced else []), *(["Failed / not scored"] if failed else [])]
+    timed = any(c.latency_s_p50 is not None for c in candidates)
+    header = ["Candidate", "Approach", "Dev", *(["Test"] if tested else []), "Tokens in / out"]
+    header += [*(["Latency p50 / p95"] if timed else []), "Built in", *(["USD per 1,000"] if priced else [])]
+    header += ["Failed"] if failed else []
     rows = []
     for c in candidates:
         chosen = c.name == run.decision.solution
         tag = element("span", _TAGS.get(run.decision.choice, "chosen"), class_="tag")
         cells = [short(c.family), _scored(run, c.dev), *([_scored(run, c.test)] if tested else [])]
-        cells += [num(text) for text in _costs(c)]
+        cells += [num(text) for text in _costs(c, timed)]
         if priced:
             cells.append(num("–" if c.cost_per_1k_usd is None else f"{c.cost_per_1k_usd:,.2f}"))
         if failed:
             cells.append(num(f"{c.failed_calls:,} / {c.unscored:,}"))
         name = joined([c.name, tag], " ") if chosen else c.name
         rows.append(row(name, *cells, class_="chosen" if chosen else "baseline" if c.family == "baseline" else ""))
-    right = ("Tokens in / out", "Latency p50 / p95", "Built in", "USD per 1,000", "Failed / not scored")
+    right = ("Tokens in / out", "Latency p50 / p95", "Built in", "USD per 1,000", "Failed")
     return table(_caption(run, tested, failed), header, rows, label="Candidates", right=right)
 
 
-def _costs(c: Candidate) -> tuple[str, str, str]:
-    """Tokens, latency and building time. A baseline has none of these."""
+def _costs(c: Candidate, timed: bool) -> list[str]:
+    """Tokens, latency where any was timed, and building time. A baseline has none of these."""
     if c.family == "baseline":
-        return "–", "–", "–"
+        return ["–"] * (3 if timed else 2)
     latency = "–" if c.latency_s_p50 is None else f"{duration(c.latency_s_p50)} / {duration(c.latency_s_p95)}"
-    return f"{c.tokens_in:,.0f} / {c.tokens_out:,.1f}", latency, duration(c.build_seconds)
+    tokens = f"{c.tokens_in:,.0f} / {c.tokens_out:,.1f}"
+    return [tokens, *([latency] if timed else []), duration(c.build_seconds)]
 
 
 def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
-    said = "Scores with 95 % intervals; tokens are means per request, latencies are of one request at a time."
+    said = "Scores with 95 % intervals; tokens are means per request."
+    if any(c.latency_s_p50 is not None for c in run.decision.candidates):
+        said += " Latencies are of one request at a time."
     if run.baselines:
         said += " Baselines use no language model."
     if len(run.decision.frontier) > 1:
@@ -72,8 +77,8 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
     if tested and any(c.test is None for c in run.decision.candidates):
         said += " A dash under Test: only the best of each approach on dev answers the test."
     if failed:
-        said += " The last column counts answers that the model did not give and answers that could not be scored: both"
-        said += " score 0."
+        said += " Failed: answers that the model did not give / answers that could not be scored. Both"
+        said += " count as 0."
     return said
 
 
@@ -97,11 +102,13 @@ def comparisons_section(run: RunRecords) -> Html:
     return section(
         "Compared pair by pair",
         _pairs(run, among, "Candidates"),
-        _pairs(run, against, "Candidates with baselines", "within each baseline"),
+        _pairs(run, against, "Candidates with baselines", "for each baseline by itself"),
     )
 
 
-def _pairs(run: RunRecords, comparisons: Sequence[Comparison], title: str, family: str = "within this table") -> Html:
+def _pairs(
+    run: RunRecords, comparisons: Sequence[Comparison], title: str, family: str = "for all pairs of this table"
+) -> Html:
     if not comparisons:
         return Html("")
     scale = run.scale
