@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rung.data.metric_names import KNOWN_METRICS
 from rung.errors import MetricError
 from rung.evaluation.scorer import Scorer
 from rung.evaluation.structured_metrics import json_fields, json_match, numeric_match
@@ -83,6 +84,7 @@ def register_metric(metric: MetricInfo) -> None:
     if metric.name in _BUILT_IN or metric.name.startswith("python:"):
         raise MetricError(f'metric: the name "{metric.name}" is taken. Register the metric under another name.')
     METRICS[metric.name] = metric
+    KNOWN_METRICS[metric.name] = None
 
 
 def load_metric(name: str, task_dir: Path) -> MetricInfo:
