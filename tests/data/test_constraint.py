@@ -78,6 +78,15 @@ def test_labels_and_patterns_are_what_they_are() -> None:
     assert pattern is not None and (pattern.kind, pattern.value) == ("regex", "a+")
 
 
+def test_the_first_answers_of_a_large_train_set_say_how_json_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: read.append(text) or loads(text))
+    examples = rows('{"b": [], "a": 1}') * 5_000
+    assert list(value_of(examples)["properties"]) == ["b", "a", "never"]
+    assert len(read) == 2_000
+
+
 def test_labels_in_words_have_a_line_for_each_note() -> None:
     assert form_in_words(task(), []) is None
     assert form_in_words(task(labels=("x", "y")), []) == "Answer with exactly one of: x, y."

@@ -16,15 +16,16 @@ from rung.data.findings import bounded
 from rung.data.schema_words import schema_in_words
 from rung.types import Constraint, Example, Finding, Task
 
+_READ = 2_000  # train answers at most that say how JSON is written
 _SEPARATORS = ((", ", ": "), (",", ":"), (",", ": "), (", ", ":"))
 
 
 def constraint_of(task: Task, train: Sequence[Example]) -> Constraint | None:
-    """Labels, schema or pattern; None where the task has none. A schema is written as the train answers are."""
+    """Labels, schema or pattern; None where the task has none. A schema is written as the first train answers are."""
     if task.labels:
         return Constraint("labels", task.labels)
     if task.schema:
-        return Constraint("json_schema", _as_written(task.schema, [e.output for e in train]))
+        return Constraint("json_schema", _as_written(task.schema, [e.output for e in train[:_READ]]))
     return Constraint("regex", task.pattern) if task.pattern else None
 
 
@@ -67,7 +68,9 @@ def form_in_words(task: Task, train: Sequence[Example]) -> str | None:
         notes = [f"- {label}: {note}" for label in task.labels if (note := task.label_notes.get(label))]
         return "\n".join([f"Answer with exactly one of: {', '.join(task.labels)}.", *notes])
     if task.schema:
-        return schema_in_words(_ordered(task.schema, [value for _, value in _values([e.output for e in train])]))
+        return schema_in_words(
+            _ordered(task.schema, [value for _, value in _values([e.output for e in train[:_READ]])])
+        )
     if task.pattern:
         example = next((e.output for e in train if re.fullmatch(task.pattern, e.output)), None)
         words = f"Answer only with text that matches the regular expression {task.pattern}"
