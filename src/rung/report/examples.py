@@ -87,12 +87,12 @@ def _fields(predictions: Sequence[Record], examples: Mapping[str, Example]) -> d
     """Field -> its score in every example where it is expected or given."""
     from rung.evaluation.metrics import json_fields
 
-    found: dict[str, list[float]] = {}
+    by_field: dict[str, list[float]] = {}
     for p in predictions:
         if p["id"] in examples:
             for field, score in json_fields(str(p["text"]), examples[p["id"]].references).items():
-                found.setdefault(field, []).append(score)
-    return found
+                by_field.setdefault(field, []).append(score)
+    return by_field
 
 
 def _share(run: RunRecords, scores: Sequence[float]) -> Html:
