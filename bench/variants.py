@@ -67,7 +67,9 @@ def main() -> None:
 
 
 def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    from rung.training.lora import LoraOptions, mean_loss, train
+    from rung.training.lora import train
+    from rung.training.loss import mean_loss
+    from rung.types import TrainingOptions
 
     model, rows, _ = prepared(options, "long", examples=BATCH * options.steps + DEV)
     dev, rows = rows[:DEV], rows[DEV:]
@@ -75,23 +77,25 @@ def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
         return full(model, rows, dev, options.steps)
     if name == "activated LoRA":
         return activated(model, rows, dev, options.steps)
-    base = replace(LoraOptions(0.0, steps=options.steps, batch_size=BATCH), **VARIANTS[name])
+    base = replace(TrainingOptions(0.0, steps=options.steps, batch_size=BATCH), **VARIANTS[name])
     with tempfile.TemporaryDirectory() as folder:
         losses = {}
         for rate in RATES:
-            adapter = train(model, rows, replace(base, learning_rate=rate), Path(folder, f"{rate:g}"), until=PROBE)
-            losses[rate] = mean_loss(model, dev, adapter)
-            model.forget_adapter(str(adapter))
+            adapter = train(
+                model.engine, rows, replace(base, learning_rate=rate), Path(folder, f"{rate:g}"), until=PROBE
+            )
+            losses[rate] = mean_loss(model.engine, dev, adapter)
+            model.release(adapter)
         rate = min(losses, key=lambda r: losses[r])
         ends: list[float] = []
         adapter = train(
-            model,
+            model.engine,
             rows,
             replace(base, learning_rate=rate),
             Path(folder, f"{rate:g}"),
             on_step=lambda progress: ends.append(time.perf_counter()),
         )
-        loss = mean_loss(model, dev, adapter)
+        loss = mean_loss(model.engine, dev, adapter)
     return {
         "dev_loss": round(loss, 4),
         "rate": rate,
@@ -104,7 +108,9 @@ def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, A
     """Every weight is trained, by the same step function; the weights are put back between the rates."""
     import torch
 
-    from rung.training.lora import LoraOptions, backward, batch_indices, learning_rate_at, mean_loss
+    from rung.training.batches import batch_indices, learning_rate_at
+    from rung.training.loss import backward, mean_loss
+    from rung.types import TrainingOptions
 
     network = model.network.requires_grad_(True)
     first = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -113,7 +119,7 @@ def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, A
         with torch.no_grad():
             for name, p in network.named_parameters():
                 p.copy_(first[name])
-        options = LoraOptions(rate, steps=steps, batch_size=BATCH)
+        options = TrainingOptions(rate, steps=steps, batch_size=BATCH)
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.0)
         network.train()
         ends = []
@@ -122,12 +128,12 @@ def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, A
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate_at(step, options)
             batch = [rows[i] for i in batch_indices(len(rows), BATCH, step, 0)]
-            backward(model, batch, micro_tokens=options.micro_tokens)
+            backward(model.engine, batch, micro_tokens=options.micro_tokens)
             torch.nn.utils.clip_grad_norm_(network.parameters(), options.max_grad_norm)
             optimiser.step()
             ends.append(time.perf_counter())
         network.eval()
-        return mean_loss(model, dev, None), (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+        return mean_loss(model.engine, dev, None), (ends[-1] - ends[0]) / max(1, len(ends) - 1)
 
     losses = {rate: run(rate, PROBE)[0] for rate in FULL_RATES}
     rate = min(losses, key=lambda r: losses[r])
@@ -136,27 +142,29 @@ def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, A
 
 
 def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, Any]:
-    """An adapter that works behind the beginning that all prompts share, which the base model computes once for all.
+    """An adapter that is applied behind the prefix that all prompts share; the base model computes the prefix once.
 
     Source: Greenewald et al., Activated LoRA (2025).
     """
     import torch
 
-    from rung.engine.prefix_tree import common_beginning
-    from rung.training.lora import LoraOptions, batch_indices, learning_rate_at, summed_loss
+    from rung.engine.prefix_tree import common_prefix_length
+    from rung.training.batches import batch_indices, learning_rate_at
+    from rung.training.loss import summed_loss
+    from rung.types import TrainingOptions
 
-    shared = common_beginning([row.prompt for row in (*rows, *dev)])
+    shared = common_prefix_length([row.prompt for row in (*rows, *dev)])
     with torch.no_grad():
-        beginning = model.engine.compute(rows[0].prompt[:shared])
+        prefix = model.engine.compute(rows[0].prompt[:shared])
     adapters = model.engine.adapters
 
     def loss_of(some: list[Any]) -> Any:
-        return summed_loss(model, some, beginning)[0] / sum(len(row.target) for row in some)
+        return summed_loss(model.engine, some, prefix)[0] / sum(len(row.target) for row in some)
 
     def run(rate: float, until: int) -> tuple[float, float]:
         from peft import LoraConfig
 
-        options = LoraOptions(rate, steps=steps, batch_size=BATCH)
+        options = TrainingOptions(rate, steps=steps, batch_size=BATCH)
         config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         adapters.begin_training(config, 0)
         trained = [p for p in model.network.parameters() if p.requires_grad]
@@ -183,11 +191,11 @@ def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[s
 def side_by_side(options: argparse.Namespace) -> dict[str, Any]:
     """One pass over three batches' rows against three passes over one: what training three rates at once could save.
 
-    The rows of each rate would need all of their own activations, so the shared beginning is counted three times.
+    The rows of each rate would need all of their own activations, so the shared prefix is counted three times.
     """
     from peft import LoraConfig
 
-    from rung.training.lora import backward
+    from rung.training.loss import backward
 
     model, rows, _ = prepared(options, "long", examples=3 * BATCH)
     config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -199,9 +207,9 @@ def side_by_side(options: argparse.Namespace) -> dict[str, Any]:
     for _ in range(4):
         started = time.perf_counter()
         for batch in batches:
-            backward(model, batch, micro_tokens=4096)
+            backward(model.engine, batch, micro_tokens=4096)
         middle = time.perf_counter()
-        backward(model, apart, micro_tokens=4096)
+        backward(model.engine, apart, micro_tokens=4096)
         best["one"] = min(best["one"], middle - started)
         best["three"] = min(best["three"], time.perf_counter() - middle)
     return {"ratio": round(best["three"] / best["one"], 3), **{k: round(v, 3) for k, v in best.items()}}

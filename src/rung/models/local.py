@@ -162,7 +162,7 @@ class LocalModel:
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> Path:
         """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N."""
-        encoded = self._encoded(rows)
+        encoded = self.encode_rows(rows)
         with self._memory_errors():
             result = lora.train(self.engine, encoded, options, folder, until=until, start=start, on_step=on_step)
         give_back()
@@ -175,13 +175,14 @@ class LocalModel:
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
         """Mean loss per answer token, end token included. adapter None: the base network."""
         with self._memory_errors():
-            return mean_loss(self.engine, self._encoded(rows), adapter)
+            return mean_loss(self.engine, self.encode_rows(rows), adapter)
 
     def release(self, adapter: Path) -> None:
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is then read afresh."""
         self.engine.forget_adapter(str(adapter))
 
-    def _encoded(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
+    def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
+        """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
         if long := self.too_long(rows):
             named = ", ".join(f"{row.name} ({self._length(row)} tokens)" for row in long[:_NAMED_ROWS])
             more = f" and {len(long) - _NAMED_ROWS} more" if len(long) > _NAMED_ROWS else ""
