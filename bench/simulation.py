@@ -1,12 +1,12 @@
-"""How often rung claims a difference that is not there, and finds one that is: simulated runs through the real path.
+"""How often rung claims a difference that does not exist, and detects one that does: simulated runs on the real path.
 
     python bench/simulation.py [--runs N] [--processes N] [--examples N] [--json FILE]
 
-Every run climbs, looks early, is killed and continued, opens the sealed test and decides with the product's own code;
-only the model is synthetic: whether it answers an example rightly was drawn beforehand, once without and once with
-passages. Where both are right equally often, a false claim is the verdict that retrieval is worth having, or any test
-comparison that calls one of them better. Power: where passages help by the smallest difference that the run prints as
-detectable, how often the verdict is retrieval.
+Every run climbs, takes interim looks, is killed and continued, opens the sealed test and decides with the product's
+own code. Only the model is synthetic: whether it answers an example rightly was drawn beforehand, once without and once
+with passages. Where both are right equally often, a false claim is the verdict that retrieval is worth having, or any
+test comparison of the two that calls one of them better. Power: where passages help by the smallest difference that the
+run prints as detectable, how often the verdict is retrieval.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 DISCORDANCE = 0.2  # share of examples that exactly one of the two answers rightly, as the printed difference assumes
@@ -81,36 +80,52 @@ def simulate(job: tuple[int, float, int]) -> tuple[str, bool]:
 
 
 def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bool]:
-    from rung.decision import ALPHA
     from rung.evaluation.metrics import load_metric
+    from rung.evaluation.scorer import Scorer
+    from rung.evaluation.statistics import ALPHA
+    from rung.ladder import verdict
     from rung.ladder.climbing import climb
-    from rung.ladder.closing import decide_and_hand_over
-    from rung.ladder.state import Run
+    from rung.ladder.final_test import test_and_decide
+    from rung.ladder.finalists import name_finalists, named
+    from rung.ladder.ledger import Ledger
+    from rung.ladder.options import Quiet
     from rung.ladder.plan import Plan, Step
-    from rung.records import read_json
-    from rung.testing import Silent
-    from rung.types import Decoding, SealedTest, Split, Task
+    from rung.ladder.state import RunState
+    from rung.models.metering import metered
+    from rung.strategies.registry import Texts
+    from rung.trials.trial import InOrder
+    from rung.trials.workshop import Inputs, Tools
+    from rung.types import Decoding, SealedTest, Speed, Task
 
     rows, passages, retriever = data(examples)
-    split = Split(rows[:40], rows[40 : 40 + examples], SealedTest(rows[40 + examples :]), {e.id: e.id for e in rows})
-    nothing = Step("", "prompt", False, "")
+    task = Task("simulated", folder / "task.yaml", "Answer.", (), "exact_match", "synthetic", seed=seed)
+    counted = metered(model)
     plan = Plan(
         steps=(Step("zero_shot", "prompt", True, ""), Step("rag", "rag", True, "", tokens=1)),
-        experiments=(nothing, nothing),
+        diagnosis=Step("diagnosis", "prompt", False, ""),
+        pilot=Step("pilot", "fine-tune", False, ""),
         decoding=Decoding(8, seed=seed),
-        compute_tokens=10**9,
-        test_seconds=0.0,
-        sizes={},
-        detectable={},
+        texts=Texts(4, 2, 8, 1, 0, 4, train=40, dev=examples, screen=48, training_tokens=0),
+        speed=Speed(1e6, 1e6, 1e6),
+        sizes={"train": 40, "dev": examples, "test": examples},
+        capped={},
+        detectable={"dev": 0.0, "test": 0.0},
     )
-    task = Task("simulated", folder / "task.yaml", "Answer.", (), "exact_match", "synthetic", seed=seed)
-    metric = load_metric("exact_match", folder)
-    run = Run(folder, task, split, model, metric, passages, retriever, plan, Silent())
-    built, skipped = climb(run)
-    decide_and_hand_over(run, built, skipped)
-    decision = read_json(folder / "decision.json") or {}
-    return str(decision["choice"]), any(
-        c["set"] == "test" and c["p_corrected"] < ALPHA for c in decision["comparisons"]
+    state = RunState(
+        folder=folder,
+        inputs=Inputs(task, rows[:40], rows[40 : 40 + examples], passages=passages, open_index=lambda spec: retriever),
+        test=SealedTest(rows[40 + examples :]),
+        tools=Tools(counted, Scorer(load_metric("exact_match", folder)), InOrder()),
+        model=counted,
+        plan=plan,
+        ledger=Ledger(task.budget, None, counted),
+        listener=Quiet(),
+    )
+    finalists = named(state) or name_finalists(state, climb(state))
+    decision = verdict(state.files) or test_and_decide(state, finalists)
+    solutions = set(finalists["finalists"])
+    return decision.choice, any(
+        c.set == "test" and {c.a, c.b} <= solutions and c.p_corrected < ALPHA for c in decision.comparisons
     )
 
 
@@ -132,15 +147,12 @@ class Synthetic:
     """A model whose rightness was drawn beforehand. fails_after: the call at which the process dies."""
 
     def __init__(self, seed: int, gain: float, fails_after: int | None = None) -> None:
-        self.name, self.version, self._seed, self._gain = "synthetic", "0", seed, gain
-        self._left = fails_after
-        self.engine = SimpleNamespace(computed_tokens=0)
-        self.answered = 0
+        self.name, self.version, self.context_length, self.price = "synthetic", "0", 10_000, None
+        self._seed, self._gain, self._left = seed, gain, fails_after
 
     def generate(self, requests: Any) -> list[Any]:
         from rung.types import Generation
 
-        self.answered += len(requests)
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:
@@ -162,8 +174,7 @@ class Synthetic:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def encode(self, messages: Any) -> list[int]:
-        return [len(word) for m in messages for word in m.content.split()]
+    def check(self, constraint: Any) -> None: ...
 
 
 if __name__ == "__main__":
