@@ -61,12 +61,12 @@ def baselines(
     """
     if not asked:
         raise ValueError("no examples to score")
-    found: dict[str, list[Prediction]] = {}
+    answers: dict[str, list[Prediction]] = {}
     if train:
         frequent = _most_frequent([e.output for e in train])
-        found["most_frequent"] = _scored(asked, [frequent] * len(asked), scorer)
+        answers["most_frequent"] = _scored(asked, [frequent] * len(asked), scorer)
     if labels and not scorer.metric.needs_judge:
-        found["chance"] = _chance(asked, labels, scorer)
+        answers["chance"] = _chance(asked, labels, scorer)
     if train:
         classifies = bool(labels) or label_like(train)
         rows = _sample(train, len({e.output.strip() for e in train}) if classifies else 1, seed)
@@ -74,10 +74,10 @@ def baselines(
         if vectors is not None:  # there are words to learn from
             outputs = [e.output.strip() for e in rows]
             if classifies:
-                found["tfidf_linear"] = _scored(asked, _linear(outputs, *vectors, seed), scorer)
+                answers["tfidf_linear"] = _scored(asked, _linear(outputs, *vectors, seed), scorer)
             else:
-                found["nearest_neighbour"] = _scored(asked, _nearest(outputs, *vectors), scorer)
-    return found
+                answers["nearest_neighbour"] = _scored(asked, _nearest(outputs, *vectors), scorer)
+    return answers
 
 
 def floor(train: Sequence[Example], asked: Sequence[Example], scorer: Scorer, *, labels: Sequence[str] = ()) -> float:

@@ -114,24 +114,24 @@ def items(text: str, n: int, marker: Literal["any", "-", "1."] = "any", alone: b
 
 def json_object(text: str, keys: Sequence[str], values: Mapping[str, Any] | None = None) -> bool:
     """One JSON object with exactly these keys, no value empty, and the values that are given."""
-    found = _json(text)
-    if not isinstance(found, dict) or set(found) != set(keys) or any(v in (None, "") for v in found.values()):
+    answer = _json(text)
+    if not isinstance(answer, dict) or set(answer) != set(keys) or any(v in (None, "") for v in answer.values()):
         return False
-    return all(_same(found[key], value) for key, value in (values or {}).items())
+    return all(_same(answer[key], value) for key, value in (values or {}).items())
 
 
 def json_array(
     text: str, n: int, of: Literal["string", "number"] = "string", values: Sequence[Any] | None = None
 ) -> bool:
     """One JSON array of n strings (none empty) or n numbers, and the values that are given, in order."""
-    found = _json(text)
-    if not isinstance(found, list) or len(found) != n:
+    answer = _json(text)
+    if not isinstance(answer, list) or len(answer) != n:
         return False
     if of == "number":
-        right = all(isinstance(item, int | float) and not isinstance(item, bool) for item in found)
+        right = all(isinstance(item, int | float) and not isinstance(item, bool) for item in answer)
     else:
-        right = all(isinstance(item, str) and item.strip() for item in found)
-    return right and (values is None or all(map(_same, found, values)))
+        right = all(isinstance(item, str) and item.strip() for item in answer)
+    return right and (values is None or all(map(_same, answer, values)))
 
 
 def csv_line(text: str, n: int, values: Sequence[str] | None = None) -> bool:
@@ -149,10 +149,10 @@ def csv_line(text: str, n: int, values: Sequence[str] | None = None) -> bool:
 def key_lines(text: str, keys: Sequence[str], values: Mapping[str, str] | None = None) -> bool:
     """One line `key: value` for each key, in order and nothing else, no value empty, and the values that are given."""
     pairs = [line.strip().partition(":") for line in _lines(_block(text))]
-    found = {key: value.strip() for key, _, value in pairs}
-    if [key for key, _, _ in pairs] != list(keys) or not all(found.values()):
+    fields = {key: value.strip() for key, _, value in pairs}
+    if [key for key, _, _ in pairs] != list(keys) or not all(fields.values()):
         return False
-    return all(_same(found[key], value) for key, value in (values or {}).items())
+    return all(_same(fields[key], value) for key, value in (values or {}).items())
 
 
 def iso_date(text: str, value: str | None = None) -> bool:
@@ -275,11 +275,11 @@ def _bare(text: str) -> str:
     return text.strip().removesuffix(".").strip("\"'`“”").removesuffix(".")
 
 
-def _same(found: object, value: object) -> bool:
+def _same(answer: object, value: object) -> bool:
     """Whether both are equal. Case and outer space of strings do not count; true is not 1."""
-    if isinstance(found, str) and isinstance(value, str):
-        return found.strip().casefold() == value.casefold()
-    return isinstance(found, bool) == isinstance(value, bool) and found == value
+    if isinstance(answer, str) and isinstance(value, str):
+        return answer.strip().casefold() == value.casefold()
+    return isinstance(answer, bool) == isinstance(value, bool) and answer == value
 
 
 def _json(text: str) -> object:

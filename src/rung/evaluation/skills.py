@@ -103,8 +103,8 @@ def answered(model: Model, adapter: str | None) -> list[bool]:
     """The outcome of `check` for each prompt of the suite. adapter: a PEFT folder, or None for the base model."""
     skills = suite()
     requests = [Request((Message("user", s.prompt),), Decoding(s.room), adapter=adapter) for s in skills]
-    found = model.generate(requests)
-    return [g.error is None and check(s, g.text) for s, g in zip(skills, found, strict=True)]
+    generations = model.generate(requests)
+    return [g.error is None and check(s, g.text) for s, g in zip(skills, generations, strict=True)]
 
 
 def suite_version() -> str:
@@ -113,7 +113,7 @@ def suite_version() -> str:
 
 
 def _change(kind: SkillKind | Literal["all"], base: Sequence[bool], tuned: Sequence[bool]) -> SkillsChange:
-    found = compare("base", "tuned", base, tuned, "dev")  # the name of the set is not used
+    change = compare("base", "tuned", base, tuned, "dev")  # the name of the set is not used
     n = len(base)
     share_base, share_tuned = sum(map(bool, base)) / n, sum(map(bool, tuned)) / n
-    return SkillsChange(kind, n, share_base, share_tuned, found.difference, found.low, found.high, found.p)
+    return SkillsChange(kind, n, share_base, share_tuned, change.difference, change.low, change.high, change.p)

@@ -32,8 +32,8 @@ def json_match(prediction: str, references: Sequence[str]) -> float:
     Raises MetricError when no reference is JSON.
     """
     expected = _read_references(references, _read_json, "JSON")
-    found = _read_json(prediction)
-    return float(found is not None and found[1] in [form for _, form in expected])
+    predicted = _read_json(prediction)
+    return float(predicted is not None and predicted[1] in [form for _, form in expected])
 
 
 def json_fields(prediction: str, references: Sequence[str]) -> dict[str, float]:
@@ -44,8 +44,8 @@ def json_fields(prediction: str, references: Sequence[str]) -> dict[str, float]:
     prediction is no object. Raises MetricError when no reference is JSON.
     """
     expected = [value for value, _ in _read_references(references, _read_json, "JSON") if isinstance(value, dict)]
-    found = _read_json(prediction)
-    fields = found[0] if found is not None and isinstance(found[0], dict) else {}
+    predicted = _read_json(prediction)
+    fields = predicted[0] if predicted is not None and isinstance(predicted[0], dict) else {}
 
     def compare(reference: dict[str, object]) -> dict[str, float]:
         right = {k: float(k in fields and _form(fields[k]) == _form(v)) for k, v in reference.items()}
@@ -101,8 +101,8 @@ def numeric_match(prediction: str, references: Sequence[str]) -> float:
     within 1e-6 of the larger. Raises MetricError when no reference holds a number.
     """
     expected = _read_references(references, _read_number, "a number")
-    found = _read_number(prediction)
-    return float(found is not None and any(_same_number(found, number) for number in expected))
+    predicted = _read_number(prediction)
+    return float(predicted is not None and any(_same_number(predicted, number) for number in expected))
 
 
 _STATED = (re.compile(r"####"), re.compile(r"\banswer\s*(?:is|:)", re.IGNORECASE), re.compile(r"="))
@@ -133,7 +133,7 @@ def _read_number(text: str) -> int | float | None:
 
 def _numbers(text: str) -> list[tuple[int, int | float]]:
     """(where it starts, its value) of each number in the text, in order."""
-    found: list[tuple[int, int | float]] = []
+    numbers: list[tuple[int, int | float]] = []
     for match in _NUMBER.finditer(text):
         digits = re.sub(r"[\u00a0\u2009\u202f]", "", match["digits"])
         if "." in digits and "," in digits:
@@ -148,8 +148,8 @@ def _numbers(text: str) -> list[tuple[int, int | float]]:
             below = float(match["below"])
             value = value / below if below else math.inf
         if math.isfinite(value):
-            found.append((match.start(), -value if match["sign"] or match["inner"] else value))
-    return found
+            numbers.append((match.start(), -value if match["sign"] or match["inner"] else value))
+    return numbers
 
 
 def _same_number(a: int | float, b: int | float) -> bool:
