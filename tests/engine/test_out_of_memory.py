@@ -31,6 +31,7 @@ ALLOCATORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    RuntimeError("could not create a primitive"),  # oneDNN
     MemoryError(),
 ]
 

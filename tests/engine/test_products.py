@@ -23,3 +23,12 @@ def test_a_product_equals_pytorchs_whoever_makes_it(
         torch.testing.assert_close(linear(x, weight, bias), x @ weight.T + bias, **tolerance)
         grad = torch.randn(rows, 40, generator=random).to(dtype)
         torch.testing.assert_close(linear(grad, weight.T), grad @ weight, **tolerance)
+
+
+def test_where_onednn_lacks_memory_to_work_in_pytorchs_own_call_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(products, "_ONEDNN", refuses)
+    x, weight = torch.randn(3, 24), torch.randn(40, 24)
+    torch.testing.assert_close(linear(x, weight), x @ weight.T)

@@ -7,6 +7,8 @@ _PHRASES = (
     "DefaultCPUAllocator",
     "can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "could not create a primitive",  # oneDNN, when the memory it works in is refused
+    "could not create a memory",
 )
 
 
