@@ -1,4 +1,4 @@
-"""What a newcomer may add, added from outside: one dummy of each kind drives a whole run through the public interface."""
+"""What a newcomer may add, added from outside: one dummy of each kind drives a whole run through `rung.run`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def added() -> Iterator[None]:
     rung.register_metric(rung.MetricInfo("spoken", spoken, right_or_wrong=True))
     rung.register_index("first_words", FirstWords)
     rung.register_strategy(
-        rung.Strategy("shouting", "prompt", "the instruction in capitals", lambda t: Cost(t.dev, t.dev * t.own), shouting)
+        rung.Strategy(
+            "shouting", "prompt", "the instruction in capitals", lambda t: Cost(t.dev, t.dev * t.own), shouting
+        )
     )
     rung.register_intervention(
         rung.Intervention(

@@ -1,4 +1,4 @@
-"""The shape of the code: sizes that a reader can hold in mind, one name for one thing, names of strategies in one place."""
+"""The shape of the code: sizes that a reader can hold in mind, one name for one thing, strategies named in one room."""
 
 from __future__ import annotations
 

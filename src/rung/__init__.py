@@ -45,7 +45,7 @@ _PUBLIC = {
     "RunError": "rung.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names of one kind stand in one table
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,9 @@
 """The public Python interface: run a task, read what came of it, load the winner and ask it.
 
-    run = rung.run("task.yaml", minutes=30)
-    run.decision.choice, run.decision.headline
-    answer = rung.load(run.folder)
-    answer("an input")
+run = rung.run("task.yaml", minutes=30)
+run.decision.choice, run.decision.headline
+answer = rung.load(run.folder)
+answer("an input")
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class Run:
         return self.folder / "report.html"
 
 
-def run(
-    task: str | Path, options: RunOptions | None = None, *, listener: Listener | None = None, **fields: Any
-) -> Run:
+def run(task: str | Path, options: RunOptions | None = None, *, listener: Listener | None = None, **fields: Any) -> Run:
     """Runs or continues a task.
 
     task: a task.yaml or the folder that holds one. options, or its fields by name: as RunOptions has them (out, only,

@@ -51,7 +51,7 @@ def once_for_all(record: Path, make: Callable[[], Mapping[str, Any]]) -> dict[st
         return once(record, make)
 
 
-def folder_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def folder_once(folder: Path, make: Callable[[Path], object]) -> Path:
     """The stage's folder; where there is none, `make` fills a scratch folder, which then gets the name in one step."""
     if folder.is_dir():
         return folder

@@ -48,6 +48,7 @@ _RECORDS = {
     "curve": "curve.json",
     "finalists": "finalists.json",
     "test_reads": "test_reads.jsonl",
+    "baselines": "baselines",
     "decision": "decision.json",
     "winner": "winner",
     "finished": "finished.json",
@@ -68,7 +69,7 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path
     be new, empty, or hold this very run. Raises RunError when `out` holds something else.
     """
     if out is not None:
-        if read_json(out / "task.json") is None and out.exists() and not (out.is_dir() and _empty(out)):
+        if out.exists() and not (out.is_dir() and ((out / "task.json").is_file() or _empty(out))):
             raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
         check_identity(out, wanted)
         return out

@@ -1,6 +1,7 @@
 """The nouns. Frozen values that travel between the rooms, and the protocols where users plug in.
 
 Knows nothing about disks, models or numbers libraries: importing it costs next to nothing.
+Long because it is the vocabulary of the whole package: one place to look a noun up.
 """
 
 from __future__ import annotations
@@ -538,7 +539,7 @@ class Candidate:
 
 
 SkipReason = Literal["plan", "gain", "target", "budget", "memory", "fault"]
-"""plan: it does not apply. gain: it could not gain what matters. target: enough was reached. The others: kept from it."""
+"""plan: it does not apply. gain: it could not gain what matters. target: enough was reached. The others kept it out."""
 
 
 @dataclass(frozen=True)

@@ -299,10 +299,10 @@ def test_test_examples_that_an_earlier_run_tested_are_known_by_their_content() -
     first = split_examples({None: tuple(old)}, alone(old), TASK)
     strangers = split_examples({None: tuple(other)}, alone(other), TASK)
     second = split_examples({None: tuple(grown)}, alone(grown), TASK)
-    seen = seen_before(second, {"one": split_record(first), "old format": {"sets": {}}})
+    seen = seen_before(split_record(second), {"one": split_record(first), "old format": {"sets": {}}})
     assert list(seen) == ["one"]
     assert set(seen["one"]) == {f"line-{i[1:]}" for i in first.test.ids}
-    assert seen_before(first, {"other": split_record(strangers)}) == {}
+    assert seen_before(split_record(first), {"other": split_record(strangers)}) == {}
 
 
 @pytest.mark.parametrize("record", [{}, {"sets": [], "groups": {}}, {"sets": {"train": [1]}, "groups": {}}])

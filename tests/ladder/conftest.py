@@ -13,15 +13,24 @@ from small_task import COLOURS, NOUNS
 KNOWN = {noun: COLOURS[i % 3] for i, noun in enumerate(NOUNS)}
 
 
+def noun_of(request: Request) -> str | None:
+    asked = f" {request.messages[-1].content.splitlines()[-1]} "
+    return next((noun for noun in NOUNS if f" {noun} " in asked), None)
+
+
 def clerk(request: Request) -> str:
-    """Knows the colours of half of the nouns; of the others only with a demo or a passage that says it."""
-    *_, last = request.messages
-    noun = next((n for n in NOUNS if f" {n} " in f"{last.content.splitlines()[-1]} "), None)
+    """Knows the colours of half of the nouns, and of the others what a passage says."""
+    noun = noun_of(request)
     if noun is None:
         return "none"
-    if NOUNS.index(noun) % 2 == 0 or any(noun in m.content for m in request.messages[:-1]):
-        return KNOWN[noun]
-    return KNOWN[noun] if f"Every {noun} is" in last.content else "none"
+    said = f"Every {noun} is" in request.messages[-1].content
+    return KNOWN[noun] if said or NOUNS.index(noun) % 2 == 0 else "none"
+
+
+def expert(request: Request) -> str:
+    """What training can teach: the colours of all nouns."""
+    noun = noun_of(request)
+    return KNOWN[noun] if noun is not None else "none"
 
 
 @pytest.fixture
@@ -30,7 +39,6 @@ def fake_model() -> Iterator[Path]:
     from rung.models import OPENERS
 
     before = OPENERS.copy()
-    rung.register_model("fake:", lambda spec, say: FakeTrainable(clerk, name=spec))
+    rung.register_model("fake:", lambda spec, say: FakeTrainable(clerk, taught=expert, name=spec))
     yield Path("fake:clerk")
-    OPENERS.clear()
-    OPENERS.update(before) if isinstance(OPENERS, dict) else OPENERS.extend(before)
+    OPENERS[:] = before

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,20 @@ class Killed(BaseException):
 class Deaths:
     """Dies inside its own writes: before a file gets its name, or behind a line that is already on disk."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._real = os.fsync
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Path | None = None) -> None:
+        """place: the folder of a run, of which `named_at` says which write named its finalists."""
+        self._place = place
         self._at: set[int] = set()
-        self.writes = 0
+        self.writes = self.named_at = 0
         monkeypatch.setattr("rung.records.os.fsync", self._sync)
 
     def at(self, *writes: int) -> None:
         self.writes, self._at = 0, set(writes)
 
     def _sync(self, file: int) -> None:
-        self._real(file)
         self.writes += 1
+        if not self.named_at and self._place and any(self._place.glob("finalists.json*")):
+            self.named_at = self.writes
         if self.writes in self._at:
             raise Killed
 
@@ -72,12 +74,16 @@ def test_killed_at_every_record_from_the_finalists_on_it_opens_the_test_once(
     undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, verdict = undisturbed
-    deaths = Deaths(monkeypatch)
-    until_through(task, tmp_path / "counted")
-    last = deaths.writes
-    first = last - 25
-    for write in range(max(1, first), last + 1):
+    deaths = Deaths(monkeypatch, tmp_path / "named")
+    until_through(task, tmp_path / "named")
+    last, first = deaths.writes, deaths.named_at
+    assert 0 < first < last - 5
+    deaths.at(first)
+    with pytest.raises(Killed):
+        until_through(task, tmp_path / "begun")
+    for write in range(1, 3 + last - first):
         out = tmp_path / f"run-{write}"
+        shutil.copytree(tmp_path / "begun", out)
         deaths.at(write)
         with pytest.raises(Killed):
             until_through(task, out)
@@ -93,7 +99,7 @@ def test_killed_at_every_record_from_the_finalists_on_it_opens_the_test_once(
         assert without_versions(timeless(out / "decision.json")) == without_versions(verdict)
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(8))
 def test_killed_at_random_writes_it_ends_in_the_same_verdict_and_one_opening(
     seed: int, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,13 +107,13 @@ def test_killed_at_random_writes_it_ends_in_the_same_verdict_and_one_opening(
     deaths, chance, out = Deaths(monkeypatch), random.Random(seed), tmp_path / "run"
     kills = 0
     while True:
-        deaths.at(chance.randrange(1, 60) if kills < 8 else 0)
+        deaths.at(chance.randrange(1, 50) if kills < 7 else 0)
         try:
             until_through(task, out)
             break
         except Killed:
             kills += 1
-    assert kills > 0
+    assert kills > 3
     assert count_reads(out / "test_reads.jsonl") == 1
     assert timeless(out / "decision.json") == verdict
 
@@ -128,7 +134,8 @@ def test_a_continued_run_keeps_its_split_whatever_near_duplicates_are_now(
         until_through(task, out)
     after = json.loads((out / "split.json").read_text())
     assert after == before
-    answered = {json.loads(line)["id"] for line in (out / "solutions" / "zero_shot" / "predictions.dev.jsonl").open()}
+    lines = (out / "solutions" / "zero_shot" / "predictions.dev.jsonl").read_text().splitlines()
+    answered = {json.loads(line)["id"] for line in lines}
     assert answered == set(before["sets"]["dev"])
 
 
@@ -147,3 +154,20 @@ def test_the_identity_of_a_folder_is_checked_again_once_its_lock_is_held(
     with pytest.raises(rung.RunError, match="holds another run"):
         run(task, RunOptions(out=out), Silent())
     assert json.loads((out / "task.json").read_text()) == {"identity": "of another run"}
+
+
+def test_a_run_on_grown_data_says_which_test_rows_an_earlier_verdict_saw(tmp_path: Path, fake_model: Path) -> None:
+    task = write_task(tmp_path, fake_model, examples=96)
+    run(task, RunOptions(out=tmp_path / "runs" / "first", only=("zero_shot",)), Silent())
+    rows = (tmp_path / "examples.jsonl").read_text()
+    more = [
+        {"id": f"new {i}", "input": f"A word on {word} please", "output": "red"} for i, word in enumerate("abcdefgh")
+    ]
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more) + rows)
+    run(task, RunOptions(out=tmp_path / "runs" / "second", only=("zero_shot",)), Silent())
+    before, after = (
+        json.loads((tmp_path / "runs" / n / "split.json").read_text())["sets"] for n in ("first", "second")
+    )
+    assert set(before["test"]) <= set(after["test"]), "rows keep their set when data grow"
+    warnings = json.loads((tmp_path / "runs" / "second" / "decision.json").read_text())["warnings"]
+    assert any(f"{len(before['test'])} of the" in w and "earlier verdict (first)" in w for w in warnings)

@@ -17,7 +17,9 @@ def _strategies() -> str:
 @click.argument("task", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder. Default: runs/NAME.")
 @click.option("--only", metavar="NAMES", help=f"Strategies to try, separated by commas: {_strategies()}.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Budget of the run, all commands together.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Budget of the run, all commands together."
+)
 @click.option("--calls", type=click.IntRange(min=1), help="Budget in answers of the model.")
 @click.option("--usd", type=click.FloatRange(min=0, min_open=True), help="Budget in dollars; the task needs a price.")
 @click.option("--finish", is_flag=True, help="Open the sealed test with what there is, although something is missing.")

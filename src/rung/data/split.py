@@ -132,16 +132,20 @@ def split_from_record(examples: Sequence[Example], record: Mapping[str, object])
     return _split(examples, assigned, groups, capped, digests)
 
 
-def seen_before(split: Split, earlier: Mapping[str, Mapping[str, object]]) -> dict[str, tuple[str, ...]]:
+def seen_before(
+    record: Mapping[str, object], earlier: Mapping[str, Mapping[str, object]]
+) -> dict[str, tuple[str, ...]]:
     """Earlier run -> ids of this split's test whose input and context stood in the test of that run too.
 
-    earlier: name of the run -> its split record. Runs that share no test example are left out.
+    record: of this split. earlier: name of the run -> its split record. Runs that share no test example are left out.
     """
+    own = record.get("test_digests")
+    assert isinstance(own, Mapping)
     found: dict[str, tuple[str, ...]] = {}
     for run, record in earlier.items():
         digests = record.get("test_digests")
         tested = set(digests.values()) if isinstance(digests, Mapping) else set()
-        if ids := tuple(i for i, digest in split.test_digests.items() if digest in tested):
+        if ids := tuple(i for i, digest in own.items() if digest in tested):
             found[run] = ids
     return found
 

@@ -22,7 +22,7 @@ from rung.ladder.plan import Step
 from rung.ladder.state import PROMPT_SHARE, Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import STRATEGIES, function_of
-from rung.trials.workshop import Workshop
+from rung.trials.workshop import Workshop, cut_of
 from rung.types import Prediction, Skipped, SkipReason, Solution
 
 SPOKEN_ABOUT = 40
@@ -124,9 +124,9 @@ class _Climber:
         """
         needed = _LEAST_OF_A_STEP * step.seconds
         limit = self.run.ledger.limit_s
-        if step.family == "prompt" and later and limit is not None:
-            if self.run.ledger.spent.seconds + needed > PROMPT_SHARE * limit:
-                return f"prompts have had their {100 * PROMPT_SHARE:.0f} % of the budget"
+        capped = step.family == "prompt" and later and limit is not None
+        if capped and self.run.ledger.spent.seconds + needed > PROMPT_SHARE * (limit or 0.0):
+            return f"prompts have had their {100 * PROMPT_SHARE:.0f} % of the budget while dearer ones could be tried"
         return self.run.over_budget(self.climbed, needed, step.calls, step.family)
 
     def _give_up(self, step: Step, reason: SkipReason, error: RungError) -> None:
@@ -174,10 +174,10 @@ class _Climber:
         calls, began = run.model.calls, time.monotonic()
         predictions, left = self._answer_dev(workshop, solution, folder)
         answered, seconds = run.model.calls - calls, time.monotonic() - began
+
         def what_it_took() -> dict[str, Any]:
             each = seconds / answered if answered >= _TIMED_ANSWERS else None
-            cut = record_of(folder / "training" / "history.json").get("cut")
-            return {**meter.record(), "left": left, "seconds_per_answer": each, "cut": cut}
+            return {**meter.record(), "left": left, "seconds_per_answer": each, "cut": cut_of(folder)}
 
         record = once(folder / "built.json", what_it_took)
         if name not in {e["solution"] for e in runs.events(run.folder) if e["event"] == "built"}:
@@ -186,13 +186,16 @@ class _Climber:
             tidy(folder)
         meter.done()
         built = Built(
-            solution, tuple(predictions), run.score(predictions), record["left"], record["seconds_per_answer"], record["cut"]
+            solution,
+            tuple(predictions),
+            run.score(predictions),
+            record["left"],
+            record["seconds_per_answer"],
+            record["cut"],
         )
         return built, float(record["seconds"])
 
-    def _answer_dev(
-        self, workshop: Workshop, solution: Solution, folder: Path
-    ) -> tuple[list[Prediction], str | None]:
+    def _answer_dev(self, workshop: Workshop, solution: Solution, folder: Path) -> tuple[list[Prediction], str | None]:
         """Answers to dev; to part of it, with the reason, where the best so far is ahead at a planned interim look."""
         from rung.evaluation.sequential import LOOKS, boundary, planned_looks
         from rung.evaluation.statistics import compare
@@ -268,4 +271,3 @@ class _Climber:
                 self.climbed.skipped[name] = Skipped(
                     name, skipped.family, skipped.reason, skipped.why, skipped.minutes, matters=True
                 )
-

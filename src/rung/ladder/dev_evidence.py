@@ -1,4 +1,4 @@
-"""What dev says beside the scores: causes, what more examples would bring, rows to look at. Plain values for a record."""
+"""What dev says beside the scores: causes, what more examples would bring, rows to look at; plain values."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rung import runs
 from rung.ladder.experiments import pilot_predictions, whole_curve
 from rung.ladder.skills_check import Checked
 from rung.ladder.state import Climbed, RunState
-from rung.resume import record_of, recorded
+from rung.resume import is_done, record_of, recorded
+from rung.runs import Files
 from rung.types import Diagnosis, Prediction
 
 _WORTH_HEARING = 0.6
@@ -137,12 +139,24 @@ def _hardest(run: RunState, climbed: Climbed) -> str | None:
 
 def _notes(run: RunState) -> list[str]:
     """Whole sentences that a reader must not miss."""
-    from rung import runs
+    from rung.data.split import seen_before
 
     notes = []
     versions = list(dict.fromkeys(e["rung"] for e in runs.events(run.folder) if e["event"] == "started"))
     if len(versions) > 1:
         notes.append(f"Versions {', '.join(versions)} of rung worked on this run.")
-    if seen := record_of(run.files.split).get("seen"):
-        notes.extend(f"{count:,} test rows were in the test of an earlier verdict ({name})." for name, count in seen.items())
+    seen = seen_before(record_of(run.files.split), _earlier_tests(run))
+    for name, ids in seen.items():
+        notes.append(
+            f"{len(ids):,} of the {len(run.test):,} test examples were in the test of an earlier verdict ({name}). "
+            "What was chosen since then may be tuned to them."
+        )
     return notes
+
+
+def _earlier_tests(run: RunState) -> dict[str, dict[str, Any]]:
+    """Runs beside this one whose test was opened, with their split records; not repetitions of this very run."""
+    identity = record_of(run.files.task)["identity"]
+    beside = [Files(path) for path in sorted(run.folder.absolute().parent.iterdir()) if path.is_dir()]
+    opened = [f for f in beside if is_done(f.test_reads) and record_of(f.task).get("identity") != identity]
+    return {f.folder.name: record_of(f.split) for f in opened if is_done(f.split)}

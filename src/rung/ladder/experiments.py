@@ -40,12 +40,21 @@ def ask_why(run: RunState, climbed: Climbed) -> None:
     meter = Meter(run.model, run.files.diagnosed)
     try:
         workshop = run.workshop(run.files.solution(name), climbed, meter)
-        record = diagnose(workshop, built.solution, built.predictions, run.files.diagnosed)
+        record = diagnose(workshop, built.solution, built.predictions, run.files.diagnosed, near=_alike(run))
     except (BudgetSpent, ModelError):
         return
     write_json(run.files.diagnosis, record)
     runs.log(run.folder, "diagnosed", solution=name, **meter.record())
     meter.done()
+
+
+def _alike(run: RunState) -> list[tuple[str, str]] | None:
+    """Pairs of near-duplicates, by the groups of the split; None where the user's own groups are among them."""
+    if any(e.group is not None for e in (*run.inputs.train, *run.inputs.dev)):
+        return None
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(group, i), i) for i, group in run.inputs.groups.items()]
+    return [(a, b) for a, b in pairs if a != b]
 
 
 def known_so_far(run: RunState, climbed: Climbed) -> Known:

@@ -11,9 +11,10 @@ from typing import Any
 from rung import runs
 from rung.decision import Evidence, decide, decision_record
 from rung.decision.evidence import ClosedBook, MoreExamples, Skills
+from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.candidate_costs import break_evens
-from rung.ladder.finalists import FLOORS, candidate_from_record, scores_of
+from rung.ladder.finalists import candidate_from_record, scores_of
 from rung.ladder.ledger import Meter
 from rung.ladder.state import Climbed, RunState
 from rung.records import write_json, write_lines
@@ -125,7 +126,7 @@ def _answer_baselines(
     from rung.trials.trial import read_predictions
 
     def path(name: str) -> Path:
-        return run.folder / "baselines" / f"{name}.test.jsonl"
+        return run.files.baselines / "test" / f"{name}.jsonl"
 
     names = [c["name"] for c in named["baselines"]]
     if not all(is_done(path(name)) for name in names):

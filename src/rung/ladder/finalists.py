@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rung import __version__, runs
+from rung.evaluation.baselines import FLOORS
 from rung.ladder.candidate_costs import candidate_of, measure_latency
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.skills_check import Checked, check_skills
 from rung.ladder.state import Climbed, RunState
-from rung.records import write_json
-from rung.resume import recorded
+from rung.records import write_json, write_lines
+from rung.resume import folder_once, recorded
 from rung.types import Candidate, Prediction, Score
 
 
@@ -49,24 +51,31 @@ def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
     return record
 
 
-FLOORS = ("most_frequent", "chance")
-"""Baselines that look at no input."""
-
-
 def baselines_on_dev(run: RunState) -> list[Candidate]:
     """The better of the baselines that look at no input, and the better of those that learn; they are tested too."""
-    from rung.evaluation.baselines import baselines
-
-    inputs = run.inputs
-    answers = baselines(
-        inputs.train, inputs.dev, run.tools.scorer, labels=inputs.task.labels or (), seed=inputs.task.seed
-    )
-    candidates = [baseline_candidate(name, run.score(predictions)) for name, predictions in answers.items()]
+    candidates = [baseline_candidate(n, run.score(answers)) for n, answers in baseline_answers(run).items()]
     kept = []
     for group in ([c for c in candidates if c.name in FLOORS], [c for c in candidates if c.name not in FLOORS]):
         if group:
             kept.append(max(group, key=lambda c: c.dev.mean))
     return kept
+
+
+def baseline_answers(run: RunState) -> dict[str, list[Prediction]]:
+    """Answers of every baseline to dev; computed once, then read back."""
+    from rung.evaluation.baselines import baselines
+    from rung.trials.trial import read_predictions
+
+    inputs, folder = run.inputs, run.files.baselines / "dev"
+
+    def fill(scratch: Path) -> None:
+        labels, seed = inputs.task.labels or (), inputs.task.seed
+        answers = baselines(inputs.train, inputs.dev, run.tools.scorer, labels=labels, seed=seed)
+        for place, (name, predictions) in enumerate(answers.items()):
+            write_lines(scratch / f"{place}-{name}.jsonl", (asdict(p) for p in predictions))
+
+    folder_once(folder, fill)
+    return {path.stem.partition("-")[2]: read_predictions(path) for path in sorted(folder.glob("*.jsonl"))}
 
 
 def baseline_candidate(name: str, dev: Score) -> Candidate:
@@ -81,5 +90,3 @@ def candidate_from_record(record: Mapping[str, Any]) -> Candidate:
 
 def scores_of(predictions: Sequence[Prediction]) -> list[float]:
     return [p.score or 0.0 for p in predictions]
-
-

@@ -66,15 +66,16 @@ class Ledger:
         """Seconds until the limit, less what is reserved; None without a limit."""
         return None if self.limit_s is None else self.limit_s - self.spent.seconds - reserved
 
-    def exceeded_by(self, seconds: float, calls: int, *, reserved_s: float = 0.0, reserved_calls: int = 0) -> str | None:
+    def exceeded_by(
+        self, seconds: float, calls: int, *, reserved_s: float = 0.0, reserved_calls: int = 0
+    ) -> str | None:
         """Reason why `seconds` and `calls` more would exceed the budget, or None. The final test is reserved first."""
         left = self.seconds_left(reserved_s)
         if left is not None and seconds > left:
-            limit = (self.limit_s or 0.0) / 60
-            return f"it needs about {max(seconds, 6) / 60:.1f} minutes, which would exceed the budget of {limit:.3g}"
+            return f"the budget of {(self.limit_s or 0.0) / 60:.3g} minutes leaves no time for it"
         most = self.budget.calls
         if most is not None and self.spent.calls + reserved_calls + calls > most:
-            return f"it needs about {calls} answers, which would exceed the budget of {most}; the test is reserved first"
+            return f"its {calls} answers would exceed the budget of {most}, of which the test is reserved first"
         if self.budget.usd is not None and self.spent.usd >= self.budget.usd:
             return f"the budget of {self.budget.usd:g} USD is spent"
         return None

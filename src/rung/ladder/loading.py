@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,15 @@ from rung import __version__, runs
 from rung.errors import DataError, TaskError
 from rung.ladder.ledger import Ledger, spent_before
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import file_hashes, make_plan, versions
+from rung.ladder.plan import Plan, file_hashes, make_plan, versions
 from rung.ladder.state import RunState
 from rung.records import write_json
 from rung.resume import once, recorded
 from rung.runs import Files
 from rung.strategies import STRATEGIES
 from rung.types import (
+    Answer,
+    Budget,
     Constraint,
     Document,
     Example,
@@ -35,6 +37,7 @@ from rung.types import (
 if TYPE_CHECKING:
     from rung.data.examples import Sets
 
+_PROBED = 100  # examples whose answers say whether a metric grades
 _NOT_MEASURED = ("path", "name", "examples", "corpus", "model", "budget", "target", "price")
 """Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
 
@@ -67,8 +70,11 @@ def with_options(task: Task, options: RunOptions) -> Task:
     unknown = [name for name in options.only if name not in STRATEGIES]
     if unknown:
         raise TaskError(f"--only {unknown[0]}: there is no such strategy. The strategies are {', '.join(STRATEGIES)}.")
-    named = {"minutes": options.minutes, "calls": options.calls, "usd": options.usd}
-    budget = replace(task.budget, **{k: v for k, v in named.items() if v is not None})
+    budget = Budget(
+        task.budget.minutes if options.minutes is None else options.minutes,
+        task.budget.calls if options.calls is None else options.calls,
+        task.budget.usd if options.usd is None else options.usd,
+    )
     if budget.usd is not None and task.price is None:
         raise TaskError("--usd: the task names no price, so dollars cannot be counted. Add price: to task.yaml.")
     return replace(task, budget=budget)
@@ -78,13 +84,25 @@ def load(task: Task, listener: Listener) -> Loaded:
     """What the user brought, read. What can fail for a reason in it fails before anything is written."""
     from rung.data.corpus import read_corpus
     from rung.data.examples import read_sets
-    from rung.evaluation.metrics import load_metric
+    from rung.evaluation.metrics import as_observed, load_metric
     from rung.models import model_version
 
     sets = read_sets(task)
     documents = read_corpus(task.corpus) if task.corpus else ()
     metric = load_metric(task.metric, task.path.parent)
+    if not metric.right_or_wrong:
+        metric = as_observed(metric, _scores_of_answers(metric, [e for part in sets.values() for e in part]))
     return Loaded(sets, documents, metric, model_version(task.model, say=listener.say))
+
+
+def _scores_of_answers(metric: MetricInfo, examples: Sequence[Example]) -> list[float]:
+    """Scores of right answers, and of the next example's answers, which say whether the metric grades."""
+    from rung.evaluation.scorer import Scorer
+
+    some = examples[:_PROBED]
+    pairs = [(e, a.output) for e, a in zip(some, (*some[1:], *some[:1]), strict=True)]
+    asked = [Answer(e.query, text, e.references) for e, other in pairs for text in (e.output, other)]
+    return [outcome.score for outcome in Scorer(metric).score(asked)]
 
 
 def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None) -> Examined:
@@ -139,6 +157,7 @@ def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str,
         **resolved,
         "data": data,
         "model_version": loaded.model_version,
+        "right_or_wrong": loaded.metric.right_or_wrong,
         "only": sorted(options.only),
         "exhaustive": options.exhaustive,
         "identity": runs.identity(decides),
@@ -156,7 +175,6 @@ def start(
     listener: Listener,
 ) -> RunState:
     """Writes task, split, checks and plan, or reads them back, and returns what the stages need."""
-    from rung.data.split import split_from_record, split_record
     from rung.evaluation.scorer import Scorer
     from rung.models.metering import metered
     from rung.retrieval.chunk import chunk
@@ -167,10 +185,7 @@ def start(
     files = Files(folder)
     known = recorded(files.task) or versions(model)
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
-    split = examined.split
-    on_disk = once(files.split, lambda: split_record(split))
-    if on_disk["sets"] != split_record(split)["sets"]:  # another command was faster
-        split = split_from_record(loaded.examples, on_disk)
+    split = _kept_split(files, loaded, examined)
     once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})
     constraint = examined.constraint
     passages = chunk(loaded.documents)
@@ -183,9 +198,7 @@ def start(
         only=options.only,
         earlier=recorded(files.plan),
     )
-    if not any(step.applies for step in plan.steps):
-        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in options.only)
-        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
+    _check_that_some_apply(plan, task, options)
     write_json(files.plan, plan.record())
     listener.planned(folder, plan.record(), recorded(files.checks) or {})
     before = spent_before(folder, task.price)
@@ -203,13 +216,38 @@ def start(
             groups=split.groups,
         ),
         test=split.test,
-        tools=Tools(counted, Scorer(loaded.metric), options.executor or InOrder()),
+        tools=Tools(counted, Scorer(loaded.metric), options.executor or InOrder(), shared=_shared(model)),
         model=counted,
         plan=plan,
         ledger=Ledger(task.budget, task.price, counted, before, started),
         listener=listener,
         exhaustive=options.exhaustive,
     )
+
+
+def _kept_split(files: Files, loaded: Loaded, examined: Examined) -> Split:
+    """The split as it lies in the run folder; the examined one is written there first, where there is none."""
+    from rung.data.split import split_from_record, split_record
+
+    record = split_record(examined.split)
+    on_disk = once(files.split, lambda: record)
+    if on_disk["sets"] == record["sets"]:
+        return examined.split
+    return split_from_record(loaded.examples, on_disk)  # another command was faster
+
+
+def _check_that_some_apply(plan: Plan, task: Task, options: RunOptions) -> None:
+    if not any(step.applies for step in plan.steps):
+        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in options.only)
+        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
+
+
+def _shared(model: Model) -> Path:
+    """Where answers are kept that all runs with this model share."""
+    from rung.models import answers_key
+    from rung.models.cache import cache_folder
+
+    return cache_folder() / "answers" / answers_key(model)
 
 
 def _token_price(price: Price | None) -> Price | None:

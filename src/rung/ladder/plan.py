@@ -149,7 +149,7 @@ def make_plan(
         texts=texts,
         speed=speed,
         sizes={"train": len(split.train), "dev": len(split.dev), "test": len(split.test)},
-        capped=dict(split.capped),
+        capped={name: n for name, n in split.capped.items()},
         detectable={n: minimum_detectable_difference(units[n], comparisons=comparisons) for n in ("dev", "test")},
         usd_per_hour=(task.price.usd_per_hour or 0.0) if task.price is not None else 0.0,
     )
@@ -201,9 +201,7 @@ def _step(strategy: Strategy, texts: Texts, speed: Speed, why: str) -> Step:
     if why:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
-    return Step(
-        strategy.name, strategy.family, True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2)
-    )
+    return Step(strategy.name, strategy.family, True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
 
 
 def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:

@@ -15,8 +15,9 @@ from rung.ladder.options import Listener
 from rung.ladder.plan import LATENCY_INPUTS, Plan
 from rung.resume import record_of
 from rung.runs import Files
+from rung.strategies import STRATEGIES
 from rung.trials.workshop import Inputs, Limits, Tools, Workshop
-from rung.types import FAMILIES, Family, LeftEarly, Prediction, SealedTest, Score, Skipped, Solution
+from rung.types import FAMILIES, Family, LeftEarly, Prediction, Score, SealedTest, Skipped, Solution
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
@@ -154,6 +155,7 @@ class RunState:
             decoding=self.plan.decoding,
             learning_rate=self._learning_rate(),
             passages_shown=spec.k if spec is not None else None,
+            index_kind=spec.kind if spec is not None else None,
         )
 
     def _training_tokens(self, climbed: Climbed) -> int:
@@ -167,8 +169,8 @@ class RunState:
 
     def _learning_rate(self) -> float | None:
         """The one that was chosen already, by the trainings or the pilots before."""
-        trained = [*self.folder.glob("solutions/*/training/history.json"), *self.folder.glob("pilot/*/training/history.json")]
-        rates = [record_of(path).get("learning_rate") for path in sorted(trained)]
+        trained = [self.files.solution(name) for name in STRATEGIES] + sorted(self.files.piloted.glob("pilot-*"))
+        rates = [record_of(folder / "training" / "history.json").get("learning_rate") for folder in trained]
         return next((float(rate) for rate in rates if rate is not None), None)
 
 

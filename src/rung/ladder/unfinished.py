@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from rung import runs
 from rung.decision import Evidence, decision_record, unfinished
+from rung.evaluation.baselines import FLOORS
 from rung.ladder.candidate_costs import candidate_of
 from rung.ladder.dev_evidence import causes, dev_evidence
 from rung.ladder.final_test import evidence_from_dev
-from rung.ladder.finalists import FLOORS, baselines_on_dev
+from rung.ladder.finalists import baseline_answers, baselines_on_dev
 from rung.ladder.state import Climbed, RunState
 from rung.records import write_json
 from rung.types import Comparison, Decision, Diagnosis, Skipped
@@ -86,12 +87,11 @@ def _with_minutes(run: RunState, climbed: Climbed, skipped: Skipped) -> Skipped:
 
 def _against_baselines(run: RunState, climbed: Climbed) -> tuple[Comparison, ...]:
     """Every solution that answered all of dev against every baseline, on dev."""
-    from rung.evaluation.baselines import baselines
     from rung.evaluation.statistics import compare_all, units_of
 
     inputs = run.inputs
     names = [c.name for c in baselines_on_dev(run)]
-    answers = baselines(inputs.train, inputs.dev, run.tools.scorer, labels=inputs.task.labels or (), seed=inputs.task.seed)
+    answers = baseline_answers(run)
     scores = {name: [p.score or 0.0 for p in answers[name]] for name in names}
     order = [e.id for e in inputs.dev]
     for name, built in climbed.whole().items():

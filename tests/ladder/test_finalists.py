@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from rung.evaluation.metrics import exact_match
-from rung.ladder import closing
-from rung.ladder.closing import _worth_checking, finalists_of
-from rung.ladder.state import Built
+from rung.ladder import candidate_costs
+from rung.ladder.skills_check import _may_be_shipped
+from rung.ladder.state import Built, Climbed
 from rung.records import read_json, write_json
+from rung.runs import Files
 from rung.testing import FakeModel
-from rung.types import Candidate, Decoding, Example, Family, Price, Score, Solution
+from rung.types import Candidate, Decoding, Example, Family, Prediction, Price, Score, Solution
 
-ANSWERS = ["7"] * 20 + [str(i) for i in range(20, 100)]
-DEV = tuple(Example(f"e{i}", f"question {i}", answer, (answer,)) for i, answer in enumerate(ANSWERS))
+DEV = tuple(Example(f"e{i}", f"question {i}", str(i), (str(i),)) for i in range(100))
 
 
 def built(name: str, mean: float, family: Family = "prompt", left: str | None = None) -> Built:
@@ -28,9 +27,9 @@ def built(name: str, mean: float, family: Family = "prompt", left: str | None = 
 
 def test_the_best_of_each_family_is_tested_and_never_what_was_left_early() -> None:
     solutions = [built("zero_shot", 0.3), built("few_shot", 0.3), built("lora", 0.5, "fine-tune")]
-    assert finalists_of({b.solution.name: b for b in solutions}) == ["zero_shot", "lora"]
+    assert Climbed({b.solution.name: b for b in solutions}).best_of_families() == ["zero_shot", "lora"]
     given_up = built("few_shot", 0.9, left="after 10 of 100 dev examples")
-    assert finalists_of({"zero_shot": solutions[0], "few_shot": given_up}) == ["zero_shot"]
+    assert Climbed({"zero_shot": solutions[0], "few_shot": given_up}).best_of_families() == ["zero_shot"]
 
 
 @pytest.mark.parametrize(
@@ -39,11 +38,18 @@ def test_the_best_of_each_family_is_tested_and_never_what_was_left_early() -> No
     ids=["ahead", "no better than a prompt", "above the floor", "at the floor"],
 )
 def test_general_skills_are_checked_of_what_may_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
-    run: Any = SimpleNamespace(
-        split=SimpleNamespace(train=DEV, dev=DEV), metric=exact_match, task=SimpleNamespace(labels=())
+    climbed = Climbed({"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")})
+    assert _may_be_shipped(climbed, "lora", 0.2) is worth
+
+
+def run_in(folder: Path, **more: Any) -> Any:
+    return SimpleNamespace(
+        folder=folder,
+        files=Files(folder),
+        listener=SimpleNamespace(progress=lambda *_: None),
+        model=FakeModel(lambda _: "7"),
+        **more,
     )
-    solutions = {"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")}
-    assert _worth_checking(run, solutions, "lora") is worth
 
 
 @pytest.mark.parametrize(("each", "timed"), [(0.5, 8), (2.0, 5), (30.0, 4)])
@@ -56,18 +62,9 @@ def test_slow_answers_are_timed_fewer_times(
         clock[0] += each
 
     monkeypatch.setattr("rung.solutions.answer.answer", slow)
-    monkeypatch.setattr("rung.ladder.closing.time.perf_counter", lambda: clock[0])
-    model = FakeModel(lambda _: "7")
-    run: Any = SimpleNamespace(
-        folder=tmp_path,
-        listener=SimpleNamespace(progress=lambda *_: None),
-        plan=SimpleNamespace(test_seconds=0.0),
-        split=SimpleNamespace(dev=DEV),
-        model=model,
-        retriever=None,
-    )
-    run.model.encode = lambda messages: [1, 2, 3]
-    closing._measure_latency(run, Solution("few_shot", "Answer.", Decoding(8)))
+    monkeypatch.setattr("rung.ladder.candidate_costs.time.perf_counter", lambda: clock[0])
+    run = run_in(tmp_path, inputs=SimpleNamespace(dev=DEV))
+    candidate_costs.measure_latency(run, built("few_shot", 0.3))
     kept = read_json(tmp_path / "solutions" / "few_shot" / "latency.json") or {}
     assert kept["n"] == timed and kept["p50"] == each
 
@@ -75,11 +72,12 @@ def test_slow_answers_are_timed_fewer_times(
 def test_what_is_timed_fewer_times_is_compared_on_the_inputs_that_both_were_timed_on(tmp_path: Path) -> None:
     for name, seconds in {"few_shot": [2.2] * 4, "lora": [1.0] * 8}.items():
         write_json(tmp_path / "solutions" / name / "latency.json", {"seconds": seconds})
-    run: Any = SimpleNamespace(folder=tmp_path, task=SimpleNamespace(price=Price(usd_per_hour=3.6)))
+    run = run_in(tmp_path, inputs=SimpleNamespace(task=SimpleNamespace(price=Price(usd_per_hour=3.6))))
     solutions = {"few_shot": built("few_shot", 0.3), "lora": built("lora", 0.8, "fine-tune")}
-    priced = tuple(
-        Candidate(name, b.solution.family, b.dev, b.dev, 100, 5, None, None, None, 0, usd)
+    priced = {
+        name: Candidate(name, b.family, b.dev, b.dev, 100, 5, None, None, None, 0, usd)
         for (name, b), usd in zip(solutions.items(), (0.0, 0.12), strict=True)
-    )
-    (found,) = closing._break_even(run, solutions, ["few_shot", "lora"], {}, priced)
+    }
+    answers: dict[str, list[Prediction]] = {"few_shot": [], "lora": []}
+    (found,) = candidate_costs.break_evens(run, answers, priced)
     assert found.saving_per_1k_usd == pytest.approx(1.2) and found.requests == pytest.approx(100)
