@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STAGES = ("load", "near-duplicates", "check", "split", "record", "demos")
+STAGES = ("load", "near-duplicates", "check", "split", "record", "plan", "demos")
 
 
 def write_task(folder: Path, n: int) -> Path:
@@ -50,7 +50,9 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     from rung.data.near_duplicates import groups_of, near_duplicates
     from rung.data.split import split_examples, split_from_record, split_record
     from rung.data.task_file import read_task
+    from rung.ladder.plan import make_plan
     from rung.solutions.demos import covering
+    from rung.testing import FakeTrainable
 
     figures: dict[str, dict[str, float]] = {}
 
@@ -68,6 +70,8 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     stage("check", lambda: check_examples(examples, task, pairs))
     split = stage("split", lambda: split_examples(sets, groups_of(examples, pairs), task))
     stage("record", lambda: split_from_record(examples, json.loads(json.dumps(split_record(split)))))
+    model = FakeTrainable(lambda _: "label 0")
+    stage("plan", lambda: make_plan(task, split, model, passages=(), constrained=True).record())
     stage("demos", lambda: covering(split.train, task.seed))
     return figures
 
