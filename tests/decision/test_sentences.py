@@ -170,6 +170,16 @@ def test_lost_skills_are_a_warning_with_the_candidate_that_keeps_them() -> None:
     assert not any("or take lora_replay" in w for w in decide(replace(known, skills=(lost, also_lost))).warnings)
 
 
+def test_lost_skills_are_no_warning_where_the_repaired_candidate_is_shipped() -> None:
+    repaired = replace(LORA, name="lora_replay")
+    lost = Skills("lora", -0.13, -0.2, -0.06, 242, True, repaired="lora_replay")
+    kept = Skills("lora_replay", 0.06, 0.0, 0.1, 242, False)
+    pairs = {("zero_shot", "lora_replay"): 0.001}
+    decision = decide(evidence([ZERO, replace(LORA, test=None), repaired], pairs, skills=(lost, kept)))
+    assert decision.solution == "lora_replay" and not any("lost general skills" in w for w in decision.warnings)
+    assert any("lora, before its repair, lost 13 points" in reason for reason in decision.reasons)
+
+
 def test_answers_that_did_not_come_or_could_not_be_scored_are_a_warning() -> None:
     decision = decide(evidence([ZERO, replace(LORA, failed_calls=3, unscored=2)], CLEAR))
     assert decision.warnings == (

@@ -150,11 +150,17 @@ def _closed_book(evidence: Evidence) -> list[str]:
 
 
 def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """That the candidate to ship keeps its general skills, and what was lost before it was repaired."""
+    if ruling.ship is None:
+        return []
+    name = ruling.ship.name
+    before = next((s for s in evidence.skills if s.repaired == name), None)
+    lost = f" {before.candidate}, before its repair, lost {PERCENT.gap(-before.difference)}." if before else ""
     return [
         f"{s.candidate} keeps its general skills: a change of {PERCENT.gap(s.difference)} "
-        f"({PERCENT.ends(s.low, s.high)}) on {s.n:,} prompts."
+        f"({PERCENT.ends(s.low, s.high)}) on {s.n:,} prompts.{lost}"
         for s in evidence.skills
-        if not s.loses and ruling.ship is not None and s.candidate == ruling.ship.name
+        if not s.loses and s.candidate == name
     ]
 
 

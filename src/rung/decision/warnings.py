@@ -20,7 +20,10 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
         rival = ruling.rival
         if shortfall(evidence, rival, "test") is not None:
             said.append(f"{rival.name} {obstacle(evidence, rival, 'test')}, so it is not shipped meanwhile.")
-    said += [_lost(evidence, s) for s in evidence.skills if s.loses]
+    shipped = ruling.ship.name if ruling.ship is not None else None
+    said += [
+        lost_skills(evidence, s) for s in evidence.skills if s.loses and (s.repaired is None or s.repaired != shipped)
+    ]
     if evidence.test_reads > 1:
         said.append(
             f"The sealed test was opened {evidence.test_reads} times. Each further opening makes a win by chance "
@@ -49,7 +52,8 @@ def _learner_warning(evidence: Evidence, ruling: Ruling, learner: Candidate) -> 
     )
 
 
-def _lost(evidence: Evidence, skills: Skills) -> str:
+def lost_skills(evidence: Evidence, skills: Skills) -> str:
+    """What a fine-tuned candidate lost, and what to do about it."""
     said = (
         f"{skills.candidate} lost general skills: of {skills.n:,} general prompts it answers "
         f"{PERCENT.gap(-skills.difference)} fewer than the base model ({PERCENT.ends(-skills.high, -skills.low)}). "

@@ -211,10 +211,10 @@ def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> s
 
 
 def _diagnosis(texts: Texts, speed: Speed) -> Step:
-    from rung.diagnosis.interventions import THINKING_TOKENS
+    from rung.diagnosis.interventions import INTERVENTIONS, THINKING_TOKENS
     from rung.diagnosis.placebo import SAMPLES
 
-    calls = _DIAGNOSED * (4 + SAMPLES)
+    calls = _DIAGNOSED * (len(INTERVENTIONS) + SAMPLES)
     cost = Cost(calls, calls * (texts.own + texts.answer), calls * texts.answer + _DIAGNOSED * THINKING_TOKENS)
     return Step("diagnosis", "prompt", True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
 
