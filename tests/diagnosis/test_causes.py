@@ -157,6 +157,23 @@ def test_gold_passages_that_break_more_than_they_fix_are_no_cause_beside_a_searc
         assert [d.cause for d in found] == ["reasoning"]
 
 
+def test_gold_passages_that_break_right_answers_prove_nothing_of_the_search_or_of_passages_read_in_vain() -> None:
+    rows = [
+        {"id": name, "failed": True, "outcomes": {"knowledge": i < 12}, "gold_passages": [f"p{i}"]}
+        for i, name in enumerate(FAILED)
+    ]
+    for harmful in (False, True):
+        tried = {"knowledge": {"failed": 20, "harmful": harmful}}
+        given = record(derivable=NOT_AT_HAND, interventions=tried, examples=rows)
+        found = causes(given, base(0), Tried("r", "rag", scores(0), {}))
+        assert ("retrieval" in {d.cause for d in found}) != harmful
+        [rest] = [d for d in found if not d.fixed]
+        assert rest.cause == ("knowledge" if harmful else "retrieval+reasoning")
+    tried = {"retrieval": {"failed": 20, "harmful": True}}
+    [rest] = causes(record(derivable=NOT_AT_HAND, interventions=tried), base(0))
+    assert rest.cause == "knowledge"
+
+
 def test_passages_and_training_have_effects_that_add_up_to_what_both_fix() -> None:
     """Neither fixes 5 to 47 alone but passages; 47 to 94 are fixed by both together only."""
     pilot = (70, {name: value for name, value in scores(10).items() if int(name[1:]) % 2 == 0})
@@ -217,6 +234,16 @@ def test_a_fixed_part_and_the_rest_of_one_cause_keep_what_each_says() -> None:
         ("reasoning", True, 0.3),
         ("reasoning", False, 0.7),
     ]
+
+
+def test_where_no_answer_was_wrong_nothing_is_named_by_elimination() -> None:
+    """Graded scores between a half and 1: something is missing everywhere, and no answer counts as wrong."""
+    none = {"share": 0.0, "low": 0.0, "high": 0.0}
+    given = record(failed=0, examples=[], derivable=none, dev={"right_from": 0.5})
+    half = Tried("zero_shot", "prompt", {name: 0.6 for name in IDS})
+    assert causes(given, half) == ()
+    better = Tried("t", "fine-tune", {name: 0.9 for name in IDS})
+    assert [d.cause for d in causes(given, half, better)] == ["convention"]
 
 
 def test_without_elimination_nothing_is_named_that_no_experiment_fixed() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from rung.evaluation import baselines as module
-from rung.evaluation.baselines import baselines, floor, label_like
+from rung.evaluation.baselines import baselines, label_like
 from rung.evaluation.metrics import METRICS, metric_of
 from rung.evaluation.scorer import Scorer
 from rung.types import Example, Prediction
@@ -131,20 +131,20 @@ def test_a_judge_is_not_asked_for_chance() -> None:
     assert "chance" not in baselines(rows, rows, judge, labels=LABELS)
 
 
-def test_the_floor_is_the_frequent_answer_or_a_blind_guess() -> None:
+def test_what_looks_at_no_input_gives_the_frequent_answer_or_a_blind_guess() -> None:
     asked = [example(i, "x", output) for i, output in enumerate("abbc")]
     exact = Scorer(METRICS["exact_match"])
 
     def train(*outputs: str) -> list[Example]:
         return [example(i, "x", output) for i, output in enumerate(outputs)]
 
-    assert floor(train("b", "b ", "a"), asked, exact) == 0.5
-    assert floor(train("x", "a", "a", "x"), asked, exact) == 0.0  # the tie goes to the first
-    assert floor(train("z"), asked, LABEL_SCORER, labels=["a", "b", "c", "d"]) == pytest.approx(0.25)
-    assert floor([], asked, exact) == 0.0 and baselines([], asked, exact) == {}
-    for call in (floor, baselines):
-        with pytest.raises(ValueError):
-            call(train("a"), [], exact)
+    assert mean(baselines(train("b", "b ", "a"), asked, exact)["most_frequent"]) == 0.5
+    assert mean(baselines(train("x", "a", "a", "x"), asked, exact)["most_frequent"]) == 0.0  # the first of equals
+    guess = baselines(train("z"), asked, LABEL_SCORER, labels=["a", "b", "c", "d"])["chance"]
+    assert mean(guess) == pytest.approx(0.25)
+    assert baselines([], asked, exact) == {}
+    with pytest.raises(ValueError):
+        baselines(train("a"), [], exact)
 
 
 def test_importing_the_baselines_loads_no_numbers_library() -> None:

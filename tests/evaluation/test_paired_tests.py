@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rung.errors import ScoreMismatch
-from rung.evaluation.paired_tests import McNemar, SignFlips, mcnemar_exact, paired_permutation, paired_test
-from rung.evaluation.statistics import compare
+from rung.evaluation.paired_tests import KnownRate, McNemar, SignFlips, mcnemar_exact, paired_permutation, paired_test
+from rung.evaluation.statistics import compare, compare_all
 
 
 def excludes_zero(interval: tuple[float, float]) -> bool:
@@ -71,6 +71,48 @@ def test_a_difference_that_is_not_significant_is_never_printed_as_if_it_were() -
     found = compare("a", "b", [1.0] + [0.0] * 20, [0.0] + [1.0] * 7 + [0.0] * 13, "test")
     assert found.p == pytest.approx(0.0703, abs=1e-4)
     assert found.low <= 0 < found.difference < found.high
+
+
+# ---- against a known rate
+
+
+def test_a_rate_is_compared_with_a_known_one_by_the_exact_binomial_test() -> None:
+    from scipy.stats import binomtest
+
+    for right, n, known in [(0, 3, 0.5), (5, 7, 0.1), (8, 8, 0.125), (12, 40, 1 / 3), (1, 30, 0.4)]:
+        b = [1.0] * right + [0.0] * (n - right)
+        found = compare("chance", "lora", [known] * n, b, "test")
+        tails = [binomtest(right, n, known, alternative=side).pvalue for side in ("less", "greater")]
+        assert found.p == pytest.approx(min(1.0, 2 * min(tails)))
+        ends = binomtest(right, n, known).proportion_ci(0.95, method="exact")
+        assert (found.low, found.high) == pytest.approx((ends.low - known, ends.high - known))
+        turned = compare("lora", "chance", b, [known] * n, "test")
+        assert (turned.p, turned.low, turned.high) == pytest.approx((found.p, -found.high, -found.low))
+
+
+def test_few_examples_suffice_against_a_known_rate() -> None:
+    names = ["zero_shot", "few_shot", "rag", "lora"]
+    scores = {name: [1.0] * 8 for name in names} | {"chance": [1 / 8] * 8}
+    found = compare_all([("chance", name) for name in names], scores, "test")
+    assert all(c.p_corrected < 1e-5 and c.low > 0 for c in found)
+    assert compare("chance", "lora", [0.1] * 7, [1.0] * 5 + [0.0] * 2, "test").p < 0.001
+
+
+@pytest.mark.parametrize("known", [0.1, 0.125, 0.5])
+def test_the_interval_against_a_known_rate_excludes_zero_exactly_when_the_test_rejects(known: float) -> None:
+    for n in (1, 2, 7, 30):
+        for right, alpha, sign in itertools.product(range(n + 1), (0.05, 0.05 / 6), (1, -1)):
+            test = KnownRate(right, n, known, sign)
+            low, high = test.interval(alpha, test.p < alpha)
+            assert excludes_zero((low, high)) == (test.p < alpha)
+            assert -1 <= low <= sign * (right / n - known) <= high <= 1
+
+
+def test_rates_that_differ_between_examples_and_groups_are_compared_by_sign_flips() -> None:
+    b, known = [1.0] * 8, [0.1] * 8
+    assert isinstance(paired_test([0.2, *known[1:]], b), SignFlips)
+    assert isinstance(paired_test(known, b, groups=list("aabbccdd")), SignFlips)
+    assert isinstance(paired_test(known, [0.5, *b[1:]]), SignFlips)
 
 
 # ---- sign flips
@@ -173,6 +215,17 @@ def test_few_units_and_equal_ones_have_an_interval_with_a_width() -> None:
     assert equal.low < 0.35 and equal.high > 0.45
     same = compare("a", "b", [0.5] * 30, [0.5] * 30, "test")
     assert same.low < -0.05 and same.high > 0.05
+
+
+def test_a_widening_for_few_units_does_not_move_a_significant_end_to_zero() -> None:
+    a, d = [0.2] * 7, [0.02, 0.05, 0.1, 0.12, 0.15, 0.09, 0.1]
+    found = compare("a", "b", a, [x + y for x, y in zip(a, d, strict=True)], "test")
+    test = paired_test(a, [x + y for x, y in zip(a, d, strict=True)])
+    assert isinstance(test, SignFlips) and found.p < 0.05
+    assert found.low == pytest.approx(float(test.lows[int(np.ceil(0.05 * 2**7)) - 1])) and found.low > 0.02
+    assert found.high > 0.3  # away from zero the interval stays wide
+    turned = compare("b", "a", [x + y for x, y in zip(a, d, strict=True)], a, "test")
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_graded_intervals_cover_the_true_difference_about_nineteen_times_in_twenty() -> None:

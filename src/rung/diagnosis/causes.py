@@ -76,13 +76,13 @@ def all_causes(
     record: of the diagnosis. built: what was built, the diagnosed base among it; of a family, the best on dev is used.
     pilot: (examples it trained on, its scores of some of dev). groups: example id -> group; examples of one group are
     one unit. by_elimination: whether to name a cause of what nothing fixed; not where a family that could matter was
-    not tried.
+    not tried. Nothing is named so either where the diagnosis had no wrong answer to ask again.
 
     Two parts of one cause may stand in two rows, one that was fixed and one that nothing fixed.
     """
     experiments = _Experiments(record, built, pilot, seed, groups or {})
     causes = _attributed(experiments.effects(), experiments.missing)
-    rest = _eliminated(record, causes) if by_elimination and sum(experiments.missing.values()) > 0 else []
+    rest = _eliminated(record, causes) if by_elimination and experiments.asked_again else []
     leading = [d for d in causes if d.low > 0 and d.share >= LEADS]
     others = [d for d in (*causes, *rest) if d not in leading]
     return (*sorted(leading, key=lambda d: -d.share), *sorted(others, key=lambda d: -d.share))
@@ -126,6 +126,11 @@ class _Experiments:
         """Example id -> what the base misses in it."""
         return {i: 1.0 - score for i, score in self.base.items()}
 
+    @property
+    def asked_again(self) -> bool:
+        """Whether there were wrong answers for the diagnosis to ask again: else nothing was tried in vain."""
+        return self.record["failed"] > 0 and sum(self.missing.values()) > 0
+
     def effects(self) -> list[_Effect]:
         """The experiment with the largest share for each cause."""
         largest: dict[str, _Effect] = {}
@@ -155,7 +160,12 @@ class _Experiments:
         return _Effect(row["cause"], row["share"], max(0.0, row["low"]), min(1.0, row["high"]), row["evidence"], fixed)
 
     def _missed_by_the_search(self) -> _Effect | None:
-        """The failed examples that gold passages fix and whose gold passages the best search did not bring."""
+        """The failed examples that gold passages fix and whose gold passages the best search did not bring.
+
+        None without such examples, and where gold passages did harm: they are then evidence for no cause.
+        """
+        if _did_harm(self.record, KNOWLEDGE):
+            return None
         rows = [r for r in self.record["examples"] if r["failed"] and KNOWLEDGE in r["outcomes"]]
         searching = [(b.scores, b.passages) for b in self.built if b.passages is not None]
         if not searching or not rows:
@@ -271,8 +281,8 @@ def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[
     rest = max(0.0, 1.0 - sum(d.share for d in causes))
     least = max(0.0, rest - math.hypot(*(d.high - d.share for d in causes)))
     most = min(1.0, rest + math.hypot(*(d.share - d.low for d in causes)))
-    tried = max((record["interventions"].get(n, {}).get("failed", 0) for n in (KNOWLEDGE, RETRIEVAL)), default=0)
-    read = record["failed"] and tried >= record["failed"] / 2
+    with_gold = [record["interventions"].get(n, {}) for n in (KNOWLEDGE, RETRIEVAL) if not _did_harm(record, n)]
+    read = max((change.get("failed", 0) for change in with_gold), default=0) >= record["failed"] / 2
     helped = next((d.cause for d in causes if d.cause in (KNOWLEDGE, RETRIEVAL) and d.low > 0), None)
     if read and helped is not None:
         outside = f"{helped}+{REASONING}"
@@ -305,6 +315,11 @@ def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[
         evidence = "nothing fixed it, neither where the input holds the answer nor where passages do"
         return [Diagnosis(REASONING, rest, least, most, evidence, fixed=False)]
     return found
+
+
+def _did_harm(record: Mapping[str, Any], name: str) -> bool:
+    """Whether an intervention broke so many right answers that it says nothing of causes."""
+    return bool(record["interventions"].get(name, {}).get("harmful"))
 
 
 def _mean(values: Iterable[float]) -> float:

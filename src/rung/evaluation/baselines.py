@@ -80,19 +80,6 @@ def baselines(
     return answers
 
 
-def floor(train: Sequence[Example], asked: Sequence[Example], scorer: Scorer, *, labels: Sequence[str] = ()) -> float:
-    """The mean score that needs no look at an input: the better of most_frequent and chance; 0.0 without either."""
-    if not asked:
-        raise ValueError("no examples to score")
-    means = [0.0]
-    if train:
-        frequent = _most_frequent([e.output for e in train])
-        means.append(_mean(_scored(asked, [frequent] * len(asked), scorer)))
-    if labels and not scorer.metric.needs_judge:
-        means.append(_mean(_chance(asked, labels, scorer)))
-    return max(means)
-
-
 def label_like(train: Sequence[Example]) -> bool:
     """Whether the answers are labels in all but name: at least two of them, and nearly every answer is repeated."""
     counts = Counter(e.output.strip() for e in train)
@@ -194,7 +181,3 @@ def _scored(asked: Sequence[Example], texts: Sequence[str], scorer: Scorer) -> l
 
 def _prediction(example: Example, text: str, score: float, error: str | None = None) -> Prediction:
     return Prediction(example.id, text, 0, 0, 0.0, score=score, metric_error=error)
-
-
-def _mean(predictions: Sequence[Prediction]) -> float:
-    return sum(p.score or 0.0 for p in predictions) / len(predictions)

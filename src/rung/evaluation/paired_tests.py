@@ -66,8 +66,40 @@ class McNemar:
     def interval(self, alpha: float, significant: bool) -> tuple[float, float]:
         exact = conditional(self.only_a, self.only_b, self.n, alpha)
         score = tango(self.only_a, self.only_b, self.n, alpha)
-        low, high = min(exact[0], score[0]), max(exact[1], score[1])
-        return _agreeing(low, high, (self.only_b - self.only_a) / self.n, significant)
+        return _hull(exact, score, (self.only_b - self.only_a) / self.n, significant)
+
+
+@dataclass(frozen=True)
+class KnownRate:
+    """The exact binomial test of a rate against a known one, such as that of a blind guess among the labels.
+
+    right: how many of n examples are right. known: the known rate, in (0, 1). sign: 1 where the known rate is that of
+    a, -1 where it is that of b. p is twice the smaller tail. The interval is the same test inverted: that of the rate
+    minus the known rate.
+    Source: Clopper and Pearson, The use of confidence or fiducial limits (1934).
+    """
+
+    right: int
+    n: int
+    known: float
+    sign: int
+
+    @property
+    def p(self) -> float:
+        from scipy.stats import binom
+
+        fewer, more = binom.cdf(self.right, self.n, self.known), binom.sf(self.right - 1, self.n, self.known)
+        return min(1.0, 2 * float(min(fewer, more)))
+
+    def interval(self, alpha: float, significant: bool) -> tuple[float, float]:
+        from scipy.stats import beta
+
+        wrong = self.n - self.right
+        low = float(beta.ppf(alpha / 2, self.right, wrong + 1)) if self.right else 0.0
+        high = float(beta.isf(alpha / 2, self.right + 1, wrong)) if wrong else 1.0
+        ends = sorted(self.sign * (end - self.known) for end in (low, high))
+        inverted = ends[0], ends[1]
+        return _hull(inverted, inverted, self.sign * (self.right / self.n - self.known), significant)
 
 
 @dataclass(frozen=True)
@@ -93,20 +125,26 @@ class SignFlips:
 
     def interval(self, alpha: float, significant: bool) -> tuple[float, float]:
         place = max(1, math.ceil(alpha * len(self.lows) - _SAME)) - 1
-        low, high = float(self.lows[place]), float(self.highs[place])
-        if self.equal or self.units < FEW_UNITS:
-            unseen_low, unseen_high = unseen(self.difference, self.units, -1.0, alpha)
-            low, high = min(low, unseen_low), max(high, unseen_high)
-        return _agreeing(max(-1.0, low), min(1.0, high), self.difference, significant)
+        inverted = max(-1.0, float(self.lows[place])), min(1.0, float(self.highs[place]))
+        few = self.equal or self.units < FEW_UNITS
+        wider = unseen(self.difference, self.units, -1.0, alpha) if few else inverted
+        return _hull(inverted, wider, self.difference, significant)
 
 
-def _agreeing(low: float, high: float, difference: float, excludes_zero: bool) -> tuple[float, float]:
-    """The interval, moved to the side of zero that the test says, where rounding or a widening put it on the other."""
-    low, high = min(low, difference), max(high, difference)
-    if not excludes_zero:
+def _hull(
+    inverted: tuple[float, float], wider: tuple[float, float], difference: float, significant: bool
+) -> tuple[float, float]:
+    """The hull of the inverted test and of a wider interval, on the side of zero that the test says.
+
+    Where the difference is significant, a wider end that reaches zero is not used: the end of the inverted test is.
+    """
+    low, high = min(inverted[0], wider[0], difference), max(inverted[1], wider[1], difference)
+    if not significant:
         return min(low, 0.0), max(high, 0.0)
-    just_off_zero = difference * 1e-6
-    return (max(low, just_off_zero), high) if difference > 0 else (low, min(high, just_off_zero))
+    just_off_zero = difference * 1e-6  # where rounding puts the end of the inverted test at zero
+    if difference > 0:
+        return (low if low > 0 else max(min(inverted[0], difference), just_off_zero)), high
+    return low, (high if high < 0 else min(max(inverted[1], difference), just_off_zero))
 
 
 def paired_test(
@@ -120,6 +158,8 @@ def paired_test(
     """Exact McNemar for right/wrong scores without groups, otherwise sign flips of whole units.
 
     a, b: scores in [0, 1], shape (n,), same examples in the same order, n >= 1. groups: the group of each example.
+    Where one side is right or wrong and the other has the same score strictly between 0 and 1 for all examples (what a
+    blind guess is right by on average), that score is a known rate, and without groups the test is exact binomial.
     Raises ScoreMismatch when the lengths differ.
     """
     first, second = as_scores(a), as_scores(b)
@@ -127,9 +167,17 @@ def paired_test(
         raise ScoreMismatch(f"{len(first)} scores against {len(second)}; both must be about the same examples")
     difference = second - first
     sums, sizes = unit_sums(difference, groups)
-    if len(sums) == len(difference) and all_binary(first) and all_binary(second):
-        return McNemar(int((difference < 0).sum()), int((difference > 0).sum()), len(difference))
+    if len(sums) == len(difference):
+        if all_binary(first) and all_binary(second):
+            return McNemar(int((difference < 0).sum()), int((difference > 0).sum()), len(difference))
+        for known, observed, sign in ((first, second, 1), (second, first, -1)):
+            if all_binary(observed) and _is_one_rate(known):
+                return KnownRate(int(observed.sum()), len(observed), float(known[0]), sign)
     return _sign_flips(sums, sizes, resamples, seed)
+
+
+def _is_one_rate(scores: FloatArray) -> bool:
+    return bool(0 < scores[0] < 1 and (abs(scores - scores[0]) < _SAME).all())
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:

@@ -3,9 +3,9 @@
 Scores lie in [0, 1] and stand in the order of the examples. Where examples come in groups, groups are the unit: they
 are drawn, flipped and counted whole. The same seed gives the same numbers.
 
-What is exact and what is approximate: McNemar's p-value, the permutation p-value (by enumeration, or up to the number
-of draws) and the power of McNemar's test are exact. Wilson's and Tango's intervals, the bootstrap, and the detectable
-difference from observed standard errors are approximations.
+What is exact and what is approximate: McNemar's p-value, the binomial one, the permutation p-value (by enumeration, or
+up to the number of draws) and the power of McNemar's test are exact. Wilson's and Tango's intervals, the bootstrap, and
+the detectable difference from observed standard errors are approximations.
 
 Knows nothing about texts, models or which score ought to win. Imports numpy and scipy when called.
 """
@@ -77,8 +77,9 @@ def compare(
     """mean(b) - mean(a) on the same examples, its two-sided p-value, and the 95 % interval of the same test.
 
     a, b: scores in [0, 1], shape (n,), same examples in the same order, n >= 1. groups: as in `score`.
-    The test is exact McNemar for right/wrong scores without groups, sign flips of whole units otherwise; the interval
-    excludes zero exactly when p < ALPHA. p_corrected is p: for several comparisons use `compare_all`.
+    The test (see `paired_test`) is exact McNemar for right/wrong scores without groups, exact binomial for such scores
+    against a known rate, sign flips of whole units otherwise; the interval excludes zero exactly when p < ALPHA.
+    p_corrected is p: for several comparisons use `compare_all`.
     Raises ScoreMismatch when a, b and groups differ in length.
     """
     contrast = _contrast(name_a, name_b, a, b, groups, seed, resamples)
