@@ -46,9 +46,16 @@ def once_for_all(record: Path, make: Callable[[], Mapping[str, Any]]) -> dict[st
     found = read_json(record)
     if found is not None:
         return found
-    record.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(record) + ".lock"):
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(record) + ".lock")
+        lock.acquire()
+    except OSError:  # a cache that cannot be written spoils no run
+        return dict(make())
+    try:
         return once(record, make)
+    finally:
+        lock.release()
 
 
 def folder_once(folder: Path, make: Callable[[Path], object]) -> Path:

@@ -98,7 +98,7 @@ def _empty(folder: Path) -> bool:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run reached its verdict: the note that says so is the last thing a run writes."""
-    return (folder / "finished.json").is_file()
+    return (folder / "finished.json").is_file() and (folder / "decision.json").is_file()
 
 
 def mark_finished(folder: Path) -> None:

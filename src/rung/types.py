@@ -547,7 +547,8 @@ class Skipped:
     """A strategy that was not tried.
 
     why: a sentence part without a full stop. minutes: what it would have cost, where it was estimated. matters:
-    whether it was kept from being tried although it could have changed the verdict.
+    whether it was kept from being tried although it could have changed the verdict. begun: it was under way when it
+    was given up.
     """
 
     name: str
@@ -556,6 +557,7 @@ class Skipped:
     why: str
     minutes: float | None = None
     matters: bool = False
+    begun: bool = False
 
 
 @dataclass(frozen=True)

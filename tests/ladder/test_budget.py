@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,9 @@ def test_a_budget_that_keeps_a_family_out_leaves_the_run_unfinished_and_the_test
     tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
 ) -> None:
     task, out = write_task(tmp_path, fake_model, budget={"minutes": 9}), tmp_path / "run"
-    with pytest.MonkeyPatch.context():
-        build = STRATEGIES["lora"].build
-        replaced("lora", spent)
-        folder = run(task, RunOptions(out=out), Silent())
+    build = STRATEGIES["lora"].build
+    replaced("lora", spent)
+    folder = run(task, RunOptions(out=out), Silent())
     found = decision(folder)
     assert found["choice"] == "unfinished" and found["test_reads"] == 0
     assert not (folder / "test_reads.jsonl").exists() and not (folder / "finished.json").exists()
@@ -151,3 +151,121 @@ def test_a_prompt_that_is_right_in_none_of_40_is_not_diagnosed(tmp_path: Path, f
     finally:
         OPENERS[:] = before
     assert not (folder / "diagnosis.json").exists() and (folder / "pilot.json").exists()
+
+
+def test_the_command_of_an_unfinished_run_has_enough_budget_and_all_that_it_needs(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    from rung.cli.run import run as typed
+
+    task = write_task(tmp_path, fake_model, budget={"minutes": 9, "calls": 700})
+    build = STRATEGIES["lora"].build
+    replaced("lora", spent)
+    folder = run(task, RunOptions(out=tmp_path / "run", exhaustive=True), Silent())
+    replaced("lora", build)
+    words = shlex.split(next(w for w in decision(folder)["next"] if "rung run" in w).split("`")[1])
+    options = typed.make_context("run", words[2:]).params
+    assert options["exhaustive"] and options["minutes"] >= 9 and options["calls"] >= 700
+    listener = Silent()
+    named = {k: options[k] for k in ("out", "minutes", "calls", "exhaustive")}
+    run(task, RunOptions(**named), listener)
+    assert "lora" in listener.tries and decision(folder)["choice"] != "unfinished"
+
+
+def test_finish_tries_nothing_more_whatever_the_budget(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    build = STRATEGIES["lora"].build
+    replaced("lora", spent)
+    task = write_task(tmp_path, fake_model, budget={"minutes": 9})
+    run(task, RunOptions(out=tmp_path / "run"), Silent())
+    replaced("lora", build)
+    listener = Silent()
+    run(task, RunOptions(out=tmp_path / "run", minutes=60, finish=True), listener)
+    assert "lora" not in listener.tries and "lora" in decision(tmp_path / "run")["warnings"][0]
+
+
+def test_any_exception_of_one_strategy_is_a_fault_of_that_strategy(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    def broken(workshop: Any) -> Solution:
+        raise ValueError("no such column")
+
+    replaced("few_shot", broken)
+    listener = Silent()
+    folder = run(write_task(tmp_path, fake_model), RunOptions(out=tmp_path / "run"), listener)
+    assert listener.skips["few_shot"] == "ValueError: no such column" and "lora" in listener.tries
+    skipped = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert any("Traceback" in e.get("traceback", "") for e in skipped), "it is kept for whoever mends it"
+
+
+def test_a_target_that_was_raised_is_climbed_towards(tmp_path: Path, fake_model: Path) -> None:
+    task, out = write_task(tmp_path, fake_model, target=0.34), tmp_path / "run"
+    listener = Silent()
+    run(task, RunOptions(out=out, only=("constrained", "lora")), listener)
+    task.write_text(task.read_text().replace("target: 0.34", "target: 0.99"))
+    again = Silent()
+    run(task, RunOptions(out=out, only=("constrained", "lora"), again=True), again)
+    assert "lora" in again.tries
+
+
+def test_other_strategies_are_added_to_what_is_built(tmp_path: Path, fake_model: Path) -> None:
+    task, out = write_task(tmp_path, fake_model), tmp_path / "run"
+    run(task, RunOptions(out=out, only=("zero_shot", "few_shot", "lora")), Silent())
+    run(task, RunOptions(out=out, only=("constrained",), again=True), Silent())
+    names = {c["name"] for c in decision(out)["candidates"]}
+    assert {"zero_shot", "few_shot", "lora", "constrained"} <= names
+    assert not any(s["name"] in names for s in decision(out)["skipped"])
+
+
+def test_again_that_cannot_begin_leaves_the_verdict_as_it_is(tmp_path: Path, fake_model: Path) -> None:
+    import rung
+
+    task, out = write_task(tmp_path, fake_model), tmp_path / "run"
+    run(task, RunOptions(out=out, only=("zero_shot",)), Silent())
+    before = (out / "decision.json").read_bytes()
+    with pytest.raises(rung.TaskError, match="no corpus"):
+        run(task, RunOptions(out=out, only=("rag",), again=True), Silent())
+    assert (out / "decision.json").read_bytes() == before and (out / "finished.json").exists()
+
+
+def test_dollars_for_tokens_count_over_all_commands(tmp_path: Path, fake_model: Path) -> None:
+    from rung.ladder.ledger import spent_before
+
+    task = write_task(tmp_path, fake_model, price={"usd_per_million_in": 1000.0, "usd_per_million_out": 1000.0})
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot",)), Silent())
+    assert spent_before(folder, None).usd > 0.1
+
+
+@pytest.mark.parametrize("minutes", [float("inf"), float("nan"), -1.0])
+def test_a_budget_that_is_no_number_is_refused(minutes: float, tmp_path: Path, fake_model: Path) -> None:
+    import rung
+
+    with pytest.raises(rung.TaskError, match="--minutes"):
+        run(write_task(tmp_path, fake_model), RunOptions(out=tmp_path / "run", minutes=minutes), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_kill_between_checks_and_split_loses_no_warning(
+    tmp_path: Path, fake_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rung.ladder.loading as loading
+
+    task, out = write_task(tmp_path, fake_model), tmp_path / "run"
+    rows = (tmp_path / "examples.jsonl").read_text()
+    twin = json.dumps({"id": "twin", "input": "The small door number 0 please", "output": "blue"})
+    (tmp_path / "examples.jsonl").write_text(rows + twin + "\n")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    for place in ("_kept_split", "make_plan"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, place, killed)
+            with pytest.raises(Killed):
+                run(task, RunOptions(out=out), Silent())
+    run(task, RunOptions(out=out, only=("zero_shot",)), Silent())
+    assert json.loads((out / "checks.json").read_text())["findings"]

@@ -171,3 +171,30 @@ def test_a_run_on_grown_data_says_which_test_rows_an_earlier_verdict_saw(tmp_pat
     assert set(before["test"]) <= set(after["test"]), "rows keep their set when data grow"
     warnings = json.loads((tmp_path / "runs" / "second" / "decision.json").read_text())["warnings"]
     assert any(f"{len(before['test'])} of the" in w and "earlier verdict (first)" in w for w in warnings)
+
+
+@pytest.mark.parametrize("place", ["decision.json", "finalists.json", "winner", "finished.json"])
+def test_a_kill_while_a_finished_run_is_reopened_leaves_no_verdict_of_something_else(
+    place: str, tmp_path: Path, fake_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, out = write_task(tmp_path, fake_model), tmp_path / "run"
+    run(task, RunOptions(out=out, only=("zero_shot",)), Silent())
+    real = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self == out / place:
+            raise Killed
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(Killed):
+            run(task, RunOptions(out=out, only=("zero_shot", "lora"), again=True), Silent())
+            raise Killed  # there was no winner to set aside
+    run(task, RunOptions(out=out, only=("zero_shot", "lora"), again=True), Silent())
+    decision = json.loads((out / "decision.json").read_text())
+    named = json.loads((out / "finalists.json").read_text())["finalists"]
+    tested = [c["name"] for c in decision["candidates"] if c["test"] and c["family"] != "baseline"]
+    assert sorted(tested) == sorted(named) and "lora" in {c["name"] for c in decision["candidates"]}
+    if decision["solution"]:
+        assert json.loads((out / "winner" / "bundle.json").read_text())["solution"] == decision["solution"]

@@ -353,7 +353,7 @@ def test_ctrl_c_leaves_one_line_and_exit_code_130(tmp_path: Path, tiny_folder: P
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
 
 
 def _events(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ strategies, and what the numbers mean in decision.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from rung import runs
@@ -48,14 +47,14 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         model.check(examined.constraint)
     with runs.held(folder):
         runs.check_identity(folder, record["identity"])  # another command may have begun here meanwhile
-        if runs.is_finished(folder):
-            if not options.again:
-                return folder
-            _reopen(files)
+        if runs.is_finished(folder) and not options.again:
+            return folder
         state = start(task, loaded, examined, model, folder, record, options, listener)
+        if options.again and is_done(files.finished):  # also where an interruption left the reopening half done
+            _reopen(files)
         finalists = named(state)
         if finalists is None:
-            climbed = climb(state)
+            climbed = climb(state, finish=options.finish)
             if missing(climbed) and not options.finish:
                 write_unfinished(state, climbed, options.only)
                 return folder
@@ -81,19 +80,19 @@ def _how_to_go_on(task_path: Path, folder: Path) -> str:
 
 
 def _reopen(files: Files) -> None:
-    """Makes a finished run climb again. What it decided is kept in earlier/; the log of test openings goes on."""
+    """Makes a finished run climb again. What it decided is set aside in earlier/; the log of test openings goes on.
+
+    A run without decision.json is not finished, so whatever interrupts this, the next command goes on: with the
+    recorded finalists to the same verdict, or, once these are set aside too, by climbing.
+    """
     number = 1
     while (files.earlier / str(number)).exists():
         number += 1
     kept = files.earlier / str(number)
     kept.mkdir(parents=True)
-    for path in (files.decision, files.finalists, files.curve, files.winner):
+    for path in (files.decision, files.finalists, files.curve, files.winner, files.finished):
         if path.exists():
-            shutil.copytree(path, kept / path.name) if path.is_dir() else shutil.copy2(path, kept / path.name)
-    files.finished.unlink()  # first: from here on the run is unfinished, whatever interrupts
-    for path in (files.finalists, files.decision, files.curve):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(files.winner, ignore_errors=True)
+            path.replace(kept / path.name)
 
 
 def test_examples(folder: Path) -> dict[str, Example]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rung import runs
-from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, TrainingError
+from rung.decision.figures import Scale
+from rung.errors import BudgetSpent, OutOfMemory, RunError, RungError, SealedTestError
 from rung.evaluation.statistics import units_of
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
+from rung.ladder.finalists import baselines_on_dev
 from rung.ladder.gains import Gain, order, what_matters
-from rung.ladder.ledger import Meter
+from rung.ladder.ledger import COSTS, Meter, spent_on
 from rung.ladder.plan import Step
 from rung.ladder.state import PROMPT_SHARE, Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, record_of
@@ -25,20 +29,19 @@ from rung.strategies import STRATEGIES, function_of
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Prediction, Skipped, SkipReason, Solution
 
-SPOKEN_ABOUT = 40
-"""From so many dev examples on, a prompt that answers none of them right says that prompting is not enough."""
+PUT_OFF = f"prompts have had their {PROMPT_SHARE:.0%} of the budget while something dearer could be tried"
 
 _TIMED_ANSWERS = 16  # from so many answers on, the time of one is taken from them
 _LEAST_OF_A_STEP = 0.4  # of its estimated seconds must be there for it to be begun: choices and trainings can be cut
 
 
-def climb(run: RunState) -> Climbed:
-    """Builds and tries what pays."""
-    climber = _Climber(run)
-    applying = [s for s in run.plan.steps if s.applies]
-    prompts = [s for s in applying if s.family == "prompt"]
-    dearer = [s for s in applying if s.family != "prompt"]
-    climber.restore(applying)
+def climb(run: RunState, *, finish: bool = False) -> Climbed:
+    """Builds and tries what pays. finish: nothing new is tried once something is built."""
+    climber = _Climber(run, finish)
+    steps = [s for s in run.plan.steps if s.applies]
+    prompts = [s for s in steps if s.family == "prompt"]
+    dearer = [s for s in steps if s.family != "prompt"]
+    climber.restore()
     cheap = [s for s in prompts if s.strategy.cheap] or prompts[:1]
     for step in cheap:
         climber.take(step, later=bool(dearer))
@@ -48,14 +51,16 @@ def climb(run: RunState) -> Climbed:
             climber.take(step, later=True)
     for step in [s for s in prompts if s not in cheap]:
         climber.take(step, later=bool(dearer))
-    if climber.climbed.built and dearer and not climber.enough:
+    if climber.climbed.built and dearer and not climber.enough and not climber.finishes:
         ask_why(run, climber.climbed)
     while dearer:
         step, gain = climber.next_of(dearer)
         dearer.remove(step)
         climber.take(step, gain=gain, later=bool(dearer))
+    for step in [s for s in prompts if climber.was_put_off(s)]:
+        climber.take(step, later=False)
     for step in run.plan.steps:
-        if not step.applies:
+        if not step.applies and step.name not in climber.climbed.built:
             climber.climbed.skipped[step.name] = Skipped(step.name, step.family, "plan", step.why)
     climber.judge_skips()
     if not climber.climbed.built and climber.failed:
@@ -66,17 +71,24 @@ def climb(run: RunState) -> Climbed:
 class _Climber:
     """What is built and known so far."""
 
-    def __init__(self, run: RunState) -> None:
+    def __init__(self, run: RunState, finish: bool) -> None:
         self.run = run
         self.climbed = Climbed()
-        self.matters = what_matters(run.tools.scorer.metric.right_or_wrong, len(run.test))
+        self.scale = Scale(run.tools.scorer.metric.right_or_wrong)
+        self.matters = what_matters(self.scale.right_or_wrong, len(run.test))
         self.enough: str | None = None
         self.failed: RungError | None = None
-        self.cut = {e["solution"]: e for e in runs.events(run.folder) if e["event"] == "skipped"}
+        self.before = _skipped_before(run)
+        self._finish = finish
 
-    def restore(self, steps: Sequence[Step]) -> None:
-        """Takes over what earlier commands built, in the order in which they built it."""
-        by_name = {step.name: step for step in steps}
+    @property
+    def finishes(self) -> bool:
+        """Whether nothing new is tried any more."""
+        return self._finish and bool(self.climbed.built)
+
+    def restore(self) -> None:
+        """Takes over what earlier commands built, in the order in which they built it, whatever is asked for now."""
+        by_name = {step.name: step for step in self.run.plan.steps}
         for event in runs.events(self.run.folder):
             step = by_name.get(event.get("solution", ""))
             if event["event"] == "built" and step is not None and step.name not in self.climbed.built:
@@ -99,47 +111,69 @@ class _Climber:
             return
         try:
             self._keep(step, *self._build(step, later=later))
+        except SealedTestError:
+            raise
         except BudgetSpent as spent:
             self._give_up(step, "budget", spent)
         except OutOfMemory as full:
             self._give_up(step, "memory", full)
-        except (TrainingError, ModelError) as fault:
+        except RungError as fault:
             self._give_up(step, "fault", fault)
+        except Exception as defect:  # of a registered strategy, a library or rung: no reason to lose the others
+            kept = "".join(traceback.format_exception(defect))
+            self._give_up(step, "fault", RunError(f"{type(defect).__name__}: {defect}"), traceback=kept)
 
     def _settled(self, step: Step, gain: Gain | None) -> tuple[SkipReason, str] | None:
-        """Reason why it is not worth trying; one that an earlier command gave stays."""
-        before = self.cut.get(step.name)
-        if before is not None and before["reason"] in ("gain", "target"):
+        """Reason why it is not worth trying. One that an earlier command gave stays while the same is asked for."""
+        before = self.before.get(step.name)
+        if before is not None and (self.finishes or before["reason"] in ("gain", "target")):
             return before["reason"], before["why"]
+        if self.finishes:
+            return "budget", "the run was ended before it"
         if self.enough:
             return "target", self.enough
         if gain is not None and gain.high < self.matters and not self.run.exhaustive:
-            return "gain", f"it could gain {100 * gain.high:.1f} points on dev at most ({gain.why})"
+            return "gain", f"it could gain {self.scale.gap(gain.high)} on dev at most ({gain.why})"
         return None
 
     def _unaffordable(self, step: Step, later: bool) -> str | None:
         """Reason why the budget does not allow it. Choices and trainings can be cut, so not all of its time is needed.
 
-        Prompts together may take a part of a limited budget only, as long as something dearer could be tried.
+        Prompts together may take a part of a limited budget only, as long as something dearer could be tried. What was
+        spent on the step already is not needed again.
         """
-        needed = _LEAST_OF_A_STEP * step.seconds
+        folder = self.run.files.solution(step.name)
+        if is_done(folder / "built.json"):
+            return None
+        spent = spent_on(folder)
+        needed = max(0.0, _LEAST_OF_A_STEP * step.seconds - spent.seconds)
         limit = self.run.ledger.limit_s
         capped = step.family == "prompt" and later and limit is not None
-        if capped and self.run.ledger.spent.seconds + needed > PROMPT_SHARE * (limit or 0.0):
-            return f"prompts have had their {100 * PROMPT_SHARE:.0f} % of the budget while dearer ones could be tried"
-        return self.run.over_budget(self.climbed, needed, step.calls, step.family)
+        if capped and self._spent_on_prompts() + needed > PROMPT_SHARE * (limit or 0.0):
+            return PUT_OFF
+        return self.run.over_budget(self.climbed, needed, max(0, step.calls - spent.calls), step.family)
 
-    def _give_up(self, step: Step, reason: SkipReason, error: RungError) -> None:
+    def _spent_on_prompts(self) -> float:
+        prompts = [self.run.files.solution(s.name) for s in self.run.plan.steps if s.family == "prompt"]
+        return sum(float(record_of(p / "built.json").get("seconds", 0.0)) + spent_on(p).seconds for p in prompts)
+
+    def was_put_off(self, step: Step) -> bool:
+        """Whether a prompt was left for later, because prompts had had their part of the budget."""
+        skipped = self.climbed.skipped.get(step.name)
+        return skipped is not None and skipped.why == PUT_OFF
+
+    def _give_up(self, step: Step, reason: SkipReason, error: RungError, **facts: Any) -> None:
         self.failed = self.failed or error
-        self._skip(step, reason, str(error))
+        self._skip(step, reason, str(error), begun=True, **facts)
 
-    def _skip(self, step: Step, reason: SkipReason, why: str) -> None:
+    def _skip(self, step: Step, reason: SkipReason, why: str, *, begun: bool = False, **facts: Any) -> None:
         why = why.rstrip(".")
         minutes = step.seconds / 60 if reason == "budget" else None
-        self.climbed.skipped[step.name] = Skipped(step.name, step.family, reason, why, minutes)
-        before = self.cut.get(step.name)
+        skipped = Skipped(step.name, step.family, reason, why, minutes, begun=begun)
+        self.climbed.skipped[step.name] = skipped
+        before = self.before.get(step.name)
         if before is None or (before["reason"], before["why"]) != (reason, why):
-            runs.log(self.run.folder, "skipped", solution=step.name, reason=reason, why=why)
+            runs.log(self.run.folder, "skipped", solution=step.name, reason=reason, why=why, **facts)
         self.run.listener.skipped(step.name, why)
 
     def _keep(self, step: Step, built: Built, seconds: float) -> None:
@@ -152,8 +186,11 @@ class _Climber:
         if built.cut:
             run.listener.say(f"{name}: {built.cut}.")
         target = run.inputs.task.target
-        if target is not None and built.left is None and built.dev.low > target and not run.exhaustive:
-            self.enough = f"{name} is confidently above the target of {target:g} on dev"
+        if target is None or built.left is not None or run.exhaustive:
+            return
+        floor = max((c.dev.mean for c in baselines_on_dev(run)), default=0.0)
+        if built.dev.low > max(target, floor):
+            self.enough = f"{name} is confidently above the target of {self.scale.value(target)} on dev"
 
     def _build(self, step: Step, *, later: bool) -> tuple[Built, float]:
         """The solution, its answers to dev, and the seconds that both took."""
@@ -163,8 +200,11 @@ class _Climber:
         folder = run.files.solution(name)
         meter = Meter(run.model, folder)
         limit = run.ledger.limit_s
-        ends_s = PROMPT_SHARE * limit if limit is not None and later and step.family == "prompt" else None
-        workshop = run.workshop(folder, self.climbed, meter, stops=bool(self.climbed.built), ends_s=ends_s)
+        ends_s = None
+        if limit is not None and later and step.family == "prompt":  # prompts may not take all of the budget
+            ends_s = run.ledger.spent.seconds + PROMPT_SHARE * limit - self._spent_on_prompts()
+        stops = bool(self.climbed.built)
+        workshop = run.workshop(folder, self.climbed, meter, family=step.family, stops=stops, ends_s=ends_s)
         if is_done(folder / "solution.json"):
             solution = load_solution(folder)
         else:
@@ -181,8 +221,7 @@ class _Climber:
 
         record = once(folder / "built.json", what_it_took)
         if name not in {e["solution"] for e in runs.events(run.folder) if e["event"] == "built"}:
-            costs = {k: record[k] for k in ("seconds", "tokens", "calls")}
-            runs.log(run.folder, "built", solution=name, **costs)
+            runs.log(run.folder, "built", solution=name, **{k: record[k] for k in COSTS})
             tidy(folder)
         meter.done()
         built = Built(
@@ -226,7 +265,7 @@ class _Climber:
             found = compare(rival, solution.name, theirs, ours, "dev", groups=groups, seed=seed)
             if found.difference < 0 and found.p < boundary(look, LOOKS):
                 predictions = attempt(workshop, solution, seen, whole, known=[known[e.id] for e in seen])
-                gap = f"{-100 * found.difference:.0f} points"
+                gap = self.scale.gap(-found.difference)
                 return predictions, f"after {end} of {len(ordered)} dev examples {rival} was ahead by {gap}"
         return attempt(workshop, solution, dev, whole, known=[known[e.id] for e in dev]), None
 
@@ -237,14 +276,16 @@ class _Climber:
         answers nothing right."""
         if not any(s.applies and s.family == "rag" for s in self.run.plan.steps) or self.enough:
             return False
-        return self.run.ledger.limit_s is not None or self._nothing_right()
+        budget = self.run.ledger.budget
+        limited = any(limit is not None for limit in (budget.minutes, budget.calls, budget.usd))
+        return limited or self._nothing_right()
 
     def _nothing_right(self) -> bool:
+        from rung.diagnosis.diagnose import worth_diagnosing
+
         best = self.climbed.best()
-        if best is None:
-            return False
-        built = self.climbed.built[best]
-        return len(built.predictions) >= SPOKEN_ABOUT and not any(p.score for p in built.predictions)
+        metric = self.run.tools.scorer.metric
+        return best is not None and not worth_diagnosing(self.climbed.built[best].predictions, metric)
 
     def next_of(self, steps: Sequence[Step]) -> tuple[Step, Gain | None]:
         """The step with the highest expected gain per token. A pilot is run first where fine-tuning comes next."""
@@ -256,7 +297,7 @@ class _Climber:
             ranked = order([(s.name, s.family, float(s.tokens)) for s in steps], known)
             name, gain = ranked[0]
             step = by_name[name]
-            done = name in self.climbed.built or self.enough or self._settled(step, None)
+            done = name in self.climbed.built or self.enough or self.finishes or self._settled(step, None)
             if step.strategy.pilot is None or done or not run_pilot(self.run, self.climbed, step):
                 return step, gain
 
@@ -268,6 +309,17 @@ class _Climber:
                 continue
             gain = dict(order([(name, skipped.family, 1.0)], known))[name]
             if gain.high >= self.matters or not self.climbed.built:
-                self.climbed.skipped[name] = Skipped(
-                    name, skipped.family, skipped.reason, skipped.why, skipped.minutes, matters=True
-                )
+                self.climbed.skipped[name] = replace(skipped, matters=True)
+
+
+def _skipped_before(run: RunState) -> dict[str, dict[str, Any]]:
+    """What earlier commands skipped that asked for the same target and strategies: solution -> event."""
+    events = runs.events(run.folder)
+    now = events[-1] if events else {}
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "started" and any(event.get(key) != now.get(key) for key in ("target", "only")):
+            found.clear()
+        elif event["event"] == "skipped":
+            found[event["solution"]] = event
+    return found

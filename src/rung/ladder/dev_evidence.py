@@ -18,8 +18,9 @@ _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
 
 
-def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked], floor: float) -> dict[str, Any]:
-    """All that the verdict reads beside scores and costs. floor: dev score of the best baseline that learns nothing."""
+def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
+    """All that the verdict reads beside scores and costs."""
+    complete = not any(s.matters for s in climbed.skipped.values())
     best = climbed.best("fine-tune")
     grown = whole_curve(run, climbed.built[best] if best else None)
     skills = {name: report for check in checks for name, report in check.skills.items()}
@@ -27,7 +28,7 @@ def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked], flo
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
-        "diagnosis": [asdict(d) for d in causes(run, climbed)],
+        "diagnosis": [asdict(d) for d in causes(run, climbed, by_elimination=complete)],
         "curve": grown,
         "more": _more(grown),
         "closed_book": _closed_book(run, climbed),
@@ -57,7 +58,7 @@ def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> t
     from rung.diagnosis.causes import Tried, all_causes, nearness
 
     record = recorded(run.files.diagnosis)
-    if record is None:
+    if record is None or record["base"] not in climbed.whole():
         return ()
     near = nearness(run.tools.scorer.metric, run.inputs.train)
     accepted = {e.id: e.references for e in run.inputs.dev}
@@ -157,6 +158,12 @@ def _notes(run: RunState) -> list[str]:
 def _earlier_tests(run: RunState) -> dict[str, dict[str, Any]]:
     """Runs beside this one whose test was opened, with their split records; not repetitions of this very run."""
     identity = record_of(run.files.task)["identity"]
-    beside = [Files(path) for path in sorted(run.folder.absolute().parent.iterdir()) if path.is_dir()]
-    opened = [f for f in beside if is_done(f.test_reads) and record_of(f.task).get("identity") != identity]
-    return {f.folder.name: record_of(f.split) for f in opened if is_done(f.split)}
+    found = {}
+    for path in sorted(run.folder.absolute().parent.iterdir()):
+        files = Files(path)
+        try:
+            if is_done(files.test_reads) and record_of(files.task).get("identity") != identity:
+                found[path.name] = record_of(files.split)
+        except (OSError, ValueError):  # a folder of somebody else's
+            continue
+    return found

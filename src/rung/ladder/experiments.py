@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung import runs
-from rung.errors import BudgetSpent, ModelError, TrainingError
+from rung.decision.figures import Scale
+from rung.errors import BudgetSpent
 from rung.evaluation.statistics import units_of
 from rung.ladder.gains import Known
 from rung.ladder.ledger import Meter
@@ -18,7 +19,7 @@ from rung.ladder.state import Built, Climbed, RunState, tidy
 from rung.records import write_json
 from rung.resume import is_done, record_of, recorded
 from rung.strategies import function_of
-from rung.types import Family, Prediction
+from rung.types import Family, Prediction, Score
 
 _LATEST_DIAGNOSIS = 0.7  # of a limited budget: what is left then is for what can be shipped
 
@@ -37,14 +38,18 @@ def ask_why(run: RunState, climbed: Climbed) -> None:
         return
     if run.over_budget(climbed, 0.0, run.plan.diagnosis.calls):
         return
-    meter = Meter(run.model, run.files.diagnosed)
+    folder = run.files.diagnosed / name
+    meter = Meter(run.model, folder)
     try:
         workshop = run.workshop(run.files.solution(name), climbed, meter)
-        record = diagnose(workshop, built.solution, built.predictions, run.files.diagnosed, near=_alike(run))
-    except (BudgetSpent, ModelError):
+        record = diagnose(workshop, built.solution, built.predictions, folder, near=_alike(run))
+    except BudgetSpent:
+        return
+    except Exception as fault:  # an experiment that fails explains nothing, and ends nothing
+        runs.log(run.folder, "not diagnosed", solution=name, why=f"{type(fault).__name__}: {fault}")
         return
     write_json(run.files.diagnosis, record)
-    runs.log(run.folder, "diagnosed", solution=name, **meter.record())
+    runs.log(run.folder, "diagnosed", stage=f"diagnosis of {name}", solution=name, **meter.record())
     meter.done()
 
 
@@ -70,6 +75,7 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
         base=climbed.built[base].dev.mean if base in climbed.built else 0.0,
         diagnosis=diagnosis,
         pilot=recorded(run.files.pilot),
+        value=Scale(run.tools.scorer.metric.right_or_wrong).value,
         built=families,
     )
 
@@ -92,15 +98,17 @@ def run_pilot(run: RunState, climbed: Climbed, step: Step) -> bool:
     meter = Meter(run.model, folder)
     try:
         function_of(step.strategy.pilot)(run.workshop(folder, climbed, meter), missing[0])
-    except (BudgetSpent, TrainingError, ModelError):
+    except BudgetSpent:
+        return False
+    except Exception as fault:
+        runs.log(run.folder, "not piloted", examples=missing[0], why=f"{type(fault).__name__}: {fault}")
         return False
     write_json(run.files.pilot, _pilots_curve(run, climbed, [*done, missing[0]]))
-    runs.log(run.folder, "piloted", examples=missing[0], **meter.record())
+    runs.log(run.folder, "piloted", stage=folder.name, examples=missing[0], **meter.record())
     meter.done()
     point = record_of(run.files.pilot)["points"][-1]
-    run.listener.say(
-        f"pilot on {missing[0]} examples: dev {point['mean']:.2f} ({point['low']:.2f}–{point['high']:.2f})"
-    )
+    score = Score(point["mean"], point["low"], point["high"], len(run.inputs.piloted))
+    run.listener.say(f"pilot on {missing[0]} examples: dev {Scale(run.tools.scorer.metric.right_or_wrong).full(score)}")
     tidy(folder)
     return True
 

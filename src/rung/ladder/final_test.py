@@ -111,10 +111,10 @@ def _answer_test(run: RunState, name: str, test: Sequence[Example]) -> list[Pred
     from rung.trials.trial import attempt
 
     folder = run.files.solution(name)
-    meter = Meter(run.model, folder)
+    meter = Meter(run.model)
     workshop = run.workshop(folder, Climbed(), meter, stops=False)
     predictions = attempt(workshop, load_solution(folder), test, folder / "predictions.test.jsonl")
-    meter.done()
+    runs.log(run.folder, "tested", stage=f"test of {name}", solution=name, **meter.record())
     return predictions
 
 

@@ -1,7 +1,7 @@
 """The record that ends the climb: who is tested, and all that dev showed. After it nothing is built or chosen again.
 
-Everything that the verdict needs beside the test itself is in finalists.json, so that a command that continues, even
-with another version of rung, opens the test for the same candidates and reaches the same verdict.
+Everything that dev showed is in finalists.json, so that a command that continues, even with another version of rung,
+opens the test for the same candidates and reaches the same verdict.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import __version__, runs
+from rung.errors import RunError
 from rung.evaluation.baselines import FLOORS
 from rung.ladder.candidate_costs import candidate_of, measure_latency
 from rung.ladder.dev_evidence import dev_evidence
@@ -39,11 +40,15 @@ def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
     for name in names:
         measure_latency(run, climbed.built[name])
     candidates = [candidate_of(run, built) for built in climbed.built.values()]
+    if not names:
+        raise RunError(
+            f"{run.folder}: no solution answered all of dev, so there is nothing to test. Try more strategies."
+        )
     record = {
         "finalists": names,
         "baselines": [asdict(c) for c in baselines],
         "candidates": [asdict(c) for c in candidates],
-        **dev_evidence(run, climbed, checks, floor),
+        **dev_evidence(run, climbed, checks),
         "rung": __version__,
     }
     write_json(run.files.finalists, record)
@@ -52,13 +57,10 @@ def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
 
 
 def baselines_on_dev(run: RunState) -> list[Candidate]:
-    """The better of the baselines that look at no input, and the better of those that learn; they are tested too."""
+    """The baselines that look at no input, and the best of those that learn; they are tested too."""
     candidates = [baseline_candidate(n, run.score(answers)) for n, answers in baseline_answers(run).items()]
-    kept = []
-    for group in ([c for c in candidates if c.name in FLOORS], [c for c in candidates if c.name not in FLOORS]):
-        if group:
-            kept.append(max(group, key=lambda c: c.dev.mean))
-    return kept
+    learners = [c for c in candidates if c.name not in FLOORS]
+    return [c for c in candidates if c.name in FLOORS] + sorted(learners, key=lambda c: -c.dev.mean)[:1]
 
 
 def baseline_answers(run: RunState) -> dict[str, list[Prediction]]:

@@ -7,7 +7,7 @@ Where no experiment speaks about a strategy, half of what is still wrong is expe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,8 @@ class Known:
     """What is known when the next step is chosen. Scores are dev means.
 
     best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where there
-    are any. built: family -> the best of it.
+    are any. value: how a score is
+    written. built: family -> the best of it.
     """
 
     best: float
@@ -43,6 +44,7 @@ class Known:
     diagnosis: Mapping[str, Any] | None = None
     pilot: Mapping[str, Any] | None = None
     built: Mapping[Family, float] = field(default_factory=dict)
+    value: Callable[[float], str] = "{:.2f}".format
 
     @property
     def lead(self) -> float:
@@ -61,6 +63,8 @@ def what_matters(rates: bool, test: int) -> float:
 def expected_gain(family: Family, known: Known) -> Gain:
     """What a strategy of that family can be expected to bring."""
     room = max(0.0, 1.0 - known.best)
+    if room <= 0:
+        return Gain(0.0, 0.0, "nothing is left to gain")
     unknown = Gain(_UNKNOWN * room, room, "no experiment speaks about it")
     if family == "rag":
         return _of_knowledge(known, room) or unknown
@@ -111,7 +115,7 @@ def _of_behaviour(known: Known, room: float) -> Gain | None:
     # One point is no curve: it says nothing of what more examples bring.
     high = expected["high"] - known.best if len(points) > 1 else room
     mean = expected["mean"] - known.best
-    why = f"a pilot on {points[-1]['examples']} examples reached {points[-1]['mean']:.2f} on dev"
+    why = f"a pilot on {points[-1]['examples']} examples reached {known.value(points[-1]['mean'])} on dev"
     return Gain(max(0.0, mean), min(room, max(0.0, high)), why)
 
 

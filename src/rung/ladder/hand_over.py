@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from rung.ladder.state import RunState
-from rung.records import write_json
+from rung.records import read_json, write_json
 from rung.resume import folder_once
 from rung.types import Decision
 
 
 def hand_over(run: RunState, decision: Decision) -> None:
-    """Copies the solution to ship to winner/; nothing where the verdict names none."""
+    """Copies the solution to ship to winner/, in the place of what an earlier verdict left there."""
     from rung.solutions.store import load_solution, save_solution
 
+    note = read_json(run.files.winner / "bundle.json") or {}
+    if (note.get("solution"), note.get("headline")) != (decision.solution, decision.headline):
+        shutil.rmtree(run.files.winner, ignore_errors=True)
     if decision.solution is None:
         return
     solution = load_solution(run.files.solution(decision.solution))

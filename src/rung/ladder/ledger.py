@@ -76,9 +76,13 @@ class Ledger:
         most = self.budget.calls
         if most is not None and self.spent.calls + reserved_calls + calls > most:
             return f"its {calls} answers would exceed the budget of {most}, of which the test is reserved first"
-        if self.budget.usd is not None and self.spent.usd >= self.budget.usd:
-            return f"the budget of {self.budget.usd:g} USD is spent"
+        if self.budget.usd is not None and self.spent.usd + self._usd_of(calls + reserved_calls) >= self.budget.usd:
+            return f"it would exceed the budget of {self.budget.usd:g} USD, of which the test is reserved first"
         return None
+
+    def _usd_of(self, calls: int) -> float:
+        """About what so many answers cost at the price of tokens, by those that were paid so far."""
+        return self.model.usd / max(1, self.model.calls) * calls
 
 
 class Meter:
@@ -92,6 +96,7 @@ class Meter:
         self._began: float = time.monotonic() - before.get("seconds", 0.0)
         self._first_token = model.computed_tokens - before.get("tokens", 0)
         self._first_call = model.calls - before.get("calls", 0)
+        self._first_usd = model.usd - before.get("usd", 0.0)
         self._kept = time.monotonic()
 
     @property
@@ -103,6 +108,7 @@ class Meter:
             "seconds": round(self.seconds, 2),
             "tokens": self._model.computed_tokens - self._first_token,
             "calls": self._model.calls - self._first_call,
+            "usd": round(self._model.usd - self._first_usd, 6),
         }
 
     def keep(self) -> None:
@@ -117,11 +123,23 @@ class Meter:
             self._path.unlink(missing_ok=True)
 
 
+COSTS = ("seconds", "tokens", "calls", "usd")
+"""What a stage has cost, in its record and in its event."""
+
+
+def spent_on(folder: Path) -> Spent:
+    """What commands that were killed or gave up have spent on a stage so far; nothing once its event says it."""
+    record = read_json(folder / _KEPT) or {}
+    return Spent(record.get("seconds", 0.0), record.get("calls", 0), record.get("usd", 0.0))
+
+
 def spent_before(folder: Path, price: Price | None) -> Spent:
     """What earlier commands spent on a run: on stages that are done, and on those that were cut or given up."""
-    records = [e for e in runs.events(folder) if "seconds" in e]  # those of stages that are done
-    records += [record for path in folder.rglob(_KEPT) if (record := read_json(path)) is not None]
-    seconds = sum(r.get("seconds", 0.0) for r in records)
+    events = [e for e in runs.events(folder) if "seconds" in e]  # those of stages that are done
+    done = {str(e.get("stage", e.get("solution"))) for e in events}
+    under_way = [spent_on(path.parent) for path in folder.rglob(_KEPT) if path.parent.name not in done]
+    seconds = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
     hourly = price.usd_per_hour if price is not None else None
-    usd = sum(r.get("usd", 0.0) for r in records) + (seconds / 3600 * hourly if hourly else 0.0)
-    return Spent(seconds, sum(r.get("calls", 0) for r in records), usd)
+    usd = sum(e.get("usd", 0.0) for e in events) + sum(s.usd for s in under_way)
+    calls = sum(e.get("calls", 0) for e in events) + sum(s.calls for s in under_way)
+    return Spent(seconds, calls, usd + (seconds / 3600 * hourly if hourly else 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -70,6 +71,9 @@ def with_options(task: Task, options: RunOptions) -> Task:
     unknown = [name for name in options.only if name not in STRATEGIES]
     if unknown:
         raise TaskError(f"--only {unknown[0]}: there is no such strategy. The strategies are {', '.join(STRATEGIES)}.")
+    for name, value in (("--minutes", options.minutes), ("--usd", options.usd)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise TaskError(f"{name} {value:g}: a budget is a number above 0.")
     budget = Budget(
         task.budget.minutes if options.minutes is None else options.minutes,
         task.budget.calls if options.calls is None else options.calls,
@@ -90,7 +94,7 @@ def load(task: Task, listener: Listener) -> Loaded:
     sets = read_sets(task)
     documents = read_corpus(task.corpus) if task.corpus else ()
     metric = load_metric(task.metric, task.path.parent)
-    if not metric.right_or_wrong:
+    if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
         metric = as_observed(metric, _scores_of_answers(metric, [e for part in sets.values() for e in part]))
     return Loaded(sets, documents, metric, model_version(task.model, say=listener.say))
 
@@ -185,8 +189,8 @@ def start(
     files = Files(folder)
     known = recorded(files.task) or versions(model)
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
-    split = _kept_split(files, loaded, examined)
-    once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})
+    once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})  # before the split: it is not
+    split = _kept_split(files, loaded, examined)  # checked again once that is recorded
     constraint = examined.constraint
     passages = chunk(loaded.documents)
     plan = make_plan(
@@ -202,7 +206,7 @@ def start(
     write_json(files.plan, plan.record())
     listener.planned(folder, plan.record(), recorded(files.checks) or {})
     before = spent_before(folder, task.price)
-    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, budget=asdict(task.budget))
+    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **_asked(task, options))
     counted = metered(model, price=_token_price(task.price))
     return RunState(
         folder=folder,
@@ -234,6 +238,11 @@ def _kept_split(files: Files, loaded: Loaded, examined: Examined) -> Split:
     if on_disk["sets"] == record["sets"]:
         return examined.split
     return split_from_record(loaded.examples, on_disk)  # another command was faster
+
+
+def _asked(task: Task, options: RunOptions) -> dict[str, Any]:
+    """What a command asked for, of all that may change between the commands on a run."""
+    return {"budget": asdict(task.budget), "target": task.target, "only": sorted(options.only)}
 
 
 def _check_that_some_apply(plan: Plan, task: Task, options: RunOptions) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rung import runs
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
-from rung.ladder.ledger import Meter
+from rung.ladder.ledger import COSTS, Meter
 from rung.ladder.state import Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, once_for_all, record_of
 from rung.strategies import STRATEGIES, function_of
@@ -44,8 +44,12 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
         return Checked(name, {})
     run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
     meter = Meter(run.model)
-    report = _skills_of(run, name, built.solution.adapter)
-    runs.log(run.folder, "checked", solution=name, loses=report.loses, **meter.record())
+    try:
+        report = _skills_of(run, name, built.solution.adapter)
+    except ModelError as error:
+        runs.log(run.folder, "not checked", solution=name, why=str(error))
+        return Checked(name, {})
+    runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
     skills = {name: report}
     repair = STRATEGIES[name].repair if name in STRATEGIES else None
     if not report.loses or repair is None:
@@ -59,7 +63,11 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     if repaired is None or repaired.solution.adapter is None:
         return Checked(name, skills)
     climbed.built[other] = repaired
-    skills[other] = _skills_of(run, other, repaired.solution.adapter)
+    try:
+        skills[other] = _skills_of(run, other, repaired.solution.adapter)
+    except ModelError as error:
+        runs.log(run.folder, "not checked", solution=other, why=str(error))
+        return Checked(name, skills)
     as_good = repaired.dev.mean >= built.dev.mean
     better = skills[other].total.difference > report.total.difference
     keep = other if as_good and better else name
@@ -95,7 +103,7 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
         return None
     if not is_done(folder / "built.json"):
         costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
-        runs.log(run.folder, "repaired", solution=other, **{k: costs[k] for k in ("seconds", "tokens", "calls")})
+        runs.log(run.folder, "repaired", solution=other, **{k: costs[k] for k in COSTS})
     meter.done()
     tidy(folder)
     built = Built(solution, tuple(predictions), run.score(predictions))

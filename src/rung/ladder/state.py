@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TRAINING_PART = 0.8
 """Of the time that is there, for one training with its learning-rate sweep."""
 
+GRACE = 1.3
+"""Times its end: when a step that should have come to an end is given up."""
+
 PROMPT_SHARE = 0.4
 """Of a limited budget, for prompts, as long as something dearer could still be tried."""
 
@@ -101,42 +104,51 @@ class RunState:
 
     # ---- the budget ------------------------------------------------------------------------
 
-    def reserve(self, climbed: Climbed, family: Family | None = None) -> tuple[float, int]:
+    def reserve(self, climbed: Climbed, *families: Family) -> tuple[float, int]:
         """(seconds, answers) that the final test of what is built will take: the best of each family.
 
-        family: one that is about to be built, too.
+        families: of what is about to be built, too.
         """
         names = climbed.best_of_families()
         each = [climbed.built[name].seconds_per_answer or self.plan.answer_seconds for name in names]
-        if family is not None and family not in {climbed.built[name].family for name in names}:
+        for _ in set(families) - {climbed.built[name].family for name in names}:
             each.append(max([*each, self.plan.answer_seconds]))
         return sum(each) * (len(self.test) + LATENCY_INPUTS), len(each) * len(self.test)
 
     def over_budget(self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None) -> str | None:
         """Reason why so much more, and then the test, would exceed the budget; None where it would not."""
-        reserved_s, reserved_calls = self.reserve(climbed, family)
+        reserved_s, reserved_calls = self.reserve(climbed, *([family] if family else ()))
         return self.ledger.exceeded_by(seconds, calls, reserved_s=reserved_s, reserved_calls=reserved_calls)
 
     # ---- a workshop ------------------------------------------------------------------------
 
     def workshop(
-        self, folder: Path, climbed: Climbed, meter: Meter, *, stops: bool = True, ends_s: float | None = None
+        self,
+        folder: Path,
+        climbed: Climbed,
+        meter: Meter,
+        *,
+        family: Family | None = None,
+        stops: bool = True,
+        ends_s: float | None = None,
     ) -> Workshop:
         """What a strategy or an experiment works with.
 
-        stops: whether the work is given up, by BudgetSpent, when it would leave no time for the test. ends_s: seconds
-        of the run at which choices inside the step have to come to an end; None: when the budget is spent.
+        family: of what is being built; its test is reserved too. stops: whether the work is given up, by BudgetSpent,
+        when it would leave no time for the test. ends_s: seconds of the run at which choices inside the step have to
+        come to an end, and, with some grace, the step itself; None: when the budget is spent.
         """
 
         def seconds_left() -> float | None:
-            left = self.ledger.seconds_left(self.reserve(climbed)[0])
+            left = self.ledger.seconds_left(self.reserve(climbed, *([family] if family else ()))[0])
             if ends_s is None or left is None:
                 return left
             return min(left, ends_s - self.ledger.spent.seconds)
 
         def tell(what: str, share: float) -> None:
             meter.keep()
-            if stops and self.over_budget(climbed, 0.0, 0):
+            late = ends_s is not None and self.ledger.spent.seconds > GRACE * ends_s
+            if stops and (late or self.over_budget(climbed, 0.0, 0, family)):
                 raise BudgetSpent(f"the budget was spent while {what}")
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
             self.listener.progress(what, share, here)
@@ -148,6 +160,7 @@ class RunState:
             tools=replace(self.tools, tell=tell),
             limits=Limits(
                 training_tokens=self._training_tokens(climbed),
+                planned_tokens=self.plan.training_tokens,
                 exhaustive=self.exhaustive,
                 seconds_left=seconds_left,
             ),

@@ -10,16 +10,20 @@ from dataclasses import replace
 from rung import runs
 from rung.decision import Evidence, decision_record, unfinished
 from rung.evaluation.baselines import FLOORS
+from rung.evaluation.sealed import count_reads
 from rung.ladder.candidate_costs import candidate_of
-from rung.ladder.dev_evidence import causes, dev_evidence
+from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.final_test import evidence_from_dev
 from rung.ladder.finalists import baseline_answers, baselines_on_dev
+from rung.ladder.ledger import Spent
+from rung.ladder.plan import Step
 from rung.ladder.state import Climbed, RunState
 from rung.records import write_json
-from rung.types import Comparison, Decision, Diagnosis, Skipped
+from rung.resume import is_done
+from rung.types import Comparison, Decision, Skipped
 
 _SPARE = 1.15
-"""Of the estimated minutes: what a command with a larger budget should have."""
+"""Times the estimates: what a command with a larger budget should have."""
 
 
 def missing(climbed: Climbed) -> list[Skipped]:
@@ -30,11 +34,8 @@ def missing(climbed: Climbed) -> list[Skipped]:
 def write_unfinished(run: RunState, climbed: Climbed, only: Sequence[str] = ()) -> Decision:
     """Writes decision.json with the choice "unfinished". The test stays sealed."""
     baselines = baselines_on_dev(run)
-    floor = max((c.dev.mean for c in baselines if c.name in FLOORS), default=0.0)
-    record = dev_evidence(run, climbed, (), floor)
-    fields = evidence_from_dev(run, record)
-    fields["skipped"] = tuple(_with_minutes(run, climbed, s) for s in fields["skipped"])
-    fields["diagnosis"] = _proven(causes(run, climbed, by_elimination=False))
+    fields = evidence_from_dev(run, dev_evidence(run, climbed, ()))
+    fields["skipped"] = tuple(replace(s, minutes=_minutes(run, s)) for s in fields["skipped"])
     candidates = (*baselines, *(candidate_of(run, built) for built in climbed.built.values()))
     evidence = Evidence(
         metric=run.tools.scorer.metric,
@@ -43,7 +44,7 @@ def write_unfinished(run: RunState, climbed: Climbed, only: Sequence[str] = ()) 
         against_floor=_against_baselines(run, climbed),
         floors=tuple(c.name for c in baselines if c.name in FLOORS),
         minimum_detectable_difference=run.plan.detectable["test"],
-        test_reads=0,
+        test_reads=count_reads(run.files.test_reads),
         **fields,
     )
     decision = unfinished(evidence, command(run, climbed, only))
@@ -53,36 +54,47 @@ def write_unfinished(run: RunState, climbed: Climbed, only: Sequence[str] = ()) 
 
 
 def command(run: RunState, climbed: Climbed, only: Sequence[str] = ()) -> str:
-    """The command that goes on with enough budget for what is missing."""
+    """The command that goes on with enough budget for everything that is missing. Every limit that is set is raised."""
     words = ["rung", "run", str(run.inputs.task.path), "--out", str(run.folder)]
-    if only:
-        words += ["--only", ",".join(only)]
-    lacking = [s for s in missing(climbed) if s.reason == "budget"]
-    budget, spent = run.ledger.budget, run.ledger.spent
-    if lacking and run.ledger.limit_s is not None:
-        more_s = sum(60 * (_with_minutes(run, climbed, s).minutes or 0.0) for s in lacking)
-        limit_s = max(run.ledger.limit_s, spent.seconds) + more_s
-        if budget.minutes is not None:
-            words += ["--minutes", str(math.ceil(limit_s / 60))]
-        else:
-            usd = (budget.usd or 0.0) * limit_s / run.ledger.limit_s
-            words += ["--usd", f"{math.ceil(100 * usd) / 100:g}"]
-    if lacking and budget.calls is not None:
-        steps = {step.name: step for step in run.plan.steps}
-        calls = sum(steps[s.name].calls for s in lacking) + (len(lacking) + 1) * len(run.test)
-        words += ["--calls", str(spent.calls + calls)]
+    words += ["--only", ",".join(only)] if only else []
+    words += ["--exhaustive"] if run.exhaustive else []
+    needed = _needed(run, climbed)
+    budget = run.ledger.budget
+    if budget.minutes is not None:
+        words += ["--minutes", str(math.ceil(max(budget.minutes, needed.seconds / 60)))]
+    if budget.usd is not None:
+        words += ["--usd", f"{math.ceil(100 * max(budget.usd, needed.usd)) / 100:g}"]
+    if budget.calls is not None:
+        words += ["--calls", str(max(budget.calls, needed.calls))]
     return shlex.join(words)
 
 
-def _with_minutes(run: RunState, climbed: Climbed, skipped: Skipped) -> Skipped:
-    """With the minutes that trying it would take: its pilot and the test included, less what is not spent yet."""
-    step = next(s for s in run.plan.steps if s.name == skipped.name)
+def _needed(run: RunState, climbed: Climbed) -> Spent:
+    """What all commands together have to spend, so that what the budget kept out is tried and tested."""
+    lacking = [s for s in missing(climbed) if s.reason == "budget"]
+    spent = run.ledger.spent
+    if not lacking:
+        return spent
+    steps = list({step.name: step for s in lacking for step in _steps(run, s)}.values())
+    reserve_s, reserve_calls = run.reserve(climbed, *(s.family for s in lacking))
+    seconds = spent.seconds + _SPARE * (sum(step.seconds for step in steps) + reserve_s)
+    calls = spent.calls + math.ceil(_SPARE * sum(step.calls for step in steps)) + reserve_calls
+    hourly = run.ledger.price.usd_per_hour if run.ledger.price is not None else None
+    usd = seconds / 3600 * hourly if hourly else spent.usd * calls / max(1, spent.calls)
+    return Spent(seconds, calls, usd)
+
+
+def _minutes(run: RunState, skipped: Skipped) -> float | None:
+    """About how long trying it takes; None where the budget was not the reason."""
     if skipped.reason != "budget":
-        return skipped
-    reserve_s, _ = run.reserve(climbed, skipped.family)
-    seconds = _SPARE * (step.seconds + reserve_s + (run.plan.pilot.seconds if step.strategy.pilot else 0.0))
-    unspent = max(0.0, run.ledger.seconds_left() or 0.0)
-    return replace(skipped, minutes=max(0.1, (seconds - unspent) / 60))
+        return None
+    return max(0.1, _SPARE * sum(step.seconds for step in _steps(run, skipped)) / 60)
+
+
+def _steps(run: RunState, skipped: Skipped) -> list[Step]:
+    """What trying it takes: the strategy itself, and its pilot where there was none yet."""
+    step = next(s for s in run.plan.steps if s.name == skipped.name)
+    return [step, run.plan.pilot] if step.strategy.pilot is not None and not is_done(run.files.pilot) else [step]
 
 
 def _against_baselines(run: RunState, climbed: Climbed) -> tuple[Comparison, ...]:
@@ -103,8 +115,3 @@ def _against_baselines(run: RunState, climbed: Climbed) -> tuple[Comparison, ...
         pairs = [(baseline, name) for name in climbed.whole()]
         found += compare_all(pairs, scores, "dev", groups=groups, seed=inputs.task.seed)
     return tuple(found)
-
-
-def _proven(diagnosis: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """What an experiment fixed; nothing is named by elimination while something is missing."""
-    return tuple(d for d in diagnosis if d.fixed)

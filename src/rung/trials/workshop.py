@@ -90,6 +90,7 @@ class Limits:
     """
 
     training_tokens: int = 160_000
+    planned_tokens: int | None = None
     prompt_tokens: int = 2_000
     exhaustive: bool = False
     seconds_left: Callable[[], float | None] = field(default=lambda: None)
