@@ -77,10 +77,10 @@ def measure(task: Path, out: Path, *, exhaustive: bool) -> dict[str, Any]:
     ladder = run(task, out / "ladder", [])
     full = run(task, out / "exhaustive", ["--exhaustive"]) if exhaustive else None
     decision = ladder["decision"]
-    scores = {c["name"]: c["test"]["mean"] for c in decision["candidates"] if c["test"]}
-    chosen = scores.get(decision["solution"], ladder["floor"]) if decision["solution"] else ladder["floor"]
-    others = full["decision"]["candidates"] if full else []
-    best = max([*scores.values(), *(c["test"]["mean"] for c in others if c["test"])])
+    scores = tested(decision)
+    floor = decision["floor"]
+    chosen = scores.get(decision["solution"], floor) if decision["solution"] else floor
+    best = max([*scores.values(), *(tested(full["decision"]).values() if full else ())])
     causes = decision["diagnosis"]
     truth = json.loads((task / "truth.json").read_text("utf-8"))["kind"] if (task / "truth.json").is_file() else None
     lead = causes[0]["cause"] if causes else None
@@ -122,12 +122,16 @@ def run(task: Path, folder: Path, more: list[str]) -> dict[str, Any]:
         record = {
             "seconds": times[-1] - times[0] - pauses + under_way(events),
             "tokens": sum(e.get("tokens", 0) for e in events),
-            "floor": next(e["floor"] for e in reversed(events) if e["event"] == "decided"),
             "peak_mb": round(usage.ru_maxrss / 1024),
         }
         kept.write_text(json.dumps(record) + "\n", "utf-8")
     decision = json.loads((folder / "decision.json").read_text("utf-8"))
     return {**json.loads(kept.read_text("utf-8")), "decision": decision}
+
+
+def tested(decision: dict[str, Any]) -> dict[str, float]:
+    """Test means of the candidates that use a language model."""
+    return {c["name"]: c["test"]["mean"] for c in decision["candidates"] if c["test"] and c["family"] != "baseline"}
 
 
 def under_way(events: list[dict[str, Any]]) -> float:

@@ -65,7 +65,7 @@ def run(task: str | Path, options: RunOptions | None = None, *, listener: Listen
 
     task: a task.yaml or the folder that holds one. options, or its fields by name: as RunOptions has them (out, only,
     minutes, finish, again, executor, …). listener: hears of progress; None: nobody does.
-    Raises RungError for everything that the caller can mend.
+    Raises RungError for everything that the caller can correct.
     """
     from dataclasses import replace
 

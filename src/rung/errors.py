@@ -21,9 +21,25 @@ A bad reply of a model is not an error but a scored failure. Anything outside th
 
 from __future__ import annotations
 
+OUT_OF_MEMORY = "out of memory"
+"""The error of an answer for which memory did not suffice. It says nothing of the request: later it may be answered."""
+DOES_NOT_FIT, REFUSED_TURNS = "does not fit the context", "the chat template refused the turns"
+"""Parts of the errors that a request always gets, whenever it is made."""
+
+
+def about_its_prompt(error: str) -> bool:
+    """Whether the error of an answer follows from its request, so that the same request fails again."""
+    return DOES_NOT_FIT in error or REFUSED_TURNS in error
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
 
 class RungError(Exception):
-    """Base of every error a user can mend. The message is the fact, the place and the next step."""
+    """Base of every error a user can correct. The message is the fact, the place and the next step."""
 
 
 class TaskError(RungError):

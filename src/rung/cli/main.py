@@ -63,7 +63,7 @@ def rung() -> None:
 
 
 def main() -> None:
-    """The entry point. 0: done; 2: something the user can mend; 130: interrupted (the same command continues)."""
+    """The entry point. 0: done; 2: something the user can correct; 130: interrupted (the same command continues)."""
     # Waiting threads spin briefly, then sleep: beside other work on the machine, long spinning makes two
     # threads several times slower than one. Read by OpenMP when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")

@@ -22,7 +22,7 @@ from rung.types import Decision, Example
 def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     """Runs or continues a task and returns its run folder, in which decision.json then lies.
 
-    Raises RungError, with nothing lost, for everything the user can mend.
+    Raises RungError, with nothing lost, for everything the user can correct.
     """
     from rung.data.task_file import read_task
     from rung.ladder.climbing import climb
