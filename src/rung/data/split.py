@@ -8,7 +8,7 @@ Knows sets, groups and strata.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -21,9 +21,9 @@ from rung.types import Example, Finding, SealedTest, SetName, Split, Task
 SHARES: dict[SetName, float] = {"train": 0.5, "dev": 0.25, "test": 0.25}
 DEV_OF_TRAIN: dict[SetName, float] = {"train": 2 / 3, "dev": 1 / 3}
 CAPS: dict[SetName, int] = {"dev": 1_000, "test": 2_000}
-"""Examples of a set at most. More would cost answers without a verdict that is worth more."""
+"""Examples of a set at most, unless one group holds more. More would cost answers without a verdict worth more."""
 MAX_STRATA = 50
-LEAST_OF_SHARE = 0.5
+LEAST_OF_SHARE = 0.8
 """A set with less than this part of its share is filled up."""
 
 
@@ -197,7 +197,8 @@ def _groups_of(examples: Sequence[Example], groups: Mapping[str, str], task: Tas
     """The groups in the order of their places.
 
     The hash is of the seed and the content: the user's group, or the smallest digest of the inputs in the group. It
-    is not of rows, ids or answers, so that neither more rows nor a corrected answer moves a group.
+    is not of rows, ids or answers: a corrected answer moves no group. More rows move a group only where it gains a
+    near-duplicate with a smaller digest, or another of the user's groups with an earlier name.
     """
     members: dict[str, list[Example]] = defaultdict(list)
     for e in examples:
@@ -260,6 +261,7 @@ class _Assigner:
         self.home: list[SetName] = [self._by_hash(g) for g in groups]
         self.size: Counter[SetName] = Counter()
         self._number: Counter[SetName] = Counter()  # of groups
+        self._held: Counter[tuple[SetName, str]] = Counter()  # (set, stratum) -> examples
         self._taught: Counter[str] = Counter()  # stratum -> its groups in train
         for g, name in zip(groups, self.home, strict=True):
             self._count(g, name, 1)
@@ -277,25 +279,42 @@ class _Assigner:
     def fill_up(self) -> None:
         """Moves the nearest groups into a set below LEAST_OF_SHARE, from sets that stay above; no set stays empty.
 
-        The set that lacks most is served first. Each list of groups is gone through once: a set that cannot spare a
-        group can spare it no more later on.
+        The set that lacks most is served first, and of it the answer that lacks most. The test gives last: what was
+        tested should stay tested when examples are added. Each list of groups is gone through once: a set that cannot
+        spare a group can spare it no more later on.
         """
-        waiting = {
-            name: iter(sorted(range(len(self._groups)), key=lambda n: (self._distance(n, name), self._groups[n].order)))
-            for name in self._shares
-            if self._lacks(name)
-        }
-        while needy := sorted((n for n in waiting if self._lacks(n)), key=lambda n: self.size[n] / self._shares[n]):
-            name = needy[0]
-            number = next((n for n in waiting[name] if self._spared(n, name)), None)
-            if number is None:
+        waiting = {name: self._queues(name) for name in self._shares if self._lacks(name)}
+        while needy := [n for n in waiting if self._lacks(n)]:
+            name = min(needy, key=lambda n: self.size[n] / self._shares[n])
+            queues = waiting[name]
+            if not queues:
                 del waiting[name]
+                continue
+            stratum = max(queues, key=lambda s: self._stratum_lack(s, name))
+            number = next((n for n in queues[stratum] if self._spared(n, name)), None)
+            if number is None:
+                del queues[stratum]
             else:
                 self._move(number, name)
         for name in self._shares:
             rich = [n for n, home in enumerate(self.home) if self._number[home] > 1]
             if not self.size[name] and rich:
                 self._move(min(rich, key=lambda n: (self._distance(n, name), self._groups[n].order)), name)
+
+    def _queues(self, name: SetName) -> dict[str, Iterator[int]]:
+        """Stratum -> its groups in other sets, in the order in which they would move into this one."""
+        strata: dict[str, list[int]] = defaultdict(list)
+        for number in sorted(
+            (n for n, home in enumerate(self.home) if home != name),
+            key=lambda n: (self.home[n] == "test", self._distance(n, name), self._groups[n].order),
+        ):
+            strata[self._groups[number].stratum].append(number)
+        return {stratum: iter(numbers) for stratum, numbers in strata.items()}
+
+    def _stratum_lack(self, stratum: str, name: SetName) -> float:
+        """Examples of an answer that a set lacks to its share of them."""
+        held = {other: self._held[other, stratum] for other in self._shares}
+        return self._shares[name] * sum(held.values()) - held[name]
 
     def _by_hash(self, group: _Group) -> SetName:
         """A group larger than the whole share of its set is trained on: it would be most of that set."""
@@ -324,6 +343,7 @@ class _Assigner:
     def _count(self, group: _Group, name: SetName, sign: int) -> None:
         self.size[name] += sign * len(group.ids)
         self._number[name] += sign
+        self._held[name, group.stratum] += sign * len(group.ids)
         if name == "train":
             self._taught[group.stratum] += sign
 
@@ -332,6 +352,7 @@ def _kept(groups: Sequence[_Group], name: SetName) -> Collection[str]:
     """Ids of the examples that stay in a set when it is cut to its cap, each answer in proportion.
 
     The groups of an answer stay in the order of their hashes, the highest first, so that more examples change little.
+    Where the groups that fit fill less than half the cap, the first one that does not fit stays too.
     """
     cap = CAPS.get(name)
     total = sum(len(g.ids) for g in groups)
@@ -347,7 +368,12 @@ def _kept(groups: Sequence[_Group], name: SetName) -> Collection[str]:
             queue.append(((before + len(g.ids) / 2) / size, g.order, g))
             before += len(g.ids)
     kept: set[str] = set()
+    too_large: list[_Group] = []
     for _, _, g in sorted(queue, key=lambda item: item[:2]):
         if len(kept) + len(g.ids) <= cap:
             kept.update(g.ids)
+        else:
+            too_large.append(g)
+    if too_large and len(kept) < cap / 2:
+        kept.update(too_large[0].ids)
     return kept
