@@ -45,7 +45,7 @@ def test_undecided_says_how_many_examples_settle_it_and_what_to_ship_meanwhile()
 
 def test_of_a_rival_at_the_floor_the_examples_that_would_show_it_above_are_given() -> None:
     pair = [candidate("zero_shot", "prompt", 0.53, half=0.1), candidate("lora", "fine-tune", 0.55, half=0.1)]
-    decision = decide(evidence(pair, half=0.13, floor=0.44))
+    decision = decide(evidence(pair, {("most_frequent", "zero_shot"): 0.17}, half=0.13, floor=0.44))
     # Two comparisons with the floor: 200 * ((2.2414 + 0.8416) * 0.13 / 1.95996 / 0.09) ** 2 = 1033 are needed.
     assert decision.next[0].startswith("About 840 more labelled test examples would show zero_shot above the floor")
     assert decision.next[1] == "Meanwhile ship lora: zero_shot is not shown to beat the floor."
@@ -73,15 +73,37 @@ def test_documents_are_not_advised_for_labels_or_a_schema_unless_an_experiment_c
 
 def test_a_larger_model_is_never_advised_beside_documents_or_more_examples() -> None:
     model = Diagnosis("reasoning", 0.6, 0.5, 0.7, "nothing fixed it", fixed=False)
+    less = replace(model, share=0.4, low=0.3, high=0.5)
     others = (Diagnosis("convention", 0.3, 0.2, 0.4, "x"), Diagnosis("knowledge", 0.3, 0.2, 0.4, "x"))
     for other in others:
         for candidates in ([WEAK], [ZERO]):
-            led_by_model = decide(evidence(candidates, diagnosis=(model, other), more=MORE, target=0.9)).next
-            assert sum("larger model" in step for step in led_by_model) == 1
-            assert not advised(DOCUMENTS, led_by_model) and not advised("Label more examples", led_by_model)
-            led_by_other = decide(evidence(candidates, diagnosis=(other, model), more=MORE, target=0.9)).next
+            for order in ((model, other), (other, model), (less, other)):
+                steps = decide(evidence(candidates, diagnosis=order, more=MORE, target=0.9)).next
+                assert sum("larger model" in step for step in steps) == 1
+                assert not advised(DOCUMENTS, steps) and not advised("Label more examples", steps)
+            led_by_other = decide(evidence(candidates, diagnosis=(other, less), more=MORE, target=0.9)).next
             assert not any("larger model" in step for step in led_by_other)
             assert advised(DOCUMENTS, led_by_other) or advised("Label more examples", led_by_other)
+
+
+def test_more_examples_are_not_advised_for_a_gain_below_the_margin() -> None:
+    convention = (Diagnosis("convention", 0.6, 0.5, 0.7, "fixed by a pilot"),)
+    nothing = MoreExamples(400, 0.003, 0.0, 0.05)
+    steps = decide(evidence([ZERO, LORA], CLEAR, diagnosis=convention, more=nothing)).next
+    assert not advised("Label more examples", steps)
+
+
+def test_of_a_candidate_above_the_floor_that_is_not_shown_the_examples_come_first() -> None:
+    p = {("most_frequent", "lora"): 0.2}
+    steps = decide(evidence([WEAK], p)).next
+    # 200 * (2.8016 * 5 / 1.95996 / 3) ** 2 = 1135 are needed.
+    assert steps[0] == "About 940 more labelled test examples would show lora above the floor, if it stays there."
+    assert advised(LARGER, steps) and advised("Read some of the wrong answers", steps)
+    sure = decide(evidence([candidate("lora", "fine-tune", 0.99, half=0.04)], p, floor=0.97)).next
+    assert sure[0].endswith("more labelled test examples would show lora above the floor, if it stays there.")
+    assert not advised(LARGER, sure) and not advised("Read some", sure) and len(sure) == 2
+    below = decide(evidence([candidate("lora", "fine-tune", 0.11)])).next
+    assert not advised("above the floor, if", below) and below[0].startswith(LARGER)
 
 
 def test_more_examples_are_advised_with_their_gain_where_a_convention_is_learnt_from_them() -> None:
@@ -101,6 +123,16 @@ def test_suspicious_rows_are_named_once_and_at_most_seven(rows: int) -> None:
     [step] = [s for s in steps if "reference answers" in s]
     assert step.startswith("Read these rows, whose reference answers may be wrong: line 0, line 1, line 2")
     assert ("and 5 more in diagnosis.json" in step) == (rows == 12)
+
+
+def test_a_test_too_small_for_a_perfect_score_says_how_many_examples_it_lacks() -> None:
+    known = evidence([replace(WEAK, test=Score(0.2, 0.04, 0.6, 5))], floor=0.2)
+    few = tuple(replace(c, n=5, difference=0.0, low=-0.6, high=0.6) for c in known.against_floor)
+    steps = decide(replace(known, against_floor=few, n_test=5)).next
+    # Six examples must differ from the floor, which is right in a fifth of them.
+    assert steps[0] == (
+        "Label more test examples, at least 3: with 5, not even a perfect score could be shown to beat the floor."
+    )
 
 
 def test_a_verdict_of_none_says_what_would_change_it() -> None:

@@ -39,6 +39,7 @@ def test_a_record_has_every_field_and_comes_back_equal() -> None:
         "why": "the budget was spent",
         "minutes": 7.0,
         "matters": True,
+        "begun": False,
     }
     assert record["n_test"] == 200 and record["floor"] == 0.12 and record["margin"] == 0.02
     assert record == decision_record(decision)

@@ -10,9 +10,9 @@ import pytest
 from evidence_cases import CLEAR, LORA, RIGHT_OR_WRONG, ZERO, N, baseline, candidate, comparison, evidence
 
 from rung.decision import Evidence, decide
-from rung.decision.rule import more_to_exclude, more_to_show
-from rung.evaluation.statistics import compare, score
-from rung.types import Family, LeftEarly, Score
+from rung.decision.rule import more_to_exclude, more_to_show, too_few
+from rung.evaluation.statistics import compare, compare_all, score
+from rung.types import Comparison, Family, LeftEarly, Score
 
 
 def test_the_verdict_needs_no_numbers_library() -> None:
@@ -144,7 +144,18 @@ def test_a_better_candidate_that_is_not_shown_to_beat_the_floor_does_not_hide_on
     dear = candidate("lora", "fine-tune", 0.40)
     cheap = replace(unsteady, name="few_shot", family="prompt", test=Score(0.45, 0.1, 0.9, N))
     decision = decide(evidence([cheap, dear], {("most_frequent", "few_shot"): 0.3}))
-    assert (decision.choice, decision.solution) == ("fine-tune", "lora")
+    # The cheaper one scores higher: it is not shown to be worse, and not shipped either.
+    assert (decision.choice, decision.solution) == ("undecided", "lora")
+    low = replace(cheap, test=Score(0.30, 0.1, 0.9, N))
+    worse = {("most_frequent", "few_shot"): 0.3, ("few_shot", "lora"): 0.01}
+    assert decide(evidence([low, dear], worse)).choice == "fine-tune"
+
+
+def test_a_cheaper_candidate_that_scores_significantly_higher_and_falls_short_is_not_passed_over() -> None:
+    few, lora = candidate("few_shot", "prompt", 0.60, half=0.3), candidate("lora", "fine-tune", 0.50, half=0.1)
+    p = {("most_frequent", "few_shot"): 0.06, ("few_shot", "lora"): 0.04}
+    decision = decide(evidence([few, lora], p, floor=0.33))
+    assert (decision.choice, decision.solution) == ("undecided", "lora")
 
 
 def test_while_undecided_nothing_is_shipped_that_does_not_beat_the_floor() -> None:
@@ -189,13 +200,85 @@ def test_the_estimate_of_examples_needed_reaches_its_power_in_simulation() -> No
 
 def test_the_estimate_rests_on_the_standard_error_and_not_on_the_width_of_the_interval() -> None:
     close = [candidate("few_shot", "prompt", 0.60), candidate("lora", "fine-tune", 0.66)]
-    known = evidence(close)
+    known = evidence(close, {("few_shot", "lora"): 0.02})
     [one] = known.comparisons
-    wide = replace(one, low=one.low - 0.1, high=one.high + 0.1, level=0.99)  # as Holm widens it
+    wide = replace(one, low=one.low - 0.0157, high=one.high + 0.0157, level=0.99)  # as Holm widens it
     assert more_to_show(replace(known, comparisons=(wide,)), wide) == more_to_show(known, one)
     # The half-width of 5 points must shrink to 1 of the margin's 2: 25 times the examples.
     near = comparison(candidate("a", "prompt", 0.80), candidate("b", "fine-tune", 0.81), 0.6)
     assert more_to_exclude(known, near) == 24 * N
+
+
+def test_two_candidates_that_are_right_on_the_same_examples_need_more_than_one_to_exclude_a_difference() -> None:
+    a, b = candidate("few_shot", "prompt", 40 / 45), candidate("lora", "fine-tune", 40 / 45)
+    right = [1.0] * 40 + [0.0] * 5
+    same = compare("few_shot", "lora", right, right, "test")
+    assert same.standard_error == 0.0 and same.high == pytest.approx(0.0787, abs=1e-4)
+    # Their interval of 7.9 points must shrink to the margin of 2: (7.87 / 2) ** 2 = 15.5 times the examples.
+    more = more_to_exclude(replace(evidence([a, b]), comparisons=(same,)), same)
+    assert more == pytest.approx(45 * ((same.high / 0.02) ** 2 - 1), abs=1)
+
+
+def test_few_units_that_all_differ_alike_need_as_many_as_an_exact_test_can_reject() -> None:
+    a, b = candidate("few_shot", "prompt", 0.3), candidate("lora", "fine-tune", 0.9)
+    groups = [i // 3 for i in range(24)]
+    few = [0.0] * 24
+    lora = [1.0 if i < 15 else 0.0 for i in range(24)]  # 5 of 8 groups, all for the better
+    against = compare("few_shot", "lora", few, lora, "test", groups=groups)
+    assert against.p == 0.0625
+    known = replace(evidence([a, b]), comparisons=(against,))
+    assert more_to_show(known, against) >= 24 * 6 / 5 - 24  # two to the sixth are the first that can reject
+    one = compare("few_shot", "lora", [0.0] * 5, [1.0] * 5, "test")
+    assert one.standard_error == 0.0
+    assert more_to_show(replace(known, comparisons=(one,)), one) == 1  # six of six: p = 0.031
+    six = tuple(replace(one, a=f"c{i}") for i in range(6))  # after Holm p = 0.05 / 6 takes eight
+    assert more_to_show(replace(known, comparisons=six), one) == 3
+
+
+# ---- a test that is too small -----------------------------------------------------------------
+
+
+def against_floor(n: int, right: int, floor: str, of_floor: int, finalists: int = 4) -> tuple[Evidence, Comparison]:
+    """Equal finalists, right in the same examples, beside a floor that is right in others."""
+    values = [1.0] * right + [0.0] * (n - right)
+    base = [of_floor / n] * n if floor == "chance" else [0.0] * (n - of_floor) + [1.0] * of_floor
+    names = [f"c{i}" for i in range(finalists)]
+    found = compare_all([(floor, name) for name in names], {floor: base, **dict.fromkeys(names, values)}, "test")
+    candidates = [replace(candidate(name, "prompt", right / n), test=score(values)) for name in names]
+    known = evidence(candidates, floor=0.0)
+    kept = (*candidates, replace(baseline(floor, of_floor / n), test=Score(of_floor / n, 0, 1, n)))
+    return replace(known, candidates=kept, against_floor=found, floors=(floor,), n_test=n), found[0]
+
+
+def test_eight_right_of_eight_beat_a_blind_guess_among_eight_labels() -> None:
+    known, against = against_floor(8, 8, "chance", 1)
+    assert against.p_corrected < 0.001
+    assert decide(known).choice == "prompt"
+
+
+def test_how_many_examples_a_test_lacks_is_what_a_perfect_score_would_need() -> None:
+    for n, right, floor, of_floor, lacking in [
+        (5, 5, "most_frequent", 1, 5),  # eight that differ, of which four fifths do: ten
+        (10, 9, "most_frequent", 2, 0),  # eight differ: p = 0.0078 < 0.05 / 4
+        (2, 2, "chance", 1, 6),  # 2 * 0.5^n < 0.05 / 4 from eight on
+        (8, 8, "chance", 4, 0),
+    ]:
+        known, against = against_floor(n, right, floor, of_floor)
+        [first, *_] = known.rated("test")
+        assert too_few(known, first, "test") == (0 if against.p_corrected < 0.05 else lacking), (n, floor)
+        values = {floor: [1 / 2] * (n + lacking) if floor == "chance" else [0.0] * (n + lacking - (n + lacking) // 5)}
+        if lacking:
+            values[floor] += [1.0] * (n + lacking - len(values[floor]))
+            names = [f"c{i}" for i in range(4)]
+            whole = {**values, **dict.fromkeys(names, [1.0] * (n + lacking))}
+            assert all(c.p_corrected < 0.05 for c in compare_all([(floor, x) for x in names], whole, "test"))
+
+
+def test_too_few_groups_are_too_few_examples() -> None:
+    known = evidence([replace(LORA, test=Score(0.9, 0.3, 1.0, 40))], {("most_frequent", "lora"): 0.0625})
+    assert too_few(known, LORA, "test") == 0
+    whole = tuple(replace(c, n=40, low=-1.0, high=1.0) for c in known.against_floor)
+    assert too_few(replace(known, against_floor=whole), LORA, "test") == 8  # a sixth unit: 40 * 6 / 5
 
 
 # ---- as simulated -----------------------------------------------------------------------------

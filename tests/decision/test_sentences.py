@@ -65,6 +65,56 @@ def test_of_one_family_alone_the_headline_says_that_nothing_else_was_tested() ->
     assert "no other approach than prompt was tested" in decision.headline
 
 
+def test_a_cheaper_candidate_that_scores_higher_and_falls_short_leaves_it_undecided() -> None:
+    few = candidate("few_shot", "prompt", 0.60, half=0.18)
+    lora = candidate("lora", "fine-tune", 0.567, half=0.18)
+    p = {("most_frequent", "few_shot"): 0.08, ("most_frequent", "lora"): 0.031}
+    decision = decide(evidence([few, lora], p, half=0.15, floor=1 / 3))
+    assert (decision.choice, decision.solution) == ("undecided", "lora")
+    assert decision.headline == (
+        "Undecided: few_shot, which costs less, is 3.3 points above lora on the sealed test (-12 to 18), but is not "
+        "shown to beat the floor of 33 %."
+    )
+    assert any(r.startswith("The difference is in favour of few_shot; p = 1.00 after Holm.") for r in decision.reasons)
+    assert decision.next[0].endswith(
+        "more labelled test examples would show few_shot above the floor, if it stays there."
+    )
+    assert decision.next[1] == "Meanwhile ship lora: few_shot is not shown to beat the floor."
+    assert decision.next[2] == (
+        "What would change the verdict: lora significantly above few_shot, or few_shot shown to beat the floor."
+    )
+    said = " ".join((decision.headline, *decision.reasons, *decision.next))
+    assert "-3.3 points above" not in said and "lora is" not in decision.headline
+    same = decide(evidence([few, replace(lora, test=few.test)], p, half=0.15, floor=1 / 3))
+    assert "few_shot, which costs less, scores the same as lora" in same.headline
+
+
+def test_a_dearer_candidate_that_scores_higher_and_falls_short_is_not_hidden() -> None:
+    pair = [ZERO, candidate("lora", "fine-tune", 0.50)]
+    decision = decide(evidence(pair, {("most_frequent", "lora"): 0.2}))
+    assert decision.solution == "zero_shot"
+    assert decision.headline.endswith(
+        "; lora costs more and scores higher, but is not shown to beat the floor of 12 %."
+    )
+
+
+def test_a_test_that_is_too_small_to_show_anything_says_so() -> None:
+    five = candidate("few_shot", "prompt", 1.0, half=0.4)
+    small = replace(five, test=Score(1.0, 0.57, 1.0, 5))
+    known = evidence([small], {("most_frequent", "few_shot"): 0.0625}, floor=0.0)
+    against = tuple(replace(c, n=5, low=-0.04, high=1.0, standard_error=0.0) for c in known.against_floor)
+    decision = decide(replace(known, against_floor=against, n_test=5))
+    assert decision.headline == (
+        "None: the best candidate, few_shot, answers 100 % of the sealed test right (57–100 %), which cannot be shown "
+        "to beat the floor of 0 % with so few examples (5)."
+    )
+    assert decision.next == (
+        "About 1 more labelled test example would show few_shot above the floor, if it stays there.",
+        "What would change the verdict: a candidate that is shown to beat the floor of 0 % and has a mean of at least "
+        "5 %.",
+    )
+
+
 def test_a_none_headline_names_the_obstacle() -> None:
     decision = decide(evidence([candidate("lora", "fine-tune", 0.15)]))
     assert decision.headline == (
@@ -97,17 +147,61 @@ def test_nearly_all_is_not_written_as_all() -> None:
 # ---- no language model needed -----------------------------------------------------------------
 
 
-def test_a_baseline_that_learns_and_is_not_shown_worse_is_named_in_headline_and_warning() -> None:
-    decision = decide(evidence([ZERO, LORA], {**CLEAR, ("tfidf_linear", "lora"): 0.4}, learner=0.79))
+LEARNS = "which learns from the same examples without a language model,"
+
+
+@pytest.mark.parametrize(
+    ("learner", "p", "headline", "warning"),
+    [
+        (
+            0.90,
+            0.003,
+            "reaches 90 % and is better than lora (p = 0.003).",
+            "is better than lora on the sealed test (tfidf_linear minus lora: 9 points (4 to 14), p = 0.003).",
+        ),
+        (
+            0.79,
+            0.4,
+            "reaches 79 %, as much as lora within the margin of 2 points.",
+            "reaches as much as lora within the margin of 2 points on the sealed test (lora minus tfidf_linear: 2 "
+            "points (-3 to 7), p = 0.40).",
+        ),
+        (
+            0.77,
+            0.12,
+            "reaches 77 % and is not shown to be worse than lora.",
+            "is not shown to be worse than lora on the sealed test (lora minus tfidf_linear: 4 points (-1 to 9), "
+            "p = 0.12).",
+        ),
+    ],
+)
+def test_of_a_baseline_that_learns_is_said_what_was_shown(
+    learner: float, p: float, headline: str, warning: str
+) -> None:
+    decision = decide(evidence([ZERO, LORA], {**CLEAR, ("tfidf_linear", "lora"): p}, learner=learner))
     assert (decision.choice, decision.solution) == ("fine-tune", "lora")
-    assert decision.headline.endswith(
-        " No language model may be needed: tfidf_linear, which uses none, reaches 79 % and is not shown to be worse."
+    assert decision.headline.endswith(f" No language model may be needed: tfidf_linear, which uses none, {headline}")
+    assert decision.warnings == (f"tfidf_linear, {LEARNS} {warning} It costs next to nothing to run.",)
+    assert decision.next[:2] == (
+        f"Consider tfidf_linear first: it uses no language model, reaches {100 * learner:.0f} % on the sealed test, "
+        "and costs next to nothing to run.",
+        "Ship lora.",
     )
-    assert decision.warnings == (
-        "tfidf_linear learns from the same examples without a language model, and lora is not shown to be better on "
-        "the "
-        "sealed test: 2 points (-3 to 7), p = 0.40. It costs next to nothing to run.",
+
+
+def test_a_baseline_that_learns_is_not_named_where_it_hardly_does_the_task() -> None:
+    better = candidate("lora", "fine-tune", 0.60, half=0.18)
+    known = evidence([better], {("most_frequent", "lora"): 0.01}, floor=0.33, learner=0.36, half=0.3)
+    wide = tuple(
+        replace(c, test=Score(0.36, 0.22, 0.54, 30)) if c.name == "tfidf_linear" else c for c in known.candidates
     )
+    decision = decide(replace(known, candidates=wide))
+    assert decision.solution == "lora" and not decision.warnings
+    assert "No language model" not in decision.headline and "Consider" not in decision.next[0]
+    near = tuple(
+        replace(c, test=Score(0.59, 0.3, 0.7, 30)) if c.name == "tfidf_linear" else c for c in known.candidates
+    )
+    assert "as much as lora" in decide(replace(known, candidates=near)).headline
 
 
 def test_a_baseline_that_is_shown_worse_is_only_a_reason() -> None:
@@ -234,6 +328,23 @@ def test_nothing_fixed_it_never_stands_beside_what_fixed_it() -> None:
     assert cause_evidence(rest, (rest,)) == "nothing fixed it"
 
 
+@pytest.mark.parametrize(
+    ("skipped", "kept"),
+    [
+        (Skipped("lora", "fine-tune", "target", "few_shot is confidently above the target"), False),
+        (Skipped("lora", "fine-tune", "plan", "left out by --only"), False),
+        (Skipped("rag", "rag", "plan", "left out by --only"), True),  # there is no corpus
+        (Skipped("few_shot", "prompt", "target", "enough was reached"), True),  # another prompt was tried
+        (Skipped("lora", "fine-tune", "plan", "the model cannot be trained"), True),
+        (Skipped("lora", "fine-tune", "gain", "it could gain 1 point"), True),
+    ],
+)
+def test_nothing_is_eliminated_where_a_family_was_spared(skipped: Skipped, kept: bool) -> None:
+    rest = Diagnosis("reasoning", 1.0, 0.9, 1.0, "nothing fixed it", fixed=False)
+    decision = decide(evidence([ZERO], diagnosis=(rest,), skipped=(skipped,)))
+    assert decision.diagnosis == ((rest,) if kept else ())
+
+
 def test_a_cause_by_elimination_leads_the_headline_only_where_everything_that_matters_was_tried() -> None:
     rest = Diagnosis("reasoning", 1.0, 0.9, 1.0, "nothing fixed it", fixed=False)
     whole = decide(evidence([ZERO], diagnosis=(rest,)))
@@ -256,6 +367,15 @@ def test_the_target_is_set_beside_the_choice(target: float, words: str) -> None:
     decision = decide(evidence([ZERO, LORA], CLEAR, target=target))
     assert words in decision.reasons
     assert any("To reach the target" in step for step in decision.next) == (target > 0.81)
+
+
+def test_one_figure_is_written_alike_in_all_sentences() -> None:
+    weak = candidate("lora", "fine-tune", 0.345)
+    known = evidence([weak], floor=1 / 3)
+    thousand = tuple(replace(c, test=replace(c.test, n=1200)) for c in known.candidates if c.test)
+    decision = decide(replace(known, candidates=thousand))
+    said = " ".join((decision.headline, *decision.reasons, *decision.next))
+    assert said.count("33.3 %") == 3 and "33 %" not in said
 
 
 def test_training_without_passages_is_set_beside_what_reads_them() -> None:

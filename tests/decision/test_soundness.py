@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ def check(decision: Decision) -> None:
     assert len(set(said)) == len(said)
     assert all(s[-1] in ".?" or s.endswith("`") for s in said), said
     assert not any("None" in s for s in said if not s.startswith("None: "))
+    assert not any(re.search(r"\bis -[\d.]+ point", s) for s in said), said
     advice = " ".join(decision.next)
     assert not ("larger model" in advice and ("bring documents" in advice or "Label more examples" in advice))
     assert decision_from_record(decision_record(decision)) == decision

@@ -147,6 +147,14 @@ def test_figures_give_their_numbers_to_those_who_cannot_see_them(page: Callable[
     assert "epoch 3: 80 % (kept)" in figures[1]["aria-label"]
 
 
+def test_the_floor_is_written_alike_wherever_it_stands(page: Callable[..., Page]) -> None:
+    thousand = page(replace(FINE_TUNE, n=1000, floor=1 / 3, right={"few_shot": 0.5, "lora": 0.8}, untested=()))
+    figures = [attributes for tag, attributes in thousand.tags if tag == "svg"]
+    assert "floor 33.3 %" in figures[0]["aria-label"] and "floor 33.3 %" in thousand.source
+    assert "33.3 %, the best score" in thousand.section("What the data can show")
+    assert "33 %" not in thousand.text()
+
+
 def test_every_table_has_a_caption_and_named_rows_and_columns(page: Callable[..., Page]) -> None:
     tags = page(EVERYTHING).tags
     names = [tag for tag, _ in tags]
@@ -336,7 +344,7 @@ def test_causes_stand_with_the_experiment_that_says_so_and_the_curve_below(
     cause = {"cause": "knowledge+format", "share": 0.4, "low": 0.2, "high": 0.6, "evidence": "gold passages"}
     write_json(folder / "decision.json", {**record, "diagnosis": [{**cause, "fixed": True}]})
     points = [{"examples": 0, "mean": 0.1}, {"examples": 50, "mean": 0.4}, {"examples": 200, "mean": 0.6}]
-    more = {"examples": 200, "mean": 0.05, "low": 0.0, "high": 0.1}
+    more = {"examples": 3412, "mean": 0.05, "low": 0.0, "high": 0.1}
     write_json(folder / "curve.json", {"points": points, "screen": 48, "more": more})
     write_report(folder, {})
     shown = Page(folder / "report.html")
@@ -344,7 +352,7 @@ def test_causes_stand_with_the_experiment_that_says_so_and_the_curve_below(
     assert "missing knowledge and answers in the wrong form 40 % 20–60 % gold passages" in causes
     assert '<tr><th scope="row">missing knowledge and answers in the wrong form</th>' in shown.source
     grown = shown.section("What more examples would bring")
-    assert "on 48 dev examples. 200 more would add 5 points (0 to 10)" in grown
+    assert "on 48 dev examples. About 3,500 more would add 5 points (0 to 10)" in grown
 
 
 def test_without_a_verdict_there_is_no_page(tmp_path: Path) -> None:

@@ -14,19 +14,25 @@ from rung.decision.rule import (
     more_to_exclude,
     more_to_show,
     shortfall,
+    too_few,
     within_margin,
 )
 from rung.decision.words import (
     FAMILY_WORDS,
+    SET_WORDS,
     cheaper_families,
     dearer,
+    learner_of,
     one_answer_is_always_right,
     scale_of,
+    value,
     worth_naming,
 )
 from rung.types import Candidate
 
 _MOST_ROWS = 7
+_NEARLY_ALWAYS = 0.95
+_HALF = 0.5
 
 _BRING_DOCUMENTS = (
     "If the answers are facts that the model has not seen, bring documents (corpus: in task.yaml): "
@@ -44,6 +50,9 @@ def next_steps(evidence: Evidence, ruling: Ruling, command: str = "") -> list[st
         steps = _undecided(evidence, ruling)
     else:
         steps = _chosen(evidence, ruling)
+    consider = _consider(evidence, ruling)
+    # Of an unfinished run, the first two steps say how to go on.
+    steps = [*steps, *consider] if ruling.choice == "unfinished" else [*consider, *steps]
     return list(dict.fromkeys(steps))
 
 
@@ -66,7 +75,7 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
             settle = (
                 "No practical number of examples would exclude that."
                 if more is None
-                else f"About {rounded_up(more)} more labelled test examples would exclude that, or show it."
+                else f"{_more_examples(more)} would exclude that, or show it."
             )
             steps.append(f"What would change the verdict: {against.b} more than {margin} above {against.a}. {settle}")
     target = evidence.target
@@ -83,8 +92,8 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
     if within_margin(evidence, rival, best):  # then the cheaper one falls short
         settle, change = _short_of(evidence, rival)
     else:
-        more = rounded_up(more_to_show(evidence, against))
-        settle = f"About {more} more labelled test examples would settle a difference of this size (at 80 % power)."
+        more = _more_examples(more_to_show(evidence, against))
+        settle = f"{more} would settle a difference of this size (at 80 % power)."
         change = f"within {scale.gap(evidence.margin)} of it."
     cheaper = "is the cheaper of the two to run and to change."
     if shortfall(evidence, rival, "test") == "floor":
@@ -112,15 +121,17 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
     if one_answer_is_always_right(evidence):
         return ["Give that answer, or bring examples with other answers: these cannot tell candidates apart."]
     scale, floor = scale_of(evidence), evidence.floor("test")
-    causes = _on_causes(evidence)
-    steps = [*_try_the_rest(evidence), *causes]
-    if not causes:
-        steps.append("Try a larger model: the same task.yaml with another `model`.")
-    steps += _rows_to_read(evidence) or [
-        "Read some of the wrong answers: unclear instructions and wrong reference answers stop every approach."
-    ]
+    steps = _to_beat_the_floor(evidence, best) if shortfall(evidence, best, "test") == "floor" else []
+    steps += _try_the_rest(evidence)
+    if score_of(best, "test").mean >= _NEARLY_ALWAYS:  # hardly an answer is wrong
+        steps += _rows_to_read(evidence)
+    else:
+        steps += _on_causes(evidence) or ["Try a larger model: the same task.yaml with another `model`."]
+        steps += _rows_to_read(evidence) or [
+            "Read some of the wrong answers: unclear instructions and wrong reference answers stop every approach."
+        ]
     least = f"has a mean of at least {scale.value(LEAST_USEFUL)}"
-    beats = f"is shown to beat the floor of {scale.value(score_of(floor, 'test').mean)} and " if floor else ""
+    beats = f"is shown to beat the floor of {value(evidence, floor, 'test')} and " if floor else ""
     return [*steps, f"What would change the verdict: a candidate that {beats}{least}."]
 
 
@@ -161,10 +172,23 @@ def _try_the_rest(evidence: Evidence) -> list[str]:
     return [f"To try {', '.join(s.name for s in missing)} as well, give the run a larger budget{cost}."]
 
 
+def _consider(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """A baseline that learns and may do as well as what is advised."""
+    learner = learner_of(evidence, ruling)
+    if learner is None:
+        return []
+    reached = value(evidence, learner, ruling.on)
+    return [
+        f"Consider {learner.name} first: it uses no language model, reaches {reached} on {SET_WORDS[ruling.on]}, and "
+        "costs next to nothing to run."
+    ]
+
+
 def _on_causes(evidence: Evidence) -> list[str]:
     """What the causes call for."""
     named = worth_naming(evidence)
-    if named and not named[0].fixed and "reasoning" in named[0].cause.split("+"):
+    unfixed = [d for d in named if not d.fixed and "reasoning" in d.cause.split("+")]
+    if any(d is named[0] or d.share >= _HALF for d in unfixed):
         return [
             "Try a larger model: the same task.yaml with another `model`. No experiment with "
             f"{evidence.model or 'this one'} fixed most of what stays wrong."
@@ -177,7 +201,7 @@ def _on_causes(evidence: Evidence) -> list[str]:
         advice.append(
             "The search misses passages that hold the answer: split or reword the documents, or show more of them."
         )
-    if evidence.more is not None and evidence.more.gain > 0 and "convention" in causes:
+    if evidence.more is not None and evidence.more.gain >= evidence.margin and "convention" in causes:
         more, scale = evidence.more, scale_of(evidence)
         advice.append(
             f"Label more examples: about {rounded_up(more.examples)} more would add {scale.gap(more.gain)} on dev "
@@ -209,9 +233,28 @@ def _short_of(evidence: Evidence, candidate: Candidate) -> tuple[str, str]:
     if shortfall(evidence, candidate, "test") == "useful" or floor is None:
         settle = f"{name} is right too rarely to ship: more test examples would rather confirm that."
         return settle, f"at {scale.value(LEAST_USEFUL)} or more."
-    against = evidence.contrast(floor, candidate, "test")
-    settle = f"{name} is not above the floor: more test examples would rather confirm that."
+    settle = " ".join(_to_beat_the_floor(evidence, candidate))
+    return settle or f"{name} is not above the floor: more test examples would rather confirm that.", (
+        "shown to beat the floor."
+    )
+
+
+def _to_beat_the_floor(evidence: Evidence, candidate: Candidate) -> list[str]:
+    """How many more test examples would show a candidate above the floor; nothing where it is not above it."""
+    floor = evidence.floor("test")
+    if floor is None:
+        return []
+    against, few = evidence.contrast(floor, candidate, "test"), too_few(evidence, candidate, "test")
     if against.difference > 0:
-        more = rounded_up(more_to_show(evidence, against))
-        settle = f"About {more} more labelled test examples would show {name} above the floor, if it stays there."
-    return settle, "shown to beat the floor."
+        more = _more_examples(max(few, more_to_show(evidence, against)))
+        return [f"{more} would show {candidate.name} above the floor, if it stays there."]
+    if few:
+        return [
+            f"Label more test examples, at least {rounded_up(few)}: with {against.n:,}, not even a perfect score could "
+            "be shown to beat the floor."
+        ]
+    return []
+
+
+def _more_examples(n: int) -> str:
+    return f"About {rounded_up(n)} more labelled test example{'' if n == 1 else 's'}"

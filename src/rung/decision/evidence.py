@@ -174,8 +174,15 @@ class Evidence:
 
     @property
     def causes(self) -> tuple[Diagnosis, ...]:
-        """The diagnosis; without what rests on elimination where something that matters was not tried."""
-        if any(s.matters for s in self.kept_out):
+        """The diagnosis; without what rests on elimination where something was not tried that might have fixed it.
+
+        That is a strategy that matters, or a whole family that the task allows and that was skipped because enough was
+        reached or --only left it out.
+        """
+        tried = {c.family for c in self.candidates}
+        spared = (s for s in self.skipped if s.reason == "target" or (s.reason == "plan" and "--only" in s.why))
+        untried = (s for s in spared if s.family not in tried and (self.has_corpus or "rag" not in s.family))
+        if any(s.matters for s in self.kept_out) or any(untried):
             return tuple(d for d in self.diagnosis if d.fixed)
         return self.diagnosis
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rung.decision.evidence import Evidence, best_of, score_of
-from rung.decision.figures import more_minutes
-from rung.decision.rule import Ruling
+from rung.decision.figures import more_minutes, p_value
+from rung.decision.rule import Ruling, learner_claim
 from rung.decision.words import (
     FAMILY_WORDS,
     cause_words,
@@ -19,6 +19,7 @@ from rung.decision.words import (
     scale_of,
     value,
 )
+from rung.types import Candidate
 
 _HALF = 0.5
 
@@ -34,13 +35,22 @@ def headline(evidence: Evidence, ruling: Ruling, command: str = "") -> str:
     else:
         said = _chosen(evidence, ruling)
     learner = learner_of(evidence, ruling)
-    if learner is not None:
-        reached = value(evidence, learner, ruling.on) + (" on dev" if ruling.on == "dev" else "")
-        said += (
-            f" No language model may be needed: {learner.name}, which uses none, reaches {reached} and is not shown to "
-            "be worse."
-        )
-    return said
+    return said if learner is None else f"{said} {_learner(evidence, ruling, learner)}"
+
+
+def _learner(evidence: Evidence, ruling: Ruling, learner: Candidate) -> str:
+    """The sentence about a baseline that learns and may do as well as the candidate."""
+    candidate, on = given(ruling.ship or ruling.best), ruling.on
+    reached = value(evidence, learner, on) + (" on dev" if on == "dev" else "")
+    claim = learner_claim(evidence, candidate, learner, on)
+    if claim == "better":
+        p = evidence.contrast(candidate, learner, on).p_corrected
+        ending = f" and is better than {candidate.name} ({p_value(p)})."
+    elif claim == "near":
+        ending = f", as much as {candidate.name} within the margin of {scale_of(evidence).gap(evidence.margin)}."
+    else:
+        ending = f" and is not shown to be worse than {candidate.name}."
+    return f"No language model may be needed: {learner.name}, which uses none, reaches {reached}{ending}"
 
 
 # ---- the headline by choice -------------------------------------------------------------------
@@ -57,7 +67,12 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> str:
     elif all(c.family == chosen.family for c in tested):
         ending = f"; no other approach than {FAMILY_WORDS[chosen.family][1]} was tested."
     elif best is chosen:
+        # A higher score than that of the best falls short.
+        higher = [c for c in tested if score_of(c, "test").mean > score_of(chosen, "test").mean]
         ending = "; nothing that costs more scores higher."
+        if higher:
+            top = best_of(higher, "test")
+            ending = f"; {top.name} costs more and scores higher, but {obstacle(evidence, top, 'test')}."
     else:
         above = score_of(best, "test").mean - score_of(chosen, "test").mean
         equal = scale.gap(above) == scale.gap(0.0)
@@ -76,8 +91,15 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> str:
     best, rival = given(ruling.best), given(ruling.rival)
     against = evidence.contrast(rival, best, "test")
     scale = scale_of(evidence)
+    lead, nothing = scale.gap(abs(against.difference)), scale.gap(0.0)
+    if against.difference < 0 or lead == nothing:  # the cheaper one falls short, or it would be shipped
+        above = "scores the same as" if lead == nothing else f"is {lead} above"
+        return (
+            f"Undecided: {rival.name}, which costs less, {above} {best.name} on the sealed test "
+            f"({scale.ends(-against.high, -against.low)}), but {obstacle(evidence, rival, 'test')}."
+        )
     return (
-        f"Undecided: {best.name} is {scale.gap(against.difference)} above {rival.name} on the sealed test "
+        f"Undecided: {best.name} is {lead} above {rival.name} on the sealed test "
         f"({scale.ends(against.low, against.high)}), too close to call with {against.n:,} examples."
     )
 
@@ -98,9 +120,6 @@ def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> str:
     if missing:
         were = "was" if len(missing) == 1 else "were"
         said = f"Unfinished: {listed([s.name for s in missing])} could change the verdict and {were} not tried."
-    elif evidence.cut:
-        stopped = listed([c.name for c in evidence.cut])
-        said = f"Unfinished: {stopped} {'was' if len(evidence.cut) == 1 else 'were'} stopped before the end."
     else:
         said = "Unfinished: the sealed test was not opened."
     minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")

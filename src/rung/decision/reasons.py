@@ -70,7 +70,12 @@ def _why_undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
     scale, best, rival = scale_of(evidence), given(ruling.best), given(ruling.rival)
     against = evidence.contrast(rival, best, "test")
     margin = scale.gap(evidence.margin)
-    size = f"within the margin of {margin}" if within_margin(evidence, rival, best) else f"above the margin of {margin}"
+    if against.difference < 0:
+        size = f"in favour of {rival.name}"
+    elif within_margin(evidence, rival, best):
+        size = f"within the margin of {margin}"
+    else:
+        size = f"above the margin of {margin}"
     said = [
         f"{reach(evidence, best, 'test')}; {reach(evidence, rival, 'test')}.",
         f"The difference is {size}; {p_value(against.p_corrected)} after Holm. {evidence.n_test:,} test examples show "
@@ -143,9 +148,10 @@ def _closed_book(evidence: Evidence) -> list[str]:
     best = best_of(reading, "dev")
     if best.dev.mean <= closed.dev + evidence.margin:
         return []
+    alone = scale_of(evidence).value(closed.dev, best.dev.n)
     return [
-        f"Fine-tuning without passages ({closed.what}) reaches {scale_of(evidence).value(closed.dev)} on dev, where "
-        f"the facts are new to it; {best.name}, which reads passages, reaches {value(evidence, best, 'dev')}."
+        f"Fine-tuning without passages ({closed.what}) reaches {alone} on dev, where the facts are new to it; "
+        f"{best.name}, which reads passages, reaches {value(evidence, best, 'dev')}."
     ]
 
 

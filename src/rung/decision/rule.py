@@ -7,8 +7,9 @@ The rule, with candidates ordered by cost (family, then tokens, then name; never
 2. *none*, when every candidate falls short. Otherwise "the best" is the best of those that do not.
 3. Walk the families from the cheapest. Ship the family's cheapest candidate that is at most `margin` below the best and
    does not fall short. Climb on when every candidate of the family is significantly worse than the best.
-4. *undecided*, when the walk meets a family that is not shipped, yet not significantly worse either. Meanwhile ship the
-   best if the cheaper one falls short, or if the best is more than the margin ahead on dev too; else the cheaper one.
+4. *undecided*, when the walk meets a family that is not shipped, yet not significantly worse either, for instance
+   because it scores higher and falls short. Meanwhile ship the best if the cheaper one falls short, or if the best is
+   more than the margin ahead on dev too; else the cheaper one.
 
 So "fine-tune" is said only when every prompt was shown to be worse: between equals, in at most ALPHA of the runs.
 *unfinished* is ruled by dev alone. Equal evidence gives equal rulings.
@@ -22,6 +23,7 @@ from statistics import NormalDist
 from typing import Literal, cast
 
 from rung.decision.evidence import Evidence, best_of, of_family, score_of
+from rung.evaluation.baselines import CHANCE
 from rung.evaluation.statistics import ALPHA
 from rung.types import FAMILIES, Candidate, Choice, Comparison, SetName
 
@@ -67,9 +69,7 @@ def rule_on_test(evidence: Evidence) -> Ruling:
         for candidate in members:
             if candidate in worth and within_margin(evidence, candidate, best):
                 return Ruling(cast(Choice, family), "test", ship=candidate, best=best)
-        # One that scores higher than the best and falls short is no rival: it is never shipped.
-        rivals = [c for c in members if c in worth or _mean(c) <= _mean(best)]
-        standing = [c for c in rivals if evidence.contrast(c, best, "test").p_corrected >= ALPHA]
+        standing = [c for c in members if not evidence.shown_above(c, best, "test")]
         if standing:
             standing = [c for c in standing if c in worth] or standing
             rival = next(c for c in standing if within_margin(evidence, c, best_of(standing, "test")))
@@ -102,11 +102,35 @@ def shortfall(evidence: Evidence, candidate: Candidate, on: SetName) -> Shortfal
 
 
 def unbeaten_learner(evidence: Evidence, candidate: Candidate, on: SetName) -> Candidate | None:
-    """The best useful baseline that learns and is not shown to be worse than the candidate."""
-    floor = evidence.floor(on)
-    least = max(LEAST_USEFUL, score_of(floor, on).mean + _ROUNDING if floor is not None else 0.0)
-    useful = (c for c in evidence.learners(on) if score_of(c, on).mean >= least)
-    return next((c for c in useful if not evidence.shown_above(c, candidate, on)), None)
+    """The best baseline that learns and may do as well as the candidate, so that no language model may be needed.
+
+    It is above the floor and at least LEAST_USEFUL. Either the candidate does not fall short and the baseline is within
+    the margin of it or higher, or its own interval lies above the floor and it is not shown to be worse.
+    """
+    known = evidence.floor(on)
+    floor = score_of(known, on).mean if known is not None else 0.0
+    worth = shortfall(evidence, candidate, on) is None
+
+    def unbeaten(learner: Candidate) -> bool:
+        score = score_of(learner, on)
+        if score.mean < LEAST_USEFUL or score.mean <= floor + _ROUNDING:
+            return False
+        near = score_of(candidate, on).mean - score.mean <= evidence.margin + _ROUNDING
+        return (worth and near) or (score.low > floor and not evidence.shown_above(learner, candidate, on))
+
+    return next((c for c in evidence.learners(on) if unbeaten(c)), None)
+
+
+LearnerClaim = Literal["better", "near", "open"]
+"""What is shown of such a baseline: that it is better; else that it is within the margin; else that it is not shown to
+be worse."""
+
+
+def learner_claim(evidence: Evidence, candidate: Candidate, learner: Candidate, on: SetName) -> LearnerClaim:
+    if evidence.shown_above(candidate, learner, on):
+        return "better"
+    apart = abs(score_of(candidate, on).mean - score_of(learner, on).mean)
+    return "near" if apart <= evidence.margin + _ROUNDING else "open"
 
 
 def within_margin(evidence: Evidence, candidate: Candidate, other: Candidate) -> bool:
@@ -130,25 +154,60 @@ def more_to_show(evidence: Evidence, against: Comparison) -> int:
     """About how many more test examples show the observed difference at 80 % power after Holm's first step.
 
     A standard error s shrinks with the square root of n, and the difference d must be z(1 - alpha / 2m) + z(0.8)
-    standard errors, for m comparisons: n_needed = n * ((z(1 - alpha / 2m) + z(0.8)) * s / d) ** 2. At least 1.
+    standard errors, for m comparisons: n_needed = n * ((z(1 - alpha / 2m) + z(0.8)) * s / d) ** 2. With few examples s
+    may be too small, even 0, so it is at least the half-width of the interval in units of its own z.
+    Nor can an exact test reject before enough examples differ: k that all differ the same way have p = 2 * 0.5^k, so
+    a p-value counts as that of 1 - log2(p) such examples, and n must grow until there are enough. At least 1.
     Raises ValueError when there is no difference to show.
     """
     if against.difference == 0:
         raise ValueError(f"{against.a} and {against.b} do not differ")
     z = NormalDist().inv_cdf
-    errors = z(1 - ALPHA / (2 * evidence.family_size(against))) + z(_POWER)
-    needed = against.n * (errors * against.standard_error / against.difference) ** 2
-    return max(1, math.ceil(needed) - against.n)
+    level = ALPHA / evidence.family_size(against)
+    half = (against.high - against.low) / 2
+    error = max(against.standard_error, half / z((1 + against.level) / 2))
+    needed = against.n * ((z(1 - level / 2) + z(_POWER)) * error / against.difference) ** 2
+    if against.p > 0:
+        needed = max(needed, against.n * _differing(level) / (1 - math.log2(against.p)))
+    return max(1, math.ceil(needed - _ROUNDING) - against.n)
+
+
+def too_few(evidence: Evidence, candidate: Candidate, on: SetName) -> int:
+    """How many more examples it takes at least before even a perfect score could be shown to beat the floor.
+
+    0 where there are enough. A perfect score has p = 2 f^n against the known rate f of a blind guess, and
+    p = 2 * 0.5^k where it differs from the floor's answers in k examples. Where too few groups make a test of sign
+    flips impossible, the interval is the whole range. The first step of Holm's correction is counted.
+    """
+    floor = evidence.floor(on)
+    if floor is None or score_of(floor, on).mean >= 1:
+        return 0
+    against, rate = evidence.contrast(floor, candidate, on), score_of(floor, on).mean
+    level = ALPHA / evidence.family_size(against)
+    if against.p_corrected < ALPHA:
+        return 0
+    differing = _differing(level)
+    if against.high - against.low >= 2:
+        needed = against.n * differing / (differing - 1)
+    elif floor.name == CHANCE and evidence.metric.right_or_wrong:
+        needed = math.floor(math.log(level / 2) / math.log(rate)) + 1 if rate > 0 else 1
+    else:
+        needed = differing / (1 - rate if evidence.metric.right_or_wrong else 1)
+    return max(0, math.ceil(needed - _ROUNDING) - against.n)
+
+
+def _differing(level: float) -> int:
+    """The smallest k with 2 * 0.5^k < level."""
+    return math.floor(1 - math.log2(level)) + 1
 
 
 def more_to_exclude(evidence: Evidence, against: Comparison) -> int | None:
     """About how many more test examples bring the interval's high end down to the margin, if the difference stays.
 
-    None where no practical number does.
+    The distance of that end from the difference shrinks with the square root of n. None where no practical number does.
     """
     room = evidence.margin - against.difference
     if room <= 0:
         return None
-    half = NormalDist().inv_cdf((1 + against.level) / 2) * against.standard_error
-    more = against.n * ((half / room) ** 2 - 1)
+    more = against.n * (((against.high - against.difference) / room) ** 2 - 1)
     return max(1, math.ceil(more - 1e-6)) if more <= _MOST_TIMES * against.n else None

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from rung.decision.evidence import Evidence, Skills
+from rung.decision.evidence import Evidence, Skills, turned
 from rung.decision.figures import PERCENT, more_minutes
-from rung.decision.rule import Ruling, shortfall
-from rung.decision.words import FAMILY_WORDS, SET_WORDS, bare, difference, given, learner_of, obstacle, value
+from rung.decision.rule import Ruling, learner_claim, shortfall
+from rung.decision.words import (
+    FAMILY_WORDS,
+    SET_WORDS,
+    bare,
+    given,
+    learner_of,
+    minus,
+    obstacle,
+    scale_of,
+    value,
+)
 from rung.types import Candidate, Skipped
 
 
@@ -44,11 +54,19 @@ def _kept_out(skipped: Skipped) -> str:
 
 
 def _learner_warning(evidence: Evidence, ruling: Ruling, learner: Candidate) -> str:
-    candidate = given(ruling.ship or ruling.best)
-    against = evidence.contrast(learner, candidate, ruling.on)
+    candidate, on = given(ruling.ship or ruling.best), ruling.on
+    against = evidence.contrast(learner, candidate, on)
+    claim = learner_claim(evidence, candidate, learner, on)
+    if claim == "better":
+        shown = f"is better than {candidate.name}"
+    elif claim == "near":
+        shown = f"reaches as much as {candidate.name} within the margin of {scale_of(evidence).gap(evidence.margin)}"
+    else:
+        shown = f"is not shown to be worse than {candidate.name}"
+    numbers = minus(evidence, against if against.difference >= 0 else turned(against))  # as tables have it
     return (
-        f"{learner.name} learns from the same examples without a language model, and {candidate.name} is not shown to "
-        f"be better on {SET_WORDS[ruling.on]}: {difference(evidence, against)}. It costs next to nothing to run."
+        f"{learner.name}, which learns from the same examples without a language model, {shown} on {SET_WORDS[on]} "
+        f"({numbers}). It costs next to nothing to run."
     )
 
 

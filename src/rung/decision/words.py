@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from rung.decision.evidence import Evidence, best_of, of_family, score_of
 from rung.decision.figures import PERCENT, Scale, p_value
-from rung.decision.rule import LEAST_USEFUL, Ruling, shortfall, unbeaten_learner
+from rung.decision.rule import LEAST_USEFUL, Ruling, shortfall, too_few, unbeaten_learner
 from rung.types import FAMILIES, Candidate, Comparison, Diagnosis, Family, SetName
 
 FAMILY_WORDS: dict[Family, tuple[str, str]] = {
@@ -118,7 +118,10 @@ def obstacle(evidence: Evidence, candidate: Candidate, on: SetName) -> str:
     """Why it falls short, as a predicate."""
     scale, floor = scale_of(evidence), evidence.floor(on)
     if shortfall(evidence, candidate, on) == "floor" and floor is not None:
-        return f"is not shown to beat the floor of {value(evidence, floor, on)}"
+        beat = f"beat the floor of {value(evidence, floor, on)}"
+        if too_few(evidence, candidate, on):
+            return f"cannot be shown to {beat} with so few examples ({score_of(candidate, on).n:,})"
+        return f"is not shown to {beat}"
     return f"is too little to ship (below {scale.value(LEAST_USEFUL)})"
 
 

@@ -21,7 +21,8 @@ from rung.types import Answer, Example, Prediction, Query
 if TYPE_CHECKING:
     import numpy as np
 
-FLOORS = ("most_frequent", "chance")
+CHANCE = "chance"
+FLOORS = ("most_frequent", CHANCE)
 """The baselines that look at no input."""
 
 _MOST_ROWS = 20_000
@@ -66,7 +67,7 @@ def baselines(
         frequent = _most_frequent([e.output for e in train])
         answers["most_frequent"] = _scored(asked, [frequent] * len(asked), scorer)
     if labels and not scorer.metric.needs_judge:
-        answers["chance"] = _chance(asked, labels, scorer)
+        answers[CHANCE] = _chance(asked, labels, scorer)
     if train:
         classifies = bool(labels) or label_like(train)
         rows = _sample(train, len({e.output.strip() for e in train}) if classifies else 1, seed)

@@ -30,7 +30,7 @@ def data_section(run: RunRecords) -> Html:
                 "Examples": sizes(run.plan),
                 "Smallest difference, test": f"{scale.gap(test)} between two candidates, at 80 % power",
                 "Smallest difference, dev": "" if dev is None else f"{scale.detectable(dev)}, at 80 % power",
-                "Floor": f"{scale.value(run.decision.floor)}, the best score of a baseline that looks at no input",
+                "Floor": f"{run.floor}, the best score of a baseline that looks at no input",
                 "Margin": f"{scale.gap(run.decision.margin)}: a smaller difference does not matter",
                 "Test opened": times + (f" ({'; '.join(opened)})" if opened else ""),
             }

@@ -89,15 +89,17 @@ def _training(run: RunRecords, name: str, trained: Trained) -> Html:
         parts.append(element("p", f"{number} did not fit the model's context and were left out: {rows}."))
     if trained.cut:
         parts.append(element("p", f"Stopped before its end: {trained.cut}."))
+    n = run.decision.n_dev
     if len(trained.epochs) == 1:
         (epoch, score), *_ = trained.epochs
-        parts.append(element("p", f"Judged once on dev, after epoch {epoch:g}: {run.scale.value(score)}."))
+        parts.append(element("p", f"Judged once on dev, after epoch {epoch:g}: {run.scale.value(score, n)}."))
     elif trained.epochs:
         caption = (
             f"Dev score by epoch. The checkpoint of epoch {trained.kept:g} was kept: the last one, unless one before "
             "it is clearly better."
         )
-        plot = curve_plot(trained.epochs, trained.kept, run.scale, title="Dev score after each epoch", unit="epoch")
+        title = "Dev score after each epoch"
+        plot = curve_plot(trained.epochs, trained.kept, run.scale, title=title, unit="epoch", n=n)
         parts.append(element("figure", plot, element("figcaption", caption), class_="small"))
     return joined(parts)
 
@@ -105,7 +107,7 @@ def _training(run: RunRecords, name: str, trained: Trained) -> Html:
 def _learning_rates(run: RunRecords, trained: Trained) -> Html:
     if trained.rates:
         column, caption = "Dev score", "Learning rates, each trained to its end; the best on dev is kept."
-        figures = {rate: run.scale.value(score) for rate, score in trained.rates.items()}
+        figures = {rate: run.scale.value(score, run.decision.n_dev) for rate, score in trained.rates.items()}
     elif trained.sweep:
         column = "Dev loss"
         caption = (

@@ -96,7 +96,7 @@ def _fields(predictions: Sequence[Record], examples: Mapping[str, Example]) -> d
 
 
 def _share(run: RunRecords, scores: Sequence[float]) -> Html:
-    return num(f"{run.scale.value(sum(scores) / len(scores))} of {len(scores):,}" if scores else "–")
+    return num(f"{run.scale.value(sum(scores) / len(scores), len(scores))} of {len(scores):,}" if scores else "–")
 
 
 def _best_prompt(run: RunRecords, winner: Candidate) -> Candidate | None:

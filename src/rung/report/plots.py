@@ -16,8 +16,13 @@ _LEFT, _RIGHT = 1.5, 98.5  # percent: room for the dots at 0 and 1
 _TOP, _ROW = 30, 52  # pixels
 
 
-def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str | None, floor: float | None) -> Html:
-    """A dot and its 95 % interval for each candidate's test score, and fainter for dev, on the whole scale."""
+def interval_plot(
+    candidates: Sequence[Candidate], scale: Scale, *, chosen: str | None, floor: tuple[float, str] | None
+) -> Html:
+    """A dot and its 95 % interval for each candidate's test score, and fainter for dev, on the whole scale.
+
+    floor: its value, and the value in words.
+    """
     bottom = _TOP + _ROW * len(candidates)
     parts = []
     for step in range(5):
@@ -26,15 +31,13 @@ def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str 
         label = element("text", scale.value(step / 4), x=x, y=bottom + 16, class_="tick", text_anchor=anchor)
         parts += [_line(x, _TOP - 6, x, bottom, "grid"), label]
     if floor is not None:
-        side = "start" if floor < 0.5 else "end"
-        shift = 5 if floor < 0.5 else -5
-        words = element(
-            "text", f"floor {scale.value(floor)}", x=_x(floor), y=14, dx=shift, class_="floor", text_anchor=side
-        )
-        parts += [_line(_x(floor), 4, _x(floor), bottom, "floor"), words]
+        place, named = _x(floor[0]), f"floor {floor[1]}"
+        side, shift = ("start", 5) if floor[0] < 0.5 else ("end", -5)
+        words = element("text", named, x=place, y=14, dx=shift, class_="floor", text_anchor=side)
+        parts += [_line(place, 4, place, bottom, "floor"), words]
     prefix = "dev only: " if any(c.test for c in candidates) else ""
-    for place, candidate in enumerate(candidates):
-        y = _TOP + _ROW * place
+    for number, candidate in enumerate(candidates):
+        y = _TOP + _ROW * number
         kind = "chosen" if candidate.name == chosen else candidate.family
         best = candidate.test or candidate.dev
         value = scale.full(best) if candidate.test else prefix + scale.full(best)
@@ -45,7 +48,7 @@ def interval_plot(candidates: Sequence[Candidate], scale: Scale, *, chosen: str 
         parts += _interval(candidate.dev, y + 36, "dev", 4)
     alternative = "; ".join(f"{c.name}: {_in_words(c, scale)}" for c in candidates)
     if floor is not None:
-        alternative += f"; floor {scale.value(floor)}"
+        alternative += f"; floor {floor[1]}"
     return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
 
 
@@ -54,8 +57,10 @@ def _in_words(c: Candidate, scale: Scale) -> str:
     return (f"test {scale.full(c.test)}, " if c.test else "") + f"dev {scale.full(c.dev)}"
 
 
-def curve_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale, *, title: str, unit: str) -> Html:
-    """Dev scores after so many epochs or examples, evenly spaced; the kept one is filled."""
+def curve_plot(
+    epochs: Sequence[tuple[float, float]], kept: float, scale: Scale, *, title: str, unit: str, n: int
+) -> Html:
+    """Dev scores after so many epochs or examples, evenly spaced; the kept one is filled. n: examples scored."""
     height, top = 120, 22
     low, high = min(v for _, v in epochs), max(v for _, v in epochs)
     span = (high - low) or 1.0
@@ -69,9 +74,11 @@ def curve_plot(epochs: Sequence[tuple[float, float]], kept: float, scale: Scale,
     for (x, y), (epoch, value) in zip(points, epochs, strict=True):
         mark = "kept" if epoch == kept else "passed"
         parts.append(element("circle", cx=x, cy=round(y, 1), r=5, class_=mark))
-        parts.append(element("text", scale.value(value), x=x, y=round(y - 10, 1), class_="value", text_anchor="middle"))
+        parts.append(
+            element("text", scale.value(value, n), x=x, y=round(y - 10, 1), class_="value", text_anchor="middle")
+        )
         parts.append(element("text", f"{epoch:g}", x=x, y=height + 24, class_="tick", text_anchor="middle"))
-    alternative = "; ".join(f"{unit} {e:g}: {scale.value(v)}{' (kept)' if e == kept else ''}" for e, v in epochs)
+    alternative = "; ".join(f"{unit} {e:g}: {scale.value(v, n)}{' (kept)' if e == kept else ''}" for e, v in epochs)
     return _figure(parts, height + 30, title, alternative)
 
 

@@ -58,6 +58,11 @@ class RunRecords:
         return scale_of(self.task)
 
     @property
+    def floor(self) -> str:
+        """The floor in words, as the scores beside it are written: of the test, or of dev where the test is sealed."""
+        return self.scale.value(self.decision.floor, self.decision.n_dev if self.unfinished else self.decision.n_test)
+
+    @property
     def unfinished(self) -> bool:
         return self.decision.choice == "unfinished"
 

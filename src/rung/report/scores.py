@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rung.decision import cause_evidence, cause_words
 from rung.decision.evidence import turned
-from rung.decision.figures import PERCENT, p_value
+from rung.decision.figures import PERCENT, p_value, rounded_up
 from rung.evaluation.statistics import ALPHA
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot, interval_plot
@@ -22,7 +22,7 @@ def scores_section(run: RunRecords) -> Html:
     candidates = run.decision.candidates
     if not candidates:
         return Html("")
-    floor = run.decision.floor if run.baselines else None
+    floor = (run.decision.floor, run.floor) if run.baselines else None
     plot = interval_plot(candidates, run.scale, chosen=run.decision.solution, floor=floor)
     tested = any(c.test is not None for c in candidates)
     words = "Filled dots: the sealed test. Open dots: dev." if tested else "Open dots: dev. The test is sealed."
@@ -167,13 +167,14 @@ def curve_section(run: RunRecords) -> Html:
     if len(points) < 2:
         return Html("")
     scale, more = run.scale, run.curve["more"]
+    gain = f"{scale.gap(more['mean'])} ({scale.ends(more['low'], more['high'])})"
     caption = (
         f"Dev score after fine-tuning on so many examples, on {run.curve['screen']:,} dev examples. "
-        f"{more['examples']:,} more would add {scale.gap(more['mean'])} ({scale.ends(more['low'], more['high'])}), if "
+        f"About {rounded_up(more['examples'])} more would add {gain}, if "
         "a doubling adds at least nothing and at most what the last one added."
     )
     title = "Dev score by number of training examples"
-    plot = curve_plot(points, points[-1][0], scale, title=title, unit="examples")
+    plot = curve_plot(points, points[-1][0], scale, title=title, unit="examples", n=run.curve["screen"])
     return section(
         "What more examples would bring", element("figure", plot, element("figcaption", caption), class_="small")
     )
