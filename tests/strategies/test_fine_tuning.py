@@ -12,7 +12,7 @@ import pytest
 from rung.errors import BudgetSpent, Diverged, ModelError, TrainingError
 from rung.records import read_json
 from rung.resume import record_of
-from rung.strategies.course import LEAST_STEPS, Lengths, interim_looks_of, steps_of, steps_per_epoch
+from rung.strategies.course import LEAST_STEPS, Lengths, epoch_of, interim_looks_of, probe_steps, steps_of
 from rung.strategies.fine_tuning import lora, pilot, rag_lora
 from rung.strategies.fit import Checkpoint, kept_of
 from rung.strategies.learning_rate import LEARNING_RATES, LEAST_RATE, MOST_RATE, search
@@ -83,7 +83,7 @@ def test_prompts_are_made_for_no_more_examples_than_the_steps_can_visit(tmp_path
     shop = shop_of(model, tmp_path, train=1_000, limits={"training_tokens": 2_000})
     lora(shop)
     course = record_of(shop.folder / "training" / "course.json")
-    assert course["steps"] < steps_per_epoch(1_000) and course["examples"] == 8 * course["steps"] < 1_000
+    assert course["steps"] < epoch_of(1_000) and course["examples"] == 8 * course["steps"] < 1_000
     assert {len(t["rows"]) for t in model.trainings} == {course["examples"]}
     assert history(shop)["epochs"][-1]["epoch"] == round(course["steps"] / 125, 2), "the share of train it has seen"
 
@@ -97,16 +97,110 @@ def test_a_course_is_read_back_so_that_another_budget_changes_no_options_midway(
 
     course = {"steps": 120}
     model = Trainee(learns)
-    shop = shop_of(model, tmp_path, tools={"tell": tell})
+    shop = shop_of(model, tmp_path, limits={"training_tokens": 5_000}, tools={"tell": tell})
     with pytest.raises(BudgetSpent):
         lora(shop)
     steps = record_of(shop.folder / "training" / "course.json")["steps"]
-    richer = replace(shop, limits=replace(shop.limits, training_tokens=10 * shop.limits.training_tokens))
+    richer = replace(shop, limits=replace(shop.limits, training_tokens=round(1.4 * shop.limits.training_tokens)))
     stops["at"] = 10**9
     model.trainings.clear()
     assert lora(richer).adapter is not None
     assert {t["options"].steps for t in model.trainings} == {steps}
     assert "cut" not in history(shop)
+
+
+def killed_at(step: int, folder: Path, build: Any = lora, **limits: Any) -> Workshop:
+    """A workshop where a training was killed at that step of the chosen rate."""
+
+    def tell(what: str, share: float) -> None:
+        steps = record_of(folder / "solution" / "training" / "course.json").get("steps", 1)
+        if what.startswith("training") and share * steps >= step:
+            raise KeyboardInterrupt
+
+    shop = shop_of(Trainee(learns), folder, limits=limits, tools={"tell": tell})
+    with pytest.raises(KeyboardInterrupt):
+        build(shop)
+    return replace(shop, tools=replace(shop.tools, tell=lambda what, share: None))
+
+
+@pytest.mark.parametrize("build", [lora, lambda shop: pilot(shop, 18)], ids=["lora", "pilot"])
+def test_a_training_that_little_time_cut_short_starts_over_when_there_is_more(
+    tmp_path: Path, build: Callable[[Workshop], Any]
+) -> None:
+    shop = killed_at(3, tmp_path, build, training_tokens=600, planned_tokens=20_000)
+    record = shop.folder / "training" / "course.json"
+    assert record_of(record)["steps"] == 8 and list((shop.folder / "training").glob("lr-*"))
+    whole = replace(shop, limits=replace(shop.limits, training_tokens=20_000))
+    assert build(whole).adapter is not None
+    assert record_of(record)["steps"] == record_of(record)["wanted"] == 120
+    assert history(shop)["steps"] == (120 if build is lora else 60) and "cut" not in history(shop)
+
+
+def test_a_kill_while_a_training_starts_over_leaves_one_that_still_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rung.strategies import course
+
+    shop = killed_at(3, tmp_path, training_tokens=600, planned_tokens=20_000)
+    whole = replace(shop, limits=replace(shop.limits, training_tokens=20_000))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(course, "write_json", killed)
+        lora(whole)
+    assert lora(whole).adapter is not None and history(shop)["steps"] == 120
+
+
+def test_a_training_whose_interim_look_is_answered_is_not_started_over(tmp_path: Path) -> None:
+    shop = killed_at(40, tmp_path, training_tokens=4_000)
+    steps = record_of(shop.folder / "training" / "course.json")["steps"]
+    assert 40 < steps < 60 and list((shop.folder / "trials").glob("lr-*"))
+    lora(replace(shop, limits=replace(shop.limits, training_tokens=20_000)))
+    assert history(shop)["steps"] == steps
+
+
+def test_a_kill_changes_nothing_where_the_budget_is_the_same(tmp_path: Path) -> None:
+    undisturbed = shop_of(Trainee(learns), tmp_path / "undisturbed", limits={"training_tokens": 4_000})
+    lora(undisturbed)
+    shop = killed_at(6, tmp_path / "killed", training_tokens=4_000)
+    less_time = replace(shop, limits=replace(shop.limits, training_tokens=2_000, planned_tokens=4_000))
+    lora(less_time)
+    assert history(shop) == history(undisturbed)
+
+
+@pytest.mark.parametrize("build", [lora, lambda shop: pilot(shop, 18)], ids=["lora", "pilot"])
+def test_a_training_that_the_clock_shortened_says_so(tmp_path: Path, build: Callable[[Workshop], Any]) -> None:
+    shop = shop_of(Trainee(learns), tmp_path, limits={"training_tokens": 600, "planned_tokens": 20_000})
+    build(shop)
+    steps = "8 of 120" if build is lora else "12 of 60"
+    assert cut_of(shop.folder) == f"the budget had time for {steps} training steps" == history(shop)["cut"]
+    assert "stopped_at" not in history(shop)
+
+
+def test_a_training_that_is_short_by_the_plan_is_whole(tmp_path: Path) -> None:
+    shop = shop_of(Trainee(learns), tmp_path, limits={"training_tokens": 600})
+    lora(shop)
+    assert cut_of(shop.folder) is None and "cut" not in history(shop)
+
+
+def test_a_short_training_that_answers_all_of_dev_lacks_nothing(tmp_path: Path) -> None:
+    def right(request: Request, note: Note) -> str:
+        return COLOURS[asked(request) % 3]
+
+    shop = shop_of(Trainee(right), tmp_path, limits={"training_tokens": 600, "planned_tokens": 20_000})
+    lora(shop)
+    assert cut_of(shop.folder) is None
+
+
+def test_a_budget_that_ends_a_shortened_training_leaves_both_facts(tmp_path: Path) -> None:
+    limits = {"training_tokens": 4_000, "planned_tokens": 20_000}
+    tell = stopping(lambda what, share: what.startswith("training") and share >= 0.9)
+    shop = shop_of(Trainee(learns), tmp_path, limits=limits, tools={"tell": tell})
+    lora(shop)
+    cut = cut_of(shop.folder) or ""
+    assert "of 120 training steps; training was stopped by the budget after step" in cut
 
 
 def test_under_a_time_limit_a_training_has_at_least_two_interim_looks() -> None:
@@ -175,6 +269,18 @@ def test_rag_lora_trains_with_the_passages_that_rag_chose(tmp_path: Path) -> Non
     assert solution.retriever == RetrieverSpec("bm25", 5, 600) and solution.family == "rag+fine-tune"
 
 
+def test_a_label_that_stands_in_a_passage_does_not_make_it_the_gold_one(tmp_path: Path) -> None:
+    shop = shop_of(Trainee(), tmp_path, labels=COLOURS)
+    solution = replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 1, 600))
+
+    def shown(example_: Any, **how: Any) -> str:
+        return training_rows(shop, solution, [example_], **how)[0].messages[-1].content
+
+    unmarked = replace(example(1), input="what of thing 2, thing 2 or thing 1", gold_ids=())
+    assert shown(unmarked) == shown(unmarked, gold=False), "as the search ranks them"
+    assert "Thing 7 is green." in shown(replace(unmarked, gold_ids=("p7",))), "a mark counts"
+
+
 # ---- the learning rate ----------------------------------------------------------------------
 
 
@@ -203,6 +309,94 @@ def test_the_grid_is_left_while_the_best_rate_is_at_its_edge(tmp_path: Path, bes
     assert probed == tried and chosen == min(tried, key=lambda r: abs(log2(r / best)))
     assert LEAST_RATE <= chosen <= MOST_RATE
     assert search(loss_of, tmp_path / "sweep.json") == chosen and probed == tried, "read back"
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"),
+    [
+        ({5e-4: 0.9, 1e-3: 0.60, 2e-3: 0.50, 4e-3: 0.498}, 2e-3),
+        ({1e-3: 0.60, 2e-3: 0.50, 4e-3: 0.47, 8e-3: 0.468}, 4e-3),
+        ({2e-3: 0.60, 1e-3: 0.55, 5e-4: 0.50, 2.5e-4: 0.498}, 5e-4),
+        ({2e-3: 0.60, 1e-3: 0.55, 5e-4: 0.50, 2.5e-4: 0.40, 1.25e-4: 0.399}, 2.5e-4),
+        ({2e-3: 0.502, 1e-3: 0.501, 5e-4: 0.500, 2.5e-4: 0.6}, 5e-4),
+        ({2e-3: float("nan"), 1e-3: 0.5, 5e-4: 0.6}, 1e-3),
+        ({2e-3: 0.5, 1e-3: 0.6, 4e-3: float("nan")}, 2e-3),
+        ({2e-3: float("inf"), 1e-3: float("nan"), 5e-4: float("nan"), 2.5e-4: 0.7, 1.25e-4: 0.699}, 2.5e-4),
+    ],
+)
+def test_outside_the_grid_a_rate_is_chosen_only_where_it_is_clearly_better(
+    tmp_path: Path, losses: dict[float, float], chosen: float
+) -> None:
+    assert search(losses.__getitem__, tmp_path / "sweep.json") == chosen
+    assert search(losses.__getitem__, tmp_path / "sweep.json") == chosen, "read back"
+    assert "NaN" not in (tmp_path / "sweep.json").read_text()
+
+
+def test_where_every_loss_is_no_number_the_search_diverges(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="at every learning rate"):
+        search(lambda rate: float("nan"), tmp_path / "sweep.json")
+
+
+def probes_of(shop: Workshop) -> dict[str, float]:
+    found: dict[str, float] = record_of(shop.folder / "training" / "sweep.json").get("dev_loss", {})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "probes", "probed"),
+    [(600, [], False), (2_300, ["0.002", "0.001", "0.0005"], True), (4_000, 6, True)],
+    ids=["8 steps", "30 steps", "50 steps"],
+)
+def test_short_trainings_spend_little_on_probes(tmp_path: Path, tokens: int, probes: Any, probed: bool) -> None:
+    model = Trainee(learns, loss_of=lambda note: 1 + note["rate"])  # the lowest rate always looks best
+    shop = shop_of(model, tmp_path, limits={"training_tokens": tokens})
+    lora(shop)
+    tried = list(probes_of(shop))
+    assert (tried == probes) if isinstance(probes, list) else (len(tried) > 3)
+    assert history(shop)["probed"] is probed
+    if not probed:
+        assert {t["options"].learning_rate for t in model.trainings} == {1e-3}, "the middle of the grid"
+
+
+def test_probes_are_counted_by_the_steps_that_they_take() -> None:
+    assert [probe_steps(n) for n in (8, 15, 16, 39, 40, 120, 1_000)] == [0, 0, 4, 4, 4, 7, 60]
+
+
+def test_a_rate_from_earlier_in_the_run_is_kept_inside_the_grid_and_probed_anew_outside(tmp_path: Path) -> None:
+    inside = replace(shop_of(Trainee(learns), tmp_path / "in"), learning_rate=5e-4)
+    lora(inside)
+    assert not probes_of(inside) and history(inside)["learning_rate"] == 5e-4 and history(inside)["probed"]
+    for number, rate in enumerate((1.25e-4, 4e-3)):
+        outside = replace(shop_of(Trainee(learns), tmp_path / str(number)), learning_rate=rate)
+        lora(outside)
+        assert probes_of(outside) and history(outside)["learning_rate"] in LEARNING_RATES
+
+
+def test_rates_are_compared_on_prompts_as_answering_shows_them(tmp_path: Path) -> None:
+    scored: list[str] = []
+
+    class Watched(Trainee):
+        def loss(self, rows: Any, adapter: Any) -> float:
+            scored.extend(row.messages[-1].content for row in rows)
+            return super().loss(rows, adapter)
+
+    shop = shop_of(Watched(learns), tmp_path)
+    retriever = shop.retriever_of(replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 3, 600)))
+    assert retriever is not None
+    blind = replace(shop.inputs, open_index=lambda spec: Constant(retriever.search([example(0).query], 3)[0]))
+    rag_lora(replace(shop, inputs=blind))
+    dev = {f"Thing {e.id[1:]} is {e.output}." for e in shop.inputs.dev}
+    assert scored and not any(line in dev for text in scored for line in text.splitlines())
+
+
+class Constant:
+    """An index that finds the same passages for every query."""
+
+    def __init__(self, passages: Any) -> None:
+        self.passages = passages
+
+    def search(self, queries: Any, k: int) -> list[list[Any]]:
+        return [list(self.passages[:k]) for _ in queries]
 
 
 def test_a_killed_search_asks_for_no_probe_twice(tmp_path: Path) -> None:
@@ -339,7 +533,8 @@ def test_a_budget_that_ends_while_dev_is_answered_leaves_the_checkpoint_before(t
 
     shop = shop_of(model, tmp_path, tools={"tell": tell})
     lora(shop)
-    assert len(history(shop)["epochs"]) == 1 and "cut" in history(shop)
+    assert len(history(shop)["epochs"]) == 1
+    assert history(shop)["cut"] == "the budget ended while dev was answered after step 80 of 120"
 
 
 def test_where_every_rate_is_trained_one_that_came_to_its_end_counts_whole(tmp_path: Path) -> None:

@@ -81,6 +81,20 @@ def test_the_form_is_tried_again_with_the_demos_that_won(tmp_path: Path) -> None
     assert len(screened(shop.folder)) == 24
 
 
+@pytest.mark.parametrize("build", [zero_shot, rag], ids=lambda b: b.__name__)
+def test_the_form_is_tried_however_long_the_passages_are_and_little_time_is_left(
+    tmp_path: Path, build: Callable[[Workshop], Solution]
+) -> None:
+    shop = workshop_of(right_when(says_form), tmp_path, labels=COLOURS, limits={"training_tokens": 10})
+    assert says_form_text(build(shop).instruction)
+
+
+def test_time_that_is_short_keeps_no_setting_of_demos_out(tmp_path: Path) -> None:
+    plan = {"planned_tokens": 100_000, "training_tokens": 0}
+    shop = workshop_of(FakeModel({}), tmp_path, limits=plan)
+    assert "nearest-8" in [s.name for s in demo_settings(shop, shop.solution("x"))]
+
+
 @pytest.mark.parametrize(
     ("instruction", "notes", "named"),
     [
@@ -183,6 +197,14 @@ def test_demos_show_the_passage_that_is_theirs(tmp_path: Path) -> None:
     for shown in demos_with_passages(shop, replace(shop.solution("x"), retriever=spec(3)), 4):
         number = shown.input.split()[-1]
         assert shown.input.startswith(f"Thing {number} is {shown.output}.\n\n")
+
+
+def test_a_label_that_stands_in_a_passage_makes_no_demo_that_shows_it(tmp_path: Path) -> None:
+    shop = workshop_of(FakeModel({}), tmp_path, labels=COLOURS)
+    unmarked = tuple(replace(e, gold_ids=()) for e in shop.inputs.train)
+    solution = replace(shop.solution("x"), retriever=spec(3))
+    assert not demos_with_passages(replace(shop, inputs=replace(shop.inputs, train=unmarked)), solution, 4)
+    assert len(demos_with_passages(shop, solution, 4)) == 4, "marked ones count"
 
 
 # ---- growth ---------------------------------------------------------------------------------

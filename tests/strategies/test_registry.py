@@ -49,6 +49,14 @@ def test_a_training_costs_no_more_than_its_compute_budget_and_has_no_other_form(
     assert cost_of(name, forms=40) == cost_of(name)
 
 
+def test_the_probes_of_a_short_training_weigh_more_and_those_of_a_shorter_one_nothing() -> None:
+    from rung.strategies.course import Lengths
+
+    step = Lengths(TEXTS.instruction, TEXTS.own + TEXTS.answer).step
+    trained = [cost_of("lora", training_tokens=int(step * steps) + 1).trained / step for steps in (10, 20, 100)]
+    assert trained == [10, 20 + 2 * 4, 100 + 2 * 6]
+
+
 def test_a_strategy_from_outside_stands_behind_the_others_of_its_family(registry: None) -> None:
     register_strategy(Strategy("mine", "prompt", "a dummy", lambda texts: Cost(), lambda workshop: None))
     families = [FAMILIES.index(s.family) for s in STRATEGIES.values()]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from rung.errors import TrainingError
+from rung.errors import OUT_OF_MEMORY, ModelError, TrainingError
 from rung.records import write_json
 from rung.resume import record_of
 from rung.strategies.fine_tuning import lora
 from rung.strategies.replay import base_answers, replay_prompts, replayed
+from rung.testing import FakeModel
 from rung.trials.workshop import Workshop
 from rung.types import Request, Solution
 from workshops import COLOURS, Note, Trainee, workshop_of
@@ -74,6 +75,19 @@ def test_a_base_model_that_answers_nothing_cannot_be_replayed(tmp_path: Path) ->
     tuned, shop = tuned_and_shop(tmp_path, model)
     with pytest.raises(TrainingError, match="answers none of the general prompts"):
         replayed(shop, tuned)
+
+
+def test_an_answer_that_fails_by_chance_is_not_recorded_as_none(tmp_path: Path) -> None:
+    error: list[str] = [OUT_OF_MEMORY]
+
+    def failing(request: Request) -> Any:
+        return ValueError(error[0]) if request.messages[-1].content == "Name a day" else "Monday"
+
+    shop = workshop_of(FakeModel(failing), tmp_path, tools={"shared": tmp_path / "shared"})
+    with pytest.raises(ModelError, match=r"1 of 2 general prompts \(out of memory\)"):
+        base_answers(shop, ["Name a colour", "Name a day"])
+    error[0] = "prompt of 9000 tokens does not fit the context of 8192"
+    assert base_answers(shop, ["Name a colour", "Name a day"]) == ["Monday", ""]
 
 
 def test_replay_prompts_are_none_of_the_suite() -> None:

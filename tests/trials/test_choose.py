@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rung.testing import FakeModel
 from rung.trials.choose import affordable, choose, screened
-from rung.trials.trial import attempt, mean_score
+from rung.trials.trial import attempt, mean_score, read_predictions
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Demo, DemoSelection, Request, Solution
 from workshops import COLOURS, workshop_of
@@ -67,6 +67,45 @@ def test_when_the_time_is_up_the_choice_is_among_what_was_answered_and_says_so(t
     more = replace(shop, limits=replace(shop.limits, seconds_left=lambda: 1000.0))
     assert choose(more, variants(more, *"abcd")).name == "c"
     assert cut_of(shop.folder) is None, "continued with more time, the choice is whole"
+
+
+def test_a_choice_that_was_killed_keeps_what_it_has_answered_when_the_time_is_up(tmp_path: Path) -> None:
+    names = "abc"
+    model = FakeModel(answers_by_instruction({"a": 0, "b": 3, "c": 1}))
+    left = [1000.0]
+    shop = workshop_of(model, tmp_path, limits={"seconds_left": lambda: left[0]})
+    assert choose(shop, variants(shop, *names)).name == "b"
+    asked, left[0] = len(model.requests), -1.0
+    assert choose(shop, variants(shop, *names)).name == "b" and cut_of(shop.folder) is None
+    assert len(model.requests) == asked
+    (shop.folder / "trials" / "b-1.jsonl").unlink()
+    assert choose(shop, variants(shop, *names)).name == "c", (
+        "what is not whole is left out; what stands behind it counts"
+    )
+    assert cut_of(shop.folder) == "2 of 3 variants were compared when the time was up"
+
+
+def test_when_the_second_round_is_cut_the_best_of_the_first_is_chosen(tmp_path: Path) -> None:
+    rounds = {"count": 0}
+
+    def left() -> float:
+        rounds["count"] += 1
+        return 10.0 if rounds["count"] <= 4 else -1.0  # three variants in the first round, then no time
+
+    shop = workshop_of(
+        FakeModel(answers_by_instruction({"a": 1, "b": 3, "c": 2})), tmp_path, limits={"seconds_left": left}
+    )
+    assert choose(shop, variants(shop, *"abc")).name == "b"
+    assert [p.name for p in (shop.folder / "trials").glob("*-2.jsonl")] == ["b-2.jsonl"]
+    assert cut_of(shop.folder) == "1 of 2 variants were compared when the time was up"
+
+
+def test_the_first_round_is_drawn_at_random_from_a_dev_set_in_order(tmp_path: Path) -> None:
+    shop = workshop_of(FakeModel(lambda _: "red"), tmp_path)
+    choose(shop, variants(shop, *"abc"))
+    first = {p.id for p in read_predictions(shop.folder / "trials" / "a-1.jsonl")}
+    assert len(first) == 8 and first != {e.id for e in shop.inputs.dev[:8]}
+    assert [p.id for p in screened(shop.folder)] == [e.id for e in shop.inputs.screen]
 
 
 def test_without_any_time_the_first_variant_is_answered_all_the_same(tmp_path: Path) -> None:

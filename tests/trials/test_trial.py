@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rung.errors import OUT_OF_MEMORY
 from rung.records import read_lines
 from rung.solutions.answer import BLOCK
 from rung.testing import FakeModel
@@ -52,6 +53,29 @@ def test_a_kill_while_the_file_is_rewritten_loses_no_block(tmp_path: Path, monke
     asked = len(model.requests)
     assert attempt(shop, shop.solution("a"), examples, path) == first
     assert len(model.requests) - asked == 10, "only the torn block is answered again"
+
+
+@pytest.mark.parametrize("failing", [1, BLOCK], ids=["one of a block", "all of a block"])
+def test_an_answer_for_which_memory_ran_out_is_asked_for_again(tmp_path: Path, failing: int) -> None:
+    full = {f"e{i}" for i in range(failing)}
+
+    def some(request: Request) -> Any:
+        number = request.messages[-1].content.split()[-1]
+        return MemoryError(OUT_OF_MEMORY) if f"e{number}" in full else right(request)
+
+    model = FakeModel(some)
+    shop = workshop_of(model, tmp_path, train=2 * BLOCK)
+    solution, examples, path = shop.solution("a"), shop.inputs.train, tmp_path / "p.jsonl"
+    first = attempt(shop, solution, examples, path)
+    assert sum(p.error is not None for p in first) == failing
+    full.clear()
+    model.calls.clear()
+    again = attempt(shop, solution, examples, path)
+    assert mean_score(again) == 1.0 and model.calls == [BLOCK], "the other block is kept"
+    assert len(read_predictions(path)) == len(examples), "no answer stands twice in the file"
+    assert attempt(shop, solution, examples, path) == again and model.calls == [BLOCK]
+    known = attempt(shop, solution, examples, tmp_path / "q.jsonl", known=first)
+    assert mean_score(known) == 1.0 and len(read_predictions(tmp_path / "q.jsonl")) == len(examples)
 
 
 def test_a_failed_answer_scores_zero_and_keeps_its_error(tmp_path: Path) -> None:

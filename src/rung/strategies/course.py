@@ -1,19 +1,26 @@
 """How long a training is: its steps, which train examples they visit, and when dev is answered on the way.
 
-A course is sized once and recorded, so that a continued training keeps its options even where the budget has changed.
-Counts tokens by messages alone; knows nothing of learning rates and adapters.
+A course is sized and recorded before its first step, and a continued training reads it back: it goes on with the same
+options, bit by bit. Only where the budget has grown so much that clearly more steps are affordable, and no interim look
+is answered yet, the course is sized anew and the training starts over. From the first interim look on, more budget does
+not lengthen it.
+Counts tokens by messages alone; knows nothing of how a rate is chosen and what an adapter is.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung.resume import once
+from rung.records import write_json
+from rung.resume import once, record_of
 from rung.solutions.answer import shared_prefix_tokens, shared_turns
+from rung.training.batches import steps_per_epoch
 from rung.trials.choose import TURN_TOKENS
+from rung.trials.trial import read_predictions
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Example, Request, TrainingOptions, TrainingRow
 
@@ -21,13 +28,20 @@ MAX_EPOCHS = 4
 LEAST_STEPS = 8
 """Steps of the shortest training, whatever its compute budget. Fewer teach nothing."""
 
-COURSE = "course.json"
+COURSE, SWEEP = "course.json", "sweep.json"
+"""Files in a training's folder: its course, and the losses by which its learning rate was chosen."""
+
+LEAST_PROBED, WIDELY_PROBED = 16, 40
+"""Steps of a training from which learning rates are probed at all, and from which they are probed beyond the grid."""
 
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
 _INTERIM_LOOKS = 3  # at most
 _TIMED_INTERIM_LOOKS = 2  # at least, under a time limit: a training that is stopped then has a checkpoint with a score
 _LEAST_STEPS_OF_TWO = 24
 _SIZED_ON = 64  # rows
+_CLEARLY_MORE = 1.5  # times the steps: then a training that was cut short starts over
+_PROBE_SHARE = 0.06  # of the schedule, for each learning rate that is probed
+_LEAST_PROBE = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,8 @@ class Course:
 
     steps: of the optimiser. interim_looks: how often `judged` is answered on the way, the last time at the end.
     examples: number of train examples that it can visit. epoch: steps of one pass over all examples it was offered.
-    start: an adapter folder to train on from; None: a fresh adapter.
+    wanted: steps that it would have without a limit on time. start: an adapter folder to train on from; None: a fresh
+    adapter.
     """
 
     steps: int
@@ -58,16 +73,24 @@ class Course:
     judged: tuple[Example, ...]
     examples: int
     epoch: int
+    wanted: int = 0
     start: Path | None = None
+
+    @property
+    def shortened(self) -> str | None:
+        """How far the time cut it, as a sentence part; None where it is as long as planned."""
+        if self.steps >= self.wanted:
+            return None
+        return f"the budget had time for {self.steps} of {self.wanted} training steps"
 
     def step_of_interim_look(self, number: int) -> int:
         """The step of an interim look, counted from 1."""
         return round(number * self.steps / self.interim_looks)
 
 
-def steps_per_epoch(examples: int) -> int:
-    """Optimiser steps in which every example is visited once."""
-    return max(1, -(-examples // TrainingOptions.batch_size))
+def epoch_of(examples: int) -> int:
+    """Steps in which every example is visited once, in batches of the usual size."""
+    return steps_per_epoch(examples, TrainingOptions.batch_size)
 
 
 def affordable_steps(lengths: Lengths, training_tokens: float) -> int:
@@ -77,14 +100,14 @@ def affordable_steps(lengths: Lengths, training_tokens: float) -> int:
 
 def steps_of(examples: int, lengths: Lengths, training_tokens: float) -> int:
     """As many steps as are wanted and the compute budget allows, be that less than an epoch."""
-    wanted = max(MAX_EPOCHS * steps_per_epoch(examples), _WANTED_STEPS)
+    wanted = max(MAX_EPOCHS * epoch_of(examples), _WANTED_STEPS)
     return min(wanted, affordable_steps(lengths, training_tokens))
 
 
 def interim_looks_of(steps: int, examples: int, *, timed: bool = False) -> int:
     """How many interim looks a training has: one an epoch, within bounds."""
     least = _TIMED_INTERIM_LOOKS if timed and steps >= _LEAST_STEPS_OF_TWO else 1
-    return min(_INTERIM_LOOKS, max(least, round(steps / steps_per_epoch(examples))))
+    return min(_INTERIM_LOOKS, max(least, round(steps / epoch_of(examples))))
 
 
 def lengths_of(workshop: Workshop, rows: Sequence[TrainingRow]) -> Lengths:
@@ -101,19 +124,57 @@ def lengths_of(workshop: Workshop, rows: Sequence[TrainingRow]) -> Lengths:
     return Lengths(shared, sum(whole) / len(whole) - shared)
 
 
-def whole_course(workshop: Workshop, render: Callable[[Sequence[Example]], list[TrainingRow]]) -> Course:
-    """The course of a training on all train examples, sized on a few of them as `render` makes rows of them."""
+def probe_steps(steps: int) -> int:
+    """Steps of each probe of a learning rate; 0 for a training so short that probes would take most of its time."""
+    return 0 if steps < LEAST_PROBED else min(steps, max(_LEAST_PROBE, round(_PROBE_SHARE * steps)))
+
+
+def whole_course(
+    workshop: Workshop, render: Callable[[Sequence[Example]], list[TrainingRow]], judged: tuple[Example, ...]
+) -> Course:
+    """The course of a training on all train examples, sized on a few of them as `render` makes rows of them.
+
+    judged: what its interim looks answer. A recorded course is read back, unless it is sized anew: see the module.
+    """
     train, limits = workshop.inputs.train, workshop.limits
 
     def size() -> dict[str, Any]:
         some = sample_of(train, _SIZED_ON, workshop.inputs.task.seed)
-        steps = steps_of(len(train), lengths_of(workshop, render(some)), limits.training_tokens)
+        lengths = lengths_of(workshop, render(some))
+        steps = steps_of(len(train), lengths, limits.training_tokens)
         timed = limits.seconds_left() is not None
         return {
             "steps": steps,
+            "wanted": steps_of(len(train), lengths, limits.planned),
             "interim_looks": interim_looks_of(steps, len(train), timed=timed),
             "examples": min(len(train), steps * TrainingOptions.batch_size),
-            "epoch": steps_per_epoch(len(train)),
+            "epoch": epoch_of(len(train)),
         }
 
-    return Course(judged=workshop.inputs.dev, **once(workshop.folder / "training" / COURSE, size))
+    path = workshop.folder / "training" / COURSE
+    before = record_of(path)
+    if before and not _is_judged(workshop, len(judged)):
+        now = size()
+        if now["steps"] >= _CLEARLY_MORE * before["steps"]:
+            _start_over(workshop)
+            write_json(path, now)
+    return Course(judged=judged, **once(path, size))
+
+
+def interim_answers(rate: str, step: str) -> str:
+    """Where the answers of a checkpoint lie in the workshop's folder; "*" stands for any rate or step."""
+    return f"trials/lr-{rate}-step-{step}.jsonl"
+
+
+def _is_judged(workshop: Workshop, examples: int) -> bool:
+    """Whether an interim look on so many examples is answered whole."""
+    return any(len(read_predictions(p)) >= examples for p in workshop.folder.glob(interim_answers("*", "*")))
+
+
+def _start_over(workshop: Workshop) -> None:
+    """Removes checkpoints, probes and answers. The course's own record is replaced after it, so a kill repeats this."""
+    for folder in (workshop.folder / "training").glob("lr-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    (workshop.folder / "training" / SWEEP).unlink(missing_ok=True)
+    for answers in workshop.folder.glob(interim_answers("*", "*")):
+        answers.unlink()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rung.resume import is_done
-from rung.strategies.course import Course, Lengths, interim_looks_of, steps_of, steps_per_epoch, whole_course
+from rung.strategies.course import Course, Lengths, epoch_of, interim_looks_of, probe_steps, steps_of, whole_course
 from rung.strategies.fit import fit
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
@@ -18,7 +18,7 @@ from rung.types import Example, Solution, TrainingOptions, TrainingRow
 
 _TRAINED_PASSAGES = 3  # in a training prompt, at least
 _LEAST_PILOT_STEPS = 12
-_PROBES = 0.12  # of a training, for the learning rates that are not chosen
+_PROBES = 2  # of learning rates that are not chosen: the others of the grid
 
 
 def lora(workshop: Workshop) -> Solution:
@@ -44,10 +44,11 @@ def pilot(workshop: Workshop, count: int) -> Solution:
     plain = replace(workshop.solution(f"pilot-{count}"), constraint=inputs.constraint)
     if is_done(workshop.folder / "adapter"):
         return replace(plain, adapter=str(workshop.folder / "adapter"))
-    whole = whole_course(workshop, lambda some: training_rows(workshop, plain, some))
-    steps = max(_LEAST_PILOT_STEPS, round(whole.steps * count / len(inputs.train)))
+    whole = whole_course(workshop, lambda some: training_rows(workshop, plain, some), inputs.piloted)
+    steps, wanted = (max(_LEAST_PILOT_STEPS, round(n * count / len(inputs.train))) for n in (whole.steps, whole.wanted))
     examples = random.Random(inputs.task.seed).sample(inputs.train, count)[: steps * TrainingOptions.batch_size]
-    return _trained(workshop, plain, examples, Course(steps, 1, inputs.piloted, len(examples), steps_per_epoch(count)))
+    course = Course(steps, 1, inputs.piloted, len(examples), epoch_of(count), wanted)
+    return _trained(workshop, plain, examples, course)
 
 
 def _tuned(workshop: Workshop, plain: Solution) -> Solution:
@@ -58,7 +59,7 @@ def _tuned(workshop: Workshop, plain: Solution) -> Solution:
     def render(some: Sequence[Example]) -> list[TrainingRow]:
         return training_rows(workshop, plain, some)
 
-    course = whole_course(workshop, render)
+    course = whole_course(workshop, render, workshop.inputs.dev)
     visited = sample_of(workshop.inputs.train, course.examples, workshop.inputs.task.seed)
     return _trained(workshop, plain, visited, course)
 
@@ -86,4 +87,4 @@ def _training(texts: Texts, own: float) -> Cost:
     lengths = Lengths(texts.instruction, own + texts.answer)
     steps = steps_of(texts.train, lengths, texts.training_tokens)
     answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)
-    return answers + Cost(trained=steps * lengths.step * (1 + _PROBES))
+    return answers + Cost(trained=(steps + _PROBES * probe_steps(steps)) * lengths.step)

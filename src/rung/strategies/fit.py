@@ -2,7 +2,8 @@
 
 The learning rate is chosen by short probes. The chosen one goes on from where its probe ended, and nothing is trained
 twice. At each interim look, dev is answered and scored by the task's own metric. The last checkpoint is kept unless an
-earlier one is clearly better. When the budget ends in the middle, the checkpoints that have a score are what there is.
+earlier one is clearly better. When the budget ends in the middle, the best of the checkpoints that have a score is the
+solution. It stands then: more budget does not train it on.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 from rung.errors import BudgetSpent, Diverged
 from rung.records import write_json, write_text
 from rung.resume import folder_once
-from rung.strategies.course import Course
-from rung.strategies.learning_rate import LEARNING_RATES, search
+from rung.strategies.course import SWEEP, WIDELY_PROBED, Course, interim_answers, probe_steps
+from rung.strategies.learning_rate import LEARNING_RATES, MIDDLE_RATE, search
 from rung.strategies.training_rows import trainable, training_rows
 from rung.trials.trial import attempt
 from rung.trials.workshop import Workshop
@@ -27,8 +28,6 @@ from rung.types import Progress, Solution, TrainingOptions, TrainingRow
 
 HISTORY = "history.json"
 
-_PROBE_SHARE = 0.06  # of the schedule, for each learning rate that is probed
-_LEAST_PROBE = 4
 _SLOWER = 3  # rates that are trained at most, each half of the one before, where a training diverges at once
 _SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
 _LEARNT = 0.02  # mean loss per answer token below which these rows are known by heart
@@ -49,7 +48,11 @@ class Checkpoint:
 
 @dataclass
 class _Training:
-    """A training: what it is made of, and how far it has come. reached: steps done at `rate`, the last one."""
+    """A training: what it is made of, and how far it has come.
+
+    reached: steps done at `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its
+    rate rests on probes, here or earlier in the run.
+    """
 
     workshop: Workshop
     solution: Solution
@@ -57,6 +60,8 @@ class _Training:
     course: Course
     rate: float = 0.0
     reached: int = 0
+    answering: bool = False
+    probed: bool = True
 
     @property
     def folder(self) -> Path:
@@ -83,7 +88,13 @@ class _Training:
 
     def trial(self, rate: float, step: int) -> Path:
         """Where the judged answers of a checkpoint are kept."""
-        return self.workshop.folder / "trials" / f"lr-{rate:g}-step-{step}.jsonl"
+        return self.workshop.folder / interim_answers(f"{rate:g}", str(step))
+
+    def stopped(self) -> str:
+        """Where the budget ended it, as a sentence part."""
+        if self.answering:
+            return f"the budget ended while dev was answered after step {self.reached} of {self.course.steps}"
+        return f"training was stopped by the budget after step {self.reached} of {self.course.steps}"
 
 
 def fit(
@@ -92,13 +103,14 @@ def fit(
     """Trains and returns the folder of the adapter to go on with. left_out: of rows that were too long, as recorded.
 
     Its answers to the judged examples are kept as predictions.dev.jsonl, and the training in training/history.json:
-    learning_rate, steps, epochs [{epoch, dev}], kept (an epoch), rates, left_out; cut and stopped_at (a step) where
-    the budget ended it.
+    learning_rate, probed (whether that rate rests on probes, here or earlier in the run), steps, epochs [{epoch, dev}],
+    kept (an epoch), rates, left_out; cut where the budget shortened it, and stopped_at (a step) where it ended it. What
+    was cut stays so: with more budget, the adapter is read back and not trained on.
     Raises Diverged, and BudgetSpent when the budget ends before the first interim look is answered.
     """
     training = _Training(workshop, solution, rows, course)
     judged: dict[float, list[Checkpoint]] = {}
-    cut = None
+    stopped = None
     try:
         for rate in _rates(training):
             for checkpoint in _checkpoints(training, rate):
@@ -108,7 +120,7 @@ def fit(
     except BudgetSpent:
         if not judged:
             raise
-        cut = f"training was stopped by the budget after step {training.reached} of {course.steps}"
+        stopped = training.stopped()
     if not judged:
         raise Diverged(f"{training.folder}: the training diverged before its first interim look, at every rate.")
     kept = {rate: kept_of(checkpoints) for rate, checkpoints in judged.items()}
@@ -116,6 +128,7 @@ def fit(
     best = kept[rate]
     history = {
         "learning_rate": rate,
+        "probed": training.probed,
         "steps": course.steps,
         "epochs": [{"epoch": round(c.step / course.epoch, 2), "dev": c.mean} for c in judged[rate]],
         "kept": round(best.step / course.epoch, 2),
@@ -123,10 +136,11 @@ def fit(
     }
     if workshop.limits.exhaustive:
         history["rates"] = {f"{r:g}": c.mean for r, c in kept.items()}
-    if cut is not None:
+    if stopped is not None and rate == training.rate:  # of several rates, one that came to its end may be the best
+        history["stopped_at"] = training.reached
+    shortened = course.shortened if best.mean < 1.0 else None  # where all is right, more steps could add nothing
+    if cut := "; ".join(why for why in (shortened, stopped) if why is not None) or None:
         history["cut"] = cut
-        if rate == training.rate:  # where every rate is trained, one that was trained to its end may be the best
-            history["stopped_at"] = training.reached
     workshop.note_cut("training", cut)
     write_json(training.folder / HISTORY, history)
     # The checkpoint has answered dev already: those are the solution's own predictions.
@@ -154,22 +168,36 @@ def _rates(training: _Training) -> Iterator[float]:
 
     Behind the chosen one come its halves, for the case that it diverges at once.
     """
-    workshop = training.workshop
-    if workshop.limits.exhaustive and training.course.start is None:
+    if training.workshop.limits.exhaustive and training.course.start is None:
         yield from LEARNING_RATES
         return
-    rate = workshop.learning_rate if workshop.learning_rate is not None else _probed(training)
+    rate = _first_rate(training)
     for halvings in range(_SLOWER):
         yield rate / 2**halvings
 
 
+def _first_rate(training: _Training) -> float:
+    """The rate that was chosen earlier in the run, else the best of short probes.
+
+    One outside the grid suited another training, often a shorter one: there, rates are probed anew. A training that is
+    too short for probes takes the middle of the grid.
+    """
+    given, course = training.workshop.learning_rate, training.course
+    if given is not None and (course.start is not None or min(LEARNING_RATES) <= given <= max(LEARNING_RATES)):
+        return given
+    if probe_steps(course.steps):
+        return _probed(training)
+    training.probed = False
+    return MIDDLE_RATE
+
+
 def _probed(training: _Training) -> float:
-    """The learning rate whose first steps give the lowest loss on the screen."""
-    workshop, model = training.workshop, trainable(training.workshop)
-    screen = training_rows(workshop, training.solution, workshop.inputs.screen)
+    """The learning rate whose first steps give the lowest loss on the screen, with prompts as answering shows them."""
+    workshop, model, steps = training.workshop, trainable(training.workshop), training.course.steps
+    screen = training_rows(workshop, training.solution, workshop.inputs.screen, gold=False)
     long = set(model.too_long(screen))
     screen = [row for row in screen if row not in long] or list(training.rows[:_SAMPLED_ROWS])
-    until = min(training.course.steps, max(_LEAST_PROBE, round(_PROBE_SHARE * training.course.steps)))
+    until = probe_steps(steps)
 
     def loss_of(rate: float) -> float:
         adapter = training.train(rate, until, f"trying learning rate {rate:g}")
@@ -178,7 +206,7 @@ def _probed(training: _Training) -> float:
         finally:
             model.release(adapter)
 
-    return search(loss_of, training.folder / "sweep.json")
+    return search(loss_of, training.folder / SWEEP, beyond=steps >= WIDELY_PROBED)
 
 
 def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:
@@ -197,7 +225,9 @@ def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:
         training.reached = step
         try:
             trial = replace(training.solution, adapter=str(adapter))
+            training.answering = True
             predictions = attempt(workshop, trial, course.judged, training.trial(rate, step))
+            training.answering = False
             checkpoint = Checkpoint(step, adapter, [p.score or 0.0 for p in predictions])
             yield checkpoint
             no_better = any(mean >= checkpoint.mean for mean in means)

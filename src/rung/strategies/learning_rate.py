@@ -14,19 +14,26 @@ from rung.records import write_json
 from rung.resume import record_of
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-"""The grid that a search starts with. A best rate at its edge is followed beyond it."""
+"""The grid that a search starts with. Where the best rate is at its edge, the search goes on beyond it."""
 
 LEAST_RATE, MOST_RATE = 6.25e-5, 8e-3
 
-_CLEARLY = 0.99  # of the best loss. A short probe lies in the warm-up, where a rate that is too high does little harm
+MIDDLE_RATE = sorted(LEARNING_RATES)[len(LEARNING_RATES) // 2]
+"""The rate of a training that is too short to probe any."""
+
+_CLEARLY = 0.99  # of the loss next to it. A short probe lies in the warm-up, where a rate that is too high does little
+# harm, and where one that is too low looks well on little data but then teaches too little.
 
 
-def search(loss_of: Callable[[float], float], record: Path) -> float:
-    """The rate with the lowest loss; of equals, the one tried first. Every probe is recorded, and so is the choice.
+def search(loss_of: Callable[[float], float], record: Path, *, beyond: bool = True) -> float:
+    """The learning rate whose probe has the lowest loss, within bounds. Records every probe, and the choice.
 
-    Probes go from the highest rate of the grid downwards, by halves, until the loss gets worse. If the highest is the
-    best, they go upwards by doubles until the loss gets worse. loss_of: rate -> loss; what diverged may be raised as
-    Diverged. Raises Diverged when every rate does.
+    Probes go from the highest rate of the grid downwards, by halves, until the loss gets worse; of equals, the higher
+    rate is kept. Below the grid, a rate is taken only where its loss is clearly lower (by 1 %) than that of the rate
+    above it, and probes end where it is not. If the highest rate of the grid is the best, probes go upwards by doubles
+    by the same rule.
+    beyond: whether rates outside the grid are probed. loss_of: rate -> loss. A rate whose loss is no number, or for
+    which Diverged is raised, is never taken. Raises Diverged when every rate diverges.
     """
     state = record_of(record)
     if "chosen" in state:
@@ -37,34 +44,33 @@ def search(loss_of: Callable[[float], float], record: Path) -> float:
         name = f"{rate:g}"
         if name not in losses:
             try:
-                losses[name] = loss_of(rate)
+                loss = loss_of(rate)
+                losses[name] = loss if math.isfinite(loss) else None
             except Diverged:
                 losses[name] = None
             write_json(record, state)
-        loss = losses[name]
-        return math.inf if loss is None else loss
+        known = losses[name]
+        return known if known is not None and math.isfinite(known) else math.inf
 
-    _probe(loss_at)
-    whole = [(loss, float(name)) for name, loss in losses.items() if loss is not None]
-    if not whole:
+    best = _probed(loss_at, beyond)
+    if not math.isfinite(loss_at(best)):
         raise Diverged(f"{record.parent}: training diverged at every learning rate of {', '.join(losses)}.")
-    state["chosen"] = min(whole, key=lambda pair: pair[0])[1]
+    state["chosen"] = best
     write_json(record, state)
-    return float(state["chosen"])
+    return best
 
 
-def _probe(loss_at: Callable[[float], float]) -> None:
-    """Asks for losses, outwards from the grid, until they get worse on both sides of the best."""
-    highest = rate = max(LEARNING_RATES)
-    best = first = loss_at(highest)
-    while (rate := rate / 2) >= LEAST_RATE:
-        loss = loss_at(rate)
-        beyond = rate < min(LEARNING_RATES) and math.isfinite(best)
-        if loss > best or (beyond and loss == best):
+def _probed(loss_at: Callable[[float], float], beyond: bool) -> float:
+    """The best rate; one that diverges only where all do."""
+    lowest, highest = min(LEARNING_RATES), max(LEARNING_RATES)
+    best = rate = highest
+    while (rate := rate / 2) >= (LEAST_RATE if beyond else lowest):
+        least, loss = loss_at(best), loss_at(rate)  # the highest rate of the grid is probed first
+        if loss < (least if rate >= lowest else _CLEARLY * least):
+            best = rate
+        elif math.isfinite(least) and (rate < lowest or loss > least):
             break
-        best = loss
-    if best < first or not math.isfinite(best):
-        return
-    rate = highest
-    while (rate := rate * 2) <= MOST_RATE and (loss := loss_at(rate)) < _CLEARLY * best:
-        best = loss
+    if best == highest and math.isfinite(loss_at(best)):
+        while beyond and (rate := best * 2) <= MOST_RATE and loss_at(rate) < _CLEARLY * loss_at(best):
+            best = rate
+    return best

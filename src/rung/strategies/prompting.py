@@ -9,7 +9,7 @@ from rung.data.constraint import form_in_words
 from rung.solutions.answer import BLOCK
 from rung.solutions.demos import covering, demo
 from rung.strategies.registry import Cost, Texts
-from rung.trials.choose import affordable, choose
+from rung.trials.choose import affordable, choose, fits
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import DemoSelection, Solution, Task
 
@@ -81,7 +81,7 @@ def both_forms(workshop: Workshop, solution: Solution) -> list[Solution]:
     """The solution, and the same with the form of the answer at the end of its instruction (or without it).
 
     The solution alone where the task prescribes no form, the instruction says it already, or the prompt would be too
-    long.
+    long. What the form adds stands in the shared prefix, which is computed once: it is affordable wherever it fits.
     """
     task, inputs = workshop.inputs.task, workshop.inputs
     if solution.name.endswith(_FORM):
@@ -92,7 +92,7 @@ def both_forms(workshop: Workshop, solution: Solution) -> list[Solution]:
         return [solution]
     instruction = f"{solution.instruction.rstrip()}\n\n{form}"
     other = replace(solution, name=f"{solution.name}{_FORM}", instruction=instruction)
-    return [solution, other] if affordable(workshop, other) else [solution]
+    return [solution, other] if fits(workshop, other) else [solution]
 
 
 def in_form_of(chosen: Solution, other: Solution, behind: str = "") -> Solution:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from rung.errors import TrainingError
+from rung.errors import ModelError, TrainingError, about_its_prompt
 from rung.resume import is_done, once_for_all, record_of
-from rung.strategies.course import LEAST_STEPS, Course, steps_per_epoch
+from rung.strategies.course import LEAST_STEPS, Course, epoch_of
 from rung.strategies.fit import HISTORY, fit
 from rung.strategies.learning_rate import LEARNING_RATES
 from rung.strategies.training_rows import training_rows, without_long
@@ -43,7 +43,7 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
     rows = _mixed(own, general)
-    course = Course(steps, 1, workshop.inputs.dev, len(rows), steps_per_epoch(len(rows)), Path(tuned.adapter))
+    course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter))
     slower = replace(workshop, learning_rate=_RATE * rate)
     return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
 
@@ -54,13 +54,22 @@ def replay_prompts() -> list[str]:
 
 
 def base_answers(workshop: Workshop, texts: Sequence[str]) -> list[str]:
-    """What the base model answers to them; "" where it gives no answer. Asked once for all runs with that model."""
+    """What the base model answers to them; "" where it cannot take the prompt. Asked once for all runs with that model.
+
+    Raises ModelError, and records nothing, when an answer fails for any other reason: it may succeed another time.
+    """
     asked = hashlib.sha256("\n".join([str(_TOKENS), *texts]).encode()).hexdigest()
     folder = workshop.tools.shared or workshop.folder
 
     def ask() -> dict[str, list[str]]:
         requests = [Request((Message("user", text),), Decoding(_TOKENS)) for text in texts]
         answers = workshop.tools.model.generate(requests)
+        failed = [a.error for a in answers if a.error and not about_its_prompt(a.error)]
+        if failed:
+            raise ModelError(
+                f"{workshop.tools.model.name} failed on {len(failed)} of {len(texts)} general prompts ({failed[0]}): "
+                "nothing can be replayed. Run the same command again."
+            )
         return {"answers": ["" if a.error else a.text.strip() for a in answers]}
 
     return [str(answer) for answer in once_for_all(folder / f"replay-{asked[:16]}.json", ask)["answers"]]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rung.retrieval import INDEXES
-from rung.retrieval.gold import SEARCHED, GoldIndex
+from rung.retrieval.gold import SEARCHED
 from rung.solutions.demos import covering, demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, with_passages
 from rung.strategies.prompting import answering, choose_form, forms, in_form_of
 from rung.strategies.registry import Cost, Texts
+from rung.strategies.training_rows import gold_index
 from rung.trials.choose import choose
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Demo, DemoSelection, RetrieverSpec, Solution
@@ -49,10 +50,11 @@ def spec(k: int, kind: str | None = None) -> RetrieverSpec:
 def demos_with_passages(workshop: Workshop, solution: Solution, count: int) -> tuple[Demo, ...]:
     """At most `count` worked examples whose input shows the passage that holds the answer; short ones.
 
-    solution: whose index finds passages for examples that mark none.
+    solution: whose index finds passages for examples that mark none. Where answers are labels, only examples that mark
+    a passage have one.
     """
     inputs = workshop.inputs
-    retriever, index = workshop.retriever_of(solution), GoldIndex(inputs.passages)
+    retriever, index = workshop.retriever_of(solution), gold_index(workshop)
     assert retriever is not None
     some = sample_of(inputs.train, _CANDIDATES, inputs.task.seed)
     ranked = retriever.search([e.query for e in some], SEARCHED)

@@ -29,21 +29,37 @@ def trainable(workshop: Workshop) -> Trainable:
     return model
 
 
-def training_rows(workshop: Workshop, solution: Solution, examples: Sequence[Example]) -> list[TrainingRow]:
+def training_rows(
+    workshop: Workshop, solution: Solution, examples: Sequence[Example], *, gold: bool = True
+) -> list[TrainingRow]:
     """One row per example, in order, with the prompt that answering shows.
 
     For a solution with a retriever, the prompt shows what the search returns, wrong passages among it. Where that
     misses the passage that holds the answer, this passage takes the place of the last one: an answer that stands
     nowhere teaches to invent. Source: Zhang et al., RAFT (2024), which departs by leaving some prompts without it.
+    gold: False shows what the search returns and no more, as answering does.
     """
     retriever = workshop.retriever_of(solution)
-    if retriever is not None:
-        retriever = WithGold(retriever, examples, GoldIndex(workshop.inputs.passages), fitting_into(workshop, solution))
+    if retriever is not None and gold:
+        retriever = WithGold(retriever, examples, gold_index(workshop), fitting_into(workshop, solution))
     requests, _ = requests_for(solution, workshop.tools.model, [e.query for e in examples], retriever=retriever)
     return [
         TrainingRow(example.row or example.id, request.messages, example.output)
         for example, request in zip(examples, requests, strict=True)
     ]
+
+
+class _MarkedOnly(GoldIndex):
+    """Gold passages of a task with labels: that a passage contains "no" does not say that it holds the answer "no"."""
+
+    def passage(self, example: Example, ranked: Sequence[Document] = ()) -> Document | None:
+        return super().passage(example)
+
+
+def gold_index(workshop: Workshop) -> GoldIndex:
+    """The gold passages of the workshop's examples; where answers are labels, only those that examples mark."""
+    index = _MarkedOnly if workshop.inputs.task.labels else GoldIndex
+    return index(workshop.inputs.passages)
 
 
 def fitting_into(workshop: Workshop, solution: Solution) -> Callable[[Sequence[Document]], Sequence[Document]]:

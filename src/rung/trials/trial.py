@@ -1,6 +1,7 @@
 """A trial: one solution answered on one set of examples and scored, kept block by block.
 
-A run that was killed answers no block twice, and answers the remaining ones in the same batches as it would have.
+A run that was killed answers no block twice, and answers the remaining ones in the same batches as it would have. Only
+a block with an answer for which memory ran out is answered again: there may be more of it now.
 Trials run wherever an Executor maps them. Chooses nothing.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from rung.errors import OUT_OF_MEMORY
 from rung.records import append_lines, read_lines, write_lines
 from rung.solutions.answer import BLOCK, answer
 from rung.trials.workshop import Workshop
@@ -21,8 +23,9 @@ from rung.types import Answer, Example, Model, Outcome, Prediction, Retriever, S
 class Trial:
     """A solution, the examples it answers, and where its scored answers are kept (JSON lines).
 
-    known: this solution's predictions from elsewhere; they are not answered again. model, retriever: in the place of
-    those of the workshop. reading: the part of an answer that is scored; None scores all of it.
+    known: this solution's predictions from elsewhere; they are not answered again, unless memory ran out.
+    model, retriever: in the place of those of the workshop. reading: the part of an answer that is scored; None scores
+    all of it.
     """
 
     solution: Solution
@@ -64,15 +67,21 @@ def attempt(
     return try_all(workshop, [Trial(solution, examples, path, **how)])[0]
 
 
+def is_answered(trial: Trial) -> bool:
+    """Whether the trial's file has an answer to each example, be it one for which memory ran out."""
+    return {e.id for e in trial.examples} <= {p.id for p in read_predictions(trial.path)}
+
+
 def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
-    given = {p.id: p for p in trial.known}
-    done = {p.id: p for p in read_predictions(trial.path) if p.id not in given}
+    given = {p.id: p for p in trial.known if p.error != OUT_OF_MEMORY}
+    written = read_predictions(trial.path)
+    done = {p.id: p for p in written if p.id not in given and p.error != OUT_OF_MEMORY}
     rest = [e for e in trial.examples if e.id not in given]
     blocks = [rest[i : i + BLOCK] for i in range(0, len(rest), BLOCK)]
     whole = [number for number, block in enumerate(blocks) if all(e.id in done for e in block)]
-    if sum(len(blocks[number]) for number in whole) != len(done) or (given and not done):
-        # A kill has torn the last block, or the file is new. It is written whole, so that no block is lost.
-        done = {e.id: done[e.id] for number in whole for e in blocks[number]}
+    done = {e.id: done[e.id] for number in whole for e in blocks[number]}
+    if len(written) != len(given) + len(done):
+        # The file is new, or a block is to be answered again. It is written whole, so that no other block is lost.
         write_lines(trial.path, (asdict(p) for p in (*given.values(), *done.values())))
     model = trial.model or workshop.tools.model
     missing = len(whole) < len(blocks)  # only then is an index opened

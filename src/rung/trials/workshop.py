@@ -53,17 +53,12 @@ class Inputs:
     @property
     def screen(self) -> tuple[Example, ...]:
         """A fixed sample of dev, for choices inside a strategy."""
-        return self._sample(SCREEN)
+        return sample_of(self.dev, SCREEN, self.task.seed)
 
     @property
     def piloted(self) -> tuple[Example, ...]:
         """A fixed sample of dev, for pilots."""
-        return self._sample(PILOTED)
-
-    def _sample(self, most: int) -> tuple[Example, ...]:
-        if len(self.dev) <= most:
-            return self.dev
-        return tuple(random.Random(self.task.seed).sample(self.dev, most))
+        return sample_of(self.dev, PILOTED, self.task.seed)
 
 
 @dataclass(frozen=True)
@@ -84,9 +79,10 @@ class Tools:
 class Limits:
     """What a strategy may spend.
 
-    training_tokens: what one training may put through the network. prompt_tokens: of the longest prompt worth paying
-    for. exhaustive: every variant is answered and trained in full, none is left early.
-    seconds_left: the time until this step has to end with what it has; None: no limit.
+    training_tokens: what one training may put through the network in the time that is left. planned_tokens: the same
+    by the plan, whatever the clock says; None: no less time is left than was planned with.
+    prompt_tokens: of the longest prompt worth paying for. exhaustive: every variant is answered and trained in full,
+    none is left early. seconds_left: the time until this step has to end with what it has; None: no limit.
     """
 
     training_tokens: int = 160_000
@@ -94,6 +90,11 @@ class Limits:
     prompt_tokens: int = 2_000
     exhaustive: bool = False
     seconds_left: Callable[[], float | None] = field(default=lambda: None)
+
+    @property
+    def planned(self) -> int:
+        """What one training may put through the network by the plan. What is chosen by it does not vary with time."""
+        return self.training_tokens if self.planned_tokens is None else self.planned_tokens
 
 
 @dataclass(frozen=True)
