@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import ConstraintError, Diverged, ModelError, TrainingError, TruncatedAnswer
+from rung.errors import DOES_NOT_FIT, ConstraintError, Diverged, ModelError, TrainingError, TruncatedAnswer
 from rung.records import read_json, write_json
 from rung.resume import folder_once
 from rung.types import Constraint, Generation, Message, Price, Progress, Request, TrainingOptions, TrainingRow
@@ -94,7 +94,7 @@ class FakeModel:
         tokens_in = sum(self.count_tokens(m.content) for m in request.messages)
         room = min(request.decoding.max_new_tokens, self.context_length - tokens_in)
         if room < 1:
-            fact = f"prompt of {tokens_in} tokens does not fit the context of {self.context_length}"
+            fact = f"prompt of {tokens_in} tokens {DOES_NOT_FIT} of {self.context_length}"
             return Generation("", tokens_in, 0, 0.0, "error", fact)
         found = self._answer(request)
         if isinstance(found, Exception):

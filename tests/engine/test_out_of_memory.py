@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from rung.engine import decode as decoding
 from rung.engine import prefill
 from rung.engine.decode import logprobs
 from rung.engine.kv_cache import RowCache
+from rung.engine.memory import MemoryLimits, Shortage
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import OutOfMemory
+from rung.errors import OUT_OF_MEMORY, OutOfMemory
 from rung.testing import tiny_model
-from rung.types import Constraint, Decoding, Message, Request
+from rung.types import Constraint, Decoding, Message, Request, TrainingOptions, TrainingRow
 
 TEXTS = [
     "",
@@ -109,10 +111,77 @@ def test_one_row_that_does_not_fit_is_an_error_and_the_others_are_answered(monke
         return whole(engine, jobs, batch, shared)
 
     monkeypatch.setattr(decoding, "prefill", limited)
+    limits = model.engine.limits
     found = model.generate(requests())
     failed = [i for i, g in enumerate(found) if g.error is not None]
     assert failed == [4] and found[4].error == "out of memory" and found[4].text == ""
     assert [g.text for i, g in enumerate(found) if i != 4] == [text for i, text in enumerate(expected) if i != 4]
+    assert model.engine.limits == limits, "the long row says nothing of the others"
+    (alone,) = model.generate(requests()[4:5])
+    assert alone.error == OUT_OF_MEMORY, "beside others or by itself, the same row has the same answer"
+
+
+def test_a_passing_shortage_lowers_the_limits_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    limits = model.engine.limits
+    with monkeypatch.context() as patch:
+        Allocator(patch, 5, ALLOCATORS[0])
+        model.generate(requests())
+    lowered = model.engine.limits
+    assert lowered.cache_bytes < limits.cache_bytes
+    job = model._job(requests()[0])
+    assert lowered.cache_bytes >= 5 * job.most * model.engine.cache_bytes_per_token, "half of what failed still fits"
+    calls = 0
+    while model.engine.limits.cache_bytes < 2 * lowered.cache_bytes and calls < 100:
+        model.generate([ask(text, most=2) for text in TEXTS * 4])
+        calls += 1
+    assert 0 < calls < 100
+
+
+def test_limits_come_back_later_each_time_that_memory_runs_out() -> None:
+    limits = MemoryLimits(cache_bytes=1000, prefix_bytes=1, rows=64, scored_tokens=1)
+
+    def batches_until_raised(shortage: Shortage, lowered: MemoryLimits) -> int:
+        for n in range(1, 1000):
+            if (raised := shortage.after_success(lowered, 1, lowered.cache_bytes)) != lowered:
+                assert (raised.cache_bytes, raised.rows) == (2 * lowered.cache_bytes, limits.rows)
+                return n
+        raise AssertionError("never raised")
+
+    shortage = Shortage()
+    lowered = shortage.lowered(limits, 64, 100)
+    assert shortage.after_success(lowered, 1, 10) == lowered, "a small batch says nothing"
+    waited = [batches_until_raised(shortage, lowered)]
+    for _ in range(2):
+        lowered = shortage.lowered(lowered, 64, 100)
+        waited.append(batches_until_raised(shortage, lowered))
+    assert waited[0] < waited[1] < waited[2]
+
+
+def test_memory_that_runs_out_while_an_adapter_is_loaded_is_freed_and_the_adapter_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    rows = [TrainingRow("r", (Message("user", "a"),), "b")]
+    folder = model.train(rows, TrainingOptions(1e-2, steps=1, batch_size=1), tmp_path)
+    asked = Request((Message("user", "a"),), Decoding(4), adapter=str(folder))
+    expected = model.generate([asked])[0].text
+    model.release(folder)
+    whole, failures = model.engine.adapters.wrapper.load_adapter, [ALLOCATORS[0]]
+
+    def load(*given: Any, **named: Any) -> Any:
+        keys = whole(*given, **named)
+        if failures:
+            raise failures.pop()
+        return keys
+
+    monkeypatch.setattr(model.engine.adapters.wrapper, "load_adapter", load)
+    assert model.generate([asked])[0].text == expected
+    model.release(folder)
+    failures += [ALLOCATORS[1]] * 2
+    with pytest.raises(OutOfMemory, match="memory ran out"):
+        model.generate([asked])
+    assert model.generate([asked])[0].text == expected
 
 
 def test_memory_that_suffices_for_no_row_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from rung.errors import ScoreMismatch
+from rung.errors import ModelError, ScoreMismatch
 from rung.evaluation import skills
 from rung.evaluation.skill_checks import CHECKS
 from rung.evaluation.skills import KINDS, Skill, check, compare_skills, suite
@@ -143,4 +143,13 @@ def test_every_prompt_is_asked_with_its_room_and_checked() -> None:
     model = FakeModel(good)
     assert answered(model, "some/adapter").count(True) >= 0.95 * len(suite())  # a word is a token here
     assert {r.adapter for r in model.requests} == {"some/adapter"}
-    assert not any(answered(FakeModel({}), None))
+    assert not any(answered(FakeModel(lambda r: ""), None))
+
+
+def test_an_answer_that_failed_for_a_passing_reason_is_no_outcome() -> None:
+    from rung.evaluation.skills import answered
+    from rung.testing import FakeModel
+
+    with pytest.raises(ModelError, match=r"4 of the \d+ prompts .*out of memory"):
+        answered(FakeModel(lambda r: MemoryError("out of memory") if "sea" in r.messages[-1].content else ""), None)
+    assert not any(answered(FakeModel(lambda r: "", context_length=1), None)), "a prompt that never fits is a failure"

@@ -337,6 +337,44 @@ def test_memory_that_does_not_suffice_for_one_row_ends_a_training_with_the_reaso
     assert train(model.engine, rows_of(model), OPTIONS, tmp_path).is_dir(), "with more memory it goes on"
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("where", ["adapter", "optimiser"])
+def test_memory_that_runs_out_before_the_first_step_is_freed_and_the_training_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, times: int
+) -> None:
+    from peft.tuners.lora.layer import LoraLayer
+
+    whole = train(tiny_model().engine, rows_of(tiny_model()), OPTIONS, tmp_path / "whole")
+    model = tiny_model()
+    left, calls = [times], [0]
+
+    def failing(work: Any) -> Any:
+        def limited(*given: Any, **named: Any) -> Any:
+            calls[0] += 1
+            if left[0] and (where == "optimiser" or (IN_TRAINING in given and calls[0] > 5)):  # midway in the layers
+                left[0], calls[0] = left[0] - 1, 0
+                raise ALLOCATORS[0]
+            return work(*given, **named)
+
+        return limited
+
+    with monkeypatch.context() as patch:
+        if where == "adapter":
+            _ = model.engine.adapters.wrapper
+            calls[0] = 0
+            patch.setattr(LoraLayer, "update_layer", failing(LoraLayer.update_layer))
+        else:
+            patch.setattr(torch.optim.AdamW, "step", failing(torch.optim.AdamW.step))
+        if times == 1:
+            assert same(train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts"), whole)
+        else:
+            with pytest.raises(torch.OutOfMemoryError):
+                train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts")
+    assert left == [0]
+    assert same(train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts"), whole)
+    assert not model.network.training
+
+
 def test_a_loss_is_the_same_with_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     expected = mean_loss(model.engine, rows_of(model), None)

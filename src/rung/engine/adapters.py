@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.products import linear
-from rung.errors import ModelError
+from rung.errors import ModelError, first_line
 
 IN_TRAINING = "in_training"
 _NO_ADAPTER = "none"
@@ -181,6 +182,7 @@ class Adapters:
         seed: for its first weights, and for torch from here on.
         """
         network = self.wrapper
+        self.end_training()  # of one that was begun when memory ran out
         torch.manual_seed(seed)
         network.add_adapter(IN_TRAINING, config)
         self._fuse()
@@ -189,8 +191,9 @@ class Adapters:
         return network
 
     def end_training(self) -> None:
-        """Frees the adapter in training; the base network is applied again."""
-        self._drop(IN_TRAINING)
+        """Frees the adapter in training, also one that is half made; the base network is applied again."""
+        if self._peft is not None:
+            self._drop(IN_TRAINING)
 
     def forget(self, folder: str) -> None:
         """Frees an adapter's weights; a folder rewritten on disk is read afresh."""
@@ -202,6 +205,8 @@ class Adapters:
         self._stored.clear()
         self._known_sizes.pop(name, None)
         self._known_mixable.pop(name, None)
+        # Where making an adapter fails midway, PEFT forgets its config but not the layers that have it.
+        self._peft.peft_config.setdefault(name, self._peft.peft_config[_NO_ADAPTER])
         self._peft.delete_adapter(name)
 
     @property
@@ -234,9 +239,10 @@ class Adapters:
                 if name in getattr(output, "lora_A", ()) or name in getattr(output, "modules_to_save", ()):
                     raise ValueError("it changes the output layer, which works without adapters here")
             except Exception as error:  # wrong shapes, torn files: each library raises its own kinds
-                if name in self._peft.peft_config:
-                    self._drop(name)
-                fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._drop(name)
+                if is_out_of_memory(error):
+                    raise
+                fact = first_line(error)
                 raise ModelError(f"adapter {folder}: it does not fit {self._model} ({fact}).") from error
             self._fuse()
             self._names[folder] = name

@@ -6,7 +6,6 @@ Rows leave the batch when their answer ends. When memory runs out, a batch is an
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,26 +27,25 @@ Answered = list[tuple[int, list[int] | None]]
 def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> Iterator[Answered]:
     """Answers batch after batch. An answer's tokens include its end token where it ended by one.
 
-    When memory runs out, the batch is answered in halves and later batches are as small as those that worked.
+    When memory runs out, the batch is answered in halves, and later batches are smaller until enough of them worked.
     """
     stops = set(stop_ids)
     for batch, shared in batches(engine, jobs):
-        parts, largest, failed = [batch], list[int](), False
+        parts, worked, failed = [batch], list[list[int]](), list[list[int]]()
         while parts:
             part = parts.pop(0)
             answered = _in_memory(engine, jobs, part, shared, stops)
             if answered is not None:
-                largest = max(largest, part, key=len)
+                worked.append(part)
                 yield answered
                 continue
-            failed = True
+            failed.append(part)
             engine.make_room()
             if len(part) == 1:
                 yield [(part[0], None)]
             else:
                 parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
-        if failed and largest:
-            _lower_limits(engine, jobs, batch, largest, shared)
+        _adapt_limits(engine, jobs, worked, failed, shared)
 
 
 def _in_memory(
@@ -62,15 +60,31 @@ def _in_memory(
     return None
 
 
-def _lower_limits(
-    engine: Engine, jobs: Sequence[Job], batch: list[int], worked: list[int], shared: SharedPrefixes
+def _adapt_limits(
+    engine: Engine, jobs: Sequence[Job], worked: list[list[int]], failed: list[list[int]], shared: SharedPrefixes
 ) -> None:
-    """Makes later batches as small as the largest part that worked: in rows where they cut the batch, else in bytes."""
-    longest = max(len(shared.own_part(jobs[i])) for i in worked) + max(jobs[i].most for i in worked)
-    needed = len(worked) * longest * engine.cache_bytes_per_token
-    limits = engine.limits
-    rows = len(worked) if len(batch) >= limits.rows else limits.rows
-    engine.limits = replace(limits, rows=rows, cache_bytes=min(limits.cache_bytes, needed))
+    """Lowers the limits after a batch that did not fit: in rows where they cut it, else in bytes; or raises them again.
+
+    worked, failed: parts of the batch. Later batches are as small as the largest part that worked or half the smallest
+    that failed, whichever is more. A row that does not fit even alone explains the failure of every part with it, so
+    that these parts say nothing of the limits.
+    """
+
+    def needs(part: list[int]) -> int:
+        """Bytes that the limits count for the KV cache of these rows."""
+        longest = max(len(shared.own_part(jobs[i])) for i in part) + max(jobs[i].most for i in part)
+        return len(part) * longest * engine.cache_bytes_per_token
+
+    alone = {part[0] for part in failed if len(part) == 1}
+    too_large = [part for part in failed if alone.isdisjoint(part)]
+    if not failed:
+        (batch,) = worked
+        engine.limits = engine.shortage.after_success(engine.limits, len(batch), needs(batch))
+    elif too_large and worked:
+        largest, smallest = max(worked, key=len), min(too_large, key=needs)
+        by_rows = len(max(too_large, key=len)) >= engine.limits.rows
+        rows = max(len(largest), len(smallest) // 2) if by_rows else engine.limits.rows
+        engine.limits = engine.shortage.lowered(engine.limits, rows, max(needs(largest), needs(smallest) // 2))
 
 
 @torch.inference_mode()

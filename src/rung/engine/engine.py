@@ -7,17 +7,20 @@ Knows nothing of text, chat turns or files other than adapter folders.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from rung.engine.adapters import Adapters, Factors, FusedLinear, flat
 from rung.engine.attention import KeysAndValues, TreeView, View, blocks_of
 from rung.engine.layers import fuse_layers
-from rung.engine.memory import give_back, limits_of
+from rung.engine.memory import Shortage, give_back, limits_of
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import Tree, grow
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Engine:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cache_bytes_per_token = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
         self.limits = limits_of(self.device)
+        self.shortage = Shortage()
         self.computed_tokens = 0
         """Tokens that went through the network so far; a token that is trained on counts twice, for its way back."""
         self._prefixes: dict[tuple[str | None, tuple[int, ...]], Prefix] = {}
@@ -153,6 +157,16 @@ class Engine:
         self.clear_prefix_cache()
         gc.collect()
         give_back(self.device)
+
+    def retried(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns. Where memory runs out, what can be freed is freed and it is done once more."""
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self.make_room()
+        return work()
 
     def forget_adapter(self, folder: str) -> None:
         """Frees an adapter's weights and the prefixes computed with it; a folder rewritten on disk is read afresh."""

@@ -13,7 +13,7 @@ from rung.engine.engine import Engine
 from rung.engine.layers import unfuse_layers
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import grow
-from rung.errors import ModelError
+from rung.errors import ModelError, first_line
 
 _PROBE_TOKENS = 24
 _SHARED_TOKENS = 20  # of the probe, in a node of their own
@@ -49,7 +49,7 @@ def checked_engine(network: Any, name: str) -> Engine:
         except (TypeError, AttributeError, IndexError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
-            fact = str(error).strip().splitlines()[0]
+            fact = first_line(error)
             continue
         if any(bool((logits - found).abs().max() <= tolerance * logits.abs().max()) for logits in expected):
             return engine

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,38 @@ class MemoryLimits:
     prefix_bytes: int
     rows: int
     scored_tokens: int
+
+
+@dataclass
+class Shortage:
+    """How the limits were lowered since memory ran out.
+
+    before: the limits to return to; None: they are not lowered. full: batches that used most of the lowered limits and
+    worked. patience: so many of them raise the limits again; each new shortage doubles it.
+    """
+
+    before: MemoryLimits | None = None
+    full: int = 0
+    patience: int = 8
+
+    def lowered(self, limits: MemoryLimits, rows: int, cache_bytes: int) -> MemoryLimits:
+        """The limits with at most so many rows and bytes."""
+        self.patience *= 2 if self.before is not None else 1
+        self.before, self.full = self.before or limits, 0
+        return replace(limits, rows=min(limits.rows, rows), cache_bytes=min(limits.cache_bytes, cache_bytes))
+
+    def after_success(self, limits: MemoryLimits, rows: int, cache_bytes: int) -> MemoryLimits:
+        """The limits after a batch of so many rows and bytes that worked: twice as large after `patience` full ones."""
+        if self.before is None:
+            return limits
+        self.full += 2 * rows > limits.rows or 2 * cache_bytes > limits.cache_bytes
+        if self.full < self.patience:
+            return limits
+        before, self.full = self.before, 0
+        rows, cache_bytes = min(before.rows, 2 * limits.rows), min(before.cache_bytes, 2 * limits.cache_bytes)
+        if rows == before.rows and cache_bytes == before.cache_bytes:
+            self.before = None
+        return replace(limits, rows=rows, cache_bytes=cache_bytes)
 
 
 def limits_of(device: torch.device) -> MemoryLimits:

@@ -72,15 +72,14 @@ def _prefix_in_memory(engine: Engine, adapter: str | None, ids: list[int]) -> Pr
 
     Without it every prompt is computed whole, in batches that are as small as memory demands.
     """
-    for _ in range(2):
-        if not ids:
-            break
-        try:
-            return engine.prefix(adapter, ids)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        engine.make_room()
+    if not ids:
+        return None
+    try:
+        return engine.retried(lambda: engine.prefix(adapter, ids))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    engine.make_room()
     return None
 
 
@@ -139,14 +138,15 @@ def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
     """Places of jobs that may share a batch: all jobs with plain adapters together, any other adapter by itself."""
     groups: dict[str | None, list[int]] = {}
     for i, job in enumerate(jobs):
-        groups.setdefault(None if engine.adapters.mixable(job.adapter) else job.adapter, []).append(i)
+        mixable = engine.retried(lambda adapter=job.adapter: engine.adapters.mixable(adapter))
+        groups.setdefault(None if mixable else job.adapter, []).append(i)
     return list(groups.values())
 
 
 def _cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
     """As many rows together as the limits allow. lengths: tokens of each prompt behind the shared prefix.
 
-    The limits are read for every batch: they shrink when memory runs out.
+    The limits are read for every batch: they change when memory runs out.
     """
     batch: list[int] = []
     longest = new = 0

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from rung.errors import ScoreMismatch
+from rung.errors import ModelError, ScoreMismatch, about_its_prompt
 from rung.evaluation.skill_checks import passes
 from rung.evaluation.statistics import ALPHA, MARGIN, compare
 from rung.types import Decoding, Message, Model, Request
@@ -100,10 +100,18 @@ def compare_skills(base: Sequence[bool], tuned: Sequence[bool]) -> SkillsReport:
 
 
 def answered(model: Model, adapter: str | None) -> list[bool]:
-    """The outcome of `check` for each prompt of the suite. adapter: a PEFT folder, or None for the base model."""
+    """The outcome of `check` for each prompt of the suite. adapter: a PEFT folder, or None for the base model.
+
+    Raises ModelError when an answer has an error that may pass, such as a lack of memory: the outcomes are kept.
+    """
     skills = suite()
     requests = [Request((Message("user", s.prompt),), Decoding(s.room), adapter=adapter) for s in skills]
     generations = model.generate(requests)
+    if passing := [g.error for g in generations if g.error is not None and not about_its_prompt(g.error)]:
+        raise ModelError(
+            f"model {model.name}: {len(passing)} of the {len(skills)} prompts for general skills got no answer "
+            f"({passing[0]}). Run the command again."
+        )
     return [g.error is None and check(s, g.text) for s, g in zip(skills, generations, strict=True)]
 
 

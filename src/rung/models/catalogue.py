@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.errors import DownloadError, ModelError
+from rung.errors import DownloadError, ModelError, first_line
 from rung.models.cache import cache_folder as cache_folder
 from rung.models.identity import STAMP, content_version, file_sha256
 from rung.records import write_json
@@ -222,7 +222,7 @@ def _from_hub(repo: str, say: Say) -> Path:
     except ModelError:
         raise
     except Exception as error:  # the hub's client raises many kinds; each means the same to the user
-        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        fact = first_line(error)
         raise DownloadError(
             f"model {repo}: the Hugging Face hub did not give it ({fact}). "
             "Check the name and the network, or use a local folder, a .gguf file or a name from `rung models`."

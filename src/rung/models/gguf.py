@@ -13,7 +13,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rung.errors import ModelError
+from rung.errors import ModelError, first_line
 
 # Pre-tokenizer -> patterns, applied in turn; each splits the pieces of the one before.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -48,7 +48,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
             loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     except Exception as error:
-        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        fact = first_line(error)
         raise ModelError(
             f"model {gguf}: this GGUF file cannot be read ({fact}). "
             "It may be incomplete, or of an architecture that transformers does not know."

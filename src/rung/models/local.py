@@ -19,7 +19,16 @@ from rung.engine.grammar import Grammars, Matcher
 from rung.engine.loading_check import checked_engine
 from rung.engine.memory import give_back
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import ModelError, OutOfMemory, TrainingError, TruncatedAnswer
+from rung.errors import (
+    DOES_NOT_FIT,
+    OUT_OF_MEMORY,
+    REFUSED_TURNS,
+    ModelError,
+    OutOfMemory,
+    TrainingError,
+    TruncatedAnswer,
+    first_line,
+)
 from rung.models.catalogue import Say, ensure_model
 from rung.models.chat_template import ChatFormat
 from rung.models.identity import version_of
@@ -81,7 +90,7 @@ class LocalModel:
         """One Generation a request, in order. An answer has the room that its prompt leaves, at most what was asked.
 
         A prompt that does not fit the context is a Generation with an error. So is a request for which memory does not
-        suffice even by itself; raises OutOfMemory when that is true of all of them.
+        suffice even by itself; raises OutOfMemory when that is true of all of several.
         """
         results: list[Generation | None] = [None] * len(requests)
         jobs: list[Job] = []
@@ -102,7 +111,7 @@ class LocalModel:
                     failed += ids is None
                     results[places[job_place]] = self._generation(jobs[job_place], ids, taken)
                 started = time.perf_counter()
-        if jobs and failed == len(jobs):
+        if failed == len(jobs) > 1:
             raise OutOfMemory(
                 f"model {self.name}: memory does not suffice for any of {len(jobs)} requests, even one at a time. "
                 "Close other programs, use a smaller model, or shorten the prompts."
@@ -117,17 +126,17 @@ class LocalModel:
         try:
             prompt = self.chat.encode(request.messages)
         except Exception as error:  # a template may raise anything
-            return Generation("", 0, 0, 0.0, "error", f"the chat template refused the turns ({error})")
+            return Generation("", 0, 0, 0.0, "error", f"{REFUSED_TURNS} ({error})")
         room = min(decoding.max_new_tokens, self.context_length - len(prompt))
         if room < 1:
-            fact = f"prompt of {len(prompt)} tokens does not fit the context of {self.context_length}"
+            fact = f"prompt of {len(prompt)} tokens {DOES_NOT_FIT} of {self.context_length}"
             return Generation("", len(prompt), 0, 0.0, "error", fact)
         matcher = self._matcher(request.constraint) if request.constraint is not None else None
         return Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter)
 
     def _generation(self, job: Job, ids: list[int] | None, seconds: float) -> Generation:
         if ids is None:
-            return Generation("", len(job.prompt), 0, seconds, "error", "out of memory")
+            return Generation("", len(job.prompt), 0, seconds, "error", OUT_OF_MEMORY)
         stopped = bool(ids) and ids[-1] in self.chat.stop_ids
         text = self.chat.decode(ids[:-1] if stopped else ids)
         return Generation(text, len(job.prompt), len(ids), seconds, "stop" if stopped else "length")
@@ -204,7 +213,7 @@ class LocalModel:
         try:
             encoded = TokenRow(row.name, tuple(self.encode(row.messages)), tuple(self.encode_answer(row.answer)))
         except Exception as error:  # a template may raise anything
-            raise TrainingError(f"{row.name}: the chat template refused the turns ({error}).") from error
+            raise TrainingError(f"{row.name}: {REFUSED_TURNS} ({error}).") from error
         if len(self._rows) >= _REMEMBERED_ROWS:
             self._rows.clear()
         self._rows[row] = encoded
@@ -250,7 +259,7 @@ class LocalModel:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            fact = first_line(error)
             raise OutOfMemory(f"model {self.name}: memory ran out ({fact}). Close other programs.") from error
 
 
@@ -312,7 +321,7 @@ def _loading_errors(spec: str, folder: Path) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        fact = first_line(error)
         if is_out_of_memory(error):
             raise OutOfMemory(
                 f"model {spec}: memory does not suffice to load it ({fact}). Close other programs or use another."

@@ -1,6 +1,7 @@
 """Counts what a model computes and costs, and gives all its failures one kind of error.
 
-Whatever the budget and the ledger know of a model, they know from this wrapper. Everything else passes through.
+Whatever the budget and the ledger know of a model, they know from this wrapper. It passes on what the model knows of
+itself, and estimates the speed of one that does not measure itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import ModelError, OutOfMemory, RungError
+from rung.errors import ModelError, OutOfMemory, RungError, first_line
 from rung.models import speed as speeds
 from rung.types import (
     Constraint,
@@ -175,7 +176,7 @@ def _failures(model: Model, stopped: Sequence[BaseException] = ()) -> Iterator[N
     except Exception as error:
         if error in stopped:
             raise
-        fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        fact = first_line(error)
         if is_out_of_memory(error):
             raise OutOfMemory(f"model {model.name}: memory ran out ({fact}). Close other programs.") from error
         raise ModelError(f"model {model.name}: the model failed: {fact}.") from error

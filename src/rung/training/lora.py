@@ -52,19 +52,8 @@ def train(
     if (result / "adapter_config.json").is_file():
         return result
     claim(folder, options, rows, start)
-    network = _fresh_adapter(engine, options)
     try:
-        if start is not None:
-            _copy_weights(start, network)
-        parameters = [p for p in engine.network.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            parameters,
-            lr=options.learning_rate,
-            betas=(0.9, 0.999),
-            weight_decay=options.weight_decay,
-            fused=engine.device.type in ("cpu", "cuda"),
-        )
-        state = restore(folder, parameters, optimiser, until, options.micro_tokens)
+        network, parameters, optimiser, state = engine.retried(lambda: _begin(engine, options, folder, until, start))
         engine.network.train()
         _loop(engine, rows, options, folder, until, on_step, parameters, optimiser, state)
         folder_once(result, lambda scratch: _save_adapter(network, scratch))
@@ -72,6 +61,42 @@ def train(
         engine.network.eval()
         engine.adapters.end_training()
     return result
+
+
+def _begin(
+    engine: Engine, options: TrainingOptions, folder: Path, until: int, start: Path | None
+) -> tuple[Any, list[Any], torch.optim.Optimizer, State]:
+    """PEFT's wrapper, the adapter's weights, their optimiser with all its memory, and how far the training has come."""
+    network = _fresh_adapter(engine, options)
+    if start is not None:
+        _copy_weights(start, network)
+    parameters = [p for p in engine.network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters,
+        lr=options.learning_rate,
+        betas=(0.9, 0.999),
+        weight_decay=options.weight_decay,
+        fused=engine.device.type in ("cpu", "cuda"),
+    )
+    state = restore(folder, parameters, optimiser, until, options.micro_tokens)
+    if not optimiser.state:
+        _allocate_moments(parameters, optimiser)
+    return network, parameters, optimiser, state
+
+
+def _allocate_moments(parameters: list[Any], optimiser: torch.optim.Optimizer) -> None:
+    """Makes AdamW take its memory before the first batch, whose parts then fit into what remains. Changes no weight."""
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0
+    optimiser.step()
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for moments in optimiser.state.values():
+        moments["step"].zero_()
+    optimiser.zero_grad(set_to_none=True)
 
 
 def _loop(
