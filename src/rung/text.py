@@ -71,6 +71,11 @@ def pieces(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _PIECES.finditer(text)]
 
 
+def is_character(unit: str) -> bool:
+    """Whether a unit is one character of a script without spaces."""
+    return _CHARACTERS.fullmatch(unit) is not None
+
+
 def _folded(text: str) -> str:
     text = text.casefold()
     if text.isascii():

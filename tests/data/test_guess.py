@@ -38,6 +38,13 @@ def outputs(kind: str, n: int = 40) -> list[object]:
         "long": [" ".join(rng.choices(words, k=30)) for _ in range(n)],
         "medium": [" ".join(rng.choices(words, k=6)) for _ in range(n)],
         "short": [f"name{i}" for i in range(n)],
+        "long Chinese": [
+            "".join(rng.choices("我上星期为账户申请了一张新的借记卡但是到现在还没有", k=45)) for _ in range(n)
+        ],
+        "short Chinese": [
+            "".join(rng.choices("我上星期为账户申请了一张新的借记卡但是到现在还没有", k=5)) for _ in range(n)
+        ],
+        "Chinese labels": [("信用卡还没有寄到怎么办", "忘记密码")[i % 2] for i in range(n)],
     }
     return made[kind]
 
@@ -51,6 +58,9 @@ def outputs(kind: str, n: int = 40) -> list[object]:
         ("long", "rouge_l"),
         ("medium", "token_f1"),
         ("short", "exact_match"),
+        ("long Chinese", "rouge_l"),
+        ("short Chinese", "exact_match"),
+        ("Chinese labels", "label_accuracy"),
     ],
 )
 def test_the_metric_is_guessed_from_the_answers(tmp_path: Path, kind: str, metric: str) -> None:
@@ -58,7 +68,10 @@ def test_the_metric_is_guessed_from_the_answers(tmp_path: Path, kind: str, metri
     task = guess(write(tmp_path / "d.jsonl", items))
     assert task.metric == metric
     assert dict(task.fields) == {"input": "question", "output": "reply"}
-    assert task.labels == (("1", "it's: #odd", "no", "yes", "é 👩‍💻") if kind == "labels" else None)
+    if kind == "labels":
+        assert task.labels == ("1", "it's: #odd", "no", "yes", "é 👩‍💻")
+    else:
+        assert (task.labels is not None) == (kind == "Chinese labels")
 
 
 def test_every_guess_gives_its_reason_with_figures(tmp_path: Path) -> None:

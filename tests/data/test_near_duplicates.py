@@ -11,6 +11,8 @@ from rung.types import Example
 
 LONG = "I ordered a new debit card for my account last Monday and it has still not arrived at my home address"
 
+HAN = "我上星期一为我的账户申请了一张新的借记卡但是到现在它还没有寄到我家请问你们可以帮我查一下"
+
 
 def example(i: int | str, text: str, output: str = "a", **more: str) -> Example:
     return Example(str(i), text, output, (output,), row=f"e.jsonl, line {i}", **more)
@@ -29,6 +31,7 @@ def grouped(*texts: str, outputs: tuple[str, ...] = ()) -> bool:
         (f"{LONG}, what can I do to get it soon?", f"{LONG}, waht can I do to get it soon?"),
         (LONG + " please help", "Please: " + LONG),
         ("卡在哪里?", "卡在哪里"),
+        (f"{HAN}吗", f"{HAN}么"),
         ("???", "???"),
     ],
 )
@@ -43,6 +46,9 @@ def test_near_duplicates_are_one_group(a: str, b: str) -> None:
         ("2 + 2", "2 - 2"),
         ("Is a < b?", "Is a > b?"),
         ("卡在哪里", "卡坏了"),
+        ("法国的首都是什么", "英国的首都是什么"),
+        (f"{HAN}三吗", f"{HAN}五吗"),
+        (f"{HAN}3", f"{HAN}4"),
         ("???", "!!!"),
         (f"{LONG} in Paris", f"{LONG} in Rome"),
         (f"{LONG} 12345", f"{LONG} 12346"),

@@ -115,6 +115,17 @@ def test_a_converted_folder_has_its_sources_version_until_its_files_change(
     assert version_of(folder) == content_version(folder) != "ef" * 8
 
 
+def test_another_conversion_of_the_same_source_is_another_version(cache: Path) -> None:
+    versions = []
+    for conversion in ({}, {"format": 1}, {"format": 2}, {"format": 3}):
+        place = cache / "models" / f"x{len(versions)}"
+        place.mkdir(parents=True)
+        (place / STAMP).write_text(json.dumps({"source_sha256": "ef" * 32, **conversion}))
+        versions.append(version_of(place))
+    assert versions[0] == versions[1] == "ef" * 8
+    assert len(set(versions)) == 3 and {len(v) for v in versions} == {16}
+
+
 def test_the_embedded_model_keeps_its_version(cache: Path) -> None:
     from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, _catalogue_folder
 

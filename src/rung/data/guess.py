@@ -18,6 +18,7 @@ from rung.data.corpus import TEXT_SUFFIXES
 from rung.data.examples import INPUT_NAMES, OUTPUT_NAMES
 from rung.data.rows import SUFFIXES, SUPPORTED, Row, as_text, raise_problems, read_table
 from rung.errors import DataError
+from rung.text import pieces
 
 MAX_LABELS = 100
 _NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
@@ -154,9 +155,9 @@ def _metric(outputs: Sequence[str]) -> tuple[Guess, list[str]]:
     if numbers == n and len(counts) > 10:
         return Guess("numeric_match", f"all {n} answers are numbers, {len(counts)} distinct"), []
     repeated = sum(c for c in counts.values() if c > 1)
-    words = statistics.median(len(o.split()) for o in outputs)
+    words = statistics.median(_words(o) for o in outputs)
     closed = 2 <= len(counts) <= MAX_LABELS and n >= 3 * len(counts) and repeated >= 0.9 * n
-    if closed and max(len(o.split()) for o in counts) <= 8:
+    if closed and max(map(_words, counts)) <= 8:
         why = f"{n} answers, only {len(counts)} distinct, {100 * repeated // n} % of them repeated"
         return Guess("label_accuracy", why), sorted(counts)
     if numbers == n:
@@ -165,6 +166,11 @@ def _metric(outputs: Sequence[str]) -> tuple[Guess, list[str]]:
     if words > 12:
         return Guess("rouge_l", f"{why}: long free text"), []
     return Guess("token_f1" if words > 3 else "exact_match", f"{why}: {'medium' if words > 3 else 'short'}"), []
+
+
+def _words(text: str) -> int:
+    """Words between spaces; in scripts without spaces about two characters make a word."""
+    return sum((len(pieces(word)) + 1) // 2 for word in text.split())
 
 
 def _corpus(folder: Path, data: set[Path]) -> Guess | None:

@@ -18,7 +18,7 @@ from hashlib import blake2b, sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rung.text import units
+from rung.text import is_character, units
 from rung.types import Example
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ SIMILAR = 0.8
 """Jaccard similarity of shingles from which two inputs count as near-duplicates."""
 TYPO = 0.75
 """Share of letters in common from which one word counts as another misspelt."""
+LEAST_FOR_TYPO = 12
+"""Characters of a text in a script without spaces from which one exchanged character counts as a typo."""
 EXACT_UP_TO = 2_000
 """Up to so many distinct inputs are compared all with all; beyond, MinHash proposes the pairs."""
 BOILERPLATE = 20
@@ -111,7 +113,13 @@ def how_grouped() -> dict[str, object]:
 
     import numpy
 
-    thresholds = {"similar": SIMILAR, "typo": TYPO, "exact_up_to": EXACT_UP_TO, "boilerplate": BOILERPLATE}
+    thresholds = {
+        "similar": SIMILAR,
+        "typo": TYPO,
+        "least_for_typo": LEAST_FOR_TYPO,
+        "exact_up_to": EXACT_UP_TO,
+        "boilerplate": BOILERPLATE,
+    }
     return {**thresholds, "numpy": numpy.__version__, "unicode": unicodedata.unidata_version}
 
 
@@ -136,13 +144,18 @@ def _join(parent: list[int], i: int, j: int) -> None:
 
 
 def _same_template(a: list[str], b: list[str]) -> bool:
-    """Whether two texts differ by exchanged words ("…of France" / "…of Spain") rather than by a typo or an addition."""
+    """Whether two texts differ by exchanged words ("…of France" / "…of Spain") rather than by a typo or an addition.
+
+    In scripts without spaces one exchanged character among LEAST_FOR_TYPO is a typo: it is less than a word.
+    """
     only_a, only_b = Counter(a) - Counter(b), Counter(b) - Counter(a)
     if not only_a or not only_b:
         return False
     left, right = "".join(only_a.elements()), "".join(only_b.elements())
-    if any(c.isdigit() for c in left + right):
+    if any(c.isnumeric() for c in left + right):  # 三 too
         return True
+    if only_a.total() == only_b.total() == 1 and is_character(left) and is_character(right):
+        return min(len(a), len(b)) < LEAST_FOR_TYPO
     return SequenceMatcher(None, left, right, autojunk=False).ratio() < TYPO
 
 

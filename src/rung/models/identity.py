@@ -42,14 +42,17 @@ _LENGTH = 16  # hexadecimal digits
 def version_of(folder: Path) -> str:
     """The version of the model in a Hugging Face folder.
 
-    A folder that rung converted has the version of its source, wherever it was copied to, unless its files changed.
+    A folder that rung converted has the version of its source and of the conversion, wherever it was copied to, unless
+    its files changed.
     """
     stamp = folder / STAMP
     if stamp.is_file():
         record = json.loads(stamp.read_text("utf-8"))
         ours = folder.resolve().parent == (cache_folder() / "models").resolve()
         if ours or record.get("content") == content_version(folder):
-            return str(record["source_sha256"])[:_LENGTH]
+            source, conversion = str(record["source_sha256"]), int(record.get("format", 1))
+            # Format 1 has no part in the version, so that the versions of folders that exist stay.
+            return (source if conversion == 1 else _sha256(f"{source} {conversion}"))[:_LENGTH]
     return content_version(folder)
 
 
@@ -57,7 +60,7 @@ def content_version(folder: Path) -> str:
     """A hash of the names and contents of the files that decide the answers: weights, config, tokenizer, template."""
     files = sorted({path for pattern in _DECIDING for path in folder.glob(pattern)})
     lines = [f"{path.name}:{file_sha256(path)}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_LENGTH]
+    return _sha256("\n".join(lines))[:_LENGTH]
 
 
 def file_sha256(path: Path) -> str:
@@ -71,7 +74,7 @@ def file_sha256(path: Path) -> str:
     stat = real.stat()
     if stat.st_size < _LARGE:
         return _digest(real)
-    record = cache_folder() / "hashes" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:32]}.json"
+    record = cache_folder() / "hashes" / f"{_sha256(str(real))[:32]}.json"
     known = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no such record
         kept = json.loads(record.read_text("utf-8"))
@@ -82,6 +85,10 @@ def file_sha256(path: Path) -> str:
         with contextlib.suppress(OSError):  # without a cache it is hashed again next time
             write_json(record, {**known, "sha256": digest, "path": str(real)})
     return digest
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:
