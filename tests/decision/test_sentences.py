@@ -221,6 +221,13 @@ def test_where_no_candidate_is_good_enough_a_baseline_that_is_gets_named() -> No
 # ---- warnings ---------------------------------------------------------------------------------
 
 
+def test_what_was_begun_and_given_up_is_not_said_to_be_untried() -> None:
+    begun = replace(KEPT_OUT, why="the budget was spent while training", begun=True)
+    assert "rag (retrieval) was begun and given up: the budget was spent while training." in (
+        decide(evidence([ZERO, LORA], CLEAR, skipped=(begun,))).warnings[0]
+    )
+
+
 def test_what_the_budget_kept_out_stands_first_in_a_finished_verdict_too() -> None:
     cut = replace(LORA, cut="the budget was spent after step 90 of 250")
     fault = Skipped("rag_lora", "rag+fine-tune", "fault", "its loss stopped being a number")

@@ -119,7 +119,8 @@ def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> str:
     missing = [s for s in evidence.kept_out if s.matters]
     if missing:
         were = "was" if len(missing) == 1 else "were"
-        said = f"Unfinished: {listed([s.name for s in missing])} could change the verdict and {were} not tried."
+        how = "not finished" if all(s.begun for s in missing) else "not tried"
+        said = f"Unfinished: {listed([s.name for s in missing])} could change the verdict and {were} {how}."
     else:
         said = "Unfinished: the sealed test was not opened."
     minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")

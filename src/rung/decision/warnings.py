@@ -45,7 +45,8 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
 
 
 def _kept_out(skipped: Skipped) -> str:
-    said = f"{skipped.name} ({FAMILY_WORDS[skipped.family][1]}) was not tried: {bare(skipped.why)}."
+    how = "was begun and given up" if skipped.begun else "was not tried"
+    said = f"{skipped.name} ({FAMILY_WORDS[skipped.family][1]}) {how}: {bare(skipped.why)}."
     if skipped.matters:
         said += " It could change the verdict."
     if skipped.reason == "budget" and skipped.minutes is not None:
