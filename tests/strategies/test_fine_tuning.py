@@ -18,7 +18,7 @@ from rung.strategies.fit import Checkpoint, kept_of
 from rung.strategies.learning_rate import LEARNING_RATES, LEAST_RATE, MOST_RATE, search
 from rung.strategies.training_rows import training_rows
 from rung.testing import FakeModel, FakeTrainable
-from rung.trials.trial import mean_score, read_predictions
+from rung.trials.trial import attempt, mean_score, read_predictions
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Request, RetrieverSpec
 from workshops import COLOURS, INSTRUCTION, Note, Trainee, example, workshop_of
@@ -134,6 +134,17 @@ def test_a_training_that_little_time_cut_short_starts_over_when_there_is_more(
     assert build(whole).adapter is not None
     assert record_of(record)["steps"] == record_of(record)["wanted"] == 120
     assert history(shop)["steps"] == (120 if build is lora else 60) and "cut" not in history(shop)
+
+
+def test_answers_of_a_torn_interim_look_do_not_pass_into_another_course(tmp_path: Path) -> None:
+    shop = killed_at(3, tmp_path, training_tokens=600, planned_tokens=20_000)
+    torn = shop.folder / "trials" / "lr-0.001-step-40.jsonl"  # step 40 is an interim look of the longer course, too
+    elsewhere = attempt(shop, shop.solution("other"), shop.inputs.dev[:20], torn)
+    lora(replace(shop, limits=replace(shop.limits, training_tokens=20_000), learning_rate=1e-3))
+    assert history(shop)["epochs"][0]["epoch"] == 8.0
+    answered = read_predictions(torn)
+    assert [p.id for p in answered] == [e.id for e in shop.inputs.dev]
+    assert mean_score(answered[:20]) > mean_score(elsewhere) == 0.0
 
 
 def test_a_kill_while_a_training_starts_over_leaves_one_that_still_can(
