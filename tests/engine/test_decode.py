@@ -74,10 +74,11 @@ def test_logprobs_of_answers_equal_plain_ones_token_by_token(
     monkeypatch.setattr(tiny.engine, "limits", replace(tiny.engine.limits, scored_tokens=limit))
     turns = ask("the card").messages
     answers = ["card", "card arrival", "card arrival", "", "card arrival estimate", "no", "日本", "the answer is long"]
-    for found, answer in zip(tiny.logprobs(turns, answers), answers, strict=True):
-        expected = plain_logprobs(plain_network, tiny.encode(turns), tiny.encode_answer(answer))
+    rows = [(tiny.encode(turns), tiny.encode_answer(answer)) for answer in answers]
+    for found, row in zip(logprobs(tiny.engine, None, rows), rows, strict=True):
+        expected = plain_logprobs(plain_network, *row)
         assert len(found) == len(expected) and found == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert tiny.logprobs(turns, []) == []
+    assert logprobs(tiny.engine, None, []) == []
 
 
 @pytest.mark.parametrize("limit", [1, 20, 4096])

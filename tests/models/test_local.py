@@ -9,9 +9,10 @@ import torch
 
 from rung.engine.prefix_tree import grow
 from rung.errors import ModelError
+from rung.models import local
 from rung.models.local import load_model
 from rung.testing import save_tiny_model, tiny_model
-from rung.types import Constraint, Decoding, Message, Request
+from rung.types import Constraint, Decoding, Message, Request, TrainingOptions, TrainingRow
 
 TEXTS = [
     "",
@@ -235,6 +236,25 @@ def test_parameters_are_the_base_networks(tiny: Any, adapters: list[str], plain_
     assert tiny.parameters == expected
     tiny.generate([ask("x", adapter=adapters[0])])
     assert tiny.parameters == expected
+
+
+def test_rows_are_encoded_once_a_call_and_forgotten_when_a_training_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, encoded = tiny_model(), list[str]()
+    whole = model.encode
+    monkeypatch.setattr(model, "encode", lambda m: encoded.append(m[-1].content) or whole(m))
+    rows = [TrainingRow(str(i), (Message("user", f"row {i}"),), "no") for i in range(20)]
+    assert model.too_long(rows) == [] and len(model.encode_rows(rows)) == 20
+    assert len(encoded) == 20 and len(model._rows) == 20
+    model.train(rows, TrainingOptions(1e-3, steps=1, batch_size=2), tmp_path)
+    assert len(encoded) == 20 and not model._rows
+    length = model._row_tokens + sum(len(r.prompt) + len(r.target) for r in model.encode_rows(rows[:1]))
+    monkeypatch.setattr(local, "_REMEMBERED_TOKENS", 5 * length)
+    encoded.clear()
+    assert len(model.encode_rows(rows)) == 20 and len(encoded) == 19, "once each, although not all are remembered"
+    assert list(model._rows) == rows[-len(model._rows) :] and 0 < len(model._rows) <= 5
+    assert model._row_tokens == sum(len(r.prompt) + len(r.target) for r in model._rows.values())
 
 
 def test_an_adapter_without_safetensors_is_refused(tiny: Any, adapters: list[str], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def openers() -> Iterator[None]:
     before = list(OPENERS)
     yield
     OPENERS[:] = before
+    models._opened.clear()
 
 
 def test_a_model_of_another_kind_is_one_function_and_one_registration() -> None:
@@ -36,6 +37,24 @@ def test_a_model_of_another_kind_is_one_function_and_one_registration() -> None:
     assert model.generate([HELLO])[0].text == "hello"
     assert opened == ["fake:one"] and said == ["opening"]
     assert model_version("fake:two") == "7", "without a function of its own the opened model says its version"
+
+
+def test_a_model_that_was_opened_for_its_version_is_not_opened_again() -> None:
+    opened: list[str] = []
+
+    def open_fake(spec: str, say: Any) -> Model:
+        opened.append(spec)
+        return FakeModel({}, name=spec, version="7")
+
+    opener = register_model("fake:", open_fake)
+    assert model_version("fake:a") == model_version("fake:a") == "7"
+    first, second = open_model("fake:a"), open_model("fake:a")
+    assert opened == ["fake:a", "fake:a"] and first is not second
+    model_version("fake:a"), model_version("fake:b")
+    assert list(models._opened) == [(opener, "fake:b")], "one model waits at most"
+    OPENERS.remove(opener)
+    register_model("fake:", lambda spec, say: FakeModel({}, name=spec, version="8"))
+    assert open_model("fake:b").version == "8"
 
 
 def test_an_opener_may_say_a_version_without_opening() -> None:

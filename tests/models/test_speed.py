@@ -8,7 +8,7 @@ import pytest
 
 from rung.models import answers_key, describe, metered, speed_of
 from rung.models import speed as speeds
-from rung.models.speed import kept_speed
+from rung.models.speed import kept_dtype, kept_speed, quick_read_speed
 from rung.testing import FakeModel, tiny_model
 from rung.types import Generation, Speed
 
@@ -59,6 +59,37 @@ def test_the_first_of_many_concurrent_measurements_stays(cache: Path) -> None:
     for key in range(10):
         assert len({s.read for s in found[key::10]}) == 1
     assert len(list(cache.glob("speed/*.json"))) == 10 and not list(cache.glob("speed/*.tmp"))
+
+
+def test_a_speed_measured_on_a_busy_machine_is_replaced_by_a_clearly_faster_one_only() -> None:
+    def kept(now: float, quick: float) -> float:
+        return kept_speed("k", "m", lambda: Speed(now, 5.0, now), lambda _: quick).read
+
+    first = kept(100.0, 0.0)
+    assert kept(1000.0, 1.5 * first) == first, "less than two steps faster may be chance"
+    assert kept(120.0, 1000.0) == first, "the whole measurement does not confirm it"
+    faster = kept(200.0, 200.0)
+    assert faster == pytest.approx(200, rel=0.13)
+    assert kept(50.0, 50.0) == faster == kept(50.0, 0.0), "the fastest stays"
+    assert kept_speed("k", "m", lambda: Speed(1, 1, 1)).write == pytest.approx(5, rel=0.13)
+
+
+def test_a_quick_measurement_is_made_where_it_is_cheap_and_counts_for_nothing(tiny: Any) -> None:
+    before = tiny.computed_tokens
+    assert quick_read_speed(tiny.engine, Speed(1e5, 1.0, 1.0)) > 0
+    assert quick_read_speed(tiny.engine, Speed(10.0, 1.0, 1.0)) == 0
+    assert tiny.computed_tokens == before
+
+
+def test_the_type_of_a_cpu_is_timed_once_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from rung.engine import devices
+
+    answers = [torch.bfloat16, torch.float32]
+    monkeypatch.setattr(devices, "fastest_dtype", lambda device: answers.pop(0))
+    assert kept_dtype("cpu") == kept_dtype("cpu") == torch.bfloat16
+    assert kept_dtype("cuda") == torch.float32, "a GPU is not timed"
 
 
 def test_a_cache_that_cannot_be_written_only_means_measuring_again(monkeypatch: pytest.MonkeyPatch) -> None:

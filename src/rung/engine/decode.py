@@ -73,7 +73,7 @@ def _adapt_limits(
     def needs(part: list[int]) -> int:
         """Bytes that the limits count for the KV cache of these rows."""
         longest = max(len(shared.own_part(jobs[i])) for i in part) + max(jobs[i].most for i in part)
-        return len(part) * longest * engine.cache_bytes_per_token
+        return len(part) * longest * int(engine.cache_bytes_per_token)
 
     alone = {part[0] for part in failed if len(part) == 1}
     too_large = [part for part in failed if alone.isdisjoint(part)]

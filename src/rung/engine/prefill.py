@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -138,7 +139,7 @@ def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
     """Places of jobs that may share a batch: all jobs with plain adapters together, any other adapter by itself."""
     groups: dict[str | None, list[int]] = {}
     for i, job in enumerate(jobs):
-        mixable = engine.retried(lambda adapter=job.adapter: engine.adapters.mixable(adapter))
+        mixable = engine.retried(partial(engine.adapters.mixable, job.adapter))
         groups.setdefault(None if mixable else job.adapter, []).append(i)
     return list(groups.values())
 

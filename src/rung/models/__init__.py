@@ -48,6 +48,9 @@ def _local_version(spec: str, say: Say) -> str:
 OPENERS: list[Opener] = [Opener(lambda _: True, _open_local, _local_version)]
 """The first one that claims a spec opens it. The last one takes any: a local model."""
 
+_opened: dict[tuple[Opener, str], Model] = {}
+"""At most one model, which was opened for its version and waits for `open_model`."""
+
 
 def register_model(
     claims: str | Callable[[str], bool],
@@ -71,13 +74,23 @@ def open_model(spec: str, *, say: Say = lambda _: None) -> Model:
     spec: a catalogue name, a Hugging Face id or folder, a .gguf file, or whatever a registered opener claims.
     Raises ModelError, DownloadError or OutOfMemory.
     """
-    return _opener_of(spec).open(spec, say)
+    opener = _opener_of(spec)
+    waiting = _opened.pop((opener, spec), None)
+    return waiting if waiting is not None else opener.open(spec, say)
 
 
 def model_version(spec: str, *, say: Say = lambda _: None) -> str:
-    """The version of the model that a spec names. A local network is fetched where it must be, but not loaded."""
+    """The version of the model that a spec names. A local network is fetched where it must be, but not loaded.
+
+    Where the opener has no `version`, the model is opened, and the next `open_model` of this spec returns it.
+    """
     opener = _opener_of(spec)
-    return opener.version(spec, say) if opener.version is not None else opener.open(spec, say).version
+    if opener.version is not None:
+        return opener.version(spec, say)
+    model = _opened[opener, spec] if (opener, spec) in _opened else opener.open(spec, say)
+    _opened.clear()
+    _opened[opener, spec] = model
+    return model.version
 
 
 def _opener_of(spec: str) -> Opener:

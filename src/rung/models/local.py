@@ -12,8 +12,8 @@ import torch
 
 from rung.engine import attention
 from rung.engine.adapters import check_adapter as check_adapter
-from rung.engine.decode import Job, decode, logprobs
-from rung.engine.devices import best_device, device_name, fastest_dtype
+from rung.engine.decode import Job, decode
+from rung.engine.devices import best_device, device_name
 from rung.engine.engine import Engine
 from rung.engine.grammar import Grammars, Matcher
 from rung.engine.loading_check import checked_engine
@@ -32,6 +32,7 @@ from rung.errors import (
 from rung.models.catalogue import Say, ensure_model
 from rung.models.chat_template import ChatFormat
 from rung.models.identity import version_of
+from rung.models.speed import kept_dtype
 from rung.training import lora
 from rung.training.batches import TokenRow
 from rung.training.loss import mean_loss
@@ -47,7 +48,7 @@ from rung.types import (
     TrainingRow,
 )
 
-_REMEMBERED_ROWS = 20_000  # encoded training rows
+_REMEMBERED_TOKENS = 1_000_000  # of encoded training rows; about 40 MB
 _TRIMMED_FROM = 8  # requests; after fewer of them, handing memory back would cost more than it brings
 _NAMED_ROWS = 5  # in messages
 
@@ -66,6 +67,7 @@ class LocalModel:
         self.context_length = _context_length(self.network.config.get_text_config())
         self._grammars: Grammars | None = None
         self._rows: dict[TrainingRow, TokenRow] = {}
+        self._row_tokens = 0  # of all of them
         self._speed: Speed | None = None
         device, dtype = engine.device.type, str(engine.dtype).removeprefix("torch.")
         self.answers_key = f"{version[:16]}-{dtype}" + (f"-{device}" if device != "cpu" else "")
@@ -141,14 +143,6 @@ class LocalModel:
         text = self.chat.decode(ids[:-1] if stopped else ids)
         return Generation(text, len(job.prompt), len(ids), seconds, "stop" if stopped else "length")
 
-    def logprobs(
-        self, messages: Sequence[Message], answers: Sequence[str], *, adapter: str | None = None
-    ) -> list[list[float]]:
-        """Log-probability of each token of each answer, the end token last. All answers are scored in one pass."""
-        prompt = self.encode(messages)
-        with self._memory_errors():
-            return logprobs(self.engine, adapter, [(prompt, self.encode_answer(answer)) for answer in answers])
-
     def check(self, constraint: Constraint) -> None:
         """Raises ConstraintError when no grammar can be made of it."""
         self._matcher(constraint)
@@ -172,14 +166,17 @@ class LocalModel:
     ) -> Path:
         """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N."""
         encoded = self.encode_rows(rows)
-        with self._memory_errors():
-            result = lora.train(self.engine, encoded, options, folder, until=until, start=start, on_step=on_step)
-        give_back()
-        return result
+        try:
+            with self._memory_errors():
+                return lora.train(self.engine, encoded, options, folder, until=until, start=start, on_step=on_step)
+        finally:
+            self._rows.clear()
+            self._row_tokens = 0
+            give_back()
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows whose prompt and answer together exceed the context."""
-        return [row for row in rows if self._length(row) > self.context_length]
+        return [row for row in rows if _length(self._row(row)) > self.context_length]
 
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
         """Mean loss per answer token, end token included. adapter None: the base network."""
@@ -192,31 +189,29 @@ class LocalModel:
 
     def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
         """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
-        if long := self.too_long(rows):
-            named = ", ".join(f"{row.name} ({self._length(row)} tokens)" for row in long[:_NAMED_ROWS])
+        encoded = [self._row(row) for row in rows]
+        if long := [row for row in encoded if _length(row) > self.context_length]:
+            named = ", ".join(f"{row.id} ({_length(row)} tokens)" for row in long[:_NAMED_ROWS])
             more = f" and {len(long) - _NAMED_ROWS} more" if len(long) > _NAMED_ROWS else ""
             raise TruncatedAnswer(
                 f"{len(long)} of {len(rows)} training examples do not fit {self.context_length} tokens, so that their "
                 f"answers would be cut: {named}{more}. Shorten these inputs, show fewer passages, or use a model with "
                 "a longer context."
             )
-        return [self._row(row) for row in rows]
-
-    def _length(self, row: TrainingRow) -> int:
-        encoded = self._row(row)
-        return len(encoded.prompt) + len(encoded.target)
+        return encoded
 
     def _row(self, row: TrainingRow) -> TokenRow:
-        """The row as token ids, which are remembered: a strategy trains on the same rows several times."""
+        """The row as token ids, remembered until a training ends: rows are measured first, then trained on."""
         if (known := self._rows.get(row)) is not None:
             return known
         try:
             encoded = TokenRow(row.name, tuple(self.encode(row.messages)), tuple(self.encode_answer(row.answer)))
         except Exception as error:  # a template may raise anything
             raise TrainingError(f"{row.name}: {REFUSED_TURNS} ({error}).") from error
-        if len(self._rows) >= _REMEMBERED_ROWS:
-            self._rows.clear()
         self._rows[row] = encoded
+        self._row_tokens += _length(encoded)
+        while self._row_tokens > _REMEMBERED_TOKENS:
+            self._row_tokens -= _length(self._rows.pop(next(iter(self._rows))))
         return encoded
 
     # ---- what it knows of its own computing --------------------------------------------------
@@ -228,11 +223,16 @@ class LocalModel:
 
     def speed(self) -> Speed:
         """Tokens per second on this machine: measured at first use, then read from the cache folder."""
-        from rung.models.speed import kept_speed, measured_speed
+        from rung.models.speed import kept_speed, measured_speed, quick_read_speed
 
         if self._speed is None:
             machine = f"{device_name(self.engine.device)} {torch.get_num_threads()}"
-            self._speed = kept_speed(self.answers_key, machine, lambda: measured_speed(self.engine))
+            self._speed = kept_speed(
+                self.answers_key,
+                machine,
+                lambda: measured_speed(self.engine),
+                lambda kept: quick_read_speed(self.engine, kept),
+            )
         return self._speed
 
     def describe(self) -> dict[str, Any]:
@@ -273,8 +273,8 @@ def load_model(
 ) -> LocalModel:
     """The model of that name, on a GPU when there is one. Rooms above `models` call `rung.models.open_model` instead.
 
-    spec: as for `ensure_model`. device: "cpu", "cuda" or "mps"; None chooses. dtype: to compute in; None: the fastest.
-    threads: CPU threads; None: as torch chooses.
+    spec: as for `ensure_model`. device: "cpu", "cuda" or "mps"; None chooses. dtype: to compute in; None: the fastest,
+    as timed once a machine. threads: CPU threads; None: as torch chooses.
     Raises ModelError, DownloadError or OutOfMemory.
     """
     from transformers import AttentionInterface, AutoTokenizer
@@ -305,7 +305,7 @@ def _load_engine(spec: str, folder: Path, device: str, dtype: torch.dtype | None
     with _loading_errors(spec, folder):
         network: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype or fastest_dtype(device),
+            dtype=dtype or kept_dtype(device),
             local_files_only=True,
             use_safetensors=True,
             attn_implementation="eager",
@@ -327,6 +327,10 @@ def _loading_errors(spec: str, folder: Path) -> Iterator[None]:
                 f"model {spec}: memory does not suffice to load it ({fact}). Close other programs or use another."
             ) from error
         raise ModelError(f"model {spec}: {folder} cannot be loaded ({fact}).") from error
+
+
+def _length(row: TokenRow) -> int:
+    return len(row.prompt) + len(row.target)
 
 
 def _context_length(config: Any) -> int:

@@ -1,7 +1,8 @@
 """How fast a model is on this machine, and what it knows of its own computing.
 
-A local model is timed once per machine: the first measurement is kept in the cache folder and rounded coarsely, so that
-the same task gets the same plan every time. Any other model is estimated from two answers.
+A local model is timed once per machine: the measurement is kept in the cache folder and rounded coarsely, so that the
+same task gets the same plan every time. Where the machine was busy then, a later and clearly faster one replaces it. So
+is the type kept that a CPU computes in. Any other model is estimated from two answers.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.models.cache import cache_folder
+from rung.records import write_json
 from rung.resume import once_for_all
 from rung.types import Decoding, Generation, Measured, Message, Model, Request, Speed
 
 if TYPE_CHECKING:
+    import torch
+
     from rung.engine.engine import Engine
 
 _STEP = 1.25  # speeds are rounded to powers of it
+CLEARLY_FASTER = _STEP**2
+_QUICK_TOKENS, _QUICK_S = 64, 0.3  # tokens of a quick measurement, and seconds that it may take
 _UNKNOWN = Speed(read=1000.0, write=100.0, train=300.0)  # assumed where a model gives no answer to time
 _WRITE_SHARE = 1 / 6  # of the speed of reading, where writing cannot be timed
 _TRAIN_SHARE = 1 / 3  # of the speed of reading, where training cannot be timed: a step is about three forward passes
@@ -75,30 +82,79 @@ def _timed(model: Model, text: str, most: int) -> tuple[Generation, float]:
 # ---- the local model ------------------------------------------------------------------------
 
 
-def kept_speed(key: str, machine: str, measure: Callable[[], Speed]) -> Speed:
-    """The first measurement of this model on this machine, from the cache folder; measured where there is none.
+def kept_speed(
+    key: str, machine: str, measure: Callable[[], Speed], quick: Callable[[Speed], float] = lambda _: 0.0
+) -> Speed:
+    """The speed of this model on this machine, from the cache folder; measured where there is none.
 
     key: the model and its arithmetic. machine: what the caller knows of the device. Several processes measure in turn,
-    and the first one's result counts for all.
+    and the first one's result counts for all. quick: from the kept speed, a cheap measurement of the speed of reading.
+    Where it is faster by CLEARLY_FASTER, everything is measured again and the faster values are kept from then on.
     """
-    kind = hashlib.sha256(f"{machine} {_machine()}".encode()).hexdigest()[:12]
+    path = cache_folder() / "speed" / f"{key}-{_hash(f'{machine} {_machine()}')}.json"
+    new = False
 
     def make() -> dict[str, Any]:
+        nonlocal new
+        new = True
         speed = _rounded(measure())
         return {"read": speed.read, "write": speed.write, "train": speed.train, "machine": f"{machine} {_machine()}"}
 
     try:
-        record = once_for_all(cache_folder() / "speed" / f"{key}-{kind}.json", make)
+        record = once_for_all(path, make)
     except OSError:  # a cache that cannot be written
         record = make()
-    return Speed(record["read"], record["write"], record["train"])
+    kept = Speed(record["read"], record["write"], record["train"])
+    if new or quick(kept) < CLEARLY_FASTER * kept.read:
+        return kept
+    again = make()
+    if again["read"] < CLEARLY_FASTER * kept.read:
+        return kept
+    again |= {name: max(again[name], record[name]) for name in ("read", "write", "train")}
+    with contextlib.suppress(OSError):
+        write_json(path, again)
+    return Speed(again["read"], again["write"], again["train"])
+
+
+def kept_dtype(device: str) -> torch.dtype:
+    """`fastest_dtype`, from the cache folder where a CPU was timed before: a run goes on in the type it began in."""
+    import torch
+
+    from rung.engine.devices import fastest_dtype
+
+    if torch.device(device).type != "cpu":
+        return fastest_dtype(device)
+    machine = f"{_machine()} torch {torch.__version__}"
+
+    def make() -> dict[str, Any]:
+        return {"dtype": str(fastest_dtype(device)).removeprefix("torch."), "machine": machine}
+
+    try:
+        record = once_for_all(cache_folder() / "dtype" / f"{_hash(machine)}.json", make)
+    except OSError:  # a cache that cannot be written
+        record = make()
+    dtype: torch.dtype = getattr(torch, record["dtype"])
+    return dtype
+
+
+def quick_read_speed(engine: Engine, kept: Speed) -> float:
+    """Tokens read per second in two short passes, which err on the slow side; 0 where they would take too long."""
+    if 2 * _QUICK_TOKENS / kept.read > _QUICK_S:
+        return 0.0
+    counted = engine.computed_tokens
+    try:
+        return _read_speed(engine, rows=1, length=_QUICK_TOKENS, times=1)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0.0
+    finally:
+        engine.computed_tokens = counted
 
 
 def measured_speed(engine: Engine) -> Speed:
     """Timed on a few hundred tokens: prefill, decode steps of a small batch, and training steps; a few seconds."""
     import torch
-
-    from rung.engine.out_of_memory import is_out_of_memory
 
     counted = engine.computed_tokens
     read = _read_speed(engine)
@@ -115,19 +171,19 @@ def measured_speed(engine: Engine) -> Speed:
     return Speed(read, write, train)
 
 
-def _read_speed(engine: Engine) -> float:
+def _read_speed(engine: Engine, *, rows: int = 4, length: int = 64, times: int = 3) -> float:
     import torch
 
     from rung.engine.prefix_tree import grow
 
-    tree = grow(_probe_rows(engine, rows=4, length=64))
+    tree = grow(_probe_rows(engine, rows, length))
 
     def work() -> int:
         with torch.inference_mode():
             engine.hidden_of(tree)
         return len(tree.ids)
 
-    return _best_rate(engine, work, times=3)
+    return _best_rate(engine, work, times=times)
 
 
 def _write_speed(engine: Engine) -> float:
@@ -194,6 +250,10 @@ def _rounded(speed: Speed) -> Speed:
 def _coarse(rate: float) -> float:
     """The nearest power of 1.25, with three digits."""
     return float(f"{_STEP ** round(math.log(rate, _STEP)):.3g}")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _machine() -> str:
