@@ -22,8 +22,10 @@ def _strategies() -> str:
 )
 @click.option("--calls", type=click.IntRange(min=1), help="Budget in answers of the model.")
 @click.option("--usd", type=click.FloatRange(min=0, min_open=True), help="Budget in dollars; the task needs a price.")
-@click.option("--finish", is_flag=True, help="Open the sealed test with what there is, although something is missing.")
-@click.option("--again", is_flag=True, help="Try more in a finished run. New finalists mean a further opening of its test, which the verdict says.")
+@click.option("--finish", is_flag=True, help="Try nothing more: open the sealed test for what there is, and decide.")
+@click.option(
+    "--again", is_flag=True, help="Try more in a finished run. For new finalists its test is opened once more."
+)
 @click.option("--strict", is_flag=True, help="Stop when the data checks warn, before anything is spent.")
 @click.option("--exhaustive", is_flag=True, help="Build every strategy in full, whatever it can be expected to bring.")
 def run(

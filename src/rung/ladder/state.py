@@ -183,7 +183,8 @@ class RunState:
     def _learning_rate(self) -> float | None:
         """The one that was chosen already, by the trainings or the pilots before."""
         trained = [self.files.solution(name) for name in STRATEGIES] + sorted(self.files.piloted.glob("pilot-*"))
-        rates = [record_of(folder / "training" / "history.json").get("learning_rate") for folder in trained]
+        histories = [record_of(folder / "training" / "history.json") for folder in trained]
+        rates = [h.get("learning_rate") for h in histories if h.get("probed", True)]
         return next((float(rate) for rate in rates if rate is not None), None)
 
 
