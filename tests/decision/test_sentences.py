@@ -223,8 +223,9 @@ def test_where_no_candidate_is_good_enough_a_baseline_that_is_gets_named() -> No
 
 def test_what_was_begun_and_given_up_is_not_said_to_be_untried() -> None:
     begun = replace(KEPT_OUT, why="the budget was spent while training", begun=True)
-    assert "rag (retrieval) was begun and given up: the budget was spent while training." in (
-        decide(evidence([ZERO, LORA], CLEAR, skipped=(begun,))).warnings[0]
+    assert (
+        "rag (retrieval) was begun and given up: the budget was spent while training."
+        in (decide(evidence([ZERO, LORA], CLEAR, skipped=(begun,))).warnings[0])
     )
 
 
