@@ -41,7 +41,8 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 def test_the_final_screen_has_at_most_25_lines(finished: Path) -> None:
     shown = call("report", finished).output
-    assert 5 < len(shown.splitlines()) <= 25
+    warned = len(json.loads((finished / "decision.json").read_text())["warnings"])
+    assert 5 < len(shown.splitlines()) <= 25 + 4 * warned, "warnings are never cut"
     assert json.loads((finished / "decision.json").read_text())["headline"].split(":")[0] in shown
     assert (finished / "report.html").is_file()
 
@@ -59,10 +60,17 @@ def test_ask_names_the_solutions_there_are(finished: Path) -> None:
 
 def test_ask_answers_the_other_lines_when_one_is_too_long(finished: Path) -> None:
     lines = "The small door please\n" + "x" * 3000 + "\nThe old boat please\n"
-    done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag"], input=lines)
+    done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag", "--lines"], input=lines)
     assert isinstance(done.exception, RungError) and "1 of 3 inputs" in str(done.exception)
     assert "input 2: prompt of" in done.stderr
     assert [bool(line) for line in done.stdout.splitlines()] == [True, False, True]
+
+
+def test_ask_takes_standard_input_as_one_input_unless_lines_are_asked_for(finished: Path) -> None:
+    mail = "Dear all,\n\nthe small door is open.\nYours\n"
+    one = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag", "--verbose"], input=mail)
+    many = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag", "--verbose", "--lines"], input=mail)
+    assert one.stderr.count("tokens in") == 1 and many.stderr.count("tokens in") == 3
 
 
 def test_ask_says_that_its_input_is_in_another_encoding(finished: Path) -> None:

@@ -93,11 +93,12 @@ def test_a_folder_of_another_run_is_refused(finished: Path, tmp_path: Path, tiny
         run(other, RunOptions(out=finished), Silent())
 
 
-def test_climbing_stops_at_the_target(tmp_path: Path, tiny_folder: Path) -> None:
-    task = write_task(tmp_path, tiny_folder, target=0.0001)
-    listener = Silent()
-    run(task, RunOptions(out=tmp_path / "run", only=("constrained", "lora")), listener)
-    assert "target" in listener.skips["lora"]
+def test_climbing_stops_at_the_target_where_that_lies_above_the_floor(tmp_path: Path, fake_model: Path) -> None:
+    for target, stops in ((0.5, True), (0.99, False)):
+        task = write_task(tmp_path, fake_model, corpus=True, target=target)
+        listener = Silent()
+        run(task, RunOptions(out=tmp_path / f"run-{target}", only=("rag", "lora")), listener)
+        assert ("target" in listener.skips.get("lora", "")) == stops
 
 
 def test_a_step_that_outlives_the_budget_is_given_up_and_the_run_still_decides(

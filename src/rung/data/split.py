@@ -140,7 +140,8 @@ def seen_before(
     record: of this split. earlier: name of the run -> its split record. Runs that share no test example are left out.
     """
     own = record.get("test_digests")
-    assert isinstance(own, Mapping)
+    if not isinstance(own, Mapping):
+        return {}
     found: dict[str, tuple[str, ...]] = {}
     for run, record in earlier.items():
         digests = record.get("test_digests")

@@ -17,6 +17,7 @@ from typing import Any
 from rung import runs
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, OutOfMemory, RunError, RungError, SealedTestError
+from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
 from rung.ladder.finalists import baselines_on_dev
@@ -188,7 +189,7 @@ class _Climber:
         target = run.inputs.task.target
         if target is None or built.left is not None or run.exhaustive:
             return
-        floor = max((c.dev.mean for c in baselines_on_dev(run)), default=0.0)
+        floor = max((c.dev.mean for c in baselines_on_dev(run) if c.name in FLOORS), default=0.0)
         if built.dev.low > max(target, floor):
             self.enough = f"{name} is confidently above the target of {self.scale.value(target)} on dev"
 

@@ -157,12 +157,12 @@ def _notes(run: RunState) -> list[str]:
 
 def _earlier_tests(run: RunState) -> dict[str, dict[str, Any]]:
     """Runs beside this one whose test was opened, with their split records; not repetitions of this very run."""
-    identity = record_of(run.files.task)["identity"]
+    identity = record_of(run.files.task).get("identity")
     found = {}
     for path in sorted(run.folder.absolute().parent.iterdir()):
         files = Files(path)
         try:
-            if is_done(files.test_reads) and record_of(files.task).get("identity") != identity:
+            if is_done(files.test_reads) and record_of(files.task).get("identity") not in (None, identity):
                 found[path.name] = record_of(files.split)
         except (OSError, ValueError):  # a folder of somebody else's
             continue
