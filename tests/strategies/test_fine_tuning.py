@@ -90,13 +90,12 @@ def test_prompts_are_made_for_no_more_examples_than_the_steps_can_visit(tmp_path
 
 
 def test_a_course_is_read_back_so_that_another_budget_changes_no_options_midway(tmp_path: Path) -> None:
-    stops = {"at": 30}
+    stops = {"at": 0.2}
 
     def tell(what: str, share: float) -> None:
-        if what.startswith("training") and share * course["steps"] >= stops["at"]:
+        if what.startswith("training") and share >= stops["at"]:
             raise BudgetSpent("the budget is spent")
 
-    course = {"steps": 120}
     model = Trainee(learns)
     shop = shop_of(model, tmp_path, limits={"training_tokens": 5_000}, tools={"tell": tell})
     with pytest.raises(BudgetSpent):
@@ -531,6 +530,17 @@ def test_when_the_budget_ends_a_training_its_checkpoints_count(
     assert after * steps <= record["stopped_at"] < steps and cut_of(shop.folder) == record["cut"]
     note = read_json(Path(solution.adapter or "") / "note.json") or {}
     assert note["step"] == round(looks * steps / 3)
+
+
+def test_a_training_that_the_budget_ends_before_its_first_look_is_judged_where_it_stands(tmp_path: Path) -> None:
+    early = stopping(lambda what, share: what.startswith("training") and share > 0.27)
+    shop = shop_of(Trainee(learns), tmp_path, tools={"tell": early})
+    solution = lora(shop)
+    record = history(shop)
+    assert len(record["epochs"]) == 1 and record["stopped_at"] < record["steps"] / 3
+    note = read_json(Path(solution.adapter or "") / "note.json") or {}
+    assert note["step"] == record["stopped_at"]
+    assert len((shop.folder / "predictions.dev.jsonl").read_text().splitlines()) == len(shop.inputs.dev)
 
 
 def test_a_budget_that_ends_while_dev_is_answered_leaves_the_checkpoint_before(tmp_path: Path) -> None:

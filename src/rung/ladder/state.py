@@ -145,10 +145,15 @@ class RunState:
                 return left
             return min(left, ends_s - self.ledger.spent.seconds)
 
+        # A training that the budget ends has to answer dev once more, to be judged with what it has.
+        judging = len(self.inputs.dev) if family in ("fine-tune", "rag+fine-tune") else 0
+        timed = [b.seconds_per_answer or 0.0 for b in climbed.built.values()]
+        judging_s = judging * max([self.plan.answer_seconds, *timed])
+
         def tell(what: str, share: float) -> None:
             meter.keep()
             late = ends_s is not None and self.ledger.spent.seconds > GRACE * ends_s
-            if stops and (late or self.over_budget(climbed, 0.0, 0, family)):
+            if stops and (late or self.over_budget(climbed, judging_s, judging, family)):
                 raise BudgetSpent(f"the budget was spent while {what}")
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
             self.listener.progress(what, share, here)

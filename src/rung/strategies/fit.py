@@ -19,7 +19,7 @@ from typing import Any
 from rung.errors import BudgetSpent, Diverged
 from rung.records import write_json, write_text
 from rung.resume import folder_once
-from rung.strategies.course import SWEEP, WIDELY_PROBED, Course, interim_answers, probe_steps
+from rung.strategies.course import LEAST_STEPS, SWEEP, WIDELY_PROBED, Course, interim_answers, probe_steps
 from rung.strategies.learning_rate import LEARNING_RATES, MIDDLE_RATE, search
 from rung.strategies.training_rows import trainable, training_rows
 from rung.trials.trial import attempt
@@ -29,6 +29,9 @@ from rung.types import Progress, Solution, TrainingOptions, TrainingRow
 HISTORY = "history.json"
 
 _SLOWER = 3  # rates that are trained at most, each half of the one before, where a training diverges at once
+LEAST_JUDGED = 0.25
+"""Share of the steps from which a training that the budget ended says something about fine-tuning."""
+
 _SAMPLED_ROWS = 16  # of train, whose loss says how much is left to learn
 _LEARNT = 0.02  # mean loss per answer token below which these rows are known by heart
 
@@ -106,7 +109,8 @@ def fit(
     learning_rate, probed (whether that rate rests on probes, here or earlier in the run), steps, epochs [{epoch, dev}],
     kept (an epoch), rates, left_out; cut where the budget shortened it, and stopped_at (a step) where it ended it. What
     was cut stays so: with more budget, the adapter is read back and not trained on.
-    Raises Diverged, and BudgetSpent when the budget ends before the first interim look is answered.
+    A training that the budget ends before its first interim look is judged where it stands. Raises Diverged, and
+    BudgetSpent when the budget ends before LEAST_JUDGED of the steps.
     """
     training = _Training(workshop, solution, rows, course)
     judged: dict[float, list[Checkpoint]] = {}
@@ -119,7 +123,7 @@ def fit(
                 break
     except BudgetSpent:
         if not judged:
-            raise
+            judged[training.rate] = [_judged_at_last(training)]
         stopped = training.stopped()
     if not judged:
         raise Diverged(f"{training.folder}: the training diverged before its first interim look, at every rate.")
@@ -148,6 +152,24 @@ def fit(
     return folder_once(
         workshop.folder / "adapter", lambda scratch: shutil.copytree(best.adapter, scratch, dirs_exist_ok=True)
     )
+
+
+def _judged_at_last(training: _Training) -> Checkpoint:
+    """The checkpoint at which the budget ended a training before its first interim look, judged all the same.
+
+    The time for that is reserved while a training goes on. Raises BudgetSpent where too little was trained to be worth
+    it.
+    """
+    reached, rate = training.reached, training.rate
+    if reached < max(LEAST_STEPS, LEAST_JUDGED * training.course.steps):
+        raise BudgetSpent(f"the budget was spent after {reached} of {training.course.steps} training steps")
+    tools = replace(training.workshop.tools, tell=lambda what, share: None)
+    workshop = replace(training.workshop, tools=tools)
+    adapter = replace(training, workshop=workshop).train(rate, reached, "")
+    trial = replace(training.solution, adapter=str(adapter))
+    predictions = attempt(workshop, trial, training.course.judged, training.trial(rate, reached))
+    trainable(workshop).release(adapter)
+    return Checkpoint(reached, adapter, [p.score or 0.0 for p in predictions])
 
 
 def kept_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
