@@ -35,10 +35,10 @@ def test_undecided_says_how_many_examples_settle_it_and_what_to_ship_meanwhile()
     decision = decide(evidence([few, LORA], {("few_shot", "lora"): 0.12}))
     # 200 * (2.8016 * 5 / (1.95996 * 4)) ** 2 = 639 are needed.
     assert decision.next[0].startswith("About 440 more labelled test examples would settle")
-    assert decision.next[1] == "Meanwhile ship few_shot: it is the cheaper of the two to run and to change."
+    assert decision.next[1] == "Meanwhile ship few_shot: it is the simpler of the two to build and to change."
     ahead = decide(evidence([replace(few, dev=few.test), LORA], {("few_shot", "lora"): 0.12}))
     assert ahead.next[1] == (
-        "Meanwhile ship lora: on dev it is ahead too, by 4 points. few_shot is the cheaper of the two to run and to "
+        "Meanwhile ship lora: on dev it is ahead too, by 4 points. few_shot is the simpler of the two to build and to "
         "change."
     )
 

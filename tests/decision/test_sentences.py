@@ -180,11 +180,11 @@ def test_of_a_baseline_that_learns_is_said_what_was_shown(
 ) -> None:
     decision = decide(evidence([ZERO, LORA], {**CLEAR, ("tfidf_linear", "lora"): p}, learner=learner))
     assert (decision.choice, decision.solution) == ("fine-tune", "lora")
-    assert decision.headline.endswith(f" No language model may be needed: tfidf_linear, which uses none, {headline}")
+    assert decision.headline.endswith(f" You may not need a language model: tfidf_linear, which uses none, {headline}")
     assert decision.warnings == (f"tfidf_linear, {LEARNS} {warning} It costs next to nothing to run.",)
     assert decision.next[:2] == (
         f"Consider tfidf_linear first: it uses no language model, reaches {100 * learner:.0f} % on the sealed test, "
-        "and costs next to nothing to run.",
+        "and costs next to nothing to run. docs/statistics.md says how it is built.",
         "Ship lora.",
     )
 

@@ -80,12 +80,14 @@ def test_the_best_on_dev_that_beats_the_floor_is_used_though_another_scores_high
 def test_a_baseline_that_is_not_shown_worse_on_dev_is_named() -> None:
     decision = unfinished(known(p={("tfidf_linear", "few_shot"): 0.6}, learner=0.6), COMMAND)
     assert decision.headline.endswith(
-        "No language model may be needed: tfidf_linear, which uses none, reaches 60 % on dev, as much as few_shot "
+        "You may not need a language model: tfidf_linear, which uses none, reaches 60 % on dev, as much as few_shot "
         "within the margin of 2 points."
     )
     assert "as much as few_shot within the margin of 2 points on dev" in decision.warnings[-1]
     assert decision.next[-1] == (
-        "Consider tfidf_linear first: it uses no language model, reaches 60 % on dev, and costs next to nothing to run."
+        "Consider tfidf_linear first: it uses no language model, reaches 60 % on dev, and costs next to nothing to "
+        "run. "
+        "docs/statistics.md says how it is built."
     )
     assert decision.next[0].startswith("Go on from here")
 

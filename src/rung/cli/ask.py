@@ -23,6 +23,8 @@ def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose:
     """
     from rung.serving.bundle import open_bundle
 
+    if text is not None and lines:
+        raise click.UsageError("--lines reads standard input, and TEXT is given too. Leave one of them out.")
     try:
         given = text if text is not None else sys.stdin.read()
     except UnicodeDecodeError as error:

@@ -52,6 +52,8 @@ def run(
     from rung.ladder.options import RunOptions
 
     names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
+    if only is not None and not names:
+        raise click.UsageError(f"--only names no strategy. The strategies are {_strategies()}.")
     climb(
         task,
         RunOptions(

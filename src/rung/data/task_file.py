@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from rung.data.rows import kind_of, nearest
+from rung.data.rows import SUFFIXES, kind_of, nearest
 from rung.errors import TaskError
 from rung.types import Task
 
@@ -95,6 +95,8 @@ def _find(path: Path) -> Path:
         path = path / "task.yaml"
     if not os.path.exists(path):
         raise TaskError(f"{path.name}: no such file ({path}). Check the path, or write a task with rung init.")
+    if path.suffix.lower() in SUFFIXES:
+        raise TaskError(f"{path.name}: is a file of data, not a task. Write a task for it: rung init {path.name}.")
     if not os.path.isfile(path):
         raise TaskError(f"{path.name}: is not a file ({path}). Name a task.yaml.")
     return path

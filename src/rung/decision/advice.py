@@ -32,6 +32,9 @@ from rung.types import Candidate
 
 _MOST_ROWS = 7
 _NEARLY_ALWAYS = 0.95
+_SURE = 0.2
+"""Low end of a share from which a cause by elimination calls for something."""
+
 _HALF = 0.5
 
 _BRING_DOCUMENTS = (
@@ -95,7 +98,7 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
         more = _more_examples(more_to_show(evidence, against))
         settle = f"{more} would settle a difference of this size (at 80 % power)."
         change = f"within {scale.gap(evidence.margin)} of it."
-    cheaper = "is the cheaper of the two to run and to change."
+    cheaper = "is the simpler of the two to build and to change."
     if shortfall(evidence, rival, "test") == "floor":
         why = f"{rival.name} is not shown to beat the floor."
     elif shortfall(evidence, rival, "test") == "useful":
@@ -180,14 +183,14 @@ def _consider(evidence: Evidence, ruling: Ruling) -> list[str]:
     reached = value(evidence, learner, ruling.on)
     return [
         f"Consider {learner.name} first: it uses no language model, reaches {reached} on {SET_WORDS[ruling.on]}, and "
-        "costs next to nothing to run."
+        "costs next to nothing to run. docs/statistics.md says how it is built."
     ]
 
 
 def _on_causes(evidence: Evidence) -> list[str]:
     """What the causes call for."""
     named = worth_naming(evidence)
-    unfixed = [d for d in named if not d.fixed and "reasoning" in d.cause.split("+")]
+    unfixed = [d for d in named if not d.fixed and d.low >= _SURE and "reasoning" in d.cause.split("+")]
     if any(d is named[0] or d.share >= _HALF for d in unfixed):
         return [
             "Try a larger model: the same task.yaml with another `model`. No experiment with "

@@ -50,7 +50,7 @@ def _learner(evidence: Evidence, ruling: Ruling, learner: Candidate) -> str:
         ending = f", as much as {candidate.name} within the margin of {scale_of(evidence).gap(evidence.margin)}."
     else:
         ending = f" and is not shown to be worse than {candidate.name}."
-    return f"No language model may be needed: {learner.name}, which uses none, reaches {reached}{ending}"
+    return f"You may not need a language model: {learner.name}, which uses none, reaches {reached}{ending}"
 
 
 # ---- the headline by choice -------------------------------------------------------------------

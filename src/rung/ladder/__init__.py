@@ -39,7 +39,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     folder = runs.choose_folder(task.name, record["identity"], out=options.out)
     files = Files(folder)
     if runs.is_finished(folder) and not options.again:
-        listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path, folder)}")
+        listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path)}")
         return folder
     examined = examine(task, loaded, options, read_json(files.split))
     model = open_model(task.model, say=listener.say)
@@ -75,8 +75,8 @@ def verdict(files: Files) -> Decision | None:
     return decision_from_record(record)
 
 
-def _how_to_go_on(task_path: Path, folder: Path) -> str:
-    return f"To begin anew, name another folder with --out; to try more in this one, add --again ({task_path})."
+def _how_to_go_on(task_path: Path) -> str:
+    return f"To try more in it: rung run {task_path} --again. To begin anew, name another folder with --out."
 
 
 def _reopen(files: Files) -> None:

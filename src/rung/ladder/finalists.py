@@ -82,7 +82,7 @@ def baseline_answers(run: RunState) -> dict[str, list[Prediction]]:
 
 def baseline_candidate(name: str, dev: Score) -> Candidate:
     """A baseline as a candidate: it reads and writes no tokens."""
-    return Candidate(name, "baseline", dev, None, 0.0, 0.0, None, None, 0.0, 0.0, 0.0)
+    return Candidate(name, "baseline", dev, None, 0.0, 0.0, None, None, None, 0.0, 0.0)
 
 
 def candidate_from_record(record: Mapping[str, Any]) -> Candidate:

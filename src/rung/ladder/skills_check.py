@@ -11,13 +11,11 @@ from rung.evaluation.skills import SkillsReport
 from rung.ladder.ledger import COSTS, Meter
 from rung.ladder.state import Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, once_for_all, record_of
-from rung.strategies import STRATEGIES, function_of
+from rung.strategies import REPAIRED, STRATEGIES, function_of
+from rung.types import Skipped, SkipReason
 
 _NEAR = 0.1
 """A fine-tuned solution this far below the best on dev is hardly shipped, so nothing is spent on its skills."""
-
-REPAIRED = "{}_replay"
-"""Name of the solution that was trained on with the base model's own answers mixed in."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,9 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
             solution = save_solution(solution, folder, passages=run.inputs.passages)
         predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
     except (BudgetSpent, TrainingError, ModelError) as failed:
+        reason: SkipReason = "budget" if isinstance(failed, BudgetSpent) else "fault"
         runs.log(run.folder, "not repaired", solution=other, why=str(failed))
+        climbed.skipped[other] = Skipped(other, climbed.built[name].family, reason, str(failed), begun=True)
         return None
     if not is_done(folder / "built.json"):
         costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})

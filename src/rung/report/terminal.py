@@ -97,14 +97,17 @@ def _plan_lines(
     units = {"minutes": "min", "calls": "calls", "usd": "USD"}
     allowed = ", ".join(f"{v:g} {units.get(k, k)}" for k, v in budget.items())
     limit = f" of a budget of {allowed}" if allowed else ""
-    total = f"In all about {plan.get('seconds', 0) / 60:.1f} min{limit}, {plan.get('usd', 0):.2f} USD."
+    usd = f", {plan['usd']:.2f} USD" if plan.get("usd") else ""
+    total = f"In all about {plan.get('seconds', 0) / 60:.1f} min{limit}{usd}."
     return lines + _wrapped(total, width, 1) + _check_lines(folder, checks, width)
 
 
 def _check_lines(folder: Path, checks: Mapping[str, Any], width: int) -> list[Line]:
     findings = [f for f in checks.get("findings", ()) if f["severity"] != "note"]
     if not findings:
-        return [(_cut("Data checks: nothing to warn of.", width), "")]
+        notes = len(checks.get("findings", ()))
+        noted = f", {count(notes, 'note')} in {folder / 'checks.json'}" if notes else ""
+        return [(_cut(f"Data checks: no warnings{noted}.", width), "")]
     first = findings[0]
     place = f"{first['row']}: " if first["row"] else ""
     warning = f"Data checks: {count(len(findings), 'warning')}. {place}{first['message']}"
@@ -118,8 +121,8 @@ def _check_lines(folder: Path, checks: Mapping[str, Any], width: int) -> list[Li
 def final_screen(folder: Path) -> Screen:
     """The verdict, its warnings, why, the candidates and what to do next.
 
-    Headline, warnings and the first next step (two of an unfinished run) are always whole. Of the other sentences as
-    many are shown, whole, as FINAL_LINES have room for.
+    Headline, warnings and the first next step (two of an unfinished run, three while undecided) are always whole. Of
+    the other sentences as many are shown, whole, as FINAL_LINES have room for.
     Raises RunError when the run has no verdict yet or a record is damaged.
     """
     run = read_run(folder)
@@ -135,7 +138,9 @@ def _final_lines(run: RunRecords, width: int) -> list[Line]:
     tail = _wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
     tail += _wrapped(f"Report: {run.folder / 'report.html'}", width)
     room = FINAL_LINES - len(top) - len(table) - len(tail) - 3  # three empty lines
-    steps = _sentences(decision.next, width, room // 2, "more step", least=2 if run.unfinished else 1)
+    steps = _sentences(
+        decision.next, width, room // 2, "more step", least={"unfinished": 2, "undecided": 3}.get(decision.choice, 1)
+    )
     reasons = _sentences(decision.reasons, width, room - len(steps), "more reason")
     empty: Line = ("", "")
     return [*top, *reasons, empty, *table, empty, *steps, empty, *tail]

@@ -1,5 +1,6 @@
 """Strategies: examples to a Solution, one record and one function each. None of them can reach the test set."""
 
+from rung.strategies.registry import REPAIRED as REPAIRED
 from rung.strategies.registry import STRATEGIES as STRATEGIES
 from rung.strategies.registry import Cost as Cost
 from rung.strategies.registry import Need as Need

@@ -82,6 +82,9 @@ class Strategy:
     pilot: Callable[..., Any] | str | None = None
 
 
+REPAIRED = "{}_replay"
+"""Name of a solution that was trained on so that it keeps general skills."""
+
 STRATEGIES: dict[str, Strategy] = {}
 """Name -> strategy, in the order in which the ladder has them: cheapest family first."""
 

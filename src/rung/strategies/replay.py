@@ -13,6 +13,7 @@ from rung.resume import is_done, once_for_all, record_of
 from rung.strategies.course import LEAST_STEPS, Course, epoch_of
 from rung.strategies.fit import HISTORY, fit
 from rung.strategies.learning_rate import LEARNING_RATES
+from rung.strategies.registry import REPAIRED
 from rung.strategies.training_rows import training_rows, without_long
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Decoding, Message, Request, Solution, TrainingOptions, TrainingRow
@@ -31,7 +32,8 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     are continual learners (2022).
     """
     assert tuned.adapter is not None, "only a fine-tuned solution can be trained on"
-    plain, adapter = replace(tuned, adapter=None), workshop.folder / "adapter"
+    plain = replace(tuned, name=REPAIRED.format(tuned.name), adapter=None)
+    adapter = workshop.folder / "adapter"
     if is_done(adapter):
         return replace(plain, adapter=str(adapter))
     before = record_of(Path(tuned.adapter).parent / "training" / HISTORY)
