@@ -199,7 +199,7 @@ def test_warnings_stand_before_the_reasons_and_are_whole(page: Callable[..., Pag
 
 def test_baselines_are_rows_of_the_table_and_compared_in_a_table_of_their_own(page: Callable[..., Page]) -> None:
     made = page()
-    assert "most_frequent baseline 10 % 5–20 10 % 5–20 – – –" in made.section("Scores and costs")
+    assert "most_frequent 10 % 5–20 10 % 5–20 baseline – – –" in made.section("Scores and costs")
     compared = made.section("Compared pair by pair")
     assert "Candidates with baselines: differences in points on the same test examples" in compared
     assert "lora against most_frequent" in compared and "lora is better" in compared

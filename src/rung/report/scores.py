@@ -38,14 +38,15 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
     priced = any(c.cost_per_1k_usd is not None for c in candidates)
     failed = any(c.failed_calls or c.unscored for c in candidates)
     timed = any(c.latency_s_p50 is not None for c in candidates)
-    header = ["Candidate", "Approach", "Dev", *(["Test"] if tested else []), "Tokens in / out"]
+    # What decides stands first: on a phone the columns to the right are out of sight.
+    header = ["Candidate", *(["Test"] if tested else []), "Dev", "Approach", "Tokens in / out"]
     header += [*(["Latency p50 / p95"] if timed else []), "Built in", *(["USD per 1,000"] if priced else [])]
     header += ["Failed"] if failed else []
     rows = []
     for c in candidates:
         chosen = c.name == run.decision.solution
         tag = element("span", _TAGS.get(run.decision.choice, "chosen"), class_="tag")
-        cells = [short(c.family), _scored(run, c.dev), *([_scored(run, c.test)] if tested else [])]
+        cells = [*([_scored(run, c.test)] if tested else []), _scored(run, c.dev), short(c.family)]
         cells += [num(text) for text in _costs(c, timed)]
         if priced:
             cells.append(num("–" if c.cost_per_1k_usd is None else f"{c.cost_per_1k_usd:,.2f}"))
