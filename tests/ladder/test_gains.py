@@ -78,3 +78,10 @@ def test_the_best_gain_for_its_cost_comes_first_and_equals_as_the_ladder_has_the
     assert [name for name, _ in order(steps, Known(0.4, 0.4))] == ["rag", "lora", "rag_lora"]
     known = Known(0.4, 0.4, knowledge(0.02, 0.1), pilot(0.9, 0.95))
     assert order(steps, known)[0][0] == "lora"
+
+
+def test_passages_that_break_most_right_answers_promise_nothing_alone() -> None:
+    record = {**knowledge(0.0, 0.0), "causes": [], "interventions": {"knowledge": {"harmful": True}}}
+    known = Known(0.4, 0.4, record)
+    assert expected_gain("rag", known).high == 0.0
+    assert expected_gain("rag+fine-tune", known).high == pytest.approx(0.6), "a model may learn to read them"

@@ -86,10 +86,18 @@ def order(steps: Sequence[tuple[str, Family, float]], known: Known) -> list[tupl
 def _of_knowledge(known: Known, room: float) -> Gain | None:
     """Gold passages in the prompt are the most that a search could find, so what they fix bounds retrieval."""
     passages = _by_passages(known)
+    if passages is None and _passages_harm(known):
+        return Gain(0.0, 0.0, "gold passages break most right answers")
     if passages is None:
         return None
     mean, high = (max(0.0, x - known.lead) for x in passages)
     return Gain(mean, min(room, high), "what gold passages fix")
+
+
+def _passages_harm(known: Known) -> bool:
+    """Whether gold passages in the prompt broke most of the right answers."""
+    tried = (known.diagnosis or {}).get("interventions", {})
+    return any(tried.get(name, {}).get("harmful") for name in ("knowledge", "retrieval"))
 
 
 def _by_passages(known: Known) -> tuple[float, float] | None:
