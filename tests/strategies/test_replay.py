@@ -53,7 +53,7 @@ def test_replay_goes_on_from_the_adapter_more_slowly_and_mixes_general_prompts_i
     assert len(general) * 2 == len(names) and len(set(general)) == len(replay_prompts())
     assert len(set(names) - set(general)) == max(len(set(general)), 40 * 4), "half of each batch, none twice"
     assert training["options"].learning_rate == 5e-4 and str(training["start"]) == tuned.adapter != again.adapter
-    assert replace(again, adapter=None) == replace(tuned, adapter=None)
+    assert again.name == "lora_replay" and replace(again, name=tuned.name, adapter=None) == replace(tuned, adapter=None)
     assert replayed(shop, tuned) == again and len(model.trainings) == 1
 
 
