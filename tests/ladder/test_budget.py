@@ -269,3 +269,15 @@ def test_a_kill_between_checks_and_split_loses_no_warning(
                 run(task, RunOptions(out=out), Silent())
     run(task, RunOptions(out=out, only=("zero_shot",)), Silent())
     assert json.loads((out / "checks.json").read_text())["findings"]
+
+
+def test_what_a_killed_diagnosis_spent_counts_although_its_base_is_built(tmp_path: Path) -> None:
+    from rung import runs
+    from rung.ladder.ledger import spent_before
+    from rung.records import write_json
+
+    runs.log(tmp_path, "built", stage="solutions/few_shot", solution="few_shot", seconds=10.0, calls=100)
+    write_json(tmp_path / "diagnosis" / "few_shot" / "spent.json", {"seconds": 5.0, "calls": 30})
+    assert (spent_before(tmp_path, None).seconds, spent_before(tmp_path, None).calls) == (15.0, 130)
+    runs.log(tmp_path, "diagnosed", stage="diagnosis/few_shot", solution="few_shot", seconds=7.0, calls=40)
+    assert spent_before(tmp_path, None).seconds == 17.0, "what the event says is not counted again"

@@ -22,7 +22,7 @@ from rung.evaluation.statistics import units_of
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
 from rung.ladder.finalists import baselines_on_dev
 from rung.ladder.gains import Gain, order, what_matters
-from rung.ladder.ledger import COSTS, Meter, spent_on
+from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
 from rung.ladder.state import PROMPT_SHARE, Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, record_of
@@ -222,7 +222,8 @@ class _Climber:
 
         record = once(folder / "built.json", what_it_took)
         if name not in {e["solution"] for e in runs.events(run.folder) if e["event"] == "built"}:
-            runs.log(run.folder, "built", solution=name, **{k: record[k] for k in COSTS})
+            costs = {k: record[k] for k in COSTS}
+            runs.log(run.folder, "built", stage=stage_of(run.folder, folder), solution=name, **costs)
             tidy(folder)
         meter.done()
         built = Built(

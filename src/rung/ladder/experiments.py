@@ -13,7 +13,7 @@ from rung.decision.figures import Scale
 from rung.errors import BudgetSpent
 from rung.evaluation.statistics import units_of
 from rung.ladder.gains import Known
-from rung.ladder.ledger import Meter
+from rung.ladder.ledger import Meter, stage_of
 from rung.ladder.plan import Step
 from rung.ladder.state import Built, Climbed, RunState, tidy
 from rung.records import write_json
@@ -49,7 +49,7 @@ def ask_why(run: RunState, climbed: Climbed) -> None:
         runs.log(run.folder, "not diagnosed", solution=name, why=f"{type(fault).__name__}: {fault}")
         return
     write_json(run.files.diagnosis, record)
-    runs.log(run.folder, "diagnosed", stage=f"diagnosis of {name}", solution=name, **meter.record())
+    runs.log(run.folder, "diagnosed", stage=stage_of(run.folder, folder), solution=name, **meter.record())
     meter.done()
 
 
@@ -104,7 +104,7 @@ def run_pilot(run: RunState, climbed: Climbed, step: Step) -> bool:
         runs.log(run.folder, "not piloted", examples=missing[0], why=f"{type(fault).__name__}: {fault}")
         return False
     write_json(run.files.pilot, _pilots_curve(run, climbed, [*done, missing[0]]))
-    runs.log(run.folder, "piloted", stage=folder.name, examples=missing[0], **meter.record())
+    runs.log(run.folder, "piloted", stage=stage_of(run.folder, folder), examples=missing[0], **meter.record())
     meter.done()
     point = record_of(run.files.pilot)["points"][-1]
     score = Score(point["mean"], point["low"], point["high"], len(run.inputs.piloted))

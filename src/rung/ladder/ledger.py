@@ -133,11 +133,17 @@ def spent_on(folder: Path) -> Spent:
     return Spent(record.get("seconds", 0.0), record.get("calls", 0), record.get("usd", 0.0))
 
 
+def stage_of(run: Path, folder: Path) -> str:
+    """The name of a stage in its event: where its folder lies in that of the run."""
+    return folder.relative_to(run).as_posix()
+
+
 def spent_before(folder: Path, price: Price | None) -> Spent:
     """What earlier commands spent on a run: on stages that are done, and on those that were cut or given up."""
     events = [e for e in runs.events(folder) if "seconds" in e]  # those of stages that are done
-    done = {str(e.get("stage", e.get("solution"))) for e in events}
-    under_way = [spent_on(path.parent) for path in folder.rglob(_KEPT) if path.parent.name not in done]
+    done = {e.get("stage") for e in events}
+    kept = [path.parent for path in folder.rglob(_KEPT)]
+    under_way = [spent_on(stage) for stage in kept if stage_of(folder, stage) not in done]
     seconds = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
     hourly = price.usd_per_hour if price is not None else None
     usd = sum(e.get("usd", 0.0) for e in events) + sum(s.usd for s in under_way)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rung import runs
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
-from rung.ladder.ledger import COSTS, Meter
+from rung.ladder.ledger import COSTS, Meter, stage_of
 from rung.ladder.state import Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, once_for_all, record_of
 from rung.strategies import REPAIRED, STRATEGIES, function_of
@@ -103,7 +103,8 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
         return None
     if not is_done(folder / "built.json"):
         costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
-        runs.log(run.folder, "repaired", solution=other, **{k: costs[k] for k in COSTS})
+        spent = {k: costs[k] for k in COSTS}
+        runs.log(run.folder, "repaired", stage=stage_of(run.folder, folder), solution=other, **spent)
     meter.done()
     tidy(folder)
     built = Built(solution, tuple(predictions), run.score(predictions))
