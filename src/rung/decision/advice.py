@@ -19,6 +19,7 @@ from rung.decision.rule import (
 )
 from rung.decision.words import (
     FAMILY_WORDS,
+    MOST,
     SET_WORDS,
     cheaper_families,
     dearer,
@@ -35,7 +36,6 @@ _NEARLY_ALWAYS = 0.95
 _SURE = 0.2
 """Low end of a share from which a cause by elimination calls for something."""
 
-_HALF = 0.5
 
 _BRING_DOCUMENTS = (
     "If the answers are facts that the model has not seen, bring documents (corpus: in task.yaml): "
@@ -191,7 +191,7 @@ def _on_causes(evidence: Evidence) -> list[str]:
     """What the causes call for."""
     named = worth_naming(evidence)
     unfixed = [d for d in named if not d.fixed and d.low >= _SURE and "reasoning" in d.cause.split("+")]
-    if any(d is named[0] or d.share >= _HALF for d in unfixed):
+    if any(d is named[0] or d.share >= MOST for d in unfixed):
         return [
             "Try a larger model: the same task.yaml with another `model`. No experiment with "
             f"{evidence.model or 'this one'} fixed most of what stays wrong."

@@ -7,6 +7,7 @@ from rung.decision.figures import more_minutes, p_value
 from rung.decision.rule import Ruling, learner_claim
 from rung.decision.words import (
     FAMILY_WORDS,
+    MOST,
     cause_words,
     cheaper_families,
     full_score,
@@ -20,8 +21,6 @@ from rung.decision.words import (
     value,
 )
 from rung.types import Candidate
-
-_HALF = 0.5
 
 
 def headline(evidence: Evidence, ruling: Ruling, command: str = "") -> str:
@@ -82,7 +81,7 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> str:
         ending = f"; {best.name} {said}."
     said = f"{FAMILY_WORDS[chosen.family][0]}: {reach(evidence, chosen, 'test')}{ending}"
     lead_cause = next(iter(evidence.causes), None)
-    if lead_cause is not None and not lead_cause.fixed and lead_cause.share >= _HALF:
+    if lead_cause is not None and not lead_cause.fixed and lead_cause.share >= MOST:
         said += f" Most of what stays wrong comes from {cause_words(lead_cause.cause)}."
     return said
 

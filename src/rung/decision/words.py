@@ -33,6 +33,9 @@ CAUSE_WORDS = {
 """Cause -> what stands in the way."""
 
 SET_WORDS: dict[SetName, str] = {"train": "train", "dev": "dev", "test": "the sealed test"}
+MOST = 0.5
+"""Share from which a cause is most of what stays wrong."""
+
 _WORTH_NAMING = 0.1
 
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rung.diagnosis.interventions import INTERVENTIONS, POOL, Impossible, Intervention
+from rung.diagnosis.interventions import INTERVENTIONS, Impossible, Intervention
 from rung.diagnosis.lenient import Yardstick, common_words, yardstick
 from rung.diagnosis.placebo import PLACEBO, OwnSeeds, placebo, samples
 from rung.diagnosis.shares import Sampled
+from rung.solutions.demos import NEAREST_POOL
 from rung.trials.trial import Trial, attempt, try_all
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Example, MetricInfo, Prediction, Retriever, Solution
@@ -84,7 +85,7 @@ def set_up(
         groups=inputs.groups,
         seed=inputs.task.seed,
     )
-    some = sample_of(inputs.train, POOL, inputs.task.seed)
+    some = sample_of(inputs.train, NEAREST_POOL, inputs.task.seed)
     changes: dict[str, Change] = {}
     skipped: dict[str, str] = {}
     for name, intervention in INTERVENTIONS.items() if bad else ():

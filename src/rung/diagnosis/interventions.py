@@ -15,7 +15,7 @@ from rung.diagnosis.lenient import bare, is_json, stated
 from rung.diagnosis.placebo import PLACEBO, SAMPLES
 from rung.retrieval import INDEXES
 from rung.retrieval.gold import MOST_GOLD, GoldIndex, GoldRetriever
-from rung.solutions.demos import demo
+from rung.solutions.demos import NEAREST_POOL, demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS
 from rung.trials.choose import affordable
 from rung.trials.workshop import Workshop, sample_of
@@ -28,9 +28,6 @@ LENIENT = "lenient"
 INCONSISTENCY = "inconsistency"
 
 DEMOS = 4
-POOL = 20_000
-"""Train examples at most that demos come from, and that the form of answers is read from."""
-
 THINKING_TOKENS = 96
 THINK = (
     "Before you answer, reason step by step. Then write the final answer alone on the last line, "
@@ -120,7 +117,7 @@ def nearest_demos(base: Solution, workshop: Workshop) -> Solution | Impossible:
         return Impossible("the base shows its nearest examples already")
     if not workshop.inputs.train:
         return Impossible("there are no train examples")
-    train = sample_of(workshop.inputs.train, POOL, workshop.inputs.task.seed)
+    train = sample_of(workshop.inputs.train, NEAREST_POOL, workshop.inputs.task.seed)
     pool = tuple(demo(e) for e in train)
     made = replace(base, demos=pool, demo_selection=DemoSelection("nearest", DEMOS))
     return made if affordable(workshop, made) else Impossible("examples beside every input cost more than the budget")

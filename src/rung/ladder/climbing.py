@@ -17,10 +17,9 @@ from typing import Any
 from rung import runs
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, OutOfMemory, RunError, RungError, SealedTestError
-from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
-from rung.ladder.finalists import baselines_on_dev
+from rung.ladder.finalists import floor_on_dev
 from rung.ladder.gains import Gain, order, what_matters
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
@@ -189,8 +188,7 @@ class _Climber:
         target = run.inputs.task.target
         if target is None or built.left is not None or run.exhaustive:
             return
-        floor = max((c.dev.mean for c in baselines_on_dev(run) if c.name in FLOORS), default=0.0)
-        if built.dev.low > max(target, floor):
+        if built.dev.low > max(target, floor_on_dev(run)):
             self.enough = f"{name} is confidently above the target of {self.scale.value(target)} on dev"
 
     def _build(self, step: Step, *, later: bool) -> tuple[Built, float]:

@@ -23,8 +23,6 @@ def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> 
     complete = not any(s.matters for s in climbed.skipped.values())
     best = climbed.best("fine-tune")
     grown = whole_curve(run, climbed.built[best] if best else None)
-    skills = {name: report for check in checks for name, report in check.skills.items()}
-    repaired = {check_name: check.repaired for check in checks for check_name in check.skills if check.repaired}
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
@@ -34,18 +32,7 @@ def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> 
         "closed_book": _closed_book(run, climbed),
         "suspicious": _suspicious(run, climbed),
         "hardest": _hardest(run, climbed),
-        "skills": [
-            {
-                "candidate": name,
-                "difference": report.total.difference,
-                "low": report.total.low,
-                "high": report.total.high,
-                "n": report.total.n,
-                "loses": report.loses,
-                "repaired": repaired.get(name) if repaired.get(name) != name else None,
-            }
-            for name, report in skills.items()
-        ],
+        "skills": [asdict(skills) for check in checks for skills in check.skills],
         "notes": _notes(run),
     }
 

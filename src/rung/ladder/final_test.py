@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from rung import runs
@@ -14,12 +13,11 @@ from rung.decision.evidence import ClosedBook, MoreExamples, Skills
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.candidate_costs import break_evens
-from rung.ladder.finalists import candidate_from_record, scores_of
+from rung.ladder.finalists import answers_of_baselines, candidate_from_record, scores_of
 from rung.ladder.ledger import Meter
 from rung.ladder.state import Climbed, RunState
-from rung.records import write_json, write_lines
-from rung.resume import is_done
-from rung.types import Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
+from rung.records import write_json
+from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
 
 
 def test_and_decide(run: RunState, named: Mapping[str, Any]) -> Decision:
@@ -31,7 +29,8 @@ def test_and_decide(run: RunState, named: Mapping[str, Any]) -> Decision:
     why = "final comparison of the recorded finalists"
     test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why)
     answers = {name: _answer_test(run, name, test) for name in names}
-    baselines = {c["name"]: predictions for c, predictions in _answer_baselines(run, named, test)}
+    all_baselines = answers_of_baselines(run, test, "test")
+    baselines = {c["name"]: all_baselines[c["name"]] for c in named["baselines"]}
     scores = {name: scores_of(predictions) for name, predictions in {**answers, **baselines}.items()}
     groups = units_of([e.id for e in test], run.inputs.groups)
     seed = run.inputs.task.seed
@@ -87,7 +86,7 @@ def evidence_from_dev(run: RunState, record: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _with_faults(candidate: Any, answers: Sequence[Prediction]) -> Any:
+def _with_faults(candidate: Candidate, answers: Sequence[Prediction]) -> Candidate:
     """Failed calls and unscored answers of dev and test together."""
     return replace(
         candidate,
@@ -116,22 +115,3 @@ def _answer_test(run: RunState, name: str, test: Sequence[Example]) -> list[Pred
     predictions = attempt(workshop, load_solution(folder), test, folder / "predictions.test.jsonl")
     runs.log(run.folder, "tested", stage=f"test of {name}", solution=name, **meter.record())
     return predictions
-
-
-def _answer_baselines(
-    run: RunState, named: Mapping[str, Any], test: Sequence[Example]
-) -> list[tuple[Mapping[str, Any], list[Prediction]]]:
-    """Each recorded baseline with its answers to the test; answered once, then read back."""
-    from rung.evaluation.baselines import baselines
-    from rung.trials.trial import read_predictions
-
-    def path(name: str) -> Path:
-        return run.files.baselines / "test" / f"{name}.jsonl"
-
-    names = [c["name"] for c in named["baselines"]]
-    if not all(is_done(path(name)) for name in names):
-        labels, seed = run.inputs.task.labels or (), run.inputs.task.seed
-        answers = baselines(run.inputs.train, test, run.tools.scorer, labels=labels, seed=seed)
-        for name in names:
-            write_lines(path(name), (asdict(p) for p in answers[name]))
-    return [(c, read_predictions(path(c["name"]))) for c in named["baselines"]]

@@ -20,7 +20,7 @@ from rung.ladder.skills_check import Checked, check_skills
 from rung.ladder.state import Climbed, RunState
 from rung.records import write_json, write_lines
 from rung.resume import folder_once, recorded
-from rung.types import Candidate, Prediction, Score
+from rung.types import Candidate, Example, Prediction, Score, SetName
 
 
 def named(run: RunState) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def named(run: RunState) -> dict[str, Any] | None:
 def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
     """Checks what fine-tuned finalists have forgotten, times all finalists, and records them with what dev showed."""
     baselines = baselines_on_dev(run)
-    floor = max((c.dev.mean for c in baselines if c.name in FLOORS), default=0.0)
+    floor = floor_on_dev(run)
     names: list[str] = []
     checks: list[Checked] = []
     for name in climbed.best_of_families():
@@ -63,16 +63,26 @@ def baselines_on_dev(run: RunState) -> list[Candidate]:
     return [c for c in candidates if c.name in FLOORS] + sorted(learners, key=lambda c: -c.dev.mean)[:1]
 
 
+def floor_on_dev(run: RunState) -> float:
+    """Dev score of the better of the baselines that look at no input; 0 without any."""
+    return max((c.dev.mean for c in baselines_on_dev(run) if c.name in FLOORS), default=0.0)
+
+
 def baseline_answers(run: RunState) -> dict[str, list[Prediction]]:
-    """Answers of every baseline to dev; computed once, then read back."""
+    """Answers of every baseline to dev."""
+    return answers_of_baselines(run, run.inputs.dev, "dev")
+
+
+def answers_of_baselines(run: RunState, asked: Sequence[Example], which: SetName) -> dict[str, list[Prediction]]:
+    """Answers of every baseline to a set; computed once, then read back."""
     from rung.evaluation.baselines import baselines
     from rung.trials.trial import read_predictions
 
-    inputs, folder = run.inputs, run.files.baselines / "dev"
+    inputs, folder = run.inputs, run.files.baselines / which
 
     def fill(scratch: Path) -> None:
         labels, seed = inputs.task.labels or (), inputs.task.seed
-        answers = baselines(inputs.train, inputs.dev, run.tools.scorer, labels=labels, seed=seed)
+        answers = baselines(inputs.train, asked, run.tools.scorer, labels=labels, seed=seed)
         for place, (name, predictions) in enumerate(answers.items()):
             write_lines(scratch / f"{place}-{name}.jsonl", (asdict(p) for p in predictions))
 

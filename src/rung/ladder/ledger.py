@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
+from rung.evaluation.costs import build_usd
 from rung.records import read_json, write_json
 from rung.types import Budget, Price
 
@@ -45,13 +46,8 @@ class Ledger:
     def spent(self) -> Spent:
         """By all commands on this run folder."""
         here = time.monotonic() - self.started
-        return Spent(
-            self.before.seconds + here, self.before.calls + self.model.calls, self.before.usd + self._usd(here)
-        )
-
-    def _usd(self, seconds: float) -> float:
-        hourly = self.price.usd_per_hour if self.price is not None else None
-        return self.model.usd + (seconds / 3600 * hourly if hourly else 0.0)
+        usd = self.model.usd + build_usd(self.price, here)
+        return Spent(self.before.seconds + here, self.before.calls + self.model.calls, self.before.usd + usd)
 
     @property
     def limit_s(self) -> float | None:
@@ -145,7 +141,6 @@ def spent_before(folder: Path, price: Price | None) -> Spent:
     kept = [path.parent for path in folder.rglob(_KEPT)]
     under_way = [spent_on(stage) for stage in kept if stage_of(folder, stage) not in done]
     seconds = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
-    hourly = price.usd_per_hour if price is not None else None
     usd = sum(e.get("usd", 0.0) for e in events) + sum(s.usd for s in under_way)
     calls = sum(e.get("calls", 0) for e in events) + sum(s.calls for s in under_way)
-    return Spent(seconds, calls, usd + (seconds / 3600 * hourly if hourly else 0.0))
+    return Spent(seconds, calls, usd + build_usd(price, seconds))

@@ -122,18 +122,19 @@ def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[st
     from rung.data.split import split_examples, split_from_record, straddling_groups
     from rung.evaluation.metrics import probe_metric
 
+    examples = loaded.examples
     if earlier is not None:
-        split = split_from_record(loaded.examples, earlier)
+        split = split_from_record(examples, earlier)
         return Examined(split, (), constraint_of(task, split.train))
-    pairs = near_duplicates(loaded.examples)
-    groups = groups_of(loaded.examples, pairs)
+    pairs = near_duplicates(examples)
+    groups = groups_of(examples, pairs)
     split = split_examples(loaded.sets, groups, task)
     constraint = constraint_of(task, split.train)
-    findings = [*check_examples(loaded.examples, task, pairs), *straddling_groups(loaded.sets, groups)]
+    findings = [*check_examples(examples, task, pairs), *straddling_groups(loaded.sets, groups)]
     if loaded.documents:
-        findings += check_gold_ids(loaded.examples, loaded.documents)
-    findings += refused(loaded.examples, constraint)
-    findings += probe_metric(loaded.metric, loaded.examples)
+        findings += check_gold_ids(examples, loaded.documents)
+    findings += refused(examples, constraint)
+    findings += probe_metric(loaded.metric, examples)
     serious = [f for f in findings if f.severity != "note"]
     if options.strict and serious:
         listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in serious[:10])

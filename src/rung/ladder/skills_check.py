@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rung import runs
+from rung.decision.evidence import Skills
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
 from rung.ladder.ledger import COSTS, Meter, stage_of
@@ -20,11 +21,10 @@ _NEAR = 0.1
 
 @dataclass(frozen=True)
 class Checked:
-    """The solution to go on with, and the skills of what was checked. repaired: the repaired solution, if any."""
+    """The solution to go on with, and the skills of what was checked."""
 
     keep: str
-    skills: dict[str, SkillsReport]
-    repaired: str | None = None
+    skills: tuple[Skills, ...] = ()
 
 
 def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Checked:
@@ -37,21 +37,21 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
 
     built = climbed.built[name]
     if built.solution.adapter is None or not _may_be_shipped(climbed, name, floor):
-        return Checked(name, {})
+        return Checked(name)
     if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite())):
-        return Checked(name, {})
+        return Checked(name)
     run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
     meter = Meter(run.model)
     try:
         report = _skills_of(run, name, built.solution.adapter)
     except ModelError as error:
         runs.log(run.folder, "not checked", solution=name, why=str(error))
-        return Checked(name, {})
+        return Checked(name)
     runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
-    skills = {name: report}
+    skills = _compared(name, report)
     repair = STRATEGIES[name].repair if name in STRATEGIES else None
     if not report.loses or repair is None:
-        return Checked(name, skills)
+        return Checked(name, (skills,))
     run.listener.say(
         f"{name} answers {100 * -report.total.difference:.0f} points fewer of {report.total.n} general prompts; "
         "training it on with the base model's own answers mixed in."
@@ -59,17 +59,23 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     other = REPAIRED.format(name)
     repaired = _repair(run, climbed, name, other)
     if repaired is None or repaired.solution.adapter is None:
-        return Checked(name, skills)
+        return Checked(name, (skills,))
     climbed.built[other] = repaired
     try:
-        skills[other] = _skills_of(run, other, repaired.solution.adapter)
+        again = _skills_of(run, other, repaired.solution.adapter)
     except ModelError as error:
         runs.log(run.folder, "not checked", solution=other, why=str(error))
-        return Checked(name, skills)
+        return Checked(name, (skills,))
     as_good = repaired.dev.mean >= built.dev.mean
-    better = skills[other].total.difference > report.total.difference
+    better = again.total.difference > report.total.difference
     keep = other if as_good and better else name
-    return Checked(keep, skills, other)
+    return Checked(keep, (replace(skills, repaired=other), _compared(other, again)))
+
+
+def _compared(name: str, report: SkillsReport) -> Skills:
+    """As the verdict reads it."""
+    total = report.total
+    return Skills(name, total.difference, total.low, total.high, total.n, report.loses)
 
 
 def _may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:

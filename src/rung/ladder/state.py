@@ -104,20 +104,20 @@ class RunState:
 
     # ---- the budget ------------------------------------------------------------------------
 
-    def reserve(self, climbed: Climbed, *families: Family) -> tuple[float, int]:
+    def reserve(self, climbed: Climbed, *families: Family | None) -> tuple[float, int]:
         """(seconds, answers) that the final test of what is built will take: the best of each family.
 
-        families: of what is about to be built, too.
+        families: of what is about to be built, too; None counts for nothing.
         """
         names = climbed.best_of_families()
         each = [climbed.built[name].seconds_per_answer or self.plan.answer_seconds for name in names]
-        for _ in set(families) - {climbed.built[name].family for name in names}:
+        for _ in set(families) - {None, *(climbed.built[name].family for name in names)}:
             each.append(max([*each, self.plan.answer_seconds]))
         return sum(each) * (len(self.test) + LATENCY_INPUTS), len(each) * len(self.test)
 
     def over_budget(self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None) -> str | None:
         """Reason why so much more, and then the test, would exceed the budget; None where it would not."""
-        reserved_s, reserved_calls = self.reserve(climbed, *([family] if family else ()))
+        reserved_s, reserved_calls = self.reserve(climbed, family)
         return self.ledger.exceeded_by(seconds, calls, reserved_s=reserved_s, reserved_calls=reserved_calls)
 
     # ---- a workshop ------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class RunState:
         """
 
         def seconds_left() -> float | None:
-            left = self.ledger.seconds_left(self.reserve(climbed, *([family] if family else ()))[0])
+            left = self.ledger.seconds_left(self.reserve(climbed, family)[0])
             if ends_s is None or left is None:
                 return left
             return min(left, ends_s - self.ledger.spent.seconds)

@@ -10,11 +10,12 @@ from dataclasses import replace
 from rung import runs
 from rung.decision import Evidence, decision_record, unfinished
 from rung.evaluation.baselines import FLOORS
+from rung.evaluation.costs import build_usd
 from rung.evaluation.sealed import count_reads
 from rung.ladder.candidate_costs import candidate_of
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.final_test import evidence_from_dev
-from rung.ladder.finalists import baseline_answers, baselines_on_dev
+from rung.ladder.finalists import baseline_answers, baselines_on_dev, scores_of
 from rung.ladder.ledger import Spent
 from rung.ladder.plan import Step
 from rung.ladder.state import Climbed, RunState
@@ -79,8 +80,7 @@ def _needed(run: RunState, climbed: Climbed) -> Spent:
     reserve_s, reserve_calls = run.reserve(climbed, *(s.family for s in lacking))
     seconds = spent.seconds + _SPARE * (sum(step.seconds for step in steps) + reserve_s)
     calls = spent.calls + math.ceil(_SPARE * sum(step.calls for step in steps)) + reserve_calls
-    hourly = run.ledger.price.usd_per_hour if run.ledger.price is not None else None
-    usd = seconds / 3600 * hourly if hourly else spent.usd * calls / max(1, spent.calls)
+    usd = build_usd(run.ledger.price, seconds) or spent.usd * calls / max(1, spent.calls)
     return Spent(seconds, calls, usd)
 
 
@@ -101,17 +101,14 @@ def _against_baselines(run: RunState, climbed: Climbed) -> tuple[Comparison, ...
     """Every solution that answered all of dev against every baseline, on dev."""
     from rung.evaluation.statistics import compare_all, units_of
 
-    inputs = run.inputs
+    inputs, whole = run.inputs, climbed.whole()
     names = [c.name for c in baselines_on_dev(run)]
     answers = baseline_answers(run)
-    scores = {name: [p.score or 0.0 for p in answers[name]] for name in names}
-    order = [e.id for e in inputs.dev]
-    for name, built in climbed.whole().items():
-        by_id = {p.id: p.score or 0.0 for p in built.predictions}
-        scores[name] = [by_id[i] for i in order]
-    groups = units_of(order, inputs.groups)
+    scores = {name: scores_of(answers[name]) for name in names}
+    scores |= {name: scores_of(built.predictions) for name, built in whole.items()}  # in the order of dev, too
+    groups = units_of([e.id for e in inputs.dev], inputs.groups)
     found: list[Comparison] = []
     for baseline in names:
-        pairs = [(baseline, name) for name in climbed.whole()]
+        pairs = [(baseline, name) for name in whole]
         found += compare_all(pairs, scores, "dev", groups=groups, seed=inputs.task.seed)
     return tuple(found)

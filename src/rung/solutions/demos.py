@@ -16,6 +16,10 @@ from rung.types import Demo, Document, Example, Query, Retriever, Solution
 _KEPT_INDEXES = 2
 
 
+NEAREST_POOL = 20_000
+"""Train examples at most that an input's nearest demos come from."""
+
+
 def demo(example: Example) -> Demo:
     """The example as a prompt shows it."""
     return Demo(input_text(example.query), example.output)

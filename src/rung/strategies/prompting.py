@@ -7,14 +7,11 @@ from dataclasses import replace
 
 from rung.data.constraint import form_in_words
 from rung.solutions.answer import BLOCK
-from rung.solutions.demos import covering, demo
+from rung.solutions.demos import NEAREST_POOL, covering, demo
 from rung.strategies.registry import Cost, Texts
 from rung.trials.choose import affordable, choose, fits
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import DemoSelection, Solution, Task
-
-NEAREST_POOL = 20_000
-"""Train examples at most that an input's nearest demos come from."""
 
 _FIXED = (4, 8, 16)
 _NEAREST = (4, 8)
