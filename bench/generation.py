@@ -102,7 +102,7 @@ def prepared(
 
     from rung.data.examples import read_sets
     from rung.data.task_file import read_task
-    from rung.models.local import load_model
+    from rung.models.loading import load_model
     from rung.solutions.answer import requests_for
     from rung.solutions.demos import covering
     from rung.types import Decoding, DemoSelection, Solution

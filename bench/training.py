@@ -99,7 +99,7 @@ def prepared(options: argparse.Namespace, kind: str, *, examples: int | None = N
 
     from rung.data.examples import read_sets
     from rung.data.task_file import read_task
-    from rung.models.local import load_model
+    from rung.models.loading import load_model
     from rung.solutions.answer import requests_for
     from rung.training.batches import batch_indices
     from rung.types import Decoding, Solution, TrainingRow

@@ -264,7 +264,7 @@ def tiny_model(seed: int = 0, *, template: str | None = TINY_TEMPLATE) -> LocalM
     """A tiny random Llama in float32, loaded like any model. Equal seeds give equal weights. Takes about 0.1 s."""
     import torch
 
-    from rung.models.local import load_model
+    from rung.models.loading import load_model
 
     with tempfile.TemporaryDirectory() as folder:
         place = save_tiny_model(Path(folder), seed, template=template)

@@ -10,7 +10,7 @@ import torch
 
 from rung.engine.prefix_tree import grow
 from rung.errors import ModelError
-from rung.models.local import load_model
+from rung.models.loading import load_model
 from rung.testing import tiny_model
 from rung.types import Decoding, Message, Request
 

@@ -9,8 +9,8 @@ import torch
 
 from rung.engine import devices
 from rung.engine.devices import best_device, fastest_dtype
-from rung.models import local
-from rung.models.local import load_model
+from rung.models import loading
+from rung.models.loading import load_model
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
@@ -69,7 +69,7 @@ def test_a_clock_is_read_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch
 def test_a_gpu_of_a_mac_that_cannot_run_the_model_leaves_it_to_the_cpu(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
 ) -> None:
-    monkeypatch.setattr(local, "best_device", lambda: "mps")  # torch has no such device here, so that loading fails
+    monkeypatch.setattr(loading, "best_device", lambda: "mps")  # torch has no such device here, so that loading fails
     monkeypatch.setattr(local, "kept_dtype", lambda device: torch.float32)
     said: list[str] = []
     model = load_model(str(tiny_folder), say=said.append)

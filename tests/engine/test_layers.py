@@ -10,7 +10,8 @@ from rung.engine.adapters import IN_TRAINING
 from rung.engine.layers import unfuse_layers
 from rung.engine.prefix_tree import common_prefix_length, grow
 from rung.errors import ModelError
-from rung.models.local import LocalModel, load_model
+from rung.models.loading import load_model
+from rung.models.local import LocalModel
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Decoding, Message, Request
 

@@ -10,7 +10,7 @@ import torch
 from rung.engine.prefix_tree import grow
 from rung.errors import ModelError
 from rung.models import local
-from rung.models.local import load_model
+from rung.models.loading import load_model
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Constraint, Decoding, Message, Request, TrainingOptions, TrainingRow
 

@@ -11,7 +11,9 @@ FlashAttention (2022), for merging and for the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +44,24 @@ class View(Protocol):
         ...
 
 
+_current: ContextVar[View] = ContextVar("view")
+
+
+@contextmanager
+def viewing(view: View) -> Iterator[None]:
+    """Within: attention layers ask this view. A context, because some layers pass no arguments on to attention."""
+    token = _current.set(view)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_view() -> View | None:
+    """The view of the pass that is being computed; None outside any."""
+    return _current.get(None)
+
+
 def attention(
     module: Any,
     query: torch.Tensor,
@@ -49,7 +69,6 @@ def attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float,
-    view: View,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: Any,
@@ -60,6 +79,8 @@ def attention(
     """
     if softcap is not None or s_aux is not None:
         raise RuntimeError("its attention caps its scores or has sinks")
+    view = current_view()
+    assert view is not None, "a pass of this engine sets the view"
     out = view.attend(
         module.layer_idx, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scaling
     )

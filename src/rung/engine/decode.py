@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import torch
 
-from rung.engine.engine import Engine
 from rung.engine.grammar import Matcher
 from rung.engine.kv_cache import RowCache
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job as Job
 from rung.engine.prefill import SharedPrefixes, batches, prefill
 from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.engine.tree_engine import TreeEngine
 
 _LOGITS_ROWS = 256  # tokens whose logits are held at once
 
@@ -24,7 +24,7 @@ Answered = list[tuple[int, list[int] | None]]
 """Places in the list of jobs, with the tokens of each answer; None where memory does not suffice for that row alone."""
 
 
-def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> Iterator[Answered]:
+def decode(engine: TreeEngine, jobs: Sequence[Job], stop_ids: Collection[int]) -> Iterator[Answered]:
     """Answers batch after batch. An answer's tokens include its end token where it ended by one.
 
     When memory runs out, the batch is answered in halves, and later batches are smaller until enough of them worked.
@@ -49,7 +49,7 @@ def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> It
 
 
 def _in_memory(
-    engine: Engine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, stops: set[int]
+    engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, stops: set[int]
 ) -> Answered | None:
     """The answers of one batch; None when memory ran out. On return the failed pass holds no memory any more."""
     try:
@@ -61,7 +61,7 @@ def _in_memory(
 
 
 def _adapt_limits(
-    engine: Engine, jobs: Sequence[Job], worked: list[list[int]], failed: list[list[int]], shared: SharedPrefixes
+    engine: TreeEngine, jobs: Sequence[Job], worked: list[list[int]], failed: list[list[int]], shared: SharedPrefixes
 ) -> None:
     """Lowers the limits after a batch that did not fit: in rows where they cut it, else in bytes; or raises them again.
 
@@ -89,7 +89,7 @@ def _adapt_limits(
 
 @torch.inference_mode()
 def _answer_batch(
-    engine: Engine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, stop_ids: set[int]
+    engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, stop_ids: set[int]
 ) -> Answered:
     """One batch of `decode`. Its KV cache is freed before the prefill of the next one."""
     cache, last, order = prefill(engine, jobs, batch, shared)
@@ -97,7 +97,7 @@ def _answer_batch(
     return list(zip(order, answers, strict=True))
 
 
-def logprobs(engine: Engine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+def logprobs(engine: TreeEngine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
     """Log-probability of each token of each answer, given its prompt. rows: (prompt, answer) ids.
 
     Rows with one prompt share it, and answers with a common prefix share that too: all labels of a set are scored in
@@ -141,7 +141,7 @@ def _next_part(whole: list[list[int]], order: list[int], limit: int) -> tuple[li
 
 @torch.inference_mode()
 def _score(
-    engine: Engine,
+    engine: TreeEngine,
     adapter: str | None,
     rows: Sequence[tuple[list[int], list[int]]],
     whole: list[list[int]],
@@ -170,7 +170,7 @@ def _score(
 
 
 def _answer(
-    engine: Engine, jobs: list[Job], cache: RowCache, last: torch.Tensor, shared: SharedPrefixes, stop_ids: set[int]
+    engine: TreeEngine, jobs: list[Job], cache: RowCache, last: torch.Tensor, shared: SharedPrefixes, stop_ids: set[int]
 ) -> list[list[int]]:
     """Tokens of each row's answer. last: final hidden states of the prompts' last tokens, (B, C).
 

@@ -1,59 +1,33 @@
-"""One network and its passes: tokens in, final hidden states out. Keeps a prefix cache.
+"""One network, its adapters and its memory limits: what both ways to compute it have in common.
 
-Every pass is one packed row of tokens without padding. What each token sees is a View of `attention`.
-Knows nothing of text, chat turns or files other than adapter folders.
+`tree_engine` computes packed rows and shares their prefixes; `padded_engine` computes padded batches as transformers
+does. `loading_check` chooses between them. Knows nothing of text, chat turns or files other than adapter folders.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from rung.engine.adapters import Adapters, Factors, FusedLinear, flat
-from rung.engine.attention import KeysAndValues, TreeView, View, blocks_of
-from rung.engine.layers import fuse_layers
 from rung.engine.memory import Shortage, give_back, limits_of
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.prefix_tree import Tree, grow
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """Tokens and their keys and values, (P, Hkv, D) each, one pair a layer. `cut` shares their memory."""
-
-    ids: tuple[int, ...]
-    layers: tuple[KeysAndValues, ...]
-
-    def cut(self, length: int) -> Prefix:
-        return Prefix(self.ids[:length], tuple((key[:length], value[:length]) for key, value in self.layers))
-
-    def with_gradients(self) -> Prefix:
-        """The same keys and values as leaves, so that gradients towards them can be gathered."""
-        leaves = tuple((k.detach().requires_grad_(), v.detach().requires_grad_()) for k, v in self.layers)
-        return Prefix(self.ids, leaves)
-
-    @property
-    def bytes(self) -> int:
-        return sum(key.nbytes + value.nbytes for key, value in self.layers)
-
-
 class Engine:
-    """A causal language model of transformers that was loaded with this package's attention. name: for messages."""
+    """A causal language model of transformers, and how it is computed. name: for messages."""
 
     def __init__(self, network: Any, name: str) -> None:
         self.name = name
-        self.network = network.eval().requires_grad_(False)  # layers whose weights are trained are not fused
+        self.network = network.eval().requires_grad_(False)
         self.device: torch.device = next(network.parameters()).device
         self.dtype: torch.dtype = next(network.parameters()).dtype
         self.adapters = Adapters(network, name)
-        self.narrows = fuse_layers(network, self.adapters)
-        """Whether the last layer computes the wanted tokens only."""
         self._output = network.get_output_embeddings()
         self.vocabulary = int(self._output.weight.shape[0])
         config = network.config.get_text_config()
@@ -64,21 +38,16 @@ class Engine:
         self.shortage = Shortage()
         self.computed_tokens = 0
         """Tokens that went through the network so far; a token that is trained on counts twice, for its way back."""
-        self._prefixes: dict[tuple[str | None, tuple[int, ...]], Prefix] = {}
 
-    def forward(self, ids: Sequence[int], positions: Sequence[int], view: View) -> torch.Tensor:
-        """Final hidden states of packed tokens: of the tokens that the view wants (t, C), or of all (T, C)."""
-        self.computed_tokens += len(ids)
-        out = self.network.get_decoder()(
-            input_ids=torch.tensor([list(ids)], device=self.device),
-            # transformers passes a mask of four dimensions on as it is; the view does the masking.
-            attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device),
-            position_ids=torch.tensor([list(positions)], device=self.device),
-            use_cache=False,
-            view=view,
-        )
-        hidden: torch.Tensor = out.last_hidden_state[0]
-        return hidden if view.wanted is None or self.narrows else hidden[view.wanted]
+    def scores(
+        self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], prefix: Any = None
+    ) -> tuple[torch.Tensor, int]:
+        """Logits that predict each target token, and the number of tokens computed for them. Records gradients.
+
+        rows: (prompt, target) ids, neither empty. prefix: the first tokens of every prompt, already computed; only a
+        TreeEngine has any. Returns (t, V) in float32, where t counts the target tokens of all rows, in order.
+        """
+        raise NotImplementedError
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of every token, (T, V) in float32, from final hidden states (T, C)."""
@@ -89,68 +58,8 @@ class Engine:
             (scores,) = FusedLinear.apply(hidden, None, *flat([Factors(self._output.weight, self._output.bias)]))
         return scores.float()
 
-    def hidden_of(
-        self,
-        tree: Tree,
-        after: Sequence[Prefix | None] = (None,),
-        kept: list[KeysAndValues] | None = None,
-        wanted: Sequence[int] | None = None,
-    ) -> torch.Tensor:
-        """Final hidden states of a tree's tokens in packed order, (T, C); with `wanted`, of those places only, (t, C).
-
-        after: the prefix that stands before the rows of each family. kept: a list that receives the tokens' keys and
-        values, (T, Hkv, D) each, one pair a layer.
-        """
-        lengths = [len(prefix.ids) if prefix is not None else 0 for prefix in after]
-        offsets = [sum(lengths[:family]) for family in range(len(after))]
-        past = sum(lengths)
-        above = []
-        for family, length in enumerate(lengths):
-            tokens = [(node.start, node.start + node.length) for node in tree.nodes if node.family == family]
-            if length and tokens:
-                above.append((offsets[family], length, tokens[0][0], tokens[-1][1]))
-        above += [(past + n.start, n.length, n.start + n.length, n.end) for n in tree.nodes]
-        layers = None
-        if present := [prefix.layers for prefix in after if prefix is not None and prefix.ids]:
-            layers = present[0] if len(present) == 1 else _joined(present)
-        places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
-        view = TreeView(blocks_of(tree.nodes, above, past, self.device), layers, kept, places)
-        positions = [lengths[n.family] + n.position + i for n in tree.nodes for i in range(n.length)]
-        return self.forward(tree.ids, positions, view)
-
-    def compute(self, ids: Sequence[int], *, after: Prefix | None = None) -> Prefix:
-        """Keys and values of a prefix, with gradients when gradients are on. after: its first part, where computed."""
-        kept: list[KeysAndValues] = []
-        self.hidden_of(grow([list(ids[len(after.ids) if after is not None else 0 :])]), [after], kept, [])
-        return Prefix(tuple(ids), _joined([after.layers, tuple(kept)]) if after is not None else tuple(kept))
-
-    def prefix(self, adapter: str | None, ids: Sequence[int]) -> Prefix:
-        """Keys and values of a prefix under an adapter folder, from the prefix cache as far as it holds them."""
-        wanted = tuple(ids)
-        best, length = None, 0
-        for key in [k for k in self._prefixes if k[0] == adapter]:
-            equal = 0
-            while equal < min(len(key[1]), len(wanted)) and key[1][equal] == wanted[equal]:
-                equal += 1
-            if equal > length:
-                best, length = key, equal
-        known = None
-        if best is not None:
-            known = self._prefixes[best] = self._prefixes.pop(best)  # the one used last is dropped last
-            if length == len(wanted):
-                return known.cut(length)
-        with self.adapters.using(adapter), torch.inference_mode():
-            computed = self.compute(wanted, after=known.cut(length) if known is not None else None)
-        if best is not None and length == len(best[1]):
-            del self._prefixes[best]  # the new one contains it
-        self._prefixes[adapter, wanted] = computed
-        while sum(p.bytes for p in self._prefixes.values()) > self.limits.prefix_bytes:
-            del self._prefixes[next(iter(self._prefixes))]
-        return computed
-
     def clear_prefix_cache(self) -> None:
-        """Frees the prefix cache; what is needed again is computed again."""
-        self._prefixes.clear()
+        """Frees the prefix cache, where there is one; what is needed again is computed again."""
 
     def make_room(self) -> None:
         """Frees what can be freed after memory ran out: the prefix cache, and what Python and torch keep for later."""
@@ -169,14 +78,5 @@ class Engine:
         return work()
 
     def forget_adapter(self, folder: str) -> None:
-        """Frees an adapter's weights and the prefixes computed with it; a folder rewritten on disk is read afresh."""
+        """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is read afresh."""
         self.adapters.forget(folder)
-        self._prefixes = {key: prefix for key, prefix in self._prefixes.items() if key[0] != folder}
-
-
-def _joined(parts: Sequence[Sequence[KeysAndValues]]) -> tuple[KeysAndValues, ...]:
-    """Stretches of tokens one behind the other, layer by layer."""
-    return tuple(
-        (torch.cat([key for key, _ in layer]), torch.cat([value for _, value in layer]))
-        for layer in zip(*parts, strict=True)
-    )

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import silu
 
 from rung.engine.adapters import Adapters, flat, project, project_back, unflat
-from rung.engine.attention import View
+from rung.engine.attention import current_view
 
 _CHILDREN = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -66,10 +66,10 @@ def _forward(
     hidden_states: torch.Tensor,
     *args: Any,
     position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-    view: View | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
     """hidden_states: (1, T, C). narrows: whether only the wanted tokens are returned."""
+    view = current_view()
     wanted = view.wanted if narrows and view is not None else None
     attention, mlp = layer.self_attn, layer.mlp
     inner = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -78,7 +78,7 @@ def _forward(
     trained = layer.input_layernorm.weight.requires_grad or layer.post_attention_layernorm.weight.requires_grad
     if position_embeddings is None or view is None or trained or len(known) < len(groups):
         given = hidden_states.to(layer.input_layernorm.weight.dtype)
-        result: torch.Tensor = otherwise(given, *args, position_embeddings=position_embeddings, view=view, **kwargs)
+        result: torch.Tensor = otherwise(given, *args, position_embeddings=position_embeddings, **kwargs)
         return result if wanted is None else result[:, wanted]
     x = hidden_states[0].float()  # the residual stream is summed in float32, whatever type the layers multiply in
     cos, sin = (part[0] for part in position_embeddings)  # (T, D)

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from rung.engine import attention
-from rung.engine.engine import Engine
 from rung.engine.layers import unfuse_layers
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import grow
+from rung.engine.tree_engine import TreeEngine
 from rung.errors import ModelError, first_line
 
 _PROBE_TOKENS = 24
 _SHARED_TOKENS = 20  # of the probe, in a node of their own
 
 
-def checked_engine(network: Any, name: str) -> Engine:
+def checked_engine(network: Any, name: str) -> TreeEngine:
     """An engine whose logits equal those of transformers, to rounding. name: the model's, for messages.
 
     Layers whose fused form computes something else are left unfused. Where attention itself is of another kind
@@ -35,7 +35,7 @@ def checked_engine(network: Any, name: str) -> Engine:
             with _in_float32(network):
                 expected.append(network(given).logits[0])
     network.set_attn_implementation(attention.NAME)
-    engine = Engine(network, name)
+    engine = TreeEngine(network, name)
     tree = grow([ids[:_SHARED_TOKENS], ids])  # a shared node and one below it
     tolerance = 1e-3 if engine.dtype == torch.float32 else 5e-2
     fact = "its attention is of a kind that is not known here"

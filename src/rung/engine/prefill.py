@@ -13,11 +13,11 @@ from functools import partial
 import torch
 
 from rung.engine.attention import KeysAndValues
-from rung.engine.engine import Engine, Prefix
 from rung.engine.grammar import Matcher
 from rung.engine.kv_cache import RowCache
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import Node, Tree, common_prefix_length, grow
+from rung.engine.tree_engine import Prefix, TreeEngine
 
 _LEAST_NODE = 32  # tokens
 
@@ -41,7 +41,7 @@ class Job:
 class SharedPrefixes:
     """The prefix that all prompts of one adapter share, computed once. Adapters stand in order of first use."""
 
-    def __init__(self, engine: Engine, adapters: Sequence[str | None], prompts: Sequence[list[int]]) -> None:
+    def __init__(self, engine: TreeEngine, adapters: Sequence[str | None], prompts: Sequence[list[int]]) -> None:
         self.adapters = list(dict.fromkeys(adapters))
         self.prefixes: dict[str | None, Prefix | None] = {}
         for adapter in self.adapters:
@@ -60,7 +60,7 @@ class SharedPrefixes:
         prefix = self.prefixes[adapter]
         return len(prefix.ids) if prefix is not None else 0
 
-    def applied(self, engine: Engine, families: Sequence[int]) -> AbstractContextManager[None]:
+    def applied(self, engine: TreeEngine, families: Sequence[int]) -> AbstractContextManager[None]:
         """Within: the adapters of a pass are applied. families: the family of each of its tokens."""
         present = sorted(set(families))
         if len(present) == 1:
@@ -68,7 +68,7 @@ class SharedPrefixes:
         return engine.adapters.mixed(self.adapters, torch.tensor(families, device=engine.device))
 
 
-def _prefix_in_memory(engine: Engine, adapter: str | None, ids: list[int]) -> Prefix | None:
+def _prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int]) -> Prefix | None:
     """The prefix, from the cache or computed; None where it is empty or memory does not suffice for it.
 
     Without it every prompt is computed whole, in batches that are as small as memory demands.
@@ -84,7 +84,7 @@ def _prefix_in_memory(engine: Engine, adapter: str | None, ids: list[int]) -> Pr
     return None
 
 
-def batches(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[list[int], SharedPrefixes]]:
+def batches(engine: TreeEngine, jobs: Sequence[Job]) -> Iterator[tuple[list[int], SharedPrefixes]]:
     """Places of jobs that are answered together, and the prefixes that their prompts share."""
     for places in _mixable(engine, jobs):
         shared = SharedPrefixes(engine, [jobs[i].adapter for i in places], [jobs[i].prompt for i in places])
@@ -95,7 +95,7 @@ def batches(engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[list[int], Sh
 
 
 def prefill(
-    engine: Engine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes
+    engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes
 ) -> tuple[RowCache, torch.Tensor, list[int]]:
     """Computes the prompts of a batch.
 
@@ -135,7 +135,7 @@ def prefill(
     return cache, last, [batch[row] for row in rows]
 
 
-def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
+def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[list[int]]:
     """Places of jobs that may share a batch: all jobs with plain adapters together, any other adapter by itself."""
     groups: dict[str | None, list[int]] = {}
     for i, job in enumerate(jobs):
@@ -144,7 +144,7 @@ def _mixable(engine: Engine, jobs: Sequence[Job]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
+def _cut(engine: TreeEngine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
     """As many rows together as the limits allow. lengths: tokens of each prompt behind the shared prefix.
 
     The limits are read for every batch: they change when memory runs out.

@@ -33,7 +33,7 @@ class Opener:
 
 
 def _open_local(spec: str, say: Say) -> Model:
-    from rung.models.local import load_model
+    from rung.models.loading import load_model
 
     return load_model(spec, say=say)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from rung.engine.engine import Engine, Prefix
+from rung.engine.engine import Engine
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.engine.prefix_tree import common_prefix_length
+from rung.engine.tree_engine import Prefix, TreeEngine
 from rung.training.batches import TokenRow, parts_of
 
 
@@ -30,7 +31,7 @@ def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int) ->
     parts = parts_of(batch, shared, micro_tokens)
     loss, computed = 0.0, 0
     prefix = leaves = None
-    if len(parts) > 1 and shared > micro_tokens // 4:
+    if isinstance(engine, TreeEngine) and len(parts) > 1 and shared > micro_tokens // 4:
         prefix = engine.compute(batch[0].prompt[:shared])
         leaves = prefix.with_gradients()
         computed = shared
@@ -58,17 +59,9 @@ def summed_loss(engine: Engine, rows: Sequence[TokenRow], prefix: Prefix | None 
 
     Logits are computed at the target tokens only. prefix: the first tokens of every row, already computed.
     """
-    known = len(prefix.ids) if prefix is not None else 0
-    tree = grow([[*row.prompt[known:], *row.target[:-1]] for row in rows])
-    places: list[int] = []
-    targets: list[int] = []
-    for i, row in enumerate(rows):
-        first = len(row.prompt) - known - 1  # the last prompt token predicts the first target token
-        places += tree.places(i, first, first + len(row.target))
-        targets += row.target
-    logits = engine.logits(engine.hidden_of(tree, [prefix], wanted=places))  # (t, V)
-    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=engine.device), reduction="sum")
-    return loss, len(tree.ids)
+    logits, computed = engine.scores([(row.prompt, row.target) for row in rows], prefix)  # (t, V)
+    targets = torch.tensor([token for row in rows for token in row.target], device=engine.device)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), computed
 
 
 def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
