@@ -70,7 +70,7 @@ def test_a_gpu_of_a_mac_that_cannot_run_the_model_leaves_it_to_the_cpu(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
 ) -> None:
     monkeypatch.setattr(loading, "best_device", lambda: "mps")  # torch has no such device here, so that loading fails
-    monkeypatch.setattr(local, "kept_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(loading, "kept_dtype", lambda device: torch.float32)
     said: list[str] = []
     model = load_model(str(tiny_folder), say=said.append)
     assert model.engine.device.type == "cpu"
