@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -360,6 +361,12 @@ class TreeView:
         self._blocks = blocks
         self._past = past
         self._kept = kept
+
+    def again(self) -> TreeView:
+        """The same view for a layer that is computed a second time: keys and values are not kept twice."""
+        same = copy(self)
+        same._kept = None
+        return same
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
