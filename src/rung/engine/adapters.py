@@ -10,7 +10,8 @@ adapters over one base.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +20,12 @@ from typing import Any
 
 import torch
 
+from rung.engine.adapter_folder import check_adapter as check_adapter
+from rung.engine.adapter_folder import check_base_stays
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.products import linear
+from rung.engine.target_modules import adaptable_layers
+from rung.engine.whole_weights import WholeWeights, is_whole
 from rung.errors import ModelError, first_line
 
 IN_TRAINING = "in_training"
@@ -58,6 +63,11 @@ class Adapters:
         self._stored: dict[tuple[int, tuple[str | None, ...]], list[Factors]] = {}
         self._known_sizes: dict[str, frozenset[tuple[int, float]]] = {}
         self._known_mixable: dict[str, bool] = {}
+        self.whole = WholeWeights(network, model)
+        self.plain = False
+        """Whether PEFT's layers compute as PEFT wrote them, without the fused step."""
+        self.on_first_use: Callable[[], None] | None = None
+        """Called once, when PEFT's wrapper was made: the check of adapters, which needs PEFT's slow import."""
         self.mask: torch.Tensor | None = None
         """With several adapters at once: each rank's scaling for each token, 0 for those of others, (T, all ranks)."""
 
@@ -65,7 +75,14 @@ class Adapters:
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
-        """Within: the network with this adapter folder applied (None: the base network)."""
+        """Within: the network with this adapter folder applied (None: the base network).
+
+        A folder of whole weights takes the place of the base network.
+        """
+        if adapter is not None and is_whole(Path(adapter)):
+            with self.whole.using(adapter), self.using(None):
+                yield
+            return
         if adapter is None and self._peft is None:
             yield
             return
@@ -94,6 +111,9 @@ class Adapters:
         """Whether an adapter may share a batch with others: plain, and of one rank and scaling in all layers."""
         if adapter is None:
             return True
+        if is_whole(Path(adapter)):
+            self.whole.load(adapter)
+            return False
         name = self._loaded(adapter)
         if name not in self._known_mixable:
             config = self._peft.peft_config[name]
@@ -102,6 +122,11 @@ class Adapters:
             plain = not more and all(_plain(layer, name) for layer in layers)
             self._known_mixable[name] = plain and len(self._sizes(name)) == 1
         return self._known_mixable[name]
+
+    @property
+    def is_base(self) -> bool:
+        """Whether no adapter is applied."""
+        return self._applied == (None,)
 
     def _sizes(self, name: str) -> frozenset[tuple[int, float]]:
         """(rank, scaling) of the layers of a loaded adapter."""
@@ -190,13 +215,25 @@ class Adapters:
         network.set_adapter(IN_TRAINING)  # trainable this time
         return network
 
+    def begin_whole_training(self, seed: int) -> dict[str, torch.nn.Parameter]:
+        """Name -> weight of the base network, all of them trainable until `end_training` puts back what was there.
+
+        seed: for torch from here on.
+        """
+        self.end_training()
+        with self.using(None):
+            torch.manual_seed(seed)
+            return self.whole.begin_training()
+
     def end_training(self) -> None:
-        """Frees the adapter in training, also one that is half made; the base network is applied again."""
+        """Frees what is in training, also an adapter that is half made; the base network is applied again."""
+        self.whole.end_training()
         if self._peft is not None:
             self._drop(IN_TRAINING)
 
     def forget(self, folder: str) -> None:
         """Frees an adapter's weights; a folder rewritten on disk is read afresh."""
+        self.whole.forget(folder)
         if name := self._names.pop(folder, None):
             self._drop(name)
 
@@ -217,10 +254,25 @@ class Adapters:
 
             # PEFT's wrapper needs an adapter; this one has rank 1 and stays untrained, so that it adds zero.
             config = LoraConfig(r=1, target_modules="all-linear")
-            self._peft = PeftModel(self._network, config, adapter_name=_NO_ADAPTER)
+            with warnings.catch_warnings():  # PEFT asks transformers for a property by its former name
+                warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+                self._peft = PeftModel(self._network, config, adapter_name=_NO_ADAPTER)
             self._peft.requires_grad_(False)
             self._fuse()
+            if (check := self.on_first_use) is not None:
+                self.on_first_use = None  # the check itself uses the wrapper
+                check()
         return self._peft
+
+    @property
+    def trainable(self) -> bool:
+        """Whether PEFT can put adapters into this network. The first call makes PEFT's wrapper, which is slow."""
+        try:
+            return self.wrapper is not None
+        except Exception as error:  # each kind of network fails in its own way
+            if is_out_of_memory(error):
+                raise
+            return False
 
     def _loaded(self, folder: str) -> str:
         if folder not in self._names:
@@ -229,7 +281,7 @@ class Adapters:
             self._named += 1
             wrapper = self.wrapper
             try:
-                _check_base_stays(folder)
+                check_base_stays(folder)
                 keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
                 if missing := [key for key in keys.missing_keys if f".{name}." in key]:
                     raise ValueError(f"its weights lack {len(missing)} of its layers, {missing[0]} first")
@@ -249,31 +301,14 @@ class Adapters:
         return self._names[folder]
 
     def _fuse(self) -> None:
-        """Puts the fused step before PEFT's own in every linear layer that PEFT has wrapped."""
+        """Puts the fused step before PEFT's own in every linear layer that PEFT has wrapped, unless `plain`."""
+        if self.plain:
+            return
         from peft.tuners.lora.layer import Linear
 
         for module in self._network.modules():
             if type(module) is Linear and "forward" not in vars(module):
                 vars(module)["forward"] = partial(_forward, module, self, module.forward)
-
-
-def check_adapter(folder: Path) -> None:
-    """Raises ModelError unless the folder holds a PEFT adapter in safetensors; pickles are never read."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).is_file():
-            raise ModelError(f"adapter {folder}: no {name} in this folder.")
-
-
-def _check_base_stays(folder: str) -> None:
-    """Raises ValueError for an adapter that PEFT would load by overwriting weights of the base network."""
-    from peft import PeftConfig
-
-    config = PeftConfig.from_pretrained(folder)
-    start = str(getattr(config, "init_lora_weights", True)).lower()
-    if start.startswith(("pissa", "corda", "olora", "loftq", "lora_ga")):
-        raise ValueError(f"init_lora_weights {start} changes the base network; convert it to plain LoRA when saving")
-    if (bias := getattr(config, "bias", "none")) != "none":
-        raise ValueError(f"bias {bias} changes the base network; train it with bias none")
 
 
 def _embeds(layer: Any, name: str) -> bool:
@@ -299,7 +334,9 @@ def _forward(
     """The forward pass of a wrapped linear layer. x: (..., in)."""
     factors = adapters.together([layer])
     result: torch.Tensor
-    if factors is None:
+    if factors is None and adapters.is_base:
+        result = layer.base_layer(x, *args, **kwargs)
+    elif factors is None:
         result = otherwise(x, *args, **kwargs)
     else:
         (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mask, *flat(factors))

@@ -1,0 +1,57 @@
+"""Which layers of a network an adapter goes into: all linear layers that PEFT takes, the output layer apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+ALL_LINEAR = "all-linear"
+
+
+def adaptable_layers(network: Any) -> str | list[str]:
+    """Target modules for a LoraConfig: "all-linear" where PEFT takes it, else the names of the layers that it takes.
+
+    PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. Experts
+    that are kept as one weight of three dimensions are no linear layers. Empty where nothing can be adapted. A name is
+    a module's last name; it is the whole name where a refused layer has that last name too. Imports PEFT.
+    """
+    names = linear_layers(network)
+    refused = {name for name in names if _is_refused(network, name)}
+    if names and not refused:
+        return ALL_LINEAR
+    output = network.get_output_embeddings()
+    others = refused | {name for name, module in network.named_modules() if module is output}
+    taken = {_last(name) for name in others}
+    return sorted({name if _last(name) in taken else _last(name) for name in names if name not in refused})
+
+
+def linear_layers(network: Any) -> list[str]:
+    """Names of all linear layers but the output layer, as they were before any adapter."""
+    from transformers.pytorch_utils import Conv1D
+
+    output = network.get_output_embeddings()
+    return [
+        name.removesuffix(".base_layer")
+        for name, module in network.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and ".lora_" not in name and module is not output
+    ]
+
+
+def _is_refused(network: Any, name: str) -> bool:
+    """Whether PEFT says that it cannot adapt the layer of that name in this kind of network."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    check = getattr(LoraModel, "_check_target_module_compatiblity", None)  # PEFT's spelling
+    if check is None:
+        return False
+    try:
+        check(LoraModel, LoraConfig(), network, _last(name))
+    except ValueError:
+        return True
+    return False
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
