@@ -60,7 +60,7 @@ class Adapters:
         self._names: dict[str, str] = {}
         self._named = 0
         self._applied: tuple[str | None, ...] = (None,)
-        self._stored: dict[tuple[int, tuple[str | None, ...]], list[Factors]] = {}
+        self._stored: dict[tuple[tuple[int, ...], tuple[str | None, ...]], list[Factors]] = {}
         self._known_sizes: dict[str, frozenset[tuple[int, float]]] = {}
         self._known_mixable: dict[str, bool] = {}
         self.whole = WholeWeights(network, model)
@@ -168,7 +168,7 @@ class Adapters:
 
         Factors of adapters that are not in training are stored for the next pass, in the type of the network.
         """
-        key = (id(layers[0]), self._applied)
+        key = (tuple(id(layer) for layer in layers), self._applied)
         if (stored := self._stored.get(key)) is not None:
             return stored
         found = [self.factors(layer) for layer in layers]
