@@ -301,13 +301,14 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train a LoRA adapter.
+    """How to train a LoRA adapter, or all weights.
 
     rank, alpha: of the update B A x alpha / rank, on all linear layers but the output layer.
     rslora: alpha / sqrt(rank) instead. dora: directions and lengths apart, by PEFT's own, slower layers.
     layers: the share of the decoder's layers that get an adapter, from the top; the gradient stops below them.
     steps: optimiser steps the learning-rate schedule is made for (warm-up, then linear to zero).
     batch_size: examples a step. micro_tokens: at most so many own tokens go through the network at once.
+    full: all weights are trained and there is no adapter, so that what describes one means nothing.
     """
 
     learning_rate: float
@@ -324,6 +325,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     micro_tokens: int = 1024
     seed: int = 0
+    full: bool = False
 
 
 @dataclass(frozen=True)
