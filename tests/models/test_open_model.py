@@ -75,9 +75,9 @@ def test_any_other_spec_is_a_local_model(tiny_folder: Path) -> None:
 
 
 def test_a_version_is_found_without_loading_the_network(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import rung.models.local
+    import rung.models.loading
 
-    monkeypatch.setattr(rung.models.local, "load_model", None)
+    monkeypatch.setattr(rung.models.loading, "load_model", None)
     assert len(model_version(str(tiny_folder))) == 16
 
 

@@ -1,6 +1,6 @@
 """How much may be computed and kept at once, derived from the memory that is free when a model is loaded.
 
-Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines.
+torch is imported where a GPU is asked, so that a list of models need not wait for it. Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from rung.engine.devices import empty_cache
+if TYPE_CHECKING:
+    import torch
 
 # Shares of the free memory for the KV cache and the prefix cache; a GPU serves the model alone, a Mac's GPU does not.
 _SHARES = {"cpu": (1 / 16, 1 / 32), "cuda": (1 / 3, 1 / 9), "mps": (1 / 6, 1 / 18)}
@@ -25,6 +24,7 @@ _LEAST = 32 << 20
 _ROWS = {"cpu": 128, "cuda": 512, "mps": 256}
 _SCORED_TOKENS = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 _UNKNOWN = 4 << 30  # bytes that are assumed to be free where no platform says
+_GROUP = Path("/sys/fs/cgroup")  # of control groups, version 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def give_back(device: torch.device | None = None) -> None:
     glibc keeps freed pages of the heap, and every new batch shape adds more. Other C libraries need nothing.
     """
     if device is not None:
+        from rung.engine.devices import empty_cache
+
         empty_cache(device)
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
@@ -97,9 +99,16 @@ def give_back(device: torch.device | None = None) -> None:
 def free_bytes(device: torch.device) -> int:
     """Free memory of a GPU; for a CPU that of the machine, or of the control group that the process runs in."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return _free_of_mps()
+    return free_host_bytes()
+
+
+def free_host_bytes() -> int:
+    """Free memory of the machine, or of the control group that the process runs in."""
     if sys.platform == "win32":
         return _free_on_windows()
     try:
@@ -107,12 +116,47 @@ def free_bytes(device: torch.device) -> int:
         free = int(lines["MemAvailable"].split()[0]) << 10
     except (OSError, KeyError, ValueError):  # macOS and other Unixes
         free = _half_of_the_machine()
-    try:
-        most = Path("/sys/fs/cgroup/memory.max").read_text("utf-8").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text("utf-8"))
-        return min(free, int(most) - used) if most != "max" else free
-    except (OSError, ValueError):
+    most = _most_of_group()
+    if most is None:
         return free
+    try:
+        used = int((_GROUP / "memory.current").read_text("utf-8"))
+        counts = dict(line.split() for line in (_GROUP / "memory.stat").read_text("utf-8").splitlines())
+        files = int(counts["active_file"]) + int(counts["inactive_file"])  # given up when memory is wanted
+    except (OSError, KeyError, ValueError):
+        return free
+    return min(free, most - used + files)
+
+
+def total_bytes(device: torch.device) -> int:
+    """Memory of a GPU; for a CPU that of the machine, or what its control group may use. Does not change with the load.
+
+    Where no platform says, the memory that is free.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[1])
+    return total_host_bytes()
+
+
+def total_host_bytes() -> int:
+    """Memory of the machine, or what the control group of the process may use."""
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return free_host_bytes()
+    most = _most_of_group()
+    return min(whole, most) if most is not None else whole
+
+
+def _most_of_group() -> int | None:
+    """What the control group of the process may use; None without a limit."""
+    try:
+        most = (_GROUP / "memory.max").read_text("utf-8").strip()
+        return int(most) if most != "max" else None
+    except (OSError, ValueError):
+        return None
 
 
 def _half_of_the_machine() -> int:
@@ -125,6 +169,8 @@ def _half_of_the_machine() -> int:
 
 def _free_of_mps() -> int:
     """What Metal recommends at most, less what it holds; older versions of torch do not say."""
+    import torch
+
     try:
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
     except (AttributeError, RuntimeError):

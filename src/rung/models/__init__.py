@@ -40,9 +40,12 @@ def _open_local(spec: str, say: Say) -> Model:
 
 def _local_version(spec: str, say: Say) -> str:
     from rung.models.catalogue import ensure_model
+    from rung.models.four_bit import split_spec, version_in_4_bits
     from rung.models.identity import version_of
 
-    return version_of(ensure_model(spec, say=say))
+    name, four_bit = split_spec(spec)
+    version = version_of(ensure_model(name, say=say))
+    return version_in_4_bits(version) if four_bit else version
 
 
 OPENERS: list[Opener] = [Opener(lambda _: True, _open_local, _local_version)]
@@ -71,7 +74,8 @@ def register_model(
 def open_model(spec: str, *, say: Say = lambda _: None) -> Model:
     """The model that a spec names, ready to answer. say: gets one line before anything slow.
 
-    spec: a catalogue name, a Hugging Face id or folder, a .gguf file, or whatever a registered opener claims.
+    spec: a catalogue name, a Hugging Face id or folder, or a .gguf file, each with ":4bit" behind it where its linear
+    layers are to be kept in 4 bits; or whatever a registered opener claims.
     Raises ModelError, DownloadError or OutOfMemory.
     """
     opener = _opener_of(spec)
@@ -91,6 +95,20 @@ def model_version(spec: str, *, say: Say = lambda _: None) -> str:
     _opened.clear()
     _opened[opener, spec] = model
     return model.version
+
+
+def next_larger(model: Model, spec: str) -> str | None:
+    """The hub id of the next larger model that this machine could train, or None where that cannot be told.
+
+    model: as it was opened for `spec`. Sizes are known for local models alone. Nothing is fetched.
+    """
+    if _opener_of(spec).version is not _local_version:
+        return None
+    import torch
+
+    from rung.models import suggestions
+
+    return suggestions.next_larger(spec, torch.device(str(describe(model).get("device", "cpu"))))
 
 
 def _opener_of(spec: str) -> Opener:

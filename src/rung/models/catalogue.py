@@ -23,9 +23,13 @@ from pathlib import Path
 from rung.errors import DownloadError, ModelError, first_line
 from rung.models.cache import cache_folder as cache_folder
 from rung.models.identity import STAMP, content_version, file_sha256
+from rung.models.weights import read_weights
 from rung.records import write_json
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+_NOT_NEEDED = ["consolidated*", "original/*", "onnx/*", "*/*.safetensors"]  # the same weights in other forms
 _FORMAT = 1  # of the converted folder; raise it when the conversion changes
 
 Say = Callable[[str], None]
@@ -69,6 +73,19 @@ def present(name: str) -> Path | None:
     return folder if (folder / STAMP).is_file() else None
 
 
+def find_model(spec: str) -> Path | None:
+    """The folder of a model that is on this machine already, or None. spec: as for `ensure_model`."""
+    path = Path(spec).expanduser()
+    if spec in CATALOGUE:
+        return present(spec)
+    if path.suffix == ".gguf" and path.is_file():
+        folder = _gguf_folder(file_sha256(path))
+        return folder if (folder / STAMP).is_file() else None
+    if path.is_dir():
+        return path.resolve()
+    return _in_hub_cache(spec) if _HUB_ID.fullmatch(spec) else None
+
+
 def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
     """A folder that transformers can load (safetensors, tokenizer, config) for a model's name.
 
@@ -83,7 +100,7 @@ def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
         return _ensure_gguf(path, say)
     if path.is_dir():
         return _checked_folder(path.resolve())
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", spec) and not path.exists():
+    if _HUB_ID.fullmatch(spec) and not path.exists():
         return _from_hub(spec, say)
     near = difflib.get_close_matches(spec, CATALOGUE, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]}?" if near else ""
@@ -117,7 +134,7 @@ def _ensure_gguf(path: Path, say: Say) -> Path:
         if file.read(4) != b"GGUF":
             raise ModelError(f"model {str(path)!r}: not a GGUF file (it does not begin with 'GGUF').")
     key = file_sha256(path)
-    folder = cache_folder() / "models" / f"gguf-{key[:20]}-v{_FORMAT}"
+    folder = _gguf_folder(key)
     if (folder / STAMP).is_file():
         return folder
     with _building(folder) as scratch:
@@ -125,6 +142,10 @@ def _ensure_gguf(path: Path, say: Say) -> Path:
             _convert(path, scratch / "model", key, say)
             os.replace(scratch / "model", folder)
     return folder
+
+
+def _gguf_folder(sha256: str) -> Path:
+    return cache_folder() / "models" / f"gguf-{sha256[:20]}-v{_FORMAT}"
 
 
 @contextmanager
@@ -195,6 +216,11 @@ def _convert(gguf: Path, folder: Path, source_sha256: str, say: Say) -> None:
 
 
 def _checked_folder(folder: Path) -> Path:
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"model {str(folder)!r}: this folder holds an adapter. Name the model that it was trained on, or merge the "
+            "two with PEFT's merge_and_unload, save the result and name that."
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {str(folder)!r}: no config.json in this folder. Name a Hugging Face model folder.")
     if not any(folder.glob("*.safetensors")):
@@ -210,20 +236,37 @@ def _checked_folder(folder: Path) -> Path:
 def _from_hub(repo: str, say: Say) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+    kept = _in_hub_cache(repo)
+    if kept is not None and _is_whole(kept):
+        return kept
+    say(f"fetching {repo} from the Hugging Face hub …")
     try:
-        return _checked_folder(Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True)))
-    except ModelError:
-        raise
-    except Exception:
-        say(f"fetching {repo} from the Hugging Face hub …")
-    try:
-        return _checked_folder(Path(snapshot_download(repo, allow_patterns=wanted)))
-    except ModelError:
-        raise
+        folder = Path(snapshot_download(repo, allow_patterns=_HUB_FILES, ignore_patterns=_NOT_NEEDED))
     except Exception as error:  # the hub's client raises many kinds; each means the same to the user
         fact = first_line(error)
+        part = f"; what {kept} holds of it is not whole" if kept is not None else ""
         raise DownloadError(
-            f"model {repo}: the Hugging Face hub did not give it ({fact}). "
-            "Check the name and the network, or use a local folder, a .gguf file or a name from `rung models`."
+            f"model {repo}: the Hugging Face hub did not give it ({fact}){part}. Check the name and the network; where "
+            "its licence must be accepted first, do so on its page and log in with `hf auth login`. Or use a local "
+            "folder, a .gguf file or a name from `rung models`."
         ) from None
+    return _checked_folder(folder)
+
+
+def _in_hub_cache(repo: str) -> Path | None:
+    """The snapshot of a hub id on this machine, whole or not; None where there is none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=_HUB_FILES, local_files_only=True))
+    except Exception:  # the hub's client raises many kinds where it knows nothing of this id
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a snapshot holds all that is loaded: an interrupted download, or a look at the config alone, does not."""
+    try:
+        read_weights(_checked_folder(folder))
+    except ModelError:
+        return False
+    return True

@@ -1,9 +1,15 @@
-"""A model's folder to a LocalModel: weights and tokenizer are read, and the engine is checked against transformers."""
+"""A model's folder to a LocalModel: weights and tokenizer are read, and the engine is checked against transformers.
+
+Memory is counted before weights are read. A model that is not whole, or that does not fit, is an error that says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +19,38 @@ from rung.engine import attention
 from rung.engine.devices import best_device
 from rung.engine.engine import Engine
 from rung.engine.loading_check import checked_engine
+from rung.engine.memory import free_bytes
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, OutOfMemory, first_line
-from rung.models.catalogue import Say, ensure_model
+from rung.models.catalogue import CATALOGUE, Say, ensure_model
+from rung.models.four_bit import SUFFIX, bytes_in_4_bits, can_quantise, quantisation, split_spec, version_in_4_bits
 from rung.models.identity import version_of
+from rung.models.kinds import check_loaded, read_config
 from rung.models.local import LocalModel
+from rung.models.sizes import as_gb, shape_of, working_bytes
 from rung.models.speed import kept_dtype
+from rung.models.suggestions import that_fit
+from rung.models.weights import Tensor, named, network_bytes, parameters_of, read_weights
+
+_LEAST_TOKENS = 512  # of the one prompt for which there must be room beside the weights
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is loaded. spec: as the user named it. config: of transformers. weights: by name. four_bit: how."""
+
+    spec: str
+    folder: Path
+    config: Any
+    weights: Mapping[str, Tensor]
+    four_bit: bool
+
+    def bytes_in(self, dtype: torch.dtype) -> int:
+        """Memory to answer one prompt with the network in this type."""
+        shape = shape_of(self.config.to_dict())
+        working = working_bytes(shape, dtype.itemsize, rows=1, tokens=_LEAST_TOKENS) if shape is not None else 0
+        count = bytes_in_4_bits if self.four_bit else network_bytes
+        return count(self.weights, dtype.itemsize) + working
 
 
 def load_model(
@@ -31,49 +63,119 @@ def load_model(
 ) -> LocalModel:
     """The model of that name, on a GPU when there is one. Rooms above `models` call `rung.models.open_model` instead.
 
-    spec: as for `ensure_model`. device: "cpu", "cuda" or "mps"; None chooses. dtype: to compute in; None: the fastest,
-    as timed once a machine. threads: CPU threads; None: as torch chooses.
+    spec: as for `ensure_model`; with ":4bit" behind it, its linear layers in 4 bits. device: "cpu", "cuda" or "mps";
+    None chooses. dtype: to compute in; None: the fastest, as timed once a machine, that fits the memory. threads: CPU
+    threads; None: as torch chooses.
     Raises ModelError, DownloadError or OutOfMemory.
     """
     from transformers import AttentionInterface, AutoTokenizer
     from transformers.utils import logging as hf_logging
 
-    folder = ensure_model(spec, say=say)
+    name, four_bit = split_spec(spec)
+    folder = ensure_model(name, say=say)
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     if threads is not None:
         torch.set_num_threads(threads)
     AttentionInterface.register(attention.NAME, attention.attention)
-    with _loading_errors(spec, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    source = _Source(spec, folder, read_config(spec, folder), read_weights(folder), four_bit)
+    with _loading_errors(source, "its tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     chosen = device or best_device()
     try:
-        engine = _load_engine(spec, folder, chosen, dtype)
+        engine = _load_engine(source, chosen, dtype, say)
     except ModelError as error:
         if device is not None or chosen != "mps":
             raise
         say(f"the GPU of this machine cannot run {spec} ({error}); using the CPU …")
-        engine = _load_engine(spec, folder, "cpu", dtype)
-    return LocalModel(engine, tokenizer, name=spec, version=version_of(folder))
+        engine = _load_engine(source, "cpu", dtype, say)
+    engine.base = _base_of(name, folder)
+    engine.base_version = version_of(folder)
+    version = version_in_4_bits(engine.base_version) if four_bit else engine.base_version
+    return LocalModel(engine, tokenizer, name=spec, version=version)
 
 
-def _load_engine(spec: str, folder: Path, device: str, dtype: torch.dtype | None) -> Engine:
+def _base_of(name: str, folder: Path) -> str:
+    """What PEFT loads an adapter's base from: an id of the hub, else an absolute folder."""
+    is_id = name not in CATALOGUE and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).expanduser().exists()
+    return name if is_id else str(folder.resolve())
+
+
+def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: Say) -> Engine:
     from transformers import AutoModelForCausalLM
 
-    with _loading_errors(spec, folder):
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or kept_dtype(device),
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="eager",
+    chosen = _fitting_dtype(source, device, dtype, say)
+    how: dict[str, Any] = {"attn_implementation": "eager", "dtype": chosen}
+    if source.four_bit:
+        how["quantization_config"] = quantisation(source.spec, source.config, chosen)
+    if source.four_bit or device != "cpu":
+        how["device_map"] = {"": device}  # weights go to the device one by one, and need no memory of the machine
+    with _loading_errors(source, "its network"), _reported() as report:
+        try:
+            network, found = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are named below
+                output_loading_info=True,
+                **how,
+            )
+        except RuntimeError as error:
+            if unread := re.findall(r"^\s*([\w.]+)\s*\|\s*CONVERSION", "\n".join(report), re.MULTILINE):
+                raise ModelError(
+                    f"model {source.spec}: {source.folder} does not hold the whole model. {len(unread)} weights cannot "
+                    f"be made of what its files hold: {named(unread)}. Copy or download the model again."
+                ) from error
+            raise
+        check_loaded(source.spec, source.folder, source.config, source.weights, found)
+        return checked_engine(network.eval(), source.spec)
+
+
+# ---- memory ---------------------------------------------------------------------------------
+
+
+def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say: Say) -> torch.dtype:
+    """The type to compute in: as asked, else the fastest one; bfloat16 on a CPU where float32 does not fit.
+
+    Raises OutOfMemory where nothing fits what is free on the device now, before weights are read.
+    """
+    chosen = dtype or kept_dtype(device)
+    free, needed = free_bytes(torch.device(device)), source.bytes_in(chosen)
+    if needed <= free:
+        return chosen
+    halved = source.bytes_in(torch.bfloat16)
+    if dtype is None and chosen == torch.float32 and halved <= free:
+        say(
+            f"{source.spec} needs {as_gb(needed)} in float32 and {as_gb(free)} are free: computing in bfloat16, "
+            f"which takes {as_gb(halved)} …"
         )
-        return checked_engine(network.to(device).eval(), spec)
+        return torch.bfloat16
+    where = "on the GPU" if device != "cpu" else "in memory"
+    raise OutOfMemory(
+        f"model {source.spec}: its {parameters_of(source.weights) / 1e6:,.0f} M weights need {as_gb(needed)} in "
+        f"{str(chosen).removeprefix('torch.')}{' and 4 bits' if source.four_bit else ''}, and {as_gb(free)} are free "
+        f"{where}. {_what_would_fit(source, free, chosen)}"
+    )
+
+
+def _what_would_fit(source: _Source, free: int, dtype: torch.dtype) -> str:
+    quarter = bytes_in_4_bits(source.weights, dtype.itemsize)
+    if not source.four_bit and quarter <= free:
+        install = "" if can_quantise() else "; it needs pip install 'rung[4bit]'"
+        return f"In 4 bits it would take {as_gb(quarter)}: name it {source.spec}{SUFFIX}{install}."
+    fitting = that_fit(free, dtype.itemsize)
+    if not fitting:
+        return "Close other programs, or use a machine with more memory."
+    return f"Close other programs, or name a smaller model, such as {fitting[-1]}."
+
+
+# ---- errors ---------------------------------------------------------------------------------
 
 
 @contextmanager
-def _loading_errors(spec: str, folder: Path) -> Iterator[None]:
-    """Within: torn files and unknown architectures, for which each library raises its own kinds, become ModelError."""
+def _loading_errors(source: _Source, what: str) -> Iterator[None]:
+    """Within: whatever a library raises, each its own kinds, becomes ModelError with what to do next."""
     try:
         yield
     except ModelError:
@@ -82,6 +184,32 @@ def _loading_errors(spec: str, folder: Path) -> Iterator[None]:
         fact = first_line(error)
         if is_out_of_memory(error):
             raise OutOfMemory(
-                f"model {spec}: memory does not suffice to load it ({fact}). Close other programs or use another."
+                f"model {source.spec}: memory does not suffice to load it ({fact}). Close other programs or use another."
             ) from error
-        raise ModelError(f"model {spec}: {folder} cannot be loaded ({fact}).") from error
+        if not isinstance(error, OSError | ValueError | RuntimeError | ImportError):
+            fact = f"{type(error).__name__}: {fact}"
+        raise ModelError(
+            f"model {source.spec}: {what} cannot be loaded from {source.folder} ({fact}). Check that the folder is "
+            "whole and transformers new enough, or name another model; `rung models` lists some."
+        ) from error
+
+
+@contextmanager
+def _reported() -> Iterator[list[str]]:
+    """Within: what transformers would print of weights that it could not place is collected, and not printed."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(re.sub(r"\x1b\[[\d;]*m", "", record.getMessage()))
+
+    collector, before = Collector(logging.WARNING), (logger.level, logger.propagate)
+    logger.addHandler(collector)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(collector)
+        logger.level, logger.propagate = before

@@ -1,0 +1,292 @@
+"""A folder is loaded whole or not at all, and every refusal says what is wrong with which weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rung.errors import ModelError, OutOfMemory
+from rung.models import loading
+from rung.models.loading import load_model
+
+Weights = dict[str, torch.Tensor]
+PROJECTION = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def change(folder: Path, work: Callable[[Weights], Any], **config: Any) -> Path:
+    """The same folder with other weights, and other keys in its config."""
+    weights = load_file(folder / "model.safetensors")
+    work(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, **config}))
+    return folder
+
+
+def load(folder: Path, **more: Any) -> Any:
+    return load_model(str(folder), device="cpu", dtype=torch.float32, **more)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        scores: torch.Tensor = model.engine.scores([([5, 6, 7], [8, 9])])[0]
+    return scores
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+def test_two_loads_of_one_folder_answer_alike(folder: Path) -> None:
+    first, second = load(folder), load(folder)
+    assert torch.equal(logits(first), logits(second)) and first.version == second.version
+
+
+def test_a_missing_projection_is_named(folder: Path) -> None:
+    said = refusal(change(folder, lambda w: w.pop(PROJECTION)))
+    assert f"1 weights of its network are missing: {PROJECTION}. Copy or download the model again" in said
+
+
+def test_a_missing_output_layer_is_named_where_it_is_not_the_embedding(folder: Path) -> None:
+    assert "are missing: lm_head.weight" in refusal(change(folder, lambda w: w.pop("lm_head.weight")))
+
+
+def test_an_output_layer_that_is_the_embedding_need_not_be_in_the_file(folder: Path) -> None:
+    change(folder, lambda w: w.pop("lm_head.weight"), tie_word_embeddings=True)
+    assert torch.equal(logits(load(folder)), logits(load(folder)))
+
+
+def test_weights_that_all_have_other_names_are_named_with_their_number(folder: Path) -> None:
+    def rename(weights: Weights) -> None:
+        for name in list(weights):
+            weights[f"network.{name}"] = weights.pop(name)
+
+    said = refusal(change(folder, rename))
+    assert "21 weights of its network are missing" in said and "21 have no place" in said and "and 18 more" in said
+    assert "network.lm_head.weight" in said
+
+
+def test_a_weight_of_another_shape_is_named_with_both_shapes(folder: Path) -> None:
+    said = refusal(change(folder, lambda w: w.update({PROJECTION: torch.zeros(60, 32)})))
+    assert f"1 have another shape than config.json says: {PROJECTION} (60, 32) instead of (64, 32)" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["extra.weight", "model.layers.0.self_attn.q_proj.bias", "model.layers.2.mlp.up_proj.weight"]
+)
+def test_a_weight_that_the_network_has_no_place_for_is_named(folder: Path, name: str) -> None:
+    said = refusal(change(folder, lambda w: w.update({name: torch.zeros(32)})))
+    assert f"1 have no place in the network that config.json describes: {name}" in said
+
+
+def test_what_lies_beside_a_decoder_is_no_fault(folder: Path) -> None:
+    """Towers, extra predictions and tables of old checkpoints, as published models hold them."""
+    beside = {
+        "mtp.layers.0.mlp.up_proj.weight": torch.zeros(2),
+        "model.visual.blocks.0.attn.qkv.weight": torch.zeros(2),
+        "vision_tower.encoder.layers.0.mlp.fc1.weight": torch.zeros(2),
+        "multi_modal_projector.linear.weight": torch.zeros(2),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4),
+        "model.layers.0.self_attn.k_scale": torch.zeros(1),
+        "model.layers.0.attn.bias": torch.ones(1, 1, 4, 4),
+        "model.layers.2.eh_proj.weight": torch.zeros(2),
+    }
+    expected = logits(load(folder))
+    change(folder, lambda w: w.update(beside), num_nextn_predict_layers=1)
+    assert torch.equal(logits(load(folder)), expected)
+
+
+# ---- torn files -----------------------------------------------------------------------------
+
+
+def in_parts(folder: Path) -> dict[str, Any]:
+    """Weights in two files with an index, as large models come. Returns the index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    places = {}
+    for part, some in (("a", names[:10]), ("b", names[10:])):
+        save_file({name: weights[name] for name in some}, folder / f"{part}.safetensors", {"format": "pt"})
+        places.update(dict.fromkeys(some, f"{part}.safetensors"))
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return index
+
+
+@pytest.mark.parametrize("kept", [0, 4, 500, -1])
+def test_a_file_that_was_cut_is_an_error_before_anything_is_read(folder: Path, kept: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "model.safetensors" in refusal(folder)
+
+
+def test_weights_in_parts_are_loaded_and_a_lost_part_is_named(folder: Path) -> None:
+    expected = logits(load(folder))
+    in_parts(folder)
+    assert torch.equal(logits(load(folder)), expected)
+    (folder / "b.safetensors").unlink()
+    assert "index.json names b.safetensors, and it is not there" in refusal(folder)
+
+
+def test_an_index_that_names_a_weight_which_no_file_holds_is_an_error(folder: Path) -> None:
+    index = in_parts(folder)
+    index["weight_map"]["model.other.weight"] = "a.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "names model.other.weight, and no file holds it" in refusal(folder)
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert "index.json cannot be read" in refusal(folder)
+
+
+def test_parts_without_an_index_are_an_error(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    assert "there is no model.safetensors.index.json, only model-00001-of-00002.safetensors" in refusal(folder)
+
+
+# ---- other kinds of models -----------------------------------------------------------------
+
+
+def as_kind(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_unknown_architecture_is_an_error_that_names_it(folder: Path) -> None:
+    assert "does not know its architecture (llama99)" in refusal_of(as_kind(folder, {"model_type": "llama99"}))
+    assert "names no model_type" in refusal_of(as_kind(folder, {}))
+    assert "cannot be read" in refusal_of(as_kind(folder, []))  # type: ignore[arg-type]
+
+
+def refusal_of(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    return str(caught.value)
+
+
+def test_a_model_that_brings_its_own_code_is_refused_without_running_it(folder: Path) -> None:
+    (folder / "own.py").write_text("raise SystemExit('run')")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    assert "rung runs no code of models" in refusal_of(as_kind(folder, own))
+
+
+@pytest.mark.parametrize(
+    ("config", "fact"),
+    [
+        ({"model_type": "t5"}, "an encoder with a decoder (t5)"),
+        ({"model_type": "bert"}, "whose tokens see what follows them (bert)"),
+        ({"model_type": "vit", "architectures": ["ViTModel"]}, "(vit, ViTModel)"),
+    ],
+)
+def test_a_model_that_is_no_causal_language_model_is_refused(folder: Path, config: dict[str, Any], fact: str) -> None:
+    said = refusal_of(as_kind(folder, config))
+    assert "not a causal language model" in said and fact in said and "`rung models` lists some" in said
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"num_attention_heads": "many"}, {"hidden_size": None}, {"hidden_act": "unheard of"}, {"num_attention_heads": 0}],
+)
+def test_a_config_that_transformers_cannot_build_is_a_model_error(folder: Path, broken: dict[str, Any]) -> None:
+    said = refusal_of(change(folder, lambda w: None, **broken))
+    assert str(folder) in said and said.endswith((".", "some."))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_model_error(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"model": 7}')
+    assert "its tokenizer cannot be loaded" in refusal(folder)
+
+
+def test_a_folder_with_an_adapter_is_refused_as_a_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    assert "holds an adapter" in refusal(folder)
+
+
+def test_weights_that_are_put_together_while_loading_are_named_when_one_is_lost(tmp_path: Path, folder: Path) -> None:
+    """The experts of a mixture lie one by one in the file and are one weight in the network."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    network = MixtralForCausalLM(
+        MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=1, num_local_experts=2)
+    )
+    network.save_pretrained(tmp_path / "mix")
+    for file in folder.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "mix")
+    said = refusal_of(change(tmp_path / "mix", lambda w: w.pop(next(n for n in sorted(w) if ".experts." in n))))
+    assert "does not hold the whole model" in said and "experts" in said
+
+
+# ---- memory -----------------------------------------------------------------------------------
+
+
+def test_a_model_that_does_not_fit_is_refused_with_numbers_before_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    with pytest.raises(OutOfMemory) as caught:
+        load(folder)
+    assert "its 0 M weights need 0.0 GB in float32, and 0.0 GB are free in memory." in str(caught.value)
+
+
+def test_on_a_cpu_a_model_that_fits_in_bfloat16_alone_is_computed_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    whole, half = source.bytes_in(torch.float32), source.bytes_in(torch.bfloat16)
+    monkeypatch.setattr(loading, "kept_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(loading, "free_bytes", lambda device: (whole + half) // 2)
+    said: list[str] = []
+    assert load_model(str(folder), device="cpu", say=said.append).engine.dtype == torch.bfloat16
+    assert len(said) == 1 and "computing in bfloat16" in said[0]
+    with pytest.raises(OutOfMemory):
+        load(folder)  # float32 was asked for
+
+
+def test_what_would_fit_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    quarter = loading.bytes_in_4_bits(source.weights, 4)
+    assert "In 4 bits" in loading._what_would_fit(source, quarter, torch.float32)
+    monkeypatch.setattr(loading, "that_fit", lambda room, itemsize: ["small", "large"])
+    assert loading._what_would_fit(source, quarter - 1, torch.float32).endswith("such as large.")
+
+
+# ---- what PEFT finds ---------------------------------------------------------------------------
+
+
+def test_peft_finds_the_base_of_an_adapter_by_itself(folder: Path, tmp_path: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    from rung.types import Message, TrainingOptions, TrainingRow
+
+    model = load(folder)
+    rows = [TrainingRow("r1", (Message("user", "hi"),), "the card")]
+    adapter = model.train(rows, TrainingOptions(1e-2, steps=2, batch_size=1), tmp_path / "adapter")
+    record = json.loads((adapter / "base.json").read_text())
+    assert record == {"model": str(folder), "base": str(folder), "version": model.version}
+    plain = AutoPeftModelForCausalLM.from_pretrained(adapter)
+    with torch.inference_mode(), model.engine.adapters.using(str(adapter)):
+        ours = logits(model)
+        theirs = plain(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, 2:4]
+    assert torch.allclose(ours, theirs, atol=1e-4) and not torch.allclose(ours, logits(load(folder)), atol=1e-3)
+
+
+def test_the_base_of_a_hub_model_is_its_id_and_of_any_other_its_folder(folder: Path) -> None:
+    assert loading._base_of("org/name", folder) == "org/name"
+    assert loading._base_of("smollm2-135m-instruct", folder) == loading._base_of(str(folder), folder) == str(folder)
