@@ -127,7 +127,7 @@ def lora_options(steps: int) -> Any:
 
 
 def rung(options: argparse.Namespace, kind: str, folder: str) -> dict[str, Any]:
-    from rung.training.lora import train
+    from rung.training.loop import train
 
     model, rows, batches = prepared(options, kind)
     rates = [matrix_rate()]

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    from rung.training.lora import train
+    from rung.training.loop import train
     from rung.training.loss import mean_loss
     from rung.types import TrainingOptions
 

@@ -14,9 +14,9 @@ from rung.engine.adapters import IN_TRAINING
 from rung.errors import Diverged, OutOfMemory, TrainingError
 from rung.testing import tiny_model
 from rung.training import batches as batches_room
-from rung.training import lora
+from rung.training import loop, lora
 from rung.training.batches import TokenRow, batch_indices, learning_rate_at, steps_per_epoch
-from rung.training.lora import train
+from rung.training.loop import train
 from rung.training.loss import backward, mean_loss
 from rung.types import Decoding, Message, Progress, Request, TrainingOptions
 
@@ -59,7 +59,7 @@ def test_the_target_is_the_answer_and_its_end_although_pad_is_the_end_token(tiny
 def with_adapter() -> Any:
     """A model with a random adapter in training, as `train` sets it up."""
     model = tiny_model()
-    lora._fresh_adapter(model.engine, OPTIONS)
+    lora.fresh_adapter(model.engine, OPTIONS)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, p in model.network.named_parameters():
@@ -263,7 +263,7 @@ def test_what_a_listener_raises_ends_a_training_after_a_checkpoint(tmp_path: Pat
 def test_a_training_killed_in_any_step_goes_on_bit_by_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, checkpoint_every_s: float
 ) -> None:
-    monkeypatch.setattr(lora, "_CHECKPOINT_EVERY_S", checkpoint_every_s)
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", checkpoint_every_s)
     model = tiny_model()
     whole = train(model.engine, rows_of(model), OPTIONS, tmp_path / "whole")
     calls: list[int] = []
@@ -275,7 +275,7 @@ def test_a_training_killed_in_any_step_goes_on_bit_by_bit(
         return backward(*given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lora, "backward", killed)
+        patch.setattr(loop, "backward", killed)
         with pytest.raises(KeyboardInterrupt):
             train(model.engine, rows_of(model), OPTIONS, tmp_path / "torn")
     steps: list[int] = []

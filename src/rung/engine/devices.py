@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,6 +52,27 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    """The state of torch's random numbers on the CPU and, where it is another, on the device."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return states
+
+
+def set_random_state(device: torch.device, states: Sequence[torch.Tensor]) -> None:
+    """Goes back to what `random_state` returned; a state of the CPU alone leaves the device as it is."""
+    cpu, *others = (state.cpu() for state in states)
+    torch.set_rng_state(cpu)
+    for state in others:
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        elif device.type == "mps":
+            torch.mps.set_rng_state(state)
 
 
 def device_name(device: torch.device) -> str:

@@ -119,6 +119,7 @@ class WholeWeights:
 
         Raises TrainingError where weights are stored in a type that has no gradients, as 4-bit ones are.
         """
+        self._folder, self._loaded = None, []
         own = weights_of(self._network)
         if fixed := [name for name, p in own.items() if not p.is_floating_point()]:
             raise TrainingError(
@@ -130,6 +131,13 @@ class WholeWeights:
             parameter.data = parameter.data.clone()
             parameter.requires_grad_(True)
         return own
+
+    def start_from(self, folder: str) -> None:
+        """Copies the weights of that folder into the ones in training."""
+        self.load(folder)
+        for parameter, tensor in self._loaded:
+            parameter.data.copy_(tensor)
+        self.forget(folder)
 
     def end_training(self) -> None:
         """Puts the very tensors back that were there before, whatever happened in between."""

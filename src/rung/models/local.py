@@ -27,8 +27,8 @@ from rung.errors import (
     first_line,
 )
 from rung.models.chat_template import ChatFormat
-from rung.training import lora
 from rung.training.batches import TokenRow
+from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss
 from rung.types import (
     Constraint,
@@ -162,7 +162,7 @@ class LocalModel:
         encoded = self.encode_rows(rows)
         try:
             with self._memory_errors():
-                return lora.train(self.engine, encoded, options, folder, until=until, start=start, on_step=on_step)
+                return train_rows(self.engine, encoded, options, folder, until=until, start=start, on_step=on_step)
         finally:
             self._rows.clear()
             self._row_tokens = 0

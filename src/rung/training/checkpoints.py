@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rung.engine.devices import set_random_state
+from rung.engine.whole_weights import is_whole, weight_files
 from rung.errors import TrainingError
 from rung.records import read_json, write_json
 from rung.training.batches import TokenRow
@@ -23,6 +25,7 @@ class State:
     """How far a training has come.
 
     newest: step of the checkpoint on disk. micro_tokens: as in the options, or fewer once memory ran out.
+    checkpointing: whether layers are computed again in the backward pass, because memory does not suffice otherwise.
     """
 
     step: int = 0
@@ -30,25 +33,34 @@ class State:
     seconds: float = 0.0
     micro_tokens: int = 0
     newest: int = 0
+    checkpointing: bool = False
 
 
 def claim(folder: Path, options: TrainingOptions, rows: Sequence[TokenRow], start: Path | None) -> None:
     """Makes the folder belong to these options, rows and first weights. Raises TrainingError when it has others."""
     content: dict[str, Any] = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows)}
     if start is not None:
-        weights = (start / "adapter_model.safetensors").read_bytes()
-        content["start_sha256"] = hashlib.sha256(weights).hexdigest()
+        content["start_sha256"] = _sha256_of_files(start)
     written = read_json(folder / "training.json")
     if written is None:
         write_json(folder / "training.json", content)
-    elif written != content:
+        return
+    former = {field.name: field.default for field in fields(TrainingOptions) if field.default is not MISSING}
+    written = {**written, "options": {**former, **written["options"]}}  # an older version knew fewer options
+    if written != content:
         raise TrainingError(
             f"{folder}: holds another training ({written['options']}). Name another folder or remove it."
         )
 
 
-def save(folder: Path, parameters: Sequence[Any], optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Writes the checkpoint, unless the one on disk is further on."""
+def save(
+    folder: Path,
+    parameters: Sequence[Any],
+    optimiser: torch.optim.Optimizer,
+    state: State,
+    random: Sequence[torch.Tensor],
+) -> None:
+    """Writes the checkpoint, unless the one on disk is further on. random: as of `devices.random_state`."""
     if state.step <= state.newest:
         return
     content = {
@@ -56,9 +68,10 @@ def save(folder: Path, parameters: Sequence[Any], optimiser: torch.optim.Optimiz
         "tokens": state.tokens,
         "seconds": state.seconds,
         "micro_tokens": state.micro_tokens,
+        "checkpointing": state.checkpointing,
         "parameters": [p.detach() for p in parameters],
         "optimiser": optimiser.state_dict(),
-        "rng": torch.get_rng_state(),
+        "rng": list(random),
     }
     scratch = folder / f"{_CHECKPOINT}.tmp"
     torch.save(content, scratch)
@@ -67,22 +80,44 @@ def save(folder: Path, parameters: Sequence[Any], optimiser: torch.optim.Optimiz
 
 
 def restore(
-    folder: Path, parameters: Sequence[Any], optimiser: torch.optim.Optimizer, until: int, micro_tokens: int
-) -> State:
-    """Loads the checkpoint and returns its state. A checkpoint beyond `until` is not loaded and stays on disk."""
+    folder: Path,
+    parameters: Sequence[Any],
+    optimiser: torch.optim.Optimizer,
+    until: int,
+    state: State,
+    device: torch.device,
+) -> bool:
+    """Loads the checkpoint, sets the state to its own, and says whether there was one to go on from.
+
+    A checkpoint beyond `until` is not loaded and stays on disk.
+    """
     path = folder / _CHECKPOINT
     if not path.is_file():
-        return State(micro_tokens=micro_tokens)
-    content = torch.load(path, weights_only=True, map_location=parameters[0].device)
-    step = int(content["step"])
-    if step > until:
-        return State(micro_tokens=micro_tokens, newest=step)
+        return False
+    content = torch.load(path, weights_only=True, map_location="cpu")  # on a GPU it would stand beside its copy
+    state.newest = int(content["step"])
+    if state.newest > until:
+        return False
     with torch.no_grad():
         for parameter, value in zip(parameters, content["parameters"], strict=True):
             parameter.copy_(value)
     optimiser.load_state_dict(content["optimiser"])
-    torch.set_rng_state(content["rng"].cpu())
-    return State(step, int(content["tokens"]), float(content["seconds"]), int(content["micro_tokens"]), step)
+    random = content["rng"]
+    set_random_state(device, [random] if isinstance(random, torch.Tensor) else random)
+    state.step, state.tokens, state.seconds = state.newest, int(content["tokens"]), float(content["seconds"])
+    state.micro_tokens = int(content["micro_tokens"])
+    state.checkpointing = bool(content.get("checkpointing", False))
+    return True
+
+
+def _sha256_of_files(start: Path) -> str:
+    """Of the weights in an adapter's folder, or of all weights in a folder of those."""
+    digest = hashlib.sha256()
+    for path in weight_files(start) if is_whole(start) else [start / "adapter_model.safetensors"]:
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def _sha256_of(rows: Sequence[TokenRow]) -> str:
