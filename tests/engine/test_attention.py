@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine import attention
-from rung.engine.attention import similar_in_length
+from rung.engine import attention, attention_kernels
+from rung.engine.blocks import similar_in_length
 from rung.engine.layers import unfuse_layers
 from rung.engine.prefix_tree import common_prefix_length, grow
 from rung.testing import tiny_model
@@ -33,7 +33,8 @@ ROWS: dict[str, list[list[int]]] = {
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to compute a block: the flash kernel of CPUs, and what every other device runs."""
     if request.param == "blocks written out":
-        monkeypatch.setattr(attention, "_is_flash", lambda query: False)
+        for module in (attention, attention_kernels):
+            monkeypatch.setattr(module, "is_flash", lambda query: False)
 
 
 def plain_logits(network: Any, rows: list[list[int]]) -> list[torch.Tensor]:
@@ -87,7 +88,6 @@ def test_hidden_states_of_some_tokens_are_those_of_all(fused: bool, wanted: list
     model = tiny_model()
     if not fused:
         unfuse_layers(model.network)
-        model.engine.narrows = False
     tree = grow(ROWS["one prefix, mixed lengths"])
     with torch.no_grad():
         whole = model.engine.hidden_of(tree)

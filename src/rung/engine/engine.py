@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from rung.engine.adapters import Adapters, Factors, FusedLinear, flat
+from rung.engine.kv_cache import cache_bytes
 from rung.engine.memory import Shortage, give_back, limits_of
 from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.rope import prepare_rope
 
 Result = TypeVar("Result")
 
@@ -22,22 +24,44 @@ Result = TypeVar("Result")
 class Engine:
     """A causal language model of transformers, and how it is computed. name: for messages."""
 
+    path: ClassVar[str]
+    """"tree" or "padded"."""
+
     def __init__(self, network: Any, name: str) -> None:
         self.name = name
+        self.base = name
+        """What PEFT loads the base of an adapter from: a folder or an id of the hub."""
+        self.base_version = ""
+        """The version of what lies there; empty where the loader does not say it."""
         self.network = network.eval().requires_grad_(False)
         self.device: torch.device = next(network.parameters()).device
-        self.dtype: torch.dtype = next(network.parameters()).dtype
+        self.dtype: torch.dtype = network.dtype  # of the first weights that are no integers
+        self.reason = ""
+        """Why the network does not take the tree path; empty where it does."""
+        self.fused = (0, 0)
+        """Number of layers that run fused, and of all layers."""
         self.adapters = Adapters(network, name)
         self._output = network.get_output_embeddings()
-        self.vocabulary = int(self._output.weight.shape[0])
-        config = network.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.cache_bytes_per_token = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
+        self.head_alone = type(self._output) is torch.nn.Linear
+        """Whether logits are the output layer's and nothing more: not scaled, capped or projected."""
+        config = network.config.get_text_config(decoder=True)
+        weight = getattr(self._output, "weight", None)
+        self.vocabulary = int(config.vocab_size if weight is None or not self.head_alone else weight.shape[0])
+        """Number of logits of a token."""
+        self.cache_bytes_per_token = cache_bytes(config, self.dtype)
+        self.rope_switch = prepare_rope(network)
+        """As `rope.prepare_rope` says."""
         self.limits = limits_of(self.device)
         self.shortage = Shortage()
         self.computed_tokens = 0
         """Tokens that went through the network so far; a token that is trained on counts twice, for its way back."""
+
+    def is_long(self, length: int) -> bool:
+        """Whether a row of so many tokens, with room for those to come, is long: it never shares a pass with others.
+
+        Only models with longrope have long rows. They are computed within `rope.long_factors(True)`.
+        """
+        return self.rope_switch is not None and length > self.rope_switch
 
     def scores(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], prefix: Any = None
@@ -51,12 +75,34 @@ class Engine:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of every token, (T, V) in float32, from final hidden states (T, C)."""
+        if not self.head_alone:
+            return self._head(hidden).float()
         hidden = hidden.to(self._output.weight.dtype)
         if self._output.weight.requires_grad or type(self._output) is not torch.nn.Linear:
             scores: torch.Tensor = self._output(hidden)
         else:
             (scores,) = FusedLinear.apply(hidden, None, *flat([Factors(self._output.weight, self._output.bias)]))
         return scores.float()
+
+    def _head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the network's own forward makes of final hidden states, its caps and multipliers included."""
+        from transformers.modeling_outputs import MoeModelOutputWithPast  # has the fields of the other kinds too
+
+        decoder = self.network.get_decoder()
+        if decoder is self.network:
+            raise AttributeError("its decoder is not apart from its output layer")
+        out = MoeModelOutputWithPast(last_hidden_state=hidden.to(self.dtype)[None])
+        own = vars(decoder).get("forward")
+        vars(decoder)["forward"] = lambda *_, **__: out
+        try:
+            ids = torch.zeros(1, len(hidden), dtype=torch.long, device=self.device)
+            logits: torch.Tensor = self.network(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            if own is None:
+                del vars(decoder)["forward"]
+            else:
+                vars(decoder)["forward"] = own
+        return logits
 
     def clear_prefix_cache(self) -> None:
         """Frees the prefix cache, where there is one; what is needed again is computed again."""

@@ -6,27 +6,68 @@ Source: Juravsky et al., Hydragen (2024), for attention split into shared and ow
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from rung.engine.attention import KeysAndValues, Padded, attend, grouped, merge, softmax, ungrouped
+from rung.engine.attention import KeysAndValues
+from rung.engine.attention_kernels import attend, grouped, merge, merge_sinks, scores_of, softmax, ungrouped
+from rung.engine.blocks import Padded
 
-_Shared = tuple[list[KeysAndValues], int, int]
-"""Keys and values a layer, (1, Hkv, L, D) each; the first row that sees them; the row behind the last."""
+
+@dataclass(frozen=True)
+class Shared:
+    """Tokens that several neighbouring rows see.
+
+    layers: keys and values, (1, Hkv, L, D) each, one pair a layer. positions: of the tokens in their rows, ascending.
+    first, last: the first row that sees them, and the row behind the last.
+    """
+
+    layers: list[KeysAndValues]
+    positions: Sequence[int]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What of shared tokens the rows see in one pass: those from number `start` on, less `unseen` as in `attend`."""
+
+    shared: Shared
+    start: int = 0
+    unseen: torch.Tensor | None = None
+
+    def layer(self, layer: int) -> KeysAndValues:
+        key, value = self.shared.layers[layer]
+        return (key[:, :, self.start :], value[:, :, self.start :]) if self.start else (key, value)
 
 
 class RowCache:
     """Keys and values of rows that are being answered. Each decode step adds one token or a few to a row.
 
-    lengths: number of tokens in each row's own cache, (B,). room: columns of that cache. shared: prefix nodes of
-    several neighbouring rows, as (keys and values a layer, (1, Hkv, L, D) each; first row; row behind the last).
+    lengths: number of tokens in each row's own cache, (B,). room: columns of that cache. shared: what several rows see.
+    positions: of each column's token in its row, tokens to come included, (B, room). ends: position of the next token
+    of each row. long: as in View.
     """
 
-    def __init__(self, lengths: torch.Tensor, room: int, shared: list[_Shared]) -> None:
+    def __init__(
+        self,
+        lengths: torch.Tensor,
+        room: int,
+        shared: Sequence[Shared],
+        positions: torch.Tensor,
+        ends: Sequence[int],
+        long: bool = False,
+    ) -> None:
         self.lengths = lengths
         self.wanted: torch.Tensor | None = None
+        self.long = long
         self._room = room
+        self._positions = positions
+        self._ends = list(ends)
         self._levels = _levels(shared)
         self._own: list[KeysAndValues] = []  # (B, Hkv, room, D) a layer
 
@@ -55,60 +96,154 @@ class RowCache:
         self._rows = torch.arange(len(counts), device=device).repeat_interleave(number)
         self._columns = columns.flatten() if self._padded.taken is None else columns.flatten()[self._padded.taken]
         width = int((self.lengths + number).max())
-        self._unseen = torch.arange(width, device=device) > columns[..., None]  # (B, n, width)
+        unseen = torch.arange(width, device=device) > columns[..., None]  # (B, n, width)
+        levels = [[_Seen(shared) for shared in level] for level in self._levels]
+        self._seen: dict[int | None, tuple[torch.Tensor, list[list[_Seen]]]] = {None: (unseen, levels)}
+        self._queries = [end + i for end, count in zip(self._ends, counts, strict=True) for i in range(count)]
+        self._ends = [end + count for end, count in zip(self._ends, counts, strict=True)]
+        self._furthest = max(self._ends) - 1
+        self._expected = columns
         self.lengths = self.lengths + number
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        *,
+        window: int | None = None,
+        cap: float | None = None,
+        sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         self.hold(layer, key, value, self._rows, self._columns)
-        heads, group = key.shape[1], query.shape[1] // key.shape[1]
-        width = self._unseen.shape[-1]
-        rows = self._unseen.shape[0]
-        keys, values = (x[:, :, :width].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D), views
+        unseen, levels = self._within(window)
+        out, logsum = self._attend_own(layer, query, unseen, key.shape[1], scaling, cap)
+        for level in levels:
+            # The nodes of a level are seen by different rows, so that they are merged in one operation.
+            start, end = self._first[level[0].shared.first], self._first[level[-1].shared.last]
+            others = torch.zeros_like(out[start:end])
+            sums = torch.full_like(logsum[start:end], float("-inf"))
+            for seen in level:
+                first, last = self._first[seen.shared.first], self._first[seen.shared.last]
+                queries = grouped(query[first:last], key.shape[1])
+                part, part_sum = attend(queries, *seen.layer(layer), scaling=scaling, unseen=seen.unseen, cap=cap)
+                others[first - start : last - start] = ungrouped(part)
+                sums[first - start : last - start] = ungrouped(part_sum)
+            merge(out[start:end], logsum[start:end], others, sums)
+        if sinks is not None:
+            merge_sinks(out, logsum, sinks)
+        return out
+
+    def _attend_own(
+        self, layer: int, query: torch.Tensor, unseen: torch.Tensor, heads: int, scaling: float, cap: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention to each row's own cache, (T, H, D), and its log-sums, (T, H, 1). unseen: (B, n, width)."""
+        rows, group = len(unseen), query.shape[1] // heads
+        keys, values = (x[:, :, : unseen.shape[2]].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D), views
         queries = self._padded.gather(query).reshape(rows * heads, -1, query.shape[2])  # (B * Hkv, group * n, D)
-        scores = (queries @ keys.mT).float().mul_(scaling)
-        unseen = self._unseen.repeat(1, group, 1)[:, None]  # (B, 1, group * n, S)
-        scores.unflatten(0, (rows, heads)).masked_fill_(unseen, float("-inf"))
+        scores = scores_of(queries, keys, scaling, cap)
+        mask = unseen.repeat(1, group, 1)[:, None]  # (B, 1, group * n, S)
+        scores.unflatten(0, (rows, heads)).masked_fill_(mask, float("-inf"))
         part, part_sum = softmax(scores, values)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for target, found in ((out, part), (logsum, part_sum)):
             self._padded.scatter(target, found.view(rows, heads * group, -1, found.shape[-1]))
-        for level in self._levels:
-            # The nodes of a level are seen by different rows, so that they are merged in one operation.
-            start, end = self._first[level[0][1]], self._first[level[-1][2]]
-            others = torch.zeros_like(out[start:end])
-            sums = torch.full_like(logsum[start:end], float("-inf"))
-            for nodes, first_row, last_row in level:
-                first, last = self._first[first_row], self._first[last_row]
-                part, part_sum = attend(grouped(query[first:last], heads), *nodes[layer], scaling=scaling)
-                others[first - start : last - start] = ungrouped(part)
-                sums[first - start : last - start] = ungrouped(part_sum)
-            merge(out[start:end], logsum[start:end], others, sums)
-        return out
+        return out, logsum
+
+    def _within(self, window: int | None) -> tuple[torch.Tensor, list[list[_Seen]]]:
+        """Columns that the tokens of this pass do not see, (B, n, width), and what they see of shared tokens.
+
+        Found once a pass for all layers with the same window. A token always sees itself.
+        """
+        if window is None or self._furthest < window:
+            window = None
+        elif window not in self._seen:
+            unseen, levels = self._seen[None]
+            places = self._expected.clamp(max=self._room - 1)  # padding, whose output is dropped, may stand beyond
+            bounds = self._positions.gather(1, places) - window  # (B, n): the last position that is not seen
+            behind = self._positions[:, None, : unseen.shape[2]] <= bounds[..., None]
+            within = [[part for seen in level if (part := self._part(seen.shared, window))] for level in levels]
+            self._seen[window] = unseen | behind, [level for level in within if level]
+        return self._seen[window]
+
+    def _part(self, shared: Shared, window: int) -> _Seen | None:
+        """What of shared tokens is within the window of any row; None where nothing is."""
+        bounds = [place - window for place in self._queries[self._first[shared.first] : self._first[shared.last]]]
+        start = bisect_right(shared.positions, min(bounds))
+        if start == len(shared.positions):
+            return None
+        if shared.positions[start] > max(bounds):
+            return _Seen(shared, start)
+        device = self.lengths.device
+        keys = torch.tensor(shared.positions[start:], device=device)
+        return _Seen(shared, start, keys <= torch.tensor(bounds, device=device)[:, None])
 
     def keep_rows(self, rows: list[int]) -> None:
         """Keeps these rows only: finished answers leave the batch."""
         chosen = torch.tensor(rows, device=self.lengths.device)
         self.lengths = self.lengths[chosen]
+        self._positions = self._positions[chosen]
+        self._ends = [self._ends[row] for row in rows]
         for layer, (key, value) in enumerate(self._own):  # one by one: both copies of all layers need not fit
             self._own[layer] = (key[chosen], value[chosen])
-        counts = [
-            (nodes, sum(r < first for r in rows), sum(r < last for r in rows))
+        moved = [
+            replace(shared, first=sum(r < shared.first for r in rows), last=sum(r < shared.last for r in rows))
             for level in self._levels
-            for nodes, first, last in level
+            for shared in level
         ]
-        self._levels = _levels([(nodes, first, last) for nodes, first, last in counts if last > first])
+        self._levels = _levels([shared for shared in moved if shared.last > shared.first])
 
 
-def _levels(shared: Sequence[_Shared]) -> list[list[_Shared]]:
+def _levels(shared: Sequence[Shared]) -> list[list[Shared]]:
     """The nodes in lists. Within a list they are in order of their rows, and no row sees two of them."""
-    levels: list[list[_Shared]] = []
-    for node in sorted(shared, key=lambda node: (node[1], -node[2])):
-        free = next((level for level in levels if level[-1][2] <= node[1]), None)
+    levels: list[list[Shared]] = []
+    for node in sorted(shared, key=lambda node: (node.first, -node.last)):
+        free = next((level for level in levels if level[-1].last <= node.first), None)
         if free is None:
             levels.append([node])
         else:
             free.append(node)
     return levels
+
+
+# ---- how much memory a token's keys and values take ---------------------------------------------
+
+
+def cache_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of one token's keys and values in all layers; never raises.
+
+    config: of a causal language model, with whatever names it gives its sizes. A list of sizes counts as its
+    largest. Keys and values of different widths are stored in the wider of the two.
+    """
+    layers = _most(config, "num_hidden_layers", "n_layer", "num_layers") or 32
+    try:
+        return sum(_layer_values(config.per_layer_config[i]) for i in range(layers)) * dtype.itemsize
+    except Exception:  # most configs are the same for all layers, and their classes raise errors of many kinds
+        return layers * _layer_values(config) * dtype.itemsize
+
+
+def _layer_values(config: Any) -> int:
+    """Numbers in one token's keys and values of one layer."""
+    hidden = _most(config, "hidden_size", "n_embd", "d_model") or 4096
+    heads = _most(config, "num_attention_heads", "n_head") or 1
+    apart = [_most(config, name) for name in ("qk_nope_head_dim", "qk_rope_head_dim")]
+    if all(apart):  # latent attention: every head has its own keys
+        return 2 * heads * max(sum(apart), _most(config, "v_head_dim"))
+    width = max(_most(config, "head_dim", "head_size") or -(-hidden // heads), _most(config, "v_head_dim"))
+    return 2 * (_most(config, "num_key_value_heads") or heads) * width
+
+
+def _most(config: Any, *names: str) -> int:
+    """The largest positive number under the first of these names that holds any; 0 where none does."""
+    for name in names:
+        try:
+            found = getattr(config, name, None)
+        except Exception:  # configs whose layers differ refuse to say
+            found = None
+        numbers = [n for n in (found if isinstance(found, list | tuple) else [found]) if isinstance(n, int) and n > 0]
+        if numbers:
+            return max(numbers)
+    return 0

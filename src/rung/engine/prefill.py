@@ -13,8 +13,9 @@ from functools import partial
 import torch
 
 from rung.engine.attention import KeysAndValues
+from rung.engine.engine import Engine
 from rung.engine.grammar import Matcher
-from rung.engine.kv_cache import RowCache
+from rung.engine.kv_cache import RowCache, Shared
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import Node, Tree, common_prefix_length, grow
 from rung.engine.tree_engine import Prefix, TreeEngine
@@ -39,14 +40,20 @@ class Job:
 
 
 class SharedPrefixes:
-    """The prefix that all prompts of one adapter share, computed once. Adapters stand in order of first use."""
+    """The prefix that all prompts of one adapter share, computed once. Adapters stand in order of first use.
 
-    def __init__(self, engine: TreeEngine, adapters: Sequence[str | None], prompts: Sequence[list[int]]) -> None:
+    long: whether all rows with these prompts are long, as `Engine.is_long` says; else none may be.
+    """
+
+    def __init__(
+        self, engine: TreeEngine, adapters: Sequence[str | None], prompts: Sequence[list[int]], *, long: bool = False
+    ) -> None:
+        self.long = long
         self.adapters = list(dict.fromkeys(adapters))
         self.prefixes: dict[str | None, Prefix | None] = {}
         for adapter in self.adapters:
             own = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter]
-            self.prefixes[adapter] = _prefix_in_memory(engine, adapter, own[0][: common_prefix_length(own)])
+            self.prefixes[adapter] = _prefix_in_memory(engine, adapter, own[0][: common_prefix_length(own)], long)
         self.in_order = [self.prefixes[adapter] for adapter in self.adapters]
 
     def own_part(self, job: Job) -> list[int]:
@@ -68,7 +75,7 @@ class SharedPrefixes:
         return engine.adapters.mixed(self.adapters, torch.tensor(families, device=engine.device))
 
 
-def _prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int]) -> Prefix | None:
+def _prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int], long: bool) -> Prefix | None:
     """The prefix, from the cache or computed; None where it is empty or memory does not suffice for it.
 
     Without it every prompt is computed whole, in batches that are as small as memory demands.
@@ -76,7 +83,7 @@ def _prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int]) -
     if not ids:
         return None
     try:
-        return engine.retried(lambda: engine.prefix(adapter, ids))
+        return engine.retried(lambda: engine.prefix(adapter, ids, long=long))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -86,11 +93,12 @@ def _prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int]) -
 
 def batches(engine: TreeEngine, jobs: Sequence[Job]) -> Iterator[tuple[list[int], SharedPrefixes]]:
     """Places of jobs that are answered together, and the prefixes that their prompts share."""
-    for places in _mixable(engine, jobs):
-        shared = SharedPrefixes(engine, [jobs[i].adapter for i in places], [jobs[i].prompt for i in places])
+    for places, long in _mixable(engine, jobs):
+        adapters, prompts = [jobs[i].adapter for i in places], [jobs[i].prompt for i in places]
+        shared = SharedPrefixes(engine, adapters, prompts, long=long)
         own = {i: shared.own_part(jobs[i]) for i in places}
         order = sorted(places, key=lambda i: (shared.family(jobs[i].adapter), own[i], i))
-        for batch in _cut(engine, jobs, {i: len(ids) for i, ids in own.items()}, order):
+        for batch in cut(engine, jobs, {i: len(ids) for i, ids in own.items()}, order):
             yield batch, shared
 
 
@@ -108,43 +116,67 @@ def prefill(
     ends = [tree.nodes[tree.chains[row][-1]] for row in rows]
     places = [node.start + node.length - 1 for node in ends]
     with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
-        last = engine.hidden_of(tree, shared.in_order, kept, places)
-
-    # Nodes of several rows are stored once; nodes of one row or of few tokens go into the rows' own cache.
-    chains = [[tree.nodes[i] for i in tree.chains[row]] for row in rows]
-    alone = [[node for node in chain if not _stored_once(node)] for chain in chains]
-    lengths = [sum(node.length for node in nodes) for nodes in alone]
-    room = max(lengths) + max(jobs[i].most for i in batch)
-    stretches = _stretches(tree, rows)
-    behind: list[tuple[list[KeysAndValues], int, int]] = []
-    for family, prefix in enumerate(shared.in_order):
-        if prefix is not None and (mine := [i for i, node in enumerate(ends) if node.family == family]):
-            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in prefix.layers]
-            behind.append((heads_first, mine[0], mine[-1] + 1))
-    for (first, stop), tokens in stretches.items():
-        heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
-        behind.append((heads_first, first, stop))
-    cache = RowCache(torch.tensor(lengths, device=engine.device), room, behind)
-    starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]
-    taken = torch.tensor(starts, dtype=torch.long, device=engine.device)
-    columns = torch.tensor([i for n in lengths for i in range(n)], dtype=torch.long, device=engine.device)
-    of_rows = torch.arange(len(rows), device=engine.device).repeat_interleave(cache.lengths)
-    for layer in range(len(kept)):
-        key, value = kept.pop(0)  # one by one: both copies of all layers need not fit
-        cache.hold(layer, key[taken], value[taken], of_rows, columns)
+        last = engine.hidden_of(tree, shared.in_order, kept, places, long=shared.long)
+    cache = _cache_of(engine, [jobs[i] for i in batch], shared, tree, rows, kept)
     return cache, last, [batch[row] for row in rows]
 
 
-def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[list[int]]:
-    """Places of jobs that may share a batch: all jobs with plain adapters together, any other adapter by itself."""
-    groups: dict[str | None, list[int]] = {}
+def _cache_of(
+    engine: TreeEngine,
+    jobs: Sequence[Job],
+    shared: SharedPrefixes,
+    tree: Tree,
+    rows: list[int],
+    kept: list[KeysAndValues],
+) -> RowCache:
+    """The KV cache of a batch. rows: of the tree, in the cache's order. kept: of the tree's tokens; emptied.
+
+    Nodes of several rows are stored once; nodes of one row or of few tokens go into the rows' own cache.
+    """
+    device = engine.device
+    chains = [[tree.nodes[i] for i in tree.chains[row]] for row in rows]
+    alone = [[node for node in chain if not _stored_once(node)] for chain in chains]
+    lengths = torch.tensor([sum(node.length for node in nodes) for nodes in alone], device=device)
+    ends = [len(jobs[row].prompt) for row in rows]
+    room = int(lengths.max()) + max(job.most for job in jobs)
+    known = [len(prefix.ids) if prefix is not None else 0 for prefix in shared.in_order]
+    positions = tree.positions(known)
+    behind: list[Shared] = []
+    for family, prefix in enumerate(shared.in_order):
+        if prefix is not None and (mine := [i for i, chain in enumerate(chains) if chain[-1].family == family]):
+            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in prefix.layers]
+            behind.append(Shared(heads_first, range(known[family]), mine[0], mine[-1] + 1))
+    for (first, stop), tokens in _stretches(tree, rows).items():
+        heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
+        behind.append(Shared(heads_first, [positions[token] for token in tokens], first, stop))
+    starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]
+    taken = torch.tensor(starts, dtype=torch.long, device=device)
+    columns = torch.tensor([i for n in lengths.tolist() for i in range(n)], dtype=torch.long, device=device)
+    of_rows = torch.arange(len(rows), device=device).repeat_interleave(lengths)
+    # New tokens follow each other; what stands before them in the row's own columns may have gaps.
+    of_columns = torch.arange(room, device=device) + (torch.tensor(ends, device=device) - lengths)[:, None]
+    of_columns[of_rows, columns] = torch.tensor([positions[i] for i in starts], dtype=torch.long, device=device)
+    cache = RowCache(lengths, room, behind, of_columns, ends, shared.long)
+    for layer in range(len(kept)):
+        key, value = kept.pop(0)  # one by one: both copies of all layers need not fit
+        cache.hold(layer, key[taken], value[taken], of_rows, columns)
+    return cache
+
+
+def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[tuple[list[int], bool]]:
+    """Places of jobs that may share a batch, and whether these are long.
+
+    All jobs with plain adapters may, any other adapter stands by itself; long and short rows never share one.
+    """
+    groups: dict[tuple[str | None, bool], list[int]] = {}
     for i, job in enumerate(jobs):
         mixable = engine.retried(partial(engine.adapters.mixable, job.adapter))
-        groups.setdefault(None if mixable else job.adapter, []).append(i)
-    return list(groups.values())
+        long = engine.is_long(len(job.prompt) + job.most)
+        groups.setdefault((None if mixable else job.adapter, long), []).append(i)
+    return [(places, long) for (_, long), places in groups.items()]
 
 
-def _cut(engine: TreeEngine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
+def cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
     """As many rows together as the limits allow. lengths: tokens of each prompt behind the shared prefix.
 
     The limits are read for every batch: they change when memory runs out.

@@ -49,6 +49,10 @@ class Tree:
             found += range(node.start + begin, node.start + stop)
         return found
 
+    def positions(self, known: Sequence[int] = (0,)) -> list[int]:
+        """The place of every packed token within its row. known: for each family the tokens before its rows."""
+        return [known[n.family] + n.position + i for n in self.nodes for i in range(n.length)]
+
 
 def grow(rows: Sequence[Sequence[int]], *, families: Sequence[int] | None = None) -> Tree:
     """The tree of the rows, none of which is empty. families: one number a row; None: all rows are of one family."""

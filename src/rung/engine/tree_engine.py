@@ -7,16 +7,19 @@ other than adapter folders.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from rung.engine.attention import KeysAndValues, TreeView, View, blocks_of, viewing
+from rung.engine.attention import KeysAndValues, TreeView, View, viewing
+from rung.engine.blocks import blocks_of
 from rung.engine.engine import Engine
-from rung.engine.layers import fuse_layers
+from rung.engine.layers import fuse_layers, narrows
 from rung.engine.prefix_tree import Tree, grow
+from rung.engine.rope import long_factors
 
 
 @dataclass(frozen=True)
@@ -42,33 +45,63 @@ class Prefix:
 class TreeEngine(Engine):
     """A network that was loaded with this package's attention. name: for messages."""
 
+    path = "tree"
+
     def __init__(self, network: Any, name: str) -> None:
         super().__init__(network, name)  # layers whose weights are trained are not fused
-        self.narrows = fuse_layers(network, self.adapters)
+        fuse_layers(network, self.adapters)
+        self._prefixes: dict[tuple[tuple[str | None, bool], tuple[int, ...]], Prefix] = {}  # (adapter, long), ids
+        self.calls: list[int] = []
+        """Numbers of the layers that called attention in the last pass over a tree, in order."""
+        self._by_cache = "cache_position" in inspect.signature(network.get_decoder().forward).parameters
+
+    @property
+    def narrows(self) -> bool:
         """Whether the last layer computes the wanted tokens only."""
-        self._prefixes: dict[tuple[str | None, tuple[int, ...]], Prefix] = {}
+        return narrows(self.network)
 
     def scores(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], prefix: Prefix | None = None
     ) -> tuple[torch.Tensor, int]:
+        kinds = [self.is_long(len(prompt) + len(target)) for prompt, target in rows]
+        if len(set(kinds)) > 1:
+            assert prefix is None, "long and short rows share no prefix"
+            return self._scores_apart(rows, kinds)
         known = len(prefix.ids) if prefix is not None else 0
         tree = grow([[*prompt[known:], *target[:-1]] for prompt, target in rows])
         places: list[int] = []
         for i, (prompt, target) in enumerate(rows):
             first = len(prompt) - known - 1  # the last prompt token predicts the first target token
             places += tree.places(i, first, first + len(target))
-        return self.logits(self.hidden_of(tree, [prefix], wanted=places)), len(tree.ids)
+        return self.logits(self.hidden_of(tree, [prefix], wanted=places, long=kinds[0])), len(tree.ids)
+
+    def _scores_apart(
+        self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], kinds: Sequence[bool]
+    ) -> tuple[torch.Tensor, int]:
+        """`scores` of long and of short rows, which share nothing."""
+        parts: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        computed = 0
+        for kind in (False, True):
+            chosen = [i for i, long in enumerate(kinds) if long == kind]
+            logits, tokens = self.scores([rows[i] for i in chosen])
+            computed += tokens
+            for i, part in zip(chosen, logits.split([len(rows[i][1]) for i in chosen]), strict=True):
+                parts[i] = part
+        return torch.cat(parts), computed
 
     def forward(self, ids: Sequence[int], positions: Sequence[int], view: View) -> torch.Tensor:
         """Final hidden states of packed tokens: of the tokens that the view wants (t, C), or of all (T, C)."""
         self.computed_tokens += len(ids)
-        with viewing(view):
+        given = torch.tensor([list(positions)], device=self.device)
+        more = {"cache_position": given[0]} if self._by_cache else {}
+        with viewing(view), long_factors(view.long):
             out = self.network.get_decoder()(
                 input_ids=torch.tensor([list(ids)], device=self.device),
                 # transformers passes a mask of four dimensions on as it is; the view does the masking.
                 attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device),
-                position_ids=torch.tensor([list(positions)], device=self.device),
+                position_ids=given,
                 use_cache=False,
+                **more,
             )
         hidden: torch.Tensor = out.last_hidden_state[0]
         return hidden if view.wanted is None or self.narrows else hidden[view.wanted]
@@ -79,11 +112,13 @@ class TreeEngine(Engine):
         after: Sequence[Prefix | None] = (None,),
         kept: list[KeysAndValues] | None = None,
         wanted: Sequence[int] | None = None,
+        *,
+        long: bool = False,
     ) -> torch.Tensor:
         """Final hidden states of a tree's tokens in packed order, (T, C); with `wanted`, of those places only, (t, C).
 
         after: the prefix that stands before the rows of each family. kept: a list that receives the tokens' keys and
-        values, (T, Hkv, D) each, one pair a layer.
+        values, (T, Hkv, D) each, one pair a layer. long: whether all rows are long, as `is_long` says; else none is.
         """
         lengths = [len(prefix.ids) if prefix is not None else 0 for prefix in after]
         offsets = [sum(lengths[:family]) for family in range(len(after))]
@@ -98,21 +133,30 @@ class TreeEngine(Engine):
         if present := [prefix.layers for prefix in after if prefix is not None and prefix.ids]:
             layers = present[0] if len(present) == 1 else _joined(present)
         places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
-        view = TreeView(blocks_of(tree.nodes, above, past, self.device), layers, kept, places)
-        positions = [lengths[n.family] + n.position + i for n in tree.nodes for i in range(n.length)]
+        positions = tree.positions(lengths)
+        all_positions = [*(place for length in lengths for place in range(length)), *positions]
+        blocks = blocks_of(tree.nodes, above, past, self.device)
+        view = TreeView(blocks, all_positions, layers, kept, places, long=long)
+        self.calls = view.calls
         return self.forward(tree.ids, positions, view)
 
-    def compute(self, ids: Sequence[int], *, after: Prefix | None = None) -> Prefix:
-        """Keys and values of a prefix, with gradients when gradients are on. after: its first part, where computed."""
+    def compute(self, ids: Sequence[int], *, after: Prefix | None = None, long: bool = False) -> Prefix:
+        """Keys and values of a prefix, with gradients when gradients are on. after: its first part, where computed.
+
+        long: as in `hidden_of`, of the prefix and of `after`.
+        """
         kept: list[KeysAndValues] = []
-        self.hidden_of(grow([list(ids[len(after.ids) if after is not None else 0 :])]), [after], kept, [])
+        self.hidden_of(grow([list(ids[len(after.ids) if after is not None else 0 :])]), [after], kept, [], long=long)
         return Prefix(tuple(ids), _joined([after.layers, tuple(kept)]) if after is not None else tuple(kept))
 
-    def prefix(self, adapter: str | None, ids: Sequence[int]) -> Prefix:
-        """Keys and values of a prefix under an adapter folder, from the prefix cache as far as it holds them."""
+    def prefix(self, adapter: str | None, ids: Sequence[int], *, long: bool = False) -> Prefix:
+        """Keys and values of a prefix under an adapter folder, from the prefix cache as far as it holds them.
+
+        long: as in `hidden_of`.
+        """
         wanted = tuple(ids)
         best, length = None, 0
-        for key in [k for k in self._prefixes if k[0] == adapter]:
+        for key in [k for k in self._prefixes if k[0] == (adapter, long)]:
             equal = 0
             while equal < min(len(key[1]), len(wanted)) and key[1][equal] == wanted[equal]:
                 equal += 1
@@ -124,10 +168,10 @@ class TreeEngine(Engine):
             if length == len(wanted):
                 return known.cut(length)
         with self.adapters.using(adapter), torch.inference_mode():
-            computed = self.compute(wanted, after=known.cut(length) if known is not None else None)
+            computed = self.compute(wanted, after=known.cut(length) if known is not None else None, long=long)
         if best is not None and length == len(best[1]):
             del self._prefixes[best]  # the new one contains it
-        self._prefixes[adapter, wanted] = computed
+        self._prefixes[(adapter, long), wanted] = computed
         while sum(p.bytes for p in self._prefixes.values()) > self.limits.prefix_bytes:
             del self._prefixes[next(iter(self._prefixes))]
         return computed
@@ -137,7 +181,7 @@ class TreeEngine(Engine):
 
     def forget_adapter(self, folder: str) -> None:
         super().forget_adapter(folder)
-        self._prefixes = {key: prefix for key, prefix in self._prefixes.items() if key[0] != folder}
+        self._prefixes = {key: prefix for key, prefix in self._prefixes.items() if key[0][0] != folder}
 
 
 def _joined(parts: Sequence[Sequence[KeysAndValues]]) -> tuple[KeysAndValues, ...]:

@@ -27,12 +27,14 @@ def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int) ->
     and go back through it once. Loss and gradients equal those of a plain loop over padded rows.
     """
     targets = sum(len(row.target) for row in batch)
-    shared = common_prefix_length([row.prompt for row in batch]) if len(batch) > 1 else 0
+    long = {engine.is_long(len(row.prompt) + len(row.target)) for row in batch}
+    alike = len(batch) > 1 and len(long) == 1  # long and short rows share no prefix
+    shared = common_prefix_length([row.prompt for row in batch]) if alike else 0
     parts = parts_of(batch, shared, micro_tokens)
     loss, computed = 0.0, 0
     prefix = leaves = None
     if isinstance(engine, TreeEngine) and len(parts) > 1 and shared > micro_tokens // 4:
-        prefix = engine.compute(batch[0].prompt[:shared])
+        prefix = engine.compute(batch[0].prompt[:shared], long=True in long)
         leaves = prefix.with_gradients()
         computed = shared
     for part in parts:
