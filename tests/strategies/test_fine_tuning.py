@@ -16,13 +16,15 @@ from rung.solutions.answer import BLOCK
 from rung.strategies.course import LEAST_STEPS, Lengths, epoch_of, interim_looks_of, probe_steps, steps_of
 from rung.strategies.fine_tuning import lora, pilot, rag_lora
 from rung.strategies.fit import Checkpoint, kept_of
-from rung.strategies.learning_rate import LEARNING_RATES, LEAST_RATE, MOST_RATE, search
+from rung.strategies.learning_rate import OF_ADAPTERS, search
 from rung.strategies.training_rows import training_rows
 from rung.testing import FakeModel, FakeTrainable
 from rung.trials.trial import attempt, mean_score, read_predictions
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Request, RetrieverSpec
 from workshops import COLOURS, INSTRUCTION, Note, Trainee, example, workshop_of
+
+LEARNING_RATES = OF_ADAPTERS.grid
 
 
 def asked(request: Request) -> int:
@@ -318,7 +320,7 @@ def test_the_grid_is_left_while_the_best_rate_is_at_its_edge(tmp_path: Path, bes
 
     chosen = search(loss_of, tmp_path / "sweep.json")
     assert probed == tried and chosen == min(tried, key=lambda r: abs(log2(r / best)))
-    assert LEAST_RATE <= chosen <= MOST_RATE
+    assert OF_ADAPTERS.least <= chosen <= OF_ADAPTERS.most
     assert search(loss_of, tmp_path / "sweep.json") == chosen and probed == tried, "read back"
 
 

@@ -72,7 +72,7 @@ class Evidence:
     floor. The other baselines learn from examples without a language model.
     n_dev, n_test: examples of the sets. minimum_detectable_difference: what the test shows at 80 % power.
     has_corpus, has_labels, has_schema: of the task. target: good enough, as the task says. margin: a difference that
-    does not matter. model: its name in the task.
+    does not matter. model: its name in the task. larger: the next larger model to try; empty where none is known.
     diagnosis: why the best prompt fails, the leading cause first. skipped, left_early: as in Decision.
     break_even: with a price only. skills: of fine-tuned candidates that were checked.
     more, closed_book: where they were measured. suspicious: rows whose answers a person should read. hardest: the
@@ -94,6 +94,7 @@ class Evidence:
     target: float | None = None
     margin: float = MARGIN
     model: str = ""
+    larger: str = ""
     diagnosis: tuple[Diagnosis, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     left_early: tuple[LeftEarly, ...] = ()
@@ -180,7 +181,8 @@ class Evidence:
         reached or --only left it out.
         """
         tried = {c.family for c in self.candidates}
-        spared = (s for s in self.skipped if s.reason == "target" or (s.reason == "plan" and "--only" in s.why))
+        left_out = "left out by --only"  # one that is off by default is not meant
+        spared = (s for s in self.skipped if s.reason == "target" or (s.reason == "plan" and left_out in s.why))
         untried = (s for s in spared if s.family not in tried and (self.has_corpus or "rag" not in s.family))
         if any(s.matters for s in self.kept_out) or any(untried):
             return tuple(d for d in self.diagnosis if d.fixed)

@@ -29,9 +29,15 @@ TRAINING_SHARE = 0.3
 LATENCY_INPUTS = 8
 """Inputs that are timed one by one, for each finalist."""
 
+TYPICAL = Texts(
+    own=60, answer=8, room=12, instruction=60, forms=80, passage=0, train=200, dev=100, screen=50, training_tokens=10**9
+)
+"""A task of 400 rows with short inputs and labels, and no corpus: 200 to train on, 100 for dev, 100 for the test."""
+
 _SAMPLED = 32  # train examples and passages whose tokens are counted
 _DIAGNOSED = 30  # examples that are answered again under each intervention
 _PILOT_SHARE = 0.25  # of train, and so of the cost of a training
+_ASKED_FOR = "off by default"
 _NEED_WORDS: dict[Need, str] = {
     "corpus": "the task has no corpus",
     "trainable": "the model cannot be trained from here",
@@ -42,7 +48,10 @@ _NEED_WORDS: dict[Need, str] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One strategy of the plan. why: it does not apply. tokens: through the network. seconds: an estimate."""
+    """One strategy of the plan. why: it does not apply. tokens: through the network. seconds: an estimate.
+
+    One that is off by default has its cost too, which counts nowhere.
+    """
 
     name: str
     family: Family
@@ -87,7 +96,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """As plan.json holds it."""
-        everything = [*self.steps, self.diagnosis, self.pilot]
+        everything = [step for step in (*self.steps, self.diagnosis, self.pilot) if step.applies]
         families = len({s.family for s in self.steps if s.applies})
         test_s = families * (self.sizes["test"] + LATENCY_INPUTS) * self.answer_seconds
         seconds = sum(step.seconds for step in everything) + test_s
@@ -160,6 +169,18 @@ def seconds_of(cost: Cost, speed: Speed) -> float:
     return cost.read / speed.read + cost.written / speed.write + cost.trained / speed.train
 
 
+def typical_seconds(speed: Speed) -> float:
+    """Estimated for a run on TYPICAL: every strategy that needs no corpus, and the test of the best of each family.
+
+    Trainings are as long as they are planned to be, whatever a budget would allow.
+    """
+    tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.needs & {"corpus", "teacher"})]
+    costs = [function_of(strategy.cost)(TYPICAL) for strategy in tried]
+    answers = len({s.family for s in tried}) * (TYPICAL.dev + LATENCY_INPUTS)  # the test is as large as dev
+    test = Cost(answers, answers * (TYPICAL.instruction + TYPICAL.own), answers * TYPICAL.answer)
+    return sum(seconds_of(cost, speed) for cost in [*costs, test])
+
+
 def _training_tokens(task: Task, speed: Speed) -> int:
     return int((task.budget.minutes or DEFAULT_MINUTES) * 60 * TRAINING_SHARE * speed.train)
 
@@ -198,16 +219,19 @@ def _tokens(request: Request, model: Model) -> int:
 
 
 def _step(strategy: Strategy, texts: Texts, speed: Speed, why: str) -> Step:
-    if why:
+    if why and why != _ASKED_FOR:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
-    return Step(strategy.name, strategy.family, True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
+    seconds = round(seconds_of(cost, speed), 2)
+    why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only to try it"
+    return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds)
 
 
 def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:
     if only and strategy.name not in only:
         return "left out by --only"
-    return next((_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have), "")
+    missing = (_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have)
+    return next(missing, _ASKED_FOR if strategy.asked_for and not only else "")
 
 
 def _diagnosis(texts: Texts, speed: Speed) -> Step:

@@ -186,10 +186,10 @@ class RunState:
         return min(self.plan.training_tokens, affordable)
 
     def _learning_rate(self) -> float | None:
-        """The one that was chosen already, by the trainings or the pilots before."""
+        """The one that was chosen already for adapters, by the trainings or the pilots before."""
         trained = [self.files.solution(name) for name in STRATEGIES] + sorted(self.files.piloted.glob("pilot-*"))
         histories = [record_of(folder / "training" / "history.json") for folder in trained]
-        rates = [h.get("learning_rate") for h in histories if h.get("probed", True)]
+        rates = [h.get("learning_rate") for h in histories if h.get("probed", True) and not h.get("full")]
         return next((float(rate) for rate in rates if rate is not None), None)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from rung.records import write_json
 from rung.resume import once, record_of
 from rung.solutions.answer import shared_prefix_tokens, shared_turns
+from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS, Rates
 from rung.training.batches import steps_per_epoch
 from rung.trials.choose import TURN_TOKENS
 from rung.trials.trial import read_predictions
@@ -33,6 +34,9 @@ COURSE, SWEEP = "course.json", "sweep.json"
 
 LEAST_PROBED, WIDELY_PROBED = 16, 40
 """Steps of a training from which learning rates are probed at all, and from which they are probed beyond the grid."""
+
+FULL_COST = 2.0
+"""Times as long as training an adapter on the same tokens, for all weights (`bench/variants.py`)."""
 
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
 _INTERIM_LOOKS = 3  # at most
@@ -64,8 +68,8 @@ class Course:
 
     steps: of the optimiser. interim_looks: how often `judged` is answered on the way, the last time at the end.
     examples: number of train examples that it can visit. epoch: steps of one pass over all examples it was offered.
-    wanted: steps that it would have without a limit on time. start: an adapter folder to train on from; None: a fresh
-    adapter.
+    wanted: steps that it would have without a limit on time. start: a folder to train on from; None: a fresh adapter,
+    or the base model's weights. full: all weights are trained, and no adapter.
     """
 
     steps: int
@@ -75,6 +79,12 @@ class Course:
     epoch: int
     wanted: int = 0
     start: Path | None = None
+    full: bool = False
+
+    @property
+    def rates(self) -> Rates:
+        """The learning rates that suit it."""
+        return OF_WEIGHTS if self.full else OF_ADAPTERS
 
     @property
     def shortened(self) -> str | None:
@@ -91,6 +101,11 @@ class Course:
 def epoch_of(examples: int) -> int:
     """Steps in which every example is visited once, in batches of the usual size."""
     return steps_per_epoch(examples, TrainingOptions.batch_size)
+
+
+def tokens_at(training_tokens: float, *, full: bool) -> float:
+    """Tokens of a training that takes as long as training an adapter on so many: all weights take longer."""
+    return training_tokens / FULL_COST if full else training_tokens
 
 
 def affordable_steps(lengths: Lengths, training_tokens: float) -> int:
@@ -130,22 +145,27 @@ def probe_steps(steps: int) -> int:
 
 
 def whole_course(
-    workshop: Workshop, render: Callable[[Sequence[Example]], list[TrainingRow]], judged: tuple[Example, ...]
+    workshop: Workshop,
+    render: Callable[[Sequence[Example]], list[TrainingRow]],
+    judged: tuple[Example, ...],
+    *,
+    full: bool = False,
 ) -> Course:
     """The course of a training on all train examples, sized on a few of them as `render` makes rows of them.
 
-    judged: what its interim looks answer. A recorded course is read back, unless it is sized anew: see the module.
+    judged: what its interim looks answer. full: as in Course. A recorded course is read back, unless it is sized anew:
+    see the module.
     """
     train, limits = workshop.inputs.train, workshop.limits
 
     def size() -> dict[str, Any]:
         some = sample_of(train, _SIZED_ON, workshop.inputs.task.seed)
         lengths = lengths_of(workshop, render(some))
-        steps = steps_of(len(train), lengths, limits.training_tokens)
+        steps = steps_of(len(train), lengths, tokens_at(limits.training_tokens, full=full))
         timed = limits.seconds_left() is not None
         return {
             "steps": steps,
-            "wanted": steps_of(len(train), lengths, limits.planned),
+            "wanted": steps_of(len(train), lengths, tokens_at(limits.planned, full=full)),
             "interim_looks": interim_looks_of(steps, len(train), timed=timed),
             "examples": min(len(train), steps * TrainingOptions.batch_size),
             "epoch": epoch_of(len(train)),
@@ -158,7 +178,7 @@ def whole_course(
         if now["steps"] >= _CLEARLY_MORE * before["steps"]:
             _start_over(workshop)
             write_json(path, now)
-    return Course(judged=judged, **once(path, size))
+    return Course(judged=judged, full=full, **once(path, size))
 
 
 def interim_answers(rate: str, step: str) -> str:

@@ -1,4 +1,4 @@
-"""Fine-tuning: a LoRA adapter that learns behaviour; with retrieval, one that learns to read passages."""
+"""Fine-tuning: a LoRA adapter that learns behaviour; with retrieval, one that learns to read passages; all weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rung.resume import is_done
-from rung.strategies.course import Course, Lengths, epoch_of, interim_looks_of, probe_steps, steps_of, whole_course
+from rung.strategies.course import (
+    FULL_COST,
+    Course,
+    Lengths,
+    epoch_of,
+    interim_looks_of,
+    probe_steps,
+    steps_of,
+    tokens_at,
+    whole_course,
+)
 from rung.strategies.fit import fit
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
@@ -33,6 +43,15 @@ def rag_lora(workshop: Workshop) -> Solution:
     return _tuned(workshop, plain)
 
 
+def full(workshop: Workshop) -> Solution:
+    """As `lora`, with all weights of the model trained in the place of an adapter.
+
+    Raises OutOfMemory, with the numbers, where memory does not suffice for it.
+    """
+    plain = replace(workshop.solution("full"), constraint=workshop.inputs.constraint)
+    return _tuned(workshop, plain, full=True)
+
+
 def pilot(workshop: Workshop, count: int) -> Solution:
     """As `lora`, from `count` train examples (a fixed sample) and in proportion fewer steps; judged once.
 
@@ -51,15 +70,15 @@ def pilot(workshop: Workshop, count: int) -> Solution:
     return _trained(workshop, plain, examples, course)
 
 
-def _tuned(workshop: Workshop, plain: Solution) -> Solution:
-    """The solution with an adapter trained on the train examples that its course can visit."""
+def _tuned(workshop: Workshop, plain: Solution, *, full: bool = False) -> Solution:
+    """The solution with an adapter, or weights, trained on the train examples that its course can visit."""
     if is_done(workshop.folder / "adapter"):
         return replace(plain, adapter=str(workshop.folder / "adapter"))
 
     def render(some: Sequence[Example]) -> list[TrainingRow]:
         return training_rows(workshop, plain, some)
 
-    course = whole_course(workshop, render, workshop.inputs.dev)
+    course = whole_course(workshop, render, workshop.inputs.dev, full=full)
     visited = sample_of(workshop.inputs.train, course.examples, workshop.inputs.task.seed)
     return _trained(workshop, plain, visited, course)
 
@@ -82,9 +101,15 @@ def cost_of_rag_lora(texts: Texts) -> Cost:
     return _training(texts, texts.own + _TRAINED_PASSAGES * texts.passage)
 
 
-def _training(texts: Texts, own: float) -> Cost:
+def cost_of_full(texts: Texts) -> Cost:
+    """As of lora; all weights take longer, so that the same time allows fewer steps."""
+    return _training(texts, texts.own, full=True)
+
+
+def _training(texts: Texts, own: float, *, full: bool = False) -> Cost:
     plain = replace(texts, forms=0.0)
     lengths = Lengths(texts.instruction, own + texts.answer)
-    steps = steps_of(texts.train, lengths, texts.training_tokens)
+    steps = steps_of(texts.train, lengths, tokens_at(texts.training_tokens, full=full))
     answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)
-    return answers + Cost(trained=(steps + _PROBES * probe_steps(steps)) * lengths.step)
+    each = lengths.step * (FULL_COST if full else 1.0)
+    return answers + Cost(trained=(steps + _PROBES * probe_steps(steps)) * each)

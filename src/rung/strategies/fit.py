@@ -18,9 +18,9 @@ from typing import Any
 
 from rung.errors import BudgetSpent, Diverged
 from rung.records import write_json, write_text
-from rung.resume import folder_once
+from rung.resume import folder_once, record_of
 from rung.strategies.course import LEAST_STEPS, SWEEP, WIDELY_PROBED, Course, interim_answers, probe_steps
-from rung.strategies.learning_rate import LEARNING_RATES, MIDDLE_RATE, search
+from rung.strategies.learning_rate import search
 from rung.strategies.training_rows import trainable, training_rows
 from rung.trials.trial import attempt
 from rung.trials.workshop import Workshop
@@ -82,12 +82,23 @@ class _Training:
 
         return trainable(self.workshop).train(
             self.rows,
-            TrainingOptions(rate, steps=course.steps, seed=self.workshop.inputs.task.seed),
+            TrainingOptions(rate, steps=course.steps, seed=self.workshop.inputs.task.seed, full=course.full),
             self.folder / f"lr-{rate:g}",
             until=until,
             start=course.start,
             on_step=on_step,
         )
+
+    def keep_lowest(self, rate: float, loss: float) -> None:
+        """Removes the checkpoints of this probe or of the others: all weights of each would fill a disk.
+
+        A rate whose checkpoints are gone and that is chosen after all is trained from its first step again.
+        """
+        others = record_of(self.folder / SWEEP).get("dev_loss", {}).values()
+        best = all(other is None or loss < other for other in others)
+        for folder in self.folder.glob("lr-*"):
+            if (folder.name == f"lr-{rate:g}") != best:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def trial(self, rate: float, step: int) -> Path:
         """Where the judged answers of a checkpoint are kept."""
@@ -107,8 +118,9 @@ def fit(
 
     Its answers to the judged examples are kept as predictions.dev.jsonl, and the training in training/history.json:
     learning_rate, probed (whether that rate rests on probes, here or earlier in the run), steps, epochs [{epoch, dev}],
-    kept (an epoch), rates, left_out; cut where the budget shortened it, and stopped_at (a step) where it ended it. What
-    was cut stays so: with more budget, the adapter is read back and not trained on.
+    kept (an epoch), rates, left_out, full (whether all weights were trained), bytes (of the folder); cut where the
+    budget shortened it, and stopped_at (a step) where it ended it. What was cut stays so: with more budget, the adapter
+    is read back and not trained on.
     A training that the budget ends before its first interim look is judged where it stands. Raises Diverged, and
     BudgetSpent when the budget ends before LEAST_JUDGED of the steps.
     """
@@ -137,6 +149,8 @@ def fit(
         "epochs": [{"epoch": round(c.step / course.epoch, 2), "dev": c.mean} for c in judged[rate]],
         "kept": round(best.step / course.epoch, 2),
         "left_out": left_out,
+        "full": course.full,
+        "bytes": sum(file.stat().st_size for file in best.adapter.rglob("*")),
     }
     if workshop.limits.exhaustive:
         history["rates"] = {f"{r:g}": c.mean for r, c in kept.items()}
@@ -191,7 +205,7 @@ def _rates(training: _Training) -> Iterator[float]:
     Behind the chosen one come its halves, for the case that it diverges at once.
     """
     if training.workshop.limits.exhaustive and training.course.start is None:
-        yield from LEARNING_RATES
+        yield from training.course.rates.grid
         return
     rate = _first_rate(training)
     for halvings in range(_SLOWER):
@@ -201,16 +215,18 @@ def _rates(training: _Training) -> Iterator[float]:
 def _first_rate(training: _Training) -> float:
     """The rate that was chosen earlier in the run, else the best of short probes.
 
-    One outside the grid suited another training, often a shorter one: there, rates are probed anew. A training that is
+    One outside the grid suited another training, often a shorter one: there, rates are probed anew, as where all
+    weights are trained, since the one that was chosen is an adapter's. A training that is
     too short for probes takes the middle of the grid.
     """
     given, course = training.workshop.learning_rate, training.course
-    if given is not None and (course.start is not None or min(LEARNING_RATES) <= given <= max(LEARNING_RATES)):
+    grid = course.rates.grid
+    if given is not None and (course.start is not None or (min(grid) <= given <= max(grid) and not course.full)):
         return given
     if probe_steps(course.steps):
         return _probed(training)
     training.probed = False
-    return MIDDLE_RATE
+    return course.rates.middle
 
 
 def _probed(training: _Training) -> float:
@@ -224,11 +240,14 @@ def _probed(training: _Training) -> float:
     def loss_of(rate: float) -> float:
         adapter = training.train(rate, until, f"trying learning rate {rate:g}")
         try:
-            return model.loss(screen, adapter)
+            loss = model.loss(screen, adapter)
         finally:
             model.release(adapter)
+        if training.course.full:
+            training.keep_lowest(rate, loss)
+        return loss
 
-    return search(loss_of, training.folder / SWEEP, beyond=steps >= WIDELY_PROBED)
+    return search(loss_of, training.folder / SWEEP, rates=training.course.rates, beyond=steps >= WIDELY_PROBED)
 
 
 def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:

@@ -7,25 +7,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rung.errors import Diverged
 from rung.records import write_json
 from rung.resume import record_of
 
-LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-"""The grid that a search starts with. Where the best rate is at its edge, the search goes on beyond it."""
 
-LEAST_RATE, MOST_RATE = 6.25e-5, 8e-3
+@dataclass(frozen=True)
+class Rates:
+    """The learning rates of one kind of training.
 
-MIDDLE_RATE = sorted(LEARNING_RATES)[len(LEARNING_RATES) // 2]
-"""The rate of a training that is too short to probe any."""
+    grid: what a search starts with. Where the best rate is at its edge, the search goes on beyond it, from `least` to
+    `most`.
+    """
+
+    grid: tuple[float, ...]
+    least: float
+    most: float
+
+    @property
+    def middle(self) -> float:
+        """The rate of a training that is too short to probe any."""
+        return sorted(self.grid)[len(self.grid) // 2]
+
+
+OF_ADAPTERS = Rates((5e-4, 1e-3, 2e-3), least=6.25e-5, most=8e-3)
+OF_WEIGHTS = Rates((5e-5, 1e-4, 2e-4), least=6.25e-6, most=8e-4)
+"""A tenth of those of adapters. Source: Schulman et al., LoRA without regret (2025)."""
 
 _CLEARLY = 0.99  # of the loss next to it. A short probe lies in the warm-up, where a rate that is too high does little
 # harm, and where one that is too low looks well on little data but then teaches too little.
 
 
-def search(loss_of: Callable[[float], float], record: Path, *, beyond: bool = True) -> float:
+def search(
+    loss_of: Callable[[float], float], record: Path, *, rates: Rates = OF_ADAPTERS, beyond: bool = True
+) -> float:
     """The learning rate whose probe has the lowest loss, within bounds. Records every probe, and the choice.
 
     Probes go from the highest rate of the grid downwards, by halves, until the loss gets worse; of equals, the higher
@@ -52,7 +70,7 @@ def search(loss_of: Callable[[float], float], record: Path, *, beyond: bool = Tr
         known = losses[name]
         return known if known is not None and math.isfinite(known) else math.inf
 
-    best = _probed(loss_at, beyond)
+    best = _probed(loss_at, rates, beyond)
     if not math.isfinite(loss_at(best)):
         raise Diverged(f"{record.parent}: training diverged at every learning rate of {', '.join(losses)}.")
     state["chosen"] = best
@@ -60,17 +78,17 @@ def search(loss_of: Callable[[float], float], record: Path, *, beyond: bool = Tr
     return best
 
 
-def _probed(loss_at: Callable[[float], float], beyond: bool) -> float:
+def _probed(loss_at: Callable[[float], float], rates: Rates, beyond: bool) -> float:
     """The best rate; one that diverges only where all do."""
-    lowest, highest = min(LEARNING_RATES), max(LEARNING_RATES)
+    lowest, highest = min(rates.grid), max(rates.grid)
     best = rate = highest
-    while (rate := rate / 2) >= (LEAST_RATE if beyond else lowest):
+    while (rate := rate / 2) >= (rates.least if beyond else lowest):
         least, loss = loss_at(best), loss_at(rate)  # the highest rate of the grid is probed first
         if loss < (least if rate >= lowest else _CLEARLY * least):
             best = rate
         elif math.isfinite(least) and (rate < lowest or loss > least):
             break
     if best == highest and math.isfinite(loss_at(best)):
-        while beyond and (rate := best * 2) <= MOST_RATE and loss_at(rate) < _CLEARLY * loss_at(best):
+        while beyond and (rate := best * 2) <= rates.most and loss_at(rate) < _CLEARLY * loss_at(best):
             best = rate
     return best

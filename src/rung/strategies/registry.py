@@ -68,7 +68,8 @@ class Strategy:
     must have. about: one line for help texts. cost: of building it and answering dev. build: Workshop -> Solution.
     cheap: it is tried before retrieval, whatever it costs to find out. repair: (Workshop, Solution) -> Solution, which
     trains the built one on so that it keeps general skills. pilot: (Workshop, number of examples) -> Solution, a short
-    training that is an experiment. Functions may be named as "module:attribute", so that nothing loads early.
+    training that is an experiment. asked_for: it is tried only where it is named. Functions may be named as
+    "module:attribute", so that nothing loads early.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Strategy:
     cheap: bool = False
     repair: Callable[..., Any] | str | None = None
     pilot: Callable[..., Any] | str | None = None
+    asked_for: bool = False
 
 
 REPAIRED = "{}_replay"
@@ -151,6 +153,16 @@ for _strategy in (
         needs=frozenset({"trainable"}),
         repair=f"{_HERE}.replay:replayed",
         pilot=f"{_HERE}.fine_tuning:pilot",
+    ),
+    Strategy(
+        "full",
+        "fine-tune",
+        "all weights of the model trained on the train examples; off unless it is named",
+        f"{_HERE}.fine_tuning:cost_of_full",
+        f"{_HERE}.fine_tuning:full",
+        needs=frozenset({"trainable"}),
+        repair=f"{_HERE}.replay:replayed",
+        asked_for=True,
     ),
     Strategy(
         "rag_lora",

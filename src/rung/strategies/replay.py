@@ -12,7 +12,7 @@ from rung.errors import ModelError, TrainingError, about_its_prompt
 from rung.resume import is_done, once_for_all, record_of
 from rung.strategies.course import LEAST_STEPS, Course, epoch_of
 from rung.strategies.fit import HISTORY, fit
-from rung.strategies.learning_rate import LEARNING_RATES
+from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
 from rung.strategies.registry import REPAIRED
 from rung.strategies.training_rows import training_rows, without_long
 from rung.trials.workshop import Workshop, sample_of
@@ -38,14 +38,16 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
         return replace(plain, adapter=str(adapter))
     before = record_of(Path(tuned.adapter).parent / "training" / HISTORY)
     trained = int(before.get("stopped_at", before.get("steps", 0)))
-    rate = float(before.get("learning_rate", workshop.learning_rate or LEARNING_RATES[0]))
+    full = bool(before.get("full"))
+    usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
+    rate = float(before.get("learning_rate", usual))
     steps = max(LEAST_STEPS, round(_SHARE * trained))
     general = _general_rows(workshop)
     wanted = max(len(general), steps * TrainingOptions.batch_size // 2)
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
     rows = _mixed(own, general)
-    course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter))
+    course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter), full=full)
     slower = replace(workshop, learning_rate=_RATE * rate)
     return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
 
