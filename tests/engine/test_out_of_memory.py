@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine import decode as decoding
-from rung.engine import prefill
+from rung.engine import prefill, tree_answers
 from rung.engine.decode import logprobs
 from rung.engine.kv_cache import RowCache
 from rung.engine.memory import MemoryLimits, Shortage
@@ -103,14 +102,14 @@ def test_later_batches_are_as_small_as_those_that_worked(monkeypatch: pytest.Mon
 def test_one_row_that_does_not_fit_is_an_error_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     expected = [g.text for g in model.generate(requests())]
-    whole = decoding.prefill
+    whole = tree_answers.prefill
 
     def limited(engine: Any, jobs: Any, batch: list[int], shared: Any) -> Any:
         if any(len(jobs[i].prompt) > len(model.encode(ask("x" * 39).messages)) for i in batch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(engine, jobs, batch, shared)
 
-    monkeypatch.setattr(decoding, "prefill", limited)
+    monkeypatch.setattr(tree_answers, "prefill", limited)
     limits = model.engine.limits
     found = model.generate(requests())
     failed = [i for i, g in enumerate(found) if g.error is not None]

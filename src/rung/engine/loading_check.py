@@ -1,84 +1,101 @@
-"""The check at loading: an engine is only used when it computes what transformers computes with the same network."""
+"""The check at loading: which path a network takes. On either it computes what transformers computes with it.
+
+The tree path is tried where a network's structure allows it, and compared with transformers' own forward pass in
+float32. What differs, or fails in whatever way, takes the padded path. Nothing that transformers computes is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from rung.engine import attention
-from rung.engine.layers import unfuse_layers
+from rung.engine.engine import Engine
+from rung.engine.layers import decoder_layers, fuse_layers, fused_layers, unfuse, unfuse_layers
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.prefix_tree import grow
+from rung.engine.padded_check import checked_padded_engine
+from rung.engine.probe import Reference, has_windows, reference_of, shrunk_windows
+from rung.engine.tree_check import Unfit, check_adapter, check_rounding, check_tree
 from rung.engine.tree_engine import TreeEngine
 from rung.errors import ModelError, first_line
 
-_PROBE_TOKENS = 24
-_SHARED_TOKENS = 20  # of the probe, in a node of their own
+_STATES = ("linear", "conv", "mamba", "recurrent", "rwkv", "ssm", "delta", "hybrid")
+_UNKNOWN = "its layers are of a kind that the fast path does not know"
 
 
-def checked_engine(network: Any, name: str) -> TreeEngine:
-    """An engine whose logits equal those of transformers, to rounding. name: the model's, for messages.
+def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lambda _: None) -> Engine:
+    """An engine that computes what transformers computes, to rounding; a TreeEngine where it can be one.
 
-    Layers whose fused form computes something else are left unfused. Where attention itself is of another kind
-    (capped or windowed scores, sinks), raises ModelError. In half precision fused layers round less than those of
-    transformers, so that their logits may instead be close to what transformers computes in float32.
+    network: with eager attention. name: the model's, for messages. say: is told when a model takes the slower path.
+    Layers whose fused form computes something else are left unfused. Raises ModelError where transformers' own forward
+    pass fails. Running out of memory passes as it is.
     """
-    vocabulary = min(network.config.get_text_config().vocab_size, 1000)
-    ids = [(7 * i) % vocabulary for i in range(_PROBE_TOKENS)]
-    given = torch.tensor([ids], device=next(network.parameters()).device)
-    with torch.inference_mode():
-        expected = [network(given).logits[0].float()]
-        if network.dtype != torch.float32:
-            with _in_float32(network):
-                expected.append(network(given).logits[0])
-    network.set_attn_implementation(attention.NAME)
-    engine = TreeEngine(network, name)
-    tree = grow([ids[:_SHARED_TOKENS], ids])  # a shared node and one below it
-    tolerance = 1e-3 if engine.dtype == torch.float32 else 5e-2
-    fact = "its attention is of a kind that is not known here"
-    for fused in (True, False):
-        if not fused:
-            unfuse_layers(network)
-            engine.narrows = False
+    network.eval().requires_grad_(False)
+    windows = has_windows(network)
+    with shrunk_windows(network):
         try:
-            with torch.inference_mode():
-                found = engine.logits(engine.hidden_of(tree))
-        except (TypeError, AttributeError, IndexError, RuntimeError) as error:
+            reference = reference_of(network)
+        except Exception as error:  # each architecture fails in its own way
             if is_out_of_memory(error):
                 raise
-            fact = first_line(error)
-            continue
-        if any(bool((logits - found).abs().max() <= tolerance * logits.abs().max()) for logits in expected):
-            return engine
-    raise ModelError(
-        f"model {name}: this engine cannot compute it ({fact}). "
-        "Models of the Llama, Mistral, Qwen and SmolLM kinds work."
-    )
+            raise ModelError(f"model {name}: transformers cannot compute it ({first_line(error)}).") from error
+        engine, reason = _tree_engine(network, name, reference)
+        if engine is None:
+            padded = checked_padded_engine(network, name, reference)
+    if engine is None:
+        padded.reason = reason
+        say(f"{name} runs as transformers computes it, slower: {reason}.")
+        return padded
+    if windows:
+        _fuse_again(engine)
+    engine.fused = (len(fused_layers(network)), len(decoder_layers(network)))
+    tree = engine
+    engine.adapters.on_first_use = lambda: check_adapter(tree)
+    return engine
 
 
-@contextmanager
-def _in_float32(network: Any) -> Iterator[None]:
-    """Within: the network computes in float32. Weights are converted as they are used: no second copy need fit."""
-    given: dict[torch.nn.Parameter, torch.Tensor] = {}
-
-    def convert(module: torch.nn.Module, _: Any) -> None:
-        for parameter in module.parameters(recurse=False):
-            given.setdefault(parameter, parameter.data)
-            parameter.data = parameter.data.float()
-
-    def restore(module: torch.nn.Module, *_: Any) -> None:
-        for parameter in module.parameters(recurse=False):
-            parameter.data = given.pop(parameter, parameter.data)
-
-    modules = [m for m in network.modules() if next(m.parameters(recurse=False), None) is not None]
-    hooks = [hook for m in modules for hook in (m.register_forward_pre_hook(convert), m.register_forward_hook(restore))]
+def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEngine | None, str]:
+    """An engine on the tree path; or None and the reason why there is none, as a clause."""
     try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter, data in given.items():
-            parameter.data = data
+        if reason := why_not_packed(network):
+            return None, reason
+        network.set_attn_implementation(attention.NAME)
+        engine = TreeEngine(network, name)
+        check_tree(engine, reference)
+        check_rounding(engine, reference)
+        engine.computed_tokens = 0
+        return engine, ""
+    except Exception as error:  # each architecture fails in its own way
+        if is_out_of_memory(error):
+            raise
+        unfuse_layers(network)
+        told = isinstance(error, Unfit) or (isinstance(error, RuntimeError) and str(error).startswith("its "))
+        return None, first_line(error) if told else _UNKNOWN
+
+
+def _fuse_again(engine: TreeEngine) -> None:
+    """Fuses layers with the network's own windows; those that were given up stay as they are."""
+    kept = set(map(id, fused_layers(engine.network)))
+    unfuse_layers(engine.network)
+    for layer in fuse_layers(engine.network, engine.adapters):
+        if id(layer) not in kept:
+            unfuse(layer)
+
+
+def why_not_packed(network: Any) -> str:
+    """Why rows of this network cannot be packed, as far as its structure tells; empty where it tells nothing."""
+    config = network.config.get_text_config(decoder=True)
+    if getattr(network, "_is_stateful", False):
+        return "its layers keep a state"
+    if any(isinstance(module, torch.nn.Conv1d) for module in network.get_decoder().modules()):
+        return "its layers convolve over neighbouring tokens"
+    kinds = {str(kind) for name in ("layer_types", "layers_block_type") for kind in getattr(config, name, None) or []}
+    if any(word in kind for kind in kinds for word in _STATES):
+        return "its layers keep a state"
+    if any("chunk" in kind for kind in kinds):
+        return "its attention is cut into chunks"
+    if isinstance(getattr(config, "index_topk", None), int):
+        return "its attention picks the tokens that it sees"
+    return ""

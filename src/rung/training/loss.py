@@ -24,11 +24,13 @@ def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int) ->
 
     A batch that fits into micro_tokens goes through the network as one tree of rows, a larger one in parts. A long
     prefix that all rows share is then computed once: the gradients of the parts towards its keys and values are summed
-    and go back through it once. Loss and gradients equal those of a plain loop over padded rows.
+    and go back through it once. Loss and gradients equal those of a plain loop over padded rows. On the padded path
+    there is neither tree nor shared prefix.
     """
     targets = sum(len(row.target) for row in batch)
     long = {engine.is_long(len(row.prompt) + len(row.target)) for row in batch}
-    alike = len(batch) > 1 and len(long) == 1  # long and short rows share no prefix
+    # Long and short rows share no prefix; on the padded path none do.
+    alike = isinstance(engine, TreeEngine) and len(batch) > 1 and len(long) == 1
     shared = common_prefix_length([row.prompt for row in batch]) if alike else 0
     parts = parts_of(batch, shared, micro_tokens)
     loss, computed = 0.0, 0

@@ -1,0 +1,52 @@
+"""What the two ways to answer have in common: a batch of jobs, and the choice of the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rung.engine.grammar import Matcher
+from rung.engine.prefill import Job
+
+Answered = list[tuple[int, list[int] | None]]
+"""Places in the list of jobs, with the tokens of each answer; None where memory does not suffice for that row alone."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that are answered together.
+
+    places: in the list of jobs. lengths: for each of these places, the prompt's tokens that its row keeps in the cache.
+    answer: answers some of these places.
+    """
+
+    places: list[int]
+    lengths: dict[int, int]
+    answer: Callable[[list[int]], Answered]
+
+
+def generator_of(job: Job) -> torch.Generator | None:
+    """Draws the tokens of a job's answer; None where the likeliest token is taken."""
+    return torch.Generator().manual_seed(job.seed) if job.temperature > 0 else None
+
+
+def choose(
+    logits: torch.Tensor,
+    temperatures: Sequence[float],
+    generators: Sequence[torch.Generator | None],
+    matchers: Sequence[Matcher | None],
+) -> list[int]:
+    """The next token of each row. logits: (B, V)."""
+    if ruled := [row for row, matcher in enumerate(matchers) if matcher is not None]:
+        allowed = np.stack([matcher.allowed() for matcher in matchers if matcher is not None])
+        masked = logits[ruled].masked_fill_(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
+        logits = logits.index_copy(0, torch.tensor(ruled, device=logits.device), masked)
+    tokens: list[int] = logits.argmax(-1).tolist()
+    for row, (temperature, generator) in enumerate(zip(temperatures, generators, strict=True)):
+        if generator is not None:
+            weights = torch.softmax(logits[row].cpu() / temperature, dim=-1)
+            tokens[row] = int(torch.multinomial(weights, 1, generator=generator))
+    return tokens

@@ -1,0 +1,175 @@
+"""Answers and log-probabilities on the tree path: prompts share their prefixes, rows leave when their answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+
+from rung.engine.batch import Answered, Batch, choose, generator_of
+from rung.engine.grammar import Matcher
+from rung.engine.kv_cache import RowCache
+from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.prefill import Job, SharedPrefixes, batches, prefill
+from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.engine.tree_engine import TreeEngine
+
+_LOGITS_ROWS = 256  # tokens whose logits are held at once
+
+
+def tree_batches(engine: TreeEngine, jobs: Sequence[Job], stop_ids: set[int]) -> Iterator[Batch]:
+    """The jobs in batches, each as large as the limits allow when it is cut."""
+    for places, shared in batches(engine, jobs):
+        lengths = {i: len(shared.own_part(jobs[i])) for i in places}
+        yield Batch(places, lengths, partial(_answer_batch, engine, jobs, shared, stop_ids))
+
+
+@torch.inference_mode()
+def _answer_batch(
+    engine: TreeEngine, jobs: Sequence[Job], shared: SharedPrefixes, stop_ids: set[int], batch: list[int]
+) -> Answered:
+    """Its KV cache is freed before the prefill of the next batch."""
+    cache, last, order = prefill(engine, jobs, batch, shared)
+    answers = _answer(engine, [jobs[i] for i in order], cache, last, shared, stop_ids)
+    return list(zip(order, answers, strict=True))
+
+
+def _answer(
+    engine: TreeEngine, jobs: list[Job], cache: RowCache, last: torch.Tensor, shared: SharedPrefixes, stop_ids: set[int]
+) -> list[list[int]]:
+    """Tokens of each row's answer. last: final hidden states of the prompts' last tokens, (B, C).
+
+    Where a grammar allows one continuation only, its tokens are taken over without a decode step for each.
+    """
+    answers: list[list[int]] = [[] for _ in jobs]
+    generators = [generator_of(job) for job in jobs]
+    matchers = [job.matcher.copy() if job.matcher is not None else None for job in jobs]
+    active = list(range(len(jobs)))  # rows of the cache -> places in jobs
+    while True:
+        chosen = choose(
+            engine.logits(last),
+            [jobs[i].temperature for i in active],
+            [generators[i] for i in active],
+            [matchers[i] for i in active],
+        )
+        new: list[list[int]] = []
+        for place, token in zip(active, chosen, strict=True):
+            tokens = [token, *_forced(matchers[place], token, stop_ids)][: jobs[place].most - len(answers[place])]
+            answers[place] += tokens
+            new.append(tokens)
+        going = [
+            row
+            for row, place in enumerate(active)
+            if answers[place][-1] not in stop_ids and len(answers[place]) < jobs[place].most
+        ]
+        if not going:
+            return answers
+        if len(going) < len(active):
+            cache.keep_rows(going)
+            active, new = [active[row] for row in going], [new[row] for row in going]
+        known = [len(jobs[i].prompt) + len(answers[i]) - len(tokens) for i, tokens in zip(active, new, strict=True)]
+        last = decode_step(engine, cache, shared, [jobs[place] for place in active], known, new)
+
+
+def decode_step(
+    engine: TreeEngine,
+    cache: RowCache,
+    shared: SharedPrefixes,
+    jobs: Sequence[Job],
+    known: Sequence[int],
+    new: Sequence[Sequence[int]],
+) -> torch.Tensor:
+    """Final hidden states of the last of each row's new tokens, (B, C). known: tokens of each row before the new."""
+    counts = [len(tokens) for tokens in new]
+    positions = [first + i for first, count in zip(known, counts, strict=True) for i in range(count)]
+    families = [shared.family(job.adapter) for job, count in zip(jobs, counts, strict=True) for _ in range(count)]
+    cache.expect(counts)
+    with shared.applied(engine, families):
+        return engine.forward([token for tokens in new for token in tokens], positions, cache)
+
+
+def _forced(matcher: Matcher | None, token: int, stop_ids: set[int]) -> list[int]:
+    """Gives the chosen token to the grammar; returns the tokens that can only follow."""
+    if matcher is None or token in stop_ids:
+        return []
+    matcher.consume(token)
+    return matcher.forced()
+
+
+# ---- log-probabilities of given answers -----------------------------------------------------------
+
+
+def tree_logprobs(
+    engine: TreeEngine, adapter: str | None, rows: Sequence[tuple[list[int], list[int]]]
+) -> list[list[float]]:
+    """As `decode.logprobs`, with prompts and answers in one tree."""
+    kinds = [engine.is_long(len(prompt) + len(answer)) for prompt, answer in rows]
+    if len(set(kinds)) > 1:  # long and short rows share nothing
+        apart: dict[int, list[float]] = {}
+        for kind in (False, True):
+            places = [i for i, long in enumerate(kinds) if long == kind]
+            apart.update(zip(places, tree_logprobs(engine, adapter, [rows[i] for i in places]), strict=True))
+        return [apart[i] for i in range(len(rows))]
+    shared = SharedPrefixes(engine, [adapter] * len(rows), [prompt for prompt, _ in rows], long=kinds[0])
+    known = shared.length_of(adapter)
+    whole = [prompt[known:] + answer[:-1] for prompt, answer in rows]
+    order = sorted(range(len(rows)), key=lambda i: (whole[i], i))
+    found: list[list[float]] = [[] for _ in rows]
+    limit = engine.limits.scored_tokens
+    while order:
+        chosen, tokens = _next_part(whole, order, limit)
+        try:
+            _score(engine, adapter, rows, whole, chosen, known, shared, found)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(chosen) == 1:
+                raise
+        else:
+            order = order[len(chosen) :]
+            continue
+        engine.make_room()
+        limit = tokens // 2
+    return found
+
+
+def _next_part(whole: list[list[int]], order: list[int], limit: int) -> tuple[list[int], int]:
+    """The first rows of `order` that bring at most `limit` tokens, at least one row; and the tokens they bring."""
+    part, tokens = 0, 0
+    while part < len(order):
+        own = whole[order[part]]
+        shared = common_prefix_length([whole[order[part - 1]], own]) if part else 0
+        if part and tokens + len(own) - shared > limit:
+            break
+        tokens += len(own) - shared
+        part += 1
+    return order[:part], tokens
+
+
+@torch.inference_mode()
+def _score(
+    engine: TreeEngine,
+    adapter: str | None,
+    rows: Sequence[tuple[list[int], list[int]]],
+    whole: list[list[int]],
+    chosen: list[int],
+    known: int,
+    shared: SharedPrefixes,
+    found: list[list[float]],
+) -> None:
+    """Fills `found` for the chosen rows. known: tokens of the shared prefix."""
+    tree = grow([whole[i] for i in chosen])
+    wanted: dict[int, list[tuple[int, int, int]]] = {}  # packed place -> (row, number in its answer, token)
+    for row, i in enumerate(chosen):
+        prompt, answer = rows[i]
+        first = len(prompt) - known - 1
+        found[i] = [0.0] * len(answer)
+        for number, place in enumerate(tree.places(row, first, first + len(answer))):
+            wanted.setdefault(place, []).append((i, number, answer[number]))
+    places = list(wanted)
+    with engine.adapters.using(adapter):
+        hidden = engine.hidden_of(tree, shared.in_order, wanted=places, long=shared.long)
+    for start in range(0, len(places), _LOGITS_ROWS):
+        chances = torch.log_softmax(engine.logits(hidden[start : start + _LOGITS_ROWS]), -1)
+        for at, place in enumerate(places[start : start + _LOGITS_ROWS]):
+            for i, number, token in wanted[place]:
+                found[i][number] = float(chances[at, token])
