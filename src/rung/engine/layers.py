@@ -63,7 +63,18 @@ def fused_layers(network: Any) -> list[Any]:
 
 
 def is_fused(layer: Any) -> bool:
-    return getattr(vars(layer).get("forward"), "func", None) is _forward
+    return _fused_in(layer) is not None
+
+
+def _fused_in(layer: Any) -> _Fused | None:
+    """What is fused in a layer, also where more is wrapped around it, such as gradient checkpointing."""
+    forward = vars(layer).get("forward")
+    while isinstance(forward, partial):
+        if forward.func is _forward:
+            fused: _Fused = forward.args[1]
+            return fused
+        forward = forward.args[0] if forward.args else None
+    return None
 
 
 def narrows(network: Any) -> bool:
@@ -86,7 +97,8 @@ def unfuse_layers(network: Any) -> None:
 
 def original_forward(layer: Any) -> Callable[..., Any]:
     """The forward pass of a layer as transformers wrote it, fused or not. It takes what the layer takes."""
-    found: Callable[..., Any] = vars(layer)["forward"].args[1].otherwise if is_fused(layer) else layer.forward
+    fused = _fused_in(layer)
+    found: Callable[..., Any] = fused.otherwise if fused is not None else layer.forward
     return found
 
 
