@@ -1,28 +1,94 @@
-"""`rung models`."""
+"""`rung models`, and `rung models check`."""
 
 from __future__ import annotations
 
 import click
 
 
-@click.command()
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.group(invoke_without_command=True)
 @click.option("--fetch", metavar="NAME", help="Fetch and convert a model now.")
-def models(fetch: str | None) -> None:
-    """List the models rung knows by name, and which are on this machine.
+@click.pass_context
+def models(context: click.Context, fetch: str | None) -> None:
+    """List models: those on this machine, and some to choose from, with what they need.
 
-    A task may also name a local Hugging Face folder, a .gguf file, or a Hugging Face id.
+    A task may name any of them, a local Hugging Face folder, a .gguf file, or another Hugging Face id; with :4bit
+    behind it, its linear layers are kept in 4 bits. rung models check NAME tries one.
     """
-    from rung.models.catalogue import CATALOGUE, cache_folder, ensure_model, present
-
-    if fetch is not None:
-        click.echo(str(ensure_model(fetch, say=lambda line: click.echo(line, err=True))))
+    if context.invoked_subcommand is not None:
         return
+    if fetch is not None:
+        from rung.models.catalogue import ensure_model
+
+        click.echo(str(ensure_model(fetch, say=_say)))
+        return
+    _list_present()
+    _list_suggestions()
+
+
+@models.command()
+@click.argument("name")
+def check(name: str) -> None:
+    """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained."""
+    from rung.ladder.plan import typical_seconds
+    from rung.models.check import check_model
+
+    found = check_model(name, say=_say)
+    click.echo(found.name)
+    for what, finding in found.facts:
+        click.echo(f"  {what + ':':<15}{finding}")
+    if found.speed is not None:
+        click.echo(f"  {'400 rows:':<15}about {_minutes(typical_seconds(found.speed))} for a run on short inputs")
+
+
+def _list_present() -> None:
+    from rung.models.catalogue import CATALOGUE, cache_folder, present
+    from rung.models.suggestions import folder_bytes, on_disk
+
     for entry in CATALOGUE.values():
         folder = present(entry.name)
-        size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6 if folder else 0
-        state = f"present ({size:.0f} MB)" if folder else f"fetched at first use ({entry.size_mb} MB)"
-        click.echo(f"{entry.name}  {entry.parameters_m} M parameters  {entry.license}  {state}")
+        size = (
+            f"present ({folder_bytes(folder) / 1e6:.0f} MB)" if folder else f"fetched at first use ({entry.size_mb} MB)"
+        )
+        click.echo(f"{entry.name}  {entry.parameters_m} M parameters  {entry.license}  {size}")
         click.echo(f"  {entry.description}")
+    for name, folder in on_disk():
+        click.echo(f"{name}  {_present(folder_bytes(folder))}")
+    click.echo(f"Kept in {cache_folder()} (set RUNG_CACHE to change) and in the cache of the Hugging Face hub.")
+
+
+def _list_suggestions() -> None:
+    from rung.engine.memory import free_host_bytes
+    from rung.ladder.plan import typical_seconds
+    from rung.models.sizes import as_gb
+    from rung.models.suggestions import SUGGESTIONS, embedded_speed, scaled
+
+    speed = embedded_speed()
+    click.echo("\nOthers to try, by their id on the Hugging Face hub (fetched at first use):")
+    click.echo(f"  {'':<38}{'weights':>8}  {'to answer':>9}  {'to train':>8}  {'400 rows':>8}  licence")
+    for one in SUGGESTIONS:
+        minutes = _minutes(typical_seconds(scaled(speed, one.shape))) if speed is not None else "unknown"
+        terms = f"{one.license} (accept it there first)" if one.asks else one.license
+        click.echo(
+            f"  {one.hub:<38}{one.shape.parameters / 1e6:>6,.0f} M  {as_gb(one.bytes_to_answer()):>9}  "
+            f"{as_gb(one.bytes_to_train()):>8}  {minutes:>8}  {terms}"
+        )
     click.echo(
-        f"Kept in {cache_folder()} (set RUNG_CACHE to change). Also: a local folder, a .gguf file, a Hugging Face id."
+        "  Memory is computed for bfloat16; float32 takes twice as much. To answer: 16 prompts of 512 tokens at once.\n"
+        "  To train: LoRA of rank 16, 1,024 tokens at once. "
+        f"This machine has {as_gb(free_host_bytes())} free, GPUs aside.\n"
+        "  400 rows: a run on short inputs, from the speed of the embedded model on this machine, slower by the ratio "
+        "of the\n  weights that a token is multiplied with"
+        + ("." if speed is not None else "; unknown until `rung models check smollm2-135m-instruct` has timed it.")
     )
+
+
+def _present(size: int) -> str:
+    return f"present ({size / 1e6:,.0f} MB)"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.0f} h"

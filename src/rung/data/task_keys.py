@@ -33,6 +33,8 @@ from rung.errors import DataError
 from rung.types import Budget, Price, SetName, Task
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+FOUR_BIT = ":4bit"
+"""Ends the name of a model whose linear layers are kept in 4 bits; `rung.models.four_bit` reads it."""
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references")
 SETS: tuple[SetName, ...] = ("train", "dev", "test")
 HINTS = {
@@ -233,29 +235,50 @@ def _fields(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _local_only(value: Any) -> Any:
-    if isinstance(value, dict):
-        raise ValueError(
-            "is an endpoint, but this version answers with local models only. "
-            f"Name a folder, a GGUF file or a catalogue name such as {DEFAULT_MODEL}."
-        )
-    return value
+def _as_spec(value: Any) -> Any:
+    """{name: …, load_in_4bit: true} as the one text that names such a model; text as it is."""
+    if not isinstance(value, dict):
+        return value
+    if "name" not in value:
+        _local_only()
+    for key in value:
+        if key not in ("name", "load_in_4bit"):
+            guess = nearest(str(key), ("name", "load_in_4bit"))
+            raise ValueError(
+                f'has an unknown key "{key}". '
+                + (f'Did you mean "{guess}"?' if guess else "Its keys are name and load_in_4bit.")
+            )
+    name, four_bit = value["name"], value.get("load_in_4bit", False)
+    if not isinstance(name, str):
+        raise ValueError(f"has {kind_of(name)} as its name. Write model: {{name: {DEFAULT_MODEL}}}.")
+    if not isinstance(four_bit, bool):
+        raise ValueError(f"has {kind_of(four_bit)} as load_in_4bit. Write load_in_4bit: true.")
+    return name.removesuffix(FOUR_BIT) + FOUR_BIT if four_bit else name
+
+
+def _local_only() -> None:
+    raise ValueError(
+        "is an endpoint, but this version answers with local models only. "
+        f"Name a folder, a GGUF file or a catalogue name such as {DEFAULT_MODEL}."
+    )
 
 
 def _model(value: str, info: ValidationInfo) -> str:
+    suffix = FOUR_BIT if value.endswith(FOUR_BIT) else ""
+    value = value.removesuffix(suffix)
     if not value.strip():
         raise ValueError(f"is empty. {HINTS['model']}")
     if re.match(r"https?://", value):
-        _local_only({})
+        _local_only()
     path = _path(value, info)
     gguf = value.lower().endswith(".gguf")
     if os.path.isdir(path) or (gguf and os.path.isfile(path)):
-        return str(path)
+        return str(path) + suffix
     if os.path.isfile(path):
         raise ValueError(f"names {value}, a file that is no GGUF. {HINTS['model']}")
     if gguf or value.startswith((".", "/", "\\", "~")):
         raise ValueError(f"names {value}, which does not exist ({path}). Paths are relative to the task file.")
-    return value
+    return value + suffix
 
 
 def _teacher(value: Any) -> None:
@@ -323,7 +346,7 @@ class TaskKeys(BaseModel):
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     corpus: Annotated[str, AfterValidator(_corpus)] | None = None
     fields: Annotated[dict[str, str], AfterValidator(_fields)] = Field(default_factory=dict)
-    model: Annotated[str, BeforeValidator(_local_only), AfterValidator(_model)] = DEFAULT_MODEL
+    model: Annotated[str, BeforeValidator(_as_spec), AfterValidator(_model)] = DEFAULT_MODEL
     teacher: Annotated[Any, PlainValidator(_teacher)] = None
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)

@@ -83,7 +83,8 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
             steps.append(f"What would change the verdict: {against.b} more than {margin} above {against.a}. {settle}")
     target = evidence.target
     if target is not None and score_of(chosen, "test").mean < target and not causes:
-        steps.append(f"To reach the target of {scale.value(target)}: more or better examples, or a larger model.")
+        such = f", such as {evidence.larger}" if evidence.larger else ""
+        steps.append(f"To reach the target of {scale.value(target)}: more or better examples, or a larger model{such}.")
     return steps + _rows_to_read(evidence)
 
 
@@ -129,7 +130,7 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
     if score_of(best, "test").mean >= _NEARLY_ALWAYS:  # hardly an answer is wrong
         steps += _rows_to_read(evidence)
     else:
-        steps += _on_causes(evidence) or ["Try a larger model: the same task.yaml with another `model`."]
+        steps += _on_causes(evidence) or [_try_larger(evidence)]
         steps += _rows_to_read(evidence) or [
             "Read some of the wrong answers: unclear instructions and wrong reference answers stop every approach."
         ]
@@ -193,8 +194,7 @@ def _on_causes(evidence: Evidence) -> list[str]:
     unfixed = [d for d in named if not d.fixed and d.low >= _SURE and "reasoning" in d.cause.split("+")]
     if any(d is named[0] or d.share >= MOST for d in unfixed):
         return [
-            "Try a larger model: the same task.yaml with another `model`. No experiment with "
-            f"{evidence.model or 'this one'} fixed most of what stays wrong."
+            f"{_try_larger(evidence)} No experiment with {evidence.model or 'this one'} fixed most of what stays wrong."
         ]
     causes = {part: d.fixed for d in reversed(named) if d.low > 0 or not d.fixed for part in d.cause.split("+")}
     advice = []
@@ -212,6 +212,15 @@ def _on_causes(evidence: Evidence) -> list[str]:
             + (f" Start with inputs whose answer is {evidence.hardest}." if evidence.hardest else "")
         )
     return advice
+
+
+def _try_larger(evidence: Evidence) -> str:
+    if not evidence.larger:
+        return "Try a larger model: the same task.yaml with another `model`."
+    return (
+        f"Try a larger model: the same task.yaml with `model: {evidence.larger}`, the next larger one that "
+        "`rung models` lists and this machine can train."
+    )
 
 
 def _wants_documents(evidence: Evidence, causes: dict[str, bool]) -> bool:

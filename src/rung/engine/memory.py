@@ -1,6 +1,7 @@
 """How much may be computed and kept at once, derived from the memory that is free when a model is loaded.
 
-torch is imported where a GPU is asked, so that a list of models need not wait for it. Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines.
+Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines.
+torch is imported where a GPU is asked, so that a list of models need not wait for it.
 """
 
 from __future__ import annotations
@@ -126,6 +127,20 @@ def free_host_bytes() -> int:
     except (OSError, KeyError, ValueError):
         return free
     return min(free, most - used + files)
+
+
+def used_bytes(device: torch.device) -> int | None:
+    """The most memory that this process has used so far, on a GPU where it computes there; None where nobody says."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_reserved(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
 
 
 def total_bytes(device: torch.device) -> int:

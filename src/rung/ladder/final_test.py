@@ -16,6 +16,7 @@ from rung.ladder.candidate_costs import break_evens
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, scores_of
 from rung.ladder.ledger import Meter
 from rung.ladder.state import Climbed, RunState
+from rung.models import next_larger
 from rung.records import write_json
 from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
 
@@ -74,6 +75,7 @@ def evidence_from_dev(run: RunState, record: Mapping[str, Any]) -> dict[str, Any
         "has_schema": bool(task.schema),
         "target": task.target,
         "model": task.model,
+        "larger": next_larger(run.model, task.model) or "",
         "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
         "skipped": tuple(Skipped(**s) for s in record["skipped"]),
         "left_early": tuple(LeftEarly(**s) for s in record["left_early"]),

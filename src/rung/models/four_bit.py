@@ -8,6 +8,7 @@ Source: Dettmers et al., QLoRA (2023): NF4 with double quantisation.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,20 @@ def quantisation(name: str, config: Any, dtype: torch.dtype) -> Any:
         )
     from transformers import BitsAndBytesConfig
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of kernels that it does without
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def keep_trainable(network: Any) -> None:
+    """Keeps bitsandbytes from repacking weights for a CPU's own products, which training does not know."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def bytes_in_4_bits(weights: Mapping[str, Tensor], itemsize: int) -> int:

@@ -23,7 +23,15 @@ from rung.engine.memory import free_bytes
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, OutOfMemory, first_line
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
-from rung.models.four_bit import SUFFIX, bytes_in_4_bits, can_quantise, quantisation, split_spec, version_in_4_bits
+from rung.models.four_bit import (
+    SUFFIX,
+    bytes_in_4_bits,
+    can_quantise,
+    keep_trainable,
+    quantisation,
+    split_spec,
+    version_in_4_bits,
+)
 from rung.models.identity import version_of
 from rung.models.kinds import check_loaded, read_config
 from rung.models.local import LocalModel
@@ -104,6 +112,7 @@ def _base_of(name: str, folder: Path) -> str:
 def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: Say) -> Engine:
     from transformers import AutoModelForCausalLM
 
+    read: Any = AutoModelForCausalLM.from_pretrained  # untyped
     chosen = _fitting_dtype(source, device, dtype, say)
     how: dict[str, Any] = {"attn_implementation": "eager", "dtype": chosen}
     if source.four_bit:
@@ -112,7 +121,7 @@ def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: S
         how["device_map"] = {"": device}  # weights go to the device one by one, and need no memory of the machine
     with _loading_errors(source, "its network"), _reported() as report:
         try:
-            network, found = AutoModelForCausalLM.from_pretrained(
+            network, found = read(
                 source.folder,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -129,7 +138,9 @@ def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: S
                 ) from error
             raise
         check_loaded(source.spec, source.folder, source.config, source.weights, found)
-        return checked_engine(network.eval(), source.spec)
+        if source.four_bit:
+            keep_trainable(network)
+        return checked_engine(network.eval(), source.spec, say=say)
 
 
 # ---- memory ---------------------------------------------------------------------------------
@@ -184,7 +195,8 @@ def _loading_errors(source: _Source, what: str) -> Iterator[None]:
         fact = first_line(error)
         if is_out_of_memory(error):
             raise OutOfMemory(
-                f"model {source.spec}: memory does not suffice to load it ({fact}). Close other programs or use another."
+                f"model {source.spec}: memory ran out while it was loaded ({fact}). Close other programs, or name a "
+                "smaller model; `rung models` lists some."
             ) from error
         if not isinstance(error, OSError | ValueError | RuntimeError | ImportError):
             fact = f"{type(error).__name__}: {fact}"

@@ -78,14 +78,15 @@ def parameters_of(weights: Mapping[str, Tensor]) -> int:
 
 
 def network_bytes(weights: Mapping[str, Tensor], itemsize: int) -> int:
-    """Memory of a network with these weights, computed in floats of `itemsize` bytes. Packed weights stay as they are."""
+    """Memory of a network with these weights in floats of `itemsize` bytes. Packed weights stay as they are."""
     return sum(t.count * itemsize if t.is_float else t.file_bytes for t in weights.values())
 
 
 def _own_file(folder: Path) -> str | None:
     """The file of weights, or its index, that config.json names as `transformers_weights`; rarely there."""
     try:
-        return json.loads((folder / "config.json").read_text("utf-8")).get("transformers_weights")
+        own = json.loads((folder / "config.json").read_text("utf-8")).get("transformers_weights")
+        return own if isinstance(own, str) else None
     except (OSError, ValueError, AttributeError):
         return None
 

@@ -1,0 +1,88 @@
+"""What a model is like on this machine: `rung models check` prints it. Loads the model and times it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rung.errors import RungError, first_line
+from rung.models import Say, describe, open_model, speed_of
+from rung.models.sizes import as_gb
+from rung.types import Model, Speed, Trainable
+
+_NAMED = 6  # end tokens that are shown
+
+
+@dataclass(frozen=True)
+class Checked:
+    """name. facts: (what, the finding), in the order to be shown. speed: None where it could not be timed."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    speed: Speed | None
+
+
+def check_model(spec: str, *, say: Say = lambda _: None) -> Checked:
+    """Loads a model and says how it is computed. Raises ModelError, DownloadError or OutOfMemory."""
+    from rung.models.local import LocalModel
+
+    model = open_model(spec, say=say)
+    local = model if isinstance(model, LocalModel) else None
+    facts = [("path", _path(local.engine))] if local is not None else []
+    facts += _computing(model)
+    facts.append(("context", f"{model.context_length:,} tokens"))
+    facts += _chat(local) if local is not None else []
+    facts.append(("training", _training(model)))
+    say("timing it …")
+    try:
+        speed = speed_of(model)
+        told = f"reads {speed.read:,.0f}, writes {speed.write:,.0f}, trains {speed.train:,.0f} tokens a second"
+    except RungError:
+        raise
+    except Exception as error:  # the figures are worth less than what was found before
+        speed, told = None, f"could not be timed ({type(error).__name__}: {first_line(error)})"
+    facts.append(("speed", told))
+    facts += _memory(local) if local is not None else []
+    return Checked(model.name, tuple(facts), speed)
+
+
+def _path(engine: Any) -> str:
+    if engine.path == "tree":
+        fused, layers = engine.fused
+        return f"fast: packed rows and shared prefixes; {fused} of {layers} layers fused"
+    return f"as transformers computes it, slower: {engine.reason}"
+
+
+def _computing(model: Model) -> list[tuple[str, str]]:
+    known = describe(model)
+    if not known:
+        return []
+    return [
+        ("computes", f"in {known['dtype']} on {known['device']} ({known['device_name']}, {known['threads']} threads)")
+    ]
+
+
+def _chat(model: Any) -> list[tuple[str, str]]:
+    tokenizer = model.chat.tokenizer
+    ends = [str(token) for token in tokenizer.convert_ids_to_tokens(sorted(model.chat.stop_ids))]
+    more = f" and {len(ends) - _NAMED} more" if len(ends) > _NAMED else ""
+    template = "its own" if getattr(tokenizer, "chat_template", None) else "none; turns are plain text"
+    return [("answers end", (", ".join(ends[:_NAMED]) + more) or "with the turn"), ("chat template", template)]
+
+
+def _training(model: Model) -> str:
+    from rung.engine.target_modules import adaptable_layers
+    from rung.models.local import LocalModel
+
+    if isinstance(model, LocalModel) and not adaptable_layers(model.network):
+        return "it has no linear layers that an adapter could change"
+    return "LoRA adapters" if isinstance(model, Trainable) else "not from here"
+
+
+def _memory(model: Any) -> list[tuple[str, str]]:
+    from rung.engine.memory import used_bytes
+
+    weights = sum(p.numel() * p.element_size() for n, p in model.network.named_parameters() if ".lora_" not in n)
+    used = used_bytes(model.engine.device)
+    most = f"; at most {as_gb(used)} were in use" if used is not None else ""
+    return [("memory", f"{model.parameters / 1e6:,.0f} M weights in {as_gb(weights)}{most}")]
