@@ -12,7 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from rung.engine.adapters import Adapters, Factors, FusedLinear, flat
+from rung.engine.adapters import Adapters
+from rung.engine.factors import Factors, FusedLinear, flat
 from rung.engine.kv_cache import cache_bytes
 from rung.engine.memory import Shortage, give_back, limits_of
 from rung.engine.out_of_memory import is_out_of_memory

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn.functional import gelu, silu
 
-from rung.engine.adapters import project, project_back, unflat
+from rung.engine.factors import project, project_back, unflat
 
 _ops = torch.ops.aten
 

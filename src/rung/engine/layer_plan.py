@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from rung.engine.adapters import Adapters, flat
+from rung.engine.adapters import Adapters
+from rung.engine.factors import flat
 from rung.engine.fused_steps import (
     ACTIVATIONS,
     ROTATIONS,

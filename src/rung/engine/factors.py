@@ -1,0 +1,121 @@
+"""The fused step of linear layers with LoRA adapters in them: two products that add in place, forward and backward.
+
+For several adapters in one batch the factors stand side by side, each token's other factors are multiplied by zero, and
+the base network is computed once for all. Knows nothing of PEFT, files and which adapter is applied.
+Sources: Hu et al., LoRA (2021); Chen et al., Punica (2023), and Sheng et al., S-LoRA (2023), for many
+adapters over one base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rung.engine.products import linear
+
+_FIELDS = 6  # of Factors
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A linear layer with its adapter: x W' + bias + scaling x A' B'.
+
+    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter is applied. With several adapters at once
+    their ranks stand side by side, scaled by the mask of the pass. side: of the first of several layers with the same
+    input, the a of all of them side by side, where that is stored; None elsewhere.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    a: Any = None
+    b: Any = None
+    scaling: float = 1.0
+    side: Any = None
+
+
+def flat(factors: Sequence[Factors]) -> list[Any]:
+    """As arguments of an autograd function."""
+    return [field for f in factors for field in (f.weight, f.bias, f.a, f.b, f.scaling, f.side)]
+
+
+def unflat(fields: Sequence[Any]) -> list[Factors]:
+    return [Factors(*fields[i : i + _FIELDS]) for i in range(0, len(fields), _FIELDS)]
+
+
+def project(
+    x: torch.Tensor, factors: Sequence[Factors], mask: torch.Tensor | None
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """x (T, in) through linear layers with the same input. Also returns x A' of all their adapters, (T, all ranks)."""
+    outs = [linear(x, f.weight, f.bias) for f in factors]
+    adapted = [(out, f) for out, f in zip(outs, factors, strict=True) if f.a is not None]
+    if not adapted:
+        return outs, None
+    narrow = linear(x, side_by_side(factors, x.dtype))
+    first = 0
+    if mask is not None:
+        narrow.unflatten(1, (len(adapted), -1)).mul_(mask[:, None])
+    for out, f in adapted:
+        part = narrow[:, first : first + len(f.a)]
+        out.addmm_(part, f.b.to(x.dtype).T, alpha=f.scaling)
+        first += len(f.a)
+    return outs, narrow
+
+
+def project_back(
+    x: torch.Tensor,
+    grads: Sequence[torch.Tensor],
+    factors: Sequence[Factors],
+    narrow: torch.Tensor | None,
+    *,
+    wanted: bool = True,
+) -> tuple[Any, list[Any]]:
+    """Gradients towards x (None unless wanted) and towards the adapters, in the order of `flat`."""
+    grad_x = None
+    if wanted:
+        grad_x = linear(grads[0], factors[0].weight.T)
+        for grad, f in zip(grads[1:], factors[1:], strict=True):
+            grad_x.add_(linear(grad, f.weight.T))
+    fields: list[Any] = [None] * (_FIELDS * len(factors))
+    if narrow is None:
+        return grad_x, fields
+    adapted = [i for i, f in enumerate(factors) if f.a is not None]
+    through = torch.cat([(grads[i] @ factors[i].b.to(x.dtype)).mul_(factors[i].scaling) for i in adapted], dim=1)
+    if grad_x is not None:
+        grad_x.addmm_(through, side_by_side(factors, x.dtype))
+    to_a = (through.T @ x).split([len(factors[i].a) for i in adapted])
+    first = 0
+    for i, grad_a in zip(adapted, to_a, strict=True):
+        f = factors[i]
+        fields[_FIELDS * i + 2] = grad_a.to(f.a.dtype)
+        fields[_FIELDS * i + 3] = (grads[i].T @ narrow[:, first : first + len(f.a)]).mul_(f.scaling).to(f.b.dtype)
+        first += len(f.a)
+    return grad_x, fields
+
+
+def side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor:
+    """The a of the layers that have an adapter, (all ranks, in)."""
+    if factors[0].side is not None:
+        kept: torch.Tensor = factors[0].side
+        return kept
+    parts = [f.a for f in factors if f.a is not None]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(dtype)
+
+
+class FusedLinear(torch.autograd.Function):
+    """x: (T, in); the mask of the pass; one layer's fields. Returns a tuple that holds the layer's output, (T, out)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, mask: torch.Tensor | None, *fields: Any) -> tuple[torch.Tensor, ...]:
+        outs, narrow = project(x, unflat(fields), mask)
+        ctx.save_for_backward(x, narrow)
+        ctx.fields = fields
+        return tuple(outs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        x, narrow = ctx.saved_tensors
+        grad_x, fields = project_back(x, grads, unflat(ctx.fields), narrow, wanted=ctx.needs_input_grad[0])
+        return grad_x, None, *fields
