@@ -337,6 +337,130 @@ def test_memory_that_does_not_suffice_for_one_row_ends_a_training_with_the_reaso
     assert train(model.engine, rows_of(model), OPTIONS, tmp_path).is_dir(), "with more memory it goes on"
 
 
+def too_little_memory_without_checkpointing(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
+    """Every pass raises that keeps what its layers computed. Returns (checkpointed, rows) of each pass."""
+    from rung.engine.checkpointing import layers_of
+    from rung.training import loss
+
+    passes: list[tuple[bool, int]] = []
+    whole = loss.summed_loss
+
+    def limited(engine: Any, part: Any, *more: Any) -> Any:
+        forward = vars(layers_of(engine.network)[0]).get("forward")
+        passes.append((getattr(getattr(forward, "func", None), "__module__", "").endswith("checkpointing"), len(part)))
+        if not passes[-1][0]:
+            raise ALLOCATORS[0]
+        return whole(engine, part, *more)
+
+    monkeypatch.setattr(loss, "summed_loss", limited)
+    return passes
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_where_one_row_does_not_fit_layers_are_computed_again_and_a_continued_training_goes_on_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    model, expected, seen = tiny_model(), list[float](), list[float]()
+    options = replace(OPTIONS, learning_rate=1e-3, full=full)
+    train(model.engine, rows_of(model), options, tmp_path / "a", on_step=lambda p: expected.append(p.loss))
+    passes = too_little_memory_without_checkpointing(monkeypatch)
+    whole = train(model.engine, rows_of(model), options, tmp_path / "b", on_step=lambda p: seen.append(p.loss))
+    assert seen == pytest.approx(expected, rel=1e-3)
+    first = passes.index((True, 2))
+    assert (False, 1) in passes[:first], "one row at a time was tried before"
+    assert all(checkpointed and rows > 1 for checkpointed, rows in passes[first:]), "in parts as large as at first"
+    train(model.engine, rows_of(model), options, tmp_path / "parts", until=2)
+    passes.clear()
+    again = train(model.engine, rows_of(model), options, tmp_path / "parts")
+    assert passes and all(checkpointed for checkpointed, _ in passes)
+    name = "model.safetensors" if full else "adapter_model.safetensors"
+    assert (again / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_rows_that_cannot_fit_are_known_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = too_little_memory_without_checkpointing(monkeypatch)
+    monkeypatch.setattr(loop, "free_bytes", lambda device: 10_000)
+    model = tiny_model()
+    train(model.engine, rows_of(model), OPTIONS, tmp_path)
+    assert all(checkpointed for checkpointed, _ in passes)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_memory_that_runs_out_within_a_step_of_the_optimiser_repeats_what_came_since_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    options = replace(OPTIONS, learning_rate=1e-3, full=full)
+    model = tiny_model()
+    whole = train(model.engine, rows_of(model), options, tmp_path / "whole")
+    step, calls, failing = torch.optim.AdamW.step, [0], {4}
+
+    def limited(optimiser: Any, *more: Any) -> Any:
+        calls[0] += 1
+        found = step(optimiser, *more)
+        if calls[0] in failing:
+            raise ALLOCATORS[2]  # some weights are a step ahead by then
+        return found
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", limited)
+    again = train(model.engine, rows_of(model), options, tmp_path / "again")
+    name = "model.safetensors" if full else "adapter_model.safetensors"
+    assert (again / name).read_bytes() == (whole / name).read_bytes() and calls[0] > 7
+    failing |= set(range(1_000))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(model.engine, rows_of(model), options, tmp_path / "never")
+
+
+def test_a_training_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    model = tiny_model()
+    whole = train(model.engine, rows_of(model), OPTIONS, tmp_path / "whole")
+    train(model.engine, rows_of(model), OPTIONS, tmp_path / "old", until=2)
+    claim = json.loads((tmp_path / "old" / "training.json").read_text())
+    del claim["options"]["full"]
+    (tmp_path / "old" / "training.json").write_text(json.dumps(claim))
+    checkpoint = torch.load(tmp_path / "old" / "checkpoint.pt", weights_only=True)
+    del checkpoint["checkpointing"]
+    checkpoint["rng"] = checkpoint["rng"][0]
+    torch.save(checkpoint, tmp_path / "old" / "checkpoint.pt")
+    assert same(train(model.engine, rows_of(model), OPTIONS, tmp_path / "old"), whole)
+
+
+def test_a_network_that_peft_cannot_adapt_is_named_with_the_fact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    with monkeypatch.context() as patch:
+        patch.setattr(lora, "adaptable_layers", lambda network: [])
+        with pytest.raises(TrainingError, match="no linear layers"):
+            train(model.engine, rows_of(model), OPTIONS, tmp_path)
+        patch.setattr(lora, "adaptable_layers", lambda network: ["nowhere"])
+        with pytest.raises(TrainingError, match=r"PEFT cannot adapt it \(.*nowhere"):
+            train(model.engine, rows_of(model), OPTIONS, tmp_path)
+    assert train(model.engine, rows_of(model), OPTIONS, tmp_path).is_dir()
+
+
+def test_an_adapter_names_what_its_base_is_loaded_from(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.engine.base = "somebody/model"
+    folder = train(model.engine, rows_of(model), OPTIONS, tmp_path, until=1)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "somebody/model"
+
+
+def test_a_configuration_that_does_not_say_its_depth_has_adapters_in_all_layers() -> None:
+    model = tiny_model()
+    model.network.config.num_hidden_layers = 0
+    learner = lora.begin(model.engine, replace(OPTIONS, layers=0.5), None)
+    assert len(learner.weights) == 2 * 7 * 2
+
+
+def test_making_an_adapter_warns_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model = tiny_model()
+        train(model.engine, rows_of(model), OPTIONS, tmp_path, until=1)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("where", ["adapter", "optimiser"])
 def test_memory_that_runs_out_before_the_first_step_is_freed_and_the_training_begun_again(
@@ -417,6 +541,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path: Path, change: str) ->
 
 def test_a_loss_that_is_no_number_is_an_error_with_a_way_out(tmp_path: Path) -> None:
     model = tiny_model()
+    _ = model.engine.adapters.wrapper  # which checks adapters when it is made
     with torch.no_grad():
         model.network.get_output_embeddings().weight[5] = float("nan")
     with pytest.raises(Diverged, match="lower learning rate"):

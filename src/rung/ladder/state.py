@@ -189,7 +189,7 @@ class RunState:
         """The one that was chosen already for adapters, by the trainings or the pilots before."""
         trained = [self.files.solution(name) for name in STRATEGIES] + sorted(self.files.piloted.glob("pilot-*"))
         histories = [record_of(folder / "training" / "history.json") for folder in trained]
-        rates = [h.get("learning_rate") for h in histories if h.get("probed", True) and not h.get("full")]
+        rates = [h.get("learning_rate") for h in histories if h.get("probed", True) and not h.get("all_weights")]
         return next((float(rate) for rate in rates if rate is not None), None)
 
 

@@ -58,11 +58,20 @@ def _made_of(run: RunRecords, candidate: Candidate) -> str:
     if constraint := record.get("constraint"):
         parts.append(f"answers held to {_held_to(constraint)}")
     if record.get("adapter"):
-        trained = run.trained.get(candidate.name)
-        kept = f" (learning rate {trained.learning_rate:g}, epoch {trained.kept:g})" if trained else ""
-        parts.append(f"a LoRA adapter{kept}")
+        parts.append(_learnt(run.trained.get(candidate.name)))
     said = "; ".join(["the instruction", *parts]) if record else "not recorded"
     return said + (f". Stopped before its end: {candidate.cut}" if candidate.cut else "")
+
+
+def _learnt(trained: Trained | None) -> str:
+    """An adapter, or all weights, and what that means for who serves it."""
+    if trained is None:
+        return "a LoRA adapter"
+    size = f", {trained.bytes / 1e6:,.1f} MB" if trained.bytes else ""
+    how = f" (learning rate {trained.learning_rate:g}, epoch {trained.kept:g}{size})"
+    if not trained.full:
+        return f"a LoRA adapter{how}"
+    return f"weights of its own{how}, which no other task can share: a server needs a whole model for them"
 
 
 def _held_to(constraint: Record) -> str:

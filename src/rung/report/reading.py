@@ -18,10 +18,12 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """How an adapter came about. sweep: learning rate -> dev loss. epochs: (epoch, dev score). kept: the epoch.
+    """How an adapter, or weights of a solution's own, came about.
 
-    rates: learning rate -> best dev score, where every rate was trained to its end. left_out: {"count", "rows"} of
-    rows that were too long to train on. cut: why the training was stopped before its end.
+    sweep: learning rate -> dev loss. epochs: (epoch, dev score). kept: the epoch. rates: learning rate -> best dev
+    score, where every rate was trained to its end. left_out: {"count", "rows"} of rows that were too long to train on.
+    cut: why the training was stopped before its end. full: whether all weights were trained. bytes: of what was
+    learnt, on disk; 0 where an older version wrote the record.
     """
 
     learning_rate: float
@@ -31,6 +33,8 @@ class Trained:
     rates: Mapping[str, float] = field(default_factory=dict)
     left_out: Record = field(default_factory=dict)
     cut: str | None = None
+    full: bool = False
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,4 +143,6 @@ def _trained(folder: Path) -> Trained | None:
         rates={rate: float(score) for rate, score in history.get("rates", {}).items()},
         left_out=history.get("left_out") or {},
         cut=history.get("cut"),
+        full=bool(history.get("all_weights", False)),
+        bytes=int(history.get("bytes", 0)),
     )

@@ -118,7 +118,7 @@ def fit(
 
     Its answers to the judged examples are kept as predictions.dev.jsonl, and the training in training/history.json:
     learning_rate, probed (whether that rate rests on probes, here or earlier in the run), steps, epochs [{epoch, dev}],
-    kept (an epoch), rates, left_out, full (whether all weights were trained), bytes (of the folder); cut where the
+    kept (an epoch), rates, left_out, all_weights (whether they were trained), bytes (of the folder); cut where the
     budget shortened it, and stopped_at (a step) where it ended it. What was cut stays so: with more budget, the adapter
     is read back and not trained on.
     A training that the budget ends before its first interim look is judged where it stands. Raises Diverged, and
@@ -149,7 +149,7 @@ def fit(
         "epochs": [{"epoch": round(c.step / course.epoch, 2), "dev": c.mean} for c in judged[rate]],
         "kept": round(best.step / course.epoch, 2),
         "left_out": left_out,
-        "full": course.full,
+        "all_weights": course.full,
         "bytes": sum(file.stat().st_size for file in best.adapter.rglob("*")),
     }
     if workshop.limits.exhaustive:

@@ -38,7 +38,7 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
         return replace(plain, adapter=str(adapter))
     before = record_of(Path(tuned.adapter).parent / "training" / HISTORY)
     trained = int(before.get("stopped_at", before.get("steps", 0)))
-    full = bool(before.get("full"))
+    full = bool(before.get("all_weights"))
     usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
     rate = float(before.get("learning_rate", usual))
     steps = max(LEAST_STEPS, round(_SHARE * trained))

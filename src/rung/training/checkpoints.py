@@ -26,6 +26,7 @@ class State:
 
     newest: step of the checkpoint on disk. micro_tokens: as in the options, or fewer once memory ran out.
     checkpointing: whether layers are computed again in the backward pass, because memory does not suffice otherwise.
+    stopped: whether the caller ended the training.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class State:
     micro_tokens: int = 0
     newest: int = 0
     checkpointing: bool = False
+    stopped: bool = False
 
 
 def claim(folder: Path, options: TrainingOptions, rows: Sequence[TokenRow], start: Path | None) -> None:

@@ -79,7 +79,7 @@ def train(
             return _attempt(job, state, result)
         except Exception as error:
             # Where it ran out within a step of the optimiser, some weights are a step ahead of others.
-            if not is_out_of_memory(error) or state.step <= newest:
+            if state.stopped or state.step <= newest or not is_out_of_memory(error):
                 raise
         newest = state.step
         engine.make_room()
@@ -171,6 +171,7 @@ def _loop(job: _Job, learner: Learner, optimiser: torch.optim.Optimizer, state: 
         try:
             job.on_step(Progress(state.step, options.steps, loss, state.tokens, state.seconds))
         except BaseException:
+            state.stopped = True
             keep()
             raise
         if now - saved > every_s or state.step == job.until:

@@ -38,9 +38,8 @@ def begin(engine: Engine, options: TrainingOptions, start: Path | None) -> Learn
         if is_out_of_memory(error):
             raise
         raise TrainingError(f"model {engine.name}: PEFT cannot adapt it ({first_line(error)}).") from error
-    return Learner(
-        [p for p in engine.network.parameters() if p.requires_grad], lambda folder: _save_adapter(engine, network, folder)
-    )
+    weights = [p for p in engine.network.parameters() if p.requires_grad]
+    return Learner(weights, lambda folder: _save_adapter(engine, network, folder))
 
 
 def fresh_adapter(engine: Engine, options: TrainingOptions) -> Any:

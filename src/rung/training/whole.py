@@ -44,8 +44,8 @@ def check_room(engine: Engine, folder: Path) -> None:
     written, room = bytes_written(engine), shutil.disk_usage(folder).free
     if written > room:
         raise TrainingError(
-            f"{folder}: training all weights of {engine.name} needs {written / _GB:.1f} GB of disk (two checkpoints and "
-            f"the weights), and {room / _GB:.1f} GB are free. Make room, or train an adapter."
+            f"{folder}: training all weights of {engine.name} needs {written / _GB:.1f} GB of disk (two checkpoints "
+            f"and the weights), and {room / _GB:.1f} GB are free. Make room, or train an adapter."
         )
 
 
