@@ -262,7 +262,8 @@ class Adapters:
             wrapper = self.wrapper
             try:
                 check_base_stays(folder)
-                keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False)
+                at = str(next(self._network.parameters()).device)  # else PEFT goes by way of a GPU where there is one
+                keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False, torch_device=at)
                 if missing := [key for key in keys.missing_keys if f".{name}." in key]:
                     raise ValueError(f"its weights lack {len(missing)} of its layers, {missing[0]} first")
                 if more := [key for key in keys.unexpected_keys if ".lora_" in key]:
