@@ -106,6 +106,34 @@ def test_models_lists_the_catalogue() -> None:
     assert "smollm2-135m-instruct" in done.output and "Apache-2.0" in done.output
 
 
+def test_models_lists_others_with_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
+    shown = call("models").output
+    row = next(line for line in shown.splitlines() if "Qwen/Qwen3-0.6B" in line).split()
+    assert row == ["Qwen/Qwen3-0.6B", "596", "M", "2.2", "GB", "2.9", "GB", "unknown", "Apache-2.0"]
+    assert "unknown until `rung models check smollm2-135m-instruct` has timed it" in shown
+
+
+def test_a_model_is_checked(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
+    done = call("models", "check", tiny_folder)
+    assert done.exit_code == 0, done.output
+    for fact in (
+        "path:",
+        "of 2 layers fused",
+        "context:       2,048 tokens",
+        "<|im_end|>",
+        "LoRA adapters",
+        "tokens a second",
+    ):
+        assert fact in done.output, done.output
+
+
+def test_a_model_that_cannot_be_loaded_is_one_clear_error_of_its_check(tmp_path: Path) -> None:
+    done = call("models", "check", "no-such-model")
+    assert isinstance(done.exception, RungError) and "`rung models` lists" in str(done.exception)
+
+
 def test_demo_lists_the_demos() -> None:
     assert len(call("demo", "--list").output.splitlines()) == 3
 

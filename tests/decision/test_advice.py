@@ -86,6 +86,15 @@ def test_a_larger_model_is_never_advised_beside_documents_or_more_examples() -> 
             assert advised(DOCUMENTS, led_by_other) or advised("Label more examples", led_by_other)
 
 
+def test_the_larger_model_is_named_where_one_is_known() -> None:
+    model = Diagnosis("reasoning", 0.6, 0.5, 0.7, "nothing fixed it", fixed=False)
+    for causes in ((model,), ()):
+        steps = decide(evidence([WEAK], diagnosis=causes, larger="org/large")).next
+        assert sum("`model: org/large`" in step for step in steps) == 1
+    short = decide(evidence([ZERO, LORA], CLEAR, target=0.99, larger="org/large")).next
+    assert advised("or a larger model, such as org/large.", short)
+
+
 def test_more_examples_are_not_advised_for_a_gain_below_the_margin() -> None:
     convention = (Diagnosis("convention", 0.6, 0.5, 0.7, "fixed by a pilot"),)
     nothing = MoreExamples(400, 0.003, 0.0, 0.05)

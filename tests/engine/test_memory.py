@@ -22,6 +22,19 @@ def test_some_memory_is_free() -> None:
     assert free_bytes(CPU) > 100 << 20
 
 
+def test_pages_of_files_count_as_free_within_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are given up when memory is wanted; a model that was read before would otherwise be refused."""
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    before = free_bytes(CPU)
+    (tmp_path / "memory.max").write_text(f"{64 << 20}\n")
+    (tmp_path / "memory.current").write_text(f"{60 << 20}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {8 << 20}\nactive_file {30 << 20}\ninactive_file {20 << 20}\n")
+    assert free_bytes(CPU) == 54 << 20 < before
+    assert memory.total_bytes(CPU) == 64 << 20
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.total_bytes(CPU) > 64 << 20
+
+
 def refuses(error: Exception) -> Any:
     def call(*_: Any) -> Any:
         raise error

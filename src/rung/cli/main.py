@@ -19,7 +19,7 @@ VERBS: dict[str, str] = {
     "run": "Find out: prompt, retrieve or fine-tune?",
     "ask": "Answer an input with a run's winner.",
     "report": "Show a run's verdict and write its report.",
-    "models": "List known models and which are present.",
+    "models": "List models to choose from, and check one.",
 }
 
 

@@ -22,8 +22,9 @@ def models(context: click.Context, fetch: str | None) -> None:
         return
     if fetch is not None:
         from rung.models.catalogue import ensure_model
+        from rung.models.four_bit import split_spec
 
-        click.echo(str(ensure_model(fetch, say=_say)))
+        click.echo(str(ensure_model(split_spec(fetch)[0], say=_say)))
         return
     _list_present()
     _list_suggestions()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ModelError, first_line
+from rung.models.weights import named
 
 # Pre-tokenizer -> patterns, applied in turn; each splits the pieces of the one before.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -35,7 +36,8 @@ _CONTROL, _USER_DEFINED = 3, 4  # token types of the GGUF specification
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Writes model.safetensors (float32), config.json and the tokenizer to `folder`.
 
-    Raises ModelError when the file is torn or its architecture is one that transformers cannot read from GGUF.
+    Raises ModelError when the file is torn, lacks weights, or its architecture is one that transformers cannot read
+    from GGUF.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -46,22 +48,39 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     try:
         tokenizer = build_tokenizer(gguf)
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
-            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            read: Any = AutoModelForCausalLM.from_pretrained  # untyped
+            network, found = read(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **_unpacked(),
+            )
     except Exception as error:
         fact = first_line(error)
         raise ModelError(
             f"model {gguf}: this GGUF file cannot be read ({fact}). "
             "It may be incomplete, or of an architecture that transformers does not know."
         ) from error
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # a GGUF-loaded model refuses to be saved
-    fresh.load_state_dict(loaded.state_dict())
-    fresh.tie_weights()
-    fresh.generation_config.eos_token_id = tokenizer.eos_token_id
-    fresh.save_pretrained(folder)
+    if missing := found["missing_keys"]:
+        raise ModelError(
+            f"model {gguf}: {len(missing)} weights of its network are missing in this GGUF file: {named(missing)}. "
+            "transformers reads it in part only; use the model's Hugging Face folder or id."
+        )
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+    network.hf_quantizer = None  # it would refuse to be saved, although its weights are whole now
+    network.generation_config.eos_token_id = tokenizer.eos_token_id
+    network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _unpacked() -> dict[str, Any]:
+    """What asks transformers to unpack weights; without it some versions keep them packed where a kernel is there."""
+    import transformers
+
+    kind = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": kind(dequantize=True)} if kind is not None else {}
 
 
 def build_tokenizer(gguf: Path) -> Any:

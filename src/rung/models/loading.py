@@ -100,7 +100,8 @@ def load_model(
     engine.base = _base_of(name, folder)
     engine.base_version = version_of(folder)
     version = version_in_4_bits(engine.base_version) if four_bit else engine.base_version
-    return LocalModel(engine, tokenizer, name=spec, version=version)
+    with _loading_errors(source, "its tokenizer"):
+        return LocalModel(engine, tokenizer, name=spec, version=version)
 
 
 def _base_of(name: str, folder: Path) -> str:
