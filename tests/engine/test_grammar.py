@@ -31,7 +31,7 @@ SCHEMA = {
 
 @pytest.fixture(scope="module")
 def grammars(tiny: Any) -> Grammars:
-    return Grammars(tiny.chat.tokenizer, tiny.engine.vocabulary, tiny.chat.end_id)
+    return Grammars(tiny.chat.answer_tokens(), tiny.engine.vocabulary)
 
 
 def random_answers(tiny: Any, grammars: Grammars, constraint: Constraint, n: int) -> Iterator[str]:

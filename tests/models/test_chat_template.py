@@ -52,7 +52,7 @@ def test_special_tokens_inside_a_message_are_text(role: Any, token: str, shape: 
     ids = format.encode([Message("user", "x"), Message(role, forged), USER])
     honest = format.encode([Message("user", "x"), Message(role, "harmless"), USER])
     assert [i for i in ids if i < 3] == [i for i in honest if i < 3]
-    assert forged in text_of(format, ids).replace("\u200b", "")
+    assert forged in text_of(format, ids)
 
 
 def test_special_tokens_without_a_name_of_their_own_are_text_too() -> None:
@@ -125,5 +125,5 @@ def test_a_model_that_can_think_is_asked_not_to() -> None:
 
 def test_the_answer_of_a_model_without_a_template_ends_where_the_next_turn_begins() -> None:
     plain = chat(None)
-    assert plain.decode(plain.tokenizer.encode(" blue\n\nUser: and a boat?")) == " blue"
+    assert plain.decode(plain.tokenizer.encode(" blue\n\nUser: and a boat?")) == "blue"
     assert chat().decode(chat().tokenizer.encode("blue\n\nUser: and?")) == "blue\n\nUser: and?"

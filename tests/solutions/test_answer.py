@@ -67,7 +67,7 @@ def test_a_learnt_answer_follows_its_prompt_as_a_generated_one_does(tiny: Any, n
     requests, _ = requests_for(SOLUTIONS[name], tiny, QUERIES, retriever=BM25(PASSAGES))
     for request in requests:
         turns = [*request.messages, Message("assistant", "lost <|im_end|> card")]
-        whole = tiny.chat.tokenizer.encode(tiny.chat._render(turns, answer_next=False), add_special_tokens=False)
+        whole = tiny.chat.encode_whole(turns)
         learnt = [*tiny.encode(request.messages), *tiny.encode_answer("lost <|im_end|> card")]
         assert whole[: len(learnt)] == learnt
 

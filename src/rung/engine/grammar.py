@@ -1,4 +1,4 @@
-"""Constrained decoding: which tokens may come next, by llguidance.
+"""Constrained decoding: which tokens may come next. Label sets by a tree of token ids, all else by llguidance.
 
 Knows label sets, JSON Schemas and regular expressions; knows nothing of the network.
 """
@@ -6,7 +6,9 @@ Knows label sets, JSON Schemas and regular expressions; knows nothing of the net
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,87 +17,233 @@ import numpy.typing as npt
 from rung.errors import ConstraintError
 from rung.types import Constraint
 
+_SPELT = '{"a": "b c"}'  # what a tokenizer must give back exactly to write JSON
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """What grammars must know of a tokenizer.
+
+    encode: an answer's text -> its ids behind a prompt, without an end token. encode_inside: the ids of a text in the
+    middle of an answer. decode: ids -> the text that they add, white space before it included. bytes_of: a token ->
+    the bytes that it adds; none for special tokens. lead: white space that an answer's ids begin with. end_id: the end
+    token that is trained; stop_ids: all that may end an answer. serialised: the fast tokenizer as JSON, in which no
+    text spells a special token; None where there is none.
+    """
+
+    encode: Callable[[str], list[int]]
+    encode_inside: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
+    bytes_of: Callable[[int], bytes]
+    lead: str
+    end_id: int
+    stop_ids: frozenset[int]
+    serialised: Callable[[], str | None]
+
 
 class Grammars:
     """Compiles constraints for one tokenizer; each sequence gets a matcher of its own."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, end_id: int) -> None:
-        import llguidance.hf
-
+    def __init__(self, tokens: AnswerTokens, vocabulary: int) -> None:
+        self._tokens = tokens
         self._vocabulary = vocabulary
-        self._end_id = end_id
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=end_id)
+        self._stops = [tokens.end_id, *sorted(i for i in tokens.stop_ids - {tokens.end_id} if i < vocabulary)]
+        self._inner: Any = None
         self._compiled: dict[str, Any] = {}
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A fresh matcher. Raises ConstraintError when no grammar can be made of the constraint."""
-        import llguidance
-
         key = repr((constraint.kind, constraint.value))
         if key not in self._compiled:
-            matcher = llguidance.LLMatcher(self._tokenizer, _grammar(constraint))
-            if matcher.is_error():
-                fact = matcher.get_error().strip().splitlines()[0]
-                raise ConstraintError(f"{_where(constraint)}: no grammar can be made of it ({fact}). Simplify it.")
-            self._compiled[key] = matcher
-        return Matcher(self._compiled[key].deep_copy(), self._vocabulary, self._end_id)
+            self._compiled[key] = self._labels(constraint) if constraint.kind == "labels" else self._grammar(constraint)
+        if constraint.kind == "labels":
+            return _LabelMatcher(self._compiled[key], self._vocabulary, self._stops)
+        return _GrammarMatcher(self._compiled[key].deep_copy(), self._vocabulary, self._stops)
+
+    def _labels(self, constraint: Constraint) -> _Node:
+        assert isinstance(constraint.value, tuple)
+        if not constraint.value:
+            raise ConstraintError("labels: there are none. List at least one.")
+        root = _Node({})
+        for label in constraint.value:
+            node = root
+            for token in self._tokens.encode(label):
+                node = node.next.setdefault(token, _Node({}))
+            node.complete = True
+        return root
+
+    def _grammar(self, constraint: Constraint) -> Any:
+        import llguidance
+
+        if constraint.kind == "json_schema" and self._tokens.decode(self._tokens.encode_inside(_SPELT)) != _SPELT:
+            raise ConstraintError("schema: this model's tokenizer loses the spacing of JSON. Use another model.")
+        if self._inner is None:
+            self._inner = _inner_tokenizer(self._tokens, self._vocabulary, self._stops)
+        matcher = llguidance.LLMatcher(self._inner, _grammar(constraint, self._tokens.lead))
+        if matcher.is_error():
+            fact = matcher.get_error().strip().splitlines()[0]
+            raise ConstraintError(f"{_where(constraint)}: no grammar can be made of it ({fact}). Simplify it.")
+        return matcher
 
 
-class Matcher:
-    """One sequence under a constraint."""
+@dataclass
+class _Node:
+    """A place in the tree of labels. next: token -> place. complete: a label ends here."""
 
-    def __init__(self, inner: Any, vocabulary: int, end_id: int) -> None:
-        self._inner = inner
+    next: dict[int, _Node]
+    complete: bool = False
+
+
+_END = _Node({}, complete=True)
+
+
+class Matcher(ABC):
+    """One sequence under a constraint. stops: all end tokens; the first one is trained."""
+
+    def __init__(self, vocabulary: int, stops: Sequence[int]) -> None:
         self._vocabulary = vocabulary
-        self._end_id = end_id
-
-    def copy(self) -> Matcher:
-        """A matcher in the same state, which goes its own way from here."""
-        return Matcher(self._inner.deep_copy(), self._vocabulary, self._end_id)
+        self._stops = stops
 
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """Which tokens may come next, shape (vocabulary,). Only the end token once the answer is complete."""
-        if self._inner.is_stopped():
-            only_end = np.zeros(self._vocabulary, dtype=np.bool_)
-            only_end[self._end_id] = True
-            return only_end
-        bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
-        return np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
+        """Which tokens may come next, shape (vocabulary,). Only end tokens once the answer is complete."""
+        return self._tokens(self._stops) if self._ended() else self._next()
 
     def forced(self) -> list[int]:
         """The only tokens that can come next, which it consumes; the end token when the answer can only end."""
-        if not self._inner.is_stopped():
-            tokens = [int(token) for token in self._inner.compute_ff_tokens()]
-            if tokens:
-                self._inner.consume_tokens(tokens)
-        else:
-            tokens = []
-        return [*tokens, self._end_id] if self._inner.is_stopped() else tokens
+        tokens = [] if self._ended() else self._follow()
+        return [*tokens, self._stops[0]] if self._ended() else tokens
+
+    @abstractmethod
+    def copy(self) -> Matcher:
+        """A matcher in the same state, which goes its own way from here."""
+
+    @abstractmethod
+    def consume(self, token: int) -> None:
+        """The sequence goes on with this token."""
+
+    @abstractmethod
+    def _ended(self) -> bool:
+        """Whether nothing but an end token can come."""
+
+    @abstractmethod
+    def _next(self) -> npt.NDArray[np.bool_]:
+        """Which tokens may come next, while not ended."""
+
+    @abstractmethod
+    def _follow(self) -> list[int]:
+        """Consumes and returns the tokens that can only follow, while not ended."""
+
+    def _tokens(self, ids: Iterable[int]) -> npt.NDArray[np.bool_]:
+        chosen = np.zeros(self._vocabulary, dtype=np.bool_)
+        chosen[list(ids)] = True
+        return chosen
+
+
+class _LabelMatcher(Matcher):
+    """One sequence that must become a label, in the very ids that training teaches for it."""
+
+    def __init__(self, node: _Node, vocabulary: int, stops: Sequence[int]) -> None:
+        super().__init__(vocabulary, stops)
+        self._node = node
+
+    def copy(self) -> Matcher:
+        return _LabelMatcher(self._node, self._vocabulary, self._stops)
+
+    def consume(self, token: int) -> None:
+        self._node = self._node.next.get(token, _END)
+
+    def _ended(self) -> bool:
+        return not self._node.next
+
+    def _next(self) -> npt.NDArray[np.bool_]:
+        return self._tokens([*self._node.next, *(self._stops if self._node.complete else ())])
+
+    def _follow(self) -> list[int]:
+        tokens: list[int] = []
+        while not self._node.complete and len(self._node.next) == 1:
+            tokens += self._node.next
+            self.consume(tokens[-1])
+        return tokens
+
+
+class _GrammarMatcher(Matcher):
+    """One sequence under a grammar of llguidance."""
+
+    def __init__(self, inner: Any, vocabulary: int, stops: Sequence[int]) -> None:
+        super().__init__(vocabulary, stops)
+        self._inner = inner
+
+    def copy(self) -> Matcher:
+        return _GrammarMatcher(self._inner.deep_copy(), self._vocabulary, self._stops)
 
     def consume(self, token: int) -> None:
         if not self._inner.is_stopped():
             self._inner.consume_token(token)
 
+    def _ended(self) -> bool:
+        return bool(self._inner.is_stopped())
 
-def _grammar(constraint: Constraint) -> str:
+    def _next(self) -> npt.NDArray[np.bool_]:
+        bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
+        return np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
+
+    def _follow(self) -> list[int]:
+        tokens = [int(token) for token in self._inner.compute_ff_tokens()]
+        if tokens:
+            self._inner.consume_tokens(tokens)
+        return tokens
+
+
+class _Spelt:
+    """A tokenizer as llguidance wraps it, for those whose tokens it cannot read as bytes by itself."""
+
+    def __init__(self, tokens: AnswerTokens, vocabulary: int) -> None:
+        self.eos_token_id, self.bos_token_id = tokens.end_id, None
+        self.tokens = [tokens.bytes_of(i) for i in range(vocabulary)]
+        self.special_token_ids = [i for i, content in enumerate(self.tokens) if not content or i in tokens.stop_ids]
+        for i in self.special_token_ids:
+            self.tokens[i] = f"<{i}>".encode()
+        self._encode = tokens.encode_inside
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._encode(text.decode(errors="replace") if isinstance(text, bytes) else text)
+
+
+def _inner_tokenizer(tokens: AnswerTokens, vocabulary: int, stops: Sequence[int]) -> Any:
+    """llguidance's own reading of the tokenizer where it can read the decoder, else one by what tokens decode to."""
     import llguidance
 
-    if constraint.kind == "labels":
-        assert isinstance(constraint.value, tuple)
-        if not constraint.value:
-            raise ConstraintError("labels: there are none. List at least one.")
-        return "start: " + " | ".join(json.dumps(label, ensure_ascii=False) for label in constraint.value)
+    if (serialised := tokens.serialised()) is not None:
+        try:
+            inner = llguidance.LLTokenizer(serialised, n_vocab=vocabulary, eos_token=list(stops))
+            if inner.decode_bytes(tokens.encode_inside(_SPELT)) == _SPELT.encode():
+                return inner
+        except ValueError:  # a decoder that it does not know, as Unigram and WordPiece have
+            pass
+    wrapped = llguidance.TokenizerWrapper(_Spelt(tokens, vocabulary))
+    return llguidance.LLTokenizer(wrapped, n_vocab=vocabulary, eos_token=list(stops))
+
+
+def _grammar(constraint: Constraint, lead: str) -> str:
+    """The constraint for llguidance. lead: white space before the answer."""
+    import llguidance
+
     # Where a schema says nothing about white space, objects are written without any.
     try:
         if constraint.kind == "regex":
             assert isinstance(constraint.value, str)
-            return str(llguidance.LLMatcher.grammar_from_regex(constraint.value))
+            before = "".join(f"\\x{{{ord(character):x}}}" for character in lead)
+            pattern = f"{before}(?:{constraint.value})" if lead else constraint.value
+            return str(llguidance.LLMatcher.grammar_from_regex(pattern))
         assert isinstance(constraint.value, Mapping)
-        return str(
+        grammar = str(
             llguidance.LLMatcher.grammar_from_json_schema(
                 json.dumps(dict(constraint.value)), defaults={"whitespace_flexible": False}
             )
         )
+        if not lead:
+            return grammar
+        return f"start: {json.dumps(lead)} %json {json.dumps(json.loads(grammar)['grammars'][0]['json_schema'])}"
     except ValueError as error:
         raise ConstraintError(f"{_where(constraint)}: no grammar can be made of it ({error}). Simplify it.") from None
 

@@ -1,89 +1,199 @@
 """Chat turns to token ids. All text reaches a local model this way, in answering and in training.
 
-Knows the tokenizer's chat template and its end-of-answer token. Text from outside cannot forge a turn: special tokens
-are broken up wherever they stand inside a message.
+Knows where a prompt ends and an answer begins, what ends an answer, and what to do with thoughts. How turns are written
+is in `turns`, how text passes control tokens in `text_tokens`, what an answer's ids are in `answer_encoding`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rung.engine.grammar import AnswerTokens
+from rung.models.answer_encoding import AnswerEncoding
+from rung.models.text_tokens import TextTokens
+from rung.models.thinking import PAIRS, TAGS, Thought, started_by_itself, thought_in
+from rung.models.turns import Turns
 from rung.types import Message
 
-# For models without a template (base models): turns one under the other.
-PLAIN_TEMPLATE = (
-    "{% for m in messages %}{{ m['role'].capitalize() + ': ' + m['content'] + '\\n\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-_ZERO_WIDTH_SPACE = "\u200b"
+_NEXT_TURN = "\n\nUser:"
+_USER, _ANSWER, _NEXT = "@@u", "@@a", "@@n"
 
 
 class ChatFormat:
-    """A tokenizer with its chat template. end_id: the token that ends an answer. stop_ids: all tokens that end one."""
+    """A tokenizer with its chat template.
 
-    def __init__(self, tokenizer: Any) -> None:
+    generation_config: the network's; it may name more end tokens. end_id: the token that ends an answer in training.
+    stop_ids: all tokens that end one. thought: how the model thinks before it answers, where that cannot be switched
+    off.
+    """
+
+    def __init__(self, tokenizer: Any, generation_config: Any = None) -> None:
         self.tokenizer = tokenizer
-        self._template = tokenizer.chat_template or PLAIN_TEMPLATE
-        self._first = [] if tokenizer.chat_template else _first_ids(tokenizer)
-        self._special = _special_tokens(tokenizer)
-        self._takes_system = self._accepts_a_system_turn()
-        self.end_id = self._end_of_answer()
-        self.stop_ids = frozenset({self.end_id, tokenizer.eos_token_id} - {None})
+        self._turns = Turns(tokenizer)
+        self._tokens = TextTokens(tokenizer, self._turns.source, TAGS)
+        self._first = [] if self._turns.has_template else _first_ids(tokenizer)
+        ends = _ids(getattr(generation_config, "eos_token_id", None))
+        layout = self._layout()
+        self.thought = layout.thought
+        self._closed = layout.closed
+        self.end_id = self._end_of_answer(layout, ends)
+        self.stop_ids = frozenset({self.end_id, *_ids(tokenizer.eos_token_id), *ends})
+        tail = layout.tail + layout.closed
+        self._answers = AnswerEncoding(self._tokens, tail[self._tokens.last_control(tail) :], layout.lead)
+
+    # ---- prompts and answers ----------------------------------------------------------------
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the turns, ending where the assistant's answer begins."""
-        return [*self._first, *self.tokenizer.encode(self._render(messages), add_special_tokens=False)]
+        """Ids of the turns, ending where the assistant's answer begins; a thought before it is empty and closed."""
+        return [*self._first, *self._tokens.encode(self._render(messages) + self._closed)]
+
+    def encode_open(self, messages: Sequence[Message]) -> list[int]:
+        """As `encode`, but ending where the assistant's thought begins. Only for models with a `thought`."""
+        assert self.thought is not None
+        return [*self._first, *self._tokens.encode(self._render(messages) + self.thought.opening)]
+
+    def encode_whole(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation as the template writes it, without a turn to come."""
+        return [*self._first, *self._tokens.encode(self._render(messages, answer_next=False))]
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer with its end token; they follow the ids of `encode`."""
-        return [*self.tokenizer.encode(self._defused(text), add_special_tokens=False), self.end_id]
+        return [*self._answers.encode(text), self.end_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids, without special tokens."""
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Text of an answer's ids, without special tokens and without a thought; empty where a thought is unfinished.
+
+        The inverse of `encode_answer`, its end token aside.
+        """
+        if (started := self._started_thought(ids)) is not None:
+            length = self._up_to(ids, started.end)
+            return "" if length is None else self._answers.decode(ids[length:]).lstrip("\n")
+        text = self._answers.decode(ids)
         # A base model continues with the next turn.
-        return text if self.tokenizer.chat_template else text.partition("\n\nUser:")[0]
+        return text if self._turns.has_template else text.partition(_NEXT_TURN)[0]
 
     def count(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return len(self._tokens.encode(self._tokens.hide(text)))
+
+    def answer_tokens(self) -> AnswerTokens:
+        """What grammars must know."""
+        return AnswerTokens(
+            encode=self._answers.encode,
+            encode_inside=self._answers.behind_text,
+            decode=self._tokens.decode,
+            bytes_of=self._tokens.bytes_of,
+            lead=self._answers.lead,
+            end_id=self.end_id,
+            stop_ids=self.stop_ids,
+            serialised=lambda: self._tokens.plain_json,
+        )
+
+    # ---- thoughts ---------------------------------------------------------------------------
+
+    def unfinished_thought(self, ids: Sequence[int]) -> Thought | None:
+        """The thought that an answer began by itself and did not close; None where there is none."""
+        started = self._started_thought(ids)
+        return started if started is not None and self._up_to(ids, started.end) is None else None
+
+    def thought_stops(self, thought: Thought) -> frozenset[int]:
+        """Tokens that end a thought. Where its mark is not one token, it is looked for when the room is used up."""
+        end = self._tokens.control.get(thought.end)
+        return self.stop_ids if end is None else self.stop_ids | {end}
+
+    def closed_thought(self, thought: Thought, ids: Sequence[int]) -> list[int]:
+        """The ids of a thought, closed, up to where the answer begins."""
+        length = self._up_to(ids, thought.end)
+        if length is not None:
+            return [*ids[:length], *self._tokens.encode(thought.closing.removeprefix(thought.end))]
+        kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return [*kept, *self._tokens.encode("\n" + thought.closing)]
+
+    def _started_thought(self, ids: Sequence[int]) -> Thought | None:
+        """The thought that an answer begins with by itself. Where its tag is a token, text that spells it is none."""
+        text = self._tokens.decode(ids).lstrip()
+        for start, _ in PAIRS:
+            if text.startswith(start):
+                id_ = self._tokens.control.get(start)
+                if id_ is None or (id_ in ids and not self._tokens.decode(ids[: list(ids).index(id_)]).strip()):
+                    return started_by_itself(start)
+        return None
+
+    def _up_to(self, ids: Sequence[int], mark: str) -> int | None:
+        """Number of ids up to the end of the first mark, a token or spelt; None where there is none."""
+        if (id_ := self._tokens.control.get(mark)) is not None:
+            return list(ids).index(id_) + 1 if id_ in ids else None
+        if mark not in self._tokens.decode(ids):
+            return None
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if mark in self._tokens.decode(ids[:middle]) else (middle + 1, high)
+        return low
+
+    # ---- the template -----------------------------------------------------------------------
 
     def _render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
-        turns = [{"role": m.role, "content": self._defused(m.content)} for m in messages]
-        if not self._takes_system and turns and turns[0]["role"] == "system":
-            turns[1] = {"role": "user", "content": turns[0]["content"] + "\n\n" + turns[1]["content"]}
-            del turns[0]
-        text: str = self.tokenizer.apply_chat_template(
-            turns,
-            tokenize=False,
-            add_generation_prompt=answer_next,
-            chat_template=self._template,
-            enable_thinking=False,  # for models that can think before they answer; other templates ignore it
-        )
-        return text
+        hidden = [Message(m.role, self._tokens.hide(m.content)) for m in messages]
+        return self._turns.render(hidden, answer_next=answer_next)
 
-    def _defused(self, text: str) -> str:
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, token[:1] + _ZERO_WIDTH_SPACE + token[1:])
-        return text
-
-    def _accepts_a_system_turn(self) -> bool:
-        self._takes_system = True
+    def _layout(self) -> _Layout:
+        """Where prompts end and answers begin, from a conversation with an answer beside its generation prompt."""
         try:
-            return "@@s" in self._render([Message("system", "@@s"), Message("user", "@@u")])
-        except Exception:  # a template may raise anything
-            return False
+            prompt = self._turns.render([Message("user", _USER)])
+        except Exception:  # a template may raise anything; requests will tell
+            return _Layout("", "", "", "", "", None)
+        tail = prompt.rpartition(_USER)[2]
+        before, after, following = self._around_answer()
+        between = before.removeprefix(prompt) if before.startswith(prompt) else ""
+        thought = thought_in(tail, between, tail[self._tokens.last_control(tail) :])
+        if thought is not None:
+            return _Layout(tail, between or thought.closed(tail), "", after, following, thought)
+        written = between.rstrip()
+        return _Layout(tail, written, between[len(written) :], after, following, None)
 
-    def _end_of_answer(self) -> int:
-        """The first token the template puts after an assistant's turn, if it is a special one; else eos."""
-        eos: int = self.tokenizer.eos_token_id
-        try:
-            whole = self._render([Message("user", "@@u"), Message("assistant", "@@a")], answer_next=False)
-        except Exception:
-            return eos
-        after = self.tokenizer.encode(whole.rpartition("@@a")[2], add_special_tokens=False)
-        return int(after[0]) if after and after[0] in self._special.values() else eos
+    def _around_answer(self) -> tuple[str, str, str]:
+        """What the template writes before an answer, behind it, and between it and a next user turn."""
+        turns = [Message("user", _USER), Message("assistant", _ANSWER)]
+        parts = []
+        for conversation in (turns, [*turns, Message("user", _NEXT)]):
+            try:
+                before, answer, after = self._turns.render(conversation, answer_next=False).rpartition(_ANSWER)
+            except Exception:  # a template may raise anything
+                before = answer = after = ""
+            parts.append((before, after.partition(_NEXT)[0]) if answer else ("", ""))
+        (before, after), (also_before, following) = parts
+        return before or also_before, after, following
+
+    def _end_of_answer(self, layout: _Layout, ends: Sequence[int]) -> int:
+        """The control token that the template writes behind an answer, or one that ends texts.
+
+        GLM's template writes none, but the next turn's mark is among the generation config's. A tokenizer may have no
+        token that ends texts. Then it is any special token, which no text holds; at last the next turn's first token.
+        """
+        mark = _ids(self._tokens.leading_control(layout.after))
+        next_mark = _ids(self._tokens.leading_control(layout.following))
+        eos, bos, pad = (_ids(getattr(self.tokenizer, f"{name}_token_id")) for name in ("eos", "bos", "pad"))
+        special = [self._tokens.special[token] for token in sorted(self._tokens.special)]
+        known = self._tokens.encode("a")
+        next_turn = self._tokens.encode("a" + _NEXT_TURN)[len(known) :]
+        return [*mark, *(i for i in next_mark if i in ends), *eos, *ends, *next_mark, *bos, *pad, *special, *next_turn][
+            0
+        ]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """tail: what a generation prompt ends with. closed: what is added before an answer. lead: white space before the
+    answer. after: what follows the answer. following: what stands between it and a next user turn."""
+
+    tail: str
+    closed: str
+    lead: str
+    after: str
+    following: str
+    thought: Thought | None
 
 
 def _first_ids(tokenizer: Any) -> list[int]:
@@ -92,8 +202,7 @@ def _first_ids(tokenizer: Any) -> list[int]:
     return first if first == [tokenizer.bos_token_id] else []
 
 
-def _special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Every special token and its id, including those without a role, which `all_special_tokens` leaves out."""
-    named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    added = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return {token: int(id_) for token, id_ in {**added, **named}.items() if token}
+def _ids(value: int | Iterable[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [int(value)] if isinstance(value, int) else [int(i) for i in value]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from rung.errors import (
     TruncatedAnswer,
     first_line,
 )
+from rung.models.answering import AnswerRow, write_answers
 from rung.models.chat_template import ChatFormat
+from rung.models.context_length import context_length
 from rung.training.batches import TokenRow
 from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss
@@ -57,8 +59,8 @@ class LocalModel:
         self.version = version
         self.engine = engine
         self.network = engine.network
-        self.chat = ChatFormat(tokenizer)
-        self.context_length = _context_length(self.network.config.get_text_config())
+        self.chat = ChatFormat(tokenizer, getattr(self.network, "generation_config", None))
+        self.context_length = context_length(self.network.config.get_text_config(), tokenizer)
         self._grammars: Grammars | None = None
         self._rows: dict[TrainingRow, TokenRow] = {}
         self._row_tokens = 0  # of all of them
@@ -86,56 +88,50 @@ class LocalModel:
         """One Generation a request, in order. An answer has the room that its prompt leaves, at most what was asked.
 
         A prompt that does not fit the context is a Generation with an error. So is a request for which memory does not
-        suffice even by itself; raises OutOfMemory when that is true of all of several.
+        suffice even by itself; raises OutOfMemory when that is true of all of several. A model that always thinks does
+        so before it answers, without an adapter: its thought is cut out, and counts as tokens written.
         """
-        results: list[Generation | None] = [None] * len(requests)
-        jobs: list[Job] = []
-        places: list[int] = []
-        for i, request in enumerate(requests):
-            job = self._job(request)
-            if isinstance(job, Generation):
-                results[i] = job
-            else:
-                jobs.append(job)
-                places.append(i)
-        failed = 0
+        asked = [self._asked(request) for request in requests]
+        rows = [row for row in asked if isinstance(row, AnswerRow)]
+        prompts = [len(row.job.prompt) for row in rows]
         with self._memory_errors():
-            started = time.perf_counter()
-            for answers in decode(self.engine, jobs, self.chat.stop_ids):  # ids are on the CPU: the device is done
-                taken = time.perf_counter() - started
-                for job_place, ids in answers:
-                    failed += ids is None
-                    results[places[job_place]] = self._generation(jobs[job_place], ids, taken)
-                started = time.perf_counter()
-        if failed == len(jobs) > 1:
+            write_answers(rows, self.chat, self.context_length, partial(decode, self.engine))
+        if len(rows) > 1 and all(row.ids is None for row in rows):
             raise OutOfMemory(
-                f"model {self.name}: memory does not suffice for any of {len(jobs)} requests, even one at a time. "
+                f"model {self.name}: memory does not suffice for any of {len(rows)} requests, even one at a time. "
                 "Close other programs, use a smaller model, or shorten the prompts."
             )
         if len(requests) >= _TRIMMED_FROM:
             give_back()
-        return [r for r in results if r is not None]
+        answered = iter(map(self._generation, rows, prompts))
+        return [next(answered) if isinstance(row, AnswerRow) else row for row in asked]
 
-    def _job(self, request: Request) -> Job | Generation:
+    def _asked(self, request: Request) -> AnswerRow | Generation:
         """What the engine is to answer, or why it cannot."""
         decoding = request.decoding
+        thought = self.chat.thought if request.adapter is None else None  # adapters are trained without one
         try:
-            prompt = self.chat.encode(request.messages)
+            prompt = self.encode(request.messages) if thought is None else self.chat.encode_open(request.messages)
         except Exception as error:  # a template may raise anything
             return Generation("", 0, 0, 0.0, "error", f"{REFUSED_TURNS} ({error})")
-        room = min(decoding.max_new_tokens, self.context_length - len(prompt))
+        closing = 0 if thought is None else len(self.chat.closed_thought(thought, []))
+        room = min(decoding.max_new_tokens, self.context_length - len(prompt) - closing)
         if room < 1:
             fact = f"prompt of {len(prompt)} tokens {DOES_NOT_FIT} of {self.context_length}"
             return Generation("", len(prompt), 0, 0.0, "error", fact)
         matcher = self._matcher(request.constraint) if request.constraint is not None else None
-        return Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter)
+        job = Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter)
+        return AnswerRow(job, thought)
 
-    def _generation(self, job: Job, ids: list[int] | None, seconds: float) -> Generation:
+    def _generation(self, row: AnswerRow, prompt: int) -> Generation:
+        """prompt: tokens of the request."""
+        ids = row.ids
         if ids is None:
-            return Generation("", len(job.prompt), 0, seconds, "error", OUT_OF_MEMORY)
+            return Generation("", prompt, 0, row.seconds, "error", OUT_OF_MEMORY)
         stopped = bool(ids) and ids[-1] in self.chat.stop_ids
-        text = self.chat.decode(ids[:-1] if stopped else ids)
-        return Generation(text, len(job.prompt), len(ids), seconds, "stop" if stopped else "length")
+        text_ids = ids[:-1] if stopped else ids
+        whole = stopped and self.chat.unfinished_thought(text_ids) is None
+        return Generation(self.chat.decode(text_ids), prompt, row.written, row.seconds, "stop" if whole else "length")
 
     def check(self, constraint: Constraint) -> None:
         """Raises ConstraintError when no grammar can be made of it."""
@@ -143,7 +139,7 @@ class LocalModel:
 
     def _matcher(self, constraint: Constraint) -> Matcher:
         if self._grammars is None:
-            self._grammars = Grammars(self.chat.tokenizer, self.engine.vocabulary, self.chat.end_id)
+            self._grammars = Grammars(self.chat.answer_tokens(), self.engine.vocabulary)
         return self._grammars.matcher(constraint)
 
     # ---- training --------------------------------------------------------------------------
@@ -259,11 +255,3 @@ class LocalModel:
 
 def _length(row: TokenRow) -> int:
     return len(row.prompt) + len(row.target)
-
-
-def _context_length(config: Any) -> int:
-    """Positions that the model knows, or its sliding window, within which it attends to everything."""
-    positions = int(getattr(config, "max_position_embeddings", 0) or 4096)
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-    return min(positions, int(window)) if window and slides else positions

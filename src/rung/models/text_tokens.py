@@ -1,0 +1,160 @@
+"""Text to token ids and back, with the tokens that steer a chat kept apart from text.
+
+A control token is one that is special, or that the chat template writes. Where its string stands in somebody's text it
+is hidden before the template renders the text, and goes in as ordinary tokens: text cannot forge a turn, and it comes
+out as it went in. Knows tokenizers; knows nothing of turns and answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+_FIRST_PLACEHOLDER = 0xF0000  # private use, plane 15: one character for each hidden string
+_PLACEHOLDER = re.compile("[\U000f0000-\U000ffffd]")
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # the name of a token for one byte, in sentencepiece
+_ANCHORS = ("a", "the", "1", ":", ".", "\n")
+
+
+class TextTokens:
+    """A tokenizer, its control tokens, and how text passes by them.
+
+    control: string -> id. template: the source of the chat template. tags: strings that a template may read inside a
+    text (`</think>`); they are hidden from it too, and their tokens are shown when ids are decoded.
+    """
+
+    def __init__(self, tokenizer: Any, template: str, tags: Collection[str] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.special = _special_tokens(tokenizer)
+        self.control = {**_written_tokens(tokenizer, template, tags), **self.special}
+        self._control_ids = frozenset(self.control.values())
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._nonce = secrets.token_hex(8)  # so that no text can hold the names that control tokens get in `plain`
+        self._control = _any_of(self.control)
+        self._guarded = re.compile(f"{_any_of({*self.control, *tags}).pattern}|{_PLACEHOLDER.pattern}")
+        self._placeholders: dict[str, str] = {}
+        self._hidden: dict[str, str] = {}
+        self._dropped = set(self.special.values()) - {self.control[tag] for tag in tags if tag in self.control}
+        self._anchor = self._ordinary_ids()
+        self._anchor_text = self._raw_decode(self._anchor)
+
+    def hide(self, text: str) -> str:
+        """The text with a placeholder for every string that a template or tokenizer could take for a control token."""
+        return self._guarded.sub(lambda found: self._placeholder(found[0]), text)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a rendered text. Its control strings are tokens; what was hidden is ordinary text."""
+        if not _PLACEHOLDER.search(text):
+            return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
+        if self._backend is None:
+            return self._encode_in_pieces(text)
+        named = self._control.sub(lambda found: self._name(found[0]), text)
+        shown = _PLACEHOLDER.sub(lambda found: self._hidden[found[0]], named)
+        return [int(i) for i in self._plain.encode(shown, add_special_tokens=False).ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text that the ids add behind other text, without special tokens."""
+        kept = [i for i in ids if i not in self._dropped]
+        whole = self._raw_decode([*self._anchor, *kept])
+        return whole.removeprefix(self._anchor_text) if whole.startswith(self._anchor_text) else self._raw_decode(kept)
+
+    def bytes_of(self, id_: int) -> bytes:
+        """Bytes that a token adds behind other text; none for special tokens and those without a name."""
+        name = self.tokenizer.convert_ids_to_tokens(id_)
+        if not isinstance(name, str) or id_ in self._control_ids:
+            return b""
+        if byte := _BYTE.fullmatch(name):
+            return bytes([int(byte[1], 16)])
+        return self.decode([id_]).encode()
+
+    def last_control(self, text: str) -> int:
+        """Where the last control token of a rendered text begins; 0 where there is none."""
+        return max((found.start() for found in self._control.finditer(text)), default=0)
+
+    def leading_control(self, text: str) -> int | None:
+        """The id of the control token that the text begins with, white space aside."""
+        found = self._control.match(text.lstrip())
+        return self.control[found[0]] if found else None
+
+    @cached_property
+    def plain_json(self) -> str | None:
+        """The fast tokenizer, serialised, in which no text can be read as a control token; None where there is none."""
+        if self._backend is None:
+            return None
+        content = json.loads(self._backend.to_str())
+        for token in content["added_tokens"]:
+            if token["content"] in self.control:
+                token.update(content=self._name(token["content"]), special=True)
+        model = content["model"]
+        if isinstance(model.get("vocab"), dict):
+            model["vocab"] = {self._name(t) if t in self.control else t: i for t, i in model["vocab"].items()}
+        elif isinstance(model.get("vocab"), list):
+            model["vocab"] = [[self._name(t) if t in self.control else t, score] for t, score in model["vocab"]]
+        if model.get("unk_token") in self.control:
+            model["unk_token"] = self._name(model["unk_token"])
+        content.update(truncation=None, padding=None, post_processor=None)
+        return json.dumps(content, ensure_ascii=False)
+
+    @cached_property
+    def _plain(self) -> Any:
+        from tokenizers import Tokenizer
+
+        assert self.plain_json is not None
+        return Tokenizer.from_str(self.plain_json)
+
+    def _name(self, token: str) -> str:
+        """What a control token is called in the plain tokenizer."""
+        return f"\U00100000{self._nonce}{self.control[token]}\U00100001"
+
+    def _placeholder(self, text: str) -> str:
+        if text not in self._placeholders:
+            self._placeholders[text] = chr(_FIRST_PLACEHOLDER + len(self._placeholders))
+            self._hidden[self._placeholders[text]] = text
+        return self._placeholders[text]
+
+    def _encode_in_pieces(self, text: str) -> list[int]:
+        """For tokenizers without a fast backend: what was hidden is encoded apart from its neighbours."""
+        ids: list[int] = []
+        for piece in re.split(f"({_PLACEHOLDER.pattern})", text):
+            hidden = self._hidden.get(piece)
+            ids += self.tokenizer.encode(
+                piece if hidden is None else hidden, add_special_tokens=False, split_special_tokens=hidden is not None
+            )
+        return ids
+
+    def _ordinary_ids(self) -> list[int]:
+        """Ids of a short ordinary text. Behind it, decoders show the white space that ids begin with."""
+        for text in _ANCHORS:
+            ids = [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
+            if ids and not set(ids) & set(self.special.values()):
+                return ids
+        return []
+
+    def _raw_decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the strings, the longest first; nothing where there are none."""
+    return re.compile("|".join(map(re.escape, sorted(strings, key=lambda s: (-len(s), s)))) or "(?!)")
+
+
+def _special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Every special token and its id, including those without a role, which `all_special_tokens` leaves out."""
+    named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    added = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {token: int(id_) for token, id_ in {**added, **named}.items() if token.strip() and id_ is not None}
+
+
+def _written_tokens(tokenizer: Any, template: str, tags: Collection[str]) -> dict[str, int]:
+    """Tags, and added tokens that the template writes, special or not: turn marks of many models are not special.
+
+    White space and words, which templates hold as ordinary text, are none.
+    """
+    added = {token.content: int(id_) for id_, token in tokenizer.added_tokens_decoder.items()}
+    marks = {text for text in added if text in template and text.strip() and not text.strip().isalnum()}
+    return {text: id_ for text, id_ in added.items() if text in marks or text in tags}
