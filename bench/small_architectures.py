@@ -43,7 +43,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "floor_scale"), 32),
     **dict.fromkeys(("index_topk",), 16),
     **dict.fromkeys(("index_head_dim",), 32),
-    **dict.fromkeys(("index_n_heads",), 2),
+    **dict.fromkeys(("index_n_heads",), 16),
     "query_pre_attn_scalar": 24,
     # experts
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 8),
@@ -77,9 +77,13 @@ _KEPT = object()  # a field's default is small enough
 KINDS = ("layer_types", "layers_block_type", "mlp_layer_types", "block_types")  # lists with one entry a layer
 
 LLAMA3 = dict(
-    rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    rope_type="llama3",
+    rope_theta=500000.0,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
     original_max_position_embeddings=256,
-)  # fmt: skip
+)
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=128)
 
 
@@ -99,9 +103,7 @@ SLIDING_FULL = ["sliding_attention", "full_attention"] * 2
 LINEAR_FULL = ["linear_attention", "full_attention"] * 2
 CONV_FULL = ["conv", "full_attention"] * 2
 SHARED = dict(num_hidden_layers=6, num_kv_shared_layers=2, layer_types=["sliding_attention", "full_attention"] * 3)
-MULTIPLIERS = dict(
-    embedding_multiplier=6.0, logits_scaling=4.0, residual_multiplier=0.5, attention_multiplier=0.1
-)  # fmt: skip
+MULTIPLIERS = dict(embedding_multiplier=6.0, logits_scaling=4.0, residual_multiplier=0.5, attention_multiplier=0.1)
 DENSE_SPARSE = ["dense", "sparse"] * 2
 
 OVERRIDES: dict[str, dict[str, Any]] = {
@@ -121,13 +123,31 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "full_attention": None,
         },
     ),
-    "dbrx": dict(attn_config=dict(kv_n_heads=2, rope_theta=10000.0, clip_qkv=8.0), ffn_config=dict(moe_num_experts=8, moe_top_k=2)),
+    "dbrx": dict(
+        attn_config=dict(kv_n_heads=2, rope_theta=10000.0, clip_qkv=8.0),
+        ffn_config=dict(moe_num_experts=8, moe_top_k=2),
+    ),
     "deepseek_v2": dict(num_experts_per_tok=2),
     "deepseek_v4": dict(
         compress_rates={"compressed_sparse_attention": 4, "heavily_compressed_attention": 16},
         layer_types=["heavily_compressed_attention", "compressed_sparse_attention"] + SLIDING_FULL[:1] * 2,
-        o_groups=2, o_lora_rank=16, num_key_value_heads=1,
-    ),  # fmt: skip
+        o_groups=2,
+        o_lora_rank=16,
+        num_key_value_heads=1,
+    ),
+    "dots3_note_text": {
+        f"swa_{name}": SIZES[name]
+        for name in (
+            "num_attention_heads",
+            "q_lora_rank",
+            "kv_lora_rank",
+            "qk_nope_head_dim",
+            "qk_rope_head_dim",
+            "v_head_dim",
+            "head_dim",
+        )
+    }
+    | dict(swa_num_key_value_heads=4),
     "dots1": dict(n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1),
     "exaone4": dict(layer_types=SLIDING_FULL),
     "gemma3n_text": SHARED | dict(activation_sparsity_pattern=[0.9, 0.9, 0.0, 0.0, 0.0, 0.0]),
@@ -152,14 +172,27 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "mamba2": dict(num_heads=8, head_dim=16),
     "mellum": dict(layer_types=SLIDING_FULL, mlp_layer_types=DENSE_SPARSE),
     "minimax_m3_vl_text": dict(
-        layer_types=["full_attention", "minimax_m3_sparse"] * 2, mlp_layer_types=DENSE_SPARSE,
-        index_block_size=8, index_topk_blocks=3, num_key_value_heads=2, index_n_heads=2, rotary_dim=16,
-    ),  # fmt: skip
+        layer_types=["full_attention", "minimax_m3_sparse"] * 2,
+        mlp_layer_types=DENSE_SPARSE,
+        index_block_size=8,
+        index_topk_blocks=3,
+        num_key_value_heads=2,
+        index_n_heads=2,
+        rotary_dim=16,
+    ),
     "ministral": dict(head_dim=32, layer_types=SLIDING_FULL),
     "ministral3": dict(
-        rope_parameters=YARN | dict(original_max_position_embeddings=32, llama_4_scaling_beta=0.5, mscale=1.0,
-                                    mscale_all_dim=1.0, beta_fast=32.0, beta_slow=1.0),
-    ),  # fmt: skip
+        rope_parameters=YARN
+        | dict(
+            original_max_position_embeddings=32,
+            llama_4_scaling_beta=0.5,
+            mscale=1.0,
+            mscale_all_dim=1.0,
+            beta_fast=32.0,
+            beta_slow=1.0,
+        ),
+    ),
+    "moshi": dict(sliding_window=POSITIONS),
     "mpt": dict(attn_config=dict(attn_pdrop=0)),
     "olmo": dict(clip_qkv=2.0),
     "olmoe": dict(clip_qkv=2.0),
@@ -169,23 +202,43 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "qwen2_moe": dict(mlp_only_layers=[1]),
     "qwen3": dict(tie_word_embeddings=True),
     "qwen4_exp_text": dict(
-        indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=32, indexer_budget=16, indexer_compress_ratio=4,
-        hc_count=2, hc_lowrank=16, ple_layer_ids=[1], ple_embed_dim=64, ngram_vocab_size_base=500,
-        make_ngram_vocab_size_divisible_by=8, split_ngram_parts=4, heads_per_ngram=2,
-    ),  # fmt: skip
+        indexer_n_heads=2,
+        indexer_kv_heads=1,
+        indexer_head_dim=32,
+        indexer_budget=16,
+        indexer_compress_ratio=4,
+        hc_count=2,
+        hc_lowrank=16,
+        ple_layer_ids=[1],
+        ple_embed_dim=64,
+        ngram_vocab_size_base=500,
+        make_ngram_vocab_size_divisible_by=8,
+        split_ngram_parts=4,
+        heads_per_ngram=2,
+    ),
     "recurrent_gemma": dict(head_dim=16, block_types=["recurrent", "attention"], num_hidden_layers=LAYERS),
     "reformer": dict(
-        axial_pos_embds=False, attn_layers=["local", "lsh"] * 2, attention_head_size=16, feed_forward_size=128,
-        hash_seed=1, num_buckets=4, local_attn_chunk_length=16, lsh_attn_chunk_length=16,
-    ),  # fmt: skip
+        axial_pos_embds=False,
+        attn_layers=["local", "lsh"] * 2,
+        attention_head_size=16,
+        feed_forward_size=128,
+        hash_seed=1,
+        num_buckets=4,
+        local_attn_chunk_length=16,
+        lsh_attn_chunk_length=16,
+    ),
     "roc_bert": dict(pronunciation_vocab_size=30, shape_vocab_size=30),
-    "xlm": dict(causal=True, is_encoder=True),
     "xlstm": dict(num_heads=4, qk_dim_factor=1.0),
     "xmod": dict(default_language="en_XX"),
     "zaya": dict(num_experts_per_tok=1, sliding_window=WINDOW, layer_types=["hybrid_sliding", "hybrid"] * 2),
     "zamba": dict(n_mamba_heads=2),
-}  # fmt: skip
+}
 OVERRIDES["qwen4_exp"] = dict(text_config=OVERRIDES["qwen4_exp_text"])
+OVERRIDES["dots3_note"] = dict(
+    text_config=OVERRIDES["dots3_note_text"],
+    vision_config=dict(adapter_in_dim=64, adapter_out_dim=64),
+    audio_config=dict(adapter_input_size=64, adapter_out_dim=64),
+)
 OVERRIDES["gemma3n"] = dict(text_config=OVERRIDES["gemma3n_text"])
 OVERRIDES["gemma4"] = dict(text_config=OVERRIDES["gemma4_text"])
 OVERRIDES["gemma4_unified"] = dict(text_config=OVERRIDES["gemma4_unified_text"])
@@ -195,25 +248,39 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, yarn, wide heads": ("llama", dict(rope_parameters=YARN, head_dim=32)),
     "llama, dynamic rope, one key head": (
         "llama",
-        dict(rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0), num_key_value_heads=1,
-             max_position_embeddings=128),
+        dict(
+            rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0),
+            num_key_value_heads=1,
+            max_position_embeddings=128,
+        ),
     ),
     "llama, linear rope, biases": (
         "llama",
-        dict(rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0), attention_bias=True,
-             mlp_bias=True),
+        dict(
+            rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0), attention_bias=True, mlp_bias=True
+        ),
     ),
     "mistral, no window": ("mistral", dict(sliding_window=None, head_dim=32)),
     "qwen2, untied, window in upper layers": (
-        "qwen2", dict(use_sliding_window=True, sliding_window=WINDOW, layer_types=["full_attention"] * 2 + ["sliding_attention"] * 2),
+        "qwen2",
+        dict(
+            use_sliding_window=True,
+            sliding_window=WINDOW,
+            layer_types=["full_attention"] * 2 + ["sliding_attention"] * 2,
+        ),
     ),
     "qwen3, untied": ("qwen3", dict(tie_word_embeddings=False)),
-    "phi3, longrope, short": ("phi3", dict(sliding_window=None, rope_parameters=longrope(8), original_max_position_embeddings=1024)),
+    "phi3, longrope, short": (
+        "phi3",
+        dict(sliding_window=None, rope_parameters=longrope(8), original_max_position_embeddings=1024),
+    ),
     "phi3, longrope, prompts on both sides": (
-        "phi3", dict(sliding_window=None, rope_parameters=longrope(8, 128), original_max_position_embeddings=128),
+        "phi3",
+        dict(sliding_window=None, rope_parameters=longrope(8, 128), original_max_position_embeddings=128),
     ),
     "phi4, grouped heads, partial rope": (
-        "phi3", dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+        "phi3",
+        dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
     ),
     "falcon, many key heads": ("falcon", dict(new_decoder_architecture=True, num_kv_heads=2, bias=False)),
     "falcon, alibi": ("falcon", dict(alibi=True, multi_query=False, num_kv_heads=4, parallel_attn=False, bias=True)),
@@ -223,30 +290,52 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2, no caps": ("gemma2", dict(attn_logit_softcapping=None, final_logit_softcapping=None)),
     "gemma3_text, caps": ("gemma3_text", dict(attn_logit_softcapping=50.0, final_logit_softcapping=30.0)),
     "gemma4_text, keys are values, experts": (
-        "gemma4_text", dict(attention_k_eq_v=True, enable_moe_block=True, num_experts=8, top_k_experts=2, moe_intermediate_size=32, hidden_size_per_layer_input=0),
+        "gemma4_text",
+        dict(
+            attention_k_eq_v=True,
+            enable_moe_block=True,
+            num_experts=8,
+            top_k_experts=2,
+            moe_intermediate_size=32,
+            hidden_size_per_layer_input=0,
+        ),
     ),
     "stablelm 2": ("stablelm", dict(qk_layernorm=True, use_parallel_residual=True, use_qkv_bias=True)),
     "cohere, norms on queries": ("cohere", dict(use_qk_norm=True, logit_scale=0.25)),
     "granite, multipliers 1": ("granite", dict(attention_multiplier=0.25)),
     "granitemoehybrid, no experts": (
-        "granitemoehybrid", MULTIPLIERS | dict(layer_types=LINEAR_FULL, num_local_experts=0, num_experts_per_tok=0),
+        "granitemoehybrid",
+        MULTIPLIERS | dict(layer_types=LINEAR_FULL, num_local_experts=0, num_experts_per_tok=0),
     ),
     "deepseek_v2, groups": (
-        "deepseek_v2", dict(num_experts_per_tok=2, topk_method="group_limited_greedy", n_group=2, topk_group=1, q_lora_rank=None, first_k_dense_replace=1),
+        "deepseek_v2",
+        dict(
+            num_experts_per_tok=2,
+            topk_method="group_limited_greedy",
+            n_group=2,
+            topk_group=1,
+            q_lora_rank=None,
+            first_k_dense_replace=1,
+        ),
     ),
     "deepseek_v3, yarn": (
-        "deepseek_v3", dict(rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0), q_lora_rank=None),
+        "deepseek_v3",
+        dict(rope_parameters=YARN | dict(mscale=1.0, mscale_all_dim=1.0), q_lora_rank=None),
     ),
     "gpt_oss, yarn": ("gpt_oss", dict(rope_parameters=YARN | dict(truncate=False, beta_fast=32.0, beta_slow=1.0))),
     "exaone4, no window": ("exaone4", dict(sliding_window=None, layer_types=["full_attention"] * 4)),
     "glm4_moe, norms on queries": ("glm4_moe", dict(use_qk_norm=True, attention_bias=True)),
     "smollm3, window": ("smollm3", dict(use_sliding_window=True, sliding_window=WINDOW, layer_types=SLIDING_FULL)),
-    "zamba2, two blocks, rope": ("zamba2", dict(num_mem_blocks=2, use_mem_rope=True, use_shared_attention_adapter=True, num_key_value_heads=4)),
+    "zamba2, two blocks, rope": (
+        "zamba2",
+        dict(num_mem_blocks=2, use_mem_rope=True, use_shared_attention_adapter=True, num_key_value_heads=4),
+    ),
     "mpt, no alibi": ("mpt", dict(attn_config=dict(alibi=False, attn_pdrop=0, clip_qkv=2.0, qk_ln=False))),
-}  # fmt: skip
+}
 
 OUT_OF_SCOPE: dict[str, str] = {
     "cpmant": "not causal: the prompt is read in both directions",
+    "xlm": "not causal: a word is predicted at a mask token",
     "xlnet": "not causal: words are predicted in permuted orders",
     "musicgen": "answers in audio codes",
     "musicgen_melody": "answers in audio codes",
@@ -311,11 +400,7 @@ def small_config(kind: Any, overrides: dict[str, Any], vocabulary: int) -> Any:
             overrides[part] = small_config(of, own, vocabulary).to_dict() if hasattr(of, "model_type") else None
     given |= overrides
     given |= _layer_kinds(default, given, fields, overrides)
-    extra = {name: given.pop(name) for name in list(given) if name not in fields and name not in native}
-    config = kind(**given)
-    for name, value in extra.items():  # published configurations carry fields that the class does not declare
-        setattr(config, name, value)
-    return config
+    return kind(**given)
 
 
 def _default(kind: Any) -> Any:
@@ -428,7 +513,7 @@ def enliven(network: Any, vocabulary: int) -> None:
     ids = torch.randint(4, vocabulary, (2, 48))
     ids[1, 24:] = ids[0, 24:]
     with torch.no_grad():
-        for _ in range(8):
+        for _ in range(5):
             chosen = network(input_ids=ids, use_cache=False).logits[..., :vocabulary].argmax(-1)
             repeats = float((chosen == ids).float().mean())
             depends = float((chosen[0, 24:] != chosen[1, 24:]).float().mean())

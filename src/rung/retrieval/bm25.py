@@ -1,12 +1,18 @@
 """Lexical search: BM25 over passages, by the bm25s library.
 
+Where JAX is installed, bm25s would start it while it is imported, and JAX takes three quarters of a GPU's memory. So
+bm25s is imported as if there were no JAX; the best passages are chosen with numpy here in any case.
 Source: Robertson & Zaragoza, The Probabilistic Relevance Framework (2009); Lù, BM25S (2024).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import builtins
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rung.text import words
 from rung.types import Document, Query
@@ -21,7 +27,8 @@ class BM25:
     """An index over passages, built at once (about 0.1 s a thousand)."""
 
     def __init__(self, passages: Sequence[Document]) -> None:
-        import bm25s
+        with _no_jax():
+            import bm25s
 
         self.passages = tuple(passages)
         tokens = [words(f"{p.title}\n{p.text}" if p.title else p.text) for p in self.passages]
@@ -51,3 +58,24 @@ class BM25:
         places = np.flatnonzero((scores >= least) & (scores > 0))
         best = places[np.argsort(-scores[places], kind="stable")[:k]]
         return [self.passages[int(place)] for place in best]
+
+
+_importing = threading.Lock()
+
+
+@contextmanager
+def _no_jax() -> Iterator[None]:
+    """Within: this thread cannot import JAX, also where it is imported already. Other threads can."""
+    with _importing:
+        real, here = builtins.__import__, threading.get_ident()
+
+        def without_jax(name: str, *args: Any, **kwargs: Any) -> Any:
+            if name.partition(".")[0] == "jax" and threading.get_ident() == here:
+                raise ImportError("JAX is kept off the GPU")
+            return real(name, *args, **kwargs)
+
+        builtins.__import__ = without_jax
+        try:
+            yield
+        finally:
+            builtins.__import__ = real
