@@ -3,7 +3,8 @@
     python bench/variants.py --task PATH [--steps N] [--json FILE] [--only NAME …]
 
 Each variant trains from scratch in a process of its own with the learning rate that had the lowest dev loss in a short
-probe. dev loss: mean per answer token on up to 64 examples that were not trained on. side by side: three learning
+probe. dev loss: mean per answer token on up to 64 examples that were not trained on. MB: of what was learnt, on disk.
+full: all weights, at a tenth of the learning rates. side by side: three learning
 rates trained as one batch of three times the rows, the most that sharing a step could save.
 """
 
@@ -19,8 +20,6 @@ from typing import Any
 
 from training import BATCH, part_of, peak_gb, prepared  # the script beside this one
 
-RATES = (5e-4, 1e-3, 2e-3)
-FULL_RATES = (2e-5, 5e-5, 1e-4)
 PROBE = 8
 DEV = 64
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -30,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "LoRA, upper half": {"layers": 0.5},
     "LoRA, rank 4": {"rank": 4, "alpha": 8},
     "activated LoRA": {},
-    "full": {},
+    "full": {"full": True},
 }
 
 
@@ -48,7 +47,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     rows: dict[str, Any] = {}
-    print(f"{'variant':18} {'dev loss':>9} {'rate':>8} {'s a step':>9} {'x LoRA':>7} {'peak GB':>8}")
+    print(f"{'variant':18} {'dev loss':>9} {'rate':>8} {'s a step':>9} {'x LoRA':>7} {'peak GB':>8} {'MB':>8}")
     for name in VARIANTS:
         if options.only and name not in options.only:
             continue
@@ -56,7 +55,7 @@ def main() -> None:
         share = row["step_s"] / rows["LoRA"]["step_s"] if "LoRA" in rows else float("nan")
         print(
             f"{name:18} {row['dev_loss']:9.4f} {row['rate']:8.0e} {row['step_s']:9.2f} {share:7.2f} "
-            f"{row['peak_gb']:8.2f}",
+            f"{row['peak_gb']:8.2f} {row.get('mb', float('nan')):8.1f}",
             flush=True,
         )
     if not options.only or "side by side" in options.only:
@@ -67,23 +66,21 @@ def main() -> None:
 
 
 def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
     from rung.training.loop import train
     from rung.training.loss import mean_loss
     from rung.types import TrainingOptions
 
     model, rows, _ = prepared(options, "long", examples=BATCH * options.steps + DEV)
     dev, rows = rows[:DEV], rows[DEV:]
-    if name == "full":
-        return full(model, rows, dev, options.steps)
     if name == "activated LoRA":
         return activated(model, rows, dev, options.steps)
     base = replace(TrainingOptions(0.0, steps=options.steps, batch_size=BATCH), **VARIANTS[name])
     with tempfile.TemporaryDirectory() as folder:
         losses = {}
-        for rate in RATES:
-            adapter = train(
-                model.engine, rows, replace(base, learning_rate=rate), Path(folder, f"{rate:g}"), until=PROBE
-            )
+        for rate in (OF_WEIGHTS if base.full else OF_ADAPTERS).grid:
+            place = Path(folder, f"{rate:g}")
+            adapter = train(model.engine, rows, replace(base, learning_rate=rate), place, until=PROBE)
             losses[rate] = mean_loss(model.engine, dev, adapter)
             model.release(adapter)
         rate = min(losses, key=lambda r: losses[r])
@@ -96,49 +93,14 @@ def variant(options: argparse.Namespace, name: str) -> dict[str, Any]:
             on_step=lambda progress: ends.append(time.perf_counter()),
         )
         loss = mean_loss(model.engine, dev, adapter)
+        size = sum(file.stat().st_size for file in adapter.iterdir())
     return {
         "dev_loss": round(loss, 4),
         "rate": rate,
         "step_s": round((ends[-1] - ends[0]) / (len(ends) - 1), 3),
         "peak_gb": peak_gb(),
+        "mb": round(size / 1e6, 1),
     }
-
-
-def full(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, Any]:
-    """Every weight is trained, by the same step function; the weights are put back between the rates."""
-    import torch
-
-    from rung.training.batches import batch_indices, learning_rate_at
-    from rung.training.loss import backward, mean_loss
-    from rung.types import TrainingOptions
-
-    network = model.network.requires_grad_(True)
-    first = {name: p.detach().clone() for name, p in network.named_parameters()}
-
-    def run(rate: float, until: int) -> tuple[float, float]:
-        with torch.no_grad():
-            for name, p in network.named_parameters():
-                p.copy_(first[name])
-        options = TrainingOptions(rate, steps=steps, batch_size=BATCH)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.0)
-        network.train()
-        ends = []
-        for step in range(until):
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate_at(step, options)
-            batch = [rows[i] for i in batch_indices(len(rows), BATCH, step, 0)]
-            backward(model.engine, batch, micro_tokens=options.micro_tokens)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), options.max_grad_norm)
-            optimiser.step()
-            ends.append(time.perf_counter())
-        network.eval()
-        return mean_loss(model.engine, dev, None), (ends[-1] - ends[0]) / max(1, len(ends) - 1)
-
-    losses = {rate: run(rate, PROBE)[0] for rate in FULL_RATES}
-    rate = min(losses, key=lambda r: losses[r])
-    loss, seconds = run(rate, steps)
-    return {"dev_loss": round(loss, 4), "rate": rate, "step_s": round(seconds, 3), "peak_gb": peak_gb()}
 
 
 def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[str, Any]:
@@ -149,6 +111,7 @@ def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[s
     import torch
 
     from rung.engine.prefix_tree import common_prefix_length
+    from rung.strategies.learning_rate import OF_ADAPTERS
     from rung.training.batches import batch_indices, learning_rate_at
     from rung.training.loss import summed_loss
     from rung.types import TrainingOptions
@@ -183,7 +146,7 @@ def activated(model: Any, rows: list[Any], dev: list[Any], steps: int) -> dict[s
         adapters.end_training()
         return loss, (ends[-1] - ends[0]) / max(1, len(ends) - 1)
 
-    rate = min(RATES, key=lambda r: run(r, PROBE)[0])
+    rate = min(OF_ADAPTERS.grid, key=lambda r: run(r, PROBE)[0])
     loss, seconds = run(rate, steps)
     return {"dev_loss": round(loss, 4), "rate": rate, "step_s": round(seconds, 3), "peak_gb": peak_gb()}
 

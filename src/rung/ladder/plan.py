@@ -170,15 +170,16 @@ def seconds_of(cost: Cost, speed: Speed) -> float:
 
 
 def typical_seconds(speed: Speed) -> float:
-    """Estimated for a run on TYPICAL: every strategy that needs no corpus, and the test of the best of each family.
+    """Estimated for a run on TYPICAL: every strategy that needs no corpus, the experiments, and the final test.
 
     Trainings are as long as they are planned to be, whatever a budget would allow.
     """
     tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.needs & {"corpus", "teacher"})]
-    costs = [function_of(strategy.cost)(TYPICAL) for strategy in tried]
+    steps = [_step(strategy, TYPICAL, speed, "") for strategy in tried]
+    steps += [_pilot(step) for step in steps if step.strategy.pilot is not None] + [_diagnosis(TYPICAL, speed)]
     answers = len({s.family for s in tried}) * (TYPICAL.dev + LATENCY_INPUTS)  # the test is as large as dev
     test = Cost(answers, answers * (TYPICAL.instruction + TYPICAL.own), answers * TYPICAL.answer)
-    return sum(seconds_of(cost, speed) for cost in [*costs, test])
+    return sum(step.seconds for step in steps) + seconds_of(test, speed)
 
 
 def _training_tokens(task: Task, speed: Speed) -> int:

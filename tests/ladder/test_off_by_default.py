@@ -1,0 +1,81 @@
+"""A strategy that is off by default: in the plan with its cost, tried where it is named, handed over whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import rung
+from rung.engine.whole_weights import is_whole
+from rung.ladder import RunOptions, run
+from rung.ladder.state import RunState
+from rung.records import write_json
+from rung.report.html import write_report
+from rung.runs import Files
+from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
+from rung.testing import Silent
+from small_task import write_task
+
+
+def record(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_it_stands_in_the_plan_with_its_cost_and_is_not_tried(tmp_path: Path, fake_model: Path) -> None:
+    listener = Silent()
+    folder = run(write_task(tmp_path, fake_model), RunOptions(out=tmp_path / "run"), listener)
+    plan = record(folder / "plan.json")
+    step = next(s for s in plan["steps"] if s["name"] == "full")
+    assert not step["applies"] and step["seconds"] > 0 and step["tokens"] > 0
+    assert step["why"].startswith("off by default, about ") and "name it with --only" in step["why"]
+    applying = [s for s in [*plan["steps"], *plan["experiments"]] if s["applies"]]
+    assert plan["tokens"] == sum(s["tokens"] for s in applying), "what is off counts nowhere"
+    assert "full" not in listener.tries and not (folder / "solutions" / "full").exists()
+    skipped = {s["name"]: s for s in record(folder / "decision.json")["skipped"]}
+    assert skipped["full"]["reason"] == "plan" and not skipped["full"]["matters"]
+
+
+def test_named_it_is_tried_beside_an_adapter_at_rates_of_its_own(tmp_path: Path, fake_model: Path) -> None:
+    listener = Silent()
+    only = ("zero_shot", "full", "rag_lora")
+    task = write_task(tmp_path, fake_model, corpus=True)
+    folder = run(task, RunOptions(out=tmp_path / "run", only=only, exhaustive=True), listener)
+    assert {"zero_shot", "full", "rag_lora"} <= set(listener.tries)
+    rates = {n: set(record(folder / "solutions" / n / "training" / "history.json")["rates"]) for n in only[1:]}
+    assert rates["full"] == {f"{rate:g}" for rate in OF_WEIGHTS.grid}
+    assert rates["rag_lora"] == {f"{rate:g}" for rate in OF_ADAPTERS.grid}
+
+
+def test_its_rate_is_no_adapters_rate(tmp_path: Path) -> None:
+    run_state: Any = SimpleNamespace(files=Files(tmp_path))
+    history = {"learning_rate": 1e-4, "probed": True, "all_weights": True}
+    write_json(tmp_path / "solutions" / "full" / "training" / "history.json", history)
+    assert RunState._learning_rate(run_state) is None
+    write_json(tmp_path / "solutions" / "rag_lora" / "training" / "history.json", {"learning_rate": 1e-3})
+    assert RunState._learning_rate(run_state) == 1e-3
+
+
+def test_a_whole_run_on_a_real_network_hands_over_weights_that_answer(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = run(
+        write_task(tmp_path, tiny_folder, examples=60),
+        RunOptions(out=tmp_path / "run", only=("full",), exhaustive=True),
+        Silent(),
+    )
+    built = folder / "solutions" / "full"
+    assert is_whole(built / "adapter") and not list(built.rglob("*.pt")), "checkpoints are tidied away"
+    decision = record(folder / "decision.json")
+    assert next(c for c in decision["candidates"] if c["name"] == "full")["test"] is not None
+    report = write_report(folder).read_text("utf-8")
+    assert "weights of its own" in report and "no other task can share" in report
+    if decision["solution"] == "full":
+        assert is_whole(folder / "winner" / "adapter")
+    answer = rung.load(folder, solution="full")
+    inputs = {row["id"]: row["input"] for row in lines(tmp_path / "examples.jsonl")}
+    for told in lines(built / "predictions.dev.jsonl")[:3]:
+        assert answer(inputs[told["id"]]) == told["text"]
