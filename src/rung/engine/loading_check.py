@@ -63,8 +63,15 @@ def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEng
             return None, reason
         network.set_attn_implementation(attention.NAME)
         engine = TreeEngine(network, name)
-        check_tree(engine, reference)
-        check_rounding(engine, reference)
+        try:
+            check_tree(engine, reference)
+            check_rounding(engine, reference)
+        except Exception as error:
+            if is_out_of_memory(error) or not fused_layers(network):
+                raise
+            unfuse_layers(network)
+            check_tree(engine, reference)
+            check_rounding(engine, reference)
         engine.computed_tokens = 0
         return engine, ""
     except Exception as error:  # each architecture fails in its own way

@@ -114,9 +114,7 @@ def padded_logprobs(
     return found
 
 
-def _next_part(
-    rows: Sequence[tuple[list[int], list[int]]], order: list[int], limit: int
-) -> tuple[list[int], int]:
+def _next_part(rows: Sequence[tuple[list[int], list[int]]], order: list[int], limit: int) -> tuple[list[int], int]:
     """The first rows of `order` that bring at most `limit` tokens, at least one row; and the tokens they bring."""
     part = tokens = targets = 0
     while part < len(order):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from rung.engine.float32 import in_float32
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.padded_engine import PaddedEngine
+from rung.engine.precision import computing_in
 from rung.engine.probe import NEGLIGIBLE, Reference, relative_error
 
 _CUTS = (7, 3, 0)  # tokens that the probe's rows lack behind, so that their lengths differ
@@ -24,7 +24,7 @@ def checked_padded_engine(network: Any, name: str, reference: Reference) -> Padd
     network.set_attn_implementation("eager")
     engine = PaddedEngine(network, name)
     engine.vocabulary = reference.near.shape[-1]
-    with in_float32(network), torch.no_grad():
+    with computing_in(network, torch.float32), torch.no_grad():
         engine.keeps = _tried(lambda: _keeps(engine, reference))
         engine.pads_right = _tried(lambda: _pads_right(engine, reference))
         if not _tried(lambda: _computes_with_sdpa(engine, reference)):

@@ -91,14 +91,15 @@ def kept_speed(
     and the first one's result counts for all. quick: from the kept speed, a cheap measurement of the speed of reading.
     Where it is faster by CLEARLY_FASTER, everything is measured again and the faster values are kept from then on.
     """
-    path = cache_folder() / "speed" / f"{key}-{_hash(f'{machine} {_machine()}')}.json"
+    path = cache_folder() / "speed" / f"{key}-{_hash(f'{machine} {machine_kind()}')}.json"
     new = False
 
     def make() -> dict[str, Any]:
         nonlocal new
         new = True
         speed = _rounded(measure())
-        return {"read": speed.read, "write": speed.write, "train": speed.train, "machine": f"{machine} {_machine()}"}
+        rates = {"read": speed.read, "write": speed.write, "train": speed.train}
+        return {**rates, "machine": f"{machine} {machine_kind()}"}
 
     try:
         record = once_for_all(path, make)
@@ -124,7 +125,7 @@ def kept_dtype(device: str) -> torch.dtype:
 
     if torch.device(device).type != "cpu":
         return fastest_dtype(device)
-    machine = f"{_machine()} torch {torch.__version__}"
+    machine = f"{machine_kind()} torch {torch.__version__}"
 
     def make() -> dict[str, Any]:
         return {"dtype": str(fastest_dtype(device)).removeprefix("torch."), "machine": machine}
@@ -159,13 +160,14 @@ def measured_speed(engine: Engine) -> Speed:
     counted = engine.computed_tokens
     read = _read_speed(engine)
     write = _write_speed(engine)
+    train = read * _TRAIN_SHARE
     try:
         with torch.random.fork_rng(devices=[]):
-            train = _train_speed(engine)
+            if engine.adapters.trainable:
+                train = _train_speed(engine)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        train = read * _TRAIN_SHARE
     engine.computed_tokens = counted  # the measurement is not part of any stage's work
     engine.clear_prefix_cache()
     return Speed(read, write, train)
@@ -174,14 +176,11 @@ def measured_speed(engine: Engine) -> Speed:
 def _read_speed(engine: Engine, *, rows: int = 4, length: int = 64, times: int = 3) -> float:
     import torch
 
-    from rung.engine.prefix_tree import grow
-
-    tree = grow(_probe_rows(engine, rows, length))
+    given = [(row[:-1], row[-1:]) for row in _probe_rows(engine, rows, length)]
 
     def work() -> int:
         with torch.inference_mode():
-            engine.hidden_of(tree)
-        return len(tree.ids)
+            return engine.scores(given)[1]
 
     return _best_rate(engine, work, times=times)
 
@@ -208,13 +207,14 @@ def _write_speed(engine: Engine) -> float:
 def _train_speed(engine: Engine) -> float:
     from peft import LoraConfig
 
+    from rung.engine.target_modules import adaptable_layers
     from rung.training.batches import TokenRow
     from rung.training.loss import backward
 
     length, target = 48, 16
     rows = [TokenRow(str(i), tuple(p[:length]), tuple(p[length:])) for i, p in enumerate(_probe_rows(engine, 4, 64))]
     assert all(len(row.target) == target for row in rows)
-    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=adaptable_layers(engine.network), task_type="CAUSAL_LM")
     engine.adapters.begin_training(config, 0)
     try:
         return _best_rate(engine, lambda: backward(engine, rows, micro_tokens=1024)[1], times=2)
@@ -256,7 +256,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _machine() -> str:
+def machine_kind() -> str:
     """The kind of machine: equal machines may share a cache folder and a measurement."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
