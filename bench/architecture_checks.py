@@ -33,7 +33,7 @@ class Row:
 
     same: rows whose greedy answer equals transformers', of `asked`. logits: largest difference, over the largest logit.
     losses: relative difference of the loss after the last step. adapter: as logits, with the trained adapter in PEFT.
-    adapts: whether PEFT itself can adapt the network. time_ratio: transformers' time to answer over rung's.
+    adapts: whether PEFT itself can adapt the network. why: why it cannot, or why the path is padded. time_ratio: transformers' time to answer over rung's.
     """
 
     name: str
@@ -202,7 +202,7 @@ def _compare_training(row: Row, engine: Any, folder: Path) -> None:
 
     rows = training_rows(engine.vocabulary)
     if reason := _unadaptable(folder):
-        row.adapts = False
+        row.adapts, row.why = False, f"PEFT cannot adapt it: {reason}"
         try:
             train(engine, rows, OPTIONS, folder / "trained")
         except TrainingError:

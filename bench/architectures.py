@@ -67,7 +67,7 @@ def show(row: dict[str, Any]) -> None:
 
     ratio = f"{row['time_ratio']:6.2f}" if row["time_ratio"] is not None else f"{'-':>6}"
     numbers = " ".join(number(row[key]) for key in ("logits", "losses", "adapter"))
-    adapts = "" if row["adapts"] else "  (PEFT cannot adapt it)"
+    adapts = "" if row["adapts"] else f"  ({row['why']})"
     print(f"{row['name']:40} {row['path']:7} {row['fused']:5} {row['same']}/{row['asked']} {numbers} {ratio}{adapts}")
     for what, fact in row["failures"].items():
         print(f"    {what} FAILS: {fact}")
