@@ -128,8 +128,8 @@ def test_a_passing_shortage_lowers_the_limits_for_a_while_only(monkeypatch: pyte
         model.generate(requests())
     lowered = model.engine.limits
     assert lowered.cache_bytes < limits.cache_bytes
-    job = model._job(requests()[0])
-    assert lowered.cache_bytes >= 5 * job.most * model.engine.cache_bytes_per_token, "half of what failed still fits"
+    most = requests()[0].decoding.max_new_tokens
+    assert lowered.cache_bytes >= 5 * most * model.engine.cache_bytes_per_token, "half of what failed still fits"
     calls = 0
     while model.engine.limits.cache_bytes < 2 * lowered.cache_bytes and calls < 100:
         model.generate([ask(text, most=2) for text in TEXTS * 4])
@@ -220,6 +220,7 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.M
     assert all(is_out_of_memory(error) for error in ALLOCATORS)
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    model = tiny_model()
     Allocator(monkeypatch, 0, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
-        tiny_model().generate(requests())
+        model.generate(requests())

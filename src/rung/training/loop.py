@@ -90,7 +90,7 @@ def _attempt(job: _Job, state: State, result: Path) -> Path:
     engine = job.engine
     try:
         learner, optimiser = _begin(job, state)
-        engine.network.train()
+        _drop_in_adapters(engine.network)
         _loop(job, learner, optimiser, state)
         return folder_once(result, learner.save)
     finally:
@@ -115,6 +115,13 @@ def _begin(job: _Job, state: State) -> tuple[Learner, torch.optim.Optimizer]:
         _allocate_moments(learner, optimiser)
         state.checkpointing = _is_hopeless(engine, job.rows)
     return learner, optimiser
+
+
+def _drop_in_adapters(network: torch.nn.Module) -> None:
+    """Turns on the dropout of adapters. The network's own stays off: rows share tokens, and both paths train alike."""
+    for module in network.modules():
+        if hasattr(module, "lora_dropout"):
+            module.train()
 
 
 def _allocate_moments(learner: Learner, optimiser: torch.optim.Optimizer) -> None:
