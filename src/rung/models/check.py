@@ -14,7 +14,7 @@ _NAMED = 6  # end tokens that are shown
 
 
 @dataclass(frozen=True)
-class Checked:
+class ModelCheck:
     """name. facts: (what, the finding), in the order to be shown. speed: None where it could not be timed."""
 
     name: str
@@ -22,7 +22,7 @@ class Checked:
     speed: Speed | None
 
 
-def check_model(spec: str, *, say: Say = lambda _: None) -> Checked:
+def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
     """Loads a model and says how it is computed. Raises ModelError, DownloadError or OutOfMemory."""
     from rung.models.local import LocalModel
 
@@ -43,7 +43,7 @@ def check_model(spec: str, *, say: Say = lambda _: None) -> Checked:
         speed, told = None, f"could not be timed ({type(error).__name__}: {first_line(error)})"
     facts.append(("speed", told))
     facts += _memory(local) if local is not None else []
-    return Checked(model.name, tuple(facts), speed)
+    return ModelCheck(model.name, tuple(facts), speed)
 
 
 def _path(engine: Any) -> str:
@@ -82,7 +82,7 @@ def _training(model: Model) -> str:
 def _memory(model: Any) -> list[tuple[str, str]]:
     from rung.engine.memory import used_bytes
 
-    weights = sum(p.numel() * p.element_size() for n, p in model.network.named_parameters() if ".lora_" not in n)
+    weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
     used = used_bytes(model.engine.device)
     most = f"; at most {as_gb(used)} were in use" if used is not None else ""
-    return [("memory", f"{model.parameters / 1e6:,.0f} M weights in {as_gb(weights)}{most}")]
+    return [("memory", f"{model.network.num_parameters() / 1e6:,.0f} M weights in {as_gb(weights)}{most}")]

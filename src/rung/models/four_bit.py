@@ -42,22 +42,28 @@ def can_quantise() -> bool:
     return find_spec("bitsandbytes") is not None
 
 
-def quantisation(name: str, config: Any, dtype: torch.dtype) -> Any:
-    """The config that makes transformers quantise while it loads. dtype: to compute in. None: it is in 4 bits already.
+def is_quantised(config: Any) -> bool:
+    """Whether the weights in the files are quantised already, in whatever way."""
+    return bool(_given(config))
 
-    Raises ModelError without bitsandbytes, and for a model that is quantised in another way.
+
+def quantisation(name: str, config: Any, dtype: torch.dtype, *, four_bit: bool) -> Any:
+    """The config that makes transformers quantise while it loads; None where nothing is to be quantised.
+
+    dtype: to compute in. four_bit: whether 4 bits are asked for.
+    Raises ModelError where bitsandbytes is needed and missing, and for 4 bits of a model quantised in another way.
     """
-    if not can_quantise():
+    given = _given(config)
+    ours = bool(given.get("load_in_4bit") or given.get("load_in_8bit"))
+    if (four_bit or ours) and not can_quantise():
         raise ModelError(
-            f"model {name}: in 4 bits it needs the package bitsandbytes. Install it: pip install 'rung[4bit]'."
+            f"model {name}: in so few bits it needs the package bitsandbytes. Install it: pip install 'rung[4bit]'."
         )
-    given = getattr(config, "quantization_config", None)
+    if not four_bit or given.get("load_in_4bit"):
+        return None
     if given:
-        kind = given if isinstance(given, Mapping) else given.to_dict()
-        if kind.get("load_in_4bit"):
-            return None
         raise ModelError(
-            f"model {name}: its weights are quantised already ({kind.get('quant_method', 'unknown')}). "
+            f"model {name}: its weights are quantised already ({given.get('quant_method', 'unknown')}). "
             f"Name it without {SUFFIX}, or name the model that it was made from."
         )
     from transformers import BitsAndBytesConfig
@@ -69,6 +75,12 @@ def quantisation(name: str, config: Any, dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _given(config: Any) -> Mapping[str, Any]:
+    """The quantisation that a config.json describes; empty without one."""
+    given = getattr(config, "quantization_config", None) or {}
+    return given if isinstance(given, Mapping) else given.to_dict()
 
 
 def keep_trainable(network: Any) -> None:

@@ -27,6 +27,7 @@ from rung.models.four_bit import (
     SUFFIX,
     bytes_in_4_bits,
     can_quantise,
+    is_quantised,
     keep_trainable,
     quantisation,
     split_spec,
@@ -116,9 +117,11 @@ def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: S
     read: Any = AutoModelForCausalLM.from_pretrained  # untyped
     chosen = _fitting_dtype(source, device, dtype, say)
     how: dict[str, Any] = {"attn_implementation": "eager", "dtype": chosen}
-    if source.four_bit:
-        how["quantization_config"] = quantisation(source.spec, source.config, chosen)
-    if source.four_bit or device != "cpu":
+    packing = quantisation(source.spec, source.config, chosen, four_bit=source.four_bit)
+    packed = source.four_bit or is_quantised(source.config)
+    if packing is not None:
+        how["quantization_config"] = packing
+    if packed or device != "cpu":
         how["device_map"] = {"": device}  # weights go to the device one by one, and need no memory of the machine
     with _loading_errors(source, "its network"), _reported() as report:
         try:
@@ -139,7 +142,7 @@ def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: S
                 ) from error
             raise
         check_loaded(source.spec, source.folder, source.config, source.weights, found)
-        if source.four_bit:
+        if packed:
             keep_trainable(network)
         return checked_engine(network.eval(), source.spec, say=say)
 
