@@ -37,6 +37,8 @@ def refuse():
     raise AssertionError("a CUDA context is created")
 
 torch.cuda._lazy_init = refuse
+torch.cuda.is_available = lambda: True  # as on a machine with a GPU
+torch.cuda.device_count = lambda: 1
 """
 
 SEARCH = """
