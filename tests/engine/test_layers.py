@@ -9,7 +9,6 @@ import torch
 from rung.engine.adapters import IN_TRAINING
 from rung.engine.layers import unfuse_layers
 from rung.engine.prefix_tree import common_prefix_length, grow
-from rung.errors import ModelError
 from rung.models.loading import load_model
 from rung.models.local import LocalModel
 from rung.testing import save_tiny_model, tiny_model
@@ -236,22 +235,19 @@ def test_an_adapter_over_biases_equals_pefts(tmp_path: Path) -> None:
         assert (tree_logits(model, [row])[0] - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
-def test_a_network_with_normed_queries_runs_unfused_and_equals_transformers(tmp_path: Path) -> None:
-    folder = save_network(tmp_path, "Qwen3", head_dim=8)
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("Qwen3", {"head_dim": 8}),
+        ("Phi3", {}),
+        ("Gemma2", {"head_dim": 8, "attn_logit_softcapping": 1.0, "sliding_window": 16}),
+    ],
+)
+def test_networks_with_other_parts_load_fused_and_answer_as_transformers(
+    kind: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = save_network(tmp_path, kind, **config)
     model = load_model(str(folder), device="cpu", dtype=torch.float32)
-    assert fused(model) == 0
+    assert fused(model) == 2
     assert_logits_equal_plain_ones(model, folder)
     assert_answers_equal_plain_ones(model, folder)
-
-
-@pytest.mark.parametrize("cap", [1.0, 50.0])  # at 50 these scores are hardly touched: numbers alone would not tell
-def test_a_network_that_caps_its_attention_is_refused(tmp_path: Path, cap: float) -> None:
-    folder = save_network(tmp_path, "Gemma2", head_dim=8, attn_logit_softcapping=cap, final_logit_softcapping=None)
-    with pytest.raises(ModelError, match=rf"{folder}: this engine cannot compute it \(.*caps.*Llama, Mistral, Qwen"):
-        load_model(str(folder), device="cpu", dtype=torch.float32)
-
-
-def test_a_network_that_caps_its_output_is_refused(tmp_path: Path) -> None:
-    folder = save_network(tmp_path, "Gemma2", head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=1.0)
-    with pytest.raises(ModelError, match="this engine cannot compute it"):
-        load_model(str(folder), device="cpu", dtype=torch.float32)

@@ -1,24 +1,24 @@
 """Which parts a decoder layer has: read from its modules, then tried.
 
 The names of the modules suggest a plan. What norms and activations compute is tried on random numbers, not taken from
-their names. At last the whole layer runs once as transformers wrote it, on random hidden states in float32, with an
-attention that records its arguments. Rotation and attention's arguments are taken from there, and the layer has a plan
+their names. At last the whole layer runs once as transformers wrote it, on random hidden states in float32, with a
+view that records its arguments. Rotation and attention's arguments are taken from there, and the layer has a plan
 only if the fused steps compute the same numbers. So a norm behind the rotation, a scale by position, a multiplier or a
 parallel feed-forward network is never mistaken for the known kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.func import functional_call
 
 from rung.engine.adapters import Adapters
+from rung.engine.attention import viewing
 from rung.engine.factors import flat
 from rung.engine.fused_steps import (
     ACTIVATIONS,
@@ -33,7 +33,6 @@ from rung.engine.fused_steps import (
 )
 from rung.engine.out_of_memory import is_out_of_memory
 
-_RECORDING = "rung_recording"
 _TOLERANCE = 1e-3  # of the norm of what is compared, in float32
 _POSITIONS = (0, 1, 2, 3, 50, 5_000, 150_000, 10_000_000)  # behind the start of any scale by position
 
@@ -50,7 +49,6 @@ _FEED_FORWARDS = ("mlp", "block_sparse_moe", "feed_forward")
 _INNER = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))
 _GATED = (("gate_proj", "up_proj"), ("gate_up_proj",))
 _ACTIVATION_NAMES = ("act_fn", "activation_fn")
-_ARGUMENTS = ("scaling", "sliding_window", "softcap")  # of attention, beside sinks
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class LayerPlan:
     inner: names of the projections in `self_attn` into attention. gated: names of those in the feed-forward network.
     mlp: the name of the feed-forward network in the layer. feed: its parts; those it has when it is a module that runs
     as transformers wrote it (experts, other activations) have no activation. given: keyword arguments of the layer's
-    attention: scaling, and a window or a cap where it has them. sinks: whether it has sinks, in `self_attn.sinks`.
+    attention: scaling, and a window and a cap, or None. sinks: whether it has sinks, in `self_attn.sinks`.
     modules: (owner, name, module) of all modules that must be as they were found.
     """
 
@@ -127,16 +125,52 @@ def _plain_norm(x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
 # ---- reading a layer ----------------------------------------------------------------------------------
 
 
-def plan_of(layer: Any, adapters: Adapters) -> LayerPlan | None:
-    """The plan of a decoder layer; None where it does not fit, so that the layer runs as transformers wrote it."""
+def plans_of(layers: Sequence[Any], adapters: Adapters) -> list[LayerPlan | None]:
+    """The plan of each decoder layer; None where none fits, so that the layer runs as transformers wrote it.
+
+    Layers that differ in their weights alone are tried once.
+    """
+    tried: dict[Any, LayerPlan | None] = {}
+    plans = []
+    for layer in layers:
+        plan = _guarded(_read, layer)
+        if plan is not None:
+            kind = _kind_of(layer)
+            if kind not in tried:
+                tried[kind] = _guarded(_tried, layer, plan, adapters)
+            plan = _like(plan, tried[kind])
+        plans.append(plan)
+    return plans
+
+
+def _guarded(step: Callable[..., LayerPlan | None], *given: Any) -> LayerPlan | None:
     try:
         with torch.no_grad():
-            plan = _read(layer)
-            return _tried(layer, plan, adapters) if plan is not None else None
+            return step(*given)
     except Exception as error:  # a layer of an unknown kind may raise anything
         if is_out_of_memory(error):
             raise
         return None
+
+
+def _kind_of(layer: Any) -> Any:
+    """Types of the layer's modules and all plain values in them, other than its own number."""
+    return tuple(
+        (name, type(module), tuple((k, v) for k, v in vars(module).items() if k != "layer_idx" and _is_plain(v)))
+        for name, module in layer.named_modules()
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _like(plan: LayerPlan, tried: LayerPlan | None) -> LayerPlan | None:
+    """The plan with what was found out by trying a layer of its kind; None where that failed."""
+    if tried is None:
+        return None
+    parts = replace(plan.enter, rotation=tried.enter.rotation)
+    return replace(plan, enter=parts, given=tried.given, sinks=tried.sinks)
 
 
 def _read(layer: Any) -> LayerPlan | None:
@@ -229,41 +263,30 @@ def norm_of(module: Any) -> Norm | None:
 # ---- trying a plan ---------------------------------------------------------------------------------------
 
 
-@dataclass
 class _Record:
-    """What a layer's attention received. reply: what it returned, (1, T, H, D)."""
+    """A View that keeps what a layer's attention is asked for. reply: what every call gets, (T, H, D)."""
 
-    reply: torch.Tensor
-    calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]] = field(default_factory=list)
+    def __init__(self, reply: torch.Tensor) -> None:
+        self.wanted: torch.Tensor | None = None
+        self.long = False
+        self.calls: list[tuple[tuple[torch.Tensor, ...], dict[str, Any], torch.Tensor | None]] = []
+        self._reply = reply
 
-
-_record: ContextVar[_Record] = ContextVar("record")
-
-
-def _recording(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **given: Any
-) -> tuple[torch.Tensor, None]:
-    """In place of attention. query: (1, H, T, D); key, value: (1, Hkv, T, D)."""
-    record = _record.get()
-    record.calls.append((query, key, value, given))
-    return record.reply, None
-
-
-@contextmanager
-def recording_attention(network: Any) -> Iterator[None]:
-    """Within: the layers' attention records its arguments, as `plan_of` needs it."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_RECORDING, _recording)
-    configs = {id(m.config): m.config for m in network.modules() if hasattr(m, "config")}.values()
-    before = [(config, config._attn_implementation_internal) for config in configs]
-    try:
-        for config, _ in before:
-            config._attn_implementation_internal = _RECORDING
-        yield
-    finally:
-        for config, name in before:
-            config._attn_implementation_internal = name
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        *,
+        window: int | None = None,
+        cap: float | None = None,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        given = {"scaling": scaling, "sliding_window": window, "softcap": cap}
+        self.calls.append(((query, key, value), given, sinks))
+        return self._reply
 
 
 class _Trial(torch.nn.Module):
@@ -284,26 +307,22 @@ def _tried(layer: Any, plan: LayerPlan, adapters: Adapters) -> LayerPlan | None:
     device, tokens = layer.self_attn.o_proj.weight.device, len(_POSITIONS)
     x = _random(tokens, layer.self_attn.o_proj.out_features, device=device) * 0.1
     cos, sin = _random(2, tokens, plan.enter.width // 2, device=device).repeat(1, 1, 2)
-    reply = _random(1, tokens, plan.enter.sizes[0] // plan.enter.width, plan.enter.width, device=device)
+    reply = _random(tokens, plan.enter.sizes[0] // plan.enter.width, plan.enter.width, device=device)
     positions = torch.tensor([_POSITIONS], device=device)
     weights = {name: p.detach().float() for name, p in layer.named_parameters() if _is_tried(name, plan)}
     with _known_network(layer, plan):
-        token = _record.set(record := _Record(reply))
-        try:
-            call = {"attention_mask": None, "position_ids": positions, "position_embeddings": (cos[None], sin[None])}
+        call = {"attention_mask": None, "position_ids": positions, "position_embeddings": (cos[None], sin[None])}
+        with viewing(record := _Record(reply)):
             expected = functional_call(layer, weights, (x[None],), call)
-        finally:
-            _record.reset(token)
-        ((query, key, value, given),) = record.calls
-        theirs = [*(rows[0].transpose(0, 1) for rows in (query, key, value)), expected[0] - x]
-        arguments = {name: given[name] for name in _ARGUMENTS if given.get(name) is not None}
-        if (sinks := given.get("s_aux")) is not None and not _close(layer.self_attn.sinks.float(), sinks):
+        ((states, given, sinks),) = record.calls
+        theirs = [*states, expected[0] - x]
+        if sinks is not None and not _close(layer.self_attn.sinks.float(), sinks):
             return None
         weights = {f"layer.{name}": weight for name, weight in weights.items()}
         for rotation in ROTATIONS:
             parts = replace(plan.enter, rotation=rotation)
-            tried = replace(plan, enter=parts, given=arguments, sinks=sinks is not None)
-            *rows, out = functional_call(_Trial(layer, adapters), weights, (tried, x, (cos, sin), reply[0].flatten(1)))
+            tried = replace(plan, enter=parts, given=given, sinks=sinks is not None)
+            *rows, out = functional_call(_Trial(layer, adapters), weights, (tried, x, (cos, sin), reply.flatten(1)))
             if all(_close(a, b) for a, b in zip([*rows, out - x], theirs, strict=True)):
                 return tried
     return None

@@ -19,7 +19,7 @@ import torch
 
 from rung.engine.adapters import Adapters
 from rung.engine.attention import attention, current_view
-from rung.engine.layer_plan import LayerPlan, enter, leave, plan_of, recording_attention
+from rung.engine.layer_plan import LayerPlan, enter, leave, plans_of
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ def decoder_layers(network: Any) -> list[Any]:
 
 
 def fuse_layers(network: Any, adapters: Adapters) -> list[Any]:
-    """Puts the fused steps into every layer of a known kind, and returns these layers. No adapter may be applied."""
+    """Puts the fused steps into every layer of a known kind, and returns these layers.
+
+    The network has this package's attention, and no adapter is applied."""
     layers = decoder_layers(network)
-    with recording_attention(network):
-        plans = [plan_of(layer, adapters) for layer in layers]
+    plans = plans_of(layers, adapters)
     for layer, plan, following in zip(layers, plans, [*layers[1:], None], strict=True):
         if plan is not None:
             names = tuple(inspect.signature(layer.forward).parameters)[1:]
