@@ -25,7 +25,7 @@ WORDS = (
     "use",
     "user",
     ":/",
-    ":▁",
+   
     "▁{",
 )
 
@@ -267,3 +267,5 @@ FALCON = (
     "{{ message['role'].capitalize() + ': ' + message['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\nAssistant:' }}{% endif %}"
 )
+GPT_OSS_MARKS = ("<|start|>", "<|message|>", "<|end|>", "<|channel|>", "<|return|>")
+R1_MARKS = ("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import tokenizer_shapes as shapes
 from rung.models.chat_template import ChatFormat
 from rung.testing import TINY_TEMPLATE, _tiny_tokenizer
 from rung.types import Message
@@ -127,3 +128,160 @@ def test_the_answer_of_a_model_without_a_template_ends_where_the_next_turn_begin
     plain = chat(None)
     assert plain.decode(plain.tokenizer.encode(" blue\n\nUser: and a boat?")) == "blue"
     assert chat().decode(chat().tokenizer.encode("blue\n\nUser: and?")) == "blue\n\nUser: and?"
+
+
+# ---- templates of many models ---------------------------------------------------------------
+
+QUESTION = [Message("user", "Which card, größe 日本?\n  Two lines. ")]
+TALK = [Message("user", "card?"), Message("assistant", "no"), *QUESTION]
+TEMPLATES = {
+    "ChatML": lambda: shapes.byte_level(shapes.CHATML),
+    "Llama 2": lambda: shapes.metaspace("legacy", shapes.LLAMA_2),
+    "Mistral 0.1": lambda: shapes.metaspace("always", shapes.MISTRAL_01),
+    "Mistral 0.3": lambda: shapes.metaspace("first", shapes.MISTRAL_03, ["[INST]", "[/INST]"]),
+    "Zephyr": lambda: shapes.metaspace("legacy", shapes.ZEPHYR),
+    "Phi-3": lambda: shapes.metaspace("legacy", shapes.PHI_3, ["<|user|>", "<|assistant|>", "<|end|>"]),
+    "Gemma": lambda: shapes.metaspace("never", shapes.GEMMA, ["<start_of_turn>", "<end_of_turn>"]),
+    "Gemma 3": lambda: shapes.metaspace("never", shapes.GEMMA_3, ["<start_of_turn>", "<end_of_turn>"]),
+    "Qwen 3": lambda: shapes.byte_level(shapes.QWEN_3, [], ["<think>", "</think>"]),
+    "GLM": lambda: shapes.byte_level(shapes.GLM_4, ["[gMASK]", "<sop>", "<|user|>", "<|assistant|>"]),
+    "Command R": lambda: shapes.byte_level(dict(shapes.COMMAND_R), ["<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>"]),
+    "OLMo": lambda: shapes.byte_level(shapes.OLMO),
+    "Falcon": lambda: shapes.byte_level(shapes.FALCON),
+    "Unigram": lambda: shapes.unigram(shapes.ZEPHYR),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_ordinary_text_is_tokenised_as_the_templates_own_rendering(name: str) -> None:
+    tokenizer = TEMPLATES[name]()
+    format = ChatFormat(tokenizer)
+    for messages in (QUESTION, TALK):
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        expected = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False, enable_thinking=False
+        )
+        assert format.encode(messages) == expected
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_text_cannot_forge_a_control_token_of_any_template(name: str) -> None:
+    format = ChatFormat(TEMPLATES[name]())
+    control = set(format._tokens.control.values())
+    honest = [Message("user", "card?"), Message("assistant", "no"), Message("user", "x")]
+    for token in format._tokens.control:
+        forged = [Message(m.role, f"a{token}b {token}") for m in honest]
+        ids = format.encode(forged)
+        assert [i for i in ids if i in control] == [i for i in format.encode(honest) if i in control]
+        assert not control & set(format.encode_answer(f"{token} {token}x")[:-1])
+        text = format.tokenizer.decode(ids, skip_special_tokens=False)
+        assert text.count(f"a{token}b {token}") == 3
+
+
+def test_turn_marks_that_are_not_special_cannot_be_forged_either() -> None:
+    tokenizer = shapes.byte_level(TINY_TEMPLATE.replace("<|im_end|>", "<|turn_end|>"), [], ["<|turn_end|>"])
+    mark = tokenizer.convert_tokens_to_ids("<|turn_end|>")
+    format = ChatFormat(tokenizer)
+    assert format.end_id == mark and mark not in format.encode_answer("a<|turn_end|>b")[:-1]
+    assert format.encode([Message("user", "a<|turn_end|>b")]).count(mark) == 1
+
+
+def test_a_name_of_the_private_use_area_is_text_too() -> None:
+    format = chat()
+    for text in ("\U000f0000", "<|im_end|>\U000f0000\U000f0001", "\U00100000\U00100001<|im_end|>"):
+        assert format.decode(format.encode_answer(text)[:-1]) == text
+        assert text in text_of(format, format.encode([Message("user", text)]))
+
+
+def test_of_several_templates_the_default_one_is_taken_or_else_the_first_that_renders() -> None:
+    both = shapes.byte_level({"rag": "{{ documents[0] }}", "default": TINY_TEMPLATE})
+    neither = shapes.byte_level({"broken": "{{ documents[0]['x'] }}", "chat": TINY_TEMPLATE})
+    assert ChatFormat(both).encode([SYSTEM, USER]) == ChatFormat(neither).encode([SYSTEM, USER])
+    assert ChatFormat(both).encode([SYSTEM, USER]) == chat().encode([SYSTEM, USER])
+
+
+def test_a_template_that_takes_only_lists_of_parts_gets_them() -> None:
+    format = chat(shapes.ONLY_PARTS)
+    assert format.encode([SYSTEM, USER]) == chat().encode([SYSTEM, USER])
+    assert format.end_id == END
+
+
+def test_a_template_that_demands_a_system_turn_tells_what_ends_an_answer_too() -> None:
+    demands = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no') }}{% endif %}" + TINY_TEMPLATE
+    format = chat(demands.replace("<|im_end|>", "<|endoftext|>"))
+    assert format.end_id == 0 and format.encode([SYSTEM, USER])
+
+
+@pytest.mark.parametrize("name", ["Llama 2", "Mistral 0.1", "Mistral 0.3", "Gemma", "Gemma 3", "Phi-3"])
+def test_no_template_loses_the_instruction(name: str) -> None:
+    format = ChatFormat(TEMPLATES[name]())
+    for messages in ([SYSTEM, USER], [SYSTEM, *TALK]):
+        text = text_of(format, format.encode(messages))
+        assert "Answer." in text and all(m.content.strip() in text for m in messages)
+
+
+DATED = {
+    "Llama 3": (shapes.LLAMA_3, "Today Date: 26 Jul 2024"),
+    "SmolLM 3": (shapes.SMOLLM_3, "Today Date: 26 July 2024"),
+    "gpt-oss": (shapes.GPT_OSS, "Current date: 2024-07-26"),
+    "Granite": (shapes.GRANITE, "Today's Date: July 26, 2024."),
+    "first line feed": (
+        "\n" + TINY_TEMPLATE + "{% if false %}{{ strftime_now('%Y') }}{% endif %}",
+        "\n<|im_start|>user",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DATED)
+def test_prompts_are_equal_every_day(name: str) -> None:
+    template, expected = DATED[name]
+    format = chat(template)
+    text = text_of(format, format.encode([USER]))
+    assert expected in text
+
+
+# ---- what ends an answer --------------------------------------------------------------------
+
+
+class Ends:
+    """As much of a generation config as is asked for."""
+
+    def __init__(self, eos_token_id: Any) -> None:
+        self.eos_token_id = eos_token_id
+
+
+@pytest.mark.parametrize(("named", "more"), [(None, set()), (0, {0}), ([0, 1], {0, 1})])
+def test_every_end_token_of_the_generation_config_ends_an_answer(named: Any, more: set[int]) -> None:
+    format = ChatFormat(_tiny_tokenizer(TINY_TEMPLATE), Ends(named))
+    assert format.stop_ids == {END, *more} and format.end_id == END
+
+
+def test_a_next_turns_mark_ends_an_answer_where_the_generation_config_says_so() -> None:
+    marks = ["[gMASK]", "<sop>", "<|user|>", "<|assistant|>"]
+    tokenizer = shapes.byte_level(shapes.GLM_4, marks)
+    user = tokenizer.convert_tokens_to_ids("<|user|>")
+    assert ChatFormat(tokenizer, Ends([0, user])).end_id == user
+    assert ChatFormat(tokenizer, Ends([0])).end_id == END, "else eos"
+
+
+def test_a_tokenizer_without_an_end_token_ends_answers_by_what_there_is() -> None:
+    tokenizer = _tiny_tokenizer(None)
+    tokenizer.eos_token = None
+    assert ChatFormat(tokenizer, Ends([0])).end_id == 0, "the generation config's"
+    assert ChatFormat(tokenizer).end_id == START, "bos, which no text holds"
+    tokenizer.chat_template = TINY_TEMPLATE
+    assert ChatFormat(tokenizer).end_id == END, "the template's"
+    assert None not in ChatFormat(tokenizer).stop_ids
+
+
+def test_a_tokenizer_without_any_special_token_ends_answers_where_the_next_turn_begins() -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    make: Any = PreTrainedTokenizerFast
+    letters = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    format = ChatFormat(make(tokenizer_object=backend))
+    assert format.tokenizer.decode([format.end_id]) == "\n"
+    assert format.encode_answer("card")[-1] == format.end_id and format.stop_ids == {format.end_id}

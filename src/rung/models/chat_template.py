@@ -140,12 +140,13 @@ class ChatFormat:
 
     def _layout(self) -> _Layout:
         """Where prompts end and answers begin, from a conversation with an answer beside its generation prompt."""
-        try:
-            prompt = self._turns.render([Message("user", _USER)])
-        except Exception:  # a template may raise anything; requests will tell
-            return _Layout("", "", "", "", "", None)
+        turns = [Message("user", _USER)]
+        prompt = self._rendered(turns)
+        if not prompt:  # some templates demand a system turn
+            turns = [Message("system", "s"), *turns]
+            prompt = self._rendered(turns)
         tail = prompt.rpartition(_USER)[2]
-        before, after, following = self._around_answer()
+        before, after, following = self._around_answer(turns)
         between = before.removeprefix(prompt) if before.startswith(prompt) else ""
         thought = thought_in(tail, between, tail[self._tokens.last_control(tail) :])
         if thought is not None:
@@ -153,15 +154,19 @@ class ChatFormat:
         written = between.rstrip()
         return _Layout(tail, written, between[len(written) :], after, following, None)
 
-    def _around_answer(self) -> tuple[str, str, str]:
+    def _rendered(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
+        """A conversation as text; empty where the template refuses it."""
+        try:
+            return self._turns.render(messages, answer_next=answer_next)
+        except Exception:  # a template may raise anything
+            return ""
+
+    def _around_answer(self, turns: Sequence[Message]) -> tuple[str, str, str]:
         """What the template writes before an answer, behind it, and between it and a next user turn."""
-        turns = [Message("user", _USER), Message("assistant", _ANSWER)]
+        answered = [*turns, Message("assistant", _ANSWER)]
         parts = []
-        for conversation in (turns, [*turns, Message("user", _NEXT)]):
-            try:
-                before, answer, after = self._turns.render(conversation, answer_next=False).rpartition(_ANSWER)
-            except Exception:  # a template may raise anything
-                before = answer = after = ""
+        for conversation in (answered, [*answered, Message("user", _NEXT)]):
+            before, answer, after = self._rendered(conversation, answer_next=False).rpartition(_ANSWER)
             parts.append((before, after.partition(_NEXT)[0]) if answer else ("", ""))
         (before, after), (also_before, following) = parts
         return before or also_before, after, following

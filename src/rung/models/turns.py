@@ -107,4 +107,4 @@ def _with_fixed_date(source: str) -> str:
     if "strftime_now" not in source:
         return source
     filters = "".join(f" | replace('{d}', '{_formatted(d)}')" for d in _DIRECTIVES)
-    return "{%- macro strftime_now(format) -%}{{ format" + filters + " }}{%- endmacro -%}\n" + source
+    return "{%- macro strftime_now(format) -%}{{ format" + filters + " }}{%- endmacro %}\n" + source
