@@ -39,8 +39,10 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 32),
     **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim"), 16),
     "v_head_dim": 24,
-    **dict.fromkeys(("sliding_window", "window_size", "attention_window_size", "local_attention"), WINDOW),
-    **dict.fromkeys(("attention_chunk_size", "floor_scale"), 32),
+    **dict.fromkeys(
+        ("sliding_window", "sliding_window_size", "window_size", "attention_window_size", "local_attention"), WINDOW
+    ),
+    **dict.fromkeys(("attention_chunk_size", "floor_scale", "log_scaling_n_floor"), 32),
     **dict.fromkeys(("index_topk",), 16),
     **dict.fromkeys(("index_head_dim",), 32),
     **dict.fromkeys(("index_n_heads",), 16),
@@ -147,8 +149,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "head_dim",
         )
     }
-    | dict(swa_num_key_value_heads=4),
-    "dots1": dict(n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1),
+    | dict(swa_num_key_value_heads=4, sliding_window=WINDOW),
+    "dots1": dict(
+        n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, layer_types=SLIDING_FULL
+    ),
     "exaone4": dict(layer_types=SLIDING_FULL),
     "gemma3n_text": SHARED | dict(activation_sparsity_pattern=[0.9, 0.9, 0.0, 0.0, 0.0, 0.0]),
     "gemma4_text": SHARED,
@@ -283,6 +287,38 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
     ),
     "falcon, many key heads": ("falcon", dict(new_decoder_architecture=True, num_kv_heads=2, bias=False)),
+    "falcon_h1, multipliers": (
+        "falcon_h1",
+        dict(
+            key_multiplier=0.7,
+            attention_out_multiplier=0.8,
+            attention_in_multiplier=1.1,
+            ssm_in_multiplier=1.2,
+            ssm_out_multiplier=0.9,
+            embedding_multiplier=2.0,
+            lm_head_multiplier=0.5,
+            mlp_multipliers=[0.8, 1.2],
+            ssm_multipliers=[0.9, 1.1, 0.8, 1.2, 0.7],
+        ),
+    ),
+    "hunyuan_v1_dense, rope by length": (
+        "hunyuan_v1_dense",
+        dict(head_dim=16, rope_parameters=dict(rope_type="dynamic", alpha=1000.0, factor=1.0, rope_theta=10000.0)),
+    ),
+    "phi, norms on queries": ("phi", dict(qk_layernorm=True)),
+    "gpt2, scaled by layer": ("gpt2", dict(scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True)),
+    "inkling_text, positions scaled": ("inkling_text", dict(log_scaling_n_floor=32)),
+    "llama4_text, no chunks": ("llama4_text", dict(no_rope_layers=[0] * 4, layer_types=["full_attention"] * 4)),
+    "olmo2, one key head": ("olmo2", dict(num_key_value_heads=1)),
+    "mixtral, window": ("mixtral", dict(sliding_window=WINDOW)),
+    "starcoder2, window": ("starcoder2", dict(sliding_window=WINDOW)),
+    "phimoe, longrope": (
+        "phimoe",
+        dict(
+            rope_parameters=longrope(8, 128) | dict(short_mscale=1.1, long_mscale=1.3),
+            original_max_position_embeddings=128,
+        ),
+    ),
     "falcon, alibi": ("falcon", dict(alibi=True, multi_query=False, num_kv_heads=4, parallel_attn=False, bias=True)),
     "gpt_neox, one after the other": ("gpt_neox", dict(use_parallel_residual=False)),
     "gpt_bigcode, many key heads": ("gpt_bigcode", dict(multi_query=False)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from architecture_checks import examine
 from small_architectures import OUT_OF_SCOPE, OVERRIDES, VARIANTS, architectures
 

@@ -12,12 +12,13 @@ ALL_LINEAR = "all-linear"
 def adaptable_layers(network: Any) -> str | list[str]:
     """Target modules for a LoraConfig: "all-linear" where PEFT takes it, else the names of the layers that it takes.
 
-    PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. Experts
+    PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. It would
+    adapt wrongly what calls itself linear and computes something else, such as routers and block-diagonal layers. Experts
     that are kept as one weight of three dimensions are no linear layers. Empty where nothing can be adapted. A name is
     a module's last name; it is the whole name where a refused layer has that last name too. Imports PEFT.
     """
     names = linear_layers(network)
-    refused = {name for name in names if _is_refused(network, name)}
+    refused = {name for name in names if _is_refused(network, name) or not _computes_linearly(network, name)}
     if names and not refused:
         return ALL_LINEAR
     output = network.get_output_embeddings()
@@ -51,6 +52,27 @@ def _is_refused(network: Any, name: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+@torch.no_grad()
+def _computes_linearly(network: Any, name: str) -> bool:
+    """Whether a layer that transformers derived from torch's linear one computes what that one computes."""
+    module = network.get_submodule(name)
+    module = getattr(module, "base_layer", module)
+    kind = type(module)
+    own = isinstance(module, torch.nn.Linear) and kind.forward is not torch.nn.Linear.forward
+    if not own or not kind.__module__.startswith("transformers.models."):
+        return True
+    x = torch.linspace(-1, 1, 2 * module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+    x = x.view(1, 2, -1)
+    try:
+        found = module(x)
+    except Exception:  # it takes another shape
+        return False
+    expected = torch.nn.Linear.forward(module, x)
+    if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
+        return False
+    return float((found - expected).norm()) <= 0.05 * float(expected.norm())  # they may round otherwise
 
 
 def _last(name: str) -> str:
