@@ -33,7 +33,8 @@ class Row:
 
     same: rows whose greedy answer equals transformers', of `asked`. logits: largest difference, over the largest logit.
     losses: relative difference of the loss after the last step. adapter: as logits, with the trained adapter in PEFT.
-    adapts: whether PEFT itself can adapt the network. why: why it cannot, or why the path is padded. time_ratio: transformers' time to answer over rung's.
+    adapts: whether PEFT itself can adapt the network. why: why it cannot, or why the path is padded.
+    time_ratio: transformers' time to answer over rung's.
     """
 
     name: str
