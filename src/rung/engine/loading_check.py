@@ -16,7 +16,7 @@ from rung.engine.engine import Engine
 from rung.engine.layers import decoder_layers, fuse_layers, fused_layers, unfuse, unfuse_layers
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.padded_check import checked_padded_engine
-from rung.engine.probe import Reference, has_windows, reference_of, shrunk_windows
+from rung.engine.probe import NEGLIGIBLE, Reference, has_windows, reference_of, relative_error, shrunk_windows
 from rung.engine.tree_check import Unfit, check_adapter, check_rounding, check_tree
 from rung.engine.tree_engine import TreeEngine
 from rung.errors import ModelError, first_line
@@ -34,14 +34,19 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
     """
     network.eval().requires_grad_(False)
     windows = has_windows(network)
-    with shrunk_windows(network):
-        try:
+    try:
+        whole = reference_of(network).near if windows else None
+        with shrunk_windows(network):
             reference = reference_of(network)
-        except Exception as error:  # each architecture fails in its own way
-            if is_out_of_memory(error):
-                raise
-            raise ModelError(f"model {name}: transformers cannot compute it ({first_line(error)}).") from error
-        engine, reason = _tree_engine(network, name, reference)
+    except Exception as error:  # each architecture fails in its own way
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"model {name}: transformers cannot compute it ({first_line(error)}).") from error
+    with shrunk_windows(network):
+        if whole is not None and relative_error(reference.near, whole) <= NEGLIGIBLE:
+            engine, reason = None, "its windows cannot be tried at loading"
+        else:
+            engine, reason = _tree_engine(network, name, reference)
         if engine is None:
             padded = checked_padded_engine(network, name, reference)
     if engine is None:
@@ -58,9 +63,12 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
 
 def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEngine | None, str]:
     """An engine on the tree path; or None and the reason why there is none, as a clause."""
+    from transformers import AttentionInterface
+
     try:
         if reason := why_not_packed(network):
             return None, reason
+        AttentionInterface.register(attention.NAME, attention.attention)
         network.set_attn_implementation(attention.NAME)
         engine = TreeEngine(network, name)
         try:

@@ -131,6 +131,7 @@ def check_adapter(engine: TreeEngine) -> None:
                 break
         else:
             raise ModelError(f"model {engine.name}: adapters would compute something else than in PEFT ({error:.1e}).")
+    engine.fused = (len(fused_layers(engine.network)), engine.fused[1])
     engine.clear_prefix_cache()
 
 
