@@ -176,6 +176,16 @@ def test_layers_of_another_kind_run_as_transformers_wrote_them(kind: str) -> Non
             assert_close(hidden_of(engine), plain)
 
 
+def test_a_network_whose_layers_are_not_found_runs_as_transformers_wrote_it() -> None:
+    network = network_of("Qwen3")
+    network.config.num_hidden_layers = 3  # one more than it has
+    plain = plain_hidden_of(network)
+    engine = engine_of(network)
+    assert decoder_layers(network) == [] and not engine.narrows
+    with torch.no_grad():
+        assert_close(hidden_of(engine), plain)
+
+
 def test_a_layer_that_computes_one_number_otherwise_is_not_fused() -> None:
     network = network_of("Qwen3")
     first = decoder_layers(network)[0]

@@ -48,10 +48,11 @@ def decoder_layers(network: Any) -> list[Any]:
 def fuse_layers(network: Any, adapters: Adapters) -> list[Any]:
     """Puts the fused steps into every layer of a known kind, and returns these layers.
 
-    The network has this package's attention, and no adapter is applied."""
+    The network has this package's attention, and no adapter is applied.
+    """
     layers = decoder_layers(network)
     plans = plans_of(layers, adapters)
-    for layer, plan, following in zip(layers, plans, [*layers[1:], None], strict=True):
+    for layer, plan, following in zip(layers, plans, [*layers[1:], None][: len(layers)], strict=True):
         if plan is not None:
             names = tuple(inspect.signature(layer.forward).parameters)[1:]
             layer.forward = partial(_forward, layer, _Fused(plan, adapters, layer.forward, names, following))
