@@ -87,12 +87,10 @@ class Engine:
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the network's own forward makes of final hidden states, its caps and multipliers included."""
-        from transformers.modeling_outputs import MoeModelOutputWithPast  # has the fields of the other kinds too
-
         decoder = self.network.get_decoder()
         if decoder is self.network:
             raise AttributeError("its decoder is not apart from its output layer")
-        out = MoeModelOutputWithPast(last_hidden_state=hidden.to(self.dtype)[None])
+        out = _HiddenStates(hidden.to(self.dtype)[None])
         own = vars(decoder).get("forward")
         vars(decoder)["forward"] = lambda *_, **__: out
         try:
@@ -127,3 +125,18 @@ class Engine:
     def forget_adapter(self, folder: str) -> None:
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is read afresh."""
         self.adapters.forget(folder)
+
+
+class _HiddenStates:
+    """A decoder's output in transformers' form: final hidden states (1, T, C). Any other field is None."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        self._known = BaseModelOutput(last_hidden_state=hidden)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._known[place]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._known, name, None)
