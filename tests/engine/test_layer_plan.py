@@ -171,9 +171,8 @@ def test_layers_of_another_kind_run_as_transformers_wrote_them(kind: str) -> Non
     plain = plain_hidden_of(network)
     engine = engine_of(network)
     assert not fused_layers(network) and not engine.narrows
-    if kind != "DiffLlama":  # the tree does not know its attention
-        with torch.no_grad():
-            assert_close(hidden_of(engine), plain)
+    with torch.no_grad():
+        assert_close(hidden_of(engine), plain)
 
 
 def test_a_network_whose_layers_are_not_found_runs_as_transformers_wrote_it() -> None:
