@@ -85,13 +85,14 @@ def _read_once() -> Iterator[None]:
     """
     import gguf
 
-    plain = gguf.GGUFReader
+    library: Any = gguf
+    plain = library.GGUFReader
     once = functools.lru_cache(maxsize=1)(plain)
-    gguf.GGUFReader = lambda path, mode="r": once(str(path))
+    library.GGUFReader = lambda path, mode="r": once(str(path))
     try:
         yield
     finally:
-        gguf.GGUFReader = plain
+        library.GGUFReader = plain
 
 
 def _unpacked() -> dict[str, Any]:
