@@ -78,7 +78,7 @@ def test_only_the_checkpoints_of_the_best_probe_stay_on_disk(tmp_path: Path) -> 
         seen.append(sorted(p.name for p in (shop.folder / "training").glob("lr-*")))
         return train(*given, **more)
 
-    model.train = watched  # type: ignore[method-assign]
+    model.train = watched
     full(shop)
     assert history(shop)["learning_rate"] == 1e-4
     assert len(seen) > 3 and max(map(len, seen)) == 1 and seen[-1] == ["lr-0.0001"]

@@ -189,7 +189,8 @@ class Adapters:
         network = self.wrapper
         self.end_training()  # of one that was begun when memory ran out
         torch.manual_seed(seed)
-        network.add_adapter(IN_TRAINING, config)
+        with _without_remarks():
+            network.add_adapter(IN_TRAINING, config)
         self._fuse()
         self._apply(IN_TRAINING)
         network.set_adapter(IN_TRAINING)  # trainable this time
@@ -234,8 +235,7 @@ class Adapters:
 
             # PEFT's wrapper needs an adapter; this one has rank 1 and stays untrained, so that it adds zero.
             config = LoraConfig(r=1, target_modules=adaptable_layers(self._network))
-            with warnings.catch_warnings():  # PEFT asks transformers for a property by its former name
-                warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+            with _without_remarks():
                 self._peft = PeftModel(self._network, config, adapter_name=_NO_ADAPTER)
             self._peft.requires_grad_(False)
             self._fuse()
@@ -263,7 +263,8 @@ class Adapters:
             try:
                 check_base_stays(folder)
                 at = str(next(self._network.parameters()).device)  # else PEFT goes by way of a GPU where there is one
-                keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False, torch_device=at)
+                with _without_remarks():
+                    keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False, torch_device=at)
                 if missing := [key for key in keys.missing_keys if f".{name}." in key]:
                     raise ValueError(f"its weights lack {len(missing)} of its layers, {missing[0]} first")
                 if more := [key for key in keys.unexpected_keys if ".lora_" in key]:
@@ -297,6 +298,22 @@ class Adapters:
         for module in self._network.modules():
             if type(module) is Linear and "forward" not in vars(module):
                 vars(module)["forward"] = partial(_forward, module, self, module.forward)
+
+
+_REMARKS: tuple[tuple[str, type[Warning]], ...] = (
+    (".*is_gradient_checkpointing.*", FutureWarning),  # PEFT asks transformers for a property by its former name
+    (".*fan_in_fan_out.*", UserWarning),  # PEFT sets it right by itself
+    (".*rank_pattern.*|.*alpha_pattern.*", RuntimeWarning),  # PEFT's own, for experts that get no adapter
+)
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Within: PEFT does not warn of what it settles by itself when it puts adapters into a network."""
+    with warnings.catch_warnings():
+        for message, kind in _REMARKS:
+            warnings.filterwarnings("ignore", message, kind)
+        yield
 
 
 def _embeds(layer: Any, name: str) -> bool:

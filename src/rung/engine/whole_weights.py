@@ -17,8 +17,8 @@ import torch
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, TrainingError, first_line
 
-_OF_ADAPTERS = (".lora_", ".modules_to_save.", ".token_adapter.")
-_WRAPPED = (".base_layer.", ".original_module.")
+_OF_ADAPTERS = ("lora_", "modules_to_save", "token_adapter")
+_WRAPPED = ("base_layer", "original_module")
 
 Exchange = list[tuple[torch.nn.Parameter, torch.Tensor]]
 """Weights of the network, and the tensors that take their place."""
@@ -154,10 +154,9 @@ def _exchange(weights: Exchange) -> None:
 
 
 def _is_own(name: str) -> bool:
-    return not any(part in f".{name}." for part in _OF_ADAPTERS)
+    return not any(part.startswith(_OF_ADAPTERS) for part in name.split("."))
 
 
 def _plain_name(name: str) -> str:
-    for part in _WRAPPED:
-        name = name.replace(part, ".")
-    return name
+    """PEFT wraps a module once for each of its weights that it adapts."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPED)

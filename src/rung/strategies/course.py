@@ -35,7 +35,7 @@ COURSE, SWEEP = "course.json", "sweep.json"
 LEAST_PROBED, WIDELY_PROBED = 16, 40
 """Steps of a training from which learning rates are probed at all, and from which they are probed beyond the grid."""
 
-FULL_COST = 2.0
+FULL_COST = 2.5
 """Times as long as training an adapter on the same tokens, for all weights (`bench/variants.py`)."""
 
 _WANTED_STEPS = 120  # small data are gone through more often: behaviour rarely settles in fewer steps
