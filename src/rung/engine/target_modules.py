@@ -12,10 +12,10 @@ ALL_LINEAR = "all-linear"
 def adaptable_layers(network: Any) -> str | list[str]:
     """Target modules for a LoraConfig: "all-linear" where PEFT takes it, else the names of the layers that it takes.
 
-    PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. It would
-    adapt wrongly what calls itself linear and computes something else, such as routers and block-diagonal layers. Experts
-    that are kept as one weight of three dimensions are no linear layers. Empty where nothing can be adapted. A name is
-    a module's last name; it is the whole name where a refused layer has that last name too. Imports PEFT.
+    PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. It
+    would adapt wrongly what calls itself linear and computes something else, such as routers and block-diagonal layers.
+    Experts that are kept as one weight of three dimensions are no linear layers. Empty where nothing can be adapted. A
+    name is a module's last name; it is the whole name where a refused layer has that last name too. Imports PEFT.
     """
     names = linear_layers(network)
     refused = {name for name in names if _is_refused(network, name) or not _computes_linearly(network, name)}
