@@ -534,6 +534,10 @@ def vary_constants(network: Any) -> None:
                 continue
             if tensor.numel() == 1 or bool(tensor.min() == tensor.max()):
                 tensor.add_(torch.randn(tensor.shape) * 0.1)
+        for module in network.modules():
+            if getattr(module, "scaling", None) == 1.0 and hasattr(module, "q_norm"):
+                # Scores are not divided by the root of the head's width: a trained norm does it.
+                module.q_norm.weight.mul_(module.head_dim**-0.5)
 
 
 def enliven(network: Any, vocabulary: int) -> None:
