@@ -111,6 +111,22 @@ def test_only_a_network_that_transformers_cannot_compute_is_refused(monkeypatch:
         checked_engine(network, "llama")
 
 
+def test_a_network_whose_rows_cannot_stand_at_far_positions_is_left_to_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = small_network("llama")
+    own = type(network).forward
+
+    def near_only(self: Any, *given: Any, position_ids: Any = None, **more: Any) -> Any:
+        """Keys are looked up by position."""
+        if position_ids is not None and int(position_ids.max()) > 100:
+            raise IndexError("index 254 is out of bounds")
+        return own(self, *given, position_ids=position_ids, **more)
+
+    monkeypatch.setattr(type(network), "forward", near_only)
+    assert checked_engine(network, "llama").path == "padded"
+
+
 def test_only_the_layers_whose_fused_form_is_wrong_are_left_unfused(monkeypatch: pytest.MonkeyPatch) -> None:
     forward, wrong = layers._forward, small_network("llama", num_hidden_layers=4)
 

@@ -34,25 +34,24 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
     """
     network.eval().requires_grad_(False)
     windows = has_windows(network)
+    reason = why_not_packed(network)
     try:
-        whole = reference_of(network).near if windows else None
+        whole = reference_of(network, far=False).near if windows and not reason else None
         with shrunk_windows(network):
-            reference = reference_of(network)
+            reference = reference_of(network, far=not reason)
     except Exception as error:  # each architecture fails in its own way
         if is_out_of_memory(error):
             raise
         raise ModelError(f"model {name}: transformers cannot compute it ({first_line(error)}).") from error
     with shrunk_windows(network):
         if whole is not None and relative_error(reference.near, whole) <= NEGLIGIBLE:
-            engine, reason = None, "its windows cannot be tried at loading"
-        else:
-            engine, reason = _tree_engine(network, name, reference)
+            reason = "its windows cannot be tried at loading"
+        engine, reason = (None, reason) if reason else _tree_engine(network, name, reference)
         if engine is None:
             padded = checked_padded_engine(network, name, reference)
-    if engine is None:
-        padded.reason = reason
-        say(f"{name} runs as transformers computes it, slower: {reason}.")
-        return padded
+            padded.reason = reason
+            say(f"{name} runs as transformers computes it, slower: {reason}.")
+            return padded
     if windows:
         _fuse_again(engine)
     engine.fused = (len(fused_layers(network)), len(decoder_layers(network)))
@@ -66,8 +65,6 @@ def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEng
     from transformers import AttentionInterface
 
     try:
-        if reason := why_not_packed(network):
-            return None, reason
         AttentionInterface.register(attention.NAME, attention.attention)
         network.set_attn_implementation(attention.NAME)
         engine = TreeEngine(network, name)
@@ -111,6 +108,6 @@ def why_not_packed(network: Any) -> str:
         return "its layers keep a state"
     if any("chunk" in kind for kind in kinds):
         return "its attention is cut into chunks"
-    if isinstance(getattr(config, "index_topk", None), int):
+    if any(name.startswith("index_topk") and isinstance(value, int) for name, value in vars(config).items()):
         return "its attention picks the tokens that it sees"
     return ""

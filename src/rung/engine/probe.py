@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.precision import computing_in
 
 _SHARED, _OWN, _FAR = 13, 6, 8  # tokens
@@ -74,7 +75,8 @@ def probe_of(network: Any, number: int = 0) -> Probe:
 class Reference:
     """What transformers' own forward pass computes on a probe.
 
-    near: logits of the rows, (3, T, V). far: of the far row, (1, t, V); None where the network takes no positions.
+    near: logits of the rows, (3, T, V). far: of the far row, (1, t, V); None where it was not asked for or cannot stand
+    by itself at far positions.
     hidden: final hidden states of the rows, (3, T, C); None where the decoder does not give them.
     """
 
@@ -84,19 +86,27 @@ class Reference:
     hidden: torch.Tensor | None
 
 
-def reference_of(network: Any, number: int = 0, dtype: torch.dtype = torch.float32) -> Reference:
-    """In that type, or the network's own where it is finer. What the network's forward raises passes."""
+def reference_of(network: Any, number: int = 0, dtype: torch.dtype = torch.float32, *, far: bool = True) -> Reference:
+    """In that type, or the network's own where it is finer. far: whether the far row is wanted.
+
+    What the network's forward raises for the rows passes.
+    """
     probe = probe_of(network, number)
     with computing_in(network, dtype), torch.inference_mode():
         near, hidden = _with_hidden(network, probe.rows)
-        return Reference(probe, near, far_logits(network, probe), hidden)
+        return Reference(probe, near, far_logits(network, probe) if far else None, hidden)
 
 
 def far_logits(network: Any, probe: Probe) -> torch.Tensor | None:
-    """Logits of the far row, (1, t, V); None where the network's forward takes no positions."""
+    """Logits of the far row, (1, t, V); None where the network's forward takes no positions, or none without others."""
     if "position_ids" not in inspect.signature(network.forward).parameters:
         return None
-    return logits_of(network, probe.far, position_ids=probe.positions)
+    try:
+        return logits_of(network, probe.far, position_ids=probe.positions)
+    except (IndexError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return None
 
 
 def logits_of(network: Any, ids: torch.Tensor, **more: Any) -> torch.Tensor:

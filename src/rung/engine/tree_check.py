@@ -92,7 +92,7 @@ def _comparisons(engine: TreeEngine, reference: Reference) -> Iterator[_Comparis
             near = _tree_logits(engine, reference)
         yield _Comparison(near, _near_of, "attention over a tree differs")
         if reference.far is None:
-            raise Unfit("its forward pass takes no positions")
+            raise Unfit("its rows cannot stand at any position")
         yield _Comparison(_far(engine, reference), _far_of, "far positions differ")
         if engine.calls != list(range(len(decoder_layers(engine.network)))):
             raise Unfit("its layers do not call attention once each, in order")
