@@ -54,7 +54,7 @@ class _Comparison:
 
 @torch.inference_mode()
 def check_tree(engine: TreeEngine, reference: Reference) -> None:
-    """Raises Unfit unless the engine's logits are the reference's, in float32. Unfuses the layers that make them differ.
+    """Raises Unfit unless the engine's logits are the reference's, in float32. Unfuses layers that make them differ.
 
     Networks that amplify rounding errors are judged by transformers' own error in float32, against float64.
     """
