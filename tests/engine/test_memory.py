@@ -24,7 +24,7 @@ def test_some_memory_is_free() -> None:
 
 def test_pages_of_files_count_as_free_within_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are given up when memory is wanted; a model that was read before would otherwise be refused."""
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
     before = free_bytes(CPU)
     (tmp_path / "memory.max").write_text(f"{64 << 20}\n")
     (tmp_path / "memory.current").write_text(f"{60 << 20}\n")
@@ -33,6 +33,28 @@ def test_pages_of_files_count_as_free_within_a_control_group(tmp_path: Path, mon
     assert memory.total_bytes(CPU) == 64 << 20
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.total_bytes(CPU) > 64 << 20
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("limited", ["job", ""])
+def test_the_limit_of_any_control_group_around_the_process_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, limited: str
+) -> None:
+    """A batch system limits the job, and the process runs in a step of it; a container sees its own group as the root."""
+    root = tmp_path / "memory" if version == 1 else tmp_path
+    limit, use = ("limit_in_bytes", "usage_in_bytes") if version == 1 else ("max", "current")
+    total = "total_" if version == 1 else ""
+    for folder, most in (("", 1 << 63), ("job", 1 << 62), ("job/step", 1 << 62)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        most = 64 << 20 if folder == limited else most - 4096
+        (root / folder / f"memory.{limit}").write_text(f"{most}\n")
+        (root / folder / f"memory.{use}").write_text(f"{60 << 20}\n")
+        (root / folder / "memory.stat").write_text(f"{total}active_file {30 << 20}\n{total}inactive_file 0\n")
+    own = tmp_path / "own"
+    own.write_text("3:cpu:/other\n2:memory:/job/step\n" if version == 1 else "3:cpu:/other\n0::/job/step\n")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", own)
+    assert free_bytes(CPU) == 34 << 20 and memory.total_bytes(CPU) == 64 << 20
 
 
 def refuses(error: Exception) -> Any:

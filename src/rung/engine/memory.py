@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,11 @@ _LEAST = 32 << 20
 _ROWS = {"cpu": 128, "cuda": 512, "mps": 256}
 _SCORED_TOKENS = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 _UNKNOWN = 4 << 30  # bytes that are assumed to be free where no platform says
-_GROUP = Path("/sys/fs/cgroup")  # of control groups, version 2
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+# Of control groups, by version: the limit, what is used, and the file pages that are given up when memory is wanted.
+_NEW_FILES = ("memory.max", "memory.current", ("active_file", "inactive_file"))
+_OLD_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"))
 
 
 @dataclass(frozen=True)
@@ -117,16 +122,7 @@ def free_host_bytes() -> int:
         free = int(lines["MemAvailable"].split()[0]) << 10
     except (OSError, KeyError, ValueError):  # macOS and other Unixes
         free = _half_of_the_machine()
-    most = _most_of_group()
-    if most is None:
-        return free
-    try:
-        used = int((_GROUP / "memory.current").read_text("utf-8"))
-        counts = dict(line.split() for line in (_GROUP / "memory.stat").read_text("utf-8").splitlines())
-        files = int(counts["active_file"]) + int(counts["inactive_file"])  # given up when memory is wanted
-    except (OSError, KeyError, ValueError):
-        return free
-    return min(free, most - used + files)
+    return min([free, *(most - used for most, used in _groups())])
 
 
 def used_bytes(device: torch.device) -> int | None:
@@ -161,15 +157,42 @@ def total_host_bytes() -> int:
         whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return free_host_bytes()
-    most = _most_of_group()
-    return min(whole, most) if most is not None else whole
+    return min([whole, *(most for most, _ in _groups())])
 
 
-def _most_of_group() -> int | None:
-    """What the control group of the process may use; None without a limit."""
+def _groups() -> Iterator[tuple[int, int]]:
+    """(limit, used bytes less file pages) of the control groups with a limit that the process is in, of both versions.
+
+    A limit holds for all groups within a group: one of a batch system or a service lies above the process's own. In a
+    container the groups above its own are not seen, and its own is the root of what is.
+    """
     try:
-        most = (_GROUP / "memory.max").read_text("utf-8").strip()
-        return int(most) if most != "max" else None
+        lines = _OWN_GROUPS.read_text("utf-8").splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, inner = rest.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = _GROUPS / "memory" if controllers else _GROUPS
+        group = root / inner.strip().lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(root):
+                break
+            if (found := _limit_and_use(folder, *(_OLD_FILES if controllers else _NEW_FILES))) is not None:
+                yield found
+
+
+def _limit_and_use(group: Path, limit: str, use: str, pages: tuple[str, str]) -> tuple[int, int] | None:
+    """None without a limit, and where the files cannot be read. Version 1 writes no limit as 2^63, less a page."""
+    try:
+        most = (group / limit).read_text("utf-8").strip()
+        if most == "max" or int(most) >= 1 << 60:
+            return None
+        counts = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
+        used = int((group / use).read_text("utf-8")) - sum(int(counts.get(name, 0)) for name in pages)
+        return int(most), used
     except (OSError, ValueError):
         return None
 
