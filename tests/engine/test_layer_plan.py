@@ -201,7 +201,7 @@ def test_a_layer_that_computes_one_number_otherwise_is_not_fused() -> None:
         assert_close(hidden_of(engine), plain)
 
 
-@pytest.mark.parametrize("kind", ["Qwen3", "Gemma3", "Granite", "Phi3", "Mixtral"])
+@pytest.mark.parametrize("kind", ["Qwen3", "Gemma3", "Granite", "Phi3", "Mixtral", "Olmo3", "Ernie4_5"])
 def test_in_bfloat16_fused_layers_are_found_too_and_round_no_more_than_transformers(kind: str) -> None:
     network = network_of(kind, torch.bfloat16)
     half = plain_hidden_of(network)

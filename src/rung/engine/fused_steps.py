@@ -70,8 +70,9 @@ def rotate(
     """Rotary position embeddings. x: (T, H, D); cos, sin: (T, R), equal in both halves; R <= D columns are rotated.
 
     neighbours: columns 2i and 2i + 1 are rotated together, else i and i + R / 2. back: the transpose, which the
-    backward pass needs.
+    backward pass needs. Returns x's type, also where the rotation has a wider one.
     """
+    given, x = x.dtype, x.to(torch.promote_types(x.dtype, cos.dtype))
     width, half = cos.shape[-1], cos.shape[-1] // 2
     first, second = (slice(0, width, 2), slice(1, width, 2)) if neighbours else (slice(half), slice(half, width))
     if neighbours:
@@ -84,7 +85,7 @@ def rotate(
     turn = sin[:, None, :half]
     out[..., first].addcmul_(x[..., second], turn, value=1 if back else -1)
     out[..., second].addcmul_(x[..., first], turn, value=-1 if back else 1)
-    return out
+    return out.to(given)
 
 
 # ---- into attention ----------------------------------------------------------------------------
