@@ -171,6 +171,29 @@ def test_an_adapter_with_whole_layers_is_not_mixed(tiny_folder: Path, adapters: 
     assert texts(model, [ask("the card", choice) for choice in (None, whole, adapters["all layers"])]) == alone
 
 
+def test_a_mixed_pass_holds_nothing_of_the_adapter_before_it(
+    tiny_folder: Path, adapters: dict[str, str], tmp_path: Path
+) -> None:
+    model = tiny_model()
+    before = own_logits(model, "the card", None), own_logits(model, "the card", adapters["rsLoRA"])
+    ids = ids_of(model, "the card")
+    choices = [None, adapters["rsLoRA"]]
+    of_tokens = torch.tensor([0] * len(ids) + [1] * len(ids))
+    tree = grow([ids, ids], families=[0, 1])
+    own_logits(model, "the card", adapters["the embedding"])
+    with model.engine.adapters.mixed(choices, of_tokens), torch.no_grad():
+        logits = model.engine.logits(model.engine.hidden_of(tree, [None, None]))
+    for row, expected in enumerate(before):
+        assert_alike(logits[tree.places(row, 0, len(ids))], expected)
+
+
+def test_no_adapter_is_mixable_where_the_fused_step_was_given_up(tiny_folder: Path, adapters: dict[str, str]) -> None:
+    model = tiny_model()
+    assert model.engine.adapters.wrapper is not None
+    model.engine.adapters.unfuse()
+    assert not model.engine.adapters.mixable(adapters["rsLoRA"])
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "the output layer": ({"target_modules": ["q_proj", "lm_head"]}, "output layer"),
     "the output layer whole": ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "output layer"),

@@ -75,7 +75,9 @@ class Adapters:
     @contextmanager
     def mixed(self, adapters: Sequence[str | None], of_tokens: torch.Tensor) -> Iterator[None]:
         """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`."""
-        self._applied = tuple(None if a is None else self._loaded(a) for a in adapters)
+        names = tuple(None if a is None else self._loaded(a) for a in adapters)
+        self._apply(None)  # no layer that PEFT computes itself keeps the adapter of an earlier pass
+        self._applied = names
         columns = []
         for place, name in enumerate(self._applied):
             if name is not None:
@@ -99,7 +101,7 @@ class Adapters:
             config = self._peft.peft_config[name]
             more = config.modules_to_save or getattr(config, "trainable_token_indices", None)
             layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ()) or _embeds(m, name)]
-            plain = not more and all(_plain(layer, name) for layer in layers)
+            plain = not self.plain and not more and all(_plain(layer, name) for layer in layers)
             self._known_mixable[name] = plain and len(self._sizes(name)) == 1
         return self._known_mixable[name]
 
@@ -303,7 +305,8 @@ class Adapters:
 _REMARKS: tuple[tuple[str, type[Warning]], ...] = (
     (".*is_gradient_checkpointing.*", FutureWarning),  # PEFT asks transformers for a property by its former name
     (".*fan_in_fan_out.*", UserWarning),  # PEFT sets it right by itself
-    (".*rank_pattern.*|.*alpha_pattern.*", RuntimeWarning),  # PEFT's own, for experts that get no adapter
+    # It sets these itself for adapters of experts, applies them, and says that it does not.
+    (".*_pattern keys did not match.*gate_up_proj.*", RuntimeWarning),
 )
 
 
