@@ -14,12 +14,18 @@ def adaptable_layers(network: Any) -> str | list[str]:
 
     PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. It
     would adapt wrongly what calls itself linear and computes something else, such as routers and block-diagonal layers.
-    Experts that are kept as one weight of three dimensions are no linear layers. Empty where nothing can be adapted. A
-    name is a module's last name; it is the whole name where a refused layer has that last name too. Imports PEFT.
+    Experts that are kept as one weight of three dimensions are no linear layers: PEFT would compute a change as large
+    as all of them in each pass. Empty where nothing can be adapted. A name is a module's last name; it is the whole
+    name where a refused layer has that last name too. Imports PEFT.
     """
     names = linear_layers(network)
-    refused = {name for name in names if _is_refused(network, name) or not _computes_linearly(network, name)}
-    if names and not refused:
+    moved = {last for last in {_last(name) for name in names} if _is_moved(network, last)}
+    refused = {
+        name
+        for name in names
+        if _last(name) in moved or _is_refused(network, name) or not _computes_linearly(network, name)
+    }
+    if names and not refused and not _is_moved(network, ALL_LINEAR):
         return ALL_LINEAR
     output = network.get_output_embeddings()
     others = refused | {name for name, module in network.named_modules() if module is output}
@@ -52,6 +58,26 @@ def _is_refused(network: Any, name: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _is_moved(network: Any, target: str) -> bool:
+    """Whether PEFT puts something else in the place of a target module: the experts and the router of this network.
+
+    In transformers 4 they were linear layers by such names. Layers that have these names today get no adapter then.
+    """
+    from peft import LoraConfig
+
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers as convert
+    except ImportError:  # another version of PEFT
+        return False
+    given = target if target == ALL_LINEAR else [target]
+    config = LoraConfig(target_modules=given)
+    try:
+        convert(config, model=network, conversions=None)
+    except ValueError:  # half of what it moves
+        return True
+    return config.target_modules != (given if isinstance(given, str) else set(given))
 
 
 @torch.no_grad()
