@@ -55,3 +55,10 @@ def test_experts_get_no_adapter_and_one_reloads_in_plain_peft(kind: str, tmp_pat
         trained.save_pretrained(str(tmp_path), save_embedding_layers=False)
         reloaded = PeftModel.from_pretrained(plain, str(tmp_path))
         torch.testing.assert_close(reloaded(ids).logits, expected)
+
+
+def test_a_layer_that_peft_would_not_find_again_in_a_folder_gets_no_adapter() -> None:
+    """PEFT takes `shared_experts` for a name of old checkpoints and renames it."""
+    targets = adaptable_layers(network_of("laguna"))
+    assert "g_proj" in targets and "model.layers.0.mlp.gate_proj" in targets
+    assert not any("shared_experts" in name or name in ("gate_proj", "up_proj", "down_proj") for name in targets)

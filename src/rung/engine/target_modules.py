@@ -14,9 +14,10 @@ def adaptable_layers(network: Any) -> str | list[str]:
 
     PEFT refuses layers whose weights the network reads without calling them, such as Mamba's output projection. It
     would adapt wrongly what calls itself linear and computes something else, such as routers and block-diagonal layers.
-    Experts that are kept as one weight of three dimensions are no linear layers: PEFT would compute a change as large
-    as all of them in each pass. Empty where nothing can be adapted. A name is a module's last name; it is the whole
-    name where a refused layer has that last name too. Imports PEFT.
+    Some layers it would not find again in an adapter's folder. Experts that are kept as one weight of three dimensions
+    are no linear layers: PEFT would compute a change as large as all of them in each pass. Empty where nothing can be
+    adapted. A name is a module's last name; it is the whole name where a refused layer has that last name too. Imports
+    PEFT.
     """
     names = linear_layers(network)
     moved = {last for last in {_last(name) for name in names} if _is_moved(network, last)}
@@ -25,6 +26,7 @@ def adaptable_layers(network: Any) -> str | list[str]:
         for name in names
         if _last(name) in moved or _is_refused(network, name) or not _computes_linearly(network, name)
     }
+    refused |= _lost(network, [name for name in names if name not in refused])
     if names and not refused and not _is_moved(network, ALL_LINEAR):
         return ALL_LINEAR
     output = network.get_output_embeddings()
@@ -78,6 +80,23 @@ def _is_moved(network: Any, target: str) -> bool:
     except ValueError:  # half of what it moves
         return True
     return config.target_modules != (given if isinstance(given, str) else set(given))
+
+
+def _lost(network: Any, names: list[str]) -> set[str]:
+    """Layers whose weights PEFT would not find again in an adapter's folder.
+
+    It renames what it reads as transformers renames the weights of old checkpoints, and takes some new names for old.
+    """
+    from peft import LoraConfig
+
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers as read
+    except ImportError:  # another version of PEFT
+        return set()
+    keys = {name: f"base_model.model.{name}.lora_A.weight" for name in names}
+    config = LoraConfig(target_modules=sorted({_last(name) for name in names}))
+    found = read(network, config, {key: torch.zeros(1, 1) for key in keys.values()})
+    return {name for name, key in keys.items() if key not in found}
 
 
 @torch.no_grad()
