@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Any
 
 _FIRST_PLACEHOLDER = 0xF0000  # private use, plane 15: one character for each hidden string
-_PLACEHOLDER = re.compile("[\U000f0000-\U000ffffd]")
+_PRIVATE = "\U000f0000-\U000ffffd"
+_PLACEHOLDER = re.compile(f"[{_PRIVATE}]")
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # the name of a token for one byte, in sentencepiece
 _ANCHORS = ("a", "the", "1", ":", ".", "\n")
 
@@ -23,19 +24,30 @@ _ANCHORS = ("a", "the", "1", ":", ".", "\n")
 class TextTokens:
     """A tokenizer, its control tokens, and how text passes by them.
 
-    control: string -> id. template: the source of the chat template. tags: strings that a template may read inside a
-    text (`</think>`); they are hidden from it too, and their tokens are shown when ids are decoded.
+    control: string -> id. template: the source of the chat template. tags: of thoughts (`</think>`); their tokens are
+    control tokens, and they are shown when ids are decoded. read: other strings that a template may look for inside a
+    text; they are hidden from it, as tags are. ends: ids that end an answer; those of added tokens are control.
     """
 
-    def __init__(self, tokenizer: Any, template: str, tags: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        tags: Collection[str] = (),
+        read: Collection[str] = (),
+        ends: Collection[int] = (),
+    ) -> None:
         self.tokenizer = tokenizer
         self.special = _special_tokens(tokenizer)
-        self.control = {**_written_tokens(tokenizer, template, tags), **self.special}
+        self.control = {**_written_tokens(tokenizer, template, tags, ends), **self.special}
         self._control_ids = frozenset(self.control.values())
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self._nonce = secrets.token_hex(8)  # so that no text can hold the names that control tokens get in `plain`
         self._control = _any_of(self.control)
-        self._guarded = re.compile(f"{_any_of({*self.control, *tags}).pattern}|{_PLACEHOLDER.pattern}")
+        guarded = {*self.control, *tags, *read}
+        firsts = "".join(sorted(re.escape(first) for first in {text[0] for text in guarded}))
+        # The first characters stand in front: a tokenizer may have 1,000 control tokens, to be tried at every place.
+        self._guarded = re.compile(f"(?=[{firsts}{_PRIVATE}])(?:{_any_of(guarded).pattern}|[{_PRIVATE}])")
         self._placeholders: dict[str, str] = {}
         self._hidden: dict[str, str] = {}
         self._dropped = set(self.special.values()) - {self.control[tag] for tag in tags if tag in self.control}
@@ -94,6 +106,8 @@ class TextTokens:
             model["vocab"] = {self._name(t) if t in self.control else t: i for t, i in model["vocab"].items()}
         elif isinstance(model.get("vocab"), list):
             model["vocab"] = [[self._name(t) if t in self.control else t, score] for t, score in model["vocab"]]
+        if "merges" in model:  # of ordinary tokens to a control token, whose name is another now
+            model["merges"] = [m for m in model["merges"] if not {*m, "".join(m)} & self.control.keys()]
         if model.get("unk_token") in self.control:
             model["unk_token"] = self._name(model["unk_token"])
         content.update(truncation=None, padding=None, post_processor=None)
@@ -150,11 +164,11 @@ def _special_tokens(tokenizer: Any) -> dict[str, int]:
     return {token: int(id_) for token, id_ in {**added, **named}.items() if token.strip() and id_ is not None}
 
 
-def _written_tokens(tokenizer: Any, template: str, tags: Collection[str]) -> dict[str, int]:
-    """Tags, and added tokens that the template writes, special or not: turn marks of many models are not special.
+def _written_tokens(tokenizer: Any, template: str, tags: Collection[str], ends: Collection[int]) -> dict[str, int]:
+    """Tags, ends, and added tokens that the template writes, special or not: many models' turn marks are not special.
 
     White space and words, which templates hold as ordinary text, are none.
     """
     added = {token.content: int(id_) for id_, token in tokenizer.added_tokens_decoder.items()}
     marks = {text for text in added if text in template and text.strip() and not text.strip().isalnum()}
-    return {text: id_ for text, id_ in added.items() if text in marks or text in tags}
+    return {text: id_ for text, id_ in added.items() if text in marks or text in tags or id_ in ends}
