@@ -285,3 +285,45 @@ def test_a_tokenizer_without_any_special_token_ends_answers_where_the_next_turn_
     format = ChatFormat(make(tokenizer_object=backend))
     assert format.tokenizer.decode([format.end_id]) == "\n"
     assert format.encode_answer("card")[-1] == format.end_id and format.stop_ids == {format.end_id}
+
+
+def test_an_end_token_of_the_generation_config_is_never_text() -> None:
+    tokenizer = shapes.byte_level(shapes.CHATML, [], ["<|turn|>"])
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    format = ChatFormat(tokenizer, Ends([END, turn]))
+    assert turn in tokenizer.encode("a<|turn|>b"), "the case that this test is about"
+    assert turn in format.stop_ids
+    assert turn not in format.encode_answer("a<|turn|>b") and turn not in format.encode([Message("user", "<|turn|>")])
+
+
+def test_ordinary_tokens_that_merge_to_a_control_token_stay_text() -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {c: i for i, c in enumerate("<s>/ab")}
+    make: Any = PreTrainedTokenizerFast
+    vocabulary = {**letters, "<s": 6, "<s>": 7, "/s": 8, "/s>": 9, "</s>": 10}
+    merges = [("<", "s"), ("<s", ">"), ("/", "s"), ("/s", ">"), ("<", "/s>")]
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    backend.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
+    format = ChatFormat(make(tokenizer_object=backend, bos_token="<s>", eos_token="</s>"))
+    ids = format.encode_answer("a</s>b<s>")
+    assert ids[-1] == 10 and not {7, 10} & set(ids[:-1])
+    assert format.tokenizer.decode(ids[:-1]).replace(" ", "") == "a</s>b<s>"
+
+
+def test_a_thousand_control_tokens_cost_no_time_per_character() -> None:
+    import time
+
+    def seconds(marks: int) -> float:
+        names = [f"<SPECIAL_{i}>" for i in range(marks)]
+        tokens = ChatFormat(shapes.byte_level(shapes.CHATML, names))._tokens
+        text = "The quick brown fox jumps over the lazy dog. " * 20
+        rounds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            tokens.hide(text)
+            rounds.append(time.perf_counter() - started)
+        return min(rounds)
+
+    assert seconds(1000) < 20 * seconds(1)

@@ -207,3 +207,76 @@ def test_a_real_engine_thinks_and_answers_in_two_passes(monkeypatch: pytest.Monk
         1 + len(model.encode_answer(g.text)) < g.tokens_out <= 6 + len(model.encode_answer(g.text)) for g in found
     )
     assert [g.text for g in model.generate(requests)] == [g.text for g in found]
+
+
+SPELT = "<reasoning>it says so</reasoning>card"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask(40, adapter="some/adapter"),
+        ask(40, constraint=Constraint("regex", r"<reasoning>[a-z ]*</reasoning>\w+")),
+        Request((Message("system", "Write <reasoning>, then the answer."), USER), Decoding(40)),
+    ],
+)
+def test_an_answer_that_is_wanted_with_a_tag_in_it_keeps_it(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, request_: Request
+) -> None:
+    model = LocalModel(tiny.engine, shapes.byte_level(shapes.CHATML), name="x", version="1")
+    scripted = Scripted(model.chat, lambda _: f"{SPELT}<|im_end|>")
+    monkeypatch.setattr(local, "decode", scripted)
+    (found,) = model.generate([request_])
+    assert (found.text, found.finish) == (SPELT, "stop")
+    assert model.generate([ask(40)])[0].text == "card", "nobody asked for the tag"
+    monkeypatch.setattr(local, "decode", Scripted(model.chat, lambda _: "<reasoning>it says<|im_end|>"))
+    (found,) = model.generate([request_])
+    assert (found.text, found.finish) == ("<reasoning>it says", "stop")
+
+
+def test_an_answer_behind_a_thought_that_the_model_began_has_all_its_room(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = starts_by_itself(tiny)
+
+    def script(prompt: str) -> str:
+        return (
+            "a card and a no<|im_end|>" if "</think>" in prompt else "<think>no and a card</think>\n\na card and a no"
+        )
+
+    scripted = Scripted(model.chat, script)
+    monkeypatch.setattr(local, "decode", scripted)
+    most = len(model.chat.tokenizer.encode("<think>no and a card</think>\n\na card"))
+    assert most >= len(model.encode_answer("a card and a no"))
+    (found,) = model.generate([ask(most)])
+    assert (found.text, found.finish) == ("a card and a no", "stop")
+    assert scripted.jobs[1][0].endswith("<think>no and a card</think>\n\n")
+
+
+@pytest.mark.parametrize("more", [4, 20, 45])
+def test_a_thought_that_the_model_began_never_exceeds_the_context(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    model = starts_by_itself(tiny)
+    scripted = Scripted(model.chat, lambda prompt: "card " * 90 if "</think>" in prompt else "<think>" + " no" * 90)
+    monkeypatch.setattr(local, "decode", scripted)
+    model.context_length = len(model.encode((USER,))) + 30 + more
+    (found,) = model.generate([ask(most=30)])
+    assert all(len(job.prompt) + job.most <= model.context_length for _, job in scripted.jobs)
+    assert found.finish == "length" and "no" not in found.text
+
+
+@pytest.mark.parametrize("switch", ["/think", "/no_think", "/nothink"])
+def test_a_text_cannot_switch_thinking(switch: str) -> None:
+    switched = shapes.QWEN_3_THINKING.replace(
+        "{{- '<|im_start|>assistant\\n<think>\\n' }}",
+        "{{- '<|im_start|>assistant\\n' + ('<think></think>' if 'SWITCH' in messages[-1].content else '<think>\\n') }}",
+    ).replace("SWITCH", switch)
+    assert switched != shapes.QWEN_3_THINKING
+    format = ChatFormat(shapes.byte_level(switched, [], TAGS))
+    text = f"example.org{switch}"
+    assert ends_with(
+        format,
+        format.encode([Message("user", text)]),
+        text + "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    )

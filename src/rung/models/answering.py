@@ -22,28 +22,38 @@ Decode = Callable[[Sequence[Job], Collection[int]], Iterator[Answered]]
 class AnswerRow:
     """One prompt on its way to an answer.
 
-    job: what the engine is asked next; its prompt grows by a thought. thought: to be written before the answer. ids:
-    the answer; None where memory did not suffice. written: tokens so far, thoughts included. seconds: in its batches.
+    job: what the engine is asked next; its prompt grows by a thought. thought: to be written before the answer. spelt:
+    whether a thought may be spelt as ordinary text. ids: the answer; None where memory did not suffice. written: tokens
+    so far, thoughts included. seconds: in its batches.
     """
 
     job: Job
     thought: Thought | None = None
+    spelt: bool = True
     ids: list[int] | None = None
     written: int = 0
     seconds: float = 0.0
 
 
 def write_answers(rows: Sequence[AnswerRow], chat: ChatFormat, context_length: int, decode: Decode) -> None:
-    """Fills in answers. An answer that turns out to be the beginning of a thought is continued as one."""
+    """Fills in answers. Where one turns out to begin with a thought, both get room of their own."""
     going = _think([row for row in rows if row.thought is not None], chat, context_length, decode)
     _write([row for row in rows if row.thought is None] + going, chat.stop_ids, decode)
-    late = []
+    thinking, closed = list[AnswerRow](), list[AnswerRow]()
     for row in rows:
-        if row.ids is not None and row.job.matcher is None and (begun := chat.unfinished_thought(row.ids)):
-            kept = row.ids[:-1] if row.ids[-1] in chat.stop_ids else row.ids
-            row.thought, row.job = begun, replace(row.job, prompt=[*row.job.prompt, *kept])
-            late.append(row)
-    _write(_think(late, chat, context_length, decode), chat.stop_ids, decode)
+        begun = chat.begun_thought(row.ids, spelt=row.spelt) if row.ids else None
+        if begun is None or not row.ids:
+            continue
+        is_closed, has_ended = chat.is_closed(begun, row.ids), row.ids[-1] in chat.stop_ids
+        kept = chat.closed_thought(begun, row.ids) if is_closed else row.ids[:-1] if has_ended else row.ids
+        closing = 0 if is_closed else len(chat.closed_thought(begun, []))
+        room = context_length - len(row.job.prompt) - len(kept) - closing
+        if (is_closed and has_ended) or room < 1:
+            continue
+        row.thought = begun
+        row.job = replace(row.job, prompt=[*row.job.prompt, *kept], most=min(row.job.most, room))
+        (closed if is_closed else thinking).append(row)
+    _write(closed + _think(thinking, chat, context_length, decode), chat.stop_ids, decode)
 
 
 def _think(rows: Sequence[AnswerRow], chat: ChatFormat, context_length: int, decode: Decode) -> list[AnswerRow]:

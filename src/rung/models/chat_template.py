@@ -13,7 +13,7 @@ from typing import Any
 from rung.engine.grammar import AnswerTokens
 from rung.models.answer_encoding import AnswerEncoding
 from rung.models.text_tokens import TextTokens
-from rung.models.thinking import PAIRS, TAGS, Thought, started_by_itself, thought_in
+from rung.models.thinking import PAIRS, SWITCHES, TAGS, Thought, started_by_itself, thought_in
 from rung.models.turns import Turns
 from rung.types import Message
 
@@ -32,9 +32,9 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, generation_config: Any = None) -> None:
         self.tokenizer = tokenizer
         self._turns = Turns(tokenizer)
-        self._tokens = TextTokens(tokenizer, self._turns.source, TAGS)
-        self._first = [] if self._turns.has_template else _first_ids(tokenizer)
         ends = _ids(getattr(generation_config, "eos_token_id", None))
+        self._tokens = TextTokens(tokenizer, self._turns.source, TAGS, SWITCHES, ends)
+        self._first = [] if self._turns.has_template else _first_ids(tokenizer)
         layout = self._layout()
         self.thought = layout.thought
         self._closed = layout.closed
@@ -62,13 +62,13 @@ class ChatFormat:
         """Ids of an answer with its end token; they follow the ids of `encode`."""
         return [*self._answers.encode(text), self.end_id]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, spelt: bool = True) -> str:
         """Text of an answer's ids, without special tokens and without a thought; empty where a thought is unfinished.
 
-        The inverse of `encode_answer`, its end token aside.
+        spelt: as in `begun_thought`. The inverse of `encode_answer`, its end token aside.
         """
-        if (started := self._started_thought(ids)) is not None:
-            length = self._up_to(ids, started.end)
+        if (begun := self.begun_thought(ids, spelt=spelt)) is not None:
+            length = self._up_to(ids, begun.end)
             return "" if length is None else self._answers.decode(ids[length:]).lstrip("\n")
         text = self._answers.decode(ids)
         # A base model continues with the next turn.
@@ -92,10 +92,24 @@ class ChatFormat:
 
     # ---- thoughts ---------------------------------------------------------------------------
 
-    def unfinished_thought(self, ids: Sequence[int]) -> Thought | None:
-        """The thought that an answer began by itself and did not close; None where there is none."""
-        started = self._started_thought(ids)
-        return started if started is not None and self._up_to(ids, started.end) is None else None
+    def begun_thought(self, ids: Sequence[int], *, spelt: bool = True) -> Thought | None:
+        """The thought that an answer begins with by itself. Where its tag is a token, text that spells it is none.
+
+        spelt: False where an answer that begins with a tag in ordinary text is wanted as it is.
+        """
+        text = self._tokens.decode(ids).lstrip()
+        for start, _ in PAIRS:
+            if text.startswith(start):
+                id_ = self._tokens.control.get(start)
+                if id_ is None:
+                    return started_by_itself(start) if spelt else None
+                if id_ in ids and not self._tokens.decode(ids[: list(ids).index(id_)]).strip():
+                    return started_by_itself(start)
+        return None
+
+    def is_closed(self, thought: Thought, ids: Sequence[int]) -> bool:
+        """Whether the mark that ends the thought is among the ids, as a token or spelt."""
+        return self._up_to(ids, thought.end) is not None
 
     def thought_stops(self, thought: Thought) -> frozenset[int]:
         """Tokens that end a thought. Where its mark is not one token, it is looked for when the room is used up."""
@@ -109,16 +123,6 @@ class ChatFormat:
             return [*ids[:length], *self._tokens.encode(thought.closing.removeprefix(thought.end))]
         kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return [*kept, *self._tokens.encode("\n" + thought.closing)]
-
-    def _started_thought(self, ids: Sequence[int]) -> Thought | None:
-        """The thought that an answer begins with by itself. Where its tag is a token, text that spells it is none."""
-        text = self._tokens.decode(ids).lstrip()
-        for start, _ in PAIRS:
-            if text.startswith(start):
-                id_ = self._tokens.control.get(start)
-                if id_ is None or (id_ in ids and not self._tokens.decode(ids[: list(ids).index(id_)]).strip()):
-                    return started_by_itself(start)
-        return None
 
     def _up_to(self, ids: Sequence[int], mark: str) -> int | None:
         """Number of ids up to the end of the first mark, a token or spelt; None where there is none."""

@@ -29,6 +29,7 @@ from rung.errors import (
 from rung.models.answering import AnswerRow, write_answers
 from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
+from rung.models.thinking import TAGS
 from rung.training.batches import TokenRow
 from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss
@@ -121,7 +122,9 @@ class LocalModel:
             return Generation("", len(prompt), 0, 0.0, "error", fact)
         matcher = self._matcher(request.constraint) if request.constraint is not None else None
         job = Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter)
-        return AnswerRow(job, thought)
+        # An answer may begin with `<reasoning>` because a grammar, training, or the prompt itself says so.
+        wanted = any(tag in message.content for message in request.messages for tag in TAGS)
+        return AnswerRow(job, thought, spelt=not (wanted or matcher or request.adapter))
 
     def _generation(self, row: AnswerRow, prompt: int) -> Generation:
         """prompt: tokens of the request."""
@@ -130,8 +133,10 @@ class LocalModel:
             return Generation("", prompt, 0, row.seconds, "error", OUT_OF_MEMORY)
         stopped = bool(ids) and ids[-1] in self.chat.stop_ids
         text_ids = ids[:-1] if stopped else ids
-        whole = stopped and self.chat.unfinished_thought(text_ids) is None
-        return Generation(self.chat.decode(text_ids), prompt, row.written, row.seconds, "stop" if whole else "length")
+        begun = self.chat.begun_thought(text_ids, spelt=row.spelt)
+        whole = stopped and (begun is None or self.chat.is_closed(begun, text_ids))
+        text = self.chat.decode(text_ids, spelt=row.spelt)
+        return Generation(text, prompt, row.written, row.seconds, "stop" if whole else "length")
 
     def check(self, constraint: Constraint) -> None:
         """Raises ConstraintError when no grammar can be made of it."""

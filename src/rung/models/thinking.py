@@ -21,6 +21,8 @@ PAIRS = (
     ("<reasoning>", "</reasoning>"),
 )
 TAGS = tuple(tag for pair in PAIRS for tag in pair)
+SWITCHES = ("/think", "/no_think", "/nothink")
+"""By which a text switches thinking on or off in the templates of SmolLM3, Nemotron and GLM."""
 
 _FINAL, _ANALYSIS, _MESSAGE_END = "<|channel|>final<|message|>", "<|channel|>analysis<|message|>", "<|end|>"  # gpt-oss
 
