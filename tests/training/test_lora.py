@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -613,3 +615,70 @@ def test_every_weight_trained_has_the_gradient_of_the_plain_loop(plain_network: 
     found = {name: p.grad for name, p in model.network.named_parameters()}
     for name, p in plain.named_parameters():
         assert torch.allclose(found[name], p.grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_an_error_that_is_kept_keeps_no_memory_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, alive = tiny_model(), list[weakref.ref[Any]]()
+    begin = torch.optim.AdamW.__init__
+
+    def watched(optimiser: Any, *given: Any, **more: Any) -> None:
+        alive.append(weakref.ref(optimiser))
+        begin(optimiser, *given, **more)
+
+    def stops(progress: Progress) -> None:
+        raise RuntimeError("the budget is spent")
+
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", watched)
+    with pytest.raises(RuntimeError, match="budget") as kept:
+        train(model.engine, rows_of(model), OPTIONS, tmp_path, on_step=stops)
+    gc.collect()
+    assert kept.value.__traceback__ is not None and [ref() for ref in alive] == [None]
+
+
+@pytest.mark.parametrize("change", ["torn", "empty", "other weights"])
+def test_a_checkpoint_that_cannot_be_used_is_begun_again(tmp_path: Path, change: str) -> None:
+    model = tiny_model()
+    whole = train(model.engine, rows_of(model), OPTIONS, tmp_path / "whole")
+    train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts", until=2)
+    path = tmp_path / "parts" / "checkpoint.pt"
+    if change == "other weights":
+        content = torch.load(path, weights_only=True)
+        del content["parameters"][-1]
+        torch.save(content, path)
+    else:
+        path.write_bytes(path.read_bytes()[: 5_000 if change == "torn" else 0])
+    seen: list[Progress] = []
+    assert same(train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts", on_step=seen.append), whole)
+    assert seen[0].step == 1
+
+
+def test_a_checkpoint_that_a_full_disk_cuts_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    train(model.engine, rows_of(model), OPTIONS, tmp_path, until=2)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full_disk(content: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        train(model.engine, rows_of(model), OPTIONS, tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before and not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_gradient_that_is_no_number_ends_a_training_before_it_spoils_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowing(engine: Any, *given: Any, **more: Any) -> Any:
+        found = backward(engine, *given, **more)
+        next(p for p in engine.network.parameters() if p.grad is not None).grad.fill_(float("inf"))
+        return found
+
+    model = tiny_model()
+    monkeypatch.setattr(loop, "backward", overflowing)
+    with pytest.raises(Diverged, match="norm of the gradient is"):
+        train(model.engine, rows_of(model), replace(OPTIONS, steps=1), tmp_path)
+    assert not list(tmp_path.glob("step-*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,10 @@ def test_what_is_needed_is_computed_beforehand_and_told_with_the_numbers(
         with pytest.raises(TrainingError, match="GB of disk"):
             train(model.engine, rows_of(model), OPTIONS, tmp_path)
     assert is_as_before(model, before)
+    train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts", until=1)
+    with monkeypatch.context() as patch:  # one of the two checkpoints is on disk already
+        patch.setattr(whole.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 16 * numbers}))
+        assert train(model.engine, rows_of(model), OPTIONS, tmp_path / "parts", until=2).is_dir()
     assert train(model.engine, rows_of(model), OPTIONS, tmp_path).is_dir()
 
 
@@ -269,3 +274,26 @@ def test_checkpoints_of_all_weights_are_written_less_often(tmp_path: Path, monke
     often, written[:] = list(written), []
     train(model.engine, rows_of(model), OPTIONS, tmp_path / "b")
     assert often == [1, 2, 3, 4, 5, 6] and written[-1] == 6 and len(written) <= 3
+
+
+def test_at_its_end_the_weights_stay_and_the_optimisers_memory_goes(tmp_path: Path) -> None:
+    model = tiny_model()
+    train(model.engine, rows_of(model), OPTIONS, tmp_path, until=2)
+    assert (tmp_path / "checkpoint.pt").is_file()
+    train(model.engine, rows_of(model), OPTIONS, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-2", "step-6", "training.json"]
+
+
+def test_weights_that_stand_by_are_freed_when_memory_is_needed(tmp_path: Path) -> None:
+    model = tiny_model()
+    before = copies(model)
+    folder = train(model.engine, rows_of(model), OPTIONS, tmp_path / "a", until=1)
+    expected = [g.text for g in model.generate(asked(folder))]
+    standing = weakref.ref(model.engine.adapters.whole._loaded[0][1])
+    with model.engine.adapters.using(str(folder)):
+        model.engine.make_room()
+        assert not is_as_before(model, before), "what is in use stays"
+    assert is_as_before(model, before) and standing() is not None
+    model.engine.make_room()
+    assert standing() is None
+    assert [g.text for g in model.generate(asked(folder))] == expected

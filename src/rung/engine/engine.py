@@ -107,8 +107,10 @@ class Engine:
         """Frees the prefix cache, where there is one; what is needed again is computed again."""
 
     def make_room(self) -> None:
-        """Frees what can be freed after memory ran out: the prefix cache, and what Python and torch keep for later."""
+        """Frees what can be freed after memory ran out: the prefix cache, weights that stand by, and what Python and
+        torch keep for later."""
         self.clear_prefix_cache()
+        self.adapters.whole.make_room()
         gc.collect()
         give_back(self.device)
 

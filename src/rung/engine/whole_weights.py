@@ -53,6 +53,7 @@ class WholeWeights:
         self._model = model
         self._folder: str | None = None
         self._loaded: Exchange = []
+        self._in_use = False
         self._base: Exchange = []  # while the weights are trained: the ones to put back
 
     @contextmanager
@@ -60,11 +61,13 @@ class WholeWeights:
         """Within: the network with the weights of that folder."""
         self.load(folder)
         before = [(parameter, parameter.data) for parameter, _ in self._loaded]
+        self._in_use = True
         try:
             _exchange(self._loaded)
             yield
         finally:
             _exchange(before)
+            self._in_use = False
 
     def load(self, folder: str) -> None:
         """Reads the folder, unless it is the one that was read last.
@@ -85,6 +88,11 @@ class WholeWeights:
     def forget(self, folder: str) -> None:
         """Frees the weights of that folder; one that is rewritten on disk is read afresh."""
         if folder == self._folder:
+            self._folder, self._loaded = None, []
+
+    def make_room(self) -> None:
+        """Frees the weights of the last folder, unless they are in use; they are read again when they are needed."""
+        if not self._in_use:
             self._folder, self._loaded = None, []
 
     def _read(self, folder: str) -> Exchange:

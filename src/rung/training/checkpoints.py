@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rung.engine.devices import set_random_state
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.whole_weights import is_whole, weight_files
 from rung.errors import TrainingError
 from rung.records import read_json, write_json
@@ -75,9 +76,14 @@ def save(
         "optimiser": optimiser.state_dict(),
         "rng": list(random),
     }
-    scratch = folder / f"{_CHECKPOINT}.tmp"
-    torch.save(content, scratch)
-    scratch.replace(folder / _CHECKPOINT)
+    path = checkpoint_of(folder)
+    scratch = path.with_name(f"{path.name}.tmp")
+    try:
+        torch.save(content, scratch)
+        scratch.replace(path)
+    except BaseException:  # a disk that is full stays no fuller than it was
+        scratch.unlink(missing_ok=True)
+        raise
     state.newest = state.step
 
 
@@ -91,12 +97,11 @@ def restore(
 ) -> bool:
     """Loads the checkpoint, sets the state to its own, and says whether there was one to go on from.
 
-    A checkpoint beyond `until` is not loaded and stays on disk.
+    A checkpoint beyond `until` is not loaded and stays on disk. One that is torn, or of other weights, counts as none.
     """
-    path = folder / _CHECKPOINT
-    if not path.is_file():
+    content = _read(checkpoint_of(folder))
+    if content is None or [p.shape for p in content["parameters"]] != [p.shape for p in parameters]:
         return False
-    content = torch.load(path, weights_only=True, map_location="cpu")  # on a GPU it would stand beside its copy
     state.newest = int(content["step"])
     if state.newest > until:
         return False
@@ -110,6 +115,23 @@ def restore(
     state.micro_tokens = int(content["micro_tokens"])
     state.checkpointing = bool(content.get("checkpointing", False))
     return True
+
+
+def checkpoint_of(folder: Path) -> Path:
+    return folder / _CHECKPOINT
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What is in a checkpoint, in the memory of the CPU; None where there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:  # on a GPU it would stand beside its copy
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a file that a power cut has torn
+        if is_out_of_memory(error):
+            raise
+        return None
+    return content
 
 
 def _sha256_of_files(start: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from rung.errors import Diverged, OutOfMemory
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
 from rung.training.batches import TokenRow, batch_indices, learning_rate_at
-from rung.training.checkpoints import State, claim, restore, save
+from rung.training.checkpoints import State, checkpoint_of, claim, restore, save
 from rung.training.learner import Learner
 from rung.training.loss import backward
 from rung.types import Progress, TrainingOptions
@@ -76,23 +77,28 @@ def train(
     while True:
         state = State(micro_tokens=options.micro_tokens)
         try:
-            return _attempt(job, state, result)
+            _attempt(job, state, result)
         except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # whoever keeps the error does not keep the optimiser
             # Where it ran out within a step of the optimiser, some weights are a step ahead of others.
             if state.stopped or state.step <= newest or not is_out_of_memory(error):
                 raise
+        else:
+            if options.full and until == options.steps:  # with its moments it is three times as large as the weights
+                checkpoint_of(folder).unlink(missing_ok=True)
+            return result
         newest = state.step
         engine.make_room()
 
 
-def _attempt(job: _Job, state: State, result: Path) -> Path:
+def _attempt(job: _Job, state: State, result: Path) -> None:
     """From the newest checkpoint to the end. The network is as before afterwards, whatever happens."""
     engine = job.engine
     try:
         learner, optimiser = _begin(job, state)
         _drop_in_adapters(engine.network)
         _loop(job, learner, optimiser, state)
-        return folder_once(result, learner.save)
+        folder_once(result, learner.save)
     finally:
         engine.network.eval()
         engine.adapters.end_training()
@@ -163,13 +169,14 @@ def _loop(job: _Job, learner: Learner, optimiser: torch.optim.Optimizer, state: 
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
         loss, computed = _gradients(job, batch, learner, state)
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"training in {folder}: the loss is {loss} at step {state.step + 1}. Use a lower learning rate "
-                f"than {options.learning_rate:g}."
-            )
         learner.gather()
-        torch.nn.utils.clip_grad_norm_(learner.parameters, options.max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(learner.parameters, options.max_grad_norm))
+        for what, number in (("loss", loss), ("norm of the gradient", norm)):
+            if not math.isfinite(number):
+                raise Diverged(
+                    f"training in {folder}: the {what} is {number} at step {state.step + 1}. Use a lower learning rate "
+                    f"than {options.learning_rate:g}."
+                )
         optimiser.step()
         learner.spread()
         synchronize(job.engine.device)

@@ -13,6 +13,7 @@ from rung.engine.engine import Engine
 from rung.engine.memory import free_bytes
 from rung.engine.whole_weights import save_weights, weights_of
 from rung.errors import OutOfMemory, TrainingError
+from rung.training.checkpoints import checkpoint_of
 from rung.training.learner import Learner
 from rung.types import TrainingOptions
 
@@ -42,10 +43,12 @@ def check_room(engine: Engine, folder: Path) -> None:
             "adapter, or use a smaller model."
         )
     written, room = bytes_written(engine), shutil.disk_usage(folder).free
-    if written > room:
+    before = checkpoint_of(folder)
+    kept = before.stat().st_size if before.is_file() else 0
+    if written - kept > room:
         raise TrainingError(
-            f"{folder}: training all weights of {engine.name} needs {written / _GB:.1f} GB of disk (two checkpoints "
-            f"and the weights), and {room / _GB:.1f} GB are free. Make room, or train an adapter."
+            f"{folder}: training all weights of {engine.name} needs {(written - kept) / _GB:.1f} GB of disk (two "
+            f"checkpoints and the weights), and {room / _GB:.1f} GB are free. Make room, or train an adapter."
         )
 
 
