@@ -10,12 +10,14 @@ from typing import Any
 import rung
 from rung.engine.whole_weights import is_whole
 from rung.ladder import RunOptions, run
-from rung.ladder.state import RunState
+from rung.ladder.dev_evidence import _piloted
+from rung.ladder.state import Built, Climbed, RunState
 from rung.records import write_json
 from rung.report.html import write_report
 from rung.runs import Files
 from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
 from rung.testing import Silent
+from rung.types import Decoding, Score, Solution
 from small_task import write_task
 
 
@@ -59,6 +61,16 @@ def test_its_rate_is_no_adapters_rate(tmp_path: Path) -> None:
     assert RunState._learning_rate(run_state) is None
     write_json(tmp_path / "solutions" / "rag_lora" / "training" / "history.json", {"learning_rate": 1e-3})
     assert RunState._learning_rate(run_state) == 1e-3
+
+
+def test_a_training_of_all_weights_is_no_point_of_the_curve_of_adapters() -> None:
+    def built(name: str, mean: float) -> Any:
+        return Built(Solution(name, "Do it.", Decoding(1), adapter="a"), (), Score(mean, mean, mean, 1))
+
+    tuned = [built("lora", 0.6), built("lora_replay", 0.7), built("full", 0.9), built("full_replay", 0.8)]
+    climbed = Climbed({b.solution.name: b for b in tuned})
+    assert climbed.best("fine-tune") == "full" and _piloted(climbed) is tuned[1]
+    assert _piloted(Climbed({"full": tuned[2]})) is None
 
 
 def test_a_whole_run_on_a_real_network_hands_over_weights_that_answer(tmp_path: Path, tiny_folder: Path) -> None:

@@ -205,7 +205,7 @@ def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() ->
     assert lines[0] == "tickets: smollm2-135m-instruct, label_accuracy"
     assert "The smallest difference the test can show (80 % power): 17 points." in lines
     assert "few_shot     prompt       180    42 k  1.6 min" in lines
-    assert "rag_lora     skipped: the task has no corpus" in lines
+    assert "rag, rag_lora  skipped: the task has no corpus" in lines
     assert "In all about 6.7 min of a budget of 30 min." in lines
     assert any(line.startswith("Data checks: 3 warnings. examples.jsonl, line 7: ") for line in lines)
     assert lines[-1] == "All of them: runs/tickets/checks.json"
@@ -218,6 +218,19 @@ def test_the_caps_of_dev_and_test_are_said() -> None:
         "Examples: train 7,000, dev 1,000 of 2,500, test 2,000 of 2,500; the rest trains (the test stays sealed until "
         "the end)." in joined(lines)
     )
+
+
+def test_strategies_that_are_left_out_for_one_reason_share_a_line_and_one_that_is_off_is_seen() -> None:
+    names = ("zero_shot", "constrained", "few_shot", "rag", "lora", "full", "rag_lora")
+    off = "off by default, about 12.3 min; name it with --only"
+    why = {"rag": "the task has no corpus", "rag_lora": "the task has no corpus", "full": off}
+    step = {"family": "prompt", "calls": 1, "tokens": 1, "seconds": 1.0}
+    steps = [{**step, "name": n, "applies": n not in why, "why": why.get(n, "")} for n in names]
+    made = [{**step, "name": n, "applies": True, "why": ""} for n in ("diagnosis", "pilot")]
+    lines = printed(plan_screen(Path("r"), {**plan_record(), "steps": steps, "experiments": made}, {}, task_record()))
+    assert "rag, rag_lora  skipped: the task has no corpus" in lines
+    assert f"full         skipped: {off}" in lines
+    assert sum("rag" in line for line in lines) == 1
 
 
 def test_the_difference_is_written_on_the_metrics_own_scale() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from rung import runs
 from rung.ladder.experiments import pilot_predictions, whole_curve
 from rung.ladder.skills_check import Checked
-from rung.ladder.state import Climbed, RunState
+from rung.ladder.state import Built, Climbed, RunState
 from rung.resume import is_done, record_of, recorded
 from rung.runs import Files
+from rung.strategies import REPAIRED, STRATEGIES
 from rung.types import Diagnosis, Prediction
 
 _WORTH_HEARING = 0.6
@@ -21,8 +22,7 @@ _WORTH_HEARING = 0.6
 def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
     """All that the verdict reads beside scores and costs."""
     complete = not any(s.matters for s in climbed.skipped.values())
-    best = climbed.best("fine-tune")
-    grown = whole_curve(run, climbed.built[best] if best else None)
+    grown = whole_curve(run, _piloted(climbed))
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
@@ -35,6 +35,13 @@ def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> 
         "skills": [asdict(skills) for check in checks for skills in check.skills],
         "notes": _notes(run),
     }
+
+
+def _piloted(climbed: Climbed) -> Built | None:
+    """The best of those that the pilots are small ones of, repaired or not: training all weights is no such one."""
+    others = {n for s in STRATEGIES.values() if s.pilot is None for n in (s.name, REPAIRED.format(s.name))}
+    tuned = [built for name, built in climbed.whole("fine-tune").items() if name not in others]
+    return max(tuned, key=lambda built: built.dev.mean, default=None)
 
 
 def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> tuple[Diagnosis, ...]:

@@ -91,14 +91,21 @@ class Plan:
 
     @property
     def answer_seconds(self) -> float:
-        """Estimated for one answer to a prompt without demos or passages."""
+        """Estimated for one answer of the base model to a prompt without demos or passages."""
+        return seconds_of(Cost(1, self.texts.own, self.texts.answer + self.texts.thought), self.speed)
+
+    @property
+    def tuned_answer_seconds(self) -> float:
+        """As answer_seconds, with an adapter: without a thought."""
         return seconds_of(Cost(1, self.texts.own, self.texts.answer), self.speed)
 
     def record(self) -> dict[str, Any]:
         """As plan.json holds it."""
         everything = [step for step in (*self.steps, self.diagnosis, self.pilot) if step.applies]
-        families = len({s.family for s in self.steps if s.applies})
-        test_s = families * (self.sizes["test"] + LATENCY_INPUTS) * self.answer_seconds
+        tuned = {s.family: "trainable" in s.strategy.needs for s in self.steps if s.applies}
+        families = len(tuned)
+        each_s = sum(self.tuned_answer_seconds if own else self.answer_seconds for own in tuned.values())
+        test_s = (self.sizes["test"] + LATENCY_INPUTS) * each_s
         seconds = sum(step.seconds for step in everything) + test_s
         return {
             "steps": [asdict(step) for step in self.steps],
@@ -188,6 +195,7 @@ def _training_tokens(task: Task, speed: Speed) -> int:
 
 def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document], training_tokens: int) -> Texts:
     from rung.data.constraint import form_in_words
+    from rung.models.speed import thought_tokens
     from rung.solutions.answer import requests_for
     from rung.trials.workshop import SCREEN
 
@@ -212,6 +220,7 @@ def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document],
         dev=len(split.dev),
         screen=min(SCREEN, len(split.dev)),
         training_tokens=training_tokens,
+        thought=thought_tokens(model),
     )
 
 
@@ -224,7 +233,7 @@ def _step(strategy: Strategy, texts: Texts, speed: Speed, why: str) -> Step:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
     seconds = round(seconds_of(cost, speed), 2)
-    why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only to try it"
+    why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only"
     return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds)
 
 
@@ -240,7 +249,8 @@ def _diagnosis(texts: Texts, speed: Speed) -> Step:
     from rung.diagnosis.placebo import SAMPLES
 
     calls = _DIAGNOSED * (len(INTERVENTIONS) + SAMPLES)
-    cost = Cost(calls, calls * (texts.own + texts.answer), calls * texts.answer + _DIAGNOSED * THINKING_TOKENS)
+    written = calls * (texts.answer + texts.thought) + _DIAGNOSED * THINKING_TOKENS
+    cost = Cost(calls, calls * (texts.own + texts.answer), written)
     return Step("diagnosis", "prompt", True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FINAL_LINES = 25
 """The verdict is laid out for so many lines. Only what must be whole takes more."""
 
-PLAN_LINES = 18
+PLAN_LINES = 19
 _QUIET_S = 10.0  # between progress lines where there is no live line
 _MOST_CANDIDATES = 6
 
@@ -87,11 +87,13 @@ def _plan_lines(
         if s["applies"]
     ]
     table = _columns([header, *rows], "llrrr", width)
+    reasons = dict.fromkeys(s["why"] for s in steps if not s["applies"])
+    alike = {why: ", ".join(s["name"] for s in steps if not s["applies"] and s["why"] == why) for why in reasons}
     names = max([len(s["name"]) for s in steps], default=0)
-    skipped = [_cut(f"{s['name']:<{names}}  skipped: {s['why']}", width) for s in steps if not s["applies"]]
+    skipped = [_cut(f"{named:<{names}}  skipped: {why}", width) for why, named in alike.items()]
     lines.append((table[0], "dim"))
     body: list[Line] = [*((line, "") for line in table[1:]), *((line, "dim") for line in skipped)]
-    lines += _at_most(body, 8, lambda n: f"and {n} more, in plan.json")
+    lines += _at_most(body, 9, lambda n: f"and {n} more, in plan.json")
     lines.append(("", ""))
     budget = {k: v for k, v in (task.get("budget") or {}).items() if v is not None}
     units = {"minutes": "min", "calls": "calls", "usd": "USD"}
