@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ModelError, first_line
+from rung.models.gguf_positions import scale_positions
 from rung.models.weights import named
 
 # Pre-tokenizer -> patterns, applied in turn; each splits the pieces of the one before.
@@ -32,6 +33,7 @@ _PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "llama3": (_LLAMA3,),
     "qwen2": (_QWEN2,),
 }
+_WHOLE_WORDS = ("llama-bpe", "llama3")  # a word that is a token is that token, whatever the merges say
 _CONTROL, _USER_DEFINED = 3, 4  # token types of the GGUF specification
 
 
@@ -58,6 +60,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
                 output_loading_info=True,
                 **_unpacked(),
             )
+            scale_positions(gguf, network.config)
+    except ModelError:
+        raise
     except Exception as error:
         fact = first_line(error)
         raise ModelError(
@@ -117,17 +122,18 @@ def build_tokenizer(gguf: Path) -> Any:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    return _byte_level_bpe(read, _PRE_TOKENIZERS[pre])
+    return _byte_level_bpe(read, _PRE_TOKENIZERS[pre], whole_words=pre in _WHOLE_WORDS)
 
 
-def _byte_level_bpe(read: Any, patterns: tuple[str, ...]) -> Any:
+def _byte_level_bpe(read: Any, patterns: tuple[str, ...], *, whole_words: bool) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     tokens: list[str] = read("ggml.tokens")
     types: list[int] = read("ggml.token_type", [1] * len(tokens))
     merges = [tuple(merge.split(" ")) for merge in read("ggml.merges")]
-    backend = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=False))
+    vocabulary = {t: i for i, t in enumerate(tokens)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
     splits: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
