@@ -168,6 +168,25 @@ def test_an_unknown_name_suggests_the_nearest(cache: Path) -> None:
     assert "Did you mean" not in str(caught.value)
 
 
+@pytest.mark.parametrize("spec", ["./folder", "~/folder", "/no/folder", "C:\\models\\x", "D:/x", "..\\x"])
+def test_a_path_is_never_asked_for_on_the_hub(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "_from_hub", lambda repo, say: Path("fetched"))
+    with pytest.raises(ModelError, match="there is no such folder"):
+        ensure_model(spec)
+
+
+def test_what_may_stand_behind_an_id_is_said(cache: Path) -> None:
+    for spec in ("org/name:8bit", "org/name:Q4_K_M"):
+        with pytest.raises(ModelError, match="Behind an id only :4bit may stand"):
+            ensure_model(spec)
+
+
+def test_a_file_that_is_no_gguf_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text("")
+    with pytest.raises(ModelError, match="a file that is no GGUF"):
+        ensure_model(str(tmp_path / "task.yaml"))
+
+
 def test_one_gguf_file_is_converted_once_wherever_it_lies(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +214,9 @@ def test_a_folder_must_hold_config_weights_and_tokenizer(tmp_path: Path) -> None
         ensure_model(folder_with(tmp_path, "config.json"))
     with pytest.raises(ModelError, match="no tokenizer"):
         ensure_model(folder_with(tmp_path, "model.safetensors"))
-    assert ensure_model(folder_with(tmp_path, "tokenizer.json")) == tmp_path
+    for name in ("tokenizer.json", "spiece.model", "qwen.tiktoken", "vocab.txt"):
+        assert ensure_model(folder_with(tmp_path, name)) == tmp_path
+        (tmp_path / name).unlink()
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

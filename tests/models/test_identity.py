@@ -61,6 +61,13 @@ def test_a_chat_template_belongs_to_the_version_and_a_note_does_not(folder: Path
     assert version_of(folder) != version
 
 
+@pytest.mark.parametrize("name", ["spiece.model", "qwen.tiktoken", "tekken.json"])
+def test_every_kind_of_tokenizer_belongs_to_the_version(folder: Path, name: str) -> None:
+    before = version_of(folder)
+    (folder / name).write_text("{}")
+    assert version_of(folder) != before
+
+
 def test_a_large_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version, hashed = version_of(folder), list[str]()
     whole = identity._digest

