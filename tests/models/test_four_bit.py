@@ -4,6 +4,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from rung.data.task_keys import FOUR_BIT
 from rung.errors import ModelError
 from rung.models import four_bit, model_version, open_model
-from rung.models.four_bit import SUFFIX, bytes_in_4_bits, split_spec
+from rung.models.four_bit import SUFFIX, bytes_in_4_bits, is_unpacked, split_spec
 from rung.models.loading import load_model
 from rung.models.weights import Tensor, network_bytes
 from rung.types import Decoding, Message, Request, TrainingOptions, TrainingRow
@@ -56,6 +57,21 @@ def test_matrices_of_linear_layers_take_half_a_byte_a_weight_and_a_little() -> N
     }
     assert bytes_in_4_bits(weights, 2) == 64_064 * 2 + int(64 * 256 * (0.5 + 1 / 64 + 4 / 16_384))
     assert network_bytes(weights, 4) == (64_064 + 16_384) * 4
+
+
+def test_weights_that_no_kernel_computes_are_counted_as_they_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    fp8, mxfp4 = (SimpleNamespace(quantization_config={"quant_method": kind}) for kind in ("fp8", "mxfp4"))
+    assert is_unpacked(fp8, "cpu") and is_unpacked(mxfp4, "cpu") and not is_unpacked(SimpleNamespace(), "cpu")
+    for capability, unpacked in (((8, 0), True), ((9, 0), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        assert is_unpacked(fp8, "cuda") is unpacked
+    weights = {
+        "model.layers.0.mlp.up_proj.weight": Tensor("F8_E4M3", (8, 8), 64),
+        "model.layers.0.mlp.experts.down_proj_blocks": Tensor("U8", (2, 8, 1, 16), 256),
+        "model.layers.0.mlp.experts.down_proj_scales": Tensor("U8", (2, 8, 1), 16),
+    }
+    assert network_bytes(weights, 2) == 64 + 256 + 16
+    assert network_bytes(weights, 2, unpacked=True) == 128 + 1024 + 16
 
 
 @installed

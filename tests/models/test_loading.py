@@ -90,7 +90,7 @@ def test_a_weight_of_another_shape_is_named_with_both_shapes(folder: Path) -> No
     "name", ["extra.weight", "model.layers.0.self_attn.q_proj.bias", "model.layers.2.mlp.up_proj.weight"]
 )
 def test_a_weight_that_the_network_has_no_place_for_is_named(folder: Path, name: str) -> None:
-    said = refusal(change(folder, lambda w: w.update({name: torch.zeros(32)})))
+    said = refusal(change(folder, lambda w: w.update({name: torch.ones(32)})))
     assert f"1 have no place in the network that config.json describes: {name}" in said
 
 
@@ -109,6 +109,19 @@ def test_what_lies_beside_a_decoder_is_no_fault(folder: Path) -> None:
     expected = logits(load(folder))
     change(folder, lambda w: w.update(beside), num_nextn_predict_layers=1)
     assert torch.equal(logits(load(folder)), expected)
+
+
+def test_old_tables_of_a_mask_are_no_fault(folder: Path) -> None:
+    load(change(folder, lambda w: w.update({"transformer.h.0.attn.causal_mask": torch.ones(1, 1, 4, 4)})))
+
+
+def test_a_bias_of_zeros_without_a_place_is_no_fault_and_any_other_is(folder: Path) -> None:
+    """Some ways to quantise write one for every layer."""
+    bias = "model.layers.0.self_attn.q_proj.bias"
+    expected = logits(load(folder))
+    change(folder, lambda w: w.update({bias: torch.zeros(32)}))
+    assert torch.equal(logits(load(folder)), expected)
+    assert bias in refusal(change(folder, lambda w: w.update({bias: torch.eye(32)[3]})))
 
 
 # ---- torn files -----------------------------------------------------------------------------
@@ -141,6 +154,20 @@ def test_weights_in_parts_are_loaded_and_a_lost_part_is_named(folder: Path) -> N
     assert torch.equal(logits(load(folder)), expected)
     (folder / "b.safetensors").unlink()
     assert "index.json names b.safetensors, and it is not there" in refusal(folder)
+
+
+def test_weights_that_may_not_be_read_are_an_error_with_a_next_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Path.open
+
+    def closed(path: Path, *args: Any, **more: Any) -> Any:
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied")
+        return plain(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert "cannot be read (Permission denied). Check its permissions" in refusal(folder)
 
 
 def test_an_index_that_names_a_weight_which_no_file_holds_is_an_error(folder: Path) -> None:
@@ -265,6 +292,30 @@ def test_what_would_fit_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "In 4 bits" in loading._what_would_fit(source, quarter, torch.float32)
     monkeypatch.setattr(loading, "that_fit", lambda room, itemsize: ["small", "large"])
     assert loading._what_would_fit(source, quarter - 1, torch.float32).endswith("such as large.")
+
+
+def test_memory_of_models_that_nobody_holds_is_given_back_before_one_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [0]
+    monkeypatch.setattr(loading, "free_bytes", lambda device: free[0])
+    monkeypatch.setattr(loading, "give_back", lambda device: free.insert(0, 1 << 40))
+    load(folder)
+
+
+def test_a_quantised_model_is_not_advised_to_be_quantised(folder: Path) -> None:
+    change(folder, lambda w: None, quantization_config={"quant_method": "gptq", "bits": 4})
+    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    assert "In 4 bits" not in loading._what_would_fit(source, 1 << 40, torch.float32)
+
+
+def test_where_only_the_gpu_is_too_small_the_cpu_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    monkeypatch.setattr(loading, "kept_dtype", lambda device: torch.float32)
+    assert "CUDA_VISIBLE_DEVICES" in loading._beside_the_gpu(source, "cuda")
+    assert loading._beside_the_gpu(source, "cpu") == ""
+    monkeypatch.setattr(loading, "free_host_bytes", lambda: 1)
+    assert loading._beside_the_gpu(source, "cuda") == ""
 
 
 # ---- what PEFT finds ---------------------------------------------------------------------------

@@ -47,6 +47,16 @@ def is_quantised(config: Any) -> bool:
     return bool(_given(config))
 
 
+def is_unpacked(config: Any, device: str) -> bool:
+    """Whether transformers makes quantised weights whole while it loads, as it does where no kernel computes them."""
+    method = str(_given(config).get("quant_method", ""))
+    if method == "fp8":
+        import torch
+
+        return not device.startswith("cuda") or torch.cuda.get_device_capability(device) < (8, 9)
+    return method == "mxfp4" and (not device.startswith("cuda") or find_spec("kernels") is None)
+
+
 def quantisation(name: str, config: Any, dtype: torch.dtype, *, four_bit: bool) -> Any:
     """The config that makes transformers quantise while it loads; None where nothing is to be quantised.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ModelError, first_line
-from rung.models.weights import Tensor, named
+from rung.models.weights import Tensor, is_zero, named
 
 _OTHER_BRANCHES = re.compile(
     r"(^|\.)(mtp\w*|nextn\w*|vision\w*|visual\w*|vit|audio\w*|image\w*|video\w*|speech\w*|multi_modal\w*|mm_\w+"
@@ -20,7 +20,9 @@ _OTHER_BRANCHES = re.compile(
 )
 """Towers and heads beside the decoder that answers in text: pictures, sound, extra predictions, a value head."""
 
-_BUFFERS = re.compile(r"(inv_freq|(^|\.)position_ids|(^|\.)masked_bias|(cos|sin)_cached|\.(k|v|q|kv|qk)_scale)$")
+_BUFFERS = re.compile(
+    r"(inv_freq|(^|\.)position_ids|(^|\.)masked_bias|(^|\.)causal_mask|(cos|sin)_cached|\.(k|v|q|kv|qk)_scale)$"
+)
 """What old checkpoints keep beside weights: tables that are computed anew, and scales of a quantised KV cache."""
 
 _CAUSAL_MASK = re.compile(r"(attn|attention)\.bias$")  # of three dimensions or more; a bias of one is a weight
@@ -54,9 +56,9 @@ def check_loaded(name: str, folder: Path, config: Any, weights: Mapping[str, Ten
     """Raises ModelError when weights are missing, have another shape, or have no place in the network.
 
     found: what `from_pretrained(output_loading_info=True)` says. Output layers that are the embedding, buffers that are
-    computed anew, and towers beside the decoder are no fault.
+    computed anew, biases of zeros alone, and towers beside the decoder are no fault.
     """
-    missing, others = list(found["missing_keys"]), _without_a_place(config, weights, found["unexpected_keys"])
+    missing, others = list(found["missing_keys"]), _without_a_place(folder, config, weights, found["unexpected_keys"])
     shapes = {
         key: f"{key} {tuple(there)} instead of {tuple(wanted)}" for key, there, wanted in found["mismatched_keys"]
     }
@@ -125,8 +127,11 @@ def _check_kind(name: str, config: Any, written: Mapping[str, Any]) -> None:
         )
 
 
-def _without_a_place(config: Any, weights: Mapping[str, Tensor], names: Any) -> list[str]:
-    """Of the weights that the network did not take, those that it should have taken."""
+def _without_a_place(folder: Path, config: Any, weights: Mapping[str, Tensor], names: Any) -> list[str]:
+    """Of the weights that the network did not take, those that it should have taken.
+
+    Some ways to quantise write a bias of zeros for every layer.
+    """
     text = config.get_text_config()
     layers = int(getattr(text, "num_hidden_layers", 0) or 0)
     extra = int(getattr(text, "num_nextn_predict_layers", 0) or 0)  # layers that predict further tokens
@@ -139,6 +144,7 @@ def _without_a_place(config: Any, weights: Mapping[str, Tensor], names: Any) -> 
             or _BUFFERS.search(key)
             or (_CAUSAL_MASK.search(key) and len(shape) >= 3)
             or (layer and layers <= int(layer[2]) < layers + extra)
+            or (key.endswith(".bias") and len(shape) == 1 and is_zero(folder, key, weights[key]))
         )
 
     return [key for key in names if not is_harmless(key)]

@@ -5,6 +5,7 @@ Memory is counted before weights are read. A model that is not whole, or that do
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from rung.engine import attention
 from rung.engine.devices import best_device
 from rung.engine.engine import Engine
 from rung.engine.loading_check import checked_engine
-from rung.engine.memory import free_bytes
+from rung.engine.memory import free_bytes, free_host_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, OutOfMemory, first_line
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
@@ -28,6 +29,7 @@ from rung.models.four_bit import (
     bytes_in_4_bits,
     can_quantise,
     is_quantised,
+    is_unpacked,
     keep_trainable,
     quantisation,
     split_spec,
@@ -54,12 +56,14 @@ class _Source:
     weights: Mapping[str, Tensor]
     four_bit: bool
 
-    def bytes_in(self, dtype: torch.dtype) -> int:
+    def bytes_in(self, dtype: torch.dtype, device: str = "cpu") -> int:
         """Memory to answer one prompt with the network in this type."""
         shape = shape_of(self.config.to_dict())
         working = working_bytes(shape, dtype.itemsize, rows=1, tokens=_LEAST_TOKENS) if shape is not None else 0
-        count = bytes_in_4_bits if self.four_bit else network_bytes
-        return count(self.weights, dtype.itemsize) + working
+        if self.four_bit:
+            return bytes_in_4_bits(self.weights, dtype.itemsize) + working
+        unpacked = is_unpacked(self.config, device)
+        return network_bytes(self.weights, dtype.itemsize, unpacked=unpacked) + working
 
 
 def load_model(
@@ -156,10 +160,14 @@ def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say:
     Raises OutOfMemory where nothing fits what is free on the device now, before weights are read.
     """
     chosen = dtype or kept_dtype(device)
-    free, needed = free_bytes(torch.device(device)), source.bytes_in(chosen)
+    free, needed = free_bytes(torch.device(device)), source.bytes_in(chosen, device)
+    if needed > free:  # a model that nobody holds any more may still lie in memory
+        gc.collect()
+        give_back(torch.device(device))
+        free = free_bytes(torch.device(device))
     if needed <= free:
         return chosen
-    halved = source.bytes_in(torch.bfloat16)
+    halved = source.bytes_in(torch.bfloat16, device)
     if dtype is None and chosen == torch.float32 and halved <= free:
         say(
             f"{source.spec} needs {as_gb(needed)} in float32 and {as_gb(free)} are free: computing in bfloat16, "
@@ -170,19 +178,25 @@ def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say:
     raise OutOfMemory(
         f"model {source.spec}: its {parameters_of(source.weights) / 1e6:,.0f} M weights need {as_gb(needed)} in "
         f"{str(chosen).removeprefix('torch.')}{' and 4 bits' if source.four_bit else ''}, and {as_gb(free)} are free "
-        f"{where}. {_what_would_fit(source, free, chosen)}"
+        f"{where}. {_what_would_fit(source, free, chosen)}{_beside_the_gpu(source, device)}"
     )
 
 
 def _what_would_fit(source: _Source, free: int, dtype: torch.dtype) -> str:
     quarter = bytes_in_4_bits(source.weights, dtype.itemsize)
-    if not source.four_bit and quarter <= free:
+    if not source.four_bit and not is_quantised(source.config) and quarter <= free:
         install = "" if can_quantise() else "; it needs pip install 'rung[4bit]'"
         return f"In 4 bits it would take {as_gb(quarter)}: name it {source.spec}{SUFFIX}{install}."
     fitting = that_fit(free, dtype.itemsize)
     if not fitting:
         return "Close other programs, or use a machine with more memory."
     return f"Close other programs, or name a smaller model, such as {fitting[-1]}."
+
+
+def _beside_the_gpu(source: _Source, device: str) -> str:
+    if not device.startswith("cuda") or source.bytes_in(kept_dtype("cpu")) > free_host_bytes():
+        return ""
+    return " On the CPU, where it would be slow, it fits: set the environment variable CUDA_VISIBLE_DEVICES to -1."
 
 
 # ---- errors ---------------------------------------------------------------------------------

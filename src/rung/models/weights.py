@@ -25,11 +25,12 @@ _AGAIN = "Copy or download the model again."
 
 @dataclass(frozen=True)
 class Tensor:
-    """One weight as it lies in a file. dtype: as safetensors writes it ("F32", "BF16", "U8", …)."""
+    """One weight as it lies in a file. dtype: as safetensors writes it ("F32", "BF16", "U8", …). file: its name."""
 
     dtype: str
     shape: tuple[int, ...]
     file_bytes: int
+    file: str = ""
 
     @property
     def count(self) -> int:
@@ -55,7 +56,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         places: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
         files = sorted(set(places.values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"model {folder}: {name} cannot be read ({error!r}). {_AGAIN}") from None
     if absent := [part for part in files if not (folder / part).is_file()]:
         raise ModelError(f"model {folder}: {name} names {named(absent)}, and {_are(absent)} not there. {_AGAIN}")
@@ -77,9 +78,26 @@ def parameters_of(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.count for tensor in weights.values())
 
 
-def network_bytes(weights: Mapping[str, Tensor], itemsize: int) -> int:
-    """Memory of a network with these weights in floats of `itemsize` bytes. Packed weights stay as they are."""
-    return sum(t.count * itemsize if t.is_float else t.file_bytes for t in weights.values())
+def network_bytes(weights: Mapping[str, Tensor], itemsize: int, *, unpacked: bool = False) -> int:
+    """Memory of a network with these weights in floats of `itemsize` bytes. Packed weights stay as they are.
+
+    unpacked: floats of 8 bits, and of 4 bits, two in a byte of what is named `…_blocks`, are made whole at loading.
+    """
+
+    def count(name: str, tensor: Tensor) -> int:
+        if tensor.is_float or (unpacked and tensor.dtype.startswith("F8_") and tensor.dtype != "F8_E8M0"):
+            return tensor.count * itemsize
+        return tensor.count * 2 * itemsize if unpacked and name.endswith("_blocks") else tensor.file_bytes
+
+    return sum(count(name, tensor) for name, tensor in weights.items())
+
+
+def is_zero(folder: Path, name: str, tensor: Tensor) -> bool:
+    """Whether a weight holds nothing but zeros; it is read from its file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / tensor.file, "pt") as file:
+        return not file.get_tensor(name).any()
 
 
 def _own_file(folder: Path) -> str | None:
@@ -101,8 +119,8 @@ def _unindexed(folder: Path, name: str) -> ModelError:
 
 def _read_header(path: Path) -> dict[str, Tensor]:
     """The header of one file, checked against the length of the file."""
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(_MOST_HEADER, size - 8):
@@ -112,9 +130,14 @@ def _read_header(path: Path) -> dict[str, Tensor]:
         ends = {name: record["data_offsets"] for name, record in header.items()}
         whole = 8 + length + max((end for _, end in ends.values()), default=0)
         tensors = {
-            name: Tensor(str(record["dtype"]), tuple(record["shape"]), ends[name][1] - ends[name][0])
+            name: Tensor(str(record["dtype"]), tuple(record["shape"]), ends[name][1] - ends[name][0], path.name)
             for name, record in header.items()
         }
+    except OSError as error:
+        raise ModelError(
+            f"model {path.parent}: {path.name} cannot be read ({error.strerror or error}). Check its permissions, or "
+            "copy or download the model again."
+        ) from None
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             f"model {path.parent}: {path.name} is no whole safetensors file ({error or type(error).__name__}). {_AGAIN}"
