@@ -114,6 +114,10 @@ def test_models_lists_others_with_what_they_need(tmp_path: Path, monkeypatch: py
     assert "unknown until `rung models check smollm2-135m-instruct` has timed it" in shown
 
 
+def test_a_model_in_place_of_a_command_names_the_command() -> None:
+    assert "rung models check some/model" in call("models", "some/model").output
+
+
 def test_a_model_is_checked(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
     done = call("models", "check", tiny_folder)

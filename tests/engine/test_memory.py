@@ -40,7 +40,7 @@ def test_pages_of_files_count_as_free_within_a_control_group(tmp_path: Path, mon
 def test_the_limit_of_any_control_group_around_the_process_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, limited: str
 ) -> None:
-    """A batch system limits the job, and the process runs in a step of it; a container sees its own group as the root."""
+    """A batch system limits the job, and the process runs in a step of it; a container sees its own as the root."""
     root = tmp_path / "memory" if version == 1 else tmp_path
     limit, use = ("limit_in_bytes", "usage_in_bytes") if version == 1 else ("max", "current")
     total = "total_" if version == 1 else ""

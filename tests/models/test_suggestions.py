@@ -91,6 +91,14 @@ def test_models_of_the_hub_that_are_on_this_machine_are_found(tmp_path: Path, ca
     own = cache / "models" / "gguf-123-v1"
     own.mkdir(parents=True)
     (own / "rung.json").write_text('{"source": "my.gguf"}')
+    other = tmp_path / "hub" / "models--org--encoder" / "snapshots" / "1"
+    other.mkdir(parents=True)
+    (other / "model.safetensors").write_bytes(b"")
+    for kind in ({"architectures": ["BertModel"]}, {"architectures": ["T5ForConditionalGeneration"]}, []):
+        (other / "config.json").write_text(json.dumps(kind and {**kind, "is_encoder_decoder": True}))
+        assert [name for name, _ in on_disk()] == ["org/a-model", "my.gguf"]
+    (cache / "models" / "gguf-456-v1").mkdir()
+    (cache / "models" / "gguf-456-v1" / "rung.json").write_text("{")
     assert on_disk() == [("org/a-model", whole), ("my.gguf", own)]
 
 

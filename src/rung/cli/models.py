@@ -9,7 +9,18 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-@click.group(invoke_without_command=True)
+class _Models(click.Group):
+    """A model's name in place of a command is answered with the command that takes one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise click.UsageError(f"to try a model: rung models check {args[-1]}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Models, invoke_without_command=True)
 @click.option("--fetch", metavar="NAME", help="Fetch and convert a model now.")
 @click.pass_context
 def models(context: click.Context, fetch: str | None) -> None:
@@ -30,7 +41,7 @@ def models(context: click.Context, fetch: str | None) -> None:
     _list_suggestions()
 
 
-@models.command()
+@models.command(short_help="Load the model NAME and say what it is like here.")
 @click.argument("name")
 def check(name: str) -> None:
     """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained."""
@@ -57,7 +68,8 @@ def _list_present() -> None:
         click.echo(f"{entry.name}  {entry.parameters_m} M parameters  {entry.license}  {size}")
         click.echo(f"  {entry.description}")
     for name, folder in on_disk():
-        click.echo(f"{name}  {_present(folder_bytes(folder))}")
+        path = "; name it by its path" if name.endswith(".gguf") else ""
+        click.echo(f"{name}  {_present(folder_bytes(folder))}{path}")
     click.echo(f"Kept in {cache_folder()} (set RUNG_CACHE to change) and in the cache of the Hugging Face hub.")
 
 

@@ -26,6 +26,7 @@ def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
     """Loads a model and says how it is computed. Raises ModelError, DownloadError or OutOfMemory."""
     from rung.models.local import LocalModel
 
+    say(f"loading {spec} …")
     model = open_model(spec, say=say)
     local = model if isinstance(model, LocalModel) else None
     facts = [("path", _path(local.engine))] if local is not None else []

@@ -6,6 +6,7 @@ Nothing here is fetched or loaded. Sizes are computed from the measurements in e
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,18 +129,31 @@ def embedded_speed() -> Speed | None:
 
 
 def on_disk() -> list[tuple[str, Path]]:
-    """(name, folder) of the models in the Hugging Face cache and of the .gguf files that rung converted."""
+    """(name, folder) of the language models in the Hugging Face cache and of the .gguf files that rung converted."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     found = []
     for repo in sorted(Path(HF_HUB_CACHE).glob("models--*--*")):
         for config in sorted((repo / "snapshots").glob("*/config.json"), key=lambda p: p.stat().st_mtime)[-1:]:
-            if any(config.parent.glob("*.safetensors")):
+            if any(config.parent.glob("*.safetensors")) and _writes_text(config):
                 found.append((repo.name.removeprefix("models--").replace("--", "/", 1), config.parent))
     for stamp in sorted((cache_folder() / "models").glob(f"gguf-*/{STAMP}")):
-        record = json.loads(stamp.read_text("utf-8"))
-        found.append((str(record["source"]), stamp.parent))
+        try:
+            found.append((str(json.loads(stamp.read_text("utf-8"))["source"]), stamp.parent))
+        except (OSError, ValueError, LookupError, TypeError):  # a damaged one is made anew when it is named
+            continue
     return found
+
+
+def _writes_text(config: Path) -> bool:
+    """Whether a config.json names a class of decoders, or none; encoders and models of sound lie in the same cache."""
+    try:
+        written = json.loads(config.read_text("utf-8"))
+        classes = " ".join(written.get("architectures") or ())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+    decoder = not classes or re.search(r"ForCausalLM|LMHead|ForConditionalGeneration", classes)
+    return bool(decoder) and not written.get("is_encoder_decoder")
 
 
 def folder_bytes(folder: Path) -> int:
