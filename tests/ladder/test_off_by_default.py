@@ -73,6 +73,22 @@ def test_a_training_of_all_weights_is_no_point_of_the_curve_of_adapters() -> Non
     assert _piloted(Climbed({"full": tuned[2]})) is None
 
 
+def test_a_finished_run_keeps_no_checkpoints_of_all_weights_that_were_given_up(
+    tmp_path: Path, fake_model: Path
+) -> None:
+    left = {name: tmp_path / "run" / "solutions" / name / "training" / "lr-1" for name in ("full_replay", "lora")}
+
+    class Leaves(Silent):
+        def tried(self, *given: Any, **more: Any) -> None:
+            super().tried(*given, **more)
+            for name, folder in left.items():
+                write_json(folder / "training.json", {"options": {"full": name != "lora"}})
+                (folder / "checkpoint.pt").touch()
+
+    run(write_task(tmp_path, fake_model), RunOptions(out=tmp_path / "run", only=("zero_shot",)), Leaves())
+    assert not left["full_replay"].exists() and (left["lora"] / "checkpoint.pt").is_file()
+
+
 def test_a_whole_run_on_a_real_network_hands_over_weights_that_answer(tmp_path: Path, tiny_folder: Path) -> None:
     folder = run(
         write_task(tmp_path, tiny_folder, examples=60),

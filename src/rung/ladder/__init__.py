@@ -30,6 +30,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.finalists import name_finalists, named
     from rung.ladder.hand_over import hand_over
     from rung.ladder.loading import examine, load, start, task_record_of, with_options
+    from rung.ladder.state import tidy_given_up
     from rung.ladder.unfinished import missing, write_unfinished
     from rung.models import open_model
 
@@ -61,6 +62,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
             finalists = name_finalists(state, climbed)
         decision = verdict(files) or test_and_decide(state, finalists)
         hand_over(state, decision)
+        tidy_given_up(folder)
         runs.mark_finished(folder)
     return folder
 

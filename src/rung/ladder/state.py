@@ -181,7 +181,7 @@ class RunState:
         left = self.ledger.seconds_left(self.reserve(climbed, "fine-tune")[0])
         if left is None:
             return self.plan.training_tokens
-        answering = 2 * len(self.inputs.dev) * self.plan.answer_seconds  # the interim looks
+        answering = 2 * len(self.inputs.dev) * self.plan.tuned_answer_seconds  # the interim looks
         affordable = int(max(0.0, TRAINING_PART * left - answering) * self.plan.speed.train)
         return min(self.plan.training_tokens, affordable)
 
@@ -197,3 +197,13 @@ def tidy(folder: Path) -> None:
     """Removes optimiser states and the adapters of other epochs once a solution stands."""
     for path in (folder / "training").glob("lr-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def tidy_given_up(run: Path) -> None:
+    """Removes the checkpoints of trainings of all weights that were given up, each three times as large as the model.
+
+    Where such a training goes on all the same, it begins again at its first step.
+    """
+    for claim in run.glob("solutions/*/training/lr-*/training.json"):
+        if record_of(claim).get("options", {}).get("full"):
+            shutil.rmtree(claim.parent, ignore_errors=True)
