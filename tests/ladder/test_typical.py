@@ -11,3 +11,26 @@ def test_a_typical_run_takes_as_many_times_longer_as_the_model_is_slower() -> No
     seconds = typical_seconds(embedded)
     assert 5 * 60 < seconds < 15 * 60
     assert typical_seconds(Speed(101, 16.9, 33.1)) == pytest.approx(10 * seconds, rel=1e-3)
+
+
+def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
+    from dataclasses import replace
+
+    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _step
+    from rung.strategies import STRATEGIES
+    from rung.types import Decoding
+
+    speed, none = Speed(1000, 100, 300), Step("pilot", "fine-tune", False, "")
+
+    def plan(thought: int) -> Plan:
+        texts = replace(TYPICAL, thought=thought)
+        steps = tuple(_step(STRATEGIES[name], texts, speed, "") for name in ("zero_shot", "lora"))
+        sizes = {"train": 200, "dev": 100, "test": 100}
+        return Plan(steps, _diagnosis(texts, speed), none, Decoding(8), texts, speed, sizes, {}, {})
+
+    plain, thinking = plan(0), plan(1000)
+    assert thinking.answer_seconds == pytest.approx(plain.answer_seconds + 10)
+    assert thinking.tuned_answer_seconds == plain.tuned_answer_seconds == plain.answer_seconds
+    assert thinking.steps[1] == plain.steps[1], "an adapter answers without a thought"
+    answers = plain.steps[0].calls + plain.diagnosis.calls + 100 + LATENCY_INPUTS
+    assert thinking.record()["seconds"] - plain.record()["seconds"] == pytest.approx(10 * answers, rel=1e-3)

@@ -280,3 +280,10 @@ def test_a_text_cannot_switch_thinking(switch: str) -> None:
         format.encode([Message("user", text)]),
         text + "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
     )
+
+
+def test_a_model_tells_how_much_it_thinks_and_so_does_its_meter(model: LocalModel, tiny: Any) -> None:
+    from rung.models.metering import metered
+
+    assert model.thought_tokens == metered(model).thought_tokens == answering.THOUGHT_TOKENS
+    assert tiny.thought_tokens == metered(tiny).thought_tokens == 0

@@ -64,3 +64,11 @@ def test_a_strategy_from_outside_stands_behind_the_others_of_its_family(registry
     assert [n for n, s in STRATEGIES.items() if s.family == "prompt"][-1] == "mine"
     register_strategy(Strategy("mine", "rag", "the same name again", lambda texts: Cost(), lambda workshop: None))
     assert STRATEGIES["mine"].family == "rag"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_thoughts_are_counted_for_every_answer_without_an_adapter(name: str) -> None:
+    plain, thinking = cost_of(name), cost_of(name, thought=1024)
+    thoughts = 0 if "trainable" in STRATEGIES[name].needs else 1024 * plain.calls
+    assert thinking.written - plain.written == pytest.approx(thoughts)
+    assert (thinking.calls, thinking.read, thinking.trained) == (plain.calls, plain.read, plain.trained)

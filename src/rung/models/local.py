@@ -29,7 +29,7 @@ from rung.errors import (
 from rung.models.answering import AnswerRow, write_answers
 from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
-from rung.models.thinking import TAGS
+from rung.models.thinking import TAGS, THOUGHT_TOKENS
 from rung.training.batches import TokenRow
 from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss
@@ -238,6 +238,11 @@ class LocalModel:
             "dtype": str(self.engine.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
         }
+
+    @property
+    def thought_tokens(self) -> int:
+        """Room for a thought before each answer without an adapter; 0 where the model can be asked not to think."""
+        return THOUGHT_TOKENS if self.chat.thought is not None else 0
 
     @property
     def parameters(self) -> int:

@@ -45,7 +45,7 @@ class Metered:
     def __init__(self, model: Model, price: Price | None = None) -> None:
         self.inner = model
         self.name, self.version, self.context_length = model.name, model.version, model.context_length
-        self.answers_key = speeds.answers_key(model)
+        self.answers_key, self.thought_tokens = speeds.answers_key(model), speeds.thought_tokens(model)
         self.price: Price | None = price or model.price
         self.calls = 0
         self.tokens_in = 0

@@ -55,6 +55,11 @@ def answers_key(model: Model) -> str:
     return f"{name[:40]}-{hashlib.sha256(f'{model.name}:{model.version}'.encode()).hexdigest()[:16]}"
 
 
+def thought_tokens(model: Model) -> int:
+    """Tokens at most that the model writes before an answer because it always thinks; 0 where it says nothing of it."""
+    return int(getattr(model, "thought_tokens", 0))
+
+
 def describe(model: Model) -> dict[str, Any]:
     """Hardware and versions, for the record; empty for a model that says nothing of it."""
     return model.describe() if isinstance(model, Measured) else {}

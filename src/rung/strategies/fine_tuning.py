@@ -107,7 +107,7 @@ def cost_of_full(texts: Texts) -> Cost:
 
 
 def _training(texts: Texts, own: float, *, full: bool = False) -> Cost:
-    plain = replace(texts, forms=0.0)
+    plain = replace(texts, forms=0.0, thought=0)
     lengths = Lengths(texts.instruction, own + texts.answer)
     steps = steps_of(texts.train, lengths, tokens_at(texts.training_tokens, full=full))
     answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)

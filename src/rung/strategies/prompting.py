@@ -136,7 +136,7 @@ def cost_of_few_shot(texts: Texts) -> Cost:
 def answering(texts: Texts, calls: int, own: float) -> Cost:
     """Of so many answers. own: tokens of a prompt behind its shared prefix, which is read once a block."""
     prefix = -(-calls // BLOCK) * (texts.instruction + texts.forms)
-    return Cost(calls=calls, read=calls * own + prefix, written=calls * _WRITTEN * texts.room)
+    return Cost(calls=calls, read=calls * own + prefix, written=calls * (_WRITTEN * texts.room + texts.thought))
 
 
 def forms(texts: Texts, variants: int, own: float) -> Cost:

@@ -23,7 +23,8 @@ class Texts:
 
     own: of a prompt behind its instruction. answer: of a right answer. room: an answer may have. instruction: of the
     task. forms: of the answer's form in words (labels, schema or pattern), 0 without. passage: of one passage.
-    train, dev, screen: numbers of examples. training_tokens: what one training may put through the network.
+    train, dev, screen: numbers of examples. training_tokens: what one training may put through the network. thought:
+    that the model writes before an answer, at most, where it cannot be asked not to think; with an adapter it does not.
     """
 
     own: float
@@ -36,6 +37,7 @@ class Texts:
     dev: int
     screen: int
     training_tokens: int
+    thought: int = 0
 
 
 @dataclass(frozen=True)
