@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from rung.engine import loading_check
 from rung.engine.adapters import IN_TRAINING
 from rung.engine.decode import Job, decode, logprobs
 from rung.engine.engine import Engine
 from rung.engine.loading_check import checked_engine
 from rung.engine.padded_engine import PaddedEngine
+from rung.engine.probe import relative_error
 from rung.engine.target_modules import adaptable_layers
 from rung.training.batches import TokenRow
 from rung.training.loss import backward
@@ -157,3 +159,56 @@ def test_rows_of_very_different_lengths_are_not_padded_to_the_longest() -> None:
     logits, computed = engine.scores(rows)
     assert logits.shape == (21, VOCABULARY)
     assert computed < 1.5 * sum(len(prompt) + len(target) - 1 for prompt, target in rows)
+
+
+# ---- how far rows reach -----------------------------------------------------------------------
+
+
+def long_and_short() -> list[Job]:
+    """The long prompt's answer ends early; the short one's goes on until the long row would have 110 tokens."""
+    return [Job([(7 * i) % 90 + 4 for i in range(60)], 4), Job([9, 8, 7], 50)]
+
+
+def turning(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0, **more}}
+
+
+LONGROPE = turning(
+    "longrope", short_factor=[1.0] * 4, long_factor=[4.0] * 4, original_max_position_embeddings=64
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [{"max_position_embeddings": 64}, LONGROPE], ids=["learned positions", "longrope"])
+def test_a_row_that_has_ended_does_not_run_on_beyond_its_positions(
+    own: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading_check, "why_not_packed", lambda _: "it is a test")
+    network = small_network("llama" if own is LONGROPE else "opt", **own)
+    plain, engine = plain_copy(network), checked_engine(network, "far")
+    assert isinstance(engine, PaddedEngine) and engine.pads_left and engine.reach == 64
+    jobs = long_and_short()
+    assert answers(engine, jobs) == [plain_answer(plain, job.prompt, job.most) for job in jobs]
+
+
+def test_rows_whose_lengths_set_the_rotation_are_not_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading_check, "why_not_packed", lambda _: "it is a test")
+    network = small_network("llama", max_position_embeddings=32, **turning("dynamic"))
+    plain, engine = plain_copy(network), checked_engine(network, "dynamic")
+    rows = [([(7 * i) % 90 + 4 for i in range(length)], [7]) for length in (40, 50)]
+    found, _ = engine.scores(rows)
+    for logits, (prompt, _) in zip(found, rows, strict=True):
+        with torch.no_grad():
+            assert relative_error(logits[None], plain_copy(plain)(torch.tensor([prompt])).logits[0, -1:]) < 1e-4
+
+
+def test_scores_scaled_by_the_place_in_a_padded_row_are_noticed_however_far_the_scaling_begins() -> None:
+    """Llama 4 counts padding in front as positions there."""
+    from small_architectures import small_config
+    from transformers import AutoModelForCausalLM, Llama4TextConfig
+
+    config = small_config(Llama4TextConfig, {"floor_scale": 8192}, 64)
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    engine = checked_engine(network, "llama4")
+    assert isinstance(engine, PaddedEngine) and not engine.pads_left
+    assert config.floor_scale == 8192

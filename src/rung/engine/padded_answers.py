@@ -30,7 +30,22 @@ def padded_batches(engine: PaddedEngine, jobs: Sequence[Job], stop_ids: set[int]
     for places in groups.values():
         order = sorted(places, key=lambda i: (lengths[i], i))
         for batch in cut(engine, jobs, lengths, order):
-            yield Batch(batch, lengths, partial(_answer, engine, jobs, stop_ids))
+            for part in _within_reach(engine, jobs, batch):
+                yield Batch(part, lengths, partial(_answer, engine, jobs, stop_ids))
+
+
+def _within_reach(engine: PaddedEngine, jobs: Sequence[Job], batch: list[int]) -> list[list[int]]:
+    """The batch, cut where a long prompt, whose row goes on with fillers until all have ended, would leave the reach.
+
+    A pass with a position beyond it fails, or turns the positions of all its rows otherwise.
+    """
+    longest, most = max(len(jobs[i].prompt) for i in batch), max(jobs[i].most for i in batch)
+    if engine.reach is None or longest + most <= engine.reach:
+        return [batch]
+    parts: dict[int, list[int]] = {}
+    for i in batch:
+        parts.setdefault(jobs[i].most, []).append(i)
+    return list(parts.values())
 
 
 @torch.no_grad()

@@ -42,6 +42,9 @@ class PaddedEngine(Engine):
         self.caches = True
         """Whether `generate` keeps what it computed of earlier tokens."""
         self._turn = _turn(network.config.get_text_config(decoder=True))
+        known = [self._turn, _positions(network.config.get_text_config(decoder=True))]
+        self.reach = min((length for length in known if length), default=None)
+        """Tokens of a row, fillers included, up to which others of its pass do not depend on it; None: no bound."""
         self.filler = _filler(network.config.get_text_config(decoder=True), self.vocabulary)
         """Token that stands where a row has none."""
         self.accepted = set(inspect.signature(network.forward).parameters)
@@ -140,8 +143,7 @@ class PaddedEngine(Engine):
                 padded = (len(last) + 1) * length
                 equal = lengths[last[0]] == length
                 fits = padded <= max(_MOST_PADDED * (real + length), _SMALL)
-                alike = self.pads_right and self.is_beyond(lengths[last[0]]) == self.is_beyond(length)
-                joins = equal or (alike and fits)
+                joins = equal or (self.pads_right and fits and not self.is_beyond(length))
             if joins:
                 found[-1].append(place)
                 real += length
@@ -166,6 +168,12 @@ def _turn(config: Any) -> int | None:
             original = original or getattr(config, "original_max_position_embeddings", None)
             return original or getattr(config, "max_position_embeddings", None)
     return None
+
+
+def _positions(config: Any) -> int | None:
+    """Number of positions that the network knows; None where it does not say."""
+    names = ("max_position_embeddings", "max_seq_len", "seq_length")
+    return next((n for name in names if isinstance(n := getattr(config, name, None), int) and n > 0), None)
 
 
 def _filler(config: Any, vocabulary: int) -> int:
