@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rung.engine import attention, attention_kernels
-from rung.engine.blocks import similar_in_length
+from rung.engine.attention import TreeView
+from rung.engine.blocks import blocks_of, similar_in_length
 from rung.engine.layers import unfuse_layers
 from rung.engine.prefix_tree import common_prefix_length, grow
 from rung.testing import tiny_model
@@ -109,3 +110,24 @@ def test_a_row_is_the_same_alone_and_among_others(tiny: Any) -> None:
 )
 def test_stretches_similar_in_length_are_computed_together(lengths: list[int], parts: list[list[int]]) -> None:
     assert similar_in_length(lengths) == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_many_blocks_add_up_to_is_rounded_once(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a GPU, where blocks are computed in the type of the network.
+    monkeypatch.setattr(attention, "block_type", lambda rows: rows.dtype)
+    for module in (attention, attention_kernels):
+        monkeypatch.setattr(module, "is_flash", lambda query: False)
+    nodes = grow([list(range(2_000))]).nodes  # a chain
+    above = [(n.start, n.length, n.start + n.length, n.end) for n in nodes]
+    view = TreeView(blocks_of(nodes, above, 0, torch.device("cpu")), range(2_000))
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2_000, 2, 16, generator=draw).to(dtype) for _ in range(3))
+    value += 4.0  # rounded weights even out
+    ours = view.attend(0, query, key, value, 0.25)
+    q, k, v = (rows.double().transpose(0, 1) for rows in (query, key, value))
+    scores = (q @ k.mT * 0.25).masked_fill(torch.ones(2_000, 2_000, dtype=torch.bool).triu(1), float("-inf"))
+    exact = (scores.softmax(-1) @ v).transpose(0, 1)
+    assert ours.dtype == dtype
+    rounding = (exact.to(dtype) - exact).norm()
+    assert (ours - exact).norm() < 1.2 * rounding

@@ -174,7 +174,7 @@ class _Attention(torch.autograd.Function):
         heads, group = key.shape[1], query.shape[1] // key.shape[1]
         given = query.dtype
         query, key, value = (rows.to(block_type(rows)) for rows in (query, key, value))
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        out = torch.empty(query.shape, dtype=torch.float32, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for nodes, unseen in blocks.together:
             keys, values = (_for_each_query(nodes.gather(rows[blocks.past :]), group) for rows in (key, value))
@@ -202,6 +202,7 @@ class _Attention(torch.autograd.Function):
                 merge(out[first:last], logsum[first:last], part, part_sum)
         if sinks is not None:
             merge_sinks(out, logsum, sinks)
+        out = out.to(query.dtype)
         ctx.save_for_backward(query, key, value, out, logsum, sinks)
         ctx.blocks, ctx.scaling, ctx.cap = blocks, scaling, cap
         return out.to(given)
@@ -212,8 +213,8 @@ class _Attention(torch.autograd.Function):
         blocks: Blocks = ctx.blocks
         heads, group = key.shape[1], query.shape[1] // key.shape[1]
         given, grad = grad.dtype, grad.to(query.dtype).contiguous()
-        grad_query = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        grad_key = torch.zeros(key.shape, dtype=key.dtype, device=key.device)
+        grad_query = torch.empty(query.shape, dtype=torch.float32, device=query.device)
+        grad_key = torch.zeros(key.shape, dtype=torch.float32, device=key.device)
         grad_value = torch.zeros_like(grad_key)
         how: dict[str, Any] = {"scaling": ctx.scaling, "cap": ctx.cap}
         for nodes, unseen in blocks.together:

@@ -39,7 +39,7 @@ def attend(
     query: (N, H, Q, D); key, value: (N, H, K, D), or (1, H, K, D) for all.
     causal: Q = K, and no token sees a later one. unseen: true where a query does not see a key; its shape ends in
     (Q, K). A query that sees nothing gets 0 and the log-sum -inf. cap: scores become cap * tanh(score / cap).
-    Returns (N, H, Q, D) in query's type and (N, H, Q, 1) in float32.
+    Returns (N, H, Q, D) and (N, H, Q, 1), in float32; the flash kernel's output has query's type.
     """
     key, value = (rows.expand(len(query), -1, -1, -1) for rows in (key, value))
     if unseen is None and cap is None and is_flash(query):
@@ -102,8 +102,9 @@ def _hide(scores: torch.Tensor, causal: bool, unseen: torch.Tensor | None) -> to
 def softmax(
     scores: torch.Tensor, values: torch.Tensor, *, nothing_seen: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted values (…, Q, D) and log-sums (…, Q, 1). scores: (…, Q, K), float32, overwritten; values: (…, K, D).
+    """Weighted values (…, Q, D) and log-sums (…, Q, 1), in float32. scores: (…, Q, K), float32, overwritten.
 
+    values: (…, K, D). What several blocks add up to is rounded to their type once, at the end.
     nothing_seen: there may be queries whose scores are all -inf; they get 0 and the log-sum -inf.
     """
     highest = scores.amax(-1, keepdim=True)
@@ -112,24 +113,23 @@ def softmax(
     weights = scores.sub_(highest).exp_()
     total = weights.sum(-1, keepdim=True)  # at least 1 where anything is seen
     divisor = total.clamp(min=1.0) if nothing_seen else total
-    return (weights.to(values.dtype) @ values).div_(divisor.to(values.dtype)), total.log_().add_(highest)
+    return (weights.to(values.dtype) @ values).float().div_(divisor), total.log_().add_(highest)
 
 
 def merge(out: torch.Tensor, logsum: torch.Tensor, part: torch.Tensor, part_sum: torch.Tensor) -> None:
-    """Takes one more block of keys into outputs (T, H, D) and their log-sums (T, H, 1), in place.
+    """Takes one more block of keys into outputs (T, H, D) and their log-sums (T, H, 1), in place and in float32.
 
     part_sum may be -inf where a query sees none of these keys; logsum is finite.
     """
     total = torch.logaddexp(logsum, part_sum)
-    out.mul_((logsum - total).exp_().to(out.dtype))
-    out.addcmul_(part, (part_sum - total).exp_().to(out.dtype))
+    out.mul_((logsum - total).exp_()).addcmul_(part, (part_sum - total).exp_())
     logsum.copy_(total)
 
 
 def merge_sinks(out: torch.Tensor, logsum: torch.Tensor, sinks: torch.Tensor) -> None:
     """Takes a score per head, (H,), into the softmax's denominator, in place. There is no value behind it."""
     total = torch.logaddexp(logsum, sinks.float()[:, None])
-    out.mul_((logsum - total).exp_().to(out.dtype))
+    out.mul_((logsum - total).exp_())
     logsum.copy_(total)
 
 

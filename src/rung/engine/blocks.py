@@ -49,8 +49,8 @@ class Padded:
         return taken.transpose(1, 2)
 
     def scatter(self, target: torch.Tensor, found: torch.Tensor) -> None:
-        """The inverse of `gather`: writes (n, H, length, W) without its padding to target (T, H, W)."""
-        flat = found.transpose(1, 2).flatten(0, 1)
+        """The inverse of `gather`: writes (n, H, length, W) without its padding to target (T, H, W), in its type."""
+        flat = found.transpose(1, 2).flatten(0, 1).to(target.dtype)
         target.index_copy_(0, self.to, flat if self.taken is None else flat.index_select(0, self.taken))
 
 

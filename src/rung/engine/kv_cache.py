@@ -134,12 +134,15 @@ class RowCache:
             merge(out[start:end], logsum[start:end], others, sums)
         if sinks is not None:
             merge_sinks(out, logsum, sinks)
-        return out
+        return out.to(query.dtype)
 
     def _attend_own(
         self, layer: int, query: torch.Tensor, unseen: torch.Tensor, heads: int, scaling: float, cap: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention to each row's own cache, (T, H, D), and its log-sums, (T, H, 1). unseen: (B, n, width)."""
+        """Attention to each row's own cache, (T, H, D), and its log-sums, (T, H, 1), in float32.
+
+        unseen: (B, n, width).
+        """
         rows, group = len(unseen), query.shape[1] // heads
         keys, values = (x[:, :, : unseen.shape[2]].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D), views
         queries = self._padded.gather(query).reshape(rows * heads, -1, query.shape[2])  # (B * Hkv, group * n, D)
@@ -147,7 +150,7 @@ class RowCache:
         mask = unseen.repeat(1, group, 1)[:, None]  # (B, 1, group * n, S)
         scores.unflatten(0, (rows, heads)).masked_fill_(mask, float("-inf"))
         part, part_sum = softmax(scores, values)
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        out = torch.empty(query.shape, dtype=torch.float32, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)
         for target, found in ((out, part), (logsum, part_sum)):
             self._padded.scatter(target, found.view(rows, heads * group, -1, found.shape[-1]))
