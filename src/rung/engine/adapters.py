@@ -47,7 +47,7 @@ class Adapters:
         self.plain = False
         """Whether PEFT's layers compute as PEFT wrote them, without the fused step."""
         self.on_first_use: Callable[[], None] | None = None
-        """Called once, when PEFT's wrapper was made: the check of adapters, which needs PEFT's slow import."""
+        """Called when PEFT's wrapper was made, until it passes: the check of adapters. It needs PEFT's slow import."""
         self.mask: torch.Tensor | None = None
         """With several adapters at once: each rank's scaling for each token, 0 for those of others, (T, all ranks)."""
 
@@ -77,13 +77,12 @@ class Adapters:
         """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`."""
         names = tuple(None if a is None else self._loaded(a) for a in adapters)
         self._apply(None)  # no layer that PEFT computes itself keeps the adapter of an earlier pass
-        self._applied = names
         columns = []
-        for place, name in enumerate(self._applied):
+        for place, name in enumerate(names):
             if name is not None:
                 ((rank, scaling),) = self._sizes(name)
                 columns.append((of_tokens == place).to(self._dtype)[:, None].expand(-1, rank) * scaling)
-        self.mask = torch.cat(columns, dim=1)
+        self._applied, self.mask = names, torch.cat(columns, dim=1)
         try:
             yield
         finally:
@@ -241,9 +240,13 @@ class Adapters:
                 self._peft = PeftModel(self._network, config, adapter_name=_NO_ADAPTER)
             self._peft.requires_grad_(False)
             self._fuse()
-            if (check := self.on_first_use) is not None:
-                self.on_first_use = None  # the check itself uses the wrapper
+        if (check := self.on_first_use) is not None:
+            self.on_first_use = None  # the check itself uses the wrapper
+            try:
                 check()
+            except BaseException:  # whoever asks next finds no adapters either
+                self.on_first_use = check
+                raise
         return self._peft
 
     @property
