@@ -53,6 +53,17 @@ def test_the_size_of_a_local_model_is_read_from_its_files(tiny_folder: Path, mon
     assert next_larger(str(tiny_folder), CPU) == SUGGESTIONS[0].hub
 
 
+def test_the_size_of_packed_weights_is_not_guessed(tmp_path: Path) -> None:
+    """An 8 B model in GPTQ counts 1 B numbers; a smaller model would be named as a larger one."""
+    import torch
+    from safetensors.torch import save_file
+
+    packed = {"model.layers.0.q_proj.qweight": torch.zeros(64, 8, dtype=torch.int32), "lm_head.weight": torch.zeros(8)}
+    for weights, known in ((packed, None), ({"lm_head.weight": torch.zeros(8)}, 8)):
+        save_file(weights, tmp_path / "model.safetensors")
+        assert suggestions.known_parameters(str(tmp_path)) == known
+
+
 def test_a_model_of_another_kind_has_no_next_larger_one() -> None:
     opener = register_model("fake:", lambda spec, say: FakeModel({}))
     try:

@@ -41,7 +41,7 @@ from rung.models.local import LocalModel
 from rung.models.sizes import as_gb, shape_of, working_bytes
 from rung.models.speed import kept_dtype
 from rung.models.suggestions import that_fit
-from rung.models.weights import Tensor, named, network_bytes, parameters_of, read_weights
+from rung.models.weights import Tensor, are_packed, named, network_bytes, parameters_of, read_weights
 
 _LEAST_TOKENS = 512  # of the one prompt for which there must be room beside the weights
 
@@ -175,8 +175,9 @@ def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say:
         )
         return torch.bfloat16
     where = "on the GPU" if device != "cpu" else "in memory"
+    number = "" if are_packed(source.weights) else f"{parameters_of(source.weights) / 1e6:,.0f} M "
     raise OutOfMemory(
-        f"model {source.spec}: its {parameters_of(source.weights) / 1e6:,.0f} M weights need {as_gb(needed)} in "
+        f"model {source.spec}: its {number}weights need {as_gb(needed)} in "
         f"{str(chosen).removeprefix('torch.')}{' and 4 bits' if source.four_bit else ''}, and {as_gb(free)} are free "
         f"{where}. {_what_would_fit(source, free, chosen)}{_beside_the_gpu(source, device)}"
     )

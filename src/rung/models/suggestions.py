@@ -16,7 +16,7 @@ from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, find_model
 from rung.models.four_bit import split_spec
 from rung.models.identity import STAMP
 from rung.models.sizes import Shape, shape_of, training_bytes, working_bytes
-from rung.models.weights import parameters_of, read_weights
+from rung.models.weights import are_packed, parameters_of, read_weights
 from rung.types import Speed
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def next_larger(spec: str, device: torch.device) -> str | None:
 
 
 def known_parameters(spec: str) -> int | None:
-    """Number of weights of a model, where that can be told from what is on this machine."""
+    """Number of weights of a model, where that can be told from what is on this machine; not of packed ones."""
     name, _ = split_spec(spec)
     if name in CATALOGUE:
         return CATALOGUE[name].parameters_m * 1_000_000
@@ -91,7 +91,8 @@ def known_parameters(spec: str) -> int | None:
             return suggestion.shape.parameters
     try:
         folder = find_model(name)
-        return parameters_of(read_weights(folder)) if folder is not None else None
+        weights = read_weights(folder) if folder is not None else {}
+        return parameters_of(weights) if weights and not are_packed(weights) else None
     except Exception:  # a damaged model has its say when it is loaded
         return None
 

@@ -78,6 +78,12 @@ def parameters_of(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.count for tensor in weights.values())
 
 
+def are_packed(weights: Mapping[str, Tensor]) -> bool:
+    """Whether most of the bytes hold several weights in one number, so that the weights cannot be counted."""
+    packed = sum(t.file_bytes for t in weights.values() if not t.is_float and not t.dtype.startswith("F8_"))
+    return 2 * packed > sum(t.file_bytes for t in weights.values())
+
+
 def network_bytes(weights: Mapping[str, Tensor], itemsize: int, *, unpacked: bool = False) -> int:
     """Memory of a network with these weights in floats of `itemsize` bytes. Packed weights stay as they are.
 
