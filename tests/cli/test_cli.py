@@ -111,6 +111,8 @@ def test_models_lists_others_with_what_they_need(tmp_path: Path, monkeypatch: py
     shown = call("models").output
     row = next(line for line in shown.splitlines() if "Qwen/Qwen3-0.6B" in line).split()
     assert row == ["Qwen/Qwen3-0.6B", "596", "M", "2.2", "GB", "2.9", "GB", "unknown", "Apache-2.0"]
+    own = [line.split() for line in shown.splitlines() if line.startswith("  smollm2-135m-instruct")]
+    assert [row[:3] for row in own] == [["smollm2-135m-instruct", "135", "M"]]
     assert "unknown until `rung models check smollm2-135m-instruct` has timed it" in shown
 
 

@@ -53,7 +53,7 @@ def check(name: str) -> None:
     for what, finding in found.facts:
         click.echo(f"  {what + ':':<15}{finding}")
     if found.speed is not None:
-        click.echo(f"  {'400 rows:':<15}about {_minutes(typical_seconds(found.speed))} for a run on short inputs")
+        click.echo(f"  {'400 rows:':<15}{_minutes(typical_seconds(found.speed))} for a run on short inputs")
 
 
 def _list_present() -> None:
@@ -76,13 +76,15 @@ def _list_present() -> None:
 def _list_suggestions() -> None:
     from rung.engine.memory import free_host_bytes
     from rung.ladder.plan import typical_seconds
+    from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL
     from rung.models.sizes import as_gb
-    from rung.models.suggestions import SUGGESTIONS, embedded_speed, scaled
+    from rung.models.suggestions import EMBEDDED, SUGGESTIONS, Suggestion, embedded_speed, scaled
 
     speed = embedded_speed()
-    click.echo("\nOthers to try, by their id on the Hugging Face hub (fetched at first use):")
+    embedded = Suggestion(DEFAULT_MODEL, CATALOGUE[DEFAULT_MODEL].license, EMBEDDED)
+    click.echo("\nWhat they need, and others to try by their id on the Hugging Face hub (fetched at first use):")
     click.echo(f"  {'':<38}{'weights':>8}  {'to answer':>9}  {'to train':>8}  {'400 rows':>8}  licence")
-    for one in SUGGESTIONS:
+    for one in (embedded, *SUGGESTIONS):
         minutes = _minutes(typical_seconds(scaled(speed, one.shape))) if speed is not None else "unknown"
         terms = f"{one.license} (accept it there first)" if one.asks else one.license
         click.echo(
@@ -104,4 +106,6 @@ def _present(size: int) -> str:
 
 
 def _minutes(seconds: float) -> str:
+    if seconds < 60:
+        return "< 1 min"
     return f"{seconds / 60:,.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.0f} h"

@@ -25,7 +25,8 @@ def best_device() -> str:
 
 
 def fastest_dtype(device: str) -> torch.dtype:
-    """The type to compute in: bfloat16 where the device has matrix units for it, else float32 (float16 on old GPUs).
+    """The type to compute in: bfloat16 where the device has matrix units for it, else float32; float16 on a GPU that
+    does not know bfloat16 at all.
 
     A CPU is timed on matrix products of a few milliseconds: without such units bfloat16 is several times slower.
     """

