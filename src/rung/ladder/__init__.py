@@ -30,9 +30,9 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.finalists import name_finalists, named
     from rung.ladder.hand_over import hand_over
     from rung.ladder.loading import examine, load, start, task_record_of, with_options
-    from rung.ladder.state import tidy_given_up
     from rung.ladder.unfinished import missing, write_unfinished
     from rung.models import open_model
+    from rung.strategies.fit import tidy_given_up
 
     task = with_options(read_task(task_path), options)
     loaded = load(task, listener)

@@ -197,13 +197,3 @@ def tidy(folder: Path) -> None:
     """Removes optimiser states and the adapters of other epochs once a solution stands."""
     for path in (folder / "training").glob("lr-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def tidy_given_up(run: Path) -> None:
-    """Removes the checkpoints of trainings of all weights that were given up, each three times as large as the model.
-
-    Where such a training goes on all the same, it begins again at its first step.
-    """
-    for claim in run.glob("solutions/*/training/lr-*/training.json"):
-        if record_of(claim).get("options", {}).get("full"):
-            shutil.rmtree(claim.parent, ignore_errors=True)

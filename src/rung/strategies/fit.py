@@ -284,3 +284,13 @@ def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:
             model.release(adapter)
         if settled or checkpoint.mean >= 1.0:
             return
+
+
+def tidy_given_up(run: Path) -> None:
+    """Removes the checkpoints of trainings of all weights that were given up, each three times as large as the model.
+
+    Where such a training goes on all the same, it begins again at its first step.
+    """
+    for claim in run.glob("solutions/*/training/lr-*/training.json"):
+        if record_of(claim).get("options", {}).get("full"):
+            shutil.rmtree(claim.parent, ignore_errors=True)
