@@ -120,8 +120,10 @@ def training_rows(vocabulary: int) -> list[TokenRow]:
 
 def _compare_answers(row: Row, engine: Any, plain: Any) -> None:
     from rung.engine.decode import Job, decode
+    from rung.models.context_length import context_length
 
-    asked = prompts(plain.config.get_text_config(decoder=True).vocab_size)
+    room = context_length(plain.config.get_text_config(decoder=True)) - NEW_TOKENS
+    asked = [prompt[-room:] for prompt in prompts(engine.vocabulary)]
     started = time.perf_counter()
     expected = [_generated(plain, prompt) for prompt in asked]
     theirs = time.perf_counter() - started
@@ -180,7 +182,7 @@ def _compare_logits(row: Row, engine: Any, plain: Any) -> None:
 def _target_logits(network: Any, row: TokenRow) -> torch.Tensor:
     """Logits that predict the target tokens of a row, (t, V)."""
     ids = torch.tensor([[*row.prompt, *row.target[:-1]]])
-    logits: torch.Tensor = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    logits: torch.Tensor = network(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     return logits[0, len(row.prompt) - 1 :].float()
 
 
@@ -236,7 +238,7 @@ def _unadaptable(folder: Path) -> str:
         if not targets:
             return "no linear layers"
         network = get_peft_model(network, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
-        network(input_ids=torch.tensor([[5, 6, 7, 8]])).logits.sum().backward()
+        network(input_ids=torch.tensor([[5, 6, 7, 8]]), use_cache=False).logits.sum().backward()
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:200]
     return ""

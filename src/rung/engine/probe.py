@@ -30,6 +30,7 @@ _WINDOWS = (
     "keep_window_size",
     "index_topk",
 )
+_SCALES = ("floor_scale", "log_scaling_n_floor")  # positions from which scores are scaled, in whatever layers
 _POSITIONS = ("max_position_embeddings", "max_seq_len", "seq_length")
 
 NEGLIGIBLE = 1e-4
@@ -152,14 +153,13 @@ def shrunk_windows(network: Any) -> Iterator[None]:
 def _windows(network: Any) -> list[tuple[Any, str, int]]:
     """Where windows wider than WINDOW are kept: (config or module, name of the attribute, value)."""
     configs = {id(c): c for c in [network.config.get_text_config(decoder=True), *_configs(network)]}
-    found = [(c, name, vars(c)[name]) for c in configs.values() for name in _WINDOWS if _is_wide(vars(c).get(name))]
-    if not found or not _slides(configs.values()):
-        return []
+    names = (*_SCALES, *(_WINDOWS if _slides(configs.values()) else ()))
+    found = [(c, name, vars(c)[name]) for c in configs.values() for name in names if _is_wide(vars(c).get(name))]
     values = {value for _, _, value in found}
     of_modules = [
         (module, name, value)
         for module in network.modules()
-        for name in _WINDOWS
+        for name in names
         if _is_wide(value := vars(module).get(name)) and value in values | {v + 1 for v in values}
     ]
     return found + of_modules
