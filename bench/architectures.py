@@ -31,6 +31,7 @@ from small_architectures import OUT_OF_SCOPE, architectures
 
 GROUP = 20  # architectures a process; importing takes ten seconds, and memory is given back at its end
 SILENCE_S = 300.0  # a process that says nothing for so long is ended
+MEMORY = 12 << 30  # bytes that a process may map, so that a size that was not made small ends it and nothing else
 HALF_TARGET = 1.2
 
 
@@ -162,11 +163,16 @@ def work(names: Sequence[str]) -> None:
     """Prints one row a name, as JSON."""
     import gc
     import warnings
+    from contextlib import suppress
 
     import torch
 
     from architecture_checks import examine
 
+    with suppress(ImportError, OSError, ValueError):  # Windows, and systems with lower limits
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name in names:
