@@ -237,6 +237,12 @@ def test_a_tokenizer_that_cannot_be_read_is_a_model_error(folder: Path) -> None:
     assert "its tokenizer cannot be loaded" in refusal(folder)
 
 
+def test_a_package_that_a_model_needs_is_named_as_the_next_step(folder: Path) -> None:
+    change(folder, lambda w: None, quantization_config={"quant_method": "gptq", "bits": 4})
+    said = refusal_of(folder)
+    assert "needs a package that is not installed here" in said and "Check that the folder is whole" not in said
+
+
 def test_a_folder_with_an_adapter_is_refused_as_a_model(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
     assert "holds an adapter" in refusal(folder)

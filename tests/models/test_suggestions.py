@@ -99,7 +99,7 @@ def test_models_of_the_hub_that_are_on_this_machine_are_found(tmp_path: Path, ca
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
     (whole / "model.safetensors").write_bytes(b"")
-    own = cache / "models" / "gguf-123-v1"
+    own = cache / "models" / f"gguf-123-v{catalogue.GGUF_FORMAT}"
     own.mkdir(parents=True)
     (own / "rung.json").write_text('{"source": "my.gguf"}')
     other = tmp_path / "hub" / "models--org--encoder" / "snapshots" / "1"
@@ -108,8 +108,8 @@ def test_models_of_the_hub_that_are_on_this_machine_are_found(tmp_path: Path, ca
     for kind in ({"architectures": ["BertModel"]}, {"architectures": ["T5ForConditionalGeneration"]}, []):
         (other / "config.json").write_text(json.dumps(kind and {**kind, "is_encoder_decoder": True}))
         assert [name for name, _ in on_disk()] == ["org/a-model", "my.gguf"]
-    (cache / "models" / "gguf-456-v1").mkdir()
-    (cache / "models" / "gguf-456-v1" / "rung.json").write_text("{")
+    (cache / "models" / f"gguf-456-v{catalogue.GGUF_FORMAT}").mkdir()
+    (cache / "models" / f"gguf-456-v{catalogue.GGUF_FORMAT}" / "rung.json").write_text("{")
     assert on_disk() == [("org/a-model", whole), ("my.gguf", own)]
 
 

@@ -33,7 +33,7 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.
 _NOT_NEEDED = ["consolidated*", "original/*", "onnx/*", "*/*.safetensors"]  # the same weights in other forms
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 _FORMAT = 1  # of the embedded model's converted folder; raise it when the conversion changes for it
-_GGUF_FORMAT = 2  # of any other file's
+GGUF_FORMAT = 2  # of any other file's
 
 Say = Callable[[str], None]
 
@@ -148,13 +148,13 @@ def _ensure_gguf(path: Path, say: Say) -> Path:
         return folder
     with _building(folder) as scratch:
         if scratch is not None:
-            _convert(path, scratch / "model", key, _GGUF_FORMAT, say)
+            _convert(path, scratch / "model", key, GGUF_FORMAT, say)
             os.replace(scratch / "model", folder)
     return folder
 
 
 def _gguf_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"gguf-{sha256[:20]}-v{_GGUF_FORMAT}"
+    return cache_folder() / "models" / f"gguf-{sha256[:20]}-v{GGUF_FORMAT}"
 
 
 @contextmanager

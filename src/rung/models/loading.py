@@ -217,7 +217,12 @@ def _loading_errors(source: _Source, what: str) -> Iterator[None]:
                 f"model {source.spec}: memory ran out while it was loaded ({fact}). Close other programs, or name a "
                 "smaller model; `rung models` lists some."
             ) from error
-        if not isinstance(error, OSError | ValueError | RuntimeError | ImportError):
+        if isinstance(error, ImportError):
+            raise ModelError(
+                f"model {source.spec}: {what} needs a package that is not installed here ({fact}). Install it, or name "
+                "another model; `rung models` lists some."
+            ) from error
+        if not isinstance(error, OSError | ValueError | RuntimeError):
             fact = f"{type(error).__name__}: {fact}"
         raise ModelError(
             f"model {source.spec}: {what} cannot be loaded from {source.folder} ({fact}). Check that the folder is "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rung.models.cache import cache_folder
-from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, find_model
+from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, GGUF_FORMAT, find_model
 from rung.models.four_bit import split_spec
 from rung.models.identity import STAMP
 from rung.models.sizes import Shape, shape_of, training_bytes, working_bytes
@@ -138,7 +138,7 @@ def on_disk() -> list[tuple[str, Path]]:
         for config in sorted((repo / "snapshots").glob("*/config.json"), key=lambda p: p.stat().st_mtime)[-1:]:
             if any(config.parent.glob("*.safetensors")) and _writes_text(config):
                 found.append((repo.name.removeprefix("models--").replace("--", "/", 1), config.parent))
-    for stamp in sorted((cache_folder() / "models").glob(f"gguf-*/{STAMP}")):
+    for stamp in sorted((cache_folder() / "models").glob(f"gguf-*-v{GGUF_FORMAT}/{STAMP}")):
         try:
             found.append((str(json.loads(stamp.read_text("utf-8"))["source"]), stamp.parent))
         except (OSError, ValueError, LookupError, TypeError):  # a damaged one is made anew when it is named
