@@ -7,6 +7,7 @@ import torch
 
 from rung.engine import adapters, layers, loading_check, tree_check
 from rung.engine.attention import TreeView
+from rung.engine.decode import Job, decode
 from rung.engine.layers import fused_layers
 from rung.engine.loading_check import checked_engine
 from rung.engine.precision import computing_in
@@ -14,7 +15,7 @@ from rung.engine.prefix_tree import grow
 from rung.engine.probe import has_windows, reference_of, relative_error, rounds_alike, shrunk_windows
 from rung.engine.tree_engine import TreeEngine
 from rung.errors import ModelError
-from small_networks import plain_copy, small_network
+from small_networks import plain_answer, plain_copy, small_network
 
 
 def state_of(network: Any) -> list[tuple[str, torch.dtype, torch.Tensor]]:
@@ -95,13 +96,52 @@ def test_a_wrong_tree_path_is_not_taken(poison: Any, monkeypatch: pytest.MonkeyP
     assert relative_error(found[:1], expected[:1]) < 1e-5
 
 
-def test_running_out_of_memory_is_no_reason_for_another_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_check_that_runs_out_of_memory_is_tried_again_and_then_left_out(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, left, said = loading_check.check_rounding, [True] * times, list[str]()
 
-    monkeypatch.setattr(TreeView, "attend", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        checked_engine(small_network("llama"), "llama")
+    def full(*given: Any) -> None:
+        if left:
+            left.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        whole(*given)
+
+    monkeypatch.setattr(loading_check, "check_rounding", full)
+    network = small_network("llama", dtype=torch.bfloat16)
+    plain, before = plain_copy(network), state_of(network)
+    engine = checked_engine(network, "llama", say=said.append)
+    if times == 1:
+        assert engine.path == "tree" and engine.fused == (2, 2) and said == []
+        return
+    assert engine.path == "padded" and len(said) == 1 and "too little memory to check" in said[0]
+    assert fused_layers(network) == [] and network.config._attn_implementation == "eager"
+    assert all(torch.equal(value, now) for (*_, value), now in zip(before, network.state_dict().values(), strict=True))
+    jobs = [Job(list(range(4, 4 + length)), 5) for length in (3, 9, 9)]
+    found = dict(pair for batch in decode(engine, jobs, ()) for pair in batch)
+    assert [found[i] for i in range(3)] == [plain_answer(plain, job.prompt, 5) for job in jobs]
+
+
+def test_a_network_that_computes_in_its_own_type_only_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, said = small_network("llama", dtype=torch.bfloat16), list[str]()
+    norm = type(network.model.norm)
+    own = norm.forward
+
+    def packed(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        """A kernel for one type."""
+        if hidden.dtype != torch.bfloat16:
+            raise RuntimeError("expected scalar type BFloat16 but found Float")
+        out: torch.Tensor = own(self, hidden)
+        return out
+
+    monkeypatch.setattr(norm, "forward", packed)
+    plain, engine = plain_copy(network), checked_engine(network, "llama", say=said.append)
+    assert engine.path == "padded" and "in its own type only" in said[0]
+    row = list(range(4, 30))
+    found, _ = engine.scores([(row[:-1], row[-1:])])
+    with torch.no_grad():
+        assert torch.equal(found, plain(torch.tensor([row[:-1]])).logits[0, -1:].float())
 
 
 def test_only_a_network_that_transformers_cannot_compute_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,3 +314,42 @@ def test_adapters_that_the_fused_steps_compute_wrongly_are_computed_as_peft_does
     monkeypatch.setattr(adapters.Adapters, "together", wrong)
     assert engine.adapters.wrapper is not None
     assert fused_layers(engine.network) == [] and engine.adapters.plain
+
+
+def test_adapters_that_are_wrong_in_every_way_are_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = checked_engine(small_network("llama"), "llama")
+    monkeypatch.setattr(tree_check, "relative_error", lambda *_: 1.0)
+    for _ in range(2):
+        assert not engine.adapters.trainable
+        with pytest.raises(ModelError, match="something else than in PEFT"):
+            engine.adapters.begin_training(None, 0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_adapters_whose_check_runs_out_of_memory_are_computed_in_the_surest_way(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, left = tree_check._plainly, [True] * times
+
+    def full(engine: Any) -> Any:
+        if left:
+            left.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(engine)
+
+    engine = checked_engine(small_network("llama"), "llama")
+    monkeypatch.setattr(tree_check, "_plainly", full)
+    assert engine.adapters.trainable and left == []
+    assert engine.adapters.plain == (times == 2)
+    assert engine.fused == ((0, 2) if times == 2 else (2, 2))
+
+
+def test_an_embedding_is_not_converted_for_the_few_rows_that_are_looked_up() -> None:
+    network = small_network("llama", dtype=torch.bfloat16, tie_word_embeddings=False)
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    embedding = network.get_input_embeddings()
+    with computing_in(network, torch.float32):
+        hook = embedding.register_forward_hook(lambda m, _, out: seen.append((m.weight.dtype, out.dtype)))
+        network(torch.tensor([[5, 6]]))
+    hook.remove()
+    assert seen == [(torch.bfloat16, torch.float32)]

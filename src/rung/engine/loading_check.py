@@ -6,6 +6,7 @@ float32. What differs, or fails in whatever way, takes the padded path. Nothing 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,20 @@ import torch
 from rung.engine import attention
 from rung.engine.engine import Engine
 from rung.engine.layers import decoder_layers, fuse_layers, fused_layers, unfuse, unfuse_layers
+from rung.engine.memory import give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.padded_check import checked_padded_engine
-from rung.engine.probe import NEGLIGIBLE, Reference, has_windows, reference_of, relative_error, shrunk_windows
+from rung.engine.padded_engine import PaddedEngine
+from rung.engine.probe import (
+    NEGLIGIBLE,
+    Reference,
+    has_windows,
+    logits_of,
+    probe_of,
+    reference_of,
+    relative_error,
+    shrunk_windows,
+)
 from rung.engine.tree_check import Unfit, check_adapter, check_rounding, check_tree
 from rung.engine.tree_engine import TreeEngine
 from rung.errors import ModelError, first_line
@@ -30,9 +42,31 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
 
     network: with eager attention. name: the model's, for messages. say: is told when a model takes the slower path.
     Layers whose fused form computes something else are left unfused. Raises ModelError where transformers' own forward
-    pass fails. Running out of memory passes as it is.
+    pass fails. A network that runs beside what the check needs, and no more, is checked twice at most, then not at all.
     """
     network.eval().requires_grad_(False)
+    for _ in range(2):  # a shortage may pass, where others share the device
+        try:
+            return _checked_engine(network, name, say)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        unfuse_layers(network)
+        network.set_attn_implementation("eager")
+        gc.collect()
+        give_back(next(network.parameters()).device)
+    return _unchecked_engine(network, name, "there is too little memory to check how else it may be computed", say)
+
+
+def _unchecked_engine(network: Any, name: str, reason: str, say: Callable[[str], None]) -> Engine:
+    """An engine that needs no check: it pads nothing. reason: why there was none, as a clause."""
+    engine = PaddedEngine(network, name)
+    engine.reason = reason
+    say(f"{name} runs as transformers computes it, slower: {reason}.")
+    return engine
+
+
+def _checked_engine(network: Any, name: str, say: Callable[[str], None]) -> Engine:
     windows = has_windows(network)
     reason = why_not_packed(network)
     try:
@@ -42,7 +76,8 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
     except Exception as error:  # each architecture fails in its own way
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"model {name}: transformers cannot compute it ({first_line(error)}).") from error
+        _computes(network, name)
+        return _unchecked_engine(network, name, "it computes in its own type only, so that nothing can be checked", say)
     with shrunk_windows(network):
         if whole is not None and relative_error(reference.near, whole) <= NEGLIGIBLE:
             reason = "its windows cannot be tried at loading"
@@ -58,6 +93,17 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
     tree = engine
     engine.adapters.on_first_use = lambda: check_adapter(tree)
     return engine
+
+
+@torch.inference_mode()
+def _computes(network: Any, name: str) -> None:
+    """Raises ModelError unless transformers computes the network, in its own type."""
+    try:
+        logits_of(network, probe_of(network).rows)
+    except Exception as error:  # each architecture fails in its own way
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"model {name}: transformers cannot compute it ({first_line(error)}).") from error
 
 
 def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEngine | None, str]:

@@ -18,12 +18,16 @@ def computing_in(network: Any, dtype: torch.dtype) -> Iterator[None]:
     """Within: the network computes in that type. Weights are converted as they are used: no second copy need fit.
 
     A layer of a list is converted whole, because some layers, and the fused steps, read weights of modules that they do
-    not call. So is the output layer with the network. Anything else is converted by itself. Buffers too. Finer weights
-    stay as they are. So do packed ones, such as those of 4 bits; they are unpacked in that type.
+    not call. So is the output layer with the network. Anything else is converted by itself. Buffers too. Of embeddings,
+    which are large, only the rows that are looked up. Finer weights stay as they are. So do packed ones, such as those
+    of 4 bits; they are unpacked in that type.
     """
     given: _Given = {}
     hooks = []
     for module, whole in _units(network):
+        if type(module) is torch.nn.Embedding:
+            hooks.append(module.register_forward_hook(partial(_finer, dtype)))
+            continue
         own = _coarser(module, dtype, whole=whole)
         output = module.get_output_embeddings() if module is network else None
         if output is not None:
@@ -95,6 +99,10 @@ def _restore(tensors: list[torch.Tensor], given: _Given) -> None:
 
 def _before(own: list[torch.Tensor], dtype: torch.dtype, given: _Given, *_: Any) -> None:
     _convert(own, dtype, given)
+
+
+def _finer(dtype: torch.dtype, _: Any, __: Any, out: torch.Tensor) -> torch.Tensor:
+    return out.to(dtype) if out.dtype.itemsize < dtype.itemsize else out
 
 
 def _behind(own: list[torch.Tensor], given: _Given, *_: Any) -> None:

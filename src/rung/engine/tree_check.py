@@ -16,6 +16,7 @@ import torch
 
 from rung.engine import attention
 from rung.engine.layers import decoder_layers, fused_layers, original_forward, unfuse, unfuse_layers
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.precision import computing_in, converted
 from rung.engine.prefill import Job, SharedPrefixes, prefill
 from rung.engine.prefix_tree import grow
@@ -119,8 +120,21 @@ def check_rounding(engine: TreeEngine, reference: Reference) -> None:
 def check_adapter(engine: TreeEngine) -> None:
     """Compares a random adapter under the engine with PEFT's own layers; gives up what differs.
 
-    First the fused layers, then the fused step of adapters. Raises ModelError where even then something differs.
+    First the fused layers, then the fused step of adapters. Raises ModelError where even then something differs. Where
+    memory does not suffice for the comparison, both are given up.
     """
+    try:
+        engine.retried(lambda: _compare_adapter(engine))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        unfuse_layers(engine.network)
+        engine.adapters.unfuse()
+    engine.fused = (len(fused_layers(engine.network)), engine.fused[1])
+    engine.clear_prefix_cache()
+
+
+def _compare_adapter(engine: TreeEngine) -> None:
     with _random_adapter(engine), torch.inference_mode():
         exact, theirs = _plainly(engine)
         for give_up in (lambda: None, lambda: unfuse_layers(engine.network), engine.adapters.unfuse):
@@ -132,8 +146,6 @@ def check_adapter(engine: TreeEngine) -> None:
                 break
         else:
             raise ModelError(f"model {engine.name}: adapters would compute something else than in PEFT ({error:.1e}).")
-    engine.fused = (len(fused_layers(engine.network)), engine.fused[1])
-    engine.clear_prefix_cache()
 
 
 # ---- the engine's logits on a probe ---------------------------------------------------------------
