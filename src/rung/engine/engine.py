@@ -79,7 +79,7 @@ class Engine:
         if not self.head_alone:
             return self._head(hidden).float()
         hidden = hidden.to(self._output.weight.dtype)
-        if self._output.weight.requires_grad or type(self._output) is not torch.nn.Linear:
+        if self._output.weight.requires_grad:
             scores: torch.Tensor = self._output(hidden)
         else:
             (scores,) = FusedLinear.apply(hidden, None, *flat([Factors(self._output.weight, self._output.bias)]))

@@ -112,9 +112,7 @@ def leave(plan: LayerPlan, layer: Any, x: torch.Tensor, seen: torch.Tensor, know
         return out
     given = _plain_norm(x, plan.feed.norm).to(known[1][0].weight.dtype)
     found = getattr(layer, plan.mlp)(given[None])
-    found = (
-        found[0] if isinstance(found, torch.Tensor) else found[0][0]
-    )  # some experts also return their router's scores
+    found = found[0] if isinstance(found, torch.Tensor) else found[0][0]  # some also return their router's scores
     return x + _plain_norm(found.float(), plan.feed.behind) * plan.feed.multiplier
 
 
