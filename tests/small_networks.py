@@ -45,6 +45,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
                                   "layer_types": ["linear_attention", "full_attention"]}),
     "gpt_neo": ("gpt_neo", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
                             "window_size": 6, "resid_dropout": 0.0, "embed_dropout": 0.0}),
+    "rwkv": ("rwkv", {"attention_hidden_size": 32}),
     "bloom": ("bloom", {"n_layer": 2, "n_head": 4}),
     "falcon": ("falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "bias": True}),
     "diffllama": ("diffllama", {}),

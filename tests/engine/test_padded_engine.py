@@ -44,6 +44,13 @@ def test_a_batch_of_unequal_prompts_is_answered_as_transformers_answers_each(nam
     assert answers(engine, jobs) == [plain_answer(plain, job.prompt, job.most) for job in jobs]
 
 
+def test_prompts_of_one_length_are_answered_alone_where_transformers_mixes_their_states() -> None:
+    network = small_network("rwkv")
+    plain, engine = plain_copy(network), checked_engine(network, "rwkv")
+    jobs = [Job([(7 * i + 5 * k * k) % 90 + 4 for i in range(9)], 5) for k in range(3)]
+    assert answers(engine, jobs) == [plain_answer(plain, job.prompt, job.most) for job in jobs]
+
+
 def test_an_answer_ends_by_any_stop_token_while_others_go_on() -> None:
     network = small_network("mamba")
     plain, engine = plain_copy(network), checked_engine(network, "mamba")

@@ -19,13 +19,14 @@ _LOGITS_ROWS = 256  # target tokens whose logits are held at once
 def padded_batches(engine: PaddedEngine, jobs: Sequence[Job], stop_ids: set[int]) -> Iterator[Batch]:
     """The jobs in batches of one adapter each, the shortest first, each as large as the limits allow when it is cut.
 
-    Where padding in front changes answers, only prompts of one length stand in a batch. So do those whose answer may
-    reach the length where the network turns positions otherwise: they reach it together.
+    Where padding in front changes answers, only prompts of one length stand in a batch, or one prompt where batches do
+    too. Prompts whose answer may reach the length where the network turns positions otherwise reach it together.
     """
     groups: dict[tuple[str | None, int], list[int]] = {}
     for i, job in enumerate(jobs):
         alike = engine.pads_left and not engine.is_beyond(len(job.prompt) + job.most)
-        groups.setdefault((job.adapter, 0 if alike else len(job.prompt)), []).append(i)
+        kind = 0 if alike else len(job.prompt) if engine.batches else -1 - i
+        groups.setdefault((job.adapter, kind), []).append(i)
     lengths = {i: len(job.prompt) for i, job in enumerate(jobs)}
     for places in groups.values():
         order = sorted(places, key=lambda i: (lengths[i], i))

@@ -32,6 +32,7 @@ def checked_padded_engine(network: Any, name: str, reference: Reference) -> Padd
         if not _tried(lambda: bool(_answered(engine, _prompts(reference)[:1], reference))):
             engine.caches = False
         engine.pads_left = _tried(lambda: _pads_left(engine, reference))
+        engine.batches = engine.pads_left or _tried(lambda: _batches(engine, reference))
     engine.computed_tokens = 0
     return engine
 
@@ -83,6 +84,14 @@ def _pads_left(engine: PaddedEngine, reference: Reference) -> bool:
             if relative_error(logits, expected) > NEGLIGIBLE:
                 return False
     return True
+
+
+def _batches(engine: PaddedEngine, reference: Reference) -> bool:
+    """Whether prompts of one length are answered together with the logits of each alone."""
+    prompts = [row[:-_STEPS] for row in reference.probe.rows.tolist()]
+    together = _answered(engine, prompts, reference)
+    alone = [_answered(engine, [prompt], reference, first_row=k)[0] for k, prompt in enumerate(prompts)]
+    return all(relative_error(*pair) <= NEGLIGIBLE for pair in zip(together, alone, strict=True))
 
 
 def _prompts(reference: Reference) -> list[list[int]]:

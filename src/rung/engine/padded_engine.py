@@ -25,7 +25,8 @@ _SMALL = 256  # tokens; for so few, starting another pass costs more than paddin
 class PaddedEngine(Engine):
     """A network that computes with transformers' attention. name: for messages.
 
-    `loading_check` finds out how it may be padded. Until then rows of different lengths are never computed together.
+    `padded_check` finds out how it may be padded. Until then rows of different lengths are never computed together, and
+    prompts are answered one at a time.
     """
 
     path = "padded"
@@ -35,6 +36,8 @@ class PaddedEngine(Engine):
         self.adapters.plain = True
         self.pads_left = False
         """Whether prompts of different lengths, padded in front, are answered as each by itself."""
+        self.batches = False
+        """Whether prompts of one length are answered together as each by itself. RWKV's in transformers are not."""
         self.pads_right = False
         """Whether rows of different lengths, padded behind, have the logits of each by itself."""
         self.keeps = False
