@@ -58,21 +58,22 @@ def examine(name: str, folder: Path, seed: int = 0) -> Row:
     row = Row(name)
     _measured(row, "build", lambda: save_small(name, folder / "model", seed))
     if not row.failures:
-        _measured(row, "load", lambda: _with_engine(row, folder))
+        _measured(row, "load", lambda: _with_engine(row, folder, seed))
     row.seconds = round(time.perf_counter() - started, 1)
     return row
 
 
-def _with_engine(row: Row, folder: Path) -> None:
+def _with_engine(row: Row, folder: Path, seed: int) -> None:
     from rung.models.loading import load_model
 
     plain = peer(folder / "model")
     engine = load_model(str(folder / "model"), device="cpu", dtype=torch.float32).engine
     row.path, row.why = engine.path, engine.reason
     row.fused = "{}/{}".format(*engine.fused) if engine.path == "tree" else ""
-    _measured(row, "answers", lambda: _compare_answers(row, engine, plain))
-    _measured(row, "logits", lambda: _compare_logits(row, engine, plain))
-    _measured(row, "training", lambda: _compare_training(row, engine, folder))
+    _measured(row, "answers", lambda: _compare_answers(row, engine, plain, seed))
+    rows = training_rows(engine.vocabulary, seed)
+    _measured(row, "logits", lambda: _compare_logits(row, engine, plain, rows))
+    _measured(row, "training", lambda: _compare_training(row, engine, folder, rows))
 
 
 def _measured(row: Row, what: str, measure: Callable[[], Any]) -> None:
@@ -105,9 +106,9 @@ def prompts(vocabulary: int, seed: int = 0) -> list[list[int]]:
     return [shared + some(3), shared + some(17), some(7), some(38), some(230), shared + some(9)]
 
 
-def training_rows(vocabulary: int) -> list[TokenRow]:
-    chance = random.Random(1)
-    chosen = prompts(vocabulary, 2)
+def training_rows(vocabulary: int, seed: int = 0) -> list[TokenRow]:
+    chance = random.Random(1000 + seed)
+    chosen = prompts(vocabulary, 2000 + seed)
     lengths = (1, 4, 2, 7, 3, 5)
     return [
         TokenRow(str(i), tuple(prompt[-90:]), (*(chance.randrange(4, vocabulary) for _ in range(length)), *STOPS))
@@ -118,12 +119,12 @@ def training_rows(vocabulary: int) -> list[TokenRow]:
 # ---- answering ----------------------------------------------------------------------------------
 
 
-def _compare_answers(row: Row, engine: Any, plain: Any) -> None:
+def _compare_answers(row: Row, engine: Any, plain: Any, seed: int) -> None:
     from rung.engine.decode import Job, decode
     from rung.models.context_length import context_length
 
     room = context_length(plain.config.get_text_config(decoder=True)) - NEW_TOKENS
-    asked = [prompt[-room:] for prompt in prompts(engine.vocabulary)]
+    asked = [prompt[-room:] for prompt in prompts(engine.vocabulary, seed)]
     started = time.perf_counter()
     expected = [_generated(plain, prompt) for prompt in asked]
     theirs = time.perf_counter() - started
@@ -171,8 +172,7 @@ def _difference(network: Any, prompt: list[int], found: list[int] | None, expect
 # ---- logits and training ------------------------------------------------------------------------
 
 
-def _compare_logits(row: Row, engine: Any, plain: Any) -> None:
-    rows = training_rows(engine.vocabulary)
+def _compare_logits(row: Row, engine: Any, plain: Any, rows: list[TokenRow]) -> None:
     with torch.inference_mode():
         found, _ = engine.scores([(r.prompt, r.target) for r in rows])
         row.logits = _apart(found, torch.cat([_target_logits(plain, r) for r in rows]))
@@ -197,13 +197,12 @@ def _demand(found: float, most: float, what: str) -> None:
         raise AssertionError(f"{what} differ by {found:.2g}")
 
 
-def _compare_training(row: Row, engine: Any, folder: Path) -> None:
+def _compare_training(row: Row, engine: Any, folder: Path, rows: list[TokenRow]) -> None:
     """Three steps by rung, three by a plain loop from the same first adapter, and rung's adapter in plain PEFT."""
     from rung.errors import TrainingError
     from rung.training.loop import train
     from rung.training.loss import mean_loss
 
-    rows = training_rows(engine.vocabulary)
     if reason := _unadaptable(folder):
         row.adapts, row.why = False, f"PEFT cannot adapt it: {reason}"
         try:

@@ -1,6 +1,6 @@
 """Every causal architecture of the installed transformers, small and random, in rung and in transformers.
 
-    python bench/architectures.py [NAME …] [--start-from NAME] [--jobs N] [--json FILE]
+    python bench/architectures.py [NAME …] [--start-from NAME] [--jobs N] [--seed N] [--json FILE]
     python bench/architectures.py --half [--full] [--device DEVICE]
 
 One line an architecture: the path it takes, how many layers run fused, greedy answers equal to transformers', the
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     parser.add_argument("--start-from", metavar="NAME")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once, of one thread each")
+    parser.add_argument("--seed", type=int, default=0, help="other weights and prompts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--full", action="store_true")
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.names)
+        work(options.names, options.seed)
         return
     if options.half or options.full:
         sys.exit(half(options.full, options.device))
@@ -56,7 +57,7 @@ def main() -> None:
         sys.exit(f"{unknown[0]}: no such architecture. Names are {', '.join(known)}.")
     names = options.names or known[known.index(options.start_from) if options.start_from else 0 :]
     print(f"{'architecture':40} path    fused  same   logits    loss  adapter   time")
-    rows = measured(names, options.jobs)
+    rows = measured(names, options.jobs, options.seed)
     if options.json:
         options.json.write_text(json.dumps({"architectures": rows}, indent=1) + "\n", "utf-8")
     sys.exit(total(rows))
@@ -104,7 +105,7 @@ def _all_fused(row: dict[str, Any]) -> bool:
 # ---- processes --------------------------------------------------------------------------------
 
 
-def measured(names: Sequence[str], jobs: int) -> list[dict[str, Any]]:
+def measured(names: Sequence[str], jobs: int, seed: int) -> list[dict[str, Any]]:
     """One row a name, shown as it comes. A process that crashes costs the architecture it was at, and no other."""
     groups = [list(names[i : i + GROUP]) for i in range(0, len(names), GROUP)]
     rows: dict[str, dict[str, Any]] = {}
@@ -117,7 +118,7 @@ def measured(names: Sequence[str], jobs: int) -> list[dict[str, Any]]:
                     return
                 group = groups.pop(0)
             while group:
-                for row in lines_of(group):
+                for row in lines_of(group, seed):
                     with lock:
                         rows[row["name"]] = row
                         show(row)
@@ -138,9 +139,9 @@ def measured(names: Sequence[str], jobs: int) -> list[dict[str, Any]]:
     return [rows[name] for name in names]
 
 
-def lines_of(names: Sequence[str]) -> Any:
+def lines_of(names: Sequence[str], seed: int) -> Any:
     """The rows that a process of its own prints, as they come."""
-    command = [sys.executable, __file__, "--worker", *names]
+    command = [sys.executable, __file__, "--worker", "--seed", str(seed), *names]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     assert process.stdout is not None
@@ -159,7 +160,7 @@ def lines_of(names: Sequence[str]) -> Any:
         process.wait()
 
 
-def work(names: Sequence[str]) -> None:
+def work(names: Sequence[str], seed: int) -> None:
     """Prints one row a name, as JSON."""
     import gc
     import warnings
@@ -177,7 +178,7 @@ def work(names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(dataclasses.asdict(examine(name, Path(folder)))), flush=True)
+            print(json.dumps(dataclasses.asdict(examine(name, Path(folder), seed))), flush=True)
         gc.collect()
 
 
