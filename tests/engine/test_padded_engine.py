@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from rung.engine.adapters import IN_TRAINING
 from rung.engine.decode import Job, decode, logprobs
 from rung.engine.engine import Engine
 from rung.engine.loading_check import checked_engine
+from rung.engine.padded_answers import Choice
 from rung.engine.padded_engine import PaddedEngine
 from rung.engine.probe import relative_error
 from rung.engine.target_modules import adaptable_layers
@@ -42,6 +44,39 @@ def test_a_batch_of_unequal_prompts_is_answered_as_transformers_answers_each(nam
     assert engine.path == ("padded" if name in PADDED else "tree"), engine.reason
     jobs = [Job(prompt, most) for prompt, most in zip(prompts(), (10, 7, 10, 3, 10), strict=True)]
     assert answers(engine, jobs) == [plain_answer(plain, job.prompt, job.most) for job in jobs]
+
+
+def test_padding_in_front_that_is_no_number_in_half_precision_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network("jamba", dtype=torch.bfloat16)
+    own = type(network).forward
+
+    def overflowing(self: Any, *given: Any, attention_mask: Any = None, **more: Any) -> Any:
+        out = own(self, *given, attention_mask=attention_mask, **more)
+        if attention_mask is not None and self.get_output_embeddings().weight.dtype == torch.bfloat16:
+            out.logits[attention_mask[:, 0] == 0] = float("nan")
+        return out
+
+    monkeypatch.setattr(type(network), "forward", functools.wraps(own)(overflowing))
+    engine = checked_engine(network, "jamba")
+    assert isinstance(engine, PaddedEngine) and engine.batches and not engine.pads_left
+
+
+@pytest.mark.parametrize("name", ["jamba", "rwkv"])
+def test_memory_that_runs_out_in_the_middle_of_answers_changes_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = checked_engine(small_network(name), name)
+    jobs = [Job(prompt, 5 + i, temperature=i % 2, seed=i) for i, prompt in enumerate(prompts() * 2)]
+    expected = answers(engine, jobs)
+    whole, failed = Choice.processor, list[int]()
+
+    def limited(self: Any, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if len(logits) > 1 and len(self.answers[0]) == 2:
+            failed.append(len(logits))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, ids, logits)
+
+    monkeypatch.setattr(Choice, "processor", limited)
+    assert answers(engine, jobs) == expected
+    assert bool(failed) == engine.batches
 
 
 def test_prompts_of_one_length_are_answered_alone_where_transformers_mixes_their_states() -> None:
@@ -210,8 +245,9 @@ def test_rows_whose_lengths_set_the_rotation_are_not_padded(monkeypatch: pytest.
 
 def test_scores_scaled_by_the_place_in_a_padded_row_are_noticed_however_far_the_scaling_begins() -> None:
     """Llama 4 counts padding in front as positions there."""
-    from small_architectures import small_config
     from transformers import AutoModelForCausalLM, Llama4TextConfig
+
+    from small_architectures import small_config
 
     config = small_config(Llama4TextConfig, {"floor_scale": 8192}, 64)
     torch.manual_seed(0)

@@ -31,6 +31,14 @@ def test_the_speed_of_a_local_model_is_measured_once_a_machine(cache: Path, monk
     assert speed_of(tiny_model()) == speed, "read back, not measured again"
 
 
+def test_the_speed_of_the_slower_path_is_kept_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    monkeypatch.setattr(type(model.engine), "path", "padded")
+    speed_of(model)
+    (record,) = cache.glob("speed/*.json")
+    assert record.name.startswith("tiny-0-float32-padded-")
+
+
 def test_measuring_changes_no_answer_and_no_random_number(tiny: Any) -> None:
     import torch
 

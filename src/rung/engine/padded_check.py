@@ -33,6 +33,8 @@ def checked_padded_engine(network: Any, name: str, reference: Reference) -> Padd
             engine.caches = False
         engine.pads_left = _tried(lambda: _pads_left(engine, reference))
         engine.batches = engine.pads_left or _tried(lambda: _batches(engine, reference))
+    if engine.pads_left and engine.dtype != torch.float32:
+        engine.pads_left = _tried(lambda: _is_finite(engine, reference))
     engine.computed_tokens = 0
     return engine
 
@@ -84,6 +86,12 @@ def _pads_left(engine: PaddedEngine, reference: Reference) -> bool:
             if relative_error(logits, expected) > NEGLIGIBLE:
                 return False
     return True
+
+
+@torch.no_grad()
+def _is_finite(engine: PaddedEngine, reference: Reference) -> bool:
+    """Whether padding in front, which sees nothing, makes no logits that are no numbers in the network's own type."""
+    return all(not bool(logits.isnan().any()) for logits in _answered(engine, _prompts(reference), reference))
 
 
 def _batches(engine: PaddedEngine, reference: Reference) -> bool:

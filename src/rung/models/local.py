@@ -222,8 +222,9 @@ class LocalModel:
 
         if self._speed is None:
             machine = f"{device_name(self.engine.device)} {torch.get_num_threads()}"
+            path = "" if self.engine.path == "tree" else f"-{self.engine.path}"
             self._speed = kept_speed(
-                self.answers_key,
+                self.answers_key + path,
                 machine,
                 lambda: measured_speed(self.engine),
                 lambda kept: quick_read_speed(self.engine, kept),
