@@ -10,7 +10,7 @@ from rung.engine.attention import TreeView
 from rung.engine.decode import Job, decode
 from rung.engine.layers import fused_layers
 from rung.engine.loading_check import checked_engine
-from rung.engine.precision import computing_in
+from rung.engine.precision import computing_in, extra_bytes
 from rung.engine.prefix_tree import grow
 from rung.engine.probe import has_windows, reference_of, relative_error, rounds_alike, shrunk_windows
 from rung.engine.tree_engine import TreeEngine
@@ -121,6 +121,15 @@ def test_a_check_that_runs_out_of_memory_is_tried_again_and_then_left_out(
     jobs = [Job(list(range(4, 4 + length)), 5) for length in (3, 9, 9)]
     found = dict(pair for batch in decode(engine, jobs, ()) for pair in batch)
     assert [found[i] for i in range(3)] == [plain_answer(plain, job.prompt, 5) for job in jobs]
+
+
+def test_a_check_that_the_machines_memory_does_not_hold_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network("llama", dtype=torch.bfloat16)
+    layer = sum(p.numel() for p in network.model.layers[0].parameters())
+    assert extra_bytes(network, torch.float32) == 4 * (layer + network.lm_head.weight.numel())
+    monkeypatch.setattr(loading_check, "free_bytes", lambda _: 4 * layer)
+    assert checked_engine(network, "llama").path == "padded"
+    assert checked_engine(small_network("llama"), "llama").path == "tree", "nothing need be converted"
 
 
 def test_a_network_that_computes_in_its_own_type_only_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,11 @@ import torch
 from rung.engine import attention
 from rung.engine.engine import Engine
 from rung.engine.layers import decoder_layers, fuse_layers, fused_layers, unfuse, unfuse_layers
-from rung.engine.memory import give_back
+from rung.engine.memory import free_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.padded_check import checked_padded_engine
 from rung.engine.padded_engine import PaddedEngine
+from rung.engine.precision import extra_bytes
 from rung.engine.probe import (
     NEGLIGIBLE,
     Reference,
@@ -45,7 +46,7 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
     pass fails. A network that runs beside what the check needs, and no more, is checked twice at most, then not at all.
     """
     network.eval().requires_grad_(False)
-    for _ in range(2):  # a shortage may pass, where others share the device
+    for _ in range(2 if _has_room(network) else 0):  # a shortage may pass, where others share the device
         try:
             return _checked_engine(network, name, say)
         except Exception as error:
@@ -56,6 +57,12 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
         gc.collect()
         give_back(next(network.parameters()).device)
     return _unchecked_engine(network, name, "there is too little memory to check how else it may be computed", say)
+
+
+def _has_room(network: Any) -> bool:
+    """False where memory that runs out would end the process: a CPU's, with too little of it for the check."""
+    device = next(network.parameters()).device
+    return device.type != "cpu" or extra_bytes(network, torch.float32) <= free_bytes(device)
 
 
 def _unchecked_engine(network: Any, name: str, reason: str, say: Callable[[str], None]) -> Engine:

@@ -50,6 +50,18 @@ def computing_in(network: Any, dtype: torch.dtype) -> Iterator[None]:
             module.compute_dtype = own_type
 
 
+def extra_bytes(network: Any, dtype: torch.dtype) -> int:
+    """The most memory that `computing_in` takes at a time beside the network."""
+    output = network.get_output_embeddings()
+    head = _coarser(output, dtype, whole=True) if output is not None else []
+    units = [_coarser(m, dtype, whole=whole) for m, whole in _units(network) if type(m) is not torch.nn.Embedding]
+    return (_numel(head) + max(map(_numel, units))) * dtype.itemsize
+
+
+def _numel(tensors: list[torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
 @contextmanager
 def converted(module: torch.nn.Module | None, dtype: torch.dtype) -> Iterator[None]:
     """Within: a module's weights are in that type, also for what reads them without calling the module."""
