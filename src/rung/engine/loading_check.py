@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rung.engine import attention
 from rung.engine.engine import Engine
+from rung.engine.kept_check import keep, kept_engine
 from rung.engine.layers import decoder_layers, fuse_layers, fused_layers, unfuse, unfuse_layers
 from rung.engine.memory import free_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
@@ -38,17 +41,45 @@ _STATES = ("linear", "conv", "mamba", "recurrent", "rwkv", "ssm", "delta", "hybr
 _UNKNOWN = "its layers are of a kind that the fast path does not know"
 
 
-def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lambda _: None) -> Engine:
+class _Unchecked(Exception):
+    """Nothing can be checked. The message says why, as a clause."""
+
+
+def checked_engine(
+    network: Any, name: str, *, say: Callable[[str], None] = lambda _: None, record: Path | None = None
+) -> Engine:
     """An engine that computes what transformers computes, to rounding; a TreeEngine where it can be one.
 
     network: with eager attention. name: the model's, for messages. say: is told when a model takes the slower path.
+    record: a file for what the check finds, as in `kept_check`; where it is there, nothing is checked again.
     Layers whose fused form computes something else are left unfused. Raises ModelError where transformers' own forward
     pass fails. A network that runs beside what the check needs, and no more, is checked twice at most, then not at all.
     """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(attention.NAME, attention.attention)
     network.eval().requires_grad_(False)
+    engine, adapters_checked = kept_engine(network, name, record)
+    if engine is None:
+        try:
+            engine = _newly_checked(network, name)
+            keep(record, engine)
+        except _Unchecked as error:
+            engine = PaddedEngine(network, name)  # it needs no check: it pads nothing
+            engine.reason = str(error)
+    if isinstance(engine, TreeEngine):
+        if not adapters_checked:
+            engine.adapters.on_first_use = partial(_check_adapters, engine, record)
+    else:
+        say(f"{name} runs as transformers computes it, slower: {engine.reason}.")
+    return engine
+
+
+def _newly_checked(network: Any, name: str) -> Engine:
+    """Raises _Unchecked where memory does not suffice, and where the network computes in its own type only."""
     for _ in range(2 if _has_room(network) else 0):  # a shortage may pass, where others share the device
         try:
-            return _checked_engine(network, name, say)
+            return _checked_engine(network, name)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -56,7 +87,12 @@ def checked_engine(network: Any, name: str, *, say: Callable[[str], None] = lamb
         network.set_attn_implementation("eager")
         gc.collect()
         give_back(next(network.parameters()).device)
-    return _unchecked_engine(network, name, "there is too little memory to check how else it may be computed", say)
+    raise _Unchecked("there is too little memory to check how else it may be computed")
+
+
+def _check_adapters(engine: TreeEngine, record: Path | None) -> None:
+    if check_adapter(engine):
+        keep(record, engine, adapters=True)
 
 
 def _has_room(network: Any) -> bool:
@@ -65,15 +101,7 @@ def _has_room(network: Any) -> bool:
     return device.type != "cpu" or extra_bytes(network, torch.float32) <= free_bytes(device)
 
 
-def _unchecked_engine(network: Any, name: str, reason: str, say: Callable[[str], None]) -> Engine:
-    """An engine that needs no check: it pads nothing. reason: why there was none, as a clause."""
-    engine = PaddedEngine(network, name)
-    engine.reason = reason
-    say(f"{name} runs as transformers computes it, slower: {reason}.")
-    return engine
-
-
-def _checked_engine(network: Any, name: str, say: Callable[[str], None]) -> Engine:
+def _checked_engine(network: Any, name: str) -> Engine:
     windows = has_windows(network)
     reason = why_not_packed(network)
     try:
@@ -84,7 +112,7 @@ def _checked_engine(network: Any, name: str, say: Callable[[str], None]) -> Engi
         if is_out_of_memory(error):
             raise
         _computes(network, name)
-        return _unchecked_engine(network, name, "it computes in its own type only, so that nothing can be checked", say)
+        raise _Unchecked("it computes in its own type only, so that nothing can be checked") from error
     with shrunk_windows(network):
         if whole is not None and relative_error(reference.near, whole) <= NEGLIGIBLE:
             reason = "its windows cannot be tried at loading"
@@ -92,13 +120,10 @@ def _checked_engine(network: Any, name: str, say: Callable[[str], None]) -> Engi
         if engine is None:
             padded = checked_padded_engine(network, name, reference)
             padded.reason = reason
-            say(f"{name} runs as transformers computes it, slower: {reason}.")
             return padded
     if windows:
         _fuse_again(engine)
     engine.fused = (len(fused_layers(network)), len(decoder_layers(network)))
-    tree = engine
-    engine.adapters.on_first_use = lambda: check_adapter(tree)
     return engine
 
 
@@ -115,10 +140,7 @@ def _computes(network: Any, name: str) -> None:
 
 def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEngine | None, str]:
     """An engine on the tree path; or None and the reason why there is none, as a clause."""
-    from transformers import AttentionInterface
-
     try:
-        AttentionInterface.register(attention.NAME, attention.attention)
         network.set_attn_implementation(attention.NAME)
         engine = TreeEngine(network, name)
         try:

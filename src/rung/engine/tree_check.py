@@ -117,21 +117,24 @@ def check_rounding(engine: TreeEngine, reference: Reference) -> None:
         raise Unfit("its rounding errors would be larger")
 
 
-def check_adapter(engine: TreeEngine) -> None:
+def check_adapter(engine: TreeEngine) -> bool:
     """Compares a random adapter under the engine with PEFT's own layers; gives up what differs.
 
     First the fused layers, then the fused step of adapters. Raises ModelError where even then something differs. Where
-    memory does not suffice for the comparison, both are given up.
+    memory does not suffice for the comparison, both are given up. Returns whether memory sufficed.
     """
+    compared = True
     try:
         engine.retried(lambda: _compare_adapter(engine))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        compared = False
         unfuse_layers(engine.network)
         engine.adapters.unfuse()
     engine.fused = (len(fused_layers(engine.network)), engine.fused[1])
     engine.clear_prefix_cache()
+    return compared
 
 
 def _compare_adapter(engine: TreeEngine) -> None:

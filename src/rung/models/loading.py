@@ -6,23 +6,27 @@ Memory is counted before weights are read. A model that is not whole, or that do
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rung.engine import attention
-from rung.engine.devices import best_device
+from rung.engine.devices import best_device, device_name
 from rung.engine.engine import Engine
+from rung.engine.kept_check import code_version
 from rung.engine.loading_check import checked_engine
 from rung.engine.memory import free_bytes, free_host_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, OutOfMemory, first_line
+from rung.models.cache import cache_folder
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
 from rung.models.four_bit import (
     SUFFIX,
@@ -52,6 +56,7 @@ class _Source:
 
     spec: str
     folder: Path
+    version: str
     config: Any
     weights: Mapping[str, Tensor]
     four_bit: bool
@@ -91,7 +96,9 @@ def load_model(
     if threads is not None:
         torch.set_num_threads(threads)
     AttentionInterface.register(attention.NAME, attention.attention)
-    source = _Source(spec, folder, read_config(spec, folder), read_weights(folder), four_bit)
+    base_version = version_of(folder)
+    source_version = version_in_4_bits(base_version) if four_bit else base_version
+    source = _Source(spec, folder, source_version, read_config(spec, folder), read_weights(folder), four_bit)
     with _loading_errors(source, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     chosen = device or best_device()
@@ -102,11 +109,9 @@ def load_model(
             raise
         say(f"the GPU of this machine cannot run {spec} ({error}); using the CPU …")
         engine = _load_engine(source, "cpu", dtype, say)
-    engine.base = _base_of(name, folder)
-    engine.base_version = version_of(folder)
-    version = version_in_4_bits(engine.base_version) if four_bit else engine.base_version
+    engine.base, engine.base_version = _base_of(name, folder), base_version
     with _loading_errors(source, "its tokenizer"):
-        return LocalModel(engine, tokenizer, name=spec, version=version)
+        return LocalModel(engine, tokenizer, name=spec, version=source.version)
 
 
 def _base_of(name: str, folder: Path) -> str:
@@ -148,7 +153,15 @@ def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: S
         check_loaded(source.spec, source.folder, source.config, source.weights, found)
         if packed:
             keep_trainable(network)
-        return checked_engine(network.eval(), source.spec, say=say)
+        return checked_engine(network.eval(), source.spec, say=say, record=_record_of_check(source, network))
+
+
+def _record_of_check(source: _Source, network: Any) -> Path:
+    """Where the check's result is kept: everything that decides it is in the name."""
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "peft")]
+    where = [device_name(network.device), str(network.device.type), str(network.dtype)]
+    key = hashlib.sha256("\n".join([source.version, *where, *libraries, code_version()]).encode()).hexdigest()
+    return cache_folder() / "checks" / f"{key[:32]}.json"
 
 
 # ---- memory ---------------------------------------------------------------------------------
