@@ -61,6 +61,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_chunk_size", "chunk_size", "block_size"), 16),
     "mamba_d_ssm": 128,
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 16),
+    "linear_head_dim": 16,
+    "linear_num_heads": 4,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     # positions and tokens
