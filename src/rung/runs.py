@@ -19,6 +19,9 @@ from typing import Any
 from rung.errors import RunError
 from rung.records import SCRATCH, append_lines, read_json, read_lines, write_json
 
+BASE = Path("runs")
+"""Where runs lie that were not given a folder, beneath the working directory."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -62,7 +65,7 @@ def identity(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = Path("runs")) -> Path:
+def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE) -> Path:
     """The folder to run in: that of a run with the same identity, else a new one (<name>, <name>-2, …).
 
     Of several runs with this identity, one that is not finished is preferred. out: the folder the user named; it must

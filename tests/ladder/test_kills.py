@@ -82,7 +82,7 @@ def test_killed_at_every_record_from_the_finalists_on_it_opens_the_test_once(
     with pytest.raises(Killed):
         until_through(task, tmp_path / "begun")
     for write in range(1, 3 + last - first):
-        out = tmp_path / f"run-{write}"
+        out = tmp_path / f"killed-{write}" / "run"  # no earlier verdict lies beside it
         shutil.copytree(tmp_path / "begun", out)
         deaths.at(write)
         with pytest.raises(Killed):
@@ -104,7 +104,7 @@ def test_killed_at_random_writes_it_ends_in_the_same_verdict_and_one_opening(
     seed: int, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, verdict = undisturbed
-    deaths, chance, out = Deaths(monkeypatch), random.Random(seed), tmp_path / "run"
+    deaths, chance, out = Deaths(monkeypatch), random.Random(seed), tmp_path / "alone" / "run"
     kills = 0
     while True:
         deaths.at(chance.randrange(1, 50) if kills < 7 else 0)
@@ -171,6 +171,29 @@ def test_a_run_on_grown_data_says_which_test_rows_an_earlier_verdict_saw(tmp_pat
     assert set(before["test"]) <= set(after["test"]), "rows keep their set when data grow"
     warnings = json.loads((tmp_path / "runs" / "second" / "decision.json").read_text())["warnings"]
     assert any(f"{len(before['test'])} of the" in w and "earlier verdict (first)" in w for w in warnings)
+
+
+def test_a_run_says_that_earlier_verdicts_saw_its_test_whatever_their_names_and_folders(
+    tmp_path: Path, fake_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = write_task(tmp_path, fake_model)
+
+    def warned(**options: Any) -> list[str]:
+        folder = run(task, RunOptions(only=("zero_shot",), **options), Silent())
+        said: list[str] = json.loads((folder / "decision.json").read_text())["warnings"]
+        return [warning for warning in said if "earlier verdict" in warning]
+
+    assert warned() == []
+    assert warned(again=True) == [], "a run that goes on is no earlier one"
+    (tmp_path / "task.yaml").write_text(f"name: another\n{task.read_text()}")
+    [one] = warned()
+    assert "were in the test of an earlier verdict (" in one and "another" not in one
+    [elsewhere] = warned(out=tmp_path / "elsewhere" / "third")
+    assert "the tests of 2 earlier verdicts (" in elsewhere and "runs/another" in elsewhere
+    warned(out=tmp_path / "elsewhere" / "fourth")
+    [many] = warned(out=tmp_path / "elsewhere" / "fifth")
+    assert "the tests of 4 earlier verdicts (fourth, third, " in many and many.count("1 more)") == 1
 
 
 @pytest.mark.parametrize("place", ["decision.json", "finalists.json", "winner", "finished.json"])

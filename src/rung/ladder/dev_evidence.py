@@ -18,6 +18,8 @@ from rung.types import Diagnosis, Prediction
 _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
 
+_MOST_NAMED = 3  # earlier runs
+
 
 def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
     """All that the verdict reads beside scores and costs."""
@@ -141,23 +143,32 @@ def _notes(run: RunState) -> list[str]:
     if len(versions) > 1:
         notes.append(f"Versions {', '.join(versions)} of rung worked on this run.")
     seen = seen_before(record_of(run.files.split), _earlier_tests(run))
-    for name, ids in seen.items():
+    if seen:
+        ids, names = {i for own in seen.values() for i in own}, list(seen)
+        more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+        one = "the test of an earlier verdict" if len(names) == 1 else f"the tests of {len(names):,} earlier verdicts"
         notes.append(
-            f"{len(ids):,} of the {len(run.test):,} test examples were in the test of an earlier verdict ({name}). "
-            "What was chosen since then may be tuned to them."
+            f"{len(ids):,} of the {len(run.test):,} test examples were in {one} "
+            f"({', '.join([*names[:_MOST_NAMED], *more])}). What was chosen since then may be tuned to them."
         )
     return notes
 
 
 def _earlier_tests(run: RunState) -> dict[str, dict[str, Any]]:
-    """Runs beside this one whose test was opened, with their split records; not repetitions of this very run."""
-    identity = record_of(run.files.task).get("identity")
+    """Other runs whose test was opened, with their split records: those beside this one, and those in runs/ here.
+
+    Only this very folder is left out, whose openings are counted by themselves. A repetition of it in another folder
+    counts: it shows the same test examples once more.
+    """
+    own = run.folder.resolve()
+    beside = sorted(own.parent.iterdir())
+    usual = sorted(runs.BASE.resolve().iterdir()) if runs.BASE.is_dir() and runs.BASE.resolve() != own.parent else []
     found = {}
-    for path in sorted(run.folder.absolute().parent.iterdir()):
+    for path in (*beside, *usual):
         files = Files(path)
         try:
-            if is_done(files.test_reads) and record_of(files.task).get("identity") not in (None, identity):
-                found[path.name] = record_of(files.split)
+            if path.resolve() != own and is_done(files.test_reads) and "identity" in record_of(files.task):
+                found[path.name if path.parent == own.parent else str(path)] = record_of(files.split)
         except (OSError, ValueError):  # a folder of somebody else's
             continue
     return found
