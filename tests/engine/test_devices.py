@@ -49,11 +49,17 @@ def test_a_type_that_a_device_refuses_is_not_an_error() -> None:
     assert not devices._multiplies(torch.float32, "mps"), "there is no such device here"
 
 
-@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_an_old_gpu_computes_in_float16(
-    monkeypatch: pytest.MonkeyPatch, supported: bool, expected: torch.dtype
+@pytest.mark.parametrize("knows_emulation", [True, False])
+@pytest.mark.parametrize(("capability", "expected"), [((9, 0), torch.bfloat16), ((7, 5), torch.float16)])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype, knows_emulation: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    def newer(including_emulation: bool = True) -> bool:
+        return including_emulation or capability >= (8, 0)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", newer if knows_emulation else lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
     assert fastest_dtype("cuda") == expected
 
 

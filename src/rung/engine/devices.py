@@ -25,14 +25,14 @@ def best_device() -> str:
 
 
 def fastest_dtype(device: str) -> torch.dtype:
-    """The type to compute in: bfloat16 where the device has matrix units for it, else float32; float16 on a GPU that
-    does not know bfloat16 at all.
+    """The type to compute in: bfloat16 where the device has matrix units for it, else float32; float16 on a GPU without
+    them, such as a T4 or V100.
 
     A CPU is timed on matrix products of a few milliseconds: without such units bfloat16 is several times slower.
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _has_bfloat16_units() else torch.float16
     if kind == "mps":
         return torch.bfloat16 if _multiplies(torch.bfloat16, device) else torch.float32
     whole, half = _product_seconds(torch.float32, torch.bfloat16)
@@ -81,6 +81,16 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return platform.processor() or platform.machine()
+
+
+def _has_bfloat16_units() -> bool:
+    """Whether the GPU computes in bfloat16 itself. On older ones torch calls it supported, and emulates it slowly."""
+    if torch.version.hip:
+        return True
+    try:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    except TypeError:  # an older torch does not know the argument
+        return torch.cuda.get_device_capability() >= (8, 0)
 
 
 def _multiplies(dtype: torch.dtype, device: str) -> bool:
