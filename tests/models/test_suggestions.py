@@ -50,7 +50,7 @@ def test_the_size_of_a_local_model_is_read_from_its_files(tiny_folder: Path, mon
     count = known_parameters(str(tiny_folder))
     assert count is not None and 10_000 < count < 100_000
     with_memory(monkeypatch, 100)
-    assert next_larger(str(tiny_folder), CPU) == SUGGESTIONS[0].hub
+    assert next_larger(str(tiny_folder), CPU) == DEFAULT_MODEL, "the embedded model is the smallest of all"
 
 
 def test_the_size_of_packed_weights_is_not_guessed(tmp_path: Path) -> None:

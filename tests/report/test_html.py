@@ -217,7 +217,19 @@ def test_what_was_built_is_said_from_the_solutions_own_record(page: Callable[...
     assert "3 passages by bm25, at most 600 tokens of them" in how
     assert "a LoRA adapter (learning rate 0.001, epoch 3)" in how
     assert "0.001 1.107 kept" in how
-    assert "Learning rate 0.001, taken over from an earlier step." in how
+    assert "Learning rate 0.001, taken over from an earlier training of this run." in how
+
+
+def test_where_a_learning_rate_comes_from_is_said(page: Callable[..., Page], tmp_path: Path) -> None:
+    how = page(EVERYTHING).section("How it was done")
+    assert "only where its loss is more than 1 % lower than that of the rate next to it" in how
+    history = tmp_path / "solutions" / "rag_lora" / "training" / "history.json"
+    for facts, words in (
+        ({"rate_from": "as chosen for lora"}, "Learning rate 0.001, as chosen for lora."),
+        ({"probed": False}, "Learning rate 0.001, the usual one for such a training, which is too short to try"),
+    ):
+        write_json(history, {**(read_json(history) or {}), **facts})
+        assert words in Page(write_report(tmp_path)).section("How it was done")
 
 
 def test_of_rates_trained_to_their_end_the_best_scores_are_shown(page: Callable[..., Page], tmp_path: Path) -> None:

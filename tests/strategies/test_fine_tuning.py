@@ -376,13 +376,17 @@ def test_probes_are_counted_by_the_steps_that_they_take() -> None:
 
 
 def test_a_rate_from_earlier_in_the_run_is_kept_inside_the_grid_and_probed_anew_outside(tmp_path: Path) -> None:
-    inside = replace(shop_of(Trainee(learns), tmp_path / "in"), learning_rate=5e-4)
+    inside = replace(
+        shop_of(Trainee(learns), tmp_path / "in"), learning_rate=5e-4, learning_rate_from="as chosen for x"
+    )
     lora(inside)
+    assert history(inside)["rate_from"] == "as chosen for x"
     assert not probes_of(inside) and history(inside)["learning_rate"] == 5e-4 and history(inside)["probed"]
     for number, rate in enumerate((1.25e-4, 4e-3)):
         outside = replace(shop_of(Trainee(learns), tmp_path / str(number)), learning_rate=rate)
         lora(outside)
         assert probes_of(outside) and history(outside)["learning_rate"] in LEARNING_RATES
+        assert "rate_from" not in history(outside)
 
 
 def test_rates_are_compared_on_prompts_as_answering_shows_them(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ class RunState:
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
             self.listener.progress(what, share, here)
 
+        rate, chosen_for = self._learning_rate()
         retrieving = climbed.built.get(climbed.best("rag") or "")
         spec = retrieving.solution.retriever if retrieving is not None else None
         return Workshop(
@@ -171,7 +172,8 @@ class RunState:
             ),
             folder=folder,
             decoding=self.plan.decoding,
-            learning_rate=self._learning_rate(),
+            learning_rate=rate,
+            learning_rate_from=chosen_for,
             passages_shown=spec.k if spec is not None else None,
             index_kind=spec.kind if spec is not None else None,
         )
@@ -185,12 +187,16 @@ class RunState:
         affordable = int(max(0.0, TRAINING_PART * left - answering) * self.plan.speed.train)
         return min(self.plan.training_tokens, affordable)
 
-    def _learning_rate(self) -> float | None:
-        """The one that was chosen already for adapters, by the trainings or the pilots before."""
+    def _learning_rate(self) -> tuple[float | None, str]:
+        """The one that was chosen already for adapters, by the trainings or the pilots before, and for what."""
         trained = [self.files.solution(name) for name in STRATEGIES] + sorted(self.files.piloted.glob("pilot-*"))
-        histories = [record_of(folder / "training" / "history.json") for folder in trained]
-        rates = [h.get("learning_rate") for h in histories if h.get("probed", True) and not h.get("all_weights")]
-        return next((float(rate) for rate in rates if rate is not None), None)
+        for folder in trained:
+            history = record_of(folder / "training" / "history.json")
+            if "learning_rate" in history and history.get("probed", True) and not history.get("all_weights"):
+                piloted = folder.parent == self.files.piloted
+                of = f"the pilot on {folder.name.removeprefix('pilot-')} examples" if piloted else folder.name
+                return float(history["learning_rate"]), f"as chosen for {of}"
+        return None, ""
 
 
 def tidy(folder: Path) -> None:

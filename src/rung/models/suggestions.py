@@ -66,7 +66,7 @@ EMBEDDED = Shape(30, 576, 1536, 9, 3, 64, 49_152, norms=1152)
 
 
 def next_larger(spec: str, device: torch.device) -> str | None:
-    """The hub id of the next larger model than `spec` that can be trained in the device's memory, or None.
+    """The next larger model than `spec` that can be trained in the device's memory, as a task names it, or None.
 
     The whole memory counts, not what is free, so that the answer does not change with the load. None, too, where the
     size of `spec` is not known without fetching it.
@@ -77,7 +77,8 @@ def next_larger(spec: str, device: torch.device) -> str | None:
     if weights is None:
         return None
     room = total_bytes(device)
-    larger = (s for s in SUGGESTIONS if s.shape.parameters >= _CLEARLY_LARGER * weights)
+    embedded = Suggestion(DEFAULT_MODEL, CATALOGUE[DEFAULT_MODEL].license, EMBEDDED)
+    larger = (s for s in (embedded, *SUGGESTIONS) if s.shape.parameters >= _CLEARLY_LARGER * weights)
     return next((s.hub for s in larger if s.bytes_to_train() <= room), None)
 
 

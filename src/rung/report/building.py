@@ -7,6 +7,7 @@ from rung.report.markup import Html, element, joined, num, row, section, short, 
 from rung.report.plots import curve_plot
 from rung.report.reading import Record, RunRecords, Trained
 from rung.report.words import count, duration
+from rung.strategies.learning_rate import CLEARLY
 from rung.types import Candidate
 
 _MOST_DEMOS = 3
@@ -120,11 +121,16 @@ def _learning_rates(run: RunRecords, trained: Trained) -> Html:
     elif trained.sweep:
         column = "Dev loss"
         caption = (
-            "Learning rates, each tried on the first part of its schedule; the one with the lowest dev loss is kept."
+            "Learning rates, each tried on the first part of its schedule. Of the usual ones, the one with the lowest dev "
+            f"loss is kept; one outside them only where its loss is more than {100 * (1 - CLEARLY):.0f} % lower than "
+            "that of the rate next to it."
         )
         figures = {rate: f"{loss:.3f}" for rate, loss in trained.sweep.items()}
     else:
-        return element("p", f"Learning rate {trained.learning_rate:g}, taken over from an earlier step.")
+        source = trained.rate_from or "taken over from an earlier training of this run"
+        if not trained.probed:
+            source = "the usual one for such a training, which is too short to try others first"
+        return element("p", f"Learning rate {trained.learning_rate:g}, {source}.")
     rows = [
         row(rate, figures[rate], "kept" if float(rate) == trained.learning_rate else "")
         for rate in sorted(figures, key=float)

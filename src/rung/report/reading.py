@@ -23,7 +23,8 @@ class Trained:
     sweep: learning rate -> dev loss. epochs: (epoch, dev score). kept: the epoch. rates: learning rate -> best dev
     score, where every rate was trained to its end. left_out: {"count", "rows"} of rows that were too long to train on.
     cut: why the training was stopped before its end. full: whether all weights were trained. bytes: of what was
-    learnt, on disk; 0 where an older version wrote the record.
+    learnt, on disk; 0 where an older version wrote the record. probed: whether the rate rests on probes. rate_from: in
+    words, what it was taken over from.
     """
 
     learning_rate: float
@@ -35,6 +36,8 @@ class Trained:
     cut: str | None = None
     full: bool = False
     bytes: int = 0
+    probed: bool = True
+    rate_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,4 +148,6 @@ def _trained(folder: Path) -> Trained | None:
         cut=history.get("cut"),
         full=bool(history.get("all_weights", False)),
         bytes=int(history.get("bytes", 0)),
+        probed=bool(history.get("probed", True)),
+        rate_from=str(history.get("rate_from", "")),
     )

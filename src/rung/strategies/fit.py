@@ -54,7 +54,7 @@ class _Training:
     """A training: what it is made of, and how far it has come.
 
     reached: steps done at `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its
-    rate rests on probes, here or earlier in the run.
+    rate rests on probes, here or earlier in the run. given: a rate that is taken over.
     """
 
     workshop: Workshop
@@ -65,6 +65,7 @@ class _Training:
     reached: int = 0
     answering: bool = False
     probed: bool = True
+    given: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -117,7 +118,8 @@ def fit(
     """Trains and returns the folder of the adapter to go on with. left_out: of rows that were too long, as recorded.
 
     Its answers to the judged examples are kept as predictions.dev.jsonl, and the training in training/history.json:
-    learning_rate, probed (whether that rate rests on probes, here or earlier in the run), steps, epochs [{epoch, dev}],
+    learning_rate, probed (whether that rate rests on probes, here or earlier in the run), rate_from (in words, where it
+    was taken over), steps, epochs [{epoch, dev}],
     kept (an epoch), rates, left_out, all_weights (whether they were trained), bytes (of the folder); cut where the
     budget shortened it, and stopped_at (a step) where it ended it. What was cut stays so: with more budget, the adapter
     is read back and not trained on.
@@ -152,6 +154,8 @@ def fit(
         "all_weights": course.full,
         "bytes": sum(file.stat().st_size for file in best.adapter.rglob("*")),
     }
+    if rate == training.given and workshop.learning_rate_from:
+        history["rate_from"] = workshop.learning_rate_from
     if workshop.limits.exhaustive:
         history["rates"] = {f"{r:g}": c.mean for r, c in kept.items()}
     if stopped is not None and rate == training.rate:  # of several rates, one that came to its end may be the best
@@ -222,6 +226,7 @@ def _first_rate(training: _Training) -> float:
     given, course = training.workshop.learning_rate, training.course
     grid = course.rates.grid
     if given is not None and (course.start is not None or (min(grid) <= given <= max(grid) and not course.full)):
+        training.given = given
         return given
     if probe_steps(course.steps):
         return _probed(training)

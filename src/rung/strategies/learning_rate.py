@@ -37,7 +37,7 @@ OF_ADAPTERS = Rates((5e-4, 1e-3, 2e-3), least=6.25e-5, most=8e-3)
 OF_WEIGHTS = Rates((5e-5, 1e-4, 2e-4), least=6.25e-6, most=8e-4)
 """A tenth of those of adapters. Source: Schulman et al., LoRA without regret (2025)."""
 
-_CLEARLY = 0.99  # of the loss next to it. A short probe lies in the warm-up, where a rate that is too high does little
+CLEARLY = 0.99  # of the loss next to it. A short probe lies in the warm-up, where a rate that is too high does little
 # harm, and where one that is too low looks well on little data but then teaches too little.
 
 
@@ -84,11 +84,11 @@ def _probed(loss_at: Callable[[float], float], rates: Rates, beyond: bool) -> fl
     best = rate = highest
     while (rate := rate / 2) >= (rates.least if beyond else lowest):
         least, loss = loss_at(best), loss_at(rate)  # the highest rate of the grid is probed first
-        if loss < (least if rate >= lowest else _CLEARLY * least):
+        if loss < (least if rate >= lowest else CLEARLY * least):
             best = rate
         elif math.isfinite(least) and (rate < lowest or loss > least):
             break
     if best == highest and math.isfinite(loss_at(best)):
-        while beyond and (rate := best * 2) <= rates.most and loss_at(rate) < _CLEARLY * loss_at(best):
+        while beyond and (rate := best * 2) <= rates.most and loss_at(rate) < CLEARLY * loss_at(best):
             best = rate
     return best

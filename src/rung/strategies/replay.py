@@ -48,7 +48,8 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
     rows = _mixed(own, general)
     course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter), full=full)
-    slower = replace(workshop, learning_rate=_RATE * rate)
+    source = f"half of that of {tuned.name}"
+    slower = replace(workshop, learning_rate=_RATE * rate, learning_rate_from=source)
     return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
 
 

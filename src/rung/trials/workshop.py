@@ -103,6 +103,7 @@ class Workshop:
 
     folder: the solution's own, for trials and training. decoding: greedy, with room for the longest answer.
     learning_rate, passages_shown, index_kind: what earlier strategies of this run chose; None where none did.
+    learning_rate_from: in words, what that rate was chosen for.
     """
 
     inputs: Inputs
@@ -111,6 +112,7 @@ class Workshop:
     folder: Path
     decoding: Decoding
     learning_rate: float | None = None
+    learning_rate_from: str = ""
     passages_shown: int | None = None
     index_kind: str | None = None
 
