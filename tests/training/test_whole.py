@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from rung.engine.whole_weights import is_whole, weights_of
 from rung.errors import Diverged, ModelError, OutOfMemory, TrainingError
+from rung.models import open_model
 from rung.models.loading import load_model
+from rung.models.local import LocalModel
 from rung.testing import save_tiny_model, tiny_model
 from rung.training import loop, loss, whole
 from rung.training.batches import TokenRow
 from rung.training.loop import train
 from rung.training.loss import mean_loss
-from rung.types import Decoding, Message, Progress, Request, TrainingOptions
+from rung.types import Decoding, Message, Progress, Request, TrainingOptions, TrainingRow
 
 OPTIONS = TrainingOptions(learning_rate=1e-3, steps=6, batch_size=3, seed=3, full=True)
 PAIRS = [("where is my card", "card arrival"), ("lost it", "lost"), ("top up the account", "the top"), ("a", "x y z")]
@@ -96,6 +99,28 @@ def test_the_result_is_a_folder_that_transformers_loads_and_answers_the_same(tmp
     assert [g.text for g in mixed] == [tuned[0], plain[0], tuned[1]]
     assert is_as_before(model, before)
     assert mean_loss(model.engine, rows_of(model), folder) < 0.8 * mean_loss(model.engine, rows_of(model), None)
+
+
+def test_the_result_is_a_model_by_itself_for_rung_and_for_any_other_program(tiny_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model = load_model(str(tiny_folder), device="cpu", dtype=torch.float32)
+    rows = [TrainingRow(str(i), turns(text), answer) for i, (text, answer) in enumerate(PAIRS)]
+    folder = model.train(rows, replace(OPTIONS, steps=30), tmp_path / "full")
+    record = json.loads((folder / "base.json").read_text())
+    assert record == {"model": str(tiny_folder), "base": str(tiny_folder), "version": model.version}
+    again = load_model(str(folder), device="cpu", dtype=torch.float32)
+    assert [g.text for g in again.generate(asked(None))] == [g.text for g in model.generate(asked(folder))]
+    chat = [{"role": m.role, "content": m.content} for m in turns("lost it")]
+    written = AutoTokenizer.from_pretrained(folder).apply_chat_template(chat, add_generation_prompt=True)
+    assert written["input_ids"] == model.encode(turns("lost it"))
+
+
+def test_a_tokenizer_whose_files_are_gone_is_saved_anew(tmp_path: Path) -> None:
+    model = tiny_model()  # its folder lived as long as it was read
+    row = TrainingRow("a", turns("lost it"), "lost")
+    again = open_model(str(model.train([row], replace(OPTIONS, steps=1), tmp_path / "full")))
+    assert isinstance(again, LocalModel) and again.encode(turns("lost it")) == model.encode(turns("lost it"))
 
 
 def test_every_weight_moves_and_beside_an_adapter_it_moves_the_same_way(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from rung.records import write_json
 STAMP = "rung.json"
 """A file in folders that rung converted: the source's SHA-256, and the version of the folder's own contents."""
 
-_DECIDING = (
-    "config.json",
+BESIDE_WEIGHTS = (
     "generation_config.json",
     "tokenizer.json",
     "*.model",
@@ -34,9 +33,10 @@ _DECIDING = (
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",
-    "*.safetensors",
-    "*.safetensors.index.json",
 )
+"""Files of a model that are not its network: tokenizer, chat template and what ends an answer."""
+
+_DECIDING = ("config.json", *BESIDE_WEIGHTS, "*.safetensors", "*.safetensors.index.json")
 _LARGE = 1 << 20  # bytes; the hashes of smaller files are not remembered
 _SETTLED_NS = 2_000_000_000  # a file changed more recently could change again within one tick of its clock
 _LENGTH = 16  # hexadecimal digits

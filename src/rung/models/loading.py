@@ -111,7 +111,7 @@ def load_model(
         engine = _load_engine(source, "cpu", dtype, say)
     engine.base, engine.base_version = _base_of(name, folder), base_version
     with _loading_errors(source, "its tokenizer"):
-        return LocalModel(engine, tokenizer, name=spec, version=source.version)
+        return LocalModel(engine, tokenizer, name=spec, version=source.version, folder=folder)
 
 
 def _base_of(name: str, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +30,7 @@ from rung.errors import (
 from rung.models.answering import AnswerRow, write_answers
 from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
+from rung.models.identity import BESIDE_WEIGHTS
 from rung.models.thinking import TAGS, THOUGHT_TOKENS
 from rung.training.batches import TokenRow
 from rung.training.loop import train as train_rows
@@ -51,13 +53,17 @@ _NAMED_ROWS = 5  # in messages
 
 
 class LocalModel:
-    """A causal language model in this process: Model, Trainable and Measured. Load it with `loading.load_model`."""
+    """A causal language model in this process: Model, Trainable and Measured. Load it with `loading.load_model`.
+
+    folder: where its files lie; None, or one that is gone: the tokenizer is saved anew where it must be.
+    """
 
     price: Price | None = None
 
-    def __init__(self, engine: Engine, tokenizer: Any, *, name: str, version: str) -> None:
+    def __init__(self, engine: Engine, tokenizer: Any, *, name: str, version: str, folder: Path | None = None) -> None:
         self.name = name
         self.version = version
+        self._folder = folder
         self.engine = engine
         self.network = engine.network
         self.chat = ChatFormat(tokenizer, getattr(self.network, "generation_config", None))
@@ -159,15 +165,36 @@ class LocalModel:
         start: Path | None = None,
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> Path:
-        """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N."""
+        """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N; all weights are a whole model."""
         encoded = self.encode_rows(rows)
         try:
             with self._memory_errors():
-                return train_rows(self.engine, encoded, options, folder, until=until, start=start, on_step=on_step)
+                return train_rows(
+                    self.engine,
+                    encoded,
+                    options,
+                    folder,
+                    until=until,
+                    start=start,
+                    on_step=on_step,
+                    beside=self._save_tokenizer,
+                )
         finally:
             self._rows.clear()
             self._row_tokens = 0
             give_back()
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        """Writes tokenizer, chat template and generation config: the very files of this model where they are there."""
+        source = self._folder
+        files = [path for name in BESIDE_WEIGHTS for path in source.glob(name)] if source is not None else []
+        if source is None or not files:
+            self.chat.tokenizer.save_pretrained(folder)
+            return
+        for path in files:
+            place = folder / path.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, place)
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows whose prompt and answer together exceed the context."""

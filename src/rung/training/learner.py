@@ -8,6 +8,17 @@ from typing import Any
 
 import torch
 
+from rung.engine.engine import Engine
+from rung.records import write_json
+
+BASE = "base.json"
+"""A file beside what was learnt: the model as the user named it, what PEFT loads it from, and its version."""
+
+
+def record_base(engine: Engine, folder: Path) -> None:
+    """Says in a folder of what was learnt on which base that was, by which a moved one is known."""
+    write_json(folder / BASE, {"model": engine.name, "base": engine.base, "version": engine.base_version})
+
 
 class Learner:
     """Weights in training.
@@ -29,11 +40,18 @@ class Learner:
         for parameter in (*self.weights, *self.parameters):
             parameter.grad = None
 
-    def gather(self) -> None:
-        """Hands the gradients of the weights to the optimiser's parameters, one by one, so that few stand twice."""
+    def gather(self, scale: float = 1.0) -> None:
+        """Hands the gradients of the weights to the optimiser's parameters, one by one, so that few stand twice.
+
+        scale: of the loss whose gradients they are; they are divided by it.
+        """
         for weight, parameter in self._copied:
             parameter.grad = weight.grad.float() if weight.grad is not None else None
             weight.grad = None
+        if scale != 1.0:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
 
     @torch.no_grad()
     def spread(self) -> None:

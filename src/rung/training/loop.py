@@ -1,7 +1,7 @@
 """A training as a function: exact, seeded, and resumable with the optimiser's state.
 
 Works on an engine and on rows of token ids. What is trained, an adapter or all weights, is a Learner.
-Source: Loshchilov & Hutter, AdamW (2019).
+Sources: Loshchilov & Hutter, AdamW (2019); Micikevicius et al., Mixed precision training (2018), for the loss's scale.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rung.training.loss import backward
 from rung.types import Progress, TrainingOptions
 
 _CHECKPOINT_EVERY_S = 20.0
+_LOSS_SCALE = 2.0**10  # in float16
 _LARGER = 3  # times as long between checkpoints of all weights, which take seconds to write
 
 
@@ -44,6 +45,7 @@ class _Job:
     until: int
     start: Path | None
     on_step: Callable[[Progress], None]
+    beside: Callable[[Path], None]
 
 
 def train(
@@ -55,12 +57,14 @@ def train(
     until: int | None = None,
     start: Path | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
+    beside: Callable[[Path], None] = lambda _: None,
 ) -> Path:
     """Trains up to step `until` (None: all steps) and returns the folder of what was learnt, folder/step-N.
 
     It is a PEFT folder or, where all weights are trained, a folder that transformers loads. The network of the engine
     is left as it was, bit by bit. start: a folder of the same kind and shape whose weights are the first ones (None: a
-    fresh adapter, or the network's own weights).
+    fresh adapter, or the network's own weights). beside: writes into a folder of all weights what the engine does not
+    know and a model by itself needs, such as a tokenizer.
     Continues from the newest checkpoint in `folder`, bit by bit as if it had never stopped. A folder that has already
     reached the step is returned as it is. What on_step raises ends the training after a checkpoint is written.
     Raises TrainingError when the folder belongs to another training or the network cannot be trained; Diverged when the
@@ -73,7 +77,7 @@ def train(
     claim(folder, options, rows, start)
     if options.full:
         whole.check_room(engine, folder)
-    job, newest = _Job(engine, rows, options, folder, until, start, on_step), -1
+    job, newest = _Job(engine, rows, options, folder, until, start, on_step, beside), -1
     while True:
         state = State(micro_tokens=options.micro_tokens)
         try:
@@ -98,10 +102,16 @@ def _attempt(job: _Job, state: State, result: Path) -> None:
         learner, optimiser = _begin(job, state)
         _drop_in_adapters(engine.network)
         _loop(job, learner, optimiser, state)
-        folder_once(result, learner.save)
+        folder_once(result, lambda scratch: _save(job, learner, scratch))
     finally:
         engine.network.eval()
         engine.adapters.end_training()
+
+
+def _save(job: _Job, learner: Learner, folder: Path) -> None:
+    learner.save(folder)
+    if job.options.full:
+        job.beside(folder)
 
 
 def _begin(job: _Job, state: State) -> tuple[Learner, torch.optim.Optimizer]:
@@ -168,9 +178,7 @@ def _loop(job: _Job, learner: Learner, optimiser: torch.optim.Optimizer, state: 
         batch = [job.rows[i] for i in batch_indices(len(job.rows), options.batch_size, state.step, options.seed)]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
-        loss, computed = _gradients(job, batch, learner, state)
-        learner.gather()
-        norm = float(torch.nn.utils.clip_grad_norm_(learner.parameters, options.max_grad_norm))
+        loss, computed, norm = _gathered(job, batch, learner, state)
         for what, number in (("loss", loss), ("norm of the gradient", norm)):
             if not math.isfinite(number):
                 raise Diverged(
@@ -193,8 +201,25 @@ def _loop(job: _Job, learner: Learner, optimiser: torch.optim.Optimizer, state: 
             saved = time.monotonic()
 
 
-def _gradients(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: State) -> tuple[float, int]:
-    """Loss and computed tokens of a batch, whose gradients are then in the weights.
+def _gathered(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: State) -> tuple[float, int, float]:
+    """Loss, computed tokens and the gradients' norm of a batch. The gradients are then in the parameters, clipped.
+
+    Float16 rounds small gradients to zero: there the loss is scaled up, and the gradients are scaled down again. Where
+    they are too large for float16 then, they are computed once more without a scale.
+    """
+    rng, norm = random_state(job.engine.device), math.nan
+    for scale in (_LOSS_SCALE, 1.0) if job.engine.dtype == torch.float16 else (1.0,):
+        loss, computed = _gradients(job, batch, learner, state, scale)
+        learner.gather(scale)
+        norm = float(torch.nn.utils.clip_grad_norm_(learner.parameters, job.options.max_grad_norm))
+        if math.isfinite(norm) or scale == 1.0:
+            break
+        set_random_state(job.engine.device, rng)
+    return loss, computed, norm
+
+
+def _gradients(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: State, scale: float) -> tuple[float, int]:
+    """Loss and computed tokens of a batch, whose gradients, times the scale, are then in the weights.
 
     When memory runs out, the batch is computed again in parts of half as many tokens, down to one row. Where even one
     row does not fit, layers keep their inputs only and compute the rest again, in parts as large as at first. Later
@@ -206,7 +231,7 @@ def _gradients(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: St
         learner.drop_gradients()
         try:
             with checkpointing(engine.network, on=state.checkpointing):
-                return backward(engine, batch, micro_tokens=state.micro_tokens)
+                return backward(engine, batch, micro_tokens=state.micro_tokens, scale=scale)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -14,12 +14,8 @@ from rung.engine.engine import Engine
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.target_modules import ALL_LINEAR, adaptable_layers, linear_layers
 from rung.errors import RungError, TrainingError, first_line
-from rung.records import write_json
-from rung.training.learner import Learner
+from rung.training.learner import Learner, record_base
 from rung.types import TrainingOptions
-
-BASE = "base.json"
-"""A file in an adapter's folder: the model as the user named it, what PEFT loads it from, and its version."""
 
 
 def begin(engine: Engine, options: TrainingOptions, start: Path | None) -> Learner:
@@ -68,13 +64,13 @@ def fresh_adapter(engine: Engine, options: TrainingOptions) -> Any:
 
 
 def _save_adapter(engine: Engine, network: Any, folder: Path) -> None:
-    """The adapter as a PEFT folder, and a record of the base that it was trained on, by which a moved one is known."""
+    """The adapter as a PEFT folder, and a record of the base that it was trained on."""
     network.save_pretrained(folder, selected_adapters=[IN_TRAINING], save_embedding_layers=False)
     for file in (folder / IN_TRAINING).iterdir():  # PEFT puts a named adapter into a folder of its name
         file.replace(folder / file.name)
     (folder / IN_TRAINING).rmdir()
     (folder / "README.md").unlink(missing_ok=True)
-    write_json(folder / BASE, {"model": engine.name, "base": engine.base, "version": engine.base_version})
+    record_base(engine, folder)
 
 
 def _copy_weights(start: Path, network: Any) -> None:

@@ -19,8 +19,10 @@ from rung.engine.tree_engine import Prefix, TreeEngine
 from rung.training.batches import TokenRow, parts_of
 
 
-def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int) -> tuple[float, int]:
+def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int, scale: float = 1.0) -> tuple[float, int]:
     """Adds the gradients of a batch's mean loss per target token. Returns that loss and the number of tokens computed.
+
+    scale: what the loss is multiplied with before its gradients are computed; the loss returned is the plain one.
 
     A batch that fits into micro_tokens goes through the network as one tree of rows, a larger one in parts. A long
     prefix that all rows share is then computed once: the gradients of the parts towards its keys and values are summed
@@ -41,7 +43,7 @@ def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int) ->
         computed = shared
     for part in parts:
         part_loss, tokens = summed_loss(engine, part, leaves)
-        (part_loss / targets).backward()
+        (scale * part_loss / targets).backward()
         engine.computed_tokens += tokens  # the backward pass costs as much again
         loss += part_loss.item() / targets
         computed += tokens

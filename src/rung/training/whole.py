@@ -14,7 +14,7 @@ from rung.engine.memory import free_bytes
 from rung.engine.whole_weights import save_weights, weights_of
 from rung.errors import OutOfMemory, TrainingError
 from rung.training.checkpoints import checkpoint_of
-from rung.training.learner import Learner
+from rung.training.learner import Learner, record_base
 from rung.types import TrainingOptions
 
 _FLOAT = 4  # bytes
@@ -29,7 +29,12 @@ def begin(engine: Engine, options: TrainingOptions, start: Path | None) -> Learn
     weights = engine.adapters.begin_whole_training(options.seed)
     if start is not None:
         engine.adapters.whole.start_from(str(start))
-    return Learner(list(weights.values()), lambda folder: save_weights(engine.network, folder))
+    return Learner(list(weights.values()), lambda folder: _save(engine, folder))
+
+
+def _save(engine: Engine, folder: Path) -> None:
+    save_weights(engine.network, folder)
+    record_base(engine, folder)
 
 
 def check_room(engine: Engine, folder: Path) -> None:
