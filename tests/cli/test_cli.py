@@ -73,6 +73,13 @@ def test_ask_takes_standard_input_as_one_input_unless_lines_are_asked_for(finish
     assert one.stderr.count("tokens in") == 1 and many.stderr.count("tokens in") == 3
 
 
+def test_ask_gives_each_line_one_line_of_output_empty_ones_too(finished: Path) -> None:
+    text = "\nThe small door please\n\n  \nThe old boat please\n\n"
+    done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag", "--lines"], input=text)
+    assert [bool(line) for line in done.stdout.split("\n")[:-1]] == [False, True, False, False, True, False]
+    assert done.exit_code == 0
+
+
 def test_ask_says_that_its_input_is_in_another_encoding(finished: Path) -> None:
     done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag"], input="Größe\n".encode("latin-1"))
     assert isinstance(done.exception, RungError) and "Convert it" in str(done.exception)
@@ -165,6 +172,27 @@ def test_the_process_exits_with_2_and_no_traceback(name: str, tmp_path: Path) ->
 def test_a_wrong_verb_names_the_nearest() -> None:
     done = subprocess.run([sys.executable, "-m", "rung", "rnu"], capture_output=True, text=True)
     assert done.returncode == 2 and "'run'" in done.stderr
+
+
+@pytest.mark.parametrize(("verb", "goes_on"), [("run", True), ("models", False)])
+def test_ctrl_c_promises_that_the_command_goes_on_only_where_it_does(
+    verb: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rung.cli import main as command
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    for module, name, value in (
+        (command, "_call", interrupted),
+        (command.signal, "signal", lambda *_: None),
+        (sys, "argv", ["rung", verb, "check", "x"]),
+    ):
+        monkeypatch.setattr(module, name, value)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 130 and "interrupted." in said and ("the same command continues" in said) == goes_on
 
 
 def test_a_ctrl_c_that_a_library_swallows_is_said_again() -> None:

@@ -19,7 +19,8 @@ from rung.errors import RunError
 def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose: bool) -> None:
     """Answer TEXT with the winner of RUN, a run folder or its winner/ folder.
 
-    Without TEXT, standard input is read to its end and is one input; with --lines, every line is one.
+    Without TEXT, standard input is read to its end and is one input. With --lines, every line is one, and has one line
+    of output: an empty line stays empty, and line breaks within an answer become blanks.
     """
     from rung.serving.bundle import open_bundle
 
@@ -30,17 +31,21 @@ def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose:
     except UnicodeDecodeError as error:
         fact = f"standard input is not {error.encoding} ({error.reason})"
         raise RunError(f"{fact}. Convert it to {error.encoding}.") from None
-    questions = given.splitlines() if lines else [given.rstrip("\n")]
-    questions = [question for question in questions if question.strip()]
-    if not questions:
+    questions = given.removesuffix("\n").split("\n") if lines else [given.rstrip("\n")]
+    asked = [question for question in questions if question.strip()]
+    if not asked:
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
-    failed = 0
-    for number, prediction in enumerate(bundle.answer(questions), 1):
+    failed, answers = 0, iter(bundle.answer(asked))
+    for number, question in enumerate(questions, 1):
+        if not question.strip():
+            click.echo()
+            continue
+        prediction = next(answers)
         if prediction.error:
             failed += 1
             click.echo(f"rung: input {number}: {prediction.error}.", err=True)
-        click.echo(prediction.text)
+        click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
         if verbose:
             seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
             click.echo(
@@ -50,5 +55,5 @@ def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose:
             )
     if failed:
         raise RunError(
-            f"{failed} of {len(questions)} inputs could not be answered; their answers are empty. Shorten these inputs."
+            f"{failed} of {len(asked)} inputs could not be answered; their answers are empty. Shorten these inputs."
         )

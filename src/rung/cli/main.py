@@ -22,6 +22,9 @@ VERBS: dict[str, str] = {
     "models": "List models to choose from, and check one.",
 }
 
+_CONTINUED = ("run", "demo")
+"""Verbs that keep what they have done, so that the same command goes on."""
+
 
 class _Verbs(click.Group):
     """Verbs by name; the file of a verb is imported when that verb is called."""
@@ -63,7 +66,7 @@ def rung() -> None:
 
 
 def main() -> None:
-    """The entry point. 0: done; 2: something the user can correct; 130: interrupted (the same command continues)."""
+    """The entry point. 0: done; 2: something the user can correct; 130: interrupted (the same run continues)."""
     # Waiting threads spin briefly, then sleep: beside other work on the machine, long spinning makes two
     # threads several times slower than one. Read by OpenMP when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -78,7 +81,9 @@ def main() -> None:
     try:
         code = _call()
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("\nrung: interrupted. Nothing finished is lost; the same command continues.", err=True)
+        verb = next((word for word in sys.argv[1:] if word in VERBS), "")
+        goes_on = " Nothing finished is lost; the same command continues." if verb in _CONTINUED else ""
+        click.echo(f"\nrung: interrupted.{goes_on}", err=True)
         code = 130
     for name in ("SIGINT", "SIGALRM"):  # leaving: a late Ctrl-C must not change the exit code
         if hasattr(signal, name):
