@@ -21,6 +21,7 @@ def test_a_share_is_whole_unless_there_are_thousands_or_it_would_become_none_or_
 def test_a_score_that_is_no_share_keeps_two_decimals() -> None:
     assert GRADED.full(Score(0.5, 0.412, 0.6, 60)) == "0.50 (0.41–0.60)"
     assert PERCENT.full(Score(0.5, 0.412, 0.6, 60)) == "50 % (41–60)"
+    assert PERCENT.full(Score(0.25, 0.25, 0.25, 60)) == "25 %", "a value that is known has no interval"
 
 
 def test_differences_are_written_in_points_for_shares_only() -> None:

@@ -319,8 +319,53 @@ def test_causes_and_what_does_not_apply_are_reasons() -> None:
 
 def test_a_cause_whose_interval_reaches_zero_may_be_chance() -> None:
     decision = decide(evidence([ZERO, LORA], diagnosis=(Diagnosis("knowledge", 0.04, 0.0, 0.21),)))
-    assert any("4 % of its wrong answers (0–21 %); this may be chance." in reason for reason in decision.reasons)
+    assert any(
+        "4 % of its wrong answers (0–21 %); not shown to be more than chance." in reason for reason in decision.reasons
+    )
     assert not any("bring documents" in step for step in decision.next)
+    fixed = (Diagnosis("convention", 0.04, 0.0, 0.21, "fixed by fine-tuning"),)
+    said = " ".join(decide(evidence([ZERO, LORA], diagnosis=fixed)).reasons)
+    assert "fixed by fine-tuning, but not shown to be more than chance." in said and "this may be" not in said
+
+
+def test_where_nothing_is_learnt_wrong_answers_in_the_data_are_not_excluded() -> None:
+    rest = Diagnosis("reasoning", 1.0, 0.9, 1.0, "nothing that was tried fixed it", fixed=False)
+    weak = candidate("lora", "fine-tune", 0.11)
+    noisy = decide(evidence([weak], diagnosis=(rest,), learner=0.11))
+    assert any("reference answers that do not follow from the inputs would look" in reason for reason in noisy.reasons)
+    places = [next(i for i, s in enumerate(noisy.next) if words in s) for words in ("Read some of the wrong", "larger")]
+    assert places == sorted(places) and "classifier" in noisy.next[places[0]]
+    learnt = decide(evidence([weak], diagnosis=(rest,), learner=0.5))
+    assert not any("would look the same" in reason for reason in learnt.reasons)
+
+
+def test_what_was_left_out_by_the_user_stands_first_where_nothing_works() -> None:
+    left = [Skipped(n, "fine-tune", "plan", "left out by --only") for n in ("few_shot", "lora")]
+    off = Skipped("full", "fine-tune", "plan", "off by default, about 3.0 min; name it with --only")
+    corpus = Skipped("rag", "rag", "plan", "left out by --only")  # the task has none
+    decision = decide(evidence([candidate("zero_shot", "prompt", 0.11)], skipped=(*left, corpus, off)))
+    assert decision.headline.startswith("None of what was tried: the best candidate, zero_shot, ")
+    assert decision.next[0].startswith("Try what --only left out: few_shot and lora.")
+    assert decision.reasons[0] == "few_shot and lora were left out by --only, so nothing is known of what they can do."
+    assert not any("larger model" in step for step in decision.next)
+    assert decide(evidence([candidate("zero_shot", "prompt", 0.11)])).headline.startswith("None: ")
+
+
+def test_what_the_base_model_can_do_stands_beside_the_skills_that_are_kept() -> None:
+    for share, words in (
+        (
+            0.4,
+            "lora keeps its general skills: a change of 0 points (-2 to 2) on 242 general prompts, of which the base "
+            "model answers 40 %.",
+        ),
+        (
+            0.03,
+            "lora had hardly any general skills to lose: a change of 0 points (-2 to 2) on 242 general prompts, of "
+            "which the base model answers 3 %.",
+        ),
+    ):
+        kept = Skills("lora", 0.0, -0.02, 0.02, 242, False, base=share)
+        assert words in decide(evidence([ZERO, LORA], CLEAR, skills=(kept,))).reasons
 
 
 def test_nothing_fixed_it_never_stands_beside_what_fixed_it() -> None:
@@ -356,7 +401,9 @@ def test_nothing_is_eliminated_where_a_family_was_spared(skipped: Skipped, kept:
 def test_a_cause_by_elimination_leads_the_headline_only_where_everything_that_matters_was_tried() -> None:
     rest = Diagnosis("reasoning", 1.0, 0.9, 1.0, "nothing fixed it", fixed=False)
     whole = decide(evidence([ZERO], diagnosis=(rest,)))
-    assert whole.headline.endswith("Most of what stays wrong comes from reasoning, or the size of the model.")
+    assert whole.headline.endswith(
+        "By elimination, most of what stays wrong comes from reasoning, or the size of the model."
+    )
     partial = decide(evidence([ZERO], diagnosis=(rest,), skipped=(KEPT_OUT,)))
     assert "reasoning" not in " ".join((partial.headline, *partial.reasons, *partial.next))
     assert partial.diagnosis == ()

@@ -84,6 +84,12 @@ def test_what_nothing_fixes_is_missing_knowledge_where_the_answer_is_not_in_the_
     assert found[0].cause == "knowledge" and not found[0].fixed and found[0].share > 0.9
 
 
+def test_that_an_answer_follows_from_its_input_is_said_as_what_it_is_a_guess() -> None:
+    [rest] = causes(record(), base(0))
+    assert rest.cause == "reasoning" and "which was not tested" in rest.evidence
+    assert "can be worked out" not in rest.evidence
+
+
 def test_passages_that_were_read_in_vain_are_no_missing_knowledge() -> None:
     tried = {"knowledge": {"failed": 20}}
     found = causes(record(derivable=NOT_AT_HAND, interventions=tried), base(4))

@@ -24,6 +24,8 @@ from rung.decision.words import (
     cheaper_families,
     dearer,
     learner_of,
+    listed,
+    nothing_is_learnt,
     one_answer_is_always_right,
     scale_of,
     value,
@@ -40,6 +42,11 @@ _SURE = 0.2
 _BRING_DOCUMENTS = (
     "If the answers are facts that the model has not seen, bring documents (corpus: in task.yaml): "
     "neither a prompt nor fine-tuning teaches facts."
+)
+
+_READ_FIRST = (
+    "Read some of the wrong answers: neither a language model nor a classifier that learns from the examples is shown "
+    "to beat the floor, so the reference answers may be noise, or the inputs may lack what decides them."
 )
 
 
@@ -125,12 +132,16 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
     if one_answer_is_always_right(evidence):
         return ["Give that answer, or bring examples with other answers: these cannot tell candidates apart."]
     scale, floor = scale_of(evidence), evidence.floor("test")
-    steps = _to_beat_the_floor(evidence, best) if shortfall(evidence, best, "test") == "floor" else []
+    left_out = _left_out(evidence)
+    steps = left_out + (_to_beat_the_floor(evidence, best) if shortfall(evidence, best, "test") == "floor" else [])
     steps += _try_the_rest(evidence)
+    larger = [] if left_out else [_try_larger(evidence)]
     if score_of(best, "test").mean >= _NEARLY_ALWAYS:  # hardly an answer is wrong
         steps += _rows_to_read(evidence)
+    elif nothing_is_learnt(evidence):
+        steps += [*_rows_to_read(evidence), _READ_FIRST, *(_on_causes(evidence) or larger)]
     else:
-        steps += _on_causes(evidence) or [_try_larger(evidence)]
+        steps += _on_causes(evidence) or larger
         steps += _rows_to_read(evidence) or [
             "Read some of the wrong answers: unclear instructions and wrong reference answers stop every approach."
         ]
@@ -164,6 +175,14 @@ def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> list[str]:
 
 
 # ---- advice of every verdict ------------------------------------------------------------------
+
+
+def _left_out(evidence: Evidence) -> list[str]:
+    """What --only left out: the verdict says nothing of it."""
+    names = [s.name for s in evidence.left_out]
+    if not names:
+        return []
+    return [f"Try what --only left out: {listed(names)}. Give the command again without --only, and with --again."]
 
 
 def _try_the_rest(evidence: Evidence) -> list[str]:

@@ -29,6 +29,7 @@ class Skills:
 
     difference: share of the candidate minus share of the base, with its 95 % interval, over n prompts. loses: the fall
     is real and large enough to matter. repaired: the candidate that was trained on so that it keeps general skills.
+    base: share of the base model; None where an older version wrote the record.
     """
 
     candidate: str
@@ -38,6 +39,7 @@ class Skills:
     n: int
     loses: bool
     repaired: str | None = None
+    base: float | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,12 @@ class Evidence:
         return sorted(kept, key=lambda s: not s.matters)
 
     @property
+    def left_out(self) -> list[Skipped]:
+        """Strategies that the task allows and that --only left out; one that is off by default is not meant."""
+        left_out = (s for s in self.skipped if s.reason == "plan" and "left out by --only" in s.why)
+        return [s for s in left_out if self.has_corpus or "rag" not in s.family]
+
+    @property
     def cut(self) -> list[Candidate]:
         """Candidates whose building was stopped before its end."""
         return [c for c in self.by_cost if c.cut is not None]
@@ -181,9 +189,8 @@ class Evidence:
         reached or --only left it out.
         """
         tried = {c.family for c in self.candidates}
-        left_out = "left out by --only"  # one that is off by default is not meant
-        spared = (s for s in self.skipped if s.reason == "target" or (s.reason == "plan" and left_out in s.why))
-        untried = (s for s in spared if s.family not in tried and (self.has_corpus or "rag" not in s.family))
+        enough = [s for s in self.skipped if s.reason == "target" and (self.has_corpus or "rag" not in s.family)]
+        untried = (s for s in (*enough, *self.left_out) if s.family not in tried)
         if any(s.matters for s in self.kept_out) or any(untried):
             return tuple(d for d in self.diagnosis if d.fixed)
         return self.diagnosis

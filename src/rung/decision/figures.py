@@ -39,7 +39,9 @@ class Scale:
         return f"{self.bare(score.low, score.n)}–{self.bare(score.high, score.n)}"
 
     def full(self, score: Score) -> str:
-        """81 % (74–87)"""
+        """81 % (74–87); 25 % where the value is known, so that its interval is that value alone"""
+        if score.low == score.high == score.mean:
+            return self.value(score.mean, score.n)
         return f"{self.value(score.mean, score.n)} ({self.interval(score)})"
 
     def signed(self, d: float) -> str:

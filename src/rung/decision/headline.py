@@ -82,7 +82,7 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> str:
     said = f"{FAMILY_WORDS[chosen.family][0]}: {reach(evidence, chosen, 'test')}{ending}"
     lead_cause = next(iter(evidence.causes), None)
     if lead_cause is not None and not lead_cause.fixed and lead_cause.share >= MOST:
-        said += f" Most of what stays wrong comes from {cause_words(lead_cause.cause)}."
+        said += f" By elimination, most of what stays wrong comes from {cause_words(lead_cause.cause)}."
     return said
 
 
@@ -108,8 +108,9 @@ def _none(evidence: Evidence, ruling: Ruling) -> str:
         return "None: no candidate was scored on the sealed test."
     if one_answer_is_always_right(evidence):
         return "None: one answer is right for every test example, so no model is needed."
+    none = "None of what was tried" if evidence.left_out else "None"
     return (
-        f"None: the best candidate, {ruling.best.name}, {reach(evidence, ruling.best, 'test', name=False)}, "
+        f"{none}: the best candidate, {ruling.best.name}, {reach(evidence, ruling.best, 'test', name=False)}, "
         f"which {obstacle(evidence, ruling.best, 'test')}."
     )
 

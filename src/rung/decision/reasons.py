@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.decision.evidence import Evidence, best_of, of_family, score_of
+from rung.decision.evidence import Evidence, Skills, best_of, of_family, score_of
 from rung.decision.figures import PERCENT, p_value, rounded_up
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
 from rung.decision.words import (
@@ -13,7 +13,9 @@ from rung.decision.words import (
     dearer,
     given,
     learner_of,
+    listed,
     minus,
+    nothing_is_learnt,
     percentages,
     reach,
     scale_of,
@@ -21,6 +23,9 @@ from rung.decision.words import (
     worth_naming,
 )
 from rung.types import FAMILIES, Candidate
+
+_FEW_SKILLS = 0.1
+"""Share of the general prompts below which a base model has hardly any skills to lose."""
 
 
 def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
@@ -42,8 +47,15 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
         said += _causes(evidence)
     said += [*_closed_book(evidence), *_kept_skills(evidence, ruling), *_costs(evidence)]
     said += [f"{one.name} was stopped early on dev: {bare(one.why)}." for one in evidence.left_early]
-    kept = {s.name for s in evidence.kept_out}
-    return said + [f"{s.name} was not tried: {bare(s.why)}." for s in evidence.skipped if s.name not in kept]
+    said[0 if ruling.choice == "none" else len(said) : 0] = _left_out(evidence)
+    told = {s.name for s in (*evidence.kept_out, *evidence.left_out)}
+    return said + [f"{s.name} was not tried: {bare(s.why)}." for s in evidence.skipped if s.name not in told]
+
+
+def _left_out(evidence: Evidence) -> list[str]:
+    names = [s.name for s in evidence.left_out]
+    were = "was" if len(names) == 1 else "were"
+    return [f"{listed(names)} {were} left out by --only, so nothing is known of what they can do."] if names else []
 
 
 def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
@@ -133,8 +145,10 @@ def _causes(evidence: Evidence) -> list[str]:
             sentence = f"Why the best prompt fails, by elimination: {what}, {share}"
         else:
             sentence = f"What stays wrong, by elimination: {what}, {share}"
+        if not cause.fixed and nothing_is_learnt(evidence):
+            proof += "; reference answers that do not follow from the inputs would look the same"
         if cause.fixed and cause.low <= 0:
-            proof += ("; " if proof else "") + "this may be chance"
+            proof += (", but " if proof else "") + "not shown to be more than chance"
         said.append(sentence + (f"; {proof}." if proof else "."))
     return said
 
@@ -162,12 +176,18 @@ def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
     name = ruling.ship.name
     before = next((s for s in evidence.skills if s.repaired == name), None)
     lost = f" {before.candidate}, before its repair, lost {PERCENT.gap(-before.difference)}." if before else ""
-    return [
-        f"{s.candidate} keeps its general skills: a change of {PERCENT.gap(s.difference)} "
-        f"({PERCENT.ends(s.low, s.high)}) on {s.n:,} prompts.{lost}"
-        for s in evidence.skills
-        if not s.loses and s.candidate == name
-    ]
+    return [f"{_kept(s)}{lost}" for s in evidence.skills if not s.loses and s.candidate == name]
+
+
+def _kept(skills: Skills) -> str:
+    """The base's own score stands beside the change: what a base model cannot do, no training takes away."""
+    change = f"a change of {PERCENT.gap(skills.difference)} ({PERCENT.ends(skills.low, skills.high)})"
+    if skills.base is None:
+        return f"{skills.candidate} keeps its general skills: {change} on {skills.n:,} prompts."
+    known = f"{skills.n:,} general prompts, of which the base model answers {PERCENT.value(skills.base)}"
+    if skills.base < _FEW_SKILLS:
+        return f"{skills.candidate} had hardly any general skills to lose: {change} on {known}."
+    return f"{skills.candidate} keeps its general skills: {change} on {known}."
 
 
 def _costs(evidence: Evidence) -> list[str]:

@@ -75,6 +75,17 @@ def one_answer_is_always_right(evidence: Evidence) -> bool:
     return floor is not None and score_of(floor, "test").mean >= 1.0
 
 
+def nothing_is_learnt(evidence: Evidence) -> bool:
+    """Whether neither a model nor a baseline that learns is shown to beat the floor of the test: then the answers may
+    not follow from the inputs."""
+    floor, learners = evidence.floor("test"), evidence.learners("test")
+    if floor is None or not learners or one_answer_is_always_right(evidence):
+        return False
+    rated = evidence.rated("test")
+    above = any(evidence.shown_above(floor, c, "test") for c in rated)
+    return not above and all(score_of(c, "test").low <= score_of(floor, "test").mean for c in learners)
+
+
 def dearer(evidence: Evidence, chosen: Candidate, best: Candidate) -> list[Comparison]:
     """The chosen candidate against what costs more: the best of each dearer family, and a better one of its own."""
     tested, rank = evidence.rated("test"), FAMILIES.index(chosen.family)

@@ -5,7 +5,7 @@ overlap: demos and fine-tuning may fix the same answer. So the shares are attrib
 proven one first. Each failed example is given to one cause; a later cause keeps the part of its share that lies in
 examples no earlier cause took, and its interval shrinks by the same factor. The shares add up to at most 1.
 
-What no cause takes is divided by elimination: where the answer can be worked out from the input, reasoning or the
+What no cause takes is divided by elimination: where the answer may be worked out from the input, reasoning or the
 model's size is missing. Where it cannot, and no passage was there to read it from, knowledge is. Where passages fixed
 a part, the rest needs both.
 """
@@ -33,6 +33,11 @@ MANY_PARTS = 4
 _NOTHING = 1e-9  # a share that is nothing but rounding
 
 CONVENTION = "convention"
+AT_HAND = (
+    "nothing that was tried fixed it; by its words, the answer may follow from the input alone, which was not tested"
+)
+"""What is known of a wrong answer that could be copied or computed from its input (see `lenient.derivable`)."""
+
 RETRIEVAL = "retrieval"
 REASONING = "reasoning"
 
@@ -274,7 +279,7 @@ def _both(taken: _Effect, own: _Effect) -> _Effect:
 
 
 def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[Diagnosis]:
-    """Causes of what nothing fixed, by whether the answer can be worked out from the input.
+    """Causes of what nothing fixed, by whether the answer may be worked out from the input, as far as its words tell.
 
     The interval of the rest is composed of those of the causes, as of independent estimates (Zou & Donner, 2008).
     """
@@ -288,9 +293,9 @@ def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[
         outside = f"{helped}+{REASONING}"
         why = "the answer does not stand in the input, and the passages that hold it did not yet fix it"
     elif read:
-        outside, why = REASONING, "nothing fixed it, not even the passages that hold the answer"
+        outside, why = REASONING, "nothing that was tried fixed it, not even the passages that hold the answer"
     else:
-        outside, why = KNOWLEDGE, "nothing fixed it, and the answer does not stand in the input"
+        outside, why = KNOWLEDGE, "nothing that was tried fixed it, and the answer does not stand in the input"
     inside = record["derivable"]
     found = [
         Diagnosis(
@@ -298,7 +303,7 @@ def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[
             rest * inside["share"],
             least * inside["low"],
             most * inside["high"],
-            "nothing fixed it, although the answer can be worked out from the input",
+            AT_HAND,
             fixed=False,
         ),
         Diagnosis(
@@ -312,7 +317,7 @@ def _eliminated(record: Mapping[str, Any], causes: Sequence[Diagnosis]) -> list[
     ]
     found = [d for d in found if d.share > _NOTHING]
     if len(found) == 2 and outside == REASONING:
-        evidence = "nothing fixed it, neither where the input holds the answer nor where passages do"
+        evidence = "nothing that was tried fixed it, neither where passages hold the answer nor where the input may"
         return [Diagnosis(REASONING, rest, least, most, evidence, fixed=False)]
     return found
 

@@ -75,7 +75,7 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
 def _compared(name: str, report: SkillsReport) -> Skills:
     """As the verdict reads it."""
     total = report.total
-    return Skills(name, total.difference, total.low, total.high, total.n, report.loses)
+    return Skills(name, total.difference, total.low, total.high, total.n, report.loses, base=total.base)
 
 
 def _may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
