@@ -518,7 +518,8 @@ class Candidate:
     """A solution with what it scored and costs. Tokens are means per request.
 
     tokens_cached: of the input tokens, those that all requests begin with. Latencies are of one request at a time,
-    None where they were not measured; cost_per_1k_usd is None without a price. failed_calls: answers that the model
+    None where they were not measured; cost_per_1k_usd is None without a price. build_seconds, build_usd: of a repaired
+    candidate, with those of the one that it was trained on from. failed_calls: answers that the model
     did not give; unscored: answers that the metric could not score; both count as 0. cut: why its building was stopped
     before its end, None where it was not.
     """

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from rung.ladder import candidate_costs
+from rung.ladder.finalists import score_of
+from rung.ladder.plan import _why_not
 from rung.ladder.skills_check import _may_be_shipped
 from rung.ladder.state import Built, Climbed
 from rung.records import read_json, write_json
 from rung.runs import Files
+from rung.strategies import STRATEGIES
 from rung.testing import FakeModel
 from rung.types import Candidate, Decoding, Example, Family, Prediction, Price, Score, Solution
 
@@ -81,3 +84,24 @@ def test_what_is_timed_fewer_times_is_compared_on_the_inputs_that_both_were_time
     answers: dict[str, list[Prediction]] = {"few_shot": [], "lora": []}
     (found,) = candidate_costs.break_evens(run, answers, priced)
     assert found.saving_per_1k_usd == pytest.approx(1.2) and found.requests == pytest.approx(100)
+
+
+def test_a_blind_guess_has_no_interval_where_its_rate_is_known() -> None:
+    def scored(*values: float, right_or_wrong: bool = True) -> Score:
+        metric = SimpleNamespace(right_or_wrong=right_or_wrong)
+        wide = SimpleNamespace(score=lambda predictions: Score(sum(values) / len(values), 0.1, 0.4, len(values)))
+        run: Any = SimpleNamespace(score=wide.score, tools=SimpleNamespace(scorer=SimpleNamespace(metric=metric)))
+        return score_of(run, "chance", [Prediction(f"{i}", "", 0, 0, 0.0, score=v) for i, v in enumerate(values)])
+
+    known = scored(0.25, 0.25, 0.25, 0.25)
+    assert (known.low, known.high) == (0.25, 0.25)
+    assert scored(0.25, 0.5).low == 0.1, "some examples accept two labels"
+    assert scored(0.25, 0.25, right_or_wrong=False).low == 0.1
+
+
+def test_of_what_only_leaves_out_the_reason_that_holds_anyway_is_told() -> None:
+    reasons = {name: _why_not(strategy, {"trainable"}, ("zero_shot",)) for name, strategy in STRATEGIES.items()}
+    assert reasons["zero_shot"] == ""
+    assert reasons["few_shot"] == reasons["lora"] == "left out by --only"
+    assert reasons["rag"] == "the task has no corpus" and reasons["full"] == "off by default"
+    assert _why_not(STRATEGIES["full"], {"trainable"}, ("full",)) == ""

@@ -10,6 +10,7 @@ from typing import Any
 import rung
 from rung.engine.whole_weights import is_whole
 from rung.ladder import RunOptions, run
+from rung.ladder.candidate_costs import candidate_of
 from rung.ladder.dev_evidence import _piloted
 from rung.ladder.state import Built, Climbed, RunState
 from rung.records import write_json
@@ -17,7 +18,7 @@ from rung.report.html import write_report
 from rung.runs import Files
 from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
 from rung.testing import Silent
-from rung.types import Decoding, Score, Solution
+from rung.types import Decoding, Prediction, Score, Solution
 from small_task import write_task
 
 
@@ -58,9 +59,26 @@ def test_its_rate_is_no_adapters_rate(tmp_path: Path) -> None:
     run_state: Any = SimpleNamespace(files=Files(tmp_path))
     history = {"learning_rate": 1e-4, "probed": True, "all_weights": True}
     write_json(tmp_path / "solutions" / "full" / "training" / "history.json", history)
-    assert RunState._learning_rate(run_state) is None
+    assert RunState._learning_rate(run_state) == (None, "")
     write_json(tmp_path / "solutions" / "rag_lora" / "training" / "history.json", {"learning_rate": 1e-3})
-    assert RunState._learning_rate(run_state) == 1e-3
+    assert RunState._learning_rate(run_state) == (1e-3, "as chosen for rag_lora")
+    write_json(
+        tmp_path / "solutions" / "rag_lora" / "training" / "history.json", {"learning_rate": 1e-3, "probed": False}
+    )
+    write_json(tmp_path / "pilot" / "pilot-50" / "training" / "history.json", {"learning_rate": 2e-3})
+    assert RunState._learning_rate(run_state) == (2e-3, "as chosen for the pilot on 50 examples")
+
+
+def test_what_building_a_repaired_solution_took_holds_the_training_that_it_goes_on_from(
+    tmp_path: Path, fake_model: Path
+) -> None:
+    solution = Solution("full_replay", "Do it.", Decoding(1), adapter="a")
+    run_state: Any = SimpleNamespace(files=Files(tmp_path), inputs=SimpleNamespace(task=SimpleNamespace(price=None)))
+    write_json(tmp_path / "solutions" / "full" / "built.json", {"seconds": 100.0})
+    write_json(tmp_path / "solutions" / "full_replay" / "built.json", {"seconds": 10.0})
+    dev = (Prediction("a", "x", 1, 1, 0.1, score=1.0),)
+    built = Built(solution, dev, Score(1, 1, 1, 1))
+    assert candidate_of(run_state, built).build_seconds == 110
 
 
 def test_a_training_of_all_weights_is_no_point_of_the_curve_of_adapters() -> None:
@@ -100,7 +118,7 @@ def test_a_whole_run_on_a_real_network_hands_over_weights_that_answer(tmp_path: 
     decision = record(folder / "decision.json")
     assert next(c for c in decision["candidates"] if c["name"] == "full")["test"] is not None
     report = write_report(folder).read_text("utf-8")
-    assert "weights of its own" in report and "no other task can share" in report
+    assert "a whole model of its own" in report and "can share one base model" in report
     if decision["solution"] == "full":
         assert is_whole(folder / "winner" / "adapter")
     answer = rung.load(folder, solution="full")

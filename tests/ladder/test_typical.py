@@ -13,6 +13,18 @@ def test_a_typical_run_takes_as_many_times_longer_as_the_model_is_slower() -> No
     assert typical_seconds(Speed(101, 16.9, 33.1)) == pytest.approx(10 * seconds, rel=1e-3)
 
 
+def test_the_plan_counts_the_check_of_general_skills_and_the_dearest_repair() -> None:
+    from rung.ladder.plan import TYPICAL, _skills, _step
+    from rung.strategies import STRATEGIES
+
+    speed = Speed(1000, 100, 300)
+    prompt, lora, full = (_step(STRATEGIES[name], TYPICAL, speed, "") for name in ("zero_shot", "lora", "full"))
+    assert not _skills([prompt], TYPICAL, speed).applies
+    alone, both = _skills([prompt, lora], TYPICAL, speed), _skills([prompt, lora, full], TYPICAL, speed)
+    assert alone.applies and alone.calls > 3 * 200 + TYPICAL.dev
+    assert both.seconds > alone.seconds and both.seconds < full.seconds, "a tenth of its steps, of all weights"
+
+
 def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
     from dataclasses import replace
 

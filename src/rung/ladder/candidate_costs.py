@@ -9,6 +9,7 @@ from typing import Any
 from rung.ladder.plan import LATENCY_INPUTS
 from rung.ladder.state import Built, RunState
 from rung.resume import once, record_of
+from rung.strategies import REPAIRED, STRATEGIES
 from rung.types import BreakEven, Candidate, Prediction
 
 _ENOUGH_SECONDS = 10.0  # stop timing after so long once at least _LEAST_LATENCIES answers are timed
@@ -55,7 +56,7 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
     solution, price = built.solution, run.inputs.task.price
     folder = run.files.solution(solution.name)
     latency = record_of(folder / "latency.json")
-    seconds = float(record_of(folder / "built.json").get("seconds", 0.0))
+    seconds = sum(_building_s(run, name) for name in (solution.name, _begun_from(solution.name)) if name)
     n = len(built.predictions)
     tokens_in = sum(p.tokens_in for p in built.predictions) / n
     tokens_out = sum(p.tokens_out for p in built.predictions) / n
@@ -82,6 +83,15 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
         unscored=sum(p.metric_error is not None for p in built.predictions),
         cut=built.cut,
     )
+
+
+def _building_s(run: RunState, name: str) -> float:
+    return float(record_of(run.files.solution(name) / "built.json").get("seconds", 0.0))
+
+
+def _begun_from(name: str) -> str | None:
+    """The solution that a repaired one was trained on from: it has to be built first."""
+    return next((known for known, s in STRATEGIES.items() if s.repair and name == REPAIRED.format(known)), None)
 
 
 def break_evens(

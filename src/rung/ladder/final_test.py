@@ -13,7 +13,7 @@ from rung.decision.evidence import ClosedBook, MoreExamples, Skills
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.candidate_costs import break_evens
-from rung.ladder.finalists import answers_of_baselines, candidate_from_record, scores_of
+from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
 from rung.ladder.ledger import Meter
 from rung.ladder.state import Climbed, RunState
 from rung.models import next_larger
@@ -39,7 +39,7 @@ def test_and_decide(run: RunState, named: Mapping[str, Any]) -> Decision:
     against: list[Comparison] = []
     for baseline in baselines:  # each baseline is a question, and so a family of comparisons, of its own
         against += compare_all([(baseline, name) for name in names], scores, "test", groups=groups, seed=seed)
-    tested = {name: run.score(predictions) for name, predictions in {**answers, **baselines}.items()}
+    tested = {name: score_of(run, name, predictions) for name, predictions in {**answers, **baselines}.items()}
     candidates = tuple(
         replace(candidate, test=tested.get(candidate.name))
         for candidate in map(candidate_from_record, (*named["baselines"], *named["candidates"]))

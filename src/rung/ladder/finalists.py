@@ -7,13 +7,13 @@ opens the test for the same candidates and reaches the same verdict.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rung import __version__, runs
 from rung.errors import RunError
-from rung.evaluation.baselines import FLOORS
+from rung.evaluation.baselines import CHANCE, FLOORS
 from rung.ladder.candidate_costs import candidate_of, measure_latency
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.skills_check import Checked, check_skills
@@ -58,7 +58,7 @@ def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
 
 def baselines_on_dev(run: RunState) -> list[Candidate]:
     """The baselines that look at no input, and the best of those that learn; they are tested too."""
-    candidates = [baseline_candidate(n, run.score(answers)) for n, answers in baseline_answers(run).items()]
+    candidates = [baseline_candidate(n, score_of(run, n, answers)) for n, answers in baseline_answers(run).items()]
     learners = [c for c in candidates if c.name not in FLOORS]
     return [c for c in candidates if c.name in FLOORS] + sorted(learners, key=lambda c: -c.dev.mean)[:1]
 
@@ -98,6 +98,13 @@ def baseline_candidate(name: str, dev: Score) -> Candidate:
 def candidate_from_record(record: Mapping[str, Any]) -> Candidate:
     """As `asdict` left it."""
     return Candidate(**{**record, "dev": Score(**record["dev"])})
+
+
+def score_of(run: RunState, name: str, predictions: Sequence[Prediction]) -> Score:
+    """As `RunState.score`; the expected score of a blind guess has no interval where it is one for all examples."""
+    found = run.score(predictions)
+    known = name == CHANCE and run.tools.scorer.metric.right_or_wrong and len(set(scores_of(predictions))) == 1
+    return replace(found, low=found.mean, high=found.mean) if known else found
 
 
 def scores_of(predictions: Sequence[Prediction]) -> list[float]:

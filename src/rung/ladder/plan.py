@@ -66,9 +66,13 @@ class Step:
         return STRATEGIES[self.name]
 
 
+_NO_SKILLS = Step("skills", "fine-tune", False, "no fine-tuning is tried")
+
+
 @dataclass(frozen=True)
 class Plan:
-    """texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing.
+    """texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing, and the
+    check of general skills with the repair of the dearest solution, which comes where they are lost.
 
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
     difference it can show. usd_per_hour: of the machine.
@@ -84,6 +88,7 @@ class Plan:
     capped: dict[str, int]
     detectable: dict[str, float]
     usd_per_hour: float = 0.0
+    skills: Step = _NO_SKILLS
 
     @property
     def training_tokens(self) -> int:
@@ -101,7 +106,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """As plan.json holds it."""
-        everything = [step for step in (*self.steps, self.diagnosis, self.pilot) if step.applies]
+        everything = [step for step in (*self.steps, self.diagnosis, self.pilot, self.skills) if step.applies]
         tuned = {s.family: "trainable" in s.strategy.needs for s in self.steps if s.applies}
         families = len(tuned)
         each_s = sum(self.tuned_answer_seconds if own else self.answer_seconds for own in tuned.values())
@@ -109,7 +114,7 @@ class Plan:
         seconds = sum(step.seconds for step in everything) + test_s
         return {
             "steps": [asdict(step) for step in self.steps],
-            "experiments": [asdict(self.diagnosis), asdict(self.pilot)],
+            "experiments": [asdict(self.diagnosis), asdict(self.pilot), asdict(self.skills)],
             "calls": sum(step.calls for step in everything) + families * self.sizes["test"],
             "tokens": sum(step.tokens for step in everything),
             "seconds": round(seconds, 1),
@@ -168,6 +173,7 @@ def make_plan(
         capped={name: n for name, n in split.capped.items()},
         detectable={n: minimum_detectable_difference(units[n], comparisons=comparisons) for n in ("dev", "test")},
         usd_per_hour=(task.price.usd_per_hour or 0.0) if task.price is not None else 0.0,
+        skills=_skills(applying, texts, speed),
     )
 
 
@@ -184,6 +190,7 @@ def typical_seconds(speed: Speed) -> float:
     tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.needs & {"corpus", "teacher"})]
     steps = [_step(strategy, TYPICAL, speed, "") for strategy in tried]
     steps += [_pilot(step) for step in steps if step.strategy.pilot is not None] + [_diagnosis(TYPICAL, speed)]
+    steps.append(_skills(steps, TYPICAL, speed))
     answers = len({s.family for s in tried}) * (TYPICAL.dev + LATENCY_INPUTS)  # the test is as large as dev
     test = Cost(answers, answers * (TYPICAL.instruction + TYPICAL.own), answers * TYPICAL.answer)
     return sum(step.seconds for step in steps) + seconds_of(test, speed)
@@ -238,10 +245,11 @@ def _step(strategy: Strategy, texts: Texts, speed: Speed, why: str) -> Step:
 
 
 def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:
-    if only and strategy.name not in only:
-        return "left out by --only"
-    missing = (_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have)
-    return next(missing, _ASKED_FOR if strategy.asked_for and not only else "")
+    if missing := next((_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have), ""):
+        return missing
+    if strategy.name in only or not (only or strategy.asked_for):
+        return ""
+    return _ASKED_FOR if strategy.asked_for else "left out by --only"
 
 
 def _diagnosis(texts: Texts, speed: Speed) -> Step:
@@ -264,6 +272,23 @@ def _pilot(tuned: Step) -> Step:
         int(tuned.tokens * _PILOT_SHARE),
         round(tuned.seconds * _PILOT_SHARE, 2),
     )
+
+
+def _skills(applying: Sequence[Step], texts: Texts, speed: Speed) -> Step:
+    """The check of general skills: of the base, of the best of each fine-tuned family, and of the repaired one, whose
+    repair is counted for the dearest. Tokens are estimated by characters."""
+    from rung.evaluation.skills import suite
+    from rung.strategies.replay import cost_of_base_answers
+
+    tuned = [step for step in applying if step.name in STRATEGIES and step.strategy.repair_cost is not None]
+    if not tuned:
+        return _NO_SKILLS
+    repairs = [function_of(step.strategy.repair_cost)(texts) for step in tuned if step.strategy.repair_cost]
+    dearest: Cost = max(repairs, key=lambda cost: seconds_of(cost, speed))
+    asked = 2 + len({step.family for step in tuned})
+    once = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
+    cost = sum([once] * asked, dearest + cost_of_base_answers())
+    return Step("skills", tuned[0].family, True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
 
 
 def _ids(split: Split) -> list[tuple[str, tuple[str, ...]]]:

@@ -46,6 +46,7 @@ _SIZED_ON = 64  # rows
 _CLEARLY_MORE = 1.5  # times the steps: then a training that was cut short starts over
 _PROBE_SHARE = 0.06  # of the schedule, for each learning rate that is probed
 _LEAST_PROBE = 4
+_REPAIR_SHARE = 0.1  # of the steps of the training before it
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,11 @@ def lengths_of(workshop: Workshop, rows: Sequence[TrainingRow]) -> Lengths:
 def probe_steps(steps: int) -> int:
     """Steps of each probe of a learning rate; 0 for a training so short that probes would take most of its time."""
     return 0 if steps < LEAST_PROBED else min(steps, max(_LEAST_PROBE, round(_PROBE_SHARE * steps)))
+
+
+def repair_steps(steps: int) -> int:
+    """Steps of training on with the base's own answers mixed in, after a training of so many steps."""
+    return max(LEAST_STEPS, round(_REPAIR_SHARE * steps))
 
 
 def whole_course(

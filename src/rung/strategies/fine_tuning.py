@@ -14,6 +14,7 @@ from rung.strategies.course import (
     epoch_of,
     interim_looks_of,
     probe_steps,
+    repair_steps,
     steps_of,
     tokens_at,
     whole_course,
@@ -106,10 +107,27 @@ def cost_of_full(texts: Texts) -> Cost:
     return _training(texts, texts.own, full=True)
 
 
-def _training(texts: Texts, own: float, *, full: bool = False) -> Cost:
+def cost_of_lora_repair(texts: Texts) -> Cost:
+    """Of training it on with the base's own answers mixed in (see `replay`), and dev once."""
+    return _training(texts, texts.own, repair=True)
+
+
+def cost_of_rag_lora_repair(texts: Texts) -> Cost:
+    """As of lora, with passages in every prompt of the task."""
+    return _training(texts, texts.own + _TRAINED_PASSAGES * texts.passage, repair=True)
+
+
+def cost_of_full_repair(texts: Texts) -> Cost:
+    """As of lora, with all weights."""
+    return _training(texts, texts.own, full=True, repair=True)
+
+
+def _training(texts: Texts, own: float, *, full: bool = False, repair: bool = False) -> Cost:
     plain = replace(texts, forms=0.0, thought=0)
     lengths = Lengths(texts.instruction, own + texts.answer)
     steps = steps_of(texts.train, lengths, tokens_at(texts.training_tokens, full=full))
-    answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)
     each = lengths.step * (FULL_COST if full else 1.0)
+    if repair:
+        return answering(plain, texts.dev, own) + Cost(trained=repair_steps(steps) * each)
+    answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)
     return answers + Cost(trained=(steps + _PROBES * probe_steps(steps)) * each)

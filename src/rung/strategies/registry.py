@@ -69,9 +69,9 @@ class Strategy:
     name: in files, on the command line and in tables. family: the rung of the ladder. needs: what a task or a model
     must have. about: one line for help texts. cost: of building it and answering dev. build: Workshop -> Solution.
     cheap: it is tried before retrieval, whatever it costs to find out. repair: (Workshop, Solution) -> Solution, which
-    trains the built one on so that it keeps general skills. pilot: (Workshop, number of examples) -> Solution, a short
-    training that is an experiment. asked_for: it is tried only where it is named. Functions may be named as
-    "module:attribute", so that nothing loads early.
+    trains the built one on so that it keeps general skills. repair_cost: of that, dev included. pilot: (Workshop,
+    number of examples) -> Solution, a short training that is an experiment. asked_for: it is tried only where it is
+    named. Functions may be named as "module:attribute", so that nothing loads early.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Strategy:
     needs: frozenset[Need] = frozenset()
     cheap: bool = False
     repair: Callable[..., Any] | str | None = None
+    repair_cost: Callable[[Texts], Cost] | str | None = None
     pilot: Callable[..., Any] | str | None = None
     asked_for: bool = False
 
@@ -154,6 +155,7 @@ for _strategy in (
         f"{_HERE}.fine_tuning:lora",
         needs=frozenset({"trainable"}),
         repair=f"{_HERE}.replay:replayed",
+        repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
         pilot=f"{_HERE}.fine_tuning:pilot",
     ),
     Strategy(
@@ -164,6 +166,7 @@ for _strategy in (
         f"{_HERE}.fine_tuning:full",
         needs=frozenset({"trainable"}),
         repair=f"{_HERE}.replay:replayed",
+        repair_cost=f"{_HERE}.fine_tuning:cost_of_full_repair",
         asked_for=True,
     ),
     Strategy(
@@ -174,6 +177,7 @@ for _strategy in (
         f"{_HERE}.fine_tuning:rag_lora",
         needs=frozenset({"corpus", "trainable"}),
         repair=f"{_HERE}.replay:replayed",
+        repair_cost=f"{_HERE}.fine_tuning:cost_of_rag_lora_repair",
     ),
 ):
     register_strategy(_strategy)

@@ -10,15 +10,14 @@ from pathlib import Path
 
 from rung.errors import ModelError, TrainingError, about_its_prompt
 from rung.resume import is_done, once_for_all, record_of
-from rung.strategies.course import LEAST_STEPS, Course, epoch_of
+from rung.strategies.course import Course, epoch_of, repair_steps
 from rung.strategies.fit import HISTORY, fit
 from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
-from rung.strategies.registry import REPAIRED
+from rung.strategies.registry import REPAIRED, Cost
 from rung.strategies.training_rows import training_rows, without_long
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Decoding, Message, Request, Solution, TrainingOptions, TrainingRow
 
-_SHARE = 0.1  # of the steps of the training before it
 _RATE = 0.5  # of its learning rate
 _TOKENS = 64  # of an answer of the base model's
 
@@ -41,7 +40,7 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     full = bool(before.get("all_weights"))
     usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
     rate = float(before.get("learning_rate", usual))
-    steps = max(LEAST_STEPS, round(_SHARE * trained))
+    steps = repair_steps(trained)
     general = _general_rows(workshop)
     wanted = max(len(general), steps * TrainingOptions.batch_size // 2)
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
@@ -78,6 +77,12 @@ def base_answers(workshop: Workshop, texts: Sequence[str]) -> list[str]:
         return {"answers": ["" if a.error else a.text.strip() for a in answers]}
 
     return [str(answer) for answer in once_for_all(folder / f"replay-{asked[:16]}.json", ask)["answers"]]
+
+
+def cost_of_base_answers() -> Cost:
+    """Of the base model's answers to the general prompts; tokens of the prompts are estimated by their characters."""
+    texts = replay_prompts()
+    return Cost(len(texts), sum(map(len, texts)) / 4, _TOKENS * len(texts))
 
 
 def _general_rows(workshop: Workshop) -> list[TrainingRow]:
