@@ -220,6 +220,27 @@ def test_what_was_built_is_said_from_the_solutions_own_record(page: Callable[...
     assert "Learning rate 0.001, taken over from an earlier training of this run." in how
 
 
+def test_a_known_score_has_no_interval_and_costs_are_told_in_plain_words(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
+    page(EVERYTHING)
+    record = read_json(tmp_path / "decision.json") or {}
+    base = next(c for c in record["candidates"] if c["name"] == "most_frequent")
+    base["dev"] |= {"mean": 0.125, "low": 0.125, "high": 0.125}
+    record["frontier"] = ["zero_shot", "lora"]
+    write_json(tmp_path / "decision.json", record)
+    scores = Page(write_report(tmp_path)).section("Scores and costs")
+    assert "12 % known" in scores
+    assert "Best for their cost: zero_shot, lora. Each of the others costs at least as much as one of these" in scores
+
+
+def test_a_table_that_goes_on_beyond_the_edge_shows_a_shadow_there(page: Callable[..., Page], tmp_path: Path) -> None:
+    page()
+    style = (tmp_path / "report.html").read_text("utf-8").partition("</style>")[0]
+    rule = style[style.index(".scroll {") :].partition("}")[0]
+    assert "overflow-x: auto" in rule and rule.count("local") == 2 and rule.count("scroll") >= 2
+
+
 def test_where_a_learning_rate_comes_from_is_said(page: Callable[..., Page], tmp_path: Path) -> None:
     how = page(EVERYTHING).section("How it was done")
     assert "only where its loss is more than 1 % lower than that of the rate next to it" in how

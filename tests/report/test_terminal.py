@@ -233,6 +233,16 @@ def test_strategies_that_are_left_out_for_one_reason_share_a_line_and_one_that_i
     assert sum("rag" in line for line in lines) == 1
 
 
+def test_a_reason_that_does_not_fit_beside_many_names_is_wrapped_and_not_cut() -> None:
+    names = ("constrained", "few_shot", "nearest_of_many_examples", "lora", "another_strategy_of_the_user")
+    step = {"family": "prompt", "calls": 1, "tokens": 1, "seconds": 1.0}
+    steps = [{**step, "name": n, "applies": False, "why": "left out by --only"} for n in names]
+    steps.append({**step, "name": "zero_shot", "applies": True, "why": ""})
+    lines = printed(plan_screen(Path("r"), {**plan_record(), "steps": steps}, {}, task_record()))
+    assert f"skipped: left out by --only: {', '.join(names)}" in joined(lines)
+    assert max(map(cell_len, lines)) <= 80
+
+
 def test_the_difference_is_written_on_the_metrics_own_scale() -> None:
     task = {**task_record(), "metric": "token_f1", "right_or_wrong": False}
     lines = printed(plan_screen(Path("r"), plan_record(), {"findings": []}, task))

@@ -72,7 +72,7 @@ def _learnt(trained: Trained | None) -> str:
     how = f" (learning rate {trained.learning_rate:g}, epoch {trained.kept:g}{size})"
     if not trained.full:
         return f"a LoRA adapter{how}"
-    return f"weights of its own{how}, which no other task can share: a server needs a whole model for them"
+    return f"a whole model of its own{how}; adapters of several tasks can share one base model in a server, this cannot"
 
 
 def _held_to(constraint: Record) -> str:
@@ -121,9 +121,9 @@ def _learning_rates(run: RunRecords, trained: Trained) -> Html:
     elif trained.sweep:
         column = "Dev loss"
         caption = (
-            "Learning rates, each tried on the first part of its schedule. Of the usual ones, the one with the lowest dev "
-            f"loss is kept; one outside them only where its loss is more than {100 * (1 - CLEARLY):.0f} % lower than "
-            "that of the rate next to it."
+            "Learning rates, each tried on the first part of its schedule. Of the usual ones, the one with the lowest "
+            f"dev loss is kept; one outside them only where its loss is more than {100 * (1 - CLEARLY):.0f} % lower "
+            "than that of the rate next to it."
         )
         figures = {rate: f"{loss:.3f}" for rate, loss in trained.sweep.items()}
     else:

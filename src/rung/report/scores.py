@@ -74,7 +74,8 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
     if run.baselines:
         said += " Baselines use no language model."
     if len(run.decision.frontier) > 1:
-        said += f" No other candidate is as good at no more cost as these: {', '.join(run.decision.frontier)}."
+        said += f" Best for their cost: {', '.join(run.decision.frontier)}. Each of the others costs at least as much"
+        said += " as one of these and scores no higher."
     if tested and any(c.test is None for c in run.decision.candidates):
         said += " A dash under Test: only the best of each approach on dev answers the test."
     if failed:
@@ -86,10 +87,9 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
 def _scored(run: RunRecords, score: Score | None) -> Html:
     if score is None:
         return element("td", "–")
-    scale = run.scale
-    return short(
-        joined([scale.value(score.mean, score.n), element("span", scale.interval(score), class_="range")], " ")
-    )
+    scale, known = run.scale, score.low == score.high == score.mean
+    interval = element("span", "known" if known else scale.interval(score), class_="range")
+    return short(joined([scale.value(score.mean, score.n), interval], " "))
 
 
 # ---- comparisons ------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def curve_section(run: RunRecords) -> Html:
     gain = f"{scale.gap(more['mean'])} ({scale.ends(more['low'], more['high'])})"
     caption = (
         f"Dev score after fine-tuning on so many examples, on {run.curve['screen']:,} dev examples. "
-        f"About {rounded_up(more['examples'])} more would add {gain}, if "
-        "a doubling adds at least nothing and at most what the last one added."
+        f"About {rounded_up(more['examples'])} more would add {gain}. That assumes that the next doubling adds "
+        "something between nothing and what the last one added."
     )
     title = "Dev score by number of training examples"
     plot = curve_plot(points, points[-1][0], scale, title=title, unit="examples", n=run.curve["screen"])

@@ -90,9 +90,9 @@ def _plan_lines(
     reasons = dict.fromkeys(s["why"] for s in steps if not s["applies"])
     alike = {why: ", ".join(s["name"] for s in steps if not s["applies"] and s["why"] == why) for why in reasons}
     names = max([len(s["name"]) for s in steps], default=0)
-    skipped = [_cut(f"{named:<{names}}  skipped: {why}", width) for why, named in alike.items()]
+    skipped = [_skipped_lines(f"{named:<{names}}", why, width) for why, named in alike.items()]
     lines.append((table[0], "dim"))
-    body: list[Line] = [*((line, "") for line in table[1:]), *((line, "dim") for line in skipped)]
+    body = [*([(line, "")] for line in table[1:]), *skipped]
     lines += _at_most(body, 9, lambda n: f"and {n} more, in plan.json")
     lines.append(("", ""))
     budget = {k: v for k, v in (task.get("budget") or {}).items() if v is not None}
@@ -102,6 +102,15 @@ def _plan_lines(
     usd = f", {plan['usd']:.2f} USD" if plan.get("usd") else ""
     total = f"In all about {plan.get('seconds', 0) / 60:.1f} min{limit}{usd}."
     return lines + _wrapped(total, width, 1) + _check_lines(folder, checks, width)
+
+
+def _skipped_lines(named: str, why: str, width: int) -> list[Line]:
+    """In one line where it fits, else in at most three."""
+    from rich.cells import cell_len
+
+    whole = _clean(f"{named}  skipped: {why}")
+    lines = [(whole, "")] if cell_len(whole) <= width else _wrapped(f"skipped: {why}: {named}", width, 3)
+    return _styled(lines, "dim")
 
 
 def _check_lines(folder: Path, checks: Mapping[str, Any], width: int) -> list[Line]:
@@ -231,10 +240,17 @@ def _styled(lines: Sequence[Line], style: str) -> list[Line]:
     return [(text, style) for text, _ in lines]
 
 
-def _at_most(lines: list[Line], most: int, more: Callable[[int], str]) -> list[Line]:
-    if len(lines) <= most:
-        return lines
-    return [*lines[: most - 1], (more(len(lines) - most + 1), "dim")]
+def _at_most(entries: list[list[Line]], most: int, more: Callable[[int], str]) -> list[Line]:
+    """As many entries, each whole, as so many lines have room for, and a line that counts the others."""
+    used, number = 0, 0
+    for lines in entries:
+        last = number + 1 == len(entries)
+        if used + len(lines) + (0 if last else 1) > most:
+            break
+        used, number = used + len(lines), number + 1
+    left = len(entries) - number
+    shown = [line for lines in entries[:number] for line in lines]
+    return [*shown, (more(left), "dim")] if left else shown
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
