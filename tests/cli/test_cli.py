@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +142,34 @@ def test_a_model_is_checked(tiny_folder: Path, tmp_path: Path, monkeypatch: pyte
         "tokens a second",
     ):
         assert fact in done.output, done.output
+
+
+def test_a_model_on_the_slower_path_is_said_to_be_so_once(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "mamba"))
+    (folder / "config.json").unlink()
+    sizes = {"vocab_size": 300, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2}
+    MambaForCausalLM(MambaConfig(**sizes, bos_token_id=1, eos_token_id=2, pad_token_id=2)).save_pretrained(folder)
+    remarks: list[str] = []
+    listening, logger = logging.Handler(logging.WARNING), logging.getLogger("transformers")
+    listening.emit = lambda record: remarks.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(listening)
+    try:
+        checked = call("models", "check", folder)
+        task = write_task(tmp_path, folder)
+        done = call("run", task, "--out", tmp_path / "run", "--only", "zero_shot")
+        asked = call("ask", tmp_path / "run", "--solution", "zero_shot", "x")
+    finally:
+        logger.removeHandler(listening)
+    assert checked.output.count("as transformers computes it") == 1 and " 0.0 GB" not in checked.output
+    assert "weights take" in checked.output and " KB" not in checked.output
+    assert " ".join(done.stderr.split()).count("runs as transformers computes it, slower") == 1, done.stderr
+    assert asked.exit_code == 0 and "transformers" not in asked.output
+    assert remarks == [], "what it says of kernels that are not installed is for its own users"
 
 
 def test_a_model_that_cannot_be_loaded_is_one_clear_error_of_its_check(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,9 +164,47 @@ def test_a_pip_that_fails_is_quoted_with_the_ways_out(cache: Path, monkeypatch: 
 def test_an_unknown_name_suggests_the_nearest(cache: Path) -> None:
     with pytest.raises(ModelError, match=f"Did you mean {DEFAULT_MODEL}"):
         ensure_model("smollm2-135m-instuct")
+    for part, meant in (("qwen", "Qwen/Qwen3-0.6B"), ("llama", "meta-llama/Llama-3.1-8B-Instruct")):
+        with pytest.raises(ModelError, match=f"Did you mean {meant}\\?"):
+            ensure_model(part)
     with pytest.raises(ModelError) as caught:
         ensure_model("zzzz")
     assert "Did you mean" not in str(caught.value)
+
+
+def test_a_folder_or_file_beside_is_suggested(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text("{}")
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    for spec, meant in (
+        ("./my-modle", "./my-model"),
+        ("my-modle", "my-model"),
+        (f"{tmp_path}/my_model/", f"{tmp_path}/my-model"),
+        ("othr.gguf", "other.gguf"),
+    ):
+        with pytest.raises(ModelError, match=re.escape(f"Did you mean {meant}?")):
+            ensure_model(spec)
+
+
+def test_an_id_that_the_hub_does_not_have_suggests_the_nearest_and_one_that_it_cannot_give_does_not(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    class RepositoryNotFoundError(Exception): ...
+
+    said: list[Exception] = [RepositoryNotFoundError("404"), ConnectionError("Got: ConnectError: no route\nmore")]
+
+    def download(repo: str, *, local_files_only: bool = False, **_: Any) -> str:
+        raise LookupError if local_files_only else said[0]
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(DownloadError, match=r"Did you mean Qwen/Qwen3-0\.6B\?"):
+        ensure_model("Qwen/Qwen-0.6B")
+    del said[0]
+    with pytest.raises(DownloadError, match=r"\(ConnectError: no route\)\. Check the name"):
+        ensure_model("Qwen/Qwen-0.6B")
 
 
 @pytest.mark.parametrize("spec", ["./folder", "~/folder", "/no/folder", "C:\\models\\x", "D:/x", "..\\x"])

@@ -48,7 +48,7 @@ def logits(model: Any) -> torch.Tensor:
 def refusal(folder: Path) -> str:
     with pytest.raises(ModelError) as caught:
         load(folder)
-    assert str(folder) in str(caught.value)
+    assert str(caught.value).count(str(folder)) == 1, "its place is said, and said once"
     return str(caught.value)
 
 
@@ -59,11 +59,11 @@ def test_two_loads_of_one_folder_answer_alike(folder: Path) -> None:
 
 def test_a_missing_projection_is_named(folder: Path) -> None:
     said = refusal(change(folder, lambda w: w.pop(PROJECTION)))
-    assert f"1 weights of its network are missing: {PROJECTION}. Copy or download the model again" in said
+    assert f"1 weight of its network is missing: {PROJECTION}. Copy or download the model again" in said
 
 
 def test_a_missing_output_layer_is_named_where_it_is_not_the_embedding(folder: Path) -> None:
-    assert "are missing: lm_head.weight" in refusal(change(folder, lambda w: w.pop("lm_head.weight")))
+    assert "is missing: lm_head.weight" in refusal(change(folder, lambda w: w.pop("lm_head.weight")))
 
 
 def test_an_output_layer_that_is_the_embedding_need_not_be_in_the_file(folder: Path) -> None:
@@ -77,13 +77,21 @@ def test_weights_that_all_have_other_names_are_named_with_their_number(folder: P
             weights[f"network.{name}"] = weights.pop(name)
 
     said = refusal(change(folder, rename))
-    assert "21 weights of its network are missing" in said and "21 have no place" in said and "and 18 more" in said
-    assert "network.lm_head.weight" in said
+    assert "21 weights of its network are missing" in said and "21 weights have no place" in said
+    assert "and 18 more" in said and "They look renamed: network.lm_head.weight stands for lm_head.weight" in said
+    assert "download" not in said, "that would bring the same names"
+
+
+def test_weights_that_are_missing_and_others_that_are_left_over_are_not_called_renamed(folder: Path) -> None:
+    said = refusal(change(folder, lambda w: w.update(other=w.pop(PROJECTION))))
+    assert "1 weight of its network is missing" in said and "1 weight has no place" in said and "renamed" not in said
+    assert said.endswith("Take config.json and weights from one and the same model.")
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes(folder: Path) -> None:
     said = refusal(change(folder, lambda w: w.update({PROJECTION: torch.zeros(60, 32)})))
-    assert f"1 have another shape than config.json says: {PROJECTION} (60, 32) instead of (64, 32)" in said
+    assert f"1 weight has another shape than config.json says: {PROJECTION} (60, 32) instead of (64, 32)" in said
+    assert "missing" not in said and "download" not in said and "from one and the same model" in said
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,8 @@ def test_a_weight_of_another_shape_is_named_with_both_shapes(folder: Path) -> No
 )
 def test_a_weight_that_the_network_has_no_place_for_is_named(folder: Path, name: str) -> None:
     said = refusal(change(folder, lambda w: w.update({name: torch.ones(32)})))
-    assert f"1 have no place in the network that config.json describes: {name}" in said
+    assert f"1 weight has no place in the network that config.json describes: {name}" in said
+    assert "missing" not in said and "whole" not in said and "save_pretrained, which leaves them out" in said
 
 
 def test_what_lies_beside_a_decoder_is_no_fault(folder: Path) -> None:
@@ -141,11 +150,42 @@ def in_parts(folder: Path) -> dict[str, Any]:
     return index
 
 
-@pytest.mark.parametrize("kept", [0, 4, 500, -1])
-def test_a_file_that_was_cut_is_an_error_before_anything_is_read(folder: Path, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("kept", "fact"),
+    [
+        (0, "is empty"),
+        (4, "is cut off: it has 4 bytes"),
+        (500, "is cut off: it has 500 bytes"),
+        (-1, "has 151,247 bytes"),
+    ],
+)
+def test_a_file_that_was_cut_is_an_error_before_anything_is_read(folder: Path, kept: int, fact: str) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    assert "model.safetensors" in refusal(folder)
+    assert f"model.safetensors {fact}" in refusal(folder)
+
+
+def test_a_file_that_is_none_of_weights_is_said_to_be_none(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    assert "model.safetensors is a pointer of Git LFS and not the file itself" in refusal(folder)
+    (folder / "model.safetensors").write_text("<html>sign in</html>")
+    assert "model.safetensors is no safetensors file" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"])
+def test_a_torn_file_beside_the_weights_is_named_in_plain_words(folder: Path, name: str) -> None:
+    """Without its generation config a model would lose end tokens, and nobody would be told."""
+    whole = (folder / name).read_text()
+    place = whole.index("\n", len(whole) // 2) + 1  # behind a line, of which the next would be cut
+    for cut, fact in (
+        (0, f"{name} is empty"),
+        (place, f"{name} is cut off at line {whole[:place].count(chr(10))}"),
+    ):
+        (folder / name).write_text(whole[:cut])
+        said = refusal(folder)
+        assert fact in said and "again" in said and "(" not in said.replace("(s)", "")
+    (folder / name).write_text("{'a': 1}")
+    assert f"{name} is no JSON from line 1 on" in refusal(folder)
 
 
 def test_weights_in_parts_are_loaded_and_a_lost_part_is_named(folder: Path) -> None:
@@ -176,7 +216,9 @@ def test_an_index_that_names_a_weight_which_no_file_holds_is_an_error(folder: Pa
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "names model.other.weight, and no file holds it" in refusal(folder)
     (folder / "model.safetensors.index.json").write_text("{")
-    assert "index.json cannot be read" in refusal(folder)
+    assert "index.json is cut off at line 1" in refusal(folder)
+    (folder / "model.safetensors.index.json").write_text("[]")
+    assert "index.json says of no weight in which file it is" in refusal(folder)
 
 
 def test_parts_without_an_index_are_an_error(folder: Path) -> None:
@@ -195,7 +237,7 @@ def as_kind(folder: Path, config: dict[str, Any]) -> Path:
 def test_an_unknown_architecture_is_an_error_that_names_it(folder: Path) -> None:
     assert "does not know its architecture (llama99)" in refusal_of(as_kind(folder, {"model_type": "llama99"}))
     assert "names no model_type" in refusal_of(as_kind(folder, {}))
-    assert "cannot be read" in refusal_of(as_kind(folder, []))  # type: ignore[arg-type]
+    assert "config.json is no JSON object" in refusal_of(as_kind(folder, []))  # type: ignore[arg-type]
 
 
 def refusal_of(folder: Path) -> str:
@@ -263,6 +305,10 @@ def test_weights_that_are_put_together_while_loading_are_named_when_one_is_lost(
     assert "does not hold the whole model" in said and "experts" in said
 
 
+def source_in(folder: Path) -> Any:
+    return loading._Source("x", folder, "1", loading.read_config("x", folder), loading.read_weights(folder), False)
+
+
 # ---- memory -----------------------------------------------------------------------------------
 
 
@@ -275,13 +321,13 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers_before_it_is_read(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(OutOfMemory) as caught:
         load(folder)
-    assert "its 0 M weights need 0.0 GB in float32, and 0.0 GB are free in memory." in str(caught.value)
+    assert "its 37,280 weights need 0.9 MB in float32, and 0.1 MB are free in memory." in str(caught.value)
 
 
 def test_on_a_cpu_a_model_that_fits_in_bfloat16_alone_is_computed_in_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    source = source_in(folder)
     whole, half = source.bytes_in(torch.float32), source.bytes_in(torch.bfloat16)
     monkeypatch.setattr(loading, "kept_dtype", lambda device: torch.float32)
     monkeypatch.setattr(loading, "free_bytes", lambda device: (whole + half) // 2)
@@ -293,7 +339,7 @@ def test_on_a_cpu_a_model_that_fits_in_bfloat16_alone_is_computed_in_it(
 
 
 def test_what_would_fit_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    source = source_in(folder)
     quarter = loading.bytes_in_4_bits(source.weights, 4)
     assert "In 4 bits" in loading._what_would_fit(source, quarter, torch.float32)
     monkeypatch.setattr(loading, "that_fit", lambda room, itemsize: ["small", "large"])
@@ -311,12 +357,12 @@ def test_memory_of_models_that_nobody_holds_is_given_back_before_one_is_refused(
 
 def test_a_quantised_model_is_not_advised_to_be_quantised(folder: Path) -> None:
     change(folder, lambda w: None, quantization_config={"quant_method": "gptq", "bits": 4})
-    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    source = source_in(folder)
     assert "In 4 bits" not in loading._what_would_fit(source, 1 << 40, torch.float32)
 
 
 def test_where_only_the_gpu_is_too_small_the_cpu_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = loading._Source("x", folder, loading.read_config("x", folder), loading.read_weights(folder), False)
+    source = source_in(folder)
     monkeypatch.setattr(loading, "kept_dtype", lambda device: torch.float32)
     assert "CUDA_VISIBLE_DEVICES" in loading._beside_the_gpu(source, "cuda")
     assert loading._beside_the_gpu(source, "cpu") == ""

@@ -270,7 +270,7 @@ def test_an_adapter_without_safetensors_is_refused(tiny: Any, adapters: list[str
 def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
     save_tiny_model(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(ModelError, match="is no whole safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is cut off: it has 4 bytes"):
         load_model(str(tmp_path), device="cpu")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rung.models.sizes import TRAINED_TOKENS, Shape, as_gb, shape_of, training_bytes, working_bytes
+from rung.models.sizes import TRAINED_TOKENS, Shape, as_count, as_size, shape_of, training_bytes, working_bytes
 from rung.models.suggestions import EMBEDDED, SUGGESTIONS, scaled
 from rung.types import Speed, TrainingOptions
 
@@ -103,4 +103,9 @@ def test_a_config_without_usual_names_has_no_shape() -> None:
 def test_larger_models_are_slower_by_the_weights_a_token_meets() -> None:
     double = Shape(60, 576, 1536, 9, 3, 64, 98_304, norms=1152)
     assert scaled(Speed(100, 10, 50), double) == Speed(50, 5, 25)
-    assert as_gb(1.26e9) == "1.3 GB" and as_gb(15.6e9) == "16 GB"
+    assert as_size(1.26e9) == "1.3 GB" and as_size(15.6e9) == "16 GB"
+
+
+def test_what_is_small_is_told_in_megabytes_and_never_as_nothing() -> None:
+    assert [as_size(n) for n in (538e6, 4.2e6, 2e3, 0)] == ["538 MB", "4.2 MB", "0.1 MB", "0 MB"]
+    assert as_count(134_515_008) == "135 M" and as_count(37_000) == "37,000"

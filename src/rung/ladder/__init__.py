@@ -31,7 +31,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.hand_over import hand_over
     from rung.ladder.loading import examine, load, start, task_record_of, with_options
     from rung.ladder.unfinished import missing, write_unfinished
-    from rung.models import open_model
+    from rung.models import open_model, remark_of
     from rung.strategies.fit import tidy_given_up
 
     task = with_options(read_task(task_path), options)
@@ -44,6 +44,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         return folder
     examined = examine(task, loaded, options, read_json(files.split))
     model = open_model(task.model, say=listener.say)
+    if (remark := remark_of(model)) is not None:
+        listener.say(remark)
     if examined.constraint is not None:
         model.check(examined.constraint)
     with runs.held(folder):

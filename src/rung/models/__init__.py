@@ -97,6 +97,12 @@ def model_version(spec: str, *, say: Say = lambda _: None) -> str:
     return model.version
 
 
+def remark_of(model: Model) -> str | None:
+    """What a user should know of a model before a run, in a sentence; None where there is nothing."""
+    remark = getattr(model, "remark", None)
+    return remark if isinstance(remark, str) else None
+
+
 def next_larger(model: Model, spec: str) -> str | None:
     """The hub id of the next larger model that this machine could train, or None where that cannot be told.
 

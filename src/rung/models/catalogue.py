@@ -7,7 +7,6 @@ leaves either nothing or the whole folder.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -106,17 +105,22 @@ def ensure_model(spec: str, *, say: Say = lambda _: None) -> Path:
     if path.is_file():
         raise ModelError(f"model {spec!r}: a file that is no GGUF. Name a folder, a .gguf file or a Hugging Face id.")
     if _A_PATH.match(spec):
-        raise ModelError(f"model {spec!r}: there is no such folder. Check the path.")
+        raise ModelError(f"model {spec!r}: there is no such folder. {_hint(spec)}Check the path.")
     if _HUB_ID.fullmatch(spec):
         return _from_hub(spec, say)
-    near = difflib.get_close_matches(spec, CATALOGUE, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    if _HUB_ID.fullmatch(spec.partition(":")[0]):
-        hint = " Behind an id only :4bit may stand."
+    hint = "Behind an id only :4bit may stand. " if _HUB_ID.fullmatch(spec.partition(":")[0]) else _hint(spec)
     raise ModelError(
-        f"model {spec!r}: no catalogue name, folder, .gguf file or Hugging Face id of that name.{hint}"
-        " `rung models` lists the catalogue."
+        f"model {spec!r}: no catalogue name, folder, .gguf file or Hugging Face id of that name. {hint}"
+        "`rung models` lists the catalogue."
     )
+
+
+def _hint(spec: str) -> str:
+    """A question, with a space behind it, that names the model which may be meant; nothing where none is like it."""
+    from rung.models.suggestions import nearest
+
+    near = nearest(spec)
+    return f"Did you mean {near}? " if near is not None else ""
 
 
 def _catalogue_folder(entry: Entry) -> Path:
@@ -138,7 +142,7 @@ def _ensure_entry(entry: Entry, say: Say) -> Path:
 
 def _ensure_gguf(path: Path, say: Say) -> Path:
     if not path.is_file():
-        raise ModelError(f"model {str(path)!r}: there is no such file. Check the path.")
+        raise ModelError(f"model {str(path)!r}: there is no such file. {_hint(str(path))}Check the path.")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelError(f"model {str(path)!r}: not a GGUF file (it does not begin with 'GGUF').")
@@ -252,12 +256,13 @@ def _from_hub(repo: str, say: Say) -> Path:
     try:
         folder = Path(snapshot_download(repo, allow_patterns=_HUB_FILES, ignore_patterns=_NOT_NEEDED))
     except Exception as error:  # the hub's client raises many kinds; each means the same to the user
-        fact = first_line(error)
+        fact = first_line(error).removeprefix("Got: ")
         part = f"; what {kept} holds of it is not whole" if kept is not None else ""
+        hint = _hint(repo) if type(error).__name__ == "RepositoryNotFoundError" else ""
         raise DownloadError(
-            f"model {repo}: the Hugging Face hub did not give it ({fact}){part}. Check the name and the network; where "
-            "its licence must be accepted first, do so on its page and log in with `hf auth login`. Or use a local "
-            "folder, a .gguf file or a name from `rung models`."
+            f"model {repo}: the Hugging Face hub did not give it ({fact}){part}. {hint}Check the name and the "
+            "network; where its licence must be accepted first, do so on its page and log in with `hf auth login`. Or "
+            "use a local folder, a .gguf file or a name from `rung models`."
         ) from None
     return _checked_folder(folder)
 

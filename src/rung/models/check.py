@@ -7,7 +7,7 @@ from typing import Any
 
 from rung.errors import RungError, first_line
 from rung.models import Say, describe, open_model, speed_of
-from rung.models.sizes import as_gb
+from rung.models.sizes import as_count, as_size
 from rung.types import Model, Speed, Trainable
 
 _NAMED = 6  # end tokens that are shown
@@ -83,7 +83,12 @@ def _training(model: Model) -> str:
 def _memory(model: Any) -> list[tuple[str, str]]:
     from rung.engine.memory import used_bytes
 
-    weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
-    used = used_bytes(model.engine.device)
-    most = f"; at most {as_gb(used)} were in use" if used is not None else ""
-    return [("memory", f"{model.network.num_parameters() / 1e6:,.0f} M weights in {as_gb(weights)}{most}")]
+    network, device = model.network, model.engine.device
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    told = f"{as_count(network.num_parameters())} weights take {as_size(weights)} in the type above"
+    used = used_bytes(device)
+    if used is None:
+        return [("memory", told)]
+    what = "of the GPU was" if device.type == "cuda" else "was in use, Python's and torch's own included,"
+    in_use = "in use " if device.type == "cuda" else ""
+    return [("memory", f"{told}; at most {as_size(used)} {what} {in_use}while it was loaded and timed")]

@@ -67,7 +67,7 @@ def quantisation(name: str, config: Any, dtype: torch.dtype, *, four_bit: bool) 
     ours = bool(given.get("load_in_4bit") or given.get("load_in_8bit"))
     if (four_bit or ours) and not can_quantise():
         raise ModelError(
-            f"model {name}: in so few bits it needs the package bitsandbytes. Install it: pip install 'rung[4bit]'."
+            f"model {name}: in so few bits it needs the package bitsandbytes. Install it: pip install bitsandbytes."
         )
     if not four_bit or given.get("load_in_4bit"):
         return None

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ModelError, first_line
+from rung.models.file_faults import fault_of
+from rung.models.four_bit import SUFFIX
 from rung.models.weights import Tensor, is_zero, named
 
 _OTHER_BRANCHES = re.compile(
@@ -46,7 +48,7 @@ def read_config(name: str, folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise ModelError(
-            f"model {name}: transformers cannot read {folder / 'config.json'} ({_fact(error)}). {_WHOLE}"
+            f"model {name}: transformers cannot read the config.json{inside(name, folder)} ({_fact(error)}). {_WHOLE}"
         ) from error
     _check_kind(name, config, written)
     return config
@@ -62,15 +64,66 @@ def check_loaded(name: str, folder: Path, config: Any, weights: Mapping[str, Ten
     shapes = {
         key: f"{key} {tuple(there)} instead of {tuple(wanted)}" for key, there, wanted in found["mismatched_keys"]
     }
-    facts = []
+    facts, held = [], inside(name, folder)
     if missing:
-        facts.append(f"{len(missing)} weights of its network are missing: {named(missing)}")
+        facts.append(f"{_weights(missing)} of its network {_are(missing)} missing{held}: {named(missing)}")
     if shapes:
-        facts.append(f"{len(shapes)} have another shape than config.json says: {named(shapes.values())}")
+        have = "has" if len(shapes) == 1 else "have"
+        facts.append(f"{_weights(shapes)} {have} another shape than config.json says: {named(shapes.values())}")
     if others:
-        facts.append(f"{len(others)} have no place in the network that config.json describes: {named(others)}")
+        have = "has" if len(others) == 1 else "have"
+        facts.append(
+            f"{_weights(others)}{held} {have} no place in the network that config.json describes: {named(others)}"
+        )
     if facts:
-        raise ModelError(f"model {name}: {folder} does not hold the whole model. {'; '.join(facts)}. {_WHOLE}")
+        told = "; ".join(facts)
+        raise ModelError(f"model {name}: {told}. {_what_to_do(missing, others, mismatched=bool(shapes))}")
+
+
+def inside(name: str, folder: Path) -> str:
+    """Where a model's files are, for a message that has named it: nothing where its name is that folder."""
+    own = Path(name.removesuffix(SUFFIX)).expanduser()
+    return "" if own.is_dir() and own.resolve() == folder.resolve() else f" in {folder}"
+
+
+def _what_to_do(missing: list[str], others: list[str], *, mismatched: bool) -> str:
+    renamed = _renamed(missing, others)
+    if renamed is not None:
+        return (
+            f"They look renamed: {renamed[1]} stands for {renamed[0]}. Give them the names that transformers uses, or "
+            "export the model in Hugging Face format again with the program that wrote it."
+        )
+    if missing and not others and not mismatched:
+        return _WHOLE
+    if missing or mismatched:
+        return "Take config.json and weights from one and the same model."
+    return (
+        "Take config.json and weights from one and the same model. Where these weights are not wanted, load it with "
+        "transformers and save it again with save_pretrained, which leaves them out."
+    )
+
+
+def _renamed(missing: list[str], others: list[str]) -> tuple[str, str] | None:
+    """A missing weight and the one that stands for it, where most missing ones end as another one does."""
+    ends: dict[str, str] = {}
+    for other in sorted(others, reverse=True):
+        ends[_end(other)] = other
+    pairs = [(name, ends[_end(name)]) for name in sorted(missing) if _end(name) in ends]
+    return pairs[0] if pairs and 2 * len(pairs) >= len(missing) else None
+
+
+def _end(name: str) -> str:
+    """What renaming leaves of a weight's name: its number of a layer, its module and its kind."""
+    layer = _LAYER.search(name)
+    return ".".join([layer[2] if layer else "", *name.split(".")[-2:]])
+
+
+def _weights(names: Any) -> str:
+    return "1 weight" if len(names) == 1 else f"{len(names)} weights"
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def known_architectures() -> Any:
@@ -81,12 +134,12 @@ def known_architectures() -> Any:
 
 
 def _written_config(name: str, folder: Path) -> dict[str, Any]:
-    try:
-        written = json.loads((folder / "config.json").read_text("utf-8"))
-        if not isinstance(written, dict):
-            raise ValueError("it is no JSON object")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {name}: {folder / 'config.json'} cannot be read ({error}). {_WHOLE}") from None
+    path = folder / "config.json"
+    if (fault := fault_of(path)) is not None:
+        raise ModelError(f"model {name}: {fault}{inside(name, folder)}. {_WHOLE}")
+    written = json.loads(path.read_text("utf-8", "replace"))
+    if not isinstance(written, dict):
+        raise ModelError(f"model {name}: config.json is no JSON object{inside(name, folder)}. {_WHOLE}")
     return written
 
 

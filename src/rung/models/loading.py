@@ -28,6 +28,7 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, OutOfMemory, first_line
 from rung.models.cache import cache_folder
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
+from rung.models.file_faults import fault_of, first_fault
 from rung.models.four_bit import (
     SUFFIX,
     bytes_in_4_bits,
@@ -39,14 +40,15 @@ from rung.models.four_bit import (
     split_spec,
     version_in_4_bits,
 )
-from rung.models.identity import version_of
-from rung.models.kinds import check_loaded, read_config
+from rung.models.identity import BESIDE_WEIGHTS, version_of
+from rung.models.kinds import check_loaded, inside, read_config
 from rung.models.local import LocalModel
-from rung.models.sizes import as_gb, shape_of, working_bytes
+from rung.models.sizes import as_count, as_size, shape_of, working_bytes
 from rung.models.speed import kept_dtype
 from rung.models.suggestions import that_fit
 from rung.models.weights import Tensor, are_packed, named, network_bytes, parameters_of, read_weights
 
+_AGAIN = "Copy or download the model again."
 _LEAST_TOKENS = 512  # of the one prompt for which there must be room beside the weights
 
 
@@ -96,9 +98,13 @@ def load_model(
     if threads is not None:
         torch.set_num_threads(threads)
     AttentionInterface.register(attention.NAME, attention.attention)
+    config, weights = read_config(spec, folder), read_weights(folder)  # before files are hashed: it says what is torn
     base_version = version_of(folder)
     source_version = version_in_4_bits(base_version) if four_bit else base_version
-    source = _Source(spec, folder, source_version, read_config(spec, folder), read_weights(folder), four_bit)
+    source = _Source(spec, folder, source_version, config, weights, four_bit)
+    ends = folder / "generation_config.json"
+    if ends.is_file() and (fault := fault_of(ends)) is not None:  # transformers would do without it, and say nothing
+        raise ModelError(f"model {spec}: {fault}{inside(spec, folder)}. {_AGAIN}")
     with _loading_errors(source, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     chosen = device or best_device()
@@ -146,14 +152,14 @@ def _load_engine(source: _Source, device: str, dtype: torch.dtype | None, say: S
         except RuntimeError as error:
             if unread := re.findall(r"^\s*([\w.]+)\s*\|\s*CONVERSION", "\n".join(report), re.MULTILINE):
                 raise ModelError(
-                    f"model {source.spec}: {source.folder} does not hold the whole model. {len(unread)} weights cannot "
-                    f"be made of what its files hold: {named(unread)}. Copy or download the model again."
+                    f"model {source.spec}: it does not hold the whole model. {len(unread)} of its weights cannot be "
+                    f"made of what its files{inside(source.spec, source.folder)} hold: {named(unread)}. {_AGAIN}"
                 ) from error
             raise
         check_loaded(source.spec, source.folder, source.config, source.weights, found)
         if packed:
             keep_trainable(network)
-        return checked_engine(network.eval(), source.spec, say=say, record=_record_of_check(source, network))
+        return checked_engine(network.eval(), source.spec, record=_record_of_check(source, network))
 
 
 def _record_of_check(source: _Source, network: Any) -> Path:
@@ -183,15 +189,15 @@ def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say:
     halved = source.bytes_in(torch.bfloat16, device)
     if dtype is None and chosen == torch.float32 and halved <= free:
         say(
-            f"{source.spec} needs {as_gb(needed)} in float32 and {as_gb(free)} are free: computing in bfloat16, "
-            f"which takes {as_gb(halved)} …"
+            f"{source.spec} needs {as_size(needed)} in float32 and {as_size(free)} are free: computing in bfloat16, "
+            f"which takes {as_size(halved)} …"
         )
         return torch.bfloat16
     where = "on the GPU" if device != "cpu" else "in memory"
-    number = "" if are_packed(source.weights) else f"{parameters_of(source.weights) / 1e6:,.0f} M "
+    number = "" if are_packed(source.weights) else f"{as_count(parameters_of(source.weights))} "
     raise OutOfMemory(
-        f"model {source.spec}: its {number}weights need {as_gb(needed)} in "
-        f"{str(chosen).removeprefix('torch.')}{' and 4 bits' if source.four_bit else ''}, and {as_gb(free)} are free "
+        f"model {source.spec}: its {number}weights need {as_size(needed)} in "
+        f"{str(chosen).removeprefix('torch.')}{' and 4 bits' if source.four_bit else ''}, and {as_size(free)} are free "
         f"{where}. {_what_would_fit(source, free, chosen)}{_beside_the_gpu(source, device)}"
     )
 
@@ -199,8 +205,8 @@ def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say:
 def _what_would_fit(source: _Source, free: int, dtype: torch.dtype) -> str:
     quarter = bytes_in_4_bits(source.weights, dtype.itemsize)
     if not source.four_bit and not is_quantised(source.config) and quarter <= free:
-        install = "" if can_quantise() else "; it needs pip install 'rung[4bit]'"
-        return f"In 4 bits it would take {as_gb(quarter)}: name it {source.spec}{SUFFIX}{install}."
+        install = "" if can_quantise() else "; that needs pip install bitsandbytes"
+        return f"In 4 bits it would take {as_size(quarter)}: name it {source.spec}{SUFFIX}{install}."
     fitting = that_fit(free, dtype.itemsize)
     if not fitting:
         return "Close other programs, or use a machine with more memory."
@@ -235,11 +241,14 @@ def _loading_errors(source: _Source, what: str) -> Iterator[None]:
                 f"model {source.spec}: {what} needs a package that is not installed here ({fact}). Install it, or name "
                 "another model; `rung models` lists some."
             ) from error
+        where = inside(source.spec, source.folder)
+        if (fault := first_fault(source.folder, BESIDE_WEIGHTS)) is not None:
+            raise ModelError(f"model {source.spec}: {fault}{where}. {_AGAIN}") from error
         if not isinstance(error, OSError | ValueError | RuntimeError):
             fact = f"{type(error).__name__}: {fact}"
         raise ModelError(
-            f"model {source.spec}: {what} cannot be loaded from {source.folder} ({fact}). Check that the folder is "
-            "whole and transformers new enough, or name another model; `rung models` lists some."
+            f"model {source.spec}: {what} cannot be loaded{where} ({fact}). Check that the folder is whole and "
+            "transformers new enough, or name another model; `rung models` lists some."
         ) from error
 
 

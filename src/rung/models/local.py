@@ -268,6 +268,13 @@ class LocalModel:
         }
 
     @property
+    def remark(self) -> str | None:
+        """What its user should know before it is put to work, in a sentence."""
+        if self.engine.path == "tree":
+            return None
+        return f"{self.name} runs as transformers computes it, slower: {self.engine.reason}."
+
+    @property
     def thought_tokens(self) -> int:
         """Room for a thought before each answer without an adapter; 0 where the model can be asked not to think."""
         return THOUGHT_TOKENS if self.chat.thought is not None else 0

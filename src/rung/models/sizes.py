@@ -103,7 +103,15 @@ def training_bytes(shape: Shape, itemsize: int) -> int:
     return adapter + activations + scores
 
 
-def as_gb(count: float) -> str:
-    """Bytes in GB, with two digits below 10."""
+def as_count(weights: int) -> str:
+    """A number of weights, in millions from one million on."""
+    return f"{weights / 1e6:,.0f} M" if weights >= 1e6 else f"{weights:,}"
+
+
+def as_size(count: float) -> str:
+    """Bytes in MB, or from 1 GB on in GB; with a decimal below 10, so that what is there is never told as none."""
+    if count < 1e9:
+        mb = count / 1e6
+        return f"{mb:.0f} MB" if mb >= 10 or not mb else f"{max(mb, 0.1):.1f} MB"
     gb = count / 1e9
     return f"{gb:.1f} GB" if gb < 10 else f"{gb:.0f} GB"

@@ -5,6 +5,7 @@ Nothing here is fetched or loaded. Sizes are computed from the measurements in e
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 _ITEMSIZE = 2  # bytes of a weight in bfloat16
+_LIKE = 0.6  # of the characters of two names, for one to be a slip of the other
+_LEAST_PART = 3  # characters of a part of a name that says which model is meant
 _CLEARLY_LARGER = 1.5  # times the weights of a model; less would hardly change a verdict
 
 
@@ -80,6 +83,32 @@ def next_larger(spec: str, device: torch.device) -> str | None:
     embedded = Suggestion(DEFAULT_MODEL, CATALOGUE[DEFAULT_MODEL].license, EMBEDDED)
     larger = (s for s in (embedded, *SUGGESTIONS) if s.shape.parameters >= _CLEARLY_LARGER * weights)
     return next((s.hub for s in larger if s.bytes_to_train() <= room), None)
+
+
+def nearest(name: str) -> str | None:
+    """The model that a name which names none may mean: of the list, on this machine, or a folder or file beside it."""
+    if (beside := nearest_path(name)) is not None:
+        return beside
+    known = [*CATALOGUE, *(s.hub for s in SUGGESTIONS), *(n for n, _ in on_disk() if not n.endswith(".gguf"))]
+    wanted = name.lower()
+    if name in known:
+        return None
+    if len(wanted) >= _LEAST_PART and (holding := [k for k in known if wanted in k.lower()]):
+        return holding[0]  # the smallest one
+    forms = {form.lower(): k for k in reversed(known) for form in (k, k.rpartition("/")[2])}
+    near = difflib.get_close_matches(wanted, forms, n=1, cutoff=_LIKE)
+    return forms[near[0]] if near else None
+
+
+def nearest_path(name: str) -> str | None:
+    """The model's folder, or GGUF file, whose name is most like the last part of a path that does not exist."""
+    path = Path(name).expanduser()
+    try:
+        beside = [p.name for p in path.parent.iterdir() if p.suffix == ".gguf" or (p / "config.json").is_file()]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=_LIKE)
+    return name.removesuffix("/").removesuffix(path.name) + near[0] if near else None
 
 
 def known_parameters(spec: str) -> int | None:

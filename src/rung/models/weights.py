@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.errors import ModelError
+from rung.models.file_faults import fault_of
 
 INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
@@ -56,8 +57,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         places: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
         files = sorted(set(places.values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelError(f"model {folder}: {name} cannot be read ({error!r}). {_AGAIN}") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        fault = fault_of(index) or f"{name} says of no weight in which file it is"
+        raise ModelError(f"model {folder}: {fault}. {_AGAIN}") from None
     if absent := [part for part in files if not (folder / part).is_file()]:
         raise ModelError(f"model {folder}: {name} names {named(absent)}, and {_are(absent)} not there. {_AGAIN}")
     held = {part: _read_header(folder / part) for part in files}
@@ -128,10 +130,15 @@ def _read_header(path: Path) -> dict[str, Tensor]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(_MOST_HEADER, size - 8):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
+            start = file.read(9)
+            if len(start) < 9:
+                raise ValueError(f"is cut off: it has {size} bytes")
+            (length,) = struct.unpack("<Q", start[:8])
+            if length > _MOST_HEADER or start[8:] != b"{":
+                raise ValueError("is no safetensors file")
+            if length > size - 8:
+                raise ValueError(f"is cut off: it has {size:,} bytes, and its header alone has {length:,}")
+            header = json.loads(start[8:] + file.read(length - 1))
         header.pop("__metadata__", None)
         ends = {name: record["data_offsets"] for name, record in header.items()}
         whole = 8 + length + max((end for _, end in ends.values()), default=0)
@@ -144,10 +151,10 @@ def _read_header(path: Path) -> dict[str, Tensor]:
             f"model {path.parent}: {path.name} cannot be read ({error.strerror or error}). Check its permissions, or "
             "copy or download the model again."
         ) from None
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"model {path.parent}: {path.name} is no whole safetensors file ({error or type(error).__name__}). {_AGAIN}"
-        ) from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        ours = type(error) is ValueError and str(error).startswith("is ")
+        fault = fault_of(path) or f"{path.name} {error if ours else 'has a header that is damaged'}"
+        raise ModelError(f"model {path.parent}: {fault}. {_AGAIN}") from None
     if size != whole:
         raise ModelError(
             f"model {path.parent}: {path.name} has {size:,} bytes where its header says {whole:,}. It was cut or "

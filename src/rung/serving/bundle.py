@@ -36,8 +36,9 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
     from rung.retrieval import open_index
     from rung.solutions.store import load_passages, load_solution
 
-    place, note = _find(folder, solution)
+    place, note, file = _find(folder, solution)
     loaded = load_solution(place)
+    _check_base(place, note["model"], file)
     model = open_model(note["model"], say=say)
     if model.version != note["model_version"]:
         raise RunError(
@@ -50,11 +51,22 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
     return Bundle(loaded, model, open_index(loaded.retriever, load_passages(place), place / "index"))
 
 
-def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str]]:
+def _check_base(place: Path, model: str, file: Path) -> None:
+    """Raises RunError where the model was a folder or file that is there no more. file: what names it."""
+    base = Path(model.removesuffix(":4bit"))
+    if base.is_absolute() and not base.exists():
+        raise RunError(
+            f"{place}: its base model {base} is no longer there. Put it back; or, where it lies elsewhere now, write "
+            f'its new place as "model" into {file}. Its version is checked.'
+        )
+
+
+def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str], Path]:
+    """The solution's folder, what is noted of its model, and the file that notes it."""
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder. Name a run folder, as runs/NAME.")
     if solution is None and (note := read_json(folder / "bundle.json")):
-        return folder, note
+        return folder, note, folder / "bundle.json"
     task = read_json(folder / "task.json")
     if task is None:
         raise RunError(f"{folder}: neither a run folder nor a bundle. Name a folder that rung run wrote, as runs/NAME.")
@@ -63,9 +75,9 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str]]:
         if not (place / "solution.json").is_file():
             made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
             raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
-        return place, task
+        return place, task, folder / "task.json"
     if note := read_json(folder / "winner" / "bundle.json"):
-        return folder / "winner", note
+        return folder / "winner", note, folder / "winner" / "bundle.json"
     decision = read_json(folder / "decision.json")
     if decision is None or decision["choice"] == "unfinished":
         raise RunError(

@@ -1,0 +1,34 @@
+"""A bundle whose base model is no longer where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rung.errors import RunError
+from rung.models import model_version
+from rung.serving.bundle import open_bundle
+from rung.solutions.store import save_solution
+from rung.types import Decoding, Solution
+
+
+def test_a_base_that_was_moved_is_named_with_the_place_where_its_new_one_goes(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_folder, tmp_path / "base"))
+    winner = tmp_path / "run" / "winner"
+    save_solution(Solution("zero_shot", "Answer.", Decoding(4)), winner)
+    note = {"model": f"{base}", "model_version": model_version(str(base))}
+    (winner / "bundle.json").write_text(json.dumps(note))
+    (tmp_path / "run" / "task.json").write_text(json.dumps(note))
+    base.rename(tmp_path / "moved")
+    for folder in (tmp_path / "run", winner):
+        with pytest.raises(RunError) as caught:
+            open_bundle(folder)
+        assert f"its base model {base} is no longer there" in str(caught.value)
+        assert f'"model" into {winner / "bundle.json"}' in str(caught.value)
+    (winner / "bundle.json").write_text(json.dumps({**note, "model": str(tmp_path / "moved")}))
+    assert open_bundle(winner).model.version == note["model_version"]
