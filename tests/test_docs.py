@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -64,6 +67,48 @@ def test_links_and_files_named_in_a_page_exist(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links {target}"
     for target in re.findall(r"`((?:src|tests|bench|docs)/[\w./]+)`", words):
         assert (ROOT / target).exists(), f"{page.name} names {target}"
+
+
+def blocks_of(section: str, run: Path) -> str:
+    """The example of a section of docs/models.md, for another run folder."""
+    (code,) = re.findall(
+        r"```python\n(.*?)```", text("docs/models.md").split(f"## {section}\n")[1].split("\n## ")[0], re.S
+    )
+    return str(code).replace("runs/my-task", str(run))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_example_of_an_adapter_elsewhere_answers_as_rung_does(
+    full: bool, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from rung.models.loading import load_model
+    from rung.solutions.prompt_rendering import render
+    from rung.solutions.store import save_solution
+    from rung.types import Decoding, Query, Request, Solution, TrainingOptions, TrainingRow
+
+    model = load_model(str(tiny_folder), device="cpu", dtype=torch.float32)
+    solution = Solution("lora", "Answer.", Decoding(8))
+    asked = render(solution, Query("q", "Where is my card?"))
+    rate = 3e-3 if full else 3e-2
+    options = TrainingOptions(rate, steps=25, batch_size=1, full=full)
+    adapter = model.train([TrainingRow("a", asked, "the card")], options, tmp_path / "training")
+    save_solution(replace(solution, adapter=str(adapter)), tmp_path / "winner")
+    (tmp_path / "task.json").write_text(json.dumps({"machine": model.describe()}))
+    (ours,) = model.generate([Request(asked, solution.decoding, adapter=str(adapter))])
+    names: dict[str, Any] = {}
+    if full:
+        exec(blocks_of("Whole weights elsewhere", tmp_path), names)
+        chat = [{"role": m.role, "content": m.content} for m in asked]
+        prompt = names["tokenizer"].apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+        written = names["model"].generate(**prompt, max_new_tokens=8, do_sample=False)[
+            0, prompt["input_ids"].shape[1] :
+        ]
+        print(names["tokenizer"].decode(written, skip_special_tokens=True))
+    else:
+        exec(blocks_of("Adapters elsewhere", tmp_path), names)
+    assert capsys.readouterr().out.splitlines()[-1] == ours.text == "the card"
 
 
 def test_the_three_demos_are_described() -> None:
