@@ -85,10 +85,9 @@ def _memory(model: Any) -> list[tuple[str, str]]:
 
     network, device = model.network, model.engine.device
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    told = f"{as_count(network.num_parameters())} weights take {as_size(weights)} in the type above"
+    told = f"{as_count(network.num_parameters())} weights take {as_size(weights)}"
     used = used_bytes(device)
-    if used is None:
-        return [("memory", told)]
-    what = "of the GPU was" if device.type == "cuda" else "was in use, Python's and torch's own included,"
-    in_use = "in use " if device.type == "cuda" else ""
-    return [("memory", f"{told}; at most {as_size(used)} {what} {in_use}while it was loaded and timed")]
+    if used is not None:
+        where = "of the GPU" if device.type == "cuda" else "in all, Python and torch included"
+        told += f"; loading and timing it took at most {as_size(used)} {where}"
+    return [("memory", told)]
