@@ -19,8 +19,9 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/rung demo
 
+# One thread a process: the networks of most tests are too small to share.
 test: setup
-	$(BIN)/python -m pytest --quiet
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
