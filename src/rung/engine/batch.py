@@ -1,4 +1,4 @@
-"""What the two ways to answer have in common: a batch of jobs, and the choice of the next token."""
+"""What the two ways to answer have in common: a batch of jobs, the choice of the next token, and scoring in parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rung.engine.engine import Engine
 from rung.engine.grammar import Matcher
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job
 
 Answered = list[tuple[int, list[int] | None]]
@@ -50,3 +52,28 @@ def choose(
             weights = torch.softmax(logits[row].cpu() / temperature, dim=-1)
             tokens[row] = int(torch.multinomial(weights, 1, generator=generator))
     return tokens
+
+
+def in_parts(
+    engine: Engine,
+    order: list[int],
+    next_part: Callable[[list[int], int], tuple[list[int], int]],
+    work: Callable[[list[int]], None],
+) -> None:
+    """Does `work` on all places in `order`, part after part. When memory runs out, in smaller parts, down to one row.
+
+    next_part: from places and a limit of tokens, the first of these places, at least one, and the tokens they bring.
+    """
+    limit = engine.limits.scored_tokens
+    while order:
+        chosen, tokens = next_part(order, limit)
+        try:
+            work(chosen)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(chosen) == 1:
+                raise
+        else:
+            order = order[len(chosen) :]
+            continue
+        engine.make_room()
+        limit = tokens // 2

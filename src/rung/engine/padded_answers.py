@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from rung.engine.batch import Answered, Batch, choose, generator_of
-from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.batch import Answered, Batch, choose, generator_of, in_parts
 from rung.engine.padded_engine import PaddedEngine
 from rung.engine.prefill import Job, cut
 
@@ -114,19 +113,7 @@ def padded_logprobs(
     """As `decode.logprobs`. When memory runs out, fewer rows go through the network at once."""
     found: list[list[float]] = [[] for _ in rows]
     order = sorted((i for i, row in enumerate(rows) if row[1]), key=lambda i: (len(rows[i][0]) + len(rows[i][1]), i))
-    limit = engine.limits.scored_tokens
-    while order:
-        chosen, tokens = _next_part(rows, order, limit)
-        try:
-            _score(engine, adapter, rows, chosen, found)
-        except Exception as error:
-            if not is_out_of_memory(error) or len(chosen) == 1:
-                raise
-        else:
-            order = order[len(chosen) :]
-            continue
-        engine.make_room()
-        limit = tokens // 2
+    in_parts(engine, order, partial(_next_part, rows), lambda chosen: _score(engine, adapter, rows, chosen, found))
     return found
 
 

@@ -7,10 +7,9 @@ from functools import partial
 
 import torch
 
-from rung.engine.batch import Answered, Batch, choose, generator_of
+from rung.engine.batch import Answered, Batch, choose, generator_of, in_parts
 from rung.engine.grammar import Matcher
 from rung.engine.kv_cache import RowCache
-from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job, SharedPrefixes, batches, prefill
 from rung.engine.prefix_tree import common_prefix_length, grow
 from rung.engine.tree_engine import TreeEngine
@@ -116,19 +115,12 @@ def tree_logprobs(
     whole = [prompt[known:] + answer[:-1] for prompt, answer in rows]
     order = sorted(range(len(rows)), key=lambda i: (whole[i], i))
     found: list[list[float]] = [[] for _ in rows]
-    limit = engine.limits.scored_tokens
-    while order:
-        chosen, tokens = _next_part(whole, order, limit)
-        try:
-            _score(engine, adapter, rows, whole, chosen, known, shared, found)
-        except Exception as error:
-            if not is_out_of_memory(error) or len(chosen) == 1:
-                raise
-        else:
-            order = order[len(chosen) :]
-            continue
-        engine.make_room()
-        limit = tokens // 2
+    in_parts(
+        engine,
+        order,
+        partial(_next_part, whole),
+        lambda chosen: _score(engine, adapter, rows, whole, chosen, known, shared, found),
+    )
     return found
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from rung.engine import attention
 from rung.engine.devices import best_device, device_name
 from rung.engine.engine import Engine
 from rung.engine.kept_check import code_version
@@ -88,7 +87,7 @@ def load_model(
     threads; None: as torch chooses.
     Raises ModelError, DownloadError or OutOfMemory.
     """
-    from transformers import AttentionInterface, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging as hf_logging
 
     name, four_bit = split_spec(spec)
@@ -97,7 +96,6 @@ def load_model(
     hf_logging.disable_progress_bar()
     if threads is not None:
         torch.set_num_threads(threads)
-    AttentionInterface.register(attention.NAME, attention.attention)
     config, weights = read_config(spec, folder), read_weights(folder)  # before files are hashed: it says what is torn
     base_version = version_of(folder)
     source_version = version_in_4_bits(base_version) if four_bit else base_version
