@@ -497,24 +497,10 @@ def _layer_kinds(default: Any, given: dict[str, Any], fields: dict[str, Any], ov
 
 def small_tokenizer() -> Any:
     """Byte-level BPE: every byte, a few longer tokens, four special tokens; it puts none of them before a text."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from rung.testing import byte_level_bpe
 
-    vocabulary = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    merges = []
-    for word in WORDS:
-        text = word.replace(" ", "\u0120")
-        for end in range(2, len(text) + 1):
-            if text[:end] not in vocabulary:
-                vocabulary.append(text[:end])
-                merges.append((text[: end - 1], text[end - 1]))
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocabulary)}, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
-    make: Any = PreTrainedTokenizerFast
-    return make(tokenizer_object=backend, clean_up_tokenization_spaces=False, **names)
+    return byte_level_bpe(SPECIAL, WORDS, **names)
 
 
 def vary_constants(network: Any) -> None:

@@ -307,15 +307,18 @@ def save_tiny_model(folder: Path, seed: int = 0, *, template: str | None = TINY_
     return folder
 
 
-def _tiny_tokenizer(template: str | None) -> Any:
-    """Byte-level BPE: every byte, a few longer tokens, three special tokens."""
+def byte_level_bpe(special: Sequence[str], words: Sequence[str], **names: str) -> Any:
+    """A small tokenizer of transformers: special tokens, every byte, and the words with all of their beginnings.
+
+    names: the tokens with a role, such as eos_token.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     make: Any = PreTrainedTokenizerFast  # untyped
-    vocabulary = [*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges: list[tuple[str, str]] = []
-    for word in _WORDS:
+    for word in words:
         text = word.replace(" ", "\u0120")
         for end in range(2, len(text) + 1):
             if text[:end] not in vocabulary:
@@ -324,14 +327,18 @@ def _tiny_tokenizer(template: str | None) -> Any:
     backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocabulary)}, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])
-    tokenizer = make(
-        tokenizer_object=backend,
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return make(tokenizer_object=backend, clean_up_tokenization_spaces=False, **names)
+
+
+def _tiny_tokenizer(template: str | None) -> Any:
+    tokenizer = byte_level_bpe(
+        _SPECIAL,
+        _WORDS,
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         pad_token="<|im_end|>",
         unk_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = template
     return tokenizer
