@@ -109,7 +109,7 @@ def prepared(
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     task = read_task(path)
-    model = load_model(task.model, device="cpu", dtype=getattr(torch, dtype) if dtype else None)
+    model = load_model(task.models[0].spec, device="cpu", dtype=getattr(torch, dtype) if dtype else None)
     everything = [e for part in read_sets(task).values() for e in part]
     demos = covering(everything, 0)[: options.demos]
     shown = {demo.input for demo in demos}

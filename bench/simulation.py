@@ -95,10 +95,18 @@ def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bo
     from rung.strategies.registry import Texts
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Inputs, Tools
-    from rung.types import Decoding, SealedTest, Speed, Task
+    from rung.types import Decoding, ModelSpec, SealedTest, Speed, Task
 
     rows, passages, retriever = data(examples)
-    task = Task("simulated", folder / "task.yaml", "Answer.", (), "exact_match", "synthetic", seed=seed)
+    task = Task(
+        "simulated",
+        folder / "task.yaml",
+        "Answer.",
+        (),
+        "exact_match",
+        (ModelSpec("synthetic", "synthetic"),),
+        seed=seed,
+    )
     counted = metered(model)
     plan = Plan(
         steps=(Step("zero_shot", "prompt", True, ""), Step("rag", "rag", True, "", tokens=1)),

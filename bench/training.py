@@ -106,7 +106,7 @@ def prepared(options: argparse.Namespace, kind: str, *, examples: int | None = N
 
     path = options.task / "task.yaml" if options.task.is_dir() else options.task
     task = read_task(path)
-    model = load_model(options.model or task.model, device="cpu", dtype=torch.float32)
+    model = load_model(options.model or task.models[0].spec, device="cpu", dtype=torch.float32)
     everything = [e for part in read_sets(task).values() for e in part]
     count = examples or min(len(everything), BATCH * options.steps)
     instruction = task.instruction

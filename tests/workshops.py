@@ -19,6 +19,7 @@ from rung.types import (
     Document,
     Example,
     MetricInfo,
+    ModelSpec,
     Request,
     Task,
     TrainingOptions,
@@ -53,7 +54,15 @@ def workshop_of(
     """24 dev examples behind `train` train examples, with passages. tools, limits, task: what differs from defaults."""
     rows = tuple(example(i) for i in range(train + 24))
     inputs = Inputs(
-        Task("t", folder / "task.yaml", task.pop("instruction", INSTRUCTION), (), "exact", "fake", **task),
+        Task(
+            "t",
+            folder / "task.yaml",
+            task.pop("instruction", INSTRUCTION),
+            (),
+            "exact",
+            (ModelSpec("fake", "fake"),),
+            **task,
+        ),
         rows[:train],
         rows[train:],
         passages=PASSAGES,

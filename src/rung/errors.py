@@ -26,6 +26,14 @@ OUT_OF_MEMORY = "out of memory"
 DOES_NOT_FIT, REFUSED_TURNS = "does not fit the context", "the chat template refused the turns"
 """Parts of the errors that a request always gets, whenever it is made."""
 
+NO_REPLY = "no reply"
+"""How the error of an answer begins that an endpoint did not give in time. Later it may be answered."""
+
+
+def may_pass(error: str | None) -> bool:
+    """Whether the error of an answer says nothing of its request, so that it is worth asking again later."""
+    return error is not None and (error == OUT_OF_MEMORY or error.startswith(NO_REPLY))
+
 
 def about_its_prompt(error: str) -> bool:
     """Whether the error of an answer follows from its request, so that the same request fails again."""

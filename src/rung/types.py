@@ -94,13 +94,27 @@ class Price:
 
 
 @dataclass(frozen=True)
+class ModelSpec:
+    """A model of a task.
+
+    name: short, unique in the task, and fit for a folder's name; candidates are called by it. spec: what
+    `rung.models.open_model` takes; it holds no secret. price: as the task gives it.
+    """
+
+    name: str
+    spec: str
+    price: Price | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """task.yaml as resolved: absolute paths, every default filled in.
 
     examples: one or more files, or a mapping of set names to files where the user made the split.
     fields: names of the columns that hold input, output, …, where they differ from the standard ones.
     schema: the parsed JSON Schema, not its path. pattern: a regular expression that answers match.
-    label_notes: label -> one line that says what it means, where task.yaml gives one.
+    label_notes: label -> one line that says what it means, where task.yaml gives one. models: at least one, cheapest
+    first. concurrency: requests that will be in flight at once when the winner serves; latency is measured so.
     """
 
     name: str
@@ -108,7 +122,7 @@ class Task:
     instruction: str
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]]
     metric: str
-    model: str
+    models: tuple[ModelSpec, ...]
     labels: tuple[str, ...] | None = None
     label_notes: Mapping[str, str] = field(default_factory=dict)
     schema: Mapping[str, object] | None = None
@@ -117,7 +131,7 @@ class Task:
     fields: Mapping[str, str] = field(default_factory=dict)
     target: float | None = None
     budget: Budget = Budget()
-    price: Price | None = None
+    concurrency: int = 1
     seed: int = 0
 
 
@@ -235,8 +249,11 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Solution:
-    """Everything that can answer an input, as data. adapter: a PEFT folder (absolute path in memory,
-    relative to the solution's folder on disk)."""
+    """Everything that can answer an input, as data.
+
+    adapter: a PEFT folder (absolute path in memory, relative to the solution's folder on disk). model: the name of the
+    task's model that answers; empty where an older version of rung wrote the record.
+    """
 
     name: str
     instruction: str
@@ -246,6 +263,7 @@ class Solution:
     retriever: RetrieverSpec | None = None
     adapter: str | None = None
     constraint: Constraint | None = None
+    model: str = ""
 
     @property
     def family(self) -> Family:
@@ -280,7 +298,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer. error: why there is none (text is then empty); it scores as a failure and is counted."""
+    """One answer.
+
+    error: why there is none (text is then empty); it scores as a failure and is counted. tokens_cached: of tokens_in,
+    those that the provider read from its cache. first_token_s: seconds to the first token, where the answer was
+    streamed. usd: what this answer was charged, 0 for one that was kept from an earlier call; None: its tokens at the
+    model's price.
+    """
 
     text: str
     tokens_in: int
@@ -288,6 +312,9 @@ class Generation:
     latency_s: float
     finish: Literal["stop", "length", "error"] = "stop"
     error: str | None = None
+    tokens_cached: int = 0
+    first_token_s: float | None = None
+    usd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -480,6 +507,7 @@ class Prediction:
     error: str | None = None
     score: float | None = None
     metric_error: str | None = None
+    tokens_cached: int = 0
 
 
 @dataclass(frozen=True)
@@ -521,7 +549,7 @@ class Candidate:
     None where they were not measured; cost_per_1k_usd is None without a price. build_seconds, build_usd: of a repaired
     candidate, with those of the one that it was trained on from. failed_calls: answers that the model
     did not give; unscored: answers that the metric could not score; both count as 0. cut: why its building was stopped
-    before its end, None where it was not.
+    before its end, None where it was not. model: by its name in the task; empty for baselines.
     """
 
     name: str
@@ -539,6 +567,7 @@ class Candidate:
     failed_calls: int = 0
     unscored: int = 0
     cut: str | None = None
+    model: str = ""
 
 
 SkipReason = Literal["plan", "gain", "target", "budget", "memory", "fault"]
@@ -551,7 +580,7 @@ class Skipped:
 
     why: a sentence part without a full stop. minutes: what it would have cost, where it was estimated. matters:
     whether it was kept from being tried although it could have changed the verdict. begun: it was under way when it
-    was given up.
+    was given up. model: the name of the task's model that it would have used.
     """
 
     name: str
@@ -561,6 +590,7 @@ class Skipped:
     minutes: float | None = None
     matters: bool = False
     begun: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -610,7 +640,8 @@ class Decision:
     solution: the candidate to ship, also meanwhile while undecided or unfinished; None where there is none.
     warnings: what a reader must not miss; they stand first and are never cut. reasons, next: in order of weight.
     comparisons: of finalists with each other and with the baselines. floor: the score of the best baseline that needs
-    no data but the answers themselves. skipped: every strategy that was not tried; those that matter are what an
+    no data but the answers themselves. models: names of the models that were compared, cheapest first. skipped: every
+    strategy that was not tried; those that matter are what an
     unfinished run lacks. test_reads: how often the sealed test was opened. break_even: with a price only.
     frontier: tested candidates that no other beats in score without costing more.
     """
@@ -634,4 +665,5 @@ class Decision:
     n_dev: int = 0
     n_test: int = 0
     margin: float = 0.02
-    format: int = 2
+    models: tuple[str, ...] = ()
+    format: int = 3

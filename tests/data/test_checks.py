@@ -8,9 +8,9 @@ import pytest
 from rung.data.checks import check_examples
 from rung.data.findings import KEPT
 from rung.data.near_duplicates import near_duplicates
-from rung.types import Example, Task
+from rung.types import Example, ModelSpec, Task
 
-TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", "m")
+TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", (ModelSpec("m", "m"),))
 
 
 def example(i: int | str, text: str, output: str = "a", **more: str) -> Example:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rung.data.constraint import constraint_of, form_in_words, refused
-from rung.types import Example, Task
+from rung.types import Example, ModelSpec, Task
 
 SCHEMA = {
     "type": "object",
@@ -27,7 +27,15 @@ def rows(*outputs: str) -> list[Example]:
 
 
 def task(**keys: Any) -> Task:
-    return Task(name="t", path=Path("task.yaml"), instruction="i", examples=(), metric="json_match", model="m", **keys)
+    return Task(
+        name="t",
+        path=Path("task.yaml"),
+        instruction="i",
+        examples=(),
+        metric="json_match",
+        models=(ModelSpec("m", "m"),),
+        **keys,
+    )
 
 
 def value_of(examples: list[Example], schema: dict[str, Any] = SCHEMA) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from rung.data.findings import KEPT
 from rung.data.near_duplicates import groups_of
 from rung.data.split import seen_before, split_examples, split_from_record, split_record, straddling_groups
 from rung.errors import DataError
-from rung.types import Example, Split, Task
+from rung.types import Example, ModelSpec, Split, Task
 
-TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", "m")
+TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", (ModelSpec("m", "m"),))
 LABELS = replace(TASK, metric="label_accuracy")
 
 

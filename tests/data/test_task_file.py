@@ -16,7 +16,7 @@ def test_a_short_task_gets_every_default(tmp_path: Path) -> None:
     task = read_task(path)
     assert task.name == "bank-intents"
     assert task.metric == "exact_match"
-    assert task.model == "smollm2-135m-instruct"
+    assert task.models[0].spec == "smollm2-135m-instruct"
     assert task.examples == (tmp_path / "bank-intents" / "examples.jsonl",)
     assert (task.seed, task.target, task.labels, task.corpus, task.budget.minutes) == (0, None, None, None, None)
 
@@ -56,7 +56,7 @@ def test_everything_is_resolved_relative_to_the_file(tmp_path: Path) -> None:
     assert task.schema == {"type": "object"}
     assert task.corpus == tmp_path / "docs"
     assert task.metric == f"python:{tmp_path / 'score.py'}:score"
-    assert task.model == str(tmp_path / "model")
+    assert task.models[0].spec == str(tmp_path / "model")
     assert (task.target, task.budget.minutes, task.budget.usd, task.seed) == (1.0, 30.0, 0.5, 7)
 
 

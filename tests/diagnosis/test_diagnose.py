@@ -40,6 +40,7 @@ from rung.types import (
     DemoSelection,
     Document,
     Example,
+    ModelSpec,
     Prediction,
     Query,
     Request,
@@ -74,7 +75,14 @@ def troubled(rest: Answers) -> Answers:
 
 
 def workshop_of(folder: Path, answers: Answers, **more: Any) -> Workshop:
-    task = Task("t", folder / "task.yaml", "Name the keeper.", (), more.pop("metric", "exact_match"), "fake")
+    task = Task(
+        "t",
+        folder / "task.yaml",
+        "Name the keeper.",
+        (),
+        more.pop("metric", "exact_match"),
+        (ModelSpec("fake", "fake"),),
+    )
     task = replace(task, labels=more.pop("labels", None))
     model: Any = FakeModel(answers)
     retriever = more.pop("retriever", None)

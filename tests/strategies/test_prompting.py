@@ -17,7 +17,7 @@ from rung.strategies.retrieving import demos_with_passages, rag, spec
 from rung.testing import FakeModel
 from rung.trials.choose import screened
 from rung.trials.workshop import Workshop
-from rung.types import Constraint, Document, Query, Request, Retriever, Solution, Task
+from rung.types import Constraint, Document, ModelSpec, Query, Request, Retriever, Solution, Task
 from workshops import COLOURS, INSTRUCTION, PASSAGES, example, workshop_of
 
 LABELS = Constraint("labels", COLOURS)
@@ -122,7 +122,7 @@ def test_a_schema_and_a_pattern_enter_the_prompt(tmp_path: Path) -> None:
 
 
 def test_labels_are_not_looked_for_in_a_task_without_them(tmp_path: Path) -> None:
-    assert not names_its_labels(Task("t", tmp_path, "Say the colour.", (), "exact", "fake"))
+    assert not names_its_labels(Task("t", tmp_path, "Say the colour.", (), "exact", (ModelSpec("fake", "fake"),)))
 
 
 # ---- demos ----------------------------------------------------------------------------------

@@ -79,10 +79,10 @@ def task_record(task: Task) -> dict[str, object]:
         "pattern": task.pattern,
         "corpus": None if task.corpus is None else str(task.corpus),
         "fields": dict(task.fields),
-        "model": task.model,
+        "models": [asdict(model) for model in task.models],
         "target": task.target,
         "budget": asdict(task.budget),
-        "price": None if task.price is None else asdict(task.price),
+        "concurrency": task.concurrency,
         "seed": task.seed,
     }
 

@@ -30,7 +30,7 @@ from pydantic import (
 from rung.data.metric_names import KNOWN_METRICS
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
 from rung.errors import DataError
-from rung.types import Budget, Price, SetName, Task
+from rung.types import Budget, ModelSpec, Price, SetName, Task
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 FOUR_BIT = ":4bit"
@@ -373,7 +373,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         instruction=keys.instruction,
         examples=examples,
         metric=keys.metric or default,
-        model=keys.model,
+        models=(ModelSpec(re.sub(r"[^\w.-]+", "-", keys.model.rstrip("/").rpartition("/")[2]), keys.model, price),),
         labels=tuple(keys.labels) if keys.labels else None,
         label_notes=keys.labels.notes if isinstance(keys.labels, _Labels) else {},
         schema=keys.schema_,
@@ -382,7 +382,6 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         fields=keys.fields,
         target=keys.target,
         budget=Budget(**keys.budget.model_dump()),
-        price=price,
         seed=keys.seed,
     )
 

@@ -1,0 +1,1 @@
+"""Models behind an OpenAI-compatible endpoint: over the network, paid by the token, many calls in flight at once."""
