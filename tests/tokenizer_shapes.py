@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rung.testing import _tiny_tokenizer
+from rung.testing.fakes import _tiny_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_-.,!?/<>|[]{}()'\"@#\n\tßüö日本"
 WORDS = (

@@ -6,7 +6,7 @@ import pytest
 
 import tokenizer_shapes as shapes
 from rung.models.chat_template import ChatFormat
-from rung.testing import TINY_TEMPLATE, _tiny_tokenizer
+from rung.testing.fakes import TINY_TEMPLATE, _tiny_tokenizer
 from rung.types import Message
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>

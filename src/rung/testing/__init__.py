@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rung.testing.fakes import TINY_TEMPLATE as TINY_TEMPLATE
 from rung.testing.fakes import FakeModel as FakeModel
 from rung.testing.fakes import FakeTrainable as FakeTrainable
 from rung.testing.fakes import Silent as Silent
