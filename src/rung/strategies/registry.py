@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from rung.types import FAMILIES, Family
+from rung.types import FAMILIES, Family, Price
 
 Need = Literal["corpus", "trainable", "constraint", "teacher"]
 
@@ -42,12 +42,16 @@ class Texts:
 
 @dataclass(frozen=True)
 class Cost:
-    """What building and answering dev is expected to take. calls: answers. Tokens read, written and trained on."""
+    """What building and answering dev is expected to take. calls: answers. Tokens read, written and trained on.
+
+    sent: tokens of all prompts as an endpoint charges them, where `read` counts a shared prefix once a block.
+    """
 
     calls: int = 0
     read: float = 0.0
     written: float = 0.0
     trained: float = 0.0
+    sent: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -55,7 +59,15 @@ class Cost:
             self.read + other.read,
             self.written + other.written,
             self.trained + other.trained,
+            self.sent + other.sent,
         )
+
+    def usd(self, price: Price | None) -> float:
+        """Dollars for these tokens; 0 without a price of tokens. No prompt is taken to be in a provider's cache."""
+        if price is None:
+            return 0.0
+        each_in, each_out = price.usd_per_million_in or 0.0, price.usd_per_million_out or 0.0
+        return (self.sent * each_in + self.written * each_out) / 1e6
 
     @property
     def tokens(self) -> int:
