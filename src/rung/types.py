@@ -85,12 +85,14 @@ class Price:
     """What computing costs: a machine by the hour, or tokens by the million. None: not given.
 
     usd_per_million_cached: of input tokens that the requests begin with alike; None: as other input tokens.
+    usd_per_million_cache_written: of input tokens that a provider keeps for later ones; None: as other input tokens.
     """
 
     usd_per_hour: float | None = None
     usd_per_million_in: float | None = None
     usd_per_million_out: float | None = None
     usd_per_million_cached: float | None = None
+    usd_per_million_cache_written: float | None = None
 
 
 @dataclass(frozen=True)
