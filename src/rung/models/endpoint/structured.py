@@ -1,0 +1,269 @@
+"""How an endpoint is held to a constraint, and how its reply is read back.
+
+Endpoints hold a model to a schema in several ways, or not at all. A mode is one of these ways. Whatever the mode,
+`Form.read` gives the plain answer: a label, a JSON text of the user's schema, or a text that matches the pattern. A
+reply that does not fit raises Unfit, and is asked for again with `Form.again`.
+Knows bodies and texts, nothing of connections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from rung.errors import ConstraintError
+from rung.models.endpoint.spec import Format
+from rung.types import Constraint
+
+Mode = Literal["choice", "grammar", "json_schema", "json_object", "none"]
+"""choice: vLLM's structured_outputs. grammar: llama.cpp's grammar of labels. json_schema, json_object: the two kinds of
+response_format, the second with a schema, as llama.cpp takes it. none: nothing is sent, and the reply is parsed."""
+
+Server = Literal["vllm", "llama.cpp", "llama-cpp-python"]
+"""Servers that are known by their list of models, and that have a way of their own."""
+
+_FENCED = re.compile(r"```[\w-]*\n(.*)\n?```", re.DOTALL)
+_EDGES = " \t\r\n\"'`*.:;,!"  # around a label that a model was not held to
+_SHOWN = 80  # characters of a wrong reply in a message
+_LISTED = 40  # labels that a repeated question names
+
+
+class Unfit(Exception):
+    """A reply that does not meet the constraint. The message says why."""
+
+
+def modes(wanted: Format, server: Server | None, constraint: Constraint) -> tuple[Mode, ...]:
+    """The modes to try, best first. The last one is always "none".
+
+    A server's own way comes first where answers are then plain text, as they are with a local model: a label inside
+    JSON is another answer, and small models give it worse.
+    """
+    if wanted == "none":
+        return ("none",)
+    if wanted != "auto":
+        return ("none",) if constraint.kind == "regex" else (wanted, "none")
+    if server == "vllm":
+        return ("choice", "none") if constraint.kind == "regex" else ("choice", "json_schema", "none")
+    if constraint.kind == "regex":
+        return ("none",)
+    if server == "llama-cpp-python":  # response_format json_schema is an internal error there
+        return ("grammar", "json_object", "none") if constraint.kind == "labels" else ("json_object", "none")
+    if server == "llama.cpp" and constraint.kind == "labels":
+        return ("grammar", "json_schema", "json_object", "none")
+    return ("json_schema", "json_object", "none")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What answers under one constraint look like."""
+
+    constraint: Constraint
+
+    @cached_property
+    def key(self) -> str:
+        """A short hash of the constraint, for what is learnt about it."""
+        return hashlib.sha256(canonical(self.constraint).encode()).hexdigest()[:12]
+
+    def fields(self, mode: Mode) -> dict[str, Any]:
+        """What a request's body gets in this mode."""
+        if mode == "none":
+            return {}
+        kind, value = self.constraint.kind, self.constraint.value
+        if mode == "choice":
+            if kind == "labels":
+                return {"structured_outputs": {"choice": list(value)}}
+            return {"structured_outputs": {"json": self._schema} if kind == "json_schema" else {"regex": value}}
+        if mode == "grammar":
+            return {"grammar": "root ::= " + " | ".join(_quoted(str(label)) for label in value)}
+        if mode == "json_object":
+            return {"response_format": {"type": "json_object", "schema": self._schema}}
+        schema = {"name": "answer", "schema": self._schema, "strict": is_strict(self._schema)}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+    def must_hold(self, mode: Mode) -> bool:
+        """Whether an endpoint that takes the fields of this mode claims that every whole reply fits."""
+        return mode in ("choice", "grammar", "json_object") or (mode == "json_schema" and is_strict(self._schema))
+
+    def read(self, text: str) -> str:
+        """The plain answer in a reply, in whatever mode it was asked for. Raises Unfit."""
+        bare = text.strip()
+        if self.constraint.kind == "regex":
+            pattern = re.compile(str(self.constraint.value))
+            for tried in (text, bare, _inside_fence(bare)):
+                if pattern.fullmatch(tried):
+                    return tried
+            raise Unfit(f"it does not match the regular expression {pattern.pattern}")
+        if self.constraint.kind == "labels":
+            return self._label(_inside_fence(bare))
+        return self._json(_inside_fence(bare))
+
+    def again(self, unfit: Unfit) -> str:
+        """A user's turn that asks for the answer once more."""
+        kind, value = self.constraint.kind, self.constraint.value
+        if kind == "labels":
+            few = ", ".join(str(label) for label in value) if len(value) <= _LISTED else "the labels given above"
+            return f"Your answer cannot be used: {unfit}. Answer with exactly one of: {few}. Write nothing else."
+        if kind == "regex":
+            return f"Your answer cannot be used: {unfit}. Answer only with text that matches it. Write nothing else."
+        schema = json.dumps(self._schema, ensure_ascii=False)
+        return f"Your answer cannot be used: {unfit}. Answer only with JSON that meets this schema: {schema}"
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        """The JSON Schema that is sent: the user's own, or an object with a label."""
+        value = self.constraint.value
+        if self.constraint.kind == "json_schema":
+            assert isinstance(value, Mapping)
+            return {name: part for name, part in value.items() if name != "x-guidance"}  # an extension of llguidance
+        labels = {"type": "string", "enum": list(value)}
+        return {"type": "object", "properties": {"label": labels}, "required": ["label"], "additionalProperties": False}
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        """What a label may be written like -> the label, where that is clear."""
+        written: dict[str, set[str]] = {}
+        for label in map(str, self.constraint.value):
+            written.setdefault(_loose(label), set()).add(label)
+        return {loose: next(iter(labels)) for loose, labels in written.items() if len(labels) == 1}
+
+    def _label(self, text: str) -> str:
+        value: object = text
+        if text.startswith(("{", '"')):
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+        if isinstance(value, Mapping):
+            value = value.get("label", next(iter(value.values()), None) if len(value) == 1 else None)
+        found = value if isinstance(value, str) else text
+        for tried in (text, found):
+            if tried in self.constraint.value:
+                return tried
+        if (label := self._labels.get(_loose(found))) is not None:
+            return label
+        raise Unfit(f"{_short(text)} is none of the labels")
+
+    def _json(self, text: str) -> str:
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise Unfit(f"it is not JSON ({error})") from error
+        schema = self._schema
+        written = json.dumps(in_order(value, schema, schema), ensure_ascii=False).encode()
+        matcher = _matcher(schema).deep_copy()
+        taken = matcher.try_consume_tokens(list(written))
+        if taken < len(written) or not matcher.is_accepting():
+            near = written[max(0, taken - 30) : taken + 10].decode("utf-8", "replace")
+            raise Unfit(f"it does not meet the schema near {near!r}")
+        return text
+
+
+def check(constraint: Constraint) -> None:
+    """Raises ConstraintError when a reply could not be held against the constraint."""
+    if constraint.kind == "labels" and not constraint.value:
+        raise ConstraintError("labels: there are none. List at least one.")
+    if constraint.kind == "regex":
+        try:
+            re.compile(str(constraint.value))
+        except re.error as error:
+            raise ConstraintError(f"pattern: it is no regular expression ({error}). Correct it.") from error
+    if constraint.kind == "json_schema":
+        assert isinstance(constraint.value, Mapping)
+        _matcher({name: part for name, part in constraint.value.items() if name != "x-guidance"})
+
+
+def canonical(constraint: Constraint | None) -> str:
+    """A constraint as a text that is equal for equal constraints."""
+    return json.dumps(None if constraint is None else [constraint.kind, constraint.value], default=dict)
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether a schema is one that OpenAI takes as strict: an object, whose objects all require all of their keys.
+
+    Source: "Structured model outputs" in OpenAI's guides, "Supported schemas".
+    """
+    return isinstance(schema, Mapping) and schema.get("type") == "object" and _closed(schema)
+
+
+def _closed(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        if "object" in (kinds := schema.get("type"), *(kinds if isinstance(kinds, list) else ())):
+            keys = set(schema.get("properties", {}))
+            if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != keys:
+                return False
+        return all(_closed(part) for part in schema.values())
+    return all(map(_closed, schema)) if isinstance(schema, list) else True
+
+
+def in_order(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
+    """A JSON value with the keys of its objects in the schema's order, which a grammar of the schema demands."""
+    for _ in range(8):  # a chain of references
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            break
+        schema = root
+        for part in reference.split("/")[1:]:
+            schema = schema.get(part, {}) if isinstance(schema, Mapping) else {}
+    if not isinstance(schema, Mapping):
+        return value
+    if isinstance(value, list):
+        return [in_order(item, schema.get("items"), root) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties")
+    known = properties if isinstance(properties, Mapping) else {}
+    names = [name for name in known if name in value] + [name for name in value if name not in known]
+    return {name: in_order(value[name], known.get(name), root) for name in names}
+
+
+_matchers: dict[str, Any] = {}
+"""Compiled schemas by their JSON."""
+
+
+def _matcher(schema: Mapping[str, Any]) -> Any:
+    """A matcher over the bytes of a JSON text. Raises ConstraintError."""
+    text = json.dumps(schema, default=dict)
+    if text not in _matchers:
+        import llguidance
+
+        try:
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(text)
+            matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar)
+            fact = matcher.get_error() if matcher.is_error() else ""
+        except ValueError as error:
+            fact = str(error)
+        if fact:
+            first = fact.strip().splitlines()[0]
+            raise ConstraintError(f"schema: no grammar can be made of it ({first}). Simplify it.")
+        _matchers[text] = matcher
+    return _matchers[text]
+
+
+def _inside_fence(text: str) -> str:
+    """The text inside a code fence, where it is all in one."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1].strip() if fenced else text
+
+
+def _loose(label: str) -> str:
+    return label.strip(_EDGES).casefold()
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def _quoted(label: str) -> str:
+    """A label as a literal of llama.cpp's grammars (GBNF)."""
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return '"' + "".join(escapes.get(character, character) for character in label) + '"'
+
+
+def told(messages: Sequence[Mapping[str, str]], reply: str, turn: str) -> list[Mapping[str, str]]:
+    """The turns that ask again: those that were sent, the reply, and what is wrong with it."""
+    return [*messages, {"role": "assistant", "content": reply}, {"role": "user", "content": turn}]

@@ -1,0 +1,108 @@
+"""Constraints of an endpoint: what is sent in each mode, and how a reply is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rung.errors import ConstraintError
+from rung.models.endpoint.structured import Form, Unfit, check, is_strict, modes
+from rung.types import Constraint
+
+LABELS = Form(Constraint("labels", ("billing", "card lost", "Card", "card")))
+OPEN = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}}}
+CLOSED = {**OPEN, "required": ["name", "age"], "additionalProperties": False}
+PERSON = Form(Constraint("json_schema", {**CLOSED, "x-guidance": {"whitespace_flexible": False}}))
+PATTERN = Form(Constraint("regex", r"[A-Z]{2}\d+"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ("billing", "billing"),
+        (' {"label": "card lost"}\n', "card lost"),
+        ('```json\n{"label": "billing"}\n```', "billing"),
+        ('"billing"', "billing"),
+        ("**Billing.**", "billing"),
+        ("Card", "Card"),
+        ("card", "card"),
+    ],
+)
+def test_a_label_is_read_plain_however_it_was_wrapped(reply: str, label: str) -> None:
+    assert LABELS.read(reply) == label
+
+
+@pytest.mark.parametrize("reply", ["", "It is billing", "CARD", '{"label": "x"}', '{"label": 1}', "{", "[]"])
+def test_a_reply_that_is_no_label_is_unfit(reply: str) -> None:
+    with pytest.raises(Unfit):
+        LABELS.read(reply)
+
+
+def test_json_is_held_against_the_schema_in_any_order_of_its_keys() -> None:
+    assert PERSON.read(' {"age": 3, "name": "é"} ') == '{"age": 3, "name": "é"}'
+    for wrong in ('{"age": 3}', '{"age": -1, "name": "x"}', '{"age": 3, "name": "x", "more": 1}', "[1]", "no"):
+        with pytest.raises(Unfit):
+            PERSON.read(wrong)
+
+
+def test_keys_are_ordered_behind_references_too() -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["b"]}
+    schema = {"type": "object", "properties": {"of": {"$ref": "#/$defs/inner"}}, "$defs": {"inner": inner}}
+    assert Form(Constraint("json_schema", schema)).read('{"of": {"b": 1, "a": 2}}')
+
+
+def test_a_pattern_matches_the_whole_reply() -> None:
+    assert PATTERN.read("AB12\n") == "AB12"
+    with pytest.raises(Unfit, match="regular expression"):
+        PATTERN.read("it is AB12")
+
+
+def test_modes_end_with_parsing_and_begin_with_what_the_server_is_known_for() -> None:
+    labels, schema, regex = LABELS.constraint, PERSON.constraint, PATTERN.constraint
+    assert modes("auto", None, labels) == ("json_schema", "json_object", "none")
+    assert modes("auto", "llama-cpp-python", labels) == ("grammar", "json_object", "none")
+    assert modes("auto", "llama-cpp-python", schema) == ("json_object", "none")
+    assert modes("auto", "vllm", regex) == ("choice", "none")
+    assert modes("auto", None, regex) == ("none",)
+    assert modes("json_object", "vllm", schema) == ("json_object", "none")
+    assert modes("none", "vllm", schema) == ("none",)
+
+
+def test_bodies_hold_the_constraint_as_each_interface_takes_it() -> None:
+    sent: dict[str, Any] = PERSON.fields("json_schema")["response_format"]
+    assert sent["type"] == "json_schema" and sent["json_schema"]["strict"] is True
+    assert sent["json_schema"]["schema"] == CLOSED
+    assert PERSON.fields("json_object") == {"response_format": {"type": "json_object", "schema": CLOSED}}
+    assert LABELS.fields("choice") == {"structured_outputs": {"choice": ["billing", "card lost", "Card", "card"]}}
+    assert Form(Constraint("labels", ('a"b', "c\\d"))).fields("grammar") == {"grammar": r'root ::= "a\"b" | "c\\d"'}
+    assert LABELS.fields("none") == {}
+    wrapped = LABELS.fields("json_schema")["response_format"]["json_schema"]
+    assert wrapped["strict"] and wrapped["schema"]["properties"]["label"]["enum"] == list(LABELS.constraint.value)
+    json.dumps([LABELS.fields("json_schema"), PERSON.fields("choice")])
+
+
+def test_a_schema_with_open_objects_is_not_sent_as_strict() -> None:
+    assert is_strict(CLOSED) and not is_strict(OPEN)
+    assert not is_strict({**CLOSED, "properties": {"name": OPEN, "age": {"type": "integer"}}})
+    assert not is_strict({"type": "array", "items": CLOSED})
+    assert not Form(Constraint("json_schema", OPEN)).must_hold("json_schema")
+    assert PERSON.must_hold("json_schema") and not PERSON.must_hold("none")
+
+
+def test_a_constraint_that_nothing_can_be_held_against_is_refused() -> None:
+    for constraint in (
+        Constraint("labels", ()),
+        Constraint("regex", "("),
+        Constraint("json_schema", {"type": "nonsense"}),
+    ):
+        with pytest.raises(ConstraintError):
+            check(constraint)
+    check(PERSON.constraint)
+
+
+def test_a_repeated_question_says_what_was_wrong() -> None:
+    with pytest.raises(Unfit) as raised:
+        LABELS.read("none of them")
+    assert "billing" in LABELS.again(raised.value) and "none of them" in LABELS.again(raised.value)
