@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rung.strategies.registry import STRATEGIES, Cost, Strategy, Texts, function_of, register_strategy
-from rung.types import FAMILIES
+from rung.types import FAMILIES, Price
 
 TEXTS = Texts(
     own=20, answer=3, room=8, instruction=30, forms=0, passage=60, train=400, dev=200, screen=48, training_tokens=10**9
@@ -72,3 +72,26 @@ def test_thoughts_are_counted_for_every_answer_without_an_adapter(name: str) -> 
     thoughts = 0 if "trainable" in STRATEGIES[name].needs else 1024 * plain.calls
     assert thinking.written - plain.written == pytest.approx(thoughts)
     assert (thinking.calls, thinking.read, thinking.trained) == (plain.calls, plain.read, plain.trained)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_an_endpoint_is_sent_every_prompt_whole(name: str) -> None:
+    """A shared prefix is read once a block of answers on this machine, and charged with every call elsewhere."""
+    cost, longer = cost_of(name), cost_of(name, instruction=TEXTS.instruction + 100)
+    assert cost.sent > cost.read and longer.sent - cost.sent == pytest.approx(100 * cost.calls)
+    assert longer.read - cost.read < 0.2 * (longer.sent - cost.sent)
+    assert (cost + cost).sent == 2 * cost.sent
+
+
+def test_demos_that_every_prompt_shows_are_sent_every_time() -> None:
+    texts = replace(TEXTS, screen=90, dev=120, own=10.0, answer=2.0, instruction=20.0, forms=0.0)
+    sent = function_of(STRATEGIES["few_shot"].cost)(texts).sent
+    fixed = 180 * (30 + (4 + 8 + 16) / 3 * 12) + 120 * (30 + 16 * 12)
+    assert sent == pytest.approx(fixed + 90 * (30 + 8 * 12))
+
+
+def test_dollars_are_those_of_the_tokens_sent_and_written() -> None:
+    price = Price(usd_per_million_in=2.0, usd_per_million_out=8.0, usd_per_million_cached=0.2)
+    cost = Cost(calls=10, read=100.0, written=500.0, trained=1e9, sent=4000.0)
+    assert cost.usd(price) == pytest.approx((4000 * 2 + 500 * 8) / 1e6)
+    assert cost.usd(None) == cost.usd(Price(usd_per_hour=9.0)) == 0.0

@@ -126,19 +126,31 @@ def cost_of_constrained(texts: Texts) -> Cost:
 def cost_of_few_shot(texts: Texts) -> Cost:
     """Three settings of fixed demos and two of nearest ones on a third of the screen, two of them on all of it; dev."""
     shot = texts.own + texts.answer
+    fixed = 2 * texts.screen + texts.dev
+    mean = sum(_FIXED) / len(_FIXED) * shot  # of the settings; dev is taken to be answered with the most demos
+    demos = (2 * texts.screen * mean + texts.dev * max(_FIXED) * shot) / max(1, fixed)
     return (
-        answering(texts, 2 * texts.screen + texts.dev, texts.own)
+        answering(texts, fixed, texts.own, demos=demos)
         + answering(texts, texts.screen, max(_NEAREST) * shot + texts.own)
-        + forms(texts, 2, texts.own)
+        + forms(texts, 2, texts.own, demos=mean)
     )
 
 
-def answering(texts: Texts, calls: int, own: float) -> Cost:
-    """Of so many answers. own: tokens of a prompt behind its shared prefix, which is read once a block."""
-    prefix = -(-calls // BLOCK) * (texts.instruction + texts.forms)
-    return Cost(calls=calls, read=calls * own + prefix, written=calls * (_WRITTEN * texts.room + texts.thought))
+def answering(texts: Texts, calls: int, own: float, *, demos: float = 0.0) -> Cost:
+    """Of so many answers. own: tokens of a prompt behind its shared prefix, which is read once a block.
+
+    demos: tokens of demos in the shared prefix, where they are the same in every prompt. They are sent with each, and
+    too few a block to count as read.
+    """
+    prefix = texts.instruction + texts.forms
+    return Cost(
+        calls=calls,
+        read=calls * own + -(-calls // BLOCK) * prefix,
+        written=calls * (_WRITTEN * texts.room + texts.thought),
+        sent=calls * (own + prefix + demos),
+    )
 
 
-def forms(texts: Texts, variants: int, own: float) -> Cost:
+def forms(texts: Texts, variants: int, own: float, *, demos: float = 0.0) -> Cost:
     """Of so many more variants on the screen, which say the form of the answer or leave it out."""
-    return answering(texts, variants * texts.screen, own) if texts.forms else Cost()
+    return answering(texts, variants * texts.screen, own, demos=demos) if texts.forms else Cost()

@@ -82,7 +82,8 @@ def base_answers(workshop: Workshop, texts: Sequence[str]) -> list[str]:
 def cost_of_base_answers() -> Cost:
     """Of the base model's answers to the general prompts; tokens of the prompts are estimated by their characters."""
     texts = replay_prompts()
-    return Cost(len(texts), sum(map(len, texts)) / 4, _TOKENS * len(texts))
+    read = sum(map(len, texts)) / 4
+    return Cost(len(texts), read, _TOKENS * len(texts), sent=read)
 
 
 def _general_rows(workshop: Workshop) -> list[TrainingRow]:

@@ -89,4 +89,6 @@ def cost_of_rag(texts: Texts) -> Cost:
     """Demos on a third of the screen, two of them on all of it; numbers of passages likewise; dev."""
     own = texts.own + _FIRST * texts.passage
     kinds = len(INDEXES) - 1
-    return answering(texts, (4 + kinds) * texts.screen + texts.dev, own) + forms(texts, 2, own)
+    demos = _DEMOS * (texts.own + texts.answer)  # the mean of none, and of those that show a passage
+    calls = (4 + kinds) * texts.screen + texts.dev
+    return answering(texts, calls, own, demos=demos) + forms(texts, 2, own, demos=demos)

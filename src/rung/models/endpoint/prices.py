@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BATCH_SHARE = 0.5
 """What a batch job costs, as a share of the price of calls one by one, where nothing better is known.
 
-OpenAI, Azure, Gemini, Anthropic and Mistral ask half (genai-prices 0.2.3).
+OpenAI, Anthropic, Gemini, Mistral and Groq ask half (genai-prices 0.2.3).
 """
 
 _PROMPT_TOKENS = 8_000  # where a price grows with the length of the prompt, the one of prompts up to so long is taken
