@@ -46,6 +46,10 @@ def _task(more: str, says: str, **extra: str) -> Broken:
     return Broken(lambda folder: write(folder, TASK + more + "\n", **extra), says)
 
 
+def _endpoint(more: str, says: str) -> Broken:
+    return _task(f"model: {{endpoint: http://a/v1, name: m, {more}}}", says)
+
+
 def _whole(text: str | bytes, says: str) -> Broken:
     return Broken(lambda folder: write(folder, text), says)
 
@@ -163,9 +167,53 @@ BROKEN: dict[str, Broken] = {
     "unknown field": _task("fields: {inptu: question}", 'Did you mean "input"?'),
     "fields are a text": _task("fields: question", "Write fields:"),
     "one column twice": _task("fields: {input: a, output: a}", 'uses the column "a"'),
-    "endpoint": _task("model: {endpoint: http://localhost}", "local models only"),
-    "model at an address": _task("model: https://example.com/v1", "local models only"),
-    "teacher": _task("teacher: {endpoint: http://localhost}", "local models only"),
+    "endpoint without a model": _task("model: {endpoint: http://localhost/v1}", 'line 4: "model" has no name. Write {'),
+    "endpoint without an address": _task("model: {name: m, key_env: K}", "names no endpoint"),
+    "endpoint that is no address": _task("model: {endpoint: localhost, name: m}", '"model.endpoint" is no address'),
+    "endpoint called url": _task("model: {url: 'http://a/v1', name: m}", 'unknown key. Did you mean "endpoint"?'),
+    "endpoint in 4 bits": _endpoint("load_in_4bit: true", "is an unknown key"),
+    "endpoint with a password": _task("model: {endpoint: 'https://u:p@a/v1', name: m}", "holds a user, a password"),
+    "endpoint with a key in the address": _task("model: {endpoint: 'https://a/v1?key=x', name: m}", "or parameters"),
+    "endpoint with the name in the address": _task("model: {endpoint: 'https://a/v1#m', name: m}", "Write name: m"),
+    "model at an address": _task(
+        "model: https://example.com/v1/", "Write {endpoint: https://example.com/v1, name: MODEL, key_env: VARIABLE}"
+    ),
+    "model as JSON text": _task("model: '{\"endpoint\": \"http://a\"}'", "Write it without quotes"),
+    "model is a number": _task("model: 7", 'quote it: "7"'),
+    "an API key": _endpoint("api_key: sk-1", "into an environment variable"),
+    "an API key beside the model": _task("api_key: sk-1", 'line 4: "api_key" would hold a secret'),
+    "an API key as key_env": _endpoint("key_env: sk-12", "key_env: OPENAI_API_KEY"),
+    "no seconds": _endpoint("timeout: 0", '"model.timeout" is 0, but must be a number'),
+    "timeout in words": _endpoint("timeout: 2m", "is text, but must be a number of sec"),
+    "no calls in flight": _endpoint("in_flight: 0", "a whole number from 1"),
+    "response format": _endpoint("response_format: json", "Use one of auto, json_sch"),
+    "params that rung sets": _endpoint("params: {n: 2}", "which rung sets itself"),
+    "params with a date": _endpoint("params: {d: 2020-01-01}", "JSON cannot hold"),
+    "price that is no number": _task("model: {name: a/b, price: {usd_per_hour: x}}", '"model.price.usd_per_hour" is'),
+    "price without a price": _task("price: {}", '"price" says no price'),
+    "price of half the tokens": _task("price: {usd_per_million_in: 1}", "needs usd_per_million_in and usd_per_million"),
+    "price in euros": _task("price: {eur_per_hour: 1}", 'Did you mean "usd_per_hour"?'),
+    "price twice": _task("price: {usd_per_hour: 1}\nmodel: {name: a, price: {usd_per_hour: 1}}", "price stands twice"),
+    "model and models": _task("model: a/b\nmodels: [a/c]", "model and models both"),
+    "no models": _task("models: []", 'line 4: "models" names no model. Write models:'),
+    "models are a text": _task("models: a/b", '"models" is text, but must be a list'),
+    "two models of one name": _task("models: [a/m, b/M]", "Name the two models differently with label:"),
+    "second model is wrong": _task("models:\n  - a/b\n  - {name: c/d, prize: 1}", 'line 6: "models.prize", item 2'),
+    "price of tokens for several": _task(
+        "models: [a/b, c/d]\nprice: {usd_per_million_in: 1, usd_per_million_out: 2}", "Give each endpoint its own price"
+    ),
+    "price by the hour for endpoints": _task(
+        "models: [{endpoint: http://a, name: m}, {endpoint: http://a, name: n}]\nprice: {usd_per_hour: 1}", "Delete it"
+    ),
+    "label with an at": _task("model: {name: a/b, label: x@y}", "holds '@', so it cannot name folders"),
+    "label with a slash": _task("model: {name: a/b, label: x/y}", "so it cannot name folders"),
+    "4 bits of a number": _task("model: {name: org/name, load_in_4bit: 4}", "Write load_in_4bit: true"),
+    "misspelt 4 bits": _task("model: {name: org/name, load_in_4bits: true}", 'Did you mean "load_in_4bit"?'),
+    "name of a model is a number": _task("model: {name: 7}", '"model.name" is a number, not text'),
+    "absent model folder": _task("model: {name: ./absent, load_in_4bit: true}", "names ./absent, which does not exist"),
+    "teacher": _task("teacher: {endpoint: http://localhost}", "To compare with a stronger model, list both in models:"),
+    "no concurrency": _task("concurrency: 0", '"concurrency" is 0, but should be greater than or equal to 1'),
+    "concurrency is a text": _task("concurrency: many", "the requests that your product has in flight at once"),
     "absent model file": _task("model: m.gguf", "which does not exist"),
     "negative seed": _task("seed: -1", '"seed" is -1, but should be greater than or equal to 0'),
     "seed is a text": _task("seed: one", '"seed" is text, but must be a whole number'),

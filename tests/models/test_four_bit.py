@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rung.data.task_keys import FOUR_BIT
+from rung.data.model_keys import FOUR_BIT
 from rung.errors import ModelError
 from rung.models import four_bit, model_version, open_model
 from rung.models.four_bit import SUFFIX, bytes_in_4_bits, is_unpacked, split_spec

@@ -50,7 +50,7 @@ def guess_task(data: Path) -> str:
     Paths in it are relative to the folder of the data, where it is meant to be saved; `read_task` accepts it there.
     Raises DataError when there is no data file, it cannot be read, or its columns leave no guess.
     """
-    from rung.data.task_keys import DEFAULT_MODEL
+    from rung.data.model_keys import DEFAULT_MODEL
 
     data = Path(os.path.abspath(data))
     files = _find(data)

@@ -199,6 +199,8 @@ def _unknown(parsed: Parsed, place: Place, key: str) -> str:
 
 def _explain(parsed: Parsed, place: Place, kind: str, value: object, problem: dict[str, object]) -> str:
     """One problem that pydantic found, as fact, place and next step."""
+    from rung.data.key_values import WrongKey
+    from rung.data.model_keys import SECRET_HINT, SECRETS
     from rung.data.task_keys import HINTS
 
     top = str(place[0]) if place else ""
@@ -209,10 +211,15 @@ def _explain(parsed: Parsed, place: Place, kind: str, value: object, problem: di
     if kind == "missing":
         return f'{parsed.file}: no "{name}". {hint}'
     if kind == "extra_forbidden":
+        if str(place[-1]).lower() in SECRETS:
+            return f"{at} would hold a secret, and a task never does. {SECRET_HINT}"
         return _unknown(parsed, place, str(place[-1]))
     if kind == "value_error":
         context = problem.get("ctx")
-        return f"{at} {context['error'] if isinstance(context, dict) else problem['msg']}"
+        error = context["error"] if isinstance(context, dict) else problem["msg"]
+        if isinstance(error, WrongKey):
+            at = f'{parsed.at((*place, *error.inside))}: "{".".join((name, *error.inside))}"{item}'
+        return f"{at} {error}"
     if kind == "string_type" and not isinstance(value, list | dict):
         raw = parsed.raw.get(place, "")
         if not raw:

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -27,14 +26,14 @@ from pydantic import (
     WrapValidator,
 )
 
+from rung.data.key_values import beside_task as _path
+from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import KNOWN_METRICS
+from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, NamedModel, model_specs, one_model, price_of
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
 from rung.errors import DataError
 from rung.types import Budget, ModelSpec, Price, SetName, Task
 
-DEFAULT_MODEL = "smollm2-135m-instruct"
-FOUR_BIT = ":4bit"
-"""Ends the name of a model whose linear layers are kept in 4 bits; `rung.models.four_bit` reads it."""
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references")
 SETS: tuple[SetName, ...] = ("train", "dev", "test")
 HINTS = {
@@ -46,33 +45,19 @@ HINTS = {
     "pattern": "Write pattern: followed by a regular expression in single quotes.",
     "corpus": "Write corpus: followed by a folder or file of documents.",
     "fields": "Write fields: {input: question, output: answer}.",
-    "model": f"Write model: {DEFAULT_MODEL}, a folder or a GGUF file.",
+    "model": MODEL_HINT,
+    "models": "Write models: [first, second], cheapest first.",
     "budget": "Write budget: {minutes: 30}.",
-    "price": "Write price: {usd_per_hour: 0.40}.",
+    "price": PRICE_HINT,
+    "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "seed": "Write seed: 0, or another whole number from 0.",
 }
-
-
-def _path(value: str, info: ValidationInfo) -> Path:
-    folder: Path = (info.context or {})["folder"]
-    return Path(os.path.abspath(folder / value))
 
 
 def _filled(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty. Say what the model is to do.")
     return value.strip()
-
-
-def folder_name_problem(name: str) -> str | None:
-    """Why a text cannot name a folder on every system, or None."""
-    if not name.strip():
-        return "is empty"
-    if bad := re.search(r'[\x00-\x1f\x7f/\\:*?"<>|]', name):
-        return f"holds {bad.group()!r}"
-    if name != name.strip() or name.startswith((".", "-")) or name.endswith("."):
-        return "starts or ends with a dot, dash or space"
-    return "is longer than 100 bytes" if len(name.encode()) > 100 else None
 
 
 def _name(value: str) -> str:
@@ -235,56 +220,20 @@ def _fields(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _as_spec(value: Any) -> Any:
-    """{name: …, load_in_4bit: true} as the one text that names such a model; text as it is."""
-    if not isinstance(value, dict):
-        return value
-    if "name" not in value:
-        _local_only()
-    for key in value:
-        if key not in ("name", "load_in_4bit"):
-            guess = nearest(str(key), ("name", "load_in_4bit"))
-            raise ValueError(
-                f'has an unknown key "{key}". '
-                + (f'Did you mean "{guess}"?' if guess else "Its keys are name and load_in_4bit.")
-            )
-    name, four_bit = value["name"], value.get("load_in_4bit", False)
-    if not isinstance(name, str):
-        raise ValueError(f"has {kind_of(name)} as its name. Write model: {{name: {DEFAULT_MODEL}}}.")
-    if not isinstance(four_bit, bool):
-        raise ValueError(f"has {kind_of(four_bit)} as load_in_4bit. Write load_in_4bit: true.")
-    return name.removesuffix(FOUR_BIT) + FOUR_BIT if four_bit else name
+def _some(value: list[NamedModel]) -> list[NamedModel]:
+    if not value:
+        raise ValueError(f"names no model. {HINTS['models']}")
+    return value
 
 
-def _local_only() -> None:
-    raise ValueError(
-        "is an endpoint, but this version answers with local models only. "
-        f"Name a folder, a GGUF file or a catalogue name such as {DEFAULT_MODEL}."
-    )
-
-
-def _model(value: str, info: ValidationInfo) -> str:
-    suffix = FOUR_BIT if value.endswith(FOUR_BIT) else ""
-    value = value.removesuffix(suffix)
-    if not value.strip():
-        raise ValueError(f"is empty. {HINTS['model']}")
-    if re.match(r"https?://", value):
-        _local_only()
-    path = _path(value, info)
-    gguf = value.lower().endswith(".gguf")
-    if os.path.isdir(path) or (gguf and os.path.isfile(path)):
-        return str(path) + suffix
-    if os.path.isfile(path):
-        raise ValueError(f"names {value}, a file that is no GGUF. {HINTS['model']}")
-    if gguf or value.startswith((".", "/", "\\", "~")):
-        raise ValueError(f"names {value}, which does not exist ({path}). Paths are relative to the task file.")
-    return value + suffix
+def _price(value: Any) -> Price:
+    return price_of(value)
 
 
 def _teacher(value: Any) -> None:
     raise ValueError(
-        "needs a second model, but this version answers with local models only and uses no teacher. Delete the line, "
-        "and name a folder, a GGUF file or a catalogue name with model:."
+        "is not in this version: nothing here is taught by another model. Delete the line. To compare with a stronger "
+        "model, list both in models:."
     )
 
 
@@ -317,19 +266,8 @@ class BudgetKeys(BaseModel):
     usd: Annotated[float, Field(gt=0)] | None = None
 
 
-class PriceKeys(BaseModel):
-    """price: {usd_per_hour} of the machine, or {usd_per_million_in, usd_per_million_out, usd_per_million_cached}."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    usd_per_hour: Annotated[float, Field(ge=0)] | None = None
-    usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
-    usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
-    usd_per_million_cached: Annotated[float, Field(ge=0)] | None = None
-
-
-NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys, "price": PriceKeys}
-"""Keys that hold keys."""
+NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys}
+"""Keys that hold keys, and are pydantic's own."""
 
 
 class TaskKeys(BaseModel):
@@ -346,11 +284,13 @@ class TaskKeys(BaseModel):
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     corpus: Annotated[str, AfterValidator(_corpus)] | None = None
     fields: Annotated[dict[str, str], AfterValidator(_fields)] = Field(default_factory=dict)
-    model: Annotated[str, BeforeValidator(_as_spec), AfterValidator(_model)] = DEFAULT_MODEL
+    model: Annotated[Any, PlainValidator(one_model)] = None
+    models: Annotated[list[Annotated[Any, PlainValidator(one_model)]], AfterValidator(_some)] | None = None
     teacher: Annotated[Any, PlainValidator(_teacher)] = None
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)
-    price: PriceKeys | None = None
+    price: Annotated[Any, PlainValidator(_price)] = None
+    concurrency: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -362,9 +302,6 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     name = keys.name or path.parent.name
     if problem := folder_name_problem(name):
         raise ValueError(f'the folder\'s name "{name}" {problem}, so it cannot name the run. Add name: my-task.')
-    price = _price(keys)
-    if keys.budget.usd is not None and (price is None or price.usd_per_hour is None):
-        raise ValueError(f"budget in usd needs to know what the machine costs. {HINTS['price']}")
     default = "label_accuracy" if keys.labels else "json_match" if keys.schema_ is not None else "exact_match"
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(
@@ -373,7 +310,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         instruction=keys.instruction,
         examples=examples,
         metric=keys.metric or default,
-        models=(ModelSpec(re.sub(r"[^\w.-]+", "-", keys.model.rstrip("/").rpartition("/")[2]), keys.model, price),),
+        models=_models(keys),
         labels=tuple(keys.labels) if keys.labels else None,
         label_notes=keys.labels.notes if isinstance(keys.labels, _Labels) else {},
         schema=keys.schema_,
@@ -382,17 +319,18 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         fields=keys.fields,
         target=keys.target,
         budget=Budget(**keys.budget.model_dump()),
+        concurrency=keys.concurrency,
         seed=keys.seed,
     )
 
 
-def _price(keys: TaskKeys) -> Price | None:
-    given = keys.price.model_dump(exclude_none=True) if keys.price is not None else {}
-    if keys.price is not None and not given:
-        raise ValueError(f"price says no price. {HINTS['price']}")
-    tokens = {"usd_per_million_in", "usd_per_million_out"} & set(given)
-    if "usd_per_hour" in given and len(given) > 1:
-        raise ValueError("price holds the machine's price and a price of tokens. Keep one of them.")
-    if "usd_per_hour" not in given and given and len(tokens) < 2:
-        raise ValueError("price of tokens needs usd_per_million_in and usd_per_million_out. Add what is missing.")
-    return Price(**given) if given else None
+def _models(keys: TaskKeys) -> tuple[ModelSpec, ...]:
+    """The models with their prices. Raises ValueError where the keys about models contradict each other."""
+    if keys.model is not None and keys.models is not None:
+        raise ValueError("model and models both name what answers. Keep one of them.")
+    named: list[NamedModel] = keys.models or [keys.model or DEFAULT]
+    specs = model_specs(named, keys.price)
+    by_the_hour = any(spec.price is not None and spec.price.usd_per_hour is not None for spec in specs)
+    if keys.budget.usd is not None and not by_the_hour and not any(model.endpoint for model in named):
+        raise ValueError(f"budget in usd needs to know what the machine costs. {PRICE_HINT}")
+    return specs
