@@ -47,7 +47,7 @@ _NAME_BYTES = 60  # a folder's name also holds the strategy's
 
 
 @dataclass(frozen=True)
-class NamedModel:
+class ModelEntry:
     """A model as a task names it. spec: what `rung.models.open_model` takes. short: a name made of the model's own."""
 
     spec: str
@@ -61,10 +61,10 @@ class NamedModel:
         return self.label or self.short
 
 
-DEFAULT = NamedModel(DEFAULT_MODEL, DEFAULT_MODEL)
+DEFAULT = ModelEntry(DEFAULT_MODEL, DEFAULT_MODEL)
 
 
-def one_model(value: Any, info: ValidationInfo) -> NamedModel:
+def one_model(value: Any, info: ValidationInfo) -> ModelEntry:
     """The model that a text or a mapping names. Raises ValueError, WrongKey for what is wrong within a mapping."""
     if isinstance(value, str):
         return _local(value, info)
@@ -111,7 +111,7 @@ def price_of(value: Any, *inside: str) -> Price:
     return Price(**{key: float(number) for key, number in value.items()})
 
 
-def model_specs(named: Sequence[NamedModel], price: Price | None) -> tuple[ModelSpec, ...]:
+def model_specs(named: Sequence[ModelEntry], price: Price | None) -> tuple[ModelSpec, ...]:
     """The models of a task with their names and prices. price: that of the whole task, None where it has none.
 
     Raises ValueError where two models have one name, or the price belongs to none of them.
@@ -126,7 +126,7 @@ def model_specs(named: Sequence[NamedModel], price: Price | None) -> tuple[Model
     return tuple(ModelSpec(m.name, m.spec, m.price) for m in _priced(named, price))
 
 
-def _priced(named: Sequence[NamedModel], price: Price | None) -> Iterator[NamedModel]:
+def _priced(named: Sequence[ModelEntry], price: Price | None) -> Iterator[ModelEntry]:
     if price is None:
         yield from named
         return
@@ -144,7 +144,7 @@ def _priced(named: Sequence[NamedModel], price: Price | None) -> Iterator[NamedM
         yield replace(model, price=price) if is_its_own else model
 
 
-def _local_mapping(value: Mapping[str, Any], info: ValidationInfo) -> NamedModel:
+def _local_mapping(value: Mapping[str, Any], info: ValidationInfo) -> ModelEntry:
     name, four_bit = value["name"], value.get("load_in_4bit", False)
     if not isinstance(name, str):
         raise WrongKey(f"is {kind_of(name)}, not text. Write model: {{name: {DEFAULT_MODEL}}}.", "name")
@@ -153,7 +153,7 @@ def _local_mapping(value: Mapping[str, Any], info: ValidationInfo) -> NamedModel
     return _local(name.removesuffix(FOUR_BIT) + FOUR_BIT if four_bit else name, info)
 
 
-def _local(value: str, info: ValidationInfo) -> NamedModel:
+def _local(value: str, info: ValidationInfo) -> ModelEntry:
     suffix = FOUR_BIT if value.endswith(FOUR_BIT) else ""
     value = value.removesuffix(suffix)
     if not value.strip():
@@ -165,12 +165,12 @@ def _local(value: str, info: ValidationInfo) -> NamedModel:
     path = beside_task(value, info)
     gguf = value.lower().endswith(".gguf")
     if os.path.isdir(path) or (gguf and os.path.isfile(path)):
-        return NamedModel(str(path) + suffix, _short(path.name + suffix))
+        return ModelEntry(str(path) + suffix, _short(path.name + suffix))
     if os.path.isfile(path):
         raise ValueError(f"names {value}, a file that is no GGUF. {MODEL_HINT}")
     if gguf or value.startswith((".", "/", "\\", "~")):
         raise ValueError(f"names {value}, which does not exist ({path}). Paths are relative to the task file.")
-    return NamedModel(value + suffix, _short(value + suffix))
+    return ModelEntry(value + suffix, _short(value + suffix))
 
 
 def _how_to_write(url: str) -> str:
@@ -189,7 +189,7 @@ def _how_to_write(url: str) -> str:
     )
 
 
-def _endpoint(value: Mapping[str, Any]) -> NamedModel:
+def _endpoint(value: Mapping[str, Any]) -> ModelEntry:
     """An endpoint's spec is JSON: keys sorted, defaults left out; `rung.models.endpoint.spec` reads it."""
     address, version = _address(value["endpoint"])
     if "name" not in value:
@@ -203,7 +203,7 @@ def _endpoint(value: Mapping[str, Any]) -> NamedModel:
         record["api_version"] = _api_version(record.get("api_version", version))
     _check_calls(record)
     kept = {key: given for key, given in record.items() if key not in _DEFAULTS or given != _DEFAULTS[key]}
-    return NamedModel(json.dumps(kept, sort_keys=True, ensure_ascii=False), _short(name), endpoint=True)
+    return ModelEntry(json.dumps(kept, sort_keys=True, ensure_ascii=False), _short(name), endpoint=True)
 
 
 def _address(value: object) -> tuple[str, str | None]:

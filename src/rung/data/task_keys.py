@@ -29,7 +29,7 @@ from pydantic import (
 from rung.data.key_values import beside_task as _path
 from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import KNOWN_METRICS
-from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, NamedModel, model_specs, one_model, price_of
+from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
 from rung.errors import DataError
 from rung.types import Budget, ModelSpec, Price, SetName, Task
@@ -220,7 +220,7 @@ def _fields(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _some(value: list[NamedModel]) -> list[NamedModel]:
+def _some(value: list[ModelEntry]) -> list[ModelEntry]:
     if not value:
         raise ValueError(f"names no model. {HINTS['models']}")
     return value
@@ -328,7 +328,7 @@ def _models(keys: TaskKeys) -> tuple[ModelSpec, ...]:
     """The models with their prices. Raises ValueError where the keys about models contradict each other."""
     if keys.model is not None and keys.models is not None:
         raise ValueError("model and models both name what answers. Keep one of them.")
-    named: list[NamedModel] = keys.models or [keys.model or DEFAULT]
+    named: list[ModelEntry] = keys.models or [keys.model or DEFAULT]
     specs = model_specs(named, keys.price)
     by_the_hour = any(spec.price is not None and spec.price.usd_per_hour is not None for spec in specs)
     if keys.budget.usd is not None and not by_the_hour and not any(model.endpoint for model in named):
