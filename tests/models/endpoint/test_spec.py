@@ -8,6 +8,7 @@ import pytest
 
 from rung.errors import ModelError
 from rung.models.endpoint.spec import EndpointSpec, parse
+from rung.models.endpoint.transport import Hidden
 
 
 def test_a_spec_is_read_back_from_its_text_and_defaults_are_left_out() -> None:
@@ -59,9 +60,20 @@ def test_a_key_is_read_when_it_is_used_and_a_missing_one_is_named(monkeypatch: p
 
 def test_azures_older_interface_has_the_deployment_in_its_address() -> None:
     spec = parse("https://mine.openai.azure.com/?api-version=2024-10-21#my model")
-    assert spec.base == "https://mine.openai.azure.com/openai/deployments/my%20model"
-    assert spec.query == "?api-version=2024-10-21"
-    assert spec.listing_url == "https://mine.openai.azure.com/openai/models?api-version=2024-10-21"
+    assert spec.base == "https://mine.openai.azure.com/openai"
+    assert spec.chat_path == "/deployments/my%20model/chat/completions?api-version=2024-10-21"
+    newer = parse("https://mine.openai.azure.com/openai/v1#my model")
+    assert (newer.base, newer.chat_path) == ("https://mine.openai.azure.com/openai/v1", "/chat/completions")
+
+
+def test_a_key_is_hidden_in_the_headers_and_goes_where_the_provider_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", "sk-1")
+    plain = parse('{"endpoint": "https://h/v1", "name": "m", "key_env": "K"}').headers()
+    azure = parse('{"endpoint": "https://h.openai.azure.com/openai/v1", "name": "m", "key_env": "K"}').headers()
+    assert "sk-1" not in repr(plain) + repr(azure)
+    assert isinstance(plain["authorization"], Hidden) and plain["authorization"].reveal() == "Bearer sk-1"
+    assert isinstance(azure["api-key"], Hidden) and azure["api-key"].reveal() == "sk-1"
+    assert "authorization" not in parse("http://localhost:1/v1#m").headers()
 
 
 @pytest.mark.parametrize(

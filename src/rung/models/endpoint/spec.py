@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
 from rung.errors import ModelError
+from rung.models.endpoint.transport import Hidden
 
 Format = Literal["auto", "json_schema", "json_object", "none"]
 """How an endpoint is asked for structured output. none: it is not; replies are parsed, and asked for again."""
@@ -127,22 +128,28 @@ class EndpointSpec:
 
     @property
     def base(self) -> str:
-        """The address that paths are put behind."""
-        if self._by_deployment:
-            root = self.endpoint.removesuffix("/openai")
-            return f"{root}/openai/deployments/{quote(self.name, safe='')}"
-        return self.endpoint
+        """The address that all paths stand behind."""
+        return f"{self.endpoint.removesuffix('/openai')}/openai" if self._by_deployment else self.endpoint
 
     @property
-    def listing_url(self) -> str:
-        """Where the models are listed."""
-        root = f"{self.endpoint.removesuffix('/openai')}/openai" if self._by_deployment else self.endpoint
-        return f"{root}/models{self.query}"
+    def chat_path(self) -> str:
+        deployment = f"/deployments/{quote(self.name, safe='')}" if self._by_deployment else ""
+        return f"{deployment}/chat/completions{self.query}"
 
     @property
     def query(self) -> str:
-        """What stands behind each path; empty where there is no api_version."""
+        """What stands behind every path; empty where there is no api_version."""
         return f"?api-version={quote(self.api_version, safe='')}" if self.api_version else ""
+
+    def headers(self) -> dict[str, str | Hidden]:
+        """Of every request. The key is read when a request is written. Raises ModelError where it is missing now."""
+        headers: dict[str, str | Hidden] = {"content-type": "application/json", "accept": "application/json"}
+        if self.key() is not None:
+            azure = self.is_azure
+            headers["api-key" if azure else "authorization"] = Hidden(
+                lambda: (self.key() or "") if azure else f"Bearer {self.key()}"
+            )
+        return headers
 
     @property
     def _by_deployment(self) -> bool:
