@@ -16,12 +16,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 from rung.testing.endpoint.chat import Body as Body
 from rung.testing.endpoint.chat import ChatAnswers as ChatAnswers
-from rung.testing.endpoint.chat import Refusal as Refusal
+from rung.testing.endpoint.chat import Rejection as Rejection
 from rung.testing.endpoint.chat import echo as echo
 from rung.testing.endpoint.record import Call as Call
 from rung.testing.endpoint.record import Record as Record
@@ -85,9 +84,7 @@ class FakeEndpoint:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def serve(self, *, until: asyncio.Event | None = None, announce: bool = False) -> None:

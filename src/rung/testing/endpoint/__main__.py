@@ -86,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             number = float if float in (kind, *get_args(kind)) else int if int in (kind, *get_args(kind)) else str
             told = "none" if default in (None, MISSING) else default
-            parser.add_argument(
-                flag, dest=field.name, type=number, metavar=number.__name__.upper(), help=f"default {told}"
-            )
+            parser.add_argument(flag, dest=field.name, type=number, metavar=number.__name__, help=f"default {told}")
     return parser
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rung.testing.endpoint.chat import Refusal
+from rung.testing.endpoint.chat import Rejection
 from rung.testing.endpoint.switches import Switches
 
 AnswerLine = Callable[[dict[str, Any], bytes], tuple[int, dict[str, Any]]]
@@ -34,7 +34,7 @@ class StoredFile:
 
 
 @dataclass
-class Batch:
+class FakeBatch:
     """A batch and where it stands. made: on the monotonic clock. ended: its answers are computed."""
 
     id: str
@@ -78,57 +78,57 @@ class Batches:
         self._switches = switches
         self._clock = clock
         self.files: dict[str, StoredFile] = {}
-        self.batches: dict[str, Batch] = {}
+        self.batches: dict[str, FakeBatch] = {}
 
     def upload(self, body: bytes, content_type: str) -> StoredFile:
-        """Stores the file of a multipart form. Raises Refusal where the form has no file or no purpose."""
+        """Stores the file of a multipart form. Raises Rejection where the form has no file or no purpose."""
         parts = _form(body, content_type)
         if "file" not in parts or "purpose" not in parts:
-            raise Refusal(400, "a form with the fields file and purpose is needed", None, param="file")
+            raise Rejection(400, "a form with the fields file and purpose is needed", None, param="file")
         name, content = parts["file"]
         return self._store(name or "upload", parts["purpose"][1].decode(), content)
 
     def file(self, id: str) -> StoredFile:
-        """Raises Refusal where there is no such file."""
+        """Raises Rejection where there is no such file."""
         if id not in self.files:
-            raise Refusal(404, f"No such File object: {id}", None, param="id")
+            raise Rejection(404, f"No such File object: {id}", None, param="id")
         return self.files[id]
 
-    def create(self, body: dict[str, Any]) -> Batch:
-        """Starts a batch over an uploaded file. Raises Refusal where a field is missing or wrong."""
+    def create(self, body: dict[str, Any]) -> FakeBatch:
+        """Starts a batch over an uploaded file. Raises Rejection where a field is missing or wrong."""
         source = self.file(str(body.get("input_file_id")))
         endpoint, window = body.get("endpoint"), body.get("completion_window")
         if endpoint != "/v1/chat/completions" or window != "24h" or source.purpose != "batch":
             fact = "endpoint must be /v1/chat/completions, completion_window 24h and the file's purpose batch"
-            raise Refusal(400, fact, None)
+            raise Rejection(400, fact, None)
         id = f"batch_{len(self.batches) + 1}"
-        batch = Batch(id, source, endpoint, window, dict(body.get("metadata") or {}), self._clock())
+        batch = FakeBatch(id, source, endpoint, window, dict(body.get("metadata") or {}), self._clock())
         batch.lines, batch.errors = _lines(source.content)
         self.batches[id] = batch
         return batch
 
-    def get(self, id: str) -> Batch:
-        """The batch as it stands now. Raises Refusal where there is none of that name."""
+    def get(self, id: str) -> FakeBatch:
+        """The batch as it stands now. Raises Rejection where there is none of that name."""
         if id not in self.batches:
-            raise Refusal(404, f"No batch found with id '{id}'.", None, param="batch_id")
+            raise Rejection(404, f"No batch found with id '{id}'.", None, param="batch_id")
         batch = self.batches[id]
         self._advance(batch)
         return batch
 
-    def cancel(self, id: str) -> Batch:
-        """Stops a batch that runs: what it answered until now stands in its output. Raises Refusal where it has ended."""
+    def cancel(self, id: str) -> FakeBatch:
+        """Stops a batch that runs: what it answered until now is its output. Raises Rejection where it has ended."""
         batch = self.get(id)
         if batch.ended:
-            raise Refusal(400, f"Cannot cancel a batch with status '{batch.status}'.", None)
+            raise Rejection(400, f"Cannot cancel a batch with status '{batch.status}'.", None)
         self._finish(batch, "cancelled", self._share(batch), "batch_cancelled")
         return batch
 
-    def _share(self, batch: Batch) -> float:
+    def _share(self, batch: FakeBatch) -> float:
         """The share of its time that has passed."""
         takes = self._switches().batch_s
         return min(1.0, (self._clock() - batch.made) / takes) if takes > 0 else 1.0
 
-    def _advance(self, batch: Batch) -> None:
+    def _advance(self, batch: FakeBatch) -> None:
         if batch.ended:
             return
         if batch.errors:
@@ -141,10 +141,11 @@ class Batches:
             batch.status = "validating" if share < 0.1 else "in_progress" if share < 0.9 else "finalizing"
             batch.completed = int(len(batch.lines) * share * min(1.0, answers))
 
-    def _finish(self, batch: Batch, status: str, share: float, code: str) -> None:
+    def _finish(self, batch: FakeBatch, status: str, share: float, code: str) -> None:
         """Computes the first `share` of the lines; the others are told as errors with `code`."""
         draw = random.Random(batch.id)
-        answered, failed = [], []
+        answered: list[dict[str, Any]] = []
+        failed: list[dict[str, Any]] = []
         until = int(len(batch.lines) * min(1.0, share))
         for place, line in enumerate(batch.lines):
             told: dict[str, Any] = {"id": f"batch_req_{place}", "custom_id": line["custom_id"], "response": None}
@@ -152,7 +153,7 @@ class Batches:
                 failed.append({**told, "error": {"code": code, "message": "This request was not executed in time."}})
                 continue
             if draw.random() < self._switches().batch_fails:
-                refusal = Refusal(500, "The server had an error while processing your request.", None)
+                refusal = Rejection(500, "The server had an error while processing your request.", None)
                 answer: tuple[int, dict[str, Any]] = (500, {"error": refusal.error})
             else:
                 answer = self._answer(line["body"], json.dumps(line["body"]).encode())
@@ -164,7 +165,7 @@ class Batches:
         batch.completed, batch.failed = len(answered), len(failed)
         batch.status, batch.ended = status, True
 
-    def _written(self, batch: Batch, what: str, lines: list[dict[str, Any]]) -> str | None:
+    def _written(self, batch: FakeBatch, what: str, lines: list[dict[str, Any]]) -> str | None:
         if not lines:
             return None
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()

@@ -7,11 +7,12 @@ and the fingerprint depend on earlier calls, as they do at real endpoints.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rung.testing.endpoint.shapes import held_to
+from rung.testing.endpoint.shapes import chosen, held_to
 from rung.testing.endpoint.switches import Switches
 from rung.types import Message
 
@@ -20,10 +21,15 @@ ChatAnswers = Mapping[str, str] | Callable[[Sequence[Message], Body], str | Exce
 
 _EFFORT = {"none": 0.0, "minimal": 0.0, "low": 0.25, "medium": 1.0, "high": 4.0}
 _CACHE_STEP = 16  # tokens
+_KNOWN_FIELDS = frozenset(
+    ["audio", "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"]
+)
+"""Fields that OpenAI's chat completions take."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-class Refusal(Exception):
-    """A request that is answered with an error. status: HTTP. error: the object in the answer's body. cause: of a 429."""
+class Rejection(Exception):
+    """A request that is answered with an error. error: the object in the answer's body. cause: why there is a 429."""
 
     def __init__(
         self, status: int, message: str, code: object, *, kind: str = "", param: str | None = None, cause: str = ""
@@ -116,7 +122,7 @@ class Chat:
         self.answered = 0
 
     def complete(self, body: Body, switches: Switches, deployment: str | None = None) -> Completion:
-        """The answer to a body. deployment: the model's name where the path has it. Raises Refusal."""
+        """The answer to a body. deployment: the model's name where the path has it. Raises Rejection."""
         messages = read_messages(body)
         model = self._model(body, switches, deployment)
         room = _room(body, switches)
@@ -127,13 +133,13 @@ class Chat:
         serving = self._serving(model, switches)
         if switches.filtered is not None and switches.filtered in words:
             if switches.filter_as == "error":
-                raise Refusal(400, "The response was filtered: the prompt triggers a policy.", "content_filter")
+                raise Rejection(400, "The response was filtered: the prompt triggers a policy.", "content_filter")
             finish = "content_filter" if switches.filter_as == "finish" else "stop"
             refusal = "I cannot help with that." if switches.filter_as == "refusal" else None
             return Completion("", finish, len(words), 0, *serving, cached, refusal=refusal)
         found = self._answer(messages, body)
         if isinstance(found, Exception):
-            raise Refusal(400, f"no answer: {found}", "no_answer")
+            raise Rejection(400, f"no answer: {found}", "no_answer")
         text = _held(found, body, switches)
         left = min(room, switches.context_length - len(words))
         thinks = round(switches.thinks * _EFFORT.get(str(body.get("reasoning_effort", "medium")), 1.0))
@@ -155,9 +161,9 @@ class Chat:
     def _model(self, body: Body, switches: Switches, deployment: str | None) -> str:
         model = deployment or body.get("model")
         if not isinstance(model, str):
-            raise Refusal(400, "you must provide a model parameter", None, param="model")
+            raise Rejection(400, "you must provide a model parameter", None, param="model")
         if model not in (switches.model, *switches.more_models) and not switches.any_model:
-            raise Refusal(
+            raise Rejection(
                 404, f"The model `{model}` does not exist or you do not have access to it.", "model_not_found"
             )
         return model
@@ -189,10 +195,10 @@ def last_user(messages: Sequence[Message]) -> str:
 
 
 def read_messages(body: Body) -> tuple[Message, ...]:
-    """The chat turns of a body. Raises Refusal where they have another form."""
+    """The chat turns of a body. Raises Rejection where they have another form."""
     turns = body.get("messages")
     if not isinstance(turns, list) or not turns:
-        raise Refusal(400, "messages: a list of at least one turn is needed", None, param="messages")
+        raise Rejection(400, "messages: a list of at least one turn is needed", None, param="messages")
     return tuple(_message(turn, place) for place, turn in enumerate(turns))
 
 
@@ -202,39 +208,44 @@ def _message(turn: Any, place: int) -> Message:
         content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
     if role in ("system", "developer", "user", "assistant") and isinstance(content, str):
         return Message("system" if role == "developer" else role, content)
-    raise Refusal(400, f"messages[{place}]: a role and a content are needed", None, param=f"messages[{place}]")
+    raise Rejection(400, f"messages[{place}]: a role and a content are needed", None, param=f"messages[{place}]")
 
 
 def _room(body: Body, switches: Switches) -> int:
     """The tokens that an answer may have, by either name of the field."""
     if "max_tokens" in body and switches.refuses_max_tokens:
         fact = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'"
-        raise Refusal(400, f"{fact} instead.", "unsupported_parameter", param="max_tokens")
+        raise Rejection(400, f"{fact} instead.", "unsupported_parameter", param="max_tokens")
     named = body.get("max_completion_tokens", body.get("max_tokens"))
     if named is None:
         return switches.context_length
     if not isinstance(named, int) or named < 1:
-        raise Refusal(400, f"max_tokens must be at least 1, got {named}.", None, param="max_tokens")
+        raise Rejection(400, f"max_tokens must be at least 1, got {named}.", None, param="max_tokens")
     return named
 
 
 def _refuse_fields(body: Body, switches: Switches) -> None:
+    if switches.server == "openai" and (unknown := [name for name in body if name not in _KNOWN_FIELDS]):
+        fact = f"Unrecognized request argument supplied: {unknown[0]}"
+        raise Rejection(400, fact, "unknown_parameter", param=unknown[0])
     if switches.refuses_temperature and body.get("temperature", 1) != 1:
         fact = f"Unsupported value: 'temperature' does not support {body['temperature']} with this model."
-        raise Refusal(400, f"{fact} Only the default (1) value is supported.", "unsupported_value", param="temperature")
+        raise Rejection(
+            400, f"{fact} Only the default (1) value is supported.", "unsupported_value", param="temperature"
+        )
     if "response_format" not in body:
         return
     form = body["response_format"]
     kind = form.get("type") if isinstance(form, dict) else None
     if kind not in ("text", "json_object", "json_schema"):
-        raise Refusal(400, "response_format: the type is not known", None, param="response_format")
+        raise Rejection(400, "response_format: the type is not known", None, param="response_format")
     if switches.response_format == "refused" and kind != "text":
-        raise Refusal(400, "response_format is not supported by this model", None, param="response_format")
+        raise Rejection(400, "response_format is not supported by this model", None, param="response_format")
     if switches.response_format == "json_object" and kind == "json_schema":
-        raise Refusal(500, "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type')}]", None)
+        raise Rejection(500, "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type')}]", None)
     if kind == "json_schema" and not isinstance(form.get("json_schema", {}).get("name"), str):
         fact = "Missing required parameter: 'response_format.json_schema.name'."
-        raise Refusal(400, fact, "missing_required_parameter", param="response_format.json_schema.name")
+        raise Rejection(400, fact, "missing_required_parameter", param="response_format.json_schema.name")
 
 
 def _refuse_long(tokens: int, room: int, switches: Switches) -> None:
@@ -244,19 +255,25 @@ def _refuse_long(tokens: int, room: int, switches: Switches) -> None:
         return
     if switches.context_error == "llama.cpp":
         fact = f"request ({tokens} tokens) exceeds the available context size ({most} tokens), try increasing it"
-        refusal = Refusal(400, fact, 400, kind="exceed_context_size_error")
+        refusal = Rejection(400, fact, 400, kind="exceed_context_size_error")
         refusal.error.update(n_prompt_tokens=tokens, n_ctx=most)
         raise refusal
     fact = f"This model's maximum context length is {most} tokens. However, "
     if switches.context_error == "vllm":
         fact += f"you requested {room} output tokens and your prompt contains {tokens} input tokens."
-        raise Refusal(400, fact, 400, kind="BadRequestError", param="input_tokens")
+        raise Rejection(400, fact, 400, kind="BadRequestError", param="input_tokens")
     fact += f"your messages resulted in {tokens} tokens. Please reduce the length of the messages."
-    raise Refusal(400, fact, "context_length_exceeded", param="messages")
+    raise Rejection(400, fact, "context_length_exceeded", param="messages")
 
 
 def _held(text: str, body: Body, switches: Switches) -> str:
-    """The answer as `response_format` wants it, where the endpoint heeds it."""
+    """The answer as the body's constraint wants it, where the endpoint heeds that. A regex is not enforced."""
+    if switches.server == "vllm" and isinstance(outputs := body.get("structured_outputs"), dict):
+        if "choice" in outputs:
+            return str(chosen(outputs["choice"], text))
+        return held_to(outputs["json"], text) if "json" in outputs else text
+    if switches.server.startswith("llama") and isinstance(grammar := body.get("grammar"), str):
+        return str(chosen([json.loads(label) for label in _QUOTED.findall(grammar)], text))
     form = body.get("response_format")
     if form is None or form["type"] == "text" or switches.response_format == "ignored":
         return text

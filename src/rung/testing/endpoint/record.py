@@ -72,7 +72,7 @@ class Record:
         found: dict[str, Counter[str]] = {}
         for call in self.calls:
             counts = found.setdefault(call.digest, Counter())
-            counts.update(asked=1, charged=call.charged, delivered=_answered(call))
+            counts.update(asked=1, charged=int(call.charged), delivered=int(_answered(call)))
             if call.charged:
                 counts.update(tokens_in=call.tokens_in, tokens_out=call.tokens_out, tokens_cached=call.tokens_cached)
         return {digest: dict(counts) for digest, counts in found.items()}

@@ -13,15 +13,16 @@ from email.utils import formatdate
 from typing import Any
 
 from rung.testing.endpoint.batches import Batches
-from rung.testing.endpoint.chat import Body, Chat, ChatAnswers, Completion, Refusal
+from rung.testing.endpoint.chat import Body, Chat, ChatAnswers, Completion, Rejection
 from rung.testing.endpoint.record import Call, Key, Record
 from rung.testing.endpoint.switches import Faults, FaultScript, Switches
-from rung.testing.endpoint.wire import EVENTS, HTML, JSON, Connection, Exchange
+from rung.testing.endpoint.wire import EVENTS, HTML, JSON, Connection, Received
 
 _PAGE = b"<html><body><h1>Bad gateway</h1></body></html>"
 _AT_ONCE = ("429", "429-retry-after", "429-date", "429-headers", "quota")
 _HEADERS_OF = {"429-retry-after": "retry-after", "429-date": "date", "429-headers": "headers"}
 _PIECES = 10  # of a slow answer
+_OWNERS = {"openai": "system", "vllm": "vllm", "llama.cpp": "llamacpp", "llama-cpp-python": "me"}
 
 
 class Service:
@@ -43,11 +44,11 @@ class Service:
         """The protocol of a new connection."""
         return Connection(self.handle, self.connections, lambda: self.switches.requests_per_connection)
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: Received) -> None:
         """Answers a request, now or later."""
         try:
             self._route(exchange)
-        except Refusal as refusal:
+        except Rejection as refusal:
             exchange.reply(refusal.status, refusal.body)
 
     def close(self) -> None:
@@ -59,7 +60,7 @@ class Service:
 
     # ---- routes -----------------------------------------------------------------------------
 
-    def _route(self, exchange: Exchange) -> None:
+    def _route(self, exchange: Received) -> None:
         path, switches = exchange.path.rstrip("/"), self.switches
         if path == "/fake/record":
             told = self.record.summary(calls="calls" in exchange.query)
@@ -67,7 +68,7 @@ class Service:
         deployment = None
         if switches.azure:
             if not path.startswith("/openai/") or "api-version" not in exchange.query:
-                raise Refusal(404, "Resource not found", "404")
+                raise Rejection(404, "Resource not found", "404")
             path = path.removeprefix("/openai")
             if path.startswith("/deployments/"):
                 deployment, _, rest = path.removeprefix("/deployments/").partition("/")
@@ -75,7 +76,7 @@ class Service:
         elif path.startswith("/v1/"):
             path = path.removeprefix("/v1")
         else:
-            raise Refusal(404, f"Invalid URL ({exchange.method} {exchange.path})", None)
+            raise Rejection(404, f"Invalid URL ({exchange.method} {exchange.path})", None)
         key = self._key(exchange)
         if (exchange.method, path) == ("POST", "/chat/completions"):
             return self._chat_call(exchange, key, deployment)
@@ -85,7 +86,7 @@ class Service:
         body = told_or_bytes if isinstance(told_or_bytes, bytes) else json.dumps(told_or_bytes).encode()
         exchange.reply(200, body, "application/octet-stream" if isinstance(told_or_bytes, bytes) else JSON)
 
-    def _small(self, exchange: Exchange, path: str) -> dict[str, Any] | bytes:
+    def _small(self, exchange: Received, path: str) -> dict[str, Any] | bytes:
         """Everything but chat: models, files and batches. A dictionary is JSON; bytes are a file's."""
         parts = path.strip("/").split("/")
         match (exchange.method, *parts):
@@ -94,7 +95,9 @@ class Service:
                 return {"object": "list", "data": [self._listed(name) for name in names]}
             case ("GET", "models", *name):
                 if "/".join(name) not in (self.switches.model, *self.switches.more_models):
-                    raise Refusal(404, f"The model '{'/'.join(name)}' does not exist", "model_not_found", param="model")
+                    raise Rejection(
+                        404, f"The model '{'/'.join(name)}' does not exist", "model_not_found", param="model"
+                    )
                 return self._listed("/".join(name))
             case ("POST", "files"):
                 return self._batches.upload(exchange.body, exchange.header("content-type") or "").told()
@@ -114,11 +117,16 @@ class Service:
                 return self._batches.get(id).told()
             case ("POST", "batches", id, "cancel"):
                 return self._batches.cancel(id).told()
-        raise Refusal(404, f"Invalid URL ({exchange.method} {exchange.path})", None)
+        raise Rejection(404, f"Invalid URL ({exchange.method} {exchange.path})", None)
 
     def _listed(self, name: str) -> dict[str, Any]:
         switches = self.switches
-        told: dict[str, Any] = {"id": name, "object": "model", "created": 1_790_000_000, "owned_by": "rung"}
+        told: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "created": 1_790_000_000,
+            "owned_by": _OWNERS[switches.server],
+        }
         if switches.shutdown_date is not None:
             told["shutdown_date"] = switches.shutdown_date
         if switches.tells_context == "meta":
@@ -127,7 +135,7 @@ class Service:
             told[switches.tells_context] = switches.context_length
         return told
 
-    def _key(self, exchange: Exchange) -> Key:
+    def _key(self, exchange: Received) -> Key:
         """Whether the wanted key came. The key itself goes no further than this function."""
         if self.switches.azure:
             sent = exchange.header("api-key")
@@ -142,7 +150,7 @@ class Service:
 
     # ---- chat -------------------------------------------------------------------------------
 
-    def _chat_call(self, exchange: Exchange, key: Key, deployment: str | None) -> None:
+    def _chat_call(self, exchange: Received, key: Key, deployment: str | None) -> None:
         """One call: refused at once, or answered after its latency."""
         switches, record = self.switches, self.record
         call = Call(len(record.calls), exchange.path, exchange.body, time.time(), key)
@@ -157,7 +165,7 @@ class Service:
                 raise _too_many(call.fault)
             body = _read(exchange.body)
             completion = self._chat.complete(body, switches, deployment)
-        except Refusal as refusal:
+        except Rejection as refusal:
             call.status = refusal.status
             told = self._limits(refusal)
             return exchange.reply(refusal.status, refusal.body, JSON, told)
@@ -178,7 +186,7 @@ class Service:
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, do)
 
-    def _deliver(self, exchange: Exchange, call: Call, completion: Completion, headers: str) -> None:
+    def _deliver(self, exchange: Received, call: Call, completion: Completion, headers: str) -> None:
         """The answer of a plain call, or its fault in the place of it."""
         self._in_flight -= 1
         fault = call.fault
@@ -201,20 +209,14 @@ class Service:
         if fault == "slow":
             exchange.head(200, JSON, headers, length=len(body))
             return self._drip(exchange, body, self.switches.slow_s / _PIECES)
-        if fault in ("500", "503"):
-            call.status = int(fault)
-            error = Refusal(500, "The server had an error while processing your request.", None)
-            return exchange.reply(
-                call.status, error.body if fault == "500" else _PAGE, JSON if fault == "500" else HTML
-            )
-        call.status = 200
-        if fault == "bad-json":
-            body = body[: len(body) // 2]
-        exchange.reply(
-            200, _PAGE if fault == "html" else b"" if fault == "empty" else body, HTML if fault == "html" else JSON
-        )
+        call.status = int(fault) if fault in ("500", "503") else 200
+        if fault == "500":
+            return exchange.reply(500, Rejection(500, "The server had an error.", None).body)
+        if fault in ("503", "html"):
+            return exchange.reply(call.status, _PAGE, HTML)
+        exchange.reply(200, {"bad-json": body[: len(body) // 2], "empty": b""}.get(fault, body))
 
-    def _drip(self, exchange: Exchange, body: bytes, pause_s: float) -> None:
+    def _drip(self, exchange: Received, body: bytes, pause_s: float) -> None:
         """Sends a body in pieces."""
         size = -(-len(body) // _PIECES)
 
@@ -227,7 +229,7 @@ class Service:
 
         self._later(pause_s, lambda: send(0))
 
-    async def _stream(self, exchange: Exchange, call: Call, completion: Completion, body: Body, wait: float) -> None:
+    async def _stream(self, exchange: Received, call: Call, completion: Completion, body: Body, wait: float) -> None:
         """A streamed answer: the role at once, the first token after `wait`, each other token after its own time.
 
         Thought tokens take their time before the first one. A cut one ends in its middle.
@@ -265,7 +267,7 @@ class Service:
         self.record.calls.append(call)
         try:
             completion = self._chat.complete(body, self.switches)
-        except Refusal as refusal:
+        except Rejection as refusal:
             call.status = refusal.status
             return refusal.status, {"error": refusal.error}
         self._charge(call, completion)
@@ -275,7 +277,7 @@ class Service:
     # ---- limits -----------------------------------------------------------------------------
 
     def _refuse_too_many(self, call: Call) -> str:
-        """The headers that tell limits, "" where there are none. Raises Refusal for a call beyond a limit."""
+        """The headers that tell limits, "" where there are none. Raises Rejection for a call beyond a limit."""
         switches = self.switches
         if switches.no_quota:
             self.record.faults["quota"] += 1
@@ -297,7 +299,7 @@ class Service:
             raise _too_many(beyond)
         return self._limit_headers() if switches.tells_limits == "headers" else ""
 
-    def _limits(self, refusal: Refusal) -> str:
+    def _limits(self, refusal: Rejection) -> str:
         """The headers of a refusal."""
         if refusal.status != 429:
             return ""
@@ -324,24 +326,24 @@ class Service:
         )
 
 
-def _unauthorized(key: Key) -> Refusal:
+def _unauthorized(key: Key) -> Rejection:
     fact = "You didn't provide an API key." if key == "absent" else "Incorrect API key provided."
-    return Refusal(401, fact, "invalid_api_key")
+    return Rejection(401, fact, "invalid_api_key")
 
 
-def _too_many(cause: str) -> Refusal:
+def _too_many(cause: str) -> Rejection:
     if cause == "quota":
         fact = "You exceeded your current quota, please check your plan and billing details."
-        return Refusal(429, fact, "insufficient_quota", kind="insufficient_quota", cause=cause)
-    return Refusal(429, "Rate limit reached for requests.", "rate_limit_exceeded", kind="requests", cause=cause)
+        return Rejection(429, fact, "insufficient_quota", kind="insufficient_quota", cause=cause)
+    return Rejection(429, "Rate limit reached for requests.", "rate_limit_exceeded", kind="requests", cause=cause)
 
 
 def _read(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request. Raises Refusal where it is none."""
+    """The JSON object of a request. Raises Rejection where it is none."""
     try:
         value = json.loads(body)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Refusal(400, "We could not parse the JSON body of your request.", None)
+        raise Rejection(400, "We could not parse the JSON body of your request.", None)
     return value

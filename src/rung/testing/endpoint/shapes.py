@@ -34,6 +34,17 @@ def held_to(schema: Schema, text: str) -> str:
     return json.dumps(_made(schema, schema, text), ensure_ascii=False)
 
 
+def chosen(values: list[Any], text: str) -> Any:
+    """The value that the text is or names; else one that the text alone decides."""
+    for value in values:
+        if text.strip() == str(value):
+            return value
+    for value in values:
+        if isinstance(value, str) and value in text:
+            return value
+    return values[int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % len(values)]
+
+
 def conforms(value: Any, schema: Schema, root: Schema) -> bool:
     """Whether a value is one of the schema. root: where `$ref` points into."""
     schema = _resolved(schema, root)
@@ -68,7 +79,7 @@ def _made(schema: Schema, root: Schema, text: str) -> Any:
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
-        return _chosen(schema["enum"], text)
+        return chosen(schema["enum"], text)
     if "anyOf" in schema:
         return _made(schema["anyOf"][0], root, text)
     kind = (_types(schema) or ["object" if "properties" in schema else "string"])[0]
@@ -83,17 +94,6 @@ def _made(schema: Schema, root: Schema, text: str) -> Any:
     if kind == "null":
         return None
     return text[: schema.get("maxLength", len(text))].ljust(schema.get("minLength", 0), "x")
-
-
-def _chosen(values: list[Any], text: str) -> Any:
-    """The value that the text is or names; else one that the text alone decides."""
-    for value in values:
-        if text.strip() == str(value):
-            return value
-    for value in values:
-        if isinstance(value, str) and value in text:
-            return value
-    return values[int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % len(values)]
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:

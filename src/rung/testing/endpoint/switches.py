@@ -35,6 +35,9 @@ FAULTS: dict[str, str] = {
 class Switches:
     """How a fake endpoint behaves. Every field is the way of some real endpoint.
 
+    server: whose ways with fields of a body it has: "openai" refuses fields that it does not know; "vllm" heeds
+        structured_outputs, the other two heed a grammar that is a list of texts; these ignore what they do not know.
+        The list of models tells it by owned_by.
     model, more_models: names that it serves; any_model: it serves every name silently, as llama.cpp's server does.
     served: the name in its answers, where it differs from the one asked for. changes_after: after so many answers
         the served name and the fingerprint change. shutdown_date: told by its list of models.
@@ -43,14 +46,14 @@ class Switches:
     key: the key that every call must bring; None: none is needed. azure: paths and header of Azure OpenAI.
     latency_s: seconds from the whole request to the first token, or a function of the call's number.
     per_token_s: seconds for each token of the answer.
-    most_in_flight: calls beyond are refused at once with 429. per_second: so many calls a second, and bursts of as many.
+    most_in_flight: calls beyond are refused at once with 429. per_second: so many calls a second, bursts of as many.
     tells_limits: what a 429 of these two brings: nothing, Retry-After in seconds or as a date, or x-ratelimit headers,
         which then come with every answer. retry_after_s: what these headers say.
     refuses_max_tokens: only max_completion_tokens is taken. refuses_temperature: only temperature 1 is taken.
     thinks: tokens that it thinks before it answers; they take room of the answer. reasoning_effort scales them.
-    response_format: "json_schema" holds answers to schemas, with `strict` or without; "json_object" takes that type only, with a schema
-        beside it, and answers json_schema with status 500 (llama-cpp-python); "ignored" takes all and does nothing;
-        "refused" answers 400.
+    response_format: "json_schema" holds answers to schemas of either type; "json_object" takes that type only, with a
+        schema beside it, and answers json_schema with status 500 (llama-cpp-python); "ignored" takes all and does
+        nothing; "refused" answers 400.
     caches_prompts: beginnings of prompts that were seen before are told as cached tokens, in steps of 16.
     no_quota: every call is refused with 429 and the code insufficient_quota.
     filtered: a word of prompts that the content filter stops. filter_as: how: status 400, a finish reason, a refusal.
@@ -59,6 +62,7 @@ class Switches:
         that are answered before it expires; 1: it does not expire.
     """
 
+    server: Literal["openai", "vllm", "llama.cpp", "llama-cpp-python"] = "openai"
     model: str = "fake-1"
     more_models: tuple[str, ...] = ()
     any_model: bool = False

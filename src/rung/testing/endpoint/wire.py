@@ -15,7 +15,7 @@ _REASONS |= {429: "Too Many Requests", 500: "Internal Server Error", 503: "Servi
 JSON, HTML, EVENTS = "application/json", "text/html; charset=utf-8", "text/event-stream; charset=utf-8"
 
 
-class Exchange:
+class Received:
     """One request and the ways to answer it. gone: the client closed the connection before the answer's end."""
 
     __slots__ = ("_connection", "_head", "body", "gone", "method", "path", "query", "sent", "unread")
@@ -81,7 +81,7 @@ class Exchange:
         self._connection.close()
 
 
-Handler = Callable[[Exchange], None]
+Handler = Callable[[Received], None]
 
 
 class Connection(asyncio.Protocol):
@@ -93,8 +93,8 @@ class Connection(asyncio.Protocol):
         self._requests = requests
         self._buffer = b""
         self._answers = 0
-        self._now: Exchange | None = None
-        self._last: Exchange | None = None
+        self._now: Received | None = None
+        self._last: Received | None = None
         self._closes = False
         self._transport: asyncio.Transport | None = None
 
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             if b"\r\nexpect: 100-continue" in lower and len(self._buffer) == end + 4:
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return
-        exchange = Exchange(self, head, self._buffer[end + 4 : end + 4 + length])
+        exchange = Received(self, head, self._buffer[end + 4 : end + 4 + length])
         self._buffer = self._buffer[end + 4 + length :]
         self._now, self._last = exchange, None
         self._closes = b"\r\nconnection: close" in lower
