@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from broken import TASK, write
 
-from rung.data.model_keys import looks_like_a_secret
+from rung.data.model_keys import ENDPOINT_KEYS, looks_like_a_secret
 from rung.data.task_file import read_task, task_record
 from rung.errors import TaskError
 from rung.types import ModelSpec, Price
@@ -149,3 +150,30 @@ def test_names_of_variables_are_no_secrets_and_keys_are() -> None:
         "hf_abcdefghijklmnopq",
     ):
         assert looks_like_a_secret(key), key
+
+
+def page() -> str:
+    return (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text("utf-8")
+
+
+def test_every_key_of_an_endpoint_is_documented() -> None:
+    table = re.findall(
+        r"^\| `(\w+)` \|", page().split("## Keys of an endpoint")[1].split("## Providers")[0], re.MULTILINE
+    )
+    assert tuple(table) == ENDPOINT_KEYS
+
+
+def test_the_variables_of_keys_in_the_page_are_those_that_are_read() -> None:
+    from rung.models.endpoint.spec import parse
+
+    rows = re.findall(r"^\| [^|]+ \| `(http[^`]+)` \| (?:`(\w+)`|none)", page(), re.MULTILINE)
+    assert len(rows) == 11
+    for address, variable in rows:
+        assert parse(f"{address}#m").key_variable == (variable or None), address
+
+
+def test_the_example_of_the_page_is_a_task(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(instruction.*?)```", page(), re.DOTALL)
+    task = read_task(write(tmp_path, example))
+    assert [m.name for m in task.models] == ["smollm2-135m-instruct", "gpt-5-mini"]
+    assert [m.price for m in task.models] == [Price(0.4), None] and task.concurrency == 8

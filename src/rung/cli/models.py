@@ -27,7 +27,8 @@ def models(context: click.Context, fetch: str | None) -> None:
     """List models: those on this machine, and some to choose from, with what they need.
 
     A task may name any of them, a local Hugging Face folder, a .gguf file, or another Hugging Face id; with :4bit
-    behind it, its linear layers are kept in 4 bits. rung models check NAME tries one.
+    behind it, its linear layers are kept in 4 bits. It may also name a model behind an API, as an endpoint.
+    rung models check NAME tries one, rung models check https://host/v1#NAME asks an endpoint one question.
     """
     if context.invoked_subcommand is not None:
         return
@@ -39,12 +40,20 @@ def models(context: click.Context, fetch: str | None) -> None:
         return
     _list_present()
     _list_suggestions()
+    click.echo(
+        "\nBehind an API (OpenAI, vLLM, Ollama and others like them): {endpoint: https://host/v1, name: NAME} in a task,"
+        "\nwith the key in an environment variable. `rung models check https://host/v1#NAME` tries one."
+    )
 
 
-@models.command(short_help="Load the model NAME and say what it is like here.")
+@models.command(short_help="Try the model NAME and say what it is like.")
 @click.argument("name")
 def check(name: str) -> None:
-    """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained."""
+    """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained.
+
+    Of an endpoint, NAME is https://host/v1#MODEL, or its mapping in a task as JSON: '{"endpoint": …, "name": …}'. It is
+    asked two or three small questions, to see what it serves, how fast, and at which price.
+    """
     from rung.ladder.plan import typical_seconds
     from rung.models.check import check_model
 

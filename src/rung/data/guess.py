@@ -88,6 +88,8 @@ def guess_task(data: Path) -> str:
         lines.append(f"corpus: {_yaml(corpus.value)}  # {_comment(corpus.why)}")
     lines += [
         f"model: {DEFAULT_MODEL}  # the default: small, answers and trains on two CPU cores",
+        "# model: {endpoint: https://api.openai.com/v1, name: gpt-5-mini}  # behind an API; its key: OPENAI_API_KEY",
+        "# models: [ … ]  # instead of model: several, cheapest first, compared in one run",
         "# target: 0.9  # good enough; climbing stops there",
         "# budget: {minutes: 30}",
         "seed: 0",
