@@ -41,7 +41,7 @@ def models(context: click.Context, fetch: str | None) -> None:
     _list_present()
     _list_suggestions()
     click.echo(
-        "\nBehind an API (OpenAI, vLLM, Ollama and others like them): {endpoint: https://host/v1, name: NAME} in a task,"
+        "\nBehind an API (OpenAI, vLLM, Ollama and others): {endpoint: https://host/v1, name: NAME} in a task,"
         "\nwith the key in an environment variable. `rung models check https://host/v1#NAME` tries one."
     )
 
