@@ -8,7 +8,6 @@ killed counts at most too much, never too little.
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 from rung.errors import RunError
@@ -18,7 +17,7 @@ _UNITS = 10**12
 """Amounts are counted in whole units of 1e-12 USD: sums of many small amounts stay exact."""
 
 _STEP = 100  # a grant runs ahead by at least the limit divided by this
-_EVERY_S = 2.0  # seconds between two writes where there is no limit
+_UNLIMITED_STEP = _UNITS // 100  # and by at least a cent where there is no limit
 
 
 class Purse:
@@ -33,11 +32,11 @@ class Purse:
         self.path = path
         self.limit = limit_usd
         self._most = None if limit_usd is None else _units(limit_usd)
+        self._step = _UNLIMITED_STEP if self._most is None else self._most // _STEP
         self._spent = self._granted = _read(path, spent_before)
         self._reserved = self._peak = 0  # peak: the most that was ever reserved at once
         self._kept_back = 0
         self._lock = threading.Lock()
-        self._written = time.monotonic()
 
     @property
     def spent(self) -> float:
@@ -72,14 +71,16 @@ class Purse:
         return True
 
     def settle(self, reserved: float, actual: float) -> None:
-        """A call is over: reserved, as `reserve` got it, is free again, and actual is spent, even where it is more."""
+        """A call is over: reserved, as `reserve` got it, is free again, and actual is spent, even where it is more.
+
+        A negative actual corrects what counted as spent too much.
+        """
         with self._lock:
             self._reserved -= _units(reserved)
             self._spent += _units(actual)
             self._grant(self._spent + self._reserved)
-            if self._most is not None and not self._reserved and self._granted - self._spent > 2 * self._most // _STEP:
-                # Nothing is under way: a kill now should cost little.
-                self._write(min(self._most, self._spent + self._most // _STEP))
+            if not self._reserved and self._granted - self._spent > 2 * self._step:
+                self._write(self._ahead(self._spent, self._step))  # nothing is under way: a kill now costs little
 
     def close(self) -> None:
         """Writes what is spent. What is still reserved counts as spent, since its calls may be charged."""
@@ -93,21 +94,20 @@ class Purse:
         return most - self._spent - self._reserved - self._kept_back
 
     def _grant(self, needed: int) -> None:
-        """The file covers `needed` when this returns; without a limit it is written now and then.
+        """The file covers `needed` when this returns.
 
         A grant runs ahead by 1 % of the limit, or up to what was reserved at once before, so that writes are rare.
         """
-        if self._most is None:
-            if time.monotonic() - self._written > _EVERY_S:
-                self._write(needed)
-        elif needed > self._granted:
-            ahead = max(self._most // _STEP, self._reserved // 2, self._peak - self._reserved)
-            self._write(max(needed, min(needed + ahead, self._most)))
+        if needed > self._granted:
+            step = max(self._step, self._reserved // 2, self._peak - self._reserved)
+            self._write(self._ahead(needed, step))
+
+    def _ahead(self, needed: int, step: int) -> int:
+        return needed + step if self._most is None else max(needed, min(needed + step, self._most))
 
     def _write(self, granted: int) -> None:
         write_json(self.path, {"usd": granted / _UNITS})
         self._granted = granted
-        self._written = time.monotonic()
 
 
 def _units(usd: float) -> int:
