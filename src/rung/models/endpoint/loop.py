@@ -1,0 +1,113 @@
+"""One event loop in one daemon thread, so that code that knows nothing of asyncio can run coroutines.
+
+A Ctrl-C in the calling thread cancels the coroutine, waits for its clean end and is raised again; a second one is
+raised at once. Knows nothing of endpoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+from rung.errors import ModelError
+
+T = TypeVar("T")
+_CLOSING_S = 10.0  # that the clean end of what runs may take when the loop is closed
+
+
+class LoopThread:
+    """`run` may be called from several threads. After a fork, or after `close`, it raises ModelError."""
+
+    def __init__(self, name: str = "rung-endpoint") -> None:
+        self._loop = asyncio.new_event_loop()
+        self._process, self._closed = os.getpid(), False
+        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of the coroutine, or what it raised."""
+        try:
+            self._check()
+        except BaseException:
+            coroutine.close()
+            raise
+        work = _Work(self._loop, coroutine)
+        try:
+            self._loop.call_soon_threadsafe(work.start)
+            return work.done.result()
+        except KeyboardInterrupt:
+            self._loop.call_soon_threadsafe(work.cancel)
+            concurrent.futures.wait([work.done])  # a second Ctrl-C is raised here
+            raise
+        except concurrent.futures.CancelledError:
+            raise ModelError("The call was cancelled, because the endpoint was closed meanwhile.") from None
+
+    def close(self) -> None:
+        """Cancel what runs, wait for its clean end for some seconds, and end the thread. A second call does nothing."""
+        if self._closed or self._process != os.getpid():
+            self._closed = True
+            return
+        self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_CLOSING_S + 1.0)
+
+    def _check(self) -> None:
+        if self._process != os.getpid():
+            raise ModelError("An endpoint cannot be used in a forked process. Open the model in that process again.")
+        if self._closed:
+            raise ModelError("This endpoint is closed. Open the model again.")
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("run() was called from its own loop, which would wait for itself; await instead")
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.run_until_complete(_cancel_all())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+
+class _Work(Generic[T]):
+    """A coroutine on its way: `done` brings its end into the calling thread. start and cancel run in the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._loop, self._coroutine = loop, coroutine
+        self._task: asyncio.Task[T] | None = None
+
+    def start(self) -> None:
+        if self.done.cancelled():
+            return
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._hand_over)
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif self.done.cancel():  # Ctrl-C came before the start was asked for
+            self._coroutine.close()
+            self.done.set_running_or_notify_cancel()
+
+    def _hand_over(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.done.cancel()
+            self.done.set_running_or_notify_cancel()  # wakes those who wait
+        elif (error := task.exception()) is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(task.result())
+
+
+async def _cancel_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), _CLOSING_S)
