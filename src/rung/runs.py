@@ -25,14 +25,20 @@ BASE = Path("runs")
 
 @dataclass(frozen=True)
 class Files:
-    """Where each record of a run lies. `docs/run-folder.md` says what is in it."""
+    """Where each record of a run lies. `docs/run-folder.md` says what is in it.
+
+    model: of a run with several models, the name of one whose own records are meant; empty: of the run as a whole, or
+    of the model that it began with.
+    """
 
     folder: Path
+    model: str = ""
 
     def __getattr__(self, name: str) -> Path:
         if name not in _RECORDS:
             raise AttributeError(name)
-        return self.folder / _RECORDS[name]
+        own = self.folder / "models" / self.model if self.model and name in _OF_A_MODEL else self.folder
+        return own / _RECORDS[name]
 
     def solution(self, name: str) -> Path:
         return self.folder / "solutions" / name
@@ -57,7 +63,10 @@ _RECORDS = {
     "finished": "finished.json",
     "earlier": "earlier",
     "report": "report.html",
+    "models": "models.json",
+    "purse": "purse.json",
 }
+_OF_A_MODEL = ("diagnosis", "diagnosed", "pilot", "piloted")
 
 
 def identity(record: Mapping[str, Any]) -> str:
@@ -65,30 +74,42 @@ def identity(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE) -> Path:
+def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE, basis: str | None = None) -> Path:
     """The folder to run in: that of a run with the same identity, else a new one (<name>, <name>-2, …).
 
     Of several runs with this identity, one that is not finished is preferred. out: the folder the user named; it must
-    be new, empty, or hold this very run. Raises RunError when `out` holds something else.
+    be new, empty, or hold this very run. basis: a run with this basis, the newest one, is taken where none has the
+    identity: it is continued with other models or examples. Raises RunError when `out` holds something else.
     """
     if out is not None:
         if out.exists() and not (out.is_dir() and ((out / "task.json").is_file() or _empty(out))):
             raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
-        check_identity(out, wanted)
+        check_identity(out, wanted, basis)
         return out
-    number = re.compile(re.escape(name) + r"(-\d+)?")
-    taken = [p for p in sorted(base.glob(f"{glob.escape(name)}*")) if p.is_dir() and number.fullmatch(p.name)]
+    taken = _taken(name, base)
     same = [p for p in taken if (read_json(p / "task.json") or {}).get("identity") == wanted]
-    for folder in (*(p for p in same if not is_finished(p)), *same, *(p for p in taken if _empty(p))):
+    alike = of_basis(name, basis, base=base)[-1:] if basis is not None else []
+    for folder in (*(p for p in same if not is_finished(p)), *same, *alike, *(p for p in taken if _empty(p))):
         return folder
     names = {p.name for p in taken}
     return base / next(n for n in (name, *(f"{name}-{i}" for i in range(2, 1_000_000))) if n not in names)
 
 
-def check_identity(folder: Path, wanted: str) -> None:
-    """Raises RunError when the folder holds a run of another task, data or model."""
+def of_basis(name: str, basis: str, *, base: Path = BASE) -> list[Path]:
+    """The runs of that name that differ in models and examples at most, the newest last."""
+    found = [p for p in _taken(name, base) if (read_json(p / "task.json") or {}).get("basis") == basis]
+    return sorted(found, key=lambda p: (p / "task.json").stat().st_mtime)
+
+
+def _taken(name: str, base: Path) -> list[Path]:
+    number = re.compile(re.escape(name) + r"(-\d+)?")
+    return [p for p in sorted(base.glob(f"{glob.escape(name)}*")) if p.is_dir() and number.fullmatch(p.name)]
+
+
+def check_identity(folder: Path, wanted: str, basis: str | None = None) -> None:
+    """Raises RunError when the folder holds a run of another task, data or model. basis: as in `choose_folder`."""
     task = read_json(folder / "task.json")
-    if task is not None and task.get("identity") != wanted:
+    if task is not None and task.get("identity") != wanted and (basis is None or task.get("basis") != basis):
         raise RunError(
             f"{folder}: holds another run (task, data, model or options differ). Name another folder with --out."
         )
@@ -132,6 +153,17 @@ def held(folder: Path) -> Iterator[None]:
 def log(folder: Path, event: str, **facts: Any) -> None:
     """One line in events.jsonl, on disk when it returns."""
     append_lines(folder / "events.jsonl", [{"time": _now(), "event": event, **facts}])
+
+
+def standing_events(folder: Path) -> list[dict[str, Any]]:
+    """As `events`, without what a later reopening made void: solutions that are to be built again, and all skips."""
+    found: list[dict[str, Any]] = []
+    for event in events(folder):
+        if event["event"] == "reopened":
+            void = set(event["void"])
+            found = [e for e in found if e["event"] != "skipped" and e.get("solution") not in void]
+        found.append(event)
+    return found
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -189,7 +189,7 @@ class Split:
 
     groups: example id -> the group it was kept with. capped: set that was cut to its cap -> examples before.
     unused: ids in no set, because the user put them in a set that was cut. test_digests: test id -> digest of its
-    input and context, by which a later run knows it again.
+    input and context, by which a later run knows it again. row_digests: id -> digest of all that the row says.
     """
 
     train: tuple[Example, ...]
@@ -199,6 +199,7 @@ class Split:
     capped: Mapping[SetName, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     test_digests: Mapping[str, str] = field(default_factory=dict)
+    row_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 # ---- a Solution is data ---------------------------------------------------------------------

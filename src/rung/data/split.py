@@ -37,7 +37,7 @@ def split_examples(sets: Sets, groups: Mapping[str, str], task: Task) -> Split:
     """
     if None in sets:
         assigned, capped = _assign(_groups_of(sets[None], groups, task), SHARES)
-        return _split(sets[None], assigned, groups, capped)
+        return split_as(sets[None], assigned, groups, capped)
     assigned, capped = {}, {}
     for name, examples in sets.items():
         assert name is not None
@@ -50,7 +50,7 @@ def split_examples(sets: Sets, groups: Mapping[str, str], task: Task) -> Split:
         own, capped_dev = _assign(_groups_of(sets.get("train", ()), groups, task), DEV_OF_TRAIN)
         assigned |= own
         capped |= capped_dev
-    return _split([e for examples in sets.values() for e in examples], assigned, groups, capped)
+    return split_as([e for examples in sets.values() for e in examples], assigned, groups, capped)
 
 
 def straddling_groups(sets: Sets, groups: Mapping[str, str]) -> tuple[Finding, ...]:
@@ -90,6 +90,7 @@ def split_record(split: Split) -> dict[str, object]:
         "capped": dict(split.capped),
         "groups": {i: group for i, group in split.groups.items() if size[group] > 1 or group != i},
         "test_digests": dict(split.test_digests),
+        "row_digests": dict(split.row_digests),
         "grouped_by": how_grouped(),
     }
 
@@ -129,7 +130,7 @@ def split_from_record(examples: Sequence[Example], record: Mapping[str, object])
             f"split.json: {len(added)} examples of the data are not in it, the first is {added[0].row}. "
             "Start a new run to use them."
         )
-    return _split(examples, assigned, groups, capped, digests)
+    return split_as(examples, assigned, groups, capped, digests)
 
 
 def seen_before(
@@ -151,7 +152,7 @@ def seen_before(
     return found
 
 
-def _split(
+def split_as(
     examples: Sequence[Example],
     assigned: Mapping[str, SetName],
     groups: Mapping[str, str],
@@ -175,7 +176,14 @@ def _split(
     kept = {e.id: groups.get(e.id, e.id) for e in examples if e.id in assigned}
     digests = {e.id: content_digest(e) for e in by_set["test"]} if digests is None else digests
     test = SealedTest(by_set["test"])
-    return Split(tuple(by_set["train"]), tuple(by_set["dev"]), test, kept, capped, tuple(unused), digests)
+    rows = {e.id: row_digest(e) for e in examples if e.id in assigned}
+    return Split(tuple(by_set["train"]), tuple(by_set["dev"]), test, kept, capped, tuple(unused), digests, rows)
+
+
+def row_digest(example: Example) -> str:
+    """Of all that a row says: two rows with one digest are the same example."""
+    said = (example.input, example.context, example.output, example.references, example.group, example.gold_ids)
+    return sha256(repr(said).encode(errors="replace")).hexdigest()[:32]
 
 
 # ---- which group goes where -----------------------------------------------------------------

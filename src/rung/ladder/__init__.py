@@ -16,7 +16,7 @@ from rung.ladder.options import RunOptions as RunOptions
 from rung.records import read_json
 from rung.resume import is_done, recorded
 from rung.runs import Files
-from rung.types import Decision, Example
+from rung.types import Constraint, Decision, Example, Model, Task
 
 
 def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
@@ -25,48 +25,67 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     Raises RungError, with nothing lost, for everything the user can correct.
     """
     from rung.data.task_file import read_task
+    from rung.ladder.again import reopen
     from rung.ladder.climbing import climb
     from rung.ladder.final_test import test_and_decide
     from rung.ladder.finalists import name_finalists, named
     from rung.ladder.hand_over import hand_over
     from rung.ladder.loading import examine, load, start, task_record_of, with_options
+    from rung.ladder.model_records import record_models
     from rung.ladder.unfinished import missing, write_unfinished
-    from rung.models import open_model, remark_of
     from rung.strategies.fit import tidy_given_up
 
     task = with_options(read_task(task_path), options)
     loaded = load(task, listener)
     record = task_record_of(task, options, loaded)
-    folder = runs.choose_folder(task.name, record["identity"], out=options.out)
+    basis = record["basis"] if options.again else None
+    folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
     files = Files(folder)
     if runs.is_finished(folder) and not options.again:
         listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path)}")
         return folder
+    if not is_done(files.task) and (alike := runs.of_basis(task.name, record["basis"])) and options.out is None:
+        listener.say(f"{alike[-1]} holds this task with other models or examples; --again goes on with that run.")
     examined = examine(task, loaded, options, read_json(files.split))
-    model = open_model(task.model, say=listener.say)
-    if (remark := remark_of(model)) is not None:
-        listener.say(remark)
-    if examined.constraint is not None:
-        model.check(examined.constraint)
+    models = _opened(task, examined.constraint, listener)
     with runs.held(folder):
-        runs.check_identity(folder, record["identity"])  # another command may have begun here meanwhile
+        runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
             return folder
-        state = start(task, loaded, examined, model, folder, record, options, listener)
-        if options.again and is_done(files.finished):  # also where an interruption left the reopening half done
-            _reopen(files)
-        finalists = named(state)
-        if finalists is None:
-            climbed = climb(state, finish=options.finish)
-            if missing(climbed) and not options.finish:
-                write_unfinished(state, climbed, options.only)
-                return folder
-            finalists = name_finalists(state, climbed)
-        decision = verdict(files) or test_and_decide(state, finalists)
-        hand_over(state, decision)
+        if options.again and is_done(files.task):
+            reopen(folder, record, examined.growth, examined.split_record, listener)
+        run = start(task, loaded, examined, models, folder, record, options, listener)
+        try:
+            finalists = named(run)
+            if finalists is None:
+                climbed = climb(run, finish=options.finish)
+                record_models(run)
+                if missing(climbed) and not options.finish:
+                    write_unfinished(run, climbed, options.only)
+                    return folder
+                finalists = name_finalists(run, climbed)
+            decision = verdict(files) or test_and_decide(run, finalists)
+            hand_over(run, decision)
+        finally:
+            record_models(run)
+            run.first.ledger.close()
         tidy_given_up(folder)
         runs.mark_finished(folder)
     return folder
+
+
+def _opened(task: Task, constraint: Constraint | None, listener: Listener) -> dict[str, Model]:
+    """The models by their names, each tried on the constraint; what is to be known of one is said."""
+    from rung.models import open_model, remark_of
+
+    models = {}
+    for spec in task.models:
+        model = models[spec.name] = open_model(spec.spec, say=listener.say)
+        if constraint is not None:
+            model.check(constraint)
+        if (remark := remark_of(model)) is not None:
+            listener.say(remark)
+    return models
 
 
 def verdict(files: Files) -> Decision | None:
@@ -81,22 +100,6 @@ def verdict(files: Files) -> Decision | None:
 
 def _how_to_go_on(task_path: Path) -> str:
     return f"To try more in it: rung run {task_path} --again. To begin anew, name another folder with --out."
-
-
-def _reopen(files: Files) -> None:
-    """Makes a finished run climb again. What it decided is set aside in earlier/; the log of test openings goes on.
-
-    A run without decision.json is not finished, so whatever interrupts this, the next command goes on: with the
-    recorded finalists to the same verdict, or, once these are set aside too, by climbing.
-    """
-    number = 1
-    while (files.earlier / str(number)).exists():
-        number += 1
-    kept = files.earlier / str(number)
-    kept.mkdir(parents=True)
-    for path in (files.decision, files.finalists, files.curve, files.winner, files.finished):
-        if path.exists():
-            path.replace(kept / path.name)
 
 
 def test_examples(folder: Path) -> dict[str, Example]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung.ladder.plan import LATENCY_INPUTS
-from rung.ladder.state import Built, RunState
+from rung.ladder.state import Built, RunState, WholeRun
 from rung.resume import once, record_of
 from rung.strategies import REPAIRED, STRATEGIES
 from rung.types import BreakEven, Candidate, Prediction
@@ -53,14 +53,13 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
     """The candidate as dev and its costs describe it; not tested yet."""
     from rung.evaluation.costs import build_usd, request_usd
 
-    solution, price = built.solution, run.inputs.task.price
+    solution, price = built.solution, run.price
     folder = run.files.solution(solution.name)
     latency = record_of(folder / "latency.json")
-    seconds = sum(_building_s(run, name) for name in (solution.name, _begun_from(solution.name)) if name)
-    n = len(built.predictions)
-    tokens_in = sum(p.tokens_in for p in built.predictions) / n
-    tokens_out = sum(p.tokens_out for p in built.predictions) / n
-    cached = float(latency.get("tokens_cached", 0.0))
+    took = [_building(run, name) for name in (solution.name, _begun_from(run, solution.name)) if name]
+    seconds, paid = sum(float(t.get("seconds", 0.0)) for t in took), sum(float(t.get("usd", 0.0)) for t in took)
+    tokens_in, tokens_out = built.tokens
+    cached = _cached(run, built, latency)
     usd = None
     if price is not None and (price.usd_per_hour is None or latency):
         mean = sum(latency["seconds"]) / latency["n"] if latency else 0.0
@@ -78,55 +77,74 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
         latency_s_p95=latency.get("p95"),
         cost_per_1k_usd=usd,
         build_seconds=round(seconds, 2),
-        build_usd=round(build_usd(price, seconds), 6),
+        build_usd=round(build_usd(price, seconds) + paid, 6),
         failed_calls=sum(p.error is not None for p in built.predictions),
         unscored=sum(p.metric_error is not None for p in built.predictions),
         cut=built.cut,
+        model=solution.model,
     )
 
 
-def _building_s(run: RunState, name: str) -> float:
-    return float(record_of(run.files.solution(name) / "built.json").get("seconds", 0.0))
+def _cached(run: RunState, built: Built, latency: Mapping[str, Any]) -> float:
+    """Input tokens a request that are cheaper, a mean: as an endpoint reported them, else those all prompts share."""
+    if hasattr(run.model.inner, "timed"):
+        return sum(p.tokens_cached for p in built.predictions) / max(1, len(built.predictions))
+    return float(latency.get("tokens_cached", 0.0))
 
 
-def _begun_from(name: str) -> str | None:
+def _building(run: RunState, name: str) -> dict[str, Any]:
+    return record_of(run.files.solution(name) / "built.json")
+
+
+def _begun_from(run: RunState, name: str) -> str | None:
     """The solution that a repaired one was trained on from: it has to be built first."""
-    return next((known for known, s in STRATEGIES.items() if s.repair and name == REPAIRED.format(known)), None)
+    repaired = {run.named(REPAIRED.format(kind)): run.named(kind) for kind, s in STRATEGIES.items() if s.repair}
+    return repaired.get(name)
 
 
 def break_evens(
-    run: RunState, answers: Mapping[str, Sequence[Prediction]], candidates: Mapping[str, Candidate]
+    run: WholeRun, answers: Mapping[str, Sequence[Prediction]], candidates: Mapping[str, Candidate]
 ) -> tuple[BreakEven, ...]:
-    """For each fine-tuned finalist that costs less per request than the best prompt: from how many requests it pays.
+    """For each fine-tuned finalist that costs less per request than a prompt: from how many requests it pays.
 
-    answers: of the finalists to the test. candidates: the finalists by name.
+    It is set beside the best prompt of its own model and the best prompt of all, by dev. answers: of the finalists to
+    the test. candidates: the finalists by name. Each request costs what its own model's price says.
     """
-    from rung.evaluation.costs import break_even, request_usd
+    from rung.evaluation.costs import break_even
 
-    price = run.inputs.task.price
-    prompts = [name for name in answers if candidates[name].family == "prompt"]
-    if price is None or not prompts:
-        return ()
-
-    def each(name: str) -> list[float]:
-        if price.usd_per_hour is not None:
-            latency = record_of(run.files.solution(name) / "latency.json")
-            return [s / 3600 * price.usd_per_hour for s in latency.get("seconds", ())]
-        cached = candidates[name].tokens_cached
-        return [
-            request_usd(price, tokens_in=p.tokens_in, tokens_cached=cached, tokens_out=p.tokens_out, seconds=0.0)
-            for p in answers[name]
-        ]
-
+    prompts = [candidates[name] for name in answers if candidates[name].family == "prompt"]
     found = []
     for name in answers:
-        if candidates[name].family not in ("fine-tune", "rag+fine-tune"):
+        tuned = candidates[name]
+        if tuned.family not in ("fine-tune", "rag+fine-tune"):
             continue
-        # The same inputs in the same order; of slow answers fewer are timed.
-        a, b = each(name), each(prompts[0])
-        n = min(len(a), len(b))
-        costs = candidates[name].build_usd, candidates[prompts[0]].build_usd
-        pays = break_even(name, prompts[0], *costs, a[:n], b[:n])
-        if pays is not None:
-            found.append(pays)
+        own = [c for c in prompts if c.model == tuned.model]
+        beside = [max(some, key=lambda c: c.dev.mean) for some in (own, prompts) if some]
+        for prompt in dict.fromkeys(c.name for c in beside):
+            a, b = (_usd_each(run, candidates[n], answers[n]) for n in (name, prompt))
+            # The same inputs in the same order; of slow answers fewer are timed.
+            n = min(len(a), len(b))
+            costs = tuned.build_usd, candidates[prompt].build_usd
+            pays = break_even(name, prompt, *costs, a[:n], b[:n]) if n else None
+            if pays is not None:
+                found.append(pays)
     return tuple(found)
+
+
+def _usd_each(run: WholeRun, candidate: Candidate, answers: Sequence[Prediction]) -> list[float]:
+    """Dollars of each request at the price of the candidate's model; empty without one."""
+    from rung.evaluation.costs import request_usd
+
+    state = run.of(candidate.model)
+    price = state.price
+    if price is None:
+        return []
+    if price.usd_per_hour is not None:
+        latency = record_of(state.files.solution(candidate.name) / "latency.json")
+        return [s / 3600 * price.usd_per_hour for s in latency.get("seconds", ())]
+    return [
+        request_usd(
+            price, tokens_in=p.tokens_in, tokens_cached=candidate.tokens_cached, tokens_out=p.tokens_out, seconds=0.0
+        )
+        for p in answers
+    ]

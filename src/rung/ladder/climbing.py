@@ -23,9 +23,9 @@ from rung.ladder.finalists import floor_on_dev
 from rung.ladder.gains import Gain, order, what_matters
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
-from rung.ladder.state import PROMPT_SHARE, Built, Climbed, RunState, tidy
+from rung.ladder.state import PROMPT_SHARE, Built, Climbed, RunState, WholeRun, tidy
 from rung.resume import is_done, once, record_of
-from rung.strategies import STRATEGIES, function_of
+from rung.strategies import function_of
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Prediction, Skipped, SkipReason, Solution
 
@@ -35,64 +35,105 @@ _TIMED_ANSWERS = 16  # from so many answers on, the time of one is taken from th
 _LEAST_OF_A_STEP = 0.4  # of its estimated seconds must be there for it to be begun: choices and trainings can be cut
 
 
-def climb(run: RunState, *, finish: bool = False) -> Climbed:
-    """Builds and tries what pays. finish: nothing new is tried once something is built."""
-    climber = _Climber(run, finish)
-    steps = [s for s in run.plan.steps if s.applies]
-    prompts = [s for s in steps if s.family == "prompt"]
-    dearer = [s for s in steps if s.family != "prompt"]
-    climber.restore()
-    cheap = [s for s in prompts if s.strategy.cheap] or prompts[:1]
-    for step in cheap:
-        climber.take(step, later=bool(dearer))
-    if climber.retrieves_first():
-        for step in [s for s in dearer if s.family == "rag"]:
-            dearer.remove(step)
-            climber.take(step, later=True)
-    for step in [s for s in prompts if s not in cheap]:
-        climber.take(step, later=bool(dearer))
-    if climber.climbed.built and dearer and not climber.enough and not climber.finishes:
-        ask_why(run, climber.climbed)
-    while dearer:
-        step, gain = climber.next_of(dearer)
-        dearer.remove(step)
-        climber.take(step, gain=gain, later=bool(dearer))
-    for step in [s for s in prompts if climber.was_put_off(s)]:
-        climber.take(step, later=False)
-    for step in run.plan.steps:
-        if not step.applies and step.name not in climber.climbed.built:
-            climber.climbed.skipped[step.name] = Skipped(step.name, step.family, "plan", step.why)
-    climber.judge_skips()
-    if not climber.climbed.built and climber.failed:
-        raise climber.failed
-    return climber.climbed
+def climb(run: WholeRun, *, finish: bool = False) -> Climbed:
+    """Builds and tries what pays: prompts with every model first, then what is dearer, the cheapest model first.
+
+    finish: nothing new is tried once something is built.
+    """
+    climbed = Climbed(models=run.names)
+    prompts = [step.name for state in run.states for step in state.plan.steps if step.family == "prompt"]
+    climbers = [_Climber(state, climbed, prompts, finish) for state in run.states]
+    _restore(run, climbers)
+    later = any(climber.dearer for climber in climbers)
+    for climber in climbers:
+        climber.take_all(climber.cheap, later=later)
+    for climber in climbers:
+        climber.retrieve_first()
+    for climber in climbers:
+        climber.take_all(climber.other_prompts, later=later)
+    for climber in climbers:
+        climber.ask_why()
+    for place, climber in enumerate(climbers):
+        climber.climb_on(later=any(c.dearer for c in climbers[place + 1 :]))
+    for climber in climbers:
+        climber.take_all([s for s in climber.prompts if climber.was_put_off(s)], later=False)
+        climber.end()
+    if not climbed.built and climbed.failed:
+        raise climbed.failed
+    return climbed
+
+
+def _restore(run: WholeRun, climbers: Sequence[_Climber]) -> None:
+    """Takes over what earlier commands built, in the order in which they built it, whatever is asked for now."""
+    by_name = {step.name: (climber, step) for climber in climbers for step in climber.run.plan.steps}
+    for event in runs.standing_events(run.folder):
+        name = event.get("solution", "")
+        if event["event"] == "built" and name in by_name:
+            climber, step = by_name[name]
+            climber.restore(step)
 
 
 class _Climber:
-    """What is built and known so far."""
+    """What is built and known so far with one model. climbed: with all models. all_prompts: their names, of all."""
 
-    def __init__(self, run: RunState, finish: bool) -> None:
+    def __init__(self, run: RunState, climbed: Climbed, all_prompts: Sequence[str], finish: bool) -> None:
         self.run = run
-        self.climbed = Climbed()
+        self.climbed = climbed
         self.scale = Scale(run.tools.scorer.metric.right_or_wrong)
         self.matters = what_matters(self.scale.right_or_wrong, len(run.test))
-        self.enough: str | None = None
-        self.failed: RungError | None = None
         self.before = _skipped_before(run)
+        self._all_prompts = all_prompts
         self._finish = finish
+        steps = [s for s in run.plan.steps if s.applies]
+        self.prompts = [s for s in steps if s.family == "prompt"]
+        self.dearer = [s for s in steps if s.family != "prompt"]
+        self.cheap = [s for s in self.prompts if s.strategy.cheap] or self.prompts[:1]
+        self.other_prompts = [s for s in self.prompts if s not in self.cheap]
+
+    @property
+    def built(self) -> bool:
+        """Whether anything is, with this model."""
+        return any(b.solution.model == self.run.name for b in self.climbed.built.values())
 
     @property
     def finishes(self) -> bool:
         """Whether nothing new is tried any more."""
         return self._finish and bool(self.climbed.built)
 
-    def restore(self) -> None:
-        """Takes over what earlier commands built, in the order in which they built it, whatever is asked for now."""
-        by_name = {step.name: step for step in self.run.plan.steps}
-        for event in runs.events(self.run.folder):
-            step = by_name.get(event.get("solution", ""))
-            if event["event"] == "built" and step is not None and step.name not in self.climbed.built:
-                self._keep(step, *self._build(step, later=True))
+    # ---- the phases ------------------------------------------------------------------------
+
+    def restore(self, step: Step) -> None:
+        if step.name not in self.climbed.built:
+            self._keep(step, *self._build(step, later=True))
+
+    def take_all(self, steps: Sequence[Step], *, later: bool) -> None:
+        for step in steps:
+            self.take(step, later=later)
+
+    def retrieve_first(self) -> None:
+        """Retrieval, where it is tried before the dearer prompts."""
+        if self.retrieves_first():
+            for step in [s for s in self.dearer if s.family == "rag"]:
+                self.dearer.remove(step)
+                self.take(step, later=True)
+
+    def ask_why(self) -> None:
+        if self.built and self.dearer and not self.climbed.enough and not self.finishes:
+            ask_why(self.run, self.climbed)
+
+    def climb_on(self, *, later: bool) -> None:
+        """What is dearer than a prompt, in the order of expected gain per token. later: other models still follow."""
+        while self.dearer:
+            step, gain = self.next_of(self.dearer)
+            self.dearer.remove(step)
+            self.take(step, gain=gain, later=later or bool(self.dearer))
+
+    def end(self) -> None:
+        """Notes what does not apply, and what was kept from being tried although it could matter."""
+        for step in self.run.plan.steps:
+            if not step.applies and step.name not in self.climbed.built:
+                self.climbed.skipped[step.name] = Skipped(step.name, step.family, "plan", step.why, model=step.model)
+        self.judge_skips()
 
     # ---- one strategy ----------------------------------------------------------------------
 
@@ -130,8 +171,8 @@ class _Climber:
             return before["reason"], before["why"]
         if self.finishes:
             return "budget", "the run was ended before it"
-        if self.enough:
-            return "target", self.enough
+        if self.climbed.enough:
+            return "target", self.climbed.enough
         if gain is not None and gain.high < self.matters and not self.run.exhaustive:
             return "gain", f"it could gain {self.scale.gap(gain.high)} on dev at most ({gain.why})"
         return None
@@ -151,10 +192,11 @@ class _Climber:
         capped = step.family == "prompt" and later and limit is not None
         if capped and self._spent_on_prompts() + needed > PROMPT_SHARE * (limit or 0.0):
             return PUT_OFF
-        return self.run.over_budget(self.climbed, needed, max(0, step.calls - spent.calls), step.family)
+        calls, usd = max(0, step.calls - spent.calls), max(0.0, _LEAST_OF_A_STEP * step.usd - spent.usd)
+        return self.run.over_budget(self.climbed, needed, calls, step.family, usd)
 
     def _spent_on_prompts(self) -> float:
-        prompts = [self.run.files.solution(s.name) for s in self.run.plan.steps if s.family == "prompt"]
+        prompts = [self.run.files.solution(name) for name in self._all_prompts]
         return sum(float(record_of(p / "built.json").get("seconds", 0.0)) + spent_on(p).seconds for p in prompts)
 
     def was_put_off(self, step: Step) -> bool:
@@ -163,13 +205,13 @@ class _Climber:
         return skipped is not None and skipped.why == PUT_OFF
 
     def _give_up(self, step: Step, reason: SkipReason, error: RungError, **facts: Any) -> None:
-        self.failed = self.failed or error
+        self.climbed.failed = self.climbed.failed or error
         self._skip(step, reason, str(error), begun=True, **facts)
 
     def _skip(self, step: Step, reason: SkipReason, why: str, *, begun: bool = False, **facts: Any) -> None:
         why = why.rstrip(".")
         minutes = step.seconds / 60 if reason == "budget" else None
-        skipped = Skipped(step.name, step.family, reason, why, minutes, begun=begun)
+        skipped = Skipped(step.name, step.family, reason, why, minutes, begun=begun, model=step.model)
         self.climbed.skipped[step.name] = skipped
         before = self.before.get(step.name)
         if before is None or (before["reason"], before["why"]) != (reason, why):
@@ -189,7 +231,7 @@ class _Climber:
         if target is None or built.left is not None or run.exhaustive:
             return
         if built.dev.low > max(target, floor_on_dev(run)):
-            self.enough = f"{name} is confidently above the target of {self.scale.value(target)} on dev"
+            self.climbed.enough = f"{name} is confidently above the target of {self.scale.value(target)} on dev"
 
     def _build(self, step: Step, *, later: bool) -> tuple[Built, float]:
         """The solution, its answers to dev, and the seconds that both took."""
@@ -205,10 +247,11 @@ class _Climber:
         stops = bool(self.climbed.built)
         workshop = run.workshop(folder, self.climbed, meter, family=step.family, stops=stops, ends_s=ends_s)
         if is_done(folder / "solution.json"):
-            solution = load_solution(folder)
+            solution = replace(load_solution(folder), model=run.name)
         else:
             runs.log(run.folder, "building", solution=name)
-            solution = function_of(STRATEGIES[name].build)(workshop)
+            built = function_of(step.strategy.build)(workshop)
+            solution = replace(built, name=name, model=run.name)
             solution = save_solution(solution, folder, passages=run.inputs.passages)
         calls, began = run.model.calls, time.monotonic()
         predictions, left = self._answer_dev(workshop, solution, folder)
@@ -219,7 +262,7 @@ class _Climber:
             return {**meter.record(), "left": left, "seconds_per_answer": each, "cut": cut_of(folder)}
 
         record = once(folder / "built.json", what_it_took)
-        if name not in {e["solution"] for e in runs.events(run.folder) if e["event"] == "built"}:
+        if name not in {e["solution"] for e in runs.standing_events(run.folder) if e["event"] == "built"}:
             costs = {k: record[k] for k in COSTS}
             runs.log(run.folder, "built", stage=stage_of(run.folder, folder), solution=name, **costs)
             tidy(folder)
@@ -243,7 +286,7 @@ class _Climber:
 
         dev, seed = workshop.inputs.dev, workshop.inputs.task.seed
         whole = folder / "predictions.dev.jsonl"
-        rival = self.climbed.best()
+        rival = self.climbed.best(model=self.run.name)
         record = record_of(folder / "built.json")
         if record and record["left"] is not None:
             return read_predictions(whole), record["left"]
@@ -274,7 +317,7 @@ class _Climber:
     def retrieves_first(self) -> bool:
         """Whether retrieval is tried before the dearer prompts: under a limited budget, and where prompting alone
         answers nothing right."""
-        if not any(s.applies and s.family == "rag" for s in self.run.plan.steps) or self.enough:
+        if not any(s.family == "rag" for s in self.dearer) or self.climbed.enough:
             return False
         budget = self.run.ledger.budget
         limited = any(limit is not None for limit in (budget.minutes, budget.calls, budget.usd))
@@ -283,21 +326,21 @@ class _Climber:
     def _nothing_right(self) -> bool:
         from rung.diagnosis.diagnose import worth_diagnosing
 
-        best = self.climbed.best()
+        best = self.climbed.best(model=self.run.name)
         metric = self.run.tools.scorer.metric
         return best is not None and not worth_diagnosing(self.climbed.built[best].predictions, metric)
 
     def next_of(self, steps: Sequence[Step]) -> tuple[Step, Gain | None]:
         """The step with the highest expected gain per token. A pilot is run first where fine-tuning comes next."""
         by_name = {step.name: step for step in steps}
-        if not self.climbed.built:  # no prompt was tried: in the ladder's order
+        if not self.built:  # no prompt was tried: in the ladder's order
             return steps[0], None
         while True:
             known = known_so_far(self.run, self.climbed)
             ranked = order([(s.name, s.family, float(s.tokens)) for s in steps], known)
             name, gain = ranked[0]
             step = by_name[name]
-            done = name in self.climbed.built or self.enough or self.finishes or self._settled(step, None)
+            done = name in self.climbed.built or self.climbed.enough or self.finishes or self._settled(step, None)
             if step.strategy.pilot is None or done or not run_pilot(self.run, self.climbed, step):
                 return step, gain
 
@@ -305,16 +348,19 @@ class _Climber:
         """Marks what was kept from being tried although its family could have changed the verdict."""
         known = known_so_far(self.run, self.climbed)
         for name, skipped in list(self.climbed.skipped.items()):
-            if skipped.reason not in ("budget", "memory", "fault") or self.climbed.whole(skipped.family):
+            own = skipped.model == self.run.name
+            if not own or skipped.reason not in ("budget", "memory", "fault"):
+                continue
+            if self.climbed.whole(skipped.family, self.run.name):
                 continue
             gain = dict(order([(name, skipped.family, 1.0)], known))[name]
-            if gain.high >= self.matters or not self.climbed.built:
+            if gain.high >= self.matters or not self.built:
                 self.climbed.skipped[name] = replace(skipped, matters=True)
 
 
 def _skipped_before(run: RunState) -> dict[str, dict[str, Any]]:
     """What earlier commands skipped that asked for the same target and strategies: solution -> event."""
-    events = runs.events(run.folder)
+    events = runs.standing_events(run.folder)
     now = events[-1] if events else {}
     found: dict[str, dict[str, Any]] = {}
     for event in events:

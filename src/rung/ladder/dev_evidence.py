@@ -7,9 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rung import runs
+from rung.ladder.again import continued_notes
 from rung.ladder.experiments import pilot_predictions, whole_curve
+from rung.ladder.model_records import model_notes
 from rung.ladder.skills_check import Checked
-from rung.ladder.state import Built, Climbed, RunState
+from rung.ladder.state import Built, Climbed, RunState, WholeRun, kind_of
 from rung.resume import is_done, record_of, recorded
 from rung.runs import Files
 from rung.strategies import REPAIRED, STRATEGIES
@@ -21,15 +23,18 @@ _WORTH_HEARING = 0.6
 _MOST_NAMED = 3  # earlier runs
 
 
-def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
+def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
     """All that the verdict reads beside scores and costs."""
     complete = not any(s.matters for s in climbed.skipped.values())
-    grown = whole_curve(run, _piloted(climbed))
+    piloted = _piloted(run, climbed)
+    grown = whole_curve(piloted, _tuned(piloted, climbed)) if piloted is not None else None
+    asked = _diagnosed(run, climbed)
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
-        "diagnosis": [asdict(d) for d in causes(run, climbed, by_elimination=complete)],
-        "curve": grown,
+        "diagnosis": [asdict(d) for d in causes(asked, climbed, by_elimination=complete)] if asked else [],
+        "diagnosed": record_of(asked.files.diagnosis).get("base") if asked else None,
+        "curve": {**grown, "model": piloted.name} if grown is not None and piloted is not None else None,
         "more": _more(grown),
         "closed_book": _closed_book(run, climbed),
         "suspicious": _suspicious(run, climbed),
@@ -39,10 +44,27 @@ def dev_evidence(run: RunState, climbed: Climbed, checks: Sequence[Checked]) -> 
     }
 
 
-def _piloted(climbed: Climbed) -> Built | None:
+def _best_model_first(run: WholeRun, climbed: Climbed) -> list[RunState]:
+    """The models by the best that each has reached on dev."""
+    reached = {state.name: climbed.best(model=state.name) for state in run.states}
+    best = {name: climbed.built[n].dev.mean if n is not None else -1.0 for name, n in reached.items()}
+    return sorted(run.states, key=lambda state: -best[state.name])  # stable: of equals, the cheapest
+
+
+def _diagnosed(run: WholeRun, climbed: Climbed) -> RunState | None:
+    """Of the models whose best prompt was diagnosed, the one that has reached most."""
+    return next((s for s in _best_model_first(run, climbed) if is_done(s.files.diagnosis)), None)
+
+
+def _piloted(run: WholeRun, climbed: Climbed) -> RunState | None:
+    """Of the models that a pilot was run with, the one that has reached most."""
+    return next((s for s in _best_model_first(run, climbed) if is_done(s.files.pilot)), None)
+
+
+def _tuned(run: RunState, climbed: Climbed) -> Built | None:
     """The best of those that the pilots are small ones of, repaired or not: training all weights is no such one."""
     others = {n for s in STRATEGIES.values() if s.pilot is None for n in (s.name, REPAIRED.format(s.name))}
-    tuned = [built for name, built in climbed.whole("fine-tune").items() if name not in others]
+    tuned = [b for name, b in climbed.whole("fine-tune", run.name).items() if kind_of(name) not in others]
     return max(tuned, key=lambda built: built.dev.mean, default=None)
 
 
@@ -76,7 +98,7 @@ def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> t
             judged(built.predictions),
             {p.id: p.passages for p in built.predictions} if built.solution.retriever is not None else None,
         )
-        for name, built in climbed.whole().items()
+        for name, built in climbed.whole(model=run.name).items()
     ]
     return all_causes(
         record, tried, tuned, seed=run.inputs.task.seed, groups=run.inputs.groups, by_elimination=by_elimination
@@ -91,23 +113,24 @@ def _more(grown: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"examples": int(more["examples"]), "gain": more["mean"], "low": more["low"], "high": more["high"]}
 
 
-def _closed_book(run: RunState, climbed: Climbed) -> dict[str, Any] | None:
+def _closed_book(run: WholeRun, climbed: Climbed) -> dict[str, Any] | None:
     """What fine-tuning without passages reaches on dev, where there is a corpus: facts that it has not seen."""
     if not run.inputs.passages:
         return None
     if best := climbed.best("fine-tune"):
         return {"what": best, "dev": climbed.built[best].dev.mean}
-    pilot = record_of(run.files.pilot)
-    if not pilot:
+    piloted = _piloted(run, climbed)
+    if piloted is None:
         return None
+    pilot = record_of(piloted.files.pilot)
     return {"what": f"a pilot on {pilot['points'][-1]['examples']} examples", "dev": pilot["points"][-1]["mean"]}
 
 
-def _suspicious(run: RunState, climbed: Climbed) -> list[str]:
+def _suspicious(run: WholeRun, climbed: Climbed) -> list[str]:
     """Rows for a person to look at: conflicting answers, and dev answers that two good families agree against."""
-    record = recorded(run.files.diagnosis) or {"label_noise": []}
-    rows = [row for pair in record["label_noise"] for row in pair["rows"]]
-    bests = [name for name in climbed.best_of_families() if climbed.built[name].dev.mean >= _WORTH_HEARING]
+    records = [record_of(state.files.diagnosis) for state in run.states]
+    rows = [row for record in records for pair in record.get("label_noise", ()) for row in pair["rows"]]
+    bests = [name for name in climbed.best_of_groups() if climbed.built[name].dev.mean >= _WORTH_HEARING]
     if len(bests) >= 2:
         by_id = [{p.id: p for p in climbed.built[name].predictions} for name in bests]
         for example in run.inputs.dev:
@@ -118,10 +141,10 @@ def _suspicious(run: RunState, climbed: Climbed) -> list[str]:
     return list(dict.fromkeys(rows))
 
 
-def _hardest(run: RunState, climbed: Climbed) -> str | None:
+def _hardest(run: WholeRun, climbed: Climbed) -> str | None:
     """The answer whose dev examples the best solution gets wrong most often, and how often; None without repeats."""
     best = climbed.best()
-    if best is None or not run.tools.scorer.metric.right_or_wrong:
+    if best is None or not run.metric.right_or_wrong:
         return None
     wrong = {p.id for p in climbed.built[best].predictions if not p.score}
     outputs: dict[str, list[bool]] = {}
@@ -134,7 +157,7 @@ def _hardest(run: RunState, climbed: Climbed) -> str | None:
     return f"{worst!r} ({often[worst]} of {len(outputs[worst])} wrong on dev)"
 
 
-def _notes(run: RunState) -> list[str]:
+def _notes(run: WholeRun) -> list[str]:
     """Whole sentences that a reader must not miss."""
     from rung.data.split import seen_before
 
@@ -142,6 +165,7 @@ def _notes(run: RunState) -> list[str]:
     versions = list(dict.fromkeys(e["rung"] for e in runs.events(run.folder) if e["event"] == "started"))
     if len(versions) > 1:
         notes.append(f"Versions {', '.join(versions)} of rung worked on this run.")
+    notes += [*model_notes(run), *continued_notes(run.folder)]
     seen = seen_before(record_of(run.files.split), _earlier_tests(run))
     if seen:
         ids, names = {i for own in seen.values() for i in own}, list(seen)
@@ -154,7 +178,7 @@ def _notes(run: RunState) -> list[str]:
     return notes
 
 
-def _earlier_tests(run: RunState) -> dict[str, dict[str, Any]]:
+def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:
     """Other runs whose test was opened, with their split records: those beside this one, and those in runs/ here.
 
     Only this very folder is left out, whose openings are counted by themselves. A repetition of it in another folder

@@ -28,15 +28,15 @@ def ask_why(run: RunState, climbed: Climbed) -> None:
     """Diagnoses the wrong answers of the best prompt, by experiment on dev, before anything dearer is built."""
     from rung.diagnosis.diagnose import diagnose, worth_diagnosing
 
-    name = climbed.best("prompt")
+    name = climbed.best("prompt", run.name)
     if name is None or is_done(run.files.diagnosis):
         return
     built, limit = climbed.built[name], run.ledger.limit_s
     if not worth_diagnosing(built.predictions, run.tools.scorer.metric):
         return  # nothing is right: the pilot is the experiment then
-    if limit is not None and run.ledger.spent.seconds + run.reserve(climbed)[0] > _LATEST_DIAGNOSIS * limit:
+    if limit is not None and run.ledger.spent.seconds + run.reserve(climbed).seconds > _LATEST_DIAGNOSIS * limit:
         return
-    if run.over_budget(climbed, 0.0, run.plan.diagnosis.calls):
+    if run.over_budget(climbed, 0.0, run.plan.diagnosis.calls, usd=run.plan.diagnosis.usd):
         return
     folder = run.files.diagnosed / name
     meter = Meter(run.model, folder)
@@ -63,12 +63,12 @@ def _alike(run: RunState) -> list[tuple[str, str]] | None:
 
 
 def known_so_far(run: RunState, climbed: Climbed) -> Known:
-    """What the records say, for the choice of the next step."""
+    """What the records say, for the choice of the next step with this model. A gain is over the best of all models."""
     best = climbed.best()
     diagnosis = recorded(run.files.diagnosis)
-    base = diagnosis["base"] if diagnosis is not None else climbed.best("prompt") or best
+    base = diagnosis["base"] if diagnosis is not None else climbed.best("prompt", run.name) or best
     families: dict[Family, float] = {}
-    for built in climbed.whole().values():
+    for built in climbed.whole(model=run.name).values():
         families[built.family] = max(built.dev.mean, families.get(built.family, 0.0))
     return Known(
         best=climbed.built[best].dev.mean if best else 0.0,
@@ -108,7 +108,10 @@ def run_pilot(run: RunState, climbed: Climbed, step: Step) -> bool:
     meter.done()
     point = record_of(run.files.pilot)["points"][-1]
     score = Score(point["mean"], point["low"], point["high"], len(run.inputs.piloted))
-    run.listener.say(f"pilot on {missing[0]} examples: dev {Scale(run.tools.scorer.metric.right_or_wrong).full(score)}")
+    of = "" if run.home else f" of {run.name}"
+    run.listener.say(
+        f"pilot{of} on {missing[0]} examples: dev {Scale(run.tools.scorer.metric.right_or_wrong).full(score)}"
+    )
     tidy(folder)
     return True
 
@@ -133,7 +136,7 @@ def _pilots_curve(run: RunState, climbed: Climbed, counts: Sequence[int]) -> dic
 
     ids = [e.id for e in run.inputs.piloted]
     # Training starts from the bare prompt, under the constraint where there is one.
-    bare = {n: b for n, b in climbed.whole("prompt").items() if not b.solution.demos}
+    bare = {n: b for n, b in climbed.whole("prompt", run.name).items() if not b.solution.demos}
     start = max(bare, key=lambda n: bare[n].solution.constraint is not None, default=None)
     points: list[tuple[int, Sequence[float]]] = []
     if start is not None:

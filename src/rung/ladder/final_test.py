@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,44 +14,47 @@ from rung.evaluation.statistics import units_of
 from rung.ladder.candidate_costs import break_evens
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
 from rung.ladder.ledger import Meter
-from rung.ladder.state import Climbed, RunState
+from rung.ladder.state import Climbed, RunState, WholeRun
 from rung.models import next_larger
 from rung.records import write_json
 from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
 
 
-def test_and_decide(run: RunState, named: Mapping[str, Any]) -> Decision:
+def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     """Opens the test, answers it with the finalists and baselines, and writes decision.json. named: finalists.json."""
+    from rung.evaluation.contenders import named_pairs
     from rung.evaluation.sealed import count_reads, open_test
     from rung.evaluation.statistics import compare_all
 
     names: list[str] = named["finalists"]
     why = "final comparison of the recorded finalists"
     test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why)
-    answers = {name: _answer_test(run, name, test) for name in names}
-    all_baselines = answers_of_baselines(run, test, "test")
+    answers = {name: _answer_test(run.of_candidate(name), name, test) for name in names}
+    all_baselines = answers_of_baselines(run.first, test, "test")
     baselines = {c["name"]: all_baselines[c["name"]] for c in named["baselines"]}
     scores = {name: scores_of(predictions) for name, predictions in {**answers, **baselines}.items()}
     groups = units_of([e.id for e in test], run.inputs.groups)
     seed = run.inputs.task.seed
-    pairs = compare_all(list(itertools.combinations(names, 2)), scores, "test", groups=groups, seed=seed)
+    contenders = named.get("contenders", names)
+    pairs = compare_all(named_pairs(names, contenders), scores, "test", groups=groups, seed=seed)
     against: list[Comparison] = []
     for baseline in baselines:  # each baseline is a question, and so a family of comparisons, of its own
         against += compare_all([(baseline, name) for name in names], scores, "test", groups=groups, seed=seed)
-    tested = {name: score_of(run, name, predictions) for name, predictions in {**answers, **baselines}.items()}
+    tested = {name: score_of(run.first, name, predictions) for name, predictions in {**answers, **baselines}.items()}
     candidates = tuple(
         replace(candidate, test=tested.get(candidate.name))
         for candidate in map(candidate_from_record, (*named["baselines"], *named["candidates"]))
     )
     by_name = {c.name: c for c in candidates}
     evidence = Evidence(
-        metric=run.tools.scorer.metric,
+        metric=run.metric,
         candidates=tuple(_with_faults(c, answers.get(c.name, ())) for c in candidates),
         comparisons=tuple(pairs),
         against_floor=tuple(against),
         floors=tuple(c["name"] for c in named["baselines"] if c["name"] in FLOORS),
         minimum_detectable_difference=_detectable(run, pairs, len(set(groups or test))),
         test_reads=count_reads(run.files.test_reads),
+        contenders=tuple(contenders),
         break_even=break_evens(run, answers, by_name),
         **evidence_from_dev(run, named),
     )
@@ -64,9 +66,10 @@ def test_and_decide(run: RunState, named: Mapping[str, Any]) -> Decision:
     return decision
 
 
-def evidence_from_dev(run: RunState, record: Mapping[str, Any]) -> dict[str, Any]:
+def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of Evidence that the test does not change. record: as `dev_evidence` leaves it."""
     task = run.inputs.task
+    diagnosed = run.of_candidate(record.get("diagnosed") or "")
     return {
         "n_dev": len(run.inputs.dev),
         "n_test": len(run.test),
@@ -74,8 +77,10 @@ def evidence_from_dev(run: RunState, record: Mapping[str, Any]) -> dict[str, Any
         "has_labels": bool(task.labels),
         "has_schema": bool(task.schema),
         "target": task.target,
-        "model": task.model,
-        "larger": next_larger(run.model, task.model) or "",
+        "models": run.names,
+        "model": diagnosed.spec.name if len(run.states) > 1 else diagnosed.spec.spec,
+        "larger": next_larger(diagnosed.model, diagnosed.spec.spec) or "",
+        "diagnosed": record.get("diagnosed") or "",
         "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
         "skipped": tuple(Skipped(**s) for s in record["skipped"]),
         "left_early": tuple(LeftEarly(**s) for s in record["left_early"]),
@@ -97,11 +102,11 @@ def _with_faults(candidate: Candidate, answers: Sequence[Prediction]) -> Candida
     )
 
 
-def _detectable(run: RunState, pairs: Sequence[Comparison], units: int) -> float:
+def _detectable(run: WholeRun, pairs: Sequence[Comparison], units: int) -> float:
     """What the test can show: as planned for right and wrong answers, else by how much the scores vary."""
     from rung.evaluation.statistics import detectable_as_seen, minimum_detectable_difference
 
-    if pairs and (not run.tools.scorer.metric.right_or_wrong or units < len(run.test)):
+    if pairs and (not run.metric.right_or_wrong or units < len(run.test)):
         return detectable_as_seen(pairs, units)
     return minimum_detectable_difference(units, comparisons=max(1, len(pairs)))
 

@@ -17,35 +17,39 @@ from rung.evaluation.baselines import CHANCE, FLOORS
 from rung.ladder.candidate_costs import candidate_of, measure_latency
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.skills_check import Checked, check_skills
-from rung.ladder.state import Climbed, RunState
+from rung.ladder.state import Climbed, RunState, WholeRun
 from rung.records import write_json, write_lines
 from rung.resume import folder_once, recorded
 from rung.types import Candidate, Example, Prediction, Score, SetName
 
 
-def named(run: RunState) -> dict[str, Any] | None:
+def named(run: WholeRun) -> dict[str, Any] | None:
     """The record of the finalists; None as long as the climb is not over."""
     return recorded(run.files.finalists)
 
 
-def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
-    """Checks what fine-tuned finalists have forgotten, times all finalists, and records them with what dev showed."""
-    baselines = baselines_on_dev(run)
-    floor = floor_on_dev(run)
+def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
+    """Checks what fine-tuned finalists have forgotten, times all finalists, and records them with what dev showed.
+
+    The pairs to compare on the test are recorded too: those in which one may be the best, by dev alone.
+    """
+    baselines = baselines_on_dev(run.first)
+    floor = floor_on_dev(run.first)
     names: list[str] = []
     checks: list[Checked] = []
-    for name in climbed.best_of_families():
-        checks.append(check_skills(run, climbed, name, floor))
+    for name in climbed.best_of_groups():
+        checks.append(check_skills(run.of(climbed.built[name].solution.model), climbed, name, floor))
         names.append(checks[-1].keep)
     for name in names:
-        measure_latency(run, climbed.built[name])
-    candidates = [candidate_of(run, built) for built in climbed.built.values()]
+        measure_latency(run.of(climbed.built[name].solution.model), climbed.built[name])
+    candidates = [candidate_of(run.of(built.solution.model), built) for built in climbed.built.values()]
     if not names:
         raise RunError(
             f"{run.folder}: no solution answered all of dev, so there is nothing to test. Try more strategies."
         )
     record = {
         "finalists": names,
+        "contenders": _contenders(run, climbed, names),
         "baselines": [asdict(c) for c in baselines],
         "candidates": [asdict(c) for c in candidates],
         **dev_evidence(run, climbed, checks),
@@ -54,6 +58,19 @@ def name_finalists(run: RunState, climbed: Climbed) -> dict[str, Any]:
     write_json(run.files.finalists, record)
     runs.log(run.folder, "finalists", solutions=names)
     return record
+
+
+def _contenders(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> list[str]:
+    """The finalists that dev does not show to be worse than the best of them; with one model, all of them."""
+    from rung.evaluation.contenders import contenders
+    from rung.evaluation.statistics import units_of
+
+    if len(run.states) == 1:
+        return list(names)
+    ids = [e.id for e in run.inputs.dev]
+    by_name = {n: {p.id: p.score or 0.0 for p in climbed.built[n].predictions} for n in names}
+    scores = {n: [by_name[n][i] for i in ids] for n in names}
+    return list(contenders(scores, names, groups=units_of(ids, run.inputs.groups), seed=run.inputs.task.seed))
 
 
 def baselines_on_dev(run: RunState) -> list[Candidate]:

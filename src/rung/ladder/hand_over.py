@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rung.ladder.state import RunState
+from rung.ladder.state import WholeRun
 from rung.records import read_json, write_json
 from rung.resume import folder_once
 from rung.types import Decision
 
 
-def hand_over(run: RunState, decision: Decision) -> None:
+def hand_over(run: WholeRun, decision: Decision) -> None:
     """Copies the solution to ship to winner/, in the place of what an earlier verdict left there."""
     from rung.solutions.store import load_solution, save_solution
 
@@ -21,13 +21,14 @@ def hand_over(run: RunState, decision: Decision) -> None:
     if decision.solution is None:
         return
     solution = load_solution(run.files.solution(decision.solution))
+    state = run.of_candidate(decision.solution)
 
     def fill(folder: Path) -> None:
         save_solution(solution, folder, passages=run.inputs.passages)
         note = {
             "task": run.inputs.task.name,
-            "model": run.inputs.task.model,
-            "model_version": run.model.version,
+            "model": state.spec.spec,
+            "model_version": state.model.version,
             "solution": solution.name,
             "choice": decision.choice,
             "headline": decision.headline,

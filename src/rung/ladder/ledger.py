@@ -1,7 +1,7 @@
 """What a run has spent, over all its commands, and what it may still spend.
 
-The ledger knows the metered model and a clock. A stage that is under way keeps what it has cost on disk every few
-seconds, so that a budget also counts what was spent before a kill.
+The ledger knows the metered models, the purse that dollars for tokens come from, and a clock. A stage that is under
+way keeps what it has cost on disk every few seconds, so that a budget also counts what was spent before a kill.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
-from rung.evaluation.costs import build_usd
 from rung.records import read_json, write_json
-from rung.types import Budget, Price
+from rung.types import Budget
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
+    from rung.models.purse import Purse
 
 _KEPT = "spent.json"
 _EVERY_S = 2.0
@@ -34,11 +34,16 @@ class Spent:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The budget, and what earlier commands and this one have spent of it."""
+    """The budget, and what earlier commands and this one have spent of it.
+
+    hourly: dollars an hour of the machine, while a command works. purse: counts dollars for tokens, over all commands;
+    None: nothing is paid by the token. before: by earlier commands, without what the purse counts.
+    """
 
     budget: Budget
-    price: Price | None
-    model: Metered
+    models: tuple[Metered, ...]
+    hourly: float = 0.0
+    purse: Purse | None = None
     before: Spent = Spent()
     started: float = field(default_factory=time.monotonic)
 
@@ -46,39 +51,57 @@ class Ledger:
     def spent(self) -> Spent:
         """By all commands on this run folder."""
         here = time.monotonic() - self.started
-        usd = self.model.usd + build_usd(self.price, here)
-        return Spent(self.before.seconds + here, self.before.calls + self.model.calls, self.before.usd + usd)
+        seconds, calls = self.before.seconds + here, self.before.calls + sum(m.calls for m in self.models)
+        return Spent(seconds, calls, self._hours_usd(seconds) + self.tokens_usd)
+
+    @property
+    def tokens_usd(self) -> float:
+        """Dollars for tokens, by all commands."""
+        return self.purse.spent if self.purse is not None else self.before.usd + sum(m.usd for m in self.models)
+
+    def _hours_usd(self, seconds: float) -> float:
+        return seconds / 3600 * self.hourly
 
     @property
     def limit_s(self) -> float | None:
-        """Seconds that the budget allows in all, from its minutes or from its dollars and the machine's price."""
+        """Seconds that the budget allows in all: its minutes, and what its dollars pay of the machine."""
         limits = [self.budget.minutes * 60] if self.budget.minutes is not None else []
-        hourly = self.price.usd_per_hour if self.price is not None else None
-        if self.budget.usd is not None and hourly:
-            limits.append(self.budget.usd / hourly * 3600)
+        if self.budget.usd is not None and self.hourly:
+            limits.append(max(0.0, self.budget.usd - self.tokens_usd) / self.hourly * 3600)
         return min(limits) if limits else None
+
+    def keep_back(self, usd: float) -> None:
+        """From now on, so many dollars for tokens are left for what comes later."""
+        if self.purse is not None:
+            self.purse.keep_back(usd + self._hours_usd(self.spent.seconds))
+
+    def close(self) -> None:
+        """Writes down what is spent for tokens, once nothing is spent any more."""
+        if self.purse is not None:
+            self.purse.close()
 
     def seconds_left(self, reserved: float = 0.0) -> float | None:
         """Seconds until the limit, less what is reserved; None without a limit."""
         return None if self.limit_s is None else self.limit_s - self.spent.seconds - reserved
 
-    def exceeded_by(
-        self, seconds: float, calls: int, *, reserved_s: float = 0.0, reserved_calls: int = 0
-    ) -> str | None:
-        """Reason why `seconds` and `calls` more would exceed the budget, or None. The final test is reserved first."""
-        left = self.seconds_left(reserved_s)
-        if left is not None and seconds > left:
+    def exceeded_by(self, more: Spent, *, reserved: Spent = Spent()) -> str | None:
+        """Reason why so much more would exceed the budget, or None. reserved: of the final test, which comes first."""
+        left = self.seconds_left(reserved.seconds)
+        if left is not None and more.seconds > left:
             return f"the budget of {(self.limit_s or 0.0) / 60:.3g} minutes leaves no time for it"
         most = self.budget.calls
-        if most is not None and self.spent.calls + reserved_calls + calls > most:
-            return f"its {calls} answers would exceed the budget of {most}, of which the test is reserved first"
-        if self.budget.usd is not None and self.spent.usd + self._usd_of(calls + reserved_calls) >= self.budget.usd:
+        if most is not None and self.spent.calls + reserved.calls + more.calls > most:
+            return f"its {more.calls} answers would exceed the budget of {most}, of which the test is reserved first"
+        if self.budget.usd is not None and self._exceeds_usd(more, reserved):
             return f"it would exceed the budget of {self.budget.usd:g} USD, of which the test is reserved first"
         return None
 
-    def _usd_of(self, calls: int) -> float:
-        """About what so many answers cost at the price of tokens, by those that were paid so far."""
-        return self.model.usd / max(1, self.model.calls) * calls
+    def _exceeds_usd(self, more: Spent, reserved: Spent) -> bool:
+        """Whether so much more costs more than is left: tokens by their price, the machine by its hours."""
+        spent = self.spent
+        wanted = more.usd + reserved.usd + self._hours_usd(more.seconds + reserved.seconds)
+        left = (self.budget.usd or 0.0) - spent.usd
+        return left <= 0 or wanted > left
 
 
 class Meter:
@@ -134,13 +157,16 @@ def stage_of(run: Path, folder: Path) -> str:
     return folder.relative_to(run).as_posix()
 
 
-def spent_before(folder: Path, price: Price | None) -> Spent:
-    """What earlier commands spent on a run: on stages that are done, and on those that were cut or given up."""
+def spent_before(folder: Path) -> Spent:
+    """What earlier commands spent on a run: on stages that are done, and on those that were cut or given up.
+
+    usd: for tokens.
+    """
     events = [e for e in runs.events(folder) if "seconds" in e]  # those of stages that are done
-    done = {e.get("stage") for e in events}
+    done = {e.get("stage") for e in runs.standing_events(folder) if "seconds" in e}
     kept = [path.parent for path in folder.rglob(_KEPT)]
     under_way = [spent_on(stage) for stage in kept if stage_of(folder, stage) not in done]
     seconds = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
     usd = sum(e.get("usd", 0.0) for e in events) + sum(s.usd for s in under_way)
     calls = sum(e.get("calls", 0) for e in events) + sum(s.calls for s in under_way)
-    return Spent(seconds, calls, usd + build_usd(price, seconds))
+    return Spent(seconds, calls, usd)

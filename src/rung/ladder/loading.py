@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from rung import __version__, runs
 from rung.errors import DataError, TaskError
 from rung.ladder.ledger import Ledger, spent_before
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import Plan, file_hashes, make_plan, versions
-from rung.ladder.state import RunState
+from rung.ladder.plan import Plan, beside_examples, file_hashes, make_plan, plan_record, planned_before, versions
+from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import once, recorded
 from rung.runs import Files
@@ -28,29 +28,34 @@ from rung.types import (
     Finding,
     MetricInfo,
     Model,
+    ModelSpec,
     Price,
     Retriever,
     RetrieverSpec,
     Split,
     Task,
+    Trainable,
 )
 
 if TYPE_CHECKING:
     from rung.data.examples import Sets
+    from rung.data.growth import Growth
+    from rung.models.metering import Metered
 
 _PROBED = 100  # examples whose answers say whether a metric grades
-_NOT_MEASURED = ("path", "name", "examples", "corpus", "model", "budget", "target", "price")
+_NOT_MEASURED = ("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency")
 """Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the user brought, read. sets: as the files name them. model_version: of weights that are not loaded yet."""
+    """What the user brought, read. sets: as the files name them. versions: name of a model -> its version; no weights
+    are loaded yet."""
 
     sets: Sets
     documents: tuple[Document, ...]
     metric: MetricInfo
-    model_version: str
+    versions: Mapping[str, str]
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -59,11 +64,22 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Examined:
-    """What the checks say of it, and the split. constraint: what answers can be held to."""
+    """What the checks say of it, and the split. constraint: what answers can be held to.
+
+    growth: what changed in train since the run began; None: nothing may have.
+    """
 
     split: Split
     findings: tuple[Finding, ...]
     constraint: Constraint | None
+    growth: Growth | None = None
+
+    @property
+    def split_record(self) -> dict[str, Any]:
+        """As split.json holds it."""
+        from rung.data.split import split_record
+
+        return dict(split_record(self.split))
 
 
 def with_options(task: Task, options: RunOptions) -> Task:
@@ -79,8 +95,6 @@ def with_options(task: Task, options: RunOptions) -> Task:
         task.budget.calls if options.calls is None else options.calls,
         task.budget.usd if options.usd is None else options.usd,
     )
-    if budget.usd is not None and task.price is None:
-        raise TaskError("--usd: the task names no price, so dollars cannot be counted. Add price: to task.yaml.")
     return replace(task, budget=budget)
 
 
@@ -96,7 +110,13 @@ def load(task: Task, listener: Listener) -> Loaded:
     metric = load_metric(task.metric, task.path.parent)
     if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
         metric = as_observed(metric, _scores_of_answers(metric, [e for part in sets.values() for e in part]))
-    return Loaded(sets, documents, metric, model_version(task.model, say=listener.say))
+    versions: dict[str, str] = {}
+    for model in task.models:
+        version = model_version(model.spec, say=listener.say)
+        if twin := next((name for name, other in versions.items() if other == version), None):
+            raise TaskError(f"{task.path}: {model.name} and {twin} are the same model. Keep one of them in models:.")
+        versions[model.name] = version
+    return Loaded(sets, documents, metric, versions)
 
 
 def _scores_of_answers(metric: MetricInfo, examples: Sequence[Example]) -> list[float]:
@@ -111,18 +131,23 @@ def _scores_of_answers(metric: MetricInfo, examples: Sequence[Example]) -> list[
 
 def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None) -> Examined:
     """Checks the data and splits it. earlier: split.json of this run, which is then read back; nothing is checked
-    again.
+    again. With --again, rows that were added since then train.
 
     Raises DataError with --strict and a warning, and where a set would be empty.
     """
     from rung.data.checks import check_examples
     from rung.data.constraint import constraint_of, refused
     from rung.data.corpus import check_gold_ids
+    from rung.data.growth import grown_split
     from rung.data.near_duplicates import groups_of, near_duplicates
     from rung.data.split import split_examples, split_from_record, straddling_groups
     from rung.evaluation.metrics import probe_metric
 
     examples = loaded.examples
+    if earlier is not None and options.again:
+        grown, growth = grown_split(loaded.sets, groups_of(examples, near_duplicates(examples)), earlier)
+        found = check_examples(examples, task, near_duplicates(examples)) if growth.any else []
+        return Examined(grown, tuple(found), constraint_of(task, grown.train), growth)
     if earlier is not None:
         split = split_from_record(examples, earlier)
         return Examined(split, (), constraint_of(task, split.train))
@@ -146,25 +171,28 @@ def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str,
     """What task.json holds. identity: of all that decides what an answer scores; two runs with one continue each other.
 
     Budget, target and the choice of strategies are not part of it: a run is continued with more of them. Paths are
-    not part of it either, so that a folder may be moved.
+    not part of it either, so that a folder may be moved. basis: of the same without models and examples, which --again
+    may change. home: version of the model that the run began with by itself.
     """
     from rung.data.task_file import task_record
 
     resolved = task_record(task)
     data = file_hashes(task)
-    decides = {
+    stays = {
         "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
-        "data": data,
-        "model_version": loaded.model_version,
+        "beside": beside_examples(task),
         "exhaustive": options.exhaustive,
     }
+    decides = {**stays, "data": data, "models": dict(sorted(loaded.versions.items()))}
     return {
         **resolved,
         "data": data,
-        "model_version": loaded.model_version,
+        "model_versions": dict(loaded.versions),
+        "home": loaded.versions[task.models[0].name] if len(task.models) == 1 else None,
         "right_or_wrong": loaded.metric.right_or_wrong,
         "only": sorted(options.only),
         "exhaustive": options.exhaustive,
+        "basis": runs.identity(stays),
         "identity": runs.identity(decides),
     }
 
@@ -173,68 +201,135 @@ def start(
     task: Task,
     loaded: Loaded,
     examined: Examined,
-    model: Model,
+    models: Mapping[str, Model],
     folder: Path,
     record: Mapping[str, Any],
     options: RunOptions,
     listener: Listener,
-) -> RunState:
-    """Writes task, split, checks and plan, or reads them back, and returns what the stages need."""
+) -> WholeRun:
+    """Writes task, split, checks and plan, or reads them back, and returns what the stages need.
+
+    models: by their names in the task, opened. Raises TaskError where dollars are to be counted and no price is known.
+    """
     from rung.evaluation.scorer import Scorer
-    from rung.models.metering import metered
+    from rung.models.purse import Purse
     from rung.retrieval.chunk import chunk
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Inputs, Tools
 
     started = time.monotonic()
     files = Files(folder)
-    known = recorded(files.task) or versions(model)
+    known = recorded(files.task) or _machine(models)
+    record = {**record, "home": known.get("home", record["home"])}
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
-    constraint = examined.constraint
     passages = chunk(loaded.documents)
-    plan = make_plan(
-        task,
-        split,
-        model,
-        passages=passages,
-        constrained=constraint is not None,
-        only=options.only,
-        earlier=recorded(files.plan),
-    )
-    _check_that_some_apply(plan, task, options)
-    write_json(files.plan, plan.record())
-    listener.planned(folder, plan.record(), recorded(files.checks) or {})
-    before = spent_before(folder, task.price)
-    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **_asked(task, options))
-    counted = metered(model, price=_token_price(task.price))
-    return RunState(
-        folder=folder,
-        inputs=Inputs(
-            task=task,
-            train=split.train,
-            dev=split.dev,
-            constraint=constraint,
+    counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
+    hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
+    _check_prices(task, counted)
+    homes = {name for name, version in loaded.versions.items() if version == record["home"]}
+    called = {m.name: str if m.name in homes else f"{{}}@{m.name}".format for m in task.models}
+    trainable = sum(isinstance(model, Trainable) for model in counted.values())
+    earlier = recorded(files.plan)
+    plans: dict[str, Plan] = {}
+    for spec in task.models:
+        plans[spec.name] = make_plan(
+            task,
+            split,
+            counted[spec.name],
             passages=passages,
-            open_index=_indexes(passages, folder),
-            groups=split.groups,
-        ),
-        test=split.test,
-        tools=Tools(counted, Scorer(loaded.metric), options.executor or InOrder(), shared=_shared(model)),
-        model=counted,
-        plan=plan,
-        ledger=Ledger(task.budget, task.price, counted, before, started),
-        listener=listener,
-        exhaustive=options.exhaustive,
+            constrained=examined.constraint is not None,
+            only=options.only,
+            earlier=planned_before(earlier, spec.name, home=spec.name in homes),
+            called=called[spec.name],
+            spec=spec,
+            price=_token_price(spec.price) or counted[spec.name].price,
+            sharing=trainable,
+        )
+    groups = sum(len({step.family for step in plan.steps if step.applies}) for plan in plans.values())
+    plans = {name: plan.with_detectable(groups, split) for name, plan in plans.items()}
+    _check_that_some_apply(plans.values(), task, options)
+    write_json(files.plan, plan_record(plans, hourly))
+    listener.planned(folder, plan_record(plans, hourly), recorded(files.checks) or {})
+    before = spent_before(folder)
+    purse = None
+    if any(model.price is not None for model in counted.values()):
+        purse = Purse(files.purse, task.budget.usd, before.usd)
+        for model in counted.values():
+            model.use_purse(purse)
+    ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
+    asked = _asked(task, options)
+    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, models=list(plans), **asked)
+    inputs = Inputs(
+        task=task,
+        train=split.train,
+        dev=split.dev,
+        constraint=examined.constraint,
+        passages=passages,
+        open_index=_indexes(passages, folder),
+        groups=split.groups,
     )
+    scorer, executor = Scorer(loaded.metric), options.executor or InOrder()
+    return WholeRun(
+        tuple(
+            RunState(
+                folder=folder,
+                inputs=inputs,
+                test=split.test,
+                tools=Tools(counted[spec.name], scorer, executor, shared=_shared(models[spec.name])),
+                model=counted[spec.name],
+                plan=plans[spec.name],
+                ledger=ledger,
+                listener=listener,
+                exhaustive=options.exhaustive,
+                spec=spec,
+                home=spec.name in homes,
+            )
+            for spec in task.models
+        )
+    )
+
+
+def _counted(spec: ModelSpec, model: Model) -> Metered:
+    from rung.models.metering import metered
+
+    return metered(model, price=_token_price(spec.price))
+
+
+def _machine(models: Mapping[str, Model]) -> dict[str, Any]:
+    """Versions and the machine, as the models describe it; with several, each under its name."""
+    found = {name: versions(model) for name, model in models.items()}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    first = next(iter(found.values()))
+    common = {k: v for k, v in first["machine"].items() if all(f["machine"].get(k) == v for f in found.values())}
+    own = {n: {k: v for k, v in f["machine"].items() if k not in common} for n, f in found.items()}
+    return {"versions": first["versions"], "machine": {**common, "models": own}}
+
+
+def _check_prices(task: Task, models: Mapping[str, Metered]) -> None:
+    """Raises TaskError where a budget in dollars could not be kept, because a model that is paid for has no price."""
+    if task.budget.usd is None:
+        return
+    priced = {spec.name for spec in task.models if spec.price is not None or models[spec.name].price is not None}
+    unpriced = [name for name, model in models.items() if name not in priced and not isinstance(model, Trainable)]
+    if unpriced:
+        raise TaskError(
+            f"the budget is in dollars, but no price is known of {', '.join(unpriced)}. Add price: "
+            "{usd_per_million_in: …, usd_per_million_out: …} to it in task.yaml."
+        )
+    if not priced:
+        raise TaskError(
+            "the budget is in dollars, but no model has a price, so dollars cannot be counted. Add price: to task.yaml."
+        )
 
 
 def _kept_split(files: Files, loaded: Loaded, examined: Examined) -> Split:
     """The split as it lies in the run folder; the examined one is written there first, where there is none."""
-    from rung.data.split import split_from_record, split_record
+    from rung.data.split import split_from_record
 
-    record = split_record(examined.split)
+    record = examined.split_record
     on_disk = once(files.split, lambda: record)
     if on_disk["sets"] == record["sets"]:
         return examined.split
@@ -246,9 +341,10 @@ def _asked(task: Task, options: RunOptions) -> dict[str, Any]:
     return {"budget": asdict(task.budget), "target": task.target, "only": sorted(options.only)}
 
 
-def _check_that_some_apply(plan: Plan, task: Task, options: RunOptions) -> None:
-    if not any(step.applies for step in plan.steps):
-        reasons = "; ".join(f"{step.name}: {step.why}" for step in plan.steps if step.name in options.only)
+def _check_that_some_apply(plans: Iterable[Plan], task: Task, options: RunOptions) -> None:
+    steps = [step for plan in plans for step in plan.steps]
+    if not any(step.applies for step in steps):
+        reasons = "; ".join(f"{step.name}: {step.why}" for step in steps if step.kind in options.only)
         raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
 
 

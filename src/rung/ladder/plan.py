@@ -11,14 +11,27 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rung import __version__
 from rung.strategies import STRATEGIES, Cost, Need, Strategy, Texts, function_of
-from rung.types import Decoding, Document, Family, Model, Request, Solution, Speed, Split, Task, Trainable
+from rung.types import (
+    Decoding,
+    Document,
+    Family,
+    Model,
+    ModelSpec,
+    Price,
+    Request,
+    Solution,
+    Speed,
+    Split,
+    Task,
+    Trainable,
+)
 
 DEFAULT_MINUTES = 10.0
 """For which trainings are sized where the task names no budget."""
@@ -48,9 +61,11 @@ _NEED_WORDS: dict[Need, str] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One strategy of the plan. why: it does not apply. tokens: through the network. seconds: an estimate.
+    """One strategy of the plan, with one model.
 
-    One that is off by default has its cost too, which counts nowhere.
+    name: of the candidate. why: it does not apply. tokens: through the network. seconds, usd (for tokens): estimates.
+    kind: the strategy, or the experiment. model: its name in the task. One that is off by default has its cost too,
+    which counts nowhere.
     """
 
     name: str
@@ -60,10 +75,13 @@ class Step:
     calls: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    usd: float = 0.0
+    kind: str = ""
+    model: str = ""
 
     @property
     def strategy(self) -> Strategy:
-        return STRATEGIES[self.name]
+        return STRATEGIES[self.kind or self.name]
 
 
 _NO_SKILLS = Step("skills", "fine-tune", False, "no fine-tuning is tried")
@@ -71,11 +89,12 @@ _NO_SKILLS = Step("skills", "fine-tune", False, "no fine-tuning is tried")
 
 @dataclass(frozen=True)
 class Plan:
-    """texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing, and the
-    check of general skills with the repair of the dearest solution, which comes where they are lost.
+    """What is planned with one model.
 
+    texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing, and the
+    check of general skills with the repair of the dearest solution, which comes where they are lost.
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
-    difference it can show. usd_per_hour: of the machine.
+    difference it can show. price: of the model.
     """
 
     steps: tuple[Step, ...]
@@ -87,7 +106,7 @@ class Plan:
     sizes: dict[str, int]
     capped: dict[str, int]
     detectable: dict[str, float]
-    usd_per_hour: float = 0.0
+    price: Price | None = None
     skills: Step = _NO_SKILLS
 
     @property
@@ -104,28 +123,71 @@ class Plan:
         """As answer_seconds, with an adapter: without a thought."""
         return seconds_of(Cost(1, self.texts.own, self.texts.answer), self.speed)
 
-    def record(self) -> dict[str, Any]:
-        """As plan.json holds it."""
-        everything = [step for step in (*self.steps, self.diagnosis, self.pilot, self.skills) if step.applies]
+    def answer_usd(self, price: Price | None) -> float:
+        """Dollars for tokens of one answer to a prompt without demos or passages."""
+        texts = self.texts
+        read = texts.instruction + texts.forms + texts.own
+        return Cost(1, read, texts.answer + texts.thought, sent=read).usd(price)
+
+    @property
+    def everything(self) -> list[Step]:
+        """All that is to be done before the test."""
+        return [step for step in (*self.steps, self.diagnosis, self.pilot, self.skills) if step.applies]
+
+    @property
+    def test(self) -> Step:
+        """The final test of the best of each family, one request at a time to time it included."""
         tuned = {s.family: "trainable" in s.strategy.needs for s in self.steps if s.applies}
-        families = len(tuned)
         each_s = sum(self.tuned_answer_seconds if own else self.answer_seconds for own in tuned.values())
-        test_s = (self.sizes["test"] + LATENCY_INPUTS) * each_s
-        seconds = sum(step.seconds for step in everything) + test_s
-        return {
-            "steps": [asdict(step) for step in self.steps],
-            "experiments": [asdict(self.diagnosis), asdict(self.pilot), asdict(self.skills)],
-            "calls": sum(step.calls for step in everything) + families * self.sizes["test"],
-            "tokens": sum(step.tokens for step in everything),
-            "seconds": round(seconds, 1),
-            "usd": round(self.usd_per_hour * seconds / 3600, 4),
-            "sizes": self.sizes,
-            "capped": self.capped,
-            "minimum_detectable_difference": self.detectable,
-            "max_new_tokens": self.decoding.max_new_tokens,
-            "texts": asdict(self.texts),
-            "speed": asdict(self.speed),
-        }
+        asked = self.sizes["test"] + LATENCY_INPUTS
+        usd = len(tuned) * asked * self.answer_usd(self.price)
+        return Step("test", "prompt", True, "", len(tuned) * self.sizes["test"], 0, asked * each_s, usd)
+
+    def with_detectable(self, groups: int, split: Split) -> Plan:
+        """The same, where so many finalists are compared with each other. The unit is a group of the split."""
+        from rung.evaluation.statistics import minimum_detectable_difference
+
+        units = {name: len({split.groups.get(i, i) for i in ids}) for name, ids in _ids(split)}
+        comparisons = max(1, math.comb(groups, 2))
+        found = {n: minimum_detectable_difference(units[n], comparisons=comparisons) for n in ("dev", "test")}
+        return replace(self, detectable=found)
+
+
+def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any]:
+    """As plan.json holds it. plans: name of a model -> its plan. hourly: dollars an hour of the machine."""
+    any_plan = next(iter(plans.values()))
+    everything = [step for plan in plans.values() for step in (*plan.everything, plan.test)]
+    seconds = sum(step.seconds for step in everything)
+    return {
+        "steps": [asdict(step) for plan in plans.values() for step in plan.steps],
+        "experiments": [asdict(s) for plan in plans.values() for s in (plan.diagnosis, plan.pilot, plan.skills)],
+        "calls": sum(step.calls for step in everything),
+        "tokens": sum(step.tokens for step in everything),
+        "seconds": round(seconds, 1),
+        "usd": round(seconds / 3600 * hourly + sum(step.usd for step in everything), 4),
+        "sizes": any_plan.sizes,
+        "capped": any_plan.capped,
+        "minimum_detectable_difference": any_plan.detectable,
+        "max_new_tokens": any_plan.decoding.max_new_tokens,
+        "models": {
+            name: {
+                "texts": asdict(plan.texts),
+                "speed": asdict(plan.speed),
+                "max_new_tokens": plan.decoding.max_new_tokens,
+            }
+            for name, plan in plans.items()
+        },
+    }
+
+
+def planned_before(record: Mapping[str, Any] | None, model: str, *, home: bool) -> Mapping[str, Any] | None:
+    """What plan.json says of a model; of a record of one model alone, as older versions wrote it, all of it."""
+    if record is None:
+        return None
+    if "models" not in record:
+        return record if home else None
+    own: Mapping[str, Any] | None = record["models"].get(model)
+    return own
 
 
 def make_plan(
@@ -137,17 +199,23 @@ def make_plan(
     constrained: bool,
     only: Sequence[str] = (),
     earlier: Mapping[str, Any] | None = None,
+    called: Callable[[str], str] = str,
+    spec: ModelSpec | None = None,
+    price: Price | None = None,
+    sharing: int = 1,
 ) -> Plan:
-    """The strategies that apply, what each will spend, and the smallest difference each set can show.
+    """The strategies that apply to one model, what each will spend, and the smallest difference each set can show.
 
-    constrained: whether answers can be held to labels, a schema or a pattern. earlier: plan.json of an earlier
-    command on this run, whose counts and speed are used again.
+    constrained: whether answers can be held to labels, a schema or a pattern. earlier: what an earlier command on this
+    run planned with this model (`planned_before`), whose counts and speed are used again. called: strategy -> name of
+    its candidate. spec: as the task names the model; None: its first one. price: of the model. sharing: number of
+    models that share the time for training.
     """
-    from rung.evaluation.statistics import minimum_detectable_difference
     from rung.models.speed import speed_of
 
+    own = spec or task.models[0]
     speed = Speed(**earlier["speed"]) if earlier else speed_of(model)
-    tokens = _training_tokens(task, speed)
+    tokens = _training_tokens(task, speed) // max(1, sharing)
     if earlier:
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
     else:
@@ -155,26 +223,44 @@ def make_plan(
     have: set[Need] = {"corpus"} if passages else set()
     have |= {"trainable"} if isinstance(model, Trainable) else set()
     have |= {"constraint"} if constrained else set()
-    steps = [_step(strategy, texts, speed, _why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
+    rates = _Rates(speed, price)
+    steps = [_step(strategy, texts, rates, _why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]
     families = {step.family for step in applying}
     asks = "prompt" in families and len(families) > 1
     tuned = next((s for s in applying if s.strategy.pilot is not None), None)
-    units = {name: len({split.groups.get(i, i) for i in ids}) for name, ids in _ids(split)}
-    comparisons = max(1, math.comb(len(families), 2))
-    return Plan(
-        steps=tuple(steps),
-        diagnosis=_diagnosis(texts, speed) if asks else Step("diagnosis", "prompt", False, "only prompts are tried"),
-        pilot=_pilot(tuned) if asks and tuned else Step("pilot", "fine-tune", False, "no fine-tuning is tried"),
+    diagnosis = _diagnosis(texts, rates) if asks else Step("diagnosis", "prompt", False, "only prompts are tried")
+    pilot = _pilot(tuned) if asks and tuned else Step("pilot", "fine-tune", False, "no fine-tuning is tried")
+
+    def of_model(step: Step) -> Step:
+        return replace(step, name=called(step.name), kind=step.name, model=own.name)
+
+    plan = Plan(
+        steps=tuple(of_model(step) for step in steps),
+        diagnosis=of_model(diagnosis),
+        pilot=of_model(pilot),
         decoding=Decoding(texts.room, seed=task.seed),
         texts=texts,
         speed=speed,
         sizes={"train": len(split.train), "dev": len(split.dev), "test": len(split.test)},
         capped={name: n for name, n in split.capped.items()},
-        detectable={n: minimum_detectable_difference(units[n], comparisons=comparisons) for n in ("dev", "test")},
-        usd_per_hour=(task.price.usd_per_hour or 0.0) if task.price is not None else 0.0,
-        skills=_skills(applying, texts, speed),
+        detectable={},
+        price=price,
+        skills=of_model(_skills(applying, texts, rates)),
     )
+    return plan.with_detectable(len(families), split)
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """What a cost takes: seconds by the model's speed, dollars by its price of tokens."""
+
+    speed: Speed
+    price: Price | None = None
+
+    def of(self, cost: Cost) -> tuple[float, float]:
+        """(seconds, dollars)"""
+        return round(seconds_of(cost, self.speed), 2), round(cost.usd(self.price), 6)
 
 
 def seconds_of(cost: Cost, speed: Speed) -> float:
@@ -188,9 +274,10 @@ def typical_seconds(speed: Speed) -> float:
     Trainings are as long as they are planned to be, whatever a budget would allow.
     """
     tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.needs & {"corpus", "teacher"})]
-    steps = [_step(strategy, TYPICAL, speed, "") for strategy in tried]
-    steps += [_pilot(step) for step in steps if step.strategy.pilot is not None] + [_diagnosis(TYPICAL, speed)]
-    steps.append(_skills(steps, TYPICAL, speed))
+    rates = _Rates(speed)
+    steps = [_step(strategy, TYPICAL, rates, "") for strategy in tried]
+    steps += [_pilot(step) for step in steps if step.strategy.pilot is not None] + [_diagnosis(TYPICAL, rates)]
+    steps.append(_skills(steps, TYPICAL, rates))
     answers = len({s.family for s in tried}) * (TYPICAL.dev + LATENCY_INPUTS)  # the test is as large as dev
     test = Cost(answers, answers * (TYPICAL.instruction + TYPICAL.own), answers * TYPICAL.answer)
     return sum(step.seconds for step in steps) + seconds_of(test, speed)
@@ -235,13 +322,13 @@ def _tokens(request: Request, model: Model) -> int:
     return sum(model.count_tokens(m.content) for m in request.messages)
 
 
-def _step(strategy: Strategy, texts: Texts, speed: Speed, why: str) -> Step:
+def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
     if why and why != _ASKED_FOR:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
-    seconds = round(seconds_of(cost, speed), 2)
+    seconds, usd = rates.of(cost)
     why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only"
-    return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds)
+    return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds, usd)
 
 
 def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:
@@ -252,14 +339,15 @@ def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> s
     return _ASKED_FOR if strategy.asked_for else "left out by --only"
 
 
-def _diagnosis(texts: Texts, speed: Speed) -> Step:
+def _diagnosis(texts: Texts, rates: _Rates) -> Step:
     from rung.diagnosis.interventions import INTERVENTIONS, THINKING_TOKENS
     from rung.diagnosis.placebo import SAMPLES
 
     calls = _DIAGNOSED * (len(INTERVENTIONS) + SAMPLES)
     written = calls * (texts.answer + texts.thought) + _DIAGNOSED * THINKING_TOKENS
-    cost = Cost(calls, calls * (texts.own + texts.answer), written)
-    return Step("diagnosis", "prompt", True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
+    prompt = texts.instruction + texts.forms + texts.own + texts.answer
+    cost = Cost(calls, calls * (texts.own + texts.answer), written, sent=calls * prompt)
+    return Step("diagnosis", "prompt", True, "", cost.calls, cost.tokens, *rates.of(cost))
 
 
 def _pilot(tuned: Step) -> Step:
@@ -271,10 +359,11 @@ def _pilot(tuned: Step) -> Step:
         int(tuned.calls * _PILOT_SHARE),
         int(tuned.tokens * _PILOT_SHARE),
         round(tuned.seconds * _PILOT_SHARE, 2),
+        round(tuned.usd * _PILOT_SHARE, 6),
     )
 
 
-def _skills(applying: Sequence[Step], texts: Texts, speed: Speed) -> Step:
+def _skills(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
     """The check of general skills: of the base, of the best of each fine-tuned family, and of the repaired one, whose
     repair is counted for the dearest. Tokens are estimated by characters."""
     from rung.evaluation.skills import suite
@@ -284,11 +373,11 @@ def _skills(applying: Sequence[Step], texts: Texts, speed: Speed) -> Step:
     if not tuned:
         return _NO_SKILLS
     repairs = [function_of(step.strategy.repair_cost)(texts) for step in tuned if step.strategy.repair_cost]
-    dearest: Cost = max(repairs, key=lambda cost: seconds_of(cost, speed))
+    dearest: Cost = max(repairs, key=lambda cost: seconds_of(cost, rates.speed))
     asked = 2 + len({step.family for step in tuned})
     once = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
     cost = sum([once] * asked, dearest + cost_of_base_answers())
-    return Step("skills", tuned[0].family, True, "", cost.calls, cost.tokens, round(seconds_of(cost, speed), 2))
+    return Step("skills", tuned[0].family, True, "", cost.calls, cost.tokens, *rates.of(cost))
 
 
 def _ids(split: Split) -> list[tuple[str, tuple[str, ...]]]:
@@ -297,12 +386,16 @@ def _ids(split: Split) -> list[tuple[str, tuple[str, ...]]]:
 
 def file_hashes(task: Task) -> dict[str, str]:
     """SHA-256 of every file of examples and documents that is read, by path relative to task.yaml where it can be."""
-    from rung.data.corpus import texts_of
-
     examples = task.examples
     files = list(examples) if isinstance(examples, tuple) else [p for part in examples.values() for p in part]
-    if task.corpus is not None:
-        files += texts_of(task.corpus)
+    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files} | beside_examples(task)
+
+
+def beside_examples(task: Task) -> dict[str, str]:
+    """As `file_hashes`, of the documents and of a user's metric."""
+    from rung.data.corpus import texts_of
+
+    files = list(texts_of(task.corpus)) if task.corpus is not None else []
     if task.metric.startswith("python:"):
         files.append(task.path.parent / task.metric.removeprefix("python:").rpartition(":")[0])
     return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}

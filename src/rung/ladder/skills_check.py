@@ -10,7 +10,7 @@ from rung.decision.evidence import Skills
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
 from rung.ladder.ledger import COSTS, Meter, stage_of
-from rung.ladder.state import Built, Climbed, RunState, tidy
+from rung.ladder.state import Built, Climbed, RunState, kind_of, tidy
 from rung.resume import is_done, once, once_for_all, record_of
 from rung.strategies import REPAIRED, STRATEGIES, function_of
 from rung.types import Skipped, SkipReason
@@ -49,14 +49,14 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
         return Checked(name)
     runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
     skills = _compared(name, report)
-    repair = STRATEGIES[name].repair if name in STRATEGIES else None
+    repair = STRATEGIES[kind_of(name)].repair if kind_of(name) in STRATEGIES else None
     if not report.loses or repair is None:
         return Checked(name, (skills,))
     run.listener.say(
         f"{name} answers {100 * -report.total.difference:.0f} points fewer of {report.total.n} general prompts; "
         "training it on with the base model's own answers mixed in."
     )
-    other = REPAIRED.format(name)
+    other = run.named(REPAIRED.format(kind_of(name)))
     repaired = _repair(run, climbed, name, other)
     if repaired is None or repaired.solution.adapter is None:
         return Checked(name, (skills,))
@@ -79,8 +79,10 @@ def _compared(name: str, report: SkillsReport) -> Skills:
 
 
 def _may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
-    """Whether a fine-tuned solution is ahead of the floor and every prompt, and near the best."""
-    prompts = [b.dev.mean for b in climbed.built.values() if b.family == "prompt"]
+    """Whether a fine-tuned solution is ahead of the floor and of every prompt that costs less, and near the best."""
+    model = climbed.built[name].solution.model
+    cheaper = (*climbed.models[: climbed.models.index(model)], model) if model in climbed.models else (model,)
+    prompts = [b.dev.mean for b in climbed.built.values() if b.family == "prompt" and b.solution.model in cheaper]
     best = max(b.dev.mean for b in climbed.built.values())
     return climbed.built[name].dev.mean > max([*prompts, best - _NEAR, floor])
 
@@ -92,20 +94,23 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
 
     folder = run.files.solution(other)
     meter = Meter(run.model, folder)
-    repair = STRATEGIES[name].repair
+    repair = STRATEGIES[kind_of(name)].repair
     assert repair is not None
     try:
         workshop = run.workshop(folder, climbed, meter)
         if is_done(folder / "solution.json"):
-            solution = load_solution(folder)
+            solution = replace(load_solution(folder), model=run.name)
         else:
-            solution = replace(function_of(repair)(workshop, climbed.built[name].solution), name=other)
+            built = function_of(repair)(workshop, climbed.built[name].solution)
+            solution = replace(built, name=other, model=run.name)
             solution = save_solution(solution, folder, passages=run.inputs.passages)
         predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
     except (BudgetSpent, TrainingError, ModelError) as failed:
         reason: SkipReason = "budget" if isinstance(failed, BudgetSpent) else "fault"
         runs.log(run.folder, "not repaired", solution=other, why=str(failed))
-        climbed.skipped[other] = Skipped(other, climbed.built[name].family, reason, str(failed), begun=True)
+        climbed.skipped[other] = Skipped(
+            other, climbed.built[name].family, reason, str(failed), begun=True, model=run.name
+        )
         return None
     if not is_done(folder / "built.json"):
         costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
@@ -113,9 +118,9 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
         runs.log(run.folder, "repaired", stage=stage_of(run.folder, folder), solution=other, **spent)
     meter.done()
     tidy(folder)
-    built = Built(solution, tuple(predictions), run.score(predictions))
-    run.listener.tried(other, built.family, built.dev, float(record_of(folder / "built.json")["seconds"]))
-    return built
+    repaired = Built(solution, tuple(predictions), run.score(predictions))
+    run.listener.tried(other, repaired.family, repaired.dev, float(record_of(folder / "built.json")["seconds"]))
+    return repaired
 
 
 def _skills_of(run: RunState, name: str, adapter: str) -> SkillsReport:

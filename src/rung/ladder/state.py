@@ -8,16 +8,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rung.errors import BudgetSpent
+from rung.errors import BudgetSpent, RungError
+from rung.evaluation.costs import request_usd
 from rung.evaluation.statistics import units_of
-from rung.ladder.ledger import Ledger, Meter
+from rung.ladder.ledger import Ledger, Meter, Spent
 from rung.ladder.options import Listener
 from rung.ladder.plan import LATENCY_INPUTS, Plan
 from rung.resume import record_of
 from rung.runs import Files
 from rung.strategies import STRATEGIES
 from rung.trials.workshop import Inputs, Limits, Tools, Workshop
-from rung.types import FAMILIES, Family, LeftEarly, Prediction, Score, SealedTest, Skipped, Solution
+from rung.types import (
+    FAMILIES,
+    Family,
+    LeftEarly,
+    MetricInfo,
+    ModelSpec,
+    Prediction,
+    Price,
+    Score,
+    SealedTest,
+    Skipped,
+    Solution,
+)
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
@@ -30,6 +43,9 @@ GRACE = 1.3
 
 PROMPT_SHARE = 0.4
 """Of a limited budget, for prompts, as long as something dearer could still be tried."""
+
+Group = tuple[str, Family]
+"""(name of a model, family): the best of each group is a finalist."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +67,48 @@ class Built:
     def family(self) -> Family:
         return self.solution.family
 
+    @property
+    def group(self) -> Group:
+        return self.solution.model, self.family
+
+    @property
+    def tokens(self) -> tuple[float, float]:
+        """(in, out), means per answer."""
+        n = max(1, len(self.predictions))
+        return sum(p.tokens_in for p in self.predictions) / n, sum(p.tokens_out for p in self.predictions) / n
+
 
 @dataclass
 class Climbed:
-    """What the climb has brought so far: what was built, in order, and what was not tried, and why."""
+    """What the climb has brought so far: what was built, in order, and what was not tried, and why.
 
+    models: their names, cheapest first. enough: that the target is reached, in words. failed: the first fault.
+    """
+
+    models: tuple[str, ...] = ()
     built: dict[str, Built] = field(default_factory=dict)
     skipped: dict[str, Skipped] = field(default_factory=dict)
+    enough: str | None = None
+    failed: RungError | None = None
 
-    def whole(self, family: Family | None = None) -> dict[str, Built]:
-        """The solutions that answered all of dev, of one family or of all."""
-        return {n: b for n, b in self.built.items() if b.left is None and family in (None, b.family)}
+    def whole(self, family: Family | None = None, model: str | None = None) -> dict[str, Built]:
+        """The solutions that answered all of dev, of one family or all, and of one model or all."""
+        return {
+            n: b
+            for n, b in self.built.items()
+            if b.left is None and family in (None, b.family) and model in (None, b.solution.model)
+        }
 
-    def best(self, family: Family | None = None) -> str | None:
+    def best(self, family: Family | None = None, model: str | None = None) -> str | None:
         """The best on dev of those that answered all of it; of equals, the first built."""
-        whole = self.whole(family)
+        whole = self.whole(family, model)
         return max(whole, key=lambda name: whole[name].dev.mean, default=None)
 
-    def best_of_families(self) -> list[str]:
-        """The best of each family that has one, cheapest family first."""
-        return [name for family in FAMILIES if (name := self.best(family)) is not None]
+    def best_of_groups(self, model: str | None = None) -> list[str]:
+        """The best of each model and family that has one: the cheapest model first, and of it the cheapest family."""
+        models = self.models or tuple(dict.fromkeys(b.solution.model for b in self.built.values()))
+        wanted = [m for m in models if model in (None, m)]
+        return [name for m in wanted for family in FAMILIES if (name := self.best(family, m)) is not None]
 
     @property
     def left_early(self) -> tuple[LeftEarly, ...]:
@@ -79,7 +117,12 @@ class Climbed:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run in progress: where it lies, what the user brought, the sealed test, the tools, the plan and the ledger."""
+    """A run in progress as one of its models sees it.
+
+    Shared by all models: where it lies, what the user brought, the sealed test, the ledger, the listener. Of this
+    model: spec (as the task names it), tools, model, plan. home: whether the run began with it, so that its candidates
+    are called by their strategies alone, and its records lie in the run folder itself.
+    """
 
     folder: Path
     inputs: Inputs
@@ -90,10 +133,26 @@ class RunState:
     ledger: Ledger
     listener: Listener
     exhaustive: bool = False
+    spec: ModelSpec = field(default_factory=lambda: ModelSpec("", ""))
+    home: bool = True
+
+    @property
+    def name(self) -> str:
+        """The model's name in the task."""
+        return self.spec.name
 
     @property
     def files(self) -> Files:
-        return Files(self.folder)
+        return Files(self.folder, "" if self.home else self.name)
+
+    @property
+    def price(self) -> Price | None:
+        """As the task gives it, else as the model knows it."""
+        return self.spec.price or self.model.price
+
+    def named(self, kind: str) -> str:
+        """What a solution of this model is called. kind: the strategy, or the repair of one."""
+        return kind if self.home else f"{kind}@{self.name}"
 
     def score(self, predictions: Sequence[Prediction]) -> Score:
         """The mean with its interval; groups of the split are the unit."""
@@ -104,21 +163,34 @@ class RunState:
 
     # ---- the budget ------------------------------------------------------------------------
 
-    def reserve(self, climbed: Climbed, *families: Family | None) -> tuple[float, int]:
-        """(seconds, answers) that the final test of what is built will take: the best of each family.
+    def usd_of(self, built: Built) -> float:
+        """Dollars for one more answer of a solution at this model's price of tokens."""
+        price = self.price
+        if price is None or price.usd_per_hour is not None:
+            return 0.0
+        tokens_in, tokens_out = built.tokens
+        return request_usd(price, tokens_in=tokens_in, tokens_cached=0.0, tokens_out=tokens_out, seconds=0.0)
 
-        families: of what is about to be built, too; None counts for nothing.
+    def reserve(self, climbed: Climbed, family: Family | None = None) -> Spent:
+        """What the final test of what is built will take: the best of each group, of every model.
+
+        family: of what is about to be built with this model, which counts too; None: nothing is.
         """
-        names = climbed.best_of_families()
-        each = [climbed.built[name].seconds_per_answer or self.plan.answer_seconds for name in names]
-        for _ in set(families) - {None, *(climbed.built[name].family for name in names)}:
-            each.append(max([*each, self.plan.answer_seconds]))
-        return sum(each) * (len(self.test) + LATENCY_INPUTS), len(each) * len(self.test)
+        best = [climbed.built[name] for name in climbed.best_of_groups()]
+        seconds = [built.seconds_per_answer or self.plan.answer_seconds for built in best]
+        usd = [self.usd_of(built) for built in best]
+        if family is not None and (self.name, family) not in {built.group for built in best}:
+            own = [climbed.built[name] for name in climbed.best_of_groups(self.name)]
+            seconds.append(max([*(b.seconds_per_answer or 0.0 for b in own), self.plan.answer_seconds]))
+            usd.append(max((self.usd_of(built) for built in own), default=self.plan.answer_usd(self.price)))
+        asked = len(self.test) + LATENCY_INPUTS
+        return Spent(sum(seconds) * asked, len(seconds) * len(self.test), sum(usd) * asked)
 
-    def over_budget(self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None) -> str | None:
+    def over_budget(
+        self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None, usd: float = 0.0
+    ) -> str | None:
         """Reason why so much more, and then the test, would exceed the budget; None where it would not."""
-        reserved_s, reserved_calls = self.reserve(climbed, family)
-        return self.ledger.exceeded_by(seconds, calls, reserved_s=reserved_s, reserved_calls=reserved_calls)
+        return self.ledger.exceeded_by(Spent(seconds, calls, usd), reserved=self.reserve(climbed, family))
 
     # ---- a workshop ------------------------------------------------------------------------
 
@@ -138,16 +210,17 @@ class RunState:
         when it would leave no time for the test. ends_s: seconds of the run at which choices inside the step have to
         come to an end, and, with some grace, the step itself; None: when the budget is spent.
         """
+        self.ledger.keep_back(self.reserve(climbed, family).usd if stops else 0.0)
 
         def seconds_left() -> float | None:
-            left = self.ledger.seconds_left(self.reserve(climbed, family)[0])
+            left = self.ledger.seconds_left(self.reserve(climbed, family).seconds)
             if ends_s is None or left is None:
                 return left
             return min(left, ends_s - self.ledger.spent.seconds)
 
         # A training that the budget ends has to answer dev once more, to be judged with what it has.
         judging = len(self.inputs.dev) if family in ("fine-tune", "rag+fine-tune") else 0
-        timed = [b.seconds_per_answer or 0.0 for b in climbed.built.values()]
+        timed = [b.seconds_per_answer or 0.0 for b in climbed.whole(model=self.name).values()]
         judging_s = judging * max([self.plan.answer_seconds, *timed])
 
         def tell(what: str, share: float) -> None:
@@ -156,10 +229,10 @@ class RunState:
             if stops and (late or self.over_budget(climbed, judging_s, judging, family)):
                 raise BudgetSpent(f"the budget was spent while {what}")
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
-            self.listener.progress(what, share, here)
+            self.listener.progress(what if self.home else f"{self.name}: {what}", share, here)
 
         rate, chosen_for = self._learning_rate()
-        retrieving = climbed.built.get(climbed.best("rag") or "")
+        retrieving = climbed.built.get(climbed.best("rag", self.name) or "")
         spec = retrieving.solution.retriever if retrieving is not None else None
         return Workshop(
             inputs=self.inputs,
@@ -180,7 +253,7 @@ class RunState:
 
     def _training_tokens(self, climbed: Climbed) -> int:
         """What one training may put through the network: as planned, but no more than the time that is there."""
-        left = self.ledger.seconds_left(self.reserve(climbed, "fine-tune")[0])
+        left = self.ledger.seconds_left(self.reserve(climbed, "fine-tune").seconds)
         if left is None:
             return self.plan.training_tokens
         answering = 2 * len(self.inputs.dev) * self.plan.tuned_answer_seconds  # the interim looks
@@ -189,14 +262,65 @@ class RunState:
 
     def _learning_rate(self) -> tuple[float | None, str]:
         """The one that was chosen already for adapters, by the trainings or the pilots before, and for what."""
-        trained = [self.files.solution(name) for name in STRATEGIES] + sorted(self.files.piloted.glob("pilot-*"))
-        for folder in trained:
+        trained = [self.files.solution(self.named(kind)) for kind in STRATEGIES]
+        for folder in trained + sorted(self.files.piloted.glob("pilot-*")):
             history = record_of(folder / "training" / "history.json")
             if "learning_rate" in history and history.get("probed", True) and not history.get("all_weights"):
                 piloted = folder.parent == self.files.piloted
                 of = f"the pilot on {folder.name.removeprefix('pilot-')} examples" if piloted else folder.name
                 return float(history["learning_rate"]), f"as chosen for {of}"
         return None, ""
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """A run in progress with all its models, cheapest first: one split, one sealed test, one ledger, one verdict."""
+
+    states: tuple[RunState, ...]
+
+    @property
+    def first(self) -> RunState:
+        """Any of them, for what they share."""
+        return self.states[0]
+
+    @property
+    def folder(self) -> Path:
+        return self.first.folder
+
+    @property
+    def files(self) -> Files:
+        """Of the run as a whole."""
+        return Files(self.folder)
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.first.inputs
+
+    @property
+    def test(self) -> SealedTest:
+        return self.first.test
+
+    @property
+    def metric(self) -> MetricInfo:
+        return self.first.tools.scorer.metric
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the models."""
+        return tuple(state.name for state in self.states)
+
+    def of(self, model: str) -> RunState:
+        """As the model of that name sees it; the first one where an older record names none."""
+        return next((state for state in self.states if state.name == model), self.first)
+
+    def of_candidate(self, name: str) -> RunState:
+        """As the model of that candidate sees it."""
+        return self.of(name.partition("@")[2] or next((s.name for s in self.states if s.home), ""))
+
+
+def kind_of(name: str) -> str:
+    """The strategy, or the repair of one, that a candidate's name tells."""
+    return name.partition("@")[0]
 
 
 def tidy(folder: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from rung import runs
 from rung.decision import Evidence, decision_record, unfinished
 from rung.evaluation.baselines import FLOORS
-from rung.evaluation.costs import build_usd
 from rung.evaluation.sealed import count_reads
 from rung.ladder.candidate_costs import candidate_of
 from rung.ladder.dev_evidence import dev_evidence
@@ -18,7 +17,7 @@ from rung.ladder.final_test import evidence_from_dev
 from rung.ladder.finalists import baseline_answers, baselines_on_dev, scores_of
 from rung.ladder.ledger import Spent
 from rung.ladder.plan import Step
-from rung.ladder.state import Climbed, RunState
+from rung.ladder.state import Climbed, RunState, WholeRun
 from rung.records import write_json
 from rung.resume import is_done
 from rung.types import Comparison, Decision, Skipped
@@ -32,19 +31,19 @@ def missing(climbed: Climbed) -> list[Skipped]:
     return [s for s in climbed.skipped.values() if s.matters]
 
 
-def write_unfinished(run: RunState, climbed: Climbed, only: Sequence[str] = ()) -> Decision:
+def write_unfinished(run: WholeRun, climbed: Climbed, only: Sequence[str] = ()) -> Decision:
     """Writes decision.json with the choice "unfinished". The test stays sealed."""
-    baselines = baselines_on_dev(run)
+    baselines = baselines_on_dev(run.first)
     fields = evidence_from_dev(run, dev_evidence(run, climbed, ()))
-    fields["skipped"] = tuple(replace(s, minutes=_minutes(run, s)) for s in fields["skipped"])
-    candidates = (*baselines, *(candidate_of(run, built) for built in climbed.built.values()))
+    fields["skipped"] = tuple(replace(s, minutes=_minutes(run.of(s.model), s)) for s in fields["skipped"])
+    candidates = (*baselines, *(candidate_of(run.of(built.solution.model), built) for built in climbed.built.values()))
     evidence = Evidence(
-        metric=run.tools.scorer.metric,
+        metric=run.metric,
         candidates=candidates,
         comparisons=(),
         against_floor=_against_baselines(run, climbed),
         floors=tuple(c.name for c in baselines if c.name in FLOORS),
-        minimum_detectable_difference=run.plan.detectable["test"],
+        minimum_detectable_difference=run.first.plan.detectable["test"],
         test_reads=count_reads(run.files.test_reads),
         **fields,
     )
@@ -54,13 +53,13 @@ def write_unfinished(run: RunState, climbed: Climbed, only: Sequence[str] = ()) 
     return decision
 
 
-def command(run: RunState, climbed: Climbed, only: Sequence[str] = ()) -> str:
+def command(run: WholeRun, climbed: Climbed, only: Sequence[str] = ()) -> str:
     """The command that goes on with enough budget for everything that is missing. Every limit that is set is raised."""
     words = ["rung", "run", str(run.inputs.task.path), "--out", str(run.folder)]
     words += ["--only", ",".join(only)] if only else []
-    words += ["--exhaustive"] if run.exhaustive else []
+    words += ["--exhaustive"] if run.first.exhaustive else []
     needed = _needed(run, climbed)
-    budget = run.ledger.budget
+    budget = run.first.ledger.budget
     if budget.minutes is not None:
         words += ["--minutes", str(math.ceil(max(budget.minutes, needed.seconds / 60)))]
     if budget.usd is not None:
@@ -70,18 +69,23 @@ def command(run: RunState, climbed: Climbed, only: Sequence[str] = ()) -> str:
     return shlex.join(words)
 
 
-def _needed(run: RunState, climbed: Climbed) -> Spent:
+def _needed(run: WholeRun, climbed: Climbed) -> Spent:
     """What all commands together have to spend, so that what the budget kept out is tried and tested."""
     lacking = [s for s in missing(climbed) if s.reason == "budget"]
-    spent = run.ledger.spent
+    spent = run.first.ledger.spent
     if not lacking:
         return spent
-    steps = list({step.name: step for s in lacking for step in _steps(run, s)}.values())
-    reserve_s, reserve_calls = run.reserve(climbed, *(s.family for s in lacking))
+    steps = list({step.name: step for s in lacking for step in _steps(run.of(s.model), s)}.values())
+    groups = {(s.model, s.family) for s in lacking}
+    built = run.first.reserve(climbed)
+    more = [run.of(model).reserve(climbed, family) for model, family in groups]
+    reserve_s = built.seconds + sum(r.seconds - built.seconds for r in more)
+    reserve_calls = built.calls + sum(r.calls - built.calls for r in more)
+    reserve_usd = built.usd + sum(r.usd - built.usd for r in more)
     seconds = spent.seconds + _SPARE * (sum(step.seconds for step in steps) + reserve_s)
     calls = spent.calls + math.ceil(_SPARE * sum(step.calls for step in steps)) + reserve_calls
-    usd = build_usd(run.ledger.price, seconds) or spent.usd * calls / max(1, spent.calls)
-    return Spent(seconds, calls, usd)
+    tokens_usd = run.first.ledger.tokens_usd + _SPARE * (sum(step.usd for step in steps) + reserve_usd)
+    return Spent(seconds, calls, tokens_usd + seconds / 3600 * run.first.ledger.hourly)
 
 
 def _minutes(run: RunState, skipped: Skipped) -> float | None:
@@ -93,17 +97,19 @@ def _minutes(run: RunState, skipped: Skipped) -> float | None:
 
 def _steps(run: RunState, skipped: Skipped) -> list[Step]:
     """What trying it takes: the strategy itself, and its pilot where there was none yet."""
-    step = next(s for s in run.plan.steps if s.name == skipped.name)
+    step = next((s for s in run.plan.steps if s.name == skipped.name), None)
+    if step is None:  # a repair
+        return []
     return [step, run.plan.pilot] if step.strategy.pilot is not None and not is_done(run.files.pilot) else [step]
 
 
-def _against_baselines(run: RunState, climbed: Climbed) -> tuple[Comparison, ...]:
+def _against_baselines(run: WholeRun, climbed: Climbed) -> tuple[Comparison, ...]:
     """Every solution that answered all of dev against every baseline, on dev."""
     from rung.evaluation.statistics import compare_all, units_of
 
     inputs, whole = run.inputs, climbed.whole()
-    names = [c.name for c in baselines_on_dev(run)]
-    answers = baseline_answers(run)
+    names = [c.name for c in baselines_on_dev(run.first)]
+    answers = baseline_answers(run.first)
     scores = {name: scores_of(answers[name]) for name in names}
     scores |= {name: scores_of(built.predictions) for name, built in whole.items()}  # in the order of dev, too
     groups = units_of([e.id for e in inputs.dev], inputs.groups)

@@ -60,6 +60,7 @@ def load_solution(folder: Path) -> Solution:
             retriever=RetrieverSpec(**record["retriever"]) if record["retriever"] else None,
             adapter=str((folder / record["adapter"]).resolve()) if record["adapter"] else None,
             constraint=Constraint(**constraint) if constraint else None,
+            model=record.get("model", ""),
         )
     except FileNotFoundError:
         raise RunError(f"{folder}: no solution.json here. Name a folder that rung wrote.") from None

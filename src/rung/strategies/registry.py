@@ -83,7 +83,7 @@ class Strategy:
     cheap: it is tried before retrieval, whatever it costs to find out. repair: (Workshop, Solution) -> Solution, which
     trains the built one on so that it keeps general skills. repair_cost: of that, dev included. pilot: (Workshop,
     number of examples) -> Solution, a short training that is an experiment. asked_for: it is tried only where it is
-    named. Functions may be named as "module:attribute", so that nothing loads early.
+    named. learns: what it builds depends on the train examples, so that it is built again when these change. Functions may be named as "module:attribute", so that nothing loads early.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Strategy:
     repair_cost: Callable[[Texts], Cost] | str | None = None
     pilot: Callable[..., Any] | str | None = None
     asked_for: bool = False
+    learns: bool = True
 
 
 REPAIRED = "{}_replay"
@@ -134,6 +135,7 @@ for _strategy in (
         f"{_HERE}.prompting:cost_of_zero_shot",
         f"{_HERE}.prompting:zero_shot",
         cheap=True,
+        learns=False,
     ),
     Strategy(
         "constrained",
@@ -143,6 +145,7 @@ for _strategy in (
         f"{_HERE}.prompting:constrained",
         needs=frozenset({"constraint"}),
         cheap=True,
+        learns=False,
     ),
     Strategy(
         "few_shot",

@@ -1,0 +1,127 @@
+"""What --again makes of an earlier run: what is set aside, what is void because train changed, and what is kept.
+
+A run without decision.json is not finished, so whatever interrupts this, the same command goes on: with the recorded
+finalists to the same verdict, or, once these are set aside too, by climbing. The log of test openings is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung import runs
+from rung.ladder.state import kind_of
+from rung.records import read_json, write_json
+from rung.resume import is_done
+from rung.runs import Files
+from rung.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from rung.data.growth import Growth
+    from rung.ladder.options import Listener
+
+_VERDICT = ("decision", "finalists", "curve", "winner", "finished")
+_LEARNT = ("diagnosis", "diagnosed", "pilot", "piloted", "baselines", "plan", "checks")
+"""Records that rest on the train examples, beside the solutions that learn from them."""
+
+
+def models_changed(folder: Path, record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(names of models that are new in a run, names of those that it had and that are no longer named)."""
+    before = (read_json(Files(folder).task) or {}).get("model_versions")
+    if before is None:
+        return [], []
+    now: Mapping[str, str] = record["model_versions"]
+    known, versions = set(before.values()), set(now.values())
+    return (
+        [name for name, version in now.items() if version not in known],
+        [name for name, version in before.items() if version not in versions],
+    )
+
+
+def reopen(
+    folder: Path, record: Mapping[str, Any], growth: Growth | None, split: Mapping[str, Any], listener: Listener
+) -> None:
+    """Makes a run climb again, with other models or more rows in train.
+
+    record: task.json as it will be. growth: what changed in train; None: nothing did. split: split.json as it will be.
+    """
+    files = Files(folder)
+    added, dropped = models_changed(folder, record)
+    grown = growth is not None and growth.any
+    if not (is_done(files.finished) or grown or added or dropped):
+        return  # a run that was interrupted: it simply goes on
+    number = 1
+    while (files.earlier / str(number)).exists():
+        number += 1
+    aside = files.earlier / str(number)
+    void = _void(files) if grown else []
+    kept = [name for name in _built(files) if name not in void]
+    moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
+    if grown:
+        moved += [files.solution(name) for name in void]
+        moved += [path for path in (folder / "models").glob("*/*") if path.name.startswith(("diagnosis", "pilot"))]
+    for path in moved:
+        if path.exists():
+            place = aside / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    if grown:
+        write_json(files.split, split)
+    facts: dict[str, Any] = {"added": added, "dropped": dropped, "void": void, "kept": kept}
+    if growth is not None:
+        facts |= {"rows": {"added": growth.added, "removed": growth.removed, "changed": growth.changed}}
+    runs.log(folder, "reopened", **facts)
+    for text in _said(facts, growth):
+        listener.say(text)
+
+
+def _built(files: Files) -> list[str]:
+    return sorted(path.parent.name for path in (files.folder / "solutions").glob("*/solution.json"))
+
+
+def _void(files: Files) -> list[str]:
+    """Solutions, finished or begun, that are built from the train examples."""
+    begun = sorted(path.name for path in (files.folder / "solutions").glob("*") if path.is_dir())
+    standing = {kind for kind, strategy in STRATEGIES.items() if not strategy.learns}
+    return [name for name in begun if kind_of(name) not in standing]
+
+
+def _said(facts: Mapping[str, Any], growth: Growth | None) -> list[str]:
+    said = []
+    if facts["added"]:
+        said.append(f"New in this run: {', '.join(facts['added'])}.")
+    if facts["dropped"]:
+        said.append(f"No longer compared: {', '.join(facts['dropped'])}; what was built with it stays on disk.")
+    if growth is not None and growth.any:
+        said.append(f"Train has other {changes_of_train(facts['rows'])}. Dev and the test are as they were.")
+    if growth is not None and growth.held_out:
+        said.append(
+            f"{growth.held_out:,} new rows are in no set: they nearly repeat rows of dev or of the test, or stand in a "
+            "file of one of these."
+        )
+    if facts["void"]:
+        said.append(f"Built again, because they learn from train: {', '.join(facts['void'])}.")
+    if facts["kept"]:
+        said.append(f"Kept from before: {', '.join(facts['kept'])}.")
+    return said
+
+
+def changes_of_train(rows: Mapping[str, int]) -> str:
+    """In words: rows: 40 added, 2 changed."""
+    parts = [f"{number:,} {what}" for what, number in rows.items() if number]
+    return f"rows: {', '.join(parts)}"
+
+
+def continued_notes(folder: Path) -> list[str]:
+    """Whole sentences for the verdict: what was added to the run after it had begun, and when."""
+    notes = []
+    for event in runs.events(folder):
+        if event["event"] != "reopened":
+            continue
+        what = [f"the model {name} was added" for name in event["added"]]
+        if any((event.get("rows") or {}).values()):
+            what.append(f"train was changed ({changes_of_train(event['rows'])})")
+        if what:
+            notes.append(f"This run was continued on {event['time'][:10]}: {' and '.join(what)}.")
+    return notes
