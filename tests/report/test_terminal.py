@@ -27,7 +27,9 @@ from run_folders import (
 
 from rung.errors import RunError
 from rung.records import read_json, write_json
-from rung.report.terminal import FINAL_LINES, PLAN_LINES, Screen, TerminalListener, final_screen, plan_screen
+from rung.report.lines import Screen
+from rung.report.planned import PLAN_LINES, plan_screen
+from rung.report.terminal import FINAL_LINES, TerminalListener, final_screen
 from rung.types import Score
 
 LONG = "a very long explanation of what happened and of what that means for everyone who reads it, " * 12

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 
 from rung.report.markup import Html, element, facts, row, section, table, wide
-from rung.report.reading import Record, RunRecords
+from rung.report.reading import Record, RunRecords, models_in_words
 from rung.report.words import count
 
 _MOST_FINDINGS = 40
@@ -72,12 +73,14 @@ def run_section(run: RunRecords) -> Html:
     starts = sum(e["event"] == "started" for e in run.events)
     again = f", continued {count(starts - 1, 'time')}" if starts > 1 else ""
     ended = next((str(e["time"]) for e in reversed(run.events) if e["event"] in ("decided", "unfinished")), "")
+    at_once = int(task.get("concurrency") or 1)
     pairs = {
         "Folder": str(run.folder),
         "Task file": str(task.get("path", "")),
         "Begun": _minute(times.get("started", "")) + again,
         "Ended": _minute(ended),
-        "Model": " ".join(str(task[k]) for k in ("model", "model_version") if task.get(k)),
+        "Model": " ".join(one for one in (models_in_words(task), str(task.get("model_version") or "")) if one),
+        "Requests at once": f"{at_once:,}, when the winner serves" if at_once > 1 else "",
         "Seed": str(task.get("seed", "")),
         "Budget": _named({k: v for k, v in (task.get("budget") or {}).items() if v is not None}),
         "Target": "" if task.get("target") is None else run.scale.value(task["target"]),
@@ -95,7 +98,9 @@ def run_section(run: RunRecords) -> Html:
 
 
 def _named(values: Record) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    """x 1, y 2; of what is nested, its own names and values."""
+    flat = (f"{name} ({_named(v)})" if isinstance(v, Mapping) else f"{name} {v}" for name, v in values.items())
+    return ", ".join(flat)
 
 
 def _minute(time: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rung.decision.figures import more_minutes
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot
 from rung.report.reading import Record, RunRecords, Trained
 from rung.report.words import count, duration
 from rung.strategies.learning_rate import CLEARLY
-from rung.types import Candidate
+from rung.types import Candidate, Skipped
 
 _MOST_DEMOS = 3
 
@@ -28,12 +30,13 @@ def not_tried_section(run: RunRecords) -> Html:
     """Strategies that were not tried, and solutions that were stopped early on dev, each with its reason."""
     timed = any(s.minutes for s in run.decision.skipped)
     rows = []
-    for s in run.decision.skipped:
+    for alike in _alike(run.decision.skipped):
+        s = alike[0]
         why = s.why.rstrip(".") + ("; it could change the verdict" if s.matters else "")
         cells = [short(s.family), wide(why)]
         if timed:
             cells.append(num(f"about {more_minutes(s.minutes)}" if s.minutes else "–"))
-        rows.append(row(s.name, *cells))
+        rows.append(row(", ".join(one.name for one in alike), *cells))
     header = ["Strategy", "Approach", "Why", *(["It would take"] if timed else [])]
     early = [row(one.name, wide(one.why)) for one in run.decision.left_early]
     return section(
@@ -41,6 +44,14 @@ def not_tried_section(run: RunRecords) -> Html:
         table("Strategies that were not tried.", header, rows, right=header[3:]) if rows else "",
         table("Solutions that were stopped early on dev.", ("Solution", "Why"), early) if early else "",
     )
+
+
+def _alike(skipped: Sequence[Skipped]) -> list[list[Skipped]]:
+    """What was skipped of several models, by approach and reason; an estimated one stands alone."""
+    groups: dict[object, list[Skipped]] = {}
+    for s in skipped:
+        groups.setdefault((s.family, s.why, s.matters, s.minutes and s.name), []).append(s)
+    return list(groups.values())
 
 
 def _made_of(run: RunRecords, candidate: Candidate) -> str:

@@ -16,11 +16,14 @@ from rung.report.background import checks_section, data_section, run_section
 from rung.report.building import built_section, not_tried_section
 from rung.report.examples import confusion_section, example_section, field_section
 from rung.report.markup import Html, element, items, joined, num, prose, row, section, short, table, wide
-from rung.report.reading import RunRecords, read_run
-from rung.report.scores import causes_section, comparisons_section, curve_section, scores_section
+from rung.report.models import models_section
+from rung.report.pairs import break_even_section, comparisons_section
+from rung.report.reading import RunRecords, models_in_words, read_run
+from rung.report.scores import causes_section, curve_section, scores_section
 from rung.types import Example
 
 _BADGES = {"none": "none works"}
+_MOST_NAMED = 4
 _LONG_HEADLINE = 150  # characters; a longer one is set smaller
 
 
@@ -46,10 +49,12 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         section("Why", items(run.decision.reasons)),
         scores_section(run),
         comparisons_section(run),
+        break_even_section(run),
         causes_section(run),
         curve_section(run),
         *(() if run.unfinished else (next_,)),
         data_section(run),
+        models_section(run),
         built_section(run),
         not_tried_section(run),
         section("Examples from the test", example_section(run, examples)),
@@ -68,7 +73,7 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
 def _heading(run: RunRecords) -> Html:
     choice = run.decision.choice
     badge = element("span", _BADGES.get(choice, choice), class_=f"badge {choice}")
-    named = [str(run.task.get(key, "")) for key in ("name", "model", "metric")]
+    named = [str(run.task.get("name", "")), models_in_words(run.task, _MOST_NAMED), str(run.task.get("metric", ""))]
     about = element("p", badge, *(element("span", fact) for fact in named if fact), class_="about")
     headline = run.decision.headline
     long = "long" if len(headline) > _LONG_HEADLINE else ""

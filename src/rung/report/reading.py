@@ -9,7 +9,7 @@ from typing import Any
 
 from rung import runs
 from rung.decision import Scale, decision_from_record
-from rung.errors import RunError
+from rung.errors import ModelError, RunError
 from rung.records import read_json, read_lines
 from rung.types import Candidate, Decision
 
@@ -41,11 +41,30 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class NamedModel:
+    """A model as task.json names it.
+
+    host: of the endpoint that answers; empty where the model is on this machine. local: whether an endpoint is. called:
+    by the endpoint, or the name, file or folder that was given. price: as the task gives it. facts: of models.json.
+    """
+
+    name: str
+    host: str = ""
+    local: bool = False
+    called: str = ""
+    batch: bool = False
+    price: Record = field(default_factory=dict)
+    facts: Record = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunRecords:
     """The records of a run that has its verdict; parts that a run did not write are empty.
 
-    curve: the learning curve, where there is one. built: name -> solution.json. predictions: (name, "dev" or "test") ->
-    lines of the file.
+    models: in the task's order. curve: the learning curve, where there is one. built: name -> solution.json.
+    predictions: (name, "dev" or "test") -> lines of the file. in_flight: name -> requests at once while its latency was
+    measured. diagnosed: the solution whose wrong answers were looked into; empty where no record says it. contenders:
+    finalists that dev does not show to be worse than the best; empty where no record says it.
     """
 
     folder: Path
@@ -59,6 +78,15 @@ class RunRecords:
     built: Mapping[str, Record]
     trained: Mapping[str, Trained]
     predictions: Mapping[tuple[str, str], tuple[Record, ...]]
+    models: tuple[NamedModel, ...] = ()
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    diagnosed: str = ""
+    contenders: tuple[str, ...] = ()
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one model was compared."""
+        return len(self.models) > 1
 
     @property
     def scale(self) -> Scale:
@@ -92,6 +120,16 @@ class RunRecords:
         ready = self.chosen is not None and not self.unfinished
         return [str(self.folder), *([] if ready else ["--solution", self.shown.name])]
 
+    def best_of_models(self) -> list[Candidate]:
+        """The best tested candidate of each model, in the task's order; of a model without one, its best on dev."""
+        best = []
+        for name in [m.name for m in self.models] if self.several else [""]:
+            own = [c for c in self.decision.candidates if c.family != "baseline" and (c.model == name or not name)]
+            tested = [c for c in own if c.test is not None]
+            if own:
+                best.append(max(tested or own, key=lambda c: (c.test or c.dev).mean))
+        return best
+
     @property
     def baselines(self) -> frozenset[str]:
         return frozenset(c.name for c in self.decision.candidates if c.family == "baseline")
@@ -100,6 +138,42 @@ class RunRecords:
 def scale_of(task: Record) -> Scale:
     """How this task's scores are written; task.json says whether its metric is right or wrong."""
     return Scale(bool(task.get("right_or_wrong")))
+
+
+def models_of(task: Record, facts: Record | None = None) -> tuple[NamedModel, ...]:
+    """The models of a task.json, also of an older one that names a single model. facts: models.json."""
+    older: list[Record] = [{"name": str(task["model"]), "spec": str(task["model"])}] if task.get("model") else []
+    given: list[Record] = task.get("models") or older
+    found = []
+    for one in given:
+        name, spec = str(one["name"]), str(one.get("spec") or one["name"])
+        known = (facts or {}).get(name) or {}
+        price = one.get("price") or {}
+        if spec.lstrip().startswith("{") or spec.lower().startswith(("http://", "https://")):
+            from rung.models.endpoint.spec import parse
+
+            try:
+                e = parse(spec)
+                found.append(NamedModel(name, e.host, e.is_loopback, e.name, e.batch, price, known))
+            except ModelError:  # a newer version may know more keys; the text itself is never shown
+                found.append(NamedModel(name, "an endpoint", False, name, False, price, known))
+        else:
+            found.append(NamedModel(name, called=spec, price=price, facts=known))
+    return tuple(found)
+
+
+def models_in_words(task: Record, most: int = 99) -> str:
+    """smollm2, or 2 models: smollm2, gpt-5-mini. most: so many are named; the others are counted."""
+    names = [m.name for m in models_of(task)]
+    if len(names) < 2:
+        return "".join(names)
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return f"{len(names)} models: {', '.join([*names[:most], *more])}"
+
+
+def strategy_of(name: str, model: str) -> str:
+    """The strategy of a candidate's name: few_shot of few_shot@gpt-5-mini."""
+    return name.removesuffix(f"@{model}") if model else name
 
 
 def read_run(folder: Path) -> RunRecords:
@@ -112,9 +186,11 @@ def read_run(folder: Path) -> RunRecords:
             )
         decision = decision_from_record(record)
         names = [c.name for c in decision.candidates]
+        task = read_json(folder / "task.json") or {}
+        finalists = read_json(folder / "finalists.json") or {}
         return RunRecords(
             folder=folder,
-            task=read_json(folder / "task.json") or {},
+            task=task,
             decision=decision,
             plan=read_json(folder / "plan.json") or {},
             findings=tuple((read_json(folder / "checks.json") or {}).get("findings", ())),
@@ -128,9 +204,33 @@ def read_run(folder: Path) -> RunRecords:
                 for n in names
                 for which in ("dev", "test")
             },
+            models=_models(task, read_json(folder / "models.json"), decision),
+            in_flight={n: k for n in names if (k := _in_flight(folder / "solutions" / n / "latency.json"))},
+            diagnosed=str(finalists.get("diagnosed") or _diagnosed(folder, decision)),
+            contenders=tuple(finalists.get("contenders", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: a record is damaged ({error}). Run the task again in a new folder.") from error
+
+
+def _models(task: Record, facts: Record | None, decision: Decision) -> tuple[NamedModel, ...]:
+    """As task.json names them; without one, as the candidates do."""
+    candidates = dict.fromkeys(c.model for c in decision.candidates if c.model)
+    return models_of(task, facts) or tuple(NamedModel(name) for name in candidates)
+
+
+def _in_flight(path: Path) -> int:
+    """Requests at once while the latency was measured; 0 where it was not. Older records are of one at a time."""
+    record = read_json(path)
+    return 0 if record is None else int(record.get("concurrency", 1))
+
+
+def _diagnosed(folder: Path, decision: Decision) -> str:
+    """The base of the diagnosis; of several models that have one, the best on dev."""
+    paths = [folder / "diagnosis.json", *sorted(folder.glob("models/*/diagnosis.json"))]
+    bases = {str((read_json(path) or {}).get("base", "")) for path in paths}
+    known = [c for c in decision.candidates if c.name in bases]
+    return max(known, key=lambda c: c.dev.mean).name if known else ""
 
 
 def _trained(folder: Path) -> Trained | None:

@@ -1,18 +1,14 @@
-"""The report's sections about numbers: scores and costs, comparisons, causes, the learning curve."""
+"""The report's sections about numbers: scores and costs, causes, the learning curve. Pairs stand in `pairs`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rung.decision import cause_evidence, cause_words
-from rung.decision.evidence import turned
-from rung.decision.figures import PERCENT, p_value, rounded_up
-from rung.evaluation.statistics import ALPHA
+from rung.decision.figures import PERCENT, rounded_up
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot, interval_plot
-from rung.report.reading import RunRecords
-from rung.report.words import duration
-from rung.types import Candidate, Comparison, Score
+from rung.report.reading import RunRecords, strategy_of
+from rung.report.words import dollars, duration
+from rung.types import Candidate, Score
 
 _TAGS = {"undecided": "ship meanwhile", "unfinished": "use meanwhile"}
 
@@ -37,51 +33,75 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
     candidates = run.decision.candidates
     priced = any(c.cost_per_1k_usd is not None for c in candidates)
     failed = any(c.failed_calls or c.unscored for c in candidates)
-    timed = any(c.latency_s_p50 is not None for c in candidates)
     # What decides stands first: on a phone the columns to the right are out of sight.
-    header = ["Candidate", *(["Test"] if tested else []), "Dev", "Approach", "Tokens in / out"]
-    header += [*(["Latency p50 / p95"] if timed else []), "Built in", *(["USD per 1,000"] if priced else [])]
-    header += ["Failed"] if failed else []
+    header = ["Candidate", *(["Model"] if run.several else []), *(["Test"] if tested else []), "Dev", "Approach"]
+    header += [*(["USD per 1,000"] if priced else []), *_cost_columns(run), *(["Failed"] if failed else [])]
     rows = []
     for c in candidates:
-        chosen = c.name == run.decision.solution
+        chosen, baseline = c.name == run.decision.solution, c.family == "baseline"
         tag = element("span", _TAGS.get(run.decision.choice, "chosen"), class_="tag")
-        cells = [*([_scored(run, c.test)] if tested else []), _scored(run, c.dev), short(c.family)]
-        cells += [num(text) for text in _costs(c, timed)]
+        cells = [c.model or "–"] if run.several else []
+        cells += [*([_scored(run, c.test)] if tested else []), _scored(run, c.dev), short(c.family)]
         if priced:
-            cells.append(num("–" if c.cost_per_1k_usd is None else f"{c.cost_per_1k_usd:,.2f}"))
+            cells.append(num("–" if c.cost_per_1k_usd is None else dollars(c.cost_per_1k_usd)))
+        cells += [num("–" if baseline else text) for text in _cost_columns(run, c).values()]
         if failed:
             cells.append(num(f"{c.failed_calls:,} / {c.unscored:,}"))
-        name = joined([c.name, tag], " ") if chosen else c.name
-        rows.append(row(name, *cells, class_="chosen" if chosen else "baseline" if c.family == "baseline" else ""))
-    right = ("Tokens in / out", "Latency p50 / p95", "Built in", "USD per 1,000", "Failed")
+        name = strategy_of(c.name, c.model) if run.several else c.name
+        rows.append(
+            row(
+                joined([name, tag], " ") if chosen else name,
+                *cells,
+                class_="chosen" if chosen else "baseline" if baseline else "",
+            )
+        )
+    right = ("USD per 1,000", *_cost_columns(run), "Failed")
     return table(_caption(run, tested, failed), header, rows, label="Candidates", right=right)
 
 
-def _costs(c: Candidate, timed: bool) -> list[str]:
-    """Tokens, latency where any was timed, and building time. A baseline has none of these."""
-    if c.family == "baseline":
-        return ["–"] * (3 if timed else 2)
-    latency = "–" if c.latency_s_p50 is None else f"{duration(c.latency_s_p50)} / {duration(c.latency_s_p95)}"
-    tokens = f"{c.tokens_in:,.0f} / {c.tokens_out:,.1f}"
-    return [tokens, *([latency] if timed else []), duration(c.build_seconds)]
+def _cost_columns(run: RunRecords, c: Candidate | None = None) -> dict[str, str]:
+    """Header -> the cell of a candidate. Latencies are left out where none was measured. None: empty cells."""
+    everything = run.decision.candidates
+    columns = {"Tokens in / out": "" if c is None else f"{c.tokens_in:,.0f} / {c.tokens_out:,.1f}"}
+    for title, field in (("First token p50 / p95", "first_token_s"), ("Latency p50 / p95", "latency_s")):
+        if any(_timed(one, field) for one in everything):
+            columns[title] = "" if c is None else _timed(c, field) or "–"
+    return {**columns, "Built in": "" if c is None else duration(c.build_seconds)}
+
+
+def _timed(c: Candidate, field: str) -> str:
+    """0.31 s / 0.52 s; empty where it was not measured."""
+    p50, p95 = (getattr(c, f"{field}_{which}", None) for which in ("p50", "p95"))
+    return "" if p50 is None else f"{duration(p50)} / {duration(p95)}"
 
 
 def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
     said = "Scores with 95 % intervals; tokens are means per request."
     if any(c.latency_s_p50 is not None for c in run.decision.candidates):
-        said += " Latencies are of one request at a time."
+        said += _timing(run)
     if run.baselines:
         said += " Baselines use no language model."
     if len(run.decision.frontier) > 1:
         said += f" Best for their cost: {', '.join(run.decision.frontier)}. Each of the others costs at least as much"
         said += " as one of these and scores no higher."
     if tested and any(c.test is None for c in run.decision.candidates):
-        said += " A dash under Test: only the best of each approach on dev answers the test."
+        whose = "of each approach and model" if run.several else "of each approach"
+        said += f" A dash under Test: only the best {whose} on dev answers the test."
     if failed:
         said += " Failed: answers that the model did not give / answers that could not be scored. Both"
         said += " count as 0."
     return said
+
+
+def _timing(run: RunRecords) -> str:
+    """How many requests were in flight while latencies were measured; by model where that differs."""
+    number = {c.model: run.in_flight[c.name] for c in run.decision.candidates if c.name in run.in_flight}
+    if set(number.values()) <= {1}:
+        return " Latencies are of one request at a time."
+    words = {m: "of one request at a time" if n == 1 else f"with {n:,} requests at once" for m, n in number.items()}
+    if len(set(number.values())) == 1:
+        return f" Latencies are {next(iter(words.values()))}, as a client sees them."
+    return f" Latencies are {', '.join(f'{said} for {m}' for m, said in words.items())}, as a client sees them."
 
 
 def _scored(run: RunRecords, score: Score | None) -> Html:
@@ -90,51 +110,6 @@ def _scored(run: RunRecords, score: Score | None) -> Html:
     scale, known = run.scale, score.low == score.high == score.mean
     interval = element("span", "known" if known else scale.interval(score), class_="range")
     return short(joined([scale.value(score.mean, score.n), interval], " "))
-
-
-# ---- comparisons ------------------------------------------------------------------------------
-
-
-def comparisons_section(run: RunRecords) -> Html:
-    """Candidates with each other, and candidates with baselines: two questions, two tables."""
-    bases = run.baselines
-    among = [c for c in run.decision.comparisons if not {c.a, c.b} & bases]
-    against = [c for c in run.decision.comparisons if {c.a, c.b} & bases]
-    return section(
-        "Compared pair by pair",
-        _pairs(run, among, "Candidates"),
-        _pairs(run, against, "Candidates with baselines", "for each baseline by itself"),
-    )
-
-
-def _pairs(
-    run: RunRecords, comparisons: Sequence[Comparison], title: str, family: str = "for all pairs of this table"
-) -> Html:
-    if not comparisons:
-        return Html("")
-    scale = run.scale
-    rows = []
-    for c in map(_better_first, comparisons):
-        verdict = f"{c.b} is better" if c.p_corrected < ALPHA else "no difference shown"
-        interval = element("span", f"{scale.signed(c.low)} to {scale.signed(c.high)}", class_="range")
-        difference = joined([scale.signed(c.difference), interval], " ")
-        rows.append(row(f"{c.b} against {c.a}", short(difference), short(p_value(c.p_corrected)), verdict))
-    unit = " in points" if scale.right_or_wrong else ""
-    where = " and ".join(sorted({c.set for c in comparisons}))
-    caption = f"{title}: differences{unit} on the same {where} examples"
-    if len(comparisons) > 1:
-        caption += (
-            f"; p after Holm's correction {family}. An interval excludes 0 exactly where that p is below {ALPHA:g}."
-        )
-    else:
-        caption += ", with 95 % intervals."
-    header = ("Pair", "Difference", "Corrected p" if len(comparisons) > 1 else "p", "In words")
-    return table(caption, header, rows, label=title)
-
-
-def _better_first(c: Comparison) -> Comparison:
-    """The same comparison seen from the side of the higher score."""
-    return c if c.difference >= 0 else turned(c)
 
 
 # ---- causes -----------------------------------------------------------------------------------
@@ -154,8 +129,9 @@ def causes_section(run: RunRecords) -> Html:
     ]
     if not rows:
         return Html("")
+    whose = f"what {run.diagnosed}" if run.several and run.diagnosed else "what the best prompt"
     caption = (
-        "The share of what the best prompt gets wrong on dev that each cause explains, the leading one first. What "
+        f"The share of {whose} gets wrong on dev that each cause explains, the leading one first. What "
         "chance alone would fix, and what the experiment broke, is subtracted."
     )
     header = ("Cause", "Share", "95 % interval", "What says so")
@@ -169,8 +145,9 @@ def curve_section(run: RunRecords) -> Html:
         return Html("")
     scale, more = run.scale, run.curve["more"]
     gain = f"{scale.gap(more['mean'])} ({scale.ends(more['low'], more['high'])})"
+    tuned = f" {run.curve['model']}" if run.several and run.curve.get("model") else ""
     caption = (
-        f"Dev score after fine-tuning on so many examples, on {run.curve['screen']:,} dev examples. "
+        f"Dev score after fine-tuning{tuned} on so many examples, on {run.curve['screen']:,} dev examples. "
         f"About {rounded_up(more['examples'])} more would add {gain}. That assumes that the next doubling adds "
         "something between nothing and what the last one added."
     )

@@ -2,129 +2,37 @@
 
 Screens are renderables of rich that know the width they are printed at. Of the verdict, the headline, the warnings and
 the first next step are always whole; other sentences are whole or left to the report. Plain without colour, and in
-ASCII where the terminal has no more. Knows records and words; decides nothing.
+ASCII where the terminal has no more. The plan screen stands in `planned`. Knows records and words; decides nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shlex
-import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rung.records import read_json
-from rung.report.background import sizes
-from rung.report.reading import RunRecords, read_run, scale_of
-from rung.report.words import NO_BREAK, count, duration, shortened, thousands, tied, time_left
+from rung.report.lines import Line, Screen, clean, columns, cut, printable, styled, width_of, wrapped
+from rung.report.planned import plan_screen
+from rung.report.reading import RunRecords, read_run, scale_of, strategy_of
+from rung.report.words import count, dollars, duration, shortened, time_left
 from rung.types import Candidate, Family, Score
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
+    from rich.console import Console
     from rich.live import Live
     from rich.spinner import Spinner
 
 FINAL_LINES = 25
 """The verdict is laid out for so many lines. Only what must be whole takes more."""
 
-PLAN_LINES = 19
 _QUIET_S = 10.0  # between progress lines where there is no live line
 _MOST_CANDIDATES = 6
-
-Line = tuple[str, str]
-"""(text, style)"""
-
-
-@dataclass(frozen=True)
-class Screen:
-    """Something to print. lines: width -> lines of at most that many columns."""
-
-    lines: Callable[[int], list[Line]]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        from rich.text import Text
-
-        for text, style in self.lines(options.max_width):
-            yield Text(_printable(text, console.encoding), style=style, no_wrap=True, overflow="crop")
-
-
-# ---- before ---------------------------------------------------------------------------------
-
-
-def plan_screen(folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any], task: Mapping[str, Any]) -> Screen:
-    """What is going to be done and spent, and what the data can show: at most PLAN_LINES lines."""
-    return Screen(lambda width: _plan_lines(folder, plan, checks, task, width)[:PLAN_LINES])
-
-
-def _plan_lines(
-    folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any], task: Mapping[str, Any], width: int
-) -> list[Line]:
-    detectable, scale = plan.get("minimum_detectable_difference", {}), scale_of(task)
-    steps = list(plan.get("steps", ()))
-    shown = [*steps, *(s for s in plan.get("experiments", ()) if s["applies"])]
-    lines: list[Line] = [
-        (_cut(f"{task.get('name', folder.name)}: {task.get('model', '')}, {task.get('metric', '')}", width), "bold")
-    ]
-    lines += _wrapped(f"Examples: {sizes(plan)} (the test stays sealed until the end).", width, 2)
-    if "test" in detectable:
-        gap = scale.detectable(detectable["test"])
-        lines += _wrapped(f"The smallest difference the test can show (80 % power): {gap}.", width, 2)
-    lines.append(("", ""))
-    header = ("strategy", "family", "calls", "tokens", "about")
-    rows = [
-        (
-            s["name"],
-            s["family"] if s in steps else "experiment",
-            f"{s['calls']:,}",
-            thousands(s["tokens"]),
-            f"{s['seconds'] / 60:.1f} min",
-        )
-        for s in shown
-        if s["applies"]
-    ]
-    table = _columns([header, *rows], "llrrr", width)
-    reasons = dict.fromkeys(s["why"] for s in steps if not s["applies"])
-    alike = {why: ", ".join(s["name"] for s in steps if not s["applies"] and s["why"] == why) for why in reasons}
-    names = max([len(s["name"]) for s in steps], default=0)
-    skipped = [_skipped_lines(f"{named:<{names}}", why, width) for why, named in alike.items()]
-    lines.append((table[0], "dim"))
-    body = [*([(line, "")] for line in table[1:]), *skipped]
-    lines += _at_most(body, 9, lambda n: f"and {n} more, in plan.json")
-    lines.append(("", ""))
-    budget = {k: v for k, v in (task.get("budget") or {}).items() if v is not None}
-    units = {"minutes": "min", "calls": "calls", "usd": "USD"}
-    allowed = ", ".join(f"{v:g} {units.get(k, k)}" for k, v in budget.items())
-    limit = f" of a budget of {allowed}" if allowed else ""
-    usd = f", {plan['usd']:.2f} USD" if plan.get("usd") else ""
-    total = f"In all about {plan.get('seconds', 0) / 60:.1f} min{limit}{usd}."
-    return lines + _wrapped(total, width, 1) + _check_lines(folder, checks, width)
-
-
-def _skipped_lines(named: str, why: str, width: int) -> list[Line]:
-    """In one line where it fits, else in at most three."""
-    from rich.cells import cell_len
-
-    whole = _clean(f"{named}  skipped: {why}")
-    lines = [(whole, "")] if cell_len(whole) <= width else _wrapped(f"skipped: {why}: {named}", width, 3)
-    return _styled(lines, "dim")
-
-
-def _check_lines(folder: Path, checks: Mapping[str, Any], width: int) -> list[Line]:
-    findings = [f for f in checks.get("findings", ()) if f["severity"] != "note"]
-    if not findings:
-        notes = len(checks.get("findings", ()))
-        noted = f", {count(notes, 'note')} in {folder / 'checks.json'}" if notes else ""
-        return [(_cut(f"Data checks: no warnings{noted}.", width), "")]
-    first = findings[0]
-    place = f"{first['row']}: " if first["row"] else ""
-    warning = f"Data checks: {count(len(findings), 'warning')}. {place}{first['message']}"
-    rest = f"All of them: {folder / 'checks.json'}"
-    return _styled(_wrapped(warning, width, 2), "yellow") + _wrapped(rest, width, 2)
-
+_WIDEST_NAME = 18
 
 # ---- after ----------------------------------------------------------------------------------
 
@@ -142,12 +50,12 @@ def final_screen(folder: Path) -> Screen:
 
 def _final_lines(run: RunRecords, width: int) -> list[Line]:
     decision = run.decision
-    top = _styled(_wrapped(decision.headline, width), "bold")
+    top = styled(wrapped(decision.headline, width), "bold")
     for warning in decision.warnings:
-        top += _styled(_wrapped(warning, width, bullet="! "), "yellow")
+        top += styled(wrapped(warning, width, bullet="! "), "yellow")
     table = _candidate_lines(run, width)
-    tail = _wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
-    tail += _wrapped(f"Report: {run.folder / 'report.html'}", width)
+    tail = wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
+    tail += wrapped(f"Report: {run.folder / 'report.html'}", width)
     room = FINAL_LINES - len(top) - len(table) - len(tail) - 3  # three empty lines
     steps = _sentences(
         decision.next, width, room // 2, "more step", least={"unfinished": 2, "undecided": 3}.get(decision.choice, 1)
@@ -162,16 +70,16 @@ def _sentences(texts: Sequence[str], width: int, room: int, more: str, *, least:
 
     least: so many are shown however little room there is. more: how one that is left out is called.
     """
-    wrapped = [lines for text in texts if (lines := _wrapped(text, width, bullet="- "))]
+    sentences = [lines for text in texts if (lines := wrapped(text, width, bullet="- "))]
     used, number = 0, 0
-    for lines in wrapped:
-        last = number + 1 == len(wrapped)
+    for lines in sentences:
+        last = number + 1 == len(sentences)
         if number >= least and used + len(lines) + (0 if last else 1) > room:
             break
         used, number = used + len(lines), number + 1
-    left = len(wrapped) - number
-    counted = [(_cut(f"  {count(left, more)} in report.html", width), "dim")] if left else []
-    return [line for lines in wrapped[:number] for line in lines] + counted
+    left = len(sentences) - number
+    counted = [(cut(f"  {count(left, more)} in report.html", width), "dim")] if left else []
+    return [line for lines in sentences[:number] for line in lines] + counted
 
 
 def _rank(c: Candidate) -> int:
@@ -181,119 +89,52 @@ def _rank(c: Candidate) -> int:
 
 def _candidate_lines(run: RunRecords, width: int) -> list[Line]:
     """A header and a line each; where the width does not suffice, the least important columns go."""
-    scale, chosen = run.scale, run.decision.solution
+    chosen = run.decision.solution
     tested = any(c.test is not None for c in run.decision.candidates)
-    ranked = sorted(run.decision.candidates, key=lambda c: (c.name != chosen, _rank(c), -(c.test or c.dev).mean))
+    best = {c.name for c in run.best_of_models()} if run.several else set()
+    ranked = sorted(
+        run.decision.candidates,
+        key=lambda c: (c.name != chosen, c.name not in best, _rank(c), -(c.test or c.dev).mean),
+    )
     kept = [c for c in run.decision.candidates if c in ranked[:_MOST_CANDIDATES]]
-
-    def cells(c: Candidate) -> dict[str, str]:
-        return {
-            "candidate": ("→ " if c.name == chosen else "  ") + shortened(c.name, 18),
-            "family": c.family,
-            "dev": scale.value(c.dev.mean, c.dev.n) if tested else scale.full(c.dev),
-            **({"test (95 %)": scale.full(c.test) if c.test else "–"} if tested else {}),
-            "tokens": "–" if c.family == "baseline" else f"{c.tokens_in:,.0f}",
-            "p50": duration(c.latency_s_p50),
-            "built in": "–" if c.family == "baseline" else duration(c.build_seconds),
-        }
-
-    rows = [cells(c) for c in kept]
+    rows = [_cells(run, c, tested) for c in kept]
     names = [n for n in rows[0] if any(r[n] != "–" for r in rows)] if rows else ["candidate"]
-    for spare in ("", "family", "built in", *(["dev"] if tested else []), "tokens", "p50"):
-        names = [n for n in names if n != spare]
-        header = ["  candidate" if n == "candidate" else n for n in names]
-        laid = [header, *([r[n] for n in names] for r in rows)]
-        if _width(laid) <= width:
+    whose = ["strategy", "model"] if run.several else ["candidate"]
+    dropped = ["family", "built in", *(["dev"] if tested else []), "tokens", "p50", "USD/1,000"]
+    if run.several:  # whose dollars say more than tokens
+        dropped = ["family", "tokens", "built in", *(["dev"] if tested else []), "p50", "USD/1,000"]
+    spare = [n for n in names if n not in ("candidate", "strategy", "model")]
+    layouts = [[*whose, *(n for n in spare if n not in dropped[:i])] for i in range(len(dropped) + 1)]
+    layouts.append(["candidate", *layouts[-1][len(whose) :]])
+    for shown in layouts:
+        header = [f"  {n}" if n == shown[0] else n for n in shown]
+        laid = [header, *([r[n] for n in shown] for r in rows)]
+        if width_of(laid) <= width:
             break
-    words = {"candidate", "family", "test (95 %)"} | (set() if tested else {"dev"})
-    table = _columns(laid, "".join("l" if n in words else "r" for n in names), width)
+    words = {"candidate", "strategy", "model", "family", "test (95 %)"} | (set() if tested else {"dev"})
+    table = columns(laid, "".join("l" if n in words else "r" for n in shown), width)
     lines: list[Line] = [(table[0], "dim")]
     lines += [(text, "bold green" if c.name == chosen else "") for text, c in zip(table[1:], kept, strict=True)]
     more = len(run.decision.candidates) - len(kept)
-    return [*lines, (_cut(f"  and {more} more, in the report", width), "dim")] if more else lines
+    return [*lines, (cut(f"  and {more} more, in the report", width), "dim")] if more else lines
 
 
-# ---- lines ----------------------------------------------------------------------------------
-
-
-def _wrapped(text: str, width: int, most: int | None = None, bullet: str = "") -> list[Line]:
-    """The text in lines. most: at most so many; what does not fit ends in an ellipsis. None: the whole text."""
-    from rich.cells import cell_len
-
-    text = tied(" ".join(_clean(text).split()))
-    room = max(8, width)
-    if cell_len(text) > len(text):  # wide signs take two columns: as if every one did
-        room = max(8, room // 2)
-    limit: dict[str, Any] = {} if most is None else {"max_lines": most, "placeholder": "…"}
-    lines = textwrap.wrap(
-        text,
-        room,
-        initial_indent=bullet,
-        subsequent_indent=" " * len(bullet),
-        break_on_hyphens=False,
-        **limit,
-    )
-    return [(line.replace(NO_BREAK, " "), "") for line in lines]
-
-
-def _styled(lines: Sequence[Line], style: str) -> list[Line]:
-    return [(text, style) for text, _ in lines]
-
-
-def _at_most(entries: list[list[Line]], most: int, more: Callable[[int], str]) -> list[Line]:
-    """As many entries, each whole, as so many lines have room for, and a line that counts the others."""
-    used, number = 0, 0
-    for lines in entries:
-        last = number + 1 == len(entries)
-        if used + len(lines) + (0 if last else 1) > most:
-            break
-        used, number = used + len(lines), number + 1
-    left = len(entries) - number
-    shown = [line for lines in entries[:number] for line in lines]
-    return [*shown, (more(left), "dim")] if left else shown
-
-
-def _width(rows: Sequence[Sequence[str]]) -> int:
-    from rich.cells import cell_len
-
-    return sum(max(cell_len(r[i]) for r in rows) for i in range(len(rows[0]))) + 2 * (len(rows[0]) - 1)
-
-
-def _columns(rows: Sequence[Sequence[str]], aligned: str, width: int) -> list[str]:
-    """Rows with columns two blanks apart. aligned: l or r for each column."""
-    from rich.cells import cell_len
-
-    clean = [[_clean(cell) for cell in row] for row in rows]
-    widths = [max(cell_len(r[i]) for r in clean) for i in range(len(aligned))]
-
-    def padded(cell: str, i: int) -> str:
-        space = " " * (widths[i] - cell_len(cell))
-        return cell + space if aligned[i] == "l" else space + cell
-
-    return [_cut("  ".join(padded(cell, i) for i, cell in enumerate(row)).rstrip(), width) for row in clean]
-
-
-def _cut(text: str, width: int) -> str:
-    from rich.cells import cell_len, set_cell_size
-
-    text = _clean(text)
-    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
-
-
-def _clean(text: str) -> str:
-    """Without control signs: a name from the user's files must not command the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-_ASCII = str.maketrans({"…": "~", "–": "-", "→": ">", "“": '"', "”": '"', "’": "'", "×": "x"})
-
-
-def _printable(text: str, encoding: str) -> str:
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(_ASCII).encode("ascii", "replace").decode()
-    return text
+def _cells(run: RunRecords, c: Candidate, tested: bool) -> dict[str, str]:
+    """All columns of a candidate's line, in their order; of a name, also its two halves."""
+    scale, baseline = run.scale, c.family == "baseline"
+    mark = "→ " if c.name == run.decision.solution else "  "
+    return {
+        "candidate": mark + shortened(c.name, _WIDEST_NAME),
+        "strategy": mark + shortened(strategy_of(c.name, c.model), _WIDEST_NAME),
+        "model": shortened(c.model, _WIDEST_NAME) or "–",
+        "family": c.family,
+        "dev": scale.value(c.dev.mean, c.dev.n) if tested else scale.full(c.dev),
+        **({"test (95 %)": scale.full(c.test) if c.test else "–"} if tested else {}),
+        "tokens": "–" if baseline else f"{c.tokens_in:,.0f}",
+        "p50": duration(c.latency_s_p50),
+        "built in": "–" if baseline else duration(c.build_seconds),
+        "USD/1,000": "–" if c.cost_per_1k_usd is None else dollars(c.cost_per_1k_usd),
+    }
 
 
 # ---- meanwhile ------------------------------------------------------------------------------
@@ -326,7 +167,7 @@ class TerminalListener:
         self._stop()
 
     def say(self, text: str) -> None:
-        self._print(_clean(text))
+        self._print(clean(text))
 
     def planned(self, folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any]) -> None:
         task = read_json(folder / "task.json") or {}
@@ -354,7 +195,7 @@ class TerminalListener:
 
     def _print(self, what: str | Screen) -> None:
         if isinstance(what, str):
-            what = _printable(_clean(what), self._console.encoding)
+            what = printable(clean(what), self._console.encoding)
         with contextlib.suppress(OSError, ValueError):
             self._console.print(what, markup=False, highlight=False, soft_wrap=isinstance(what, str))
 
@@ -363,7 +204,7 @@ class TerminalListener:
         from rich.spinner import Spinner
         from rich.text import Text
 
-        line = Text(_printable(_cut(text, self._console.width - 2), self._console.encoding), no_wrap=True)
+        line = Text(printable(cut(text, self._console.width - 2), self._console.encoding), no_wrap=True)
         signs = "line" if self._console.encoding.lower() not in ("utf-8", "utf8") else "dots"
         with contextlib.suppress(OSError, ValueError):
             if self._live is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -32,6 +33,15 @@ def thousands(n: float) -> str:
     if n < 1000:
         return f"{n:.0f}"
     return f"{n / 1e3:.0f} k" if n < 999_500 else f"{n / 1e6:.1f} M"
+
+
+def dollars(x: float) -> str:
+    """1,250, 12.40, 0.42, 0.0031, 0: without the unit, with two figures at least."""
+    if x == 0:
+        return "0"
+    if abs(x) >= 1000:
+        return f"{x:,.0f}"
+    return f"{x:.2f}" if abs(x) >= 0.095 else f"{x:.{1 - math.floor(math.log10(abs(x)))}f}"
 
 
 def count(n: int, noun: str) -> str:

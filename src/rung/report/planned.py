@@ -1,0 +1,190 @@
+"""The plan screen: what is going to be done and spent, and what the data can show.
+
+Knows plan.json and task.json, of this version and of earlier ones. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rung.report.background import sizes
+from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
+from rung.report.reading import Record, models_in_words, models_of, scale_of
+from rung.report.words import count, dollars, thousands
+
+PLAN_LINES = 19
+_TABLE_LINES = 9  # below the header, with what is skipped
+_EXPERIMENT = "experiment"
+
+
+def plan_screen(folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any], task: Mapping[str, Any]) -> Screen:
+    """What is going to be done and spent, and what the data can show: at most PLAN_LINES lines."""
+    return Screen(lambda width: _plan_lines(folder, plan, checks, task, width)[:PLAN_LINES])
+
+
+def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width: int) -> list[Line]:
+    detectable, scale = plan.get("minimum_detectable_difference", {}), scale_of(task)
+    name, metric, models = str(task.get("name", folder.name)), str(task.get("metric", "")), models_in_words(task)
+    about = f"{metric}, {models}" if ":" in models else f"{models}, {metric}"
+    lines: list[Line] = [(cut(f"{name}: {about}", width), "bold")]
+    lines += wrapped(f"Examples: {sizes(plan)} (the test stays sealed until the end).", width, 2)
+    if "test" in detectable:
+        gap = scale.detectable(detectable["test"])
+        lines += wrapped(f"The smallest difference the test can show (80 % power): {gap}.", width, 2)
+    lines.append(("", ""))
+    steps = list(plan.get("steps", ()))
+    skipped = _skipped(steps, width)
+    made = [s for s in steps if s["applies"]]
+    tried = [s for s in plan.get("experiments", ()) if s["applies"]]
+    order = [m.name for m in models_of(task)]
+    names = sorted({_model(s) for s in steps if _model(s)}, key=lambda m: order.index(m) if m in order else len(order))
+    if len(names) > 1:
+        table = _several(names, made, tried, _TABLE_LINES - sum(map(len, skipped)), width)
+    else:
+        table = columns(*_steps(made, tried), width)
+    lines.append((table[0], "dim"))
+    lines += at_most(
+        [*([(line, "")] for line in table[1:]), *skipped], _TABLE_LINES, lambda n: f"and {n} more, in plan.json"
+    )
+    return [*lines, ("", ""), *wrapped(_total(plan, task), width, 1), *_check_lines(folder, checks, width)]
+
+
+def _total(plan: Record, task: Record) -> str:
+    """What it takes in all, each figure beside the limit that the user set for it."""
+    budget = {key: value for key, value in (task.get("budget") or {}).items() if value is not None}
+    spent = {"minutes": f"{plan.get('seconds', 0) / 60:.1f} min"}
+    if "calls" in budget:
+        spent["calls"] = f"{plan['calls']:,} calls" if plan.get("calls") else ""
+    if plan.get("usd") or "usd" in budget:
+        spent["usd"] = f"{dollars(plan.get('usd') or 0.0)} USD"
+    units = {"minutes": " min", "calls": " calls", "usd": " USD"}
+    parts = [
+        said + (f" of a budget of {budget[key]:g}{units[key]}" if key in budget else "")
+        for key, said in spent.items()
+        if said
+    ]
+    return f"In all about {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}."
+
+
+# ---- tables ---------------------------------------------------------------------------------
+
+Table = tuple[list[Sequence[str]], str]
+"""Rows, the header first, and how each column is aligned: l or r."""
+
+
+def _model(step: Record) -> str:
+    return str(step.get("model") or "")
+
+
+def _kind(step: Record) -> str:
+    return str(step.get("kind") or step["name"])
+
+
+def _priced(steps: Sequence[Record]) -> bool:
+    return any(s.get("usd") for s in steps)
+
+
+def _sums(steps: Sequence[Record], priced: bool) -> list[str]:
+    calls, tokens, seconds, usd = (sum(s.get(key) or 0 for s in steps) for key in ("calls", "tokens", "seconds", "usd"))
+    return [f"{calls:,}", thousands(tokens), f"{seconds / 60:.1f} min", *([dollars(usd)] if priced else [])]
+
+
+def _steps(made: Sequence[Record], tried: Sequence[Record]) -> Table:
+    """A line a step, for one model."""
+    priced = _priced([*made, *tried])
+    header = ["strategy", "family", "calls", "tokens", "about", *(["USD"] if priced else [])]
+    rows = [[s["name"], s["family"], *_sums([s], priced)] for s in made]
+    rows += [[s["name"], _EXPERIMENT, *_sums([s], priced)] for s in tried]
+    return [header, *rows], "llrrr" + "r" * priced
+
+
+def _several(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], room: int, width: int) -> list[str]:
+    """Strategies by models, as detailed as fits into so many lines below its header; else a line a model."""
+    together = [{**s, "kind": "experiments"} for s in tried]
+    tables = [_matrix(names, made, tried), _matrix(names, made, together), _matrix(names, made, together, tokens=False)]
+    fitting = (table for table in tables if len(table[0]) <= room + 1 and width_of(table[0]) <= width)
+    return columns(*next(fitting, _a_line_each(names, made, tried)), width)
+
+
+def _matrix(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], *, tokens: bool = True) -> Table:
+    """A line a strategy, a column a model: dollars where the model has a price, else minutes. The last lines add up."""
+    steps = [*made, *tried]
+    own = {m: [s for s in steps if _model(s) == m] for m in names}
+
+    def cell(model: str, some: Sequence[Record]) -> str:
+        if not some:
+            return "–"
+        if _priced(own[model]):
+            return f"{dollars(sum(s.get('usd') or 0 for s in some))} USD"
+        return f"{sum(s['seconds'] for s in some) / 60:.1f} min"
+
+    rows: list[Sequence[str]] = [["strategy", *names]]
+    rows += [
+        [kind, *(cell(m, [s for s in own[m] if _kind(s) == kind]) for m in names)]
+        for kind in dict.fromkeys(map(_kind, steps))
+    ]
+    rows.append(["together", *(cell(m, own[m]) for m in names)])
+    if tokens:
+        rows.append(["tokens", *(thousands(sum(s["tokens"] for s in own[m])) for m in names)])
+    return rows, "l" + "r" * len(names)
+
+
+def _a_line_each(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record]) -> Table:
+    priced = _priced([*made, *tried])
+    header = ["model", "strategies", "calls", "tokens", "about", *(["USD"] if priced else [])]
+    rows = []
+    for name in names:
+        own = [s for s in (*made, *tried) if _model(s) == name]
+        number = len([s for s in made if _model(s) == name])
+        rows.append([name, f"{number:,}", *_sums(own, priced)])
+    return [header, *rows], "lrrrr" + "r" * priced
+
+
+# ---- what is skipped, and the checks ----------------------------------------------------------
+
+
+def _skipped(steps: Sequence[Record], width: int) -> list[list[Line]]:
+    """A line or more for each reason, with all that is skipped for it; what no model can do is named once.
+
+    Of several models, estimates that stand in a reason are left out: they differ from model to model.
+    """
+    names = max([len(s["name"]) for s in steps], default=0)
+    models = {_model(s) for s in steps}
+    by_reason: dict[str, list[Record]] = {}
+    for s in steps:
+        if not s["applies"]:
+            why = str(s["why"]) if len(models) < 2 else re.sub(r", about [\d.,]+ (min|h)\b", "", str(s["why"]))
+            by_reason.setdefault(why, []).append(s)
+    found = []
+    for why, some in by_reason.items():
+        named: dict[str, None] = {}
+        for s in some:
+            everywhere = len(models) > 1 and {_model(o) for o in some if _kind(o) == _kind(s)} == models
+            named[_kind(s) if everywhere else s["name"]] = None
+        found.append(_skipped_lines(", ".join(named), names if len(models) < 2 else 0, why, width))
+    return found
+
+
+def _skipped_lines(named: str, padded: int, why: str, width: int) -> list[Line]:
+    """In one line where it fits, else in at most three."""
+    from rich.cells import cell_len
+
+    whole = clean(f"{named:<{padded}}  skipped: {why}")
+    lines = [(whole, "")] if cell_len(whole) <= width else wrapped(f"skipped: {why}: {named}", width, 3)
+    return styled(lines, "dim")
+
+
+def _check_lines(folder: Path, checks: Record, width: int) -> list[Line]:
+    findings = [f for f in checks.get("findings", ()) if f["severity"] != "note"]
+    if not findings:
+        notes = len(checks.get("findings", ()))
+        noted = f", {count(notes, 'note')} in {folder / 'checks.json'}" if notes else ""
+        return [(cut(f"Data checks: no warnings{noted}.", width), "")]
+    first = findings[0]
+    place = f"{first['row']}: " if first["row"] else ""
+    warning = f"Data checks: {count(len(findings), 'warning')}. {place}{first['message']}"
+    rest = f"All of them: {folder / 'checks.json'}"
+    return styled(wrapped(warning, width, 2), "yellow") + wrapped(rest, width, 2)
