@@ -24,6 +24,12 @@ def baseline(name: str, mean: float) -> Candidate:
     return Candidate(name, "baseline", score, score, 0, 0, None, None, None, 0, 0)
 
 
+def of(model: str, strategy: str, family: Family, mean: float, *, usd: float | None = None, **more: Any) -> Candidate:
+    """A candidate of a run of several models. usd: for 1,000 requests."""
+    made = candidate(f"{strategy}@{model}", family, mean, **more)
+    return replace(made, model=model, cost_per_1k_usd=usd)
+
+
 def comparison(a: Candidate, b: Candidate, p: float, *, half: float = 0.05, on: SetName = "test") -> Comparison:
     one, other = (c.dev if on == "dev" else c.test for c in (a, b))
     assert one is not None and other is not None

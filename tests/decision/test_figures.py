@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rung.decision.figures import PERCENT, Scale, more_minutes, p_value, rounded_up
+from rung.decision.figures import PERCENT, Scale, more_minutes, p_value, price_share, rounded_up
 from rung.types import Score
 
 GRADED = Scale(False)
@@ -47,3 +47,29 @@ def test_a_difference_of_nothing_has_no_sign() -> None:
 def test_estimates_are_rounded_up_to_two_figures() -> None:
     assert [rounded_up(n) for n in (0, 4.0000000001, 47.2, 439, 4801)] == ["1", "4", "48", "440", "4,900"]
     assert [more_minutes(m) for m in (0.2, 6.4, 121)] == ["1 more minute", "7 more minutes", "3 more hours"]
+
+
+@pytest.mark.parametrize(
+    ("usd", "other", "written"),
+    [
+        (0.05, 2.0, "at a 40th of the price"),
+        (1.0, 8.0, "at an 8th of the price"),
+        (1.0, 21.0, "at a 21st of the price"),
+        (1.0, 12.0, "at a 12th of the price"),
+        (1.0, 1812.0, "at a 1,800th of the price"),
+        (1.0, 11_200.0, "at an 11,000th of the price"),
+        (1.0, 2.0, "at half the price"),
+        (1.0, 3.1, "at a third of the price"),
+        (4.0, 10.0, "at 40 % of the price"),
+        (9.0, 10.0, "at 90 % of the price"),
+        (1.01, 1.0, "at about the same price"),
+        (3.0, 1.0, "at 3 times the price"),
+        (13.4, 10.0, "at 1.3 times the price"),
+        (3456.0, 1.0, "at 3,500 times the price"),
+        (0.0, 0.0, "at the same price"),
+        (0.0, 1.0, "at no price"),
+        (1.0, 0.0, ""),
+    ],
+)
+def test_a_price_is_written_as_a_share_of_another(usd: float, other: float, written: str) -> None:
+    assert price_share(usd, other) == written

@@ -29,7 +29,7 @@ def test_a_record_has_every_field_and_comes_back_equal() -> None:
     decision = whole()
     record = json.loads(json.dumps(decision_record(decision)))
     assert list(record) == [f.name for f in fields(Decision)]
-    assert record["format"] == 2
+    assert record["format"] == 3 and record["models"] == []
     assert set(record["candidates"][0]) == {f.name for f in fields(Candidate)}
     assert set(record["comparisons"][0]) == {f.name for f in fields(Comparison)}
     assert record["skipped"][0] == {
@@ -40,6 +40,7 @@ def test_a_record_has_every_field_and_comes_back_equal() -> None:
         "minutes": 7.0,
         "matters": True,
         "begun": False,
+        "model": "",
     }
     assert record["n_test"] == 200 and record["floor"] == 0.12 and record["margin"] == 0.02
     assert record == decision_record(decision)
@@ -58,9 +59,26 @@ def test_a_damaged_record_is_an_error_that_says_so(change: dict[str, Any]) -> No
         decision_from_record(record)
 
 
-@pytest.mark.parametrize(("format", "named"), [(None, "format 1"), (3, "format 3")])
+@pytest.mark.parametrize(("format", "named"), [(None, "format 1"), (4, "format 4")])
 def test_a_record_of_another_format_is_named_as_that(format: int | None, named: str) -> None:
     record = {k: v for k, v in decision_record(whole()).items() if k != "format"}
     record |= {"format": format} if format else {}
-    with pytest.raises(RunError, match=f"{named}, and this rung reads format 2"):
+    with pytest.raises(RunError, match=f"{named}, and this rung reads formats 2 to 3"):
         decision_from_record(record)
+
+
+def test_a_record_that_names_no_model_is_read_as_that_of_a_run_of_one() -> None:
+    decision = whole()
+    older = decision_record(decision) | {"format": 2}
+    del older["models"]
+    for one in (*older["candidates"], *older["skipped"]):
+        del one["model"]
+    assert decision_from_record(older) == decision
+
+
+def test_the_models_of_a_run_of_several_come_back_cheapest_first() -> None:
+    known = evidence([replace(ZERO, model="small"), replace(LORA, model="large")], CLEAR, models=("small", "large"))
+    record = json.loads(json.dumps(decision_record(decide(known))))
+    assert record["models"] == ["small", "large"]
+    assert [c["model"] for c in record["candidates"]] == ["", "small", "large"]
+    assert decision_from_record(record) == decide(known)

@@ -65,3 +65,16 @@ def test_the_frontier_leaves_out_what_another_beats_at_no_more_cost() -> None:
     assert frontier([cheap, replace(cheap, name="same")]) == ("a", "same")
     by_usd = [replace(cheap, cost_per_1k_usd=9.0), replace(dear, cost_per_1k_usd=1.0)]
     assert frontier(by_usd) == ("b",)
+
+
+def test_without_prices_tokens_of_two_models_are_never_compared() -> None:
+    small = replace(candidate("a", 0.5, 900.0), model="small")
+    large, worse = (replace(candidate(n, m, 10.0), model="large") for n, m in (("b", 0.8), ("c", 0.4)))
+    models = ("small", "large")
+    assert frontier([small, large, worse], models) == ("a", "b")
+    assert frontier([small, replace(large, test=small.test)], models) == ("a",), "the later model costs more"
+    shorter = replace(small, name="d", tokens_in=5.0)
+    assert frontier([small, shorter, large], models) == ("d", "b")
+    usd = [replace(small, cost_per_1k_usd=9.0), replace(large, cost_per_1k_usd=1.0)]
+    assert frontier(usd, models) == ("b",), "dollars decide where all have a price"
+    assert frontier([*usd, replace(worse, test=large.test)], models) == ("a", "b", "c"), "one price is missing"

@@ -21,17 +21,21 @@ from rung.decision.words import (
     FAMILY_WORDS,
     MOST,
     SET_WORDS,
-    cheaper_families,
+    called,
     dearer,
+    dearer_models,
     learner_of,
     listed,
     nothing_is_learnt,
     one_answer_is_always_right,
+    rival_of,
     scale_of,
+    skipped_name,
+    subject,
     value,
     worth_naming,
 )
-from rung.types import Candidate
+from rung.types import Candidate, SetName
 
 _MOST_ROWS = 7
 _NEARLY_ALWAYS = 0.95
@@ -73,10 +77,11 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
     margin = scale.gap(evidence.margin)
     causes = _on_causes(evidence)
     steps = [f"Ship {chosen.name}.", *_try_the_rest(evidence), *causes]
-    if cheaper := cheaper_families(evidence.rated("test"), chosen):
-        rival = best_of(cheaper, "test")
+    rival = rival_of(evidence, chosen)
+    if rival is not None:
+        of = f" of {rival.model}" if evidence.several and rival.model else ""
         steps.append(
-            f"What would change the verdict: a {FAMILY_WORDS[rival.family][1]} solution within {margin} of "
+            f"What would change the verdict: a {FAMILY_WORDS[rival.family][1]} solution{of} within {margin} of "
             f"{best.name}, or one not significantly worse on new examples."
         )
     for against in dearer(evidence, chosen, best):
@@ -90,23 +95,32 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
             steps.append(f"What would change the verdict: {against.b} more than {margin} above {against.a}. {settle}")
     target = evidence.target
     if target is not None and score_of(chosen, "test").mean < target and not causes:
-        such = f", such as {evidence.larger}" if evidence.larger else ""
-        steps.append(f"To reach the target of {scale.value(target)}: more or better examples, or a larger model{such}.")
-    return steps + _rows_to_read(evidence)
+        such = f", such as {evidence.larger}" if _larger_is_untried(evidence, chosen.model) else ""
+        tried = (
+            " than those that were tried" if evidence.several and dearer_models(evidence, chosen.model, "test") else ""
+        )
+        steps.append(
+            f"To reach the target of {scale.value(target)}: more or better examples, or a larger model{tried}{such}."
+        )
+    return [*steps, *_rows_to_read(evidence), *_missing_prices(evidence, chosen)]
 
 
 def _undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
     best, rival, ship = ruling.best, ruling.rival, ruling.ship
     assert best is not None and rival is not None and ship is not None
     scale = scale_of(evidence)
-    against = evidence.contrast(rival, best, "test")
     if within_margin(evidence, rival, best):  # then the cheaper one falls short
         settle, change = _short_of(evidence, rival)
+    elif not evidence.asked(rival, best):
+        settle = "Bring more labelled examples and run again: what was best on dev falls short on the sealed test."
+        change = f"within {scale.gap(evidence.margin)} of it."
     else:
-        more = _more_examples(more_to_show(evidence, against))
+        more = _more_examples(more_to_show(evidence, evidence.contrast(rival, best, "test")))
         settle = f"{more} would settle a difference of this size (at 80 % power)."
         change = f"within {scale.gap(evidence.margin)} of it."
     cheaper = "is the simpler of the two to build and to change."
+    if evidence.several and rival.model != best.model:
+        cheaper = "is of the cheaper model."
     if shortfall(evidence, rival, "test") == "floor":
         why = f"{rival.name} is not shown to beat the floor."
     elif shortfall(evidence, rival, "test") == "useful":
@@ -122,6 +136,7 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
         *_on_causes(evidence),
         f"What would change the verdict: {best.name} significantly above {rival.name}, or {rival.name} {change}",
         *_rows_to_read(evidence),
+        *_missing_prices(evidence, best),
     ]
 
 
@@ -152,7 +167,10 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
 
 def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> list[str]:
     missing = [s for s in evidence.kept_out if s.matters]
-    names = {why: ", ".join(s.name for s in missing if s.reason == why) for why in ("budget", "memory", "fault")}
+    names = {
+        why: ", ".join(skipped_name(evidence, s) for s in missing if s.reason == why)
+        for why in ("budget", "memory", "fault")
+    }
     finish = (
         "Or add --finish to that command: it tries nothing more, opens the sealed test for what there is, and decides."
     )
@@ -179,7 +197,7 @@ def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> list[str]:
 
 def _left_out(evidence: Evidence) -> list[str]:
     """What --only left out: the verdict says nothing of it."""
-    names = [s.name for s in evidence.left_out]
+    names = [skipped_name(evidence, s) for s in evidence.left_out]
     if not names:
         return []
     return [f"Try what --only left out: {listed(names)}. Give the command again without --only, and with --again."]
@@ -192,7 +210,22 @@ def _try_the_rest(evidence: Evidence) -> list[str]:
         return []
     minutes = sum(s.minutes or 0.0 for s in missing)
     cost = f" (about {more_minutes(minutes)})" if minutes else ""
-    return [f"To try {', '.join(s.name for s in missing)} as well, give the run a larger budget{cost}."]
+    names = ", ".join(skipped_name(evidence, s) for s in missing)
+    return [f"To try {names} as well, give the run a larger budget{cost}."]
+
+
+def _missing_prices(evidence: Evidence, candidate: Candidate) -> list[str]:
+    """Of several models: which price to add, and what the verdict then says."""
+    tested = evidence.rated("test")
+    missing = [m for m in evidence.models if any(c.model == m and c.cost_per_1k_usd is None for c in tested)]
+    if not evidence.several or not missing:
+        return []
+    learn = "which of the models costs less, and how much"
+    if "fine-tune" in candidate.family:
+        learn = f"after how many requests {candidate.name} pays for itself, and {learn}"
+    return [
+        f"To learn {learn}, add the price of {listed(missing)} to task.yaml (`price:`). Until then their order counts."
+    ]
 
 
 def _consider(evidence: Evidence, ruling: Ruling) -> list[str]:
@@ -212,8 +245,10 @@ def _on_causes(evidence: Evidence) -> list[str]:
     named = worth_naming(evidence)
     unfixed = [d for d in named if not d.fixed and d.low >= _SURE and "reasoning" in d.cause.split("+")]
     if any(d is named[0] or d.share >= MOST for d in unfixed):
+        of = subject(evidence)
+        model = of.model if of is not None else evidence.model
         return [
-            f"{_try_larger(evidence)} No experiment with {evidence.model or 'this one'} fixed most of what stays wrong."
+            f"{_try_larger(evidence, model)} No experiment with {model or 'this one'} fixed most of what stays wrong."
         ]
     causes = {part: d.fixed for d in reversed(named) if d.low > 0 or not d.fixed for part in d.cause.split("+")}
     advice = []
@@ -233,7 +268,33 @@ def _on_causes(evidence: Evidence) -> list[str]:
     return advice
 
 
-def _try_larger(evidence: Evidence) -> str:
+def _larger_is_untried(evidence: Evidence, model: str) -> bool:
+    """Whether `larger` is that of this model, and none of the task's models."""
+    if not evidence.several or not evidence.larger:
+        return bool(evidence.larger)
+    listed_names = {name.lower() for name in evidence.models}
+    return (
+        model == evidence.model
+        and not {evidence.larger.lower(), evidence.larger.lower().rpartition("/")[2]} & listed_names
+    )
+
+
+def _try_larger(evidence: Evidence, model: str = "") -> str:
+    """model: whose failures call for it, by name; empty: those of all models."""
+    if evidence.several:
+        on: SetName = "test" if evidence.rated("test") else "dev"
+        dearest = evidence.models_by_cost[-1]
+        model = model or dearest
+        if dear := dearer_models(evidence, model, on):
+            top = best_of(dear, on)
+            reached = f"{value(evidence, top, on)} on {SET_WORDS[on]}"
+            return f"Read how a dearer model does, which was tried already: {called(evidence, top)} reaches {reached}."
+        if not _larger_is_untried(evidence, model):
+            return "Try a larger model: add one to `models` in task.yaml."
+        return (
+            f"Try a larger model: add {evidence.larger} to `models` in task.yaml, the next larger one than {model} "
+            "that `rung models` lists and this machine can train."
+        )
     if not evidence.larger:
         return "Try a larger model: the same task.yaml with another `model`."
     return (

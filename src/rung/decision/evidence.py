@@ -5,7 +5,9 @@ Knows numbers that others measured. Touches no disk, model or clock, and imports
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rung.evaluation.statistics import ALPHA, MARGIN
@@ -15,6 +17,7 @@ from rung.types import (
     Candidate,
     Comparison,
     Diagnosis,
+    Family,
     LeftEarly,
     MetricInfo,
     Score,
@@ -67,15 +70,20 @@ class Evidence:
     metric: how answers are scored; `right_or_wrong` decides how numbers are written.
     candidates: those that use a language model, and baselines (family "baseline"). One without a test score was not
     named for the test and is only recorded.
-    comparisons: every pair of finalists on the test, after Holm within that family.
+    comparisons: every pair of finalists that was named before the test was opened, on the test, after Holm within that
+    family.
+    contenders: names of the finalists among which the best is sought; empty: all. A pair was named when at least one of
+    the two is a contender.
     against_floor: every finalist with every baseline on the test, after Holm within the comparisons of one baseline.
     For `unfinished`: every candidate that answered all of dev with every baseline, on dev.
     floors: names of the baselines that look at no input (the most frequent answer, chance). The best of them is the
     floor. The other baselines learn from examples without a language model.
     n_dev, n_test: examples of the sets. minimum_detectable_difference: what the test shows at 80 % power.
     has_corpus, has_labels, has_schema: of the task. target: good enough, as the task says. margin: a difference that
-    does not matter. model: its name in the task. larger: the next larger model to try; empty where none is known.
-    diagnosis: why the best prompt fails, the leading cause first. skipped, left_early: as in Decision.
+    does not matter. models: names in the task's order, cheapest first; with one name or none, sentences name no model.
+    model: a model's name in the task. larger: the next larger one than that, to try; empty where none is known.
+    diagnosis: why the prompt of the candidate `diagnosed` fails, the leading cause first. skipped, left_early: as in
+    Decision. earlier_reads: of each earlier opening of the test, when (ISO 8601) and for which solutions.
     break_even: with a price only. skills: of fine-tuned candidates that were checked.
     more, closed_book: where they were measured. suspicious: rows whose answers a person should read. hardest: the
     answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
@@ -90,6 +98,9 @@ class Evidence:
     n_test: int
     minimum_detectable_difference: float
     test_reads: int
+    models: tuple[str, ...] = ()
+    contenders: tuple[str, ...] = ()
+    earlier_reads: tuple[tuple[str, tuple[str, ...]], ...] = ()
     has_corpus: bool = False
     has_labels: bool = False
     has_schema: bool = False
@@ -98,6 +109,7 @@ class Evidence:
     model: str = ""
     larger: str = ""
     diagnosis: tuple[Diagnosis, ...] = ()
+    diagnosed: str = ""
     skipped: tuple[Skipped, ...] = ()
     left_early: tuple[LeftEarly, ...] = ()
     break_even: tuple[BreakEven, ...] = ()
@@ -111,13 +123,48 @@ class Evidence:
     # ---- candidates ----------------------------------------------------------------------------
 
     @property
+    def several(self) -> bool:
+        """Whether the task names several models."""
+        return len(self.models) > 1
+
+    @property
+    def models_by_cost(self) -> tuple[str, ...]:
+        """The models, cheapest first: by the price of their cheapest tested candidate where every tested one has a
+        price, else in the task's order. A model without a tested candidate comes last."""
+        tested = [c for c in self.candidates if c.family != "baseline" and c.test is not None]
+        priced = [(c.model, c.cost_per_1k_usd) for c in tested if c.cost_per_1k_usd is not None]
+        if not self.several or len(priced) < len(tested):
+            return self.models
+
+        def cheapest(model: str) -> float:
+            return min((usd for of, usd in priced if of == model), default=math.inf)
+
+        return tuple(sorted(self.models, key=cheapest))  # stable
+
+    @property
     def by_cost(self) -> list[Candidate]:
-        """All candidates, baselines first, then by family, tokens and name; never by a measured time.
+        """All candidates, baselines first, then by model, family, tokens and name; never by a measured time.
 
         An output token counts as three input tokens, a usual ratio of prices.
         """
+        models = self.models_by_cost
         order = {"baseline": -1, **{family: place for place, family in enumerate(FAMILIES)}}
-        return sorted(self.candidates, key=lambda c: (order[c.family], c.tokens_in + 3 * c.tokens_out, c.name))
+
+        def cost(c: Candidate) -> tuple[int, str, int, float, str]:
+            model, _ = self.group_of(c)
+            known = models.index(model) if model in models else len(models)
+            place = -1 if c.family == "baseline" else known
+            return place, model, order[c.family], c.tokens_in + 3 * c.tokens_out, c.name
+
+        return sorted(self.candidates, key=cost)
+
+    def group_of(self, candidate: Candidate) -> tuple[str, Family]:
+        """Its model, where there are several, and its family: what is shipped or passed over as one."""
+        return candidate.model if self.several else "", candidate.family
+
+    def groups(self, on: SetName) -> list[list[Candidate]]:
+        """The language-model candidates whose scores on that set count, by group, cheapest first."""
+        return [list(members) for _, members in itertools.groupby(self.rated(on), key=self.group_of)]
 
     def rated(self, on: SetName) -> list[Candidate]:
         """The language-model candidates whose scores on that set count, cheapest first."""
@@ -129,6 +176,10 @@ class Evidence:
 
     def named(self, name: str | None) -> Candidate | None:
         return next((c for c in self.candidates if c.name == name), None)
+
+    def may_be_best(self, candidate: Candidate) -> bool:
+        """Whether it is a contender."""
+        return not self.contenders or candidate.name in self.contenders
 
     def floor(self, on: SetName) -> Candidate | None:
         """The best baseline that looks at no input; of equals, the first. None where there is none."""
@@ -151,8 +202,14 @@ class Evidence:
                 return turned(c)
         raise ValueError(f"{a.name} and {b.name} were not compared on {on}")
 
+    def asked(self, a: Candidate, b: Candidate) -> bool:
+        """Whether their comparison on the test was named before the test was opened: else nothing is said of it."""
+        return "baseline" in (a.family, b.family) or self.may_be_best(a) or self.may_be_best(b)
+
     def shown_above(self, a: Candidate, b: Candidate, on: SetName) -> bool:
-        """Whether b is shown to be better than a."""
+        """Whether b is shown to be better than a. Of a pair that was not named, it is not."""
+        if not self.asked(a, b):
+            return False
         against = self.contrast(a, b, on)
         return against.difference > 0 and against.p_corrected < ALPHA
 
@@ -186,12 +243,15 @@ class Evidence:
         """The diagnosis; without what rests on elimination where something was not tried that might have fixed it.
 
         That is a strategy that matters, or a whole family that the task allows and that was skipped because enough was
-        reached or --only left it out.
+        reached or --only left it out. Of several models, what was tried with the one that was diagnosed counts.
         """
-        tried = {c.family for c in self.candidates}
+        subject = self.named(self.diagnosed)
+        model = subject.model if self.several and subject is not None else ""
+        tried = {c.family for c in self.candidates if not model or c.model == model}
         enough = [s for s in self.skipped if s.reason == "target" and (self.has_corpus or "rag" not in s.family)]
-        untried = (s for s in (*enough, *self.left_out) if s.family not in tried)
-        if any(s.matters for s in self.kept_out) or any(untried):
+        untried = [s for s in (*enough, *self.left_out) if s.family not in tried]
+        missing = [*untried, *(s for s in self.kept_out if s.matters)]
+        if any(not model or s.model in ("", model) for s in missing):
             return tuple(d for d in self.diagnosis if d.fixed)
         return self.diagnosis
 
@@ -208,10 +268,6 @@ def score_of(candidate: Candidate, on: SetName) -> Score:
 def best_of(candidates: Sequence[Candidate], on: SetName) -> Candidate:
     """The highest mean; of equals, the first."""
     return max(candidates, key=lambda c: score_of(c, on).mean)
-
-
-def of_family(candidates: Iterable[Candidate], family: str) -> list[Candidate]:
-    return [c for c in candidates if c.family == family]
 
 
 def turned(c: Comparison) -> Comparison:

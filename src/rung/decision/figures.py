@@ -85,6 +85,40 @@ def rounded_up(n: float) -> str:
     return f"{math.ceil(whole / step) * step:,}"
 
 
+def price_share(usd: float, other_usd: float) -> str:
+    """What one costs beside another: at a 40th of the price, at 3 times the price. Empty where the other is free."""
+    if usd == other_usd:
+        return "at the same price"
+    if usd <= 0:
+        return "at no price"
+    if other_usd <= 0:
+        return ""
+    times = usd / other_usd
+    if 0.95 <= times < 1.05:
+        return "at about the same price"
+    if times > 1:
+        return f"at {_two_figures(times)} times the price"
+    parts = round(float(f"{1 / times:.2g}"))
+    if abs(parts * times - 1) > 0.06:  # no simple fraction
+        return f"at {100 * times:.0f} % of the price"
+    return f"at {_FRACTIONS.get(parts) or f'{_fraction(parts)} of'} the price"
+
+
+_FRACTIONS = {2: "half", 3: "a third of", 4: "a quarter of"}
+
+
+def _two_figures(x: float) -> str:
+    """1.3, 12, 340"""
+    return f"{float(f'{x:.2g}'):,.1f}".removesuffix(".0")
+
+
+def _fraction(parts: int) -> str:
+    """a 40th, an 8th, a 21st"""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(parts % 10, "th") if parts % 100 not in (11, 12, 13) else "th"
+    spoken = f"{parts:,}".partition(",")[0]  # eight, eleven and eighteen begin with a vowel
+    return f"a{'n' if spoken.startswith('8') or spoken in ('11', '18') else ''} {parts:,}{ending}"
+
+
 def more_minutes(minutes: float) -> str:
     """1 more minute, 7 more minutes, 3 more hours; rounded up."""
     if minutes > 120:

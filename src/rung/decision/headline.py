@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from rung.decision.evidence import Evidence, best_of, score_of
-from rung.decision.figures import more_minutes, p_value
-from rung.decision.rule import Ruling, learner_claim
+from rung.decision.figures import more_minutes, p_value, rounded_up
+from rung.decision.rule import Ruling, learner_claim, shortfall
 from rung.decision.words import (
     FAMILY_WORDS,
     MOST,
+    called,
     cause_words,
-    cheaper_families,
+    cheaper_groups,
+    dearer,
+    deed,
     full_score,
     given,
     learner_of,
     listed,
     obstacle,
     one_answer_is_always_right,
+    priced,
     reach,
+    rival_of,
     scale_of,
+    skipped_name,
+    subject,
     value,
 )
 from rung.types import Candidate
@@ -56,50 +63,119 @@ def _learner(evidence: Evidence, ruling: Ruling, learner: Candidate) -> str:
 
 
 def _chosen(evidence: Evidence, ruling: Ruling) -> str:
+    chosen = given(ruling.ship)
+    ending = _ending_of_several(evidence, ruling) if evidence.several else _ending(evidence, ruling)
+    said = f"{deed(evidence, chosen)}: {reach(evidence, chosen, 'test', words=True)}{ending}"
+    lead_cause, of = next(iter(evidence.causes), None), subject(evidence)
+    if lead_cause is None or lead_cause.fixed or lead_cause.share < MOST or (of and of.model != chosen.model):
+        return said
+    wrong = f"what {called(evidence, of)} gets wrong" if of else "what stays wrong"
+    return f"{said} By elimination, most of {wrong} comes from {cause_words(lead_cause.cause)}."
+
+
+def _ending(evidence: Evidence, ruling: Ruling) -> str:
+    """How far it is from what costs less or more."""
     scale, chosen, best = scale_of(evidence), given(ruling.ship), given(ruling.best)
-    tested = evidence.rated("test")
-    cheaper = cheaper_families(tested, chosen)
-    if cheaper:
-        rival = best_of(cheaper, "test")
+    tested, rival = evidence.rated("test"), rival_of(evidence, chosen)
+    if rival is not None:
         lead = scale.gap(score_of(chosen, "test").mean - score_of(rival, "test").mean)
-        ending = f", {lead} above the best {FAMILY_WORDS[rival.family][1]}."
-    elif all(c.family == chosen.family for c in tested):
-        ending = f"; no other approach than {FAMILY_WORDS[chosen.family][1]} was tested."
-    elif best is chosen:
-        # A higher score than that of the best falls short.
+        return f", {lead} above the best {FAMILY_WORDS[rival.family][1]}."
+    if cheaper_groups(evidence, chosen):
+        return f"; all that costs less is shown to be worse than {best.name}."
+    if all(c.family == chosen.family for c in tested):
+        return f"; no other approach than {FAMILY_WORDS[chosen.family][1]} was tested."
+    if best is chosen:
+        # A higher score than that of the best falls short, or dev had shown it to be worse.
         higher = [c for c in tested if score_of(c, "test").mean > score_of(chosen, "test").mean]
-        ending = "; nothing that costs more scores higher."
-        if higher:
-            top = best_of(higher, "test")
-            ending = f"; {top.name} costs more and scores higher, but {obstacle(evidence, top, 'test')}."
-    else:
-        above = score_of(best, "test").mean - score_of(chosen, "test").mean
-        equal = scale.gap(above) == scale.gap(0.0)
-        said = (
-            "scores the same and costs more" if equal else f"is {scale.gap(above)} above it, which is within the margin"
-        )
-        ending = f"; {best.name} {said}."
-    said = f"{FAMILY_WORDS[chosen.family][0]}: {reach(evidence, chosen, 'test')}{ending}"
-    lead_cause = next(iter(evidence.causes), None)
-    if lead_cause is not None and not lead_cause.fixed and lead_cause.share >= MOST:
-        said += f" By elimination, most of what stays wrong comes from {cause_words(lead_cause.cause)}."
-    return said
+        if not higher:
+            return "; nothing that costs more scores higher."
+        top = best_of(higher, "test")
+        return f"; {top.name} costs more and scores higher, but {_why_not(evidence, top)}."
+    above = score_of(best, "test").mean - score_of(chosen, "test").mean
+    if scale.gap(above) == scale.gap(0.0):
+        return f"; {best.name} scores the same and costs more."
+    return f"; {best.name} is {scale.gap(above)} above it, which is within the margin."
+
+
+def _ending_of_several(evidence: Evidence, ruling: Ruling) -> str:
+    """How far it is from the best of what costs less and of what costs more, at which share of the price, and when its
+    building pays."""
+    chosen, best = given(ruling.ship), given(ruling.best)
+    others = [evidence.named(c.b) for c in dearer(evidence, chosen, best)]
+    dear = [c for c in others if c is not None]
+    rival, top = rival_of(evidence, chosen), best_of(dear, "test") if dear else None
+    beside = [_beside(evidence, chosen, c) for c in (rival, top) if c is not None]
+    ending = f", {', and '.join(beside)}" if beside else ""
+    if rival is None and cheaper_groups(evidence, chosen):
+        ending += f"; all that costs less is shown to be worse than {called(evidence, best)}"
+    elif not beside:
+        ending += "; nothing else was tested"
+    if top is not None and score_of(top, "test").mean > score_of(chosen, "test").mean:
+        why = _why_not(evidence, top)
+        ending += f"; {called(evidence, top)} {why}" if why else ""
+    return f"{ending}{_pays(evidence, chosen, top)}."
+
+
+def _beside(evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
+    """2 points below gpt-5-mini's few-shot prompt, at a 40th of the price"""
+    scale, share = scale_of(evidence), priced(chosen, other)
+    above = score_of(chosen, "test").mean - score_of(other, "test").mean
+    where = f"{scale.gap(abs(above))} {'above' if above > 0 else 'below'}"
+    if scale.gap(abs(above)) == scale.gap(0.0):
+        where = "the same as"
+    return f"{where} {called(evidence, other)}" + (f", {share}" if share else "")
+
+
+def _why_not(evidence: Evidence, candidate: Candidate) -> str:
+    """Why a candidate that scores higher is not the best, as a predicate; empty where it is."""
+    if shortfall(evidence, candidate, "test") is not None:
+        return obstacle(evidence, candidate, "test")
+    return "" if evidence.may_be_best(candidate) else "was shown to be worse than the best on dev"
+
+
+def _pays(evidence: Evidence, chosen: Candidate, top: Candidate | None) -> str:
+    """After how many requests its building pays: against the best that costs more, if that was computed."""
+    known = {b.prompt: b for b in evidence.break_even if b.fine_tuned == chosen.name}
+    if not known:
+        return ""
+    pays = known.get(top.name if top is not None else "") or next(iter(known.values()))
+    prompt = evidence.named(pays.prompt)
+    against = f"against {called(evidence, prompt) if prompt else pays.prompt} " if prompt is not top else ""
+    low, high = rounded_up(pays.low), rounded_up(pays.high) if pays.high is not None else None
+    range_ = f"{low} to {high}" if high is not None else f"at least {low}"
+    return f"; {against}it pays for itself after about {rounded_up(pays.requests)} requests ({range_})"
 
 
 def _undecided(evidence: Evidence, ruling: Ruling) -> str:
     best, rival = given(ruling.best), given(ruling.rival)
+    if not evidence.asked(rival, best):
+        return _not_compared(evidence, best, rival)
     against = evidence.contrast(rival, best, "test")
-    scale = scale_of(evidence)
+    scale, of_best, of_rival = scale_of(evidence), called(evidence, best), called(evidence, rival)
     lead, nothing = scale.gap(abs(against.difference)), scale.gap(0.0)
     if against.difference < 0 or lead == nothing:  # the cheaper one falls short, or it would be shipped
         above = "scores the same as" if lead == nothing else f"is {lead} above"
         return (
-            f"Undecided: {rival.name}, which costs less, {above} {best.name} on the sealed test "
+            f"Undecided: {of_rival}, which costs less, {above} {of_best} on the sealed test "
             f"({scale.ends(-against.high, -against.low)}), but {obstacle(evidence, rival, 'test')}."
         )
+    share = priced(best, rival) if evidence.several else ""
     return (
-        f"Undecided: {best.name} is {lead} above {rival.name} on the sealed test "
-        f"({scale.ends(against.low, against.high)}), too close to call with {against.n:,} examples."
+        f"Undecided: {of_best} is {lead} above {of_rival} on the sealed test "
+        f"({scale.ends(against.low, against.high)}){f', {share}' if share else ''}, too close to call with "
+        f"{against.n:,} examples."
+    )
+
+
+def _not_compared(evidence: Evidence, best: Candidate, rival: Candidate) -> str:
+    """Of two that dev showed to be worse than another, which then fell short: nothing is said of their difference."""
+    if shortfall(evidence, rival, "test") is not None:
+        why = f"{called(evidence, rival)}, which costs less, {obstacle(evidence, rival, 'test')}"
+    else:
+        why = f"{called(evidence, rival)}, which costs less, was not to be compared with it"
+    return (
+        f"Undecided: {reach(evidence, best, 'test', words=True)}, but {why}: what was best on dev falls short on the "
+        "sealed test."
     )
 
 
@@ -109,10 +185,9 @@ def _none(evidence: Evidence, ruling: Ruling) -> str:
     if one_answer_is_always_right(evidence):
         return "None: one answer is right for every test example, so no model is needed."
     none = "None of what was tried" if evidence.left_out else "None"
-    return (
-        f"{none}: the best candidate, {ruling.best.name}, {reach(evidence, ruling.best, 'test', name=False)}, "
-        f"which {obstacle(evidence, ruling.best, 'test')}."
-    )
+    reached = reach(evidence, ruling.best, "test", name=False)
+    why = obstacle(evidence, ruling.best, "test")
+    return f"{none}: the best candidate, {called(evidence, ruling.best)}, {reached}, which {why}."
 
 
 def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> str:
@@ -120,7 +195,8 @@ def _unfinished(evidence: Evidence, ruling: Ruling, command: str) -> str:
     if missing:
         were = "was" if len(missing) == 1 else "were"
         how = "not finished" if all(s.begun for s in missing) else "not tried"
-        said = f"Unfinished: {listed([s.name for s in missing])} could change the verdict and {were} {how}."
+        names = listed([skipped_name(evidence, s) for s in missing])
+        said = f"Unfinished: {names} could change the verdict and {were} {how}."
     else:
         said = "Unfinished: the sealed test was not opened."
     minutes = sum(s.minutes or 0.0 for s in missing if s.reason == "budget")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rung.decision.evidence import Evidence, Skills, best_of, of_family, score_of
+from rung.decision.evidence import Evidence, Skills, best_of, score_of
 from rung.decision.figures import PERCENT, p_value, rounded_up
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
 from rung.decision.words import (
     bare,
     cause_evidence,
     cause_words,
-    cheaper_families,
+    cheaper_groups,
     dearer,
     given,
     learner_of,
@@ -19,10 +19,12 @@ from rung.decision.words import (
     percentages,
     reach,
     scale_of,
+    skipped_name,
+    subject,
     value,
     worth_naming,
 )
-from rung.types import FAMILIES, Candidate
+from rung.types import Candidate
 
 _FEW_SKILLS = 0.1
 """Share of the general prompts below which a base model has hardly any skills to lose."""
@@ -48,25 +50,23 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [*_closed_book(evidence), *_kept_skills(evidence, ruling), *_costs(evidence)]
     said += [f"{one.name} was stopped early on dev: {bare(one.why)}." for one in evidence.left_early]
     said[0 if ruling.choice == "none" else len(said) : 0] = _left_out(evidence)
-    told = {s.name for s in (*evidence.kept_out, *evidence.left_out)}
-    return said + [f"{s.name} was not tried: {bare(s.why)}." for s in evidence.skipped if s.name not in told]
+    told = {(s.name, s.model) for s in (*evidence.kept_out, *evidence.left_out)}
+    rest = (s for s in evidence.skipped if (s.name, s.model) not in told)
+    return said + [f"{skipped_name(evidence, s)} was not tried: {bare(s.why)}." for s in rest]
 
 
 def _left_out(evidence: Evidence) -> list[str]:
-    names = [s.name for s in evidence.left_out]
+    names = [skipped_name(evidence, s) for s in evidence.left_out]
     were = "was" if len(names) == 1 else "were"
     return [f"{listed(names)} {were} left out by --only, so nothing is known of what they can do."] if names else []
 
 
 def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
     scale, chosen, best = scale_of(evidence), given(ruling.ship), given(ruling.best)
-    tested = evidence.rated("test")
-    cheaper = cheaper_families(tested, chosen)
     said = []
-    for family in FAMILIES:
-        if members := of_family(cheaper, family):
-            against = evidence.contrast(best_of(members, "test"), best, "test")
-            said.append(f"{minus(evidence, against)} after Holm.")
+    for members in cheaper_groups(evidence, chosen):
+        against = evidence.contrast(best_of(members, "test"), best, "test")  # named, or it would not be passed over
+        said.append(f"{minus(evidence, against)} after Holm.")
     for against in dearer(evidence, chosen, best):
         reason = (
             f"{against.b} minus {against.a}: {scale.gap(against.difference)} "
@@ -80,6 +80,11 @@ def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
 
 def _why_undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
     scale, best, rival = scale_of(evidence), given(ruling.best), given(ruling.rival)
+    if not evidence.asked(rival, best):
+        return [
+            f"{reach(evidence, best, 'test')}; {reach(evidence, rival, 'test')}.",
+            "On dev both were shown to be worse than the best there, so the test was not asked to compare them.",
+        ]
     against = evidence.contrast(rival, best, "test")
     margin = scale.gap(evidence.margin)
     if against.difference < 0:
@@ -133,16 +138,18 @@ def _target(evidence: Evidence, wanted: float, candidate: Candidate) -> str:
 
 
 def _causes(evidence: Evidence) -> list[str]:
-    named = worth_naming(evidence)
+    named, of = worth_naming(evidence), subject(evidence)
+    failing = of.name if of is not None else evidence.diagnosed if evidence.several else ""
+    failing = failing or "the best prompt"
     said = []
     for place, cause in enumerate(named):
         what, proof = cause_words(cause.cause), cause_evidence(cause, evidence.causes)
         share = f"{PERCENT.value(cause.share)} of its wrong answers ({percentages(cause.low, cause.high)})"
         if cause.fixed:
-            start = "Why the best prompt fails" if place == 0 else "Another cause"
+            start = f"Why {failing} fails" if place == 0 else "Another cause"
             sentence = f"{start}: {what}, {share}"
         elif place == 0:
-            sentence = f"Why the best prompt fails, by elimination: {what}, {share}"
+            sentence = f"Why {failing} fails, by elimination: {what}, {share}"
         else:
             sentence = f"What stays wrong, by elimination: {what}, {share}"
         if not cause.fixed and nothing_is_learnt(evidence):
@@ -157,6 +164,10 @@ def _closed_book(evidence: Evidence) -> list[str]:
     """Fine-tuning does not teach facts: its score without passages, beside that with passages."""
     closed = evidence.closed_book
     reading = [c for c in evidence.rated("dev") if c.family in ("rag", "rag+fine-tune")]
+    if closed is not None and evidence.several:  # of the same model
+        trained = evidence.named(closed.what)
+        model = trained.model if trained is not None else closed.what.partition("@")[2] or evidence.model
+        reading = [c for c in reading if c.model == model]
     if closed is None or not reading:
         return []
     best = best_of(reading, "dev")

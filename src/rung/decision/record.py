@@ -20,7 +20,10 @@ from rung.types import (
 )
 
 FORMAT = Decision.format
-"""The format that this version writes and reads."""
+"""The format that this version writes."""
+
+READS = (2, FORMAT)
+"""The formats that this version reads. In format 2 no model is named: a run had one."""
 
 _PARTS: Mapping[str, Any] = {
     "comparisons": Comparison,
@@ -38,14 +41,14 @@ def decision_record(decision: Decision) -> dict[str, Any]:
 
 
 def decision_from_record(record: Mapping[str, Any]) -> Decision:
-    """The decision that such a record holds.
+    """The decision that such a record holds; one of an older format as the newest format has it.
 
     Raises RunError when it is of another format, or when a key is missing, unknown or of a wrong kind.
     """
     written = record.get("format", 1)
-    if written != FORMAT:
+    if written not in READS:
         raise RunError(
-            f"decision.json: it is of format {written}, and this rung reads format {FORMAT}. "
+            f"decision.json: it is of format {written}, and this rung reads formats {READS[0]} to {READS[-1]}. "
             "Read it with the rung that wrote it, or run the task again in a new folder."
         )
     missing = [f.name for f in fields(Decision) if f.default is MISSING and f.name not in record]
@@ -54,10 +57,10 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
     try:
         if record["choice"] not in get_args(Choice):
             raise ValueError(f"choice is {record['choice']!r}, none of {', '.join(get_args(Choice))}")
-        plain = {key: tuple(record.get(key, ())) for key in ("reasons", "next", "warnings", "frontier")}
+        plain = {key: tuple(record.get(key, ())) for key in ("reasons", "next", "warnings", "frontier", "models")}
         parts = {key: tuple(kind(**one) for one in record.get(key, ())) for key, kind in _PARTS.items()}
         candidates = tuple(_candidate(one) for one in record["candidates"])
-        return Decision(**{**record, **plain, **parts, "candidates": candidates})
+        return Decision(**{**record, **plain, **parts, "candidates": candidates, "format": FORMAT})
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"decision.json: {error}. Run the task again in a new folder.") from error
 

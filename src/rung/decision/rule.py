@@ -1,18 +1,29 @@
 """The verdict as a rule over numbers: evidence in, a Ruling out. Its sentences stand in other modules.
 
-The rule, with candidates ordered by cost (family, then tokens, then name; never by measured time):
+A group is what is shipped or passed over as one: the candidates of one family, of one model where there are several.
+Candidates are ordered by cost: model, then family, tokens, name (`Evidence.by_cost`). Contenders are the finalists that
+dev does not show to be worse than the best on dev; a comparison of two finalists was named before the test was opened
+when one of the two is a contender. Without contenders all finalists are, and all pairs were named. The rule:
 
 1. A candidate falls short when it is not shown to beat the floor (paired comparison with the best baseline that looks
    at no input, Holm-corrected p below ALPHA), or when its mean is below LEAST_USEFUL. It is never shipped.
-2. *none*, when every candidate falls short. Otherwise "the best" is the best of those that do not.
-3. Walk the families from the cheapest. Ship the family's cheapest candidate that is at most `margin` below the best and
-   does not fall short. Climb on when every candidate of the family is significantly worse than the best.
-4. *undecided*, when the walk meets a family that is not shipped, yet not significantly worse either, for instance
-   because it scores higher and falls short. Meanwhile ship the best if the cheaper one falls short, or if the best is
-   more than the margin ahead on dev too; else the cheaper one.
+2. *none*, when every candidate falls short. Otherwise "the best" is the best on the test of the contenders that do not
+   fall short; where every contender does, of all candidates that do not.
+3. Walk the groups from the cheapest. Ship the group's cheapest candidate that is at most `margin` below the best and
+   does not fall short. Climb on when every candidate of the group is shown to be worse than the best: the comparison
+   was named, and is significant after Holm over all that were named.
+4. *undecided*, when the walk meets a group that is not shipped, yet not shown to be worse either, for instance because
+   it scores higher and falls short, or because its comparison with the best was not named. Meanwhile ship the best if
+   the cheaper one falls short, or if the best is more than the margin ahead on dev too; else the cheaper one.
 
-So "fine-tune" is said only when every prompt was shown to be worse: between equals, in at most ALPHA of the runs.
-*unfinished* is ruled by dev alone. Equal evidence gives equal rulings.
+What this promises: the walk leaves a group behind only by named comparisons that are significant. Which comparisons are
+named rests on dev, whose examples are not those of the test, and Holm holds whichever of them are true. So at most
+ALPHA of all runs leave a group behind that has a candidate as good as every other; between equals, at most ALPHA ship
+anything but the cheapest group. The choice is the family of what is shipped: with several models, "prompt" may be the
+prompt of a dearer one, by the same proof. Not promised: that a group which is shipped because it comes within the
+margin of the best is better than those left behind; they were shown to be worse than the best. A candidate that is no
+contender may be shipped where it is cheap enough. Where it scores above the best, the best stays the measure.
+*unfinished* is ruled by dev alone. Equal evidence gives equal rulings, whatever the order of its candidates.
 """
 
 from __future__ import annotations
@@ -22,10 +33,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, cast
 
-from rung.decision.evidence import Evidence, best_of, of_family, score_of
+from rung.decision.evidence import Evidence, best_of, score_of
 from rung.evaluation.baselines import CHANCE
 from rung.evaluation.statistics import ALPHA
-from rung.types import FAMILIES, Candidate, Choice, Comparison, SetName
+from rung.types import Candidate, Choice, Comparison, SetName
 
 LEAST_USEFUL = 0.05
 """Below this mean a candidate does not do the task, whatever the floor."""
@@ -55,20 +66,19 @@ class Ruling:
 
 
 def rule_on_test(evidence: Evidence) -> Ruling:
-    """The ruling of a finished run. Raises ValueError when two finalists, or a finalist and a baseline that
-    matters, lack their comparison on the test."""
+    """The ruling of a finished run. Raises ValueError when two finalists that were to be compared, or a finalist and a
+    baseline that matters, lack their comparison on the test."""
     tested = evidence.rated("test")
     if not tested:
         return Ruling("none", "test")
     worth = [c for c in tested if shortfall(evidence, c, "test") is None]
     if not worth:
         return Ruling("none", "test", best=best_of(tested, "test"))
-    best = best_of(worth, "test")
-    for family in FAMILIES:
-        members = of_family(tested, family)
+    best = best_of([c for c in worth if evidence.may_be_best(c)] or worth, "test")
+    for members in evidence.groups("test"):
         for candidate in members:
             if candidate in worth and within_margin(evidence, candidate, best):
-                return Ruling(cast(Choice, family), "test", ship=candidate, best=best)
+                return Ruling(cast(Choice, candidate.family), "test", ship=candidate, best=best)
         standing = [c for c in members if not evidence.shown_above(c, best, "test")]
         if standing:
             standing = [c for c in standing if c in worth] or standing

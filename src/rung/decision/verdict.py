@@ -17,7 +17,8 @@ from rung.types import Decision
 def decide(evidence: Evidence) -> Decision:
     """The verdict of a run whose sealed test was opened.
 
-    Raises ValueError when two finalists, or a finalist and a baseline, lack their comparison on the test.
+    Raises ValueError when two finalists that were to be compared, or a finalist and a baseline, lack their comparison
+    on the test.
     """
     return _decision(evidence, rule_on_test(evidence))
 
@@ -54,11 +55,12 @@ def _decision(evidence: Evidence, ruling: Ruling, command: str = "") -> Decision
         minimum_detectable_difference=evidence.minimum_detectable_difference,
         test_reads=evidence.test_reads,
         break_even=evidence.break_even,
-        frontier=frontier([c for c in evidence.candidates if c.family != "baseline"]),
+        frontier=frontier([c for c in evidence.candidates if c.family != "baseline"], evidence.models),
         skipped=evidence.skipped,
         left_early=evidence.left_early,
         floor=score_of(floor, ruling.on).mean if floor is not None else 0.0,
         n_dev=evidence.n_dev,
         n_test=evidence.n_test,
         margin=evidence.margin,
+        models=evidence.models_by_cost,
     )

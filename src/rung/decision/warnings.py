@@ -11,9 +11,11 @@ from rung.decision.words import (
     bare,
     given,
     learner_of,
+    listed,
     minus,
     obstacle,
     scale_of,
+    skipped_name,
     value,
 )
 from rung.types import Candidate, Skipped
@@ -21,7 +23,7 @@ from rung.types import Candidate, Skipped
 
 def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     """What a reader must not miss, the gravest first: whole sentences that no page shortens or drops."""
-    said = [_kept_out(s) for s in evidence.kept_out]
+    said = [_kept_out(evidence, s) for s in evidence.kept_out]
     said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
     learner = learner_of(evidence, ruling)
     if learner is not None:
@@ -34,19 +36,15 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [
         lost_skills(evidence, s) for s in evidence.skills if s.loses and (s.repaired is None or s.repaired != shipped)
     ]
-    if evidence.test_reads > 1:
-        said.append(
-            f"The sealed test was opened {evidence.test_reads} times. Each further opening makes a win by chance "
-            "more likely."
-        )
+    said += [*_higher_but_no_contender(evidence, ruling), *_opened_before(evidence)]
     counted = evidence.rated(ruling.on)
     said += [_failures(c) for c in counted if c.failed_calls or c.unscored]
     return list(dict.fromkeys([*said, *evidence.notes]))
 
 
-def _kept_out(skipped: Skipped) -> str:
+def _kept_out(evidence: Evidence, skipped: Skipped) -> str:
     how = "was begun and given up" if skipped.begun else "was not tried"
-    said = f"{skipped.name} ({FAMILY_WORDS[skipped.family][1]}) {how}: {bare(skipped.why)}."
+    said = f"{skipped_name(evidence, skipped)} ({FAMILY_WORDS[skipped.family][1]}) {how}: {bare(skipped.why)}."
     if skipped.matters:
         said += " It could change the verdict."
     if skipped.reason == "budget" and skipped.minutes is not None:
@@ -86,6 +84,41 @@ def lost_skills(evidence: Evidence, skills: Skills) -> str:
         f"{said}Use it for this task alone, or take {repaired.name}: it was trained with the base model's own answers "
         f"mixed in, keeps general skills, and reaches {reached} on dev."
     )
+
+
+def _higher_but_no_contender(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """What the test shows to be better than the best, although dev had shown it to be worse than the best there."""
+    best = ruling.best
+    if best is None or ruling.on != "test" or not evidence.contenders or not evidence.may_be_best(best):
+        return []
+    above = [
+        c
+        for c in evidence.rated("test")
+        if not evidence.may_be_best(c)
+        and evidence.shown_above(best, c, "test")
+        and shortfall(evidence, c, "test") is None
+    ]
+    return [
+        f"{c.name} is better than {best.name} on the sealed test ({minus(evidence, evidence.contrast(best, c, 'test'))}"
+        " after Holm), but dev showed it to be worse than the best there, so it was not among those that could be the "
+        "best. Dev and test disagree: bring more labelled examples."
+        for c in above
+    ]
+
+
+def _opened_before(evidence: Evidence) -> list[str]:
+    """That the test was opened before, and when and for which solutions where that is known."""
+    times = max(evidence.test_reads, len(evidence.earlier_reads) + 1 if evidence.earlier_reads else 0)
+    if times < 2:
+        return []
+    earlier = [
+        f"on {when[:10]}" + (f" for {listed(solutions)}" if solutions else "")
+        for when, solutions in evidence.earlier_reads
+    ]
+    first = ""
+    if earlier:
+        first = f", first {earlier[0]}" + (f" and last {earlier[-1]}" if len(earlier) > 1 else "")
+    return [f"The sealed test was opened {times} times{first}. Each further opening makes a win by chance more likely."]
 
 
 def _failures(candidate: Candidate) -> str:

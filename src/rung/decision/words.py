@@ -5,12 +5,14 @@ The sentences stand in `headline`, `warnings`, `reasons` and `advice`; numbers a
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 
-from rung.decision.evidence import Evidence, best_of, of_family, score_of
-from rung.decision.figures import PERCENT, Scale, p_value
+from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.figures import PERCENT, Scale, p_value, price_share
 from rung.decision.rule import LEAST_USEFUL, Ruling, shortfall, too_few, unbeaten_learner
-from rung.types import FAMILIES, Candidate, Comparison, Diagnosis, Family, SetName
+from rung.types import Candidate, Comparison, Diagnosis, Family, SetName, Skipped
 
 FAMILY_WORDS: dict[Family, tuple[str, str]] = {
     "baseline": ("Use no language model", "baseline"),
@@ -87,15 +89,45 @@ def nothing_is_learnt(evidence: Evidence) -> bool:
 
 
 def dearer(evidence: Evidence, chosen: Candidate, best: Candidate) -> list[Comparison]:
-    """The chosen candidate against what costs more: the best of each dearer family, and a better one of its own."""
-    tested, rank = evidence.rated("test"), FAMILIES.index(chosen.family)
-    others = [best] if best.family == chosen.family and best is not chosen else []
-    others += [best_of(m, "test") for f in FAMILIES[rank + 1 :] if (m := of_family(tested, f))]
+    """The chosen candidate against what costs more: the best of each dearer group, and a better one of its own.
+
+    Left out is what it was not to be compared with.
+    """
+    others = [best] if evidence.group_of(best) == evidence.group_of(chosen) and best is not chosen else []
+    for members in _groups_from(evidence, chosen)[1:]:
+        if compared := [c for c in members if evidence.asked(chosen, c)]:
+            others.append(best_of(compared, "test"))
     return [evidence.contrast(chosen, other, "test") for other in others]
 
 
-def cheaper_families(tested: Sequence[Candidate], chosen: Candidate) -> list[Candidate]:
-    return [c for c in tested if FAMILIES.index(c.family) < FAMILIES.index(chosen.family)]
+def cheaper_groups(evidence: Evidence, chosen: Candidate) -> list[list[Candidate]]:
+    """The tested candidates of each cheaper group, cheapest first."""
+    group = evidence.group_of(chosen)
+    return list(itertools.takewhile(lambda m: evidence.group_of(m[0]) != group, evidence.groups("test")))
+
+
+def _groups_from(evidence: Evidence, chosen: Candidate) -> list[list[Candidate]]:
+    """The tested candidates of its own group and of each dearer one."""
+    group = evidence.group_of(chosen)
+    return list(itertools.dropwhile(lambda m: evidence.group_of(m[0]) != group, evidence.groups("test")))
+
+
+def rival_of(evidence: Evidence, chosen: Candidate) -> Candidate | None:
+    """The best of what costs less and was to be compared with it."""
+    compared = [c for members in cheaper_groups(evidence, chosen) for c in members if evidence.asked(chosen, c)]
+    return best_of(compared, "test") if compared else None
+
+
+def subject(evidence: Evidence) -> Candidate | None:
+    """Of several models, the candidate whose wrong answers were diagnosed. None with one model: it needs no name."""
+    return evidence.named(evidence.diagnosed) if evidence.several else None
+
+
+def dearer_models(evidence: Evidence, model: str, on: SetName) -> list[Candidate]:
+    """The candidates of the listed models that cost more than this one."""
+    models = evidence.models_by_cost
+    later = models[models.index(model) + 1 :] if model in models else ()
+    return [c for c in evidence.rated(on) if c.model in later]
 
 
 def learner_of(evidence: Evidence, ruling: Ruling) -> Candidate | None:
@@ -104,12 +136,55 @@ def learner_of(evidence: Evidence, ruling: Ruling) -> Candidate | None:
     return None if candidate is None else unbeaten_learner(evidence, candidate, ruling.on)
 
 
+# ---- names ------------------------------------------------------------------------------------
+
+
+def called(evidence: Evidence, candidate: Candidate) -> str:
+    """lora; of several models, in words that name the model: smollm2 with LoRA, gpt-5-mini's few-shot prompt."""
+    if not evidence.several or not candidate.model:
+        return candidate.name
+    strategy = candidate.name.removesuffix(f"@{candidate.model}")
+    words = re.sub("(?i)lora", "LoRA", strategy.replace("_", " "))
+    if candidate.family == "prompt":
+        return f"{candidate.model}'s {words.replace(' ', '-')} prompt"
+    if candidate.family == "rag":
+        return f"{candidate.model} with retrieval" + (f" ({strategy})" if strategy != "rag" else "")
+    if "LoRA" not in words:
+        words += " fine-tuning"
+    if candidate.family == "rag+fine-tune":
+        words = f"retrieval and {words.removeprefix('rag ')}"
+    return f"{candidate.model} with {words}"
+
+
+def deed(evidence: Evidence, candidate: Candidate) -> str:
+    """What to do, with the model where there are several: Fine-tune smollm2."""
+    what = FAMILY_WORDS[candidate.family][0]
+    if not evidence.several or not candidate.model:
+        return what
+    return f"{what} {'with ' if candidate.family == 'rag' else ''}{candidate.model}"
+
+
+def skipped_name(evidence: Evidence, skipped: Skipped) -> str:
+    """Its name; in a run of several models with that of its model."""
+    if not evidence.several or not skipped.model or skipped.name.endswith(f"@{skipped.model}"):
+        return skipped.name
+    return f"{skipped.name}@{skipped.model}"
+
+
 # ---- clauses ----------------------------------------------------------------------------------
 
 
-def reach(evidence: Evidence, candidate: Candidate, on: SetName, *, name: bool = True) -> str:
-    """What it scored, as a clause: lora answers 81 % of the sealed test right (76–86 %)."""
-    score, scale, who = score_of(candidate, on), scale_of(evidence), f"{candidate.name} " if name else ""
+def priced(candidate: Candidate, other: Candidate) -> str:
+    """at a 40th of the price; empty where a price is missing."""
+    if candidate.cost_per_1k_usd is None or other.cost_per_1k_usd is None:
+        return ""
+    return price_share(candidate.cost_per_1k_usd, other.cost_per_1k_usd)
+
+
+def reach(evidence: Evidence, candidate: Candidate, on: SetName, *, name: bool = True, words: bool = False) -> str:
+    """What it scored, as a clause: lora answers 81 % of the sealed test right (76–86 %). words: see `called`."""
+    who = f"{called(evidence, candidate) if words else candidate.name} " if name else ""
+    score, scale = score_of(candidate, on), scale_of(evidence)
     if scale.right_or_wrong:
         share = f"{scale.value(score.mean, score.n)} of {SET_WORDS[on]} right"
         return f"{who}answers {share} ({scale.interval(score)} %)"

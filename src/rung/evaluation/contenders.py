@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 
-from rung.evaluation.statistics import ALPHA, RESAMPLES, compare
+from rung.evaluation.paired_tests import RESAMPLES
+from rung.evaluation.statistics import ALPHA, compare
 
 
 def contenders(

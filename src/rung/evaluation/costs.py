@@ -63,17 +63,20 @@ def break_even(
     )
 
 
-def frontier(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def frontier(candidates: Sequence[Candidate], models: Sequence[str] = ()) -> tuple[str, ...]:
     """Names of the tested candidates that no other candidate beats in score without costing more.
 
-    Cost is dollars where all have a price, else tokens, where an output token counts as three.
+    models: names in the task's order, cheapest first. Cost is dollars where all have a price. Otherwise it is tokens
+    within a model, where an output token counts as three, and a candidate of a later model costs more than any of an
+    earlier one: tokens of two models are never compared.
     """
     tested = [c for c in candidates if c.test is not None]
+    priced = all(c.cost_per_1k_usd is not None for c in tested)
 
-    def cost(c: Candidate) -> float:
-        if all(o.cost_per_1k_usd is not None for o in tested):
-            return c.cost_per_1k_usd or 0.0
-        return c.tokens_in + 3 * c.tokens_out
+    def cost(c: Candidate) -> tuple[int, float]:
+        if priced:
+            return 0, c.cost_per_1k_usd or 0.0
+        return models.index(c.model) if c.model in models else len(models), c.tokens_in + 3 * c.tokens_out
 
     def mean(c: Candidate) -> float:
         return c.test.mean if c.test is not None else 0.0
@@ -82,6 +85,6 @@ def frontier(candidates: Sequence[Candidate]) -> tuple[str, ...]:
         c.name
         for c in tested
         if not any(
-            mean(o) >= mean(c) and cost(o) <= cost(c) and (mean(o), -cost(o)) != (mean(c), -cost(c)) for o in tested
+            mean(o) >= mean(c) and cost(o) <= cost(c) and (mean(o), cost(o)) != (mean(c), cost(c)) for o in tested
         )
     )
