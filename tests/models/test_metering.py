@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rung.errors import BudgetSpent, ConstraintError, ModelError, OutOfMemory
-from rung.models import Metered, metered
+from rung.models import Metered, metered, remark_of
+from rung.models.purse import Purse
 from rung.testing import FakeModel, FakeTrainable
 from rung.types import (
     Constraint,
@@ -178,3 +179,142 @@ def test_a_trained_adapter_answers_through_the_meter(tmp_path: Path) -> None:
     assert model.loss(ROWS, folder) < model.loss(ROWS, None)
     model.release(folder)
     assert model.too_long(ROWS) == []
+
+
+# ---- dollars --------------------------------------------------------------------------------
+
+PRICE = Price(usd_per_million_in=100.0, usd_per_million_out=1000.0, usd_per_million_cached=10.0)
+
+
+class Told(FakeModel):
+    """A model whose answers say what they were charged, and what of the prompt was cached."""
+
+    def __init__(self, usd: list[float | None], cached: int = 0, error: str | None = None) -> None:
+        super().__init__(lambda _: "yes", price=PRICE)
+        self.usd, self.cached, self.error = usd, cached, error
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        super().generate(requests)
+        return [
+            Generation("yes", 20, 1, 0.1, error=self.error, tokens_cached=self.cached, usd=self.usd[i % len(self.usd)])
+            for i, _ in enumerate(requests)
+        ]
+
+
+def test_cached_tokens_are_counted_and_paid_at_their_own_price() -> None:
+    model = metered(Told([None], cached=15))
+    model.generate([ask("a"), ask("b")])
+    assert (model.tokens_in, model.tokens_cached, model.tokens_out) == (40, 30, 2)
+    assert model.usd == pytest.approx(2 * (5 * 100 + 15 * 10 + 1000) / 1e6)
+    model.price = Price(usd_per_million_in=100.0)
+    assert model.usd == pytest.approx(40 * 100 / 1e6), "without a price of their own they cost what others do"
+
+
+def test_what_an_answer_says_it_was_charged_counts_before_the_price() -> None:
+    model = metered(Told([0.5, None]))
+    model.generate([ask("a"), ask("b")])
+    assert model.usd == pytest.approx(0.5 + (20 * 100 + 1000) / 1e6) and model.calls == 2
+
+
+def test_an_answer_that_was_kept_is_no_call_and_costs_nothing() -> None:
+    model = metered(Told([0.0, 0.25]))
+    model.generate([ask("a"), ask("b"), ask("c")])
+    assert (model.calls, model.kept, model.usd) == (1, 2, 0.25)
+    assert (model.tokens_in, model.tokens_out) == (20, 1)
+    failed = metered(Told([0.0], error="no reply: timeout"))
+    failed.generate([ask("a")])
+    assert (failed.calls, failed.kept) == (1, 0), "a call that failed was one"
+
+
+def test_a_priced_model_never_passes_the_limit_and_answers_as_many_as_it_can(tmp_path: Path) -> None:
+    model = metered(FakeModel(lambda _: "one two", price=PRICE))
+    purse = Purse(tmp_path / "purse.json", 0.1)
+    model.use_purse(purse)
+    asked = 0
+    with pytest.raises(BudgetSpent, match="model fake: the next answer may cost"):
+        for _ in range(100):
+            asked += len(model.generate([ask("word " * 10) for _ in range(8)]))
+    assert asked >= 8 and model.calls >= asked
+    assert 0.08 < purse.spent <= 0.1 and purse.reserved == 0.0
+    assert purse.spent == pytest.approx(model.usd)
+
+
+def test_requests_are_split_into_parts_that_the_purse_allows(tmp_path: Path) -> None:
+    inner = FakeModel(lambda _: "one two", price=PRICE)
+    model = metered(inner)
+    each = 12 * 100 / 1e6 + 2 * 1000 / 1e6  # of an answer; in the worst case it is over three times as much
+    model.use_purse(Purse(tmp_path / "purse.json", 12 * each))
+    assert [g.text for g in model.generate([ask("word " * 9) for _ in range(8)])] == ["one two"] * 8
+    assert len(inner.calls) > 1 and sum(inner.calls) == 8
+
+
+def test_a_purse_is_handed_on_to_a_model_that_uses_it_itself(tmp_path: Path) -> None:
+    given = []
+
+    class Own(FakeModel):
+        def use_purse(self, purse: Purse) -> None:
+            given.append(purse)
+
+    model = metered(Own(lambda _: "yes", price=PRICE))
+    purse = Purse(tmp_path / "purse.json", 0.0)
+    model.use_purse(purse)
+    model.generate([ask("a")])
+    assert given == [purse] and purse.spent == 0.0
+
+
+def test_a_model_that_is_not_paid_by_the_token_needs_no_purse(tmp_path: Path) -> None:
+    for price in (None, Price(usd_per_hour=3.0)):
+        model = metered(FakeModel(lambda _: "yes", price=price))
+        model.use_purse(Purse(tmp_path / "purse.json", 0.0))
+        assert len(model.generate([ask("a")])) == 1
+
+
+def test_answers_that_did_not_come_count_as_charged(tmp_path: Path) -> None:
+    broken = Broken(ValueError("a shape"))
+    broken.price = PRICE
+    model = metered(broken)
+    purse = Purse(tmp_path / "purse.json", 1.0)
+    model.use_purse(purse)
+    with pytest.raises(ModelError):
+        model.generate([ask("a")])
+    assert purse.reserved == 0.0 and purse.spent > 0.009
+
+
+def test_answers_that_the_budget_refused_are_no_calls() -> None:
+    model = metered(Broken(BudgetSpent("enough")))
+    with pytest.raises(BudgetSpent):
+        model.generate([ask("a"), ask("b")])
+    assert model.calls == 0
+
+
+# ---- beyond the protocol --------------------------------------------------------------------
+
+
+def test_a_model_that_has_no_more_than_the_protocol_says_nothing_more() -> None:
+    model = metered(FakeModel({}))
+    assert (model.block, model.timed, model.remark, model.facts(), remark_of(model)) == (None, None, None, {}, None)
+
+
+def test_what_a_model_has_beyond_the_protocol_passes_through(tmp_path: Path) -> None:
+    class More(FakeModel):
+        block = 8
+        remark = "It ends in May."
+        in_flight = 0
+
+        def facts(self) -> dict[str, Any]:
+            return {"served": {"m-2026": 3}}
+
+        def timed(self, requests: Sequence[Request], concurrency: int) -> list[Generation]:
+            self.in_flight = concurrency
+            return self.generate(requests)
+
+    inner = More(lambda _: "one two", price=PRICE)
+    model = metered(inner)
+    assert (model.block, remark_of(model), model.facts()) == (8, "It ends in May.", {"served": {"m-2026": 3}})
+    inner.block = 16
+    assert model.block == 16, "it is read anew"
+    purse = Purse(tmp_path / "purse.json", 1.0)
+    model.use_purse(purse)
+    assert model.timed is not None
+    assert len(model.timed([ask("a"), ask("b")], 5)) == 2 and inner.in_flight == 5
+    assert model.calls == 2 and purse.spent == pytest.approx(model.usd) and model.usd > 0

@@ -1,20 +1,23 @@
 """Counts what a model computes and costs, and gives all its failures one kind of error.
 
 Whatever the budget and the ledger know of a model, they know from this wrapper. It passes on what the model knows of
-itself, and estimates the speed of one that does not measure itself.
+itself, and estimates the speed of one that does not measure itself. A model that is paid by the token takes its dollars
+from a purse: by itself where it can, else here.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import ModelError, OutOfMemory, RungError, first_line
+from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, first_line
 from rung.models import speed as speeds
+from rung.models.purse import Purse
 from rung.types import (
     Constraint,
     Generation,
@@ -29,12 +32,19 @@ from rung.types import (
     TrainingRow,
 )
 
+Ask = Callable[[Sequence[Request]], Sequence[Generation]]
+
+_MARGIN, _TURN_TOKENS = 1.1, 16
+"""By how much a provider may count more tokens than `count_tokens`, and what it may add around a turn."""
+
 
 class Metered:
     """A Model, and Measured, around any model. It is Trainable exactly when the wrapped model is.
 
-    calls: answers that were asked for. tokens_in, tokens_out: of these answers. seconds: in which the model answered
-    or trained. Exceptions that are not RungErrors become ModelError, or OutOfMemory where memory ran out.
+    calls: answers that were asked for. tokens_in, tokens_out: of these answers. tokens_cached: of tokens_in, those that
+    the provider read from its cache. kept: answers that cost nothing, because an earlier call had brought them; they
+    are no calls. seconds: in which the model answered or trained.
+    Exceptions that are not RungErrors become ModelError, or OutOfMemory where memory ran out.
     price: of tokens, by the million; None: the model's own.
     """
 
@@ -47,23 +57,101 @@ class Metered:
         self.name, self.version, self.context_length = model.name, model.version, model.context_length
         self.answers_key, self.thought_tokens = speeds.answers_key(model), speeds.thought_tokens(model)
         self.price: Price | None = price or model.price
-        self.calls = 0
-        self.tokens_in = 0
-        self.tokens_out = 0
+        self.calls = self.kept = 0
+        self.tokens_in = self.tokens_out = self.tokens_cached = 0
         self.seconds = 0.0
+        self._purse: Purse | None = None
+        self._charged_usd = 0.0  # as answers say it
+        self._uncharged = Counter(tokens_in=0, tokens_cached=0, tokens_out=0)  # of the other answers
         self._trained_tokens = 0
         self._estimate: Speed | None = None
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """As the model does. Raises ModelError when it does not return one Generation a request."""
+        """As the model does.
+
+        Raises ModelError when it does not return one Generation a request, and BudgetSpent when the purse does not
+        suffice for one more.
+        """
+        return self._paid(self.inner.generate, requests)
+
+    def _paid(self, ask: Ask, requests: Sequence[Request]) -> list[Generation]:
+        """What the model answers, counted, and paid from the purse where there is one: in parts that it allows."""
+        if self._purse is None or not _by_the_token(self.price):
+            return self._counted(ask, requests)
+        found: list[Generation] = []
+        while len(found) < len(requests):
+            found += self._afforded(self._purse, ask, requests[len(found) :])
+        return found
+
+    def _afforded(self, purse: Purse, ask: Ask, requests: Sequence[Request]) -> list[Generation]:
+        """Answers to the first of the requests, at least one: as many as the purse allows for in the worst case."""
+        worst = [self._worst_usd(request) for request in requests]
+        most = len(requests)
+        while not purse.reserve(reserved := sum(worst[:most])):
+            if most == 1:
+                left = purse.left or 0.0
+                raise BudgetSpent(
+                    f"model {self.name}: the next answer may cost {worst[0]:.2g} USD, and {left:.2g} USD are left"
+                )
+            most //= 2
+        actual = reserved  # of answers that do not come: they may have been charged
+        try:
+            generations = self._counted(ask, requests[:most])
+            actual = sum(self._usd_of(g) for g in generations)
+        finally:
+            purse.settle(reserved, actual)
+        return generations
+
+    def _counted(self, ask: Ask, requests: Sequence[Request]) -> list[Generation]:
         self.calls += len(requests)
-        with self._timed(), _failures(self.inner):
-            generations = list(self.inner.generate(requests))
+        try:
+            with self._clock(), _failures(self.inner):
+                generations = list(ask(requests))
+        except BudgetSpent:
+            self.calls -= len(requests)
+            raise
         if len(generations) != len(requests):
             raise ModelError(f"model {self.name}: it gave {len(generations)} answers to {len(requests)} requests.")
-        self.tokens_in += sum(g.tokens_in for g in generations)
-        self.tokens_out += sum(g.tokens_out for g in generations)
+        for generation in generations:
+            if generation.usd == 0.0 and generation.error is None:
+                self.calls -= 1
+                self.kept += 1
+            else:
+                self._count(generation)
         return generations
+
+    def _count(self, generation: Generation) -> None:
+        self.tokens_in += generation.tokens_in
+        self.tokens_cached += generation.tokens_cached
+        self.tokens_out += generation.tokens_out
+        if generation.usd is not None:
+            self._charged_usd += generation.usd
+        else:
+            self._uncharged.update(
+                tokens_in=generation.tokens_in, tokens_cached=generation.tokens_cached, tokens_out=generation.tokens_out
+            )
+
+    def _usd_of(self, answer: Generation) -> float:
+        """Dollars that it was charged."""
+        if answer.usd is not None:
+            return answer.usd
+        return tokens_usd(
+            self.price, tokens_in=answer.tokens_in, tokens_cached=answer.tokens_cached, tokens_out=answer.tokens_out
+        )
+
+    def _worst_usd(self, request: Request) -> float:
+        """The most that an answer to it can cost, in dollars."""
+        read = sum(self.count_tokens(m.content) * _MARGIN + _TURN_TOKENS for m in request.messages)
+        written = request.decoding.max_new_tokens + self.thought_tokens
+        return tokens_usd(self.price, tokens_in=read, tokens_cached=0, tokens_out=written)
+
+    def use_purse(self, purse: Purse) -> None:
+        """From now on dollars for tokens come from it."""
+        own = getattr(self.inner, "use_purse", None)
+        if own is not None:
+            own(purse)
+        else:
+            self._purse = purse
 
     def count_tokens(self, text: str) -> int:
         return self.inner.count_tokens(text)
@@ -82,14 +170,11 @@ class Metered:
 
     @property
     def usd(self) -> float:
-        """Dollars for tokens. A price by the hour is not counted here: a machine costs as much while it waits.
+        """Dollars for tokens: as answers say it, else their tokens at the price.
 
-        No token is taken to be cached, so that a provider's cache can only make it cheaper.
+        A price by the hour is not counted here: a machine costs as much while it waits.
         """
-        if self.price is None:
-            return 0.0
-        price_in, price_out = self.price.usd_per_million_in or 0.0, self.price.usd_per_million_out or 0.0
-        return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
+        return self._charged_usd + tokens_usd(self.price, **self._uncharged)
 
     # ---- what it knows of its computing -----------------------------------------------------
 
@@ -104,8 +189,33 @@ class Metered:
     def describe(self) -> dict[str, Any]:
         return speeds.describe(self.inner)
 
+    # ---- what a model may have beyond the protocol ------------------------------------------
+
+    @property
+    def block(self) -> int | None:
+        """Answers that are best asked for at once, which may change; None where the model does not say."""
+        return getattr(self.inner, "block", None)
+
+    @property
+    def timed(self) -> Callable[[Sequence[Request], int], list[Generation]] | None:
+        """(requests, concurrency) -> fresh answers with so many in flight; None where the model cannot."""
+        own = getattr(self.inner, "timed", None)
+        if own is None:
+            return None
+        return lambda requests, concurrency: self._paid(lambda asked: own(asked, concurrency), requests)
+
+    @property
+    def remark(self) -> str | None:
+        """What a user should know of the model before a run; None where there is nothing."""
+        return getattr(self.inner, "remark", None)
+
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run keeps of the model; empty where it says nothing."""
+        own = getattr(self.inner, "facts", None)
+        return dict(own()) if own is not None else {}
+
     @contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _clock(self) -> Iterator[None]:
         started = time.monotonic()
         try:
             yield
@@ -144,14 +254,14 @@ class _MeteredTrainable(Metered):
                 stopped.append(error)
                 raise
 
-        with self._timed(), _failures(self.inner, stopped):
+        with self._clock(), _failures(self.inner, stopped):
             return self.inner.train(rows, options, folder, until=until, start=start, on_step=step)
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         return self.inner.too_long(rows)
 
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
-        with self._timed(), _failures(self.inner):
+        with self._clock(), _failures(self.inner):
             return self.inner.loss(rows, adapter)
 
     def release(self, adapter: Path) -> None:
@@ -164,6 +274,19 @@ def metered(model: Model, price: Price | None = None) -> Metered:
         model.price = price or model.price
         return model
     return Metered(model, price)
+
+
+def _by_the_token(price: Price | None) -> bool:
+    return price is not None and (price.usd_per_million_in is not None or price.usd_per_million_out is not None)
+
+
+def tokens_usd(price: Price | None, *, tokens_in: float, tokens_cached: float, tokens_out: float) -> float:
+    """Dollars for tokens, 0 without a price. tokens_cached: of tokens_in, those read from the provider's cache."""
+    if price is None:
+        return 0.0
+    each_in, each_out = price.usd_per_million_in or 0.0, price.usd_per_million_out or 0.0
+    each_cached = each_in if price.usd_per_million_cached is None else price.usd_per_million_cached
+    return ((tokens_in - tokens_cached) * each_in + tokens_cached * each_cached + tokens_out * each_out) / 1e6
 
 
 @contextmanager
