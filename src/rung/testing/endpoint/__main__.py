@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import threading
@@ -20,6 +21,7 @@ from rung.testing.endpoint.switches import Switches
 
 def main() -> None:
     """Serves until SIGINT or SIGTERM; with --settings-from-input also until its input ends."""
+    gc.set_threshold(100_000, 20, 100)  # thousands of records live to the end; each pass over them delays answers
     options = vars(_parser().parse_args())
     settings: dict[str, Any]
     from_input = options.pop("settings_from_input")

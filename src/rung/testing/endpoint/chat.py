@@ -21,9 +21,15 @@ ChatAnswers = Mapping[str, str] | Callable[[Sequence[Message], Body], str | Exce
 
 _EFFORT = {"none": 0.0, "minimal": 0.0, "low": 0.25, "medium": 1.0, "high": 4.0}
 _CACHE_STEP = 16  # tokens
-_KNOWN_FIELDS = frozenset(
-    ["audio", "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"]
-)
+# fmt: off
+_KNOWN_FIELDS = {
+    "audio", "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "messages",
+    "metadata", "modalities", "model", "n", "parallel_tool_calls", "prediction", "presence_penalty",
+    "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier",
+    "seed", "service_tier", "stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools",
+    "top_logprobs", "top_p", "user", "verbosity", "web_search_options",
+}
+# fmt: on
 """Fields that OpenAI's chat completions take."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -127,27 +133,26 @@ class Chat:
         model = self._model(body, switches, deployment)
         room = _room(body, switches)
         _refuse_fields(body, switches)
-        words = [word for message in messages for word in message.content.split()]
-        _refuse_long(len(words), room, switches)
-        cached = self._cached(words) if switches.caches_prompts else 0
+        tokens_in = sum(len(message.content.split()) for message in messages)
+        _refuse_long(tokens_in, room, switches)
+        cached = self._cached(_words(messages)) if switches.caches_prompts else 0
         serving = self._serving(model, switches)
-        if switches.filtered is not None and switches.filtered in words:
+        if switches.filtered is not None and switches.filtered in _words(messages):
             if switches.filter_as == "error":
                 raise Rejection(400, "The response was filtered: the prompt triggers a policy.", "content_filter")
             finish = "content_filter" if switches.filter_as == "finish" else "stop"
             refusal = "I cannot help with that." if switches.filter_as == "refusal" else None
-            return Completion("", finish, len(words), 0, *serving, cached, refusal=refusal)
+            return Completion("", finish, tokens_in, 0, *serving, cached, refusal=refusal)
         found = self._answer(messages, body)
         if isinstance(found, Exception):
             raise Rejection(400, f"no answer: {found}", "no_answer")
         text = _held(found, body, switches)
-        left = min(room, switches.context_length - len(words))
+        left = min(room, switches.context_length - tokens_in)
         thinks = round(switches.thinks * _EFFORT.get(str(body.get("reasoning_effort", "medium")), 1.0))
         thought = min(thinks, left)
-        said = _pieces(text)
-        kept = said[: left - thought]
-        finish = "stop" if len(kept) == len(said) and thought == thinks else "length"
-        return Completion("".join(kept), finish, len(words), thought + len(kept), *serving, cached, thought)
+        kept, said = _cut(text, left - thought)
+        finish = "stop" if kept == text and thought == thinks else "length"
+        return Completion(kept, finish, tokens_in, thought + said, *serving, cached, thought)
 
     def _answer(self, messages: Sequence[Message], body: Body) -> str | Exception:
         if callable(self._answers):
@@ -279,6 +284,18 @@ def _held(text: str, body: Body, switches: Switches) -> str:
         return text
     schema = form["json_schema"].get("schema") if form["type"] == "json_schema" else form.get("schema")
     return held_to(schema if isinstance(schema, dict) else {"type": "object", "properties": {"answer": {}}}, text)
+
+
+def _words(messages: Sequence[Message]) -> list[str]:
+    return [word for message in messages for word in message.content.split()]
+
+
+def _cut(text: str, most: int) -> tuple[str, int]:
+    """The first `most` tokens of a text, and how many these are."""
+    parts = text.split(None, most)
+    if len(parts) <= most:
+        return text, len(parts)
+    return text[: len(text) - len(parts[-1])].rstrip(), most
 
 
 def _pieces(text: str) -> list[str]:

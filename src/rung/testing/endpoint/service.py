@@ -221,10 +221,9 @@ class Service:
         size = -(-len(body) // _PIECES)
 
         def send(at: int) -> None:
-            exchange.piece(body[at : at + size])
-            if at + size >= len(body):
-                exchange.end()
-            elif not exchange.gone:
+            last = at + size >= len(body)
+            exchange.piece(body[at : at + size], last=last)
+            if not last and not exchange.gone:
                 self._later(pause_s, lambda: send(at + size))
 
         self._later(pause_s, lambda: send(0))

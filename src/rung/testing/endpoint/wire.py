@@ -18,11 +18,11 @@ JSON, HTML, EVENTS = "application/json", "text/html; charset=utf-8", "text/event
 class Received:
     """One request and the ways to answer it. gone: the client closed the connection before the answer's end."""
 
-    __slots__ = ("_connection", "_head", "body", "gone", "method", "path", "query", "sent", "unread")
+    __slots__ = ("_connection", "_head", "_lower", "body", "gone", "method", "path", "query", "sent", "unread")
 
-    def __init__(self, connection: Connection, head: bytes, body: bytes) -> None:
+    def __init__(self, connection: Connection, head: bytes, lower: bytes, body: bytes) -> None:
         self._connection = connection
-        self._head = head
+        self._head, self._lower = head, lower
         self.body = body
         method, _, rest = head.partition(b" ")
         target = rest[: rest.find(b" ")].decode("latin-1")
@@ -35,7 +35,7 @@ class Received:
 
     def header(self, name: str) -> str | None:
         """The value of a header; name in lower case."""
-        at = self._head.lower().find(f"\r\n{name}:".encode("latin-1"))
+        at = self._lower.find(f"\r\n{name}:".encode("latin-1"))
         if at < 0:
             return None
         start = at + len(name) + 3
@@ -50,9 +50,7 @@ class Received:
             f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\ncontent-type: {kind}\r\n{headers}"
             f"content-length: {len(body) if claims is None else claims}\r\n\r\n"
         )
-        self._connection.write(head.encode("latin-1") + body)
-        if claims is None:
-            self.end()
+        self.piece(head.encode("latin-1") + body, last=claims is None)
 
     def head(self, status: int, kind: str, headers: str = "", *, length: int | None = None) -> None:
         """The head of an answer whose body comes in pieces. length None: chunked."""
@@ -61,20 +59,17 @@ class Received:
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\n{headers}{form}\r\n\r\n"
         self._connection.write(head.encode("latin-1"))
 
-    def piece(self, data: bytes) -> None:
+    def piece(self, data: bytes, *, last: bool = False) -> None:
+        """Sends bytes; the last ones make the answer whole. `sent` is called before a client can have read them."""
+        if last and not self.gone and self.sent is not None:
+            self.sent()
         self._connection.write(data)
+        if last:
+            self._connection.answered()
 
     def chunk(self, data: bytes) -> None:
         """A chunk of a chunked body; an empty one ends the answer."""
-        self._connection.write(b"%x\r\n%s\r\n" % (len(data), data))
-        if not data:
-            self.end()
-
-    def end(self) -> None:
-        """The answer is whole."""
-        if not self.gone and self.sent is not None:
-            self.sent()
-        self._connection.answered()
+        self.piece(b"%x\r\n%s\r\n" % (len(data), data), last=not data)
 
     def drop(self) -> None:
         """Closes the connection, once what was written has left."""
@@ -154,7 +149,7 @@ class Connection(asyncio.Protocol):
             if b"\r\nexpect: 100-continue" in lower and len(self._buffer) == end + 4:
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return
-        exchange = Received(self, head, self._buffer[end + 4 : end + 4 + length])
+        exchange = Received(self, head, lower, self._buffer[end + 4 : end + 4 + length])
         self._buffer = self._buffer[end + 4 + length :]
         self._now, self._last = exchange, None
         self._closes = b"\r\nconnection: close" in lower
