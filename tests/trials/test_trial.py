@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rung.errors import OUT_OF_MEMORY
-from rung.records import read_lines
+from rung.errors import NO_REPLY, OUT_OF_MEMORY
+from rung.models import metered
+from rung.records import read_lines, write_lines
 from rung.solutions.answer import BLOCK
 from rung.testing import FakeModel
 from rung.trials.choose import choose, screened
 from rung.trials.trial import Trial, attempt, mean_score, read_predictions, try_all
-from rung.types import Answer, Prediction, Request
+from rung.types import Answer, Generation, Prediction, Request
 from workshops import COLOURS, exact, workshop_of
 
 
@@ -78,6 +80,75 @@ def test_an_answer_for_which_memory_ran_out_is_asked_for_again(tmp_path: Path, f
     assert mean_score(known) == 1.0 and len(read_predictions(tmp_path / "q.jsonl")) == len(examples)
 
 
+class Remote(FakeModel):
+    """A model that names the size of its blocks, which doubles with every block. silent: inputs without a reply."""
+
+    def __init__(self, block: int, silent: set[str] | None = None) -> None:
+        super().__init__(right)
+        self.block, self.silent = block, silent or set()
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        self.block *= 2
+        return [
+            Generation("", 0, 0, 30.0, "error", f"{NO_REPLY} in 30 s: 503")
+            if request.messages[-1].content.split()[-1] in self.silent
+            else Generation(generation.text, 9, 1, 0.1, tokens_cached=5)
+            for request, generation in zip(requests, super().generate(requests), strict=True)
+        ]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_blocks_are_as_large_as_the_model_wants_them_at_that_moment(tmp_path: Path, wrapped: bool) -> None:
+    model = Remote(5)
+    shop = workshop_of(metered(model) if wrapped else model, tmp_path, train=100)
+    shares: list[float] = []
+    shop = replace(shop, tools=replace(shop.tools, tell=lambda _, share: shares.append(share)))
+    predictions = attempt(shop, shop.solution("a"), shop.inputs.train, tmp_path / "p.jsonl")
+    assert model.calls == [5, 10, 20, 40, 25] and shares == [0.0, 0.05, 0.15, 0.35, 0.75]
+    assert mean_score(predictions) == 1.0 and {p.tokens_cached for p in predictions} == {5}
+    assert read_predictions(tmp_path / "p.jsonl") == predictions
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_only_missing_answers_are_asked_for_whatever_the_blocks_were_before(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    path = tmp_path / "p.jsonl"
+    shop = workshop_of(Remote(7), tmp_path, train=100)
+    examples = shop.inputs.train
+    first = attempt(shop, shop.solution("a"), examples, path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    left = rng.sample(lines, rng.randrange(1, 99))
+    path.write_bytes(b"".join(left) + b'{"id": "torn')
+    model = Remote(rng.choice([1, 3, 64, 1000]))
+    later = replace(shop, tools=replace(shop.tools, model=model))
+    assert attempt(later, shop.solution("a"), examples, path) == first
+    assert sum(model.calls) == 100 - len(left)
+    assert attempt(later, shop.solution("a"), examples, path) == first and sum(model.calls) == 100 - len(left)
+
+
+def test_calls_without_a_reply_are_made_again_and_no_others(tmp_path: Path) -> None:
+    model = Remote(16, silent={"3", "40", "41"})
+    shop = workshop_of(model, tmp_path, train=60)
+    solution, examples, path = shop.solution("a"), shop.inputs.train, tmp_path / "p.jsonl"
+    first = attempt(shop, solution, examples, path)
+    assert [p.id for p in first if p.error] == ["e3", "e40", "e41"] and mean_score(first) == 57 / 60
+    model.silent = {"41"}
+    model.calls.clear()
+    again = attempt(shop, solution, examples, path)
+    assert model.calls == [3] and [p.id for p in again if p.error] == ["e41"]
+    assert len(read_predictions(path)) == 60, "no answer stands twice in the file"
+    known = attempt(shop, solution, examples, tmp_path / "q.jsonl", known=again)
+    assert model.calls == [3, 1] and [p.id for p in known] == [e.id for e in examples]
+
+
+def test_answers_of_an_older_version_are_read(tmp_path: Path) -> None:
+    shop = workshop_of(FakeModel(right), tmp_path)
+    path = tmp_path / "p.jsonl"
+    first = attempt(shop, shop.solution("a"), shop.inputs.dev, path)
+    write_lines(path, ({k: v for k, v in line.items() if k != "tokens_cached"} for line in read_lines(path)))
+    assert read_predictions(path) == first
+
+
 def test_a_failed_answer_scores_zero_and_keeps_its_error(tmp_path: Path) -> None:
     shop = workshop_of(FakeModel(lambda _: ValueError("no room")), tmp_path)
     predictions = attempt(shop, shop.solution("a"), shop.inputs.dev, tmp_path / "p.jsonl")
@@ -109,8 +180,6 @@ def test_known_answers_are_written_and_not_asked_for(tmp_path: Path) -> None:
 
 
 def test_an_index_is_not_opened_for_answers_that_are_all_there(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from rung.types import RetrieverSpec
 
     shop = workshop_of(FakeModel(right), tmp_path)
@@ -145,8 +214,6 @@ def test_the_order_in_which_an_executor_runs_trials_changes_nothing(tmp_path: Pa
         return right(request) if len(request.messages[0].content) % 3 else "?"
 
     def outcome(name: str, **tools: Any) -> tuple[str, list[Prediction]]:
-        from dataclasses import replace
-
         shop = workshop_of(FakeModel(some), tmp_path / name, tools=tools)
         variants = [replace(shop.solution(f"v{i}"), instruction="x" * i) for i in (3, 4, 5, 6)]
         return choose(shop, variants).name, screened(shop.folder)

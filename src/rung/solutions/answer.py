@@ -9,7 +9,10 @@ from rung.solutions.prompt_rendering import render, within_budget
 from rung.types import Document, Generation, Message, Model, Prediction, Query, Request, Retriever, Solution
 
 BLOCK = 64
-"""Inputs that are answered together. A caller that stores answers by blocks asks for none twice."""
+"""Inputs that are answered together, by a model that names no `block` of its own.
+
+A caller that stores answers by blocks asks for none twice.
+"""
 
 
 def answer(
@@ -86,6 +89,7 @@ def _prediction(query: Query, generation: Generation, passages: Sequence[Documen
         tokens_in=generation.tokens_in,
         tokens_out=generation.tokens_out,
         latency_s=generation.latency_s,
+        tokens_cached=generation.tokens_cached,
         passages=tuple(p.id for p in passages),
         error=generation.error,
     )

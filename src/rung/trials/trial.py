@@ -1,18 +1,20 @@
 """A trial: one solution answered on one set of examples and scored, kept block by block.
 
 A run that was killed answers no block twice, and answers the remaining ones in the same batches as it would have. Only
-a block with an answer for which memory ran out is answered again: there may be more of it now.
+a block with a failure that may pass is answered again: memory ran out, or an endpoint gave no reply in time.
+A model that names the size of its blocks answers each request by itself (an endpoint). Its blocks may change size at
+any time, and only the answers that are missing are asked for.
 Trials run wherever an Executor maps them. Chooses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rung.errors import OUT_OF_MEMORY
+from rung.errors import may_pass
 from rung.records import append_lines, read_lines, write_lines
 from rung.solutions.answer import BLOCK, answer
 from rung.trials.workshop import Workshop
@@ -23,7 +25,7 @@ from rung.types import Answer, Example, Model, Outcome, Prediction, Retriever, S
 class Trial:
     """A solution, the examples it answers, and where its scored answers are kept (JSON lines).
 
-    known: this solution's predictions from elsewhere; they are not answered again, unless memory ran out.
+    known: this solution's predictions from elsewhere; they are not answered again, unless they failed and may not now.
     model, retriever: in the place of those of the workshop. reading: the part of an answer that is scored; None scores
     all of it.
     """
@@ -68,33 +70,50 @@ def attempt(
 
 
 def is_answered(trial: Trial) -> bool:
-    """Whether the trial's file has an answer to each example, be it one for which memory ran out."""
+    """Whether the trial's file has an answer to each example, be it a failure that may pass."""
     return {e.id for e in trial.examples} <= {p.id for p in read_predictions(trial.path)}
 
 
 def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
-    given = {p.id: p for p in trial.known if p.error != OUT_OF_MEMORY}
-    written = read_predictions(trial.path)
-    done = {p.id: p for p in written if p.id not in given and p.error != OUT_OF_MEMORY}
-    rest = [e for e in trial.examples if e.id not in given]
-    blocks = [rest[i : i + BLOCK] for i in range(0, len(rest), BLOCK)]
-    whole = [number for number, block in enumerate(blocks) if all(e.id in done for e in block)]
-    done = {e.id: done[e.id] for number in whole for e in blocks[number]}
-    if len(written) != len(given) + len(done):
-        # The file is new, or a block is to be answered again. It is written whole, so that no other block is lost.
-        write_lines(trial.path, (asdict(p) for p in (*given.values(), *done.values())))
     model = trial.model or workshop.tools.model
-    missing = len(whole) < len(blocks)  # only then is an index opened
+    given = {p.id: p for p in trial.known if not may_pass(p.error)}
+    rest = [e for e in trial.examples if e.id not in given]
+    written = read_predictions(trial.path)
+    usable = {p.id: p for p in written if not may_pass(p.error)}
+    done = {e.id: usable[e.id] for e in _done(model, rest, usable)}
+    if len(written) != len(given) + len(done):
+        # The file is new, or something is to be answered again. It is written whole, so that no other answer is lost.
+        write_lines(trial.path, (asdict(p) for p in (*given.values(), *done.values())))
+    missing = [e for e in rest if e.id not in done]  # only then is an index opened
     retriever = (trial.retriever or workshop.retriever_of(trial.solution)) if missing else None
-    for number, block in enumerate(blocks):
-        if number in whole:
-            continue
-        workshop.tools.tell(f"answering {trial.solution.name}", number / len(blocks))
+    for block in _blocks(model, missing):
+        workshop.tools.tell(f"answering {trial.solution.name}", len(done) / len(rest))
         predictions = answer(trial.solution, model, [e.query for e in block], retriever=retriever)
         scored = _scored(workshop, trial, predictions, block)
         append_lines(trial.path, (asdict(p) for p in scored))
         done.update((p.id, p) for p in scored)
     return [given.get(e.id) or done[e.id] for e in trial.examples]
+
+
+def _done(model: Model, examples: Sequence[Example], answered: Collection[str]) -> list[Example]:
+    """Examples that need no answer. Where answers depend on their block, only those of blocks that are whole."""
+    if _own_block(model) is not None:
+        return [e for e in examples if e.id in answered]
+    return [e for block in _blocks(model, examples) if all(e.id in answered for e in block) for e in block]
+
+
+def _blocks(model: Model, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """The examples in pieces that are answered together. The model is asked for their size before each one."""
+    at = 0
+    while at < len(examples):
+        size = _own_block(model) or BLOCK
+        yield examples[at : at + size]
+        at += size
+
+
+def _own_block(model: Model) -> int | None:
+    """Answers that the model likes to be asked for at once; None where it does not say, and answers depend on it."""
+    return getattr(model, "block", None)
 
 
 def _scored(
