@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rung.decision.figures import more_minutes
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot
-from rung.report.reading import Record, RunRecords, Trained
+from rung.report.reading import Record, RunRecords, Trained, strategy_of
 from rung.report.words import count, duration
 from rung.strategies.learning_rate import CLEARLY
 from rung.types import Candidate, Skipped
@@ -20,7 +20,8 @@ def built_section(run: RunRecords) -> Html:
     candidates = [c for c in run.decision.candidates if c.family != "baseline"]
     rows = [row(c.name, short(c.family), wide(_made_of(run, c)), num(duration(c.build_seconds))) for c in candidates]
     header = ("Candidate", "Approach", "What it is made of", "Built in")
-    steps = table("What was built, cheapest approach first.", header, rows, right=header[3:]) if rows else ""
+    order = "cheapest model first, and of it the cheapest approach" if run.several else "cheapest approach first"
+    steps = table(f"What was built, {order}.", header, rows, right=header[3:]) if rows else ""
     prompts = [_prompt(name, record) for name, record in run.built.items() if record]
     training = [_training(run, name, trained) for name, trained in run.trained.items()]
     return section("How it was done", steps, *prompts, *training)
@@ -36,7 +37,7 @@ def not_tried_section(run: RunRecords) -> Html:
         cells = [short(s.family), wide(why)]
         if timed:
             cells.append(num(f"about {more_minutes(s.minutes)}" if s.minutes else "–"))
-        rows.append(row(", ".join(one.name for one in alike), *cells))
+        rows.append(row(_names(run, alike), *cells))
     header = ["Strategy", "Approach", "Why", *(["It would take"] if timed else [])]
     early = [row(one.name, wide(one.why)) for one in run.decision.left_early]
     return section(
@@ -52,6 +53,14 @@ def _alike(skipped: Sequence[Skipped]) -> list[list[Skipped]]:
     for s in skipped:
         groups.setdefault((s.family, s.why, s.matters, s.minutes and s.name), []).append(s)
     return list(groups.values())
+
+
+def _names(run: RunRecords, alike: Sequence[Skipped]) -> str:
+    """Every name, or the strategy alone where it was skipped of every model."""
+    kinds = {strategy_of(s.name, s.model) for s in alike}
+    if run.several and len(kinds) == 1 and {s.model for s in alike} == {m.name for m in run.models}:
+        return f"{kinds.pop()}, with every model"
+    return ", ".join(s.name for s in alike)
 
 
 def _made_of(run: RunRecords, candidate: Candidate) -> str:

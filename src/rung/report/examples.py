@@ -16,37 +16,42 @@ from rung.report.words import count, shortened
 from rung.types import Candidate, Example
 
 MOST_EXAMPLES = 12
+MOST_BESIDE = 5  # answers to one example
 MOST_CONFUSIONS = 10
 MOST_FIELDS = 12
 _MOST_CHARACTERS = 400
 
 
 def example_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
-    """Up to twelve test examples: where the winner and the best prompt differ, then where the winner is wrong."""
+    """Up to twelve test examples: where the winner and the best prompt differ, then where the winner is wrong.
+
+    Of several models, the answers of the best of each stand beside the winner's.
+    """
     winner = run.shown
     if winner is None or not run.predictions.get((winner.name, "test")):
         return Html("")
-    rival = _best_prompt(run, winner)
-    answers = {p["id"]: p for p in run.predictions[winner.name, "test"]}
-    others = {p["id"]: p for p in run.predictions[rival.name, "test"]} if rival else {}
+    rival = _rival(run, winner)
+    answers, others = _by_id(run, winner.name), _by_id(run, rival.name if rival else "")
     kinds = _kinds(answers, others)
     picked = [i for turn in zip_longest(*kinds) for i in turn if i is not None][:MOST_EXAMPLES]
     if not picked:
         return element("p", f"{winner.name} is right on every test example; there is nothing to look into.")
     known = bool(examples)
-    header = ["Example", *(("Expected",) if known else ()), f"Answer of {winner.name}"]
-    header += [f"Answer of {rival.name}"] if rival else []
-    shown = [i for kind in kinds for i in kind if i in set(picked)]
+    beside = {name: _by_id(run, name) for name in _side_by_side(run, winner, rival)}
+    together = len(beside) > 2
+    header = ["Example", *(("Expected",) if known else ())]
+    header += ["Answers"] if together else [f"Answer of {name}" for name in beside]
     rows = []
-    for i in shown:
+    for i in (i for kind in kinds for i in kind if i in set(picked)):
         example = examples.get(i)
-        cells = [element("td", _short(example.output if example else ""), class_="text")] if known else []
-        cells.append(_answer(run, answers[i]))
-        if rival:
-            cells.append(_answer(run, others.get(i)))
+        said = {name: own.get(i) for name, own in beside.items()}
+        cells = [_short(example.output if example else "")] if known else []
+        cells += [_answers(run, said)] if together else [_answer(run, p) for p in said.values()]
         first = element("span", _short(example.input), class_="text") if example else i
-        rows.append(row(first, *cells))
-    return joined([element("p", _tally(winner, rival, answers, kinds)), table(_caption(rows, kinds), header, rows)])
+        named = zip(header[1:], cells, strict=True)
+        rows.append(row(first, *(element("td", cell, class_="text", data_label=title) for title, cell in named)))
+    shown = table(_caption(rows, kinds), header, rows, class_="stacked")
+    return joined([element("p", _tally(winner, rival, answers, kinds)), shown])
 
 
 def confusion_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
@@ -67,10 +72,15 @@ def confusion_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
 
 
 def field_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
-    """How often each top-level field of a JSON answer is right on the test, for every tested candidate."""
+    """How often each top-level field of a JSON answer is right on the test, for every tested candidate.
+
+    Of several models, for those alone whose answers are set side by side.
+    """
     if not examples or run.task.get("metric") != "json_match":
         return Html("")
     tested = [c.name for c in run.decision.candidates if run.predictions.get((c.name, "test"))]
+    if run.several and run.shown is not None:
+        tested = [name for name in tested if name in _side_by_side(run, run.shown, _rival(run, run.shown))]
     shares = {name: _fields(run.predictions[name, "test"], examples) for name in tested}
     names = Counter(field for fields in shares.values() for field, scores in fields.items() for _ in scores)
     rows = [
@@ -99,11 +109,27 @@ def _share(run: RunRecords, scores: Sequence[float]) -> Html:
     return num(f"{run.scale.value(sum(scores) / len(scores), len(scores))} of {len(scores):,}" if scores else "–")
 
 
-def _best_prompt(run: RunRecords, winner: Candidate) -> Candidate | None:
-    """The best tested prompt; none when that is the winner itself."""
-    prompts = [c for c in run.decision.candidates if c.family == "prompt" and run.predictions.get((c.name, "test"))]
+def _rival(run: RunRecords, winner: Candidate) -> Candidate | None:
+    """What the winner is set beside: the best tested prompt; where it is that itself, the best of another model."""
+    tested = [c for c in run.decision.candidates if run.predictions.get((c.name, "test")) and c.family != "baseline"]
+    prompts = [c for c in tested if c.family == "prompt"]
     best = max(prompts, key=lambda c: c.test.mean if c.test else 0.0, default=None)
-    return None if best is None or best.name == winner.name else best
+    if best is not None and best.name == winner.name:
+        strangers = [c for c in tested if c.model != winner.model]
+        best = max(strangers, key=lambda c: c.test.mean if c.test else 0.0, default=None)
+    return best
+
+
+def _side_by_side(run: RunRecords, winner: Candidate, rival: Candidate | None) -> list[str]:
+    """Names of those whose answers are shown: the winner, its rival, and the best of each model."""
+    names = [winner.name, *([rival.name] if rival else [])]
+    if run.several:
+        names += [c.name for c in run.best_of_models() if run.predictions.get((c.name, "test"))]
+    return list(dict.fromkeys(names))[:MOST_BESIDE]
+
+
+def _by_id(run: RunRecords, name: str) -> dict[str, Record]:
+    return {p["id"]: p for p in run.predictions.get((name, "test"), ())}
 
 
 def _kinds(answers: Mapping[str, Record], others: Mapping[str, Record]) -> tuple[list[str], list[str], list[str]]:
@@ -138,9 +164,20 @@ def _caption(rows: Sequence[Html], kinds: Sequence[Sequence[str]]) -> str:
     return "All of these." if len(rows) == total else f"{len(rows)} of these {total}."
 
 
+def _answers(run: RunRecords, said: Mapping[str, Record | None]) -> Html:
+    """Several answers to one example; equal ones are shown once, with the names of all that gave them."""
+    whose: dict[Html, list[str]] = {}
+    for name, prediction in said.items():
+        whose.setdefault(_answer(run, prediction), []).append(name)
+    return joined(
+        element("div", answer, element("span", ", ".join(names), class_="whose"), class_="answer")
+        for answer, names in whose.items()
+    )
+
+
 def _answer(run: RunRecords, prediction: Record | None) -> Html:
     if prediction is None:
-        return element("td", "–")
+        return Html("–")
     score = _score(prediction)
     if run.scale.right_or_wrong:
         right = score >= 1
@@ -158,7 +195,7 @@ def _answer(run: RunRecords, prediction: Record | None) -> Html:
         text = f"no answer: {prediction['error']}"
     elif prediction.get("metric_error"):
         text += f" (not scored: {prediction['metric_error']})"
-    return element("td", joined([mark, text], " "), class_="text")
+    return joined([mark, text], " ")
 
 
 def _score(prediction: Record) -> float:

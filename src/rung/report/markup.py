@@ -62,11 +62,18 @@ def facts(pairs: Mapping[str, str]) -> Html:
 
 
 def table(
-    caption: str, header: Iterable[str], rows: Iterable[Html], *, label: str = "", right: Collection[str] = ()
+    caption: str,
+    header: Iterable[str],
+    rows: Iterable[Html],
+    *,
+    label: str = "",
+    right: Collection[str] = (),
+    class_: str = "",
 ) -> Html:
     """A table that scrolls sideways within itself when the page is narrow.
 
-    label: its name for screen readers, where the caption is long. right: the headers that stand over numbers.
+    label: its name for screen readers, where the caption is long. right: the headers that stand over numbers. class_:
+    stacked, for one whose cells stand below each other on a phone, each with its data-label.
     """
     cells = [element("th", h, scope="col", class_="num" if h in right else "") for h in header]
     inner = element(
@@ -74,6 +81,7 @@ def table(
         element("caption", element("span", caption)),
         element("thead", element("tr", *cells)),
         element("tbody", *rows),
+        class_=class_,
     )
     return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label or caption)
 

@@ -15,6 +15,9 @@ from rung.types import Comparison
 _MOST_OPEN = 8
 """Pairs of two models that are shown unfolded; those of the choice always are."""
 
+_EXCLUDES = f"An interval excludes 0 exactly where that p is below {ALPHA:g}."
+_PLAIN = "with 95 % intervals."
+
 
 def comparisons_section(run: RunRecords) -> Html:
     """Candidates with each other, and candidates with baselines: two questions, each with tables of its own."""
@@ -35,19 +38,24 @@ def _by_model(run: RunRecords, among: Sequence[Comparison]) -> list[Html]:
     if not among:
         return []
     model = {c.name: c.model for c in run.decision.candidates}
-    family = f"for all {len(among):,} pairs of candidates" if len(among) > 1 else ""
-    tables = [element("p", _which(run, among))]
+    holm = len(among) > 1
+    unit = "Differences in points are" if run.scale.right_or_wrong else "Differences are"
+    where = " and ".join(sorted({c.set for c in among}))
+    said = f"{_which(run, among)} {unit} on the same {where} examples"
+    said += f", p after Holm's correction for all {len(among):,} pairs. {_EXCLUDES}" if holm else f", {_PLAIN}"
+    tables = [element("p", said)]
     for name in [m.name for m in run.models]:
         own = [c for c in among if model[c.a] == model[c.b] == name]
-        tables.append(_pairs(run, own, f"Within {name}", family, model=name))
+        tables.append(_table(run, own, f"Within {name}", f"Within {name}.", holm, model=name))
     between = [c for c in among if model[c.a] != model[c.b]]
     first = [c for c in between if run.decision.solution in (c.a, c.b)]
     others = [c for c in between if c not in first]
     if len(between) <= _MOST_OPEN or not first:
         first, others = between, []
-    tables.append(_pairs(run, first, "Between models" + (", with the choice" if others else ""), family))
+    title = "Between models" + (", with the choice" if others else "")
+    tables.append(_table(run, first, title, f"{title}.", holm))
     if others:
-        rest = _pairs(run, others, "Between models, the others", family)
+        rest = _table(run, others, "Between models, the others", "Between models, the others.", holm)
         tables.append(element("details", element("summary", f"{count(len(others), 'more pair')} between models"), rest))
     return tables
 
@@ -67,10 +75,19 @@ def _which(run: RunRecords, among: Sequence[Comparison]) -> str:
     return said + "those in which at least one may be the best, by dev alone."
 
 
-def _pairs(run: RunRecords, comparisons: Sequence[Comparison], title: str, family: str, *, model: str = "") -> Html:
-    """family: for which pairs Holm's correction was made; empty: none was needed. model: of all pairs of the table."""
-    if not comparisons:
-        return Html("")
+def _pairs(run: RunRecords, comparisons: Sequence[Comparison], title: str, family: str) -> Html:
+    """A table whose caption says all. family: for which pairs Holm's correction was made; empty: none was needed."""
+    unit = " in points" if run.scale.right_or_wrong else ""
+    where = " and ".join(sorted({c.set for c in comparisons}))
+    caption = f"{title}: differences{unit} on the same {where} examples"
+    caption += f"; p after Holm's correction {family}. {_EXCLUDES}" if family else f", {_PLAIN}"
+    return _table(run, comparisons, title, caption, bool(family))
+
+
+def _table(
+    run: RunRecords, comparisons: Sequence[Comparison], title: str, caption: str, holm: bool, *, model: str = ""
+) -> Html:
+    """holm: whether p was corrected. model: of all pairs of the table, which then are called by their strategies."""
     scale = run.scale
     rows = []
     for c in map(_better_first, comparisons):
@@ -79,17 +96,8 @@ def _pairs(run: RunRecords, comparisons: Sequence[Comparison], title: str, famil
         interval = element("span", f"{scale.signed(c.low)} to {scale.signed(c.high)}", class_="range")
         difference = joined([scale.signed(c.difference), interval], " ")
         rows.append(row(f"{better} against {other}", short(difference), short(p_value(c.p_corrected)), verdict))
-    unit = " in points" if scale.right_or_wrong else ""
-    where = " and ".join(sorted({c.set for c in comparisons}))
-    caption = f"{title}: differences{unit} on the same {where} examples"
-    if family:
-        caption += (
-            f"; p after Holm's correction {family}. An interval excludes 0 exactly where that p is below {ALPHA:g}."
-        )
-    else:
-        caption += ", with 95 % intervals."
-    header = ("Pair", "Difference", "Corrected p" if family else "p", "In words")
-    return table(caption, header, rows, label=title)
+    header = ("Pair", "Difference", "Corrected p" if holm else "p", "In words")
+    return table(caption, header, rows, label=title) if rows else Html("")
 
 
 def _better_first(c: Comparison) -> Comparison:
@@ -107,8 +115,8 @@ def break_even_section(run: RunRecords) -> Html:
     for b in run.decision.break_even:
         price = [costs.get(name) for name in (b.fine_tuned, b.prompt)]
         each = " / ".join("–" if usd is None else dollars(usd) for usd in price)
-        end = rounded_up(b.high) if b.high is not None else "no number"
-        after = joined([rounded_up(b.requests), element("span", f"{rounded_up(b.low)} to {end}", class_="range")], " ")
+        ends = rounded_up(b.low) + (f" to {rounded_up(b.high)}" if b.high is not None else " or more")
+        after = joined([rounded_up(b.requests), element("span", ends, class_="range")], " ")
         rows.append(row(f"{b.fine_tuned} instead of {b.prompt}", short(after), num(each)))
     caption = (
         "Requests after which a trained candidate, building included, has cost less than the prompt; 95 % intervals. "

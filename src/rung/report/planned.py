@@ -12,7 +12,7 @@ from typing import Any
 
 from rung.report.background import sizes
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
-from rung.report.reading import Record, models_in_words, models_of, scale_of
+from rung.report.reading import Record, models_in_words, scale_of
 from rung.report.words import count, dollars, thousands
 
 PLAN_LINES = 19
@@ -39,8 +39,7 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     skipped = _skipped(steps, width)
     made = [s for s in steps if s["applies"]]
     tried = [s for s in plan.get("experiments", ()) if s["applies"]]
-    order = [m.name for m in models_of(task)]
-    names = sorted({_model(s) for s in steps if _model(s)}, key=lambda m: order.index(m) if m in order else len(order))
+    names = list(dict.fromkeys(_model(s) for s in steps if _model(s)))
     if len(names) > 1:
         table = _several(names, made, tried, _TABLE_LINES - sum(map(len, skipped)), width)
     else:
@@ -49,7 +48,7 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     lines += at_most(
         [*([(line, "")] for line in table[1:]), *skipped], _TABLE_LINES, lambda n: f"and {n} more, in plan.json"
     )
-    return [*lines, ("", ""), *wrapped(_total(plan, task), width, 1), *_check_lines(folder, checks, width)]
+    return [*lines, ("", ""), *wrapped(_total(plan, task), width, 2), *_check_lines(folder, checks, width)]
 
 
 def _total(plan: Record, task: Record) -> str:
@@ -89,7 +88,12 @@ def _priced(steps: Sequence[Record]) -> bool:
 
 def _sums(steps: Sequence[Record], priced: bool) -> list[str]:
     calls, tokens, seconds, usd = (sum(s.get(key) or 0 for s in steps) for key in ("calls", "tokens", "seconds", "usd"))
-    return [f"{calls:,}", thousands(tokens), f"{seconds / 60:.1f} min", *([dollars(usd)] if priced else [])]
+    return [
+        f"{calls:,}",
+        thousands(tokens),
+        f"{seconds / 60:.1f} min",
+        *([dollars(usd) if usd else "–"] if priced else []),
+    ]
 
 
 def _steps(made: Sequence[Record], tried: Sequence[Record]) -> Table:
@@ -158,17 +162,29 @@ def _skipped(steps: Sequence[Record], width: int) -> list[list[Line]]:
         if not s["applies"]:
             why = str(s["why"]) if len(models) < 2 else re.sub(r", about [\d.,]+ (min|h)\b", "", str(s["why"]))
             by_reason.setdefault(why, []).append(s)
-    found = []
-    for why, some in by_reason.items():
-        named: dict[str, None] = {}
-        for s in some:
-            everywhere = len(models) > 1 and {_model(o) for o in some if _kind(o) == _kind(s)} == models
-            named[_kind(s) if everywhere else s["name"]] = None
-        found.append(_skipped_lines(", ".join(named), names if len(models) < 2 else 0, why, width))
-    return found
+    several = len(models) > 1
+    return [
+        _skipped_lines(_named(some, models), width, why, 0)
+        if several
+        else _skipped_lines(", ".join(s["name"] for s in some), width, why, names)
+        for why, some in by_reason.items()
+    ]
 
 
-def _skipped_lines(named: str, padded: int, why: str, width: int) -> list[Line]:
+def _named(skipped: Sequence[Record], models: set[str]) -> str:
+    """Of several models: rag where no model is left; lora, rag_lora with gpt-5-mini where it is one; else each name."""
+    own: dict[str, set[str]] = {}
+    for s in skipped:
+        own.setdefault(_kind(s), set()).add(_model(s))
+    whole = [kind for kind, its in own.items() if its == models]
+    rest = [s for s in skipped if _kind(s) not in whole]
+    one = {_model(s) for s in rest}
+    if len(one) == 1 and len(own) > 1 and not whole:
+        return f"{', '.join(own)} with {one.pop()}"
+    return ", ".join([*whole, *(s["name"] for s in rest)])
+
+
+def _skipped_lines(named: str, width: int, why: str, padded: int) -> list[Line]:
     """In one line where it fits, else in at most three."""
     from rich.cells import cell_len
 

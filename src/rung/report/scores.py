@@ -10,6 +10,7 @@ from rung.report.reading import RunRecords, strategy_of
 from rung.report.words import dollars, duration
 from rung.types import Candidate, Score
 
+_WHOLE_NAME = 20  # characters of a model's name that are not broken
 _TAGS = {"undecided": "ship meanwhile", "unfinished": "use meanwhile"}
 
 
@@ -40,7 +41,7 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
     for c in candidates:
         chosen, baseline = c.name == run.decision.solution, c.family == "baseline"
         tag = element("span", _TAGS.get(run.decision.choice, "chosen"), class_="tag")
-        cells = [c.model or "–"] if run.several else []
+        cells = [_model_cell(c.model)] if run.several else []
         cells += [*([_scored(run, c.test)] if tested else []), _scored(run, c.dev), short(c.family)]
         if priced:
             cells.append(num("–" if c.cost_per_1k_usd is None else dollars(c.cost_per_1k_usd)))
@@ -57,6 +58,10 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
         )
     right = ("USD per 1,000", *_cost_columns(run), "Failed")
     return table(_caption(run, tested, failed), header, rows, label="Candidates", right=right)
+
+
+def _model_cell(name: str) -> Html:
+    return short(name or "–") if len(name) <= _WHOLE_NAME else element("td", name)
 
 
 def _cost_columns(run: RunRecords, c: Candidate | None = None) -> dict[str, str]:
@@ -95,13 +100,17 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
 
 def _timing(run: RunRecords) -> str:
     """How many requests were in flight while latencies were measured; by model where that differs."""
-    number = {c.model: run.in_flight[c.name] for c in run.decision.candidates if c.name in run.in_flight}
-    if set(number.values()) <= {1}:
+    by_number: dict[int, dict[str, None]] = {}
+    for c in run.decision.candidates:
+        if c.name in run.in_flight:
+            by_number.setdefault(run.in_flight[c.name], {})[c.model] = None
+    if set(by_number) <= {1}:
         return " Latencies are of one request at a time."
-    words = {m: "of one request at a time" if n == 1 else f"with {n:,} requests at once" for m, n in number.items()}
-    if len(set(number.values())) == 1:
+    words = {n: "of one request at a time" if n == 1 else f"with {n:,} requests at once" for n in sorted(by_number)}
+    if len(words) == 1:
         return f" Latencies are {next(iter(words.values()))}, as a client sees them."
-    return f" Latencies are {', '.join(f'{said} for {m}' for m, said in words.items())}, as a client sees them."
+    said = [f"{words[n]} for {', '.join(by_number[n])}" for n in words]
+    return f" Latencies are {'; '.join(said)}, as a client sees them."
 
 
 def _scored(run: RunRecords, score: Score | None) -> Html:
