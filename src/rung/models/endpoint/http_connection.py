@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST_HEADER_BYTES = 256 * 1024
 
-NOT_HTTP, TOO_LARGE, TRUNCATED, CLOSED = "not http", "too large", "truncated", "closed"
+NOT_HTTP, TOO_LARGE, TRUNCATED, CLOSED, TIMEOUT = "not http", "too large", "truncated", "closed", "timeout"
 
 OnData = Callable[[bytes, float], None]
 """Takes a piece of a body, and the seconds since the request was sent."""
@@ -65,25 +65,52 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = None
         self._waiting: asyncio.Future[Reply] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ends = 0.0
         self._pieces: list[bytes] = []
         self.usable = False
         self.idle_since = 0.0  # in seconds of time.perf_counter
 
-    def send(self, request: Callable[[], bytes], on_data: OnData | None = None) -> asyncio.Future[Reply]:
+    def send(
+        self, request: Callable[[], bytes], deadline: float, on_data: OnData | None = None
+    ) -> asyncio.Future[Reply]:
         """Send what `request` returns. The future brings the Reply or raises ConnectionFault.
+
+        deadline: of the whole reply, in seconds of time.perf_counter.
 
         The request comes as a function because it holds the key: no variable here holds it when something raises.
         """
         assert self._transport is not None and self._waiting is None, "one request at a time"
         self._transport.write(request())
         self._sent = time.perf_counter()
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._waiting = self._loop.create_future()
+        self._watch(deadline)
         self._parser = self._parser_class(self)
         self._on_data, self._pieces, self._body_bytes, self._header_bytes = on_data, [], 0, 0
         self._headers: dict[str, str] = {}
         self._status, self._complete, self._keep, self._first_byte_s = 0, False, False, 0.0
         self.usable = False
         return self._waiting
+
+    def _watch(self, deadline: float) -> None:
+        """Fail at the deadline. A timer that is still running from an earlier exchange is set anew when it ends."""
+        self._deadline = deadline
+        if self._timer is not None and self._timer_ends > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(max(0.0, deadline - time.perf_counter()), self._time_is_up)
+            self._timer_ends = deadline
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return
+        if time.perf_counter() >= self._deadline:
+            self._fail(ConnectionFault(TIMEOUT, "No whole reply came in time."))
+        else:
+            self._watch(self._deadline)
 
     def abort(self) -> None:
         """Close at once, in whatever state. Whoever waits for a reply gets ConnectionFault."""
@@ -128,6 +155,9 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._waiting is not None:
             self._succeed() if self._ends_here(error) else self._fail(self._lost(error))
         self._on_lost(self)

@@ -27,6 +27,7 @@ _BUCKETS = (
 _SPENT = 0.01  # an allowance of which at most this share is left counts as spent
 _REFILL = 0.05  # the share of an allowance that is waited for
 _MOST_PAUSE_S = 60.0  # for an allowance that is spent, where the server does not refuse
+_NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
 _EPOCH = 1e9  # a larger number is a time, not a duration: in seconds, or from 1e12 on in milliseconds
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|h|m|s))+")
@@ -55,6 +56,8 @@ def wait_for_refill(headers: Mapping[str, str], now: float) -> float:
     Servers tell when an allowance will be *full*, and refill it all the time: a twentieth of that, or one request's
     share where that is longer, is waited for. Where no limit is told, the whole is.
     """
+    if not any("ratelimit" in name for name in headers):
+        return 0.0
     longest = 0.0
     for limit_name, remaining_name, reset_name in _BUCKETS:
         remaining = _number(headers.get(remaining_name, ""))
@@ -112,4 +115,5 @@ def _time(text: str) -> float | None:
 
 def _number(text: str) -> float | None:
     """A plain number of at least 0, else None ("inf", "nan" and "1e9999" are none)."""
-    return float(text) if re.fullmatch(r"\d{1,20}(\.\d{1,20})?", text.strip(), re.ASCII) else None
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None

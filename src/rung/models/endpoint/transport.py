@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from rung import __version__
 from rung.errors import ModelError
-from rung.models.endpoint.http_connection import CLOSED, ConnectionFault, HttpConnection, OnData, Reply
+from rung.models.endpoint.http_connection import CLOSED, TIMEOUT, ConnectionFault, HttpConnection, OnData, Reply
 from rung.models.endpoint.proxies import PROXY, Proxy, Tunnel, proxy_for
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["UNREACHABLE", "ConnectionFault", "Hidden", "Reply", "Transport"]
 
 NAME, REFUSED, CERTIFICATE, TLS = "name not found", "connection refused", "certificate", "tls"
-UNREACHABLE_KIND, CONNECT_TIMEOUT, TIMEOUT = "unreachable", "connect timeout", "timeout"
+UNREACHABLE_KIND, CONNECT_TIMEOUT = "unreachable", "connect timeout"
 UNREACHABLE = frozenset({NAME, REFUSED, CERTIFICATE, TLS, UNREACHABLE_KIND, CONNECT_TIMEOUT, PROXY})
 """Kinds of faults before a connection stands. Where no exchange ever succeeded, they say that the address is wrong."""
 
@@ -125,11 +125,19 @@ class Transport:
         if self._closed:
             raise ModelError(f"The connections to {self.authority} are closed. Open the model again.")
         send = partial(self._request, method, path, headers, body)
+        begun = time.perf_counter()
+        if self._room.locked():
+            await self._wait_for_room(timeout_s)
+        else:
+            await self._room.acquire()
         try:
-            async with asyncio.timeout(timeout_s), self._room:
-                reply = await self._exchange(send, on_data)
-        except TimeoutError:
-            raise ConnectionFault(TIMEOUT, f"No whole reply came within {timeout_s:.4g} s.") from None
+            reply = await self._exchange(send, on_data, begun + timeout_s)
+        except ConnectionFault as fault:
+            if fault.kind == TIMEOUT:
+                fault.detail = f"No whole reply came within {timeout_s:.4g} s."
+            raise
+        finally:
+            self._room.release()
         return _without_keys(reply, headers)
 
     async def aclose(self) -> None:
@@ -142,25 +150,35 @@ class Transport:
                 return
             await asyncio.sleep(0)
 
-    async def _exchange(self, send: Callable[[], bytes], on_data: OnData | None) -> Reply:
+    async def _wait_for_room(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._room.acquire()
+        except TimeoutError:
+            detail = f"All {self.most_connections} connections were in use for {timeout_s:.4g} s."
+            raise ConnectionFault(TIMEOUT, detail) from None
+
+    async def _exchange(self, send: Callable[[], bytes], on_data: OnData | None, deadline: float) -> Reply:
         connection = self._kept()
         if connection is not None:
             try:
-                return await self._on(connection, send, on_data)
+                return await self._on(connection, send, on_data, deadline)
             except ConnectionFault as fault:
                 if fault.kind != CLOSED or self._closed:
                     raise
         resent = int(connection is not None)
         try:
-            reply = await self._on(await self._connect(), send, on_data)
+            reply = await self._on(await self._connect(deadline), send, on_data, deadline)
         except ConnectionFault as fault:
             fault.resent = resent
             raise
         return replace(reply, resent=resent) if resent else reply
 
-    async def _on(self, connection: HttpConnection, send: Callable[[], bytes], on_data: OnData | None) -> Reply:
+    async def _on(
+        self, connection: HttpConnection, send: Callable[[], bytes], on_data: OnData | None, deadline: float
+    ) -> Reply:
         try:
-            reply = await connection.send(send, on_data)
+            reply = await connection.send(send, deadline, on_data)
         except BaseException:  # cancelled, too: the rest of this reply must not meet the next request
             connection.abort()
             raise
@@ -178,12 +196,15 @@ class Transport:
             connection.abort()
         return None
 
-    async def _connect(self) -> HttpConnection:
+    async def _connect(self, deadline: float) -> HttpConnection:
         where = self.authority if self._proxy is None else f"the proxy {self._proxy.host}:{self._proxy.port}"
+        left = deadline - time.perf_counter()
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(min(self._connect_timeout_s, left)):
                 return await (self._directly() if self._proxy is None else self._through(self._proxy))
         except TimeoutError:
+            if left < self._connect_timeout_s:
+                raise ConnectionFault(TIMEOUT, "") from None
             raise ConnectionFault(CONNECT_TIMEOUT, f"{where} did not accept a connection.") from None
         except OSError as error:  # ssl's errors are among them
             raise _fault_of(error, where) from None
@@ -211,8 +232,9 @@ class Transport:
         return connection
 
     async def _opened(self, host: str, port: int, tls: ssl.SSLContext | None) -> HttpConnection:
+        race = _HAPPY_EYEBALLS_S if host[-1:].isalpha() else None  # an address needs no race between addresses
         transport, connection = await asyncio.get_running_loop().create_connection(
-            self._new, host, port, ssl=tls, happy_eyeballs_delay=_HAPPY_EYEBALLS_S
+            self._new, host, port, ssl=tls, happy_eyeballs_delay=race
         )
         peer: socket.socket | None = transport.get_extra_info("socket")
         if peer is not None:
@@ -300,7 +322,7 @@ def _within_open_files(wanted: int) -> int:
     except ImportError:  # Windows
         return wanted
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else max(_FEWEST_CONNECTIONS, min(wanted, soft // 2))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(_FEWEST_CONNECTIONS, soft // 2))
 
 
 def _fault_of(error: OSError, where: str) -> ConnectionFault:
