@@ -548,11 +548,13 @@ class Comparison:
 class Candidate:
     """A solution with what it scored and costs. Tokens are means per request.
 
-    tokens_cached: of the input tokens, those that all requests begin with. Latencies are of one request at a time,
-    None where they were not measured; cost_per_1k_usd is None without a price. build_seconds, build_usd: of a repaired
-    candidate, with those of the one that it was trained on from. failed_calls: answers that the model
-    did not give; unscored: answers that the metric could not score; both count as 0. cut: why its building was stopped
-    before its end, None where it was not. model: by its name in the task; empty for baselines.
+    tokens_cached: of the input tokens, those that all requests begin with, or that an endpoint read from its cache.
+    Latencies are those that a client sees with as many requests at once as the task names; first_token: until the
+    first token of a streamed reply. None where they were not measured; cost_per_1k_usd is None without a price.
+    build_seconds, build_usd: of a repaired candidate, with those of the one that it was trained on from. failed_calls:
+    answers that the model did not give; unscored: answers that the metric could not score; both count as 0. cut: why
+    its building was stopped before its end, None where it was not. model: by its name in the task; empty for
+    baselines.
     """
 
     name: str
@@ -571,6 +573,8 @@ class Candidate:
     unscored: int = 0
     cut: str | None = None
     model: str = ""
+    first_token_s_p50: float | None = None
+    first_token_s_p95: float | None = None
 
 
 SkipReason = Literal["plan", "gain", "target", "budget", "memory", "fault"]

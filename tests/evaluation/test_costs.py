@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rung.evaluation.costs import break_even, build_usd, frontier, request_usd
+from rung.evaluation.costs import break_even, build_usd, frontier, price_ratio, request_usd
+from rung.models.endpoint.prices import batch_price
 from rung.types import Candidate, Price, Score
 
 HOURLY = Price(usd_per_hour=3.6)
@@ -46,6 +47,43 @@ def test_a_saving_that_may_be_nothing_has_no_upper_end() -> None:
 def test_what_saves_nothing_never_pays() -> None:
     assert break_even("lora", "few_shot", 1.0, 0.0, [2.0], [1.0]) is None
     assert break_even("lora", "few_shot", 0.0, 0.0, [1.0], [2.0]) is None
+
+
+def test_a_tuned_local_model_is_set_beside_an_endpoint_each_at_its_own_price() -> None:
+    """A machine at 3.6 USD an hour takes 0.1, 0.2 and 0.3 s; the endpoint charges by the token, for other inputs."""
+    local = [request_usd(HOURLY, tokens_in=9, tokens_cached=0, tokens_out=1, seconds=s) for s in (0.1, 0.2, 0.3)]
+    dear = Price(usd_per_million_in=1.0, usd_per_million_out=4.0)
+    remote = [request_usd(dear, tokens_in=n, tokens_cached=0, tokens_out=50, seconds=9) for n in (800, 1000, 1200) * 40]
+    found = break_even("lora@small", "few_shot@large", 2.0, 0.0, local, remote, paired=False)
+    assert found is not None and found.saving_per_1k_usd == pytest.approx(1.2 - 0.2)
+    assert found.requests == pytest.approx(2000) and found.high is not None
+    # Means of three seconds lie between 0.1 and 0.3 (0.04 % of draws at either end); the endpoint's vary little.
+    assert 2.0 / 1.12e-3 < found.low < found.requests < found.high < 2.0 / 0.88e-3
+    # Where nothing varies, there is one number, whatever the sizes.
+    sure = break_even("a", "b", 1.0, 0.0, [0.001] * 3, [0.002] * 5, paired=False)
+    assert sure is not None and sure.low == pytest.approx(sure.requests) == pytest.approx(1000)
+
+
+def test_pairs_of_requests_tell_more_than_two_separate_samples() -> None:
+    tuned = [0.001 * i for i in range(1, 21)]
+    prompt = [usd + 0.002 for usd in tuned]  # long inputs are dear for both
+    pairs = break_even("a", "b", 1.0, 0.0, tuned, prompt)
+    apart = break_even("a", "b", 1.0, 0.0, tuned, prompt, paired=False)
+    assert pairs is not None and apart is not None and pairs.requests == pytest.approx(apart.requests)
+    assert pairs.high == pytest.approx(500) and apart.high is None
+
+
+def test_a_batch_job_halves_what_tokens_cost_and_nothing_else() -> None:
+    usage = {"tokens_in": 1000, "tokens_cached": 800, "tokens_out": 50, "seconds": 2}
+    assert request_usd(batch_price(TOKENS), **usage) == pytest.approx(request_usd(TOKENS, **usage) / 2)
+    assert request_usd(batch_price(HOURLY), **usage) == request_usd(HOURLY, **usage)
+
+
+def test_a_ratio_of_prices_needs_both() -> None:
+    small, large = (replace(candidate(n, 0.5, 9), cost_per_1k_usd=usd) for n, usd in (("a", 0.05), ("b", 2.0)))
+    assert price_ratio(small, large) == pytest.approx(1 / 40)
+    assert price_ratio(small, candidate("c", 0.5, 9)) is None
+    assert price_ratio(small, replace(large, cost_per_1k_usd=0.0)) is None
 
 
 def test_two_thousand_requests_take_bounded_memory() -> None:

@@ -66,7 +66,7 @@ def test_slow_answers_are_timed_fewer_times(
 
     monkeypatch.setattr("rung.solutions.answer.answer", slow)
     monkeypatch.setattr("rung.ladder.candidate_costs.time.perf_counter", lambda: clock[0])
-    run = run_in(tmp_path, inputs=SimpleNamespace(dev=DEV))
+    run = run_in(tmp_path, inputs=SimpleNamespace(dev=DEV, task=SimpleNamespace(concurrency=1)))
     candidate_costs.measure_latency(run, built("few_shot", 0.3))
     kept = read_json(tmp_path / "solutions" / "few_shot" / "latency.json") or {}
     assert kept["n"] == timed and kept["p50"] == each

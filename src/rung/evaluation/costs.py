@@ -1,14 +1,21 @@
 """What a request costs, after how many requests a fine-tuned candidate pays, and which candidates are worth their cost.
 
-A local model is paid for by the hour of its machine: a request costs the seconds it takes when it is answered alone, so
-what batching saves in service does not count. An endpoint is paid for by the million tokens.
+A local model is paid for by the hour of its machine: a request costs the seconds it takes when it is answered alone, or
+its share of a batch where the task names how many requests come at once. An endpoint is paid for by the million tokens.
+Each candidate's requests cost what its own model's price says, so two models may be paid for in different ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rung.types import BreakEven, Candidate, Price
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from rung.evaluation.units import FloatArray
 
 _RESAMPLES = 10_000
 _CELLS = 1_000_000  # numbers drawn at once; bounds the memory to about 20 MB
@@ -28,30 +35,42 @@ def build_usd(price: Price | None, seconds: float) -> float:
     return seconds / 3600 * price.usd_per_hour if price is not None and price.usd_per_hour is not None else 0.0
 
 
+def price_ratio(a: Candidate, b: Candidate) -> float | None:
+    """How many times the price of a request of `b` one of `a` costs; None where a price is missing or b's is zero."""
+    if a.cost_per_1k_usd is None or not b.cost_per_1k_usd:
+        return None
+    return a.cost_per_1k_usd / b.cost_per_1k_usd
+
+
 def break_even(
-    fine_tuned: str, prompt: str, build: float, prompt_build: float, a: Sequence[float], b: Sequence[float]
+    fine_tuned: str,
+    prompt: str,
+    build: float,
+    prompt_build: float,
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    paired: bool = True,
 ) -> BreakEven | None:
     """Number of requests after which the fine-tuned candidate, build cost included, has cost less than the prompt.
 
     build, prompt_build: dollars for building each of the two. a, b: dollars per request of the fine-tuned candidate and
-    of the prompt for the same inputs, shape (n,). None where the first saves nothing per request or costs nothing more
-    to build. The interval is that of the mean saving, by a paired percentile bootstrap.
+    of the prompt, shape (n,), for the same inputs in the same order; where not `paired`, for other inputs of the same
+    kind, shapes (n,) and (m,). None where the first saves nothing per request or costs nothing more to build. The
+    interval is that of the mean saving, by a percentile bootstrap: of the differences, or of each side by itself.
     """
     import numpy as np
 
     extra = build - prompt_build
-    saving = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
-    mean = float(saving.mean())
+    tuned, prompted = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    mean = float(prompted.mean() - tuned.mean())
     if extra <= 0 or mean <= 0:
         return None
     random = np.random.default_rng(0)
-    step = max(1, _CELLS // len(saving))  # draws at once
-    means = np.concatenate(
-        [
-            saving[random.integers(0, len(saving), (min(step, _RESAMPLES - start), len(saving)))].mean(axis=1)
-            for start in range(0, _RESAMPLES, step)
-        ]
-    )
+    if paired:
+        means = _bootstrap_means(prompted - tuned, random)
+    else:
+        means = _bootstrap_means(prompted, random) - _bootstrap_means(tuned, random)
     low, high = np.percentile(means, [2.5, 97.5])
     return BreakEven(
         fine_tuned,
@@ -60,6 +79,19 @@ def break_even(
         extra / mean,
         extra / float(high),
         extra / float(low) if low > 0 else None,
+    )
+
+
+def _bootstrap_means(values: FloatArray, random: Generator) -> FloatArray:
+    """Means of samples drawn with replacement from values of shape (n,); shape (_RESAMPLES,)."""
+    import numpy as np
+
+    step = max(1, _CELLS // len(values))  # draws at once
+    return np.concatenate(
+        [
+            values[random.integers(0, len(values), (min(step, _RESAMPLES - start), len(values)))].mean(axis=1)
+            for start in range(0, _RESAMPLES, step)
+        ]
     )
 
 

@@ -1,52 +1,112 @@
-"""What a candidate costs: latency of one request at a time, tokens, dollars, and when building a dearer one pays."""
+"""What a candidate costs: latency as a client sees it, tokens, dollars, and when building a dearer one pays."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rung.errors import BudgetSpent
 from rung.ladder.plan import LATENCY_INPUTS
 from rung.ladder.state import Built, RunState, WholeRun
 from rung.resume import once, record_of
 from rung.strategies import REPAIRED, STRATEGIES
-from rung.types import BreakEven, Candidate, Prediction
+from rung.types import BreakEven, Candidate, Generation, Prediction, Request
 
 _ENOUGH_SECONDS = 10.0  # stop timing after so long once at least _LEAST_LATENCIES answers are timed
 _LEAST_LATENCIES = 4
+_LEAST_TIMED, _TIMED_EACH = 16, 4  # requests to an endpoint: at least so many, and so many times the concurrency
+
+Timed = Callable[[Sequence[Request], int], Sequence[Generation]]
+"""Fresh answers to requests, with so many in flight."""
 
 
 def measure_latency(run: RunState, built: Built) -> None:
-    """Times one request at a time on a few dev inputs, and counts the tokens that all prompts begin with. Once."""
+    """Times requests on dev inputs as a client sees them, as many at once as the task names. Once."""
     once(run.files.solution(built.solution.name) / "latency.json", lambda: _latency(run, built))
 
 
 def _latency(run: RunState, built: Built) -> dict[str, Any]:
+    """What latency.json holds, in seconds; no percentiles where no answer came.
+
+    n: answers that were timed, as listed in seconds. failed: those that did not come. concurrency: requests at once.
+    tokens_cached: a mean for an endpoint, else of the prefix that all prompts share. first_token: where replies are
+    streamed.
+    """
+    run.listener.progress(f"timing {built.solution.name}", 0.0, None)
+    timed = getattr(run.model, "timed", None)
+    record = _timed_here(run, built) if timed is None else _timed_elsewhere(run, built, timed)
+    seconds, first_tokens = record.pop("seconds"), record.pop("first_tokens", [])
+    return {
+        "n": len(seconds),
+        **_percentiles("", seconds),
+        **_percentiles("first_token_", first_tokens),
+        **record,
+        "seconds": [round(s, 4) for s in seconds],
+    }
+
+
+def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
     import numpy as np
 
+    return {f"{name}p{q}": round(float(np.percentile(seconds, q)), 4) for q in (50, 95) if seconds}
+
+
+def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
+    """Of a model on this machine: requests that come at once are answered in one batch, and each takes as long."""
     from rung.solutions.answer import answer, requests_for, shared_prefix_tokens
 
     solution, model = built.solution, run.model
     retriever = run.inputs.open_index(solution.retriever) if solution.retriever is not None else None
-    run.listener.progress(f"timing {solution.name}", 0.0, None)
-    some = [example.query for example in run.inputs.dev[: LATENCY_INPUTS + 1]]
+    queries = [example.query for example in run.inputs.dev]
+    size = max(1, min(run.inputs.task.concurrency, len(queries)))
+    batches = LATENCY_INPUTS + 1 if size > 1 else min(LATENCY_INPUTS + 1, len(queries))
     seconds: list[float] = []
-    for query in some:
+    for place in range(batches):
+        some = [queries[i % len(queries)] for i in range(place * size, (place + 1) * size)]
         started = time.perf_counter()
-        answer(solution, model, [query], retriever=retriever)
+        answer(solution, model, some, retriever=retriever)
         seconds.append(time.perf_counter() - started)
         if len(seconds) > _LEAST_LATENCIES and sum(seconds) > _ENOUGH_SECONDS:
             break
     seconds = seconds[1:] or seconds  # the first one warms up
-    requests, _ = requests_for(solution, model, some, retriever=retriever)
-    p50, p95 = np.percentile(seconds, [50, 95])
+    requests, _ = requests_for(solution, model, queries[: LATENCY_INPUTS + 1], retriever=retriever)
     return {
-        "n": len(seconds),
-        "p50": round(float(p50), 4),
-        "p95": round(float(p95), 4),
-        "seconds": [round(s, 4) for s in seconds],
+        "seconds": [s for s in seconds for _ in range(size)],
+        "concurrency": size,
+        "failed": 0,
         "tokens_cached": shared_prefix_tokens(requests, model) if len(requests) > 1 else 0,
     }
+
+
+def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any]:
+    """Of an endpoint: fresh, streamed requests, at most as many as half of the dollars that are left allow."""
+    from rung.solutions.answer import requests_for
+
+    solution, concurrency = built.solution, run.inputs.task.concurrency
+    retriever = run.inputs.open_index(solution.retriever) if solution.retriever is not None else None
+    queries = [example.query for example in run.inputs.dev]
+    n = _affordable(run, built, max(_LEAST_TIMED, _TIMED_EACH * concurrency))
+    some = [queries[i % len(queries)] for i in range(n)]
+    requests, _ = requests_for(solution, run.model, some, retriever=retriever)
+    try:
+        answers = timed(requests, concurrency) if requests else []
+    except BudgetSpent:  # calls had to be asked again, so that they cost more than on dev
+        answers = []
+    came = [answer for answer in answers if answer.error is None]
+    cached = sum(p.tokens_cached for p in built.predictions) / max(1, len(built.predictions))
+    return {
+        "seconds": [answer.latency_s for answer in came],
+        "first_tokens": [answer.first_token_s for answer in came if answer.first_token_s is not None],
+        "concurrency": concurrency,
+        "failed": len(answers) - len(came),
+        "tokens_cached": round(cached, 2),
+    }
+
+
+def _affordable(run: RunState, built: Built, wanted: int) -> int:
+    left, each = run.ledger.purse.left if run.ledger.purse is not None else None, run.usd_of(built)
+    return wanted if left is None or not each else min(wanted, int(left / (2 * each)))
 
 
 def candidate_of(run: RunState, built: Built) -> Candidate:
@@ -61,8 +121,9 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
     tokens_in, tokens_out = built.tokens
     cached = _cached(run, built, latency)
     usd = None
-    if price is not None and (price.usd_per_hour is None or latency):
-        mean = sum(latency["seconds"]) / latency["n"] if latency else 0.0
+    machine_s = machine_seconds(latency)
+    if price is not None and (price.usd_per_hour is None or machine_s):
+        mean = sum(machine_s) / len(machine_s) if machine_s else 0.0
         each = request_usd(price, tokens_in=tokens_in, tokens_cached=cached, tokens_out=tokens_out, seconds=mean)
         usd = round(1000 * each, 6)
     return Candidate(
@@ -75,6 +136,8 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
         tokens_cached=cached,
         latency_s_p50=latency.get("p50"),
         latency_s_p95=latency.get("p95"),
+        first_token_s_p50=latency.get("first_token_p50"),
+        first_token_s_p95=latency.get("first_token_p95"),
         cost_per_1k_usd=usd,
         build_seconds=round(seconds, 2),
         build_usd=round(build_usd(price, seconds) + paid, 6),
@@ -83,6 +146,11 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
         cut=built.cut,
         model=solution.model,
     )
+
+
+def machine_seconds(latency: Mapping[str, Any]) -> list[float]:
+    """Seconds of the machine for each request that was timed: requests at once share it. latency: latency.json."""
+    return [s / latency.get("concurrency", 1) for s in latency.get("seconds", ())]
 
 
 def _cached(run: RunState, built: Built, latency: Mapping[str, Any]) -> float:
@@ -122,13 +190,20 @@ def break_evens(
         beside = [max(some, key=lambda c: c.dev.mean) for some in (own, prompts) if some]
         for prompt in dict.fromkeys(c.name for c in beside):
             a, b = (_usd_each(run, candidates[n], answers[n]) for n in (name, prompt))
-            # The same inputs in the same order; of slow answers fewer are timed.
+            # Those paid alike are of the same inputs in the same order; of slow answers fewer are timed.
+            paired = len({_by_the_hour(run, candidates[n]) for n in (name, prompt)}) == 1
             n = min(len(a), len(b))
+            a, b = (a[:n], b[:n]) if paired else (a, b)
             costs = tuned.build_usd, candidates[prompt].build_usd
-            pays = break_even(name, prompt, *costs, a[:n], b[:n]) if n else None
+            pays = break_even(name, prompt, *costs, a, b, paired=paired) if n else None
             if pays is not None:
                 found.append(pays)
     return tuple(found)
+
+
+def _by_the_hour(run: WholeRun, candidate: Candidate) -> bool:
+    price = run.of(candidate.model).price
+    return price is not None and price.usd_per_hour is not None
 
 
 def _usd_each(run: WholeRun, candidate: Candidate, answers: Sequence[Prediction]) -> list[float]:
@@ -141,7 +216,7 @@ def _usd_each(run: WholeRun, candidate: Candidate, answers: Sequence[Prediction]
         return []
     if price.usd_per_hour is not None:
         latency = record_of(state.files.solution(candidate.name) / "latency.json")
-        return [s / 3600 * price.usd_per_hour for s in latency.get("seconds", ())]
+        return [s / 3600 * price.usd_per_hour for s in machine_seconds(latency)]
     return [
         request_usd(
             price, tokens_in=p.tokens_in, tokens_cached=candidate.tokens_cached, tokens_out=p.tokens_out, seconds=0.0
