@@ -1,7 +1,7 @@
 """Models: messages in, text and usage out; for a trainable model also examples in, an adapter folder out.
 
 `open_model` is the only factory. A model of another kind is added by `register_model`. Knows the catalogue of named
-models, chat templates, the local model, metering and speed. Knows nothing of tasks, metrics or solutions.
+models, chat templates, the local model, endpoints, metering and speed. Knows nothing of tasks, metrics or solutions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,30 @@ def _local_version(spec: str, say: Say) -> str:
     return version_in_4_bits(version) if four_bit else version
 
 
-OPENERS: list[Opener] = [Opener(lambda _: True, _open_local, _local_version)]
+def _is_endpoint(spec: str) -> bool:
+    return spec.lstrip().startswith(("{", "http://", "https://"))
+
+
+def _open_endpoint(spec: str, say: Say) -> Model:
+    from rung.models.endpoint.endpoint import Endpoint
+    from rung.models.endpoint.spec import parse
+
+    model = Endpoint(parse(spec), say=say)
+    model.look()
+    return model
+
+
+def _endpoint_version(spec: str, say: Say) -> str:
+    from rung.models.endpoint.endpoint import version_of
+    from rung.models.endpoint.spec import parse
+
+    return version_of(parse(spec))
+
+
+OPENERS: list[Opener] = [
+    Opener(_is_endpoint, _open_endpoint, _endpoint_version),
+    Opener(lambda _: True, _open_local, _local_version),
+]
 """The first one that claims a spec opens it. The last one takes any: a local model."""
 
 _opened: dict[tuple[Opener, str], Model] = {}
@@ -75,7 +98,8 @@ def open_model(spec: str, *, say: Say = lambda _: None) -> Model:
     """The model that a spec names, ready to answer. say: gets one line before anything slow.
 
     spec: a catalogue name, a Hugging Face id or folder, or a .gguf file, each with ":4bit" behind it where its linear
-    layers are to be kept in 4 bits; or whatever a registered opener claims.
+    layers are to be kept in 4 bits; an OpenAI-compatible endpoint, as https://host/v1#name or as JSON text with the
+    keys of `endpoint.spec.EndpointSpec`; or whatever a registered opener claims.
     Raises ModelError, DownloadError or OutOfMemory.
     """
     opener = _opener_of(spec)

@@ -95,7 +95,8 @@ class EndpointSpec:
 
     @property
     def is_azure(self) -> bool:
-        return _is_of(self.host, _AZURE)
+        """Whether it is Azure's interface, by its host or because only Azure's has an api_version."""
+        return self.api_version is not None or _is_of(self.host, _AZURE)
 
     @property
     def is_loopback(self) -> bool:
@@ -154,7 +155,7 @@ class EndpointSpec:
     @property
     def _by_deployment(self) -> bool:
         """Whether it is Azure's older interface, in which the deployment is a part of the address."""
-        return self.is_azure and self.api_version is not None and not self.endpoint.endswith("/v1")
+        return self.api_version is not None and not self.endpoint.endswith("/v1")
 
 
 def parse(text: str) -> EndpointSpec:

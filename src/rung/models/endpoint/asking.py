@@ -1,0 +1,361 @@
+"""One request to an endpoint, asked until it has its answer: other fields where some are refused, room for a thought
+where the model thinks, another mode where a constraint is not held, and again where a reply does not fit.
+
+What is found out on the way is kept in Known, so that later requests begin with it. Knows nothing of caches and blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError
+from rung.models.endpoint.http_connection import OnData
+from rung.models.endpoint.known import Known
+from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
+from rung.models.endpoint.protocol import (
+    Answered,
+    Stream,
+    chat_body,
+    most_tokens_in,
+    most_tokens_out,
+    parse_answer,
+    read_answer,
+    turns_of,
+    wants_tags,
+)
+from rung.models.endpoint.refusals import Refusal, learnt, refusal_of, room_told
+from rung.models.endpoint.spec import EndpointSpec
+from rung.models.endpoint.structured import Form, Mode, Unfit, modes, told
+from rung.models.endpoint.till import Bill, billed, most_usd_of, usd_of
+from rung.models.endpoint.transport import Headers, Reply
+from rung.types import Price, Request
+
+_ROUNDS = 16  # of one request, with all that may be learnt on the way
+_AGAIN = 2  # times that a reply that does not fit is asked for again
+_TRIES_OF_A_MODE = 3  # server errors in a row after which a mode is given up that never worked
+
+Say = Callable[[str], None]
+
+FILTERED = "the endpoint's content filter stopped it"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reply, read. seconds: from sending the request; first_token_s: where it was streamed."""
+
+    answered: Answered
+    seconds: float
+    first_token_s: float | None = None
+
+
+class _Reader:
+    """Reads the replies to one call, whole or streamed, each once."""
+
+    def __init__(self, tags_wanted: bool) -> None:
+        self._tags = tags_wanted
+        self._stream = Stream()
+        self._last: tuple[Reply, Reading] | None = None
+
+    def watch(self) -> OnData:
+        """For a new attempt, which begins its stream anew."""
+        self._stream = Stream()
+        return self._stream.feed
+
+    def read(self, reply: Reply) -> Reading:
+        """Raises BadReply and Refused."""
+        if self._last is not None and self._last[0] is reply:
+            return self._last[1]
+        if "event-stream" in reply.headers.get("content-type", ""):
+            answered = read_answer(self._stream.record, tags_wanted=self._tags)
+        else:
+            answered = parse_answer(reply.body, tags_wanted=self._tags)
+        self._last = (reply, Reading(answered, reply.seconds, self._stream.first_token_s))
+        return self._last[1]
+
+
+@dataclass
+class Asked:
+    """What came of a request, as it is kept.
+
+    Tokens are those of all replies that led to it. latency_s: as a client sees them. usd: what they were charged, None
+    where no price is known. model: by the endpoint's word.
+    """
+
+    text: str = ""
+    finish: str = "stop"
+    error: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    latency_s: float = 0.0
+    usd: float | None = None
+    model: str = ""
+    first_token_s: float | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        return self.error is None or self.error == FILTERED
+
+    def record(self) -> dict[str, Any]:
+        """For the call cache: everything but the dollars, which are paid once."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("usd", "first_token_s") and value}
+        return {"text": self.text, **fields}
+
+    def forget(self) -> None:
+        """Its tokens do not count, since no later request needs them; its dollars do."""
+        self.tokens_in = self.tokens_out = self.tokens_cached = 0
+        self.latency_s = 0.0
+
+    def add(self, reading: Reading, body: Mapping[str, Any], usd: float | None) -> None:
+        """Takes over a reply. Its tokens are estimated where the endpoint does not tell them."""
+        answered = reading.answered
+        read, written = answered.tokens_in, answered.tokens_out
+        if read is None:
+            read = sum(estimate_tokens(turn["content"]) for turn in body["messages"])
+        self.tokens_in += read
+        self.tokens_out += estimate_tokens(answered.text) if written is None else written
+        self.tokens_cached += answered.tokens_cached
+        self.latency_s += reading.seconds
+        self.first_token_s = reading.first_token_s
+        self.text, self.finish, self.model = answered.text, answered.finish, answered.model
+        if usd is not None:
+            self.usd = (self.usd or 0.0) + usd
+
+
+@dataclass
+class _Talk:
+    """Where a request stands: its turns, the room that was told for its answer, and how often it was asked again."""
+
+    request: Request
+    form: Form | None
+    turns: list[Mapping[str, str]]
+    room: int | None = None
+    again: int = 0
+    patient: bool = False
+
+
+class _Learnt:
+    """Something was learnt, with which a request is asked afresh."""
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text, from its UTF-8 bytes: about four to a token in English, so this errs by a fifth either way."""
+    return -(-len(text.encode()) * 4 // 15)
+
+
+class Asker:
+    """Asks requests of one endpoint, many at once. price: of tokens, None where it is not known."""
+
+    def __init__(self, spec: EndpointSpec, calls: Calls, known: Known, headers: Headers, say: Say) -> None:
+        self.spec, self.calls, self.known, self.headers, self._say = spec, calls, known, headers, say
+        self.price: Price | None = None
+        self._gates: dict[str, asyncio.Lock] = {}
+        self._open: set[str] = set()
+
+    async def ask(self, request: Request) -> Asked:
+        """The answer, or an error that concerns this request. Raises ModelError for what concerns all of them."""
+        form = Form(request.constraint) if request.constraint is not None else None
+        async with self._one_first(form) as gate:
+            asked = await self._talk(_Talk(request, form, turns_of(request.messages)))
+            if asked.error is None or asked.error.startswith(NO_REPLY):
+                self._open.add(gate)
+            return asked
+
+    def body_of(self, request: Request, *, stream: bool = False) -> tuple[dict[str, Any], Form | None, Mode]:
+        """As a request would be sent now: its body, and how it is held to its constraint."""
+        form = Form(request.constraint) if request.constraint is not None else None
+        mode = self.mode_of(form)
+        return self._body(_Talk(request, form, turns_of(request.messages)), mode, stream=stream), form, mode
+
+    def mode_of(self, form: Form | None) -> Mode:
+        if form is None:
+            return "none"
+        return self.known.mode(form, modes(self.spec.response_format, self.known.listed.server, form.constraint))
+
+    def is_proven(self, request: Request) -> bool:
+        """Whether it is known how the endpoint takes such a request, or cannot be found out."""
+        form = Form(request.constraint) if request.constraint is not None else None
+        return (form.key if form is not None else "") in self._open or self._is_proven(form)
+
+    def _is_proven(self, form: Form | None) -> bool:
+        return self.known.habits_proven and (form is None or self.known.mode_proven(form, self.mode_of(form)))
+
+    @asynccontextmanager
+    async def _one_first(self, form: Form | None) -> AsyncIterator[str]:
+        """Lets one request go ahead where it is not known yet how the endpoint takes its kind; the others wait."""
+        key = form.key if form is not None else ""
+        if key in self._open or self._is_proven(form):
+            self._open.add(key)
+            yield key
+            return
+        async with self._gates.setdefault(key, asyncio.Lock()):
+            if key not in self._open:
+                yield key
+                return
+        yield key
+
+    # ---- the rounds of one request ----------------------------------------------------------
+
+    async def _talk(self, talk: _Talk) -> Asked:
+        asked = Asked()
+        for _ in range(_ROUNDS):
+            mode = self.mode_of(talk.form)
+            body = self._body(talk, mode)
+            proven = talk.patient or talk.form is None or self.known.mode_proven(talk.form, mode)
+            try:
+                reading = await self.send(body, talk.request, attempts=None if proven else _TRIES_OF_A_MODE)
+            except Refused as refused:
+                error = self._refused(refused, body, mode, talk)
+                if error is not None:
+                    return self._failed(asked, error)
+                continue
+            except CallFailed as failed:
+                if proven:
+                    return self._failed(asked, f"{NO_REPLY} from {self.spec.host} ({failed})")
+                if failed.kind.startswith("5") and talk.form is not None:
+                    self.known.mode_failed(talk.form, mode)
+                else:
+                    talk.patient = True
+                continue
+            fault = self.take(asked, reading, body, talk.form, mode)
+            if fault is None or (isinstance(fault, Unfit) and talk.again == _AGAIN):
+                return asked
+            if isinstance(fault, Unfit) and talk.form is not None:
+                talk.again += 1
+                talk.turns = told(turns_of(talk.request.messages), reading.answered.text, talk.form.again(fault))
+            else:
+                asked.forget()
+        return self._failed(asked, f"the endpoint gave no answer that can be used in {_ROUNDS} rounds")
+
+    def take(
+        self, asked: Asked, reading: Reading, body: Mapping[str, Any], form: Form | None, mode: Mode
+    ) -> Unfit | _Learnt | None:
+        """Puts a reply into `asked`. None: it is the answer. Else why not: it does not fit, or something was learnt."""
+        known, answered = self.known, reading.answered
+        known.prove_habits()
+        if known.saw(answered.model, answered.fingerprint):
+            self._say(f"{self.spec.where}: another model answers now, {answered.model or 'which it does not name'}")
+        asked.add(reading, body, self.usd_of(answered))
+        if answered.finish == "filter":
+            asked.text, asked.finish, asked.error = "", "error", FILTERED
+            return None
+        if answered.needs_room and not known.habits.thinks:
+            known.learn(replace(known.habits, thinks=True))
+            return _Learnt()
+        if form is None or answered.finish == "length":
+            return None
+        try:
+            asked.text = form.read(answered.text)
+        except Unfit as unfit:
+            if form.must_hold(mode):  # it does not hold
+                known.mode_failed(form, mode)
+                return _Learnt()
+            return unfit
+        known.prove_mode(form, mode)
+        known.used[mode] += 1
+        return None
+
+    async def send(
+        self, body: Mapping[str, Any], request: Request, *, attempts: int | None = None, calls: Calls | None = None
+    ) -> Reading:
+        """The answer to a body. calls: by others than its own. Raises Refused, CallFailed, and BudgetSpent."""
+        reader = _Reader(wants_tags(request.messages))
+
+        def usd(reply: Reply) -> float | None:
+            try:
+                return self.usd_of(reader.read(reply).answered)
+            except (BadReply, Refused):
+                return None
+
+        with billed(Bill(most_usd_of(self.price, most_tokens_in(body), most_tokens_out(body)), usd)):
+            return await (calls or self.calls).call(
+                self.spec.chat_path,
+                json.dumps(body, default=dict).encode(),
+                accept=reader.read,
+                headers=self.headers,
+                attempts=attempts,
+                watch=reader.watch if body.get("stream") else None,
+            )
+
+    def usd_of(self, answered: Answered) -> float | None:
+        """What a reply was charged: as the endpoint says, else its tokens at the price; None where neither is known."""
+        if answered.usd is not None:
+            return answered.usd
+        if answered.tokens_in is None or answered.tokens_out is None:
+            return None
+        return usd_of(self.price, answered.tokens_in, answered.tokens_out, answered.tokens_cached)
+
+    def _body(self, talk: _Talk, mode: Mode, *, stream: bool = False) -> dict[str, Any]:
+        return chat_body(
+            self.spec,
+            talk.request,
+            self.known.habits,
+            server=self.known.listed.server,
+            fields=talk.form.fields(mode) if talk.form is not None else None,
+            turns=talk.turns,
+            room=talk.room,
+            stream=stream,
+        )
+
+    @staticmethod
+    def _failed(asked: Asked, error: str) -> Asked:
+        asked.text, asked.finish, asked.error = "", "error", error
+        return asked
+
+    # ---- refusals ---------------------------------------------------------------------------
+
+    def _refused(self, refused: Refused, body: Mapping[str, Any], mode: Mode, talk: _Talk) -> str | None:
+        """The error of this request; None where it is to be asked otherwise. Raises ModelError for all requests."""
+        refusal = refusal_of(refused.status, refused.detail)
+        if refusal.cause in ("key", "model", "quota", "address"):
+            raise self.fatal(refusal, refused.status)
+        if refusal.cause == "filter":
+            return FILTERED
+        if refusal.cause == "context":
+            room = room_told(refusal.said)
+            if room is not None and talk.room is None and room < most_tokens_out(body):
+                talk.room = room
+                return None
+            return f"the prompt {DOES_NOT_FIT} of the endpoint ({refusal.said})"
+        habits = learnt(self.known.habits, body, refusal)
+        if habits is not None:
+            self.known.learn(habits)
+            return None
+        if body != self._body(talk, self.mode_of(talk.form)):
+            return None  # another request has learnt it meanwhile
+        if (
+            talk.form is not None
+            and mode != "none"
+            and (refusal.is_about_form or not self.known.mode_proven(talk.form, mode))
+        ):
+            self.known.mode_failed(talk.form, mode)
+            return None
+        return f"the endpoint refused the request: {refusal.said}"
+
+    def fatal(self, refusal: Refusal, status: int) -> ModelError:
+        """What a user is told of a refusal that concerns all requests."""
+        spec, said = self.spec, f"It says: {refusal.said}"
+        if refusal.cause == "key":
+            variable = spec.key_variable
+            if variable is None:
+                advice = "It wants a key: name the environment variable that holds it with key_env."
+            else:
+                advice = f"Check the key in the environment variable {variable}, and what it may be used for."
+            return ModelError(f"{spec.where}: the endpoint refused the key (HTTP {status}). {advice} {said}")
+        if refusal.cause == "quota":
+            return ModelError(f"{spec.where}: the account has no money or quota left. Add some, then go on. {said}")
+        if refusal.cause == "address":
+            return ModelError(f"{spec.where}: {refusal.said}")
+        listed = self.known.listed
+        if listed.names and spec.name not in listed.names:
+            near = ", ".join(listed.nearest(spec.name)) or f"{len(listed.names)} others"
+            return ModelError(f"{spec.where}: the endpoint has no such model. It has {near}. Correct the name.")
+        return ModelError(
+            f"{spec.where}: nothing was found at {spec.endpoint} (HTTP {status}). Check the name of the model, and the "
+            f"address, which mostly ends in /v1. {said}"
+        )

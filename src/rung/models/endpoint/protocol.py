@@ -1,0 +1,327 @@
+"""The chat completions of the OpenAI interface: a request as a body, a reply as an answer.
+
+Endpoints differ in which fields they take: what one was found to take is its Habits. Knows bodies, nothing of
+connections and of what is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rung.models.endpoint.policy import BadReply, Refused
+from rung.models.endpoint.spec import EndpointSpec
+from rung.models.endpoint.structured import Server, canonical
+from rung.models.thinking import PAIRS, TAGS, THOUGHT_TOKENS
+from rung.types import Constraint, Message, Request
+
+FORMAT = 1
+"""Of kept answers. It grows when a body, or how a reply is read, changes in a way that changes answers."""
+
+_TURN_BYTES = 16  # upper bound of the tokens that a template puts around a turn
+_EXTRA_TOKENS = 256  # and around the whole, a default system turn included
+
+Finish = Literal["stop", "length", "filter"]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What an endpoint takes, as it was found out.
+
+    max_field: the field that bounds an answer's tokens. temperature, seed, stream_usage, strict: whether it takes
+    these. thinks: whether the model thinks before it answers, so that each request needs room for a thought.
+    """
+
+    max_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    temperature: bool = True
+    seed: bool = True
+    stream_usage: bool = True
+    thinks: bool = False
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A reply, read.
+
+    tokens_in, tokens_out: as the endpoint counts them, thoughts included; None where it does not. tokens_thought: of
+    tokens_out, those of a thought. usd: what it was charged, where the endpoint says so. model, fingerprint: what
+    answered, by its own word. thought_open: the answer was cut inside a thought, and nothing of it is left.
+    """
+
+    text: str
+    finish: Finish
+    tokens_in: int | None
+    tokens_out: int | None
+    tokens_cached: int = 0
+    tokens_thought: int = 0
+    usd: float | None = None
+    model: str = ""
+    fingerprint: str = ""
+    thought_open: bool = False
+
+    @property
+    def needs_room(self) -> bool:
+        """Whether a thought used up the room, so that there is no answer."""
+        return self.finish == "length" and not self.text and (self.thought_open or self.tokens_thought > 0)
+
+
+# ---- a request ------------------------------------------------------------------------------
+
+
+def first_habits(spec: EndpointSpec) -> Habits:
+    """What to try first: OpenAI's newer models take max_completion_tokens alone, other servers know max_tokens."""
+    newer = spec.host == "api.openai.com" or spec.is_azure
+    return Habits(max_field="max_completion_tokens" if newer else "max_tokens")
+
+
+def sampling(server: Server | None) -> dict[str, Any]:
+    """What a server's defaults would do to a greedy answer, undone: llama-cpp-python penalises repeated tokens."""
+    return {"repeat_penalty": 1.0} if server == "llama-cpp-python" else {}
+
+
+def chat_body(
+    spec: EndpointSpec,
+    request: Request,
+    habits: Habits,
+    *,
+    server: Server | None = None,
+    fields: Mapping[str, Any] | None = None,
+    turns: Sequence[Mapping[str, str]] | None = None,
+    room: int | None = None,
+    stream: bool = False,
+) -> dict[str, Any]:
+    """The body of a request.
+
+    fields: of the constraint's mode. turns: in the place of the request's own messages. room: tokens of the answer at
+    most, thought included, in the place of those that follow from the request.
+    """
+    decoding = request.decoding
+    most = room or decoding.max_new_tokens + (THOUGHT_TOKENS if habits.thinks else 0)
+    body: dict[str, Any] = {
+        "model": spec.name,
+        "messages": list(turns) if turns is not None else turns_of(request.messages),
+        habits.max_field: most,
+    }
+    if habits.temperature:
+        body["temperature"] = decoding.temperature
+    if decoding.temperature > 0 and habits.seed:
+        body["seed"] = decoding.seed % 2**31  # servers take an int32
+    if stream:
+        body["stream"] = True
+        if habits.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    return body | sampling(server) | dict(fields or {}) | dict(spec.params)
+
+
+def turns_of(messages: Iterable[Message]) -> list[Mapping[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+class Keys:
+    """Keys of calls to one endpoint: the SHA-256 of everything that decides an answer.
+
+    Not in it is what changes no answer: the name of a field that bounds it, and room for a thought beyond the answer.
+    """
+
+    def __init__(self, spec: EndpointSpec, server: Server | None) -> None:
+        of_all = {
+            "format": FORMAT,
+            "endpoint": spec.endpoint,
+            "api_version": spec.api_version,
+            "model": spec.name,
+            "params": spec.params,
+            "sampling": sampling(server),
+        }
+        self._of_all = hashlib.sha256(json.dumps(of_all, sort_keys=True, default=dict).encode())
+        self._response_format = spec.response_format
+        self._constraints: dict[int, tuple[Constraint, str]] = {}
+
+    def of(self, request: Request) -> str:
+        decoding, constraint = request.decoding, request.constraint
+        sampled = [decoding.temperature, decoding.seed] if decoding.temperature > 0 else None
+        turns = [[message.role, message.content] for message in request.messages]
+        record = [turns, decoding.max_new_tokens, sampled]
+        if constraint is not None:
+            record += [self._written(constraint), self._response_format]
+        digest = self._of_all.copy()
+        digest.update(json.dumps(record).encode())
+        return digest.hexdigest()
+
+    def _written(self, constraint: Constraint) -> str:
+        """The canonical text, made once for an object that many requests share."""
+        if id(constraint) not in self._constraints:
+            self._constraints[id(constraint)] = (constraint, canonical(constraint))
+        return self._constraints[id(constraint)][1]
+
+
+def repeated(key: str, times: int) -> str:
+    """The key of a request that was asked for so many times before in the same call: each is an answer of its own."""
+    return key if times == 0 else hashlib.sha256(f"{key} {times}".encode()).hexdigest()
+
+
+def most_tokens_in(body: Mapping[str, Any]) -> int:
+    """An upper bound of the tokens that a body's prompt can be counted as: a token has at least one byte."""
+    turns = body["messages"]
+    told = sum(len(turn["content"].encode()) + _TURN_BYTES for turn in turns)
+    schema = {name: body[name] for name in ("response_format", "structured_outputs") if name in body}
+    return told + _EXTRA_TOKENS + (len(json.dumps(schema)) if schema else 0)
+
+
+def most_tokens_out(body: Mapping[str, Any]) -> int:
+    return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0)
+
+
+# ---- a reply --------------------------------------------------------------------------------
+
+
+def read_answer(record: Any, *, tags_wanted: bool = False) -> Answered:
+    """A chat completion as JSON, read. tags_wanted: the prompt asks for tags that would else mark a thought.
+
+    Raises BadReply for what is worth asking again, Refused where an error that no retry cures stands in its place.
+    """
+    if not isinstance(record, Mapping):
+        raise BadReply("no object in the body")
+    if (error := record.get("error")) and not record.get("choices"):
+        _raise_error(error)
+    choices = record.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
+        raise BadReply("no choices in the body")
+    finish = choice.get("finish_reason")
+    if finish == "error":
+        raise BadReply("finish_reason error")
+    content = _content(message)
+    text, thought_open = (content, False) if tags_wanted else without_thought(content)
+    usage = record.get("usage")
+    counts = _usage(usage if isinstance(usage, Mapping) else {})
+    kind: Finish = "length" if finish == "length" else "filter" if finish == "content_filter" else "stop"
+    model, fingerprint = str(record.get("model") or ""), str(record.get("system_fingerprint") or "")
+    return Answered(text, kind, **counts, model=model, fingerprint=fingerprint, thought_open=thought_open)
+
+
+def parse_answer(body: bytes, *, tags_wanted: bool = False) -> Answered:
+    """As `read_answer`, from the bytes of a body."""
+    try:
+        record = json.loads(body)
+    except ValueError as error:
+        raise BadReply("invalid JSON") from error
+    return read_answer(record, tags_wanted=tags_wanted)
+
+
+class Stream:
+    """A streamed reply, read piece by piece. record: the reply as it would have come in one piece."""
+
+    def __init__(self) -> None:
+        self.first_token_s: float | None = None
+        self.done = False
+        self._rest = b""
+        self._said: list[str] = []
+        self._reply: dict[str, Any] = {}
+        self._finish: str | None = None
+        self._broken = False
+
+    def feed(self, data: bytes, seconds: float) -> None:
+        """data: bytes of the body, as they came. seconds: since the request was sent. It never raises."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            told = line[5:].strip()
+            if told == b"[DONE]":
+                self.done = True
+                continue
+            try:
+                chunk = json.loads(told)
+            except ValueError:
+                self._broken = True
+                continue
+            if isinstance(chunk, Mapping):
+                self._take(chunk, seconds)
+
+    def _take(self, chunk: Mapping[str, Any], seconds: float) -> None:
+        for name in ("model", "system_fingerprint", "usage", "error"):
+            if chunk.get(name):
+                self._reply[name] = chunk[name]
+        for choice in chunk.get("choices") or ():
+            delta = (choice.get("delta") if isinstance(choice, Mapping) else None) or {}
+            written = delta.get("content") or ""
+            if self.first_token_s is None and (written or delta.get("reasoning_content") or delta.get("reasoning")):
+                self.first_token_s = seconds
+            self._said.append(written)
+            self._finish = choice.get("finish_reason") or self._finish
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Raises BadReply for a stream that cannot be read, or that ended before its end was told."""
+        if self._broken:
+            raise BadReply("invalid JSON in a stream")
+        if "error" not in self._reply and not self.done and self._finish is None:
+            raise BadReply("a stream that ended early")
+        choice = {"message": {"content": "".join(self._said)}, "finish_reason": self._finish}
+        return self._reply if "error" in self._reply else self._reply | {"choices": [choice]}
+
+
+def without_thought(text: str) -> tuple[str, bool]:
+    """A text without the thought that it begins with, and whether that thought has no end.
+
+    A template may have opened the thought in the prompt, so that the text holds its end alone.
+    """
+    bare = text.lstrip()
+    for start, end in PAIRS:
+        opened = bare.startswith(start)
+        if end in text and (opened or start not in text[: text.index(end)]):
+            return text[text.index(end) + len(end) :].lstrip(), False
+        if opened:
+            return "", True
+    return text, False
+
+
+def wants_tags(messages: Iterable[Message]) -> bool:
+    """Whether a prompt speaks of the tags that would else mark a thought."""
+    return any(tag in message.content for message in messages for tag in TAGS)
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):  # in parts, as a few endpoints send it
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    if content is None:
+        content = message.get("refusal") or ""
+    if not isinstance(content, str):
+        raise BadReply("content that is no text")
+    return content
+
+
+def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    def number(value: object) -> int | None:
+        return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+    def part(of: str, name: str) -> int:
+        details = usage.get(of)
+        return (number(details.get(name)) if isinstance(details, Mapping) else None) or 0
+
+    read, written, total = (number(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    thought = part("completion_tokens_details", "reasoning_tokens")
+    if read is not None and written is not None and total is not None and total > read + written:
+        thought = thought or total - read - written
+        written = total - read  # Gemini and xAI count thoughts in the total alone
+    cached = part("prompt_tokens_details", "cached_tokens") or number(usage.get("prompt_cache_hit_tokens")) or 0
+    cost = usage.get("cost")  # OpenRouter's, in dollars
+    usd = float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None
+    counts = {"tokens_in": read, "tokens_out": written, "tokens_thought": thought, "usd": usd}
+    return counts | {"tokens_cached": min(cached, read or 0)}
+
+
+def _raise_error(error: object) -> None:
+    """An error in a reply of status 200, as gateways send it."""
+    code = error.get("code") if isinstance(error, Mapping) else None
+    if isinstance(code, int) and 400 <= code < 500 and code not in (408, 409, 425, 429):
+        raise Refused(code, json.dumps({"error": error}))
+    raise BadReply(f"an error in the body ({code})" if code else "an error in the body")

@@ -1,0 +1,111 @@
+"""Why an endpoint refused a request, and what can be done about it: another field, less room, or nothing.
+
+Knows the words of the servers, nothing of connections.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from rung.models.endpoint.protocol import Habits
+
+Cause = Literal["key", "model", "quota", "address", "context", "filter", "request"]
+"""What a refusal is about. The first four concern all requests, the next two one request alone."""
+
+_SHOWN = 300  # characters of an endpoint's own words in messages
+
+_CONTEXT = r"context[ _-](length|window|size)|too many (input )?tokens|prompt is too long"
+_FILTER = r"content[ _-]?(filter|policy|management)|responsibleai|safety|moderation|flagged"
+_UNKNOWN_FIELD = (
+    r"unsupported|not support|does not|unrecognized|unknown|extra|not permitted|not allowed|unexpected|invalid|instead"
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an endpoint refused a request. said: in its own words, cut. param: the field that it names."""
+
+    cause: Cause
+    said: str
+    param: str = ""
+
+    @property
+    def is_about_form(self) -> bool:
+        """Whether it names what holds an answer to a form."""
+        words = f"{self.param} {self.said}".lower()
+        return any(word in words for word in ("response_format", "json_schema", "structured", "grammar", "schema"))
+
+
+def refusal_of(status: int, detail: str) -> Refusal:
+    """The cause of a refusal. detail: the body of the reply, or the message in it."""
+    error = _error_in(detail)
+    said = " ".join(str(error.get("message") or detail).split())[:_SHOWN]
+    code = " ".join(str(error.get(name) or "") for name in ("code", "type")).lower()
+    words = f"{code} {said}".lower()
+    param = str(error.get("param") or "")
+    cause: Cause = "request"
+    if status < 400:  # a redirection, which is not followed
+        cause = "address"
+    elif "insufficient_quota" in words or "insufficient balance" in words or status == 402:
+        cause = "quota"
+    elif re.search(_CONTEXT, words):
+        cause = "context"
+    elif re.search(_FILTER, words):
+        cause = "filter"
+    elif status in (401, 403) or "invalid_api_key" in words or "api key not valid" in words:
+        cause = "key"
+    elif status == 404 or "model_not_found" in words:
+        cause = "model"
+    return Refusal(cause, said, param)
+
+
+def room_told(said: str) -> int | None:
+    """The tokens that a prompt leaves, from a refusal that tells both numbers; None where nothing is left."""
+    context = re.search(r"maximum context length (?:is|of) (\d+)", said)
+    prompt = re.search(r"(\d+) (?:input tokens|prompt tokens|in the messages|in the prompt)", said)
+    room = int(context[1]) - int(prompt[1]) if context and prompt else 0
+    return room if room > 0 else None
+
+
+def learnt(habits: Habits, body: Mapping[str, Any], refusal: Refusal) -> Habits | None:
+    """Other habits with which the request may be taken; None where the refusal is about something else."""
+    words = f"{refusal.param} {refusal.said}".lower()
+    if "could not finish the message" in words and not habits.thinks:  # OpenAI: a thought had no room
+        return replace(habits, thinks=True)
+    if re.search(_UNKNOWN_FIELD, words) is None:
+        return None
+    if "stream_options" in words and "stream_options" in body:
+        return replace(habits, stream_usage=False)
+    if "temperature" in words and "temperature" in body and habits.temperature:
+        return replace(habits, temperature=False)
+    if "seed" in words and "seed" in body and habits.seed:
+        return replace(habits, seed=False)
+    if habits.max_field in words and habits.max_field in body and "too large" not in words:
+        other: Literal["max_tokens", "max_completion_tokens"] = (
+            "max_completion_tokens" if habits.max_field == "max_tokens" else "max_tokens"
+        )
+        return replace(habits, max_field=other)
+    return None
+
+
+def _error_in(detail: str) -> Mapping[str, Any]:
+    """The error in a body, in the several shapes that servers give it."""
+    try:
+        record: Any = json.loads(detail)
+    except ValueError:
+        return {}
+    if isinstance(record, list) and record:  # Gemini's
+        record = record[0]
+    if not isinstance(record, Mapping):
+        return {}
+    error = record.get("error", record.get("detail", record))
+    if isinstance(error, Mapping):
+        return error
+    if isinstance(error, list):  # FastAPI's; each part repeats the whole input, which would mislead
+        parts = [part for part in error if isinstance(part, Mapping)]
+        error = "; ".join(f"{'.'.join(map(str, part.get('loc') or ()))}: {part.get('msg')}" for part in parts)
+    return {"message": str(error), "code": record.get("code")}

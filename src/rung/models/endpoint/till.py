@@ -1,0 +1,140 @@
+"""What calls cost: before a request is sent, the most that it can cost is reserved; afterwards its cost is paid.
+
+A request whose reply did not come whole may have been charged, and counts with the most that it can cost. So what is
+spent is never more than the purse holds, whatever breaks. Knows dollars and requests, nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from rung.errors import BudgetSpent
+from rung.models.endpoint.http_connection import ConnectionFault, OnData, Reply
+from rung.models.endpoint.policy import Exchanger
+from rung.models.endpoint.transport import UNREACHABLE, Headers
+from rung.models.purse import Purse
+from rung.types import Price
+
+
+@dataclass
+class Bill:
+    """Of one call, all its attempts included.
+
+    most_usd: of one attempt. usd_of: what a reply of status 2xx was charged; None where that cannot be read from it.
+    """
+
+    most_usd: float
+    usd_of: Callable[[Reply], float | None]
+
+
+@dataclass
+class Till:
+    """An Exchanger that pays from a purse for the requests of a call that `billed` runs.
+
+    doubtful_usd: paid for requests that brought no whole reply, and that the provider may not have charged.
+    """
+
+    inner: Exchanger
+    purse: Purse | None = None
+    doubtful_usd: float = 0.0
+    _open: int = 0
+    _empty: bool = False
+    _settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def most_connections(self) -> int:
+        return int(getattr(self.inner, "most_connections", 1000))
+
+    def start(self) -> None:
+        """Calls may be made again after the purse was found empty: it may hold more now."""
+        self._empty = False
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Headers,
+        body: bytes | None = None,
+        timeout_s: float,
+        on_data: OnData | None = None,
+    ) -> Reply:
+        """As the inner one. Raises BudgetSpent where nothing is left for the request and nothing is in flight."""
+        bill = _bill.get()
+        purse = self.purse
+        if bill is None or purse is None:
+            return await self.inner.exchange(
+                method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
+            )
+        await self._reserve(purse, bill.most_usd)
+        usd, doubtful = 0.0, bill.most_usd
+        try:
+            reply = await self.inner.exchange(
+                method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
+            )
+            doubtful = reply.resent * bill.most_usd
+            if 200 <= reply.status < 300:
+                told = bill.usd_of(reply)
+                usd, doubtful = (told, doubtful) if told is not None else (0.0, doubtful + bill.most_usd)
+            return reply
+        except ConnectionFault as fault:
+            doubtful = (fault.resent + (fault.kind not in UNREACHABLE)) * bill.most_usd
+            raise
+        finally:
+            self.doubtful_usd += doubtful
+            self._open -= 1
+            purse.settle(bill.most_usd, usd + doubtful)
+            self._wake()
+
+    async def _reserve(self, purse: Purse, usd: float) -> None:
+        """Waits for requests in flight where their settling may make room."""
+        while self._empty or not purse.reserve(usd):
+            if self._empty or not self._open:
+                self._empty = True
+                self._wake()
+                raise BudgetSpent(
+                    f"the budget in dollars is spent: the next call may cost up to ${usd:.4f}, and "
+                    f"${purse.left or 0.0:.4f} are left"
+                )
+            await self._settled.wait()
+        self._open += 1
+
+    def _wake(self) -> None:
+        self._settled.set()
+        self._settled = asyncio.Event()
+
+
+_bill: ContextVar[Bill | None] = ContextVar("bill", default=None)
+"""Of the call that the current task makes."""
+
+
+@contextmanager
+def billed(bill: Bill) -> Iterator[None]:
+    """Within: requests of this task are paid for by this bill."""
+    token = _bill.set(bill)
+    try:
+        yield
+    finally:
+        _bill.reset(token)
+
+
+def usd_of(price: Price | None, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float | None:
+    """Dollars for tokens; None where the price has none for them. tokens_cached: of tokens_in."""
+    if price is None or price.usd_per_million_in is None or price.usd_per_million_out is None:
+        return None
+    cached = price.usd_per_million_in if price.usd_per_million_cached is None else price.usd_per_million_cached
+    fresh = tokens_in - tokens_cached
+    return (fresh * price.usd_per_million_in + tokens_cached * cached + tokens_out * price.usd_per_million_out) / 1e6
+
+
+def most_usd_of(price: Price | None, tokens_in: int, tokens_out: int) -> float:
+    """The most dollars for tokens: a provider may charge more for input that it writes into its cache."""
+    if price is None:
+        return 0.0
+    reads = (price.usd_per_million_in, price.usd_per_million_cached, price.usd_per_million_cache_written)
+    read = max((usd for usd in reads if usd is not None), default=0.0)
+    return (tokens_in * read + tokens_out * (price.usd_per_million_out or 0.0)) / 1e6

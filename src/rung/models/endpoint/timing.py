@@ -1,0 +1,75 @@
+"""How long an endpoint takes, as a client sees it: fresh calls, streamed, with a fixed number of them in flight.
+
+Knows nothing of kept answers: what is timed is never one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from rung.errors import NO_REPLY, ModelError
+from rung.models.endpoint.asking import Asked, Asker
+from rung.models.endpoint.policy import CallFailed, Calls, Exchanger, Refused
+from rung.models.endpoint.refusals import learnt, refusal_of
+from rung.models.endpoint.structured import Unfit
+from rung.types import Decoding, Message, Request, Speed
+
+_ROUNDS = 4  # of one call, with what may be learnt on the way
+_WORDS, _SHORT, _LONG = 400, 16, 64  # of the two prompts and answers that the speed is measured with
+_TRAIN_SHARE = 1 / 3  # of the speed of reading; an endpoint is not trained
+_LEAST_S = 1e-3
+
+
+async def timed(asker: Asker, exchanger: Exchanger, requests: Sequence[Request], concurrency: int) -> list[Asked]:
+    """Answers with their latencies, `concurrency` of them in flight; fewer only where the endpoint refuses so many."""
+    calls = Calls(exchanger, concurrency, asker.spec.timeout)
+    tasks = [asyncio.create_task(_timed(asker, calls, request)) for request in requests]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        asker.calls.faults.update(calls.faults)
+
+
+async def _timed(asker: Asker, calls: Calls, request: Request) -> Asked:
+    """One call. Where a stream is refused, the answer comes in one piece, without a time to its first token."""
+    for _ in range(_ROUNDS):
+        body, form, mode = asker.body_of(request, stream=True)
+        try:
+            reading = await asker.send(body, request, calls=calls)
+        except CallFailed as failed:
+            return Asked(finish="error", error=f"{NO_REPLY} from {asker.spec.host} ({failed})")
+        except Refused as refused:
+            habits = learnt(asker.known.habits, body, refusal_of(refused.status, refused.detail))
+            if habits is None:
+                break
+            asker.known.learn(habits)
+            continue
+        asked = Asked()
+        with suppress(Unfit):
+            if asker.take(asked, reading, body, form, mode) is None:
+                return asked
+        if form is not None:  # a reply that does not fit took its time all the same
+            return asked
+    return await asker.ask(request)
+
+
+async def measured_speed(asker: Asker, in_flight: int) -> Speed:
+    """Tokens per second with `in_flight` calls at once, from a long prompt and from a long answer, one call each.
+
+    Raises ModelError where there is no answer to time.
+    """
+    long = f"{'word ' * _WORDS}\nAnswer with one word: ok"
+    short = "Count from 1 to 100, in words."
+    asks = [Request((Message("user", text),), Decoding(most)) for text, most in ((long, _SHORT), (short, _LONG))]
+    read, written = [await asker.ask(request) for request in asks]
+    for asked in (read, written):
+        if asked.error is not None:
+            raise ModelError(f"{asker.spec.where}: it gave no answer that could be timed: {asked.error}.")
+    reads = read.tokens_in / max(read.latency_s, _LEAST_S)
+    writes = max(written.tokens_out, 1) / max(written.latency_s, _LEAST_S)
+    return Speed(*(float(f"{in_flight * rate:.2g}") for rate in (reads, writes, reads * _TRAIN_SHARE)))
