@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from evidence_cases import N, comparison, evidence, of
+from evidence_cases import N, candidate, comparison, evidence, of
 
 from rung.decision import ClosedBook, Evidence, Skills, decide, unfinished
 from rung.types import BreakEven, Candidate, Decision, Diagnosis, Score, Skipped
@@ -117,6 +117,22 @@ def test_what_is_no_contender_is_shipped_where_it_is_cheaper_and_within_the_marg
     near = replace(FEW, test=Score(0.79, 0.74, 0.84, N))
     decision = decide(without_pair(known(near, LORA, DEAR), LORA))
     assert decision.solution == FEW.name
+
+
+def test_beside_what_it_was_not_compared_with_the_one_that_is_shipped_has_no_lead() -> None:
+    few = without_pair(known(FEW, LORA, DEAR), DEAR)  # lora is within the margin of the only contender
+    decision = decide(few)
+    assert decision.solution == LORA.name
+    assert decision.headline.endswith(
+        ", 2 points below gpt-5-mini's few-shot prompt, at a 40th of the price; all that costs less is shown to be "
+        "worse than gpt-5-mini's few-shot prompt."
+    )
+    assert "few_shot@gpt-5-mini minus few_shot@smollm2: 32 points" in said(decision)
+    names = ("few_shot", "prompt", 0.50), ("rag", "rag", 0.80), ("lora", "fine-tune", 0.82)
+    one = evidence([candidate(*name) for name in names], {("few_shot", "lora"): 1e-9})  # type: ignore[arg-type]
+    decision = decide(without_pair(one, candidate("lora", "fine-tune", 0.82)))
+    assert decision.solution == "rag"
+    assert decision.headline.endswith("; all that costs less is shown to be worse than lora.")
 
 
 def test_of_two_that_were_not_to_be_compared_nothing_is_claimed() -> None:
@@ -264,6 +280,16 @@ def test_a_training_without_passages_is_set_beside_its_own_model() -> None:
     small = of(SMALL, "rag", "rag", 0.79, usd=1.0)
     decision = decide(known(LORA, small, RAG, closed_book=ClosedBook(LORA.name, 0.3)))
     assert "rag@smollm2, which reads passages, reaches 79 %" in said(decision)
+
+
+def test_of_many_dearer_groups_the_three_highest_are_spoken_of() -> None:
+    families = ("zero_shot", "prompt"), ("rag", "rag"), ("lora", "fine-tune"), ("rag_lora", "rag+fine-tune")
+    dear = [of(LARGE, name, family, 0.78 + i / 100) for i, (name, family) in enumerate(families)]  # type: ignore[arg-type]
+    decision = decide(known(LORA, *dear))
+    assert decision.solution == LORA.name
+    assert sum("the margin that matters" in r for r in decision.reasons) == 3
+    assert sum(s.startswith("What would change the verdict") for s in decision.next) == 3
+    assert not any("zero_shot@gpt-5-mini" in s for s in (*decision.reasons, *decision.next))
 
 
 # ---- earlier readings, notes ------------------------------------------------------------------

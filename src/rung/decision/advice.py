@@ -22,10 +22,10 @@ from rung.decision.words import (
     MOST,
     SET_WORDS,
     called,
-    dearer,
     dearer_models,
     learner_of,
     listed,
+    nearest_dearer,
     nothing_is_learnt,
     one_answer_is_always_right,
     rival_of,
@@ -84,7 +84,7 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
             f"What would change the verdict: a {FAMILY_WORDS[rival.family][1]} solution{of} within {margin} of "
             f"{best.name}, or one not significantly worse on new examples."
         )
-    for against in dearer(evidence, chosen, best):
+    for against in nearest_dearer(evidence, chosen, best):
         if against.high > evidence.margin:
             more = more_to_exclude(evidence, against)
             settle = (
@@ -95,10 +95,9 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
             steps.append(f"What would change the verdict: {against.b} more than {margin} above {against.a}. {settle}")
     target = evidence.target
     if target is not None and score_of(chosen, "test").mean < target and not causes:
-        such = f", such as {evidence.larger}" if _larger_is_untried(evidence, chosen.model) else ""
-        tried = (
-            " than those that were tried" if evidence.several and dearer_models(evidence, chosen.model, "test") else ""
-        )
+        dear = evidence.several and dearer_models(evidence, chosen.model, "test")
+        such = f", such as {evidence.larger}" if not dear and _larger_is_untried(evidence, chosen.model) else ""
+        tried = " than those that were tried" if dear else ""
         steps.append(
             f"To reach the target of {scale.value(target)}: more or better examples, or a larger model{tried}{such}."
         )

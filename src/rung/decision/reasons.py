@@ -10,11 +10,11 @@ from rung.decision.words import (
     cause_evidence,
     cause_words,
     cheaper_groups,
-    dearer,
     given,
     learner_of,
     listed,
     minus,
+    nearest_dearer,
     nothing_is_learnt,
     percentages,
     reach,
@@ -67,7 +67,7 @@ def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
     for members in cheaper_groups(evidence, chosen):
         against = evidence.contrast(best_of(members, "test"), best, "test")  # named, or it would not be passed over
         said.append(f"{minus(evidence, against)} after Holm.")
-    for against in dearer(evidence, chosen, best):
+    for against in nearest_dearer(evidence, chosen, best):
         reason = (
             f"{against.b} minus {against.a}: {scale.gap(against.difference)} "
             f"({scale.ends(against.low, against.high)}); the margin that matters is {scale.gap(evidence.margin)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rung.decision.evidence import Evidence, Skills, turned
 from rung.decision.figures import PERCENT, more_minutes
-from rung.decision.rule import Ruling, learner_claim, shortfall
+from rung.decision.rule import Ruling, learner_claim, shortfall, within_margin
 from rung.decision.words import (
     FAMILY_WORDS,
     SET_WORDS,
@@ -96,6 +96,7 @@ def _higher_but_no_contender(evidence: Evidence, ruling: Ruling) -> list[str]:
         for c in evidence.rated("test")
         if not evidence.may_be_best(c)
         and evidence.shown_above(best, c, "test")
+        and not within_margin(evidence, best, c)
         and shortfall(evidence, c, "test") is None
     ]
     return [

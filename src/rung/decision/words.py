@@ -39,6 +39,7 @@ MOST = 0.5
 """Share from which a cause is most of what stays wrong."""
 
 _WORTH_NAMING = 0.1
+_MOST_DEARER = 3
 
 
 def cause_words(cause: str) -> str:
@@ -98,6 +99,15 @@ def dearer(evidence: Evidence, chosen: Candidate, best: Candidate) -> list[Compa
         if compared := [c for c in members if evidence.asked(chosen, c)]:
             others.append(best_of(compared, "test"))
     return [evidence.contrast(chosen, other, "test") for other in others]
+
+
+def nearest_dearer(evidence: Evidence, chosen: Candidate, best: Candidate) -> list[Comparison]:
+    """Of `dearer`, what the sentences speak of: all with one model, of several models the few that come highest."""
+    against = dearer(evidence, chosen, best)
+    if not evidence.several:
+        return against
+    highest = sorted(against, key=lambda c: -c.difference)[:_MOST_DEARER]
+    return [c for c in against if c in highest]
 
 
 def cheaper_groups(evidence: Evidence, chosen: Candidate) -> list[list[Candidate]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 
-from rung.evaluation.paired_tests import RESAMPLES
-from rung.evaluation.statistics import ALPHA, compare
+from rung.evaluation.paired_tests import RESAMPLES, paired_test
+from rung.evaluation.statistics import ALPHA
 
 
 def contenders(
@@ -24,7 +24,7 @@ def contenders(
     """The finalist with the highest mean on dev, and every one that is not shown to be worse; in the given order.
 
     dev_scores: name -> scores in [0, 1] on the same dev examples, shape (n,), n >= 1. order: the names to choose among,
-    cheapest first; of equal means the first is the best. groups, seed, resamples: as in `statistics.compare`. "Shown"
+    cheapest first; of equal means the first is the best. groups, seed, resamples: as in `paired_test`. "Shown"
     is the paired test at ALPHA, without correction: a finalist that is left out by mistake cannot be chosen, but one
     that is kept costs only power.
     Raises ScoreMismatch when the scores differ in length, KeyError when a name has no scores.
@@ -36,8 +36,8 @@ def contenders(
     def may_be_best(name: str) -> bool:
         if name == best:
             return True
-        scores = dev_scores[name], dev_scores[best]
-        return compare(name, best, *scores, "dev", groups=groups, seed=seed, resamples=resamples).p >= ALPHA
+        test = paired_test(dev_scores[name], dev_scores[best], groups=groups, resamples=resamples, seed=seed)
+        return test.p >= ALPHA
 
     return tuple(filter(may_be_best, order))
 
