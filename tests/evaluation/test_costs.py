@@ -74,9 +74,11 @@ def test_pairs_of_requests_tell_more_than_two_separate_samples() -> None:
 
 
 def test_a_batch_job_halves_what_tokens_cost_and_nothing_else() -> None:
+    pytest.importorskip("genai_prices")
     usage = {"tokens_in": 1000, "tokens_cached": 800, "tokens_out": 50, "seconds": 2}
-    assert request_usd(batch_price(TOKENS), **usage) == pytest.approx(request_usd(TOKENS, **usage) / 2)
-    assert request_usd(batch_price(HOURLY), **usage) == request_usd(HOURLY, **usage)
+    where = ("https://api.openai.com/v1", "gpt-5-mini")
+    assert request_usd(batch_price(TOKENS, *where), **usage) == pytest.approx(request_usd(TOKENS, **usage) / 2)
+    assert request_usd(batch_price(HOURLY, *where), **usage) == request_usd(HOURLY, **usage)
 
 
 def test_a_ratio_of_prices_needs_both() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rung.models.endpoint.prices import Found, batch_price, price_of, why_no_price
+from rung.models.endpoint.prices import Found, batch_price, batch_share, price_of, why_no_price
 from rung.types import Price
 
 genai_prices = pytest.importorskip("genai_prices")
@@ -17,8 +17,8 @@ OPENAI = "https://api.openai.com/v1"
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def found(url: str, name: str, **more: Any) -> Found:
-    price = price_of(url, name, now=NOW, **more)
+def found(url: str, name: str) -> Found:
+    price = price_of(url, name, now=NOW)
     assert price is not None, why_no_price(url, name)
     return price
 
@@ -76,13 +76,15 @@ def test_a_price_that_changes_with_the_hour_is_the_dearest_at_any_hour() -> None
     assert prices[0].price.usd_per_million_in == 0.27 and "hour" in prices[0].note
 
 
-def test_batch_jobs_have_their_own_price_else_half() -> None:
-    own = found(OPENAI, "gpt-5-mini", batch=True)
-    assert own.price == Price(usd_per_million_in=0.125, usd_per_million_out=1.0, usd_per_million_cached=0.0125)
-    assert own.note == ""
-    halved = found("https://api.groq.com/openai/v1", "llama-3.1-8b-instant", batch=True)
-    assert halved.price.usd_per_million_in == 0.025 and "50%" in halved.note
-    assert batch_price(Price(usd_per_million_in=3.0)) == Price(usd_per_million_in=1.5)
+def test_a_batch_job_gets_the_discount_that_is_known_and_no_other() -> None:
+    gemini = "https://generativelanguage.googleapis.com/v1beta/openai"
+    for url, name in ((OPENAI, "gpt-5-mini"), (OPENAI, "gpt-99-nano"), (gemini, "gemini-2.5-flash")):
+        assert batch_share(url, name, now=NOW) == pytest.approx(0.5)
+    assert batch_share("https://api.x.ai/v1", "grok-99", now=NOW) == pytest.approx(0.8)
+    for url in ("https://api.deepseek.com", "http://127.0.0.1:8000/v1", "https://models.example.org/v1"):
+        assert batch_share(url, "deepseek-chat", now=NOW) == 1.0
+    own = Price(usd_per_million_in=3.0, usd_per_million_cached=1.0)
+    assert batch_price(own, OPENAI, "gpt-5-mini", now=NOW) == Price(usd_per_million_in=1.5, usd_per_million_cached=0.5)
 
 
 def test_what_a_provider_charges_for_writing_its_cache_is_known() -> None:
@@ -106,3 +108,4 @@ def test_a_missing_package_gives_no_price_and_says_what_to_install(monkeypatch: 
     monkeypatch.setattr(builtins, "__import__", without)
     assert price_of(OPENAI, "gpt-4o-mini") is None
     assert 'pip install "rung[endpoint]"' in why_no_price(OPENAI, "gpt-4o-mini")
+    assert batch_share(OPENAI, "gpt-4o-mini") == 1.0

@@ -26,7 +26,8 @@ class Batching:
         self, asker: Asker, exchanger: Exchanger, cache: CallCache, scope: str, purse: Purse | None, say: Say
     ) -> None:
         self._asker, self._cache = asker, cache
-        self._price: Price | None = batch_price(asker.price) if asker.price is not None else None
+        spec, price = asker.spec, asker.price
+        self._price: Price | None = batch_price(price, spec.endpoint, spec.name) if price is not None else None
         self._jobs = BatchJobs(
             exchanger.exchange, asker.headers, cache, scope=scope, say=say, purse=purse, usd_of=self._usd_of
         )
