@@ -98,7 +98,7 @@ def a_pattern_holds(subject: Subject) -> str:
     """An answer under a pattern matches it; where a server has no way to hold a model to it, most answers may fail."""
     constraint = Constraint("regex", YEAR)
     texts = ("When did the second world war end?", "In which year did men land on the moon?")
-    asked = [ask(f"{text} Answer with the year alone, in four digits.", 8, constraint) for text in texts]
+    asked = [ask(f"{text} Answer with the year alone, in four digits.", constraint=constraint) for text in texts]
     answers = subject.open().generate(asked)
     _counted(answers, len(texts))
     held = [re.fullmatch(YEAR, answer.text) is not None for answer in answers if answer.error is None]
@@ -109,10 +109,11 @@ def a_pattern_holds(subject: Subject) -> str:
 
 def usage_is_counted(subject: Subject) -> str:
     """Tokens are counted, and a longer prompt has more of them."""
-    short, long = subject.open().generate([ask("Say yes.", 8), ask("Say yes. " * 40, 8)])
+    model = subject.open()
+    short, long = model.generate([ask("Say yes.", 8), ask("Say yes. " * 40, 8)])
     for answer in (short, long):
         assert answer.error is None, answer.error
-        assert 0 < answer.tokens_out <= 8, f"tokens_out is {answer.tokens_out}"
+        assert 0 < answer.tokens_out <= 8 + _thought(model), f"tokens_out is {answer.tokens_out}"
         assert answer.latency_s > 0, "latency_s is 0"
     assert 0 < short.tokens_in < long.tokens_in, f"tokens_in: {short.tokens_in} and {long.tokens_in}"
     return ""
@@ -129,9 +130,16 @@ def too_long_a_prompt_fails_alone(subject: Subject) -> str:
 
 
 def new_tokens_are_bounded(subject: Subject) -> str:
-    """An answer longer than max_new_tokens is cut there and finishes with "length"."""
-    (answer,) = subject.open().generate([ask("Write a long story about a king and his three daughters.", 5)])
+    """An answer longer than max_new_tokens is cut there and finishes with "length".
+
+    A model that thinks first has room for its thought, and what the thought leaves of it may hold a longer answer.
+    """
+    model = subject.open()
+    (answer,) = model.generate([ask("Write a long story about a king and his three daughters.", 5)])
     assert answer.error is None, answer.error
+    if (room := _thought(model)) > 0:
+        assert answer.tokens_out <= 5 + room, f"{answer.tokens_out} tokens"
+        return "it thinks"
     assert answer.finish == "length" and answer.tokens_out <= 5, f"{answer.finish}, {answer.tokens_out} tokens"
     return ""
 
@@ -206,6 +214,11 @@ def _all_good(answers: Sequence[Generation], wanted: int) -> None:
     _counted(answers, wanted)
     errors = [answer.error for answer in answers if answer.error is not None]
     assert not errors, f"{len(errors)} of {wanted} failed: {errors[0]}"
+
+
+def _thought(model: Model) -> int:
+    """Tokens that an answer may have beyond max_new_tokens."""
+    return int(getattr(model, "thought_tokens", 0))
 
 
 def _timed(model: Model, requests: Sequence[Request], concurrency: int) -> list[Generation]:

@@ -13,7 +13,7 @@ import pytest
 
 from rung.errors import BudgetSpent, ModelError
 from rung.models.endpoint import batch_jobs
-from rung.models.endpoint.batch_api import BatchReply, Exchange
+from rung.models.endpoint.batch_api import BatchReply, Exchange, line_of
 from rung.models.endpoint.batch_jobs import BatchCall, BatchJobs
 from rung.models.endpoint.call_cache import CallCache
 from rung.models.endpoint.http_connection import ConnectionFault, Reply
@@ -385,3 +385,8 @@ def test_a_job_that_was_never_made_gives_its_dollars_back(store: CallCache, tmp_
         purse = Purse(tmp_path / "purse.json", 1.0)
         answered(endpoint, store, calls(20, 0.02), purse=purse)
         assert purse.spent == pytest.approx(20 * USD)
+
+
+def test_half_of_a_surrogate_pair_does_not_spoil_a_file_of_calls() -> None:
+    body = {"messages": [{"role": "user", "content": "half \ud83d of it, é"}]}
+    assert json.loads(line_of("key", body).decode())["body"] == body

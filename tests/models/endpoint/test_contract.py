@@ -13,8 +13,8 @@ import pytest
 
 from rung.models import open_model
 from rung.testing import FakeEndpoint
-from rung.testing.contract import CHECKS, LABELS, Subject
-from rung.types import Message
+from rung.testing.contract import CHECKS, LABELS, Subject, ask
+from rung.types import Constraint, Message
 
 pytest.importorskip("httptools")
 
@@ -60,3 +60,30 @@ def test_a_model_behind_an_endpoint_keeps_its_contract(
             calls=lambda: len(endpoint.calls),
         )
         CHECKS[check](subject)
+
+
+@pytest.mark.parametrize("takes", ["json_schema", "ignored", "refused"])
+def test_a_model_that_babbles_until_it_is_cut_is_asked_again_for_a_label(
+    takes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
+    with FakeEndpoint(says, response_format=takes) as endpoint:
+        model = open_model(endpoint.spec())
+        requests = [ask(f"Is it positive or negative? {i}", 6, Constraint("labels", LABELS)) for i in range(5)]
+        assert {answer.text for answer in model.generate(requests)} <= set(LABELS)
+
+
+def test_calls_in_flight_when_a_model_is_found_to_think_are_asked_again_with_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
+    asked: list[str] = []
+
+    def thinks_from_the_fourth_on(messages: Sequence[Message], body: Mapping[str, Any]) -> str:
+        asked.append(messages[-1].content)
+        endpoint.change(thinks=0 if len(asked) < 4 else 40)
+        return "an answer"
+
+    with FakeEndpoint(thinks_from_the_fourth_on, latency_s=0.05) as endpoint:
+        answers = open_model(endpoint.spec()).generate([ask(f"question {i}") for i in range(12)])
+        assert {answer.text for answer in answers} == {"an answer"}

@@ -194,7 +194,7 @@ class BatchApi:
 def line_of(key: str, body: JsonObject) -> bytes:
     """One call, as a line of a file."""
     record = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": dict(body)}
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"
 
 
 def errors_of(state: JsonObject) -> list[tuple[str, str]]:
