@@ -13,7 +13,7 @@ SIZES = ("small", "large", "old", "new")
 def write_task(
     folder: Path, model: Path, *, corpus: bool = False, labels: bool = True, examples: int = 48, **keys: object
 ) -> Path:
-    """Examples whose answer is a function of the noun; returns task.yaml's path."""
+    """Examples whose answer is a function of the noun; returns task.yaml's path. models: in the place of the model."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = [(size, noun) for size in SIZES for noun in NOUNS]
     rows = [
@@ -21,7 +21,8 @@ def write_task(
         for i, (size, noun) in enumerate(pairs[n % len(pairs)] for n in range(examples))
     ]
     (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    lines = ["instruction: Answer with the colour.", "examples: examples.jsonl", f"model: {model}"]
+    lines = ["instruction: Answer with the colour.", "examples: examples.jsonl"]
+    lines += [] if "models" in keys else [f"model: {model}"]
     lines += ["metric: label_accuracy" if labels else "metric: exact_match"]
     if labels:
         lines.append(f"labels: [{', '.join(COLOURS)}]")

@@ -112,16 +112,20 @@ def test_retrieval_is_tried_before_dearer_prompts_where_the_budget_is_limited(tm
 
 
 def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake_model: Path) -> None:
+    from rung.ladder.ledger import Spent
     from rung.ladder.state import Built, Climbed, RunState
-    from rung.types import Decoding, Score
+    from rung.types import Decoding, ModelSpec, Score
 
     state: Any = object.__new__(RunState)
-    object.__setattr__(state, "plan", type("Plan", (), {"answer_seconds": 1.0})())
+    object.__setattr__(state, "plan", type("Plan", (), {"answer_seconds": 1.0, "answer_usd": lambda *_: 0.0})())
+    object.__setattr__(state, "model", type("Model", (), {"price": None})())
+    object.__setattr__(state, "spec", ModelSpec("", ""))
     object.__setattr__(state, "test", range(92))
     prompt = Built(Solution("a", "Answer.", Decoding(8)), (), Score(0.5, 0.4, 0.6, 10), seconds_per_answer=0.1)
-    assert state.reserve(Climbed()) == (0.0, 0)
-    assert state.reserve(Climbed({"a": prompt}))[0] == pytest.approx(10.0)
-    assert state.reserve(Climbed({"a": prompt}), "fine-tune") == (pytest.approx(110.0), 184)
+    assert state.reserve(Climbed()) == Spent()
+    assert state.reserve(Climbed(built={"a": prompt})).seconds == pytest.approx(10.0)
+    both = state.reserve(Climbed(built={"a": prompt}), "fine-tune")
+    assert (both.seconds, both.calls) == (pytest.approx(110.0), 184)
 
 
 def test_more_budget_and_other_strategies_continue_the_same_run(tmp_path: Path, fake_model: Path) -> None:
@@ -234,7 +238,7 @@ def test_dollars_for_tokens_count_over_all_commands(tmp_path: Path, fake_model: 
 
     task = write_task(tmp_path, fake_model, price={"usd_per_million_in": 1000.0, "usd_per_million_out": 1000.0})
     folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot",)), Silent())
-    assert spent_before(folder, None).usd > 0.1
+    assert spent_before(folder).usd > 0.1
 
 
 @pytest.mark.parametrize("minutes", [float("inf"), float("nan"), -1.0])
@@ -278,6 +282,6 @@ def test_what_a_killed_diagnosis_spent_counts_although_its_base_is_built(tmp_pat
 
     runs.log(tmp_path, "built", stage="solutions/few_shot", solution="few_shot", seconds=10.0, calls=100)
     write_json(tmp_path / "diagnosis" / "few_shot" / "spent.json", {"seconds": 5.0, "calls": 30})
-    assert (spent_before(tmp_path, None).seconds, spent_before(tmp_path, None).calls) == (15.0, 130)
+    assert (spent_before(tmp_path).seconds, spent_before(tmp_path).calls) == (15.0, 130)
     runs.log(tmp_path, "diagnosed", stage="diagnosis/few_shot", solution="few_shot", seconds=7.0, calls=40)
-    assert spent_before(tmp_path, None).seconds == 17.0, "what the event says is not counted again"
+    assert spent_before(tmp_path).seconds == 17.0, "what the event says is not counted again"

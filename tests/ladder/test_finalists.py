@@ -13,6 +13,7 @@ from rung.ladder.finalists import score_of
 from rung.ladder.plan import _why_not
 from rung.ladder.skills_check import _may_be_shipped
 from rung.ladder.state import Built, Climbed
+from rung.models.metering import metered
 from rung.records import read_json, write_json
 from rung.runs import Files
 from rung.strategies import STRATEGIES
@@ -30,9 +31,9 @@ def built(name: str, mean: float, family: Family = "prompt", left: str | None = 
 
 def test_the_best_of_each_family_is_tested_and_never_what_was_left_early() -> None:
     solutions = [built("zero_shot", 0.3), built("few_shot", 0.3), built("lora", 0.5, "fine-tune")]
-    assert Climbed({b.solution.name: b for b in solutions}).best_of_families() == ["zero_shot", "lora"]
+    assert Climbed(built={b.solution.name: b for b in solutions}).best_of_groups() == ["zero_shot", "lora"]
     given_up = built("few_shot", 0.9, left="after 10 of 100 dev examples")
-    assert Climbed({"zero_shot": solutions[0], "few_shot": given_up}).best_of_families() == ["zero_shot"]
+    assert Climbed(built={"zero_shot": solutions[0], "few_shot": given_up}).best_of_groups() == ["zero_shot"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_the_best_of_each_family_is_tested_and_never_what_was_left_early() -> No
     ids=["ahead", "no better than a prompt", "above the floor", "at the floor"],
 )
 def test_general_skills_are_checked_of_what_may_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
-    climbed = Climbed({"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")})
+    climbed = Climbed(built={"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")})
     assert _may_be_shipped(climbed, "lora", 0.2) is worth
 
 
@@ -50,7 +51,7 @@ def run_in(folder: Path, **more: Any) -> Any:
         folder=folder,
         files=Files(folder),
         listener=SimpleNamespace(progress=lambda *_: None),
-        model=FakeModel(lambda _: "7"),
+        model=metered(FakeModel(lambda _: "7")),
         **more,
     )
 
@@ -75,7 +76,8 @@ def test_slow_answers_are_timed_fewer_times(
 def test_what_is_timed_fewer_times_is_compared_on_the_inputs_that_both_were_timed_on(tmp_path: Path) -> None:
     for name, seconds in {"few_shot": [2.2] * 4, "lora": [1.0] * 8}.items():
         write_json(tmp_path / "solutions" / name / "latency.json", {"seconds": seconds})
-    run = run_in(tmp_path, inputs=SimpleNamespace(task=SimpleNamespace(price=Price(usd_per_hour=3.6))))
+    state = run_in(tmp_path, price=Price(usd_per_hour=3.6))
+    run: Any = SimpleNamespace(of=lambda model: state)
     solutions = {"few_shot": built("few_shot", 0.3), "lora": built("lora", 0.8, "fine-tune")}
     priced = {
         name: Candidate(name, b.family, b.dev, b.dev, 100, 5, None, None, None, 0, usd)

@@ -11,13 +11,14 @@ import rung
 from rung.engine.whole_weights import is_whole
 from rung.ladder import RunOptions, run
 from rung.ladder.candidate_costs import candidate_of
-from rung.ladder.dev_evidence import _piloted
+from rung.ladder.dev_evidence import _tuned
 from rung.ladder.state import Built, Climbed, RunState
+from rung.models.metering import metered
 from rung.records import write_json
 from rung.report.html import write_report
 from rung.runs import Files
 from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
-from rung.testing import Silent
+from rung.testing import FakeModel, Silent
 from rung.types import Decoding, Prediction, Score, Solution
 from small_task import write_task
 
@@ -56,7 +57,7 @@ def test_named_it_is_tried_beside_an_adapter_at_rates_of_its_own(tmp_path: Path,
 
 
 def test_its_rate_is_no_adapters_rate(tmp_path: Path) -> None:
-    run_state: Any = SimpleNamespace(files=Files(tmp_path))
+    run_state: Any = SimpleNamespace(files=Files(tmp_path), named=str)
     history = {"learning_rate": 1e-4, "probed": True, "all_weights": True}
     write_json(tmp_path / "solutions" / "full" / "training" / "history.json", history)
     assert RunState._learning_rate(run_state) == (None, "")
@@ -73,7 +74,9 @@ def test_what_building_a_repaired_solution_took_holds_the_training_that_it_goes_
     tmp_path: Path, fake_model: Path
 ) -> None:
     solution = Solution("full_replay", "Do it.", Decoding(1), adapter="a")
-    run_state: Any = SimpleNamespace(files=Files(tmp_path), inputs=SimpleNamespace(task=SimpleNamespace(price=None)))
+    run_state: Any = SimpleNamespace(
+        files=Files(tmp_path), named=str, price=None, model=metered(FakeModel(lambda _: ""))
+    )
     write_json(tmp_path / "solutions" / "full" / "built.json", {"seconds": 100.0})
     write_json(tmp_path / "solutions" / "full_replay" / "built.json", {"seconds": 10.0})
     dev = (Prediction("a", "x", 1, 1, 0.1, score=1.0),)
@@ -86,9 +89,10 @@ def test_a_training_of_all_weights_is_no_point_of_the_curve_of_adapters() -> Non
         return Built(Solution(name, "Do it.", Decoding(1), adapter="a"), (), Score(mean, mean, mean, 1))
 
     tuned = [built("lora", 0.6), built("lora_replay", 0.7), built("full", 0.9), built("full_replay", 0.8)]
-    climbed = Climbed({b.solution.name: b for b in tuned})
-    assert climbed.best("fine-tune") == "full" and _piloted(climbed) is tuned[1]
-    assert _piloted(Climbed({"full": tuned[2]})) is None
+    run_state: Any = SimpleNamespace(name="")
+    climbed = Climbed(built={b.solution.name: b for b in tuned})
+    assert climbed.best("fine-tune") == "full" and _tuned(run_state, climbed) is tuned[1]
+    assert _tuned(run_state, Climbed(built={"full": tuned[2]})) is None
 
 
 def test_a_finished_run_keeps_no_checkpoints_of_all_weights_that_were_given_up(

@@ -14,10 +14,10 @@ def test_a_typical_run_takes_as_many_times_longer_as_the_model_is_slower() -> No
 
 
 def test_the_plan_counts_the_check_of_general_skills_and_the_dearest_repair() -> None:
-    from rung.ladder.plan import TYPICAL, _skills, _step
+    from rung.ladder.plan import TYPICAL, _Rates, _skills, _step
     from rung.strategies import STRATEGIES
 
-    speed = Speed(1000, 100, 300)
+    speed = _Rates(Speed(1000, 100, 300))
     prompt, lora, full = (_step(STRATEGIES[name], TYPICAL, speed, "") for name in ("zero_shot", "lora", "full"))
     assert not _skills([prompt], TYPICAL, speed).applies
     alone, both = _skills([prompt, lora], TYPICAL, speed), _skills([prompt, lora, full], TYPICAL, speed)
@@ -28,7 +28,7 @@ def test_the_plan_counts_the_check_of_general_skills_and_the_dearest_repair() ->
 def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
     from dataclasses import replace
 
-    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _step
+    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _Rates, _step, plan_record
     from rung.strategies import STRATEGIES
     from rung.types import Decoding
 
@@ -36,13 +36,15 @@ def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
 
     def plan(thought: int) -> Plan:
         texts = replace(TYPICAL, thought=thought)
-        steps = tuple(_step(STRATEGIES[name], texts, speed, "") for name in ("zero_shot", "lora"))
+        steps = tuple(_step(STRATEGIES[name], texts, _Rates(speed), "") for name in ("zero_shot", "lora"))
         sizes = {"train": 200, "dev": 100, "test": 100}
-        return Plan(steps, _diagnosis(texts, speed), none, Decoding(8), texts, speed, sizes, {}, {})
+        return Plan(steps, _diagnosis(texts, _Rates(speed)), none, Decoding(8), texts, speed, sizes, {}, {})
 
     plain, thinking = plan(0), plan(1000)
     assert thinking.answer_seconds == pytest.approx(plain.answer_seconds + 10)
     assert thinking.tuned_answer_seconds == plain.tuned_answer_seconds == plain.answer_seconds
     assert thinking.steps[1] == plain.steps[1], "an adapter answers without a thought"
     answers = plain.steps[0].calls + plain.diagnosis.calls + 100 + LATENCY_INPUTS
-    assert thinking.record()["seconds"] - plain.record()["seconds"] == pytest.approx(10 * answers, rel=1e-3)
+    assert plan_record({"": thinking})["seconds"] - plan_record({"": plain})["seconds"] == pytest.approx(
+        10 * answers, rel=1e-3
+    )

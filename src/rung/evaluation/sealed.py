@@ -26,14 +26,16 @@ def open_test(
     log: Path,
     solutions: Sequence[str],
     why: str,
+    built: str = "",
     clock: Callable[[], float] = time.time,
 ) -> tuple[Example, ...]:
     """The test examples, after one line about this opening has been added to the log and synced to disk.
 
-    log: test_reads.jsonl of the run. solutions: names of the recorded finalists. clock: seconds since 1970.
+    log: test_reads.jsonl of the run. solutions: names of the recorded finalists. built: a digest of what they are, since
+    one that was built again bears the same name. clock: seconds since 1970.
     The line: time (UTC), read (number of the logical read, from 1), solutions, why, n, digest (SHA-256 of the sorted
-    ids), continues. A run that was interrupted and continued opens the same ids for the same set of solutions: that is
-    the same logical read, and `continues` is true. Other solutions or other ids make a new read.
+    ids), built, continues. A run that was interrupted and continued opens the same ids for the same set of solutions:
+    that is the same logical read, and `continues` is true. Other solutions or other ids make a new read.
     Raises SealedTestError when no solution or reason is named or the log cannot be written, RunError when the log is
     damaged; the test then stays sealed. A line torn by a kill is dropped: its opening never returned an example.
     """
@@ -44,7 +46,7 @@ def open_test(
     digest = hashlib.sha256(json.dumps(sorted(test.ids)).encode()).hexdigest()
     try:
         with FileLock(log.with_name(f".{log.stem}.lock")):
-            _add_opening(test, log, solutions, why, digest, clock())
+            _add_opening(test, log, solutions, why, digest, built, clock())
     except OSError as error:
         raise SealedTestError(f"{log} cannot be written ({error}), so the test set stays sealed") from error
     # The private name as Python mangles it. A test makes sure that it is written nowhere else in the package.
@@ -57,10 +59,25 @@ def count_reads(log: Path) -> int:
     return len({record["read"] for record in _read_log(log)[0]})
 
 
-def _add_opening(test: SealedTest, log: Path, solutions: Sequence[str], why: str, digest: str, seconds: float) -> None:
+def earlier_readings(log: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """(when it was first made (ISO 8601), names of the solutions) of each logical reading but the last, in order."""
+    first: dict[int, tuple[str, tuple[str, ...]]] = {}
+    for record in _read_log(log)[0]:
+        first.setdefault(record["read"], (str(record.get("time", "")), tuple(map(str, record["solutions"]))))
+    last = max(first, default=0)
+    return [reading for number, reading in sorted(first.items()) if number != last]
+
+
+def _add_opening(
+    test: SealedTest, log: Path, solutions: Sequence[str], why: str, digest: str, built: str, seconds: float
+) -> None:
     """Adds the line of this opening. The caller holds the log's lock."""
     records, whole_bytes, newline = _read_log(log)
-    same = [r["read"] for r in records if set(r["solutions"]) == set(solutions) and r["digest"] == digest]
+    same = [
+        r["read"]
+        for r in records
+        if set(r["solutions"]) == set(solutions) and r["digest"] == digest and r.get("built", "") in ("", built)
+    ]
     record = {
         "time": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
         "read": same[0] if same else max((r["read"] for r in records), default=0) + 1,
@@ -68,6 +85,7 @@ def _add_opening(test: SealedTest, log: Path, solutions: Sequence[str], why: str
         "why": why,
         "n": len(test),
         "digest": digest,
+        "built": built,
         "continues": bool(same),
     }
     _append(log, newline + json.dumps(record).encode(), whole_bytes)

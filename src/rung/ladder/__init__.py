@@ -25,7 +25,6 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     Raises RungError, with nothing lost, for everything the user can correct.
     """
     from rung.data.task_file import read_task
-    from rung.ladder.again import reopen
     from rung.ladder.climbing import climb
     from rung.ladder.final_test import test_and_decide
     from rung.ladder.finalists import name_finalists, named
@@ -52,8 +51,6 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
             return folder
-        if options.again and is_done(files.task):
-            reopen(folder, record, examined.growth, examined.split_record, listener)
         run = start(task, loaded, examined, models, folder, record, options, listener)
         try:
             finalists = named(run)

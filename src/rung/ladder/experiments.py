@@ -63,8 +63,11 @@ def _alike(run: RunState) -> list[tuple[str, str]] | None:
 
 
 def known_so_far(run: RunState, climbed: Climbed) -> Known:
-    """What the records say, for the choice of the next step with this model. A gain is over the best of all models."""
-    best = climbed.best()
+    """What the records say, for the choice of the next step with this model.
+
+    A gain is over the best of this model and of those that cost less.
+    """
+    best = climbed.best_up_to(run.name)
     diagnosis = recorded(run.files.diagnosis)
     base = diagnosis["base"] if diagnosis is not None else climbed.best("prompt", run.name) or best
     families: dict[Family, float] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,12 +24,12 @@ from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, Left
 def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     """Opens the test, answers it with the finalists and baselines, and writes decision.json. named: finalists.json."""
     from rung.evaluation.contenders import named_pairs
-    from rung.evaluation.sealed import count_reads, open_test
+    from rung.evaluation.sealed import count_reads, earlier_readings, open_test
     from rung.evaluation.statistics import compare_all
 
     names: list[str] = named["finalists"]
     why = "final comparison of the recorded finalists"
-    test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why)
+    test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why, built=_digest(run, names))
     answers = {name: _answer_test(run.of_candidate(name), name, test) for name in names}
     all_baselines = answers_of_baselines(run.first, test, "test")
     baselines = {c["name"]: all_baselines[c["name"]] for c in named["baselines"]}
@@ -55,6 +56,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         minimum_detectable_difference=_detectable(run, pairs, len(set(groups or test))),
         test_reads=count_reads(run.files.test_reads),
         contenders=tuple(contenders),
+        earlier_reads=tuple(earlier_readings(run.files.test_reads)),
         break_even=break_evens(run, answers, by_name),
         **evidence_from_dev(run, named),
     )
@@ -64,6 +66,15 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         write_json(run.files.curve, named["curve"])
     write_json(run.files.decision, decision_record(decision))
     return decision
+
+
+def _digest(run: WholeRun, names: Sequence[str]) -> str:
+    """Of the finalists as they were built."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        for file in ("solution.json", "built.json"):
+            digest.update((run.files.solution(name) / file).read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import __version__, runs
 from rung.errors import DataError, TaskError
+from rung.ladder.again import reopen
 from rung.ladder.ledger import Ledger, spent_before
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import Plan, beside_examples, file_hashes, make_plan, plan_record, planned_before, versions
+from rung.ladder.plan import (
+    Plan,
+    beside_examples,
+    check_that_some_apply,
+    file_hashes,
+    has,
+    make_plan,
+    plan_record,
+    planned_before,
+    versions,
+)
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
-from rung.resume import once, recorded
+from rung.resume import is_done, once, recorded
 from rung.runs import Files
 from rung.strategies import STRATEGIES
 from rung.types import (
@@ -219,15 +230,19 @@ def start(
 
     started = time.monotonic()
     files = Files(folder)
+    counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
+    hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
+    _check_prices(task, counted)
+    corpus, constrained = bool(loaded.documents), examined.constraint is not None
+    check_that_some_apply(options.only, [has(m, corpus=corpus, constrained=constrained) for m in counted.values()])
+    if options.again and is_done(files.task):  # nothing can stop it any more
+        reopen(folder, record, examined.growth, examined.split_record, listener)
     known = recorded(files.task) or _machine(models)
     record = {**record, "home": known.get("home", record["home"])}
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
     passages = chunk(loaded.documents)
-    counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
-    hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
-    _check_prices(task, counted)
     homes = {name for name, version in loaded.versions.items() if version == record["home"]}
     called = {m.name: str if m.name in homes else f"{{}}@{m.name}".format for m in task.models}
     trainable = sum(isinstance(model, Trainable) for model in counted.values())
@@ -239,7 +254,7 @@ def start(
             split,
             counted[spec.name],
             passages=passages,
-            constrained=examined.constraint is not None,
+            constrained=constrained,
             only=options.only,
             earlier=planned_before(earlier, spec.name, home=spec.name in homes),
             called=called[spec.name],
@@ -249,7 +264,6 @@ def start(
         )
     groups = sum(len({step.family for step in plan.steps if step.applies}) for plan in plans.values())
     plans = {name: plan.with_detectable(groups, split) for name, plan in plans.items()}
-    _check_that_some_apply(plans.values(), task, options)
     write_json(files.plan, plan_record(plans, hourly))
     listener.planned(folder, plan_record(plans, hourly), recorded(files.checks) or {})
     before = spent_before(folder)
@@ -339,13 +353,6 @@ def _kept_split(files: Files, loaded: Loaded, examined: Examined) -> Split:
 def _asked(task: Task, options: RunOptions) -> dict[str, Any]:
     """What a command asked for, of all that may change between the commands on a run."""
     return {"budget": asdict(task.budget), "target": task.target, "only": sorted(options.only)}
-
-
-def _check_that_some_apply(plans: Iterable[Plan], task: Task, options: RunOptions) -> None:
-    steps = [step for plan in plans for step in plan.steps]
-    if not any(step.applies for step in steps):
-        reasons = "; ".join(f"{step.name}: {step.why}" for step in steps if step.kind in options.only)
-        raise TaskError(f"{task.path}: none of the strategies named by --only applies ({reasons}). Name others.")
 
 
 def _shared(model: Model) -> Path:

@@ -13,7 +13,7 @@ from rung.resume import record_of
 def record_models(run: WholeRun) -> None:
     """Writes models.json: what each model says of itself, with what earlier commands have recorded of it."""
     known = record_of(run.files.models)
-    found = {state.name: getattr(state.model, "facts", dict)() for state in run.states}
+    found = {state.name: state.model.facts() for state in run.states}
     facts = {name: _with_earlier(own, known.get(name, {})) for name, own in found.items() if own}
     if facts:
         write_json(run.files.models, {**known, **facts})

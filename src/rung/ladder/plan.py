@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import __version__
+from rung.errors import TaskError
 from rung.strategies import STRATEGIES, Cost, Need, Strategy, Texts, function_of
 from rung.types import (
     Decoding,
@@ -220,9 +221,7 @@ def make_plan(
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
     else:
         texts = _texts(task, split, model, passages, tokens)
-    have: set[Need] = {"corpus"} if passages else set()
-    have |= {"trainable"} if isinstance(model, Trainable) else set()
-    have |= {"constraint"} if constrained else set()
+    have = has(model, corpus=bool(passages), constrained=constrained)
     rates = _Rates(speed, price)
     steps = [_step(strategy, texts, rates, _why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]
@@ -329,6 +328,21 @@ def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
     seconds, usd = rates.of(cost)
     why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only"
     return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds, usd)
+
+
+def has(model: Model, *, corpus: bool, constrained: bool) -> set[Need]:
+    """What a model and the task have of what strategies need."""
+    have: set[Need] = {"corpus"} if corpus else set()
+    have |= {"trainable"} if isinstance(model, Trainable) else set()
+    return have | ({"constraint"} if constrained else set())
+
+
+def check_that_some_apply(only: Sequence[str], have: Iterable[set[Need]]) -> None:
+    """Raises TaskError where no strategy applies to any model. have: of each model."""
+    why = [{name: _why_not(strategy, own, only) for name, strategy in STRATEGIES.items()} for own in have]
+    if not any(reason == "" for reasons in why for reason in reasons.values()):
+        told = dict.fromkeys(f"{name}: {reasons[name]}" for reasons in why for name in only)
+        raise TaskError(f"none of the strategies named by --only applies ({'; '.join(told)}). Name others.")
 
 
 def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:

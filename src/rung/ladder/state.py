@@ -104,6 +104,12 @@ class Climbed:
         whole = self.whole(family, model)
         return max(whole, key=lambda name: whole[name].dev.mean, default=None)
 
+    def best_up_to(self, model: str) -> str | None:
+        """The best of this model and of those that cost less: what more must beat. A dearer one may be equalled."""
+        cheaper = self.models[: self.models.index(model)] if model in self.models else ()
+        names = [name for m in (*cheaper, model) if (name := self.best(model=m)) is not None]
+        return max(names, key=lambda name: self.built[name].dev.mean, default=None)
+
     def best_of_groups(self, model: str | None = None) -> list[str]:
         """The best of each model and family that has one: the cheapest model first, and of it the cheapest family."""
         models = self.models or tuple(dict.fromkeys(b.solution.model for b in self.built.values()))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rung.errors import RunError
 from rung.records import read_json
@@ -61,6 +62,15 @@ def _check_base(place: Path, model: str, file: Path) -> None:
         )
 
 
+def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, str]:
+    """The model of a run's solution, and its version. task: task.json, as this version or an older one wrote it."""
+    if "models" not in task:
+        return {"model": task["model"], "model_version": task["model_version"]}
+    own = (read_json(place / "solution.json") or {}).get("model", "")
+    spec = next((m for m in task["models"] if m["name"] == own), task["models"][0])
+    return {"model": spec["spec"], "model_version": task["model_versions"][spec["name"]]}
+
+
 def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str], Path]:
     """The solution's folder, what is noted of its model, and the file that notes it."""
     if not folder.is_dir():
@@ -75,7 +85,7 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str], Pat
         if not (place / "solution.json").is_file():
             made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
             raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
-        return place, task, folder / "task.json"
+        return place, _note_of(place, task), folder / "task.json"
     if note := read_json(folder / "winner" / "bundle.json"):
         return folder / "winner", note, folder / "winner" / "bundle.json"
     decision = read_json(folder / "decision.json")
