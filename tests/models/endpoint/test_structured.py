@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rung.errors import ConstraintError
-from rung.models.endpoint.structured import Form, Unfit, check, is_strict, modes
+from rung.models.endpoint.structured import Form, UnfitReply, check, is_strict, modes
 from rung.types import Constraint
 
 LABELS = Form(Constraint("labels", ("billing", "card lost", "Card", "card")))
@@ -36,14 +36,14 @@ def test_a_label_is_read_plain_however_it_was_wrapped(reply: str, label: str) ->
 
 @pytest.mark.parametrize("reply", ["", "It is billing", "CARD", '{"label": "x"}', '{"label": 1}', "{", "[]"])
 def test_a_reply_that_is_no_label_is_unfit(reply: str) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(UnfitReply):
         LABELS.read(reply)
 
 
 def test_json_is_held_against_the_schema_in_any_order_of_its_keys() -> None:
     assert PERSON.read(' {"age": 3, "name": "é"} ') == '{"age": 3, "name": "é"}'
     for wrong in ('{"age": 3}', '{"age": -1, "name": "x"}', '{"age": 3, "name": "x", "more": 1}', "[1]", "no"):
-        with pytest.raises(Unfit):
+        with pytest.raises(UnfitReply):
             PERSON.read(wrong)
 
 
@@ -55,7 +55,7 @@ def test_keys_are_ordered_behind_references_too() -> None:
 
 def test_a_pattern_matches_the_whole_reply() -> None:
     assert PATTERN.read("AB12\n") == "AB12"
-    with pytest.raises(Unfit, match="regular expression"):
+    with pytest.raises(UnfitReply, match="regular expression"):
         PATTERN.read("it is AB12")
 
 
@@ -103,6 +103,6 @@ def test_a_constraint_that_nothing_can_be_held_against_is_refused() -> None:
 
 
 def test_a_repeated_question_says_what_was_wrong() -> None:
-    with pytest.raises(Unfit) as raised:
+    with pytest.raises(UnfitReply) as raised:
         LABELS.read("none of them")
     assert "billing" in LABELS.again(raised.value) and "none of them" in LABELS.again(raised.value)

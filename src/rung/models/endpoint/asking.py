@@ -1,7 +1,8 @@
 """One request to an endpoint, asked until it has its answer: other fields where some are refused, room for a thought
 where the model thinks, another mode where a constraint is not held, and again where a reply does not fit.
 
-What is found out on the way is kept in Known, so that later requests begin with it. Knows nothing of caches and blocks.
+What is found out on the way goes into EndpointFacts, and later requests begin with it. Knows nothing of kept answers
+and of blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError
 from rung.models.endpoint.http_connection import OnData
-from rung.models.endpoint.known import Known
+from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
 from rung.models.endpoint.protocol import (
     Answered,
@@ -30,7 +31,7 @@ from rung.models.endpoint.protocol import (
 )
 from rung.models.endpoint.refusals import Refusal, learnt, refusal_of, room_told
 from rung.models.endpoint.spec import EndpointSpec
-from rung.models.endpoint.structured import Form, Mode, Unfit, modes, told
+from rung.models.endpoint.structured import Form, Mode, UnfitReply, modes, told
 from rung.models.endpoint.till import Bill, billed, most_usd_of, usd_of
 from rung.models.endpoint.transport import Headers, Reply
 from rung.types import Price, Request
@@ -145,13 +146,13 @@ class _Learnt:
 
 def estimate_tokens(text: str) -> int:
     """Tokens of a text, from its UTF-8 bytes: about four to a token in English, so this errs by a fifth either way."""
-    return -(-len(text.encode()) * 4 // 15)
+    return -(-utf8_bytes(text) * 4 // 15)
 
 
 class Asker:
     """Asks requests of one endpoint, many at once. price: of tokens, None where it is not known."""
 
-    def __init__(self, spec: EndpointSpec, calls: Calls, known: Known, headers: Headers, say: Say) -> None:
+    def __init__(self, spec: EndpointSpec, calls: Calls, known: EndpointFacts, headers: Headers, say: Say) -> None:
         self.spec, self.calls, self.known, self.headers, self._say = spec, calls, known, headers, say
         self.price: Price | None = None
         self._gates: dict[str, asyncio.Lock] = {}
@@ -223,9 +224,11 @@ class Asker:
                     talk.patient = True
                 continue
             fault = self.take(asked, reading, body, talk.form, mode)
-            if fault is None or (isinstance(fault, Unfit) and talk.again == _AGAIN):
+            if fault is None and reading.answered.needs_room and body != self._body(talk, mode):
+                fault = _Learnt()  # another request has learnt meanwhile that the model thinks
+            if fault is None or (isinstance(fault, UnfitReply) and talk.again == _AGAIN):
                 return asked
-            if isinstance(fault, Unfit) and talk.form is not None:
+            if isinstance(fault, UnfitReply) and talk.form is not None:
                 talk.again += 1
                 talk.turns = told(turns_of(talk.request.messages), reading.answered.text, talk.form.again(fault))
             else:
@@ -234,7 +237,7 @@ class Asker:
 
     def take(
         self, asked: Asked, reading: Reading, body: Mapping[str, Any], form: Form | None, mode: Mode
-    ) -> Unfit | _Learnt | None:
+    ) -> UnfitReply | _Learnt | None:
         """Puts a reply into `asked`. None: it is the answer. Else why not: it does not fit, or something was learnt."""
         known, answered = self.known, reading.answered
         known.prove_habits()
@@ -247,11 +250,11 @@ class Asker:
         if answered.needs_room and not known.habits.thinks:
             known.learn(replace(known.habits, thinks=True))
             return _Learnt()
-        if form is None or answered.finish == "length":
+        if form is None or (answered.finish == "length" and form.may_be_cut(answered.text, mode)):
             return None
         try:
             asked.text = form.read(answered.text)
-        except Unfit as unfit:
+        except UnfitReply as unfit:
             if form.must_hold(mode):  # it does not hold
                 known.mode_failed(form, mode)
                 return _Learnt()

@@ -24,7 +24,7 @@ from rung.models.endpoint.batch_api import MOST_CALLS
 from rung.models.endpoint.batch_jobs import LEAST_CALLS
 from rung.models.endpoint.batching import Batching
 from rung.models.endpoint.call_cache import CallCache
-from rung.models.endpoint.known import Known
+from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.listing import read_listing
 from rung.models.endpoint.loop import LoopThread
 from rung.models.endpoint.policy import CallFailed, Calls, Refused
@@ -68,7 +68,7 @@ class Endpoint:
         self.name, self.version = spec.name, version_of(spec)
         self.answers_key = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', spec.name).strip('-')[:40]}-{self.version}"
         self._cache = CallCache((folder or cache_folder()) / CALLS, say=say)
-        self._known = Known(self._cache, self.answers_key, first_habits(spec))
+        self._known = EndpointFacts(self._cache, self.answers_key, first_habits(spec))
         self.context_length = self._known.listed.context_length or _CONTEXT_LENGTH
         self._found = None if spec.is_loopback else price_of(spec.endpoint, spec.name)
         self.price: Price | None = self._found.price if self._found is not None else None
@@ -318,7 +318,7 @@ class Endpoint:
 class _Line:
     """The connections of an endpoint and what asks over them, without a reference to the Endpoint itself."""
 
-    def __init__(self, spec: EndpointSpec, known: Known, say: Say) -> None:
+    def __init__(self, spec: EndpointSpec, known: EndpointFacts, say: Say) -> None:
         self.headers = spec.headers()
         self.transport = Transport(spec.base)
         self.till = Till(self.transport)

@@ -21,7 +21,7 @@ DAY_S = 86_400.0
 _SEEN_S = 3600.0  # how often it is written down that a model still serves
 
 
-class Known:
+class EndpointFacts:
     """Facts of one endpoint and model. scope: begins the names of its facts. first: the habits to begin with.
 
     Its methods may be called from several threads. now: seconds since 1970.

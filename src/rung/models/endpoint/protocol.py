@@ -168,9 +168,14 @@ def repeated(key: str, times: int) -> str:
 def most_tokens_in(body: Mapping[str, Any]) -> int:
     """An upper bound of the tokens that a body's prompt can be counted as: a token has at least one byte."""
     turns = body["messages"]
-    told = sum(len(turn["content"].encode()) + _TURN_BYTES for turn in turns)
+    told = sum(utf8_bytes(turn["content"]) + _TURN_BYTES for turn in turns)
     schema = {name: body[name] for name in ("response_format", "structured_outputs") if name in body}
     return told + _EXTRA_TOKENS + (len(json.dumps(schema)) if schema else 0)
+
+
+def utf8_bytes(text: str) -> int:
+    """The length of a text in UTF-8, where half of a surrogate pair counts as well."""
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def most_tokens_out(body: Mapping[str, Any]) -> int:

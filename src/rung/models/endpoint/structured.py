@@ -2,7 +2,7 @@
 
 Endpoints hold a model to a schema in several ways, or not at all. A mode is one of these ways. Whatever the mode,
 `Form.read` gives the plain answer: a label, a JSON text of the user's schema, or a text that matches the pattern. A
-reply that does not fit raises Unfit, and is asked for again with `Form.again`.
+reply that does not fit raises UnfitReply, and is asked for again with `Form.again`.
 Knows bodies and texts, nothing of connections.
 """
 
@@ -33,7 +33,7 @@ _SHOWN = 80  # characters of a wrong reply in a message
 _LISTED = 40  # labels that a repeated question names
 
 
-class Unfit(Exception):
+class UnfitReply(Exception):
     """A reply that does not meet the constraint. The message says why."""
 
 
@@ -89,20 +89,28 @@ class Form:
         """Whether an endpoint that takes the fields of this mode claims that every whole reply fits."""
         return mode in ("choice", "grammar", "json_object") or (mode == "json_schema" and is_strict(self._schema))
 
+    def may_be_cut(self, text: str, mode: Mode) -> bool:
+        """Whether a reply that ran out of tokens may be the first part of one that fits, so that it was heeded."""
+        if not text.strip():
+            return True
+        if self.constraint.kind == "json_schema" or mode in ("json_schema", "json_object"):
+            return "{" in text or "[" in text
+        return self.constraint.kind == "labels" and any(label.startswith(text.strip()) for label in self._labels_given)
+
     def read(self, text: str) -> str:
-        """The plain answer in a reply, in whatever mode it was asked for. Raises Unfit."""
+        """The plain answer in a reply, in whatever mode it was asked for. Raises UnfitReply."""
         bare = text.strip()
         if self.constraint.kind == "regex":
             pattern = re.compile(str(self.constraint.value))
             for tried in (text, bare, _inside_fence(bare)):
                 if pattern.fullmatch(tried):
                     return tried
-            raise Unfit(f"it does not match the regular expression {pattern.pattern}")
+            raise UnfitReply(f"it does not match the regular expression {pattern.pattern}")
         if self.constraint.kind == "labels":
             return self._label(_inside_fence(bare))
         return self._json(_inside_fence(bare))
 
-    def again(self, unfit: Unfit) -> str:
+    def again(self, unfit: UnfitReply) -> str:
         """A user's turn that asks for the answer once more."""
         kind, value = self.constraint.kind, self.constraint.value
         if kind == "labels":
@@ -122,6 +130,10 @@ class Form:
             return {name: part for name, part in value.items() if name != "x-guidance"}  # an extension of llguidance
         labels = {"type": "string", "enum": list(value)}
         return {"type": "object", "properties": {"label": labels}, "required": ["label"], "additionalProperties": False}
+
+    @property
+    def _labels_given(self) -> tuple[str, ...]:
+        return tuple(map(str, self.constraint.value))
 
     @cached_property
     def _labels(self) -> dict[str, str]:
@@ -146,20 +158,20 @@ class Form:
                 return tried
         if (label := self._labels.get(_loose(found))) is not None:
             return label
-        raise Unfit(f"{_short(text)} is none of the labels")
+        raise UnfitReply(f"{_short(text)} is none of the labels")
 
     def _json(self, text: str) -> str:
         try:
             value = json.loads(text)
         except ValueError as error:
-            raise Unfit(f"it is not JSON ({error})") from error
+            raise UnfitReply(f"it is not JSON ({error})") from error
         schema = self._schema
-        written = json.dumps(in_order(value, schema, schema), ensure_ascii=False).encode()
+        written = json.dumps(in_order(value, schema, schema), ensure_ascii=False).encode("utf-8", "backslashreplace")
         matcher = _matcher(schema).deep_copy()
         taken = matcher.try_consume_tokens(list(written))
         if taken < len(written) or not matcher.is_accepting():
             near = written[max(0, taken - 30) : taken + 10].decode("utf-8", "replace")
-            raise Unfit(f"it does not meet the schema near {near!r}")
+            raise UnfitReply(f"it does not meet the schema near {near!r}")
         return text
 
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 
 from rung.errors import NO_REPLY, ModelError
 from rung.models.endpoint.asking import Asked, Asker
 from rung.models.endpoint.policy import CallFailed, Calls, Exchanger, Refused
 from rung.models.endpoint.refusals import learnt, refusal_of
-from rung.models.endpoint.structured import Unfit
+from rung.models.endpoint.structured import UnfitReply
 from rung.types import Decoding, Message, Request, Speed
 
-_ROUNDS = 4  # of one call, with what may be learnt on the way
+_ROUNDS = 8  # of one call, with what may be learnt on the way
 _WORDS, _SHORT, _LONG = 400, 16, 64  # of the two prompts and answers that the speed is measured with
 _TRAIN_SHARE = 1 / 3  # of the speed of reading; an endpoint is not trained
 _LEAST_S = 1e-3
@@ -45,15 +44,16 @@ async def _timed(asker: Asker, calls: Calls, request: Request) -> Asked:
             return Asked(finish="error", error=f"{NO_REPLY} from {asker.spec.host} ({failed})")
         except Refused as refused:
             habits = learnt(asker.known.habits, body, refusal_of(refused.status, refused.detail))
-            if habits is None:
+            if habits is not None:
+                asker.known.learn(habits)
+            elif body == asker.body_of(request, stream=True)[0]:
                 break
-            asker.known.learn(habits)
             continue
         asked = Asked()
-        with suppress(Unfit):
-            if asker.take(asked, reading, body, form, mode) is None:
-                return asked
-        if form is not None:  # a reply that does not fit took its time all the same
+        fault = asker.take(asked, reading, body, form, mode)
+        if reading.answered.needs_room and body != asker.body_of(request, stream=True)[0]:
+            continue  # it is known by now that the model thinks
+        if fault is None or isinstance(fault, UnfitReply):  # one that does not fit took its time all the same
             return asked
     return await asker.ask(request)
 
