@@ -3,9 +3,9 @@
 Knows nothing of HTTP. Every operation takes constant time, however many calls wait. Times are the event loop's.
 
 Concurrency as in TCP: doubled a round at first, then one more a round, halved when the endpoint refuses for its rate
-limit (additive increase, multiplicative decrease; Chiu and Jain, 1989). Growth also ends where more calls at once only
-make each slower (as in TCP Vegas; Brakmo and Peterson, 1995), so that a server that computes one after another is not
-buried under requests. A round is as many answers as calls may run at once.
+limit (additive increase, multiplicative decrease; Chiu and Jain, 1989). Where more calls at once only make each slower,
+growth is taken back and tried again later (after TCP Vegas; Brakmo and Peterson, 1995), so that a server that computes
+one after another is not buried under requests. A round is as many answers as calls may run at once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,28 @@ import asyncio
 from collections import deque
 
 FIRST_LIMIT = 8  # calls at once before anything is known
-_CROWDED = 2.0  # a round this many times slower than a round on an idle server ends growth
-_FORGET = 0.05  # how much of the difference a slower round adds to what an idle server is thought to take
+_GROWN = 1.5  # growth is judged when so many times more calls ran at once than before
+_CROWDED = 0.8  # an answer's time may grow by the growth to this power; on a serial server it grows by its power 1
+_UNJUDGED = 4.0  # growth goes no further than this before it is judged
+_FIRST_HOLD, _MOST_HOLD = 4, 32  # rounds without growth after growth was taken back; doubled each time in a row
+
+
+class _Round:
+    """Means over the answers of one round: calls that ran when each was asked for, and seconds that it took.
+
+    size: answers of a round, which is also the limit at its beginning.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.answers = size, 0
+        self.among = self.seconds = 0.0
+
+    def add(self, among: int, seconds: float) -> bool:
+        """Returns whether the round is over."""
+        self.answers += 1
+        self.among += (among - self.among) / self.answers
+        self.seconds += (seconds - self.seconds) / self.answers
+        return self.answers >= self.size
 
 
 class PausedTooLong(Exception):
@@ -43,9 +63,9 @@ class Gate:
         self._first: deque[asyncio.Future[None]] = deque()
         self._until, self._timer = 0.0, False
         self._halved_at = float("-inf")
-        self._round_answers, self._round_seconds = 0, 0.0
-        self._idle_s: float | None = None  # seconds an answer takes while the server is not crowded
-        self._crowded = False
+        self._round = _Round(self.limit)
+        self._before: _Round | None = None  # what growth is compared with
+        self._hold, self._next_hold = 0, _FIRST_HOLD
 
     @property
     def limit(self) -> int:
@@ -82,16 +102,18 @@ class Gate:
         self.running -= 1
         self._let_in()
 
-    def answered(self, seconds: float) -> None:
-        """A useful answer came, `seconds` after its request was sent: perhaps more may run at once."""
-        if self._limit >= self.most:
-            return
-        self._round_answers += 1
-        self._round_seconds += seconds
-        if self._round_answers >= self.limit:
-            self._end_of_round()
-        if not self._crowded and (self.waiting or self.running >= self.limit):
-            self._limit = min(float(self.most), self._limit + (1.0 if self._doubling else 1.0 / self._limit))
+    def answered(self, seconds: float, among: int) -> None:
+        """A useful answer came: perhaps more may run at once.
+
+        seconds: after its request was sent. among: how many calls ran at that time.
+        """
+        if not self._named and self._round.add(among, seconds):
+            self._judge_growth()
+        most = float(self.most)
+        if not self._named:
+            most = min(most, _UNJUDGED * (self._before or self._round).size)
+        if self._limit < most and not self._hold and (self.waiting or self.running >= self.limit):
+            self._limit = min(most, self._limit + (1.0 if self._doubling else 1.0 / self._limit))
             self._let_in()
 
     def limited(self, sent_at: float) -> bool:
@@ -103,7 +125,7 @@ class Gate:
             return False
         self._halved_at = asyncio.get_running_loop().time()
         self._limit, self._doubling = max(1.0, self._limit / 2), False
-        self._round_answers, self._round_seconds = 0, 0.0
+        self._round, self._before, self._hold = _Round(self.limit), None, 0
         return True
 
     def sent_since_halved(self, sent_at: float) -> bool:
@@ -135,10 +157,21 @@ class Gate:
         self._timer = False
         self._let_in()
 
-    def _end_of_round(self) -> None:
-        mean = self._round_seconds / self._round_answers
-        self._round_answers, self._round_seconds = 0, 0.0
-        idle = mean if self._idle_s is None else self._idle_s
-        self._crowded = not self._named and mean > _CROWDED * idle
-        self._doubling = self._doubling and not self._crowded
-        self._idle_s = mean if mean < idle else idle + _FORGET * (mean - idle)
+    def _judge_growth(self) -> None:
+        """At the end of a round: take growth back where it made answers slower in proportion."""
+        now, self._round = self._round, _Round(self.limit)
+        self._hold = max(0, self._hold - 1)
+        if self._hold:
+            return
+        if self._before is None:
+            self._before = now
+            return
+        before = self._before
+        growth = now.among / before.among
+        if growth < _GROWN:
+            return
+        if now.seconds > before.seconds * growth**_CROWDED:
+            self._limit, self._before = min(float(before.size), self._limit), None
+            self._hold, self._next_hold = self._next_hold, min(_MOST_HOLD, 2 * self._next_hold)
+        else:
+            self._before, self._next_hold = now, _FIRST_HOLD

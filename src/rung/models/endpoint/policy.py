@@ -183,6 +183,7 @@ class Calls:
         sent_at = asyncio.get_running_loop().time()
         timeout_s = max(0.001, min(deadline - sent_at, self._timeout_s / 2))
         self.sent += 1
+        among = self._gate.running
         trouble: _Trouble
         try:
             reply = await self._transport.exchange(
@@ -198,7 +199,7 @@ class Calls:
                 trouble_or_none = self._judged(reply, sent_at)
                 if trouble_or_none is None:
                     value = accept(reply)
-                    self._succeeded(reply, sent_at)
+                    self._succeeded(reply, sent_at, among)
                     return value
                 trouble = trouble_or_none
             except BadReply as bad:
@@ -241,12 +242,12 @@ class Calls:
             self._gate.pause(self._draw() * span)
         self._refusals_in_a_row += news
 
-    def _succeeded(self, reply: Reply, sent_at: float) -> None:
+    def _succeeded(self, reply: Reply, sent_at: float, among: int) -> None:
         self.answered += 1
         self._answered_at, self._silent = asyncio.get_running_loop().time(), False
         if self._gate.sent_since_halved(sent_at):
             self._refusals_in_a_row = 0
-        self._gate.answered(reply.seconds)
+        self._gate.answered(reply.seconds, among)
 
     async def _before_next(
         self, trouble: _Trouble, tried: int, attempts: int | None, deadline: float, place: _Place

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rung.errors import ModelError
+from rung.models.endpoint.loop import LoopThread
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    made = LoopThread()
+    yield made
+    made.close()
+
+
+async def double(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+def test_coroutines_of_several_threads_run_in_one_loop(loop: LoopThread) -> None:
+    results: dict[int, int] = {}
+    threads = [threading.Thread(target=lambda n=n: results.update({n: loop.run(double(n))})) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: 2 * n for n in range(8)}
+
+
+def test_what_a_coroutine_raises_comes_out(loop: LoopThread) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        loop.run(fail())
+    assert loop.run(double(2)) == 4
+
+
+def test_a_closed_loop_says_so_and_ends_what_runs() -> None:
+    loop = LoopThread()
+    ended = threading.Event()
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    failed: list[BaseException] = []
+
+    def waits() -> None:
+        try:
+            loop.run(long())
+        except ModelError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    time.sleep(0.05)
+    loop.close()
+    loop.close()
+    thread.join(5)
+    assert ended.is_set() and "closed meanwhile" in str(failed[0])
+    with pytest.raises(ModelError, match="closed"):
+        loop.run(double(1))
+
+
+def test_a_loop_that_would_wait_for_itself_is_refused(loop: LoopThread) -> None:
+    async def inside() -> None:
+        loop.run(double(1))
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        loop.run(inside())
+
+
+CTRL_C = """
+import asyncio, signal, sys, time
+from rung.models.endpoint.loop import LoopThread
+loop = LoopThread()
+async def work(patience):
+    print("begun", flush=True)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("ending", flush=True)
+        await asyncio.sleep(patience)
+        print("ended", flush=True)
+try:
+    loop.run(work(float(sys.argv[1])))
+except KeyboardInterrupt:
+    print("raised", flush=True)
+"""
+
+
+def interrupted(patience: float, times: int) -> tuple[list[str], float]:
+    """The lines of a process that is interrupted so many times, and the seconds until it was gone."""
+    signal_again = times
+    with subprocess.Popen([sys.executable, "-c", CTRL_C, str(patience)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip()]
+        begun = time.monotonic()
+        while signal_again:
+            process.send_signal(signal.SIGINT)
+            signal_again -= 1
+            if signal_again:
+                lines.append(process.stdout.readline().strip())
+        lines += process.stdout.read().split()
+    return lines, time.monotonic() - begun
+
+
+def test_ctrl_c_waits_for_the_clean_end_and_is_raised_again() -> None:
+    lines, _ = interrupted(0.2, 1)
+    assert lines == ["begun", "ending", "ended", "raised"]
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    lines, seconds = interrupted(30.0, 2)
+    assert lines == ["begun", "ending", "raised"] and seconds < 15
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_after_a_fork_the_child_is_told_to_open_the_model_again(loop: LoopThread) -> None:
+    code = """
+import os, sys
+from rung.errors import ModelError
+from rung.models.endpoint.loop import LoopThread
+async def one(): return 1
+loop = LoopThread()
+child = os.fork()
+if child == 0:
+    try:
+        loop.run(one())
+    except ModelError as error:
+        loop.close()
+        os._exit(7 if "forked" in str(error) else 1)
+    os._exit(2)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=30)
+    assert done.returncode == 7
