@@ -76,13 +76,18 @@ def write_models_run(folder: Path) -> dict[str, Example]:
 FACTS: dict[str, Any] = {
     "served": {"gpt-5-mini-2026-08-07": 1180, "gpt-5-mini-2026-11-20": 24},
     "fingerprints": {"fp_3a1": 1180, "fp_7c2": 24},
-    "response_format": "json_schema",
-    "faults": {"429": 31, "500": 2, "connection": 4},
-    "retries": 37,
+    "response_format": {"json_schema": 1196, "none": 8},
+    "faults": {"429": 31, "500": 2, "closed": 4},
+    "endpoint": "https://api.openai.com/v1",
+    "model": "gpt-5-mini",
+    "server": None,
+    "doubtful_usd": 0.0,
+    "in_flight": 64,
     "shutdown_date": "2027-06-30",
     "price": {"usd_per_million_in": 0.25, "usd_per_million_cached": 0.025, "usd_per_million_out": 2.0},
     "price_source": "genai-prices 0.2.3",
     "price_dated": "2026-11-09",
+    "price_note": None,
     "from_cache": 312,
     "calls": 1204,
     "usd": 0.0912,
@@ -202,7 +207,7 @@ def _candidate(name: str) -> Candidate:
     dev, test, usd = SCORES[name]
     place = list(SCORES).index(name)
     remote = model == "gpt-5-mini"
-    made = Candidate(
+    return Candidate(
         name=name,
         family=FAMILIES[kind],
         dev=_score(dev),
@@ -216,10 +221,9 @@ def _candidate(name: str) -> Candidate:
         build_usd=0.0041,
         failed_calls=3 if name == "few_shot@gpt-5-mini" else 0,
         model=model,
+        first_token_s_p50=0.31 if remote and test is not None else None,
+        first_token_s_p95=0.62 if remote and test is not None else None,
     )
-    if remote and test is not None and hasattr(made, "first_token_s_p50"):
-        made = replace(made, **{"first_token_s_p50": 0.31, "first_token_s_p95": 0.62})
-    return made
 
 
 def _baseline(name: str) -> Candidate:

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pages import Page
 from run_folders import (
     ALL,
     EVERYTHING,
@@ -30,41 +30,6 @@ from rung.report import html
 from rung.report.html import write_report
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\x1b[2J'
-VOID = {"meta"}
-
-
-class Page(HTMLParser):
-    """Tags in order with their attributes, texts by tag, and whether every tag is closed in its turn."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.open: list[str] = []
-        self.source = path.read_text("utf-8")
-        self.feed(self.source)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            self.texts.append((self.open[-1], data))
-
-    def text(self, *tags: str) -> str:
-        found = " ".join(text for tag, text in self.texts if tag in (tags or (tag,)) and tag != "style")
-        return " ".join(found.split())
-
-    def section(self, title: str) -> str:
-        """The words between this h2 and the next."""
-        after = self.source.split(f"<h2>{title}</h2>")[1].split("<h2>")[0]
-        return " ".join(re.sub("<[^>]+>", " ", after).split())
 
 
 @pytest.fixture

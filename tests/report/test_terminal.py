@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import printed
 from rich.cells import cell_len
 from rich.console import Console
 from run_folders import (
@@ -27,21 +28,12 @@ from run_folders import (
 
 from rung.errors import RunError
 from rung.records import read_json, write_json
-from rung.report.lines import Screen
 from rung.report.planned import PLAN_LINES, plan_screen
 from rung.report.terminal import FINAL_LINES, TerminalListener, final_screen
 from rung.types import Score
 
 LONG = "a very long explanation of what happened and of what that means for everyone who reads it, " * 12
 WIDE = "郵便船の待ち時間についての長い説明。" * 30
-
-
-def printed(screen: Screen, width: int = 80, encoding: str = "utf-8") -> list[str]:
-    raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding=encoding)
-    Console(file=stream, width=width).print(screen)
-    stream.flush()
-    return raw.getvalue().decode(encoding).splitlines()
 
 
 def rewrite(folder: Path, **changes: Any) -> None:

@@ -10,6 +10,9 @@ from rung.report.markup import Html, element, facts, row, section, table, wide
 from rung.report.reading import Record, RunRecords, models_in_words
 from rung.report.words import count
 
+UNITS = {"minutes": "min", "calls": "calls", "usd": "USD"}
+"""Of a budget's limits."""
+
 _MOST_FINDINGS = 40
 
 
@@ -49,6 +52,12 @@ def sizes(plan: Record) -> str:
     return said + ("; the rest trains" if capped else "")
 
 
+def budget(task: Record) -> str:
+    """What the user allowed: 30 min, 1 USD. Empty where no limit was set."""
+    allowed = {k: v for k, v in (task.get("budget") or {}).items() if v is not None}
+    return ", ".join(f"{v:,g} {UNITS.get(k, k)}" for k, v in allowed.items())
+
+
 def checks_section(run: RunRecords) -> Html:
     """The findings of the data checks, the gravest first; folded where there are many."""
     if not run.findings:
@@ -82,7 +91,7 @@ def run_section(run: RunRecords) -> Html:
         "Model": " ".join(one for one in (models_in_words(task), str(task.get("model_version") or "")) if one),
         "Requests at once": f"{at_once:,}, when the winner serves" if at_once > 1 else "",
         "Seed": str(task.get("seed", "")),
-        "Budget": _named({k: v for k, v in (task.get("budget") or {}).items() if v is not None}),
+        "Budget": budget(task),
         "Target": "" if task.get("target") is None else run.scale.value(task["target"]),
         "Versions": _named(task.get("versions") or {}),
         "Machine": _named(task.get("machine") or {}),

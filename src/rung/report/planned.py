@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rung.report.background import sizes
+from rung.report.background import UNITS, sizes
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
 from rung.report.reading import Record, models_in_words, scale_of
 from rung.report.words import count, dollars, thousands
@@ -59,9 +59,8 @@ def _total(plan: Record, task: Record) -> str:
         spent["calls"] = f"{plan['calls']:,} calls" if plan.get("calls") else ""
     if plan.get("usd") or "usd" in budget:
         spent["usd"] = f"{dollars(plan.get('usd') or 0.0)} USD"
-    units = {"minutes": " min", "calls": " calls", "usd": " USD"}
     parts = [
-        said + (f" of a budget of {budget[key]:g}{units[key]}" if key in budget else "")
+        said + (f" of a budget of {budget[key]:g} {UNITS[key]}" if key in budget else "")
         for key, said in spent.items()
         if said
     ]

@@ -68,16 +68,16 @@ def _cost_columns(run: RunRecords, c: Candidate | None = None) -> dict[str, str]
     """Header -> the cell of a candidate. Latencies are left out where none was measured. None: empty cells."""
     everything = run.decision.candidates
     columns = {"Tokens in / out": "" if c is None else f"{c.tokens_in:,.0f} / {c.tokens_out:,.1f}"}
-    for title, field in (("First token p50 / p95", "first_token_s"), ("Latency p50 / p95", "latency_s")):
-        if any(_timed(one, field) for one in everything):
-            columns[title] = "" if c is None else _timed(c, field) or "–"
+    if any(one.first_token_s_p50 is not None for one in everything):
+        columns["First token p50 / p95"] = "" if c is None else _timed(c.first_token_s_p50, c.first_token_s_p95)
+    if any(one.latency_s_p50 is not None for one in everything):
+        columns["Latency p50 / p95"] = "" if c is None else _timed(c.latency_s_p50, c.latency_s_p95)
     return {**columns, "Built in": "" if c is None else duration(c.build_seconds)}
 
 
-def _timed(c: Candidate, field: str) -> str:
-    """0.31 s / 0.52 s; empty where it was not measured."""
-    p50, p95 = (getattr(c, f"{field}_{which}", None) for which in ("p50", "p95"))
-    return "" if p50 is None else f"{duration(p50)} / {duration(p95)}"
+def _timed(p50: float | None, p95: float | None) -> str:
+    """0.31 s / 0.52 s; a dash where it was not measured."""
+    return "–" if p50 is None else f"{duration(p50)} / {duration(p95)}"
 
 
 def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
