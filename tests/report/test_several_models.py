@@ -173,7 +173,7 @@ def test_pairs_stand_by_model_and_the_page_says_that_they_were_named_before(fold
     assert "The pairs were named before the test was opened: every finalist with each of those that dev does not" in (
         compared
     )
-    assert "p after Holm&#x27;s correction for all 9 pairs." in compared
+    assert "p is after Holm&#x27;s correction for all 9 pairs." in compared
     within, _, between = compared.partition("Between models.")
     assert "Within smollm2." in within and "lora against few_shot +38" in within
     assert "few_shot@gpt-5-mini against lora@smollm2 +2 -3.5 to +7.5 p = 0.84 no difference shown" in between
@@ -268,6 +268,23 @@ def test_first_token_latency_has_a_column_where_it_was_measured(folder: Path) ->
         candidate["first_token_s_p50"] = None
     rewrite(folder, "decision.json", candidates=record["candidates"])
     assert "First token" not in Page(write_report(folder)).section("Scores and costs")
+
+
+def test_an_unfinished_run_of_several_models_shows_dev_alone(folder: Path) -> None:
+    write_models_run(folder)
+    record = read_json(folder / "decision.json") or {}
+    on_dev = [c | {"test": None} for c in record["candidates"]]
+    kept = [
+        {"name": "lora@gemma3-270m", "family": "fine-tune", "reason": "budget", "why": "3 more minutes", "minutes": 3.0}
+    ]
+    missing = [kept[0] | {"matters": True, "begun": False, "model": "gemma3-270m"}]
+    changes = {"choice": "unfinished", "candidates": on_dev, "comparisons": [], "skipped": missing, "break_even": []}
+    rewrite(folder, "decision.json", **changes)
+    made = Page(write_report(folder))
+    assert "lora@gemma3-270m fine-tune 3 more minutes about 3 more minutes" in made.section("What is missing")
+    assert "lora use meanwhile smollm2 81 % 76–86 fine-tune" in made.section("Scores and costs")
+    assert "When building it pays" not in made.source and "Compared pair by pair" not in made.source
+    assert "→ lora         smollm2      81 % (76–86)" in "\n".join(printed(final_screen(folder)))
 
 
 # ---- older runs -----------------------------------------------------------------------------

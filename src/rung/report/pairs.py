@@ -39,10 +39,10 @@ def _by_model(run: RunRecords, among: Sequence[Comparison]) -> list[Html]:
         return []
     model = {c.name: c.model for c in run.decision.candidates}
     holm = len(among) > 1
-    unit = "Differences in points are" if run.scale.right_or_wrong else "Differences are"
+    unit = "Differences are in points," if run.scale.right_or_wrong else "Differences are"
     where = " and ".join(sorted({c.set for c in among}))
     said = f"{_which(run, among)} {unit} on the same {where} examples"
-    said += f", p after Holm's correction for all {len(among):,} pairs. {_EXCLUDES}" if holm else f", {_PLAIN}"
+    said += f"; p is after Holm's correction for all {len(among):,} pairs. {_EXCLUDES}" if holm else f", {_PLAIN}"
     tables = [element("p", said)]
     for name in [m.name for m in run.models]:
         own = [c for c in among if model[c.a] == model[c.b] == name]
@@ -51,7 +51,7 @@ def _by_model(run: RunRecords, among: Sequence[Comparison]) -> list[Html]:
     first = [c for c in between if run.decision.solution in (c.a, c.b)]
     others = [c for c in between if c not in first]
     if len(between) <= _MOST_OPEN or not first:
-        first, others = between, []
+        first, others = [*first, *others], []
     title = "Between models" + (", with the choice" if others else "")
     tables.append(_table(run, first, title, f"{title}.", holm))
     if others:
