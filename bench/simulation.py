@@ -10,11 +10,11 @@ difference that the run prints as detectable, how often the verdict is retrieval
 
 With several models (`--models 3`) only the end of a run is simulated: finalists of every model (a prompt, retrieval,
 fine-tuning), right or wrong on dev and on test, more alike within a model than across models. Dev names the contenders
-and so the pairs to compare, the test decides; beside it stands the same with all pairs compared. Four kinds of truth:
+and so the pairs to compare, the test decides; beside it stands the same with all pairs compared. Five kinds of truth:
 all are equal; a dear one is equal to the cheapest and all others are worse; one dear candidate is better than all
-others, which are equal; the same where the others are ever worse. In the first two a false claim is a verdict that
-ships anything but the cheapest group, or a comparison that calls two different which are not. In the others, power is
-how often the better one is shipped; a false claim, that two equal ones are called different.
+others, which are equal, by what the run prints as detectable for one pair, or by half of that; the same where the
+others are ever worse. A false claim is a verdict that ships something dearer than the cheapest and in truth no better,
+or a comparison that calls two different which are not. Power: how often one of the best is shipped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BASE_RATE = 0.5
 KILLED = 0.5  # share of runs that are killed once and continued
 BY_EXAMPLE, BY_MODEL = 0.75, 0.1  # shares of the variance of what decides an answer: the example, and the model with it
 STEP = 0.03  # how much worse each next one is, where the others are ever worse
-KINDS = ("all_equal", "two_best_equal", "one_better", "one_better_of_a_slope")
+KINDS = ("all_equal", "two_best_equal", "one_a_little_better", "one_better", "one_better_of_a_slope")
 LABELS = tuple(f"answer {i}" for i in range(8))
 
 
@@ -196,7 +196,7 @@ def simulate_final(job: tuple[int, str, int, int]) -> dict[str, dict[str, float]
     seed, kind, models, examples = job
     families = ("prompt", "rag", "fine-tune")
     names = [f"{family}@m{model}" for model in range(models) for family in families]
-    rates = truth(kind, len(names), seed)
+    rates = truth(kind, len(names), examples, seed)
     dev, test = (answers(rates, len(families), examples, seed, on) for on in (0, 1))
     among = contenders(dict(zip(names, dev, strict=True)), names, seed=seed)
     ends = {}
@@ -205,14 +205,13 @@ def simulate_final(job: tuple[int, str, int, int]) -> dict[str, dict[str, float]
         shipped = verdict_over(names, dev, test, found, kept)
         rate = dict(zip(names, rates, strict=True))
         wrong = any(c.p_corrected < 0.05 and rate[c.a] == rate[c.b] for c in found)
-        cheapest = rate[names[0]] == max(rates)  # then nothing dearer is worth its cost
-        claimed = cheapest and shipped not in ("", names[0])
+        claimed = shipped not in ("", names[0]) and rate[shipped] <= rate[names[0]]
         best = shipped != "" and rate[shipped] == max(rates)
         ends[label] = {"false_claim": float(wrong or claimed), "shipped_best": float(best), "pairs": float(len(found))}
     return ends
 
 
-def truth(kind: str, n: int, seed: int) -> list[float]:
+def truth(kind: str, n: int, examples: int, seed: int) -> list[float]:
     """How often each of n candidates is right, cheapest first. Which dear one is good is drawn."""
     from rung.evaluation.statistics import minimum_detectable_difference
 
@@ -221,8 +220,8 @@ def truth(kind: str, n: int, seed: int) -> list[float]:
         return [0.7] * n
     if kind == "two_best_equal":
         return [0.7 if i in (0, good) else 0.6 for i in range(n)]
-    better = 0.6 + minimum_detectable_difference(200)
-    if kind == "one_better":
+    better = 0.6 + minimum_detectable_difference(examples) / (2 if kind == "one_a_little_better" else 1)
+    if kind != "one_better_of_a_slope":
         return [better if i == good else 0.6 for i in range(n)]
     return [better if i == good else 0.6 - STEP * i for i in range(n)]
 

@@ -60,7 +60,7 @@ def test_pairs_that_are_named_by_dev_find_the_better_one_more_often_than_all_pai
 
 
 def test_what_is_compared_without_intervals_is_compared_as_in_a_run(simulation: Any) -> None:
-    rates = simulation.truth("one_better", 6, 3)
+    rates = simulation.truth("one_better", 6, 60, 3)
     dev, test = (simulation.answers(rates, 3, 60, 3, on) for on in (0, 1))
     names = [f"{family}@m{model}" for model in range(2) for family in ("prompt", "rag", "fine-tune")]
     scores = dict(zip(names, test, strict=True))

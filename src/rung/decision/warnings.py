@@ -113,7 +113,7 @@ def _opened_before(evidence: Evidence) -> list[str]:
     if times < 2:
         return []
     earlier = [
-        f"on {when[:10]}" + (f" for {listed(solutions)}" if solutions else "")
+        f"on {when[:10] or 'an unknown day'}" + (f" for {listed(solutions)}" if solutions else "")
         for when, solutions in evidence.earlier_reads
     ]
     first = ""
