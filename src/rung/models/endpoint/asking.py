@@ -27,6 +27,7 @@ from rung.models.endpoint.protocol import (
     parse_answer,
     read_answer,
     turns_of,
+    utf8_bytes,
     wants_tags,
 )
 from rung.models.endpoint.refusals import Refusal, learnt, refusal_of, room_told

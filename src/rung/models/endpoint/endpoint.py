@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -43,6 +44,9 @@ from rung.types import Constraint, Generation, Price, Request, Speed
 T = TypeVar("T")
 Say = Callable[[str], None]
 
+now = time.time
+"""Seconds since 1970; tests put another clock in its place."""
+
 CALLS = "calls.sqlite"
 """The call cache, in the cache folder."""
 
@@ -68,7 +72,7 @@ class Endpoint:
         self.name, self.version = spec.name, version_of(spec)
         self.answers_key = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', spec.name).strip('-')[:40]}-{self.version}"
         self._cache = CallCache((folder or cache_folder()) / CALLS, say=say)
-        self._known = EndpointFacts(self._cache, self.answers_key, first_habits(spec))
+        self._known = EndpointFacts(self._cache, self.answers_key, first_habits(spec), lambda: now())
         self.context_length = self._known.listed.context_length or _CONTEXT_LENGTH
         self._found = None if spec.is_loopback else price_of(spec.endpoint, spec.name)
         self.price: Price | None = self._found.price if self._found is not None else None
