@@ -166,6 +166,10 @@ def test_the_scores_have_a_column_of_models_and_say_how_latency_was_measured(fol
     said = "Latencies are of one request at a time for smollm2, gemma3-270m; with 8 requests at once for gpt-5-mini"
     assert said in scores
     assert "only the best of each approach and model on dev answers the test" in scores
+    rewrite(folder, "solutions/few_shot@gpt-5-mini/latency.json", failed=2)
+    assert "2 requests that should be timed brought no answer." in Page(write_report(folder)).section(
+        "Scores and costs"
+    )
 
 
 def test_pairs_stand_by_model_and_the_page_says_that_they_were_named_before(folder: Path) -> None:

@@ -62,9 +62,9 @@ class RunRecords:
     """The records of a run that has its verdict; parts that a run did not write are empty.
 
     models: in the task's order. curve: the learning curve, where there is one. built: name -> solution.json.
-    predictions: (name, "dev" or "test") -> lines of the file. in_flight: name -> requests at once while its latency was
-    measured. diagnosed: the solution whose wrong answers were looked into; empty where no record says it. contenders:
-    finalists that dev does not show to be worse than the best; empty where no record says it.
+    predictions: (name, "dev" or "test") -> lines of the file. latency: name -> latency.json. diagnosed: the solution
+    whose wrong answers were looked into; empty where no record says it. contenders: finalists that dev does not show
+    to be worse than the best; empty where no record says it.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ class RunRecords:
     trained: Mapping[str, Trained]
     predictions: Mapping[tuple[str, str], tuple[Record, ...]]
     models: tuple[NamedModel, ...] = ()
-    in_flight: Mapping[str, int] = field(default_factory=dict)
+    latency: Mapping[str, Record] = field(default_factory=dict)
     diagnosed: str = ""
     contenders: tuple[str, ...] = ()
 
@@ -205,7 +205,7 @@ def read_run(folder: Path) -> RunRecords:
                 for which in ("dev", "test")
             },
             models=_models(task, read_json(folder / "models.json"), decision),
-            in_flight={n: k for n in names if (k := _in_flight(folder / "solutions" / n / "latency.json"))},
+            latency={n: r for n in names if (r := read_json(folder / "solutions" / n / "latency.json"))},
             diagnosed=str(finalists.get("diagnosed") or _diagnosed(folder, decision)),
             contenders=tuple(finalists.get("contenders", ())),
         )
@@ -217,12 +217,6 @@ def _models(task: Record, facts: Record | None, decision: Decision) -> tuple[Nam
     """As task.json names them; without one, as the candidates do."""
     candidates = dict.fromkeys(c.model for c in decision.candidates if c.model)
     return models_of(task, facts) or tuple(NamedModel(name) for name in candidates)
-
-
-def _in_flight(path: Path) -> int:
-    """Requests at once while the latency was measured; 0 where it was not. Older records are of one at a time."""
-    record = read_json(path)
-    return 0 if record is None else int(record.get("concurrency", 1))
 
 
 def _diagnosed(folder: Path, decision: Decision) -> str:

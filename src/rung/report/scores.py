@@ -7,7 +7,7 @@ from rung.decision.figures import PERCENT, rounded_up
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot, interval_plot
 from rung.report.reading import RunRecords, strategy_of
-from rung.report.words import dollars, duration
+from rung.report.words import count, dollars, duration
 from rung.types import Candidate, Score
 
 _WHOLE_NAME = 20  # characters of a model's name that are not broken
@@ -99,18 +99,20 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
 
 
 def _timing(run: RunRecords) -> str:
-    """How many requests were in flight while latencies were measured; by model where that differs."""
+    """How many requests were in flight while latencies were measured, by model where that differs, and what failed."""
     by_number: dict[int, dict[str, None]] = {}
     for c in run.decision.candidates:
-        if c.name in run.in_flight:
-            by_number.setdefault(run.in_flight[c.name], {})[c.model] = None
-    if set(by_number) <= {1}:
-        return " Latencies are of one request at a time."
+        if c.name in run.latency:
+            by_number.setdefault(int(run.latency[c.name].get("concurrency", 1)), {})[c.model] = None
+    failed = sum(int(record.get("failed", 0)) for record in run.latency.values())
+    ending = f" {count(failed, 'request')} that should be timed brought no answer." if failed else ""
     words = {n: "of one request at a time" if n == 1 else f"with {n:,} requests at once" for n in sorted(by_number)}
+    if set(by_number) <= {1}:
+        return f" Latencies are of one request at a time.{ending}"
     if len(words) == 1:
-        return f" Latencies are {next(iter(words.values()))}, as a client sees them."
-    said = [f"{words[n]} for {', '.join(by_number[n])}" for n in words]
-    return f" Latencies are {'; '.join(said)}, as a client sees them."
+        return f" Latencies are {next(iter(words.values()))}, as a client sees them.{ending}"
+    said = "; ".join(f"{words[n]} for {', '.join(by_number[n])}" for n in words)
+    return f" Latencies are {said}, as a client sees them.{ending}"
 
 
 def _scored(run: RunRecords, score: Score | None) -> Html:
