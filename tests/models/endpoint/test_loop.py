@@ -99,6 +99,7 @@ try:
     loop.run(work(float(sys.argv[1])))
 except KeyboardInterrupt:
     print("raised", flush=True)
+loop.close()
 """
 
 

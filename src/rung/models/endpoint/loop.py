@@ -26,6 +26,7 @@ class LoopThread:
     def __init__(self, name: str = "rung-endpoint") -> None:
         self._loop = asyncio.new_event_loop()
         self._process, self._closed = os.getpid(), False
+        self._hurried = False  # whether a second Ctrl-C did not wait for the clean end
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 
@@ -42,7 +43,9 @@ class LoopThread:
             return work.done.result()
         except KeyboardInterrupt:
             self._loop.call_soon_threadsafe(work.cancel)
+            self._hurried = True
             concurrent.futures.wait([work.done])  # a second Ctrl-C is raised here
+            self._hurried = False
             raise
         except concurrent.futures.CancelledError:
             raise ModelError("The call was cancelled, because the endpoint was closed meanwhile.") from None
@@ -54,7 +57,7 @@ class LoopThread:
             return
         self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and not self._hurried:
             self._thread.join(_CLOSING_S + 1.0)
 
     def _check(self) -> None:
