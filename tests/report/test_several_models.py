@@ -87,6 +87,11 @@ def test_what_is_off_by_default_is_one_line_whatever_it_would_take_with_each_mod
     assert "rag  skipped: off by default; name it with --only" in lines
 
 
+def test_a_colon_in_a_models_name_is_no_list_of_models() -> None:
+    lines = printed(plan_screen(Path("r"), plan_record(), {}, task_record() | {"model": "fake:clerk"}))
+    assert lines[0] == "tickets: fake:clerk, label_accuracy"
+
+
 def test_one_priced_model_has_dollars_beside_its_minutes() -> None:
     made = plan_record()
     made["steps"][0]["usd"], made["usd"] = 0.0042, 0.42

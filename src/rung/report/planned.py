@@ -12,7 +12,7 @@ from typing import Any
 
 from rung.report.background import UNITS, sizes
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
-from rung.report.reading import Record, models_in_words, scale_of
+from rung.report.reading import Record, models_in_words, models_of, scale_of
 from rung.report.words import count, dollars, thousands
 
 PLAN_LINES = 19
@@ -28,7 +28,7 @@ def plan_screen(folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any]
 def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width: int) -> list[Line]:
     detectable, scale = plan.get("minimum_detectable_difference", {}), scale_of(task)
     name, metric, models = str(task.get("name", folder.name)), str(task.get("metric", "")), models_in_words(task)
-    about = f"{metric}, {models}" if ":" in models else f"{models}, {metric}"
+    about = f"{metric}, {models}" if len(models_of(task)) > 1 else f"{models}, {metric}"
     lines: list[Line] = [(cut(f"{name}: {about}", width), "bold")]
     lines += wrapped(f"Examples: {sizes(plan)} (the test stays sealed until the end).", width, 2)
     if "test" in detectable:

@@ -32,7 +32,7 @@ def scores_section(run: RunRecords) -> Html:
 
 def _candidates(run: RunRecords, tested: bool) -> Html:
     candidates = run.decision.candidates
-    priced = any(c.cost_per_1k_usd is not None for c in candidates)
+    priced = any(c.cost_per_1k_usd is not None for c in candidates if c.family != "baseline")
     failed = any(c.failed_calls or c.unscored for c in candidates)
     # What decides stands first: on a phone the columns to the right are out of sight.
     header = ["Candidate", *(["Model"] if run.several else []), *(["Test"] if tested else []), "Dev", "Approach"]

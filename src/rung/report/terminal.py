@@ -133,7 +133,7 @@ def _cells(run: RunRecords, c: Candidate, tested: bool) -> dict[str, str]:
         "tokens": "–" if baseline else f"{c.tokens_in:,.0f}",
         "p50": duration(c.latency_s_p50),
         "built in": "–" if baseline else duration(c.build_seconds),
-        "USD/1,000": "–" if c.cost_per_1k_usd is None else dollars(c.cost_per_1k_usd),
+        "USD/1,000": "–" if baseline or c.cost_per_1k_usd is None else dollars(c.cost_per_1k_usd),
     }
 
 
