@@ -195,6 +195,14 @@ def test_an_undecided_headline_names_the_models() -> None:
     assert decision.next[1] == "Meanwhile ship lora@smollm2: it is of the cheaper model."
 
 
+def test_a_candidate_of_the_cheaper_model_whose_request_costs_more_is_not_said_to_cost_less() -> None:
+    high = replace(LORA, test=Score(0.86, 0.3, 0.9, N), cost_per_1k_usd=2.5)  # its prompt costs 0.1
+    facts: dict[str, Any] = {"p": {("most_frequent", LORA.name): 0.3, (FEW.name, LORA.name): 0.9}}
+    decision = decide(known(FEW, high, DEAR, **facts))
+    assert decision.headline.startswith("Undecided: smollm2 with LoRA, of the cheaper model, is 4 points above gpt-5")
+    assert "which costs less" in decide(known(FEW, replace(high, cost_per_1k_usd=0.2), DEAR, **facts)).headline
+
+
 def test_a_headline_of_none_names_the_model() -> None:
     weak = replace(LORA, test=Score(0.14, 0.09, 0.19, N))
     assert decide(known(weak)).headline.startswith("None: the best candidate, smollm2 with LoRA, answers 14 %")

@@ -11,6 +11,7 @@ from rung.decision.words import (
     called,
     cause_words,
     cheaper_groups,
+    cheaper_how,
     dearer,
     deed,
     full_score,
@@ -156,7 +157,7 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> str:
     if against.difference < 0 or lead == nothing:  # the cheaper one falls short, or it would be shipped
         above = "scores the same as" if lead == nothing else f"is {lead} above"
         return (
-            f"Undecided: {of_rival}, which costs less, {above} {of_best} on the sealed test "
+            f"Undecided: {of_rival}, {cheaper_how(evidence, rival, best)}, {above} {of_best} on the sealed test "
             f"({scale.ends(-against.high, -against.low)}), but {obstacle(evidence, rival, 'test')}."
         )
     share = priced(best, rival) if evidence.several else ""
@@ -169,10 +170,9 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> str:
 
 def _not_compared(evidence: Evidence, best: Candidate, rival: Candidate) -> str:
     """Of two that dev showed to be worse than another, which then fell short: nothing is said of their difference."""
+    why = f"{called(evidence, rival)}, {cheaper_how(evidence, rival, best)}, was not to be compared with it"
     if shortfall(evidence, rival, "test") is not None:
-        why = f"{called(evidence, rival)}, which costs less, {obstacle(evidence, rival, 'test')}"
-    else:
-        why = f"{called(evidence, rival)}, which costs less, was not to be compared with it"
+        why = f"{called(evidence, rival)}, {cheaper_how(evidence, rival, best)}, {obstacle(evidence, rival, 'test')}"
     return (
         f"Undecided: {reach(evidence, best, 'test', words=True)}, but {why}: what was best on dev falls short on the "
         "sealed test."

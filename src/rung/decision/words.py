@@ -191,6 +191,14 @@ def priced(candidate: Candidate, other: Candidate) -> str:
     return price_share(candidate.cost_per_1k_usd, other.cost_per_1k_usd)
 
 
+def cheaper_how(evidence: Evidence, candidate: Candidate, other: Candidate) -> str:
+    """In what way a candidate of a cheaper group is the cheaper one: its request may cost more all the same."""
+    costs = candidate.cost_per_1k_usd, other.cost_per_1k_usd
+    if not evidence.several or costs[0] is None or costs[1] is None or costs[0] < costs[1]:
+        return "which costs less"
+    return "of the cheaper model" if candidate.model != other.model else "which is simpler to build"
+
+
 def reach(evidence: Evidence, candidate: Candidate, on: SetName, *, name: bool = True, words: bool = False) -> str:
     """What it scored, as a clause: lora answers 81 % of the sealed test right (76–86 %). words: see `called`."""
     who = f"{called(evidence, candidate) if words else candidate.name} " if name else ""
