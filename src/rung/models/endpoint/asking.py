@@ -158,10 +158,11 @@ class Asker:
         self.price: Price | None = None
         self._gates: dict[str, asyncio.Lock] = {}
         self._open: set[str] = set()
+        self._forms: dict[int, Form] = {}
 
     async def ask(self, request: Request) -> Asked:
         """The answer, or an error that concerns this request. Raises ModelError for what concerns all of them."""
-        form = Form(request.constraint) if request.constraint is not None else None
+        form = self._form_of(request)
         async with self._one_first(form) as gate:
             asked = await self._talk(_Talk(request, form, turns_of(request.messages)))
             if asked.error is None or asked.error.startswith(NO_REPLY):
@@ -170,9 +171,18 @@ class Asker:
 
     def body_of(self, request: Request, *, stream: bool = False) -> tuple[dict[str, Any], Form | None, Mode]:
         """As a request would be sent now: its body, and how it is held to its constraint."""
-        form = Form(request.constraint) if request.constraint is not None else None
+        form = self._form_of(request)
         mode = self.mode_of(form)
         return self._body(_Talk(request, form, turns_of(request.messages)), mode, stream=stream), form, mode
+
+    def _form_of(self, request: Request) -> Form | None:
+        """One for all requests that share a constraint: what it works out is worked out once."""
+        constraint = request.constraint
+        if constraint is None:
+            return None
+        if id(constraint) not in self._forms:
+            self._forms[id(constraint)] = Form(constraint)  # it holds the constraint, so that the id stays its own
+        return self._forms[id(constraint)]
 
     def mode_of(self, form: Form | None) -> Mode:
         if form is None:
@@ -181,7 +191,7 @@ class Asker:
 
     def is_proven(self, request: Request) -> bool:
         """Whether it is known how the endpoint takes such a request, or cannot be found out."""
-        form = Form(request.constraint) if request.constraint is not None else None
+        form = self._form_of(request)
         return (form.key if form is not None else "") in self._open or self._is_proven(form)
 
     def _is_proven(self, form: Form | None) -> bool:
@@ -276,7 +286,10 @@ class Asker:
             except (BadReply, Refused):
                 return None
 
-        with billed(Bill(most_usd_of(self.price, most_tokens_in(body), most_tokens_out(body)), usd)):
+        def most_usd() -> float:
+            return most_usd_of(self.price, most_tokens_in(body), most_tokens_out(body))
+
+        with billed(Bill(most_usd, usd)):
             return await (calls or self.calls).call(
                 self.spec.chat_path,
                 json.dumps(body, default=dict).encode(),

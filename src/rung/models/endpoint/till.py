@@ -27,7 +27,7 @@ class Bill:
     most_usd: of one attempt. usd_of: what a reply of status 2xx was charged; None where that cannot be read from it.
     """
 
-    most_usd: float
+    most_usd: Callable[[], float]
     usd_of: Callable[[Reply], float | None]
 
 
@@ -70,24 +70,25 @@ class Till:
             return await self.inner.exchange(
                 method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
             )
-        await self._reserve(purse, bill.most_usd)
-        usd, doubtful = 0.0, bill.most_usd
+        most_usd = bill.most_usd()
+        await self._reserve(purse, most_usd)
+        usd, doubtful = 0.0, most_usd
         try:
             reply = await self.inner.exchange(
                 method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
             )
-            doubtful = reply.resent * bill.most_usd
+            doubtful = reply.resent * most_usd
             if 200 <= reply.status < 300:
                 told = bill.usd_of(reply)
-                usd, doubtful = (told, doubtful) if told is not None else (0.0, doubtful + bill.most_usd)
+                usd, doubtful = (told, doubtful) if told is not None else (0.0, doubtful + most_usd)
             return reply
         except ConnectionFault as fault:
-            doubtful = (fault.resent + (fault.kind not in UNREACHABLE)) * bill.most_usd
+            doubtful = (fault.resent + (fault.kind not in UNREACHABLE)) * most_usd
             raise
         finally:
             self.doubtful_usd += doubtful
             self._open -= 1
-            purse.settle(bill.most_usd, usd + doubtful)
+            purse.settle(most_usd, usd + doubtful)
             self._wake()
 
     async def _reserve(self, purse: Purse, usd: float) -> None:
