@@ -5,6 +5,7 @@ import gzip
 import shutil
 import ssl
 import subprocess
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -662,3 +663,20 @@ def test_which_proxy_leads_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="HTTPS_PROXY names a socks5 proxy") as raised:
         proxy_for("https", "api.openai.com", 443)
     assert "hunter2" not in str(raised.value)
+
+
+def test_where_the_system_has_no_certificates_those_of_certifi_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    tls = Transport("https://api.example/v1")._tls
+    assert tls is not None and tls.check_hostname and tls.verify_mode == ssl.CERT_REQUIRED
+    assert tls.cert_store_stats()["x509_ca"] > 50
+
+
+def test_a_missing_parser_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    with pytest.raises(ModelError, match=r'pip install "rung\[endpoint\]"'):
+        Transport("http://127.0.0.1:1/v1")

@@ -79,11 +79,13 @@ class Gate:
 
     def pause_left(self) -> float:
         """Seconds until calls may start again; 0.0 while they may."""
+        if not self._until:
+            return 0.0
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
     async def enter(self, *, again: bool = False) -> None:
         """Wait for room. Whoever entered must leave. Raises PausedTooLong."""
-        if not self.waiting and self.running < self.limit and not self.pause_left():
+        if not self._again and not self._first and self.running < self.limit and not self.pause_left():
             self.running += 1
             return
         if self.pause_left() > self._most_pause_s:
@@ -142,8 +144,9 @@ class Gate:
         self._let_in()
 
     def _let_in(self) -> None:
-        left = self.pause_left() if self.waiting else 0.0
-        if left:
+        if not self._again and not self._first:
+            return
+        if left := self.pause_left():
             if not self._timer:
                 self._timer = True
                 asyncio.get_running_loop().call_later(left, self._after_pause)
