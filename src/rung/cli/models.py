@@ -54,7 +54,6 @@ def check(name: str) -> None:
     Of an endpoint, NAME is https://host/v1#MODEL, or its mapping in a task as JSON: '{"endpoint": …, "name": …}'. It is
     asked two or three small questions, to see what it serves, how fast, and at which price.
     """
-    from rung.ladder.plan import typical_seconds
     from rung.models.check import check_model
 
     found = check_model(name, say=_say)
@@ -62,6 +61,8 @@ def check(name: str) -> None:
     for what, finding in found.facts:
         click.echo(f"  {what + ':':<15}{finding}")
     if found.speed is not None:
+        from rung.ladder.plan import typical_seconds
+
         click.echo(f"  {'400 rows:':<15}{_minutes(typical_seconds(found.speed))} for a run on short inputs")
 
 

@@ -1,4 +1,4 @@
-"""What a model is like on this machine: `rung models check` prints it. Loads the model and times it."""
+"""What a model is like: `rung models check` prints it. Loads a local model and times it; asks an endpoint."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ class ModelCheck:
 
 def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
     """Loads a model and says how it is computed. Raises ModelError, DownloadError or OutOfMemory."""
+    remote = spec.lstrip().startswith(("{", "http://", "https://"))
+    say("asking the endpoint …" if remote else f"loading {spec} …")
+    model = open_model(spec, say=say)
+    if (known := _endpoint(model)) is not None:
+        return ModelCheck(model.name, tuple(known), None)
     from rung.models.local import LocalModel
 
-    say(f"loading {spec} …")
-    model = open_model(spec, say=say)
     local = model if isinstance(model, LocalModel) else None
     facts = [("path", _path(local.engine))] if local is not None else []
     facts += _computing(model)
@@ -45,6 +48,22 @@ def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
     facts.append(("speed", told))
     facts += _memory(local) if local is not None else []
     return ModelCheck(model.name, tuple(facts), speed)
+
+
+def _endpoint(model: Model) -> list[tuple[str, str]] | None:
+    """What is known of an endpoint; None where the model is none."""
+    from rung.models.endpoint.spec import EndpointSpec
+
+    if not isinstance(getattr(model, "spec", None), EndpointSpec):
+        return None
+    from rung.models.endpoint.check import check_endpoint
+    from rung.models.endpoint.endpoint import Endpoint
+
+    assert isinstance(model, Endpoint)
+    try:
+        return check_endpoint(model)
+    finally:
+        model.close()
 
 
 def _path(engine: Any) -> str:

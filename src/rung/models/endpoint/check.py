@@ -1,0 +1,86 @@
+"""What an endpoint is like, as `rung models check` shows it: asks it two small questions, with fresh calls."""
+
+from __future__ import annotations
+
+import secrets
+
+from rung.errors import ModelError
+from rung.models.endpoint.endpoint import Endpoint
+from rung.models.endpoint.prices import why_no_price
+from rung.models.endpoint.spec import EndpointSpec
+from rung.types import Constraint, Decoding, Generation, Message, Request
+
+Facts = list[tuple[str, str]]
+
+_MOST_TOKENS = 32
+_PLAIN = "What is 2 + 2? Answer with the number only."
+_HELD, _LABELS = "Is ice cold? Answer with yes or no only.", ("yes", "no")
+_SHOWN = 40  # characters of an answer
+_MODES = {
+    "choice": "labels as a choice of the server",
+    "grammar": "labels as a grammar of the server",
+    "json_schema": "by response_format json_schema",
+    "json_object": "by response_format json_object with a schema",
+    "none": "not held; replies are parsed, and asked for again where they do not fit",
+}
+
+
+def check_endpoint(model: Endpoint) -> Facts:
+    """(what, the finding), in the order to be shown. Raises ModelError where the endpoint gives no answer."""
+    spec = model.spec
+    (plain,) = model.timed([_request(_PLAIN)], 1)
+    if plain.error is not None:
+        raise ModelError(f"{spec.where}: it gave no answer ({plain.error}). Check address, name and params.")
+    constraint = Constraint("labels", _LABELS)
+    model.check(constraint)
+    # As in a run, so that what the endpoint refuses is found out. The number makes a question that no cache knows.
+    model.generate([_request(f"{_HELD} (Question {secrets.randbelow(10**6)}.)", constraint)])
+    known = model.facts()
+    facts = [("endpoint", f"{spec.endpoint} is reached"), ("key", _key(spec))]
+    facts.append(("served", _served(spec, known["served"], known["fingerprints"])))
+    if known["server"]:
+        facts.append(("server", known["server"]))
+    told = known["context_length"]
+    facts.append(("context", f"{told:,} tokens" if told else f"not told; {model.context_length:,} tokens are assumed"))
+    modes = ", ".join(_MODES.get(mode, mode) for mode in known["response_format"])
+    facts.append(("structured", modes or "not known; the answer to the question did not come whole"))
+    if known["thinks"]:
+        facts.append(("thinks", "yes, before each answer; thoughts are paid for as output"))
+    facts.append(("training", "not from here"))
+    facts.append(("price", _price(spec, known)))
+    facts.append(("ends", known["shutdown_date"] or "no day is told"))
+    facts.append(("seconds", _seconds(plain)))
+    facts.append(("answer", repr(plain.text[:_SHOWN])))
+    if known["usd"]:
+        facts.append(("cost", f"${known['usd']:.6f} for this check"))
+    return facts
+
+
+def _request(question: str, constraint: Constraint | None = None) -> Request:
+    return Request((Message("user", question),), Decoding(_MOST_TOKENS), constraint)
+
+
+def _key(spec: EndpointSpec) -> str:
+    return "none is sent" if spec.key_variable is None else f"found in the environment variable {spec.key_variable}"
+
+
+def _served(spec: EndpointSpec, served: dict[str, int], fingerprints: dict[str, int]) -> str:
+    names = ", ".join(name or "a model that is not named" for name in served)
+    said = f"{names}{', fingerprint ' + ', '.join(fingerprints) if fingerprints else ', no fingerprint'}"
+    return said if spec.name in served else f"{said}; {spec.name} was asked for"
+
+
+def _price(spec: EndpointSpec, known: dict[str, object]) -> str:
+    price = known["price"]
+    if not isinstance(price, dict):
+        own = "A server of your own has a price by the hour: price: {usd_per_hour: …} in the task."
+        return f"not known. {own if spec.is_loopback else why_no_price(spec.endpoint, spec.name)}"
+    parts = {"in": "input", "out": "output", "cached": "cached input", "cache_written": "input kept for later"}
+    usd = [f"${price[f'usd_per_million_{k}']:g} {word}" for k, word in parts.items() if f"usd_per_million_{k}" in price]
+    note = f" {known['price_note']}" if known["price_note"] else ""
+    return f"{', '.join(usd)} a million tokens ({known['price_source']}, as of {known['price_dated']}).{note}"
+
+
+def _seconds(answer: Generation) -> str:
+    first = "" if answer.first_token_s is None else f"{answer.first_token_s:.2f} to the first token, "
+    return f"{first}{answer.latency_s:.2f} in all ({answer.tokens_in} tokens in, {answer.tokens_out} out)"
