@@ -325,7 +325,7 @@ def test_timed_calls_are_fresh_streamed_and_so_many_at_once(opened: Open) -> Non
         assert all(body["stream"] for body in bodies(endpoint)[12:])
     assert [g.text for g in answers] == [f"a question number {i}" for i in range(12)]
     for g in answers:
-        assert g.first_token_s is not None and 0.02 <= g.first_token_s < g.latency_s
+        assert g.first_token_s is not None and 0.0 < g.first_token_s < g.latency_s
         assert g.tokens_in == 4 and g.tokens_out == 4
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rung.models.endpoint.asking import Asked, Asker, Reading, Say
 from rung.models.endpoint.batch_jobs import BatchCall, BatchJobs
 from rung.models.endpoint.call_cache import CallCache
+from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.policy import BadReply, Exchanger, Refused
 from rung.models.endpoint.prices import batch_price
 from rung.models.endpoint.protocol import most_tokens_in, most_tokens_out, read_answer, wants_tags
@@ -41,7 +41,7 @@ class Batching:
         left = dict(work)
         while left and not asker.is_proven(next(iter(left.values()))):
             key = next(iter(left))
-            found[key] = await self._alone(key, left.pop(key), keep)
+            await self._alone(key, left.pop(key), keep, found)
         calls = {}
         for key, request in left.items():
             body, _, _ = asker.body_of(request)
@@ -59,13 +59,10 @@ class Batching:
                     continue
                 found[key] = asked
                 keep(key, asked)
-        rest = [asyncio.create_task(self._alone(key, work[key], keep)) for key in alone]
-        try:
-            found |= zip(alone, await asyncio.gather(*rest), strict=True)
-        finally:
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
+        async with Crew() as crew:
+            for key in alone:
+                crew.start(self._alone(key, work[key], keep, found))
+            await crew.room(0)
         return found
 
     def read(self, request: Request, body: Mapping[str, Any], reply: Mapping[str, Any]) -> Asked | None:
@@ -81,10 +78,9 @@ class Batching:
         asked.usd = self._usd_of(reply) or None
         return asked
 
-    async def _alone(self, key: str, request: Request, keep: Keep) -> Asked:
-        asked = await self._asker.ask(request)
-        keep(key, asked)
-        return asked
+    async def _alone(self, key: str, request: Request, keep: Keep, found: dict[str, Asked]) -> None:
+        found[key] = await self._asker.ask(request)
+        keep(key, found[key])
 
     def _usd_of(self, reply: Mapping[str, Any]) -> float:
         try:

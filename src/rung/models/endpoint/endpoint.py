@@ -6,7 +6,6 @@ and what the record of a run keeps. An API key is in no attribute and no variabl
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -25,6 +24,7 @@ from rung.models.endpoint.batch_api import MOST_CALLS
 from rung.models.endpoint.batch_jobs import LEAST_CALLS
 from rung.models.endpoint.batching import Batching
 from rung.models.endpoint.call_cache import CallCache
+from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.listing import read_listing
 from rung.models.endpoint.loop import LoopThread
@@ -128,44 +128,41 @@ class Endpoint:
         return [self._generation(asked) for asked in self._run(timed(line.asker, line.till, requests, concurrency))]
 
     async def _generate(self, requests: Sequence[Request]) -> list[Generation]:
+        line = self._line
         keys = Keys(self.spec, self._known.listed.server)
         times: Counter[str] = Counter()
         found: dict[int, Generation] = {}
-        asking: dict[int, asyncio.Task[Asked]] = {}
+        asked: list[int] = []
         waiting: dict[str, int] = {}  # for batch jobs
-        self._line.till.start()
-        try:
-            for start in range(0, len(requests), _CHUNK):
+        line.till.start()
+        async with Crew() as crew:
+            for start in range(0, len(requests), _CHUNK):  # the first calls leave before the last keys are made
                 named = {}
                 for at in range(start, min(start + _CHUNK, len(requests))):
                     key = keys.of(requests[at])
                     named[at] = repeated(key, times[key])
                     times[key] += 1
                 kept = self._kept({key: requests[at] for at, key in named.items()})
-                for at, key in named.items():
-                    if key in kept:
-                        found[at] = kept[key]
-                    elif self.spec.batch and len(requests) >= LEAST_CALLS:
-                        waiting[key] = at
-                    else:
-                        asking[at] = asyncio.create_task(self._ask(key, requests[at]))
-                await asyncio.sleep(0)  # the first calls leave before the last keys are made
+                found |= {at: kept[key] for at, key in named.items() if key in kept}
+                asked += (new := [at for at in named if at not in found])
+                if self.spec.batch and len(requests) >= LEAST_CALLS:
+                    waiting |= {named[at]: at for at in new}
+                    continue
+                for at in new:
+                    crew.start(self._ask(at, named[at], requests[at], found))
+                await crew.room(line.calls.limit + _CHUNK)
             if waiting:
                 answers = await self._by_jobs({key: requests[at] for key, at in waiting.items()})
-                found |= {waiting[key]: self._generation(asked) for key, asked in answers.items()}
-            await _all_done(list(asking.values()))
-        finally:
-            for task in asking.values():
-                task.cancel()
-            await asyncio.gather(*asking.values(), return_exceptions=True)
-        found |= {at: self._generation(task.result()) for at, task in asking.items()}
-        self._check_reached([found[at] for at in (*asking, *waiting.values())])
+                found |= {waiting[key]: self._generation(answer) for key, answer in answers.items()}
+            await crew.room(0)
+        self._check_reached([found[at] for at in asked])
         return [found[at] for at in range(len(requests))]
 
-    async def _ask(self, key: str, request: Request) -> Asked:
+    async def _ask(self, at: int, key: str, request: Request, found: dict[int, Generation]) -> None:
+        """Puts the answer into `found`, and keeps it."""
         asked = await self._line.asker.ask(request)
         self._keep(key, asked)
-        return asked
+        found[at] = self._generation(asked)
 
     def _keep(self, key: str, asked: Asked) -> None:
         if asked.is_kept:
@@ -364,14 +361,6 @@ def _generation(asked: Asked, usd: float | None) -> Generation:
         first_token_s=asked.first_token_s,
         usd=usd,
     )
-
-
-async def _all_done(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """When all tasks are done, or one has raised: that is raised here."""
-    if tasks:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
 
 
 def _close(line: _Line, cache: CallCache) -> None:

@@ -5,11 +5,11 @@ Knows nothing of kept answers: what is timed is never one.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from rung.errors import NO_REPLY, ModelError
 from rung.models.endpoint.asking import Asked, Asker
+from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.policy import CallFailed, Calls, Exchanger, Refused
 from rung.models.endpoint.refusals import learnt, refusal_of
 from rung.models.endpoint.structured import UnfitReply
@@ -24,17 +24,20 @@ _LEAST_S = 1e-3
 async def timed(asker: Asker, exchanger: Exchanger, requests: Sequence[Request], concurrency: int) -> list[Asked]:
     """Answers with their latencies, `concurrency` of them in flight; fewer only where the endpoint refuses so many."""
     calls = Calls(exchanger, concurrency, asker.spec.timeout)
-    tasks = [asyncio.create_task(_timed(asker, calls, request)) for request in requests]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        asker.calls.faults.update(calls.faults)
+    found: dict[int, Asked] = {}
+    async with Crew() as crew:
+        for at, request in enumerate(requests):
+            crew.start(_timed(at, asker, calls, request, found))
+        await crew.room(0)
+    asker.calls.faults.update(calls.faults)
+    return [found[at] for at in range(len(requests))]
 
 
-async def _timed(asker: Asker, calls: Calls, request: Request) -> Asked:
+async def _timed(at: int, asker: Asker, calls: Calls, request: Request, found: dict[int, Asked]) -> None:
+    found[at] = await _streamed(asker, calls, request)
+
+
+async def _streamed(asker: Asker, calls: Calls, request: Request) -> Asked:
     """One call. Where a stream is refused, the answer comes in one piece, without a time to its first token."""
     for _ in range(_ROUNDS):
         body, form, mode = asker.body_of(request, stream=True)
