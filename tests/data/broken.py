@@ -219,9 +219,6 @@ BROKEN: dict[str, Broken] = {
     "seed is a text": _task("seed: one", '"seed" is text, but must be a whole number'),
     "budget is a number": _task("budget: 30", "Write budget: {minutes: 30}"),
     "dollars without a price": _task("budget: {usd: 2}", "Write price: {usd_per_hour: 0.40}"),
-    "dollars of tokens": _task(
-        "budget: {usd: 2}\nprice: {usd_per_million_in: 1, usd_per_million_out: 2}", "what the machine costs"
-    ),
     "no minutes": _task("budget: {minutes: 0}", "should be greater than 0"),
     "absent examples": _whole(TASK.replace("examples.jsonl", "other.jsonl"), "line 3: \"examples\" names other.jsonl"),
     "examples are a folder": Broken(_folder_as_examples, "which is a folder"),

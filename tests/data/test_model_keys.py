@@ -97,6 +97,7 @@ def test_dollars_may_be_limited_where_a_model_may_cost_some(tmp_path: Path) -> N
         f"models: [a/b, {OPENAI}]",
         "models: [a/b, {name: c/d, price: {usd_per_hour: 1}}]",
         "model: a/b\nprice: {usd_per_hour: 1}",
+        "model: a/b\nprice: {usd_per_million_in: 1, usd_per_million_out: 2}",
     ):
         assert read_task(write(tmp_path, f"{TASK}{more}\nbudget: {{usd: 2}}")).budget.usd == 2
     with pytest.raises(TaskError, match="what the machine costs"):

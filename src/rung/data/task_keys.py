@@ -330,7 +330,7 @@ def _models(keys: TaskKeys) -> tuple[ModelSpec, ...]:
         raise ValueError("model and models both name what answers. Keep one of them.")
     named: list[ModelEntry] = keys.models or [keys.model or DEFAULT]
     specs = model_specs(named, keys.price)
-    by_the_hour = any(spec.price is not None and spec.price.usd_per_hour is not None for spec in specs)
-    if keys.budget.usd is not None and not by_the_hour and not any(model.endpoint for model in named):
+    priced = any(spec.price is not None for spec in specs) or any(model.endpoint for model in named)
+    if keys.budget.usd is not None and not priced:
         raise ValueError(f"budget in usd needs to know what the machine costs. {PRICE_HINT}")
     return specs
