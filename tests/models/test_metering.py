@@ -252,14 +252,14 @@ def test_a_purse_is_handed_on_to_a_model_that_uses_it_itself(tmp_path: Path) -> 
     given = []
 
     class Own(FakeModel):
-        def use_purse(self, purse: Purse) -> None:
-            given.append(purse)
+        def use_purse(self, purse: Purse, price: Price | None) -> None:
+            given.append((purse, price))
 
     model = metered(Own(lambda _: "yes", price=PRICE))
     purse = Purse(tmp_path / "purse.json", 0.0)
     model.use_purse(purse)
     model.generate([ask("a")])
-    assert given == [purse] and purse.spent == 0.0
+    assert given == [(purse, PRICE)] and purse.spent == 0.0
 
 
 def test_a_model_that_is_not_paid_by_the_token_needs_no_purse(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class Metered:
         """From now on dollars for tokens come from it."""
         own = getattr(self.inner, "use_purse", None)
         if own is not None:
-            own(purse)
+            own(purse, self.price)
         else:
             self._purse = purse
 

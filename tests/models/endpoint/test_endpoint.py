@@ -291,6 +291,17 @@ def test_usage_at_the_price_is_what_an_answer_cost(opened: Open, tmp_path: Path)
     assert purse.spent == pytest.approx(answer.usd) and purse.reserved == 0
 
 
+def test_what_was_charged_before_there_was_a_purse_is_paid_from_it(opened: Open, tmp_path: Path) -> None:
+    with FakeEndpoint() as endpoint:
+        model = opened(endpoint)
+        model._line.asker.price = PRICE
+        model.speed()
+        charged = sum(c.tokens_in * 1000 + c.tokens_out * 2000 for c in endpoint.calls) / 1e6
+        purse = Purse(tmp_path / "spent.json", 10.0)
+        model.use_purse(purse)
+    assert purse.spent == pytest.approx(charged) and charged > 0
+
+
 @pytest.mark.parametrize("faults", [None, {"cut": 0.03, "bad-json": 0.03, "drop": 0.03, "500": 0.05}])
 def test_a_budget_is_never_passed_and_what_was_answered_is_kept(
     opened: Open, tmp_path: Path, faults: dict[str, float] | None

@@ -215,8 +215,8 @@ class Endpoint:
     # ---- what it costs ---------------------------------------------------------------------
 
     def use_purse(self, purse: Purse | None, price: Price | None = None) -> None:
-        """From now on calls are paid from the purse. price: in the place of its own."""
-        self._line.till.purse = purse
+        """From now on calls are paid from the purse, and so are those of before. price: in the place of its own."""
+        self._line.till.use_purse(purse)
         if price is not None:
             self._line.asker.price = price
 

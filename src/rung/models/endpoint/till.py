@@ -36,11 +36,13 @@ class Till:
     """An Exchanger that pays from a purse for the requests of a call that `billed` runs.
 
     doubtful_usd: paid for requests that brought no whole reply, and that the provider may not have charged.
+    unpaid_usd: charged while there was no purse.
     """
 
     inner: Exchanger
     purse: Purse | None = None
     doubtful_usd: float = 0.0
+    unpaid_usd: float = 0.0
     _open: int = 0
     _empty: bool = False
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,6 +50,13 @@ class Till:
     @property
     def most_connections(self) -> int:
         return int(getattr(self.inner, "most_connections", 1000))
+
+    def use_purse(self, purse: Purse | None) -> None:
+        """From now on the purse pays, also for what was charged before."""
+        self.purse = purse
+        if purse is not None:
+            purse.settle(0.0, self.unpaid_usd)
+            self.unpaid_usd = 0.0
 
     def start(self) -> None:
         """Calls may be made again after the purse was found empty: it may hold more now."""
@@ -67,9 +76,12 @@ class Till:
         bill = _bill.get()
         purse = self.purse
         if bill is None or purse is None:
-            return await self.inner.exchange(
+            reply = await self.inner.exchange(
                 method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
             )
+            if bill is not None and 200 <= reply.status < 300:
+                self.unpaid_usd += bill.usd_of(reply) or 0.0
+            return reply
         most_usd = bill.most_usd()
         await self._reserve(purse, most_usd)
         usd, doubtful = 0.0, most_usd
