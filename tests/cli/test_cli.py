@@ -106,6 +106,8 @@ def test_init_writes_a_task_that_can_be_read(tmp_path: Path, tiny_folder: Path) 
     assert call("init", tmp_path / "examples.jsonl").exit_code == 0
     task = read_task(tmp_path / "task.yaml")
     assert task.metric == "label_accuracy" and set(task.labels or ()) == {"red", "green", "blue"}
+    written = (tmp_path / "task.yaml").read_text("utf-8")
+    assert "# model: {endpoint: " in written and "# models: " in written
     again = call("init", tmp_path / "examples.jsonl")
     assert isinstance(again.exception, RungError) and "--force" in str(again.exception)
 
@@ -113,6 +115,25 @@ def test_init_writes_a_task_that_can_be_read(tmp_path: Path, tiny_folder: Path) 
 def test_models_lists_the_catalogue() -> None:
     done = call("models")
     assert "smollm2-135m-instruct" in done.output and "Apache-2.0" in done.output
+    assert "{endpoint: https://host/v1, name: NAME}" in done.output
+
+
+def test_an_endpoint_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rung.testing import FakeEndpoint
+
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
+    with FakeEndpoint() as endpoint:
+        for name in (f"{endpoint.url}#fake-1", endpoint.spec()):
+            done = call("models", "check", name)
+            assert done.exit_code == 0 and f"{endpoint.url} is reached" in done.output, done.output
+    gone = call("models", "check", f"{endpoint.url}#fake-1")
+    assert isinstance(gone.exception, RungError) and "connection refused" in str(gone.exception)
+
+
+@pytest.mark.parametrize("name", ["https://host/v1", "https://me:sk-secret-0123456789@host/v1#m", "{not json"])
+def test_an_endpoint_that_is_named_wrongly_is_one_clear_error(name: str) -> None:
+    done = call("models", "check", name)
+    assert isinstance(done.exception, RungError) and "sk-secret" not in f"{done.exception}{done.output}"
 
 
 def test_models_lists_others_with_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
