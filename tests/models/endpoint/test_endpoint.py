@@ -426,3 +426,29 @@ def _every_trace(error: BaseException) -> list[str]:
     console.print(Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True))
     with_locals = traceback.TracebackException.from_exception(error, capture_locals=True)
     return [str(error), *traceback.format_exception(error), *with_locals.format(), console.export_text()]
+
+
+# ---- batch jobs -----------------------------------------------------------------------------
+
+
+def test_batch_mode_asks_one_by_itself_and_the_others_by_a_job(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rung.models.endpoint.batch_jobs._FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("rung.models.endpoint.prices.batch_share", lambda *_, **__: 0.5)
+    labels = Constraint("labels", ("refund", "card lost"))
+    requests = [ask(f"card lost {i}", labels) for i in range(30)]
+    with FakeEndpoint(refuses_max_tokens=True, batch_s=0.1, batch_fails=0.1) as endpoint:
+        model = opened(endpoint, batch=True)
+        purse = Purse(tmp_path / "spent.json", 20.0)
+        model.use_purse(purse, PRICE)
+        answers = model.generate(requests)
+        assert {g.text for g in answers} == {"card lost"} and all(g.error is None for g in answers)
+        assert sum(call.path.endswith("/v1/chat/completions") for call in endpoint.calls) == 2  # the first one, twice
+        before = len(endpoint.calls)
+        assert all(g.usd == 0.0 for g in opened(endpoint, batch=True).generate(requests))
+        assert len(endpoint.calls) == before
+    full = (answers[0].tokens_in * 1000 + answers[0].tokens_out * 2000) / 1e6
+    assert answers[0].usd == pytest.approx(full)
+    assert sorted(g.usd or 0 for g in answers)[5] == pytest.approx(full / 2)
+    assert purse.spent == pytest.approx(sum(g.usd or 0 for g in answers))
