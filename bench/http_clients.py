@@ -245,7 +245,7 @@ def openai_part(options: argparse.Namespace) -> dict[str, Any]:
     import openai
 
     async def go() -> dict[str, Any]:
-        limits = httpx.Limits(max_connections=options.in_flight, max_keepalive_connections=options.in_flight)
+        limits = httpx.Limits(max_connections=2 * options.in_flight, max_keepalive_connections=2 * options.in_flight)
         client = openai.AsyncOpenAI(
             base_url=options.url,
             api_key="no key",
@@ -286,7 +286,7 @@ def httpx_part(options: argparse.Namespace) -> dict[str, Any]:
     import httpx
 
     async def go() -> dict[str, Any]:
-        limits = httpx.Limits(max_connections=options.in_flight, max_keepalive_connections=options.in_flight)
+        limits = httpx.Limits(max_connections=2 * options.in_flight, max_keepalive_connections=2 * options.in_flight)
         async with httpx.AsyncClient(limits=limits, timeout=60) as client:
 
             async def ask(number: int) -> str:
