@@ -108,7 +108,7 @@ def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bo
     from rung.ladder.ledger import Ledger
     from rung.ladder.options import Quiet
     from rung.ladder.plan import Plan, Step
-    from rung.ladder.state import RunState
+    from rung.ladder.state import RunState, WholeRun
     from rung.models.metering import metered
     from rung.strategies.registry import Texts
     from rung.trials.trial import InOrder
@@ -144,11 +144,13 @@ def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bo
         tools=Tools(counted, Scorer(load_metric("exact_match", folder)), InOrder()),
         model=counted,
         plan=plan,
-        ledger=Ledger(task.budget, None, counted),
+        ledger=Ledger(task.budget, (counted,)),
         listener=Quiet(),
+        spec=task.models[0],
     )
-    finalists = named(state) or name_finalists(state, climb(state))
-    decision = verdict(state.files) or test_and_decide(state, finalists)
+    run = WholeRun((state,))
+    finalists = named(run) or name_finalists(run, climb(run))
+    decision = verdict(run.files) or test_and_decide(run, finalists)
     solutions = set(finalists["finalists"])
     return decision.choice, any(
         c.set == "test" and {c.a, c.b} <= solutions and c.p_corrected < ALPHA for c in decision.comparisons

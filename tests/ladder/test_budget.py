@@ -117,7 +117,9 @@ def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake
     from rung.types import Decoding, ModelSpec, Score
 
     state: Any = object.__new__(RunState)
-    object.__setattr__(state, "plan", type("Plan", (), {"answer_seconds": 1.0, "answer_usd": lambda *_: 0.0})())
+    object.__setattr__(
+        state, "plan", type("Plan", (), {"answer_seconds": 1.0, "answer_usd": lambda *_: 0.0, "timed": 8})()
+    )
     object.__setattr__(state, "model", type("Model", (), {"price": None})())
     object.__setattr__(state, "spec", ModelSpec("", ""))
     object.__setattr__(state, "test", range(92))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rung.ladder import candidate_costs
+from rung.ladder.applies import why_not
 from rung.ladder.finalists import score_of
-from rung.ladder.plan import _why_not
 from rung.ladder.skills_check import _may_be_shipped
 from rung.ladder.state import Built, Climbed
 from rung.models.metering import metered
@@ -102,8 +102,8 @@ def test_a_blind_guess_has_no_interval_where_its_rate_is_known() -> None:
 
 
 def test_of_what_only_leaves_out_the_reason_that_holds_anyway_is_told() -> None:
-    reasons = {name: _why_not(strategy, {"trainable"}, ("zero_shot",)) for name, strategy in STRATEGIES.items()}
+    reasons = {name: why_not(strategy, {"trainable"}, ("zero_shot",)) for name, strategy in STRATEGIES.items()}
     assert reasons["zero_shot"] == ""
     assert reasons["few_shot"] == reasons["lora"] == "left out by --only"
     assert reasons["rag"] == "the task has no corpus" and reasons["full"] == "off by default"
-    assert _why_not(STRATEGIES["full"], {"trainable"}, ("full",)) == ""
+    assert why_not(STRATEGIES["full"], {"trainable"}, ("full",)) == ""

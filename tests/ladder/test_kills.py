@@ -62,7 +62,7 @@ def upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rung, "__version__", "9.9.9")
     monkeypatch.setattr("rung.ladder.loading.__version__", "9.9.9")
     monkeypatch.setattr(near_duplicates, "SIMILAR", 0.1)
-    monkeypatch.setattr(Climbed, "best_of_families", lambda self: list(self.whole())[:1])
+    monkeypatch.setattr(Climbed, "best_of_groups", lambda self, model=None: list(self.whole(model=model))[:1])
 
 
 def without_versions(record: dict[str, Any]) -> dict[str, Any]:

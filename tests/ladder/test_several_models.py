@@ -163,7 +163,7 @@ def test_a_changed_test_row_is_refused_with_what_to_do(tmp_path: Path, models: N
 
 
 def test_a_budget_in_dollars_is_kept_over_all_commands(tmp_path: Path, models: None) -> None:
-    limit = 0.002
+    limit = 0.03
     priced = {**LARGE, "price": {"usd_per_million_in": 2.0, "usd_per_million_out": 8.0}}
     task = write_task(tmp_path, Path(), models=[SMALL, priced], examples=96, budget={"usd": limit})
     folder = run(task, RunOptions(out=tmp_path / "run"), Silent())

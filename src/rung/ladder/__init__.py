@@ -29,14 +29,15 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.final_test import test_and_decide
     from rung.ladder.finalists import name_finalists, named
     from rung.ladder.hand_over import hand_over
-    from rung.ladder.loading import examine, load, start, task_record_of, with_options
+    from rung.ladder.identity import task_record_of
+    from rung.ladder.loading import examine, load, start, with_options
     from rung.ladder.model_records import record_models
     from rung.ladder.unfinished import missing, write_unfinished
     from rung.strategies.fit import tidy_given_up
 
     task = with_options(read_task(task_path), options)
     loaded = load(task, listener)
-    record = task_record_of(task, options, loaded)
+    record = task_record_of(task, options, loaded.metric, loaded.versions)
     basis = record["basis"] if options.again else None
     folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
     files = Files(folder)
@@ -109,7 +110,7 @@ def test_examples(folder: Path) -> dict[str, Example]:
     from rung.data.examples import read_examples
     from rung.data.task_file import read_task
     from rung.errors import RungError
-    from rung.ladder.plan import file_hashes
+    from rung.ladder.identity import file_hashes
 
     record = read_json(folder / "task.json") or {}
     try:

@@ -44,7 +44,8 @@ def reopen(
 ) -> None:
     """Makes a run climb again, with other models or more rows in train.
 
-    record: task.json as it will be. growth: what changed in train; None: nothing did. split: split.json as it will be.
+    record: task.json as it will be. growth: what changed in train; None: nothing did. split: split.json as it will be;
+    it is written last, so that after a kill all of this is done again.
     """
     files = Files(folder)
     added, dropped = models_changed(folder, record)
@@ -61,6 +62,10 @@ def reopen(
     if grown:
         moved += [files.solution(name) for name in void]
         moved += [path for path in (folder / "models").glob("*/*") if path.name.startswith(("diagnosis", "pilot"))]
+    facts: dict[str, Any] = {"added": added, "dropped": dropped, "void": void, "kept": kept}
+    if growth is not None:
+        facts |= {"rows": {"added": growth.added, "removed": growth.removed, "changed": growth.changed}}
+    runs.log(folder, "reopened", **facts)
     for path in moved:
         if path.exists():
             place = aside / path.relative_to(folder)
@@ -68,10 +73,6 @@ def reopen(
             path.replace(place)
     if grown:
         write_json(files.split, split)
-    facts: dict[str, Any] = {"added": added, "dropped": dropped, "void": void, "kept": kept}
-    if growth is not None:
-        facts |= {"rows": {"added": growth.added, "removed": growth.removed, "changed": growth.changed}}
-    runs.log(folder, "reopened", **facts)
     for text in _said(facts, growth):
         listener.say(text)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rung.errors import BudgetSpent
-from rung.ladder.plan import LATENCY_INPUTS
+from rung.ladder.plan import LATENCY_INPUTS, timed_requests
 from rung.ladder.state import Built, RunState, WholeRun
 from rung.resume import once, record_of
 from rung.strategies import REPAIRED, STRATEGIES
@@ -15,7 +15,6 @@ from rung.types import BreakEven, Candidate, Generation, Prediction, Request
 
 _ENOUGH_SECONDS = 10.0  # stop timing after so long once at least _LEAST_LATENCIES answers are timed
 _LEAST_LATENCIES = 4
-_LEAST_TIMED, _TIMED_EACH = 16, 4  # requests to an endpoint: at least so many, and so many times the concurrency
 
 Timed = Callable[[Sequence[Request], int], Sequence[Generation]]
 """Fresh answers to requests, with so many in flight."""
@@ -86,7 +85,7 @@ def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any
     solution, concurrency = built.solution, run.inputs.task.concurrency
     retriever = run.inputs.open_index(solution.retriever) if solution.retriever is not None else None
     queries = [example.query for example in run.inputs.dev]
-    n = _affordable(run, built, max(_LEAST_TIMED, _TIMED_EACH * concurrency))
+    n = _affordable(run, built, timed_requests(run.model, concurrency))
     some = [queries[i % len(queries)] for i in range(n)]
     requests, _ = requests_for(solution, run.model, some, retriever=retriever)
     try:
@@ -105,7 +104,7 @@ def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any
 
 
 def _affordable(run: RunState, built: Built, wanted: int) -> int:
-    left, each = run.ledger.purse.left if run.ledger.purse is not None else None, run.usd_of(built)
+    left, each = run.ledger.purse.left if run.ledger.purse is not None else None, built.usd_per_answer
     return wanted if left is None or not each else min(wanted, int(left / (2 * each)))
 
 
@@ -155,7 +154,7 @@ def machine_seconds(latency: Mapping[str, Any]) -> list[float]:
 
 def _cached(run: RunState, built: Built, latency: Mapping[str, Any]) -> float:
     """Input tokens a request that are cheaper, a mean: as an endpoint reported them, else those all prompts share."""
-    if hasattr(run.model.inner, "timed"):
+    if run.model.timed is not None:
         return sum(p.tokens_cached for p in built.predictions) / max(1, len(built.predictions))
     return float(latency.get("tokens_cached", 0.0))
 

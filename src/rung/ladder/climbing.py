@@ -274,6 +274,7 @@ class _Climber:
             record["left"],
             record["seconds_per_answer"],
             record["cut"],
+            run.usd_per_answer(predictions),
         )
         return built, float(record["seconds"])
 
@@ -354,7 +355,7 @@ class _Climber:
             if self.climbed.whole(skipped.family, self.run.name):
                 continue
             gain = dict(order([(name, skipped.family, 1.0)], known))[name]
-            if gain.high >= self.matters or not self.built:
+            if gain.high >= self.matters or not self.climbed.built:
                 self.climbed.skipped[name] = replace(skipped, matters=True)
 
 

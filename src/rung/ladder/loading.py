@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rung import __version__, runs
 from rung.errors import DataError, TaskError
 from rung.ladder.again import reopen
-from rung.ladder.ledger import Ledger, spent_before
+from rung.ladder.applies import check_that_some_apply, has
+from rung.ladder.identity import described
+from rung.ladder.ledger import Ledger, Spent, spent_before
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import (
-    Plan,
-    beside_examples,
-    check_that_some_apply,
-    file_hashes,
-    has,
-    make_plan,
-    plan_record,
-    planned_before,
-    versions,
-)
+from rung.ladder.plan import Plan, make_plan, plan_record, planned_before
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import is_done, once, recorded
@@ -52,10 +44,10 @@ if TYPE_CHECKING:
     from rung.data.examples import Sets
     from rung.data.growth import Growth
     from rung.models.metering import Metered
+    from rung.models.purse import Purse
+    from rung.trials.workshop import Inputs
 
 _PROBED = 100  # examples whose answers say whether a metric grades
-_NOT_MEASURED = ("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency")
-"""Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
 
 
 @dataclass(frozen=True)
@@ -178,36 +170,6 @@ def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[st
     return Examined(split, tuple(findings), constraint)
 
 
-def task_record_of(task: Task, options: RunOptions, loaded: Loaded) -> dict[str, Any]:
-    """What task.json holds. identity: of all that decides what an answer scores; two runs with one continue each other.
-
-    Budget, target and the choice of strategies are not part of it: a run is continued with more of them. Paths are
-    not part of it either, so that a folder may be moved. basis: of the same without models and examples, which --again
-    may change. home: version of the model that the run began with by itself.
-    """
-    from rung.data.task_file import task_record
-
-    resolved = task_record(task)
-    data = file_hashes(task)
-    stays = {
-        "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
-        "beside": beside_examples(task),
-        "exhaustive": options.exhaustive,
-    }
-    decides = {**stays, "data": data, "models": dict(sorted(loaded.versions.items()))}
-    return {
-        **resolved,
-        "data": data,
-        "model_versions": dict(loaded.versions),
-        "home": loaded.versions[task.models[0].name] if len(task.models) == 1 else None,
-        "right_or_wrong": loaded.metric.right_or_wrong,
-        "only": sorted(options.only),
-        "exhaustive": options.exhaustive,
-        "basis": runs.identity(stays),
-        "identity": runs.identity(decides),
-    }
-
-
 def start(
     task: Task,
     loaded: Loaded,
@@ -223,59 +185,60 @@ def start(
     models: by their names in the task, opened. Raises TaskError where dollars are to be counted and no price is known.
     """
     from rung.evaluation.scorer import Scorer
-    from rung.models.purse import Purse
-    from rung.retrieval.chunk import chunk
     from rung.trials.trial import InOrder
-    from rung.trials.workshop import Inputs, Tools
+    from rung.trials.workshop import Tools
 
     started = time.monotonic()
     files = Files(folder)
     counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
-    hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
     _check_prices(task, counted)
-    corpus, constrained = bool(loaded.documents), examined.constraint is not None
-    check_that_some_apply(options.only, [has(m, corpus=corpus, constrained=constrained) for m in counted.values()])
+    has_constraint = examined.constraint is not None
+    have = [has(m, corpus=bool(loaded.documents), constrained=has_constraint) for m in counted.values()]
+    check_that_some_apply(options.only, have)
     if options.again and is_done(files.task):  # nothing can stop it any more
         reopen(folder, record, examined.growth, examined.split_record, listener)
-    known = recorded(files.task) or _machine(models)
+    known = recorded(files.task) or described(models)
     record = {**record, "home": known.get("home", record["home"])}
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
-    passages = chunk(loaded.documents)
+    inputs = _inputs(task, loaded, examined, split, folder)
     homes = {name for name, version in loaded.versions.items() if version == record["home"]}
-    called = {m.name: str if m.name in homes else f"{{}}@{m.name}".format for m in task.models}
-    trainable = sum(isinstance(model, Trainable) for model in counted.values())
-    earlier = recorded(files.plan)
-    plans: dict[str, Plan] = {}
-    for spec in task.models:
-        plans[spec.name] = make_plan(
-            task,
-            split,
-            counted[spec.name],
-            passages=passages,
-            constrained=constrained,
-            only=options.only,
-            earlier=planned_before(earlier, spec.name, home=spec.name in homes),
-            called=called[spec.name],
-            spec=spec,
-            price=_token_price(spec.price) or counted[spec.name].price,
-            sharing=trainable,
-        )
-    groups = sum(len({step.family for step in plan.steps if step.applies}) for plan in plans.values())
-    plans = {name: plan.with_detectable(groups, split) for name, plan in plans.items()}
-    write_json(files.plan, plan_record(plans, hourly))
-    listener.planned(folder, plan_record(plans, hourly), recorded(files.checks) or {})
+    plans = _plans(inputs, split, counted, homes, options, recorded(files.plan))
+    hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
+    planned = plan_record(plans, hourly)
+    write_json(files.plan, planned)
+    listener.planned(folder, planned, recorded(files.checks) or {})
     before = spent_before(folder)
-    purse = None
-    if any(model.price is not None for model in counted.values()):
-        purse = Purse(files.purse, task.budget.usd, before.usd)
-        for model in counted.values():
-            model.use_purse(purse)
-    ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
+    ledger = Ledger(task.budget, tuple(counted.values()), hourly, _purse(files, task, counted, before), before, started)
     asked = _asked(task, options)
     runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, models=list(plans), **asked)
-    inputs = Inputs(
+    shared = Tools(next(iter(counted.values())), Scorer(loaded.metric), options.executor or InOrder())
+    states = [
+        RunState(
+            folder=folder,
+            inputs=inputs,
+            test=split.test,
+            tools=replace(shared, model=counted[spec.name], shared=_shared(models[spec.name])),
+            model=counted[spec.name],
+            plan=plans[spec.name],
+            ledger=ledger,
+            listener=listener,
+            exhaustive=options.exhaustive,
+            spec=spec,
+            home=spec.name in homes,
+        )
+        for spec in task.models
+    ]
+    return WholeRun(tuple(states), recorded(files.models) or {})
+
+
+def _inputs(task: Task, loaded: Loaded, examined: Examined, split: Split, folder: Path) -> Inputs:
+    from rung.retrieval.chunk import chunk
+    from rung.trials.workshop import Inputs
+
+    passages = chunk(loaded.documents)
+    return Inputs(
         task=task,
         train=split.train,
         dev=split.dev,
@@ -284,42 +247,53 @@ def start(
         open_index=_indexes(passages, folder),
         groups=split.groups,
     )
-    scorer, executor = Scorer(loaded.metric), options.executor or InOrder()
-    return WholeRun(
-        tuple(
-            RunState(
-                folder=folder,
-                inputs=inputs,
-                test=split.test,
-                tools=Tools(counted[spec.name], scorer, executor, shared=_shared(models[spec.name])),
-                model=counted[spec.name],
-                plan=plans[spec.name],
-                ledger=ledger,
-                listener=listener,
-                exhaustive=options.exhaustive,
-                spec=spec,
-                home=spec.name in homes,
-            )
-            for spec in task.models
+
+
+def _plans(
+    inputs: Inputs,
+    split: Split,
+    models: Mapping[str, Metered],
+    homes: Collection[str],
+    options: RunOptions,
+    earlier: Mapping[str, Any] | None,
+) -> dict[str, Plan]:
+    """The plan of each model. homes: names of models whose candidates are called by their strategies alone."""
+    plans = {
+        spec.name: make_plan(
+            inputs.task,
+            split,
+            models[spec.name],
+            passages=inputs.passages,
+            constrained=inputs.constraint is not None,
+            only=options.only,
+            earlier=planned_before(earlier, spec.name, home=spec.name in homes),
+            called=str if spec.name in homes else f"{{}}@{spec.name}".format,
+            spec=spec,
+            price=_token_price(spec.price) or models[spec.name].price,
+            sharing=sum(isinstance(model, Trainable) for model in models.values()),
         )
-    )
+        for spec in inputs.task.models
+    }
+    groups = sum(len({step.family for step in plan.steps if step.applies}) for plan in plans.values())
+    return {name: plan.with_detectable(groups, split) for name, plan in plans.items()}
+
+
+def _purse(files: Files, task: Task, models: Mapping[str, Metered], before: Spent) -> Purse | None:
+    """What dollars for tokens come from, handed to the models; None where nothing is paid by the token."""
+    from rung.models.purse import Purse
+
+    if all(model.price is None for model in models.values()):
+        return None
+    purse = Purse(files.purse, task.budget.usd, before.usd)
+    for model in models.values():
+        model.use_purse(purse)
+    return purse
 
 
 def _counted(spec: ModelSpec, model: Model) -> Metered:
     from rung.models.metering import metered
 
     return metered(model, price=_token_price(spec.price))
-
-
-def _machine(models: Mapping[str, Model]) -> dict[str, Any]:
-    """Versions and the machine, as the models describe it; with several, each under its name."""
-    found = {name: versions(model) for name, model in models.items()}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    first = next(iter(found.values()))
-    common = {k: v for k, v in first["machine"].items() if all(f["machine"].get(k) == v for f in found.values())}
-    own = {n: {k: v for k, v in f["machine"].items() if k not in common} for n, f in found.items()}
-    return {"versions": first["versions"], "machine": {**common, "models": own}}
 
 
 def _check_prices(task: Task, models: Mapping[str, Metered]) -> None:

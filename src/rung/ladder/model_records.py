@@ -7,22 +7,52 @@ from typing import Any
 
 from rung.ladder.state import WholeRun
 from rung.records import write_json
-from rung.resume import record_of
+
+_COUNTS = ("calls", "from_cache", "usd", "doubtful_usd")
+_COUNTS_BY_NAME = ("served", "fingerprints", "response_format", "faults")
 
 
 def record_models(run: WholeRun) -> None:
-    """Writes models.json: what each model says of itself, with what earlier commands have recorded of it."""
-    known = record_of(run.files.models)
-    found = {state.name: state.model.facts() for state in run.states}
-    facts = {name: _with_earlier(own, known.get(name, {})) for name, own in found.items() if own}
-    if facts:
-        write_json(run.files.models, {**known, **facts})
+    """Writes models.json: what each model says of itself, counts summed over all commands on the run."""
+    found = facts_of(run)
+    if found:
+        write_json(run.files.models, found)
 
 
-def _with_earlier(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    return {**before, **now}
+def facts_of(run: WholeRun) -> dict[str, dict[str, Any]]:
+    """Name of a model -> its facts, over all commands; models that say nothing are left out."""
+    now = {state.name: state.model.facts() for state in run.states}
+    summed = {name: _summed(run.recorded.get(name, {}), facts) for name, facts in now.items() if facts}
+    return {**run.recorded, **summed}
+
+
+def _summed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of now, with the counts of before added."""
+    found = dict(now)
+    for key in _COUNTS:
+        if before.get(key) is not None or now.get(key) is not None:
+            found[key] = (before.get(key) or 0) + (now.get(key) or 0)
+    for key in _COUNTS_BY_NAME:
+        counts: dict[str, Any] = dict(before.get(key) or {})
+        for name, count in (now.get(key) or {}).items():
+            counts[name] = counts.get(name, 0) + count if isinstance(count, int) else count
+        if key in now or counts:
+            found[key] = counts
+    return found
 
 
 def model_notes(run: WholeRun) -> list[str]:
-    """Whole sentences: a model that ends, and one that was exchanged while the run went on."""
-    return []
+    """Whole sentences: a model that its provider switches off, and one that was exchanged while the run went on."""
+    notes = []
+    for name, facts in facts_of(run).items():
+        if name not in run.names:
+            continue
+        if ends := facts.get("shutdown_date"):
+            notes.append(f"{name} ends: its provider switches it off on {ends}. What is shipped with it ends then too.")
+        served = [one for one in facts.get("served") or {} if one]
+        if len(served) > 1:
+            notes.append(
+                f"{name} was answered by more than one model in this run: {', '.join(served)}. Its scores are a mix of "
+                "theirs."
+            )
+    return notes

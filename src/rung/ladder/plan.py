@@ -7,18 +7,13 @@ how long an adapter may train, and nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from rung import __version__
-from rung.errors import TaskError
-from rung.strategies import STRATEGIES, Cost, Need, Strategy, Texts, function_of
+from rung.ladder.applies import OFF_BY_DEFAULT, has, why_not
+from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.types import (
     Decoding,
     Document,
@@ -31,7 +26,6 @@ from rung.types import (
     Speed,
     Split,
     Task,
-    Trainable,
 )
 
 DEFAULT_MINUTES = 10.0
@@ -41,7 +35,9 @@ TRAINING_SHARE = 0.3
 """Of the budget's minutes, for one adapter."""
 
 LATENCY_INPUTS = 8
-"""Inputs that are timed one by one, for each finalist."""
+"""Times that a model on this machine is timed, for each finalist."""
+
+_LEAST_TIMED, _TIMED_EACH = 16, 4  # requests to an endpoint: at least so many, and so many times the concurrency
 
 TYPICAL = Texts(
     own=60, answer=8, room=12, instruction=60, forms=80, passage=0, train=200, dev=100, screen=50, training_tokens=10**9
@@ -51,13 +47,6 @@ TYPICAL = Texts(
 _SAMPLED = 32  # train examples and passages whose tokens are counted
 _DIAGNOSED = 30  # examples that are answered again under each intervention
 _PILOT_SHARE = 0.25  # of train, and so of the cost of a training
-_ASKED_FOR = "off by default"
-_NEED_WORDS: dict[Need, str] = {
-    "corpus": "the task has no corpus",
-    "trainable": "the model cannot be trained from here",
-    "constraint": "the task has no labels, schema or pattern",
-    "teacher": "the task has no teacher",
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,7 @@ class Plan:
     texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing, and the
     check of general skills with the repair of the dearest solution, which comes where they are lost.
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
-    difference it can show. price: of the model.
+    difference it can show. price: of the model. timed: requests that each finalist is timed with.
     """
 
     steps: tuple[Step, ...]
@@ -109,6 +98,7 @@ class Plan:
     detectable: dict[str, float]
     price: Price | None = None
     skills: Step = _NO_SKILLS
+    timed: int = LATENCY_INPUTS
 
     @property
     def training_tokens(self) -> int:
@@ -140,7 +130,7 @@ class Plan:
         """The final test of the best of each family, one request at a time to time it included."""
         tuned = {s.family: "trainable" in s.strategy.needs for s in self.steps if s.applies}
         each_s = sum(self.tuned_answer_seconds if own else self.answer_seconds for own in tuned.values())
-        asked = self.sizes["test"] + LATENCY_INPUTS
+        asked = self.sizes["test"] + self.timed
         usd = len(tuned) * asked * self.answer_usd(self.price)
         return Step("test", "prompt", True, "", len(tuned) * self.sizes["test"], 0, asked * each_s, usd)
 
@@ -223,7 +213,7 @@ def make_plan(
         texts = _texts(task, split, model, passages, tokens)
     have = has(model, corpus=bool(passages), constrained=constrained)
     rates = _Rates(speed, price)
-    steps = [_step(strategy, texts, rates, _why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
+    steps = [_step(strategy, texts, rates, why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]
     families = {step.family for step in applying}
     asks = "prompt" in families and len(families) > 1
@@ -246,6 +236,7 @@ def make_plan(
         detectable={},
         price=price,
         skills=of_model(_skills(applying, texts, rates)),
+        timed=timed_requests(model, task.concurrency),
     )
     return plan.with_detectable(len(families), split)
 
@@ -280,6 +271,13 @@ def typical_seconds(speed: Speed) -> float:
     answers = len({s.family for s in tried}) * (TYPICAL.dev + LATENCY_INPUTS)  # the test is as large as dev
     test = Cost(answers, answers * (TYPICAL.instruction + TYPICAL.own), answers * TYPICAL.answer)
     return sum(step.seconds for step in steps) + seconds_of(test, speed)
+
+
+def timed_requests(model: Model, concurrency: int) -> int:
+    """Requests that a finalist is timed with, where so many are in flight at once."""
+    if getattr(model, "timed", None) is not None:  # over the network: fresh calls
+        return max(_LEAST_TIMED, _TIMED_EACH * concurrency)
+    return LATENCY_INPUTS * concurrency
 
 
 def _training_tokens(task: Task, speed: Speed) -> int:
@@ -322,35 +320,12 @@ def _tokens(request: Request, model: Model) -> int:
 
 
 def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
-    if why and why != _ASKED_FOR:
+    if why and why != OFF_BY_DEFAULT:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
     seconds, usd = rates.of(cost)
     why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only"
     return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds, usd)
-
-
-def has(model: Model, *, corpus: bool, constrained: bool) -> set[Need]:
-    """What a model and the task have of what strategies need."""
-    have: set[Need] = {"corpus"} if corpus else set()
-    have |= {"trainable"} if isinstance(model, Trainable) else set()
-    return have | ({"constraint"} if constrained else set())
-
-
-def check_that_some_apply(only: Sequence[str], have: Iterable[set[Need]]) -> None:
-    """Raises TaskError where no strategy applies to any model. have: of each model."""
-    why = [{name: _why_not(strategy, own, only) for name, strategy in STRATEGIES.items()} for own in have]
-    if not any(reason == "" for reasons in why for reason in reasons.values()):
-        told = dict.fromkeys(f"{name}: {reasons[name]}" for reasons in why for name in only)
-        raise TaskError(f"none of the strategies named by --only applies ({'; '.join(told)}). Name others.")
-
-
-def _why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:
-    if missing := next((_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have), ""):
-        return missing
-    if strategy.name in only or not (only or strategy.asked_for):
-        return ""
-    return _ASKED_FOR if strategy.asked_for else "left out by --only"
 
 
 def _diagnosis(texts: Texts, rates: _Rates) -> Step:
@@ -396,41 +371,3 @@ def _skills(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
 
 def _ids(split: Split) -> list[tuple[str, tuple[str, ...]]]:
     return [("dev", tuple(e.id for e in split.dev)), ("test", split.test.ids)]
-
-
-def file_hashes(task: Task) -> dict[str, str]:
-    """SHA-256 of every file of examples and documents that is read, by path relative to task.yaml where it can be."""
-    examples = task.examples
-    files = list(examples) if isinstance(examples, tuple) else [p for part in examples.values() for p in part]
-    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files} | beside_examples(task)
-
-
-def beside_examples(task: Task) -> dict[str, str]:
-    """As `file_hashes`, of the documents and of a user's metric."""
-    from rung.data.corpus import texts_of
-
-    files = list(texts_of(task.corpus)) if task.corpus is not None else []
-    if task.metric.startswith("python:"):
-        files.append(task.path.parent / task.metric.removeprefix("python:").rpartition(":")[0])
-    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def versions(model: Model) -> dict[str, Any]:
-    """Versions of rung and of what it computes with, and the machine, for task.json and the events."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from rung.models.speed import describe
-
-    found = {"rung": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "peft", "llguidance", "bm25s", "scipy", "statsmodels", "scikit-learn"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    machine = {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
-    return {"versions": found, "machine": {**machine, **describe(model)}}

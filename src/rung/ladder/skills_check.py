@@ -118,7 +118,8 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
         runs.log(run.folder, "repaired", stage=stage_of(run.folder, folder), solution=other, **spent)
     meter.done()
     tidy(folder)
-    repaired = Built(solution, tuple(predictions), run.score(predictions))
+    paid = run.usd_per_answer(predictions)
+    repaired = Built(solution, tuple(predictions), run.score(predictions), usd_per_answer=paid)
     run.listener.tried(other, repaired.family, repaired.dev, float(record_of(folder / "built.json")["seconds"]))
     return repaired
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rung.errors import BudgetSpent, RungError
 from rung.evaluation.costs import request_usd
 from rung.evaluation.statistics import units_of
 from rung.ladder.ledger import Ledger, Meter, Spent
 from rung.ladder.options import Listener
-from rung.ladder.plan import LATENCY_INPUTS, Plan
+from rung.ladder.plan import Plan
 from rung.resume import record_of
 from rung.runs import Files
 from rung.strategies import STRATEGIES
@@ -54,6 +54,7 @@ class Built:
 
     left: why dev was not answered to its end; the solution is then no candidate for the test. seconds_per_answer:
     as timed on dev, None where too few were answered at once. cut: why its training was stopped before its end.
+    usd_per_answer: for tokens, at the price of its model.
     """
 
     solution: Solution
@@ -62,6 +63,7 @@ class Built:
     left: str | None = None
     seconds_per_answer: float | None = None
     cut: str | None = None
+    usd_per_answer: float = 0.0
 
     @property
     def family(self) -> Family:
@@ -169,13 +171,14 @@ class RunState:
 
     # ---- the budget ------------------------------------------------------------------------
 
-    def usd_of(self, built: Built) -> float:
-        """Dollars for one more answer of a solution at this model's price of tokens."""
+    def usd_per_answer(self, predictions: Sequence[Prediction]) -> float:
+        """Dollars for one more answer like these at this model's price of tokens. No prompt is taken to be cached."""
         price = self.price
-        if price is None or price.usd_per_hour is not None:
+        if price is None or price.usd_per_hour is not None or not predictions:
             return 0.0
-        tokens_in, tokens_out = built.tokens
-        return request_usd(price, tokens_in=tokens_in, tokens_cached=0.0, tokens_out=tokens_out, seconds=0.0)
+        tokens_in, tokens_out = (sum(p.tokens_in for p in predictions), sum(p.tokens_out for p in predictions))
+        usd = request_usd(price, tokens_in=tokens_in, tokens_cached=0.0, tokens_out=tokens_out, seconds=0.0)
+        return usd / len(predictions)
 
     def reserve(self, climbed: Climbed, family: Family | None = None) -> Spent:
         """What the final test of what is built will take: the best of each group, of every model.
@@ -184,13 +187,18 @@ class RunState:
         """
         best = [climbed.built[name] for name in climbed.best_of_groups()]
         seconds = [built.seconds_per_answer or self.plan.answer_seconds for built in best]
-        usd = [self.usd_of(built) for built in best]
+        usd = [built.usd_per_answer for built in best]
         if family is not None and (self.name, family) not in {built.group for built in best}:
             own = [climbed.built[name] for name in climbed.best_of_groups(self.name)]
             seconds.append(max([*(b.seconds_per_answer or 0.0 for b in own), self.plan.answer_seconds]))
-            usd.append(max((self.usd_of(built) for built in own), default=self.plan.answer_usd(self.price)))
-        asked = len(self.test) + LATENCY_INPUTS
+            usd.append(max((built.usd_per_answer for built in own), default=self.plan.answer_usd(self.price)))
+        asked = len(self.test) + self.plan.timed
         return Spent(sum(seconds) * asked, len(seconds) * len(self.test), sum(usd) * asked)
+
+    def keep_back_for_test(self, climbed: Climbed) -> None:
+        """From now on, dollars are kept for the test alone: what is left beside them may be used to time finalists."""
+        usd = sum(climbed.built[name].usd_per_answer for name in climbed.best_of_groups())
+        self.ledger.keep_back(usd * len(self.test))
 
     def over_budget(
         self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None, usd: float = 0.0
@@ -280,9 +288,13 @@ class RunState:
 
 @dataclass(frozen=True)
 class WholeRun:
-    """A run in progress with all its models, cheapest first: one split, one sealed test, one ledger, one verdict."""
+    """A run in progress with all its models, cheapest first: one split, one sealed test, one ledger, one verdict.
+
+    recorded: models.json as earlier commands left it.
+    """
 
     states: tuple[RunState, ...]
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def first(self) -> RunState:

@@ -1,0 +1,98 @@
+"""Which run a command means: what decides what answers score, the machine, and the versions; as task.json holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rung import __version__, runs
+from rung.ladder.options import RunOptions
+from rung.types import MetricInfo, Model, Task
+
+_NOT_MEASURED = ("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency")
+"""Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
+
+
+def task_record_of(
+    task: Task, options: RunOptions, metric: MetricInfo, model_versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What task.json holds. identity: of all that decides what an answer scores; two runs with one continue each other.
+
+    Budget, target and the choice of strategies are not part of it: a run is continued with more of them. Paths are
+    not part of it either, so that a folder may be moved. basis: of the same without models and examples, which --again
+    may change. home: version of the model that the run began with by itself.
+    """
+    from rung.data.task_file import task_record
+
+    resolved = task_record(task)
+    data = file_hashes(task)
+    stays = {
+        "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
+        "beside": beside_examples(task),
+        "exhaustive": options.exhaustive,
+    }
+    decides = {**stays, "data": data, "models": dict(sorted(model_versions.items()))}
+    return {
+        **resolved,
+        "data": data,
+        "model_versions": dict(model_versions),
+        "home": model_versions[task.models[0].name] if len(task.models) == 1 else None,
+        "right_or_wrong": metric.right_or_wrong,
+        "only": sorted(options.only),
+        "exhaustive": options.exhaustive,
+        "basis": runs.identity(stays),
+        "identity": runs.identity(decides),
+    }
+
+
+def described(models: Mapping[str, Model]) -> dict[str, Any]:
+    """Versions and the machine, as the models describe it; with several, each under its name."""
+    found = {name: versions(model) for name, model in models.items()}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    first = next(iter(found.values()))
+    common = {k: v for k, v in first["machine"].items() if all(f["machine"].get(k) == v for f in found.values())}
+    own = {n: {k: v for k, v in f["machine"].items() if k not in common} for n, f in found.items()}
+    return {"versions": first["versions"], "machine": {**common, "models": own}}
+
+
+def file_hashes(task: Task) -> dict[str, str]:
+    """SHA-256 of every file of examples and documents that is read, by path relative to task.yaml where it can be."""
+    examples = task.examples
+    files = list(examples) if isinstance(examples, tuple) else [p for part in examples.values() for p in part]
+    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files} | beside_examples(task)
+
+
+def beside_examples(task: Task) -> dict[str, str]:
+    """As `file_hashes`, of the documents and of a user's metric."""
+    from rung.data.corpus import texts_of
+
+    files = list(texts_of(task.corpus)) if task.corpus is not None else []
+    if task.metric.startswith("python:"):
+        files.append(task.path.parent / task.metric.removeprefix("python:").rpartition(":")[0])
+    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(model: Model) -> dict[str, Any]:
+    """Versions of rung and of what it computes with, and the machine, for task.json and the events."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from rung.models.speed import describe
+
+    found = {"rung": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "peft", "llguidance", "bm25s", "scipy", "statsmodels", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    machine = {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+    return {"versions": found, "machine": {**machine, **describe(model)}}
