@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -452,3 +454,32 @@ def test_batch_mode_asks_one_by_itself_and_the_others_by_a_job(
     assert answers[0].usd == pytest.approx(full)
     assert sorted(g.usd or 0 for g in answers)[5] == pytest.approx(full / 2)
     assert purse.spent == pytest.approx(sum(g.usd or 0 for g in answers))
+
+
+# ---- kills ----------------------------------------------------------------------------------
+
+ASKING = """
+import sys
+from pathlib import Path
+from rung.models.endpoint.endpoint import Endpoint
+from rung.models.endpoint.spec import parse
+from rung.types import Decoding, Message, Request
+model = Endpoint(parse(sys.argv[1]), folder=Path(sys.argv[2]))
+model.generate([Request((Message("user", f"question {i}"),), Decoding(16)) for i in range(300)])
+"""
+
+
+def test_a_process_that_is_killed_again_and_again_pays_for_no_answered_call_twice(opened: Open, tmp_path: Path) -> None:
+    in_flight, kills = 5, 4
+    with FakeEndpoint(latency_s=0.01) as endpoint:
+        for kill in range(kills):
+            command = [sys.executable, "-c", ASKING, endpoint.spec(in_flight=in_flight), str(tmp_path / "cache")]
+            with subprocess.Popen(command) as process:
+                until = time.monotonic() + 30
+                while endpoint.record.delivered < 50 * (kill + 1) and time.monotonic() < until:
+                    time.sleep(0.002)
+                process.kill()
+        assert 200 <= endpoint.record.delivered < 300
+        answers = opened(endpoint, in_flight=in_flight).generate([ask(f"question {i}") for i in range(300)])
+        assert [g.text for g in answers] == [f"question {i}" for i in range(300)]
+        assert endpoint.charged <= 300 + kills * in_flight  # those in flight at each kill

@@ -146,7 +146,11 @@ class _Learnt:
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of a text, from its UTF-8 bytes: about four to a token in English, so this errs by a fifth either way."""
+    """Tokens of a text, from its UTF-8 bytes: 15 bytes for 4 tokens.
+
+    Beside the tokenizers of SmolLM2 and Gemma 3: within 6 % for English prose, Markdown and code; half of the true
+    number for texts of digits and marks such as dense JSON; half to double for other languages.
+    """
     return -(-utf8_bytes(text) * 4 // 15)
 
 
