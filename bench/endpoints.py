@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from rung.models import open_model
 from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, _fetch_from_wheel, ensure_model
 from rung.testing import FakeEndpoint
 from rung.testing.contract import CHECKS, Subject
+from rung.types import Message
 
 CONTEXT = 2048  # tokens of a request, at every server
 LONG_WORDS = 3000
@@ -86,11 +87,13 @@ def main() -> None:
 
 
 def fake() -> dict[str, dict[str, Any]]:
-    """The checks on the fake endpoint, as a small model would answer."""
-    with FakeEndpoint(
-        lambda messages, body: f"1969 is what I say to: {messages[-1].content}", context_length=CONTEXT
-    ) as e:
-        return run(e.url, e.model, calls=lambda: len(e.calls))
+    """The checks on the fake endpoint, as a small model would answer, held to constraints as at vLLM."""
+
+    def says(messages: Sequence[Message], body: Mapping[str, Any]) -> str:
+        return f"1969 is what I say to: {messages[-1].content}"
+
+    with FakeEndpoint(says, context_length=CONTEXT, server="vllm") as endpoint:
+        return run(endpoint.url, endpoint.model, lambda: len(endpoint.calls))
 
 
 def real(server: Real, python: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -109,7 +112,10 @@ def run(url: str, name: str, calls: Callable[[], int] | None = None) -> dict[str
             os.environ["RUNG_CACHE"] = folder
             started = time.perf_counter()
             try:
-                remark, passed = check(Subject(lambda: open_model(spec), name, LONG_WORDS, calls)), True
+                remark, passed = (
+                    check(Subject(lambda: open_model(spec), name, LONG_WORDS, calls, holds_patterns=True)),
+                    True,
+                )
             except Exception as error:  # whatever it is, the check fails and the next one is made
                 remark, passed = f"{type(error).__name__}: {error}", False
             seconds = round(time.perf_counter() - started, 2)

@@ -32,13 +32,15 @@ class Subject:
 
     open: a model that is opened afresh, as a new process would; what was kept on disk stays. long_words: words of a
     prompt that is longer than the context. calls: how many calls the server has seen; None where it cannot say.
-    served: a part of the name that the server gives in its answers.
+    served: a part of the name that the server gives in its answers. holds_patterns: it can hold a model to a regular
+    expression, so that every answer must match.
     """
 
     open: Callable[[], Model]
     served: str
     long_words: int
     calls: Callable[[], int] | None = None
+    holds_patterns: bool = False
 
 
 Check = Callable[[Subject], str]
@@ -104,6 +106,8 @@ def a_pattern_holds(subject: Subject) -> str:
     held = [re.fullmatch(YEAR, answer.text) is not None for answer in answers if answer.error is None]
     matching = sum(held)
     assert matching or held, f"every answer is an error: {answers[0].error}"
+    if subject.holds_patterns:
+        assert matching == len(texts), f"{[answer.text for answer in answers]}"
     return "" if matching == len(texts) else f"{matching} of {len(texts)} match"
 
 

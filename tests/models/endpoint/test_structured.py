@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rung.errors import ConstraintError
-from rung.models.endpoint.structured import Form, UnfitReply, check, is_strict, modes
+from rung.models.endpoint.structured import Form, UnfitReply, check, is_strict, modes, plain_pattern
 from rung.types import Constraint
 
 LABELS = Form(Constraint("labels", ("billing", "card lost", "Card", "card")))
@@ -66,6 +66,8 @@ def test_modes_end_with_parsing_and_begin_with_what_the_server_is_known_for() ->
     assert modes("auto", "llama-cpp-python", schema) == ("json_object", "none")
     assert modes("auto", "vllm", regex) == ("choice", "none")
     assert modes("auto", None, regex) == ("none",)
+    assert modes("auto", "llama.cpp", regex) == ("json_schema", "none")
+    assert modes("auto", "llama-cpp-python", regex) == ("json_object", "none")
     assert modes("json_object", "vllm", schema) == ("json_object", "none")
     assert modes("none", "vllm", schema) == ("none",)
 
@@ -106,3 +108,38 @@ def test_a_repeated_question_says_what_was_wrong() -> None:
     with pytest.raises(UnfitReply) as raised:
         LABELS.read("none of them")
     assert "billing" in LABELS.again(raised.value) and "none of them" in LABELS.again(raised.value)
+
+
+def test_a_pattern_is_sent_as_that_of_a_json_string_and_read_out_of_it() -> None:
+    schema = PATTERN.fields("json_object")["response_format"]["schema"]
+    assert schema == {"type": "string", "pattern": "^([A-Z]{2}[0-9]+)$"}
+    assert PATTERN.read('"AB12"\n') == "AB12"
+    assert PATTERN.must_hold("json_schema")
+    with pytest.raises(UnfitReply):
+        PATTERN.read('"AB"')
+
+
+def test_a_reply_that_ran_out_of_tokens_may_be_the_beginning_of_an_answer_or_babble() -> None:
+    assert LABELS.may_be_cut("card l", "grammar") and LABELS.may_be_cut("", "none")
+    assert not LABELS.may_be_cut("I think that", "none")
+    assert PERSON.may_be_cut('{"name": "a very lo', "json_schema") and not PERSON.may_be_cut("Well, she", "json_schema")
+    assert PATTERN.may_be_cut('"AB123', "json_schema") and not PATTERN.may_be_cut("AB or", "none")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "plain"),
+    [
+        (r"[A-Z]{2}\d+", "[A-Z]{2}[0-9]+"),
+        (r"[\d.]+ (?:EUR|USD)", "[0-9.]+ (?:EUR|USD)"),
+        (r"\w+@\w+\.com", r"[A-Za-z0-9_]+@[A-Za-z0-9_]+\.com"),
+        ("[^,]{3}", "[^,]{3}"),
+        (r"\bfoo\b", None),
+        ("(?i)yes|no", None),
+        ("a+?", None),
+        (r"\D+", None),
+    ],
+)
+def test_a_pattern_goes_to_llama_cpp_only_where_its_grammars_know_every_part(pattern: str, plain: str | None) -> None:
+    assert plain_pattern(pattern) == plain
+    if plain is None:
+        assert modes("auto", "llama.cpp", Constraint("regex", pattern)) == ("none",)

@@ -120,7 +120,14 @@ def chat_body(
 
 
 def turns_of(messages: Iterable[Message]) -> list[Mapping[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+    """Half of a surrogate pair is sent as U+FFFD: it is no character, and servers refuse the request or fail."""
+    return [{"role": message.role, "content": _whole(message.content)} for message in messages]
+
+
+def _whole(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Keys:

@@ -29,6 +29,7 @@ Server = Literal["vllm", "llama.cpp", "llama-cpp-python"]
 
 _FENCED = re.compile(r"```[\w-]*\n(.*)\n?```", re.DOTALL)
 _EDGES = " \t\r\n\"'`*.:;,!"  # around a label that a model was not held to
+_CLASSES = {r"\d": "0-9", r"\w": "A-Za-z0-9_", r"\s": " "}
 _SHOWN = 80  # characters of a wrong reply in a message
 _LISTED = 40  # labels that a repeated question names
 
@@ -50,7 +51,9 @@ def modes(wanted: Format, server: Server | None, constraint: Constraint) -> tupl
     if server == "vllm":
         return ("choice", "none") if constraint.kind == "regex" else ("choice", "json_schema", "none")
     if constraint.kind == "regex":
-        return ("none",)
+        of_llama: dict[Server | None, Mode] = {"llama.cpp": "json_schema", "llama-cpp-python": "json_object"}
+        taken = server in of_llama and plain_pattern(str(constraint.value)) is not None
+        return (of_llama[server], "none") if taken else ("none",)
     if server == "llama-cpp-python":  # response_format json_schema is an internal error there
         return ("grammar", "json_object", "none") if constraint.kind == "labels" else ("json_object", "none")
     if server == "llama.cpp" and constraint.kind == "labels":
@@ -87,22 +90,26 @@ class Form:
 
     def must_hold(self, mode: Mode) -> bool:
         """Whether an endpoint that takes the fields of this mode claims that every whole reply fits."""
-        return mode in ("choice", "grammar", "json_object") or (mode == "json_schema" and is_strict(self._schema))
+        if mode == "json_schema":
+            return self.constraint.kind == "regex" or is_strict(self._schema)
+        return mode in ("choice", "grammar", "json_object")
 
     def may_be_cut(self, text: str, mode: Mode) -> bool:
         """Whether a reply that ran out of tokens may be the first part of one that fits, so that it was heeded."""
         if not text.strip():
             return True
+        if self.constraint.kind == "regex":
+            return mode != "none" and text.lstrip().startswith('"')
         if self.constraint.kind == "json_schema" or mode in ("json_schema", "json_object"):
             return "{" in text or "[" in text
-        return self.constraint.kind == "labels" and any(label.startswith(text.strip()) for label in self._labels_given)
+        return any(label.startswith(text.strip()) for label in self._labels_given)
 
     def read(self, text: str) -> str:
         """The plain answer in a reply, in whatever mode it was asked for. Raises UnfitReply."""
         bare = text.strip()
         if self.constraint.kind == "regex":
             pattern = re.compile(str(self.constraint.value))
-            for tried in (text, bare, _inside_fence(bare)):
+            for tried in (text, bare, _inside_fence(bare), _unquoted(bare)):
                 if pattern.fullmatch(tried):
                     return tried
             raise UnfitReply(f"it does not match the regular expression {pattern.pattern}")
@@ -123,8 +130,10 @@ class Form:
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        """The JSON Schema that is sent: the user's own, or an object with a label."""
+        """The JSON Schema that is sent: the user's own, a string with a pattern, or an object with a label."""
         value = self.constraint.value
+        if self.constraint.kind == "regex":
+            return {"type": "string", "pattern": f"^({plain_pattern(str(value)) or value})$"}  # both anchors are needed
         if self.constraint.kind == "json_schema":
             assert isinstance(value, Mapping)
             return {name: part for name, part in value.items() if name != "x-guidance"}  # an extension of llguidance
@@ -260,6 +269,33 @@ def _inside_fence(text: str) -> str:
     """The text inside a code fence, where it is all in one."""
     fenced = _FENCED.fullmatch(text)
     return fenced[1].strip() if fenced else text
+
+
+def plain_pattern(pattern: str) -> str | None:
+    r"""The pattern as llama.cpp's grammars take it: \d, \w and \s as sets. None where more is in it.
+
+    llama.cpp lets any string through, without a word, where it does not know a part of a pattern.
+    """
+    inside, found = False, []
+    for part in re.findall(r"\\?.", pattern, re.DOTALL):
+        if part in _CLASSES:
+            found.append(_CLASSES[part] if inside else f"[{_CLASSES[part]}]")
+            continue
+        if len(part) == 2 and part[1].isalnum():
+            return None
+        inside = part == "[" or (inside and part != "]")
+        found.append(part)
+    written = "".join(found)
+    return None if re.search(r"\(\?(?!:)|[*+?}][?+]|[\^$]", re.sub(r"\\.|\[\^", "", written)) else written
+
+
+def _unquoted(text: str) -> str:
+    """What a JSON string holds; any other text as it is."""
+    try:
+        value = json.loads(text) if text.startswith('"') else text
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else text
 
 
 def _loose(label: str) -> str:

@@ -272,10 +272,16 @@ def _refuse_long(tokens: int, room: int, switches: Switches) -> None:
 
 
 def _held(text: str, body: Body, switches: Switches) -> str:
-    """The answer as the body's constraint wants it, where the endpoint heeds that. A regex is not enforced."""
+    """The answer as the body's constraint wants it, where the endpoint heeds that.
+
+    Under a regex it is the first part that matches; where none does, it stays as it is, unlike at a real server.
+    """
     if switches.server == "vllm" and isinstance(outputs := body.get("structured_outputs"), dict):
         if "choice" in outputs:
             return str(chosen(outputs["choice"], text))
+        if "regex" in outputs:
+            match = re.search(outputs["regex"], text)
+            return match[0] if match is not None else text
         return held_to(outputs["json"], text) if "json" in outputs else text
     if switches.server.startswith("llama") and isinstance(grammar := body.get("grammar"), str):
         return str(chosen([json.loads(label) for label in _QUOTED.findall(grammar)], text))

@@ -1,12 +1,14 @@
 """JSON of a schema, from whatever a model says: how a fake endpoint holds its answers to a schema.
 
-It knows the part of JSON Schema that structured output of real endpoints takes. `pattern` and `format` are not kept.
+It knows the part of JSON Schema that structured output of real endpoints takes. `format` is not kept, and a `pattern`
+only where a part of what the model says matches it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +70,8 @@ def conforms(value: Any, schema: Schema, root: Schema) -> bool:
         enough = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
         return enough and all(conforms(item, schema.get("items", {}), root) for item in value)
     if isinstance(value, str):
+        if "pattern" in schema and not re.search(schema["pattern"], value):
+            return False
         return bool(schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
@@ -93,6 +97,8 @@ def _made(schema: Schema, root: Schema, text: str) -> Any:
         return True
     if kind == "null":
         return None
+    if "pattern" in schema and (match := re.search(schema["pattern"].strip("^$"), text)):
+        return match[0]
     return text[: schema.get("maxLength", len(text))].ljust(schema.get("minLength", 0), "x")
 
 
