@@ -191,10 +191,7 @@ def start(
     started = time.monotonic()
     files = Files(folder)
     counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
-    _check_prices(task, counted)
-    has_constraint = examined.constraint is not None
-    have = [has(m, corpus=bool(loaded.documents), constrained=has_constraint) for m in counted.values()]
-    check_that_some_apply(options.only, have)
+    _check(task, loaded, examined, counted, options)
     if options.again and is_done(files.task):  # nothing can stop it any more
         reopen(folder, record, examined.growth, examined.split_record, listener)
     known = recorded(files.task) or described(models)
@@ -294,6 +291,14 @@ def _counted(spec: ModelSpec, model: Model) -> Metered:
     from rung.models.metering import metered
 
     return metered(model, price=_token_price(spec.price))
+
+
+def _check(task: Task, loaded: Loaded, examined: Examined, models: Mapping[str, Metered], options: RunOptions) -> None:
+    """Raises TaskError where nothing could be tried, or a budget not be kept; nothing is written yet."""
+    constrained = examined.constraint is not None
+    have = [has(model, corpus=bool(loaded.documents), constrained=constrained) for model in models.values()]
+    check_that_some_apply(options.only, have)
+    _check_prices(task, models)
 
 
 def _check_prices(task: Task, models: Mapping[str, Metered]) -> None:
