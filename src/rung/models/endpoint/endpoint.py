@@ -125,6 +125,7 @@ class Endpoint:
         """Fresh answers, streamed, with exactly so many calls in flight; none is kept, none comes from the cache."""
         self.look()
         line = self._line
+        line.till.start()
         return [self._generation(asked) for asked in self._run(timed(line.asker, line.till, requests, concurrency))]
 
     async def _generate(self, requests: Sequence[Request]) -> list[Generation]:
