@@ -73,6 +73,15 @@ def test_a_model_that_babbles_until_it_is_cut_is_asked_again_for_a_label(
         assert {answer.text for answer in model.generate(requests)} <= set(LABELS)
 
 
+@pytest.mark.parametrize("takes", ["json_schema", "json_object", "ignored"])
+def test_a_label_has_room_for_the_json_around_it(takes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path))
+    with FakeEndpoint(lambda *_: LABELS[2], response_format=takes) as endpoint:
+        request = ask("Is it positive or negative?", len(LABELS[2].split()), Constraint("labels", LABELS))
+        (answer,) = open_model(endpoint.spec()).generate([request])
+        assert (answer.text, answer.finish) == (LABELS[2], "stop")
+
+
 def test_calls_in_flight_when_a_model_is_found_to_think_are_asked_again_with_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

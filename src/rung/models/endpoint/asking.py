@@ -320,6 +320,7 @@ class Asker:
             fields=talk.form.fields(mode) if talk.form is not None else None,
             turns=talk.turns,
             room=talk.room,
+            wrapping=talk.form.wrapping(mode) if talk.form is not None else 0,
             stream=stream,
         )
 

@@ -94,15 +94,16 @@ def chat_body(
     fields: Mapping[str, Any] | None = None,
     turns: Sequence[Mapping[str, str]] | None = None,
     room: int | None = None,
+    wrapping: int = 0,
     stream: bool = False,
 ) -> dict[str, Any]:
     """The body of a request.
 
     fields: of the constraint's mode. turns: in the place of the request's own messages. room: tokens of the answer at
-    most, thought included, in the place of those that follow from the request.
+    most, thought included, in the place of those that follow from the request. wrapping: tokens around the answer.
     """
     decoding = request.decoding
-    most = room or decoding.max_new_tokens + (THOUGHT_TOKENS if habits.thinks else 0)
+    most = room or decoding.max_new_tokens + wrapping + (THOUGHT_TOKENS if habits.thinks else 0)
     body: dict[str, Any] = {
         "model": spec.name,
         "messages": list(turns) if turns is not None else turns_of(request.messages),

@@ -30,6 +30,7 @@ Server = Literal["vllm", "llama.cpp", "llama-cpp-python"]
 _FENCED = re.compile(r"```[\w-]*\n(.*)\n?```", re.DOTALL)
 _EDGES = " \t\r\n\"'`*.:;,!"  # around a label that a model was not held to
 _CLASSES = {r"\d": "0-9", r"\w": "A-Za-z0-9_", r"\s": " "}
+_WRAPPING = 16
 _SHOWN = 80  # characters of a wrong reply in a message
 _LISTED = 40  # labels that a repeated question names
 
@@ -93,6 +94,11 @@ class Form:
         if mode == "json_schema":
             return self.constraint.kind == "regex" or is_strict(self._schema)
         return mode in ("choice", "grammar", "json_object")
+
+    def wrapping(self, mode: Mode) -> int:
+        """Tokens that a reply needs around the plain answer: a label or a text inside JSON, however that is spaced."""
+        inside = self.constraint.kind != "json_schema" and mode in ("json_schema", "json_object")
+        return _WRAPPING if inside else 0
 
     def may_be_cut(self, text: str, mode: Mode) -> bool:
         """Whether a reply that ran out of tokens may be the first part of one that fits, so that it was heeded."""
