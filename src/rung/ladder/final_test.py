@@ -90,7 +90,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "target": task.target,
         "models": run.names,
         "model": diagnosed.spec.name if len(run.states) > 1 else diagnosed.spec.spec,
-        "larger": next_larger(diagnosed.model, diagnosed.spec.spec) or "",
+        "larger": _larger(run, diagnosed),
         "diagnosed": record.get("diagnosed") or "",
         "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
         "skipped": tuple(Skipped(**s) for s in record["skipped"]),
@@ -102,6 +102,12 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "hardest": record["hardest"],
         "notes": tuple(record["notes"]),
     }
+
+
+def _larger(run: WholeRun, state: RunState) -> str:
+    """The next larger model to try; empty where none is known or the task names it already."""
+    found = next_larger(state.model, state.spec.spec) or ""
+    return "" if found in {other.spec.spec for other in run.states} else found
 
 
 def _with_faults(candidate: Candidate, answers: Sequence[Prediction]) -> Candidate:
