@@ -3,14 +3,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import pytest
 
-from rung.models.endpoint.gate import FIRST_LIMIT, Gate
+from rung.models.endpoint.gate import FIRST_LIMIT
 from rung.models.endpoint.http_connection import OnData
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
 from rung.models.endpoint.rate_limits import seconds_of, wait_asked, wait_for_refill
@@ -546,17 +546,24 @@ def test_thousands_of_calls_with_faults_of_every_kind_each_end_once() -> None:
 
 
 def test_a_call_costs_the_same_however_many_wait() -> None:
-    async def seconds(many: int) -> float:
-        gate = Gate(4, 1000, 600.0)
+    """Counted in calls of functions, Python's and C's."""
 
-        async def one() -> None:
-            await gate.enter()
-            await asyncio.sleep(0)
-            gate.leave()
+    def cost(many: int) -> float:
+        counted = 0
 
-        begun = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(many)))
-        return (time.perf_counter() - begun) / many
+        def count(frame: Any, event: str, arg: Any) -> None:
+            nonlocal counted
+            counted += event in ("call", "c_call")
 
-    few, many = min(asyncio.run(seconds(500)) for _ in range(5)), min(asyncio.run(seconds(20_000)) for _ in range(2))
-    assert many < 8 * few  # a cost that grew with the number of waiting calls would be 40 times as much
+        async def go() -> None:
+            calls = calls_to(Fake(lambda n: reply(500) if n % 50 == 0 else reply()))
+            await asyncio.gather(*(ask(calls) for _ in range(many)))
+
+        sys.setprofile(count)
+        try:
+            run(go())
+        finally:
+            sys.setprofile(None)
+        return counted / many
+
+    assert cost(4000) < 1.2 * cost(400)
