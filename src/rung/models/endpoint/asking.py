@@ -167,8 +167,11 @@ class Asker:
     async def ask(self, request: Request) -> Asked:
         """The answer, or an error that concerns this request. Raises ModelError for what concerns all of them."""
         form = self._form_of(request)
+        talk = _Talk(request, form, turns_of(request.messages))
+        if (form.key if form is not None else "") in self._open:
+            return await self._talk(talk)
         async with self._one_first(form) as gate:
-            asked = await self._talk(_Talk(request, form, turns_of(request.messages)))
+            asked = await self._talk(talk)
             if asked.error is None or asked.error.startswith(NO_REPLY):
                 self._open.add(gate)
             return asked
