@@ -67,7 +67,8 @@ def test_estimates_are_rounded_up_to_two_figures() -> None:
         (13.4, 10.0, "at 1.3 times the price"),
         (3456.0, 1.0, "at 3,500 times the price"),
         (0.0, 0.0, "at the same price"),
-        (0.0, 1.0, "at no price"),
+        (0.0, 1.0, "at no cost"),
+        (0.945, 1.0, "at 94 % of the price"),
         (1.0, 0.0, ""),
     ],
 )

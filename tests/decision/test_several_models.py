@@ -180,9 +180,14 @@ def test_without_a_price_no_share_is_given_and_the_next_steps_say_which_to_add()
     decision = decide(known(LORA, free(DEAR)))
     assert decision.headline.endswith(", 2 points below gpt-5-mini's few-shot prompt.")
     assert decision.next[-1] == (
-        "To learn after how many requests lora@smollm2 pays for itself, and which of the models costs less, and how "
-        "much, add the price of gpt-5-mini to task.yaml (`price:`). Until then their order counts."
+        "To learn after how many requests lora@smollm2 pays for itself, and which of the models costs less, and by how "
+        "much, add the price of gpt-5-mini to task.yaml (`price:`). Until then the order of `models` counts."
     )
+    only_which = decide(known(LORA, of(SMALL, "few_shot", "prompt", 0.50, usd=0.1), free(replace(RAG, test=None))))
+    assert "pays for itself" not in said(only_which) and "`price:`" not in said(only_which)
+    rag = decide(known(LORA, FEW, free(RAG))).next[-1]
+    assert rag.startswith("To learn which of the models costs less, and by how much, add the price of gpt-5-mini")
+    assert "add the prices of smollm2 and gpt-5-mini" in decide(known(free(LORA), free(DEAR))).next[-1]
     assert "`price:`" not in said(decide(known(LORA, DEAR)))
 
 
@@ -201,6 +206,51 @@ def test_a_candidate_of_the_cheaper_model_whose_request_costs_more_is_not_said_t
     decision = decide(known(FEW, high, DEAR, **facts))
     assert decision.headline.startswith("Undecided: smollm2 with LoRA, of the cheaper model, is 4 points above gpt-5")
     assert "which costs less" in decide(known(FEW, replace(high, cost_per_1k_usd=0.2), DEAR, **facts)).headline
+
+
+def test_what_costs_less_per_request_than_the_shipped_one_of_the_cheaper_model_is_a_warning() -> None:
+    slow = replace(LORA, cost_per_1k_usd=5.0)  # its model's prompt costs 0.1
+    decision = decide(known(FEW, slow, DEAR, p={(FEW.name, LORA.name): 1e-9}))
+    assert decision.solution == LORA.name
+    assert decision.warnings == (
+        "few_shot@gpt-5-mini costs less per request than lora@smollm2 (2 against 5 USD per 1,000) and is within 2 points "
+        "of the best too. It stands behind because smollm2 counts as the cheaper model.",
+    )
+    assert decide(known(FEW, LORA, DEAR)).warnings == ()
+    lower = replace(DEAR, test=Score(0.77, 0.72, 0.82, N))
+    assert decide(known(FEW, slow, lower)).warnings == (), "it scores less"
+
+
+def test_of_two_models_too_close_to_call_the_higher_one_is_shipped_where_its_request_costs_less() -> None:
+    slow = replace(LORA, test=Score(0.76, 0.71, 0.81, N), cost_per_1k_usd=5.0)
+    facts: dict[str, Any] = {"p": {(LORA.name, DEAR.name): 0.1}}
+    decision = decide(known(FEW, slow, replace(DEAR, dev=slow.dev), **facts))
+    assert (decision.choice, decision.solution) == ("undecided", DEAR.name)
+    assert decision.next[1] == "Meanwhile ship few_shot@gpt-5-mini: it scores higher, and its request costs less."
+    ahead = decide(known(FEW, replace(slow, dev=Score(0.7, 0.65, 0.75, N)), DEAR, **facts))
+    assert ahead.next[1] == (
+        "Meanwhile ship few_shot@gpt-5-mini: on dev it is ahead too, by 12 points, and its request costs less."
+    )
+    cheap = decide(known(FEW, replace(slow, cost_per_1k_usd=1.0), replace(DEAR, dev=slow.dev), **facts))
+    assert cheap.solution == LORA.name
+
+
+def test_all_that_costs_less_is_not_spoken_of_where_something_dearer_by_its_model_costs_less() -> None:
+    rag = of(SMALL, "rag", "rag", 0.80, usd=5.0)
+    worse = {(rag.name, FEW.name): 1e-9}
+    decision = decide(without_pair(known(FEW, rag, DEAR, p=worse), DEAR))
+    assert decision.solution == rag.name
+    assert decision.headline.endswith(", 2 points below gpt-5-mini's few-shot prompt, at 2.5 times the price.")
+
+
+def test_what_pays_for_itself_is_named_where_another_one_was_spoken_of_last() -> None:
+    lucky = replace(RAG, test=Score(0.84, 0.79, 0.89, N))
+    pays = replace(PAYS, prompt=FEW.name)
+    ending = (
+        "was shown to be worse than the best on dev; against smollm2's few-shot prompt smollm2 with LoRA pays for "
+        "itself after about 61,000 requests (48,000 to 90,000)."
+    )
+    assert decide(without_pair(known(FEW, LORA, lucky, break_even=(pays,)), LORA)).headline.endswith(ending)
 
 
 def test_a_headline_of_none_names_the_model() -> None:
@@ -271,9 +321,12 @@ def test_a_larger_model_that_was_tried_already_is_not_advised_as_untried() -> No
     steps = decide(known(**facts)).next
     assert "larger" not in " ".join(steps)
     assert (
-        "Read how a dearer model does, which was tried already: gpt-5-mini's few-shot prompt reaches 82 % on the "
-        "sealed test. No experiment with smollm2 fixed most of what stays wrong." in steps
+        "Look at what a dearer model does: gpt-5-mini's few-shot prompt reaches 82 % on the sealed test. No experiment "
+        "with smollm2 fixed most of what stays wrong." in steps
     )
+    shown = {(LORA.name, DEAR.name): 1e-9}
+    shipped = decide(known(FEW, LORA, replace(DEAR, test=Score(0.95, 0.90, 0.99, N)), p=shown, **facts))
+    assert shipped.solution == DEAR.name and "Look at what" not in said(shipped), "it is advised already"
     alone = {**facts, "models": (LARGE, SMALL)}
     assert any("add org/large to `models`" in s for s in decide(known(free(FEW), free(LORA), **alone)).next)
     tried = {**alone, "larger": f"org/{LARGE.upper()}"}

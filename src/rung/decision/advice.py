@@ -5,7 +5,7 @@ Advice on causes is exclusive: where the obstacle is the model itself, documents
 
 from __future__ import annotations
 
-from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import more_minutes, rounded_up
 from rung.decision.rule import (
     LEAST_USEFUL,
@@ -75,7 +75,7 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
     assert chosen is not None and best is not None
     scale = scale_of(evidence)
     margin = scale.gap(evidence.margin)
-    causes = _on_causes(evidence)
+    causes = _on_causes(evidence, chosen)
     steps = [f"Ship {chosen.name}.", *_try_the_rest(evidence), *causes]
     rival = rival_of(evidence, chosen)
     if rival is not None:
@@ -117,22 +117,25 @@ def _undecided(evidence: Evidence, ruling: Ruling) -> list[str]:
         more = _more_examples(more_to_show(evidence, evidence.contrast(rival, best, "test")))
         settle = f"{more} would settle a difference of this size (at 80 % power)."
         change = f"within {scale.gap(evidence.margin)} of it."
-    cheaper = "is the simpler of the two to build and to change."
-    if evidence.several and rival.model != best.model:
-        cheaper = "is of the cheaper model."
+    elsewhere = rival.model != best.model
+    cheaper = "is of the cheaper model." if elsewhere else "is the simpler of the two to build and to change."
     if shortfall(evidence, rival, "test") == "floor":
         why = f"{rival.name} is not shown to beat the floor."
     elif shortfall(evidence, rival, "test") == "useful":
         why = f"{rival.name} is right too rarely."
     elif ahead_on_dev(evidence, best, rival):
-        why = f"on dev it is ahead too, by {scale.gap(best.dev.mean - rival.dev.mean)}. {rival.name} {cheaper}"
+        less = elsewhere and costs_less(best, rival)
+        why = f"on dev it is ahead too, by {scale.gap(best.dev.mean - rival.dev.mean)}"
+        why += ", and its request costs less." if less else f". {rival.name} {cheaper}"
+    elif ship is best:
+        why = "it scores higher, and its request costs less."
     else:
         why = f"it {cheaper}"
     return [
         settle,
         f"Meanwhile ship {ship.name}: {why}",
         *_try_the_rest(evidence),
-        *_on_causes(evidence),
+        *_on_causes(evidence, ship),
         f"What would change the verdict: {best.name} significantly above {rival.name}, or {rival.name} {change}",
         *_rows_to_read(evidence),
         *_missing_prices(evidence, best),
@@ -149,7 +152,7 @@ def _none(evidence: Evidence, ruling: Ruling) -> list[str]:
     left_out = _left_out(evidence)
     steps = left_out + (_to_beat_the_floor(evidence, best) if shortfall(evidence, best, "test") == "floor" else [])
     steps += _try_the_rest(evidence)
-    larger = [] if left_out else [_try_larger(evidence)]
+    larger = [] if left_out else _try_larger(evidence)
     if score_of(best, "test").mean >= _NEARLY_ALWAYS:  # hardly an answer is wrong
         steps += _rows_to_read(evidence)
     elif nothing_is_learnt(evidence):
@@ -216,14 +219,18 @@ def _try_the_rest(evidence: Evidence) -> list[str]:
 def _missing_prices(evidence: Evidence, candidate: Candidate) -> list[str]:
     """Of several models: which price to add, and what the verdict then says."""
     tested = evidence.rated("test")
-    missing = [m for m in evidence.models if any(c.model == m and c.cost_per_1k_usd is None for c in tested)]
+    unknown = {c.model for c in tested} - {c.model for c in tested if c.cost_per_1k_usd is not None}
+    missing = [m for m in evidence.models if m in unknown]
     if not evidence.several or not missing:
         return []
-    learn = "which of the models costs less, and how much"
-    if "fine-tune" in candidate.family:
+    learn = "which of the models costs less, and by how much"
+    sides = [candidate, *(c for c in tested if c.family == "prompt")]
+    if "fine-tune" in candidate.family and any(c.model in unknown for c in sides):
         learn = f"after how many requests {candidate.name} pays for itself, and {learn}"
+    prices = "prices" if len(missing) > 1 else "price"
     return [
-        f"To learn {learn}, add the price of {listed(missing)} to task.yaml (`price:`). Until then their order counts."
+        f"To learn {learn}, add the {prices} of {listed(missing)} to task.yaml (`price:`). Until then the order of "
+        "`models` counts."
     ]
 
 
@@ -239,15 +246,16 @@ def _consider(evidence: Evidence, ruling: Ruling) -> list[str]:
     ]
 
 
-def _on_causes(evidence: Evidence) -> list[str]:
-    """What the causes call for."""
+def _on_causes(evidence: Evidence, ship: Candidate | None = None) -> list[str]:
+    """What the causes call for. ship: what is advised already."""
     named = worth_naming(evidence)
     unfixed = [d for d in named if not d.fixed and d.low >= _SURE and "reasoning" in d.cause.split("+")]
     if any(d is named[0] or d.share >= MOST for d in unfixed):
         of = subject(evidence)
         model = of.model if of is not None else evidence.model
         return [
-            f"{_try_larger(evidence, model)} No experiment with {model or 'this one'} fixed most of what stays wrong."
+            f"{step} No experiment with {model or 'this one'} fixed most of what stays wrong."
+            for step in _try_larger(evidence, model, ship)
         ]
     causes = {part: d.fixed for d in reversed(named) if d.low > 0 or not d.fixed for part in d.cause.split("+")}
     advice = []
@@ -278,28 +286,31 @@ def _larger_is_untried(evidence: Evidence, model: str) -> bool:
     )
 
 
-def _try_larger(evidence: Evidence, model: str = "") -> str:
-    """model: whose failures call for it, by name; empty: those of all models."""
+def _try_larger(evidence: Evidence, model: str = "", ship: Candidate | None = None) -> list[str]:
+    """One step, or none where what is shipped is the answer to it.
+
+    model: whose failures call for it, by name; empty: those of all models.
+    """
     if evidence.several:
         on: SetName = "test" if evidence.rated("test") else "dev"
         dearest = evidence.models_by_cost[-1]
         model = model or dearest
         if dear := dearer_models(evidence, model, on):
             top = best_of(dear, on)
-            reached = f"{value(evidence, top, on)} on {SET_WORDS[on]}"
-            return f"Read how a dearer model does, which was tried already: {called(evidence, top)} reaches {reached}."
+            reached = f"{called(evidence, top)} reaches {value(evidence, top, on)} on {SET_WORDS[on]}"
+            return [f"Look at what a dearer model does: {reached}."] if top != ship else []
         if not _larger_is_untried(evidence, model):
-            return "Try a larger model: add one to `models` in task.yaml."
-        return (
+            return ["Try a larger model: add one to `models` in task.yaml."]
+        return [
             f"Try a larger model: add {evidence.larger} to `models` in task.yaml, the next larger one than {model} "
             "that `rung models` lists and this machine can train."
-        )
+        ]
     if not evidence.larger:
-        return "Try a larger model: the same task.yaml with another `model`."
-    return (
+        return ["Try a larger model: the same task.yaml with another `model`."]
+    return [
         f"Try a larger model: the same task.yaml with `model: {evidence.larger}`, the next larger one that "
         "`rung models` lists and this machine can train."
-    )
+    ]
 
 
 def _wants_documents(evidence: Evidence, causes: dict[str, bool]) -> bool:

@@ -270,6 +270,11 @@ def best_of(candidates: Sequence[Candidate], on: SetName) -> Candidate:
     return max(candidates, key=lambda c: score_of(c, on).mean)
 
 
+def costs_less(a: Candidate, b: Candidate) -> bool:
+    """Whether a request of a is known to cost less than one of b."""
+    return a.cost_per_1k_usd is not None and b.cost_per_1k_usd is not None and a.cost_per_1k_usd < b.cost_per_1k_usd
+
+
 def turned(c: Comparison) -> Comparison:
     """The same comparison, seen from the other side."""
     return replace(c, a=c.b, b=c.a, difference=-c.difference, low=-c.high, high=-c.low)

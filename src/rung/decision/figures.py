@@ -90,7 +90,7 @@ def price_share(usd: float, other_usd: float) -> str:
     if usd == other_usd:
         return "at the same price"
     if usd <= 0:
-        return "at no price"
+        return "at no cost"
     if other_usd <= 0:
         return ""
     times = usd / other_usd
@@ -99,7 +99,7 @@ def price_share(usd: float, other_usd: float) -> str:
     if times > 1:
         return f"at {_two_figures(times)} times the price"
     parts = round(float(f"{1 / times:.2g}"))
-    if abs(parts * times - 1) > 0.06:  # no simple fraction
+    if parts < 2 or abs(parts * times - 1) > 0.06:  # no simple fraction
         return f"at {100 * times:.0f} % of the price"
     return f"at {_FRACTIONS.get(parts) or f'{_fraction(parts)} of'} the price"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import more_minutes, p_value, rounded_up
 from rung.decision.rule import Ruling, learner_claim, shortfall
 from rung.decision.words import (
@@ -108,13 +108,14 @@ def _ending_of_several(evidence: Evidence, ruling: Ruling) -> str:
     beside = [_beside(evidence, chosen, c) for c in (rival, top) if c is not None]
     ending = f", {', and '.join(beside)}" if beside else ""
     if rival is None and cheaper_groups(evidence, chosen):
-        ending += f"; all that costs less is shown to be worse than {called(evidence, best)}"
+        if not any(costs_less(c, chosen) for c in dear):
+            ending += f"; all that costs less is shown to be worse than {called(evidence, best)}"
     elif not beside:
         ending += "; nothing else was tested"
     if top is not None and score_of(top, "test").mean > score_of(chosen, "test").mean:
         why = _why_not(evidence, top)
         ending += f"; {called(evidence, top)} {why}" if why else ""
-    return f"{ending}{_pays(evidence, chosen, top)}."
+    return f"{ending}{_pays(evidence, chosen, top, name=';' in ending)}."
 
 
 def _beside(evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
@@ -134,8 +135,11 @@ def _why_not(evidence: Evidence, candidate: Candidate) -> str:
     return "" if evidence.may_be_best(candidate) else "was shown to be worse than the best on dev"
 
 
-def _pays(evidence: Evidence, chosen: Candidate, top: Candidate | None) -> str:
-    """After how many requests its building pays: against the best that costs more, if that was computed."""
+def _pays(evidence: Evidence, chosen: Candidate, top: Candidate | None, *, name: bool) -> str:
+    """After how many requests its building pays: against the best that costs more, if that was computed.
+
+    name: whether its name is needed, because another one was the last that was spoken of.
+    """
     known = {b.prompt: b for b in evidence.break_even if b.fine_tuned == chosen.name}
     if not known:
         return ""
@@ -144,7 +148,8 @@ def _pays(evidence: Evidence, chosen: Candidate, top: Candidate | None) -> str:
     against = f"against {called(evidence, prompt) if prompt else pays.prompt} " if prompt is not top else ""
     low, high = rounded_up(pays.low), rounded_up(pays.high) if pays.high is not None else None
     range_ = f"{low} to {high}" if high is not None else f"at least {low}"
-    return f"; {against}it pays for itself after about {rounded_up(pays.requests)} requests ({range_})"
+    it = called(evidence, chosen) if name else "it"
+    return f"; {against}{it} pays for itself after about {rounded_up(pays.requests)} requests ({range_})"
 
 
 def _undecided(evidence: Evidence, ruling: Ruling) -> str:

@@ -14,7 +14,8 @@ when one of the two is a contender. Without contenders all finalists are, and al
    was named, and is significant after Holm over all that were named.
 4. *undecided*, when the walk meets a group that is not shipped, yet not shown to be worse either, for instance because
    it scores higher and falls short, or because its comparison with the best was not named. Meanwhile ship the best if
-   the cheaper one falls short, or if the best is more than the margin ahead on dev too; else the cheaper one.
+   the cheaper one falls short, if the best is more than the margin ahead on dev too, or if it is of another model and
+   its request is known to cost less all the same; else the cheaper one.
 
 What this promises: the walk leaves a group behind only by named comparisons that are significant. Which comparisons are
 named rests on dev, whose examples are not those of the test, and Holm holds whichever of them are true. So at most
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, cast
 
-from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.evaluation.baselines import CHANCE
 from rung.evaluation.statistics import ALPHA
 from rung.types import Candidate, Choice, Comparison, SetName
@@ -84,6 +85,7 @@ def rule_on_test(evidence: Evidence) -> Ruling:
             standing = [c for c in standing if c in worth] or standing
             rival = next(c for c in standing if within_margin(evidence, c, best_of(standing, "test")))
             cheaper = rival in worth and not ahead_on_dev(evidence, best, rival)
+            cheaper = cheaper and not (best.model != rival.model and costs_less(best, rival))
             return Ruling("undecided", "test", ship=rival if cheaper else best, best=best, rival=rival)
     raise AssertionError("the walk ends at the best candidate at the latest")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.decision.evidence import Evidence, Skills, turned
+from rung.decision.evidence import Evidence, Skills, costs_less, turned
 from rung.decision.figures import PERCENT, more_minutes
 from rung.decision.rule import Ruling, learner_claim, shortfall, within_margin
 from rung.decision.words import (
@@ -36,7 +36,8 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [
         lost_skills(evidence, s) for s in evidence.skills if s.loses and (s.repaired is None or s.repaired != shipped)
     ]
-    said += [*_higher_but_no_contender(evidence, ruling), *_opened_before(evidence)]
+    said += [*_costs_less_all_the_same(evidence, ruling), *_higher_but_no_contender(evidence, ruling)]
+    said += _opened_before(evidence)
     counted = evidence.rated(ruling.on)
     said += [_failures(c) for c in counted if c.failed_calls or c.unscored]
     return list(dict.fromkeys([*said, *evidence.notes]))
@@ -104,6 +105,29 @@ def _higher_but_no_contender(evidence: Evidence, ruling: Ruling) -> list[str]:
         " after Holm), but dev showed it to be worse than the best there, so it was not among those that could be the "
         "best. Dev and test disagree: bring more labelled examples."
         for c in above
+    ]
+
+
+def _costs_less_all_the_same(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """The cheapest of what is as good by the rule, stands behind by its model, and costs less per request."""
+    chosen, best = ruling.ship, ruling.best
+    if ruling.on != "test" or ruling.choice == "undecided" or chosen is None or best is None:
+        return []
+    behind = [
+        c
+        for c in evidence.rated("test")
+        if c.model != chosen.model
+        and costs_less(c, chosen)
+        and within_margin(evidence, c, best)
+        and shortfall(evidence, c, "test") is None
+    ]
+    if not behind:
+        return []
+    other = min(behind, key=lambda c: c.cost_per_1k_usd or 0.0)
+    return [
+        f"{other.name} costs less per request than {chosen.name} ({other.cost_per_1k_usd:.2g} against "
+        f"{chosen.cost_per_1k_usd:.2g} USD per 1,000) and is within {scale_of(evidence).gap(evidence.margin)} of the "
+        f"best too. It stands behind because {chosen.model} counts as the cheaper model."
     ]
 
 
