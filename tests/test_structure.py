@@ -68,3 +68,9 @@ def test_only_one_module_asks_whether_a_stage_is_done() -> None:
     for path in (PACKAGE / "ladder").glob("*.py"):
         text = path.read_text("utf-8")
         assert ".is_file()" not in text, f"{path.name}: use rung.resume"
+
+
+def test_no_two_test_files_bear_one_name() -> None:
+    """They are no packages, so pytest refuses to collect a second file of the same name."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, times in names.items() if times > 1] == []

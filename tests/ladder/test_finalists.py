@@ -10,6 +10,7 @@ import pytest
 
 from rung.ladder import candidate_costs
 from rung.ladder.applies import why_not
+from rung.ladder.final_test import _in_words
 from rung.ladder.finalists import score_of
 from rung.ladder.skills_check import _may_be_shipped
 from rung.ladder.state import Built, Climbed
@@ -18,7 +19,7 @@ from rung.records import read_json, write_json
 from rung.runs import Files
 from rung.strategies import STRATEGIES
 from rung.testing import FakeModel
-from rung.types import Candidate, Decoding, Example, Family, Prediction, Price, Score, Solution
+from rung.types import Candidate, Decoding, Example, Family, ModelSpec, Prediction, Price, Score, Solution
 
 DEV = tuple(Example(f"e{i}", f"question {i}", str(i), (str(i),)) for i in range(100))
 
@@ -34,6 +35,14 @@ def test_the_best_of_each_family_is_tested_and_never_what_was_left_early() -> No
     assert Climbed(built={b.solution.name: b for b in solutions}).best_of_groups() == ["zero_shot", "lora"]
     given_up = built("few_shot", 0.9, left="after 10 of 100 dev examples")
     assert Climbed(built={"zero_shot": solutions[0], "few_shot": given_up}).best_of_groups() == ["zero_shot"]
+
+
+def test_a_verdict_never_holds_the_text_of_an_endpoints_spec() -> None:
+    spec = ModelSpec("gpt-5-mini", '{"endpoint": "https://host/v1", "name": "gpt-5-mini"}')
+    remote: Any = SimpleNamespace(spec=spec, model=SimpleNamespace(timed=lambda requests, concurrency: []))
+    assert _in_words(remote, several=False) == "gpt-5-mini"
+    local: Any = SimpleNamespace(spec=ModelSpec("gemma", "/models/gemma"), model=SimpleNamespace(timed=None))
+    assert (_in_words(local, several=False), _in_words(local, several=True)) == ("/models/gemma", "gemma")
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "has_schema": bool(task.schema),
         "target": task.target,
         "models": run.names,
-        "model": diagnosed.spec.name if len(run.states) > 1 else diagnosed.spec.spec,
+        "model": _in_words(diagnosed, several=len(run.states) > 1),
         "larger": _larger(run, diagnosed),
         "diagnosed": record.get("diagnosed") or "",
         "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
@@ -102,6 +102,11 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "hardest": record["hardest"],
         "notes": tuple(record["notes"]),
     }
+
+
+def _in_words(state: RunState, *, several: bool) -> str:
+    """The model as the task says it; by its name where there are several, or the task says it in a mapping of keys."""
+    return state.spec.name if several or state.model.timed is not None else state.spec.spec
 
 
 def _larger(run: WholeRun, state: RunState) -> str:

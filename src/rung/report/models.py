@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rung.report.markup import Html, element, facts, joined, section
-from rung.report.reading import NamedModel, Record, RunRecords
+from rung.report.reading import UNKNOWN_HOST, NamedModel, Record, RunRecords
 from rung.report.words import count, dollars
 
 _MOST_SERVED = 4
@@ -54,7 +54,8 @@ def _facts(run: RunRecords, model: NamedModel) -> dict[str, str]:
 
 def _where(run: RunRecords, model: NamedModel) -> str:
     if model.host:
-        where = f"by a server on this machine ({model.host})" if model.local else f"at the endpoint {model.host}"
+        where = f"at {'' if model.host == UNKNOWN_HOST else 'the endpoint '}{model.host}"
+        where = f"by a server on this machine ({model.host})" if model.local else where
         where += f", {model.facts['server']}" if model.facts.get("server") else ""
         called = f", where it is called {model.called}" if model.called != model.name else ""
         return where + called + ("; in batches" if model.batch else "")

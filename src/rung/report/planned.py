@@ -13,11 +13,12 @@ from typing import Any
 from rung.report.background import UNITS, sizes
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
 from rung.report.reading import Record, models_in_words, models_of, scale_of
-from rung.report.words import count, dollars, thousands
+from rung.report.words import both_ends, count, dollars, thousands
 
 PLAN_LINES = 19
 _TABLE_LINES = 9  # below the header, with what is skipped
 _EXPERIMENT = "experiment"
+_SHORTEST_NAME = 12
 
 
 def plan_screen(folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any], task: Mapping[str, Any]) -> Screen:
@@ -109,7 +110,7 @@ def _several(names: Sequence[str], made: Sequence[Record], tried: Sequence[Recor
     together = [{**s, "kind": "experiments"} for s in tried]
     tables = [_matrix(names, made, tried), _matrix(names, made, together), _matrix(names, made, together, tokens=False)]
     fitting = (table for table in tables if len(table[0]) <= room + 1 and width_of(table[0]) <= width)
-    return columns(*next(fitting, _a_line_each(names, made, tried)), width)
+    return columns(*next(fitting, _a_line_each(names, made, tried, width)), width)
 
 
 def _matrix(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], *, tokens: bool = True) -> Table:
@@ -135,7 +136,8 @@ def _matrix(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record
     return rows, "l" + "r" * len(names)
 
 
-def _a_line_each(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record]) -> Table:
+def _a_line_each(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], width: int) -> Table:
+    """Long names give way to the numbers."""
     priced = _priced([*made, *tried])
     header = ["model", "strategies", "calls", "tokens", "about", *(["USD"] if priced else [])]
     rows = []
@@ -143,6 +145,8 @@ def _a_line_each(names: Sequence[str], made: Sequence[Record], tried: Sequence[R
         own = [s for s in (*made, *tried) if _model(s) == name]
         number = len([s for s in made if _model(s) == name])
         rows.append([name, f"{number:,}", *_sums(own, priced)])
+    room = max(map(len, names)) - max(0, width_of([header, *rows]) - width)
+    rows = [[both_ends(name, max(_SHORTEST_NAME, room)), *figures] for name, *figures in rows]
     return [header, *rows], "lrrrr" + "r" * priced
 
 

@@ -15,6 +15,9 @@ from rung.types import Candidate, Decision
 
 Record = Mapping[str, Any]
 
+UNKNOWN_HOST = "an endpoint"
+"""The host of an endpoint whose spec this version cannot read."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -156,7 +159,7 @@ def models_of(task: Record, facts: Record | None = None) -> tuple[NamedModel, ..
                 e = parse(spec)
                 found.append(NamedModel(name, e.host, e.is_loopback, e.name, e.batch, price, known))
             except ModelError:  # a newer version may know more keys; the text itself is never shown
-                found.append(NamedModel(name, "an endpoint", False, name, False, price, known))
+                found.append(NamedModel(name, UNKNOWN_HOST, False, name, False, price, known))
         else:
             found.append(NamedModel(name, called=spec, price=price, facts=known))
     return tuple(found)

@@ -87,8 +87,10 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
     if run.baselines:
         said += " Baselines use no language model."
     if len(run.decision.frontier) > 1:
-        said += f" Best for their cost: {', '.join(run.decision.frontier)}. Each of the others costs at least as much"
-        said += " as one of these and scores no higher."
+        unpriced = any(c.test and c.cost_per_1k_usd is None and c.model for c in run.decision.candidates)
+        order = " (a later model counts as the dearer one)" if run.several and unpriced else ""
+        said += f" Best for their cost{order}: {', '.join(run.decision.frontier)}. Each of the others costs at least as"
+        said += " much as one of these and scores no higher."
     if tested and any(c.test is None for c in run.decision.candidates):
         whose = "of each approach and model" if run.several else "of each approach"
         said += f" A dash under Test: only the best {whose} on dev answers the test."

@@ -19,7 +19,7 @@ from rung.records import read_json
 from rung.report.lines import Line, Screen, clean, columns, cut, printable, styled, width_of, wrapped
 from rung.report.planned import plan_screen
 from rung.report.reading import RunRecords, read_run, scale_of, strategy_of
-from rung.report.words import count, dollars, duration, shortened, time_left
+from rung.report.words import both_ends, count, dollars, duration, shortened, time_left
 from rung.types import Candidate, Family, Score
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ def _cells(run: RunRecords, c: Candidate, tested: bool) -> dict[str, str]:
     scale, baseline = run.scale, c.family == "baseline"
     mark = "→ " if c.name == run.decision.solution else "  "
     return {
-        "candidate": mark + shortened(c.name, _WIDEST_NAME),
+        "candidate": mark + (both_ends if run.several else shortened)(c.name, _WIDEST_NAME),
         "strategy": mark + shortened(strategy_of(c.name, c.model), _WIDEST_NAME),
-        "model": shortened(c.model, _WIDEST_NAME) or "–",
+        "model": both_ends(c.model, _WIDEST_NAME) or "–",
         "family": c.family,
         "dev": scale.value(c.dev.mean, c.dev.n) if tested else scale.full(c.dev),
         **({"test (95 %)": scale.full(c.test) if c.test else "–"} if tested else {}),

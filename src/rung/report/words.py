@@ -54,6 +54,14 @@ def tied(text: str) -> str:
     return re.sub(r" (?=%)|(?<=\bp) (?=[=<] )|(?<=\bp [=<]) ", NO_BREAK, text)
 
 
+def both_ends(name: str, width: int) -> str:
+    """At most `width` characters of a model's name: names that begin alike often end differently."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def shortened(text: str, width: int) -> str:
     """At most `width` characters, cut at a word where one ends near."""
     if len(text) <= width:

@@ -213,8 +213,8 @@ def test_what_costs_less_per_request_than_the_shipped_one_of_the_cheaper_model_i
     decision = decide(known(FEW, slow, DEAR, p={(FEW.name, LORA.name): 1e-9}))
     assert decision.solution == LORA.name
     assert decision.warnings == (
-        "few_shot@gpt-5-mini costs less per request than lora@smollm2 (2 against 5 USD per 1,000) and is within 2 points "
-        "of the best too. It stands behind because smollm2 counts as the cheaper model.",
+        "few_shot@gpt-5-mini costs less per request than lora@smollm2 (2 against 5 USD per 1,000) and is within 2 "
+        "points of the best too. It stands behind because smollm2 counts as the cheaper model.",
     )
     assert decide(known(FEW, LORA, DEAR)).warnings == ()
     lower = replace(DEAR, test=Score(0.77, 0.72, 0.82, N))

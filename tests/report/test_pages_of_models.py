@@ -145,6 +145,25 @@ def test_a_short_table_holds_the_best_of_each_model(folder: Path) -> None:
     assert {"smollm2", "gemma3-270m", "gpt-5-mini"} <= {word for line in lines for word in line.split()}
 
 
+def test_long_names_of_models_that_begin_alike_are_told_apart_on_both_screens(folder: Path) -> None:
+    write_models_run(folder)
+    long = {"smollm2": "Llama-3.1-8B-Instruct-Turbo-Free", "gemma3-270m": "Llama-3.1-8B-Instruct-Turbo"}
+    for file in ("decision.json", "task.json"):
+        text = json.dumps(read_json(folder / file))
+        for name, longer in long.items():
+            text = text.replace(f"@{name}", f"@{longer}").replace(f'"{name}"', f'"{longer}"')
+        write_json(folder / file, json.loads(text))
+    lines = printed(final_screen(folder))
+    assert any("→ lora          Llama-3.1…rbo-Free" in line for line in lines)
+    assert any("  lora          Llama-3.1…ct-Turbo" in line for line in lines)
+    lines = plan((*long.values(), "gpt-5-mini"), 60)
+    assert [line.split()[0] for line in lines if line.startswith("Llama")] == [
+        "Llama-3.1…rbo-Free",
+        "Llama-3.1…ct-Turbo",
+    ]
+    assert max(map(cell_len, lines)) <= 60 and any(line.rstrip().endswith("USD") for line in lines)
+
+
 def test_signs_of_several_models_are_plain_where_the_terminal_has_no_more(folder: Path) -> None:
     write_models_run(folder)
     screens = (
@@ -244,13 +263,25 @@ def test_a_spec_with_keys_of_a_newer_version_is_not_shown_either(folder: Path) -
     spec = json.dumps({"endpoint": "https://host.example/v1", "name": "m", "one_day": "secret-looking"})
     models = [*models_task()["models"][:2], {"name": "gpt-5-mini", "spec": spec, "price": None}]
     rewrite(folder, "task.json", models=models)
-    assert "secret-looking" not in Page(write_report(folder)).source
+    made = Page(write_report(folder))
+    assert "secret-looking" not in made.source
+    assert "How it ran at an endpoint" in made.section("Models")
 
 
 def test_causes_and_the_learning_curve_say_which_model_they_are_of(folder: Path) -> None:
     made = page(folder)
     assert "The share of what few_shot@gpt-5-mini gets wrong on dev" in made.section("Why answers are wrong")
     assert "Dev score after fine-tuning smollm2 on so many examples" in made.section("What more examples would bring")
+
+
+def test_where_a_price_is_missing_the_page_says_that_a_later_model_counts_as_dearer(folder: Path) -> None:
+    write_models_run(folder)
+    said = "Best for their cost (a later model counts as the dearer one): "
+    assert said not in Page(write_report(folder)).section("Scores and costs")
+    record = read_json(folder / "decision.json") or {}
+    candidates = [c | ({"cost_per_1k_usd": None} if "gpt" in c["name"] else {}) for c in record["candidates"]]
+    rewrite(folder, "decision.json", candidates=candidates)
+    assert said in Page(write_report(folder)).section("Scores and costs")
 
 
 def test_what_was_skipped_with_every_model_is_one_line(folder: Path) -> None:
