@@ -26,7 +26,7 @@ from rung.models.endpoint.journal import Journal
 T = TypeVar("T")
 Say = Callable[[str], None]
 
-_EVERY_S = 0.05  # seconds between two commits
+_EVERY_S = 0.25  # seconds between two commits: one of many records costs half of what five of few do
 _FAILED_S = 1.0  # seconds until a commit that failed is tried again
 _BUSY_S = 30.0  # seconds that SQLite waits for another process
 _CHUNK = 500  # keys of one query
@@ -53,7 +53,7 @@ class CallCache:
         self._lock = threading.Lock()  # of what follows; held for microseconds
         self._pending: dict[str, str] = {}  # in the journal, waiting for the thread
         self._moving: dict[str, str] = {}  # on their way into the SQLite file
-        self._database_lock = threading.Lock()
+        self._database_lock, self._reader_lock = threading.Lock(), threading.Lock()  # a lock for each connection
         self._folding = threading.Lock()
         self._due, self._closed = threading.Event(), threading.Event()
         self._writer: threading.Thread | None = None
@@ -64,7 +64,7 @@ class CallCache:
             if not path.parent.is_dir():
                 path.parent.mkdir(parents=True, mode=0o700)
             with self._opening:
-                self._database = self._open()
+                self._database, self._reader = self._open()
                 self._journal = Journal(path)
                 for records in Journal.left_behind(path):
                     self._store("calls", records)
@@ -87,7 +87,7 @@ class CallCache:
                 rows += database.execute(f"SELECT key, record FROM calls WHERE key IN ({marks})", chunk)
             return rows
 
-        found.update(self._sql(read) if rest else ())
+        found.update(self._look_up(read) if rest else ())
         return {key: json.loads(record) for key, record in found.items()}
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:
@@ -126,6 +126,7 @@ class CallCache:
         except ModelError as error:
             self._warn(error)
         self._journal.close(remove=not self._moving and not self._pending)
+        self._reader.close()
         self._database.close()
 
     # ---- facts and jobs ---------------------------------------------------------------------
@@ -165,7 +166,7 @@ class CallCache:
                 self._writer.start()
 
     def _write(self) -> None:
-        """The thread: commits what is waiting, at most every 50 ms, until the cache is closed."""
+        """The thread: commits what is waiting, a few times a second, until the cache is closed."""
         while not self._closed.is_set():
             self._due.wait()
             self._due.clear()
@@ -210,6 +211,15 @@ class CallCache:
 
         self._sql(write)
 
+    def _look_up(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What `read` returns, without waiting for a commit that the thread is at."""
+        with self._reader_lock:
+            try:
+                return read(self._reader)
+            except sqlite3.Error:
+                pass
+        return self._sql(read)  # which says what is wrong, and sets a damaged file aside
+
     def _sql(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` returns. A file that turns out to be damaged is set aside and `work` done on a new one."""
         with self._database_lock:
@@ -219,17 +229,21 @@ class CallCache:
                 except sqlite3.DatabaseError as error:
                     if not _is_damage(error):
                         raise
-                    self._database.close()
-                    with self._opening:
+                    with self._reader_lock, self._opening:
+                        self._reader.close()
+                        self._database.close()
                         if self.path.exists() and self.path.stat().st_ino == self._inode:  # else another process did it
                             self._set_aside(error)
-                        self._database = self._open()
+                        self._database, self._reader = self._open()
                     return work(self._database)
             except (OSError, sqlite3.Error) as error:
                 raise _unusable(self.path, error) from error
 
-    def _open(self) -> sqlite3.Connection:
-        """The file, made where there is none, and tried. One that is damaged is set aside."""
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """The file, made where there is none, and tried; to write, and to look answers up.
+
+        A file that is damaged is set aside.
+        """
         try:
             database = self._connect()
         except sqlite3.DatabaseError as error:
@@ -238,14 +252,14 @@ class CallCache:
             self._set_aside(error)
             database = self._connect()
         self._inode = self.path.stat().st_ino
-        return database
+        return database, self._connection()
 
     def _connect(self) -> sqlite3.Connection:
         """Raises sqlite3.DatabaseError, as for a damaged file, when it is of another format."""
         with contextlib.suppress(FileExistsError):
             # SQLite's own would be readable by others. One that exists is not opened: closing it frees SQLite's locks.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        database = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        database = self._connection()
         try:
             (found,) = database.execute("PRAGMA application_id").fetchone()
             (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -267,6 +281,9 @@ class CallCache:
             database.close()
             raise
         return database
+
+    def _connection(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
 
     def _set_aside(self, why: sqlite3.Error) -> None:
         aside = self.path.with_name(f"{self.path.name}.damaged-{secrets.token_hex(4)}")

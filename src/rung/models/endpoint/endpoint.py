@@ -52,7 +52,7 @@ CALLS = "calls.sqlite"
 
 _CONTEXT_LENGTH = 131_072  # where the endpoint does not tell it; its own refusals decide then
 _BLOCK, _LEAST_BLOCK, _MOST_BLOCK = 16, 64, 4096  # blocks are so many times the calls in flight
-_CHUNK = 16  # requests that are looked up at once; more would keep calls in flight waiting
+_CHUNK = 64  # requests that are looked up at once; more would keep calls in flight waiting
 _LISTING_S, _LISTING_TRIES = 10.0, 2
 _IN_FLIGHT = 16  # expected where nothing is known; 1 on this machine, whose servers often answer one after another
 
