@@ -82,7 +82,7 @@ class Fake:
                 raise end
             if on_data:
                 on_data(end.body, seconds)
-            return Reply(end.status, end.headers, end.body, seconds, seconds, end.resent)
+            return Reply(end.status, end.headers, end.body, seconds, seconds)
         finally:
             self.running -= 1
 
@@ -156,6 +156,7 @@ def test_what_no_retry_cures_is_refused_at_once(status: int) -> None:
         ({"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}, True),
         ({"error": {"code": "billing_hard_limit_reached"}}, True),
         ({"error": {"message": "Insufficient balance"}}, True),
+        ({"error": {"message": "Request too large for m on tokens per min (TPM): Limit 9, Requested 12."}}, True),
         (
             [{"error": {"message": "You exceeded your current quota, please check your plan and billing details."}}],
             False,
@@ -163,7 +164,7 @@ def test_what_no_retry_cures_is_refused_at_once(status: int) -> None:
         ({"error": {"code": "rate_limit_exceeded"}}, False),
     ],
 )
-def test_an_account_without_money_is_no_rate_limit(body: Any, refused: bool) -> None:
+def test_no_money_or_too_large_a_request_is_no_rate_limit(body: Any, refused: bool) -> None:
     async def go() -> None:
         calls = calls_to(Fake(script(reply(429, json.dumps(body).encode()), reply())))
         if refused:
@@ -230,6 +231,7 @@ def test_how_long_an_endpoint_asks_to_wait(headers: Mapping[str, str], body: byt
         ("", None),
         ("1x", None),
         ("s", None),
+        ("Mon, 01 Jan 2027 00:00:00 +99999999999999999999", None),
     ],
 )
 def test_the_forms_of_a_duration(text: str, seconds: float | None) -> None:
@@ -475,13 +477,15 @@ def test_a_pause_longer_than_a_call_may_take_ends_all_that_wait() -> None:
     run(go())
 
 
-def test_closed_connections_that_the_transport_replaced_are_counted() -> None:
+def test_a_kept_connection_that_was_closed_costs_no_time_and_no_attempt_once_a_call() -> None:
     async def go() -> None:
-        again = ConnectionFault("closed", "x")
-        again.resent = 1
-        calls = calls_to(Fake(script(Reply(200, {}, b"ok", 0, 0, resent=1), again, reply())))
-        assert [await ask(calls), await ask(calls)] == ["ok", "ok"]
-        assert calls.faults == {"closed": 3}
+        stale = ConnectionFault("closed", "x")
+        stale.stale = True
+        fake = Fake(script(stale, reply(), stale, stale, reply()))
+        calls = calls_to(fake)
+        assert await ask(calls, attempts=1) == "ok" and clock() == 2.0
+        assert await ask(calls, attempts=2) == "ok" and clock() > 5.0, "the second one in a row is waited for"
+        assert calls.faults == {"closed": 3} and calls.sent == len(fake.sent) == 5
 
     run(go())
 

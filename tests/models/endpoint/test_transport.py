@@ -120,7 +120,7 @@ def test_one_connection_serves_many_requests_and_a_closing_server_gets_a_new_one
     async def go() -> None:
         async with serving(answer) as (server, transport):
             for path in ("/a", "/b", "/last", "/c"):
-                assert (await get(transport, path)).resent == 0
+                assert (await get(transport, path)).body == b"ok"
             assert server.connections == 2
 
     asyncio.run(go())
@@ -153,8 +153,9 @@ def test_never_more_connections_than_the_limit() -> None:
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nlink: x\r\n\r\n" + OK, b"ok"),
         (b"HTTP/1.1 200 OK\r\nx-empty:\r\nx-two: 1\r\nX-Two: 2\r\ncontent-length: 2\r\n\r\nok", b"ok"),
         (b"HTTP/1.1 302 Found\r\nlocation: http://elsewhere/\r\ncontent-length: 0\r\n\r\n", b""),
+        (b"HTTP/1.1 429 Many\r\ncontent-encoding: gzip\r\ncontent-length: 0\r\n\r\n", b""),
     ],
-    ids=["chunked", "until closed", "1.0", "no content", "interim replies", "headers", "redirect"],
+    ids=["chunked", "until closed", "1.0", "no content", "interim replies", "headers", "redirect", "nothing in gzip"],
 )
 @pytest.mark.parametrize("step", [1, 10_000])
 def test_every_way_to_delimit_a_body_is_read_in_whatever_pieces_it_comes(raw: bytes, body: bytes, step: int) -> None:
@@ -162,7 +163,7 @@ def test_every_way_to_delimit_a_body_is_read_in_whatever_pieces_it_comes(raw: by
         for at in range(0, len(raw), step):
             writer.write(raw[at : at + step])
             await asyncio.sleep(0)
-        if b"content-length" not in raw and b"chunked" not in raw:
+        if b"content-length" not in raw and b"chunked" not in raw and b" 204 " not in raw:
             writer.close()
 
     async def go() -> None:
@@ -197,6 +198,10 @@ def test_every_way_to_delimit_a_body_is_read_in_whatever_pieces_it_comes(raw: by
             "truncated",
         ),
         (
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n" + 2 * gzip.compress(b"ab"),
+            "not http",
+        ),
+        (
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n" + gzip.compress(b"a" * 5000),
             "too large",
         ),
@@ -210,7 +215,7 @@ def test_what_is_no_whole_reply_is_a_fault_and_its_connection_is_closed(raw: byt
     async def go() -> None:
         async with serving(answer, most_body=4000) as (server, transport):
             fault = await fault_of(transport)
-            assert (fault.kind, fault.resent) == (kind, 0)
+            assert (fault.kind, fault.stale) == (kind, False)
             assert len(server.requests) == 1
             assert not transport._idle
 
@@ -228,8 +233,9 @@ def test_a_compressed_body_is_inflated_though_nobody_asked_for_it() -> None:
     asyncio.run(go())
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once() -> None:
-    """The server takes the second request of every connection and closes without a byte of a reply."""
+def test_no_request_is_sent_twice_and_a_kept_connection_that_was_closed_is_told() -> None:
+    """The server takes the second request of every connection and closes without a byte of a reply: it may have done
+    what was asked for."""
     counts: dict[int, int] = {}
 
     async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
@@ -241,9 +247,11 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once() -> None:
 
     async def go() -> None:
         async with serving(answer) as (server, transport):
-            assert (await get(transport)).resent == 0
-            assert (await get(transport)).resent == 1
-            assert server.connections == 2 and len(server.requests) == 3
+            assert (await get(transport)).body == b"ok"
+            fault = await fault_of(transport)
+            assert (fault.kind, fault.stale) == ("closed", True)
+            assert server.connections == 1 and len(server.requests) == 2
+            assert (await get(transport)).body == b"ok" and server.connections == 2
 
     asyncio.run(go())
 
@@ -268,24 +276,67 @@ def test_a_request_whose_reply_began_is_never_sent_again() -> None:
     asyncio.run(go())
 
 
-def test_a_fresh_connection_that_is_closed_is_not_tried_again_and_the_first_try_is_told() -> None:
-    requests = 0
+def test_when_one_kept_connection_was_closed_the_others_that_were_idle_for_longer_are_not_used() -> None:
+    first: asyncio.Event | None = None
 
     async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        requests += 1
-        if requests == 1:
-            writer.write(OK)
-        else:
+        if b"/stale" in request:
             writer.close()
+            return
+        if b"/wait" in request:
+            assert first is not None
+            await first.wait()
+        writer.write(OK)
 
     async def go() -> None:
+        nonlocal first
+        first = asyncio.Event()
         async with serving(answer) as (server, transport):
+            waiting = [asyncio.create_task(get(transport, "/wait")) for _ in range(3)]
+            while len(server.requests) < 3:
+                await asyncio.sleep(0.001)
+            first.set()
+            await asyncio.gather(*waiting)
+            fault = await fault_of(transport, path="/stale")
+            assert fault.stale and server.connections == 3
             await get(transport)
-            fault = await fault_of(transport)
-            assert (fault.kind, fault.resent, len(server.requests)) == ("closed", 1, 3)
-            fault = await fault_of(transport)
-            assert (fault.kind, fault.resent, len(server.requests)) == ("closed", 0, 4)
+            assert server.connections == 4
+
+    asyncio.run(go())
+
+
+def test_a_body_without_a_length_that_is_cut_off_by_closing_is_no_whole_reply() -> None:
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of")
+        await asyncio.sleep(5)
+
+    async def go() -> None:
+        async with serving(answer) as (_, transport):
+            begun = asyncio.Event()
+            asked = asyncio.create_task(get(transport, on_data=lambda data, at: begun.set()))
+            await begun.wait()
+            await transport.aclose()
+            with pytest.raises(ConnectionFault) as raised:
+                await asked
+            assert raised.value.kind == "truncated"
+
+    asyncio.run(go())
+
+
+def test_exchanges_that_wait_for_a_connection_send_nothing_after_the_close() -> None:
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(5)
+
+    async def go() -> None:
+        async with serving(answer, most_connections=1) as (server, transport):
+            tasks = [asyncio.create_task(get(transport)) for _ in range(3)]
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            await transport.aclose()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(end) for end in ends] == [ConnectionFault, ModelError, ModelError]
+            await asyncio.sleep(0.01)
+            assert len(server.requests) == 1 and not transport._open
 
     asyncio.run(go())
 

@@ -28,12 +28,13 @@ OnData = Callable[[bytes, float], None]
 class ConnectionFault(Exception):
     """An exchange that brought no whole reply. kind: a short constant, counted; detail: a sentence, without secrets.
 
-    resent: requests that the transport had sent again before this fault (0 or 1).
+    stale: the connection was kept from an earlier exchange and was closed before any byte of this reply came. Mostly
+    the server closed it before the request came, so the request may be sent again at once.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
-        self.kind, self.detail, self.resent = kind, detail, 0
+        self.kind, self.detail, self.stale = kind, detail, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,6 @@ class Reply:
     """A whole reply. Header names are in lower case; values of a header that comes twice are joined by ", ".
 
     first_byte_s: from sending the request to the first byte of the reply; seconds: to its last byte.
-    resent: 1 where a kept connection turned out to be closed and the request was sent again on a fresh one.
     """
 
     status: int
@@ -49,7 +49,6 @@ class Reply:
     body: bytes
     first_byte_s: float
     seconds: float
-    resent: int = 0
 
 
 class HttpConnection(asyncio.Protocol):
@@ -68,7 +67,7 @@ class HttpConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ends = 0.0
         self._pieces: list[bytes] = []
-        self.usable = False
+        self.usable = self._aborted = False
         self.idle_since = 0.0  # in seconds of time.perf_counter
 
     def send(
@@ -114,7 +113,7 @@ class HttpConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, in whatever state. Whoever waits for a reply gets ConnectionFault."""
-        self.usable = False
+        self.usable, self._aborted = False, True
         if self._transport is not None:
             self._transport.abort()
 
@@ -163,9 +162,9 @@ class HttpConnection(asyncio.Protocol):
         self._on_lost(self)
 
     def _ends_here(self, error: Exception | None) -> bool:
-        """Whether the end of the connection is the end of the body: nothing else in the headers says where it ends."""
+        """Whether the server's end of the connection is the end of the body: no header says where else it ends."""
         framed = "content-length" in self._headers or "transfer-encoding" in self._headers
-        return error is None and self._status >= 200 and not framed
+        return error is None and not self._aborted and self._status >= 200 and not framed
 
     def _lost(self, error: Exception | None) -> ConnectionFault:
         why = f" ({error})" if error is not None and str(error) else ""
@@ -239,7 +238,7 @@ class HttpConnection(asyncio.Protocol):
 def _decoded(body: bytes, encoding: str, most: int) -> bytes:
     """The body without its content encoding. "identity" is asked for; some servers compress nevertheless."""
     encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
+    if encoding in ("", "identity") or not body:
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise ConnectionFault(NOT_HTTP, f"The reply is encoded as {encoding!r}, which was not asked for.")
@@ -250,6 +249,8 @@ def _decoded(body: bytes, encoding: str, most: int) -> bytes:
         raise ConnectionFault(NOT_HTTP, f"The reply says {encoding} and cannot be decompressed: {error}.") from None
     if len(plain) > most:
         raise ConnectionFault(TOO_LARGE, f"The reply's body is larger than {most} bytes.")
+    if inflater.unused_data:
+        raise ConnectionFault(NOT_HTTP, f"More than one {encoding} stream came as the body.")
     if not inflater.eof:
         raise ConnectionFault(TRUNCATED, f"The {encoding} body ends early.")
     return plain

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from rung.models.endpoint.gate import Gate, PausedTooLong
-from rung.models.endpoint.http_connection import CLOSED, ConnectionFault, OnData, Reply
-from rung.models.endpoint.rate_limits import no_money, wait_asked, wait_for_refill
+from rung.models.endpoint.http_connection import ConnectionFault, OnData, Reply
+from rung.models.endpoint.rate_limits import never_passes, wait_asked, wait_for_refill
 from rung.models.endpoint.transport import MOST_CONNECTIONS, UNREACHABLE, Headers
 
 T = TypeVar("T")
@@ -84,12 +84,16 @@ class Exchanger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """A failure that may pass. wait: seconds that the endpoint asks for. pauses: all calls wait, not this one alone."""
+    """A failure that may pass. wait: seconds that the endpoint asks for. pauses: all calls wait, not this one alone.
+
+    stale: a kept connection was closed; sending again at once is worth it.
+    """
 
     kind: str
     detail: str
     wait: float | None = None
     pauses: bool = False
+    stale: bool = False
 
 
 class Calls:
@@ -150,12 +154,15 @@ class Calls:
         try:
             await place.take()
             deadline = self._deadline(timeout_s)
-            tried = 0
+            tried, fresh = 0, False
             while True:
-                tried += 1
                 result = await self._attempt(method, path, body, headers, accept, watch, deadline)
                 if not isinstance(result, _Trouble):
                     return result
+                if result.stale and not fresh:
+                    fresh = True  # once a call; it is no attempt, since mostly nobody got the request
+                    continue
+                tried += 1
                 await self._before_next(result, tried, attempts, deadline, place)
         except PausedTooLong as pause:
             detail = f"The endpoint asks for no more calls for {pause.seconds:.0f} s, longer than a call may take."
@@ -190,11 +197,9 @@ class Calls:
                 method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=watch() if watch else None
             )
         except ConnectionFault as fault:
-            self._count(CLOSED, fault.resent)
-            trouble = _Trouble(fault.kind, fault.detail)
+            trouble = _Trouble(fault.kind, fault.detail, stale=fault.stale)
         else:
             self._reached = True
-            self._count(CLOSED, reply.resent)
             try:
                 trouble_or_none = self._judged(reply, sent_at)
                 if trouble_or_none is None:
@@ -222,7 +227,7 @@ class Calls:
         if 300 <= status < 400:
             place = reply.headers.get("location", "another address")
             raise Refused(status, f"The endpoint sends on to {place}. Name that address, if you trust it.")
-        if (status < 500 and status not in _MAY_PASS) or no_money(status, reply.body):
+        if (status < 500 and status not in _MAY_PASS) or never_passes(status, reply.body):
             raise Refused(status, text)
         asked = wait_asked(reply.headers, reply.body, now)
         if status == 429:
@@ -290,9 +295,8 @@ class Calls:
     def _jittered(self, seconds: float) -> float:
         return seconds * (1 + _JITTER * self._draw())
 
-    def _count(self, kind: str, times: int = 1) -> None:
-        if times:
-            self.faults[kind] += times
+    def _count(self, kind: str) -> None:
+        self.faults[kind] += 1
 
 
 class _Place:

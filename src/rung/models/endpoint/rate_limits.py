@@ -35,7 +35,15 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
 _RETRY_DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d+(?:\.\d+)?)s"')
 _LOOKED_AT = 65536  # bytes of a body
 
-_QUOTA = re.compile(r"insufficient[_ ](quota|balance|funds)|billing_(hard_limit|not_active)|credit balance is too low")
+NO_MONEY = re.compile(
+    r"insufficient[_ ](quota|balance|funds|credits)|billing_(hard_limit|not_active)|credit balance is too low"
+    r"|reached your specified (workspace )?api usage limits|used all available credits"
+)
+"""In a refusal in small letters: the account has no money. Only codes and fixed phrases count: Gemini words an ordinary
+rate limit "check your plan and billing details"."""
+_TOO_LARGE = re.compile(
+    rb"[Rr]equest too large for "
+)  # OpenAI's and Groq's: it alone has more tokens than a minute allows
 
 
 def wait_asked(headers: Mapping[str, str], body: bytes, now: float) -> float | None:
@@ -72,12 +80,14 @@ def wait_for_refill(headers: Mapping[str, str], now: float) -> float:
     return min(longest, _MOST_PAUSE_S)
 
 
-def no_money(status: int, body: bytes) -> bool:
-    """Whether a 429 is about an account without money, which no waiting cures.
-
-    Only codes and fixed phrases count: Gemini words an ordinary rate limit "check your plan and billing details".
-    """
-    return status == 429 and _QUOTA.search(body[:_LOOKED_AT].decode("utf-8", "replace").lower()) is not None
+def never_passes(status: int, body: bytes) -> bool:
+    """Whether a 429 is one that no waiting cures: the account has no money, or the request alone is over the limit."""
+    looked = body[:_LOOKED_AT]
+    if status != 429:
+        return False
+    return (
+        NO_MONEY.search(looked.decode("utf-8", "replace").lower()) is not None or _TOO_LARGE.search(looked) is not None
+    )
 
 
 def seconds_of(text: str, now: float) -> float | None:
@@ -107,7 +117,7 @@ def _time(text: str) -> float | None:
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = read(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # a zone of a million hours overflows
             continue
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return None

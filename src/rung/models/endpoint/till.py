@@ -89,13 +89,13 @@ class Till:
             reply = await self.inner.exchange(
                 method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
             )
-            doubtful = reply.resent * most_usd
-            if 200 <= reply.status < 300:
-                told = bill.usd_of(reply)
-                usd, doubtful = (told, doubtful) if told is not None else (0.0, doubtful + most_usd)
+            told = bill.usd_of(reply) if 200 <= reply.status < 300 else 0.0
+            if told is not None:
+                usd, doubtful = told, 0.0
             return reply
         except ConnectionFault as fault:
-            doubtful = (fault.resent + (fault.kind not in UNREACHABLE)) * most_usd
+            if fault.kind in UNREACHABLE:
+                doubtful = 0.0
             raise
         finally:
             self.doubtful_usd += doubtful
@@ -135,13 +135,17 @@ def billed(bill: Bill) -> Iterator[None]:
         _bill.reset(token)
 
 
-def usd_of(price: Price | None, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float | None:
-    """Dollars for tokens; None where the price has none for them. tokens_cached: of tokens_in."""
+def usd_of(
+    price: Price | None, tokens_in: int, tokens_out: int, tokens_cached: int = 0, tokens_cache_written: int = 0
+) -> float | None:
+    """Dollars for tokens; None where the price has none for them. The cached and the cache-written are of tokens_in."""
     if price is None or price.usd_per_million_in is None or price.usd_per_million_out is None:
         return None
-    cached = price.usd_per_million_in if price.usd_per_million_cached is None else price.usd_per_million_cached
-    fresh = tokens_in - tokens_cached
-    return (fresh * price.usd_per_million_in + tokens_cached * cached + tokens_out * price.usd_per_million_out) / 1e6
+    read, write = price.usd_per_million_cached, price.usd_per_million_cache_written
+    usd = (tokens_in - tokens_cached - tokens_cache_written) * price.usd_per_million_in
+    usd += tokens_cached * (price.usd_per_million_in if read is None else read)
+    usd += tokens_cache_written * (price.usd_per_million_in if write is None else write)
+    return (usd + tokens_out * price.usd_per_million_out) / 1e6
 
 
 def most_usd_of(price: Price | None, tokens_in: int, tokens_out: int) -> float:

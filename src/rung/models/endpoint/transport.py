@@ -1,8 +1,7 @@
 """Exchanges with one server over HTTP/1.1: a bounded pool of kept connections, TLS, proxies, timeouts.
 
-Knows nothing of language models, retries after errors, or rate limits. It never follows a redirect. It sends a request
-a second time in one case only: on a connection that was kept from an earlier exchange and that the server closed before
-any byte of this reply came (RFC 9112, section 9.3.1); then once more, on a fresh connection.
+Knows nothing of language models, retries or rate limits. It never follows a redirect, and never sends a request twice:
+a request may be paid for, and what it makes may be made twice. A fault says where sending it again at once is worth it.
 
 Keys: a header that holds one is given as `Hidden`, is read when the request is written, and is in no variable when
 something raises. A server that repeats the key in its reply gets it replaced by "<key>".
@@ -123,7 +122,7 @@ class Transport:
         A cancelled exchange closes its connection.
         """
         if self._closed:
-            raise ModelError(f"The connections to {self.authority} are closed. Open the model again.")
+            raise self._is_closed()
         send = partial(self._request, method, path, headers, body)
         begun = time.perf_counter()
         if self._room.locked():
@@ -150,6 +149,9 @@ class Transport:
                 return
             await asyncio.sleep(0)
 
+    def _is_closed(self) -> ModelError:
+        return ModelError(f"The connections to {self.authority} are closed. Open the model again.")
+
     async def _wait_for_room(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
@@ -160,24 +162,22 @@ class Transport:
 
     async def _exchange(self, send: Callable[[], bytes], on_data: OnData | None, deadline: float) -> Reply:
         connection = self._kept()
-        if connection is not None:
-            try:
-                return await self._on(connection, send, on_data, deadline)
-            except ConnectionFault as fault:
-                if fault.kind != CLOSED or self._closed:
-                    raise
-        resent = int(connection is not None)
+        if connection is None:
+            return await self._on(await self._connect(deadline), send, on_data, deadline)
         try:
-            reply = await self._on(await self._connect(deadline), send, on_data, deadline)
+            return await self._on(connection, send, on_data, deadline)
         except ConnectionFault as fault:
-            fault.resent = resent
+            fault.stale = fault.kind == CLOSED  # RFC 9112, section 9.3.1
+            while fault.stale and self._idle:  # they were idle for longer, and are mostly closed as well
+                self._idle.pop().abort()
             raise
-        return replace(reply, resent=resent) if resent else reply
 
     async def _on(
         self, connection: HttpConnection, send: Callable[[], bytes], on_data: OnData | None, deadline: float
     ) -> Reply:
         try:
+            if self._closed:  # while this exchange waited for a connection
+                raise self._is_closed()
             reply = await connection.send(send, deadline, on_data)
         except BaseException:  # cancelled, too: the rest of this reply must not meet the next request
             connection.abort()
