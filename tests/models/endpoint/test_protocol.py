@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("httptools")
 
+from rung.models.endpoint.asking import Asker
 from rung.models.endpoint.policy import BadReply, Refused
 from rung.models.endpoint.protocol import (
     Habits,
@@ -24,7 +26,7 @@ from rung.models.endpoint.protocol import (
 )
 from rung.models.endpoint.refusals import learnt, refusal_of, room_told
 from rung.models.endpoint.spec import parse
-from rung.types import Constraint, Decoding, Message, Request
+from rung.types import Constraint, Decoding, Message, Price, Request
 
 SPEC = parse("http://localhost:1/v1#m")
 
@@ -96,6 +98,9 @@ def test_the_most_tokens_of_a_prompt_are_more_than_its_bytes() -> None:
         ({"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 33}, 9, 24, 0, 20),  # Gemini: thoughts in the sum
         ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_cache_hit_tokens": 5}, 9, 4, 5, 0),  # DeepSeek
         ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": None}, 9, 4, 0, 0),
+        ({"prompt_tokens": 9, "total_tokens": 33}, 9, 24, 0, 24),  # Gemini, when a thought used up the room
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None, 0, 0, 0),
+        ({"prompt_tokens": float("inf"), "completion_tokens": -1}, None, None, 0, 0),
         (None, None, None, 0, 0),
         ({"prompt_tokens": "9", "completion_tokens": True}, None, None, 0, 0),
     ],
@@ -121,6 +126,8 @@ def test_usage_is_read_as_each_provider_tells_it(
         (json.dumps(reply(content=3)).encode(), BadReply),
         (b'{"error": {"code": 502, "message": "upstream"}}', BadReply),
         (b'{"error": {"code": 402, "message": "no credits"}}', Refused),
+        (b'{"error": {"code": "400", "message": "bad"}}', Refused),
+        (b'{"error": "Unexpected endpoint or method. (POST /chat/completions)"}', Refused),  # LM Studio
     ],
 )
 def test_a_good_status_with_a_bad_body_is_no_answer(body: bytes, error: type[Exception]) -> None:
@@ -134,6 +141,10 @@ def test_content_may_come_in_parts_or_be_a_refusal() -> None:
     refused["choices"][0]["message"]["refusal"] = "I cannot."
     assert read_answer(refused).text == "I cannot."
     assert read_answer(reply(finish="content_filter")).finish == "filter"
+    assert read_answer(reply(finish="content_filter: PROHIBITED_CONTENT")).finish == "filter"
+    assert (
+        read_answer(reply(finish="MAX_TOKENS")).finish == read_answer(reply(finish="model_length")).finish == "length"
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,6 +169,9 @@ def test_an_answer_that_a_thought_left_no_room_for_needs_some() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 16, "completion_tokens_details": {"reasoning_tokens": 16}}
     assert read_answer(reply("", "length", usage)).needs_room
     assert read_answer(reply("<think>hm", "length")).needs_room
+    beside = reply("", "length", {"prompt_tokens": 1, "completion_tokens": 16})  # Ollama, vLLM: no reasoning_tokens
+    beside["choices"][0]["message"]["reasoning"] = "The user asks"
+    assert read_answer(beside).needs_room
     assert not read_answer(reply("half an ans", "length")).needs_room
     assert not read_answer(reply("", "stop", usage)).needs_room
 
@@ -186,6 +200,37 @@ def test_a_stream_is_read_whole_however_it_is_cut() -> None:
         answer = read_answer(stream.record)
         assert (answer.text, answer.finish, answer.tokens_out, answer.model) == ("éb", "stop", 2, "m-1")
         assert stream.first_token_s is not None and (size == len(sent) or stream.first_token_s > 1.0)
+
+
+def test_a_stream_of_a_thought_alone_needs_room_and_one_in_parts_or_of_another_shape_is_read() -> None:
+    thought = {"choices": [{"delta": {"reasoning_content": "hm"}, "finish_reason": "length"}]}
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "ab"}]
+    in_parts = {"choices": [{"delta": {"content": parts}, "finish_reason": "stop"}]}  # Mistral
+    odd = [{"choices": 3}, {"choices": [None, {"delta": "x"}]}]
+    streams = [Stream(), Stream(), Stream()]
+    for stream, chunks in zip(streams, ([thought], [in_parts], [*odd, in_parts]), strict=True):
+        stream.feed(events(*chunks, b"[DONE]"), 0.1)
+        assert stream.first_token_s == 0.1
+    assert read_answer(streams[0].record).needs_room
+    assert read_answer(streams[1].record).text == read_answer(streams[2].record).text == "ab"
+
+
+def test_what_an_endpoint_says_to_have_charged_counts_with_the_users_own_account_behind_it() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "cost": 0.25, "cost_details": {"upstream_inference_cost": 1.5}}
+    assert read_answer(reply(usage=usage)).usd == 0.25
+    assert read_answer(reply(usage={**usage, "is_byok": True})).usd == 1.75
+    assert read_answer(reply(usage={**usage, "cost": -1})).usd is None
+
+
+def test_tokens_written_into_a_cache_have_a_price_of_their_own() -> None:
+    details = {"cached_tokens": 20, "cache_write_tokens": 30}
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": details}
+    answered = read_answer(reply(usage=usage))
+    assert (answered.tokens_cached, answered.tokens_cache_written) == (20, 30)
+    price = Price(usd_per_million_in=1e6, usd_per_million_out=2e6, usd_per_million_cached=1e5)
+    assert Asker.usd_at(price, answered) == pytest.approx(80 + 2 + 20)
+    dearer = replace(price, usd_per_million_cache_written=1.25e6)
+    assert Asker.usd_at(dearer, answered) == pytest.approx(50 + 2 + 37.5 + 20)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +263,27 @@ def error(message: str, **more: Any) -> str:
         (400, error("This model's maximum context length is 8192 tokens.", code="context_length_exceeded"), "context"),
         (400, error("request (900 tokens) exceeds the available context size (512 tokens)"), "context"),
         (400, error("prompt is too long: 210000 tokens > 200000 maximum"), "context"),
+        (
+            400,
+            error("The input token count (1200293) exceeds the maximum number of tokens allowed (1048576)."),
+            "context",
+        ),
+        (400, error("input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000"), "context"),
+        (
+            422,
+            error("`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 80125 `inputs` tokens and 9"),
+            "context",
+        ),
+        (400, error("Please reduce the length of the messages or completion."), "context"),
+        (413, "<html>413 Request Entity Too Large</html>", "context"),
+        (429, error("Request too large for gpt-5 on tokens per min (TPM): Limit 30000, Requested 34238."), "context"),
+        (400, error("Your credit balance is too low to access the Anthropic API."), "quota"),
+        (400, error("You have reached your specified API usage limits. You will regain access on 2026-12-01"), "quota"),
+        (400, error("Invalid model: mistral-larg", type="invalid_model"), "model"),
+        (400, error("Model Not Exist"), "model"),
+        (400, error("gpt-9 is not a valid model ID"), "model"),
+        (400, error("Provider returned error", metadata={"raw": error("prompt is too long: 9 > 8")}), "context"),
+        (403, error("The model requires moderation. Your input was flagged", code=403), "filter"),
         (400, error("The response was filtered", code="content_filter"), "filter"),
         (302, "The endpoint sends on to https://x. Name that address, if you trust it.", "address"),
         (400, error("Unknown name reasoning_effort"), "request"),
@@ -241,6 +307,8 @@ def test_the_cause_of_a_refusal_is_known_by_its_status_and_words(status: int, de
         ("Unrecognized request argument supplied: stream_options", None, {"stream_usage": False}),
         ("Could not finish the message because max_tokens or model output limit was reached.", None, {"thinks": True}),
         ("max_tokens is too large: 100000. This model supports at most 4096", None, None),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", None, None),
+        ("`temperature` is deprecated for this model.", None, {"temperature": False}),
         ("Unsupported value: top_k", None, None),
     ],
 )
@@ -248,6 +316,26 @@ def test_a_refusal_teaches_which_fields_an_endpoint_takes(message: str, param: A
     body = chat_body(SPEC, ask(temperature=0.5), Habits(), stream=True)
     found = learnt(Habits(), body, refusal_of(400, error(message, param=param)))
     assert found == (None if changed is None else Habits(**changed))
+
+
+def test_the_words_of_a_provider_behind_a_gateway_are_heard() -> None:
+    raw = error("Unsupported parameter: use 'max_completion_tokens' instead.", param="max_tokens")
+    refusal = refusal_of(400, error("Provider returned error", code=400, metadata={"raw": raw, "provider_name": "x"}))
+    assert "Provider returned error: Unsupported parameter" in refusal.said and refusal.param == "max_tokens"
+    plain = error("Provider returned error", metadata={"raw": "upstream is full"})
+    assert refusal_of(400, plain).said == "Provider returned error: upstream is full"
+
+
+def test_mistrals_list_of_faults_is_read_without_the_input_that_it_repeats() -> None:
+    part = {
+        "type": "extra_forbidden",
+        "loc": ["body", "seed"],
+        "msg": "Extra inputs are not permitted",
+        "input": {"t": 1},
+    }
+    refusal = refusal_of(422, json.dumps({"object": "error", "message": {"detail": [part]}, "code": 422}))
+    assert refusal.said == "body.seed: Extra inputs are not permitted"
+    assert learnt(Habits(), chat_body(SPEC, ask(temperature=0.5), Habits()), refusal) == Habits(seed=False)
 
 
 def test_what_an_error_repeats_of_the_input_teaches_nothing() -> None:
@@ -262,6 +350,8 @@ def test_what_an_error_repeats_of_the_input_teaches_nothing() -> None:
          "tokens.", 10),
         ("maximum context length is 50 tokens. However, your messages resulted in 60 tokens", None),
         ("maximum context length is 50 tokens, you requested 80 (60 in the messages, 20 in the completion)", None),
+        ("input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease", 21041),
+        ("`inputs` tokens + `max_new_tokens` must be <= 100. Given: 80 `inputs` tokens and 40 `max_new_tokens`", 20),
         ("too long", None),
     ],
 )  # fmt: skip

@@ -308,11 +308,15 @@ class Asker:
 
     def usd_of(self, answered: Answered) -> float | None:
         """What a reply was charged: as the endpoint says, else its tokens at the price; None where neither is known."""
-        if answered.usd is not None:
-            return answered.usd
+        return answered.usd if answered.usd is not None else self.usd_at(self.price, answered)
+
+    @staticmethod
+    def usd_at(price: Price | None, answered: Answered) -> float | None:
+        """The tokens of a reply at a price."""
         if answered.tokens_in is None or answered.tokens_out is None:
             return None
-        return usd_of(self.price, answered.tokens_in, answered.tokens_out, answered.tokens_cached)
+        cached, written = answered.tokens_cached, answered.tokens_cache_written
+        return usd_of(price, answered.tokens_in, answered.tokens_out, cached, written)
 
     def _body(self, talk: _Talk, mode: Mode, *, stream: bool = False) -> dict[str, Any]:
         return chat_body(

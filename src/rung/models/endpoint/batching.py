@@ -12,7 +12,7 @@ from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.policy import BadReply, Exchanger, Refused
 from rung.models.endpoint.prices import batch_price
 from rung.models.endpoint.protocol import most_tokens_in, most_tokens_out, read_answer, wants_tags
-from rung.models.endpoint.till import most_usd_of, usd_of
+from rung.models.endpoint.till import most_usd_of
 from rung.models.purse import Purse
 from rung.types import Price, Request
 
@@ -87,4 +87,4 @@ class Batching:
             answered = read_answer(reply)
         except (BadReply, Refused):
             return 0.0
-        return usd_of(self._price, answered.tokens_in or 0, answered.tokens_out or 0, answered.tokens_cached) or 0.0
+        return self._asker.usd_at(self._price, answered) or 0.0

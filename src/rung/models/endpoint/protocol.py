@@ -49,9 +49,11 @@ class Habits:
 class Answered:
     """A reply, read.
 
-    tokens_in, tokens_out: as the endpoint counts them, thoughts included; None where it does not. tokens_thought: of
+    tokens_in, tokens_out: as the endpoint counts them, thoughts included; None where it does not. tokens_cached,
+    tokens_cache_written: of tokens_in, those read from the provider's cache and written into it. tokens_thought: of
     tokens_out, those of a thought. usd: what it was charged, where the endpoint says so. model, fingerprint: what
     answered, by its own word. thought_open: the answer was cut inside a thought, and nothing of it is left.
+    refused: the model declined to answer, and the text says so.
     """
 
     text: str
@@ -59,11 +61,13 @@ class Answered:
     tokens_in: int | None
     tokens_out: int | None
     tokens_cached: int = 0
+    tokens_cache_written: int = 0
     tokens_thought: int = 0
     usd: float | None = None
     model: str = ""
     fingerprint: str = ""
     thought_open: bool = False
+    refused: bool = False
 
     @property
     def needs_room(self) -> bool:
@@ -187,7 +191,8 @@ def utf8_bytes(text: str) -> int:
 
 
 def most_tokens_out(body: Mapping[str, Any]) -> int:
-    return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0)
+    """The most tokens of an answer to a body, whose params may bound it a second time."""
+    return max(int(body.get(name) or 0) for name in ("max_completion_tokens", "max_tokens"))
 
 
 # ---- a reply --------------------------------------------------------------------------------
@@ -210,13 +215,23 @@ def read_answer(record: Any, *, tags_wanted: bool = False) -> Answered:
     finish = choice.get("finish_reason")
     if finish == "error":
         raise BadReply("finish_reason error")
-    content = _content(message)
+    content = _text(message.get("content"))
     text, thought_open = (content, False) if tags_wanted else without_thought(content)
+    if not content:
+        text = _text(message.get("refusal"))
+        thought_open = not text and bool(thought_in(message))
     usage = record.get("usage")
     counts = _usage(usage if isinstance(usage, Mapping) else {})
-    kind: Finish = "length" if finish == "length" else "filter" if finish == "content_filter" else "stop"
     model, fingerprint = str(record.get("model") or ""), str(record.get("system_fingerprint") or "")
-    return Answered(text, kind, **counts, model=model, fingerprint=fingerprint, thought_open=thought_open)
+    return Answered(
+        text,
+        _finish(finish),
+        **counts,
+        model=model,
+        fingerprint=fingerprint,
+        thought_open=thought_open,
+        refused=bool(text) and not content,
+    )
 
 
 def parse_answer(body: bytes, *, tags_wanted: bool = False) -> Answered:
@@ -235,7 +250,7 @@ class Stream:
         self.first_token_s: float | None = None
         self.done = False
         self._rest = b""
-        self._said: list[str] = []
+        self._said: dict[str, list[str]] = {"content": [], "refusal": [], "reasoning": []}
         self._reply: dict[str, Any] = {}
         self._finish: str | None = None
         self._broken = False
@@ -262,13 +277,24 @@ class Stream:
         for name in ("model", "system_fingerprint", "usage", "error"):
             if chunk.get(name):
                 self._reply[name] = chunk[name]
-        for choice in chunk.get("choices") or ():
-            delta = (choice.get("delta") if isinstance(choice, Mapping) else None) or {}
-            written = delta.get("content") or ""
-            if self.first_token_s is None and (written or delta.get("reasoning_content") or delta.get("reasoning")):
-                self.first_token_s = seconds
-            self._said.append(written)
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, Mapping):
+                continue
             self._finish = choice.get("finish_reason") or self._finish
+            delta = choice.get("delta")
+            if not isinstance(delta, Mapping):
+                continue
+            try:
+                written = {name: _text(delta.get(name)) for name in ("content", "refusal")}
+            except BadReply:
+                self._broken = True
+                continue
+            written["reasoning"] = thought_in(delta)
+            if self.first_token_s is None and any(written.values()):
+                self.first_token_s = seconds
+            for name, text in written.items():
+                self._said[name].append(text)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -277,7 +303,8 @@ class Stream:
             raise BadReply("invalid JSON in a stream")
         if "error" not in self._reply and not self.done and self._finish is None:
             raise BadReply("a stream that ended early")
-        choice = {"message": {"content": "".join(self._said)}, "finish_reason": self._finish}
+        message = {name: "".join(pieces) for name, pieces in self._said.items()}
+        choice = {"message": message, "finish_reason": self._finish}
         return self._reply if "error" in self._reply else self._reply | {"choices": [choice]}
 
 
@@ -301,40 +328,66 @@ def wants_tags(messages: Iterable[Message]) -> bool:
     return any(tag in message.content for message in messages for tag in TAGS)
 
 
-def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
+def thought_in(message: Mapping[str, Any]) -> str:
+    """The thought that stands beside an answer, as vLLM, llama.cpp, DeepSeek, Ollama and OpenRouter send it."""
+    beside = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((thought for thought in beside if isinstance(thought, str) and thought), "")
+
+
+def _text(content: object) -> str:
     if isinstance(content, list):  # in parts, as a few endpoints send it
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
     if content is None:
-        content = message.get("refusal") or ""
+        return ""
     if not isinstance(content, str):
         raise BadReply("content that is no text")
     return content
 
 
+def _finish(told: object) -> Finish:
+    reason = str(told).lower()
+    if reason.startswith("content_filter"):
+        return "filter"
+    return "length" if reason in ("length", "max_tokens", "model_length") else "stop"  # the last one is Mistral's
+
+
 def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     def number(value: object) -> int | None:
-        return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+        return int(amount) if (amount := _amount(value)) is not None else None
 
     def part(of: str, name: str) -> int:
         details = usage.get(of)
         return (number(details.get(name)) if isinstance(details, Mapping) else None) or 0
 
     read, written, total = (number(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    read = read or None  # no prompt has none: 0 stands for a count that is not made
     thought = part("completion_tokens_details", "reasoning_tokens")
-    if read is not None and written is not None and total is not None and total > read + written:
-        thought = thought or total - read - written
+    if read is not None and total is not None and total > read + (written or 0):
+        thought = thought or total - read - (written or 0)
         written = total - read  # Gemini and xAI count thoughts in the total alone
     cached = part("prompt_tokens_details", "cached_tokens") or number(usage.get("prompt_cache_hit_tokens")) or 0
-    cost = usage.get("cost")  # OpenRouter's, in dollars
-    usd = float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None
+    kept = part("prompt_tokens_details", "cache_write_tokens")
+    usd = _amount(usage.get("cost"))  # OpenRouter's, in dollars
+    if usd is not None and usage.get("is_byok") is True:  # the provider behind it charges the user's own account
+        details = usage.get("cost_details")
+        usd += (_amount(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None) or 0.0
     counts = {"tokens_in": read, "tokens_out": written, "tokens_thought": thought, "usd": usd}
-    return counts | {"tokens_cached": min(cached, read or 0)}
+    cached = min(cached, read or 0)
+    return counts | {"tokens_cached": cached, "tokens_cache_written": min(kept, (read or 0) - cached)}
+
+
+def _amount(value: object) -> float | None:
+    """A number that is told, finite and at least 0."""
+    told = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+    return float(value) if told else None  # type: ignore[arg-type]
 
 
 def _raise_error(error: object) -> None:
     """An error in a reply of status 200, as gateways send it."""
-    code = error.get("code") if isinstance(error, Mapping) else None
-    if isinstance(code, int) and 400 <= code < 500 and code not in (408, 409, 425, 429):
-        raise Refused(code, json.dumps({"error": error}))
-    raise BadReply(f"an error in the body ({code})" if code else "an error in the body")
+    message = error.get("message") if isinstance(error, Mapping) else error
+    code: Any = error.get("code") if isinstance(error, Mapping) else None
+    if str(message).startswith("Unexpected endpoint"):  # LM Studio's
+        raise Refused(404, str(message))
+    if str(code).isdecimal() and 400 <= int(code) < 500 and int(code) not in (408, 409, 425, 429):
+        raise Refused(int(code), json.dumps({"error": error}))
+    raise BadReply(f"an error in the body ({code})" if code else "an error in the body", str(message or ""))

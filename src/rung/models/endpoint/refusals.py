@@ -12,16 +12,29 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rung.models.endpoint.protocol import Habits
+from rung.models.endpoint.rate_limits import NO_MONEY
 
 Cause = Literal["key", "model", "quota", "address", "context", "filter", "request"]
 """What a refusal is about. The first four concern all requests, the next two one request alone."""
 
 _SHOWN = 300  # characters of an endpoint's own words in messages
 
-_CONTEXT = r"context[ _-](length|window|size)|too many (input )?tokens|prompt is too long"
+_CONTEXT = (
+    r"context[ _-](length|window|size|limit)|too many (input )?tokens|prompt is too long|request too large"
+    r"|input token count .*exceeds"  # Gemini's
+    r"|`inputs`( tokens \+ `max_new_tokens`)? must "  # Together's
+    r"|reduce the length of the (messages|prompt)"  # OpenAI's and Groq's
+)
 _FILTER = r"content[ _-]?(filter|policy|management)|responsibleai|safety|moderation|flagged"
+_NO_MODEL = (
+    r"model_not_found|invalid[_ ]model|model_decommissioned|model[_ ]not[_ ](exist|found|available)|not a valid model"
+)
 _UNKNOWN_FIELD = (
     r"unsupported|not support|does not|unrecognized|unknown|extra|not permitted|not allowed|unexpected|invalid|instead"
+    r"|deprecated"
+)
+_WRONG_NUMBER = (
+    r"too large|range|at (most|least)|(less|greater) than|minimum|exceed"  # the field is known, not its value
 )
 
 
@@ -43,22 +56,22 @@ class Refusal:
 def refusal_of(status: int, detail: str) -> Refusal:
     """The cause of a refusal. detail: the body of the reply, or the message in it."""
     error = _error_in(detail)
-    said = " ".join(str(error.get("message") or detail).split())[:_SHOWN]
+    said = " ".join(_said(error.get("message") or detail).split())[:_SHOWN]
     code = " ".join(str(error.get(name) or "") for name in ("code", "type")).lower()
     words = f"{code} {said}".lower()
     param = str(error.get("param") or "")
     cause: Cause = "request"
     if status < 400:  # a redirection, which is not followed
         cause = "address"
-    elif "insufficient_quota" in words or "insufficient balance" in words or status == 402:
+    elif status == 402 or NO_MONEY.search(words):
         cause = "quota"
-    elif re.search(_CONTEXT, words):
+    elif status == 413 or re.search(_CONTEXT, words):
         cause = "context"
     elif re.search(_FILTER, words):
         cause = "filter"
     elif status in (401, 403) or "invalid_api_key" in words or "api key not valid" in words:
         cause = "key"
-    elif status == 404 or "model_not_found" in words:
+    elif status == 404 or re.search(_NO_MODEL, words):
         cause = "model"
     return Refusal(cause, said, param)
 
@@ -67,6 +80,10 @@ def room_told(said: str) -> int | None:
     """The tokens that a prompt leaves, from a refusal that tells both numbers; None where nothing is left."""
     context = re.search(r"maximum context length (?:is|of) (\d+)", said)
     prompt = re.search(r"(\d+) (?:input tokens|prompt tokens|in the messages|in the prompt)", said)
+    if sums := re.search(r"(\d+) \+ \d+ > (\d+)", said):  # Anthropic's
+        prompt, context = sums, re.search(r"> (\d+)", said)
+    elif "`max_new_tokens`" in said:  # Together's
+        context, prompt = re.search(r"must be <= (\d+)", said), re.search(r"(\d+) `inputs` tokens", said)
     room = int(context[1]) - int(prompt[1]) if context and prompt else 0
     return room if room > 0 else None
 
@@ -84,7 +101,7 @@ def learnt(habits: Habits, body: Mapping[str, Any], refusal: Refusal) -> Habits 
         return replace(habits, temperature=False)
     if "seed" in words and "seed" in body and habits.seed:
         return replace(habits, seed=False)
-    if habits.max_field in words and habits.max_field in body and "too large" not in words:
+    if habits.max_field in words and habits.max_field in body and not re.search(_WRONG_NUMBER, words):
         other: Literal["max_tokens", "max_completion_tokens"] = (
             "max_completion_tokens" if habits.max_field == "max_tokens" else "max_tokens"
         )
@@ -103,9 +120,25 @@ def _error_in(detail: str) -> Mapping[str, Any]:
     if not isinstance(record, Mapping):
         return {}
     error = record.get("error", record.get("detail", record))
-    if isinstance(error, Mapping):
-        return error
-    if isinstance(error, list):  # FastAPI's; each part repeats the whole input, which would mislead
-        parts = [part for part in error if isinstance(part, Mapping)]
-        error = "; ".join(f"{'.'.join(map(str, part.get('loc') or ()))}: {part.get('msg')}" for part in parts)
-    return {"message": str(error), "code": record.get("code")}
+    if not isinstance(error, Mapping):
+        return {"message": error, "code": record.get("code")}
+    metadata = error.get("metadata")  # OpenRouter's: the words of the provider behind it
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    if isinstance(raw, str) and raw.strip():
+        inner = _error_in(raw)
+        return {
+            **error,
+            "param": inner.get("param"),
+            "message": f"{error.get('message')}: {inner.get('message') or raw}",
+        }
+    return error
+
+
+def _said(message: object) -> str:
+    """The words of a message that is a text, or FastAPI's list of faults, in whatever they stand."""
+    if isinstance(message, Mapping) and "detail" in message:  # Mistral's
+        message = message["detail"]
+    if isinstance(message, list):  # each part repeats the whole input, which would mislead
+        parts = [part for part in message if isinstance(part, Mapping)]
+        return "; ".join(f"{'.'.join(map(str, part.get('loc') or ()))}: {part.get('msg')}" for part in parts)
+    return str(message)
