@@ -125,7 +125,8 @@ class CallCache:
             self.flush()
         except ModelError as error:
             self._warn(error)
-        self._journal.close(remove=not self._moving and not self._pending)
+        with self._folding:
+            self._journal.close(remove=not self._moving and not self._pending)
         self._reader.close()
         self._database.close()
 
@@ -191,7 +192,7 @@ class CallCache:
                 self._store("calls", batch)
             with self._lock:
                 self._moving = {}
-                self._journal.clear()
+            self._journal.clear()  # of the half that `put` does not write to, so that none waits for the disk
 
     def _warn(self, error: ModelError) -> None:
         if not self._failed:

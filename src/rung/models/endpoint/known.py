@@ -36,7 +36,9 @@ class EndpointFacts:
         self._modes: dict[str, dict[str, Any]] = cache.facts(f"{scope} modes")
         self._served: dict[str, float] = cache.facts(f"{scope} served")
         self._speed = cache.facts(f"{scope} speed")
-        self._listed = cache.facts(f"{scope} listing")
+        listing = cache.facts(f"{scope} listing")
+        self._listed_at: float | None = listing["at"] if listing else None
+        self.listed = listed_from(listing["listed"]) if listing else Listed()
         self.served: Counter[str] = Counter()
         """Names of the models that answered in this process, with how often."""
         self.fingerprints: Counter[str] = Counter()
@@ -110,18 +112,14 @@ class EndpointFacts:
     # ---- the list of models and the speed ---------------------------------------------------
 
     @property
-    def listed(self) -> Listed:
-        return listed_from(self._listed["listed"]) if self._listed else Listed()
-
-    @property
     def listing_is_old(self) -> bool:
-        return not self._listed or self._now() - float(self._listed["at"]) > DAY_S
+        return self._listed_at is None or self._now() - self._listed_at > DAY_S
 
     def keep_listing(self, listed: Listed | None) -> None:
         """None: there was none to read, so that an earlier one stays, and it is asked for again after a day."""
-        kept = self.listed if listed is None else listed
-        self._listed = {"at": self._now(), "listed": kept.record()}
-        self._keep("listing", self._listed)
+        self._listed_at = self._now()
+        self.listed = self.listed if listed is None else listed
+        self._keep("listing", {"at": self._listed_at, "listed": self.listed.record()})
 
     @property
     def speed(self) -> Speed | None:
