@@ -150,6 +150,53 @@ def test_what_no_retry_cures_is_refused_at_once(status: int) -> None:
     run(go())
 
 
+class Choosy(Fake):
+    """It answers all but the calls to /fail."""
+
+    def __init__(self, end: Reply | ConnectionFault) -> None:
+        super().__init__(lambda _: self.end)
+        self.failing = end
+        self.end: Reply | ConnectionFault = end
+
+    async def exchange(self, method: str, path: str, **more: Any) -> Reply:
+        self.end = self.failing if path == "/fail" else reply()
+        return await super().exchange(method, path, **more)
+
+
+@pytest.mark.parametrize("end", [reply(500), reply(200, b"bad"), ConnectionFault("closed", "x")])
+def test_a_call_that_always_fails_in_the_same_way_while_others_are_answered_is_given_up(
+    end: Reply | ConnectionFault,
+) -> None:
+    async def go() -> None:
+        calls = calls_to(Choosy(end))
+        failing = asyncio.create_task(calls.call("/fail", b"{}", accept=text, headers={}))
+        while not failing.done():
+            await ask(calls)
+        with pytest.raises(CallFailed) as raised:
+            await failing
+        assert raised.value.attempts == 8 and clock() < 60
+
+    run(go())
+
+
+@pytest.mark.parametrize(("status", "others"), [(500, 0), (503, 9)])
+def test_a_call_is_not_given_up_where_no_other_is_answered_or_the_endpoint_has_too_much_to_do(
+    status: int, others: int
+) -> None:
+    async def go() -> None:
+        fake = Choosy(reply(status))
+        calls = calls_to(fake)
+        failing = asyncio.create_task(calls.call("/fail", b"{}", accept=text, headers={}))
+        for _ in range(others):
+            await asyncio.sleep(10)
+            await ask(calls)
+        await asyncio.sleep(200)
+        fake.failing = reply()
+        assert await failing == "ok" and calls.faults[str(status)] > 8
+
+    run(go())
+
+
 @pytest.mark.parametrize(
     ("body", "refused"),
     [

@@ -206,7 +206,7 @@ def test_a_stream_of_a_thought_alone_needs_room_and_one_in_parts_or_of_another_s
     thought = {"choices": [{"delta": {"reasoning_content": "hm"}, "finish_reason": "length"}]}
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "ab"}]
     in_parts = {"choices": [{"delta": {"content": parts}, "finish_reason": "stop"}]}  # Mistral
-    odd = [{"choices": 3}, {"choices": [None, {"delta": "x"}]}]
+    odd: list[Any] = [{"choices": 3}, {"choices": [None, {"delta": "x"}]}]
     streams = [Stream(), Stream(), Stream()]
     for stream, chunks in zip(streams, ([thought], [in_parts], [*odd, in_parts]), strict=True):
         stream.feed(events(*chunks, b"[DONE]"), 0.1)

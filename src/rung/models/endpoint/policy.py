@@ -8,6 +8,7 @@ once: with what `accept` returned, or with Refused, CallFailed or a cancellation
   of a span that doubles while nothing is answered (full jitter; Brooker, "Exponential Backoff And Jitter", 2015).
 - Other failures that may pass (408, 409, 425, 5xx, connections, unusable replies) are tried again by their own call,
   which keeps its place meanwhile: an endpoint that is down sees no more calls than it would at work.
+- A call that fails again and again in the same way, while others are answered, is at fault itself and is given up.
 - The deadline begins when a call is first let in. Waiting in the queue does not count.
 """
 
@@ -30,6 +31,11 @@ from rung.models.endpoint.transport import MOST_CONNECTIONS, UNREACHABLE, Header
 T = TypeVar("T")
 
 _MAY_PASS = frozenset({408, 409, 425, 429})  # and every status from 500 on
+_OVERLOADED = frozenset({"408", "409", "425", "429", "502", "503", "504", "529"})  # says nothing of the request itself
+_HOPELESS, _OTHERS = (
+    8,
+    4,
+)  # equal failures of a call in a row, and answers to others meanwhile, after which it is given up
 _FAIL_FAST_S = 5.0  # for an address at which nothing ever answered, or an endpoint that stopped answering
 _BACKOFF_S, _MOST_BACKOFF_S = 0.5, 20.0  # the spans that a call's own waits are drawn from
 _MOST_PAUSE_S = 60.0  # the longest span that a pause is drawn from where the endpoint asks for none
@@ -155,6 +161,7 @@ class Calls:
             await place.take()
             deadline = self._deadline(timeout_s)
             tried, fresh = 0, False
+            row = _Row()
             while True:
                 result = await self._attempt(method, path, body, headers, accept, watch, deadline)
                 if not isinstance(result, _Trouble):
@@ -163,6 +170,8 @@ class Calls:
                     fresh = True  # once a call; it is no attempt, since mostly nobody got the request
                     continue
                 tried += 1
+                if row.is_hopeless(result.kind, self.answered):
+                    raise CallFailed(result.kind, result.detail, tried)
                 await self._before_next(result, tried, attempts, deadline, place)
         except PausedTooLong as pause:
             detail = f"The endpoint asks for no more calls for {pause.seconds:.0f} s, longer than a call may take."
@@ -297,6 +306,21 @@ class Calls:
 
     def _count(self, kind: str) -> None:
         self.faults[kind] += 1
+
+
+class _Row:
+    """Failures of one call in a row that are of one kind."""
+
+    def __init__(self) -> None:
+        self._kind, self._times, self._answered = "", 0, 0
+
+    def is_hopeless(self, kind: str, answered: int) -> bool:
+        """One more failure. answered: calls that were answered until now. Whether the call is to be given up."""
+        if kind != self._kind:
+            self._kind, self._times, self._answered = kind, 0, answered
+        self._times += 1
+        others = answered - self._answered
+        return self._times >= _HOPELESS and others >= _OTHERS and kind not in _OVERLOADED
 
 
 class _Place:
