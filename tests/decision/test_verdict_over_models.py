@@ -217,6 +217,8 @@ def test_what_costs_less_per_request_than_the_shipped_one_of_the_cheaper_model_i
         "points of the best too. It stands behind because smollm2 counts as the cheaper model.",
     )
     assert decide(known(FEW, LORA, DEAR)).warnings == ()
+    noise = replace(LORA, cost_per_1k_usd=2.05)
+    assert decide(known(FEW, noise, DEAR)).warnings == (), "seconds are measured, and a price by the hour with them"
     lower = replace(DEAR, test=Score(0.77, 0.72, 0.82, N))
     assert decide(known(FEW, slow, lower)).warnings == (), "it scores less"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rung.evaluation.costs import break_even, build_usd, frontier, price_ratio, request_usd
+from rung.evaluation.costs import break_even, build_usd, frontier, request_usd
 from rung.models.endpoint.prices import batch_price
 from rung.types import Candidate, Price, Score
 
@@ -79,13 +79,6 @@ def test_a_batch_job_halves_what_tokens_cost_and_nothing_else() -> None:
     where = ("https://api.openai.com/v1", "gpt-5-mini")
     assert request_usd(batch_price(TOKENS, *where), **usage) == pytest.approx(request_usd(TOKENS, **usage) / 2)
     assert request_usd(batch_price(HOURLY, *where), **usage) == request_usd(HOURLY, **usage)
-
-
-def test_a_ratio_of_prices_needs_both() -> None:
-    small, large = (replace(candidate(n, 0.5, 9), cost_per_1k_usd=usd) for n, usd in (("a", 0.05), ("b", 2.0)))
-    assert price_ratio(small, large) == pytest.approx(1 / 40)
-    assert price_ratio(small, candidate("c", 0.5, 9)) is None
-    assert price_ratio(small, replace(large, cost_per_1k_usd=0.0)) is None
 
 
 def test_two_thousand_requests_take_bounded_memory() -> None:

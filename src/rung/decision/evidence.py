@@ -271,8 +271,10 @@ def best_of(candidates: Sequence[Candidate], on: SetName) -> Candidate:
 
 
 def costs_less(a: Candidate, b: Candidate) -> bool:
-    """Whether a request of a is known to cost less than one of b."""
-    return a.cost_per_1k_usd is not None and b.cost_per_1k_usd is not None and a.cost_per_1k_usd < b.cost_per_1k_usd
+    """Whether a request of a is known to cost less than one of b, by 5 % or more: measured seconds are that noisy."""
+    if a.cost_per_1k_usd is None or b.cost_per_1k_usd is None or b.cost_per_1k_usd == 0:
+        return False
+    return a.cost_per_1k_usd <= 0.95 * b.cost_per_1k_usd
 
 
 def turned(c: Comparison) -> Comparison:

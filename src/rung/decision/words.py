@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from rung.decision.evidence import Evidence, best_of, score_of
+from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import PERCENT, Scale, p_value, price_share
 from rung.decision.rule import LEAST_USEFUL, Ruling, shortfall, too_few, unbeaten_learner
 from rung.types import Candidate, Comparison, Diagnosis, Family, SetName, Skipped
@@ -193,8 +193,8 @@ def priced(candidate: Candidate, other: Candidate) -> str:
 
 def cheaper_how(evidence: Evidence, candidate: Candidate, other: Candidate) -> str:
     """In what way a candidate of a cheaper group is the cheaper one: its request may cost more all the same."""
-    costs = candidate.cost_per_1k_usd, other.cost_per_1k_usd
-    if not evidence.several or costs[0] is None or costs[1] is None or costs[0] < costs[1]:
+    unknown = candidate.cost_per_1k_usd is None or other.cost_per_1k_usd is None
+    if not evidence.several or unknown or costs_less(candidate, other):
         return "which costs less"
     return "of the cheaper model" if candidate.model != other.model else "which is simpler to build"
 

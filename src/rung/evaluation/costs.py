@@ -35,13 +35,6 @@ def build_usd(price: Price | None, seconds: float) -> float:
     return seconds / 3600 * price.usd_per_hour if price is not None and price.usd_per_hour is not None else 0.0
 
 
-def price_ratio(a: Candidate, b: Candidate) -> float | None:
-    """How many times the price of a request of `b` one of `a` costs; None where a price is missing or b's is zero."""
-    if a.cost_per_1k_usd is None or not b.cost_per_1k_usd:
-        return None
-    return a.cost_per_1k_usd / b.cost_per_1k_usd
-
-
 def break_even(
     fine_tuned: str,
     prompt: str,
