@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from rung.errors import ModelError
+from rung.models.endpoint import loop as loop_module
 from rung.models.endpoint.loop import LoopThread
 
 
@@ -73,6 +75,98 @@ def test_a_closed_loop_says_so_and_ends_what_runs() -> None:
     assert ended.is_set() and "closed meanwhile" in str(failed[0])
     with pytest.raises(ModelError, match="closed"):
         loop.run(double(1))
+
+
+def test_work_that_does_not_end_when_it_is_cancelled_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "_CLOSING_S", 0.1)
+    loop, begun = LoopThread(), threading.Event()
+
+    async def stubborn() -> None:
+        begun.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    failed: list[BaseException] = []
+
+    def waits() -> None:
+        try:
+            loop.run(stubborn())
+        except ModelError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=waits, daemon=True)
+    thread.start()
+    assert begun.wait(5)
+    loop.close()
+    thread.join(5)
+    assert "closed meanwhile" in str(failed[0]) and not loop._thread.is_alive()
+
+
+def test_what_ends_a_thread_comes_out_and_ends_the_loop_for_all_others() -> None:
+    loop, begun = LoopThread(), threading.Event()
+    failed: list[BaseException] = []
+
+    async def waits() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    def other() -> None:
+        try:
+            loop.run(waits())
+        except ModelError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    assert begun.wait(5)
+    with pytest.raises(SystemExit):
+        loop.run(leave())
+    thread.join(5)
+    assert "closed meanwhile" in str(failed[0])
+    with pytest.raises(ModelError, match="closed"):
+        loop.run(double(1))
+
+
+def test_closing_while_other_threads_hand_work_over_leaves_nobody_waiting() -> None:
+    for _ in range(30):
+        loop = LoopThread()
+        ends: list[object] = []
+
+        def waits(loop: LoopThread = loop, ends: list[object] = ends) -> None:
+            try:
+                while True:
+                    loop.run(double(1))
+            except ModelError as error:
+                ends.append(error)
+
+        threads = [threading.Thread(target=waits, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        loop.close()
+        for thread in threads:
+            thread.join(5)
+        assert len(ends) == 3
+
+
+def test_every_wait_for_a_result_has_a_timeout_so_that_ctrl_c_is_seen_on_windows(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "_LISTENING_S", 0.01)
+    waited: list[float | None] = []
+    wait = threading.Condition.wait
+
+    def watched(condition: threading.Condition, timeout: float | None = None) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            waited.append(timeout)
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", watched)
+    loop.run(asyncio.sleep(0.1))
+    assert len(waited) > 2 and None not in waited
 
 
 def test_a_loop_that_would_wait_for_itself_is_refused(loop: LoopThread) -> None:

@@ -18,6 +18,7 @@ from rung.errors import ModelError
 
 T = TypeVar("T")
 _CLOSING_S = 10.0  # that the clean end of what runs may take when the loop is closed
+_LISTENING_S = 0.25  # between two looks for a Ctrl-C: on Windows it ends no wait that has no timeout
 
 
 class LoopThread:
@@ -27,38 +28,56 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._process, self._closed = os.getpid(), False
         self._hurried = False  # whether a second Ctrl-C did not wait for the clean end
+        self._handing = threading.Lock()  # held while work is handed to the loop, and when that is closed
+        self._works: set[_Work[Any]] = set()  # that somebody waits for
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of the coroutine, or what it raised."""
-        try:
-            self._check()
-        except BaseException:
-            coroutine.close()
-            raise
         work = _Work(self._loop, coroutine)
         try:
-            self._loop.call_soon_threadsafe(work.start)
+            self._hand(work)
+            _wait(work)
             return work.done.result()
         except KeyboardInterrupt:
-            self._loop.call_soon_threadsafe(work.cancel)
+            try:
+                self._loop.call_soon_threadsafe(work.cancel)
+            except RuntimeError:  # the loop is closed
+                work.abandon()
             self._hurried = True
-            concurrent.futures.wait([work.done])  # a second Ctrl-C is raised here
+            _wait(work)  # a second Ctrl-C is raised here
             self._hurried = False
             raise
         except concurrent.futures.CancelledError:
             raise ModelError("The call was cancelled, because the endpoint was closed meanwhile.") from None
+        finally:
+            self._works.discard(work)
 
     def close(self) -> None:
         """Cancel what runs, wait for its clean end for some seconds, and end the thread. A second call does nothing."""
         if self._closed or self._process != os.getpid():
             self._closed = True
             return
-        self._closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with self._handing:
+            if self._closed:
+                return
+            self._closed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread and not self._hurried:
             self._thread.join(_CLOSING_S + 1.0)
+
+    def _hand(self, work: _Work[Any]) -> None:
+        """Work that is handed over before the loop is closed is ended by that."""
+        try:
+            self._check()
+            with self._handing:
+                self._check()
+                self._works.add(work)
+                self._loop.call_soon_threadsafe(work.start)
+        except (ModelError, RuntimeError):
+            work.coroutine.close()
+            raise
 
     def _check(self) -> None:
         if self._process != os.getpid():
@@ -70,10 +89,17 @@ class LoopThread:
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.run_until_complete(_cancel_all())
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):  # by what runs: it comes out of its `run`
+            self._loop.run_forever()
+        try:
+            self._loop.run_until_complete(_cancel_all())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            with self._handing:
+                self._closed = True
+                self._loop.close()
+            for work in list(self._works):
+                work.abandon()
 
 
 class _Work(Generic[T]):
@@ -81,30 +107,39 @@ class _Work(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
         self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._loop, self._coroutine = loop, coroutine
+        self._loop, self.coroutine = loop, coroutine
         self._task: asyncio.Task[T] | None = None
 
     def start(self) -> None:
         if self.done.cancelled():
             return
-        self._task = self._loop.create_task(self._coroutine)
+        self._task = self._loop.create_task(self.coroutine)
         self._task.add_done_callback(self._hand_over)
 
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        elif self.done.cancel():  # Ctrl-C came before the start was asked for
-            self._coroutine.close()
+        else:  # Ctrl-C came before the start was asked for
+            self.coroutine.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Nothing comes any more: wakes those who wait."""
+        if not self.done.done() and self.done.cancel():
             self.done.set_running_or_notify_cancel()
 
     def _hand_over(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
-            self.done.cancel()
-            self.done.set_running_or_notify_cancel()  # wakes those who wait
+            self.abandon()
         elif (error := task.exception()) is not None:
             self.done.set_exception(error)
         else:
             self.done.set_result(task.result())
+
+
+def _wait(work: _Work[Any]) -> None:
+    while not work.done.done():
+        concurrent.futures.wait([work.done], timeout=_LISTENING_S)
 
 
 async def _cancel_all() -> None:
@@ -112,5 +147,4 @@ async def _cancel_all() -> None:
     for task in others:
         task.cancel()
     if others:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), _CLOSING_S)
+        await asyncio.wait(others, timeout=_CLOSING_S)
