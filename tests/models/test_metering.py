@@ -224,6 +224,9 @@ def test_an_answer_that_was_kept_is_no_call_and_costs_nothing() -> None:
     failed = metered(Told([0.0], error="no reply: timeout"))
     failed.generate([ask("a")])
     assert (failed.calls, failed.kept) == (1, 0), "a call that failed was one"
+    filtered = metered(Told([0.0], error="the endpoint's content filter stopped it"))
+    filtered.generate([ask("a")])
+    assert (filtered.calls, filtered.kept, filtered.tokens_in) == (0, 1, 0), "an error that stays is kept, too"
 
 
 def test_a_priced_model_never_passes_the_limit_and_answers_as_many_as_it_can(tmp_path: Path) -> None:

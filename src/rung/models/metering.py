@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, first_line
+from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, first_line, may_pass
 from rung.models import speed as speeds
 from rung.models.purse import Purse
 from rung.types import (
@@ -113,7 +113,7 @@ class Metered:
         if len(generations) != len(requests):
             raise ModelError(f"model {self.name}: it gave {len(generations)} answers to {len(requests)} requests.")
         for generation in generations:
-            if generation.usd == 0.0 and generation.error is None:
+            if generation.usd == 0.0 and not may_pass(generation.error):
                 self.calls -= 1
                 self.kept += 1
             else:

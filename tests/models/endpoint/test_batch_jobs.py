@@ -55,6 +55,7 @@ def answered(
     scope: str = "here",
     said: list[str] | None = None,
     stop_after: int | None = None,
+    usd_of: Callable[[Mapping[str, Any]], float | None] = lambda _: USD,
 ) -> dict[str, BatchReply]:
     """The replies, by a process of its own. stop_after: it is killed when it was given so many of them."""
 
@@ -70,7 +71,7 @@ def answered(
             scope=scope,
             say=(said if said is not None else []).append,
             purse=purse,
-            usd_of=lambda _: USD,
+            usd_of=usd_of,
             sleep=sleep,
         )
         replies: dict[str, BatchReply] = {}
@@ -373,6 +374,20 @@ def test_answers_that_were_charged_and_lost_count_as_the_most_that_they_can_cost
         purse = Purse(tmp_path / "purse.json", 2.0)
         answered(endpoint, store, calls(20, 0.02), purse=purse)
         assert purse.spent == pytest.approx(0.4 + 20 * USD)
+
+
+def test_a_reply_that_does_not_tell_its_charge_counts_with_the_share_that_was_reserved_for_it(
+    store: CallCache, tmp_path: Path
+) -> None:
+    purse = Purse(tmp_path / "purse.json", 2.0)
+
+    def told(body: Mapping[str, Any]) -> float | None:
+        return None if body["choices"][0]["message"]["content"] == odd else USD
+
+    with FakeEndpoint() as endpoint:
+        odd = texts(answered(endpoint, store, calls(20)))["key-3"]
+        answered(endpoint, store, calls(20, 0.02), purse=purse, usd_of=told)
+    assert purse.spent == pytest.approx(0.02 + 19 * USD)
 
 
 def test_a_job_that_was_never_made_gives_its_dollars_back(store: CallCache, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ class BatchJobs:
 
     exchange, headers: as of the transport. store: where jobs are written down. scope: names the endpoint and its model;
     jobs of other scopes are left alone. say: gets a line when something happens. purse: reserves the most that a job
-    can cost before it is sent. usd_of: what a reply's body was charged, in dollars. sleep, now: for tests.
+    can cost before it is sent. usd_of: what a reply's body was charged, in dollars; None where that cannot be read from
+    it. sleep, now: for tests.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class BatchJobs:
         scope: str,
         say: Callable[[str], None] = lambda _: None,
         purse: Purse | None = None,
-        usd_of: Callable[[JsonObject], float] = lambda _: 0.0,
+        usd_of: Callable[[JsonObject], float | None] = lambda _: 0.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -276,13 +277,15 @@ class BatchJobs:
     def _forget(self, job: _Job, state: JsonObject, replies: Mapping[str, BatchReply]) -> None:
         """Once its answers are kept: the job is dropped, then what it did cost is settled.
 
-        Where answers are lost that were charged, all that was reserved counts as spent.
+        Where answers are lost that were charged, all that was reserved counts as spent; for a reply that does not tell
+        what it was charged, its share of that.
         """
         self._store.flush()
         self._store.drop_job(job.id)
         bodies = [reply.body for reply in replies.values() if reply.status == 200]
         lost = len(bodies) < answered_of(state) or any(code == GONE for code, _ in errors_of(state))
-        usd = sum(map(self._usd_of, bodies))
+        told = [self._usd_of(body) for body in bodies]
+        usd = sum(job.reserved / len(job.keys) if one is None else one for one in told)
         self._settle(job, max(usd, job.reserved) if lost else usd)
 
     # ---- dollars ----------------------------------------------------------------------------

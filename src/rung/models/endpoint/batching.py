@@ -82,9 +82,9 @@ class Batching:
         found[key] = await self._asker.ask(request)
         keep(key, found[key])
 
-    def _usd_of(self, reply: Mapping[str, Any]) -> float:
+    def _usd_of(self, reply: Mapping[str, Any]) -> float | None:
         try:
             answered = read_answer(reply)
         except (BadReply, Refused):
-            return 0.0
-        return self._asker.usd_at(self._price, answered) or 0.0
+            return None
+        return self._asker.usd_at(self._price, answered)
