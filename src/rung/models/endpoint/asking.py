@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError
@@ -39,7 +38,9 @@ from rung.types import Price, Request
 
 _ROUNDS = 16  # of one request, with all that may be learnt on the way
 _AGAIN = 2  # times that a reply that does not fit is asked for again
-_TRIES_OF_A_MODE = 3  # server errors in a row after which a mode is given up that never worked
+_TRIES = 3  # failures in a row after which something else is tried, where it is not known how requests are taken
+
+_ENCODER = json.JSONEncoder(default=dict)  # nested params are mappings
 
 Say = Callable[[str], None]
 
@@ -60,7 +61,7 @@ class _Reader:
 
     def __init__(self, tags_wanted: bool) -> None:
         self._tags = tags_wanted
-        self._stream = Stream()
+        self._stream: Stream | None = None
         self._last: tuple[Reply, Reading] | None = None
 
     def watch(self) -> OnData:
@@ -73,11 +74,12 @@ class _Reader:
         if self._last is not None and self._last[0] is reply:
             return self._last[1]
         if "event-stream" in reply.headers.get("content-type", ""):
-            answered = read_answer(self._stream.record, tags_wanted=self._tags)
+            stream = self._stream or Stream()
+            reading = Reading(read_answer(stream.record, tags_wanted=self._tags), reply.seconds, stream.first_token_s)
         else:
-            answered = parse_answer(reply.body, tags_wanted=self._tags)
-        self._last = (reply, Reading(answered, reply.seconds, self._stream.first_token_s))
-        return self._last[1]
+            reading = Reading(parse_answer(reply.body, tags_wanted=self._tags), reply.seconds)
+        self._last = (reply, reading)
+        return reading
 
 
 @dataclass
@@ -131,7 +133,11 @@ class Asked:
 
 @dataclass
 class _Talk:
-    """Where a request stands: its turns, the room that was told for its answer, and how often it was asked again."""
+    """Where a request stands: its turns, the room that was told for its answer, and how often it was asked again.
+
+    patient: whatever fails is not its mode. loose: in this request alone nothing is sent that holds it to its form.
+    doubted: modes that failed, while no other way has worked yet. gate: held while others wait for what it finds out.
+    """
 
     request: Request
     form: Form | None
@@ -139,6 +145,14 @@ class _Talk:
     room: int | None = None
     again: int = 0
     patient: bool = False
+    loose: bool = False
+    doubted: list[Mode] = field(default_factory=list)
+    gate: asyncio.Lock | None = None
+
+    def let_others(self) -> None:
+        if self.gate is not None:
+            self.gate.release()
+            self.gate = None
 
 
 class _Learnt:
@@ -165,16 +179,28 @@ class Asker:
         self._forms: dict[int, Form] = {}
 
     async def ask(self, request: Request) -> Asked:
-        """The answer, or an error that concerns this request. Raises ModelError for what concerns all of them."""
+        """The answer, or an error that concerns this request. Raises ModelError for what concerns all of them.
+
+        Where it is not known yet how the endpoint takes requests of its kind, one goes ahead and the others wait.
+        """
         form = self._form_of(request)
         talk = _Talk(request, form, turns_of(request.messages))
-        if (form.key if form is not None else "") in self._open:
+        kind = form.key if form is not None else ""
+        if kind in self._open or self._is_proven(form):
+            self._open.add(kind)
             return await self._talk(talk)
-        async with self._one_first(form) as gate:
+        gate = self._gates.setdefault(kind, asyncio.Lock())
+        await gate.acquire()
+        talk.gate = gate
+        try:
+            if kind in self._open:
+                talk.let_others()
             asked = await self._talk(talk)
             if asked.error is None or asked.error.startswith(NO_REPLY):
-                self._open.add(gate)
+                self._open.add(kind)
             return asked
+        finally:
+            talk.let_others()
 
     def body_of(self, request: Request, *, stream: bool = False) -> tuple[dict[str, Any], Form | None, Mode]:
         """As a request would be sent now: its body, and how it is held to its constraint."""
@@ -204,43 +230,33 @@ class Asker:
     def _is_proven(self, form: Form | None) -> bool:
         return self.known.habits_proven and (form is None or self.known.mode_proven(form, self.mode_of(form)))
 
-    @asynccontextmanager
-    async def _one_first(self, form: Form | None) -> AsyncIterator[str]:
-        """Lets one request go ahead where it is not known yet how the endpoint takes its kind; the others wait."""
-        key = form.key if form is not None else ""
-        if key in self._open or self._is_proven(form):
-            self._open.add(key)
-            yield key
-            return
-        async with self._gates.setdefault(key, asyncio.Lock()):
-            if key not in self._open:
-                yield key
-                return
-        yield key
-
     # ---- the rounds of one request ----------------------------------------------------------
 
     async def _talk(self, talk: _Talk) -> Asked:
         asked = Asked()
         for _ in range(_ROUNDS):
-            mode = self.mode_of(talk.form)
+            mode = self._mode_for(talk)
             body = self._body(talk, mode)
-            proven = talk.patient or talk.form is None or self.known.mode_proven(talk.form, mode)
+            sure = talk.patient or self._is_sure(talk, mode)
             try:
-                reading = await self.send(body, talk.request, attempts=None if proven else _TRIES_OF_A_MODE)
+                reading = await self.send(body, talk.request, attempts=None if sure else _TRIES)
             except Refused as refused:
                 error = self._refused(refused, body, mode, talk)
-                if error is not None:
+                if error is not None:  # then it was not the mode
+                    self._forgive(talk)
                     return self._failed(asked, error)
                 continue
             except CallFailed as failed:
-                if proven:
+                if sure:
                     return self._failed(asked, f"{NO_REPLY} from {self.spec.host} ({failed})")
-                if failed.kind.startswith("5") and talk.form is not None:
-                    self.known.mode_failed(talk.form, mode)
-                else:
+                if failed.kind.startswith("5") and talk.form is not None and mode != "none":
+                    self._doubt(talk.form, mode, talk)
+                else:  # the endpoint, or the request itself
+                    self._forgive(talk)
                     talk.patient = True
+                    talk.let_others()
                 continue
+            talk.doubted.clear()
             fault = self.take(asked, reading, body, talk.form, mode)
             if fault is None and reading.answered.needs_room and body != self._body(talk, mode):
                 fault = _Learnt()  # another request has learnt meanwhile that the model thinks
@@ -252,6 +268,26 @@ class Asker:
             else:
                 asked.forget()
         return self._failed(asked, f"the endpoint gave no answer that can be used in {_ROUNDS} rounds")
+
+    def _mode_for(self, talk: _Talk) -> Mode:
+        return "none" if talk.loose else self.mode_of(talk.form)
+
+    def _is_sure(self, talk: _Talk, mode: Mode) -> bool:
+        """Whether the endpoint is known to take such a request, so that failures are to be waited out."""
+        if talk.gate is not None or talk.doubted:
+            return False
+        return talk.form is None or self.known.mode_proven(talk.form, mode)
+
+    def _doubt(self, form: Form, mode: Mode, talk: _Talk) -> None:
+        """Another mode is tried. Where none works, it was not this one that failed."""
+        self.known.mode_failed(form, mode)
+        talk.doubted.append(mode)
+
+    def _forgive(self, talk: _Talk) -> None:
+        for mode in talk.doubted:
+            if talk.form is not None:
+                self.known.mode_forgiven(talk.form, mode)
+        talk.doubted.clear()
 
     def take(
         self, asked: Asked, reading: Reading, body: Mapping[str, Any], form: Form | None, mode: Mode
@@ -268,12 +304,14 @@ class Asker:
         if answered.needs_room and not known.habits.thinks:
             known.learn(replace(known.habits, thinks=True))
             return _Learnt()
-        if form is None or (answered.finish == "length" and form.may_be_cut(answered.text, mode)):
+        if form is None:
             return None
         try:
             asked.text = form.read(answered.text)
         except UnfitReply as unfit:
-            if form.must_hold(mode):  # it does not hold
+            if answered.finish == "length" and form.may_be_cut(answered.text, mode):
+                return None
+            if form.must_hold(mode) and not answered.refused and known.is_broken(form, mode):
                 known.mode_failed(form, mode)
                 return _Learnt()
             return unfit
@@ -299,7 +337,7 @@ class Asker:
         with billed(Bill(most_usd, usd)):
             return await (calls or self.calls).call(
                 self.spec.chat_path,
-                json.dumps(body, default=dict).encode(),
+                _ENCODER.encode(body).encode(),
                 accept=reader.read,
                 headers=self.headers,
                 attempts=attempts,
@@ -355,15 +393,17 @@ class Asker:
         if habits is not None:
             self.known.learn(habits)
             return None
-        if body != self._body(talk, self.mode_of(talk.form)):
+        if body != self._body(talk, self._mode_for(talk)):
             return None  # another request has learnt it meanwhile
-        if (
-            talk.form is not None
-            and mode != "none"
-            and (refusal.is_about_form or not self.known.mode_proven(talk.form, mode))
-        ):
-            self.known.mode_failed(talk.form, mode)
-            return None
+        if talk.form is not None and mode != "none":
+            if refusal.is_about_answer:
+                talk.loose = True
+                if self.known.is_broken(talk.form, mode):
+                    self.known.mode_failed(talk.form, mode)
+                return None
+            if refusal.is_about_form or not self.known.mode_proven(talk.form, mode):
+                self._doubt(talk.form, mode, talk)
+                return None
         return f"the endpoint refused the request: {refusal.said}"
 
     def fatal(self, refusal: Refusal, status: int) -> ModelError:

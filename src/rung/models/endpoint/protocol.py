@@ -22,6 +22,7 @@ FORMAT = 1
 """Of kept answers. It grows when a body, or how a reply is read, changes in a way that changes answers."""
 
 _TURN_BYTES = 16  # upper bound of the tokens that a template puts around a turn
+_TAG_STARTS = tuple(sorted({tag[0] for tag in TAGS}))
 _EXTRA_TOKENS = 256  # and around the whole, a default system turn included
 
 Finish = Literal["stop", "length", "filter"]
@@ -121,7 +122,9 @@ def chat_body(
         body["stream"] = True
         if habits.stream_usage:
             body["stream_options"] = {"include_usage": True}
-    return body | sampling(server) | dict(fields or {}) | dict(spec.params)
+    for more in (sampling(server), fields or {}, spec.params):
+        body.update(more)
+    return body
 
 
 def turns_of(messages: Iterable[Message]) -> list[Mapping[str, str]]:
@@ -203,14 +206,14 @@ def read_answer(record: Any, *, tags_wanted: bool = False) -> Answered:
 
     Raises BadReply for what is worth asking again, Refused where an error that no retry cures stands in its place.
     """
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         raise BadReply("no object in the body")
     if (error := record.get("error")) and not record.get("choices"):
         _raise_error(error)
     choices = record.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
         raise BadReply("no choices in the body")
     finish = choice.get("finish_reason")
     if finish == "error":
@@ -221,7 +224,7 @@ def read_answer(record: Any, *, tags_wanted: bool = False) -> Answered:
         text = _text(message.get("refusal"))
         thought_open = not text and bool(thought_in(message))
     usage = record.get("usage")
-    counts = _usage(usage if isinstance(usage, Mapping) else {})
+    counts = _usage(usage if isinstance(usage, dict) else {})
     model, fingerprint = str(record.get("model") or ""), str(record.get("system_fingerprint") or "")
     return Answered(
         text,
@@ -313,6 +316,8 @@ def without_thought(text: str) -> tuple[str, bool]:
 
     A template may have opened the thought in the prompt, so that the text holds its end alone.
     """
+    if not _may_hold_tags(text):
+        return text, False
     bare = text.lstrip()
     for start, end in PAIRS:
         opened = bare.startswith(start)
@@ -325,7 +330,12 @@ def without_thought(text: str) -> tuple[str, bool]:
 
 def wants_tags(messages: Iterable[Message]) -> bool:
     """Whether a prompt speaks of the tags that would else mark a thought."""
-    return any(tag in message.content for message in messages for tag in TAGS)
+    return any(tag in message.content for message in messages if _may_hold_tags(message.content) for tag in TAGS)
+
+
+def _may_hold_tags(text: str) -> bool:
+    """A quick look that spares most texts the search for each tag."""
+    return any(start in text for start in _TAG_STARTS)
 
 
 def thought_in(message: Mapping[str, Any]) -> str:
@@ -352,21 +362,15 @@ def _finish(told: object) -> Finish:
 
 
 def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    def number(value: object) -> int | None:
-        return int(amount) if (amount := _amount(value)) is not None else None
-
-    def part(of: str, name: str) -> int:
-        details = usage.get(of)
-        return (number(details.get(name)) if isinstance(details, Mapping) else None) or 0
-
-    read, written, total = (number(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
-    read = read or None  # no prompt has none: 0 stands for a count that is not made
-    thought = part("completion_tokens_details", "reasoning_tokens")
+    read = _count(usage, "prompt_tokens") or None  # no prompt has none: 0 stands for a count that is not made
+    written, total = _count(usage, "completion_tokens"), _count(usage, "total_tokens")
+    of_read, of_written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    thought = _count(of_written, "reasoning_tokens") or 0
     if read is not None and total is not None and total > read + (written or 0):
         thought = thought or total - read - (written or 0)
         written = total - read  # Gemini and xAI count thoughts in the total alone
-    cached = part("prompt_tokens_details", "cached_tokens") or number(usage.get("prompt_cache_hit_tokens")) or 0
-    kept = part("prompt_tokens_details", "cache_write_tokens")
+    cached = _count(of_read, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens") or 0
+    kept = _count(of_read, "cache_write_tokens") or 0
     usd = _amount(usage.get("cost"))  # OpenRouter's, in dollars
     if usd is not None and usage.get("is_byok") is True:  # the provider behind it charges the user's own account
         details = usage.get("cost_details")
@@ -376,10 +380,16 @@ def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     return counts | {"tokens_cached": cached, "tokens_cache_written": min(kept, (read or 0) - cached)}
 
 
+def _count(record: Any, name: str) -> int | None:
+    amount = _amount(record.get(name)) if isinstance(record, dict) else None
+    return int(amount) if amount is not None else None
+
+
 def _amount(value: object) -> float | None:
     """A number that is told, finite and at least 0."""
-    told = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
-    return float(value) if told else None  # type: ignore[arg-type]
+    if (type(value) is int or type(value) is float) and 0 <= value < 1e15:  # True is an int, and no number
+        return float(value)
+    return None
 
 
 def _raise_error(error: object) -> None:

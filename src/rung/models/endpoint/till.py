@@ -118,7 +118,7 @@ class Till:
 
     def _wake(self) -> None:
         self._settled.set()
-        self._settled = asyncio.Event()
+        self._settled.clear()  # those who wait were woken all the same
 
 
 _bill: ContextVar[Bill | None] = ContextVar("bill", default=None)

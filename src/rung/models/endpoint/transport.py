@@ -17,7 +17,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -248,8 +248,7 @@ class Transport:
     def _request(self, method: str, path: str, headers: Headers, body: bytes | None) -> bytes:
         """The bytes of a request. Whatever raises here has no key in a variable of this frame."""
         target = f"{self._prefix}{path}"
-        if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
-            raise ModelError(f"Not sent: {method!r} {target!r} holds a character that no request may hold.")
+        _check_target(method, target)
         through = self._proxy if not self._secure else None
         if through is not None:
             target = f"http://{self._host_header}{target}"
@@ -262,7 +261,7 @@ class Transport:
             lines.append(f"user-agent: rung/{__version__}")
         for name, given in headers.items():
             value = given.reveal() if isinstance(given, Hidden) else given
-            if not _TOKEN.fullmatch(name) or name.lower() in _OWN_HEADERS or not _VALUE.fullmatch(value):
+            if not _may_be_named(name) or not _VALUE.fullmatch(value):
                 del lines, value
                 raise ModelError(
                     f"The header {name!r} was not sent: its value holds a line break or a character that no header "
@@ -270,6 +269,18 @@ class Transport:
                 )
             lines.append(f"{name}: {value}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + (body or b"")
+
+
+@lru_cache(64)
+def _check_target(method: str, target: str) -> None:
+    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
+        raise ModelError(f"Not sent: {method!r} {target!r} holds a character that no request may hold.")
+
+
+@lru_cache(64)
+def _may_be_named(name: str) -> bool:
+    """Whether a caller's header may have this name."""
+    return _TOKEN.fullmatch(name) is not None and name.lower() not in _OWN_HEADERS
 
 
 def _address(base_url: str) -> tuple[bool, str, int, str]:
