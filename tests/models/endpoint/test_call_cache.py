@@ -156,6 +156,31 @@ def test_the_journal_of_a_cache_that_is_open_is_left_alone(path: Path, monkeypat
             assert second.get([key_of(1)]) == {key_of(1): ANSWER}
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_leaves_the_journal_of_its_parent_alone(path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from rung.models.endpoint import call_cache
+call_cache._EVERY_S = 3600.0
+cache = call_cache.CallCache(Path(sys.argv[1]))
+cache.put("first", {"text": "1"})
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(read, 1)
+    cache.close()
+    os._exit(0)
+cache.put("second", {"text": "2"})
+os.write(write, b"x")
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+os._exit(code)  # as a kill: nothing is flushed
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(path)], timeout=60)
+    with opened(path) as cache:
+        assert set(cache.get(["first", "second"])) == {"first", "second"} and done.returncode == 0
+
+
 def test_a_torn_line_of_a_journal_costs_no_other_line(path: Path) -> None:
     path.parent.mkdir()
     half = path.with_name(f"{path.name}.abc.a")

@@ -48,7 +48,7 @@ class CallCache:
     """
 
     def __init__(self, path: Path, *, say: Say = lambda _: None) -> None:
-        self.path = path
+        self.path, self._process = path, os.getpid()
         self._say = say
         self._lock = threading.Lock()  # of what follows; held for microseconds
         self._pending: dict[str, str] = {}  # in the journal, waiting for the thread
@@ -113,7 +113,12 @@ class CallCache:
             self._fold()
 
     def close(self) -> None:
-        """Flushes and ends the thread. What cannot be flushed stays in the journal for the next opening."""
+        """Flushes and ends the thread. What cannot be flushed stays in the journal for the next opening.
+
+        Does nothing in a forked process: the journal is that of its parent.
+        """
+        if self._process != os.getpid():
+            return
         with self._lock:
             if self._closed.is_set():
                 return
