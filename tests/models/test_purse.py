@@ -128,12 +128,22 @@ def test_a_purse_that_is_not_used_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"usd": "much"}', "[1]"])
+@pytest.mark.parametrize("text", ["", "{}", '{"usd": "much"}', "[1]", '{"usd": -5}', '{"usd": Infinity}'])
 def test_a_file_that_says_nothing_is_an_error_that_says_what_to_write(tmp_path: Path, text: str) -> None:
     path = tmp_path / "purse.json"
     path.write_text(text)
     with pytest.raises(RunError, match=r"purse\.json: it does not say what the run has spent\. Write"):
         Purse(path, 1.0)
+
+
+def test_a_purse_keeps_its_id_until_its_file_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "purse.json"
+    purse = Purse(path, 1.0)
+    assert purse.reserve(0.1) and Purse(path, 1.0).id == purse.id, "after a kill"
+    purse.close()
+    assert Purse(path, 1.0).id == purse.id
+    path.unlink()
+    assert Purse(path, 1.0).id != purse.id
 
 
 @settings(max_examples=60, deadline=None)

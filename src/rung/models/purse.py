@@ -7,6 +7,7 @@ killed counts at most too much, never too little.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from pathlib import Path
 
@@ -23,8 +24,9 @@ _UNLIMITED_STEP = _UNITS // 100  # and by at least a cent where there is no limi
 class Purse:
     """A limit in dollars, what is spent of it, and what is reserved for calls that are under way.
 
-    path: a JSON file {"usd": …}: what is spent; while a purse is open, the grant. limit_usd: None only counts.
-    spent_before: dollars spent before there was such a file.
+    path: a JSON file {"usd": …, "id": …}: what is spent; while a purse is open, the grant. limit_usd: None only counts.
+    spent_before: dollars spent before there was such a file. id: of this file's purse over all commands; a file that is
+    deleted and begun anew gets another.
     Raises RunError when the file cannot be read. May be used by several threads, but by one process at a time.
     """
 
@@ -33,7 +35,8 @@ class Purse:
         self.limit = limit_usd
         self._most = None if limit_usd is None else _units(limit_usd)
         self._step = _UNLIMITED_STEP if self._most is None else self._most // _STEP
-        self._spent = self._granted = _read(path, spent_before)
+        usd, self.id = _read(path, spent_before)
+        self._spent = self._granted = usd
         self._reserved = self._peak = 0  # peak: the most that was ever reserved at once
         self._kept_back = 0
         self._lock = threading.Lock()
@@ -106,7 +109,7 @@ class Purse:
         return needed + step if self._most is None else max(needed, min(needed + step, self._most))
 
     def _write(self, granted: int) -> None:
-        write_json(self.path, {"usd": granted / _UNITS})
+        write_json(self.path, {"usd": granted / _UNITS, "id": self.id})
         self._granted = granted
 
 
@@ -114,11 +117,17 @@ def _units(usd: float) -> int:
     return round(usd * _UNITS)
 
 
-def _read(path: Path, otherwise: float) -> int:
+def _read(path: Path, otherwise: float) -> tuple[int, str]:
+    """What is spent, in units, and the id."""
     try:
         record = read_json(path)
-        return _units(otherwise if record is None else float(record["usd"]))
-    except (ValueError, KeyError, TypeError) as error:
+        if record is None:
+            record = {"usd": otherwise}
+        usd = _units(float(record["usd"]))
+        if usd < 0:
+            raise ValueError("dollars that are spent cannot be negative")
+        return usd, str(record.get("id") or secrets.token_hex(8))
+    except (ValueError, OverflowError, KeyError, TypeError) as error:
         raise RunError(
             f"{path}: it does not say what the run has spent. Write what your provider charged into it, "
             'as {"usd": 1.25}, then run the same command again.'

@@ -376,6 +376,18 @@ def test_answers_that_were_charged_and_lost_count_as_the_most_that_they_can_cost
         assert purse.spent == pytest.approx(0.4 + 20 * USD)
 
 
+def test_a_job_gives_nothing_back_to_a_purse_that_was_begun_anew(store: CallCache, tmp_path: Path) -> None:
+    path = tmp_path / "purse.json"
+    with FakeEndpoint(batch_s=0.05) as endpoint:
+        with pytest.raises(Killed):
+            wrap = at("GET", "/batches/batch_1", kill)
+            answered(endpoint, store, calls(20, 0.02), wrap=wrap, purse=Purse(path, 1.0))
+        path.unlink()
+        purse = Purse(path, 1.0)
+        answered(endpoint, store, calls(20, 0.02), purse=purse)
+        assert purse.spent >= 0.0 and purse.left is not None and purse.left <= 1.0
+
+
 def test_a_reply_that_does_not_tell_its_charge_counts_with_the_share_that_was_reserved_for_it(
     store: CallCache, tmp_path: Path
 ) -> None:

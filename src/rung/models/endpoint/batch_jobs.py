@@ -65,8 +65,8 @@ class BatchCall:
 class _Job:
     """A job as it is written down.
 
-    name: rung's own for it. id: the provider's; empty until it is known. created: seconds since 1970. purse: whose
-    reservation holds `reserved` dollars.
+    name: rung's own for it. id: the provider's; empty until it is known. created: seconds since 1970. purse: the id of
+    the one whose reservation holds `reserved` dollars.
     """
 
     name: str
@@ -157,7 +157,7 @@ class BatchJobs:
                 return
             if not keys:
                 raise BudgetSpent("The dollars that are left do not suffice for one more call of a batch job.")
-            job = _Job(uuid.uuid4().hex, tuple(keys), self._scope, self._now(), reserved, self._purse_name())
+            job = _Job(uuid.uuid4().hex, tuple(keys), self._scope, self._now(), reserved, self._purse_id())
             yield await self._make(job, [lines.pop(key) for key in keys])
             waits = True
 
@@ -300,13 +300,11 @@ class BatchJobs:
             return
         if job.name in self._open:
             self._purse.settle(self._open.pop(job.name), usd)
-        elif job.purse == self._purse_name():
+        elif job.purse == self._purse_id():
             self._purse.settle(0.0, usd - job.reserved)
 
-    def _purse_name(self) -> str:
-        if self._purse is None:
-            return ""
-        return hashlib.sha256(str(self._purse.path.resolve()).encode()).hexdigest()[:16]
+    def _purse_id(self) -> str:
+        return self._purse.id if self._purse is not None else ""
 
 
 def _most_reply(body: JsonObject) -> int:
