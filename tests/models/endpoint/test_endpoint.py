@@ -205,6 +205,77 @@ def test_a_constraint_that_cannot_be_checked_is_refused(opened: Open) -> None:
         opened(endpoint).check(Constraint("regex", "("))
 
 
+SOFT = Constraint("labels", ("refund", "card lost"))
+
+
+def test_an_outage_is_not_taken_for_a_way_that_does_not_hold(opened: Open) -> None:
+    with FakeEndpoint(faults=["500"] * 10) as endpoint:  # three tries in each of three ways, and one more
+        model = opened(endpoint)
+        answers = model.generate([ask(f"card lost {i}", SOFT) for i in range(5)])
+        assert {g.text for g in answers} == {"card lost"}
+        assert model.facts()["response_format"] == {"json_schema": 5}
+
+
+def test_a_way_that_failed_is_tried_again_on_another_day(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    with FakeEndpoint(response_format="json_object") as endpoint:
+        opened(endpoint).generate([ask("card lost", SOFT)])
+        endpoint.change(response_format="json_schema")
+        model = opened(endpoint)
+        model.generate([ask("card lost 2", SOFT)])
+        assert model.facts()["response_format"] == {"json_object": 1}
+        monkeypatch.setattr("rung.models.endpoint.endpoint.now", lambda: now + 2 * 86_400)
+        model = opened(endpoint)
+        model.generate([ask("card lost 3", SOFT)])
+        assert model.facts()["response_format"] == {"json_schema": 1}
+
+
+def test_a_request_that_is_always_refused_spoils_no_way_for_the_others(opened: Open) -> None:
+    def says(messages: Sequence[Message], body: Mapping[str, Any]) -> str:
+        if "bad" in messages[-1].content:
+            raise ValueError("a character that is not allowed")
+        return "refund"
+
+    with FakeEndpoint(says) as endpoint:
+        model = opened(endpoint)
+        answers = model.generate([ask("bad", SOFT), *(ask(f"good {i}", SOFT) for i in range(4))])
+        assert "refused the request" in (answers[0].error or "") and [g.text for g in answers[1:]] == ["refund"] * 4
+        assert model.facts()["response_format"] == {"json_schema": 4}
+
+
+def test_a_first_request_that_is_always_a_server_error_does_not_keep_the_others_waiting(opened: Open) -> None:
+    def fault(at: int) -> str | None:
+        return "500" if b"bad" in endpoint.calls[at].raw else None
+
+    with FakeEndpoint(lambda messages, body: "refund", faults=fault) as endpoint:
+        model = opened(endpoint, timeout=6)
+        answers = model.generate([ask("bad", SOFT), *(ask(f"good {i}", SOFT) for i in range(4))])
+        assert (answers[0].error or "").startswith(NO_REPLY) and [g.text for g in answers[1:]] == ["refund"] * 4
+        assert model.facts()["response_format"] == {"json_schema": 4}
+
+
+def test_one_reply_of_many_that_does_not_fit_is_asked_again_in_the_same_way(opened: Open) -> None:
+    def says(messages: Sequence[Message], body: Mapping[str, Any]) -> str:
+        return "none of them" if messages[-1].content.startswith("odd") else "refund"
+
+    with FakeEndpoint(says) as endpoint:
+        model = opened(endpoint)
+        model.generate([ask(f"good {i}", SOFT) for i in range(40)])
+        endpoint.change(response_format="ignored")
+        (answer,) = model.generate([ask("odd", SOFT)])
+        assert answer.text == "refund" and model.facts()["response_format"] == {"json_schema": 41}
+        model.generate([ask(f"odd {i}", SOFT) for i in range(8)])
+        assert model.facts()["response_format"].get("none")
+
+
+def test_a_refusal_in_words_says_nothing_of_the_way(opened: Open) -> None:
+    with FakeEndpoint(filtered="bomb", filter_as="refusal") as endpoint:
+        model = opened(endpoint)
+        answers = model.generate([ask("a bomb", SOFT), ask("refund", SOFT)])
+        assert [g.text for g in answers] == ["I cannot help with that.", "refund"]
+        assert model.facts()["response_format"] == {"json_schema": 1}
+
+
 # ---- errors ---------------------------------------------------------------------------------
 
 
@@ -340,6 +411,21 @@ def test_timed_calls_are_fresh_streamed_and_so_many_at_once(opened: Open) -> Non
     for g in answers:
         assert g.first_token_s is not None and 0.0 < g.first_token_s < g.latency_s
         assert g.tokens_in == 4 and g.tokens_out == 4
+
+
+def test_a_mode_that_is_a_server_error_is_found_out_before_calls_are_timed(opened: Open, tmp_path: Path) -> None:
+    labels = Constraint("labels", ("refund", "card lost"))
+    requests = [ask(f"card lost {i}", labels) for i in range(6)]
+    with FakeEndpoint(response_format="json_object") as endpoint:
+        model = opened(endpoint)
+        purse = Purse(tmp_path / "spent.json", 10.0)
+        model.use_purse(purse, PRICE)
+        started = time.monotonic()
+        answers = model.timed(requests, 3)
+        assert time.monotonic() - started < 10
+        assert {g.text for g in answers} == {"card lost"}
+        assert len(endpoint.calls) == 3 + 1 + 6
+    assert purse.spent == pytest.approx(sum(g.usd or 0.0 for g in answers))
 
 
 def test_the_speed_is_measured_once_and_kept(opened: Open) -> None:

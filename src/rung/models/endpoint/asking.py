@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,7 +136,8 @@ class _Talk:
     """Where a request stands: its turns, the room that was told for its answer, and how often it was asked again.
 
     patient: whatever fails is not its mode. loose: in this request alone nothing is sent that holds it to its form.
-    doubted: modes that failed, while no other way has worked yet. gate: held while others wait for what it finds out.
+    doubted: modes that failed, while no other one has worked yet: it may be the endpoint, or the request itself.
+    gate: held while others wait for what is found out.
     """
 
     request: Request
@@ -217,10 +218,12 @@ class Asker:
             self._forms[id(constraint)] = Form(constraint)  # it holds the constraint, so that the id stays its own
         return self._forms[id(constraint)]
 
-    def mode_of(self, form: Form | None) -> Mode:
+    def mode_of(self, form: Form | None, doubted: Sequence[Mode] = ()) -> Mode:
+        """How a form is held now. doubted: modes that are not to be used."""
         if form is None:
             return "none"
-        return self.known.mode(form, modes(self.spec.response_format, self.known.listed.server, form.constraint))
+        wanted = modes(self.spec.response_format, self.known.listed.server, form.constraint)
+        return self.known.mode(form, tuple(mode for mode in wanted if mode not in doubted) if doubted else wanted)
 
     def is_proven(self, request: Request) -> bool:
         """Whether it is known how the endpoint takes such a request, or cannot be found out."""
@@ -242,20 +245,22 @@ class Asker:
                 reading = await self.send(body, talk.request, attempts=None if sure else _TRIES)
             except Refused as refused:
                 error = self._refused(refused, body, mode, talk)
-                if error is not None:  # then it was not the mode
-                    self._forgive(talk)
+                if error is not None:
                     return self._failed(asked, error)
                 continue
             except CallFailed as failed:
                 if sure:
                     return self._failed(asked, f"{NO_REPLY} from {self.spec.host} ({failed})")
                 if failed.kind.startswith("5") and talk.form is not None and mode != "none":
-                    self._doubt(talk.form, mode, talk)
-                else:  # the endpoint, or the request itself
-                    self._forgive(talk)
+                    talk.doubted.append(mode)
+                else:
+                    talk.doubted.clear()
                     talk.patient = True
                     talk.let_others()
                 continue
+            for doubted in talk.doubted:
+                assert talk.form is not None
+                self.known.mode_failed(talk.form, doubted)
             talk.doubted.clear()
             fault = self.take(asked, reading, body, talk.form, mode)
             if fault is None and reading.answered.needs_room and body != self._body(talk, mode):
@@ -270,24 +275,13 @@ class Asker:
         return self._failed(asked, f"the endpoint gave no answer that can be used in {_ROUNDS} rounds")
 
     def _mode_for(self, talk: _Talk) -> Mode:
-        return "none" if talk.loose else self.mode_of(talk.form)
+        return "none" if talk.loose else self.mode_of(talk.form, talk.doubted)
 
     def _is_sure(self, talk: _Talk, mode: Mode) -> bool:
         """Whether the endpoint is known to take such a request, so that failures are to be waited out."""
         if talk.gate is not None or talk.doubted:
             return False
         return talk.form is None or self.known.mode_proven(talk.form, mode)
-
-    def _doubt(self, form: Form, mode: Mode, talk: _Talk) -> None:
-        """Another mode is tried. Where none works, it was not this one that failed."""
-        self.known.mode_failed(form, mode)
-        talk.doubted.append(mode)
-
-    def _forgive(self, talk: _Talk) -> None:
-        for mode in talk.doubted:
-            if talk.form is not None:
-                self.known.mode_forgiven(talk.form, mode)
-        talk.doubted.clear()
 
     def take(
         self, asked: Asked, reading: Reading, body: Mapping[str, Any], form: Form | None, mode: Mode
@@ -402,7 +396,7 @@ class Asker:
                     self.known.mode_failed(talk.form, mode)
                 return None
             if refusal.is_about_form or not self.known.mode_proven(talk.form, mode):
-                self._doubt(talk.form, mode, talk)
+                talk.doubted.append(mode)
                 return None
         return f"the endpoint refused the request: {refusal.said}"
 

@@ -19,6 +19,7 @@ from rung.types import Speed
 
 DAY_S = 86_400.0
 _SEEN_S = 3600.0  # how often it is written down that a model still serves
+_HELD = 20  # a mode is given up where more than one of so many replies does not fit
 
 
 class EndpointFacts:
@@ -33,7 +34,11 @@ class EndpointFacts:
         kept = cache.facts(f"{scope} habits")
         self.habits_proven = bool(kept)
         self._habits = Habits(**kept) if kept else first
-        self._modes: dict[str, dict[str, Any]] = cache.facts(f"{scope} modes")
+        self._modes: dict[str, dict[str, Any]] = cache.facts(f"{scope} tried modes")
+        for tried in self._modes.values():  # a failure may have been an outage: it is believed for a day
+            tried["failed"] = {m: at for m, at in tried.get("failed", {}).items() if abs(now() - at) < DAY_S}
+        self._held = Counter({(key, tried["proven"]): _HELD for key, tried in self._modes.items() if "proven" in tried})
+        self._broken: Counter[tuple[str, str]] = Counter()
         self._served: dict[str, float] = cache.facts(f"{scope} served")
         self._speed = cache.facts(f"{scope} speed")
         listing = cache.facts(f"{scope} listing")
@@ -66,25 +71,32 @@ class EndpointFacts:
 
     def mode(self, form: Form, wanted: tuple[Mode, ...]) -> Mode:
         """The best of these modes that has not failed for this constraint."""
-        failed = self._modes.get(form.key, {}).get("failed", [])
+        failed = self._modes.get(form.key, {}).get("failed", ())
         return next((mode for mode in wanted if mode not in failed), "none")
 
     def mode_proven(self, form: Form, mode: Mode) -> bool:
         return mode == "none" or bool(self._modes.get(form.key, {}).get("proven") == mode)
 
     def prove_mode(self, form: Form, mode: Mode) -> None:
+        """A reply fits."""
+        self._held[form.key, mode] += 1
         if not self.mode_proven(form, mode):
             with self._lock:
                 self._modes.setdefault(form.key, {})["proven"] = mode
-                self._keep("modes", self._modes)
+                self._keep("tried modes", self._modes)
+
+    def is_broken(self, form: Form, mode: Mode) -> bool:
+        """A reply does not fit although this mode holds all to the constraint. Whether that is often: it fails then."""
+        self._broken[form.key, mode] += 1
+        return self._broken[form.key, mode] * _HELD > self._held[form.key, mode]
 
     def mode_failed(self, form: Form, mode: Mode) -> None:
         """From now on another mode is used for this constraint. Nothing happens where that was said before."""
         with self._lock:
-            failed = self._modes.setdefault(form.key, {}).setdefault("failed", [])
+            failed = self._modes.setdefault(form.key, {}).setdefault("failed", {})
             if mode not in failed:
-                failed.append(mode)
-                self._keep("modes", self._modes)
+                failed[mode] = self._now()
+                self._keep("tried modes", self._modes)
 
     # ---- served models ----------------------------------------------------------------------
 

@@ -47,6 +47,11 @@ class Refusal:
     param: str = ""
 
     @property
+    def is_about_answer(self) -> bool:
+        """Whether the model's own answer did not meet the form; as Groq says it, in the place of the answer."""
+        return "failed_generation" in self.said
+
+    @property
     def is_about_form(self) -> bool:
         """Whether it names what holds an answer to a form."""
         words = f"{self.param} {self.said}".lower()
