@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("httptools")
 
 from rung.models.endpoint.asking import Asker
+from rung.models.endpoint.listing import Listed
 from rung.models.endpoint.policy import BadReply, Refused
 from rung.models.endpoint.protocol import (
     Habits,
@@ -24,7 +25,7 @@ from rung.models.endpoint.protocol import (
     repeated,
     without_thought,
 )
-from rung.models.endpoint.refusals import learnt, refusal_of, room_told
+from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
 from rung.models.endpoint.spec import parse
 from rung.types import Constraint, Decoding, Message, Price, Request
 
@@ -336,6 +337,21 @@ def test_mistrals_list_of_faults_is_read_without_the_input_that_it_repeats() -> 
     refusal = refusal_of(422, json.dumps({"object": "error", "message": {"detail": [part]}, "code": 422}))
     assert refusal.said == "body.seed: Extra inputs are not permitted"
     assert learnt(Habits(), chat_body(SPEC, ask(temperature=0.5), Habits()), refusal) == Habits(seed=False)
+
+
+def test_a_key_of_a_schema_that_is_called_like_a_field_teaches_nothing() -> None:
+    said = "Invalid schema for response_format 'answer': In context=('properties', 'temperature'), not permitted."
+    refusal = refusal_of(400, error(said, param="response_format"))
+    assert learnt(Habits(), chat_body(SPEC, ask(temperature=0.5), Habits()), refusal) is None
+
+
+def test_an_unknown_deployment_is_not_told_as_one_of_the_models_that_azure_lists() -> None:
+    azure = parse("https://mine.openai.azure.com/openai/v1#mine")
+    refusal = refusal_of(404, error("The API deployment for this resource does not exist.", code="DeploymentNotFound"))
+    listed = Listed(("gpt-5", "gpt-5-mini"))
+    assert "does not exist" in str(error_of_all(refusal, 404, azure, listed))
+    assert "It has gpt-5" in str(error_of_all(refusal, 404, parse("http://localhost:1/v1#gpt-5-min"), listed))
+    assert "does not exist" in str(error_of_all(refusal, 404, parse("http://localhost:1/v1#models/gpt-5"), listed))
 
 
 def test_what_an_error_repeats_of_the_input_teaches_nothing() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError
+from rung.errors import DOES_NOT_FIT, NO_REPLY
 from rung.models.endpoint.http_connection import OnData
 from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
@@ -29,7 +29,7 @@ from rung.models.endpoint.protocol import (
     utf8_bytes,
     wants_tags,
 )
-from rung.models.endpoint.refusals import Refusal, learnt, refusal_of, room_told
+from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
 from rung.models.endpoint.spec import EndpointSpec
 from rung.models.endpoint.structured import Form, Mode, UnfitReply, modes, told
 from rung.models.endpoint.till import Bill, billed, most_usd_of, usd_of
@@ -374,7 +374,7 @@ class Asker:
         """The error of this request; None where it is to be asked otherwise. Raises ModelError for all requests."""
         refusal = refusal_of(refused.status, refused.detail)
         if refusal.cause in ("key", "model", "quota", "address"):
-            raise self.fatal(refusal, refused.status)
+            raise error_of_all(refusal, refused.status, self.spec, self.known.listed)
         if refusal.cause == "filter":
             return FILTERED
         if refusal.cause == "context":
@@ -399,26 +399,3 @@ class Asker:
                 talk.doubted.append(mode)
                 return None
         return f"the endpoint refused the request: {refusal.said}"
-
-    def fatal(self, refusal: Refusal, status: int) -> ModelError:
-        """What a user is told of a refusal that concerns all requests."""
-        spec, said = self.spec, f"It says: {refusal.said}"
-        if refusal.cause == "key":
-            variable = spec.key_variable
-            if variable is None:
-                advice = "It wants a key: name the environment variable that holds it with key_env."
-            else:
-                advice = f"Check the key in the environment variable {variable}, and what it may be used for."
-            return ModelError(f"{spec.where}: the endpoint refused the key (HTTP {status}). {advice} {said}")
-        if refusal.cause == "quota":
-            return ModelError(f"{spec.where}: the account has no money or quota left. Add some, then go on. {said}")
-        if refusal.cause == "address":
-            return ModelError(f"{spec.where}: {refusal.said}")
-        listed = self.known.listed
-        if listed.names and spec.name not in listed.names:
-            near = ", ".join(listed.nearest(spec.name)) or f"{len(listed.names)} others"
-            return ModelError(f"{spec.where}: the endpoint has no such model. It has {near}. Correct the name.")
-        return ModelError(
-            f"{spec.where}: nothing was found at {spec.endpoint} (HTTP {status}). Check the name of the model, and the "
-            f"address, which mostly ends in /v1. {said}"
-        )

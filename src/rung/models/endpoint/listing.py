@@ -47,6 +47,9 @@ class Listed:
     def record(self) -> dict[str, Any]:
         return asdict(self)
 
+    def has(self, name: str) -> bool:
+        return _plain(name) in self.names
+
     def nearest(self, name: str) -> list[str]:
         """Names like this one, best first; some names at least, where there are few."""
         alike = difflib.get_close_matches(name, self.names, n=_NEAREST, cutoff=0.5)

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from rung.errors import ModelError
+from rung.models.endpoint.listing import Listed
 from rung.models.endpoint.protocol import Habits
 from rung.models.endpoint.rate_limits import NO_MONEY
+from rung.models.endpoint.spec import EndpointSpec
 
 Cause = Literal["key", "model", "quota", "address", "context", "filter", "request"]
 """What a refusal is about. The first four concern all requests, the next two one request alone."""
@@ -81,6 +84,29 @@ def refusal_of(status: int, detail: str) -> Refusal:
     return Refusal(cause, said, param)
 
 
+def error_of_all(refusal: Refusal, status: int, spec: EndpointSpec, listed: Listed) -> ModelError:
+    """What a user is told of a refusal that concerns all requests."""
+    said = f"It says: {refusal.said}"
+    if refusal.cause == "key":
+        variable = spec.key_variable
+        if variable is None:
+            advice = "It wants a key: name the environment variable that holds it with key_env."
+        else:
+            advice = f"Check the key in the environment variable {variable}, and what it may be used for."
+        return ModelError(f"{spec.where}: the endpoint refused the key (HTTP {status}). {advice} {said}")
+    if refusal.cause == "quota":
+        return ModelError(f"{spec.where}: the account has no money or quota left. Add some, then go on. {said}")
+    if refusal.cause == "address":
+        return ModelError(f"{spec.where}: {refusal.said}")
+    if listed.names and not listed.has(spec.name) and not spec.is_azure:  # Azure lists models, and calls deployments
+        near = ", ".join(listed.nearest(spec.name)) or f"{len(listed.names)} others"
+        return ModelError(f"{spec.where}: the endpoint has no such model. It has {near}. Correct the name.")
+    return ModelError(
+        f"{spec.where}: nothing was found at {spec.endpoint} (HTTP {status}). Check the name of the model, and the "
+        f"address, which mostly ends in /v1. {said}"
+    )
+
+
 def room_told(said: str) -> int | None:
     """The tokens that a prompt leaves, from a refusal that tells both numbers; None where nothing is left."""
     context = re.search(r"maximum context length (?:is|of) (\d+)", said)
@@ -98,8 +124,8 @@ def learnt(habits: Habits, body: Mapping[str, Any], refusal: Refusal) -> Habits 
     words = f"{refusal.param} {refusal.said}".lower()
     if "could not finish the message" in words and not habits.thinks:  # OpenAI: a thought had no room
         return replace(habits, thinks=True)
-    if re.search(_UNKNOWN_FIELD, words) is None:
-        return None
+    if re.search(_UNKNOWN_FIELD, words) is None or (refusal.is_about_form and refusal.param not in body):
+        return None  # a schema may have keys that are called like fields of the body
     if "stream_options" in words and "stream_options" in body:
         return replace(habits, stream_usage=False)
     if "temperature" in words and "temperature" in body and habits.temperature:
