@@ -94,6 +94,17 @@ class Price:
     usd_per_million_cached: float | None = None
     usd_per_million_cache_written: float | None = None
 
+    def tokens_usd(
+        self, tokens_in: float, tokens_out: float, tokens_cached: float = 0, tokens_cache_written: float = 0
+    ) -> float:
+        """Dollars for tokens; those without a price count 0. The cached and the cache-written ones are of tokens_in."""
+        fresh = self.usd_per_million_in or 0.0
+        cached, written = self.usd_per_million_cached, self.usd_per_million_cache_written
+        usd = (tokens_in - tokens_cached - tokens_cache_written) * fresh
+        usd += tokens_cached * (fresh if cached is None else cached)
+        usd += tokens_cache_written * (fresh if written is None else written)
+        return (usd + tokens_out * (self.usd_per_million_out or 0.0)) / 1e6
+
 
 @dataclass(frozen=True)
 class ModelSpec:

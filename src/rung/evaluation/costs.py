@@ -25,9 +25,7 @@ def request_usd(price: Price, *, tokens_in: float, tokens_cached: float, tokens_
     """Dollars for one request. tokens_cached: how many of tokens_in are in the prefix that all requests share."""
     if price.usd_per_hour is not None:
         return seconds / 3600 * price.usd_per_hour
-    each_in, each_out = price.usd_per_million_in or 0.0, price.usd_per_million_out or 0.0
-    each_cached = each_in if price.usd_per_million_cached is None else price.usd_per_million_cached
-    return ((tokens_in - tokens_cached) * each_in + tokens_cached * each_cached + tokens_out * each_out) / 1e6
+    return price.tokens_usd(tokens_in, tokens_out, tokens_cached)
 
 
 def build_usd(price: Price | None, seconds: float) -> float:

@@ -135,15 +135,16 @@ class Metered:
         """Dollars that it was charged."""
         if answer.usd is not None:
             return answer.usd
-        return tokens_usd(
-            self.price, tokens_in=answer.tokens_in, tokens_cached=answer.tokens_cached, tokens_out=answer.tokens_out
-        )
+        return self._tokens_usd(answer.tokens_in, answer.tokens_out, answer.tokens_cached)
+
+    def _tokens_usd(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0) -> float:
+        return self.price.tokens_usd(tokens_in, tokens_out, tokens_cached) if self.price is not None else 0.0
 
     def _worst_usd(self, request: Request) -> float:
         """The most that an answer to it can cost, in dollars."""
         read = sum(self.count_tokens(m.content) * _MARGIN + _TURN_TOKENS for m in request.messages)
         written = request.decoding.max_new_tokens + self.thought_tokens
-        return tokens_usd(self.price, tokens_in=read, tokens_cached=0, tokens_out=written)
+        return self._tokens_usd(read, written)
 
     def use_purse(self, purse: Purse) -> None:
         """From now on dollars for tokens come from it."""
@@ -174,7 +175,7 @@ class Metered:
 
         A price by the hour is not counted here: a machine costs as much while it waits.
         """
-        return self._charged_usd + tokens_usd(self.price, **self._uncharged)
+        return self._charged_usd + self._tokens_usd(**self._uncharged)
 
     # ---- what it knows of its computing -----------------------------------------------------
 
@@ -278,15 +279,6 @@ def metered(model: Model, price: Price | None = None) -> Metered:
 
 def _by_the_token(price: Price | None) -> bool:
     return price is not None and (price.usd_per_million_in is not None or price.usd_per_million_out is not None)
-
-
-def tokens_usd(price: Price | None, *, tokens_in: float, tokens_cached: float, tokens_out: float) -> float:
-    """Dollars for tokens, 0 without a price. tokens_cached: of tokens_in, those read from the provider's cache."""
-    if price is None:
-        return 0.0
-    each_in, each_out = price.usd_per_million_in or 0.0, price.usd_per_million_out or 0.0
-    each_cached = each_in if price.usd_per_million_cached is None else price.usd_per_million_cached
-    return ((tokens_in - tokens_cached) * each_in + tokens_cached * each_cached + tokens_out * each_out) / 1e6
 
 
 @contextmanager

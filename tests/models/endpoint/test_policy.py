@@ -517,7 +517,7 @@ def test_a_pause_longer_than_a_call_may_take_ends_all_that_wait() -> None:
         calls = calls_to(fake, in_flight=2)
         ends = await asyncio.gather(*(ask(calls) for _ in range(1000)), return_exceptions=True)
         assert all(isinstance(end, CallFailed) and end.kind == "429" for end in ends)
-        assert len(fake.sent) == 2 and clock() < 2.0 and calls.waiting_for_room == 0
+        assert len(fake.sent) == 2 and clock() < 2.0 and calls._gate.waiting == 0
         with pytest.raises(CallFailed, match="no more calls"):
             await ask(calls)
 

@@ -134,10 +134,6 @@ class Calls:
         """Calls that may run at once now."""
         return self._gate.limit
 
-    @property
-    def waiting_for_room(self) -> int:
-        return self._gate.waiting
-
     async def call(
         self,
         path: str,

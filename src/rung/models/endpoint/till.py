@@ -141,11 +141,7 @@ def usd_of(
     """Dollars for tokens; None where the price has none for them. The cached and the cache-written are of tokens_in."""
     if price is None or price.usd_per_million_in is None or price.usd_per_million_out is None:
         return None
-    read, write = price.usd_per_million_cached, price.usd_per_million_cache_written
-    usd = (tokens_in - tokens_cached - tokens_cache_written) * price.usd_per_million_in
-    usd += tokens_cached * (price.usd_per_million_in if read is None else read)
-    usd += tokens_cache_written * (price.usd_per_million_in if write is None else write)
-    return (usd + tokens_out * price.usd_per_million_out) / 1e6
+    return price.tokens_usd(tokens_in, tokens_out, tokens_cached, tokens_cache_written)
 
 
 def most_usd_of(price: Price | None, tokens_in: int, tokens_out: int) -> float:
