@@ -64,10 +64,7 @@ class Cost:
 
     def usd(self, price: Price | None) -> float:
         """Dollars for these tokens; 0 without a price of tokens. No prompt is taken to be in a provider's cache."""
-        if price is None:
-            return 0.0
-        each_in, each_out = price.usd_per_million_in or 0.0, price.usd_per_million_out or 0.0
-        return (self.sent * each_in + self.written * each_out) / 1e6
+        return price.tokens_usd(self.sent, self.written) if price is not None else 0.0
 
     @property
     def tokens(self) -> int:
@@ -83,7 +80,8 @@ class Strategy:
     cheap: it is tried before retrieval, whatever it costs to find out. repair: (Workshop, Solution) -> Solution, which
     trains the built one on so that it keeps general skills. repair_cost: of that, dev included. pilot: (Workshop,
     number of examples) -> Solution, a short training that is an experiment. asked_for: it is tried only where it is
-    named. learns: what it builds depends on the train examples, so that it is built again when these change. Functions may be named as "module:attribute", so that nothing loads early.
+    named. learns: what it builds depends on the train examples, so that it is built again when these change. Functions
+    may be named as "module:attribute", so that nothing loads early.
     """
 
     name: str
