@@ -109,6 +109,11 @@ def _taken(name: str, base: Path) -> list[Path]:
 def check_identity(folder: Path, wanted: str, basis: str | None = None) -> None:
     """Raises RunError when the folder holds a run of another task, data or model. basis: as in `choose_folder`."""
     task = read_json(folder / "task.json")
+    if task is not None and "model_version" in task:
+        raise RunError(
+            f"{folder}: holds a run of an older version of rung, which this version shows but cannot go on with. Name "
+            "another folder with --out."
+        )
     if task is not None and task.get("identity") != wanted and (basis is None or task.get("basis") != basis):
         raise RunError(
             f"{folder}: holds another run (task, data, model or options differ). Name another folder with --out."
@@ -156,12 +161,16 @@ def log(folder: Path, event: str, **facts: Any) -> None:
 
 
 def standing_events(folder: Path) -> list[dict[str, Any]]:
-    """As `events`, without what a later reopening made void: solutions that are to be built again, and all skips."""
+    """As `events`, without what a later reopening made void: solutions that are to be built again, and all skips.
+
+    Where train changed, what was learnt by experiments is void too.
+    """
     found: list[dict[str, Any]] = []
     for event in events(folder):
         if event["event"] == "reopened":
-            void = set(event["void"])
-            found = [e for e in found if e["event"] != "skipped" and e.get("solution") not in void]
+            void, grown = set(event["void"]), any(event.get("rows", {}).values())
+            gone = {"skipped", *(("diagnosed", "piloted") if grown else ())}
+            found = [e for e in found if e["event"] not in gone and e.get("solution") not in void]
         found.append(event)
     return found
 

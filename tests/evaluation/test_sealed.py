@@ -16,7 +16,7 @@ import pytest
 import rung
 from rung.errors import RunError, SealedTestError
 from rung.evaluation import sealed
-from rung.evaluation.sealed import count_reads, open_test
+from rung.evaluation.sealed import count_reads, earlier_readings, open_test
 from rung.types import Example, SealedTest
 
 SECRET = "the-secret-answer"
@@ -62,6 +62,7 @@ def test_an_opening_returns_the_examples_and_leaves_a_line(log: Path) -> None:
         "solutions": ["lora", "few_shot"],
         "why": "final",
         "n": 3,
+        "built": "",
         "continues": False,
     }
 
@@ -181,3 +182,10 @@ def test_nothing_is_opened_without_solutions_and_a_reason(log: Path) -> None:
             open_test(SealedTest(EXAMPLES), log=log, solutions=solutions, why=why)
     assert not log.exists()
     assert count_reads(log) == 0
+
+
+def test_the_readings_before_that_of_now_are_told_also_where_it_is_an_earlier_one_that_goes_on(log: Path) -> None:
+    for solutions in (["a"], ["a", "b"], ["a"]):
+        open_test(SealedTest(EXAMPLES), log=log, solutions=solutions, why="final", clock=lambda: 0.0)
+    assert count_reads(log) == 2
+    assert [solutions for _, solutions in earlier_readings(log)] == [("a", "b")]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rung
-from rung.testing import FakeTrainable
-from rung.types import Request
+from rung.testing import FakeModel, FakeTrainable
+from rung.types import Price, Request
 from small_task import COLOURS, NOUNS
 
 KNOWN = {noun: COLOURS[i % 3] for i, noun in enumerate(NOUNS)}
@@ -31,6 +33,36 @@ def expert(request: Request) -> str:
     """What training can teach: the colours of all nouns."""
     noun = noun_of(request)
     return KNOWN[noun] if noun is not None else "none"
+
+
+SMALL, LARGE = {"name": "small:clerk", "label": "small"}, {"name": "large:expert", "label": "large"}
+PRICE = Price(usd_per_million_in=2.0, usd_per_million_out=8.0)
+
+
+@pytest.fixture
+def models() -> Iterator[None]:
+    """small: knows half, and can learn the rest. large: knows all, is paid by the token, and cannot be trained."""
+    from rung.models import OPENERS
+
+    before = OPENERS.copy()
+    rung.register_model("small:", lambda spec, say: FakeTrainable(clerk, taught=expert, name=spec, version=spec))
+    rung.register_model("large:", lambda spec, say: FakeModel(expert, name=spec, version=spec, price=PRICE))
+    yield
+    OPENERS[:] = before
+
+
+def decision(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "decision.json").read_text())
+    return found
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def append_rows(task: Path, rows: list[dict[str, Any]]) -> None:
+    with (task.parent / "examples.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture

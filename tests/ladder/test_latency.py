@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,9 +49,8 @@ def timed(folder: Path, model: FakeModel, concurrency: int, left: float | None =
         model=model,
         inputs=SimpleNamespace(dev=DEV, task=SimpleNamespace(concurrency=concurrency)),
         ledger=SimpleNamespace(purse=None if left is None else SimpleNamespace(left=left)),
-        usd_of=lambda _: each,
     )
-    measure_latency(run, FEW_SHOT)
+    measure_latency(run, replace(FEW_SHOT, usd_per_answer=each))
     return read_json(folder / "solutions" / "few_shot" / "latency.json") or {}
 
 

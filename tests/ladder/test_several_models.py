@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import rung
-from conftest import clerk, expert
+from conftest import LARGE, SMALL, append_rows, decision
 from rung.errors import DataError, RunError, TaskError
 from rung.ladder import RunOptions, run
 from rung.serving.bundle import open_bundle
-from rung.testing import FakeModel, FakeTrainable, Silent
-from rung.types import Price
+from rung.testing import Silent
 from small_task import write_task
-
-SMALL, LARGE = {"name": "small:clerk", "label": "small"}, {"name": "large:expert", "label": "large"}
-
-
-@pytest.fixture
-def models() -> Iterator[None]:
-    """small: knows half, and can learn the rest. large: knows all, is paid by the token, and cannot be trained."""
-    from rung.models import OPENERS
-
-    before = OPENERS.copy()
-    price = Price(usd_per_million_in=2.0, usd_per_million_out=8.0)
-    rung.register_model("small:", lambda spec, say: FakeTrainable(clerk, taught=expert, name=spec, version=spec))
-    rung.register_model("large:", lambda spec, say: FakeModel(expert, name=spec, version=spec, price=price))
-    yield
-    OPENERS[:] = before
-
-
-def decision(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "decision.json").read_text())
-    return found
-
-
-def append_rows(task: Path, rows: list[dict[str, Any]]) -> None:
-    with (task.parent / "examples.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def test_one_verdict_covers_every_model_on_the_same_rows(tmp_path: Path, models: None) -> None:

@@ -13,9 +13,9 @@ from rung.types import SetName, Split
 
 @dataclass(frozen=True)
 class Growth:
-    """What changed in train: numbers of rows. held_out: new rows that are in no set.
+    """What changed in train: numbers of rows. held_out: new and changed rows that are in no set.
 
-    That is so where a new row stands in a test or dev file of the user's, or nearly repeats a row of dev or test.
+    That is so where such a row stands in a test or dev file of the user's, or nearly repeats a row of dev or test.
     """
 
     added: int
@@ -58,7 +58,8 @@ def grown_split(sets: Sets, groups: Mapping[str, str], record: Mapping[str, obje
     for i in by_id:
         if i in judging or i in left:
             continue
-        if i in train or (where[i] in (None, "train") and groups[i] not in judged):
+        as_before = i in train and row_digest(by_id[i]) == earlier.get(i)
+        if as_before or (where[i] in (None, "train") and groups[i] not in judged):
             assigned[i] = "train"
         else:
             held_out += 1

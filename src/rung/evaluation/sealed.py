@@ -31,8 +31,8 @@ def open_test(
 ) -> tuple[Example, ...]:
     """The test examples, after one line about this opening has been added to the log and synced to disk.
 
-    log: test_reads.jsonl of the run. solutions: names of the recorded finalists. built: a digest of what they are, since
-    one that was built again bears the same name. clock: seconds since 1970.
+    log: test_reads.jsonl of the run. solutions: names of the recorded finalists. built: a digest of what they are,
+    since one that was built again bears the same name. clock: seconds since 1970.
     The line: time (UTC), read (number of the logical read, from 1), solutions, why, n, digest (SHA-256 of the sorted
     ids), built, continues. A run that was interrupted and continued opens the same ids for the same set of solutions:
     that is the same logical read, and `continues` is true. Other solutions or other ids make a new read.
@@ -60,12 +60,16 @@ def count_reads(log: Path) -> int:
 
 
 def earlier_readings(log: Path) -> list[tuple[str, tuple[str, ...]]]:
-    """(when it was first made (ISO 8601), names of the solutions) of each logical reading but the last, in order."""
+    """(when it was first made (ISO 8601), names of the solutions) of each logical reading but that of now, in order.
+
+    That of now is the one that the last line belongs to, be it a new reading or an earlier one that goes on.
+    """
     first: dict[int, tuple[str, tuple[str, ...]]] = {}
+    now = 0
     for record in _read_log(log)[0]:
-        first.setdefault(record["read"], (str(record.get("time", "")), tuple(map(str, record["solutions"]))))
-    last = max(first, default=0)
-    return [reading for number, reading in sorted(first.items()) if number != last]
+        now = record["read"]
+        first.setdefault(now, (str(record.get("time", "")), tuple(map(str, record["solutions"]))))
+    return [reading for number, reading in sorted(first.items()) if number != now]
 
 
 def _add_opening(

@@ -8,9 +8,12 @@ strategies, and what the numbers mean in decision.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rung import runs
+from rung.errors import BudgetSpent, OutOfMemory
 from rung.ladder.options import Listener as Listener
 from rung.ladder.options import RunOptions as RunOptions
 from rung.records import read_json
@@ -46,12 +49,14 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         return folder
     if not is_done(files.task) and (alike := runs.of_basis(task.name, record["basis"])) and options.out is None:
         listener.say(f"{alike[-1]} holds this task with other models or examples; --again goes on with that run.")
-    examined = examine(task, loaded, options, read_json(files.split))
+    examined = examine(task, loaded, options, kept := read_json(files.split))
     models = _opened(task, examined.constraint, listener)
-    with runs.held(folder):
+    with runs.held(folder), _saying_how_to_pay(folder):
         runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
             return folder
+        if options.again and (now := read_json(files.split)) != kept:  # it has, and changed train
+            examined = examine(task, loaded, options, now)
         run = start(task, loaded, examined, models, folder, record, options, listener)
         try:
             finalists = named(run)
@@ -65,8 +70,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
             decision = verdict(files) or test_and_decide(run, finalists)
             hand_over(run, decision)
         finally:
-            record_models(run)
             run.first.ledger.close()
+            record_models(run)
         tidy_given_up(folder)
         runs.mark_finished(folder)
     return folder
@@ -76,9 +81,17 @@ def _opened(task: Task, constraint: Constraint | None, listener: Listener) -> di
     """The models by their names, each tried on the constraint; what is to be known of one is said."""
     from rung.models import open_model, remark_of
 
-    models = {}
+    models: dict[str, Model] = {}
     for spec in task.models:
-        model = models[spec.name] = open_model(spec.spec, say=listener.say)
+        try:
+            model = models[spec.name] = open_model(spec.spec, say=listener.say)
+        except OutOfMemory as full:
+            if not models:
+                raise
+            raise OutOfMemory(
+                f"{full} All models of a task are loaded at once, and {', '.join(models)} came before this one. Serve "
+                "one of them from an endpoint, or compare fewer in one run."
+            ) from full
         if constraint is not None:
             model.check(constraint)
         if (remark := remark_of(model)) is not None:
@@ -98,6 +111,18 @@ def verdict(files: Files) -> Decision | None:
 
 def _how_to_go_on(task_path: Path) -> str:
     return f"To try more in it: rung run {task_path} --again. To begin anew, name another folder with --out."
+
+
+@contextmanager
+def _saying_how_to_pay(folder: Path) -> Iterator[None]:
+    """Within: BudgetSpent that ends the run says so, and how to go on."""
+    try:
+        yield
+    except BudgetSpent as spent:
+        raise BudgetSpent(
+            f"{folder}: the budget ended before the verdict: {str(spent).rstrip('.')}. Nothing is lost: give the same "
+            "command with a larger --usd, which counts all commands on the run."
+        ) from spent
 
 
 def test_examples(folder: Path) -> dict[str, Example]:

@@ -26,42 +26,52 @@ _LEARNT = ("diagnosis", "diagnosed", "pilot", "piloted", "baselines", "plan", "c
 """Records that rest on the train examples, beside the solutions that learn from them."""
 
 
-def models_changed(folder: Path, record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """(names of models that are new in a run, names of those that it had and that are no longer named)."""
-    before = (read_json(Files(folder).task) or {}).get("model_versions")
-    if before is None:
-        return [], []
+def models_changed(before: Mapping[str, str], record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(names of models that are new in a run, names of those that it had and that are no longer named).
+
+    before: name -> version, as the run had them. record: task.json as it will be. The model that the run began with by
+    itself may change its name.
+    """
     now: Mapping[str, str] = record["model_versions"]
-    known, versions = set(before.values()), set(now.values())
+    homes = {record["home"]} & set(before.values()) & set(now.values())
     return (
-        [name for name, version in now.items() if version not in known],
-        [name for name, version in before.items() if version not in versions],
+        [name for name, version in now.items() if before.get(name) != version and version not in homes],
+        [name for name, version in before.items() if now.get(name) != version and version not in homes],
     )
 
 
 def reopen(
-    folder: Path, record: Mapping[str, Any], growth: Growth | None, split: Mapping[str, Any], listener: Listener
+    folder: Path,
+    record: Mapping[str, Any],
+    growth: Growth | None,
+    split: Mapping[str, Any],
+    checks: Mapping[str, Any],
+    listener: Listener,
 ) -> None:
     """Makes a run climb again, with other models or more rows in train.
 
-    record: task.json as it will be. growth: what changed in train; None: nothing did. split: split.json as it will be;
-    it is written last, so that after a kill all of this is done again.
+    record: task.json as it will be. growth: what changed in train; None: nothing did. split, checks: split.json and
+    checks.json as they will be where train changed; the split is written last, so that after a kill all of this is
+    done again.
     """
     files = Files(folder)
-    added, dropped = models_changed(folder, record)
+    before = (read_json(files.task) or {}).get("model_versions", {})
+    added, dropped = models_changed(before, record)
     grown = growth is not None and growth.any
-    if not (is_done(files.finished) or grown or added or dropped):
+    if not (is_done(files.finished) or grown or before != record["model_versions"]):
         return  # a run that was interrupted: it simply goes on
     number = 1
     while (files.earlier / str(number)).exists():
         number += 1
     aside = files.earlier / str(number)
-    void = _void(files) if grown else []
+    exchanged = _exchanged(folder, before, record)
+    void = [name for name in _begun(files) if (grown and _learns(name)) or name.partition("@")[2] in exchanged]
     kept = [name for name in _built(files) if name not in void]
     moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
-    if grown:
-        moved += [files.solution(name) for name in void]
-        moved += [path for path in (folder / "models").glob("*/*") if path.name.startswith(("diagnosis", "pilot"))]
+    moved += [files.solution(name) for name in void]
+    for path in (folder / "models").glob("*/*"):
+        if path.parent.name in exchanged or (grown and path.name.startswith(("diagnosis", "pilot"))):
+            moved.append(path)
     facts: dict[str, Any] = {"added": added, "dropped": dropped, "void": void, "kept": kept}
     if growth is not None:
         facts |= {"rows": {"added": growth.added, "removed": growth.removed, "changed": growth.changed}}
@@ -72,6 +82,7 @@ def reopen(
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
     if grown:
+        write_json(files.checks, checks)
         write_json(files.split, split)
     for text in _said(facts, growth):
         listener.say(text)
@@ -81,11 +92,23 @@ def _built(files: Files) -> list[str]:
     return sorted(path.parent.name for path in (files.folder / "solutions").glob("*/solution.json"))
 
 
-def _void(files: Files) -> list[str]:
-    """Solutions, finished or begun, that are built from the train examples."""
-    begun = sorted(path.name for path in (files.folder / "solutions").glob("*") if path.is_dir())
-    standing = {kind for kind, strategy in STRATEGIES.items() if not strategy.learns}
-    return [name for name in begun if kind_of(name) not in standing]
+def _begun(files: Files) -> list[str]:
+    return sorted(path.name for path in (files.folder / "solutions").glob("*") if path.is_dir())
+
+
+def _learns(name: str) -> bool:
+    """Whether the solution of that name is built from the train examples."""
+    strategy = STRATEGIES.get(kind_of(name))
+    return strategy is None or strategy.learns
+
+
+def _exchanged(folder: Path, before: Mapping[str, str], record: Mapping[str, Any]) -> set[str]:
+    """Names that last meant another model, be it some commands ago: what bears them is void."""
+    last: dict[str, str] = {}
+    for event in runs.events(folder):
+        last |= event.get("versions", {})
+    last |= before
+    return {name for name, version in record["model_versions"].items() if last.get(name, version) != version}
 
 
 def _said(facts: Mapping[str, Any], growth: Growth | None) -> list[str]:
@@ -102,7 +125,7 @@ def _said(facts: Mapping[str, Any], growth: Growth | None) -> list[str]:
             "file of one of these."
         )
     if facts["void"]:
-        said.append(f"Built again, because they learn from train: {', '.join(facts['void'])}.")
+        said.append(f"Built again, because train or their model is another one: {', '.join(facts['void'])}.")
     if facts["kept"]:
         said.append(f"Kept from before: {', '.join(facts['kept'])}.")
     return said
@@ -125,4 +148,4 @@ def continued_notes(folder: Path) -> list[str]:
             what.append(f"train was changed ({changes_of_train(event['rows'])})")
         if what:
             notes.append(f"This run was continued on {event['time'][:10]}: {' and '.join(what)}.")
-    return notes
+    return list(dict.fromkeys(notes))  # after a kill a reopening is noted again

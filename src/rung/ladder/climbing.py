@@ -104,7 +104,7 @@ class _Climber:
 
     def restore(self, step: Step) -> None:
         if step.name not in self.climbed.built:
-            self._keep(step, *self._build(step, later=True))
+            self._try(step, later=True)
 
     def take_all(self, steps: Sequence[Step], *, later: bool) -> None:
         for step in steps:
@@ -150,6 +150,10 @@ class _Climber:
         if self.climbed.built and (why := self._unaffordable(step, later)):
             self._skip(step, "budget", why)
             return
+        self._try(step, later=later)
+
+    def _try(self, step: Step, *, later: bool) -> None:
+        """Builds it and answers dev. What keeps it from that is no reason to lose other strategies and models."""
         try:
             self._keep(step, *self._build(step, later=later))
         except SealedTestError:
@@ -160,7 +164,7 @@ class _Climber:
             self._give_up(step, "memory", full)
         except RungError as fault:
             self._give_up(step, "fault", fault)
-        except Exception as defect:  # of a registered strategy, a library or rung: no reason to lose the others
+        except Exception as defect:  # of a registered strategy, a library or rung
             kept = "".join(traceback.format_exception(defect))
             self._give_up(step, "fault", RunError(f"{type(defect).__name__}: {defect}"), traceback=kept)
 
@@ -274,7 +278,7 @@ class _Climber:
             record["left"],
             record["seconds_per_answer"],
             record["cut"],
-            run.usd_per_answer(predictions),
+            *run.usd_of_answers(predictions),
         )
         return built, float(record["seconds"])
 

@@ -40,7 +40,7 @@ def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
     for name in climbed.best_of_groups():
         checks.append(check_skills(run.of(climbed.built[name].solution.model), climbed, name, floor))
         names.append(checks[-1].keep)
-    run.first.keep_back_for_test(climbed)
+    run.first.keep_back_for_test([climbed.built[name] for name in names])
     for name in names:
         measure_latency(run.of(climbed.built[name].solution.model), climbed.built[name])
     candidates = [candidate_of(run.of(built.solution.model), built) for built in climbed.built.values()]

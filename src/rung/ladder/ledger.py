@@ -86,9 +86,9 @@ class Ledger:
 
     def exceeded_by(self, more: Spent, *, reserved: Spent = Spent()) -> str | None:
         """Reason why so much more would exceed the budget, or None. reserved: of the final test, which comes first."""
-        left = self.seconds_left(reserved.seconds)
-        if left is not None and more.seconds > left:
-            return f"the budget of {(self.limit_s or 0.0) / 60:.3g} minutes leaves no time for it"
+        minutes = self.budget.minutes
+        if minutes is not None and self.spent.seconds + reserved.seconds + more.seconds > minutes * 60:
+            return f"the budget of {minutes:.3g} minutes leaves no time for it"
         most = self.budget.calls
         if most is not None and self.spent.calls + reserved.calls + more.calls > most:
             return f"its {more.calls} answers would exceed the budget of {most}, of which the test is reserved first"

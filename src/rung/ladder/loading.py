@@ -84,6 +84,11 @@ class Examined:
 
         return dict(split_record(self.split))
 
+    @property
+    def checks_record(self) -> dict[str, Any]:
+        """As checks.json holds it."""
+        return {"findings": [asdict(f) for f in self.findings]}
+
 
 def with_options(task: Task, options: RunOptions) -> Task:
     """The task under the budget that the command names. Raises TaskError for a strategy that does not exist."""
@@ -192,24 +197,26 @@ def start(
     files = Files(folder)
     counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
     _check(task, loaded, examined, counted, options)
-    if options.again and is_done(files.task):  # nothing can stop it any more
-        reopen(folder, record, examined.growth, examined.split_record, listener)
     known = recorded(files.task) or described(models)
     record = {**record, "home": known.get("home", record["home"])}
+    if options.again and is_done(files.task):  # nothing can stop it any more
+        reopen(folder, record, examined.growth, examined.split_record, examined.checks_record, listener)
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
-    once(files.checks, lambda: {"findings": [asdict(f) for f in examined.findings]})  # before the split: it is not
+    once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
     inputs = _inputs(task, loaded, examined, split, folder)
+    before = spent_before(folder)
+    purse = _purse(files, task, counted, before)  # first: speeds are measured by calls, too
     homes = {name for name, version in loaded.versions.items() if version == record["home"]}
     plans = _plans(inputs, split, counted, homes, options, recorded(files.plan))
     hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
     planned = plan_record(plans, hourly)
     write_json(files.plan, planned)
     listener.planned(folder, planned, recorded(files.checks) or {})
-    before = spent_before(folder)
-    ledger = Ledger(task.budget, tuple(counted.values()), hourly, _purse(files, task, counted, before), before, started)
+    ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
     asked = _asked(task, options)
-    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, models=list(plans), **asked)
+    had = dict(loaded.versions)
+    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, versions=had, **asked)
     shared = Tools(next(iter(counted.values())), Scorer(loaded.metric), options.executor or InOrder())
     states = [
         RunState(

@@ -38,13 +38,13 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     built = climbed.built[name]
     if built.solution.adapter is None or not _may_be_shipped(climbed, name, floor):
         return Checked(name)
-    if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite())):
+    if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite()), usd=run.plan.skills.usd):
         return Checked(name)
     run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
     meter = Meter(run.model)
     try:
         report = _skills_of(run, name, built.solution.adapter)
-    except ModelError as error:
+    except (BudgetSpent, ModelError) as error:
         runs.log(run.folder, "not checked", solution=name, why=str(error))
         return Checked(name)
     runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
@@ -63,7 +63,7 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     climbed.built[other] = repaired
     try:
         again = _skills_of(run, other, repaired.solution.adapter)
-    except ModelError as error:
+    except (BudgetSpent, ModelError) as error:
         runs.log(run.folder, "not checked", solution=other, why=str(error))
         return Checked(name, (skills,))
     as_good = repaired.dev.mean >= built.dev.mean
@@ -118,8 +118,9 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
         runs.log(run.folder, "repaired", stage=stage_of(run.folder, folder), solution=other, **spent)
     meter.done()
     tidy(folder)
-    paid = run.usd_per_answer(predictions)
-    repaired = Built(solution, tuple(predictions), run.score(predictions), usd_per_answer=paid)
+    each, most = run.usd_of_answers(predictions)
+    score = run.score(predictions)
+    repaired = Built(solution, tuple(predictions), score, usd_per_answer=each, most_usd=most)
     run.listener.tried(other, repaired.family, repaired.dev, float(record_of(folder / "built.json")["seconds"]))
     return repaired
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import BudgetSpent, RungError
+from rung.errors import BudgetSpent, RunError, RungError
 from rung.evaluation.costs import request_usd
 from rung.evaluation.statistics import units_of
 from rung.ladder.ledger import Ledger, Meter, Spent
@@ -44,6 +44,12 @@ GRACE = 1.3
 PROMPT_SHARE = 0.4
 """Of a limited budget, for prompts, as long as something dearer could still be tried."""
 
+USD_SPARE = 1.1
+"""Times the dollars of the answers to dev: what is kept for as many to the test, whose answers may be longer."""
+
+_MOST_TOKENS = 4
+"""Times the tokens of the longest prompt: what a call may be taken to read before it is made, by its bytes."""
+
 Group = tuple[str, Family]
 """(name of a model, family): the best of each group is a finalist."""
 
@@ -54,7 +60,7 @@ class Built:
 
     left: why dev was not answered to its end; the solution is then no candidate for the test. seconds_per_answer:
     as timed on dev, None where too few were answered at once. cut: why its training was stopped before its end.
-    usd_per_answer: for tokens, at the price of its model.
+    usd_per_answer, most_usd: for tokens, at the price of its model: of a mean answer, and of the dearest that may come.
     """
 
     solution: Solution
@@ -64,6 +70,7 @@ class Built:
     seconds_per_answer: float | None = None
     cut: str | None = None
     usd_per_answer: float = 0.0
+    most_usd: float = 0.0
 
     @property
     def family(self) -> Family:
@@ -171,14 +178,20 @@ class RunState:
 
     # ---- the budget ------------------------------------------------------------------------
 
-    def usd_per_answer(self, predictions: Sequence[Prediction]) -> float:
-        """Dollars for one more answer like these at this model's price of tokens. No prompt is taken to be cached."""
+    def usd_of_answers(self, predictions: Sequence[Prediction]) -> tuple[float, float]:
+        """Dollars at this model's price of tokens for one more answer like these, and the most that one may cost.
+
+        No prompt is taken to be cached.
+        """
         price = self.price
         if price is None or price.usd_per_hour is not None or not predictions:
-            return 0.0
+            return 0.0, 0.0
         tokens_in, tokens_out = (sum(p.tokens_in for p in predictions), sum(p.tokens_out for p in predictions))
         usd = request_usd(price, tokens_in=tokens_in, tokens_cached=0.0, tokens_out=tokens_out, seconds=0.0)
-        return usd / len(predictions)
+        longest = _MOST_TOKENS * max(p.tokens_in for p in predictions)
+        room = self.plan.decoding.max_new_tokens + self.model.thought_tokens
+        most = request_usd(price, tokens_in=longest, tokens_cached=0.0, tokens_out=room, seconds=0.0)
+        return usd / len(predictions), most
 
     def reserve(self, climbed: Climbed, family: Family | None = None) -> Spent:
         """What the final test of what is built will take: the best of each group, of every model.
@@ -193,12 +206,13 @@ class RunState:
             seconds.append(max([*(b.seconds_per_answer or 0.0 for b in own), self.plan.answer_seconds]))
             usd.append(max((built.usd_per_answer for built in own), default=self.plan.answer_usd(self.price)))
         asked = len(self.test) + self.plan.timed
-        return Spent(sum(seconds) * asked, len(seconds) * len(self.test), sum(usd) * asked)
+        paid = _for_test(sum(usd) * asked, best)
+        return Spent(sum(seconds) * asked, len(seconds) * len(self.test), paid)
 
-    def keep_back_for_test(self, climbed: Climbed) -> None:
+    def keep_back_for_test(self, finalists: Sequence[Built]) -> None:
         """From now on, dollars are kept for the test alone: what is left beside them may be used to time finalists."""
-        usd = sum(climbed.built[name].usd_per_answer for name in climbed.best_of_groups())
-        self.ledger.keep_back(usd * len(self.test))
+        usd = sum(built.usd_per_answer for built in finalists)
+        self.ledger.keep_back(_for_test(usd * len(self.test), finalists))
 
     def over_budget(
         self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None, usd: float = 0.0
@@ -224,7 +238,9 @@ class RunState:
         when it would leave no time for the test. ends_s: seconds of the run at which choices inside the step have to
         come to an end, and, with some grace, the step itself; None: when the budget is spent.
         """
-        self.ledger.keep_back(self.reserve(climbed, family).usd if stops else 0.0)
+
+        def keep_back() -> None:
+            self.ledger.keep_back(self.reserve(climbed, family).usd if stops else 0.0)
 
         def seconds_left() -> float | None:
             left = self.ledger.seconds_left(self.reserve(climbed, family).seconds)
@@ -239,12 +255,14 @@ class RunState:
 
         def tell(what: str, share: float) -> None:
             meter.keep()
+            keep_back()  # the machine's hours have gone on
             late = ends_s is not None and self.ledger.spent.seconds > GRACE * ends_s
             if stops and (late or self.over_budget(climbed, judging_s, judging, family)):
                 raise BudgetSpent(f"the budget was spent while {what}")
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
             self.listener.progress(what if self.home else f"{self.name}: {what}", share, here)
 
+        keep_back()
         rate, chosen_for = self._learning_rate()
         retrieving = climbed.built.get(climbed.best("rag", self.name) or "")
         spec = retrieving.solution.retriever if retrieving is not None else None
@@ -328,12 +346,23 @@ class WholeRun:
         return tuple(state.name for state in self.states)
 
     def of(self, model: str) -> RunState:
-        """As the model of that name sees it; the first one where an older record names none."""
-        return next((state for state in self.states if state.name == model), self.first)
+        """As the model of that name sees it; empty: the first one. Raises RunError where there is none of that name."""
+        found = next((state for state in self.states if model in ("", state.name)), None)
+        if found is None:
+            raise RunError(f"{self.folder}: the task names no model {model}. Name it again, or go on with --again.")
+        return found
 
     def of_candidate(self, name: str) -> RunState:
         """As the model of that candidate sees it."""
         return self.of(name.partition("@")[2] or next((s.name for s in self.states if s.home), ""))
+
+
+def _for_test(usd: float, finalists: Sequence[Built]) -> float:
+    """Dollars to keep for answers that cost so much by their means: some more, and the most that the last may cost.
+
+    A call is only made where the most that it may cost is there.
+    """
+    return USD_SPARE * usd + max((built.most_usd for built in finalists), default=0.0)
 
 
 def kind_of(name: str) -> str:

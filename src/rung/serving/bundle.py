@@ -63,12 +63,20 @@ def _check_base(place: Path, model: str, file: Path) -> None:
 
 
 def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, str]:
-    """The model of a run's solution, and its version. task: task.json, as this version or an older one wrote it."""
+    """The model of a run's solution, and its version. task: task.json, as this version or an older one wrote it.
+
+    Raises RunError where the run names the model no more.
+    """
     if "models" not in task:
         return {"model": task["model"], "model_version": task["model_version"]}
-    own = (read_json(place / "solution.json") or {}).get("model", "")
-    spec = next((m for m in task["models"] if m["name"] == own), task["models"][0])
-    return {"model": spec["spec"], "model_version": task["model_versions"][spec["name"]]}
+    own, versions = place.name.partition("@")[2], task["model_versions"]
+    for spec in task["models"]:
+        if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
+            return {"model": spec["spec"], "model_version": versions[spec["name"]]}
+    raise RunError(
+        f"{place}: the run no longer names the model of this solution{f', {own}' if own else ''}. Name it again in "
+        "task.yaml, and run it with --again."
+    )
 
 
 def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str], Path]:

@@ -1,0 +1,125 @@
+"""Dollars that run out in any stage: what must not be lost, and what must be said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rung
+from conftest import LARGE, SMALL, clerk, decision
+from rung.errors import BudgetSpent, ModelError, OutOfMemory
+from rung.ladder import RunOptions, run
+from rung.records import read_json
+from rung.testing import FakeModel, FakeTrainable, Silent
+from rung.types import Request
+from small_task import write_task
+
+PAID = {**LARGE, "price": {"usd_per_million_in": 2.0, "usd_per_million_out": 8.0}}
+
+
+def spend_nothing(*_: Any, **__: Any) -> Any:
+    raise BudgetSpent("nothing is left")
+
+
+@pytest.mark.parametrize("limit", [0.006, 0.01, 0.016, 0.02, 0.03])
+def test_a_run_that_begins_its_test_can_pay_for_it(tmp_path: Path, models: None, limit: float) -> None:
+    task = write_task(tmp_path, Path(), models=[SMALL, PAID], examples=96, budget={"usd": limit})
+    folder = run(task, RunOptions(out=tmp_path / "run"), Silent())
+    assert (read_json(folder / "purse.json") or {})["usd"] <= limit
+    found = decision(folder)
+    if found["choice"] == "unfinished":
+        run(task, RunOptions(out=tmp_path / "run", usd=1.0), Silent())
+
+
+def test_dollars_that_end_in_the_final_test_end_in_a_message_and_nothing_is_lost(tmp_path: Path, models: None) -> None:
+    options = {"out": tmp_path / "run", "only": ("zero_shot",)}
+    task = write_task(tmp_path, Path(), models=[PAID], examples=96)
+    whole = run(task, RunOptions(out=tmp_path / "whole", only=("zero_shot",)), Silent())
+    paid = (read_json(whole / "purse.json") or {})["usd"]
+    with pytest.raises(BudgetSpent, match=r"Nothing is lost: give the same command with a larger --usd"):
+        run(task, RunOptions(**options, usd=0.8 * paid, finish=True), Silent())  # type: ignore[arg-type]
+    assert not (tmp_path / "run" / "decision.json").exists()
+    assert (read_json(tmp_path / "run" / "purse.json") or {})["usd"] <= 0.8 * paid
+    run(task, RunOptions(**options, usd=10.0), Silent())  # type: ignore[arg-type]
+    assert decision(tmp_path / "run")["test_reads"] <= 1
+
+
+def test_dollars_that_build_nothing_end_in_a_message(tmp_path: Path, models: None) -> None:
+    task = write_task(tmp_path, Path(), models=[PAID], examples=96)
+    with pytest.raises(BudgetSpent, match=r"run: the budget ended before the verdict.*--usd"):
+        run(task, RunOptions(out=tmp_path / "run", usd=1e-6), Silent())
+
+
+def test_the_verdict_comes_although_dollars_end_in_the_check_of_skills_or_in_timing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: None
+) -> None:
+    task = write_task(tmp_path, Path(), models=[SMALL], examples=96)
+    monkeypatch.setattr("rung.ladder.skills_check._skills_of", spend_nothing)
+    monkeypatch.setattr("rung.solutions.answer.answer", spend_nothing)
+    folder = run(task, RunOptions(out=tmp_path / "run"), Silent())
+    found = decision(folder)
+    assert found["test_reads"] == 1
+    assert all(c["latency_s_p50"] is None for c in found["candidates"])
+
+
+def test_a_model_that_fails_when_a_run_continues_spoils_no_other(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, out = write_task(tmp_path, Path(), models=[SMALL, LARGE], examples=96), tmp_path / "run"
+    run(task, RunOptions(out=out, only=("zero_shot", "few_shot")), Silent())
+    for name in ("finished.json", "decision.json", "finalists.json"):
+        (out / name).unlink()
+    for name in ("zero_shot@large", "few_shot@large"):
+        (out / "solutions" / name / "screened.jsonl").unlink(missing_ok=True)
+        answers = out / "solutions" / name / "predictions.dev.jsonl"
+        first, *others = answers.read_text().splitlines()
+        lost = {**json.loads(first), "error": "no reply from host (timeout)", "text": "", "score": 0.0}
+        answers.write_text("".join(line + "\n" for line in (json.dumps(lost), *others)))
+    generate = FakeModel.generate
+
+    def or_down(self: FakeModel, requests: Any) -> Any:
+        if self.name.startswith("large"):
+            raise ModelError("model large:expert: the endpoint refused the key.")
+        return generate(self, requests)
+
+    monkeypatch.setattr(FakeModel, "generate", or_down)
+    run(task, RunOptions(out=out, only=("zero_shot", "few_shot")), Silent())
+    found = decision(out)
+    assert found["choice"] == "unfinished"
+    assert "zero_shot@small" in {c["name"] for c in found["candidates"]}
+    assert {s["name"]: s["reason"] for s in found["skipped"]}["zero_shot@large"] == "fault"
+
+
+def test_a_speed_that_is_measured_by_calls_is_paid_from_the_purse(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[Request] = []
+    generate = FakeModel.generate
+
+    def noted(self: FakeModel, asked: Any) -> Any:
+        requests.extend(asked)
+        return generate(self, asked)
+
+    monkeypatch.setattr(FakeModel, "generate", noted)
+    task = write_task(tmp_path, Path(), models=[PAID], examples=48)
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot",)), Silent())
+    asked = sum(len(m.content.split()) for request in requests for m in request.messages)
+    spent = (read_json(folder / "purse.json") or {})["usd"]
+    assert spent >= asked * 2e-6 > 0, "what every request read is paid"
+
+
+def test_memory_that_does_not_suffice_for_all_models_is_said_with_what_to_do(tmp_path: Path, models: None) -> None:
+    def full(spec: str, say: Any) -> FakeTrainable:
+        if opened:
+            raise OutOfMemory("model third:x: its weights need 9 GB, and 4 GB are free.")
+        opened.append(spec)
+        return FakeTrainable(clerk, name=spec, version=spec)
+
+    opened: list[str] = []
+    rung.register_model("third:", full)
+    task = write_task(tmp_path, Path(), models=[SMALL, {"name": "third:x"}, LARGE], examples=48)
+    with pytest.raises(OutOfMemory, match="All models of a task are loaded at once, and small came before"):
+        run(task, RunOptions(out=tmp_path / "run"), Silent())
