@@ -267,6 +267,25 @@ def test_a_reply_that_is_lost_makes_no_second_job(store: CallCache) -> None:
         assert len(jobs_of(endpoint)) == 1 and endpoint.charged == 20
 
 
+def test_a_job_that_may_have_been_made_is_not_forgotten_when_the_list_of_jobs_is_refused(
+    store: CallCache, tmp_path: Path
+) -> None:
+    def wrap(exchange: Exchange) -> Exchange:
+        async def wrapped(verb: str, where: str, **more: Any) -> Reply:
+            listing = verb == "GET" and where.startswith("/batches?")
+            return await exchange(verb, where.replace("/batches?", "/nothing?") if listing else where, **more)
+
+        return at("POST", "/batches", lose)(wrapped)
+
+    purse = Purse(tmp_path / "purse.json", 1.0)
+    with FakeEndpoint() as endpoint:
+        with pytest.raises(ModelError):
+            answered(endpoint, store, calls(20, 0.02), wrap=wrap, purse=purse)
+        assert len(store.jobs()) == 1 and purse.reserved == pytest.approx(0.4)
+        assert len(texts(answered(endpoint, store, calls(20, 0.02), purse=purse))) == 20
+        assert len(jobs_of(endpoint)) == 1 and endpoint.charged == 20 and store.jobs() == {}
+
+
 def test_a_network_that_comes_back_ends_nothing(store: CallCache) -> None:
     with FakeEndpoint() as endpoint:
         for method, path in (("POST", "/files"), ("GET", "/batches/batch_1"), ("GET", "/files/file-2/content")):

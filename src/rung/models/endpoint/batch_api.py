@@ -114,7 +114,11 @@ class BatchApi:
                 return await self._ask("POST", "/batches", _id, body=body, tries=1)
             except NoBatchReply as fault:  # the job may have been made all the same
                 await self._sleep(fault.pause)
-                if (found := await self.find(name, since)) is not None:
+                try:
+                    found = await self.find(name, since)
+                except BatchRefused as refusal:  # that the list is refused says nothing of the job
+                    raise NoBatchReply(str(refusal), fault.pause) from None
+                if found is not None:
                     return found
                 if not left:
                     raise
