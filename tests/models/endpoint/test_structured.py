@@ -53,6 +53,49 @@ def test_keys_are_ordered_behind_references_too() -> None:
     assert Form(Constraint("json_schema", schema)).read('{"of": {"b": 1, "a": 2}}')
 
 
+KINDS = [
+    {"type": "object", "properties": {"kind": {"const": kind}, name: {"type": "integer"}}, "required": ["kind", name]}
+    for kind, name in (("a", "y"), ("b", "x"), ("c", "x"))
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"anyOf": KINDS}, '{"x": 1, "kind": "b"}'),
+        ({"anyOf": [*KINDS[:2], {**KINDS[2], "properties": {"x": {"type": "integer"}, "kind": {"const": "c"}}}]},
+         '{"kind": "c", "x": 1}'),
+        ({"oneOf": [{"type": "null"}, KINDS[0]]}, '{"y": 1, "kind": "a"}'),
+        ({"type": "array", "items": {"anyOf": KINDS}}, '[{"x": 1, "kind": "b"}, {"y": 1, "kind": "a"}]'),
+        ({"type": "array", "prefixItems": [{"type": "string"}, KINDS[1]]}, '["a", {"x": 1, "kind": "b"}]'),
+        ({"type": "object", "additionalProperties": KINDS[1]}, '{"of": {"x": 1, "kind": "b"}}'),
+        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": KINDS[1]}}, '{"x": 1, "kind": "b"}'),
+        ({"allOf": [{"type": "object", "properties": {"b": {}}}, {"type": "object", "properties": {"a": {}, "c": {}}}]},
+         '{"c": 1, "a": 2, "b": 3}'),
+        ({"type": "object", "properties": {"a": {}, "of": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+         '{"of": {"of": null, "a": 1}, "a": 1}'),
+    ],
+)  # fmt: skip
+def test_keys_are_ordered_in_branches_items_and_other_keys_too(schema: dict[str, Any], text: str) -> None:
+    assert Form(Constraint("json_schema", schema)).read(text) == text
+
+
+def test_labels_of_marks_and_spaces_are_read_as_they_are() -> None:
+    marks = Form(Constraint("labels", ("!", "no", " no", 'say "no"', "two\nlines")))
+    for label in ("!", "no", " no", 'say "no"', "two\nlines"):
+        assert marks.read(label) == label == marks.read(json.dumps({"label": label}))
+    with pytest.raises(UnfitReply):
+        marks.read("")
+
+
+def test_anchors_of_a_pattern_are_not_sent() -> None:
+    for pattern, sent in ((r"^\d{4}$", r"\d{4}"), (r"^a|b$", "a|b"), (r"a\$", r"a\$"), (r"a\\$", r"a\\")):
+        form = Form(Constraint("regex", pattern))
+        assert form.fields("choice") == {"structured_outputs": {"regex": sent}}
+    assert plain_pattern(r"^\d{4}$") == "[0-9]{4}"
+    assert Form(Constraint("regex", r"^\d{4}$")).read("1969\n") == "1969"
+
+
 def test_a_pattern_matches_the_whole_reply() -> None:
     assert PATTERN.read("AB12\n") == "AB12"
     with pytest.raises(UnfitReply, match="regular expression"):
@@ -121,6 +164,7 @@ def test_a_pattern_is_sent_as_that_of_a_json_string_and_read_out_of_it() -> None
 
 def test_a_reply_that_ran_out_of_tokens_may_be_the_beginning_of_an_answer_or_babble() -> None:
     assert LABELS.may_be_cut("card l", "grammar") and LABELS.may_be_cut("", "none")
+    assert not LABELS.may_be_cut("\n\n \n", "json_object"), "spaces without end"
     assert not LABELS.may_be_cut("I think that", "none")
     assert PERSON.may_be_cut('{"name": "a very lo', "json_schema") and not PERSON.may_be_cut("Well, she", "json_schema")
     assert PATTERN.may_be_cut('"AB123', "json_schema") and not PATTERN.may_be_cut("AB or", "none")

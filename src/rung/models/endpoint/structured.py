@@ -81,7 +81,7 @@ class Form:
         if mode == "choice":
             if kind == "labels":
                 return {"structured_outputs": {"choice": list(value)}}
-            return {"structured_outputs": {"json": self._schema} if kind == "json_schema" else {"regex": value}}
+            return {"structured_outputs": {"json": self._schema} if kind == "json_schema" else {"regex": _bare(value)}}
         if mode == "grammar":
             return {"grammar": "root ::= " + " | ".join(_quoted(str(label)) for label in value)}
         if mode == "json_object":
@@ -102,8 +102,10 @@ class Form:
 
     def may_be_cut(self, text: str, mode: Mode) -> bool:
         """Whether a reply that ran out of tokens may be the first part of one that fits, so that it was heeded."""
-        if not text.strip():
+        if not text:
             return True
+        if not text.strip():  # spaces without end: a model in JSON that wants to write something else
+            return mode == "none"
         if self.constraint.kind == "regex":
             return mode != "none" and text.lstrip().startswith('"')
         if self.constraint.kind == "json_schema" or mode in ("json_schema", "json_object"):
@@ -120,7 +122,7 @@ class Form:
                     return tried
             raise UnfitReply(f"it does not match the regular expression {pattern.pattern}")
         if self.constraint.kind == "labels":
-            return self._label(_inside_fence(bare))
+            return text if text in self.constraint.value else self._label(_inside_fence(bare))
         return self._json(_inside_fence(bare))
 
     def again(self, unfit: UnfitReply) -> str:
@@ -139,7 +141,10 @@ class Form:
         """The JSON Schema that is sent: the user's own, a string with a pattern, or an object with a label."""
         value = self.constraint.value
         if self.constraint.kind == "regex":
-            return {"type": "string", "pattern": f"^({plain_pattern(str(value)) or value})$"}  # both anchors are needed
+            return {
+                "type": "string",
+                "pattern": f"^({plain_pattern(str(value)) or _bare(value)})$",
+            }  # it needs both anchors
         if self.constraint.kind == "json_schema":
             assert isinstance(value, Mapping)
             return {name: part for name, part in value.items() if name != "x-guidance"}  # an extension of llguidance
@@ -156,7 +161,7 @@ class Form:
         written: dict[str, set[str]] = {}
         for label in map(str, self.constraint.value):
             written.setdefault(_loose(label), set()).add(label)
-        return {loose: next(iter(labels)) for loose, labels in written.items() if len(labels) == 1}
+        return {loose: next(iter(labels)) for loose, labels in written.items() if len(labels) == 1 and loose}
 
     def _label(self, text: str) -> str:
         value: object = text
@@ -229,23 +234,69 @@ def _closed(schema: Any) -> bool:
 
 def in_order(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
     """A JSON value with the keys of its objects in the schema's order, which a grammar of the schema demands."""
-    for _ in range(8):  # a chain of references
-        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            break
-        schema = root
-        for part in reference.split("/")[1:]:
-            schema = schema.get(part, {}) if isinstance(schema, Mapping) else {}
-    if not isinstance(schema, Mapping):
+    if not isinstance(value, dict | list):
         return value
+    branches = _branches(schema, root)
     if isinstance(value, list):
-        return [in_order(item, schema.get("items"), root) for item in value]
-    if not isinstance(value, dict):
-        return value
-    properties = schema.get("properties")
-    known = properties if isinstance(properties, Mapping) else {}
-    names = [name for name in known if name in value] + [name for name in value if name not in known]
-    return {name: in_order(value[name], known.get(name), root) for name in names}
+        first = max((branch.items for branch in branches), key=len)
+        rest = next((branch.others for branch in branches if branch.others is not None), None)
+        return [in_order(v, first[at] if at < len(first) else rest, root) for at, v in enumerate(value)]
+    branch = max(branches, key=lambda branch: branch.fit(value))
+    names = [name for name in branch.properties if name in value]
+    names += [name for name in value if name not in branch.properties]
+    return {name: in_order(value[name], branch.properties.get(name, branch.others), root) for name in names}
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One of the schemas that a value may be of: its keys, its first items, and what its other keys or items are of."""
+
+    properties: Mapping[str, Any]
+    items: Sequence[Any]
+    others: Any
+
+    def fit(self, value: Mapping[str, Any]) -> int:
+        """How many keys of a value it has, those aside that are of another value here."""
+        return sum(name in self.properties and _may_be(part, self.properties[name]) for name, part in value.items())
+
+
+def _branches(schema: Any, root: Mapping[str, Any], depth: int = 8) -> list[_Branch]:
+    """depth: of references and of branches within branches, which may come back to where they began."""
+    if not isinstance(schema, Mapping) or depth == 0:
+        return [_Branch({}, (), None)]
+    if isinstance(reference := schema.get("$ref"), str) and reference.startswith("#"):
+        return _branches(_referred(reference, root), root, depth - 1)
+    properties, items = schema.get("properties"), schema.get("prefixItems")
+    others = schema.get("items", schema.get("additionalProperties"))
+    own = _Branch(
+        properties if isinstance(properties, Mapping) else {}, items if isinstance(items, list) else (), others
+    )
+    found = [own]
+    alternatives = [[part] for part in schema.get("allOf") or ()]
+    alternatives += [schema[name] for name in ("anyOf", "oneOf") if schema.get(name)]
+    for parts in alternatives:
+        inner = [branch for part in parts for branch in _branches(part, root, depth - 1)]
+        found = [
+            _Branch({**a.properties, **b.properties}, a.items or b.items, b.others if a.others is None else a.others)
+            for a in found
+            for b in inner
+        ]
+    return found
+
+
+def _referred(reference: str, root: Mapping[str, Any]) -> Any:
+    schema: Any = root
+    for part in reference.split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        schema = schema.get(part, {}) if isinstance(schema, Mapping) else {}
+    return schema
+
+
+def _may_be(value: Any, schema: Any) -> bool:
+    """Whether a value is not ruled out by a list of values."""
+    if not isinstance(schema, Mapping):
+        return True
+    return value in schema.get("enum", [value]) and value == schema.get("const", value)
 
 
 _matchers: dict[str, Any] = {}
@@ -283,7 +334,7 @@ def plain_pattern(pattern: str) -> str | None:
     llama.cpp lets any string through, without a word, where it does not know a part of a pattern.
     """
     inside, found = False, []
-    for part in re.findall(r"\\?.", pattern, re.DOTALL):
+    for part in re.findall(r"\\?.", _bare(pattern), re.DOTALL):
         if part in _CLASSES:
             found.append(_CLASSES[part] if inside else f"[{_CLASSES[part]}]")
             continue
@@ -293,6 +344,13 @@ def plain_pattern(pattern: str) -> str | None:
         found.append(part)
     written = "".join(found)
     return None if re.search(r"\(\?(?!:)|[*+?}][?+]|[\^$]", re.sub(r"\\.|\[\^", "", written)) else written
+
+
+def _bare(pattern: object) -> str:
+    """A pattern without anchors at its ends, which change nothing where the whole text is to match."""
+    text = str(pattern).removeprefix("^")
+    escapes = len(text) - 1 - len(text[:-1].rstrip("\\"))
+    return text[:-1] if text.endswith("$") and escapes % 2 == 0 else text
 
 
 def _unquoted(text: str) -> str:
