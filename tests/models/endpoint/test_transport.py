@@ -669,6 +669,8 @@ def test_a_proxy_tunnels_tls_and_gets_its_password_but_not_the_key(
                 for _ in range(2):
                     assert (await get(transport, headers=headers)).body == b"ok"
                 assert len(heads) == 1 and KEY.encode() in server.requests[1]
+                fault = await fault_of(Transport(f"https://localhost:{server.port}/v1"))
+                assert fault.kind == "certificate" and f"localhost:{server.port} behind" in fault.detail
             else:
                 fault = await fault_of(transport, headers=headers)
                 assert fault.kind == "proxy" and "407" in fault.detail

@@ -224,6 +224,9 @@ class Transport:
             assert self._tls is not None
             inner = await loop.start_tls(transport, connection, self._tls, server_hostname=self._host)
             assert inner is not None
+        except ssl.SSLError as error:  # of the server, or of a proxy that reads what is sent
+            transport.abort()
+            raise _fault_of(error, f"{self.authority} behind {proxy.host}:{proxy.port}") from None
         except BaseException:
             transport.abort()
             raise
