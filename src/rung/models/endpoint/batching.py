@@ -61,8 +61,8 @@ class Batching:
                 keep(key, asked)
         async with Crew() as crew:
             for key in alone:
-                crew.start(self._alone(key, work[key], keep, found))
-            await crew.room(0)
+                crew.start(self._alone, key, work[key], keep, found)
+            await crew.rest()
         return found
 
     def read(self, request: Request, body: Mapping[str, Any], reply: Mapping[str, Any]) -> Asked | None:

@@ -25,6 +25,7 @@ from rung.models.endpoint.batch_jobs import LEAST_CALLS
 from rung.models.endpoint.batching import Batching
 from rung.models.endpoint.call_cache import CallCache
 from rung.models.endpoint.crew import Crew
+from rung.models.endpoint.garbage import rare_collections
 from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.listing import read_listing
 from rung.models.endpoint.loop import LoopThread
@@ -109,7 +110,8 @@ class Endpoint:
         if not requests:
             return []
         self.look()
-        return self._run(self._generate(requests))
+        with rare_collections():
+            return self._run(self._generate(requests))
 
     def count_tokens(self, text: str) -> int:
         """An estimate from the UTF-8 bytes, since no tokenizer is known: `estimate_tokens` says how good it is."""
@@ -136,7 +138,7 @@ class Endpoint:
         asked: list[int] = []
         waiting: dict[str, int] = {}  # for batch jobs
         line.till.start()
-        async with Crew() as crew:
+        async with Crew(lambda: line.calls.limit) as crew:
             for start in range(0, len(requests), _CHUNK):  # the first calls leave before the last keys are made
                 named = {}
                 for at in range(start, min(start + _CHUNK, len(requests))):
@@ -150,12 +152,12 @@ class Endpoint:
                     waiting |= {named[at]: at for at in new}
                     continue
                 for at in new:
-                    crew.start(self._ask(at, named[at], requests[at], found))
-                await crew.room(line.calls.limit + _CHUNK)
+                    crew.start(self._ask, at, named[at], requests[at], found)
+                await crew.room(line.calls.limit)
             if waiting:
                 answers = await self._by_jobs({key: requests[at] for key, at in waiting.items()})
                 found |= {waiting[key]: self._generation(answer) for key, answer in answers.items()}
-            await crew.room(0)
+            await crew.rest()
         self._check_reached([found[at] for at in asked])
         return [found[at] for at in range(len(requests))]
 

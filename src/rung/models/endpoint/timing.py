@@ -22,14 +22,24 @@ _LEAST_S = 1e-3
 
 
 async def timed(asker: Asker, exchanger: Exchanger, requests: Sequence[Request], concurrency: int) -> list[Asked]:
-    """Answers with their latencies, `concurrency` of them in flight; fewer only where the endpoint refuses so many."""
+    """Answers with their latencies, `concurrency` of them in flight; fewer only where the endpoint refuses so many.
+
+    Where it is not known how the endpoint holds answers to a constraint, that is found out before anything is timed.
+    """
+    tried = [
+        await asker.ask(request)
+        for request in requests
+        if request.constraint is not None and not asker.is_proven(request)
+    ]
     calls = Calls(exchanger, concurrency, asker.spec.timeout)
     found: dict[int, Asked] = {}
     async with Crew() as crew:
         for at, request in enumerate(requests):
-            crew.start(_timed(at, asker, calls, request, found))
-        await crew.room(0)
+            crew.start(_timed, at, asker, calls, request, found)
+        await crew.rest()
     asker.calls.faults.update(calls.faults)
+    if usd := sum(asked.usd or 0.0 for asked in tried):
+        found[0].usd = (found[0].usd or 0.0) + usd
     return [found[at] for at in range(len(requests))]
 
 
@@ -39,12 +49,14 @@ async def _timed(at: int, asker: Asker, calls: Calls, request: Request, found: d
 
 async def _streamed(asker: Asker, calls: Calls, request: Request) -> Asked:
     """One call. Where a stream is refused, the answer comes in one piece, without a time to its first token."""
+    asked = Asked()
     for _ in range(_ROUNDS):
         body, form, mode = asker.body_of(request, stream=True)
         try:
             reading = await asker.send(body, request, calls=calls)
         except CallFailed as failed:
-            return Asked(finish="error", error=f"{NO_REPLY} from {asker.spec.host} ({failed})")
+            asked.finish, asked.error = "error", f"{NO_REPLY} from {asker.spec.host} ({failed})"
+            return asked
         except Refused as refused:
             habits = learnt(asker.known.habits, body, refusal_of(refused.status, refused.detail))
             if habits is not None:
@@ -52,13 +64,14 @@ async def _streamed(asker: Asker, calls: Calls, request: Request) -> Asked:
             elif body == asker.body_of(request, stream=True)[0]:
                 break
             continue
-        asked = Asked()
         fault = asker.take(asked, reading, body, form, mode)
-        if reading.answered.needs_room and body != asker.body_of(request, stream=True)[0]:
-            continue  # it is known by now that the model thinks
-        if fault is None or isinstance(fault, UnfitReply):  # one that does not fit took its time all the same
-            return asked
-    return await asker.ask(request)
+        thinks = reading.answered.needs_room and body != asker.body_of(request, stream=True)[0]  # as is known by now
+        if not thinks and (fault is None or isinstance(fault, UnfitReply)):
+            return asked  # one that does not fit took its time all the same
+        asked.forget()
+    whole = await asker.ask(request)
+    whole.usd = whole.usd if asked.usd is None else (whole.usd or 0.0) + asked.usd
+    return whole
 
 
 async def measured_speed(asker: Asker, in_flight: int) -> Speed:
