@@ -104,6 +104,24 @@ def test_answers_are_not_shared_between_models_hosts_and_params(opened: Open) ->
         assert len(endpoint.calls) == 3
 
 
+def test_answers_of_another_model_that_the_same_server_was_started_with_do_not_count(opened: Open) -> None:
+    ways: dict[str, Any] = {"server": "llama.cpp", "any_model": True}
+    with FakeEndpoint(model="a.gguf", **ways) as endpoint:
+        opened(endpoint, name="local").generate([ask("hello")])
+        opened(endpoint, name="local").generate([ask("hello")])
+        assert len(endpoint.calls) == 1
+        endpoint.change(model="b.gguf")
+        opened(endpoint, name="local").generate([ask("hello")])
+        assert len(endpoint.calls) == 2
+
+
+def test_what_the_filter_stopped_is_not_asked_again(opened: Open) -> None:
+    with FakeEndpoint(filtered="bomb") as endpoint:
+        opened(endpoint).generate([ask("hello"), ask("a bomb")])
+        opened(endpoint).generate([ask("a bomb")])
+        assert len(endpoint.calls) == 2
+
+
 def test_answers_of_a_model_that_is_not_served_any_more_do_not_count(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +477,7 @@ def test_a_version_needs_no_connection_and_changes_with_what_decides_answers() -
         "http://localhost:9/v1#n",
         "http://localhost:8/v1#m",
         '{"name": "m", "endpoint": "http://localhost:9/v1", "params": {"top_k": 1}}',
+        '{"name": "m", "endpoint": "http://localhost:9/v1", "response_format": "none"}',
     ):
         assert model_version(other) != plain
 

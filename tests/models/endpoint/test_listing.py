@@ -52,6 +52,16 @@ def test_servers_are_known_by_the_owner_that_they_name() -> None:
     assert read_listing(listing({"id": "m", "owned_by": "openai"}), "m").server is None
 
 
+def test_the_model_of_a_server_that_takes_any_name_is_told_apart_by_its_id_and_sizes() -> None:
+    def weights(id: str, owner: str = "llamacpp", **meta: int) -> str:
+        return read_listing(listing({"id": id, "owned_by": owner, "meta": meta}), "any").weights
+
+    known = weights("a.gguf", size=5, n_ctx=512)
+    assert known and known == weights("a.gguf", size=5, n_ctx=1024)
+    assert len({known, weights("b.gguf", size=5), weights("a.gguf", size=6)}) == 3
+    assert weights("a.gguf", "vllm", size=5) == ""
+
+
 def test_names_like_a_wrong_one_are_found_and_a_record_is_read_back() -> None:
     listed = read_listing(
         listing({"id": "models/gpt-5-mini"}, {"id": "gpt-5"}, *({"id": f"x{i}"} for i in range(9))), "m"

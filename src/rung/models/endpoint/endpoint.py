@@ -132,7 +132,7 @@ class Endpoint:
 
     async def _generate(self, requests: Sequence[Request]) -> list[Generation]:
         line = self._line
-        keys = Keys(self.spec, self._known.listed.server)
+        keys = Keys(self.spec, self._known.listed.server, self._known.listed.weights)
         times: Counter[str] = Counter()
         found: dict[int, Generation] = {}
         asked: list[int] = []
@@ -226,8 +226,9 @@ class Endpoint:
     # ---- what it knows of itself -----------------------------------------------------------
 
     def look(self) -> None:
-        """Reads the endpoint's list of models, at most once a day. Whatever goes wrong there is no error."""
-        if self._known.listing_is_old and not self._line.looked:
+        """Reads the endpoint's list of models, at most once a day; that of a server on this machine, which may serve
+        another model now, once a process. Whatever goes wrong there is no error."""
+        if (self._known.listing_is_old or self.spec.is_loopback) and not self._line.looked:
             self._line.looked = True
             self._run(self._look())
             self.context_length = self._known.listed.context_length or _CONTEXT_LENGTH
@@ -346,8 +347,11 @@ class _Line:
 
 
 def version_of(spec: EndpointSpec) -> str:
-    """A hash of what decides the answers, as far as a spec says it: address, model, interface, fields of the body."""
-    deciding = [spec.endpoint, spec.name, spec.api_version, spec.params]
+    """A hash of what decides the answers, as far as a spec says it: address, model, interface, fields of the body, and
+    how answers are held to a form."""
+    deciding: list[Any] = [spec.endpoint, spec.name, spec.api_version, spec.params]
+    if spec.response_format != "auto":
+        deciding.append(spec.response_format)
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 

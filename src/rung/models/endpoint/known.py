@@ -115,8 +115,11 @@ class EndpointFacts:
     def is_current(self, model: str) -> bool:
         """Whether answers of this served model count: it was seen within a day of the one that was seen last.
 
-        A name may be pointed to another model; answers of the former one are then not the model's any more.
+        A name may be pointed to another model; answers of the former one are then not the model's any more. What no
+        model answered, but a filter, counts on.
         """
+        if not model:
+            return True
         with self._lock:
             newest = max(self._served.values(), default=0.0)
             return self._served.get(model, 0.0) > newest - DAY_S - _SEEN_S

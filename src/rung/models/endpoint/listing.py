@@ -6,6 +6,7 @@ Endpoints tell little, each in fields of its own, and some have no list. Nothing
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,13 +37,15 @@ class Listed:
     """What was told of a model.
 
     names: of all models, empty where there is no list. shutdown_date: ISO date, None where none is told.
-    context_length: in tokens. server: where it is known by its list.
+    context_length: in tokens. server: where it is known by its list. weights: tells the model of a server apart that
+    serves whatever it was started with under any name, as llama.cpp's do; else empty.
     """
 
     names: tuple[str, ...] = ()
     shutdown_date: str | None = None
     context_length: int | None = None
     server: Server | None = None
+    weights: str = ""
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,7 +77,15 @@ def read_listing(body: bytes, name: str) -> Listed:
     own = by_name.get(_plain(name), {})
     owners = {str(row.get("owned_by")) for row in (own, *(models if len(models) == 1 else ()))}
     server = next((_SERVERS[owner] for owner in sorted(owners) if owner in _SERVERS), None)
-    return Listed(tuple(names[:_KEPT_NAMES]), _shutdown_date(own), _context_length(own), server)
+    weights = _weights(models[0]) if len(models) == 1 and server in ("llama.cpp", "llama-cpp-python") else ""
+    return Listed(tuple(names[:_KEPT_NAMES]), _shutdown_date(own), _context_length(own), server, weights)
+
+
+def _weights(row: Mapping[str, Any]) -> str:
+    """The model's id and its sizes, without the length of the context that the server was started with."""
+    meta = row.get("meta")
+    sizes = {name: told for name, told in meta.items() if name != "n_ctx"} if isinstance(meta, Mapping) else {}
+    return hashlib.sha256(json.dumps([row.get("id"), sizes], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(name: object) -> str:

@@ -144,7 +144,8 @@ class Keys:
     Not in it is what changes no answer: the name of a field that bounds it, and room for a thought beyond the answer.
     """
 
-    def __init__(self, spec: EndpointSpec, server: Server | None) -> None:
+    def __init__(self, spec: EndpointSpec, server: Server | None, weights: str = "") -> None:
+        """weights: which model answers, where its name does not say it."""
         of_all = {
             "format": FORMAT,
             "endpoint": spec.endpoint,
@@ -152,6 +153,7 @@ class Keys:
             "model": spec.name,
             "params": spec.params,
             "sampling": sampling(server),
+            "weights": weights,
         }
         self._of_all = hashlib.sha256(json.dumps(of_all, sort_keys=True, default=dict).encode())
         self._response_format = spec.response_format
