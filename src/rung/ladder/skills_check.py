@@ -101,7 +101,8 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
         if is_done(folder / "solution.json"):
             solution = replace(load_solution(folder), model=run.name)
         else:
-            built = function_of(repair)(workshop, climbed.built[name].solution)
+            tuned = replace(climbed.built[name].solution, name=kind_of(name))  # as strategies call it
+            built = function_of(repair)(workshop, tuned)
             solution = replace(built, name=other, model=run.name)
             solution = save_solution(solution, folder, passages=run.inputs.passages)
         predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
