@@ -13,19 +13,9 @@ pytest.importorskip("httptools")
 from rung.models.endpoint.asking import Asker
 from rung.models.endpoint.listing import Listed
 from rung.models.endpoint.policy import BadReply, Refused
-from rung.models.endpoint.protocol import (
-    Habits,
-    Keys,
-    Stream,
-    chat_body,
-    first_habits,
-    most_tokens_in,
-    parse_answer,
-    read_answer,
-    repeated,
-    without_thought,
-)
+from rung.models.endpoint.protocol import Habits, Keys, chat_body, first_habits, most_tokens_in, repeated
 from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
+from rung.models.endpoint.replies import Stream, parse_answer, read_answer, without_thought
 from rung.models.endpoint.spec import parse
 from rung.types import Constraint, Decoding, Message, Price, Request
 

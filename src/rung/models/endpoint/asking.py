@@ -14,22 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rung.errors import DOES_NOT_FIT, NO_REPLY
-from rung.models.endpoint.http_connection import OnData
 from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
-from rung.models.endpoint.protocol import (
-    Answered,
-    Stream,
-    chat_body,
-    most_tokens_in,
-    most_tokens_out,
-    parse_answer,
-    read_answer,
-    turns_of,
-    utf8_bytes,
-    wants_tags,
-)
+from rung.models.endpoint.protocol import chat_body, most_tokens_in, most_tokens_out, turns_of, utf8_bytes
 from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
+from rung.models.endpoint.replies import Answered, Reader, Reading, wants_tags
 from rung.models.endpoint.spec import EndpointSpec
 from rung.models.endpoint.structured import Form, Mode, UnfitReply, modes, told
 from rung.models.endpoint.till import Bill, billed, most_usd_of, usd_of
@@ -45,41 +34,6 @@ _ENCODER = json.JSONEncoder(default=dict)  # nested params are mappings
 Say = Callable[[str], None]
 
 FILTERED = "the endpoint's content filter stopped it"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reply, read. seconds: from sending the request; first_token_s: where it was streamed."""
-
-    answered: Answered
-    seconds: float
-    first_token_s: float | None = None
-
-
-class _Reader:
-    """Reads the replies to one call, whole or streamed, each once."""
-
-    def __init__(self, tags_wanted: bool) -> None:
-        self._tags = tags_wanted
-        self._stream: Stream | None = None
-        self._last: tuple[Reply, Reading] | None = None
-
-    def watch(self) -> OnData:
-        """For a new attempt, which begins its stream anew."""
-        self._stream = Stream()
-        return self._stream.feed
-
-    def read(self, reply: Reply) -> Reading:
-        """Raises BadReply and Refused."""
-        if self._last is not None and self._last[0] is reply:
-            return self._last[1]
-        if "event-stream" in reply.headers.get("content-type", ""):
-            stream = self._stream or Stream()
-            reading = Reading(read_answer(stream.record, tags_wanted=self._tags), reply.seconds, stream.first_token_s)
-        else:
-            reading = Reading(parse_answer(reply.body, tags_wanted=self._tags), reply.seconds)
-        self._last = (reply, reading)
-        return reading
 
 
 @dataclass
@@ -317,7 +271,7 @@ class Asker:
         self, body: Mapping[str, Any], request: Request, *, attempts: int | None = None, calls: Calls | None = None
     ) -> Reading:
         """The answer to a body. calls: by others than its own. Raises Refused, CallFailed, and BudgetSpent."""
-        reader = _Reader(wants_tags(request.messages))
+        reader = Reader(wants_tags(request.messages))
 
         def usd(reply: Reply) -> float | None:
             try:

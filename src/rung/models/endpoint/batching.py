@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rung.models.endpoint.asking import Asked, Asker, Reading, Say
+from rung.models.endpoint.asking import Asked, Asker, Say
 from rung.models.endpoint.batch_jobs import BatchCall, BatchJobs
 from rung.models.endpoint.call_cache import CallCache
 from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.policy import BadReply, Exchanger, Refused
 from rung.models.endpoint.prices import batch_price
-from rung.models.endpoint.protocol import most_tokens_in, most_tokens_out, read_answer, wants_tags
+from rung.models.endpoint.protocol import most_tokens_in, most_tokens_out
+from rung.models.endpoint.replies import Reading, read_answer, wants_tags
 from rung.models.endpoint.till import most_usd_of
 from rung.models.purse import Purse
 from rung.types import Price, Request
