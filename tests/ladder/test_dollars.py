@@ -34,6 +34,18 @@ def test_a_run_that_begins_its_test_can_pay_for_it(tmp_path: Path, models: None,
         run(task, RunOptions(out=tmp_path / "run", usd=1.0), Silent())
 
 
+def test_a_test_that_cannot_be_paid_for_stays_sealed_and_its_cost_is_told(tmp_path: Path, models: None) -> None:
+    task, out = write_task(tmp_path, Path(), models=[PAID], examples=96), tmp_path / "run"
+    whole = run(task, RunOptions(out=tmp_path / "whole", only=("zero_shot",)), Silent())
+    building = (read_json(whole / "solutions" / "zero_shot" / "built.json") or {})["usd"]
+    limit = 1.7 * building
+    with pytest.raises(BudgetSpent, match=r"the final test costs about .* are left for it.*larger --usd"):
+        run(task, RunOptions(out=out, only=("zero_shot",), usd=limit), Silent())
+    assert (out / "finalists.json").exists() and not (out / "test_reads.jsonl").exists()
+    run(task, RunOptions(out=out, only=("zero_shot",), usd=1.0), Silent())
+    assert decision(out)["test_reads"] == 1
+
+
 def test_dollars_that_end_in_the_final_test_end_in_a_message_and_nothing_is_lost(tmp_path: Path, models: None) -> None:
     options = {"out": tmp_path / "run", "only": ("zero_shot",)}
     task = write_task(tmp_path, Path(), models=[PAID], examples=96)

@@ -10,6 +10,7 @@ from typing import Any
 from rung import runs
 from rung.decision import Evidence, decide, decision_record
 from rung.decision.evidence import ClosedBook, MoreExamples, Skills
+from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.candidate_costs import break_evens
@@ -22,12 +23,16 @@ from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, Left
 
 
 def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
-    """Opens the test, answers it with the finalists and baselines, and writes decision.json. named: finalists.json."""
+    """Opens the test, answers it with the finalists and baselines, and writes decision.json. named: finalists.json.
+
+    Raises BudgetSpent where the dollars that are left do not suffice, most often before it is opened.
+    """
     from rung.evaluation.contenders import named_pairs
     from rung.evaluation.sealed import count_reads, earlier_readings, open_test
     from rung.evaluation.statistics import compare_all
 
     names: list[str] = named["finalists"]
+    _check_dollars(run, named)
     why = "final comparison of the recorded finalists"
     test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why, built=_digest(run, names))
     answers = {name: _answer_test(run.of_candidate(name), name, test) for name in names}
@@ -66,6 +71,33 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         write_json(run.files.curve, named["curve"])
     write_json(run.files.decision, decision_record(decision))
     return decision
+
+
+def _check_dollars(run: WholeRun, named: Mapping[str, Any]) -> None:
+    """Raises BudgetSpent, with the test as sealed as before, where answering it is expected to cost more than is left.
+
+    Of a candidate whose dev cost nothing, every answer had been paid for before, and so may those to the test be.
+    """
+    from rung.evaluation.costs import request_usd
+    from rung.trials.trial import read_predictions
+
+    ledger = run.first.ledger
+    ledger.keep_back(0.0)
+    left = ledger.purse.left if ledger.purse is not None else None
+    if left is None:
+        return
+    wanted = 0.0
+    for c in named["candidates"]:
+        if c["name"] not in named["finalists"] or not c["build_usd"]:
+            continue
+        price = run.of_candidate(c["name"]).price
+        if price is None:
+            continue
+        answered = len(read_predictions(run.files.solution(c["name"]) / "predictions.test.jsonl"))
+        tokens = {key: c[key] for key in ("tokens_in", "tokens_cached", "tokens_out")}
+        wanted += (len(run.test) - answered) * request_usd(price, **tokens, seconds=0.0)
+    if wanted > left:
+        raise BudgetSpent(f"the final test costs about {wanted:.2g} USD more, and {left:.2g} USD are left for it")
 
 
 def _digest(run: WholeRun, names: Sequence[str]) -> str:
