@@ -303,6 +303,7 @@ def limits(limit: str | None, remaining: str, reset: str, of: str = "requests") 
         (limits("90000", "5", "40s", "tokens"), 2.0),
         (limits("10", "0", "10s") | limits("90000", "5", "40s", "tokens"), 2.0),
         (limits("10", "0", ""), 0.0),
+        (limits("0", "0", "60s"), 0.0),  # as gateways say that there is no limit
         ({"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-limit": "50"}, 0.0),
         (
             {

@@ -71,12 +71,12 @@ def wait_for_refill(headers: Mapping[str, str], now: float) -> float:
         remaining = _number(headers.get(remaining_name, ""))
         if remaining is None:
             continue
-        limit = _number(headers.get(limit_name, "")) or 0.0
-        if remaining > limit * _SPENT:
+        limit = _number(headers.get(limit_name, ""))
+        if limit == 0.0 or remaining > (limit or 0.0) * _SPENT:  # nothing is answered under a limit of 0: it says "none"
             continue
         reset = seconds_of(headers.get(reset_name, ""), _server_time(headers, now))
         if reset is not None:
-            longest = max(longest, reset * max(_REFILL, 1 / limit) if limit >= 1 else reset)
+            longest = max(longest, reset * max(_REFILL, 1 / limit) if limit is not None and limit >= 1 else reset)
     return min(longest, _MOST_PAUSE_S)
 
 
