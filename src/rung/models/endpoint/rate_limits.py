@@ -72,7 +72,7 @@ def wait_for_refill(headers: Mapping[str, str], now: float) -> float:
         if remaining is None:
             continue
         limit = _number(headers.get(limit_name, ""))
-        if limit == 0.0 or remaining > (limit or 0.0) * _SPENT:  # nothing is answered under a limit of 0: it says "none"
+        if limit == 0.0 or remaining > (limit or 0.0) * _SPENT:  # a limit of 0, with an answer, stands for none
             continue
         reset = seconds_of(headers.get(reset_name, ""), _server_time(headers, now))
         if reset is not None:
