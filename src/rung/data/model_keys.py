@@ -42,7 +42,7 @@ SECRET_HINT = (
 _ALIASES = ("url", "base_url", "api_base")  # how other tools call the endpoint
 _REMOTE = (*(key for key in ENDPOINT_KEYS if key not in LOCAL_KEYS), *_ALIASES)
 _DEFAULTS = {"timeout": 600, "response_format": "auto", "batch": False, "params": {}}
-_SET_BY_RUNG = ("model", "messages", "stream", "n", "response_format")
+SET_BY_RUNG = ("model", "messages", "stream", "n", "response_format")
 _NAME_BYTES = 60  # a folder's name also holds the strategy's
 
 
@@ -253,10 +253,11 @@ def _check_calls(record: Mapping[str, Any]) -> None:
     params = record.get("params", {})
     if not isinstance(params, dict):
         raise WrongKey(f"is {kind_of(params)}, but must be a mapping. Write params: {{top_p: 0.9}}.", "params")
-    for key, given in params.items():
-        if key in _SET_BY_RUNG:
+    for key in params:
+        if key in SET_BY_RUNG:
             raise WrongKey(f"holds {key}, which rung sets itself. Delete it.", "params")
-        _refuse_secrets({key: given})
+    if fact := secret_in(params):
+        raise WrongKey(f"{fact}. {SECRET_HINT}", "params")
     try:
         json.dumps(params, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -271,18 +272,16 @@ def _check_variable(value: object) -> None:
         raise WrongKey(f"is no name of an environment variable. {SECRET_HINT}", "key_env")
 
 
-def _refuse_secrets(value: object) -> None:
-    """Refuses keys and texts anywhere within params that are made for a secret."""
+def secret_in(value: object) -> str | None:
+    """What may be a secret anywhere within params: a key that is made for one, or a text that begins like one."""
     if isinstance(value, str) and begins_like_a_key(value):
-        raise WrongKey(f"holds what looks like an API key. {SECRET_HINT}", "params")
-    if isinstance(value, dict):
+        return "holds what looks like an API key"
+    if isinstance(value, Mapping):
         if any(str(key).lower() in SECRETS for key in value):
-            raise WrongKey(f"holds a key that is made for a secret. {SECRET_HINT}", "params")
-        for inner in value.values():
-            _refuse_secrets(inner)
-    if isinstance(value, list):
-        for inner in value:
-            _refuse_secrets(inner)
+            return "holds a key that is made for a secret"
+        value = list(value.values())
+    found = map(secret_in, value) if isinstance(value, list) else ()
+    return next((fact for fact in found if fact is not None), None)
 
 
 def begins_like_a_key(text: str) -> bool:

@@ -83,6 +83,7 @@ def test_a_key_is_hidden_in_the_headers_and_goes_where_the_provider_wants_it(mon
         ('{"endpoint": "https://h/v1"}', "name is missing"),
         ('{"endpoint": "https://h/v1", "name": "m", "nam": 1}', "'nam'"),
         ('{"endpoint": "ftp://h/v1", "name": "m"}', "no address"),
+        ('{"endpoint": "http://[::1/v1", "name": "m"}', "no address"),
         ('{"endpoint": "https://h/v1", "name": "m", "in_flight": 0}', "in_flight must be"),
         ('{"endpoint": "https://h/v1", "name": "m", "timeout": true}', "timeout must be"),
         ('{"endpoint": "https://h/v1", "name": "m", "response_format": "xml"}', "response_format must be"),
@@ -101,9 +102,17 @@ def test_a_wrong_spec_is_refused_with_what_to_write(text: str, said: str) -> Non
         "https://h/v1?key=sk-secret-1#m",
         '{"endpoint": "https://h/v1", "name": "m", "key_env": "sk-secret-1"}',
         '{"endpoint": "https://h/v1", "name": "m", "params": {"api-key": "sk-secret-1"}}',
+        '{"endpoint": "https://h/v1", "name": "m", "params": {"extra": [{"of": "sk-secret-1-0123456789"}]}}',
+        '{"api_key": "sk-secret-1", "endpoint": ',
     ],
 )
 def test_a_key_in_a_spec_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ModelError) as raised:
         parse(text)
     assert "sk-secret-1" not in str(raised.value)
+
+
+def test_a_key_in_the_place_of_its_variable_is_not_shown_though_it_could_be_a_name() -> None:
+    with pytest.raises(ModelError, match="never the key") as raised:
+        parse('{"endpoint": "https://h/v1", "name": "m", "key_env": "gsk_0123456789abcdefABCDEF"}')
+    assert "gsk_0123" not in str(raised.value)

@@ -50,8 +50,6 @@ _KEY_ENVS = {
 """Known hosts, or the ends of their names, and the variable that their users keep the key in."""
 
 _AZURE = ("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com")
-_RESERVED = ("model", "messages", "stream", "n", "response_format")  # parts of a body that `params` must not set
-_SECRET_HEADER = ("authorization", "api-key", "api_key", "key", "token")  # what a key is called where it must not stand
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,8 @@ def parse(text: str) -> EndpointSpec:
         try:
             record = json.loads(text)
         except ValueError as error:
-            raise ModelError(f"an endpoint is given as JSON, and this is none ({error}): {text[:80]}") from error
+            # The text is not shown, here or by a traceback: it may hold a key.
+            raise ModelError(f"an endpoint is given as JSON, and this is none ({error.args[0]}).") from None
     else:
         address, _, name = text.partition("#")
         record = {"endpoint": address, "name": name}
@@ -189,7 +188,10 @@ def _checked(record: Mapping[str, Any]) -> EndpointSpec:
 
 def _address(text: str) -> tuple[str, str | None]:
     """The base address in one spelling, and the api-version where the address names one."""
-    parts = urlsplit(text.strip())
+    try:
+        parts = urlsplit(text.strip())
+    except ValueError:
+        raise ModelError("endpoint: it is no address. Write it as https://host/v1 or http://[::1]:8000/v1.") from None
     shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may hold a key
     try:
         port = parts.port
@@ -210,13 +212,15 @@ def _address(text: str) -> tuple[str, str | None]:
 
 
 def _check_values(spec: EndpointSpec) -> None:
+    from rung.data.model_keys import SET_BY_RUNG, looks_like_a_secret, secret_in
+
     def refuse(key: str, must: str) -> None:
         raise ModelError(f"{spec.where}: {key} must be {must}; it is {getattr(spec, key)!r}.")
 
     for key in ("key_env", "api_version"):
         if not isinstance(getattr(spec, key), str | None) or getattr(spec, key) == "":
             refuse(key, "a text")
-    if spec.key_env is not None and not spec.key_env.isidentifier():
+    if spec.key_env is not None and (not spec.key_env.isidentifier() or looks_like_a_secret(spec.key_env)):
         # It may be the key itself: it must not be shown.
         raise ModelError(f"{spec.where}: key_env is no name of an environment variable. Write the name, never the key.")
     if spec.in_flight is not None and (type(spec.in_flight) is not int or spec.in_flight < 1):
@@ -230,10 +234,10 @@ def _check_values(spec: EndpointSpec) -> None:
     if not isinstance(spec.params, Mapping):
         refuse("params", "a mapping of fields to values")
     for key in spec.params:
-        if key in _RESERVED:
+        if key in SET_BY_RUNG:
             raise ModelError(f"{spec.where}: params must not set {key}; rung does.")
-        if key.lower() in _SECRET_HEADER:
-            raise ModelError(f"{spec.where}: params must not hold a key ({key}). Name its variable with key_env.")
+    if (fact := secret_in(spec.params)) is not None:
+        raise ModelError(f"{spec.where}: params {fact}. Delete it, and name the key's variable with key_env.")
 
 
 def _is_of(host: str, ends: tuple[str, ...]) -> bool:
