@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 _EVERY_S = 0.25  # seconds between two commits: one of many records costs half of what five of few do
 _FAILED_S = 1.0  # seconds until a commit that failed is tried again
 _BUSY_S = 30.0  # seconds that SQLite waits for another process
-_CHUNK = 500  # keys of one query
+_CHUNK = 400  # keys or records of one statement; SQLite takes 999 marks at least
 _FORMAT = 0x72756E67  # "rung", as SQLite's application id
 _VERSION = 1
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -208,12 +208,18 @@ class CallCache:
 
     def _store(self, table: str, records: Mapping[str, str]) -> None:
         """Writes the records in one transaction."""
-        statement = f"INSERT INTO {table} VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET record = excluded.record"
+        rows = list(records.items())
 
         def write(database: sqlite3.Connection) -> None:
             with database:
                 database.execute("BEGIN IMMEDIATE")
-                database.executemany(statement, records.items())
+                for at in range(0, len(rows), _CHUNK):  # a statement for each row would hold up other threads each time
+                    chunk = rows[at : at + _CHUNK]
+                    marks = ",".join(["(?, ?)"] * len(chunk))
+                    database.execute(
+                        f"INSERT INTO {table} VALUES {marks} ON CONFLICT (key) DO UPDATE SET record = excluded.record",
+                        [text for row in chunk for text in row],
+                    )
 
         self._sql(write)
 
