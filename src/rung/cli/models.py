@@ -52,7 +52,8 @@ def check(name: str) -> None:
     """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained.
 
     Of an endpoint, NAME is https://host/v1#MODEL, or its mapping in a task as JSON: '{"endpoint": …, "name": …}'. It is
-    asked two or three small questions, to see what it serves, how fast, and at which price.
+    asked two or three small questions, to see what it serves, how fast, and at which price. Of an address without
+    #MODEL, the models that it serves are listed.
     """
     from rung.models.check import check_model
 

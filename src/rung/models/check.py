@@ -23,9 +23,16 @@ class ModelCheck:
 
 
 def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
-    """Loads a model and says how it is computed. Raises ModelError, DownloadError or OutOfMemory."""
+    """Loads a model and says how it is computed; of the bare address of an endpoint, says which models it serves.
+
+    Raises ModelError, DownloadError or OutOfMemory.
+    """
     remote = spec.lstrip().startswith(("{", "http://", "https://"))
     say("asking the endpoint …" if remote else f"loading {spec} …")
+    if remote and "#" not in spec and not spec.lstrip().startswith("{"):
+        from rung.models.endpoint.check import list_served
+
+        return ModelCheck(spec, tuple(list_served(spec)), None)
     model = open_model(spec, say=say)
     if (known := _endpoint(model)) is not None:
         return ModelCheck(model.name, tuple(known), None)

@@ -63,6 +63,24 @@ def test_what_keeps_an_endpoint_from_answering_is_one_clear_error(more: dict[str
     assert SECRET not in str(caught.value)
 
 
+def test_a_bare_address_is_answered_with_the_models_that_it_serves() -> None:
+    with FakeEndpoint(answers, more_models=("fake-2",)) as endpoint:
+        found = check_model(endpoint.url)
+        assert not endpoint.calls
+    assert [fact for what, fact in found.facts if what == "model"] == ["fake-1", "fake-2"]
+    assert f"rung models check '{endpoint.url}#fake-1'" in found.facts[0][1]
+
+
+def test_a_bare_address_that_cannot_be_asked_is_an_error_that_names_no_model() -> None:
+    with FakeEndpoint(answers, key=SECRET) as endpoint:
+        with pytest.raises(ModelError, match=r"the endpoint at 127\.0\.0\.1: the endpoint refused the key"):
+            check_model(endpoint.url)
+        with pytest.raises(ModelError, match="nothing was found at"):
+            check_model(endpoint.url.removesuffix("/v1"))
+    with pytest.raises(ModelError, match="its list of models did not come"):
+        check_model(endpoint.url)
+
+
 def test_a_check_of_an_endpoint_loads_no_torch() -> None:
     code = (
         "import sys\nfrom rung.testing.endpoint import FakeEndpoint\nfrom rung.models.check import check_model\n"

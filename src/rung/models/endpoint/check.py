@@ -7,7 +7,7 @@ import secrets
 from rung.errors import ModelError
 from rung.models.endpoint.endpoint import Endpoint
 from rung.models.endpoint.prices import why_no_price
-from rung.models.endpoint.spec import EndpointSpec
+from rung.models.endpoint.spec import ANY, EndpointSpec, parse
 from rung.types import Constraint, Decoding, Generation, Message, Request
 
 Facts = list[tuple[str, str]]
@@ -54,6 +54,19 @@ def check_endpoint(model: Endpoint) -> Facts:
     if known["usd"]:
         facts.append(("cost", f"${known['usd']:.6f} for this check"))
     return facts
+
+
+def list_served(address: str) -> Facts:
+    """What an endpoint serves, for an address without the name of a model. Raises ModelError."""
+    model = Endpoint(parse(f"{address}#{ANY}"))
+    try:
+        names = model.names_served()
+    finally:
+        model.close()
+    if not names:
+        return [("serves", f"it lists no models; name one: rung models check '{model.spec.endpoint}#NAME'")]
+    facts = [("serves", f"{len(names)} models; to try one: rung models check '{model.spec.endpoint}#{names[0]}'")]
+    return facts + [("model", name) for name in names]
 
 
 def _request(question: str, constraint: Constraint | None = None) -> Request:

@@ -27,11 +27,12 @@ from rung.models.endpoint.call_cache import CallCache
 from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.garbage import rare_collections
 from rung.models.endpoint.known import EndpointFacts
-from rung.models.endpoint.listing import read_listing
+from rung.models.endpoint.listing import Listed, read_listing
 from rung.models.endpoint.loop import LoopThread
 from rung.models.endpoint.policy import CallFailed, Calls, Refused
 from rung.models.endpoint.prices import price_of, why_no_price
 from rung.models.endpoint.protocol import Keys, first_habits, repeated
+from rung.models.endpoint.refusals import error_of_all, refusal_of
 from rung.models.endpoint.spec import EndpointSpec
 from rung.models.endpoint.structured import Form
 from rung.models.endpoint.structured import check as check_constraint
@@ -233,18 +234,33 @@ class Endpoint:
             self._run(self._look())
             self.context_length = self._known.listed.context_length or _CONTEXT_LENGTH
 
-    async def _look(self) -> None:
-        line, known = self._line, self._known
+    def names_served(self) -> tuple[str, ...]:
+        """Names of the models that the endpoint lists now. Raises ModelError."""
         try:
-            listed = await line.calls.call(
-                f"/models{self.spec.query}",
-                None,
-                accept=lambda reply: read_listing(reply.body, self.spec.name),
-                headers=line.headers,
-                method="GET",
-                timeout_s=_LISTING_S,
-                attempts=_LISTING_TRIES,
-            )
+            return self._run(self._listing()).names
+        except Refused as refused:
+            raise error_of_all(
+                refusal_of(refused.status, refused.detail), refused.status, self.spec, Listed()
+            ) from None
+        except CallFailed as failed:
+            fact = f"its list of models did not come ({failed})"
+            raise ModelError(f"{self.spec.where}: {fact}. Check the address {self.spec.endpoint}.") from None
+
+    async def _listing(self) -> Listed:
+        return await self._line.calls.call(
+            f"/models{self.spec.query}",
+            None,
+            accept=lambda reply: read_listing(reply.body, self.spec.name),
+            headers=self._line.headers,
+            method="GET",
+            timeout_s=_LISTING_S,
+            attempts=_LISTING_TRIES,
+        )
+
+    async def _look(self) -> None:
+        known = self._known
+        try:
+            listed = await self._listing()
         except Refused as refused:
             if refused.status not in (401, 403):
                 known.keep_listing(None)

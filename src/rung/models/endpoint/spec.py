@@ -49,6 +49,9 @@ _KEY_ENVS = {
 }
 """Known hosts, or the ends of their names, and the variable that their users keep the key in."""
 
+ANY = "*"
+"""The name in the spec of an endpoint that is only asked what it serves."""
+
 _AZURE = ("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com")
 
 
@@ -89,7 +92,7 @@ class EndpointSpec:
     @property
     def where(self) -> str:
         """The model and the host, for messages."""
-        return f"model {self.name} at {self.host}"
+        return f"the endpoint at {self.host}" if self.name == ANY else f"model {self.name} at {self.host}"
 
     @property
     def is_azure(self) -> bool:
