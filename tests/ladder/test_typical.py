@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rung.ladder.plan import typical_seconds
@@ -48,3 +50,20 @@ def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
     assert plan_record({"": thinking})["seconds"] - plan_record({"": plain})["seconds"] == pytest.approx(
         10 * answers, rel=1e-3
     )
+
+
+def test_an_answer_has_more_room_where_its_tokens_are_only_estimated(tmp_path: Path) -> None:
+    from rung.ladder.plan import _texts
+    from rung.models import metered
+    from rung.testing.fakes import FakeModel
+    from rung.types import Example, ModelSpec, SealedTest, Split, Task
+
+    rows = tuple(Example(str(i), "an input", "one two three four", ("one two three four",)) for i in range(8))
+    split = Split(rows, rows[:2], SealedTest(rows[:2]), {})
+    task = Task("t", tmp_path, "Answer.", (tmp_path,), "exact_match", (ModelSpec("m", "fake"),))
+    rooms = []
+    for error in (1.0, 2.0):
+        model = FakeModel({})
+        model.count_error = error  # type: ignore[attr-defined]
+        rooms.append(_texts(task, split, metered(model), (), 0).room)
+    assert rooms == [5 + 4, 10 + 4]

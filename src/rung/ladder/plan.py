@@ -286,7 +286,7 @@ def _training_tokens(task: Task, speed: Speed) -> int:
 
 def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document], training_tokens: int) -> Texts:
     from rung.data.constraint import form_in_words
-    from rung.models.speed import thought_tokens
+    from rung.models.speed import count_error, thought_tokens
     from rung.solutions.answer import requests_for
     from rung.trials.workshop import SCREEN
 
@@ -297,7 +297,7 @@ def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document],
     lengths = [model.count_tokens(e.output) + 1 for e in sample]
     longest = max(sample, key=lambda e: len(e.output)), max(split.train, key=lambda e: len(e.output))
     room = max(model.count_tokens(e.output) + 1 for e in longest)
-    room = max(room, *lengths)
+    room = round(max(room, *lengths) * count_error(model))
     form = form_in_words(task, split.train)
     some = passages[: 2 * _SAMPLED]
     return Texts(

@@ -56,6 +56,7 @@ class Metered:
         self.inner = model
         self.name, self.version, self.context_length = model.name, model.version, model.context_length
         self.answers_key, self.thought_tokens = speeds.answers_key(model), speeds.thought_tokens(model)
+        self.count_error = speeds.count_error(model)
         self.price: Price | None = price or model.price
         self.calls = self.kept = 0
         self.tokens_in = self.tokens_out = self.tokens_cached = 0

@@ -60,6 +60,11 @@ def thought_tokens(model: Model) -> int:
     return int(getattr(model, "thought_tokens", 0))
 
 
+def count_error(model: Model) -> float:
+    """How many times as many tokens a text may have as the model's `count_tokens` says; 1 where it counts them."""
+    return float(getattr(model, "count_error", 1.0))
+
+
 def describe(model: Model) -> dict[str, Any]:
     """Hardware and versions, for the record; empty for a model that says nothing of it."""
     return model.describe() if isinstance(model, Measured) else {}

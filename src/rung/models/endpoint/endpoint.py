@@ -86,6 +86,9 @@ class Endpoint:
         self._usd = 0.0
         self._close = weakref.finalize(self, _close, self._line, self._cache)
 
+    count_error = 2.0
+    """`estimate_tokens` may say half of the true number: answers of digits and marks would be cut."""
+
     def close(self) -> None:
         """Ends its thread and its connections, and writes what is not written yet."""
         self._close()
