@@ -160,6 +160,22 @@ def test_fields_that_an_endpoint_refuses_are_learnt_once_and_kept(opened: Open) 
         assert bodies(endpoint)[-1].keys() == {"model", "messages", "max_completion_tokens"}
 
 
+@pytest.mark.parametrize(
+    "said", ["System role not supported", "Developer instruction is not enabled for models/gemma-3"]
+)
+def test_a_system_turn_that_is_refused_opens_the_first_user_turn(opened: Open, said: str) -> None:
+    def says(messages: Sequence[Message], body: Mapping[str, Any]) -> str:
+        if messages[0].role == "system":
+            raise ValueError(said)
+        return messages[0].content
+
+    turns = (Message("system", "Be short."), Message("user", "hi"), Message("assistant", "ho"), Message("user", "hu"))
+    with FakeEndpoint(says) as endpoint:
+        answers = opened(endpoint).generate([Request(turns, Decoding(16)), Request(turns[:2], Decoding(16))])
+        assert [g.text for g in answers] == ["Be short.\n\nhi"] * 2
+        assert len(endpoint.calls) == 3
+
+
 def test_a_model_that_thinks_gets_room_for_it_from_then_on(opened: Open) -> None:
     with FakeEndpoint(thinks=100) as endpoint:
         model = opened(endpoint)

@@ -28,8 +28,9 @@ _EXTRA_TOKENS = 256  # and around the whole, a default system turn included
 class Habits:
     """What an endpoint takes, as it was found out.
 
-    max_field: the field that bounds an answer's tokens. temperature, seed, stream_usage, strict: whether it takes
-    these. thinks: whether the model thinks before it answers, so that each request needs room for a thought.
+    max_field: the field that bounds an answer's tokens. temperature, seed, stream_usage: whether it takes these.
+    thinks: whether the model thinks before it answers, so that each request needs room for a thought. system: whether
+    it takes a system turn; else its text opens the first user turn.
     """
 
     max_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -37,6 +38,7 @@ class Habits:
     seed: bool = True
     stream_usage: bool = True
     thinks: bool = False
+    system: bool = True
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,10 +73,11 @@ def chat_body(
     most, thought included, in the place of those that follow from the request. wrapping: tokens around the answer.
     """
     decoding = request.decoding
+    turns = turns_of(request.messages) if turns is None else turns
     most = room or decoding.max_new_tokens + wrapping + (THOUGHT_TOKENS if habits.thinks else 0)
     body: dict[str, Any] = {
         "model": spec.name,
-        "messages": list(turns) if turns is not None else turns_of(request.messages),
+        "messages": _without_system(turns) if not habits.system else list(turns),
         habits.max_field: most,
     }
     if habits.temperature:
@@ -93,6 +96,12 @@ def chat_body(
 def turns_of(messages: Iterable[Message]) -> list[Mapping[str, str]]:
     """Half of a surrogate pair is sent as U+FFFD: it is no character, and servers refuse the request or fail."""
     return [{"role": message.role, "content": _whole(message.content)} for message in messages]
+
+
+def _without_system(turns: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    if len(turns) < 2 or turns[0]["role"] != "system":
+        return list(turns)
+    return [{"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}, *turns[2:]]
 
 
 def _whole(text: str) -> str:

@@ -36,6 +36,10 @@ _UNKNOWN_FIELD = (
     r"unsupported|not support|does not|unrecognized|unknown|extra|not permitted|not allowed|unexpected|invalid|instead"
     r"|deprecated"
 )
+_NO_SYSTEM = (
+    r"developer instruction is not enabled"  # Gemini's, of Gemma
+    r"|system (role|messages?) (is |are )?not (supported|allowed)|only user and assistant roles|roles must alternate"
+)
 _WRONG_NUMBER = (
     r"too large|range|at (most|least)|(less|greater) than|minimum|exceed"  # the field is known, not its value
 )
@@ -124,6 +128,8 @@ def learnt(habits: Habits, body: Mapping[str, Any], refusal: Refusal) -> Habits 
     words = f"{refusal.param} {refusal.said}".lower()
     if "could not finish the message" in words and not habits.thinks:  # OpenAI: a thought had no room
         return replace(habits, thinks=True)
+    if re.search(_NO_SYSTEM, words) and habits.system and body["messages"][0]["role"] == "system":
+        return replace(habits, system=False)
     if re.search(_UNKNOWN_FIELD, words) is None or (refusal.is_about_form and refusal.param not in body):
         return None  # a schema may have keys that are called like fields of the body
     if "stream_options" in words and "stream_options" in body:
