@@ -15,6 +15,7 @@ from typing import Any
 
 from rung.errors import DOES_NOT_FIT, NO_REPLY
 from rung.models.endpoint.known import EndpointFacts
+from rung.models.endpoint.label_tokens import label_tokens
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
 from rung.models.endpoint.protocol import chat_body, most_tokens_in, most_tokens_out, turns_of, utf8_bytes
 from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
@@ -148,6 +149,7 @@ class Asker:
         await gate.acquire()
         talk.gate = gate
         try:
+            await self._find_tokens(form)
             if kind in self._open:
                 talk.let_others()
             asked = await self._talk(talk)
@@ -156,6 +158,14 @@ class Asker:
             return asked
         finally:
             talk.let_others()
+
+    async def _find_tokens(self, form: Form | None) -> None:
+        """Asks for the tokens of labels, once, where a server can be held to them."""
+        if form is None or form.constraint.kind != "labels" or self.known.label_tokens(form) is not None:
+            return
+        if "tokens" in modes(self.spec.response_format, self.known.listed.server, form.constraint):
+            labels = [str(label) for label in form.constraint.value]
+            self.known.keep_label_tokens(form, await label_tokens(self.spec.endpoint, self.headers, labels))
 
     def body_of(self, request: Request, *, stream: bool = False) -> tuple[dict[str, Any], Form | None, Mode]:
         """As a request would be sent now: its body, and how it is held to its constraint."""
@@ -177,7 +187,8 @@ class Asker:
         if form is None:
             return "none"
         wanted = modes(self.spec.response_format, self.known.listed.server, form.constraint)
-        return self.known.mode(form, tuple(mode for mode in wanted if mode not in doubted) if doubted else wanted)
+        out = doubted if self.known.label_tokens(form) else (*doubted, "tokens")
+        return self.known.mode(form, tuple(mode for mode in wanted if mode not in out))
 
     def is_proven(self, request: Request) -> bool:
         """Whether it is known how the endpoint takes such a request, or cannot be found out."""
@@ -310,7 +321,7 @@ class Asker:
             talk.request,
             self.known.habits,
             server=self.known.listed.server,
-            fields=talk.form.fields(mode) if talk.form is not None else None,
+            fields=talk.form.fields(mode, self.known.label_tokens(talk.form) or ()) if talk.form is not None else None,
             turns=talk.turns,
             room=talk.room,
             wrapping=talk.form.wrapping(mode) if talk.form is not None else 0,

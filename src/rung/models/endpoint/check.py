@@ -18,6 +18,7 @@ _HELD, _LABELS = "Is ice cold? Answer with yes or no only.", ("yes", "no")
 _SHOWN = 40  # characters of an answer
 _MODES = {
     "choice": "labels as a choice of the server",
+    "tokens": "labels as a grammar of their tokens",
     "grammar": "labels as a grammar of the server",
     "json_schema": "by response_format json_schema",
     "json_object": "by response_format json_object with a schema",

@@ -40,6 +40,7 @@ class EndpointFacts:
         self._held = Counter({(key, tried["proven"]): _HELD for key, tried in self._modes.items() if "proven" in tried})
         self._broken: Counter[tuple[str, str]] = Counter()
         self._served: dict[str, float] = cache.facts(f"{scope} served")
+        self._label_tokens: dict[str, list[list[int]]] = cache.facts(f"{scope} label tokens")
         self._speed = cache.facts(f"{scope} speed")
         listing = cache.facts(f"{scope} listing")
         self._listed_at: float | None = listing["at"] if listing else None
@@ -97,6 +98,15 @@ class EndpointFacts:
             if mode not in failed:
                 failed[mode] = self._now()
                 self._keep("tried modes", self._modes)
+
+    def label_tokens(self, form: Form) -> list[list[int]] | None:
+        """Tokens of each label, empty where the server does not tell them; None: it was not asked yet."""
+        return self._label_tokens.get(f"{form.key} {self.listed.weights}")
+
+    def keep_label_tokens(self, form: Form, tokens: list[list[int]]) -> None:
+        with self._lock:
+            self._label_tokens[f"{form.key} {self.listed.weights}"] = tokens
+            self._keep("label tokens", self._label_tokens)
 
     # ---- served models ----------------------------------------------------------------------
 

@@ -17,12 +17,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from rung.errors import ConstraintError
+from rung.models.endpoint.label_tokens import token_grammar
 from rung.models.endpoint.spec import Format
 from rung.types import Constraint
 
-Mode = Literal["choice", "grammar", "json_schema", "json_object", "none"]
-"""choice: vLLM's structured_outputs. grammar: llama.cpp's grammar of labels. json_schema, json_object: the two kinds of
-response_format, the second with a schema, as llama.cpp takes it. none: nothing is sent, and the reply is parsed."""
+Mode = Literal["choice", "tokens", "grammar", "json_schema", "json_object", "none"]
+"""choice: vLLM's structured_outputs. tokens, grammar: llama.cpp's grammar of labels, by their tokens or by their texts.
+json_schema, json_object: the two kinds of response_format, the second with a schema, as llama.cpp takes it. none: nothing
+is sent, and the reply is parsed."""
 
 Server = Literal["vllm", "llama.cpp", "llama-cpp-python"]
 """Servers that are known by their list of models, and that have a way of their own."""
@@ -58,7 +60,7 @@ def modes(wanted: Format, server: Server | None, constraint: Constraint) -> tupl
     if server == "llama-cpp-python":  # response_format json_schema is an internal error there
         return ("grammar", "json_object", "none") if constraint.kind == "labels" else ("json_object", "none")
     if server == "llama.cpp" and constraint.kind == "labels":
-        return ("grammar", "json_schema", "json_object", "none")
+        return ("tokens", "grammar", "json_schema", "json_object", "none")
     return ("json_schema", "json_object", "none")
 
 
@@ -73,8 +75,8 @@ class Form:
         """A short hash of the constraint, for what is learnt about it."""
         return hashlib.sha256(canonical(self.constraint).encode()).hexdigest()[:12]
 
-    def fields(self, mode: Mode) -> dict[str, Any]:
-        """What a request's body gets in this mode."""
+    def fields(self, mode: Mode, tokens: Sequence[Sequence[int]] = ()) -> dict[str, Any]:
+        """What a request's body gets in this mode. tokens: of each label, for the mode of that name."""
         if mode == "none":
             return {}
         kind, value = self.constraint.kind, self.constraint.value
@@ -82,6 +84,8 @@ class Form:
             if kind == "labels":
                 return {"structured_outputs": {"choice": list(value)}}
             return {"structured_outputs": {"json": self._schema} if kind == "json_schema" else {"regex": _bare(value)}}
+        if mode == "tokens":
+            return {"grammar": token_grammar(tokens)}
         if mode == "grammar":
             return {"grammar": "root ::= " + " | ".join(_quoted(str(label)) for label in value)}
         if mode == "json_object":
@@ -93,7 +97,7 @@ class Form:
         """Whether an endpoint that takes the fields of this mode claims that every whole reply fits."""
         if mode == "json_schema":
             return self.constraint.kind == "regex" or is_strict(self._schema)
-        return mode in ("choice", "grammar", "json_object")
+        return mode in ("choice", "tokens", "grammar", "json_object")
 
     def wrapping(self, mode: Mode) -> int:
         """Tokens that a reply needs around the plain answer: a label or a text inside JSON, however that is spaced."""

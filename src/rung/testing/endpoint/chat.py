@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rung.testing.endpoint.shapes import chosen, held_to
+from rung.testing.endpoint.shapes import chosen, held_to, spelt
 from rung.testing.endpoint.switches import Switches
 from rung.types import Message
 
@@ -284,7 +284,8 @@ def _held(text: str, body: Body, switches: Switches) -> str:
             return match[0] if match is not None else text
         return held_to(outputs["json"], text) if "json" in outputs else text
     if switches.server.startswith("llama") and isinstance(grammar := body.get("grammar"), str):
-        return str(chosen([json.loads(label) for label in _QUOTED.findall(grammar)], text))
+        labels = [json.loads(label) for label in _QUOTED.findall(grammar)] or spelt(grammar)
+        return str(chosen(labels, text))
     form = body.get("response_format")
     if form is None or form["type"] == "text" or switches.response_format == "ignored":
         return text

@@ -65,6 +65,9 @@ class Service:
         if path == "/fake/record":
             told = self.record.summary(calls="calls" in exchange.query)
             return exchange.reply(200, json.dumps(told).encode())
+        if switches.server == "llama.cpp" and (exchange.method, path) == ("POST", "/tokenize"):
+            content = str(_read(exchange.body).get("content", ""))
+            return exchange.reply(200, json.dumps({"tokens": [ord(character) for character in content]}).encode())
         deployment = None
         if switches.azure:
             if not path.startswith("/openai/") or "api-version" not in exchange.query:

@@ -120,3 +120,9 @@ def _is(value: Any, name: str) -> bool:
     if isinstance(value, bool) and name != "boolean":
         return False
     return isinstance(value, _TYPES.get(name, (object,)))
+
+
+def spelt(grammar: str) -> list[str]:
+    """The labels of a grammar of tokens; here a character is a token."""
+    alternatives = grammar.partition("::=")[2].split("|")
+    return ["".join(chr(int(token)) for token in re.findall(r"<\[(\d+)\]>", label)) for label in alternatives]

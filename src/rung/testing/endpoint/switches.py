@@ -36,7 +36,8 @@ class Switches:
     """How a fake endpoint behaves. Every field is the way of some real endpoint.
 
     server: whose ways with fields of a body it has: "openai" refuses fields that it does not know; "vllm" heeds
-        structured_outputs, the other two heed a grammar that is a list of texts; these ignore what they do not know.
+        structured_outputs, the other two heed a grammar that is a list of texts or of tokens, of which each character
+        is one; these ignore what they do not know. llama.cpp's tells tokens at /tokenize.
         The list of models tells it by owned_by.
     model, more_models: names that it serves; any_model: it serves every name silently, as llama.cpp's server does.
     served: the name in its answers, where it differs from the one asked for. changes_after: after so many answers
