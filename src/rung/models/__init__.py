@@ -62,8 +62,7 @@ def _open_endpoint(spec: str, say: Say) -> Model:
 
 
 def _endpoint_version(spec: str, say: Say) -> str:
-    from rung.models.endpoint.endpoint import version_of
-    from rung.models.endpoint.spec import parse
+    from rung.models.endpoint.spec import parse, version_of
 
     return version_of(parse(spec))
 

@@ -348,8 +348,17 @@ def test_what_concerns_all_requests_is_an_error_that_says_what_to_do(
 def test_an_endpoint_that_cannot_be_reached_is_an_error_with_its_address(opened: Open) -> None:
     with FakeEndpoint() as endpoint:
         model = opened(endpoint, timeout=1)
-    with pytest.raises(ModelError, match=r"none of 2 requests got a reply.*127\.0\.0\.1"):
+    with pytest.raises(ModelError, match=r"none of 2 requests to http://127\.0\.0\.1.* got a reply.*server is up"):
         model.generate([ask("one"), ask("two")])
+
+
+def test_requests_that_alone_fail_end_no_run_that_is_continued_with_them(opened: Open) -> None:
+    def fault(at: int) -> str | None:
+        return "500" if b"bad" in endpoint.calls[at].raw else None
+
+    with FakeEndpoint(faults=fault) as endpoint:
+        answers = opened(endpoint, timeout=2).generate([ask("bad one"), ask("bad two")])
+    assert all(g.error is not None and may_pass(g.error) for g in answers)
 
 
 def test_an_answer_that_does_not_come_in_time_may_come_later(opened: Open) -> None:

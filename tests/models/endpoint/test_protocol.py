@@ -13,7 +13,15 @@ pytest.importorskip("httptools")
 from rung.models.endpoint.asking import Asker
 from rung.models.endpoint.listing import Listed
 from rung.models.endpoint.policy import BadReply, Refused
-from rung.models.endpoint.protocol import Habits, Keys, chat_body, first_habits, most_tokens_in, repeated
+from rung.models.endpoint.protocol import (
+    Habits,
+    Keys,
+    chat_body,
+    first_habits,
+    most_tokens_in,
+    most_tokens_out,
+    repeated,
+)
 from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
 from rung.models.endpoint.replies import Stream, parse_answer, read_answer, without_thought
 from rung.models.endpoint.spec import parse
@@ -37,6 +45,12 @@ def reply(content: Any = "hi", finish: str = "stop", usage: Any = None, **more: 
 def test_openai_gets_the_newer_field_first_and_others_the_older() -> None:
     assert first_habits(parse("https://api.openai.com/v1#m")).max_field == "max_completion_tokens"
     assert first_habits(SPEC).max_field == "max_tokens"
+
+
+def test_an_answer_that_params_bound_is_not_bounded_twice() -> None:
+    spec = parse('{"endpoint": "https://api.openai.com/v1", "name": "m", "params": {"max_tokens": 900}}')
+    body = chat_body(spec, ask(), first_habits(spec))
+    assert body["max_tokens"] == 900 == most_tokens_out(body) and "max_completion_tokens" not in body
 
 
 def test_a_server_that_penalises_repeats_is_told_not_to() -> None:

@@ -6,8 +6,6 @@ and what the record of a run keeps. An API key is in no attribute and no variabl
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 import weakref
@@ -33,7 +31,7 @@ from rung.models.endpoint.policy import CallFailed, Calls, Refused
 from rung.models.endpoint.prices import price_of, why_no_price
 from rung.models.endpoint.protocol import Keys, first_habits, repeated
 from rung.models.endpoint.refusals import error_of_all, refusal_of
-from rung.models.endpoint.spec import EndpointSpec
+from rung.models.endpoint.spec import EndpointSpec, version_of
 from rung.models.endpoint.structured import Form
 from rung.models.endpoint.structured import check as check_constraint
 from rung.models.endpoint.till import Till
@@ -41,7 +39,7 @@ from rung.models.endpoint.timing import measured_speed, timed
 from rung.models.endpoint.transport import Transport
 from rung.models.purse import Purse
 from rung.models.thinking import THOUGHT_TOKENS
-from rung.types import Constraint, Generation, Price, Request, Speed
+from rung.types import Constraint, Decoding, Generation, Message, Price, Request, Speed
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -56,6 +54,7 @@ _CONTEXT_LENGTH = 131_072  # where the endpoint does not tell it; its own refusa
 _BLOCK, _LEAST_BLOCK, _MOST_BLOCK = 16, 64, 4096  # blocks are so many times the calls in flight
 _CHUNK = 64  # requests that are looked up at once; more would keep calls in flight waiting
 _LISTING_S, _LISTING_TRIES = 10.0, 2
+_SMALL = Request((Message("user", "Answer with one word: ok"),), Decoding(8))  # to see whether anything is answered
 _IN_FLIGHT = 16  # expected where nothing is known; 1 on this machine, whose servers often answer one after another
 
 
@@ -159,10 +158,11 @@ class Endpoint:
                     crew.start(self._ask, at, named[at], requests[at], found)
                 await crew.room(line.calls.limit)
             if waiting:
-                answers = await self._by_jobs({key: requests[at] for key, at in waiting.items()})
+                jobs = {key: requests[at] for key, at in waiting.items()}
+                answers = await self._batching().ask(jobs, self._keep)
                 found |= {waiting[key]: self._generation(answer) for key, answer in answers.items()}
             await crew.rest()
-        self._check_reached([found[at] for at in asked])
+        await self._check_reached([found[at] for at in asked])
         return [found[at] for at in range(len(requests))]
 
     async def _ask(self, at: int, key: str, request: Request, found: dict[int, Generation]) -> None:
@@ -174,9 +174,6 @@ class Endpoint:
     def _keep(self, key: str, asked: Asked) -> None:
         if asked.is_kept:
             self._cache.put(key, asked.record())
-
-    async def _by_jobs(self, work: Mapping[str, Request]) -> dict[str, Asked]:
-        return await self._batching().ask(work, self._keep)
 
     def _batching(self) -> Batching:
         line = self._line
@@ -206,15 +203,24 @@ class Endpoint:
         self._usd += asked.usd or 0.0
         return _generation(asked, usd=asked.usd or None)
 
-    def _check_reached(self, new: Sequence[Generation]) -> None:
-        """Raises ModelError where none of several new answers came, for another reason than the prompts themselves."""
+    async def _check_reached(self, new: Sequence[Generation]) -> None:
+        """Raises ModelError where none of several new answers came, for another reason than the prompts themselves.
+
+        Where requests remain that failed before, all of them may be at fault: a small one tells whether that is so.
+        """
         errors = [g.error for g in new if g.error is not None and DOES_NOT_FIT not in g.error and g.error != FILTERED]
         if len(errors) < 2 or len(errors) < len(new):
             return
         if all(error.startswith(NO_REPLY) for error in errors):
+            if (await self._line.asker.ask(_SMALL)).error is None:
+                return
+            limited = errors[0].startswith(f"{NO_REPLY} from {self.spec.host} (429")
+            advice = (
+                "Wait until the limit allows more" if limited else "Check the network, and whether the server is up"
+            )
             raise ModelError(
-                f"{self.spec.where}: none of {len(new)} requests got a reply. The first one: {errors[0]}. Check the "
-                f"address {self.spec.endpoint}, the network, and whether the server is up; then run the same again."
+                f"{self.spec.where}: none of {len(new)} requests to {self.spec.endpoint} got a reply. The first one: "
+                f"{errors[0]}. {advice}; then run the same again."
             )
         if not self._known.served:
             raise ModelError(f"{self.spec.where}: it answered none of {len(new)} requests. The first one: {errors[0]}.")
@@ -363,15 +369,6 @@ class _Line:
                 self._loop.run(self.transport.aclose())
             finally:
                 self._loop.close()
-
-
-def version_of(spec: EndpointSpec) -> str:
-    """A hash of what decides the answers, as far as a spec says it: address, model, interface, fields of the body, and
-    how answers are held to a form."""
-    deciding: list[Any] = [spec.endpoint, spec.name, spec.api_version, spec.params]
-    if spec.response_format != "auto":
-        deciding.append(spec.response_format)
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 
 def _generation(asked: Asked, usd: float | None) -> Generation:

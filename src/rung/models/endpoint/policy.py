@@ -67,11 +67,6 @@ class CallFailed(Exception):
         super().__init__(f"{kind} after {attempts} attempt{'s' if attempts != 1 else ''}: {shown(detail)}")
         self.kind, self.detail, self.attempts = kind, detail, attempts
 
-    @property
-    def unreachable(self) -> bool:
-        """Whether not even a connection was made: the address or the network is wrong."""
-        return self.kind in UNREACHABLE
-
 
 class Exchanger(Protocol):
     """What Calls needs of a Transport."""

@@ -78,8 +78,9 @@ def chat_body(
     body: dict[str, Any] = {
         "model": spec.name,
         "messages": _without_system(turns) if not habits.system else list(turns),
-        habits.max_field: most,
     }
+    if spec.params.keys().isdisjoint(("max_tokens", "max_completion_tokens")):  # servers refuse both
+        body[habits.max_field] = most
     if habits.temperature:
         body["temperature"] = decoding.temperature
     if decoding.temperature > 0 and habits.seed:

@@ -6,6 +6,7 @@ from environment variables alone, and are read at the moment of use.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -171,6 +172,15 @@ def parse(text: str) -> EndpointSpec:
         address, _, name = text.partition("#")
         record = {"endpoint": address, "name": name}
     return _checked(record)
+
+
+def version_of(spec: EndpointSpec) -> str:
+    """A hash of what decides the answers, as far as a spec says it: address, model, interface, fields of the body, and
+    how answers are held to a form."""
+    deciding: list[Any] = [spec.endpoint, spec.name, spec.api_version, spec.params]
+    if spec.response_format != "auto":
+        deciding.append(spec.response_format)
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 
 def _checked(record: Mapping[str, Any]) -> EndpointSpec:
