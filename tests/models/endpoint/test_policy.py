@@ -14,7 +14,7 @@ from rung.models.endpoint.gate import FIRST_LIMIT
 from rung.models.endpoint.http_connection import OnData
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
 from rung.models.endpoint.rate_limits import seconds_of, wait_asked, wait_for_refill
-from rung.models.endpoint.transport import ConnectionFault, Headers, Reply
+from rung.models.endpoint.transport import UNREACHABLE, ConnectionFault, Headers, Reply
 
 T = TypeVar("T")
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
@@ -146,6 +146,15 @@ def test_what_no_retry_cures_is_refused_at_once(status: int) -> None:
             assert raised.value.detail == body and str(raised.value) == f"HTTP {status}: No such model"
         else:
             assert "http://elsewhere/" in raised.value.detail
+
+    run(go())
+
+
+def test_a_want_of_money_that_the_endpoint_says_will_pass_is_waited_for() -> None:
+    async def go() -> None:
+        calls = calls_to(Fake(script(reply(402, b"in-flight budget", retry_after="7"), reply())))
+        assert await ask(calls) == "ok"
+        assert clock() >= 7 and calls.limit == 2
 
     run(go())
 
@@ -442,7 +451,7 @@ def test_the_deadline_ends_a_call_with_its_last_fault() -> None:
         with pytest.raises(CallFailed, match=r"500 after \d+ attempts: down") as raised:
             await ask(calls)
         assert 30 < clock() - begun <= 60 and raised.value.attempts == len(fake.sent) - 1
-        assert not raised.value.unreachable and calls.faults == {"500": raised.value.attempts}
+        assert raised.value.kind not in UNREACHABLE and calls.faults == {"500": raised.value.attempts}
 
     run(go())
 
@@ -483,7 +492,7 @@ def test_an_address_where_nothing_ever_answers_fails_fast() -> None:
         fake = Fake(script(ConnectionFault("connection refused", "Nothing there.")), seconds=0.001)
         calls = calls_to(fake, in_flight=50)
         ends = await asyncio.gather(*(ask(calls) for _ in range(2000)), return_exceptions=True)
-        assert all(isinstance(end, CallFailed) and end.unreachable for end in ends)
+        assert all(isinstance(end, CallFailed) and end.kind in UNREACHABLE for end in ends)
         assert clock() < 6.0 and calls.faults["connection refused"] == len(fake.sent) < 3000
 
     run(go())

@@ -227,16 +227,15 @@ class Calls:
         if 300 <= status < 400:
             place = reply.headers.get("location", "another address")
             raise Refused(status, f"The endpoint sends on to {place}. Name that address, if you trust it.")
-        if (status < 500 and status not in _MAY_PASS) or never_passes(status, reply.body):
-            raise Refused(status, text)
         asked = wait_asked(reply.headers, reply.body, now)
-        if status == 429:
+        limited = status == 429 or (status == 402 and asked is not None)  # OpenRouter: dollars for calls in flight
+        if (status < 500 and status not in _MAY_PASS and not limited) or never_passes(status, reply.body):
+            raise Refused(status, text)
+        if limited:
             self._pause(asked or refill or None, sent_at)
         elif asked and status >= 500:
             self._gate.pause(self._jittered(asked))
-        return _Trouble(
-            str(status), text or f"HTTP {status}", asked, pauses=status == 429 or (bool(asked) and status >= 500)
-        )
+        return _Trouble(str(status), text or f"HTTP {status}", asked, pauses=limited or (bool(asked) and status >= 500))
 
     def _pause(self, asked: float | None, sent_at: float) -> None:
         news = self._gate.limited(sent_at)
