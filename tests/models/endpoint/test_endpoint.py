@@ -609,7 +609,7 @@ def test_a_process_that_is_killed_again_and_again_pays_for_no_answered_call_twic
                 while endpoint.record.delivered < 50 * (kill + 1) and time.monotonic() < until:
                     time.sleep(0.002)
                 process.kill()
-        assert 200 <= endpoint.record.delivered < 300
+        assert 50 * kills - in_flight <= endpoint.record.delivered < 300  # some were sent whole, and never read
         answers = opened(endpoint, in_flight=in_flight).generate([ask(f"question {i}") for i in range(300)])
         assert [g.text for g in answers] == [f"question {i}" for i in range(300)]
         assert endpoint.charged <= 300 + kills * in_flight  # those in flight at each kill
