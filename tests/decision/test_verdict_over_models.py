@@ -310,8 +310,8 @@ def test_strategies_that_were_skipped_are_named_with_their_model() -> None:
     plan = [Skipped("lora", "fine-tune", "plan", "it cannot be trained", model=m) for m in MODELS]
     late = Skipped("rag", "rag", "budget", "the budget was spent", 3.0, True, model=LARGE)
     decision = decide(known(skipped=(*plan, late, replace(late, model=SMALL, reason="plan"))))
-    for name in ("lora@smollm2", "lora@gpt-5-mini", "rag@smollm2"):
-        assert f"{name} was not tried: " in " ".join(decision.reasons)
+    assert "lora was not tried with any model: " in said(decision)
+    assert "rag@smollm2 was not tried: " in said(decision)
     assert decision.warnings[0].startswith("rag@gpt-5-mini (retrieval) was not tried: the budget was spent.")
     assert "To try rag@gpt-5-mini as well" in said(decision)
     missing = unfinished(evidence([FEW, DEAR], on="dev", models=MODELS, skipped=(late,)), "rung run")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rung.decision.evidence import Evidence, Skills, best_of, score_of
 from rung.decision.figures import PERCENT, p_value, rounded_up
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
@@ -24,7 +26,7 @@ from rung.decision.words import (
     value,
     worth_naming,
 )
-from rung.types import Candidate
+from rung.types import Candidate, Skipped
 
 _FEW_SKILLS = 0.1
 """Share of the general prompts below which a base model has hardly any skills to lose."""
@@ -51,14 +53,39 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [f"{one.name} was stopped early on dev: {bare(one.why)}." for one in evidence.left_early]
     said[0 if ruling.choice == "none" else len(said) : 0] = _left_out(evidence)
     told = {(s.name, s.model) for s in (*evidence.kept_out, *evidence.left_out)}
-    rest = (s for s in evidence.skipped if (s.name, s.model) not in told)
-    return said + [f"{skipped_name(evidence, s)} was not tried: {bare(s.why)}." for s in rest]
+    return said + _not_tried(evidence, [s for s in evidence.skipped if (s.name, s.model) not in told])
+
+
+def _not_tried(evidence: Evidence, skipped: Sequence[Skipped]) -> list[str]:
+    """A sentence for each; of several models, one for each reason."""
+    if not evidence.several:
+        return [f"{skipped_name(evidence, s)} was not tried: {bare(s.why)}." for s in skipped]
+    said = []
+    for why in dict.fromkeys(s.why for s in skipped):
+        alike = [s for s in skipped if s.why == why]
+        models: dict[str, set[str]] = {}
+        for s in alike:
+            models.setdefault(s.name.partition("@")[0], set()).add(s.model)
+        everywhere = [kind for kind, own in models.items() if len(own) == len(evidence.models)]
+        others = [skipped_name(evidence, s) for s in alike if s.name.partition("@")[0] not in everywhere]
+        if everywhere:
+            said.append(f"{listed(everywhere)} {_were(everywhere)} not tried with any model: {bare(why)}.")
+        if others:
+            said.append(f"{listed(others)} {_were(others)} not tried: {bare(why)}.")
+    return said
+
+
+def _were(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
 
 
 def _left_out(evidence: Evidence) -> list[str]:
     names = [skipped_name(evidence, s) for s in evidence.left_out]
-    were = "was" if len(names) == 1 else "were"
-    return [f"{listed(names)} {were} left out by --only, so nothing is known of what they can do."] if names else []
+    return (
+        [f"{listed(names)} {_were(names)} left out by --only, so nothing is known of what they can do."]
+        if names
+        else []
+    )
 
 
 def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
