@@ -23,8 +23,8 @@ from rung.types import Constraint
 
 Mode = Literal["choice", "tokens", "grammar", "json_schema", "json_object", "none"]
 """choice: vLLM's structured_outputs. tokens, grammar: llama.cpp's grammar of labels, by their tokens or by their texts.
-json_schema, json_object: the two kinds of response_format, the second with a schema, as llama.cpp takes it. none: nothing
-is sent, and the reply is parsed."""
+json_schema, json_object: the two kinds of response_format, the second with a schema, as llama.cpp takes it. none:
+nothing is sent, and the reply is parsed."""
 
 Server = Literal["vllm", "llama.cpp", "llama-cpp-python"]
 """Servers that are known by their list of models, and that have a way of their own."""
