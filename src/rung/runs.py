@@ -78,8 +78,9 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE
     """The folder to run in: that of a run with the same identity, else a new one (<name>, <name>-2, …).
 
     Of several runs with this identity, one that is not finished is preferred. out: the folder the user named; it must
-    be new, empty, or hold this very run. basis: a run with this basis, the newest one, is taken where none has the
-    identity: it is continued with other models or examples. Raises RunError when `out` holds something else.
+    be new, empty, or hold this very run. basis: a run with this basis may be continued with other models or examples.
+    One that was reopened and not brought to its end comes first then, next a finished one with the identity, next the
+    newest finished one with the basis. Raises RunError when `out` holds something else.
     """
     if out is not None:
         if out.exists() and not (out.is_dir() and ((out / "task.json").is_file() or _empty(out))):
@@ -88,8 +89,13 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE
         return out
     taken = _taken(name, base)
     same = [p for p in taken if (read_json(p / "task.json") or {}).get("identity") == wanted]
-    alike = of_basis(name, basis, base=base)[-1:] if basis is not None else []
-    for folder in (*(p for p in same if not is_finished(p)), *same, *alike, *(p for p in taken if _empty(p))):
+    first: list[Path] = []
+    if basis is not None:
+        alike = list(reversed(of_basis(name, basis, base=base)))
+        first = [p for p in same if not is_finished(p) and (p / _RECORDS["earlier"]).is_dir()]
+        first += [p for p in (*same, *alike) if is_finished(p)] or ([] if same else alike)
+    begun = [p for p in same if not is_finished(p)]
+    for folder in (*first, *begun, *same, *(p for p in taken if _empty(p))):
         return folder
     names = {p.name for p in taken}
     return base / next(n for n in (name, *(f"{name}-{i}" for i in range(2, 1_000_000))) if n not in names)

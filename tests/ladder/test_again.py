@@ -174,3 +174,28 @@ def test_a_run_of_an_older_version_is_refused_with_the_reason(tmp_path: Path) ->
     write_json(tmp_path / "task.json", {"identity": "x", "model": "small:clerk", "model_version": "1"})
     with pytest.raises(RunError, match="older version of rung"):
         check_identity(tmp_path, "y", "z")
+
+
+def test_again_goes_on_with_the_finished_run_and_not_with_one_that_was_begun_by_mistake(tmp_path: Path) -> None:
+    from rung import runs
+    from rung.records import write_json
+
+    def made(name: str, identity: str, *, finished: bool, reopened: bool = False) -> Path:
+        folder = tmp_path / name
+        write_json(folder / "task.json", {"identity": identity, "basis": "basis"})
+        if finished:
+            write_json(folder / "decision.json", {})
+            write_json(folder / "finished.json", {})
+        if reopened:
+            (folder / "earlier" / "1").mkdir(parents=True)
+        return folder
+
+    def chosen(basis: str | None = "basis") -> Path:
+        return runs.choose_folder("t", "new", out=None, base=tmp_path, basis=basis)
+
+    first = made("t", "old", finished=True)
+    mistake = made("t-2", "new", finished=False)
+    assert chosen() == first
+    assert chosen(None) == mistake, "without --again the begun run goes on"
+    reopened = made("t-3", "new", finished=False, reopened=True)
+    assert chosen() == reopened, "an interrupted --again goes on"

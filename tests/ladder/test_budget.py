@@ -287,3 +287,24 @@ def test_what_a_killed_diagnosis_spent_counts_although_its_base_is_built(tmp_pat
     assert (spent_before(tmp_path).seconds, spent_before(tmp_path).calls) == (15.0, 130)
     runs.log(tmp_path, "diagnosed", stage="diagnosis/few_shot", solution="few_shot", seconds=7.0, calls=40)
     assert spent_before(tmp_path).seconds == 17.0, "what the event says is not counted again"
+
+
+def test_seconds_of_a_killed_command_count_whatever_its_stage_kept(tmp_path: Path) -> None:
+    import time
+
+    from rung.ladder.ledger import clocked, spent_before
+    from rung.records import write_json
+
+    write_json(tmp_path / "task.json", {})
+    for commands in (1, 2):
+        with clocked(tmp_path):
+            time.sleep(0.03)
+        assert spent_before(tmp_path).seconds >= 0.03 * commands
+
+
+def test_a_folder_that_does_not_say_whose_it_is_gets_no_clock(tmp_path: Path) -> None:
+    from rung.ladder.ledger import clocked
+
+    with clocked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import rung
 from conftest import LARGE, SMALL, clerk, decision
 from rung.errors import BudgetSpent, ModelError, OutOfMemory
 from rung.ladder import RunOptions, run
+from rung.models.purse import Purse
 from rung.records import read_json
 from rung.testing import FakeModel, FakeTrainable, Silent
 from rung.types import Request
@@ -121,6 +122,37 @@ def test_a_speed_that_is_measured_by_calls_is_paid_from_the_purse(
     asked = sum(len(m.content.split()) for request in requests for m in request.messages)
     spent = (read_json(folder / "purse.json") or {})["usd"]
     assert spent >= asked * 2e-6 > 0, "what every request read is paid"
+
+
+def test_a_run_whose_speed_cannot_be_measured_keeps_no_dollars_for_it(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: FakeModel, requests: Any) -> Any:
+        raise ModelError("model large:expert: the endpoint refused the key.")
+
+    def paid_by_itself(self: FakeModel, purse: Purse, price: Any) -> None:
+        assert purse.reserve(0.001)
+        purse.settle(0.001, 0.0)
+
+    monkeypatch.setattr(FakeModel, "generate", refused)
+    monkeypatch.setattr(FakeModel, "use_purse", paid_by_itself, raising=False)
+    task = write_task(tmp_path, Path(), models=[PAID], examples=48)
+    with pytest.raises(ModelError, match="refused the key"):
+        run(task, RunOptions(out=tmp_path / "run"), Silent())
+    assert (read_json(tmp_path / "run" / "purse.json") or {})["usd"] == 0.0
+
+
+def test_a_key_that_is_refused_ends_a_run_before_anything_is_written(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FakeModel) -> None:
+        raise ModelError("model large:expert: the endpoint refused the key.")
+
+    monkeypatch.setattr(FakeModel, "reach", refuse, raising=False)
+    task = write_task(tmp_path, Path(), models=[SMALL, PAID], examples=48)
+    with pytest.raises(ModelError, match="refused the key"):
+        run(task, RunOptions(out=tmp_path / "run"), Silent())
+    assert not (tmp_path / "run").exists()
 
 
 def test_memory_that_does_not_suffice_for_all_models_is_said_with_what_to_do(tmp_path: Path, models: None) -> None:

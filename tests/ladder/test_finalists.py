@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,10 @@ def test_what_is_timed_fewer_times_is_compared_on_the_inputs_that_both_were_time
     answers: dict[str, list[Prediction]] = {"few_shot": [], "lora": []}
     (found,) = candidate_costs.break_evens(run, answers, priced)
     assert found.saving_per_1k_usd == pytest.approx(1.2) and found.requests == pytest.approx(100)
+    paid = priced | {"few_shot": replace(priced["few_shot"], build_usd=0.1)}
+    assert candidate_costs.break_evens(run, answers, paid) == (found,), (
+        "choosing the prompt is not paid at each training"
+    )
 
 
 def test_a_blind_guess_has_no_interval_where_its_rate_is_known() -> None:

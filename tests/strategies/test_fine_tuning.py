@@ -604,3 +604,15 @@ def test_an_error_of_the_model_is_no_end_of_the_budget(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="gone"):
         lora(shop_of(Broken(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("steps", "epoch", "told"), [(20, 26, True), (30, 26, False), (60, 400, False), (20, 20, False)]
+)
+def test_a_training_that_is_planned_shorter_than_a_pass_over_few_examples_says_so(
+    steps: int, epoch: int, told: bool
+) -> None:
+    from rung.strategies.course import Course
+
+    short = Course(steps, 1, (), steps * 8, epoch, wanted=steps).shortened
+    assert (short is not None) is told and (not told or "--minutes" in str(short))

@@ -33,6 +33,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.finalists import name_finalists, named
     from rung.ladder.hand_over import hand_over
     from rung.ladder.identity import task_record_of
+    from rung.ladder.ledger import clocked
     from rung.ladder.loading import examine, load, start, with_options
     from rung.ladder.model_records import record_models
     from rung.ladder.unfinished import missing, write_unfinished
@@ -48,10 +49,15 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path)}")
         return folder
     if not is_done(files.task) and (alike := runs.of_basis(task.name, record["basis"])) and options.out is None:
-        listener.say(f"{alike[-1]} holds this task with other models or examples; --again goes on with that run.")
+        listener.say(
+            f"This run lies in {folder}. {alike[-1]} holds the same task with other models or examples: to go on with "
+            "that one instead, stop this and add --again."
+        )
+    elif options.again:
+        listener.say(f"This run lies in {folder}.")
     examined = examine(task, loaded, options, kept := read_json(files.split))
     models = _opened(task, examined.constraint, listener)
-    with runs.held(folder), _saying_how_to_pay(folder):
+    with runs.held(folder), clocked(folder), _saying_how_to_pay(folder):
         runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
             return folder
@@ -78,7 +84,10 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
 
 
 def _opened(task: Task, constraint: Constraint | None, listener: Listener) -> dict[str, Model]:
-    """The models by their names, each tried on the constraint; what is to be known of one is said."""
+    """The models by their names, each tried on the constraint; what is to be known of one is said.
+
+    Raises ModelError for a key that an endpoint refuses, though answers and speed of earlier calls are kept.
+    """
     from rung.models import open_model, remark_of
 
     models: dict[str, Model] = {}
@@ -92,6 +101,8 @@ def _opened(task: Task, constraint: Constraint | None, listener: Listener) -> di
                 f"{full} All models of a task are loaded at once, and {', '.join(models)} came before this one. Serve "
                 "one of them from an endpoint, or compare fewer in one run."
             ) from full
+        if (reach := getattr(model, "reach", None)) is not None:
+            reach()
         if constraint is not None:
             model.check(constraint)
         if (remark := remark_of(model)) is not None:

@@ -181,7 +181,8 @@ def break_evens(
     """For each fine-tuned finalist that costs less per request than a prompt: from how many requests it pays.
 
     It is set beside the best prompt of its own model and the best prompt of all, by dev. answers: of the finalists to
-    the test. candidates: the finalists by name. Each request costs what its own model's price says.
+    the test. candidates: the finalists by name. Each request costs what its own model's price says. The building that
+    has to pay is the fine-tuned one's own: the machine's time and its dollars for API calls (`Candidate.build_usd`).
     """
     from rung.evaluation.costs import break_even
 
@@ -199,8 +200,7 @@ def break_evens(
             paired = len({_by_the_hour(run, candidates[n]) for n in (name, prompt)}) == 1
             n = min(len(a), len(b))
             a, b = (a[:n], b[:n]) if paired else (a, b)
-            costs = tuned.build_usd, candidates[prompt].build_usd
-            pays = break_even(name, prompt, *costs, a, b, paired=paired) if n else None
+            pays = break_even(name, prompt, tuned.build_usd, a, b, paired=paired) if n else None
             if pays is not None:
                 found.append(pays)
     return tuple(found)

@@ -6,7 +6,11 @@ way keeps what it has cost on disk every few seconds, so that a budget also coun
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from rung.models.purse import Purse
 
 _KEPT = "spent.json"
+_CLOCK = "clock.json"
 _EVERY_S = 2.0
 
 
@@ -157,6 +162,31 @@ def stage_of(run: Path, folder: Path) -> str:
     return folder.relative_to(run).as_posix()
 
 
+@contextmanager
+def clocked(folder: Path) -> Iterator[None]:
+    """Within: the seconds of all commands on a run are on disk every few seconds, whatever a stage does meanwhile."""
+    before, began, over = spent_before(folder).seconds, time.monotonic(), threading.Event()
+
+    def keep() -> None:
+        if (folder / "task.json").exists():  # before, the folder does not say whose it is
+            write_json(folder / _CLOCK, {"seconds": round(before + time.monotonic() - began, 2)})
+
+    def tick() -> None:
+        while not over.wait(_EVERY_S):
+            with contextlib.suppress(OSError):  # a full disk ends the work elsewhere
+                keep()
+
+    thread = threading.Thread(target=tick, daemon=True, name="rung-clock")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            keep()
+
+
 def spent_before(folder: Path) -> Spent:
     """What earlier commands spent on a run: on stages that are done, and on those that were cut or given up.
 
@@ -166,7 +196,8 @@ def spent_before(folder: Path) -> Spent:
     done = {e.get("stage") for e in runs.standing_events(folder) if "seconds" in e}
     kept = [path.parent for path in folder.rglob(_KEPT)]
     under_way = [spent_on(stage) for stage in kept if stage_of(folder, stage) not in done]
-    seconds = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
+    stages = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
+    seconds = max(stages, float((read_json(folder / _CLOCK) or {}).get("seconds", 0.0)))
     usd = sum(e.get("usd", 0.0) for e in events) + sum(s.usd for s in under_way)
     calls = sum(e.get("calls", 0) for e in events) + sum(s.calls for s in under_way)
     return Spent(seconds, calls, usd)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,34 +208,34 @@ def start(
     inputs = _inputs(task, loaded, examined, split, folder)
     before = spent_before(folder)
     purse = _purse(files, task, counted, before)  # first: speeds are measured by calls, too
-    homes = {name for name, version in loaded.versions.items() if version == record["home"]}
-    plans = _plans(inputs, split, counted, homes, options, recorded(files.plan))
-    hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
-    planned = plan_record(plans, hourly)
-    write_json(files.plan, planned)
-    listener.planned(folder, planned, recorded(files.checks) or {})
-    ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
-    asked = _asked(task, options)
-    had = dict(loaded.versions)
-    runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, versions=had, **asked)
-    shared = Tools(next(iter(counted.values())), Scorer(loaded.metric), options.executor or InOrder())
-    states = [
-        RunState(
-            folder=folder,
-            inputs=inputs,
-            test=split.test,
-            tools=replace(shared, model=counted[spec.name], shared=_shared(models[spec.name])),
-            model=counted[spec.name],
-            plan=plans[spec.name],
-            ledger=ledger,
-            listener=listener,
-            exhaustive=options.exhaustive,
-            spec=spec,
-            home=spec.name in homes,
-        )
-        for spec in task.models
-    ]
-    return WholeRun(tuple(states), recorded(files.models) or {})
+    with _closed_on_error(purse):
+        homes = {name for name, version in loaded.versions.items() if version == record["home"]}
+        plans = _plans(inputs, split, counted, homes, options, recorded(files.plan))
+        hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
+        planned = plan_record(plans, hourly)
+        write_json(files.plan, planned)
+        listener.planned(folder, planned, recorded(files.checks) or {})
+        ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
+        asked = {"versions": dict(loaded.versions), **_asked(task, options)}
+        runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
+        shared = Tools(next(iter(counted.values())), Scorer(loaded.metric), options.executor or InOrder())
+        states = [
+            RunState(
+                folder=folder,
+                inputs=inputs,
+                test=split.test,
+                tools=replace(shared, model=counted[spec.name], shared=_shared(models[spec.name])),
+                model=counted[spec.name],
+                plan=plans[spec.name],
+                ledger=ledger,
+                listener=listener,
+                exhaustive=options.exhaustive,
+                spec=spec,
+                home=spec.name in homes,
+            )
+            for spec in task.models
+        ]
+        return WholeRun(tuple(states), recorded(files.models) or {})
 
 
 def _inputs(task: Task, loaded: Loaded, examined: Examined, split: Split, folder: Path) -> Inputs:
@@ -262,6 +263,8 @@ def _plans(
     earlier: Mapping[str, Any] | None,
 ) -> dict[str, Plan]:
     """The plan of each model. homes: names of models whose candidates are called by their strategies alone."""
+    trainable = sum(isinstance(model, Trainable) for model in models.values())
+    sharing = trainable if inputs.task.budget.minutes is not None else 1
     plans = {
         spec.name: make_plan(
             inputs.task,
@@ -274,7 +277,7 @@ def _plans(
             called=str if spec.name in homes else f"{{}}@{spec.name}".format,
             spec=spec,
             price=_token_price(spec.price) or models[spec.name].price,
-            sharing=sum(isinstance(model, Trainable) for model in models.values()),
+            sharing=sharing,
         )
         for spec in inputs.task.models
     }
@@ -292,6 +295,17 @@ def _purse(files: Files, task: Task, models: Mapping[str, Metered], before: Spen
     for model in models.values():
         model.use_purse(purse)
     return purse
+
+
+@contextmanager
+def _closed_on_error(purse: Purse | None) -> Iterator[None]:
+    """Within: what raises closes the purse, so that its file keeps no more than was spent."""
+    try:
+        yield
+    except BaseException:
+        if purse is not None:
+            purse.close()
+        raise
 
 
 def _counted(spec: ModelSpec, model: Model) -> Metered:

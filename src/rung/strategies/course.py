@@ -26,6 +26,9 @@ from rung.trials.workshop import Workshop, sample_of
 from rung.types import Example, Request, TrainingOptions, TrainingRow
 
 MAX_EPOCHS = 4
+_FEW_STEPS = 40
+"""Fewer than these, and than one pass over train, say little of what training can do."""
+
 LEAST_STEPS = 8
 """Steps of the shortest training, whatever its compute budget. Fewer teach nothing."""
 
@@ -89,10 +92,15 @@ class Course:
 
     @property
     def shortened(self) -> str | None:
-        """How far the time cut it, as a sentence part; None where it is as long as planned."""
-        if self.steps >= self.wanted:
-            return None
-        return f"the budget had time for {self.steps} of {self.wanted} training steps"
+        """How far the time cut it, as a sentence part; None where it is as long as planned, and that is long enough."""
+        if self.steps < self.wanted:
+            return f"the budget had time for {self.steps} of {self.wanted} training steps"
+        if self.steps < min(self.epoch, _FEW_STEPS):
+            return (
+                f"in the time that is planned for it there were {self.steps} training steps, less than one pass over "
+                "the train examples; --minutes gives it more"
+            )
+        return None
 
     def step_of_interim_look(self, number: int) -> int:
         """The step of an interim look, counted from 1."""
