@@ -118,3 +118,23 @@ def test_a_cancelled_crew_leaves_nothing_behind() -> None:
         assert desk.running == 0 and asyncio.all_tasks() == before
 
     run(go())
+
+
+def test_those_that_run_when_one_raises_may_end_by_themselves() -> None:
+    async def go() -> None:
+        ended: list[int] = []
+
+        async def work(number: int) -> None:
+            await asyncio.sleep(0.02 * number)
+            if number == 1:
+                raise ValueError(number)
+            ended.append(number)
+
+        with pytest.raises(ValueError, match="1"):
+            async with Crew(lambda: 3) as crew:
+                for number in range(1, 9):
+                    crew.start(work, number)
+                await crew.rest()
+        assert ended == [2, 3]
+
+    run(go())

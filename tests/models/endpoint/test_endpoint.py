@@ -20,6 +20,7 @@ from rung.errors import NO_REPLY, BudgetSpent, ConstraintError, ModelError, abou
 from rung.models import model_version, next_larger, open_model, remark_of
 from rung.models.endpoint.endpoint import Endpoint
 from rung.models.endpoint.spec import parse
+from rung.models.endpoint.transport import Reply, Transport
 from rung.models.purse import Purse
 from rung.testing import FakeEndpoint
 from rung.types import Constraint, Decoding, Measured, Message, Price, Request
@@ -376,6 +377,42 @@ def test_a_missing_key_is_named_when_the_model_is_opened(monkeypatch: pytest.Mon
         open_model("https://api.openai.com/v1#gpt-5-mini")
 
 
+def test_a_refused_key_is_noticed_although_speed_and_answers_are_kept(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_KEY", "right-key-123456")
+    with FakeEndpoint(key="right-key-123456") as endpoint:
+        model = opened(endpoint, key_env="FAKE_KEY")
+        model.reach()
+        model.speed()
+        model.generate([ask("one")])
+        monkeypatch.setenv("FAKE_KEY", "wrong-key-123456")
+        again = opened(endpoint, key_env="FAKE_KEY")
+        again.look()
+        again.speed()
+        assert again.generate([ask("one")])[0].usd == 0.0, "none of these asks anything"
+        asked = len(endpoint.calls)
+        with pytest.raises(ModelError, match=r"refused the key .*environment variable FAKE_KEY"):
+            again.reach()
+        assert len(endpoint.calls) == asked
+
+
+@pytest.mark.parametrize("status", [404, 500, 403])
+def test_a_list_that_does_not_come_for_another_reason_than_the_key_is_no_error(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    async def answered(self: Transport, *_: Any, **__: Any) -> Reply:
+        body = b'{"error": {"message": "You have insufficient permissions. Missing scopes: api.model.read"}}'
+        return Reply(status, {}, body, 0.0, 0.0)
+
+    with FakeEndpoint() as endpoint:
+        model, gone = opened(endpoint), opened(endpoint, timeout=1)
+        monkeypatch.setattr(Transport, "exchange", answered)
+        model.reach()
+        monkeypatch.undo()
+    gone.reach()
+
+
 def test_ctrl_c_ends_a_call_and_keeps_what_was_answered(opened: Open) -> None:
     requests = [ask(f"question {i}") for i in range(200)]
     with FakeEndpoint(latency_s=0.02) as endpoint:
@@ -405,6 +442,30 @@ def test_usage_at_the_price_is_what_an_answer_cost(opened: Open, tmp_path: Path)
         (answer,) = model.generate([ask("one two three")])
     assert answer.usd == pytest.approx((3 * 1000 + 3 * 2000) / 1e6)
     assert purse.spent == pytest.approx(answer.usd) and purse.reserved == 0
+
+
+def test_requests_that_a_refused_key_ends_cost_nothing(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_KEY", "right-key-123456")
+    with FakeEndpoint(key="right-key-123456", latency_s=0.05) as endpoint:
+        opened(endpoint, key_env="FAKE_KEY").generate([ask("one")])
+        monkeypatch.setenv("FAKE_KEY", "wrong-key-123456")
+        model = opened(endpoint, key_env="FAKE_KEY")
+        purse = Purse(tmp_path / "spent.json", 10.0)
+        model.use_purse(purse, PRICE)
+        with pytest.raises(ModelError, match="refused the key"):
+            model.generate([ask(f"question {i}") for i in range(30)])
+    assert model.facts()["doubtful_usd"] == 0.0
+    assert purse.spent == purse.reserved == 0.0
+
+
+def test_a_budget_that_is_spent_names_small_amounts_with_their_figures(opened: Open, tmp_path: Path) -> None:
+    with FakeEndpoint() as endpoint:
+        model = opened(endpoint)
+        model.use_purse(Purse(tmp_path / "spent.json", 2.1e-6), Price(usd_per_million_in=0.1, usd_per_million_out=0.4))
+        with pytest.raises(BudgetSpent, match=r"up to \$0\.0000\d\d, and \$0\.0000021 are left"):
+            model.generate([ask("one")])
 
 
 def test_what_was_charged_before_there_was_a_purse_is_paid_from_it(opened: Open, tmp_path: Path) -> None:

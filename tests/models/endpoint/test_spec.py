@@ -49,6 +49,12 @@ def test_the_host_says_which_variable_holds_the_key(endpoint: str, variable: str
     assert EndpointSpec(endpoint, "m").key_variable == variable
 
 
+def test_messages_name_the_port_where_the_address_has_one() -> None:
+    assert parse("http://127.0.0.1:8077/v1#m").where == "model m at 127.0.0.1:8077"
+    assert parse("http://[::1]:8077/v1#*").where == "the endpoint at [::1]:8077"
+    assert parse("https://api.openai.com/v1#m").where == "model m at api.openai.com"
+
+
 def test_a_key_is_read_when_it_is_used_and_a_missing_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = parse("https://api.openai.com/v1#m")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

@@ -215,7 +215,7 @@ class Asker:
                 continue
             except CallFailed as failed:
                 if sure:
-                    return self._failed(asked, f"{NO_REPLY} from {self.spec.host} ({failed})")
+                    return self._failed(asked, f"{NO_REPLY} from {self.spec.authority} ({failed})")
                 if failed.kind.startswith("5") and talk.form is not None and mode != "none":
                     talk.doubted.append(mode)
                 else:

@@ -1,4 +1,8 @@
-"""Many coroutines at the same time: the first one that raises ends them all, and none outlives its block."""
+"""Many coroutines at the same time: the first one that raises ends them all, and none outlives its block.
+
+Those that run when one raises may end by themselves first, for a second: an answer that is paid for is kept, and a
+request that is refused as well is known to have cost nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,13 @@ from typing import Any
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
+_GRACE_S = 1.0
+
 
 class Crew:
     """Runs coroutines within `async with`; at its end, those that still run are cancelled and waited for.
+
+    After an error they have a second to end; after a cancellation, such as by Ctrl-C, none.
 
     A task does one piece of work after another. What waits for its turn is no task yet, so that thousands of them are
     no load for the loop and the garbage collector.
@@ -30,12 +38,16 @@ class Crew:
     async def __aenter__(self) -> Crew:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._waiting.clear()
         left = list(self._running)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        try:
+            if left and isinstance(error, Exception):
+                await asyncio.wait(left, timeout=_GRACE_S)
+        finally:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     def start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Runs work(*args): it begins in the loop's next turn, or when it may."""

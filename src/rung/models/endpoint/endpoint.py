@@ -25,12 +25,12 @@ from rung.models.endpoint.call_cache import CallCache
 from rung.models.endpoint.crew import Crew
 from rung.models.endpoint.garbage import rare_collections
 from rung.models.endpoint.known import EndpointFacts
-from rung.models.endpoint.listing import Listed, read_listing
+from rung.models.endpoint.listing import Listed
+from rung.models.endpoint.looking import look, names_served
 from rung.models.endpoint.loop import LoopThread
-from rung.models.endpoint.policy import CallFailed, Calls, Refused
+from rung.models.endpoint.policy import Calls
 from rung.models.endpoint.prices import price_of, why_no_price
 from rung.models.endpoint.protocol import Keys, first_habits, repeated
-from rung.models.endpoint.refusals import error_of_all, refusal_of
 from rung.models.endpoint.spec import EndpointSpec, version_of
 from rung.models.endpoint.structured import Form
 from rung.models.endpoint.structured import check as check_constraint
@@ -53,7 +53,6 @@ CALLS = "calls.sqlite"
 _CONTEXT_LENGTH = 131_072  # where the endpoint does not tell it; its own refusals decide then
 _BLOCK, _LEAST_BLOCK, _MOST_BLOCK = 16, 64, 4096  # blocks are so many times the calls in flight
 _CHUNK = 64  # requests that are looked up at once; more would keep calls in flight waiting
-_LISTING_S, _LISTING_TRIES = 10.0, 2
 _SMALL = Request((Message("user", "Answer with one word: ok"),), Decoding(8))  # to see whether anything is answered
 _IN_FLIGHT = 16  # expected where nothing is known; 1 on this machine, whose servers often answer one after another
 
@@ -214,7 +213,7 @@ class Endpoint:
         if all(error.startswith(NO_REPLY) for error in errors):
             if (await self._line.asker.ask(_SMALL)).error is None:
                 return
-            limited = errors[0].startswith(f"{NO_REPLY} from {self.spec.host} (429")
+            limited = errors[0].startswith(f"{NO_REPLY} from {self.spec.authority} (429")
             advice = (
                 "Wait until the limit allows more" if limited else "Check the network, and whether the server is up"
             )
@@ -239,44 +238,25 @@ class Endpoint:
         """Reads the endpoint's list of models, at most once a day; that of a server on this machine, which may serve
         another model now, once a process. Whatever goes wrong there is no error."""
         if (self._known.listing_is_old or self.spec.is_loopback) and not self._line.looked:
-            self._line.looked = True
-            self._run(self._look())
-            self.context_length = self._known.listed.context_length or _CONTEXT_LENGTH
+            self._look()
+
+    def reach(self) -> None:
+        """Asks for the list of models now. Raises ModelError where the key is refused. No other fault is an error."""
+        self._look(strict=True)
+
+    def _look(self, *, strict: bool = False) -> None:
+        self._line.looked = True
+        self._run(look(self._line.asker, strict=strict))
+        self.context_length = self._known.listed.context_length or _CONTEXT_LENGTH
+
+    @property
+    def listed(self) -> Listed:
+        """What the endpoint's list of models told, when it was read last."""
+        return self._known.listed
 
     def names_served(self) -> tuple[str, ...]:
         """Names of the models that the endpoint lists now. Raises ModelError."""
-        try:
-            return self._run(self._listing()).names
-        except Refused as refused:
-            raise error_of_all(
-                refusal_of(refused.status, refused.detail), refused.status, self.spec, Listed()
-            ) from None
-        except CallFailed as failed:
-            fact = f"its list of models did not come ({failed})"
-            raise ModelError(f"{self.spec.where}: {fact}. Check the address {self.spec.endpoint}.") from None
-
-    async def _listing(self) -> Listed:
-        return await self._line.calls.call(
-            f"/models{self.spec.query}",
-            None,
-            accept=lambda reply: read_listing(reply.body, self.spec.name),
-            headers=self._line.headers,
-            method="GET",
-            timeout_s=_LISTING_S,
-            attempts=_LISTING_TRIES,
-        )
-
-    async def _look(self) -> None:
-        known = self._known
-        try:
-            listed = await self._listing()
-        except Refused as refused:
-            if refused.status not in (401, 403):
-                known.keep_listing(None)
-        except CallFailed:
-            return
-        else:
-            known.keep_listing(listed)
+        return self._run(names_served(self._line.asker))
 
     @property
     def computed_tokens(self) -> int:

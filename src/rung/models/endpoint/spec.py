@@ -91,9 +91,14 @@ class EndpointSpec:
         return urlsplit(self.endpoint).hostname or ""
 
     @property
+    def authority(self) -> str:
+        """The host, and the port where the address has one, for messages."""
+        return urlsplit(self.endpoint).netloc
+
+    @property
     def where(self) -> str:
-        """The model and the host, for messages."""
-        return f"the endpoint at {self.host}" if self.name == ANY else f"model {self.name} at {self.host}"
+        """The model, the host and its port, for messages."""
+        return f"the endpoint at {self.authority}" if self.name == ANY else f"model {self.name} at {self.authority}"
 
     @property
     def is_azure(self) -> bool:

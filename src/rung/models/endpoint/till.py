@@ -7,6 +7,7 @@ spent is never more than the purse holds, whatever breaks. Knows dollars and req
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -110,8 +111,8 @@ class Till:
                 self._empty = True
                 self._wake()
                 raise BudgetSpent(
-                    f"the budget in dollars is spent: the next call may cost up to ${usd:.4f}, and "
-                    f"${purse.left or 0.0:.4f} are left"
+                    f"the budget in dollars is spent: the next call may cost up to ${_shown(usd)}, and "
+                    f"${_shown(purse.left or 0.0)} are left"
                 )
             await self._settled.wait()
         self._open += 1
@@ -119,6 +120,11 @@ class Till:
     def _wake(self) -> None:
         self._settled.set()
         self._settled.clear()  # those who wait were woken all the same
+
+
+def _shown(usd: float) -> str:
+    """0.0312, 0.0047, 0.0000021: four decimals, and below a cent two figures."""
+    return f"{usd:.{1 - math.floor(math.log10(usd)) if 0 < usd < 0.01 else 4}f}"
 
 
 _bill: ContextVar[Bill | None] = ContextVar("bill", default=None)

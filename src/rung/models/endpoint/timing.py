@@ -55,7 +55,7 @@ async def _streamed(asker: Asker, calls: Calls, request: Request) -> Asked:
         try:
             reading = await asker.send(body, request, calls=calls)
         except CallFailed as failed:
-            asked.finish, asked.error = "error", f"{NO_REPLY} from {asker.spec.host} ({failed})"
+            asked.finish, asked.error = "error", f"{NO_REPLY} from {asker.spec.authority} ({failed})"
             return asked
         except Refused as refused:
             habits = learnt(asker.known.habits, body, refusal_of(refused.status, refused.detail))
