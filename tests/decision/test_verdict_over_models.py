@@ -10,6 +10,7 @@ import pytest
 from evidence_cases import N, candidate, comparison, evidence, of
 
 from rung.decision import ClosedBook, Evidence, Skills, decide, unfinished
+from rung.decision.evidence import turned
 from rung.types import BreakEven, Candidate, Decision, Diagnosis, Score, Skipped
 
 SMALL, LARGE = "smollm2", "gpt-5-mini"
@@ -96,8 +97,8 @@ def test_what_is_no_contender_and_scores_highest_is_neither_the_best_nor_hidden(
     decision = decide(without_pair(known(FEW, LORA, lucky), LORA))
     assert decision.solution == LORA.name
     assert decision.headline.endswith(
-        "4 points below gpt-5-mini with retrieval, at a 60th of the price; gpt-5-mini with retrieval was shown to be "
-        "worse than the best on dev."
+        "4 points below gpt-5-mini with retrieval (-1 to 9, not shown to differ), at a 60th of the price; gpt-5-mini "
+        "with retrieval was shown to be worse than the best on dev."
     )
     assert not any("disagree" in w for w in decision.warnings)
 
@@ -124,8 +125,8 @@ def test_beside_what_it_was_not_compared_with_the_one_that_is_shipped_has_no_lea
     decision = decide(few)
     assert decision.solution == LORA.name
     assert decision.headline.endswith(
-        ", 2 points below gpt-5-mini's few-shot prompt, at a 40th of the price; all that costs less is shown to be "
-        "worse than gpt-5-mini's few-shot prompt."
+        ", 2 points below gpt-5-mini's few-shot prompt (-3 to 7, not shown to differ), at a 40th of the price; all "
+        "that costs less is shown to be worse than gpt-5-mini's few-shot prompt."
     )
     assert "few_shot@gpt-5-mini minus few_shot@smollm2: 32 points" in said(decision)
     names = ("few_shot", "prompt", 0.50), ("rag", "rag", 0.80), ("lora", "fine-tune", 0.82)
@@ -165,8 +166,8 @@ def test_the_headline_gives_the_distance_the_price_and_when_building_pays() -> N
     decision = decide(known(LORA, DEAR, break_even=(PAYS,)))
     assert decision.headline == (
         "Fine-tune smollm2: smollm2 with LoRA answers 80 % of the sealed test right (75–85 %), 2 points below "
-        "gpt-5-mini's few-shot prompt, at a 40th of the price; it pays for itself after about 61,000 requests (48,000 "
-        "to 90,000)."
+        "gpt-5-mini's few-shot prompt (-3 to 7, not shown to differ), at a 40th of the price; it pays for itself after "
+        "about 61,000 requests (48,000 to 90,000)."
     )
     both = decide(known(break_even=(PAYS,))).headline
     assert "30 points above smollm2's few-shot prompt, at half the price, and 2 points below gpt-5-mini's" in both
@@ -176,9 +177,27 @@ def test_the_headline_gives_the_distance_the_price_and_when_building_pays() -> N
     assert decide(known(break_even=(other, PAYS))).headline == both
 
 
+def test_a_distance_in_the_headline_that_is_not_shown_has_its_interval_and_a_shown_one_needs_none() -> None:
+    def beside(mean: float, p: float, half: float = 0.05) -> str:
+        """What is said of lora, which reaches 80 %, beside the prompt of the dearer model."""
+        other = replace(DEAR, test=Score(mean, mean - 0.05, mean + 0.05, N))
+        pair = comparison(LORA, other, p, half=half)
+        shown = replace(known(LORA, other), comparisons=(pair,))
+        said = decide(shown).headline
+        assert said == decide(replace(shown, comparisons=(turned(pair),))).headline, "whichever way round"
+        return said.partition("(75–85 %), ")[2]
+
+    price = "gpt-5-mini's few-shot prompt{}, at a 40th of the price."
+    assert beside(0.735, 0.90, half=0.114) == f"6.5 points above {price.format(' (-4.9 to 18, not shown to differ)')}"
+    assert beside(0.82, 0.90, half=0.05) == f"2 points below {price.format(' (-3 to 7, not shown to differ)')}"
+    assert beside(0.80, 1.0) == f"the same as {price.format(' (-5 to 5)')}"
+    assert beside(0.70, 0.001) == f"10 points above {price.format('')}"
+    assert beside(0.82, 0.001, half=0.01) == f"2 points below {price.format('')}", "shown, and within the margin"
+
+
 def test_without_a_price_no_share_is_given_and_the_next_steps_say_which_to_add() -> None:
     decision = decide(known(LORA, free(DEAR)))
-    assert decision.headline.endswith(", 2 points below gpt-5-mini's few-shot prompt.")
+    assert decision.headline.endswith(", 2 points below gpt-5-mini's few-shot prompt (-3 to 7, not shown to differ).")
     assert decision.next[-1] == (
         "To learn after how many requests lora@smollm2 pays for itself, and which of the models costs less, and by how "
         "much, add the price of gpt-5-mini to task.yaml (`price:`). Until then the order of `models` counts."
@@ -242,7 +261,8 @@ def test_all_that_costs_less_is_not_spoken_of_where_something_dearer_by_its_mode
     worse = {(rag.name, FEW.name): 1e-9}
     decision = decide(without_pair(known(FEW, rag, DEAR, p=worse), DEAR))
     assert decision.solution == rag.name
-    assert decision.headline.endswith(", 2 points below gpt-5-mini's few-shot prompt, at 2.5 times the price.")
+    ending = ", 2 points below gpt-5-mini's few-shot prompt (-3 to 7, not shown to differ), at 2.5 times the price."
+    assert decision.headline.endswith(ending)
 
 
 def test_what_pays_for_itself_is_named_where_another_one_was_spoken_of_last() -> None:

@@ -33,20 +33,20 @@ def test_tokens_are_paid_for_by_the_million_and_cached_ones_by_their_own_price()
 
 
 def test_break_even_is_what_building_costs_by_what_a_request_saves() -> None:
-    found = break_even("lora", "few_shot", 2.0, 0.5, [0.001] * 8, [0.004] * 8)
+    found = break_even("lora", "few_shot", 1.5, [0.001] * 8, [0.004] * 8)
     assert found is not None and found.requests == pytest.approx(500)
     assert found.low == pytest.approx(500) and found.high == pytest.approx(500)
     assert found.saving_per_1k_usd == pytest.approx(3.0)
 
 
 def test_a_saving_that_may_be_nothing_has_no_upper_end() -> None:
-    found = break_even("lora", "few_shot", 1.0, 0.0, [1, 1, 1, 1], [0.5, 3, 0.5, 3])
+    found = break_even("lora", "few_shot", 1.0, [1, 1, 1, 1], [0.5, 3, 0.5, 3])
     assert found is not None and found.high is None and found.low < found.requests
 
 
 def test_what_saves_nothing_never_pays() -> None:
-    assert break_even("lora", "few_shot", 1.0, 0.0, [2.0], [1.0]) is None
-    assert break_even("lora", "few_shot", 0.0, 0.0, [1.0], [2.0]) is None
+    assert break_even("lora", "few_shot", 1.0, [2.0], [1.0]) is None
+    assert break_even("lora", "few_shot", 0.0, [1.0], [2.0]) is None
 
 
 def test_a_tuned_local_model_is_set_beside_an_endpoint_each_at_its_own_price() -> None:
@@ -54,21 +54,21 @@ def test_a_tuned_local_model_is_set_beside_an_endpoint_each_at_its_own_price() -
     local = [request_usd(HOURLY, tokens_in=9, tokens_cached=0, tokens_out=1, seconds=s) for s in (0.1, 0.2, 0.3)]
     dear = Price(usd_per_million_in=1.0, usd_per_million_out=4.0)
     remote = [request_usd(dear, tokens_in=n, tokens_cached=0, tokens_out=50, seconds=9) for n in (800, 1000, 1200) * 40]
-    found = break_even("lora@small", "few_shot@large", 2.0, 0.0, local, remote, paired=False)
+    found = break_even("lora@small", "few_shot@large", 2.0, local, remote, paired=False)
     assert found is not None and found.saving_per_1k_usd == pytest.approx(1.2 - 0.2)
     assert found.requests == pytest.approx(2000) and found.high is not None
     # Means of three seconds lie between 0.1 and 0.3 (0.04 % of draws at either end); the endpoint's vary little.
     assert 2.0 / 1.12e-3 < found.low < found.requests < found.high < 2.0 / 0.88e-3
     # Where nothing varies, there is one number, whatever the sizes.
-    sure = break_even("a", "b", 1.0, 0.0, [0.001] * 3, [0.002] * 5, paired=False)
+    sure = break_even("a", "b", 1.0, [0.001] * 3, [0.002] * 5, paired=False)
     assert sure is not None and sure.low == pytest.approx(sure.requests) == pytest.approx(1000)
 
 
 def test_pairs_of_requests_tell_more_than_two_separate_samples() -> None:
     tuned = [0.001 * i for i in range(1, 21)]
     prompt = [usd + 0.002 for usd in tuned]  # long inputs are dear for both
-    pairs = break_even("a", "b", 1.0, 0.0, tuned, prompt)
-    apart = break_even("a", "b", 1.0, 0.0, tuned, prompt, paired=False)
+    pairs = break_even("a", "b", 1.0, tuned, prompt)
+    apart = break_even("a", "b", 1.0, tuned, prompt, paired=False)
     assert pairs is not None and apart is not None and pairs.requests == pytest.approx(apart.requests)
     assert pairs.high == pytest.approx(500) and apart.high is None
 
@@ -84,9 +84,9 @@ def test_a_batch_job_halves_what_tokens_cost_and_nothing_else() -> None:
 def test_two_thousand_requests_take_bounded_memory() -> None:
     import tracemalloc
 
-    break_even("lora", "few_shot", 1.0, 0.0, [1.0, 2.0], [2.0, 2.0])  # imports
+    break_even("lora", "few_shot", 1.0, [1.0, 2.0], [2.0, 2.0])  # imports
     tracemalloc.start()
-    break_even("lora", "few_shot", 1.0, 0.0, [1.0] * 2000, [2.0] * 2000)
+    break_even("lora", "few_shot", 1.0, [1.0] * 2000, [2.0] * 2000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6  # all draws at once would take 320 MB

@@ -196,6 +196,28 @@ def test_the_scores_have_a_column_of_models_and_say_how_latency_was_measured(fol
     )
 
 
+def test_a_value_of_the_plot_stands_below_a_name_that_leaves_no_room_beside_it_on_a_phone(folder: Path) -> None:
+    def texts(name: str) -> list[dict[str, str]]:
+        """Attributes of the name's text and of its value's."""
+        write_models_run(folder)
+        record = read_json(folder / "decision.json") or {}
+        ours = [{**c, "name": name} for c in record["candidates"] if c["name"] == "constrained@gpt-5-mini"]
+        tested = [c for c in record["candidates"] if c["test"]]
+        rewrite(folder, "decision.json", candidates=[*ours, *tested])
+        made = Page(write_report(folder))
+        plotted = [a for tag, a in made.tags if tag == "text" and a["class"].split()[0] in ("name", "value")]
+        shown = [text for tag, text in made.texts if tag == "text"]
+        assert max(map(len, shown)) <= 40, "a phone's screen holds so much"
+        return plotted[:2]
+
+    beside, below = texts("constrained@tiny"), texts("constrained@smollm2-135m-instruct")
+    assert beside[0]["y"] == beside[1]["y"] and beside[1]["text-anchor"] == "end"
+    assert float(below[1]["y"]) > float(below[0]["y"]) + 13 and below[1]["text-anchor"] == "start"
+    assert below[1]["x"] == below[0]["x"]
+    texts("constrained@a-very-long-name-of-a-model-that-was-tuned-in-4bit")
+    assert "constrained@a-very-l…t-was-tuned-in-4bit" in Page(folder / "report.html").text("text")
+
+
 def test_pairs_stand_by_model_and_the_page_says_that_they_were_named_before(folder: Path) -> None:
     compared = page(folder).section("Compared pair by pair")
     assert "The pairs were named before the test was opened: every finalist with each of those that dev does not" in (

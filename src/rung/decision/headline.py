@@ -28,6 +28,7 @@ from rung.decision.words import (
     subject,
     value,
 )
+from rung.evaluation.statistics import ALPHA
 from rung.types import Candidate
 
 
@@ -119,13 +120,18 @@ def _ending_of_several(evidence: Evidence, ruling: Ruling) -> str:
 
 
 def _beside(evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
-    """2 points below gpt-5-mini's few-shot prompt, at a 40th of the price"""
+    """2 points below gpt-5-mini's few-shot prompt (-3 to 7, not shown to differ), at a 40th of the price
+
+    The interval is of the distance as it is worded: what lies below zero would be on the other side.
+    """
     scale, share = scale_of(evidence), priced(chosen, other)
-    above = score_of(chosen, "test").mean - score_of(other, "test").mean
-    where = f"{scale.gap(abs(above))} {'above' if above > 0 else 'below'}"
-    if scale.gap(abs(above)) == scale.gap(0.0):
-        where = "the same as"
-    return f"{where} {called(evidence, other)}" + (f", {share}" if share else "")
+    against = evidence.contrast(other, chosen, "test")
+    low, high = (against.low, against.high) if against.difference >= 0 else (-against.high, -against.low)
+    where = f"{scale.gap(abs(against.difference))} {'above' if against.difference > 0 else 'below'}"
+    note = f" ({scale.ends(low, high)}, not shown to differ)" if against.p_corrected >= ALPHA else ""
+    if scale.gap(abs(against.difference)) == scale.gap(0.0):
+        where, note = "the same as", f" ({scale.ends(low, high)})"
+    return f"{where} {called(evidence, other)}{note}" + (f", {share}" if share else "")
 
 
 def _why_not(evidence: Evidence, candidate: Candidate) -> str:

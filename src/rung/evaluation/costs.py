@@ -37,7 +37,6 @@ def break_even(
     fine_tuned: str,
     prompt: str,
     build: float,
-    prompt_build: float,
     a: Sequence[float],
     b: Sequence[float],
     *,
@@ -45,17 +44,18 @@ def break_even(
 ) -> BreakEven | None:
     """Number of requests after which the fine-tuned candidate, build cost included, has cost less than the prompt.
 
-    build, prompt_build: dollars for building each of the two. a, b: dollars per request of the fine-tuned candidate and
-    of the prompt, shape (n,), for the same inputs in the same order; where not `paired`, for other inputs of the same
-    kind, shapes (n,) and (m,). None where the first saves nothing per request or costs nothing more to build. The
-    interval is that of the mean saving, by a percentile bootstrap: of the differences, or of each side by itself.
+    build: dollars for building the fine-tuned one, as they are paid at each training. What choosing the prompt cost is
+    not subtracted: it is not paid again when the other is trained anew, so that the number is rather too high than too
+    low. a, b: dollars per request of the fine-tuned candidate and of the prompt, shape (n,), for the same inputs in the
+    same order; where not `paired`, for other inputs of the same kind, shapes (n,) and (m,). None where the first saves
+    nothing per request or costs nothing to build. The interval is that of the mean saving, by a percentile bootstrap:
+    of the differences, or of each side by itself.
     """
     import numpy as np
 
-    extra = build - prompt_build
     tuned, prompted = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     mean = float(prompted.mean() - tuned.mean())
-    if extra <= 0 or mean <= 0:
+    if build <= 0 or mean <= 0:
         return None
     random = np.random.default_rng(0)
     if paired:
@@ -67,9 +67,9 @@ def break_even(
         fine_tuned,
         prompt,
         1000 * mean,
-        extra / mean,
-        extra / float(high),
-        extra / float(low) if low > 0 else None,
+        build / mean,
+        build / float(high),
+        build / float(low) if low > 0 else None,
     )
 
 

@@ -120,7 +120,8 @@ def break_even_section(run: RunRecords) -> Html:
         rows.append(row(f"{b.fine_tuned} instead of {b.prompt}", short(after), num(each)))
     caption = (
         "Requests after which a trained candidate, building included, has cost less than the prompt; 95 % intervals. "
-        "It pays once for every time that it is trained anew."
+        "Building is its machine's time and its API calls, and is paid each time that it is trained anew; what "
+        "choosing the prompt cost is not subtracted."
     )
     header = ("Pair", "Pays after requests", "USD per 1,000, both")
     content = table(caption, header, rows, label="Break-even", right=header[2:]) if rows else ""

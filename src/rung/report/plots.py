@@ -13,7 +13,8 @@ from rung.report.markup import Html, element
 from rung.types import Candidate, Score
 
 _LEFT, _RIGHT = 1.5, 98.5  # percent: room for the dots at 0 and 1
-_TOP, _ROW = 30, 52  # pixels
+_TOP, _ROW, _TEXT_LINE = 30, 52, 18  # pixels
+_ONE_LINE = 40  # characters that fit into a line on a phone (358 pixels), in bold and in a wide font too
 
 
 def interval_plot(
@@ -21,9 +22,16 @@ def interval_plot(
 ) -> Html:
     """A dot and its 95 % interval for each candidate's test score, and fainter for dev, on the whole scale.
 
+    A value stands to the right of the name, or all stand below the names where one would not fit on a phone.
     floor: its value, and the value in words.
     """
-    bottom = _TOP + _ROW * len(candidates)
+    prefix = "dev only: " if any(c.test for c in candidates) else ""
+    values = [scale.full(c.test) if c.test else prefix + scale.full(c.dev) for c in candidates]
+    names = [_shortened(c.name) for c in candidates]
+    below = any(len(name) + len(value) > _ONE_LINE for name, value in zip(names, values, strict=True))
+    shift, height = (_TEXT_LINE, _ROW + _TEXT_LINE) if below else (0, _ROW)
+    place, side = (_LEFT, "start") if below else (_RIGHT, "end")
+    bottom = _TOP + height * len(candidates)
     parts = []
     for step in range(5):
         x = _x(step / 4)
@@ -31,25 +39,35 @@ def interval_plot(
         label = element("text", scale.value(step / 4), x=x, y=bottom + 16, class_="tick", text_anchor=anchor)
         parts += [_line(x, _TOP - 6, x, bottom, "grid"), label]
     if floor is not None:
-        place, named = _x(floor[0]), f"floor {floor[1]}"
-        side, shift = ("start", 5) if floor[0] < 0.5 else ("end", -5)
-        words = element("text", named, x=place, y=14, dx=shift, class_="floor", text_anchor=side)
-        parts += [_line(place, 4, place, bottom, "floor"), words]
-    prefix = "dev only: " if any(c.test for c in candidates) else ""
-    for number, candidate in enumerate(candidates):
-        y = _TOP + _ROW * number
+        parts += _floor(*floor, bottom)
+    for number, (candidate, name, value) in enumerate(zip(candidates, names, values, strict=True)):
+        y = _TOP + height * number
         kind = "chosen" if candidate.name == chosen else candidate.family
-        best = candidate.test or candidate.dev
-        value = scale.full(best) if candidate.test else prefix + scale.full(best)
-        parts.append(element("text", candidate.name, x=_percent(_LEFT), y=y + 12, class_=f"name {kind}"))
-        parts.append(element("text", value, x=_percent(_RIGHT), y=y + 12, class_="value", text_anchor="end"))
+        parts.append(element("text", name, x=_percent(_LEFT), y=y + 12, class_=f"name {kind}"))
+        parts.append(element("text", value, x=_percent(place), y=y + 12 + shift, class_="value", text_anchor=side))
         if candidate.test:
-            parts += _interval(candidate.test, y + 24, "test chosen" if candidate.name == chosen else "test", 5.5)
-        parts += _interval(candidate.dev, y + 36, "dev", 4)
+            test = "test chosen" if candidate.name == chosen else "test"
+            parts += _interval(candidate.test, y + 24 + shift, test, 5.5)
+        parts += _interval(candidate.dev, y + 36 + shift, "dev", 4)
     alternative = "; ".join(f"{c.name}: {_in_words(c, scale)}" for c in candidates)
     if floor is not None:
         alternative += f"; floor {floor[1]}"
     return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
+
+
+def _floor(floor: float, words: str, bottom: float) -> list[Html]:
+    """A dashed line from the top to the bottom, with its value on the side that has room."""
+    place = _x(floor)
+    side, shift = ("start", 5) if floor < 0.5 else ("end", -5)
+    text = element("text", f"floor {words}", x=place, y=14, dx=shift, class_="floor", text_anchor=side)
+    return [_line(place, 4, place, bottom, "floor"), text]
+
+
+def _shortened(name: str) -> str:
+    """A name that fits into a line: of a longer one the middle is left out. The table below the plot has it whole."""
+    if len(name) <= _ONE_LINE:
+        return name
+    return f"{name[: _ONE_LINE // 2]}…{name[-(_ONE_LINE // 2 - 1) :]}"
 
 
 def _in_words(c: Candidate, scale: Scale) -> str:
