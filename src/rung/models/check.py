@@ -8,7 +8,7 @@ from typing import Any
 from rung.errors import RungError, first_line
 from rung.models import Say, describe, open_model, speed_of
 from rung.models.sizes import as_count, as_size
-from rung.types import Model, Speed, Trainable
+from rung.types import Model, Price, Speed, Trainable
 
 _NAMED = 6  # end tokens that are shown
 
@@ -27,14 +27,18 @@ def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
 
     Raises ModelError, DownloadError or OutOfMemory.
     """
-    remote = spec.lstrip().startswith(("{", "http://", "https://"))
-    say("asking the endpoint …" if remote else f"loading {spec} …")
-    if remote and "#" not in spec and not spec.lstrip().startswith("{"):
-        from rung.models.endpoint.check import list_served
+    from rung.models.endpoint.check import list_served, split_mapping, without_scheme
 
+    if (wrong := without_scheme(spec)) is not None:
+        raise wrong
+    mapping = spec.lstrip().startswith("{")
+    remote = mapping or spec.lstrip().startswith(("http://", "https://"))
+    spec, price = split_mapping(spec) if mapping else (spec, None)
+    say("asking the endpoint …" if remote else f"loading {spec} …")
+    if remote and "#" not in spec and not mapping:
         return ModelCheck(spec, tuple(list_served(spec)), None)
     model = open_model(spec, say=say)
-    if (known := _endpoint(model)) is not None:
+    if (known := _endpoint(model, price)) is not None:
         return ModelCheck(model.name, tuple(known), None)
     from rung.models.local import LocalModel
 
@@ -57,7 +61,7 @@ def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
     return ModelCheck(model.name, tuple(facts), speed)
 
 
-def _endpoint(model: Model) -> list[tuple[str, str]] | None:
+def _endpoint(model: Model, price: Price | None) -> list[tuple[str, str]] | None:
     """What is known of an endpoint; None where the model is none."""
     from rung.models.endpoint.spec import EndpointSpec
 
@@ -68,7 +72,7 @@ def _endpoint(model: Model) -> list[tuple[str, str]] | None:
 
     assert isinstance(model, Endpoint)
     try:
-        return check_endpoint(model)
+        return check_endpoint(model, price)
     finally:
         model.close()
 

@@ -10,6 +10,7 @@ import pytest
 
 from rung.errors import ModelError
 from rung.models.check import check_model
+from rung.models.endpoint.check import without_scheme
 from rung.testing.endpoint import FakeEndpoint
 
 QUESTION = "What is 2 + 2? Answer with the number only."
@@ -73,7 +74,7 @@ def test_a_bare_address_is_answered_with_the_models_that_it_serves() -> None:
 
 def test_a_bare_address_that_cannot_be_asked_is_an_error_that_names_no_model() -> None:
     with FakeEndpoint(answers, key=SECRET) as endpoint:
-        with pytest.raises(ModelError, match=r"the endpoint at 127\.0\.0\.1: the endpoint refused the key"):
+        with pytest.raises(ModelError, match=r"the endpoint at 127\.0\.0\.1:\d+: the endpoint refused the key"):
             check_model(endpoint.url)
         with pytest.raises(ModelError, match="nothing was found at"):
             check_model(endpoint.url.removesuffix("/v1"))
@@ -88,3 +89,39 @@ def test_a_check_of_an_endpoint_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_mapping_of_a_task_is_checked_with_its_price_and_its_label() -> None:
+    tokens = {"usd_per_million_in": 2, "usd_per_million_out": 8}
+    with FakeEndpoint(answers) as endpoint:
+        facts = dict(check_model(endpoint.spec(label="mine", price=tokens)).facts)
+        assert facts["price"] == "$2 input, $8 output a million tokens (the task's)"
+        assert float(facts["cost"].split()[0].removeprefix("$")) > 0
+        hourly = dict(check_model(endpoint.spec(price={"usd_per_hour": 1.2})).facts)
+        assert hourly["price"] == "$1.2 an hour (the task's)"
+        with pytest.raises(ModelError, match=r"price\.usd_an_hour is an unknown key"):
+            check_model(endpoint.spec(price={"usd_an_hour": 1.2}))
+
+
+def test_a_check_says_that_a_name_is_not_listed_and_how_long_the_context_of_the_only_model_is() -> None:
+    with FakeEndpoint(answers, any_model=True, server="llama.cpp", tells_context="meta") as endpoint:
+        facts = dict(check_model(f"{endpoint.url}#nosuchmodel").facts)
+        assert "name" not in dict(check_model(endpoint.spec()).facts)
+    assert facts["name"].startswith("nosuchmodel is not in the server's list, which has fake-1; it answers with that")
+    assert facts["context"] == "8,192 tokens"
+
+
+@pytest.mark.parametrize(
+    "name", ["127.0.0.1:8077/v1", "localhost:8077/v1#m", "[::1]:8077/v1", "api.openai.com/v1#gpt-5-mini", "gpu7:8000"]
+)
+def test_an_address_without_http_is_told_from_the_name_of_a_model(name: str) -> None:
+    with pytest.raises(ModelError, match="begins with http:// or https://") as caught:
+        check_model(name)
+    assert f"http://{name}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["owner/model", "smollm2-135m-instruct:4bit", "owner.name/model-v1", "folder/v1", "./v1"]
+)
+def test_a_name_of_a_local_model_is_no_address(name: str) -> None:
+    assert without_scheme(name) is None

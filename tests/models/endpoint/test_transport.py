@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import shutil
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import traceback
@@ -627,6 +629,27 @@ def test_tls_with_a_plain_server_says_what_may_be_wrong() -> None:
             transport = Transport(f"https://localhost:{server.port}/v1", connect_timeout_s=0.5)
             assert (await fault_of(transport)).kind in ("tls", "connect timeout")
             await transport.aclose()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_connection_that_is_closed_during_the_handshake_hints_at_http(reset: bool) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    async def go() -> None:
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        transport = Transport(f"https://127.0.0.1:{port}/v1")
+        fault = await fault_of(transport)
+        assert fault.kind == "tls" and "http:// instead of https://" in fault.detail, fault
+        await transport.aclose()
+        server.close()
 
     asyncio.run(go())
 

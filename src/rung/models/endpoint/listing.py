@@ -77,7 +77,9 @@ def read_listing(body: bytes, name: str) -> Listed:
     own = by_name.get(_plain(name), {})
     owners = {str(row.get("owned_by")) for row in (own, *(models if len(models) == 1 else ()))}
     server = next((_SERVERS[owner] for owner in sorted(owners) if owner in _SERVERS), None)
-    weights = _weights(models[0]) if len(models) == 1 and server in ("llama.cpp", "llama-cpp-python") else ""
+    weights = ""
+    if len(models) == 1 and server in ("llama.cpp", "llama-cpp-python"):  # its one model answers to any name
+        own, weights = models[0], _weights(models[0])
     return Listed(tuple(names[:_KEPT_NAMES]), _shutdown_date(own), _context_length(own), server, weights)
 
 

@@ -41,6 +41,7 @@ MOST_CONNECTIONS = 1000
 MOST_BODY = 256 * 2**20  # bytes
 _FEWEST_CONNECTIONS = 8
 _HAPPY_EYEBALLS_S = 0.25  # RFC 8305
+_PLAIN_HTTP = "Is the address http:// instead of https://?"
 _SHORT_SECRET = 8  # characters; a shorter one is not searched for in replies
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -205,7 +206,13 @@ class Transport:
         except TimeoutError:
             if left < self._connect_timeout_s:
                 raise ConnectionFault(TIMEOUT, "") from None
-            raise ConnectionFault(CONNECT_TIMEOUT, f"{where} did not accept a connection.") from None
+            tls = f" with TLS. {_PLAIN_HTTP}" if self._secure and self._proxy is None else "."
+            raise ConnectionFault(CONNECT_TIMEOUT, f"{where} did not accept a connection{tls}") from None
+        except ConnectionError as error:
+            if self._secure and self._proxy is None and not _is_refused(error):  # closed during the handshake
+                said = error.strerror or str(error) or "the connection was closed"
+                raise ConnectionFault(TLS, f"No TLS with {where}: {said}. {_PLAIN_HTTP}") from None
+            raise _fault_of(error, where) from None
         except OSError as error:  # ssl's errors are among them
             raise _fault_of(error, where) from None
 
@@ -346,11 +353,15 @@ def _fault_of(error: OSError, where: str) -> ConnectionFault:
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConnectionFault(CERTIFICATE, f"The certificate of {where} was not accepted: {error.verify_message}.")
     if isinstance(error, ssl.SSLError):
-        return ConnectionFault(TLS, f"No TLS with {where}: {said}. Is the address http instead of https?")
-    # Where a name has several addresses, asyncio tells of all their errors in one text.
-    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
+        return ConnectionFault(TLS, f"No TLS with {where}: {said}. {_PLAIN_HTTP}")
+    if _is_refused(error):
         return ConnectionFault(REFUSED, f"Nothing accepts connections at {where}.")
     return ConnectionFault(UNREACHABLE_KIND, f"No connection to {where}: {said}.")
+
+
+def _is_refused(error: OSError) -> bool:
+    # Where a name has several addresses, asyncio tells of all their errors in one text.
+    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
 
 
 def _without_keys(reply: Reply, headers: Headers) -> Reply:
