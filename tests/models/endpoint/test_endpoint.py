@@ -444,6 +444,21 @@ def test_usage_at_the_price_is_what_an_answer_cost(opened: Open, tmp_path: Path)
     assert purse.spent == pytest.approx(answer.usd) and purse.reserved == 0
 
 
+def test_those_that_wait_for_a_first_request_that_is_refused_are_not_sent(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_KEY", "wrong-key-123456")
+    with FakeEndpoint(key="right-key-123456") as endpoint:
+        model = opened(endpoint, key_env="FAKE_KEY")
+        for _ in range(2):
+            sent = model._line.calls.sent
+            with pytest.raises(ModelError, match="refused the key"):
+                model.generate([ask(f"question {i}") for i in range(30)])
+            assert model._line.calls.sent - sent <= 2, "one request, and the list of models at first"
+        monkeypatch.setenv("FAKE_KEY", "right-key-123456")
+        assert all(g.error is None for g in model.generate([ask(f"question {i}") for i in range(30)]))
+
+
 def test_requests_that_a_refused_key_ends_cost_nothing(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rung.errors import DOES_NOT_FIT, NO_REPLY
+from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError
 from rung.models.endpoint.known import EndpointFacts
 from rung.models.endpoint.label_tokens import label_tokens
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
@@ -111,6 +111,12 @@ class _Talk:
             self.gate = None
 
 
+class _Gate(asyncio.Lock):
+    """Held while one request finds out what others wait for. ended: what it raised, which concerns all of them."""
+
+    ended: str | None = None
+
+
 class _Learnt:
     """Something was learnt, with which a request is asked afresh."""
 
@@ -130,7 +136,7 @@ class Asker:
     def __init__(self, spec: EndpointSpec, calls: Calls, known: EndpointFacts, headers: Headers, say: Say) -> None:
         self.spec, self.calls, self.known, self.headers, self._say = spec, calls, known, headers, say
         self.price: Price | None = None
-        self._gates: dict[str, asyncio.Lock] = {}
+        self._gates: dict[str, _Gate] = {}
         self._open: set[str] = set()
         self._forms: dict[int, Form] = {}
 
@@ -145,10 +151,12 @@ class Asker:
         if kind in self._open or self._is_proven(form):
             self._open.add(kind)
             return await self._talk(talk)
-        gate = self._gates.setdefault(kind, asyncio.Lock())
+        gate = self._gates.setdefault(kind, _Gate())
         await gate.acquire()
         talk.gate = gate
         try:
+            if gate.ended is not None:
+                raise ModelError(gate.ended)
             await self._find_tokens(form)
             if kind in self._open:
                 talk.let_others()
@@ -156,6 +164,10 @@ class Asker:
             if asked.error is None or asked.error.startswith(NO_REPLY):
                 self._open.add(kind)
             return asked
+        except ModelError as error:
+            gate.ended = str(error)
+            self._gates.pop(kind, None)  # later requests begin anew
+            raise
         finally:
             talk.let_others()
 
