@@ -633,6 +633,28 @@ def test_tls_with_a_plain_server_says_what_may_be_wrong() -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("connect_timeout_s", [0.2, 60.0])
+def test_a_plain_server_that_says_nothing_to_a_handshake_hints_at_http(connect_timeout_s: float) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def wait(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+
+    async def go() -> None:
+        server = await asyncio.start_server(wait, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        transport = Transport(f"https://127.0.0.1:{port}/v1", connect_timeout_s=connect_timeout_s)
+        with pytest.raises(ConnectionFault, match=r"http:// instead of https://"):
+            await transport.exchange("GET", "/models", headers={}, timeout_s=0.5)
+        await transport.aclose()
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)  # what was closed tells so in the loop's next turns
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_connection_that_is_closed_during_the_handshake_hints_at_http(reset: bool) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -650,6 +672,7 @@ def test_a_connection_that_is_closed_during_the_handshake_hints_at_http(reset: b
         assert fault.kind == "tls" and "http:// instead of https://" in fault.detail, fault
         await transport.aclose()
         server.close()
+        await asyncio.sleep(0.05)  # the server's side closes
 
     asyncio.run(go())
 

@@ -134,7 +134,8 @@ class Transport:
             reply = await self._exchange(send, on_data, begun + timeout_s)
         except ConnectionFault as fault:
             if fault.kind == TIMEOUT:
-                fault.detail = f"No whole reply came within {timeout_s:.4g} s."
+                hint = f" {_PLAIN_HTTP}" if _PLAIN_HTTP in fault.detail else ""
+                fault.detail = f"No whole reply came within {timeout_s:.4g} s.{hint}"
             raise
         finally:
             self._room.release()
@@ -204,10 +205,9 @@ class Transport:
             async with asyncio.timeout(min(self._connect_timeout_s, left)):
                 return await (self._directly() if self._proxy is None else self._through(self._proxy))
         except TimeoutError:
-            if left < self._connect_timeout_s:
-                raise ConnectionFault(TIMEOUT, "") from None
-            tls = f" with TLS. {_PLAIN_HTTP}" if self._secure and self._proxy is None else "."
-            raise ConnectionFault(CONNECT_TIMEOUT, f"{where} did not accept a connection{tls}") from None
+            hint = f" {_PLAIN_HTTP}" if self._secure and self._proxy is None else ""
+            kind = TIMEOUT if left < self._connect_timeout_s else CONNECT_TIMEOUT
+            raise ConnectionFault(kind, f"{where} did not accept a connection.{hint}") from None
         except ConnectionError as error:
             if self._secure and self._proxy is None and not _is_refused(error):  # closed during the handshake
                 said = error.strerror or str(error) or "the connection was closed"
