@@ -23,24 +23,28 @@ def scratch_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{SCRATCH}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes the whole file or leaves the old one, whatever interrupts and whoever else writes it."""
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
+    """Writes the whole file or leaves the old one, whatever interrupts and whoever else writes it.
+
+    synced: it is on disk when this returns; else a power cut, and no kill, may take it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = scratch_beside(path)
     try:
         with scratch.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         os.replace(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
+def write_json(path: Path, record: Mapping[str, Any], *, synced: bool = True) -> None:
     """As `write_text`, for one JSON object."""
-    write_text(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n", synced=synced)
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

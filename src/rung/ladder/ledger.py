@@ -169,7 +169,8 @@ def clocked(folder: Path) -> Iterator[None]:
 
     def keep() -> None:
         if (folder / "task.json").exists():  # before, the folder does not say whose it is
-            write_json(folder / _CLOCK, {"seconds": round(before + time.monotonic() - began, 2)})
+            seconds = round(before + time.monotonic() - began, 2)
+            write_json(folder / _CLOCK, {"seconds": seconds}, synced=False)
 
     def tick() -> None:
         while not over.wait(_EVERY_S):

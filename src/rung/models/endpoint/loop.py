@@ -125,6 +125,8 @@ class _Work(Generic[T]):
 
     def abandon(self) -> None:
         """Nothing comes any more: wakes those who wait."""
+        if self._task is None:  # it never began
+            self.coroutine.close()
         if not self.done.done() and self.done.cancel():
             self.done.set_running_or_notify_cancel()
 
