@@ -588,6 +588,21 @@ class Candidate:
     first_token_s_p95: float | None = None
 
 
+def candidate_name(kind: str, model: str) -> str:
+    """What a solution of a model is called in a run of several. kind: the strategy, or the repair of one."""
+    return f"{kind}@{model}"
+
+
+def kind_of(name: str) -> str:
+    """The strategy, or the repair of one, that a candidate's name tells."""
+    return name.partition("@")[0]
+
+
+def model_of(name: str) -> str:
+    """The model that a candidate's name tells; empty where it is called by its strategy alone."""
+    return name.partition("@")[2]
+
+
 SkipReason = Literal["plan", "gain", "target", "budget", "memory", "fault"]
 """plan: it does not apply. gain: it could not gain what matters. target: enough was reached. The others kept it out."""
 

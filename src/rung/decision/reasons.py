@@ -26,7 +26,7 @@ from rung.decision.words import (
     value,
     worth_naming,
 )
-from rung.types import Candidate, Skipped
+from rung.types import Candidate, Skipped, kind_of, model_of
 
 _FEW_SKILLS = 0.1
 """Share of the general prompts below which a base model has hardly any skills to lose."""
@@ -65,9 +65,9 @@ def _not_tried(evidence: Evidence, skipped: Sequence[Skipped]) -> list[str]:
         alike = [s for s in skipped if s.why == why]
         models: dict[str, set[str]] = {}
         for s in alike:
-            models.setdefault(s.name.partition("@")[0], set()).add(s.model)
+            models.setdefault(kind_of(s.name), set()).add(s.model)
         everywhere = [kind for kind, own in models.items() if len(own) == len(evidence.models)]
-        others = [skipped_name(evidence, s) for s in alike if s.name.partition("@")[0] not in everywhere]
+        others = [skipped_name(evidence, s) for s in alike if kind_of(s.name) not in everywhere]
         if everywhere:
             said.append(f"{listed(everywhere)} {_were(everywhere)} not tried with any model: {bare(why)}.")
         if others:
@@ -193,7 +193,7 @@ def _closed_book(evidence: Evidence) -> list[str]:
     reading = [c for c in evidence.rated("dev") if c.family in ("rag", "rag+fine-tune")]
     if closed is not None and evidence.several:  # of the same model
         trained = evidence.named(closed.what)
-        model = trained.model if trained is not None else closed.what.partition("@")[2] or evidence.model
+        model = trained.model if trained is not None else model_of(closed.what) or evidence.model
         reading = [c for c in reading if c.model == model]
     if closed is None or not reading:
         return []

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import PERCENT, Scale, p_value, price_share
 from rung.decision.rule import LEAST_USEFUL, Ruling, shortfall, too_few, unbeaten_learner
-from rung.types import Candidate, Comparison, Diagnosis, Family, SetName, Skipped
+from rung.types import Candidate, Comparison, Diagnosis, Family, SetName, Skipped, candidate_name, kind_of, model_of
 
 FAMILY_WORDS: dict[Family, tuple[str, str]] = {
     "baseline": ("Use no language model", "baseline"),
@@ -153,7 +153,7 @@ def called(evidence: Evidence, candidate: Candidate) -> str:
     """lora; of several models, in words that name the model: smollm2 with LoRA, gpt-5-mini's few-shot prompt."""
     if not evidence.several or not candidate.model:
         return candidate.name
-    strategy = candidate.name.removesuffix(f"@{candidate.model}")
+    strategy = kind_of(candidate.name)
     words = re.sub("(?i)lora", "LoRA", strategy.replace("_", " "))
     if candidate.family == "prompt":
         return f"{candidate.model}'s {words.replace(' ', '-')} prompt"
@@ -176,9 +176,9 @@ def deed(evidence: Evidence, candidate: Candidate) -> str:
 
 def skipped_name(evidence: Evidence, skipped: Skipped) -> str:
     """Its name; in a run of several models with that of its model."""
-    if not evidence.several or not skipped.model or skipped.name.endswith(f"@{skipped.model}"):
+    if not evidence.several or not skipped.model or model_of(skipped.name):
         return skipped.name
-    return f"{skipped.name}@{skipped.model}"
+    return candidate_name(skipped.name, skipped.model)
 
 
 # ---- clauses ----------------------------------------------------------------------------------

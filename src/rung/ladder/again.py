@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
-from rung.ladder.state import kind_of
 from rung.records import read_json, write_json
 from rung.resume import is_done
 from rung.runs import Files
 from rung.strategies import STRATEGIES
+from rung.types import kind_of, model_of
 
 if TYPE_CHECKING:
     from rung.data.growth import Growth
@@ -65,7 +65,7 @@ def reopen(
         number += 1
     aside = files.earlier / str(number)
     exchanged = _exchanged(folder, before, record)
-    void = [name for name in _begun(files) if (grown and _learns(name)) or name.partition("@")[2] in exchanged]
+    void = [name for name in _begun(files) if (grown and _learns(name)) or model_of(name) in exchanged]
     kept = [name for name in _built(files) if name not in void]
     moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
     moved += [files.solution(name) for name in void]

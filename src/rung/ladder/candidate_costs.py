@@ -99,13 +99,12 @@ def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any
     except BudgetSpent:  # calls had to be asked again, so that they cost more than on dev
         answers = []
     came = [answer for answer in answers if answer.error is None]
-    cached = sum(p.tokens_cached for p in built.predictions) / max(1, len(built.predictions))
     return {
         "seconds": [answer.latency_s for answer in came],
         "first_tokens": [answer.first_token_s for answer in came if answer.first_token_s is not None],
         "concurrency": concurrency,
         "failed": len(answers) - len(came),
-        "tokens_cached": round(cached, 2),
+        "tokens_cached": round(built.tokens_cached, 2),
     }
 
 
@@ -161,7 +160,7 @@ def machine_seconds(latency: Mapping[str, Any]) -> list[float]:
 def _cached(run: RunState, built: Built, latency: Mapping[str, Any]) -> float:
     """Input tokens a request that are cheaper, a mean: as an endpoint reported them, else those all prompts share."""
     if run.model.timed is not None:
-        return sum(p.tokens_cached for p in built.predictions) / max(1, len(built.predictions))
+        return built.tokens_cached
     return float(latency.get("tokens_cached", 0.0))
 
 

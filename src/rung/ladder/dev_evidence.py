@@ -11,11 +11,11 @@ from rung.ladder.again import continued_notes
 from rung.ladder.experiments import pilot_predictions, whole_curve
 from rung.ladder.model_records import model_notes
 from rung.ladder.skills_check import Checked
-from rung.ladder.state import Built, Climbed, RunState, WholeRun, kind_of
+from rung.ladder.state import Built, Climbed, RunState, WholeRun
 from rung.resume import is_done, record_of, recorded
 from rung.runs import Files
 from rung.strategies import REPAIRED, STRATEGIES
-from rung.types import Diagnosis, Prediction
+from rung.types import Diagnosis, Prediction, kind_of
 
 _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""

@@ -41,7 +41,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     scores = {name: scores_of(predictions) for name, predictions in {**answers, **baselines}.items()}
     groups = units_of([e.id for e in test], run.inputs.groups)
     seed = run.inputs.task.seed
-    contenders = named.get("contenders", names)
+    contenders = named["contenders"]
     pairs = compare_all(named_pairs(names, contenders), scores, "test", groups=groups, seed=seed)
     against: list[Comparison] = []
     for baseline in baselines:  # each baseline is a question, and so a family of comparisons, of its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ def task_record_of(
     from rung.data.task_file import task_record
 
     resolved = task_record(task)
-    data = file_hashes(task)
+    beside = _hashes_beside_examples(task)
+    data = _hashes_of_examples(task) | beside
     stays = {
         "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
-        "beside": beside_examples(task),
+        "beside": beside,
         "exhaustive": options.exhaustive,
     }
     decides = {**stays, "data": data, "models": dict(sorted(model_versions.items()))}
@@ -62,18 +63,26 @@ def described(models: Mapping[str, Model]) -> dict[str, Any]:
 
 def file_hashes(task: Task) -> dict[str, str]:
     """SHA-256 of every file of examples and documents that is read, by path relative to task.yaml where it can be."""
+    return _hashes_of_examples(task) | _hashes_beside_examples(task)
+
+
+def _hashes_of_examples(task: Task) -> dict[str, str]:
     examples = task.examples
     files = list(examples) if isinstance(examples, tuple) else [p for part in examples.values() for p in part]
-    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files} | beside_examples(task)
+    return _hashes(task, files)
 
 
-def beside_examples(task: Task) -> dict[str, str]:
-    """As `file_hashes`, of the documents and of a user's metric."""
+def _hashes_beside_examples(task: Task) -> dict[str, str]:
+    """Of the documents and of a user's metric."""
     from rung.data.corpus import texts_of
 
     files = list(texts_of(task.corpus)) if task.corpus is not None else []
     if task.metric.startswith("python:"):
         files.append(task.path.parent / task.metric.removeprefix("python:").rpartition(":")[0])
+    return _hashes(task, files)
+
+
+def _hashes(task: Task, files: Sequence[Path]) -> dict[str, str]:
     return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from rung.types import (
     Split,
     Task,
     Trainable,
+    candidate_name,
 )
 
 if TYPE_CHECKING:
@@ -154,8 +156,9 @@ def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[st
 
     examples = loaded.examples
     if earlier is not None and options.again:
-        grown, growth = grown_split(loaded.sets, groups_of(examples, near_duplicates(examples)), earlier)
-        found = check_examples(examples, task, near_duplicates(examples)) if growth.any else []
+        pairs = near_duplicates(examples)
+        grown, growth = grown_split(loaded.sets, groups_of(examples, pairs), earlier)
+        found = check_examples(examples, task, pairs) if growth.any else []
         return Examined(grown, tuple(found), constraint_of(task, grown.train), growth)
     if earlier is not None:
         split = split_from_record(examples, earlier)
@@ -273,8 +276,8 @@ def _plans(
             passages=inputs.passages,
             constrained=inputs.constraint is not None,
             only=options.only,
-            earlier=planned_before(earlier, spec.name, home=spec.name in homes),
-            called=str if spec.name in homes else f"{{}}@{spec.name}".format,
+            earlier=planned_before(earlier, spec.name),
+            called=str if spec.name in homes else partial(candidate_name, model=spec.name),
             spec=spec,
             price=_token_price(spec.price) or models[spec.name].price,
             sharing=sharing,

@@ -160,24 +160,13 @@ def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any
         "capped": any_plan.capped,
         "minimum_detectable_difference": any_plan.detectable,
         "max_new_tokens": any_plan.decoding.max_new_tokens,
-        "models": {
-            name: {
-                "texts": asdict(plan.texts),
-                "speed": asdict(plan.speed),
-                "max_new_tokens": plan.decoding.max_new_tokens,
-            }
-            for name, plan in plans.items()
-        },
+        "models": {name: {"texts": asdict(plan.texts), "speed": asdict(plan.speed)} for name, plan in plans.items()},
     }
 
 
-def planned_before(record: Mapping[str, Any] | None, model: str, *, home: bool) -> Mapping[str, Any] | None:
-    """What plan.json says of a model; of a record of one model alone, as older versions wrote it, all of it."""
-    if record is None:
-        return None
-    if "models" not in record:
-        return record if home else None
-    own: Mapping[str, Any] | None = record["models"].get(model)
+def planned_before(record: Mapping[str, Any] | None, model: str) -> Mapping[str, Any] | None:
+    """What plan.json says of a model; None where it says nothing."""
+    own: Mapping[str, Any] | None = (record or {}).get("models", {}).get(model)
     return own
 
 

@@ -10,10 +10,10 @@ from rung.decision.evidence import Skills
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
 from rung.ladder.ledger import COSTS, Meter, stage_of
-from rung.ladder.state import Built, Climbed, RunState, kind_of, tidy
+from rung.ladder.state import Built, Climbed, RunState, tidy
 from rung.resume import is_done, once, once_for_all, record_of
 from rung.strategies import REPAIRED, STRATEGIES, function_of
-from rung.types import Skipped, SkipReason
+from rung.types import Skipped, SkipReason, kind_of
 
 _NEAR = 0.1
 """A fine-tuned solution this far below the best on dev is hardly shipped, so nothing is spent on its skills."""
@@ -80,8 +80,7 @@ def _compared(name: str, report: SkillsReport) -> Skills:
 
 def _may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
     """Whether a fine-tuned solution is ahead of the floor and of every prompt that costs less, and near the best."""
-    model = climbed.built[name].solution.model
-    cheaper = (*climbed.models[: climbed.models.index(model)], model) if model in climbed.models else (model,)
+    cheaper = climbed.up_to(climbed.built[name].solution.model)
     prompts = [b.dev.mean for b in climbed.built.values() if b.family == "prompt" and b.solution.model in cheaper]
     best = max(b.dev.mean for b in climbed.built.values())
     return climbed.built[name].dev.mean > max([*prompts, best - _NEAR, floor])

@@ -30,6 +30,8 @@ from rung.types import (
     SealedTest,
     Skipped,
     Solution,
+    candidate_name,
+    model_of,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +88,11 @@ class Built:
         n = max(1, len(self.predictions))
         return sum(p.tokens_in for p in self.predictions) / n, sum(p.tokens_out for p in self.predictions) / n
 
+    @property
+    def tokens_cached(self) -> float:
+        """Of the input tokens, those that the provider read from its cache: a mean per answer."""
+        return sum(p.tokens_cached for p in self.predictions) / max(1, len(self.predictions))
+
 
 @dataclass
 class Climbed:
@@ -113,10 +120,14 @@ class Climbed:
         whole = self.whole(family, model)
         return max(whole, key=lambda name: whole[name].dev.mean, default=None)
 
+    def up_to(self, model: str) -> tuple[str, ...]:
+        """The models that cost less than this one, and itself."""
+        cheaper = self.models[: self.models.index(model)] if model in self.models else ()
+        return (*cheaper, model)
+
     def best_up_to(self, model: str) -> str | None:
         """The best of this model and of those that cost less: what more must beat. A dearer one may be equalled."""
-        cheaper = self.models[: self.models.index(model)] if model in self.models else ()
-        names = [name for m in (*cheaper, model) if (name := self.best(model=m)) is not None]
+        names = [name for m in self.up_to(model) if (name := self.best(model=m)) is not None]
         return max(names, key=lambda name: self.built[name].dev.mean, default=None)
 
     def best_of_groups(self, model: str | None = None) -> list[str]:
@@ -167,7 +178,7 @@ class RunState:
 
     def named(self, kind: str) -> str:
         """What a solution of this model is called. kind: the strategy, or the repair of one."""
-        return kind if self.home else f"{kind}@{self.name}"
+        return kind if self.home else candidate_name(kind, self.name)
 
     def score(self, predictions: Sequence[Prediction]) -> Score:
         """The mean with its interval; groups of the split are the unit."""
@@ -354,7 +365,7 @@ class WholeRun:
 
     def of_candidate(self, name: str) -> RunState:
         """As the model of that candidate sees it."""
-        return self.of(name.partition("@")[2] or next((s.name for s in self.states if s.home), ""))
+        return self.of(model_of(name) or next((s.name for s in self.states if s.home), ""))
 
 
 def _for_test(usd: float, finalists: Sequence[Built]) -> float:
@@ -363,11 +374,6 @@ def _for_test(usd: float, finalists: Sequence[Built]) -> float:
     A call is only made where the most that it may cost is there.
     """
     return USD_SPARE * usd + max((built.most_usd for built in finalists), default=0.0)
-
-
-def kind_of(name: str) -> str:
-    """The strategy, or the repair of one, that a candidate's name tells."""
-    return name.partition("@")[0]
 
 
 def tidy(folder: Path) -> None:

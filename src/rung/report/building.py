@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rung.decision.figures import more_minutes
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot
-from rung.report.reading import Record, RunRecords, Trained, strategy_of
+from rung.report.reading import Record, RunRecords, Trained
 from rung.report.words import count, duration
 from rung.strategies.learning_rate import CLEARLY
-from rung.types import Candidate, Skipped
+from rung.types import Candidate, Skipped, kind_of
 
 _MOST_DEMOS = 3
 
@@ -57,7 +57,7 @@ def _alike(skipped: Sequence[Skipped]) -> list[list[Skipped]]:
 
 def _names(run: RunRecords, alike: Sequence[Skipped]) -> str:
     """Every name, or the strategy alone where it was skipped of every model."""
-    kinds = {strategy_of(s.name, s.model) for s in alike}
+    kinds = {kind_of(s.name) for s in alike}
     if run.several and len(kinds) == 1 and {s.model for s in alike} == {m.name for m in run.models}:
         return f"{kinds.pop()}, with every model"
     return ", ".join(s.name for s in alike)

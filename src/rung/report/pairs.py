@@ -8,9 +8,9 @@ from rung.decision.evidence import turned
 from rung.decision.figures import p_value, rounded_up
 from rung.evaluation.statistics import ALPHA
 from rung.report.markup import Html, element, joined, num, row, section, short, table
-from rung.report.reading import RunRecords, strategy_of
+from rung.report.reading import RunRecords
 from rung.report.words import count, dollars
-from rung.types import Comparison
+from rung.types import Comparison, kind_of
 
 _MOST_OPEN = 8
 """Pairs of two models that are shown unfolded; those of the choice always are."""
@@ -91,7 +91,7 @@ def _table(
     scale = run.scale
     rows = []
     for c in map(_better_first, comparisons):
-        better, other = strategy_of(c.b, model), strategy_of(c.a, model)
+        better, other = (kind_of(c.b), kind_of(c.a)) if model else (c.b, c.a)
         verdict = f"{better} is better" if c.p_corrected < ALPHA else "no difference shown"
         interval = element("span", f"{scale.signed(c.low)} to {scale.signed(c.high)}", class_="range")
         difference = joined([scale.signed(c.difference), interval], " ")

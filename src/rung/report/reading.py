@@ -174,11 +174,6 @@ def models_in_words(task: Record, most: int = 99) -> str:
     return f"{len(names)} models: {', '.join([*names[:most], *more])}"
 
 
-def strategy_of(name: str, model: str) -> str:
-    """The strategy of a candidate's name: few_shot of few_shot@gpt-5-mini."""
-    return name.removesuffix(f"@{model}") if model else name
-
-
 def read_run(folder: Path) -> RunRecords:
     """Raises RunError when there is no verdict yet, or a record is damaged or of another format."""
     try:

@@ -6,9 +6,9 @@ from rung.decision import cause_evidence, cause_words
 from rung.decision.figures import PERCENT, rounded_up
 from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
 from rung.report.plots import curve_plot, interval_plot
-from rung.report.reading import RunRecords, strategy_of
+from rung.report.reading import RunRecords
 from rung.report.words import count, dollars, duration
-from rung.types import Candidate, Score
+from rung.types import Candidate, Score, kind_of
 
 _WHOLE_NAME = 20  # characters of a model's name that are not broken
 _TAGS = {"undecided": "ship meanwhile", "unfinished": "use meanwhile"}
@@ -48,7 +48,7 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
         cells += [num("–" if baseline else text) for text in _cost_columns(run, c).values()]
         if failed:
             cells.append(num(f"{c.failed_calls:,} / {c.unscored:,}"))
-        name = strategy_of(c.name, c.model) if run.several else c.name
+        name = kind_of(c.name) if run.several else c.name
         rows.append(
             row(
                 joined([name, tag], " ") if chosen else name,

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from rung.records import read_json
 from rung.report.lines import Line, Screen, clean, columns, cut, printable, styled, width_of, wrapped
 from rung.report.planned import plan_screen
-from rung.report.reading import RunRecords, read_run, scale_of, strategy_of
+from rung.report.reading import RunRecords, read_run, scale_of
 from rung.report.words import both_ends, count, dollars, duration, shortened, time_left
-from rung.types import Candidate, Family, Score
+from rung.types import Candidate, Family, Score, kind_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +125,7 @@ def _cells(run: RunRecords, c: Candidate, tested: bool) -> dict[str, str]:
     mark = "→ " if c.name == run.decision.solution else "  "
     return {
         "candidate": mark + (both_ends if run.several else shortened)(c.name, _WIDEST_NAME),
-        "strategy": mark + shortened(strategy_of(c.name, c.model), _WIDEST_NAME),
+        "strategy": mark + shortened(kind_of(c.name), _WIDEST_NAME),
         "model": both_ends(c.model, _WIDEST_NAME) or "–",
         "family": c.family,
         "dev": scale.value(c.dev.mean, c.dev.n) if tested else scale.full(c.dev),

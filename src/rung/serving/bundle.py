@@ -9,7 +9,7 @@ from typing import Any
 
 from rung.errors import RunError
 from rung.records import read_json
-from rung.types import Model, Prediction, Query, Retriever, Solution
+from rung.types import Model, Prediction, Query, Retriever, Solution, model_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, str]:
     """
     if "models" not in task:
         return {"model": task["model"], "model_version": task["model_version"]}
-    own, versions = place.name.partition("@")[2], task["model_versions"]
+    own, versions = model_of(place.name), task["model_versions"]
     for spec in task["models"]:
         if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
             return {"model": spec["spec"], "model_version": versions[spec["name"]]}

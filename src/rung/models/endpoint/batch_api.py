@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from rung.errors import ModelError
 from rung.models.endpoint.http_connection import ConnectionFault, Reply
+from rung.models.endpoint.policy import may_pass
 
 MOST_CALLS, MOST_BYTES = 50_000, 200_000_000
 """Of one file."""
@@ -37,7 +38,6 @@ JsonObject = Mapping[str, Any]
 _TRIES = 8  # of one exchange
 _LONGEST_PAUSE_S = 60.0  # between two tries
 _EXCHANGE_S, _FILE_S = 60.0, 600.0
-_TRANSIENT = (408, 409, 425, 429)
 _PAGES = 100  # of the provider's list of jobs
 _DAY_S = 86_400.0
 _NAMED = "rung"  # the field of a job's metadata that holds the name which rung gave it
@@ -63,7 +63,7 @@ class BatchReply:
     @property
     def may_pass(self) -> bool:
         """Whether the same call may be answered when it is asked again."""
-        return self.status == 0 or _is_transient(self.status)
+        return self.status == 0 or may_pass(self.status)
 
 
 class BatchRefused(ModelError):
@@ -178,7 +178,7 @@ class BatchApi:
                 if reply.status < 300:
                     return read(reply)
                 problem = f"status {reply.status}: {_said(reply.body)}"
-                if not _is_transient(reply.status):
+                if not may_pass(reply.status):
                     raise BatchRefused(reply.status, f"batch job: {method} {path} was refused with {problem}")
                 with suppress(ValueError):
                     pause = max(pause, float(reply.headers.get("retry-after", "")))
@@ -210,10 +210,6 @@ def errors_of(state: JsonObject) -> list[tuple[str, str]]:
 def answered_of(state: JsonObject) -> int:
     """How many calls of a job are answered so far."""
     return int((state.get("request_counts") or {}).get("completed") or 0)
-
-
-def _is_transient(status: int) -> bool:
-    return status in _TRANSIENT or status >= 500
 
 
 def _replies(content: bytes) -> Iterator[tuple[str, BatchReply]]:

@@ -91,13 +91,13 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         with contextlib.suppress(SystemExit, KeyboardInterrupt):  # by what runs: it comes out of its `run`
             self._loop.run_forever()
+        with self._handing:  # from here on nothing new is handed over
+            self._closed = True
         try:
             self._loop.run_until_complete(_cancel_all())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
-            with self._handing:
-                self._closed = True
-                self._loop.close()
+            self._loop.close()
             for work in list(self._works):
                 work.abandon()
 

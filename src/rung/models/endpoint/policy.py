@@ -44,6 +44,11 @@ _DETAIL = 20_000  # characters of a refusal's body that are kept
 _SHOWN = 300  # characters of it in messages
 
 
+def may_pass(status: int) -> bool:
+    """Whether a call that was refused with this status may be answered when it is made again."""
+    return status in _MAY_PASS or status >= 500
+
+
 class BadReply(Exception):
     """A reply of a good status that cannot be used and is worth asking again. kind: a few words, counted."""
 
@@ -229,7 +234,7 @@ class Calls:
             raise Refused(status, f"The endpoint sends on to {place}. Name that address, if you trust it.")
         asked = wait_asked(reply.headers, reply.body, now)
         limited = status == 429 or (status == 402 and asked is not None)  # OpenRouter: dollars for calls in flight
-        if (status < 500 and status not in _MAY_PASS and not limited) or never_passes(status, reply.body):
+        if not (may_pass(status) or limited) or never_passes(status, reply.body):
             raise Refused(status, text)
         if limited:
             self._pause(asked or refill or None, sent_at)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rung.models.endpoint.http_connection import OnData
-from rung.models.endpoint.policy import BadReply, Refused
+from rung.models.endpoint.policy import BadReply, Refused, may_pass
 from rung.models.endpoint.transport import Reply
 from rung.models.thinking import PAIRS, TAGS
 from rung.types import Message
@@ -283,6 +283,6 @@ def _raise_error(error: object) -> None:
     code: Any = error.get("code") if isinstance(error, Mapping) else None
     if str(message).startswith("Unexpected endpoint"):  # LM Studio's
         raise Refused(404, str(message))
-    if str(code).isdecimal() and 400 <= int(code) < 500 and int(code) not in (408, 409, 425, 429):
+    if str(code).isdecimal() and 400 <= int(code) < 500 and not may_pass(int(code)):
         raise Refused(int(code), json.dumps({"error": error}))
     raise BadReply(f"an error in the body ({code})" if code else "an error in the body", str(message or ""))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 
 from rung.errors import BudgetSpent
 from rung.models.endpoint.http_connection import ConnectionFault, OnData, Reply
@@ -76,10 +77,11 @@ class Till:
         """As the inner one. Raises BudgetSpent where nothing is left for the request and nothing is in flight."""
         bill = _bill.get()
         purse = self.purse
+        send = partial(
+            self.inner.exchange, method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
+        )
         if bill is None or purse is None:
-            reply = await self.inner.exchange(
-                method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
-            )
+            reply = await send()
             if bill is not None and 200 <= reply.status < 300:
                 self.unpaid_usd += bill.usd_of(reply) or 0.0
             return reply
@@ -87,9 +89,7 @@ class Till:
         await self._reserve(purse, most_usd)
         usd, doubtful = 0.0, most_usd
         try:
-            reply = await self.inner.exchange(
-                method, path, headers=headers, body=body, timeout_s=timeout_s, on_data=on_data
-            )
+            reply = await send()
             told = bill.usd_of(reply) if 200 <= reply.status < 300 else 0.0
             if told is not None:
                 usd, doubtful = told, 0.0
