@@ -206,27 +206,61 @@ def _endpoint(value: Mapping[str, Any]) -> ModelEntry:
     return ModelEntry(json.dumps(kept, sort_keys=True, ensure_ascii=False), _short(name), endpoint=True)
 
 
+@dataclass(frozen=True)
+class Address:
+    """An endpoint's base address in one spelling; Azure's api-version, and a model behind #, where it names them."""
+
+    url: str
+    api_version: str | None
+    model: str
+
+
+class NoAddress(ValueError):
+    """A text that is no address of an endpoint. The message is what of it may be shown."""
+
+
+class PrivateParts(ValueError):
+    """An address with a user, a password or parameters, which may be a key. The message is its host."""
+
+
+def base_address(text: str) -> Address:
+    """The address of an endpoint. Raises NoAddress and PrivateParts."""
+    try:
+        parts = urlsplit(text.strip())
+    except ValueError:
+        raise NoAddress("") from None
+    shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may hold a key
+    try:
+        port = parts.port
+    except ValueError:
+        raise NoAddress(shown) from None
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise NoAddress(shown)
+    query = parse_qs(parts.query)
+    if parts.username is not None or set(query) - {"api-version"}:
+        raise PrivateParts(parts.hostname)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    url = f"{parts.scheme.lower()}://{host}{f':{port}' if port else ''}{path}"
+    return Address(url, query.get("api-version", [None])[0], parts.fragment)
+
+
 def _address(value: object) -> tuple[str, str | None]:
     """The base address in one spelling, and Azure's api-version where the address names one."""
     example = "Write endpoint: https://api.openai.com/v1, or http://localhost:8000/v1 for a server of your own."
     if not isinstance(value, str):
         raise WrongKey(f"is {kind_of(value)}, but must be an address. {example}", "endpoint")
-    try:
-        parts = urlsplit(value.strip())
-        host, port = (parts.hostname or "").lower(), parts.port
-    except ValueError:
-        raise WrongKey(f"is no address. {example}", "endpoint") from None
-    if parts.scheme.lower() not in ("http", "https") or not host or re.search(r"\s", value.strip()):
+    if re.search(r"\s", value.strip()):
         raise WrongKey(f"is no address. {example}", "endpoint")
-    query = parse_qs(parts.query)
-    if parts.username is not None or set(query) - {"api-version"}:
-        raise WrongKey(f"holds a user, a password or parameters. Leave them out. {SECRET_HINT}", "endpoint")
-    if parts.fragment:
-        raise WrongKey(f"names a model behind #. Write name: {parts.fragment}", "endpoint")
-    host = f"[{host}]" if ":" in host else host
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    version = query.get("api-version", [None])[0]
-    return f"{parts.scheme.lower()}://{host}{f':{port}' if port else ''}{path}", version
+    try:
+        found = base_address(value)
+    except NoAddress:
+        raise WrongKey(f"is no address. {example}", "endpoint") from None
+    except PrivateParts:
+        raise WrongKey(f"holds a user, a password or parameters. Leave them out. {SECRET_HINT}", "endpoint") from None
+    if found.model:
+        raise WrongKey(f"names a model behind #. Write name: {found.model}", "endpoint")
+    return found.url, found.api_version
 
 
 def _api_version(value: object) -> str:

@@ -7,15 +7,15 @@ from environment variables alone, and are read at the moment of use.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from rung.errors import ModelError
+from rung.models.endpoint.proxies import is_loopback
 from rung.models.endpoint.transport import Hidden
 
 Format = Literal["auto", "json_schema", "json_object", "none"]
@@ -108,12 +108,7 @@ class EndpointSpec:
     @property
     def is_loopback(self) -> bool:
         """Whether the server is on this machine."""
-        if self.host == "localhost" or self.host.endswith(".localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def key_variable(self) -> str | None:
@@ -206,27 +201,19 @@ def _checked(record: Mapping[str, Any]) -> EndpointSpec:
 
 def _address(text: str) -> tuple[str, str | None]:
     """The base address in one spelling, and the api-version where the address names one."""
+    from rung.data.model_keys import NoAddress, PrivateParts, base_address
+
     try:
-        parts = urlsplit(text.strip())
-    except ValueError:
-        raise ModelError("endpoint: it is no address. Write it as https://host/v1 or http://[::1]:8000/v1.") from None
-    shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may hold a key
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or port == -1:
-        raise ModelError(f"endpoint: {shown} is no address. Write it as https://host/v1 or http://localhost:8000/v1.")
-    query = parse_qs(parts.query)
-    if parts.username is not None or set(query) - {"api-version"}:
+        found = base_address(text)
+    except NoAddress as fault:
+        example = "Write it as https://host/v1 or http://localhost:8000/v1."
+        raise ModelError(f"endpoint: {fault or 'it'} is no address. {example}") from None
+    except PrivateParts as host:
         raise ModelError(
-            f"endpoint: the address of {parts.hostname} holds a user, a password or parameters. Leave them out: a key "
-            "is read from the environment variable that key_env names."
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname.lower()
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    version = query.get("api-version", [None])[0]
-    return f"{parts.scheme.lower()}://{host}{f':{port}' if port else ''}{path}", version
+            f"endpoint: the address of {host} holds a user, a password or parameters. Leave them out: a key is read "
+            "from the environment variable that key_env names."
+        ) from None
+    return found.url, found.api_version
 
 
 def _check_values(spec: EndpointSpec) -> None:
