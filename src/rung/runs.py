@@ -79,8 +79,8 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE
 
     Of several runs with this identity, one that is not finished is preferred. out: the folder the user named; it must
     be new, empty, or hold this very run. basis: a run with this basis may be continued with other models or examples.
-    One that was reopened and not brought to its end comes first then, next a finished one with the identity, next the
-    newest finished one with the basis. Raises RunError when `out` holds something else.
+    One with the identity that was reopened and not brought to its end comes first then, next a finished one with the
+    identity, next the newest finished one with the basis. Raises RunError when `out` holds something else.
     """
     if out is not None:
         if out.exists() and not (out.is_dir() and ((out / "task.json").is_file() or _empty(out))):

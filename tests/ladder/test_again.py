@@ -199,3 +199,18 @@ def test_again_goes_on_with_the_finished_run_and_not_with_one_that_was_begun_by_
     assert chosen(None) == mistake, "without --again the begun run goes on"
     reopened = made("t-3", "new", finished=False, reopened=True)
     assert chosen() == reopened, "an interrupted --again goes on"
+
+
+def test_a_run_beside_an_unfinished_one_says_how_to_go_on_with_that_one(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = write_task(tmp_path / "task", Path("small:clerk"), examples=96)
+    first = run(task, RunOptions(only=ONLY), Silent())
+    (first / "finished.json").unlink()
+    write_task(tmp_path / "task", Path("large:expert"), examples=96)
+    listener = Silent()
+    second = run(task, RunOptions(only=ONLY), listener)
+    (second / "finished.json").unlink()
+    assert second != first and f"stop this and add --again --out {first}." in listener.said[0]
+    assert run(task, RunOptions(only=ONLY, again=True, out=first), Silent()) == first

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conftest import events
 from rung.errors import BudgetSpent, OutOfMemory
 from rung.ladder import RunOptions, run
 from rung.strategies import STRATEGIES
@@ -300,6 +301,23 @@ def test_seconds_of_a_killed_command_count_whatever_its_stage_kept(tmp_path: Pat
         with clocked(tmp_path):
             time.sleep(0.03)
         assert spent_before(tmp_path).seconds >= 0.03 * commands
+
+
+def test_what_the_clock_of_a_command_says_while_it_starts_is_not_of_earlier_ones(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rung.ladder import loading
+    from rung.records import write_json
+
+    out, inputs = tmp_path / "run", loading._inputs
+
+    def slow(*args: Any) -> Any:
+        write_json(out / "clock.json", {"seconds": 900.0})  # as the clock does, where this takes so long
+        return inputs(*args)
+
+    monkeypatch.setattr(loading, "_inputs", slow)
+    run(write_task(tmp_path, Path("small:clerk")), RunOptions(out=out, only=("zero_shot",)), Silent())
+    assert [e["spent_s"] for e in events(out) if e["event"] == "started"] == [0.0]
 
 
 def test_a_folder_that_does_not_say_whose_it_is_gets_no_clock(tmp_path: Path) -> None:

@@ -615,4 +615,4 @@ def test_a_training_that_is_planned_shorter_than_a_pass_over_few_examples_says_s
     from rung.strategies.course import Course
 
     short = Course(steps, 1, (), steps * 8, epoch, wanted=steps).shortened
-    assert (short is not None) is told and (not told or "--minutes" in str(short))
+    assert (short is not None) is told and (not told or "a new run with more --minutes" in str(short))

@@ -43,6 +43,14 @@ def test_replay_takes_a_tenth_of_the_trainings_own_steps(tmp_path: Path, history
     assert {t["options"].steps for t in model.trainings} == {steps}
 
 
+def test_replay_is_short_by_intent_and_is_not_called_cut(tmp_path: Path) -> None:
+    model = Trainee(lambda request, note: answers(request, note) if request.messages[-1].content[-1] != "1" else "no")
+    tuned, shop = tuned_and_shop(tmp_path, model, steps=40)
+    replayed(shop, tuned)
+    history = record_of(shop.folder / "training" / "history.json")
+    assert history["steps"] == 8 and history["epochs"][0]["dev"] < 1.0 and "cut" not in history
+
+
 def test_replay_goes_on_from_the_adapter_more_slowly_and_mixes_general_prompts_in(tmp_path: Path) -> None:
     model = Trainee(answers)
     tuned, shop = tuned_and_shop(tmp_path, model, learning_rate=1e-3, steps=400)

@@ -216,7 +216,7 @@ class Address:
 
 
 class NoAddress(ValueError):
-    """A text that is no address of an endpoint. The message is what of it may be shown."""
+    """A text that is no address of an endpoint. The message is what of it may be shown, which may be nothing."""
 
 
 class PrivateParts(ValueError):
@@ -229,7 +229,7 @@ def base_address(text: str) -> Address:
         parts = urlsplit(text.strip())
     except ValueError:
         raise NoAddress("") from None
-    shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may hold a key
+    shown = f"{parts.scheme}://{parts.hostname}" if parts.hostname else ""  # the rest may hold a key
     try:
         port = parts.port
     except ValueError:

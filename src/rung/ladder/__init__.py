@@ -8,7 +8,7 @@ strategies, and what the numbers mean in decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,10 +49,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path)}")
         return folder
     if not is_done(files.task) and (alike := runs.of_basis(task.name, record["basis"])) and options.out is None:
-        listener.say(
-            f"This run lies in {folder}. {alike[-1]} holds the same task with other models or examples: to go on with "
-            "that one instead, stop this and add --again."
-        )
+        listener.say(f"This run lies in {folder}. {_how_to_go_on_with_another(alike)}")
     elif options.again:
         listener.say(f"This run lies in {folder}.")
     examined = examine(task, loaded, options, kept := read_json(files.split))
@@ -122,6 +119,16 @@ def verdict(files: Files) -> Decision | None:
 
 def _how_to_go_on(task_path: Path) -> str:
     return f"To try more in it: rung run {task_path} --again. To begin anew, name another folder with --out."
+
+
+def _how_to_go_on_with_another(alike: Sequence[Path]) -> str:
+    """alike: runs of the same task, the newest last; --again by itself goes on with a finished one."""
+    other = next(filter(runs.is_finished, reversed(alike)), alike[-1])
+    add = "--again" if runs.is_finished(other) else f"--again --out {other}"
+    return (
+        f"{other} holds the same task with other models or examples: to go on with that one instead, stop this and "
+        f"add {add}."
+    )
 
 
 @contextmanager

@@ -197,7 +197,7 @@ def start(
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Tools
 
-    started = time.monotonic()
+    started, before = time.monotonic(), spent_before(folder)  # at one moment: the clock of this command runs already
     files = Files(folder)
     counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
     _check(task, loaded, examined, counted, options)
@@ -209,7 +209,6 @@ def start(
     once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
     inputs = _inputs(task, loaded, examined, split, folder)
-    before = spent_before(folder)
     purse = _purse(files, task, counted, before)  # first: speeds are measured by calls, too
     with _closed_on_error(purse):
         homes = {name for name, version in loaded.versions.items() if version == record["home"]}

@@ -72,8 +72,8 @@ class Course:
 
     steps: of the optimiser. interim_looks: how often `judged` is answered on the way, the last time at the end.
     examples: number of train examples that it can visit. epoch: steps of one pass over all examples it was offered.
-    wanted: steps that it would have without a limit on time. start: a folder to train on from; None: a fresh adapter,
-    or the base model's weights. full: all weights are trained, and no adapter.
+    wanted: steps that it would have without a limit on time; 0 where time does not decide. start: a folder to train on
+    from; None: a fresh adapter, or the base model's weights. full: all weights are trained, and no adapter.
     """
 
     steps: int
@@ -95,10 +95,10 @@ class Course:
         """How far the time cut it, as a sentence part; None where it is as long as planned, and that is long enough."""
         if self.steps < self.wanted:
             return f"the budget had time for {self.steps} of {self.wanted} training steps"
-        if self.steps < min(self.epoch, _FEW_STEPS):
+        if self.wanted and self.steps < min(self.epoch, _FEW_STEPS):
             return (
                 f"in the time that is planned for it there were {self.steps} training steps, less than one pass over "
-                "the train examples; --minutes gives it more"
+                "the train examples; a new run with more --minutes gives it more"
             )
         return None
 

@@ -120,6 +120,12 @@ def test_an_address_without_http_is_told_from_the_name_of_a_model(name: str) -> 
     assert f"http://{name}" in str(caught.value)
 
 
+def test_an_address_without_http_is_shown_without_its_parameters() -> None:
+    with pytest.raises(ModelError, match="begins with http:// or https://") as caught:
+        check_model("gpu7:8000/v1?api_key=secret-1")
+    assert "secret-1" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "name", ["owner/model", "smollm2-135m-instruct:4bit", "owner.name/model-v1", "folder/v1", "./v1"]
 )

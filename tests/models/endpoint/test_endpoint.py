@@ -397,12 +397,23 @@ def test_a_refused_key_is_noticed_although_speed_and_answers_are_kept(
         assert len(endpoint.calls) == asked
 
 
-@pytest.mark.parametrize("status", [404, 500, 403])
+_SCOPES = b'{"error": {"message": "You have insufficient permissions. Missing scopes: api.model.read"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, _SCOPES),
+        (500, _SCOPES),
+        (403, _SCOPES),
+        (401, _SCOPES),
+        (403, b'{"message":"Missing Authentication Token"}'),
+    ],
+)
 def test_a_list_that_does_not_come_for_another_reason_than_the_key_is_no_error(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, status: int
+    opened: Open, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
 ) -> None:
     async def answered(self: Transport, *_: Any, **__: Any) -> Reply:
-        body = b'{"error": {"message": "You have insufficient permissions. Missing scopes: api.model.read"}}'
         return Reply(status, {}, body, 0.0, 0.0)
 
     with FakeEndpoint() as endpoint:

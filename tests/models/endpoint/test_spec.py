@@ -49,6 +49,15 @@ def test_the_host_says_which_variable_holds_the_key(endpoint: str, variable: str
     assert EndpointSpec(endpoint, "m").key_variable == variable
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [("http://[::1/v1#m", "it"), ("localhost:8000/v1#m", "it"), ("https://host:99999/v1#m", "https://host")],
+)
+def test_what_is_no_address_is_shown_as_far_as_its_host(typed: str, shown: str) -> None:
+    with pytest.raises(ModelError, match=f"^endpoint: {shown} is no address"):
+        parse(typed)
+
+
 def test_messages_name_the_port_where_the_address_has_one() -> None:
     assert parse("http://127.0.0.1:8077/v1#m").where == "model m at 127.0.0.1:8077"
     assert parse("http://[::1]:8077/v1#*").where == "the endpoint at [::1]:8077"

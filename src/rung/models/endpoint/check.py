@@ -39,7 +39,7 @@ def without_scheme(name: str) -> ModelError | None:
     """The error of a name that is the address of an endpoint, but for its beginning; None where it is no address."""
     if "://" in name or _NO_SCHEME.match(name.strip().lower()) is None or os.path.exists(name):
         return None
-    address = name.strip()
+    address = name.strip().partition("?")[0]  # the rest may hold a key
     return ModelError(
         f"{address}: an address begins with http:// or https://. Write http://{address} for a server of your own "
         f"without TLS, else https://{address}."

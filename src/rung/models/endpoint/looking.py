@@ -19,12 +19,15 @@ _LISTING_ALONE = re.compile(r"missing scopes?|insufficient permissions?", re.IGN
 
 
 async def look(asker: Asker, *, strict: bool = False) -> None:
-    """Reads the list and keeps it. strict: raises ModelError where the key is refused. No other fault is an error."""
+    """Reads the list and keeps it. strict: raises ModelError where the key is refused. No other fault is an error.
+
+    A 403 does not say that the key is wrong: gateways answer so to a path that they do not have.
+    """
     try:
         listed = await _listing(asker)
     except Refused as refused:
         refusal = refusal_of(refused.status, refused.detail)
-        if strict and refusal.cause == "key" and not _LISTING_ALONE.search(refusal.said):
+        if strict and refusal.cause == "key" and refused.status != 403 and not _LISTING_ALONE.search(refusal.said):
             raise error_of_all(refusal, refused.status, asker.spec, Listed()) from None
         if refused.status not in (401, 403):
             asker.known.keep_listing(None)

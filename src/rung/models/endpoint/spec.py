@@ -207,7 +207,7 @@ def _address(text: str) -> tuple[str, str | None]:
         found = base_address(text)
     except NoAddress as fault:
         example = "Write it as https://host/v1 or http://localhost:8000/v1."
-        raise ModelError(f"endpoint: {fault or 'it'} is no address. {example}") from None
+        raise ModelError(f"endpoint: {str(fault) or 'it'} is no address. {example}") from None
     except PrivateParts as host:
         raise ModelError(
             f"endpoint: the address of {host} holds a user, a password or parameters. Leave them out: a key is read "
