@@ -47,7 +47,7 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     """Stage -> seconds of processor time and peak gigabytes so far; run in a fresh process."""
     from rung.data.checks import check_examples
     from rung.data.examples import read_sets
-    from rung.data.near_duplicates import groups_of, near_duplicates
+    from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
     from rung.data.split import split_examples, split_from_record, split_record
     from rung.data.task_file import read_task
     from rung.ladder.plan import make_plan
@@ -68,7 +68,7 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     examples = sets[None]
     pairs = stage("near-duplicates", lambda: near_duplicates(examples))
     stage("check", lambda: check_examples(examples, task, pairs))
-    split = stage("split", lambda: split_examples(sets, groups_of(examples, pairs), task))
+    split = stage("split", lambda: split_examples(sets, near_duplicate_groups(examples, pairs), task))
     stage("record", lambda: split_from_record(examples, json.loads(json.dumps(split_record(split)))))
     model = FakeTrainable(lambda _: "label 0")
     stage("plan", lambda: make_plan(task, split, model, passages=(), constrained=True).record())

@@ -39,6 +39,28 @@ _ASCII_UNITS = re.compile(r"\w+")
 _ASCII_UNITS_AND_SIGNS = re.compile(r"""\w+|[^\w\s.,;:!?'"]""")
 
 
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Characters that show nothing (Unicode's Default_Ignorable_Code_Point)."""
+NORMAL_FORM = 1
+"""Version of `visible` and `normal_form`, for the records of runs."""
+
+
+def visible(text: str) -> str:
+    """What a reader sees of a text: NFKC, without characters that show nothing, and runs of space as one space."""
+    if not text.isascii():
+        text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    return " ".join(text.split())
+
+
+def normal_form(text: str) -> str:
+    """What makes two texts one: what a reader sees, case aside. The one notion of equality of labels and inputs."""
+    folded = visible(text).casefold()
+    return folded if folded.isascii() else unicodedata.normalize("NFKC", folded)
+
+
 def units(text: str, *, signs: bool = False) -> list[str]:
     """Words, and characters of scripts without spaces, in order and without case. signs: also +, %, <, …"""
     text = _folded(text)

@@ -17,6 +17,7 @@ Family = Literal["baseline", "prompt", "rag", "fine-tune", "rag+fine-tune"]
 Choice = Literal["prompt", "rag", "fine-tune", "rag+fine-tune", "none", "undecided", "unfinished"]
 ConstraintKind = Literal["labels", "json_schema", "regex"]
 SetName = Literal["train", "dev", "test"]
+Whitespace = Literal["counts", "folded"]
 
 FAMILIES: tuple[Family, ...] = ("prompt", "rag", "fine-tune", "rag+fine-tune")
 """The families that use a language model, cheapest first: what it takes to build, run and change.
@@ -28,14 +29,15 @@ A "baseline" uses none. It is scored and compared like the others, but it is nev
 # ---- what the user brings -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One input with its accepted answers.
 
     id: unique within the task. output: the answer to learn from. references: all accepted answers,
     `output` among them. group: examples of one group stay in one set. context: text that belongs to
     the input. gold_ids: ids of the passages that hold the answer. row: where it stood, for messages
-    ("examples.jsonl, line 7").
+    ("examples.jsonl, line 7"). instruction: what this row asks for, where rows ask for different things; the
+    instruction of the task is then the preface. turns: of a conversation, those before the input, oldest first.
     """
 
     id: str
@@ -46,20 +48,36 @@ class Example:
     context: str | None = None
     gold_ids: tuple[str, ...] = ()
     row: str = ""
+    instruction: str | None = None
+    turns: tuple[Message, ...] = ()
 
     @property
     def query(self) -> Query:
         """What a solution may see of it: everything but the answers."""
-        return Query(self.id, self.input, self.context)
+        return Query(self.id, self.input, self.context, self.instruction, self.turns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Query:
     """An input to answer, without its answers."""
 
     id: str
     input: str
     context: str | None = None
+    instruction: str | None = None
+    turns: tuple[Message, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The last thing that the model is asked, as it reads it: instruction of the row, context, input."""
+        if self.context is None and self.instruction is None:
+            return self.input
+        return "\n\n".join(part for part in (self.instruction, self.context, self.input) if part)
+
+    @property
+    def text(self) -> str:
+        """All that the model reads of it, in one text: earlier turns under their roles, then what is asked."""
+        return "\n".join([*(f"{turn.role}: {turn.content}" for turn in self.turns), self.asked])
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,12 @@ class Task:
 
     examples: one or more files, or a mapping of set names to files where the user made the split.
     fields: names of the columns that hold input, output, …, where they differ from the standard ones.
-    schema: the parsed JSON Schema, not its path. pattern: a regular expression that answers match.
+    schema: the parsed JSON Schema, not its path. pattern: a regular expression that answers match. fields may name
+    several columns for input (joined under their names) and for output (one column for each label).
+    shape: how rows become examples, by its name in `rung.data.shapes`; None: recognised. multi_label: an answer is a
+    JSON array of labels. whitespace: whether the space inside answers counts; None: as the answers of train show.
+    unordered: the order of lists in JSON answers does not count. tolerance: of numbers, as a share of the right one.
+    train_size: so many examples of train are picked; None: all.
     label_notes: label -> one line that says what it means, where task.yaml gives one. models: at least one, cheapest
     first. concurrency: requests that will be in flight at once when the winner serves; latency is measured so.
     """
@@ -141,7 +164,13 @@ class Task:
     schema: Mapping[str, object] | None = None
     pattern: str | None = None
     corpus: Path | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    shape: str | None = None
+    multi_label: bool = False
+    whitespace: Whitespace | None = None
+    unordered: bool = False
+    tolerance: float | None = None
+    train_size: int | None = None
     target: float | None = None
     budget: Budget = Budget()
     concurrency: int = 1
@@ -254,11 +283,12 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Decoding:
-    """temperature 0 is greedy. max_new_tokens bounds the answer."""
+    """temperature 0 is greedy. max_new_tokens bounds the answer. keep_space: the space it begins with is part of it."""
 
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
+    keep_space: bool = False
 
 
 @dataclass(frozen=True)

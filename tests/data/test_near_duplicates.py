@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rung.data import near_duplicates as module
-from rung.data.near_duplicates import conflicting_pairs, content_digest, groups_of, near_duplicates
+from rung.data.near_duplicates import conflicting_pairs, content_digest, near_duplicate_groups, near_duplicates
 from rung.types import Example
 
 LONG = "I ordered a new debit card for my account last Monday and it has still not arrived at my home address"
@@ -20,7 +20,7 @@ def example(i: int | str, text: str, output: str = "a", **more: str) -> Example:
 
 def grouped(*texts: str, outputs: tuple[str, ...] = ()) -> bool:
     pairs = zip(texts, outputs or ("a",) * len(texts), strict=True)
-    return len(set(groups_of([example(i, t, o) for i, (t, o) in enumerate(pairs)]).values())) == 1
+    return len(set(near_duplicate_groups([example(i, t, o) for i, (t, o) in enumerate(pairs)]).values())) == 1
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_filled_in_templates_are_not_one_group(a: str, b: str) -> None:
 
 def test_a_long_template_with_one_answer_for_many_does_not_chain_everything() -> None:
     examples = [example(i, f"{LONG} {LONG} said customer number {i} of branch {i * 7}", "same") for i in range(60)]
-    assert len(set(groups_of(examples).values())) == 60
+    assert len(set(near_duplicate_groups(examples).values())) == 60
 
 
 def test_the_same_question_about_another_context_is_another_example() -> None:
     a, b = example(1, "Who won?", context="Ann beat Bob in the final"), example(2, "Who won?", context="Cy won it")
-    assert len(set(groups_of([a, b]).values())) == 2
+    assert len(set(near_duplicate_groups([a, b]).values())) == 2
     assert conflicting_pairs([a, replace(b, output="b", references=("b",))]) == []
 
 
@@ -76,7 +76,7 @@ def test_groups_of_the_user_join_with_near_duplicates() -> None:
         example("d", "something quite different", group="u2"),
         example("a", "nothing like the others"),
     ]
-    assert groups_of(examples) == {"a": "a", "b": "b", "c": "b", "d": "b"}
+    assert near_duplicate_groups(examples) == {"a": "a", "b": "b", "c": "b", "d": "b"}
 
 
 def test_groups_do_not_depend_on_the_order_of_examples() -> None:
@@ -84,20 +84,20 @@ def test_groups_do_not_depend_on_the_order_of_examples() -> None:
     words = [f"w{i}" for i in range(40)]
     examples = [example(i, " ".join(rng.choices(words, k=rng.randint(1, 12)))) for i in range(150)]
     examples += [example(f"{e.id}x", e.input + " too") for e in examples[:50]]
-    groups = groups_of(examples)
+    groups = near_duplicate_groups(examples)
     for _ in range(3):
         rng.shuffle(examples)
-        assert groups_of(examples) == groups
+        assert near_duplicate_groups(examples) == groups
 
 
 def test_minhash_finds_the_groups_that_comparing_all_with_all_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(1)
     examples = [example(i, " ".join(f"w{rng.randrange(500)}" for _ in range(20))) for i in range(120)]
     examples += [example(f"{e.id}x", e.input + " extra") for e in examples[:60]]
-    exact = groups_of(examples)
+    exact = near_duplicate_groups(examples)
     assert len(set(exact.values())) == 120
     monkeypatch.setattr(module, "EXACT_UP_TO", 0)
-    assert groups_of(examples) == exact
+    assert near_duplicate_groups(examples) == exact
 
 
 def test_minhash_gives_the_same_groups_in_whatever_order_the_examples_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,19 +105,19 @@ def test_minhash_gives_the_same_groups_in_whatever_order_the_examples_come(monke
     examples = [example(i, " ".join(f"w{rng.randrange(300)}" for _ in range(rng.randint(1, 15)))) for i in range(200)]
     examples += [example(f"{e.id}x", e.input + " too") for e in examples[:90]]
     monkeypatch.setattr(module, "EXACT_UP_TO", 0)
-    groups = groups_of(examples)
+    groups = near_duplicate_groups(examples)
     assert len(set(groups.values())) < 280
     for _ in range(3):
         rng.shuffle(examples)
-        assert groups_of(examples) == groups
+        assert near_duplicate_groups(examples) == groups
 
 
 def test_pairs_are_computed_once_and_handed_on() -> None:
     examples = [example(1, LONG), example(2, "other"), example(3, LONG + " yet", "b"), example(4, LONG.upper())]
     pairs = near_duplicates(examples)
     assert list(pairs) == [(0, 2), (0, 3)]
-    assert groups_of(examples, pairs) == groups_of(examples) == {"1": "1", "2": "2", "3": "1", "4": "1"}
-    assert groups_of(examples, [])["3"] == "3"
+    assert near_duplicate_groups(examples, pairs) == near_duplicate_groups(examples) == {"1": "1", "2": "2", "3": "1", "4": "1"}
+    assert near_duplicate_groups(examples, [])["3"] == "3"
     assert conflicting_pairs(examples, pairs) == conflicting_pairs(examples) == [(examples[0], examples[2])]
 
 

@@ -14,7 +14,7 @@ import pytest
 from rung.data import near_duplicates
 from rung.data import split as splitting
 from rung.data.findings import KEPT
-from rung.data.near_duplicates import groups_of
+from rung.data.near_duplicates import near_duplicate_groups
 from rung.data.split import seen_before, split_examples, split_from_record, split_record, straddling_groups
 from rung.errors import DataError
 from rung.types import Example, ModelSpec, Split, Task
@@ -128,8 +128,8 @@ def test_examples_keep_their_set_when_others_are_added(where: str, labels: int, 
     grown = {"before": new + old, "behind": old + new, "among": random.Random(seed).sample(everything, 230)}[where]
     grown = [replace(e, id=f"line-{i}") for i, e in enumerate(grown)]  # ids say the line, which has changed
     task = replace(LABELS if labels else TASK, seed=seed)
-    first = split_examples({None: tuple(old)}, groups_of(old), task)
-    second = split_examples({None: tuple(grown)}, groups_of(grown), task)
+    first = split_examples({None: tuple(old)}, near_duplicate_groups(old), task)
+    second = split_examples({None: tuple(grown)}, near_duplicate_groups(grown), task)
     home, now = set_of(first), set_of(second)
     text = {e.input: e.id for e in grown}
     moved = [(home[e.id], now[text[e.input]]) for e in old if home[e.id] == "test"]
@@ -168,8 +168,8 @@ def test_one_giant_group_goes_to_train_and_no_set_is_empty() -> None:
 
 def test_groups_of_the_user_keep_their_set_whatever_joins_them() -> None:
     examples = [replace(e, group=f"g{i % 40}") for i, e in enumerate(make(200))]
-    home = set_of(split_examples({None: tuple(examples[40:])}, groups_of(examples[40:]), TASK))
-    now = set_of(split_examples({None: tuple(examples)}, groups_of(examples), TASK))
+    home = set_of(split_examples({None: tuple(examples[40:])}, near_duplicate_groups(examples[40:]), TASK))
+    now = set_of(split_examples({None: tuple(examples)}, near_duplicate_groups(examples), TASK))
     assert home == {i: now[i] for i in home}
 
 
@@ -200,7 +200,7 @@ def test_hash_randomisation_plays_no_part() -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_split import *\n"
         "e = make(80, 4); e += [replace(x, id=x.id + 'x', input=x.input + '!') for x in e[:20]]\n"
-        "print(ids_of(split_examples({None: tuple(e)}, groups_of(e), LABELS)))"
+        "print(ids_of(split_examples({None: tuple(e)}, near_duplicate_groups(e), LABELS)))"
     )
 
     def run(seed: str) -> str:
@@ -214,7 +214,7 @@ def test_hash_randomisation_plays_no_part() -> None:
 def test_near_duplicates_stay_in_one_set() -> None:
     examples = make(60)
     examples += [replace(e, id=f"{e.id}x", input=e.input.upper() + "!") for e in examples]
-    split = split_examples({None: tuple(examples)}, groups_of(examples), TASK)
+    split = split_examples({None: tuple(examples)}, near_duplicate_groups(examples), TASK)
     home = set_of(split)
     assert all(home[f"e{i}"] == home[f"e{i}x"] for i in range(60))
 
@@ -284,10 +284,10 @@ def test_caps_keep_groups_whole() -> None:
 @pytest.mark.usefixtures("small_caps")
 def test_a_set_of_groups_above_its_cap_keeps_one_of_them() -> None:
     examples = [replace(e, group=f"g{i // 50}") for i, e in enumerate(make(2000))]
-    split = split_examples({None: tuple(examples)}, groups_of(examples), TASK)
+    split = split_examples({None: tuple(examples)}, near_duplicate_groups(examples), TASK)
     assert (len(split.dev), len(split.test)) == (50, 50)
     parts = {"train": (*examples[:300],), "dev": (*examples[300:400],), "test": (*examples[400:],)}
-    own = split_examples(parts, groups_of(examples), TASK)
+    own = split_examples(parts, near_duplicate_groups(examples), TASK)
     assert (len(own.train), len(own.dev), len(own.test)) == (300, 50, 50)
     assert len(own.unused) == 50 + 1550 and own.capped == {"dev": 100, "test": 1600}
 
@@ -296,7 +296,7 @@ def test_a_set_of_groups_above_its_cap_keeps_one_of_them() -> None:
 def test_one_small_group_beside_large_ones_is_not_the_whole_set() -> None:
     dev = [replace(e, group="small" if i < 2 else f"g{i // 50}") for i, e in enumerate(make(202))]
     rest = [replace(e, id=f"{e.id}x", input=f"quite another {e.input}") for e in make(80)]
-    split = split_examples({"train": (*rest[:40],), "dev": (*dev,), "test": (*rest[40:],)}, groups_of(dev + rest), TASK)
+    split = split_examples({"train": (*rest[:40],), "dev": (*dev,), "test": (*rest[40:],)}, near_duplicate_groups(dev + rest), TASK)
     assert len(split.dev) > 20
 
 
@@ -334,7 +334,7 @@ def test_a_split_comes_back_from_its_record() -> None:
 def test_a_split_is_read_back_though_near_duplicates_would_be_others_today(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = make(60)
     examples += [replace(e, id=f"{e.id}x", input=f"{e.input} and more words") for e in examples]
-    split = split_examples({None: tuple(examples)}, groups_of(examples), TASK)
+    split = split_examples({None: tuple(examples)}, near_duplicate_groups(examples), TASK)
     record = json.loads(json.dumps(split_record(split)))
 
     def refuse(*_: object) -> None:

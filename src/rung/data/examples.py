@@ -97,7 +97,7 @@ def _columns(table: Table, task: Task) -> dict[str, str]:
             others = [c for c in table.columns if c and c not in task.fields.values() and c not in ("id", "group")]
             known = {"input": INPUT_NAMES, "output": OUTPUT_NAMES}.get(name, ())
             folded = {c.casefold(): c for c in reversed(others)}
-            guess = nearest(column, others) or next((folded[k] for k in known if k in folded), None)
+            guess = nearest(str(column), others) or next((folded[k] for k in known if k in folded), None)
             here = ", ".join(c[:60] or '""' for c in table.columns[:20]) or "none"
             has_header = table.path.suffix.lower() in (".csv", ".tsv")
             place = f"{table.path.name}, line 1" if has_header else table.rows[0].where

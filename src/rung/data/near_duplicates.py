@@ -67,7 +67,7 @@ def near_duplicates(examples: Sequence[Example]) -> Pairs:
     return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
 
 
-def groups_of(examples: Sequence[Example], pairs: Pairs | None = None) -> dict[str, str]:
+def near_duplicate_groups(examples: Sequence[Example], pairs: Pairs | None = None) -> dict[str, str]:
     """Example id -> group: the user's `group`s joined with near-duplicates; an example alone is a group of its own.
 
     A group is named after the smallest id in it. pairs: of `near_duplicates(examples)`; None computes them.
@@ -87,7 +87,7 @@ def groups_of(examples: Sequence[Example], pairs: Pairs | None = None) -> dict[s
 
 
 def conflicting_pairs(examples: Sequence[Example], pairs: Pairs | None = None) -> list[tuple[Example, Example]]:
-    """Near-duplicates that have no accepted answer in common. pairs: as in `groups_of`."""
+    """Near-duplicates that have no accepted answer in common. pairs: as in `near_duplicate_groups`."""
     found = near_duplicates(examples) if pairs is None else pairs
     return [(examples[i], examples[j]) for i, j in found if not same_answers(examples[i], examples[j])]
 
@@ -124,7 +124,7 @@ def how_grouped() -> dict[str, object]:
 
 
 def _text(example: Example) -> str:
-    return f"{example.input}\n{example.context}" if example.context else example.input
+    return example.query.text
 
 
 def _units(example: Example) -> list[str]:

@@ -182,7 +182,10 @@ def split_as(
 
 def row_digest(example: Example) -> str:
     """Of all that a row says: two rows with one digest are the same example."""
+    said: tuple[object, ...]
     said = (example.input, example.context, example.output, example.references, example.group, example.gold_ids)
+    if example.instruction is not None or example.turns:
+        said += (example.instruction, tuple((turn.role, turn.content) for turn in example.turns))
     return sha256(repr(said).encode(errors="replace")).hexdigest()[:32]
 
 

@@ -36,7 +36,7 @@ def _same_words(examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
     """Ids of each example and the first one with the same words in whatever order."""
     first: dict[bytes, str] = {}
     for example in examples:
-        words = " ".join(sorted(units(f"{example.context or ''} {example.input}", signs=True)))
+        words = " ".join(sorted(units(example.query.text, signs=True)))
         twin = first.setdefault(blake2b(words.encode(errors="replace"), digest_size=16).digest(), example.id)
         if twin != example.id:
             yield twin, example.id

@@ -126,7 +126,7 @@ def derivable(example: Example, common: frozenset[str]) -> bool:
     common: words of the answers' form (see `common_words`). True for a number where the input holds two numbers or
     more, and where every word of the answer stands in the input or is common.
     """
-    text = f"{example.context or ''} {example.input}"
+    text = example.query.text
     output = example.output.strip()
     if _ONE_NUMBER.fullmatch(output) and len(_NUMBER.findall(text)) >= 2:
         return True
@@ -263,7 +263,7 @@ def _contains(text: str, reference: str, example: Example, by: Yardstick, passag
     answer, wanted = f" {bare(text)} ", bare(reference)
     if not wanted or f" {wanted} " not in answer:
         return False
-    asked = bare(f"{example.context or ''} {example.input}")
+    asked = bare(example.query.text)
     accepted = {bare(r) for r in example.references}
     rest = answer.replace(f" {wanted} ", " | ").split()
     longest = max((len(name.split()) for name in by.known_bare), default=0)

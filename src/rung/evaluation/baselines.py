@@ -130,8 +130,7 @@ def _nearest(outputs: Sequence[str], known: Any, asked: Any) -> list[str]:
 
 
 def _text(query: Query) -> str:
-    text = query.input if query.context is None else f"{query.input}\n{query.context}"
-    return text[:_TEXT_CHARACTERS]
+    return query.text[:_TEXT_CHARACTERS]
 
 
 def _sample(train: Sequence[Example], answers: int, seed: int) -> list[Example]:

@@ -150,21 +150,21 @@ def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[st
     from rung.data.constraint import constraint_of, refused
     from rung.data.corpus import check_gold_ids
     from rung.data.growth import grown_split
-    from rung.data.near_duplicates import groups_of, near_duplicates
+    from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
     from rung.data.split import split_examples, split_from_record, straddling_groups
     from rung.evaluation.metrics import probe_metric
 
     examples = loaded.examples
     if earlier is not None and options.again:
         pairs = near_duplicates(examples)
-        grown, growth = grown_split(loaded.sets, groups_of(examples, pairs), earlier)
+        grown, growth = grown_split(loaded.sets, near_duplicate_groups(examples, pairs), earlier)
         found = check_examples(examples, task, pairs) if growth.any else []
         return Examined(grown, tuple(found), constraint_of(task, grown.train), growth)
     if earlier is not None:
         split = split_from_record(examples, earlier)
         return Examined(split, (), constraint_of(task, split.train))
     pairs = near_duplicates(examples)
-    groups = groups_of(examples, pairs)
+    groups = near_duplicate_groups(examples, pairs)
     split = split_examples(loaded.sets, groups, task)
     constraint = constraint_of(task, split.train)
     findings = [*check_examples(examples, task, pairs), *straddling_groups(loaded.sets, groups)]

@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rung.solutions.prompt_rendering import input_text
 from rung.types import Demo, Document, Example, Query, Retriever, Solution
 
 _KEPT_INDEXES = 2
@@ -22,7 +21,7 @@ NEAREST_POOL = 20_000
 
 def demo(example: Example) -> Demo:
     """The example as a prompt shows it."""
-    return Demo(input_text(example.query), example.output)
+    return Demo(example.query.text, example.output)
 
 
 def covering(train: Sequence[Example], seed: int, most: int | None = None) -> tuple[Demo, ...]:
@@ -60,7 +59,7 @@ def select_demos(solution: Solution, queries: Sequence[Query]) -> list[tuple[Dem
     if selection.kind == "fixed":
         return [solution.demos[: selection.k]] * len(queries)
     pool = _pool(solution.demos)
-    texts = [input_text(q) for q in queries]
+    texts = [q.text for q in queries]
     # The search returns so many more as the pool holds copies of an input, so that k others remain.
     copies = max((pool.copies[_words(text)] for text in texts), default=0)
     searched = [Query(q.id, text) for q, text in zip(queries, texts, strict=True)]

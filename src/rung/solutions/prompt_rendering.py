@@ -18,17 +18,16 @@ PASSAGE_TOKENS = 600
 def render(
     solution: Solution, query: Query, *, demos: Sequence[Demo] = (), passages: Sequence[Document] = ()
 ) -> tuple[Message, ...]:
-    """Chat turns that end where the answer begins. demos and passages: those chosen for this input, in prompt order."""
+    """Chat turns that end where the answer begins. demos and passages: those chosen for this input, in prompt order.
+
+    The earlier turns of a conversation stand behind the demos; what the row asks for stands with its input.
+    """
     turns = [Message("system", solution.instruction)]
     for demo in demos:
         turns += [Message("user", demo.input), Message("assistant", demo.output)]
-    turns.append(Message("user", with_passages(input_text(query), passages)))
+    turns += query.turns
+    turns.append(Message("user", with_passages(query.asked, passages)))
     return tuple(turns)
-
-
-def input_text(query: Query) -> str:
-    """The input as the model reads it, in demos too: first its context, if it has one, then the input."""
-    return f"{query.context}\n\n{query.input}" if query.context else query.input
 
 
 def with_passages(text: str, passages: Sequence[Document]) -> str:

@@ -1,0 +1,31 @@
+"""What the checks read: the examples, by set and all together, with their near-duplicates, and the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rung.data.examples import Sets
+from rung.data.near_duplicates import Pairs
+from rung.types import Constraint, Document, Example, Finding, Task
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a check may look at.
+
+    sets: as the files name them ({None: …} where rung makes the split). examples: all of them, in file order. pairs:
+    near-duplicates among `examples`, by position. groups: example id -> the group that it is kept with.
+    """
+
+    task: Task
+    sets: Sets
+    examples: tuple[Example, ...]
+    pairs: Pairs = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    documents: tuple[Document, ...] = ()
+    constraint: Constraint | None = None
+
+
+Detector = Callable[[Material], Iterable[Finding]]
+"""A check. It yields its findings in the order of the rows, and never raises."""
