@@ -55,6 +55,21 @@ def visible(text: str) -> str:
     return " ".join(text.split())
 
 
+def visible_lines(text: str) -> str:
+    """As `visible`, but the space in front of the text and inside it stays, for answers whose white space counts.
+
+    The end of a line shows none, so space there does not count, and neither do empty lines at the end of the text.
+    """
+    if not text.isascii():
+        text = seen(unicodedata.normalize("NFKC", text))
+    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+
+
+def seen(text: str) -> str:
+    """The text without characters that show nothing: zero-width ones, soft hyphens, marks of direction, …"""
+    return text if text.isascii() else _UNSEEN.sub("", text)
+
+
 def normal_form(text: str) -> str:
     """What makes two texts one: what a reader sees, case aside. The one notion of equality of labels and inputs."""
     folded = visible(text).casefold()
