@@ -179,13 +179,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a data check found in one row (or in the whole, with row "")."""
+    """What a data check found in one row (or in the whole, with row ""). count: so many findings it stands for."""
 
     check: str
     severity: Literal["error", "warning", "note"]
     row: str
     message: str
     ids: tuple[str, ...] = ()
+    count: int = 1
 
 
 # ---- the split and its seal -----------------------------------------------------------------

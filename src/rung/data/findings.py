@@ -27,5 +27,5 @@ def bounded(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         message = (
             f"{count[check] - KEPT:,} more findings of this kind ({check}) are not listed, {count[check]:,} in all."
         )
-        kept.append(Finding(check, finding.severity, "", message))
+        kept.append(Finding(check, finding.severity, "", message, count=count[check] - KEPT))
     return tuple(kept)
