@@ -15,7 +15,8 @@ class Material:
     """Everything a check may look at.
 
     sets: as the files name them ({None: …} where rung makes the split). examples: all of them, in file order. pairs:
-    near-duplicates among `examples`, by position. groups: example id -> the group that it is kept with.
+    near-duplicates among `examples`, by position. groups: example id -> the group that it is kept with. test: ids of
+    the examples in the test; None: as `sets` say, and where they do not say, every example may come to be tested.
     """
 
     task: Task
@@ -25,6 +26,14 @@ class Material:
     groups: Mapping[str, str] = field(default_factory=dict)
     documents: tuple[Document, ...] = ()
     constraint: Constraint | None = None
+    test: frozenset[str] | None = None
+
+    @property
+    def readable(self) -> tuple[Example, ...]:
+        """The examples whose words may be shown: those of train and dev."""
+        if self.test is not None:
+            return tuple(e for e in self.examples if e.id not in self.test)
+        return tuple(e for name, part in self.sets.items() if name in ("train", "dev") for e in part)
 
 
 Detector = Callable[[Material], Iterable[Finding]]
