@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rung.data.checks.material import Material
 from rung.data.checks.wrong_labels import labelled, out_of_sample, suspects, wrong_labels
 from rung.types import Example, Finding, Task

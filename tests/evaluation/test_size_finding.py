@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from rung.data.split import CAPS, SHARES
 from rung.evaluation.power import minimum_detectable_difference
 from rung.evaluation.size_finding import size_findings, units_needed
