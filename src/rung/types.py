@@ -148,7 +148,7 @@ class Task:
     shape: how rows become examples, by its name in `rung.data.shapes`; None: recognised. multi_label: an answer is a
     JSON array of labels. whitespace: whether the space inside answers counts; None: as the answers of train show.
     unordered: the order of lists in JSON answers does not count. tolerance: of numbers, as a share of the right one.
-    train_size: so many examples of train are picked; None: all.
+    train_size: so many examples of train are picked; None: all. empty_answers: an answer may be empty.
     label_notes: label -> one line that says what it means, where task.yaml gives one. models: at least one, cheapest
     first. concurrency: requests that will be in flight at once when the winner serves; latency is measured so.
     """
@@ -171,6 +171,7 @@ class Task:
     unordered: bool = False
     tolerance: float | None = None
     train_size: int | None = None
+    empty_answers: bool = False
     target: float | None = None
     budget: Budget = Budget()
     concurrency: int = 1

@@ -1,43 +1,48 @@
 """Files of examples -> Example values. Refuses what cannot be learnt from or scored.
 
-Knows columns, ids, labels and empty cells. Does not judge whether examples are good (`checks` does) and does
-not split them (`split` does).
+Knows tasks, sets, ids, labels and empty answers; how rows become examples is in `shapes`. Does not judge whether
+examples are good (`checks` does) and does not split them (`split` does).
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
-from rung.data.rows import (
-    PROBLEMS_SHOWN,
-    Problem,
-    Row,
-    Table,
-    as_text,
-    kind_of,
-    nearest,
-    parse_json,
-    raise_problems,
-    read_table,
-)
+from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, Table, parse_json, raise_problems, read_table
+from rung.data.shapes import Labels, Recognised, flat, one_number_twice, recognise
+from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
 from rung.errors import DataError
-from rung.types import Example, SetName, Task
+from rung.text import visible
+from rung.types import Example, Finding, SetName, Task
 
 MIN_EXAMPLES = 12
 """Fewer cannot fill train, dev and test with anything a score could be computed from."""
 FEW_EXAMPLES = 60
 """With fewer, differences between solutions hardly show."""
+FEW_EMPTY = 0.02
+"""From this share of rows on, two at least, an empty answer may be meant; the message then says how to allow it."""
 
-INPUT_NAMES = ("input", "question", "text", "message", "prompt", "query", "sentence", "utterance", "review", "content",
-               "problem", "request", "source", "instruction")  # fmt: skip
-OUTPUT_NAMES = ("output", "answer", "label", "intent", "category", "class", "target", "response", "completion",
-                "expected", "reply", "solution", "summary", "sentiment", "result")  # fmt: skip
+_JSON_METRICS = ("json_match", "tool_call_match")
 
 Sets = Mapping[SetName | None, tuple[Example, ...]]
 """Examples by the set their file was named for; the key None where rung makes the split."""
+
+
+@dataclass(frozen=True)
+class ReadExamples:
+    """What the files of a task hold.
+
+    sets: the rows that can be used. problems: the rows that cannot, in file order. findings: what was read otherwise
+    than it was written. how: what was recognised in each file, a line each.
+    """
+
+    sets: Sets
+    problems: tuple[Problem, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    how: tuple[str, ...] = ()
 
 
 def read_examples(task: Task) -> tuple[Example, ...]:
@@ -48,32 +53,195 @@ def read_examples(task: Task) -> tuple[Example, ...]:
 def read_sets(task: Task) -> Sets:
     """All examples of a task, by set: {None: …} for plain files, or {"train": …, "dev": …, "test": …}.
 
-    Raises DataError with file, row and column: for a file that cannot be read, a missing column, empty or NaN
-    inputs and outputs, duplicate ids, labels that task.yaml does not declare, or fewer than 12 examples. Up to
-    ten bad rows are in one message.
+    Raises DataError with file, row and column: for a file that cannot be read, rows of no shape or of two, a missing
+    column, empty or NaN inputs and outputs, ids that stand twice in one file, labels that task.yaml does not declare,
+    or fewer than 12 examples. Up to ten bad rows are in one message.
     """
+    found = read_data(task)
+    raise_problems(found.problems)
+    return found.sets
+
+
+def read_data(task: Task) -> ReadExamples:
+    """As `read_sets`, with what was recognised; bad rows are in `problems` as long as 12 good ones are left."""
     by_set: dict[SetName | None, tuple[Path, ...]]
     by_set = dict(task.examples.items()) if isinstance(task.examples, Mapping) else {None: task.examples}
     prefixes = _id_prefixes([path for paths in by_set.values() for path in paths])
-    problems: list[Problem] = []
-    sets: dict[SetName | None, tuple[Example, ...]] = {}
-    first_with: dict[str, str] = {}
+    labels = Labels(task.labels) if task.labels else None
+    files: dict[SetName | None, list[_File]] = {}
     for name, paths in by_set.items():
-        found: list[Example] = []
-        for path in paths:
-            table = read_table(path)
-            columns = _columns(table, task) if table.rows else {}
-            found += _read(table, columns, prefixes[path], task, first_with, problems)
-        sets[name] = tuple(found)
-    raise_problems(problems)
-    total = sum(map(len, sets.values()))
+        files[name] = [_read_file(read_table(path), task, labels, prefixes[path]) for path in paths]
+        if name is not None:
+            _refuse_hidden_answers(name, files[name])
+    everything = [file for several in files.values() for file in several]
+    problems = _allow_empty([p for file in everything for p in file.problems], everything, task)
+    total = sum(len(file.examples) for file in everything)
     if total < MIN_EXAMPLES:
-        files = ", ".join(path.name for path in prefixes)
+        raise_problems(problems)
+        names = ", ".join(path.name for path in prefixes)
         raise DataError(
-            f"{files}: only {total} example{'s' if total != 1 else ''}; at least {MIN_EXAMPLES} are needed to fill "
+            f"{names}: only {total} example{'s' if total != 1 else ''}; at least {MIN_EXAMPLES} are needed to fill "
             f"train, dev and test, and {FEW_EXAMPLES} or more to tell solutions apart. Add examples."
         )
-    return sets
+    _make_ids_unique(everything)
+    return ReadExamples(
+        {name: tuple(e for file in several for e in file.examples) for name, several in files.items()},
+        tuple(problems),
+        tuple(finding for file in everything for finding in file.findings),
+        tuple(line for file in everything for line in file.how),
+    )
+
+
+@dataclass
+class _File:
+    """What one file held. empty: its rows without an answer, which are among `problems`. ids: those that rows bring."""
+
+    prefix: str
+    examples: list[Example] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    empty: list[Problem] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    findings: tuple[Finding, ...] = ()
+    how: tuple[str, ...] = ()
+    name: str = ""
+
+
+def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> _File:
+    """The rows of one table, which is empty afterwards."""
+    file = _File(prefix, problems=list(table.problems), name=table.path.name)
+    if not table.rows:
+        return file
+    reading = recognise(table, task.fields, task.shape)
+    same = reading.instruction is not None
+    read = RowReader(reading.fields, _answers(table, reading, task, labels), prefix, visible(task.instruction), same)
+    file.how = tuple(f"{file.name}: {line}" for line in (*table.how, *_told(reading, task)))
+    first_with: dict[str, str] = {}
+    for row in flat(table.taken()):
+        example = _example(row, read, file, task, labels)
+        if example is None:
+            continue
+        own = not example.id.endswith(row.key) or example.id != f"{prefix}{row.key}"
+        if example.id in first_with:
+            twin = first_with[example.id]
+            text = f'the id "{example.id[:60]}" is that of {twin} already; make ids unique'
+            file.problems.append(Problem(row.where, text))
+            continue
+        first_with[example.id] = row.where
+        if own:
+            file.ids.add(example.id)
+        file.examples.append(example)
+    if table.problems:
+        file.problems.sort(key=_line)
+    file.findings = tuple(_findings(read, file.name))
+    return file
+
+
+def _example(row: Row, read: RowReader, file: _File, task: Task, labels: Labels | None) -> Example | None:
+    """The row's example, or None for a bad row, which then is among the file's problems."""
+    try:
+        example = read(row)
+        if task.metric == "json_match" and not (task.empty_answers and not example.output):
+            _check_json(example)
+        return example
+    except EmptyAnswer as e:
+        file.empty.append(Problem(row.where, str(e)))
+        file.problems.append(file.empty[-1])
+    except WrongLabel as e:
+        assert labels is not None
+        # To look for the nearest label takes long, and only the first problems are spelt out.
+        text = labels.unknown(e.answer, guess=len(file.problems) < PROBLEMS_SHOWN)
+        file.problems.append(Problem(row.where, text))
+    except ValueError as e:
+        file.problems.append(Problem(row.where, str(e)))
+    return None
+
+
+def _answers(table: Table, reading: Recognised, task: Task, labels: Labels | None) -> Answers:
+    """How the answers are read. Raises DataError where lists may be labels as well as accepted answers."""
+    is_json = task.schema is not None or task.metric in _JSON_METRICS or task.metric.startswith("python:")
+    one_each = isinstance(reading.fields.get("output"), tuple)
+    if reading.lists and reading.several and not (task.multi_label or is_json or one_each):
+        column = reading.fields["output"]
+        names = ", ".join(reading.several.labels[:5])
+        raise DataError(
+            f'{table.path.name}: the column "{column}" holds lists, which can be read in two ways. Write in task.yaml '
+            f"multi_label: true where all of a list apply ({names}, …), or fields: {{references: {column}}} where any "
+            "one of a list is a right answer."
+        )
+    return Answers(
+        labels=labels,
+        several=task.multi_label or one_each,
+        separator=reading.several.separator if reading.several else None,
+        lists_are_json=is_json,
+        empty=task.empty_answers,
+        whole=one_number_twice(table.rows, reading),
+        missing_is_none=labels is None and task.metric == "label_accuracy",
+    )
+
+
+def _told(reading: Recognised, task: Task) -> tuple[str, ...]:
+    """What was recognised, unless the columns have the standard names or the task names them."""
+    plain = {"input": "input", "output": "output"}
+    if reading.fields.items() >= {**plain, **task.fields}.items():
+        return ()
+    return (f"shape {reading.shape}: {reading.why}",) if reading.why else ()
+
+
+def _findings(read: RowReader, file: str) -> list[Finding]:
+    """What the rows say otherwise than their examples."""
+    found = []
+    if read.left_out:
+        message = f"{file}: {_rows(read.left_out)} with turns after the last answer; these turns are left out."
+        found.append(Finding("turns_left_out", "note", "", message))
+    if read.missing_groups:
+        message = f'{file}: {_rows(read.missing_groups)} with a group such as "nan" or "NULL", read as without a group.'
+        found.append(Finding("missing_group", "note", "", message))
+    for label, count in read.respelt.items():
+        message = f'{file}: {_rows(count)} with the label "{label}" in another spelling, read as this label.'
+        found.append(Finding("label_respelt", "note", "", message))
+    return found
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count != 1 else ''}"
+
+
+def _refuse_hidden_answers(name: SetName, files: Sequence[_File]) -> None:
+    """Raises DataError for a set in which no row has an answer, as public benchmarks hide those of their test."""
+    empty = sum(len(file.empty) for file in files)
+    if not empty or any(file.examples for file in files) or empty < sum(len(file.problems) for file in files):
+        return
+    names = ", ".join(file.name for file in files)
+    way_out = {
+        "train": "Bring rows with answers.",
+        "dev": "Bring its answers, or delete dev: and rung takes one from train.",
+        "test": "Bring its answers, or name one file with answers (examples: train.jsonl) and rung makes the split.",
+    }[name]
+    raise DataError(f"{names}: none of the {_rows(empty)} of {name} has an answer, so nothing can be scored. {way_out}")
+
+
+def _allow_empty(problems: list[Problem], files: Sequence[_File], task: Task) -> list[Problem]:
+    """The problems, with the way out in those about empty answers where so many are empty that it may be meant."""
+    empty = {id(p) for file in files for p in file.empty}
+    total = sum(len(file.examples) + len(file.problems) for file in files)
+    if len(empty) < 2 or len(empty) < FEW_EMPTY * total or task.labels:
+        return problems
+    hint = "; where nothing is the right answer, write empty: allowed in task.yaml"
+    return [replace(p, text=p.text + hint) if id(p) in empty else p for p in problems]
+
+
+def _make_ids_unique(files: Sequence[_File]) -> None:
+    """Where ids begin anew in each file, every id gets the name of its file before it."""
+    seen: set[str] = set()
+    for file in files:
+        if not seen.isdisjoint(file.ids):
+            break
+        seen |= file.ids
+    else:
+        return
+    for file in files:
+        own, prefix = file.ids, file.prefix
+        file.examples = [replace(e, id=prefix + e.id) if e.id in own else e for e in file.examples]
 
 
 def _id_prefixes(paths: Sequence[Path]) -> dict[Path, str]:
@@ -86,134 +254,10 @@ def _id_prefixes(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: f"{i}:{path.name}:" for i, path in enumerate(paths, 1)}
 
 
-def _columns(table: Table, task: Task) -> dict[str, str]:
-    """Field -> column, for the columns that are there. Raises DataError for one that is needed or named and absent."""
-    found: dict[str, str] = {}
-    for name in ("input", "output", "id", "group", "context", "gold_ids", "references"):
-        column = task.fields.get(name, name)
-        if column in table.columns:
-            found[name] = column
-        elif name in ("input", "output") or name in task.fields:
-            others = [c for c in table.columns if c and c not in task.fields.values() and c not in ("id", "group")]
-            known = {"input": INPUT_NAMES, "output": OUTPUT_NAMES}.get(name, ())
-            folded = {c.casefold(): c for c in reversed(others)}
-            guess = nearest(str(column), others) or next((folded[k] for k in known if k in folded), None)
-            here = ", ".join(c[:60] or '""' for c in table.columns[:20]) or "none"
-            has_header = table.path.suffix.lower() in (".csv", ".tsv")
-            place = f"{table.path.name}, line 1" if has_header else table.rows[0].where
-            raise DataError(
-                f'{place}: no column "{column}"; columns are {here}. '
-                f"Name it in task.yaml with fields: {{{name}: {guess or 'COLUMN'}}}."
-            )
-    return found
-
-
-def _read(
-    table: Table,
-    columns: Mapping[str, str],
-    prefix: str,
-    task: Task,
-    first_with: dict[str, str],
-    problems: list[Problem],
-) -> list[Example]:
-    """The good rows of one table, which is empty afterwards; the bad ones go to `problems`.
-
-    first_with: id -> the row that has it.
-    """
-    labels = frozenset(task.labels or ())
-    bad = list(table.problems)
-    examples: list[Example] = []
-    wrong_labels = 0
-    for row in table.taken():
-        try:
-            example = _example(row, columns, prefix)
-            if wrong := next((a for a in example.references if labels and a not in labels), None):
-                wrong_labels += 1
-                # To look for the nearest label takes long, and only the first problems are spelt out.
-                raise ValueError(_wrong_label(wrong, labels, guess=wrong_labels <= PROBLEMS_SHOWN))
-            if task.metric == "json_match":
-                _check_json(example)
-        except ValueError as e:
-            bad.append(Problem(row.where, str(e)))
-            continue
-        if example.id in first_with:
-            twin = first_with[example.id]
-            bad.append(Problem(row.where, f'the id "{example.id[:60]}" is that of {twin} already; make ids unique'))
-            continue
-        first_with[example.id] = row.where
-        examples.append(example)
-    if table.problems:
-        bad.sort(key=lambda p: int(p.where.rsplit(" ", 1)[1]))
-    problems += bad
-    return examples
-
-
-def _example(row: Row, columns: Mapping[str, str], prefix: str) -> Example:
-    """Raises ValueError that says which column of the row is wrong, and how."""
-
-    def cell(name: str) -> object:
-        return row.values.get(columns[name]) if name in columns else None
-
-    def needed(name: str) -> str:
-        column = columns[name]
-        if column not in row.values:
-            raise ValueError(f'no "{column}"; add it or remove the row')
-        value = row.values[column]
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            raise ValueError(f'"{column}" is null; give a value or remove the row')
-        text = text_of(name)
-        if not text.strip():
-            raise ValueError(f'"{column}" is empty; fill it in or remove the row')
-        return text
-
-    def text_of(name: str) -> str:
-        try:
-            return as_text(cell(name))
-        except ValueError as e:
-            raise ValueError(f'"{columns[name]}" {e}') from e
-
-    output = needed("output")
-    references = _texts(cell("references"), columns.get("references", "references"))
-    return Example(
-        id=text_of("id").strip() or f"{prefix}{row.key}",
-        input=needed("input"),
-        output=output,
-        references=tuple(dict.fromkeys((output, *references))),
-        group=text_of("group").strip() or None,
-        context=text_of("context") or None,
-        gold_ids=_texts(cell("gold_ids"), columns.get("gold_ids", "gold_ids"), one=True),
-        row=row.where,
-    )
-
-
-def _texts(value: object, column: str, *, one: bool = False) -> tuple[str, ...]:
-    """A list of texts, or its JSON in a CSV cell. one: a text alone is a list of one."""
-    form = '["first", "second"]'
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = parse_json(value)
-        except ValueError as e:
-            raise ValueError(f'"{column}" is {e}; write {form}') from e
-    if value is None or value == "" or value == []:
-        return ()
-    if one and isinstance(value, str | int) and not isinstance(value, bool):
-        value = [value]
-    if not isinstance(value, list):
-        raise ValueError(f'"{column}" is {kind_of(value)}, not a list of texts; write {form}')
-    for item in cast("list[object]", value):
-        if isinstance(item, bool) or not isinstance(item, str | int | float) or not str(item).strip():
-            what = "empty text" if isinstance(item, str) else kind_of(item)
-            raise ValueError(f'"{column}" holds {what}, not only texts; write {form}')
-    try:
-        return tuple(as_text(item) for item in value)
-    except ValueError as e:
-        raise ValueError(f'"{column}" {e}') from e
-
-
-def _wrong_label(answer: str, labels: frozenset[str], guess: bool) -> str:
-    near = nearest(answer.strip(), sorted(labels)) if guess else None
-    hint = f'did you mean "{near}"?' if near else "add it to labels: in task.yaml or correct the row"
-    return f'the answer "{answer[:80]}" is not one of the {len(labels)} labels; {hint}'
+def _line(problem: Problem) -> tuple[int, ...]:
+    """The numbers at the end of a place: (3, 12) of "examples.json, item 3.12"."""
+    found = re.search(r"[\d.]+$", problem.where)
+    return tuple(int(n) for n in found[0].split(".") if n) if found else ()
 
 
 def _check_json(example: Example) -> None:

@@ -6,6 +6,8 @@ Knows YAML and where each key stands; what each key means is in `task_keys`. Rea
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,14 +50,18 @@ def read_task(path: Path) -> Task:
     from rung.data.task_keys import TaskKeys, to_task
 
     path = _find(Path(path))
-    parsed = _parse(path)
+    text = _text_of(path)
+    try:
+        parsed = _parse(path.name, text)
+    except TaskError as e:
+        raise TaskError(f"{_odd_indent(path.name, text)}{e}") from e
     try:
         keys = TaskKeys.model_validate(parsed.values, context={"folder": path.parent})
     except ValidationError as e:
         found = [(tuple(p["loc"]), str(p["type"]), p.get("input"), p) for p in e.errors(include_url=False)]
         found.sort(key=lambda f: next((parsed.lines[f[0][:n]] for n in (2, 1) if f[0][:n] in parsed.lines), 0))
         messages = [_explain(parsed, place, kind, value, dict(p)) for place, kind, value, p in found]
-        raise TaskError("\n".join(dict.fromkeys(messages))) from None
+        raise TaskError(_odd_indent(path.name, text) + "\n".join(dict.fromkeys(messages))) from None
     try:
         return to_task(keys, path)
     except ValueError as e:
@@ -78,7 +84,14 @@ def task_record(task: Task) -> dict[str, object]:
         "schema": None if task.schema is None else dict(task.schema),
         "pattern": task.pattern,
         "corpus": None if task.corpus is None else str(task.corpus),
-        "fields": dict(task.fields),
+        "fields": {name: list(c) if isinstance(c, tuple) else c for name, c in task.fields.items()},
+        "shape": task.shape,
+        "multi_label": task.multi_label,
+        "whitespace": task.whitespace,
+        "unordered": task.unordered,
+        "tolerance": task.tolerance,
+        "train_size": task.train_size,
+        "empty_answers": task.empty_answers,
         "models": [asdict(model) for model in task.models],
         "target": task.target,
         "budget": asdict(task.budget),
@@ -102,7 +115,8 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _parse(path: Path) -> Parsed:
+def _text_of(path: Path) -> str:
+    """The text of a task file. Raises TaskError where it cannot be read as UTF-8."""
     file = path.name
     try:
         with path.open("rb") as handle:
@@ -112,12 +126,28 @@ def _parse(path: Path) -> Parsed:
     if len(data) > MAX_TASK_BYTES:
         raise TaskError(f"{file}: larger than {MAX_TASK_BYTES // 1_000_000} MB. Name the data with examples:.")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         raise TaskError(
             f"{file}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8. Save the file again as UTF-8."
         ) from e
+
+
+def _odd_indent(file: str, text: str) -> str:
+    """A line about an indentation that only looks like one, to stand before another message; or nothing."""
+    odd = re.search(r"^[ \t]*([^\S \t\r\n]|[\u200b\u2060\ufeff])", text, re.MULTILINE)
+    if odd is None:
+        return ""
+    sign, line = odd.group(1), text.count("\n", 0, odd.start(1)) + 1
+    name = unicodedata.name(sign, "a control character").lower()
+    return (
+        f"{file}, line {line}: begins with {name} (U+{ord(sign):04X}), which is no indentation in YAML. "
+        "Indent with ordinary spaces. Without that:\n"
+    )
+
+
+def _parse(file: str, text: str) -> Parsed:
     parsed = Parsed(file, {})
     loader = None
     try:
@@ -130,12 +160,7 @@ def _parse(path: Path) -> Parsed:
         _note_lines(node, (), parsed, set())
         values = loader.construct_document(node)
     except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        if mark is None and isinstance(position := getattr(e, "position", None), int):
-            place = f", line {text.count(chr(10), 0, position) + 1}"
-        what = getattr(e, "problem", None) or getattr(e, "reason", None) or "cannot be parsed"
-        raise TaskError(f"{file}{place}: not valid YAML ({what}). Quote text that holds : # or quotes.") from e
+        raise TaskError(_not_yaml(e, file, text)) from e
     except RecursionError as e:
         raise TaskError(f"{file}: nested too deeply. Write the keys flat.") from e
     except (ValueError, OverflowError) as e:
@@ -145,6 +170,29 @@ def _parse(path: Path) -> Parsed:
             loader.dispose()
     parsed.values = values
     return parsed
+
+
+def _not_yaml(error: yaml.YAMLError, file: str, text: str) -> str:
+    """What is wrong with a text that is not YAML, where, and how to write it instead."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    if mark is None and isinstance(position := getattr(error, "position", None), int):
+        place = f", line {text.count(chr(10), 0, position) + 1}"
+    what = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed")
+    line = text.splitlines()[mark.line].strip() if mark is not None and mark.line < len(text.splitlines()) else ""
+    hint = "Quote text that holds : # or quotes."
+    if "mapping values are not allowed" in what and ": " in line:
+        key, _, value = line.partition(": ")
+        fact = "the text holds a colon and a space, which begin a value in YAML"
+        quoted = value.replace("'", "''")
+        return f"{file}{place}: not valid YAML ({fact}). Put the text in single quotes: {key}: '{quoted[:80]}'"
+    if "unknown escape character" in what:
+        hint = r"In double quotes a backslash begins an escape. Put a pattern or a path in single quotes: '\d+'."
+    elif "another document" in what:
+        hint = "A second document begins here (---). A task is one document: delete this line and what follows."
+    elif "\\t" in what:
+        hint = "A tab stands here. Indent with spaces."
+    return f"{file}{place}: not valid YAML ({what}). {hint}"
 
 
 def _note_lines(node: yaml.Node, place: Place, parsed: Parsed, inside: set[int]) -> None:

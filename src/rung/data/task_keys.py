@@ -6,14 +6,11 @@ whose text follows the name of the key: `"target" is 90; write 0.9`.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,30 +18,34 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
 )
 
-from rung.data.key_values import beside_task as _path
+from rung.data import key_files, key_labels
 from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import KNOWN_METRICS
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
-from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
-from rung.errors import DataError
-from rung.types import Budget, ModelSpec, Price, SetName, Task
+from rung.data.rows import kind_of, nearest
+from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 
-FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references")
-SETS: tuple[SetName, ...] = ("train", "dev", "test")
+FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
+SEVERAL_COLUMNS = ("input", "output")
+"""Fields that may name a list of columns."""
 HINTS = {
     "name": "Write name: my-task.",
-    "instruction": "Write instruction: followed by what the model is to do.",
+    "instruction": "Write instruction: followed by what the model is to do; several lines begin with |.",
     "examples": "Write examples: examples.jsonl.",
     "metric": f"Write metric: followed by one of {', '.join(KNOWN_METRICS)} or python:file.py:function.",
     "labels": "Write labels: [first, second], or {first: what it means, second: what it means}.",
     "pattern": "Write pattern: followed by a regular expression in single quotes.",
     "corpus": "Write corpus: followed by a folder or file of documents.",
     "fields": "Write fields: {input: question, output: answer}.",
+    "multi_label": "Write multi_label: true where an answer is a list of labels.",
+    "whitespace": "Write whitespace: counts, or whitespace: folded.",
+    "unordered": "Write unordered: true where the order of lists in JSON answers does not count.",
+    "tolerance": "Write tolerance: 0.01 for one per cent of the right number.",
+    "train_size": "Write train_size: 200, the number of train examples to pick.",
+    "empty": "Write empty: allowed where an empty answer is right for some inputs.",
     "model": MODEL_HINT,
     "models": "Write models: [first, second], cheapest first.",
     "budget": "Write budget: {minutes: 30}.",
@@ -52,6 +53,12 @@ HINTS = {
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "seed": "Write seed: 0, or another whole number from 0.",
 }
+
+
+MULTI_LABEL = ("label_set_f1", "label_set_match")
+CASELESS = ("label_accuracy", *MULTI_LABEL)
+"""Metrics that compare labels in their normal form, which leaves case aside."""
+JSON_METRICS = ("json_match", "tool_call_match")
 
 
 def _filled(value: str) -> str:
@@ -66,129 +73,10 @@ def _name(value: str) -> str:
     return value
 
 
-def _examples(value: Any, info: ValidationInfo) -> object:
-    if not isinstance(value, dict):
-        return tuple(_example_files(value, info))
-    for name in value:
-        if name not in SETS:
-            guess = nearest(str(name), SETS) or {"val": "dev", "eval": "dev"}.get(str(name)[:4].rstrip("i"))
-            hint = f'Did you mean "{guess}"?' if guess else "The sets are train, dev and test."
-            raise ValueError(f'has an unknown set "{name}". {hint}')
-    for name in ("train", "test"):
-        if name not in value:
-            raise ValueError(f'has no "{name}". Name both train and test, or give one file and let rung split it.')
-    sets = {name: tuple(_example_files(value[name], info)) for name in SETS if name in value}
-    owner: dict[Path, str] = {}
-    for name, files in sets.items():
-        for file in files:
-            if file in owner:
-                raise ValueError(f"names {file.name} in {owner[file]} and in {name}. Give each set its own file.")
-            owner[file] = name
-    return sets
-
-
-def _example_files(value: Any, info: ValidationInfo) -> list[Path]:
-    names = value if isinstance(value, list) else [value]
-    if not names:
-        raise ValueError("names no file. Write examples: examples.jsonl.")
-    files: list[Path] = []
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"must name files, holds {kind_of(name)}. Write examples: examples.jsonl.")
-        path = _path(name, info)
-        if os.path.isdir(path):
-            raise ValueError(f"names {name}, which is a folder. Name the file in it.")
-        if not os.path.isfile(path):
-            raise ValueError(f"names {name}, which does not exist ({path}). Paths are relative to the task file.")
-        if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"names {name}, which cannot be read. Convert it to {SUPPORTED}.")
-        if path in files:
-            raise ValueError(f"names {name} twice. Keep one.")
-        files.append(path)
-    return files
-
-
-def _metric(value: str, info: ValidationInfo) -> str:
-    if value in KNOWN_METRICS:
-        return value
-    if value == "judge":
-        raise ValueError(
-            f"is judge, but this version has no judge. Use one of {', '.join(KNOWN_METRICS)}, "
-            "or python:file.py:function."
-        )
-    if value.startswith("python:"):
-        file, _, function = value.removeprefix("python:").rpartition(":")
-        if not file or not function.isidentifier():
-            raise ValueError(f"is {value}. Write it as python:file.py:function.")
-        path = _path(file, info)
-        if not os.path.isfile(path):
-            raise ValueError(f"names {file}, which does not exist ({path}). Paths are relative to the task file.")
-        return f"python:{path}:{function}"
-    guess = nearest(value, KNOWN_METRICS)
-    hint = (
-        f'Did you mean "{guess}"?' if guess else f"Use one of {', '.join(KNOWN_METRICS)}, or python:file.py:function."
-    )
-    raise ValueError(f'is "{value}", which is no metric. {hint}')
-
-
-class _Labels(list[str]):
-    """Labels in order. notes: label -> what it means, of those that have a note."""
-
-    notes: Mapping[str, str] = MappingProxyType({})
-
-
-def _labels(value: Any, as_texts: ValidatorFunctionWrapHandler) -> _Labels:
-    """A list of labels, or a mapping from each label to what it means."""
-    labels = _Labels(as_texts(list(_label_names(value)) if isinstance(value, dict) else value))
-    if isinstance(value, dict):
-        labels.notes = {label: " ".join(note.split()) for label, note in value.items() if note and note.strip()}
-    if len(labels) < 2:
-        raise ValueError("must name at least two labels. Write labels: [first, second].")
-    first: dict[str, int] = {}
-    for i, label in enumerate(labels, 1):
-        if not label.strip():
-            raise ValueError(f"has an empty label, item {i}. Remove it.")
-        if label != label.strip():
-            raise ValueError(f'has spaces around item {i}, "{label}". Remove them.')
-        if first.setdefault(label, i) != i:
-            raise ValueError(f'names "{label}" twice, items {first[label]} and {i}. Remove one.')
-    return labels
-
-
-def _label_names(value: dict[Any, Any]) -> Iterator[str]:
-    for label, note in value.items():
-        if not isinstance(label, str):
-            raise ValueError(f"has a label that YAML reads as {kind_of(label)}, not text. Quote it.")
-        if note is not None and not isinstance(note, str):
-            raise ValueError(f'has {kind_of(note)} as the meaning of "{label}". Write one line of text, or nothing.')
-        yield label
-
-
-def _schema(value: Any, info: ValidationInfo) -> dict[str, object]:
-    place = ""
-    if isinstance(value, str) and value:
-        path, place = _path(value, info), f"{value}, which "
-        if os.path.isdir(path):
-            raise ValueError(f"names {place}is a folder. Name the JSON Schema file in it.")
-        if not os.path.isfile(path):
-            raise ValueError(f"names {place}does not exist ({path}). Paths are relative to the task file.")
-        try:
-            lines = path.read_bytes().splitlines(keepends=True)
-            value = parse_json("".join(decode(raw, path, n) for n, raw in enumerate(lines, 1)))
-        except OSError as e:
-            raise ValueError(f"names {place}cannot be read ({e.strerror}). Check its permissions.") from e
-        except (DataError, ValueError) as e:
-            raise ValueError(f"names {place}is no JSON Schema: {e}. Correct the file.") from e
-    if not isinstance(value, dict):
-        fact = f"names {place}holds" if place else "is"
-        raise ValueError(f"{fact} {kind_of(value)}, not a JSON object. Write a schema such as {{type: object, …}}.")
-    try:
-        return dict(json.loads(json.dumps(value, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError) as e:
-        raise ValueError(f"holds a value that JSON cannot hold ({e}). Quote dates.") from e
-
-
 def _pattern(value: str) -> str:
+    if odd := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", value):
+        fact = f"holds the control character {odd.group()!r}, which double quotes make of a backslash and a letter"
+        raise ValueError(f"{fact}. Write the pattern in single quotes.")
     try:
         re.compile(value)
     except (re.error, OverflowError, RecursionError) as e:
@@ -198,26 +86,50 @@ def _pattern(value: str) -> str:
     return value
 
 
-def _corpus(value: str, info: ValidationInfo) -> Path:
-    path = _path(value, info)
-    if not value or not os.path.exists(path):
-        raise ValueError(f"names {value}, which does not exist ({path}). Paths are relative to the task file.")
-    if os.path.isfile(path) and path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"names {value}, which cannot be read. Give a folder of .txt and .md files, or {SUPPORTED}.")
-    return path
-
-
-def _fields(value: dict[str, str]) -> dict[str, str]:
-    for name, column in value.items():
+def _fields(value: Any) -> dict[str, str | tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise ValueError(f"is {kind_of(value)}, but must be a mapping. {HINTS['fields']}")
+    found: dict[str, str | tuple[str, ...]] = {}
+    owner: dict[str, str] = {}
+    for name, columns in value.items():
         if name not in FIELDS:
-            guess = nearest(name, FIELDS)
+            guess = nearest(str(name), FIELDS)
             hint = f'Did you mean "{guess}"?' if guess else f"The fields are {', '.join(FIELDS)}."
             raise ValueError(f'has an unknown field "{name}". {hint}')
-        if not column:
+        if isinstance(columns, list) and name not in SEVERAL_COLUMNS:
+            raise ValueError(f"gives {name} several columns, which only input and output may have. Name one.")
+        several = columns if isinstance(columns, list) else [columns]
+        if not several or not all(several):
             raise ValueError(f"gives {name} no column. Write {name}: followed by the column's name.")
-        if twin := next((n for n, c in value.items() if c == column and n != name), None):
-            raise ValueError(f'uses the column "{column}" for {name} and for {twin}. Name two columns.')
-    return value
+        for column in several:
+            if not isinstance(column, str):
+                fact = f"names a column for {name} that YAML reads as {kind_of(column)}, not text"
+                raise ValueError(f"{fact}. Put its name in quotes.")
+            if column in owner:
+                raise ValueError(f'uses the column "{column}" for {owner[column]} and for {name}. Name two columns.')
+            owner[column] = name
+        found[name] = tuple(columns) if isinstance(columns, list) else columns
+    return found
+
+
+def _shape(value: str) -> str:
+    from rung.data.shapes import SHAPES
+
+    if value in SHAPES:
+        return value
+    guess = nearest(value, SHAPES)
+    hint = f'Did you mean "{guess}"?' if guess else f"The shapes are {', '.join(SHAPES)}."
+    raise ValueError(f'is "{value}", which is no shape of rows. {hint}')
+
+
+def _tolerance(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"is {kind_of(value)}, not a number. {HINTS['tolerance']}")
+    if not 0 < value < 1:
+        raise ValueError(
+            f"is {value}, but it is a share of the right number, above 0 and below 1. {HINTS['tolerance']}"
+        )
+    return float(value)
 
 
 def _some(value: list[ModelEntry]) -> list[ModelEntry]:
@@ -277,13 +189,20 @@ class TaskKeys(BaseModel):
 
     name: Annotated[str, AfterValidator(_name)] = ""
     instruction: Annotated[str, AfterValidator(_filled)]
-    examples: Annotated[Any, PlainValidator(_examples)]
-    metric: Annotated[str, AfterValidator(_metric)] = ""
-    labels: Annotated[list[str], WrapValidator(_labels)] | None = None
-    schema_: Annotated[Any, PlainValidator(_schema)] = Field(default=None, alias="schema")
+    examples: Annotated[Any, PlainValidator(key_files.examples)]
+    metric: Annotated[str, AfterValidator(key_files.metric)] = ""
+    labels: Annotated[list[str], WrapValidator(key_labels.labels)] | None = None
+    schema_: Annotated[Any, PlainValidator(key_files.schema)] = Field(default=None, alias="schema")
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
-    corpus: Annotated[str, AfterValidator(_corpus)] | None = None
-    fields: Annotated[dict[str, str], AfterValidator(_fields)] = Field(default_factory=dict)
+    corpus: Annotated[str, AfterValidator(key_files.corpus)] | None = None
+    fields: Annotated[Any, PlainValidator(_fields)] = Field(default_factory=dict)
+    shape: Annotated[str, AfterValidator(_shape)] | None = None
+    multi_label: bool = False
+    whitespace: Whitespace | None = None
+    unordered: bool = False
+    tolerance: Annotated[Any, PlainValidator(_tolerance)] = None
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    empty: Literal["allowed"] | None = None
     model: Annotated[Any, PlainValidator(one_model)] = None
     models: Annotated[list[Annotated[Any, PlainValidator(one_model)]], AfterValidator(_some)] | None = None
     teacher: Annotated[Any, PlainValidator(_teacher)] = None
@@ -302,26 +221,75 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     name = keys.name or path.parent.name
     if problem := folder_name_problem(name):
         raise ValueError(f'the folder\'s name "{name}" {problem}, so it cannot name the run. Add name: my-task.')
-    default = "label_accuracy" if keys.labels else "json_match" if keys.schema_ is not None else "exact_match"
+    labels = _labels_of(keys)
+    metric = keys.metric or _default_metric(keys)
+    _check_metric(keys, metric, labels)
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(
         name=name,
         path=path,
         instruction=keys.instruction,
         examples=examples,
-        metric=keys.metric or default,
+        metric=metric,
         models=_models(keys),
-        labels=tuple(keys.labels) if keys.labels else None,
-        label_notes=keys.labels.notes if isinstance(keys.labels, _Labels) else {},
+        labels=labels,
+        label_notes=keys.labels.notes if isinstance(keys.labels, key_labels.Labels) else {},
         schema=keys.schema_,
         pattern=keys.pattern,
         corpus=Path(keys.corpus) if keys.corpus else None,
         fields=keys.fields,
+        shape=keys.shape,
+        multi_label=keys.multi_label,
+        whitespace=keys.whitespace,
+        unordered=keys.unordered,
+        tolerance=keys.tolerance,
+        train_size=keys.train_size,
+        empty_answers=keys.empty is not None,
         target=keys.target,
         budget=Budget(**keys.budget.model_dump()),
         concurrency=keys.concurrency,
         seed=keys.seed,
     )
+
+
+def _labels_of(keys: TaskKeys) -> tuple[str, ...] | None:
+    """The labels: those named, or the columns where each label has a column of its own. Raises ValueError."""
+    columns = keys.fields.get("output")
+    if isinstance(columns, tuple) and not keys.multi_label:
+        raise ValueError("fields.output names several columns, one for each label. Write multi_label: true, too.")
+    if keys.labels:
+        return tuple(keys.labels)
+    if keys.multi_label and not isinstance(columns, tuple):
+        raise ValueError(
+            "multi_label says that answers are lists of labels, but no labels are named. Write labels: […]."
+        )
+    return columns if isinstance(columns, tuple) else None
+
+
+def _default_metric(keys: TaskKeys) -> str:
+    if keys.multi_label:
+        return "label_set_f1"
+    if keys.labels:
+        return "label_accuracy"
+    if keys.schema_ is not None:
+        return "json_match"
+    return "numeric_error" if keys.tolerance is not None else "exact_match"
+
+
+def _check_metric(keys: TaskKeys, metric: str, labels: tuple[str, ...] | None) -> None:
+    """Raises ValueError where a key says something that the metric would ignore, or cannot tell labels apart."""
+    if metric in CASELESS and labels:
+        key_labels.refuse_one_form(labels, metric)
+    if keys.multi_label and metric not in MULTI_LABEL and not metric.startswith("python:"):
+        raise ValueError(
+            f"{metric} compares single answers, not sets of labels. Write metric: {' or '.join(MULTI_LABEL)}."
+        )
+    if metric in MULTI_LABEL and not keys.multi_label:
+        raise ValueError(f"{metric} compares sets of labels. Write multi_label: true, and labels: […].")
+    if keys.tolerance is not None and metric != "numeric_error":
+        raise ValueError(f"tolerance says nothing to {metric}. Write metric: numeric_error, or delete tolerance.")
+    if keys.unordered and metric not in JSON_METRICS:
+        raise ValueError(f"unordered says nothing to {metric}: it is about lists in JSON. Delete it.")
 
 
 def _models(keys: TaskKeys) -> tuple[ModelSpec, ...]:

@@ -1,0 +1,194 @@
+"""One column for the input, or several joined under their names, and one for the answer, or one for each label.
+
+Columns are found by their names and, where names say nothing, by what they hold.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from rung.data.rows import as_text
+from rung.data.shapes.conversation import is_conversation
+from rung.data.shapes.labels import found_several
+from rung.data.shapes.seam import (
+    BY_GUESS,
+    BY_NAME,
+    BY_STANDARD_NAMES,
+    OPTIONAL,
+    Claim,
+    Sample,
+    Shape,
+    key_of,
+)
+from rung.data.shapes.values import accepted, is_scalar, listed
+from rung.data.shapes.writing import beside, turn
+from rung.types import Example
+
+INPUT_NAMES = ("input", "question", "text", "message", "prompt", "query", "sentence", "utterance", "review", "content",
+               "problem", "request", "source", "instruction", "email", "comment", "tweet", "ticket",
+               "document", "article", "post", "inputs", "user_input", "comment_text", "question_text")  # fmt: skip
+"""Names of columns that hold the input, the plainest first."""
+PART_NAMES = ("subject", "title", "headline", "heading", "body", "description", "details", "premise",
+              "hypothesis", "sentence1", "sentence2", "sentence_1", "sentence_2", "question1", "question2", "text1",
+              "text2", "text_a", "text_b", "abstract")  # fmt: skip
+"""Names of columns that hold a part of the input beside others."""
+_CLASSES = ("intent", "category", "class", "sentiment", "labels", "tags", "topics", "categories", "intents")
+_ANSWERS = (
+    ("output",),
+    ("outputs", "answer", "label", "target", "response", "completion", "expected", "expected_output", "reply",
+     "solution", "gold", "gold_answer", "ground_truth"),
+    ("answers",),
+    ("summary", "highlights", "translation", *_CLASSES),
+    ("label_text", "label_name", "result", "score", "rating", "stars"),
+)  # fmt: skip
+"""Names of columns that hold the answer, the plainest first; those in one line are equally plain."""
+_IN_WORDS = ("label_text", "label_name", "text_label", "category_name", "class_name", "intent_name")
+_REFERENCES = ("references", "accepted_answers", "correct_answers", "reference_answers")
+CONTEXT_NAMES = ("passage", "paragraph", "evidence", "context")
+_META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "split", "date", "timestamp", "created_at",
+         "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected")  # fmt: skip
+_FEW_WORDS = 2
+
+
+def _recognise(sample: Sample) -> Sequence[Claim]:
+    """Claims of every input with every answer that is sensible."""
+    claims = []
+    for field, answer, sure_of_answer, why_answer in _answers(sample):
+        for source, sure, why in _sources(sample, listed(answer)):
+            whys = "; ".join(part for part in (why, why_answer) if part)
+            claims.append(Claim(min(sure, sure_of_answer), {"input": source, field: answer}, whys))
+    return claims
+
+
+Columns = str | tuple[str, ...]
+_Answer = tuple[str, Columns, int, str]
+"""A field (output or references), its columns, how sure, why."""
+_Source = tuple[Columns, int, str]
+
+
+def _answers(sample: Sample) -> list[_Answer]:
+    """Columns that may hold the answer."""
+    if "output" in sample.chosen:
+        return [("output", sample.chosen["output"], BY_STANDARD_NAMES, "")]
+    if named := _named_answers(sample):
+        sure = BY_STANDARD_NAMES if "output" in map(key_of, named) else BY_NAME
+        return [("output", c, sure, f'output: the column "{c}", by its name') for c in named]
+    if accepted_ones := sample.chosen.get("references") or sample.column(*_REFERENCES):
+        why = f'the column "{accepted_ones}" lists accepted answers, the first is learnt'
+        return [("references", accepted_ones, BY_STANDARD_NAMES, why)]
+    if several := _label_columns(sample):
+        names = ", ".join(several[:5]) + (", …" if len(several) > 5 else "")
+        return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
+    known = (*INPUT_NAMES, *PART_NAMES, *CONTEXT_NAMES)
+    rest = [c for c in _plain(sample) if key_of(c) not in known]
+    if "input" in sample.chosen or any(key_of(c) in known for c in _plain(sample)):
+        return (
+            [("output", rest[0], BY_GUESS, f'output: the column "{rest[0]}", the only one left')]
+            if len(rest) == 1
+            else []
+        )
+    if len(rest) == 2:  # neither is named: the input is longer
+        short = min(rest, key=lambda c: _words(sample, c))
+        return [("output", short, BY_GUESS, f'output: the column "{short}", the shorter one')]
+    return []
+
+
+def _named_answers(sample: Sample) -> list[str]:
+    """The columns with the plainest names of answers; several where they are equally plain."""
+    found: list[str] = []
+    for names in _ANSWERS:
+        found = [c for n in names if (c := sample.by_key.get(n)) and not sample.mostly(c, is_conversation)]
+        if found:
+            break
+    if [key_of(c) for c in found] == ["label"]:  # a category beside it is as plain, but for its own name in words
+        found += [sample.by_key[n] for n in _CLASSES if n in sample.by_key]
+        words = sample.column(*_IN_WORDS)
+        if words is not None and sample.mostly(found[0], lambda v: isinstance(v, int) or str(v).isdigit()):
+            return [words]
+    return found
+
+
+def _sources(sample: Sample, answer: tuple[str, ...]) -> list[_Source]:
+    """Columns that may hold the input, with how sure that is and why."""
+    if "input" in sample.chosen:
+        return [(sample.chosen["input"], BY_STANDARD_NAMES, "")]
+    if (plain := sample.by_key.get("input")) and plain not in answer:
+        return [(plain, BY_STANDARD_NAMES, f'input: the column "{plain}"')]
+    columns = [c for c in _plain(sample) if c not in answer]
+    named = [c for c in columns if key_of(c) in (*INPUT_NAMES, *PART_NAMES)]
+    texts = [c for c in named if _is_text(sample, c)]
+    if not texts and named:
+        texts = [min(named, key=lambda c: (*INPUT_NAMES, *PART_NAMES).index(key_of(c)))]
+    if len(texts) == 1:
+        return [(texts[0], BY_NAME, f'input: the column "{texts[0]}", by its name')]
+    if texts:
+        names = ", ".join(texts)
+        return [(tuple(texts), BY_NAME, f"input: the columns {names}, joined under their names")]
+    columns = [c for c in columns if key_of(c) not in CONTEXT_NAMES] or columns
+    texts = [c for c in columns if _is_text(sample, c)]
+    if len(texts) > 1:
+        longest = max(texts, key=lambda c: _words(sample, c))
+        return [
+            (
+                tuple(texts),
+                BY_GUESS,
+                f"input: the columns {', '.join(texts)}, the long ones, joined under their names",
+            ),
+            (longest, BY_GUESS, f'input: the column "{longest}", the longest text'),
+        ]
+    if not columns:
+        return []
+    longest = max(columns, key=lambda c: _words(sample, c))
+    return [(longest, BY_GUESS, f'input: the column "{longest}", the longest text')]
+
+
+def _plain(sample: Sample) -> list[str]:
+    """Free columns that hold something and are neither ids, groups, … nor conversations."""
+    beside = (*OPTIONAL, *_META)
+    return [c for c in sample.free if key_of(c) not in beside and sample.values(c)]
+
+
+def _label_columns(sample: Sample) -> tuple[str, ...]:
+    """Columns that hold only 1 and 0, or only true and false, of which there are two at least."""
+    found = tuple(c for c in _plain(sample) if sample.mostly(c, _is_bit) and all(map(_is_bit, sample.values(c))))
+    return found if len(found) > 1 else ()
+
+
+def _is_bit(value: object) -> bool:
+    return value in (0, 1) if isinstance(value, int | float) else value in ("0", "1", "0.0", "1.0", "true", "false")
+
+
+def _is_text(sample: Sample, column: str) -> bool:
+    """Whether a column holds texts: more than a word or two, and mostly different ones."""
+    values = [as_text(v) for v in sample.values(column) if is_scalar(v)]
+    return bool(values) and _words(sample, column) > _FEW_WORDS and len(set(values)) * 4 > len(values)
+
+
+def _words(sample: Sample, column: str) -> float:
+    return statistics.fmean([len(as_text(v).split()) + len(as_text(v)) / 1000 for v in sample.values(column)] or [0])
+
+
+def _rows(examples: Sequence[Example]) -> Iterator[dict[str, object]]:
+    names = {e.instruction is not None for e in examples}
+    turns = any(e.turns for e in examples)
+    for e in examples:
+        row: dict[str, object] = {"input": e.input, "output": e.output}
+        if True in names:
+            row = {"instruction": e.instruction or "", **row}
+        if turns:
+            row["turns"] = [turn(t) for t in e.turns]
+        yield {**row, **beside(e)}
+
+
+def several_answers(sample: Sample, fields: Mapping[str, object]) -> bool:
+    """Whether the answers are lists that may be labels as well as accepted answers."""
+    column = fields.get("output")
+    if not isinstance(column, str):
+        return False
+    values = sample.values(column)
+    lists = [v for v in values if accepted(v) is not None]
+    return len(lists) * 2 > len(values) and found_several(values, column) is not None
+
+
+SHAPE = Shape(_recognise, _rows)

@@ -1,0 +1,43 @@
+"""Rows of a prompt and its completion, as texts or as lists of turns (TRL's conversational form)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rung.data.shapes.messages import TOOLS
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, Sample, Shape
+from rung.data.shapes.writing import asked, beside, turn
+from rung.types import Example, Message
+
+
+def _recognise(sample: Sample) -> Sequence[Claim]:
+    if {"input", "output"} & set(sample.chosen):
+        return ()
+    prompt, completion = sample.column("prompt"), sample.column("completion")
+    if prompt is None or completion is None:
+        return ()
+    fields: dict[str, str | tuple[str, ...]] = {"input": prompt, "output": completion}
+    if tools := sample.column(*TOOLS):
+        fields["tools"] = tools
+    return [Claim(BY_STRUCTURE, fields, f'the columns "{prompt}" and "{completion}", by their names')]
+
+
+def plain(examples: Sequence[Example]) -> bool:
+    """Whether texts can hold all that is asked: no row has earlier turns or an instruction of its own."""
+    return not any(e.turns or e.instruction for e in examples)
+
+
+def _rows(examples: Sequence[Example]) -> Iterator[dict[str, object]]:
+    texts = plain(examples)
+    for e in examples:
+        if texts:
+            yield {"prompt": e.input, "completion": e.output, **beside(e)}
+        else:
+            yield {
+                "prompt": [turn(m) for m in asked(e)],
+                "completion": [turn(Message("assistant", e.output))],
+                **beside(e),
+            }
+
+
+SHAPE = Shape(_recognise, _rows)

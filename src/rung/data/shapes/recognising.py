@@ -1,0 +1,229 @@
+"""Which shape the rows of a file have: every shape is asked, the surest answer counts, the user's word above all.
+
+Two answers that are equally sure are alternatives where they read the first rows differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from rung.data.rows import Row, Table, nearest
+from rung.data.shapes import alpaca, columns, messages, preference, prompt_completion, sharegpt, squad
+from rung.data.shapes.labels import SeveralLabels, found_several
+from rung.data.shapes.reading import Answers, RowReader
+from rung.data.shapes.seam import OPTIONAL, Claim, Fields, Sample, Shape, key_of
+from rung.data.shapes.values import accepted, listed, whole
+from rung.errors import DataError
+from rung.text import visible
+
+SHAPES: dict[str, Shape] = {
+    "messages": messages.SHAPE,
+    "sharegpt": sharegpt.SHAPE,
+    "alpaca": alpaca.SHAPE,
+    "prompt_completion": prompt_completion.SHAPE,
+    "preference": preference.SHAPE,
+    "squad": squad.SHAPE,
+    "columns": columns.SHAPE,
+}
+"""Shapes by their name in task.yaml."""
+_COMPARED = 20  # rows by which two readings are told apart
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """How rows are read. `shape` and `fields` are what `shape:` and `fields:` of task.yaml may say.
+
+    fields: complete, with names of columns as the file writes them. why: a clause for a comment. instruction: one that
+    is the same in all rows, which is then the task's; None where there is none or rows differ. several: the labels,
+    where each answer combines several of them. lists: the answers are lists of accepted answers, or of labels.
+    alternatives: other sensible readings, equally sure; `rung run` refuses to choose, `rung init` may ask.
+    """
+
+    shape: str
+    fields: Fields
+    why: str
+    instruction: str | None = None
+    several: SeveralLabels | None = None
+    lists: bool = False
+    alternatives: tuple[Recognised, ...] = field(default=())
+
+    @property
+    def as_yaml(self) -> str:
+        """What task.yaml says to choose it."""
+        names = (f"{k}: {_yaml(v)}" for k, v in self.fields.items() if k not in OPTIONAL)
+        return f"shape: {self.shape} with fields: {{{', '.join(names)}}}"
+
+
+def recognised(
+    columns: Sequence[str], rows: Sequence[Row], fields: Fields | None = None, shape: str | None = None
+) -> Recognised:
+    """The shape of rows and the columns that hold what. fields, shape: those that the user chose; they win.
+
+    Raises DataError when no shape fits, or a column that the user names is absent; it says the columns and what to
+    write. Deterministic: the first 200 rows decide, and all of them what is the same everywhere.
+    """
+    rows = list(flat(rows))
+    names = list(dict.fromkeys([*columns, *(c for row in rows[:1] for c in row.values)]))
+    place = rows[0].where if rows else "the data"
+    chosen = _resolved(fields or {}, names, place)
+    sample = Sample(tuple(names), [row.values for row in rows], chosen)
+    claims = [(name, claim) for name, one in SHAPES.items() if shape in (None, name) for claim in one.recognise(sample)]
+    if not claims:
+        raise DataError(_no_shape(sample, shape, place))
+    surest = max(claim.sure for _, claim in claims)
+    readings = [_reading(name, claim, sample, rows) for name, claim in claims if claim.sure == surest]
+    first, *others = readings
+    seen = _first_rows(first, rows)
+    return replace(first, alternatives=tuple(other for other in others if _first_rows(other, rows) != seen))
+
+
+def recognise(table: Table, fields: Fields, shape: str | None = None) -> Recognised:
+    """The reading of a file. Raises DataError where there is none, or where two are sensible; it shows both."""
+    found = recognised(table.columns, table.rows, fields, shape)
+    if found.alternatives:
+        ways = [f"  {reading.as_yaml} ({reading.why})" for reading in (found, *found.alternatives[:4])]
+        raise DataError(
+            f"{table.path.name}: its rows can be read in {len(found.alternatives) + 1} ways. "
+            "Choose one in task.yaml with shape: and fields:.\n" + "\n".join(ways)
+        )
+    return found
+
+
+def answers_of(rows: Iterable[Row], reading: Recognised) -> list[str]:
+    """The answer of each row as an example would hold it, "" where there is none: what init guesses labels from."""
+    rows = list(flat(rows))
+    several = reading.several
+    answers = Answers(
+        several=several is not None,
+        separator=several.separator if several else None,
+        lists_are_json=not reading.lists,
+        empty=True,
+        whole=one_number_twice(rows, reading),
+    )
+    read = RowReader(reading.fields, answers)
+    found = []
+    for row in rows:
+        try:
+            found.append(read(row).output)
+        except ValueError:
+            found.append("")
+    return found
+
+
+def flat(rows: Iterable[Row]) -> Iterable[Row]:
+    """The rows, each that holds several taken apart."""
+    for row in rows:
+        inner = next((found for s in SHAPES.values() if (found := s.flatten(row.values)) is not None), None)
+        if inner is None:
+            yield row
+        else:
+            for number, values in enumerate(inner, 1):
+                yield Row(f"{row.where}.{number}", f"{row.key}.{number}", values)
+
+
+def one_number_twice(rows: Sequence[Row], reading: Recognised) -> bool:
+    """Whether answers are numbers that are written with and without a point: 1 and 1.0 are then one."""
+    column = reading.fields.get("output")
+    if not isinstance(column, str):
+        return False
+    kinds = {
+        whole(v) for row in rows if isinstance(v := row.values.get(column), int | float) and not isinstance(v, bool)
+    }
+    return kinds == {True, False}
+
+
+def _reading(name: str, claim: Claim, sample: Sample, rows: Sequence[Row]) -> Recognised:
+    """A claim with the optional columns, and what all rows have in common."""
+    taken = {c for several in (*claim.fields.values(), *sample.chosen.values()) for c in listed(several)}
+    fields: dict[str, str | tuple[str, ...]] = dict(claim.fields)
+    for field_name in OPTIONAL:
+        column = sample.by_key.get(field_name)
+        if column is not None and column not in taken and field_name not in fields:
+            fields[field_name] = column
+    fields |= sample.chosen
+    output = fields.get("output")
+    several, lists = None, False
+    if isinstance(output, tuple):
+        several = SeveralLabels(tuple(sorted(output)), None, "one column for each label")
+    elif output is not None:
+        values = sample.values(output)
+        several = found_several(values, output)
+        count = sum(isinstance(v, list) and accepted(v) is not None for v in values)
+        lists = 2 * count > len(values) or name == "squad"
+    reading = Recognised(name, fields, claim.why, several=several, lists=lists)
+    return replace(reading, instruction=_common_instruction(reading, rows))
+
+
+def _common_instruction(reading: Recognised, rows: Sequence[Row]) -> str | None:
+    """The instruction that all rows have, the same in its visible form; None where one has none or another."""
+    if not {"instruction", "tools"} & set(reading.fields) and reading.shape == "columns":
+        return None
+    read = RowReader(reading.fields, Answers(empty=True))
+    found: str | None = None
+    for row in rows:
+        try:
+            own = read(row).instruction
+        except ValueError:
+            continue
+        if own is None or (found is not None and own != found and visible(own) != visible(found)):
+            return None
+        found = own
+    return found
+
+
+def _first_rows(reading: Recognised, rows: Sequence[Row]) -> list[tuple[object, ...]]:
+    """What a reading makes of the first rows, to compare it with another."""
+    read = RowReader(reading.fields, Answers(empty=True))
+    found: list[tuple[object, ...]] = []
+    for row in rows[:_COMPARED]:
+        try:
+            e = read(row)
+        except ValueError as error:
+            found.append((type(error).__name__,))
+        else:
+            found.append((e.input, e.output, e.instruction, e.turns))
+    return found
+
+
+def _resolved(fields: Fields, names: Sequence[str], place: str) -> Fields:
+    """The user's fields with columns as the file writes them. Raises DataError for one that is absent."""
+    by_key = {key_of(c): c for c in reversed(names)}
+    found: dict[str, str | tuple[str, ...]] = {}
+    for name, several in fields.items():
+        known = []
+        for column in listed(several):
+            there = column if column in names else by_key.get(key_of(column))
+            if there is None:
+                raise DataError(_absent(name, column, names, place))
+            known.append(there)
+        found[name] = known[0] if isinstance(several, str) else tuple(known)
+    return found
+
+
+def _absent(name: str, column: str, names: Sequence[str], place: str) -> str:
+    guess = nearest(column, names) or "COLUMN"
+    here = _listed(names)
+    return f'{place}: no column "{column}"; columns are {here}. Name it in task.yaml with fields: {{{name}: {guess}}}.'
+
+
+def _no_shape(sample: Sample, shape: str | None, place: str) -> str:
+    if shape is not None:
+        return (
+            f'{place}: the rows do not have the shape "{shape}"; columns are {_listed(sample.columns)}. '
+            "Correct shape: in task.yaml, or delete it to have the shape recognised."
+        )
+    missing_one = "input" if "output" in sample.chosen else "output"
+    return (
+        f"{place}: no column looks like the {missing_one}; columns are {_listed(sample.columns)}. "
+        "Name them in task.yaml with fields: {input: COLUMN, output: COLUMN}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(c[:60] or '""' for c in names[:20]) or "none"
+    return f"{shown}, …" if len(names) > 20 else shown
+
+
+def _yaml(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else f"[{', '.join(value)}]"

@@ -1,0 +1,37 @@
+"""What rows of every shape have in common when examples are written: turns, and the columns beside the shape's own."""
+
+from __future__ import annotations
+
+import re
+
+from rung.types import Example, Message
+
+_NO_ID = re.compile(r"(line|item|row)-\d+(\.\d+)?$")
+
+
+def turn(message: Message) -> dict[str, object]:
+    """A turn as OpenAI writes it."""
+    return {"role": message.role, "content": message.content}
+
+
+def asked(example: Example) -> list[Message]:
+    """All turns of an example but the answer: what the row asks for as the system's, earlier turns, the input."""
+    system = [Message("system", example.instruction)] if example.instruction else []
+    return [*system, *example.turns, Message("user", example.input)]
+
+
+def beside(example: Example) -> dict[str, object]:
+    """id, group, context, gold_ids and references, where the example has them. An id that names a line is not one."""
+    found: dict[str, object] = {}
+    from_place = _NO_ID.search(example.id)
+    if from_place is None or not example.row.endswith(from_place[0].replace("-", " ")):
+        found["id"] = example.id
+    if example.group is not None:
+        found["group"] = example.group
+    if example.context is not None:
+        found["context"] = example.context
+    if example.gold_ids:
+        found["gold_ids"] = list(example.gold_ids)
+    if len(example.references) > 1:
+        found["references"] = list(example.references)
+    return found
