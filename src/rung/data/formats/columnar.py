@@ -1,0 +1,122 @@
+"""Rows of Parquet and Arrow files (Feather too), in batches. Labels that the `datasets` library keeps as numbers
+become their names."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from rung.data.formats.source import Source, needs_files
+from rung.data.formats.typed_values import plain
+from rung.data.rows import Problem, Row, Table
+from rung.errors import DataError, first_line
+
+MAX_ROWS = 20_000_000
+MAX_CHARACTERS = 4_000_000_000
+"""Of all texts of a file; one that repeats a text in every row is small on disk."""
+_BATCH = 1000
+
+
+def read_columnar(source: Source) -> Table:
+    """The rows of a Parquet or Arrow file. Raises DataError where it is damaged, or pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+    except ImportError as e:
+        raise needs_files(source.name, source.kind.capitalize()) from e
+    table = Table(source.path)
+    try:
+        with ExitStack() as open_files:
+            content: Any = source.path
+            if source.packing:
+                content = io.BytesIO(open_files.enter_context(source.open()).read())
+            schema, batches = (_parquet if source.kind == "parquet" else _arrow)(content, open_files)
+            _fill(table, source, schema, batches)
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
+        fact = f"cannot be read as {source.kind.capitalize()}, it is cut off or damaged ({first_line(e)[:200]})"
+        raise DataError(f"{source.name}: {fact}. Copy or write it again.") from e
+    return table
+
+
+def _parquet(content: Any, open_files: ExitStack) -> tuple[Any, Iterator[Any]]:
+    import pyarrow.parquet as parquet
+
+    file = open_files.enter_context(parquet.ParquetFile(content))
+    if file.metadata.num_rows > MAX_ROWS:
+        raise ValueError(f"it has over {MAX_ROWS:,} rows")
+    return file.schema_arrow, file.iter_batches(batch_size=_BATCH)
+
+
+def _arrow(content: Any, open_files: ExitStack) -> tuple[Any, Iterator[Any]]:
+    """Arrow's file format, which is Feather's too, or its stream format, which `datasets` writes."""
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    raw = open_files.enter_context(content.open("rb") if hasattr(content, "open") else content)
+    head = raw.read(6)
+    raw.seek(0)
+    if head.startswith(b"ARROW1"):
+        file = open_files.enter_context(ipc.open_file(pa.PythonFile(raw)))
+        return file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
+    stream = open_files.enter_context(ipc.open_stream(raw))
+    return stream.schema, iter(stream)
+
+
+def _fill(table: Table, source: Source, schema: Any, batches: Iterator[Any]) -> None:
+    names: list[str] = schema.names
+    if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+        raise DataError(f'{source.name}: two columns are called "{twice[:60]}". Rename one.')
+    table.columns = [n for n in names if not n.startswith("__index_level_")]
+    label_names = _label_names(schema.metadata)
+    number = characters = 0
+    for whole in batches:
+        for start in range(0, whole.num_rows, _BATCH):
+            batch = whole.slice(start, _BATCH)
+            columns = {n: batch.column(names.index(n)) for n in table.columns}
+            characters += batch.nbytes
+            if characters > MAX_CHARACTERS or number > MAX_ROWS:
+                raise DataError(f"{source.name}: holds more than 4 GB of text. Cut it into several files.")
+            cells = [_cells(column, label_names.get(name)) for name, column in columns.items()]
+            for values in zip(*cells, strict=True) if cells else ():
+                number += 1
+                _add(table, source, number, dict(zip(table.columns, values, strict=True)))
+    named = [n for n in table.columns if n in label_names]
+    if named:
+        table.how = (f"the numbers in {', '.join(named[:5])} are given as the names that the file has for them",)
+
+
+def _cells(column: Any, names: Sequence[str] | None) -> list[object]:
+    values: list[object] = column.to_pylist()
+    if names is None:
+        return values
+    return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None if v == -1 else v for v in values]
+
+
+def _add(table: Table, source: Source, number: int, values: dict[str, object]) -> None:
+    where = f"{source.name}, row {number}"
+    for name, value in values.items():
+        if isinstance(value, str) or value is None:
+            continue
+        try:
+            values[name] = plain(value)
+        except ValueError as e:
+            table.problems.append(Problem(where, f'"{name[:60]}" {e}'))
+            return
+    table.rows.append(Row(where, f"row-{number}", values))
+
+
+def _label_names(metadata: Any) -> dict[str, list[str]]:
+    """Column -> names of its numbers (ClassLabel), as the `datasets` library writes them beside the schema."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: [str(n) for n in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}

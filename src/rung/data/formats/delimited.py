@@ -1,0 +1,224 @@
+"""CSV, TSV and the like: the separator, a header or none, quotes or none are found from the text itself.
+
+One sensible reading is taken, and told where it is not what the file's name promises; two are an error that shows both.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from rung.data.formats.header import header_problem, is_header, looks_like_a_row, names_of
+from rung.data.formats.records import Line, Quotes, Record, Records
+from rung.data.formats.source import Encoding, Source, line_end, lines_of
+from rung.data.rows import Problem, Row, Table
+from rung.errors import DataError
+
+SEPARATORS = {
+    ",": "separated by commas",
+    ";": "separated by semicolons",
+    "\t": "separated by tabs",
+    "|": "separated by bars (|)",
+}
+_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_SAMPLE_LINES = 500
+_SAMPLE_CHARACTERS = 1_000_000
+_SENSIBLE = 0.9
+"""The share of records with as many fields as the first from which a separator is a sensible one."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is laid out. header: None where the first record is a row. skip: lines before the first record."""
+
+    separator: str
+    width: int
+    header: tuple[str, ...] | None
+    skip: int = 0
+
+
+def clearly_delimited(source: Source, encoding: Encoding) -> str | None:
+    """The separator of a text without a name that tells it, where there are several columns and rows; else None."""
+    sample = _sample(source, encoding)
+    if sample and (match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n"))):
+        return match[1]
+    if any(text.lstrip().startswith(("{", "[")) for _, text in sample[:20]):
+        return None
+    shares = {s: _share(sample, source.name, s) for s in SEPARATORS}
+    good = [s for s, (width, share, records) in shares.items() if width > 1 and records > 2 and share > 0.95]
+    return good[0] if len(good) == 1 else None
+
+
+def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool = True) -> Table:
+    """The rows. own: the separator that the name promises. tell: whether another one is reported.
+
+    Raises DataError for two sensible readings, for two columns of one name and for a header without rows.
+    """
+    layout = _layout(_sample(source, encoding), source.name, own)
+    table, quotes = _read(source, encoding, layout, quoting=True)
+    how = []
+    if tell and layout.separator != own:
+        how.append(SEPARATORS.get(layout.separator, f"separated by {layout.separator!r}"))
+    if layout.skip:
+        how.append("the first line names the separator (Excel's sep=)")
+    if line_end(source, encoding) == "\r":
+        how.append("lines end in a carriage return alone")
+    if layout.header is None:
+        how.append(f"no header: the columns are called {', '.join(table.columns[:3])}{' …' * (layout.width > 3)}")
+    elif looks_like_a_row(layout.header):
+        how.append("the first line is read as the names of columns; if it is a row, write a line of names above it")
+    if quotes.are_text:
+        plain, _ = _read(source, encoding, layout, quoting=False)
+        if len(plain.problems) <= len(table.problems):
+            plain.how = (*how, f"quotes are part of the text (as on {_lines(quotes.literal)})", *plain.how)
+            return plain
+    if quotes.literal:
+        how.append(f"a quote that begins a cell but does not close it is part of the text ({_lines(quotes.literal)})")
+    for number, count in quotes.long[:3]:
+        how.append(
+            f"line {number}: a quoted cell spans {count} lines that look like rows; if they are rows, a quote is wrong"
+        )
+    table.how = (*how, *table.how)
+    return table
+
+
+def _read(source: Source, encoding: Encoding, layout: Layout, *, quoting: bool) -> tuple[Table, Quotes]:
+    table = Table(source.path)
+    records = Records(
+        islice(lines_of(source, encoding), layout.skip, None), source.name, layout.separator, layout.width,
+        quoting=quoting,
+    )  # fmt: skip
+    names = layout.header or names_of(layout.width)
+    names = tuple(sys.intern(name) for name in names)
+    table.columns = list(names)
+    rows = iter(records)
+    first = next(rows, None) if layout.header is not None else None
+    empty = repeated = cut = 0
+    for record in rows:
+        cells = record.cells
+        if not record.fault:
+            if first is not None and cells == first.cells:
+                repeated += 1
+                continue
+            if len(cells) > layout.width and not any(cells[layout.width :]):
+                cells = cells[: layout.width]
+                cut += 1
+            if not any(cells) or not any(cell.strip() for cell in cells):
+                empty += 1
+                continue
+        where = f"{source.name}, line {record.number}"
+        if problem := _problem(record, cells, layout):
+            table.problems.append(Problem(where, problem))
+        else:
+            table.rows.append(Row(where, f"line-{record.number}", dict(zip(names, cells, strict=True))))
+    if layout.header is not None and not table.rows and not table.problems:
+        raise DataError(f"{source.name}: has a header but no rows. Put one record on each line below it.")
+    table.how = (*_count(cut, "end in separators too many"), *_count(empty, "without any text are skipped"),
+                 *_count(repeated, "that repeat the header are skipped"))  # fmt: skip
+    return table, records.quotes
+
+
+def _problem(record: Record, cells: Sequence[str], layout: Layout) -> str:
+    if record.fault:
+        return record.fault
+    if len(cells) != layout.width:
+        has = f"the header has {layout.width}" if layout.header is not None else f"the first row has {layout.width}"
+        return f"{len(cells)} fields, but {has}; quote text that holds the separator"
+    if any("\0" in cell for cell in cells):
+        return "holds a NUL byte; save the file again as plain text"
+    return ""
+
+
+def _sample(source: Source, encoding: Encoding) -> list[Line]:
+    lines: list[Line] = []
+    size = 0
+    for number, text in lines_of(source, encoding):
+        if not text.strip() and not lines:
+            continue
+        lines.append((number, text))
+        size += len(text)
+        if len(lines) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
+            break
+    return lines
+
+
+def _layout(sample: Sequence[Line], name: str, own: str) -> Layout:
+    if not sample:
+        return Layout(own, 1, None)
+    skip = 0
+    if match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n")):
+        separator, skip, sample = match[1], sample[0][0], sample[1:]
+    else:
+        separator = _separator(sample, name, own)
+    records = _records(sample, name, separator)
+    if not records:
+        return Layout(separator, 1, None, skip)
+    first, rows = records[0].cells, [r.cells for r in records[1:] if not r.fault]
+    header = tuple(cell.strip() for cell in first) if is_header(first, rows) else None
+    if header is not None and (problem := header_problem(header)):
+        raise DataError(f"{name}, line {records[0].number}: {problem}")
+    return Layout(separator, len(first), header, skip)
+
+
+def _separator(sample: Sequence[Line], name: str, own: str) -> str:
+    """The separator that gives every record as many fields as the first one. Raises DataError for two of them."""
+    shares: dict[str, float] = {}
+    for separator in SEPARATORS:
+        width, share, _ = _share(sample, name, separator)
+        if width > 1:
+            shares[separator] = share
+    if not shares:
+        return own
+    best = max(shares, key=lambda s: (shares[s], s == own))
+    rivals = [s for s in shares if shares[s] >= _SENSIBLE and shares[s] > shares[best] - 0.05]
+    if len(rivals) > 1:
+        seen = " ".join(
+            f"Split by {SEPARATORS[s].removeprefix('separated by ')}: {_shown(_records(sample, name, s)[0].cells)}."
+            for s in rivals
+        )
+        raise DataError(
+            f"{name}, line {sample[0][0]}: can be read in two ways. {seen} Write the right separator into a first "
+            f"line of its own, such as sep={rivals[0]}"
+        )
+    return best
+
+
+def _shown(cells: Iterable[str]) -> str:
+    return " ".join(f"[{cell[:40]}]" for cell in islice(cells, 6))
+
+
+def _share(sample: Sequence[Line], name: str, separator: str) -> tuple[int, float, int]:
+    """(fields of the first record, share of the others that have as many, records) with one separator."""
+    records = _records(sample, name, separator)
+    if not records:
+        return 0, 0.0, 0
+    width = len(records[0].cells)
+    fit = [not r.fault and (len(r.cells) == width or (not any(r.cells[width:]) and len(r.cells) > width))
+           for r in records[1:]]  # fmt: skip
+    return width, sum(fit) / len(fit) if fit else 1.0, len(records)
+
+
+def _records(sample: Sequence[Line], name: str, separator: str) -> list[Record]:
+    """The records of a sample, the first of which says how wide they are. A quote that the sample cuts ends it."""
+    found: list[Record] = []
+    try:
+        first = next(iter(Records(sample, name, separator, 0)), None)
+        if first is None or first.fault:
+            return found
+        for record in Records(sample, name, separator, len(first.cells)):
+            found.append(record)
+    except DataError:
+        pass
+    return found
+
+
+def _count(count: int, what: str) -> tuple[str, ...]:
+    return (f"{count:,} {'line' if count == 1 else 'lines'} {what}",) if count else ()
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    some = ", ".join(str(n) for n in numbers[:5]) + (f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else "")
+    return f"line {some}" if len(numbers) == 1 else f"lines {some}"
