@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from broken import TASK, rows, write
 
-from rung.data import examples as examples_module
 from rung.data.examples import read_examples, read_sets
+from rung.data.shapes import labels as labels_module
 from rung.data.task_file import read_task
 from rung.errors import DataError
 from rung.types import Example
@@ -61,7 +61,7 @@ def test_lists_in_csv_cells_are_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (2.5, "2.5"), (True, "true"), ([1, "é"], '[1, "é"]'), ({"a": None}, '{"a": null}'), (" x ", " x ")],
+    [(3, "3"), (2.5, "2.5"), (True, "true"), ([[1], "é"], '[[1], "é"]'), ({"a": None}, '{"a": null}'), (" x ", " x ")],
 )
 def test_answers_that_are_no_text_are_written_as_json_writes_them(tmp_path: Path, value: object, text: str) -> None:
     items = rows(12)
@@ -121,7 +121,7 @@ def test_the_nearest_label_is_looked_for_in_the_first_bad_rows_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(examples_module, "nearest", lambda word, words: asked.append(word))
+    monkeypatch.setattr(labels_module, "nearest", lambda word, words: asked.append(word))
     with pytest.raises(DataError, match="300 problems in its rows"):
         read(tmp_path, jsonl([{"input": f"q{i}", "output": f"lost {i}"} for i in range(300)]), more="labels: [a, b]\n")
     assert len(asked) == 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rung.data.shapes.conversation import is_conversation, messages_of
+from rung.data.shapes.conversation import is_conversation, messages_of, split_at_answer
 from rung.data.shapes.seam import BY_NAME, BY_STRUCTURE, Claim, Sample, Shape
 from rung.data.shapes.writing import asked, beside, turn
 from rung.types import Example, Message
@@ -46,7 +46,8 @@ def _sharegpt(value: object) -> bool:
 
 def _answered(value: object) -> bool:
     try:
-        return any(m.role == "assistant" for m in messages_of(value))
+        talk = split_at_answer(messages_of(value))
+        return talk.answer is not None and talk.input is not None
     except ValueError:
         return True  # it is one, and its row is told when it is read
 

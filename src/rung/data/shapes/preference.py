@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rung.data.shapes.conversation import is_conversation, transcript
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, Sample, Shape
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, Fields, Sample, Shape
 
 
 def _recognise(sample: Sample) -> Sequence[Claim]:
-    chosen, rejected = sample.column("chosen"), sample.column("rejected")
-    if chosen is None or rejected is None or "output" in sample.chosen:
+    chosen, rejected = sample.chosen.get("output") or sample.column("chosen"), sample.column("rejected")
+    if rejected is None or not isinstance(chosen, str):
         return ()
     whole = sample.mostly(chosen, lambda value: is_conversation(value) or transcript(value) is not None)
-    asked = sample.chosen.get("input") or sample.column("prompt", "question", "instruction", "input", "query")
+    asked: str | tuple[str, ...] | None = sample.chosen.get("input") or sample.column(
+        "prompt", "question", "instruction", "input", "query"
+    )
     if asked is None and not whole:
         return ()
-    fields = {"output": chosen} if asked is None else {"input": asked, "output": chosen}
+    fields: Fields = {"output": chosen} if asked is None else {"input": asked, "output": chosen}
     why = f'the column "{chosen}" is the answer; "{rejected}" is left out'
     return [Claim(BY_STRUCTURE, fields, why)]
 

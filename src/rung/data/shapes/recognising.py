@@ -12,7 +12,7 @@ from rung.data.rows import Row, Table, nearest
 from rung.data.shapes import alpaca, columns, messages, preference, prompt_completion, sharegpt, squad
 from rung.data.shapes.labels import SeveralLabels, found_several
 from rung.data.shapes.reading import Answers, RowReader
-from rung.data.shapes.seam import OPTIONAL, Claim, Fields, Sample, Shape, key_of
+from rung.data.shapes.seam import BY_STANDARD_NAMES, OPTIONAL, Claim, Fields, Sample, Shape, key_of
 from rung.data.shapes.values import accepted, listed, whole
 from rung.errors import DataError
 from rung.text import visible
@@ -68,7 +68,9 @@ def recognised(
     place = rows[0].where if rows else "the data"
     chosen = _resolved(fields or {}, names, place)
     sample = Sample(tuple(names), [row.values for row in rows], chosen)
-    claims = [(name, claim) for name, one in SHAPES.items() if shape in (None, name) for claim in one.recognise(sample)]
+    claims = [(n, c) for n, one in SHAPES.items() if shape in (None, n) for c in one.recognise(sample)]
+    if _complete(chosen):
+        claims = [(shape or "columns", Claim(BY_STANDARD_NAMES, chosen, ""))]
     if not claims:
         raise DataError(_no_shape(sample, shape, place))
     surest = max(claim.sure for _, claim in claims)
@@ -184,6 +186,11 @@ def _first_rows(reading: Recognised, rows: Sequence[Row]) -> list[tuple[object, 
         else:
             found.append((e.input, e.output, e.instruction, e.turns))
     return found
+
+
+def _complete(fields: Fields) -> bool:
+    """Whether the user named all that is needed; what the cells hold says the rest."""
+    return "input" in fields and ("output" in fields or "references" in fields)
 
 
 def _resolved(fields: Fields, names: Sequence[str], place: str) -> Fields:
