@@ -24,6 +24,7 @@ ROWS = [
     {"engine", "data", "retrieval", "demos"},
     {"runs"},
     {"resume"},
+    {"constraints"},  # what a schema or pattern means: to checks of data, grammars and endpoints alike
     {"records", "text"},
     {"types"},
     {"errors", "__init__"},
@@ -36,6 +37,7 @@ HEAVY = {
     "statsmodels",
     "bm25s",
     "llguidance",
+    "jsonschema",
     "pandas",
     "pydantic",
     "sklearn",

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import llguidance
 import pytest
 
-from rung.data.constraint import constraint_of, form_in_words, refused
-from rung.types import Example, ModelSpec, Task
+from rung.constraints import fault_of
+from rung.data.constraint import constraint_of, form_in_words
+from rung.engine.grammar import _grammar
+from rung.types import Constraint, Example, ModelSpec, Task
 
 SCHEMA = {
     "type": "object",
@@ -24,6 +27,14 @@ SCHEMA = {
 
 def rows(*outputs: str) -> list[Example]:
     return [Example(str(i), f"input {i}", text, (text,), row=f"line {i}") for i, text in enumerate(outputs)]
+
+
+def writes(constraint: Constraint, text: str) -> bool:
+    """Whether a grammar of the constraint lets a model write the text."""
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), _grammar(constraint, ""))
+    assert not matcher.is_error()
+    written = list(text.encode())
+    return bool(matcher.try_consume_tokens(written) == len(written) and matcher.is_accepting())
 
 
 def task(**keys: Any) -> Task:
@@ -64,13 +75,52 @@ def test_keys_stand_in_the_order_of_the_answers_inside_lists_too() -> None:
 def test_space_is_that_of_the_answers_and_the_answers_meet_it(dumped: dict[str, Any], spacing: dict[str, Any]) -> None:
     examples = rows(*(json.dumps({"b": [{"y": "ä"}], "a": n}, ensure_ascii=False, **dumped) for n in range(3)))
     assert value_of(examples)["x-guidance"] == spacing
-    assert refused(examples, constraint_of(task(schema=SCHEMA), examples)) == ()
+    constraint = constraint_of(task(schema=SCHEMA), examples)
+    assert constraint is not None and all(writes(constraint, e.output) for e in examples)
 
 
-def test_answers_that_the_schema_refuses_are_named() -> None:
-    examples = rows('{"b": [], "a": 1}', '{"b": [], "a": 2}', '{"a": 1, "b": []}', '{"b": [], "a": "one"}', "no JSON")
-    found = refused(examples, constraint_of(task(schema=SCHEMA), examples))
-    assert [f.row for f in found] == ["line 2", "line 3", "line 4"]
+def test_keys_stand_in_the_order_of_most_answers_behind_references_and_in_branches() -> None:
+    item = {"type": "object", "properties": {"name": {}, "size": {}}, "required": ["name"]}
+    schema = {
+        "$defs": {
+            "Item": item,
+            "Root": {
+                "type": "object",
+                "properties": {"note": {}, "item": {"anyOf": [{"$ref": "#/$defs/Item"}, {"type": "null"}]}},
+            },
+        },
+        "$ref": "#/$defs/Root",
+    }
+    most = '{"item": {"size": 1, "name": "a"}, "note": "n"}'
+    value = value_of(rows(most, '{"note": "n", "item": {"name": "a", "size": 1}}', most), schema)
+    assert list(value["$defs"]["Root"]["properties"]) == ["item", "note"]
+    assert list(value["$defs"]["Item"]["properties"]) == ["size", "name"]
+
+
+def test_a_schema_that_refers_to_itself_is_put_in_order() -> None:
+    node = {"type": "object", "properties": {"n": {}, "child": {"$ref": "#/$defs/node"}}}
+    value = value_of(
+        rows('{"child": {"child": {}, "n": 2}, "n": 1}'), {"$ref": "#/$defs/node", "$defs": {"node": node}}
+    )
+    assert list(value["$defs"]["node"]["properties"]) == ["child", "n"]
+
+
+def test_several_labels_are_an_array_of_distinct_choices_written_as_json_dumps() -> None:
+    constraint = constraint_of(task(labels=("b", "a", "ö"), multi_label=True), rows('["b", "ö"]'))
+    assert constraint is not None and constraint.kind == "json_schema"
+    for subset, allowed in ((["b", "ö"], True), ([], True), (["a"], True), (["a", "b"], False), (["a", "a"], False)):
+        assert writes(constraint, json.dumps(subset, ensure_ascii=False)) is allowed
+    words = form_in_words(task(labels=("b", "a"), multi_label=True), rows('["b"]'))
+    assert words == 'Answer with a JSON list of all that apply, for example ["b"]. Choose from: b, a.'
+
+
+def test_a_users_array_of_choices_may_list_them_as_the_answers_do() -> None:
+    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True}
+    in_order = constraint_of(task(schema=schema), rows('["a", "b"]', "[]"))
+    other = constraint_of(task(schema=schema), rows('["b", "a"]'))
+    assert in_order is not None and other is not None
+    assert writes(in_order, '["a", "b"]') and not writes(in_order, '["b", "a"]')
+    assert writes(other, '["b", "a"]') and fault_of(other, '["b", "b"]') is not None
 
 
 def test_a_schema_that_says_how_it_is_written_is_left_alone() -> None:
@@ -121,6 +171,32 @@ def test_a_schema_in_words_names_keys_types_and_choices_in_the_order_of_the_answ
         '- "city": text or null\n'
         '- "stops": a list, each item an object with "name": text; "open": true or false\n'
         '- "n": a whole number or "many" (may be left out)'
+    )
+
+
+def test_a_schema_as_pydantic_writes_it_is_put_into_words() -> None:
+    schema = {
+        "$defs": {
+            "Item": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            "Order": {
+                "type": "object",
+                "properties": {
+                    "item": {"$ref": "#/$defs/Item"},
+                    "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+                    "day": {"type": "string", "format": "date"},
+                    "price": {"type": "number", "minimum": 0},
+                },
+                "required": ["item", "note", "day", "price"],
+            },
+        },
+        "$ref": "#/$defs/Order",
+    }
+    assert form_in_words(task(schema=schema), []) == (
+        "Answer with one JSON object only. Its keys are:\n"
+        '- "item": an object with "name": text\n'
+        '- "note": text or null\n'
+        '- "day": text, a date (YYYY-MM-DD)\n'
+        '- "price": a number, at least 0'
     )
 
 

@@ -68,6 +68,14 @@ def test_special_tokens_without_a_name_of_their_own_are_text_too() -> None:
     assert header not in ChatFormat(tokenizer).encode_answer("a<|header|>b")
 
 
+def test_a_template_that_trims_leaves_the_space_that_an_answer_begins_with() -> None:
+    trims = chat(TINY_TEMPLATE.replace("message['content']", "(message['content'] | trim)"))
+    assert "| trim" in trims._turns.source
+    turns = [Message("user", "next line"), Message("assistant", "    print(a)"), USER]
+    assert "assistant\n    print(a)<|im_end|>" in text_of(trims, trims.encode(turns))
+    assert trims.encode(turns) == chat().encode(turns)
+
+
 def test_special_tokens_inside_a_learnt_answer_do_not_end_it() -> None:
     ids = chat().encode_answer("one<|im_end|>two")
     assert ids.count(END) == 1 and ids[-1] == END

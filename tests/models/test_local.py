@@ -148,6 +148,15 @@ def test_a_prompt_too_long_is_an_error_generation_and_the_others_are_answered(ti
     assert found[1].tokens_in > 2048 and found[1].tokens_out == 0
 
 
+def test_a_whole_answer_that_breaks_what_no_grammar_holds_is_an_error_with_the_reason(tiny: Any) -> None:
+    held, only = Constraint("regex", "(?=a)ab"), Constraint("regex", "(?!ab)ab")
+    found = tiny.generate([replace(ask("a card"), constraint=c) for c in (held, only)])
+    assert (found[0].text, found[0].error) == ("ab", None)
+    assert found[1].finish == "error" and found[1].text == ""
+    assert found[1].error == "the answer breaks pattern: 'ab' does not match (?!ab)ab"
+    assert found[1].tokens_out > 0
+
+
 def test_an_answer_has_the_room_that_its_prompt_leaves(tiny: Any) -> None:
     empty = len(tiny.encode(ask("").messages))
     (found,) = tiny.generate([replace(ask("x" * (2045 - empty)), decoding=Decoding(2047))])

@@ -249,3 +249,18 @@ def test_the_fake_model_tells_the_truth() -> None:
         ("", 0, "error"),
     ]
     assert found[2].error and model.requests == ask and model.calls == [3]
+
+
+@pytest.mark.parametrize(("keeps", "text"), [(False, "print(a)"), (True, "    print(a)")])
+def test_the_space_that_an_answer_begins_with_is_kept_where_it_counts(keeps: bool, text: str) -> None:
+    solution = replace(PLAIN, decoding=Decoding(20, keep_space=keeps))
+    (found,) = answer(solution, _Indented(), [QUERIES[0]])
+    assert found.text == text
+
+
+class _Indented(FakeModel):
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def _answer(self, request: Request) -> str | Exception:
+        return "    print(a) \n"

@@ -217,7 +217,7 @@ def make_plan(
         steps=tuple(of_model(step) for step in steps),
         diagnosis=of_model(diagnosis),
         pilot=of_model(pilot),
-        decoding=Decoding(texts.room, seed=task.seed),
+        decoding=Decoding(texts.room, seed=task.seed, keep_space=task.whitespace == "counts"),
         texts=texts,
         speed=speed,
         sizes={"train": len(split.train), "dev": len(split.dev), "test": len(split.test)},

@@ -139,7 +139,8 @@ class ChatFormat:
     # ---- the template -----------------------------------------------------------------------
 
     def _render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
-        hidden = [Message(m.role, self._tokens.hide(m.content)) for m in messages]
+        hide, answers = self._tokens.hide, self._tokens.hide_answer
+        hidden = [Message(m.role, (answers if m.role == "assistant" else hide)(m.content)) for m in messages]
         return self._turns.render(hidden, answer_next=answer_next)
 
     def _layout(self) -> _Layout:

@@ -58,6 +58,12 @@ class TextTokens:
         """The text with a placeholder for every string that a template or tokenizer could take for a control token."""
         return self._guarded.sub(lambda found: self._placeholder(found[0]), text)
 
+    def hide_answer(self, text: str) -> str:
+        """As `hide`, for an answer within a conversation: the space that it begins with is kept from being trimmed."""
+        if text[:1].isspace():
+            return self._placeholder(text[0]) + self.hide(text[1:])
+        return self.hide(text)
+
     def encode(self, text: str) -> list[int]:
         """Ids of a rendered text. Its control strings are tokens; what was hidden is ordinary text."""
         if not _PLACEHOLDER.search(text):

@@ -26,7 +26,7 @@ def answer(
     requests, shown = requests_for(solution, model, queries, retriever=retriever)
     generations = model.generate(requests)
     return [
-        _prediction(query, generation, passages)
+        _prediction(query, generation, passages, keep_space=solution.decoding.keep_space)
         for query, generation, passages in zip(queries, generations, shown, strict=True)
     ]
 
@@ -82,10 +82,11 @@ def shared_prefix_tokens(requests: Sequence[Request], model: Model) -> int:
     return tokens
 
 
-def _prediction(query: Query, generation: Generation, passages: Sequence[Document]) -> Prediction:
+def _prediction(query: Query, generation: Generation, passages: Sequence[Document], *, keep_space: bool) -> Prediction:
+    """keep_space: the space that an answer begins with is part of it."""
     return Prediction(
         id=query.id,
-        text=generation.text.strip(),
+        text=generation.text.rstrip() if keep_space else generation.text.strip(),
         tokens_in=generation.tokens_in,
         tokens_out=generation.tokens_out,
         latency_s=generation.latency_s,

@@ -96,6 +96,32 @@ def test_anchors_of_a_pattern_are_not_sent() -> None:
     assert Form(Constraint("regex", r"^\d{4}$")).read("1969\n") == "1969"
 
 
+def test_what_a_grammar_cannot_hold_is_not_sent_and_checked_in_the_reply() -> None:
+    tags = {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "contains": {"const": "x"}}
+    form = Form(Constraint("json_schema", tags))
+    assert form.fields("json_object")["response_format"]["schema"] == {"type": "array", "items": {"type": "string"}}
+    assert not form.must_hold("json_object")
+    assert form.read('["x"]') == '["x"]'
+    with pytest.raises(UnfitReply, match="non-unique") as raised:
+        form.read('["x", "x"]')
+    assert "uniqueItems" in form.again(raised.value)
+
+    digits = Form(Constraint("regex", r"(?!000)\d{3}"))
+    assert digits.fields("choice") == {"structured_outputs": {"regex": r"[\d]{3}"}} and not digits.must_hold("choice")
+    assert digits.read("001") == "001"
+    with pytest.raises(UnfitReply):
+        digits.read("000")
+
+
+def test_several_labels_are_read_as_a_list_in_any_order_without_repetition() -> None:
+    schema = {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}, "uniqueItems": True}
+    form = Form(Constraint("json_schema", {**schema, "x-guidance": {"whitespace_flexible": False}}))
+    assert form.read('```json\n["b", "a"]\n```') == '["b", "a"]'
+    for wrong in ('["a", "a"]', '["c"]', '"a"'):
+        with pytest.raises(UnfitReply):
+            form.read(wrong)
+
+
 def test_a_pattern_matches_the_whole_reply() -> None:
     assert PATTERN.read("AB12\n") == "AB12"
     with pytest.raises(UnfitReply, match="regular expression"):

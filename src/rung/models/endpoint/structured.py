@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from rung.constraints import Loosened, fault_of, fault_of_constraint, loosened
+from rung.constraints.schemas import ANY_ORDER
 from rung.errors import ConstraintError
 from rung.models.endpoint.label_tokens import token_grammar
 from rung.models.endpoint.spec import Format
@@ -32,6 +34,7 @@ Server = Literal["vllm", "llama.cpp", "llama-cpp-python"]
 _FENCED = re.compile(r"```[\w-]*\n(.*)\n?```", re.DOTALL)
 _EDGES = " \t\r\n\"'`*.:;,!"  # around a label that a model was not held to
 _CLASSES = {r"\d": "0-9", r"\w": "A-Za-z0-9_", r"\s": " "}
+_NO_PLAIN_REGEX = re.compile(r"\(\?(?!:)|\\[bBAZ1-9]|[*+?}]\+|(?<![\\\[])[\^$]")  # what an automaton may not know
 _WRAPPING = 16
 _SHOWN = 80  # characters of a wrong reply in a message
 _LISTED = 40  # labels that a repeated question names
@@ -83,7 +86,7 @@ class Form:
         if mode == "choice":
             if kind == "labels":
                 return {"structured_outputs": {"choice": list(value)}}
-            return {"structured_outputs": {"json": self._schema} if kind == "json_schema" else {"regex": _bare(value)}}
+            return {"structured_outputs": {"json": self._schema} if kind == "json_schema" else {"regex": self._regex}}
         if mode == "tokens":
             return {"grammar": token_grammar(tokens)}
         if mode == "grammar":
@@ -95,6 +98,8 @@ class Form:
 
     def must_hold(self, mode: Mode) -> bool:
         """Whether an endpoint that takes the fields of this mode claims that every whole reply fits."""
+        if self._loosened.checked_after:
+            return False
         if mode == "json_schema":
             return self.constraint.kind == "regex" or is_strict(self._schema)
         return mode in ("choice", "tokens", "grammar", "json_object")
@@ -120,11 +125,10 @@ class Form:
         """The plain answer in a reply, in whatever mode it was asked for. Raises UnfitReply."""
         bare = text.strip()
         if self.constraint.kind == "regex":
-            pattern = re.compile(str(self.constraint.value))
             for tried in (text, bare, _inside_fence(bare), _unquoted(bare)):
-                if pattern.fullmatch(tried):
+                if fault_of(self.constraint, tried) is None:
                     return tried
-            raise UnfitReply(f"it does not match the regular expression {pattern.pattern}")
+            raise UnfitReply(f"it does not match the regular expression {self.constraint.value}")
         if self.constraint.kind == "labels":
             return text if text in self.constraint.value else self._label(_inside_fence(bare))
         return self._json(_inside_fence(bare))
@@ -137,12 +141,14 @@ class Form:
             return f"Your answer cannot be used: {unfit}. Answer with exactly one of: {few}. Write nothing else."
         if kind == "regex":
             return f"Your answer cannot be used: {unfit}. Answer only with text that matches it. Write nothing else."
-        schema = json.dumps(self._schema, ensure_ascii=False)
+        assert isinstance(value, Mapping)
+        schema = json.dumps(_without_own_words(value), ensure_ascii=False)
         return f"Your answer cannot be used: {unfit}. Answer only with JSON that meets this schema: {schema}"
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        """The JSON Schema that is sent: the user's own, a string with a pattern, or an object with a label."""
+        """The JSON Schema that is sent: the user's own, without what no grammar can hold; a string with a pattern; or
+        an object with a label."""
         value = self.constraint.value
         if self.constraint.kind == "regex":
             return {
@@ -151,9 +157,20 @@ class Form:
             }  # it needs both anchors
         if self.constraint.kind == "json_schema":
             assert isinstance(value, Mapping)
-            return {name: part for name, part in value.items() if name != "x-guidance"}  # an extension of llguidance
+            held = self._loosened
+            return _without_own_words(held.value if isinstance(held.value, Mapping) and held.checked_after else value)
         labels = {"type": "string", "enum": list(value)}
         return {"type": "object", "properties": {"label": labels}, "required": ["label"], "additionalProperties": False}
+
+    @cached_property
+    def _loosened(self) -> Loosened:
+        return loosened(self.constraint)
+
+    @property
+    def _regex(self) -> str:
+        """The pattern that is sent: the user's own, or as much of it as a grammar can hold."""
+        bare = _bare(self.constraint.value)
+        return str(self._loosened.value) if _NO_PLAIN_REGEX.search(bare) else bare
 
     @property
     def _labels_given(self) -> tuple[str, ...]:
@@ -185,32 +202,17 @@ class Form:
         raise UnfitReply(f"{_short(text)} is none of the labels")
 
     def _json(self, text: str) -> str:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise UnfitReply(f"it is not JSON ({error})") from error
-        schema = self._schema
-        written = json.dumps(in_order(value, schema, schema), ensure_ascii=False).encode("utf-8", "backslashreplace")
-        matcher = _matcher(schema).deep_copy()
-        taken = matcher.try_consume_tokens(list(written))
-        if taken < len(written) or not matcher.is_accepting():
-            near = written[max(0, taken - 30) : taken + 10].decode("utf-8", "replace")
-            raise UnfitReply(f"it does not meet the schema near {near!r}")
+        fault = fault_of(self.constraint, text)
+        if fault is not None:
+            raise UnfitReply(fault if fault.startswith("it is not JSON") else f"it does not meet the schema: {fault}")
         return text
 
 
 def check(constraint: Constraint) -> None:
     """Raises ConstraintError when a reply could not be held against the constraint."""
-    if constraint.kind == "labels" and not constraint.value:
-        raise ConstraintError("labels: there are none. List at least one.")
-    if constraint.kind == "regex":
-        try:
-            re.compile(str(constraint.value))
-        except re.error as error:
-            raise ConstraintError(f"pattern: it is no regular expression ({error}). Correct it.") from error
-    if constraint.kind == "json_schema":
-        assert isinstance(constraint.value, Mapping)
-        _matcher({name: part for name, part in constraint.value.items() if name != "x-guidance"})
+    if (fault := fault_of_constraint(constraint)) is not None:
+        raise ConstraintError(fault)
+    loosened(constraint)
 
 
 def canonical(constraint: Constraint | None) -> str:
@@ -236,96 +238,6 @@ def _closed(schema: Any) -> bool:
     return all(map(_closed, schema)) if isinstance(schema, list) else True
 
 
-def in_order(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
-    """A JSON value with the keys of its objects in the schema's order, which a grammar of the schema demands."""
-    if not isinstance(value, dict | list):
-        return value
-    branches = _branches(schema, root)
-    if isinstance(value, list):
-        first = max((branch.items for branch in branches), key=len)
-        rest = next((branch.others for branch in branches if branch.others is not None), None)
-        return [in_order(v, first[at] if at < len(first) else rest, root) for at, v in enumerate(value)]
-    branch = max(branches, key=lambda branch: branch.fit(value))
-    names = [name for name in branch.properties if name in value]
-    names += [name for name in value if name not in branch.properties]
-    return {name: in_order(value[name], branch.properties.get(name, branch.others), root) for name in names}
-
-
-@dataclass(frozen=True)
-class _Branch:
-    """One of the schemas that a value may be of: its keys, its first items, and what its other keys or items are of."""
-
-    properties: Mapping[str, Any]
-    items: Sequence[Any]
-    others: Any
-
-    def fit(self, value: Mapping[str, Any]) -> int:
-        """How many keys of a value it has, those aside that are of another value here."""
-        return sum(name in self.properties and _may_be(part, self.properties[name]) for name, part in value.items())
-
-
-def _branches(schema: Any, root: Mapping[str, Any], depth: int = 8) -> list[_Branch]:
-    """depth: of references and of branches within branches, which may come back to where they began."""
-    if not isinstance(schema, Mapping) or depth == 0:
-        return [_Branch({}, (), None)]
-    if isinstance(reference := schema.get("$ref"), str) and reference.startswith("#"):
-        return _branches(_referred(reference, root), root, depth - 1)
-    properties, items = schema.get("properties"), schema.get("prefixItems")
-    others = schema.get("items", schema.get("additionalProperties"))
-    own = _Branch(
-        properties if isinstance(properties, Mapping) else {}, items if isinstance(items, list) else (), others
-    )
-    found = [own]
-    alternatives = [[part] for part in schema.get("allOf") or ()]
-    alternatives += [schema[name] for name in ("anyOf", "oneOf") if schema.get(name)]
-    for parts in alternatives:
-        inner = [branch for part in parts for branch in _branches(part, root, depth - 1)]
-        found = [
-            _Branch({**a.properties, **b.properties}, a.items or b.items, b.others if a.others is None else a.others)
-            for a in found
-            for b in inner
-        ]
-    return found
-
-
-def _referred(reference: str, root: Mapping[str, Any]) -> Any:
-    schema: Any = root
-    for part in reference.split("/")[1:]:
-        part = part.replace("~1", "/").replace("~0", "~")
-        schema = schema.get(part, {}) if isinstance(schema, Mapping) else {}
-    return schema
-
-
-def _may_be(value: Any, schema: Any) -> bool:
-    """Whether a value is not ruled out by a list of values."""
-    if not isinstance(schema, Mapping):
-        return True
-    return value in schema.get("enum", [value]) and value == schema.get("const", value)
-
-
-_matchers: dict[str, Any] = {}
-"""Compiled schemas by their JSON."""
-
-
-def _matcher(schema: Mapping[str, Any]) -> Any:
-    """A matcher over the bytes of a JSON text. Raises ConstraintError."""
-    text = json.dumps(schema, default=dict)
-    if text not in _matchers:
-        import llguidance
-
-        try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(text)
-            matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar)
-            fact = matcher.get_error() if matcher.is_error() else ""
-        except ValueError as error:
-            fact = str(error)
-        if fact:
-            first = fact.strip().splitlines()[0]
-            raise ConstraintError(f"schema: no grammar can be made of it ({first}). Simplify it.")
-        _matchers[text] = matcher
-    return _matchers[text]
-
-
 def _inside_fence(text: str) -> str:
     """The text inside a code fence, where it is all in one."""
     fenced = _FENCED.fullmatch(text)
@@ -348,6 +260,11 @@ def plain_pattern(pattern: str) -> str | None:
         found.append(part)
     written = "".join(found)
     return None if re.search(r"\(\?(?!:)|[*+?}][?+]|[\^$]", re.sub(r"\\.|\[\^", "", written)) else written
+
+
+def _without_own_words(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema without the keywords that llguidance and rung add."""
+    return {name: part for name, part in schema.items() if name not in ("x-guidance", ANY_ORDER)}
 
 
 def _bare(pattern: object) -> str:

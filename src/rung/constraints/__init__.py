@@ -1,0 +1,103 @@
+"""What a constraint means, and how much of it a grammar can hold.
+
+`loosened` gives what a grammar is made of: it lets every right answer through, and names what it leaves out. `fault_of`
+checks a whole answer, by Python's `re` and by JSON Schema, and says why it is wrong. Knows nothing of models and tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from rung.constraints.patterns import loosened_pattern
+from rung.constraints.schemas import loosened_schema, subset_labels
+from rung.constraints.validation import fault_of_schema, schema_fault
+from rung.errors import ConstraintError
+from rung.types import Constraint
+
+__all__ = ["BROKEN", "NAMES", "Loosened", "fault_of", "fault_of_constraint", "loosened", "subset_labels"]
+
+NAMES = {"labels": "labels", "json_schema": "schema", "regex": "pattern"}
+"""Kind of a constraint -> its key in task.yaml."""
+
+BROKEN = "the answer breaks"
+"""Begins the error of an answer that came whole and does not meet its constraint."""
+
+_SHOWN = 80  # characters of a wrong answer in a message
+
+
+@dataclass(frozen=True)
+class Loosened:
+    """What a grammar can hold of a schema or pattern.
+
+    value: a JSON Schema or a regular expression that llguidance takes. checked_after: names of what it leaves out.
+    """
+
+    value: Mapping[str, Any] | str
+    checked_after: tuple[str, ...]
+
+
+def loosened(constraint: Constraint) -> Loosened:
+    """What a grammar is made of. Labels are held whole. Raises ConstraintError where no answer could meet it."""
+    if constraint.kind == "labels":
+        return Loosened("", ())
+    return _loosened(constraint.kind, json.dumps(constraint.value, default=dict))
+
+
+def fault_of(constraint: Constraint, text: str, *, shown: bool = True) -> str | None:
+    """Why a whole answer does not meet the constraint, as a sentence part; None where it does.
+
+    shown: False gives nothing of the text away, for answers that nobody may see yet.
+    """
+    what = _short(text) if shown else "it"
+    if constraint.kind == "labels":
+        return None if text in constraint.value else f"{what} is none of the labels"
+    if constraint.kind == "regex":
+        pattern = str(constraint.value)
+        return None if _compiled(pattern).fullmatch(text) else f"{what} does not match {pattern}"
+    assert isinstance(constraint.value, Mapping)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"it is not JSON ({error})"
+    return fault_of_schema(constraint.value, value, shown=shown)
+
+
+def fault_of_constraint(constraint: Constraint) -> str | None:
+    """Why no answer could be checked against the constraint itself; None where it is sound."""
+    if constraint.kind == "labels":
+        return None if constraint.value else "labels: there are none. List at least one."
+    if constraint.kind == "regex":
+        try:
+            _compiled(str(constraint.value))
+        except (re.error, RecursionError, OverflowError) as error:
+            return f"pattern: it is no regular expression ({error}). Correct it."
+        return None
+    assert isinstance(constraint.value, Mapping)
+    fact = schema_fault(constraint.value)
+    return None if fact is None else f"schema: {fact}. Correct it."
+
+
+@lru_cache(maxsize=256)
+def _loosened(kind: str, text: str) -> Loosened:
+    value = json.loads(text)
+    constraint = Constraint("regex", value) if kind == "regex" else Constraint("json_schema", value)
+    if (fault := fault_of_constraint(constraint)) is not None:
+        raise ConstraintError(fault)
+    return Loosened(*(loosened_pattern(value) if kind == "regex" else loosened_schema(value)))
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():  # of what may mean something else one day
+        warnings.simplefilter("ignore")
+        return re.compile(pattern)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
