@@ -16,6 +16,8 @@ from rung.errors import RungError
 VERBS: dict[str, str] = {
     "demo": "Run a ready-made task and see a verdict.",
     "init": "Write a task.yaml for your data.",
+    "check": "Check your data before anything is spent.",
+    "convert": "Write your rows in another shape.",
     "run": "Find out: prompt, retrieve or fine-tune?",
     "ask": "Answer an input with a run's winner.",
     "report": "Show a run's verdict and write its report.",

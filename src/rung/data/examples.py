@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, Table, parse_json, raise_problems, read_table
-from rung.data.shapes import Labels, Recognised, flat, one_number_twice, recognise
+from rung.data.shapes import Labels, Recognised, flat, recognise
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
 from rung.errors import DataError
 from rung.text import visible
@@ -174,7 +174,7 @@ def _answers(table: Table, reading: Recognised, task: Task, labels: Labels | Non
         separator=reading.several.separator if reading.several else None,
         lists_are_json=is_json,
         empty=task.empty_answers,
-        whole=one_number_twice(table.rows, reading),
+        whole=reading.whole,
         missing_is_none=labels is None and task.metric == "label_accuracy",
     )
 

@@ -6,22 +6,23 @@ A shape is one module and one line in SHAPES. Knows columns and the values of ro
 
 from __future__ import annotations
 
-from rung.data.shapes.converting import WRITABLE, rows_of, write_rows
+from rung.data.shapes.converting import WRITABLE, Converted, convert, rows_of, write_rows
 from rung.data.shapes.labels import Labels, SeveralLabels, found_several
-from rung.data.shapes.recognising import SHAPES, Recognised, answers_of, flat, one_number_twice, recognise, recognised
+from rung.data.shapes.recognising import SHAPES, Recognised, answers_of, flat, recognise, recognised
 from rung.data.shapes.seam import Fields
 
 __all__ = [
     "SHAPES",
     "WRITABLE",
+    "Converted",
     "Fields",
     "Labels",
     "Recognised",
     "SeveralLabels",
     "answers_of",
+    "convert",
     "flat",
     "found_several",
-    "one_number_twice",
     "recognise",
     "recognised",
     "rows_of",

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rung.data.shapes.recognising import SHAPES
+from rung.data.rows import Problem, raise_problems, read_table
+from rung.data.shapes.reading import Answers, RowReader
+from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognise
+from rung.data.shapes.seam import Fields
+from rung.data.shapes.values import listed
 from rung.errors import DataError
 from rung.types import Example
 
@@ -43,3 +48,39 @@ def write_rows(
     except OSError as e:
         raise DataError(f"{path}: cannot be written ({e.strerror}). Choose a folder of yours.") from e
     return tuple(left_out)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a file. kept: columns beside the shape's own. left_out: those with a name that the shape uses."""
+
+    rows: int
+    reading: Recognised
+    kept: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own: str | None = None) -> Converted:
+    """Write the rows of a file in another shape; every column that the reading does not use is kept beside it.
+
+    fields, own: how the file is to be read, where its rows do not say it. Raises DataError, also for every row that
+    cannot be read, before anything is written.
+    """
+    table = read_table(data)
+    reading = recognise(table, fields or {}, own)
+    several = reading.lists and reading.several is not None
+    answers = Answers(several=several or isinstance(reading.fields.get("output"), tuple), empty=True)
+    read = RowReader(reading.fields, answers)
+    used = {column for columns in reading.fields.values() for column in listed(columns)}
+    examples, beside, problems = [], [], list(table.problems)
+    for row in flat(table.rows):
+        try:
+            examples.append(read(row))
+        except ValueError as e:
+            problems.append(Problem(row.where, str(e)))
+        else:
+            beside.append({name: value for name, value in row.values.items() if name not in used})
+    raise_problems(problems)
+    left_out = write_rows(examples, shape, out, beside)
+    kept = dict.fromkeys(name for more in beside for name in more if name not in left_out)
+    return Converted(len(examples), reading, tuple(kept), left_out)

@@ -27,6 +27,7 @@ SHAPES: dict[str, Shape] = {
     "columns": columns.SHAPE,
 }
 """Shapes by their name in task.yaml."""
+_FLATTEN = [shape.flatten for shape in SHAPES.values() if shape.flatten is not None]
 _COMPARED = 20  # rows by which two readings are told apart
 
 
@@ -37,6 +38,7 @@ class Recognised:
     fields: complete, with names of columns as the file writes them. why: a clause for a comment. instruction: one that
     is the same in all rows, which is then the task's; None where there is none or rows differ. several: the labels,
     where each answer combines several of them. lists: the answers are lists of accepted answers, or of labels.
+    whole: the answers are numbers that are written with and without a point, so that 1 and 1.0 are one.
     alternatives: other sensible readings, equally sure; `rung run` refuses to choose, `rung init` may ask.
     """
 
@@ -46,6 +48,7 @@ class Recognised:
     instruction: str | None = None
     several: SeveralLabels | None = None
     lists: bool = False
+    whole: bool = False
     alternatives: tuple[Recognised, ...] = field(default=())
 
     @property
@@ -94,18 +97,17 @@ def recognise(table: Table, fields: Fields, shape: str | None = None) -> Recogni
 
 def answers_of(rows: Iterable[Row], reading: Recognised) -> list[str]:
     """The answer of each row as an example would hold it, "" where there is none: what init guesses labels from."""
-    rows = list(flat(rows))
     several = reading.several
     answers = Answers(
         several=several is not None,
         separator=several.separator if several else None,
         lists_are_json=not reading.lists,
         empty=True,
-        whole=one_number_twice(rows, reading),
+        whole=reading.whole,
     )
     read = RowReader(reading.fields, answers)
     found = []
-    for row in rows:
+    for row in flat(rows):
         try:
             found.append(read(row).output)
         except ValueError:
@@ -116,7 +118,7 @@ def answers_of(rows: Iterable[Row], reading: Recognised) -> list[str]:
 def flat(rows: Iterable[Row]) -> Iterable[Row]:
     """The rows, each that holds several taken apart."""
     for row in rows:
-        inner = next((found for s in SHAPES.values() if (found := s.flatten(row.values)) is not None), None)
+        inner = next((found for flatten in _FLATTEN if (found := flatten(row.values)) is not None), None)
         if inner is None:
             yield row
         else:
@@ -124,9 +126,7 @@ def flat(rows: Iterable[Row]) -> Iterable[Row]:
                 yield Row(f"{row.where}.{number}", f"{row.key}.{number}", values)
 
 
-def one_number_twice(rows: Sequence[Row], reading: Recognised) -> bool:
-    """Whether answers are numbers that are written with and without a point: 1 and 1.0 are then one."""
-    column = reading.fields.get("output")
+def _one_number_twice(rows: Sequence[Row], column: object) -> bool:
     if not isinstance(column, str):
         return False
     kinds = {
@@ -153,7 +153,7 @@ def _reading(name: str, claim: Claim, sample: Sample, rows: Sequence[Row]) -> Re
         several = found_several(values, output)
         count = sum(isinstance(v, list) and accepted(v) is not None for v in values)
         lists = 2 * count > len(values) or name == "squad"
-    reading = Recognised(name, fields, claim.why, several=several, lists=lists)
+    reading = Recognised(name, fields, claim.why, several=several, lists=lists, whole=_one_number_twice(rows, output))
     return replace(reading, instruction=_common_instruction(reading, rows))
 
 

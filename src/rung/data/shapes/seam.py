@@ -83,19 +83,15 @@ def _empty(value: object) -> bool:
     return nothing(value) or (isinstance(value, str) and not value.strip())
 
 
-def _alike(_: Values) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Shape:
     """A way in which rows hold examples. Adding one is a module and a line in SHAPES.
 
     recognise: claims about a file, the best first; none where the rows do not have this shape.
     rows: examples as rows of this shape; None where rows can be read only.
-    flatten: a row that holds several rows -> these; None where a row is one.
+    flatten: a row that holds several rows -> these, and None for one that does not.
     """
 
     recognise: Callable[[Sample], Sequence[Claim]]
     rows: Callable[[Sequence[Example]], Iterable[dict[str, object]]] | None = None
-    flatten: Callable[[Values], Iterable[Values] | None] = _alike
+    flatten: Callable[[Values], Iterable[Values] | None] | None = None

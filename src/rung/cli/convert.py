@@ -1,0 +1,56 @@
+"""`rung convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from rung.errors import DataError
+
+SHAPES = ("messages", "prompt_completion", "alpaca", "sharegpt", "columns")
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "shape", type=click.Choice(SHAPES), required=True, help="The shape of the rows to write.")
+@click.option(
+    "--fields", metavar="NAME=COLUMN,…", help="Columns where names do not say it: input=question,output=reply."
+)
+@click.option("--shape", "own", metavar="SHAPE", help="The shape of the rows of DATA, where they do not say it.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is there.")
+def convert(data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str | None, force: bool) -> None:
+    """Write the rows of DATA as JSONL rows of another shape to OUT.
+
+    Ids, groups, contexts, references, earlier turns and instructions are kept, and so are other columns.
+    """
+    from rung.data.shapes import convert as convert_rows
+
+    if out.exists() and not force:
+        raise DataError(f"{out}: is there already. Use --force to replace it.")
+    if out.suffix.lower() not in (".jsonl", ".ndjson"):
+        raise DataError(f"{out}: rows are written as JSONL. Give it a name that ends in .jsonl.")
+    done = convert_rows(data, shape, out, _pairs(fields), own)
+    click.echo(f"{done.rows:,} rows of {data.name} ({done.reading.shape}) written to {out} as {shape}.")
+    if done.reading.why:
+        click.echo(f"Read so: {done.reading.why}.")
+    if done.kept:
+        click.echo(f"Kept beside: {', '.join(done.kept)}.")
+    if done.left_out:
+        click.echo(f"Left out, as {shape} uses these names: {', '.join(done.left_out)}. Rename them to keep them.")
+
+
+def _pairs(fields: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+    """--field input=a,b -> {"input": ("a", "b")}"""
+    from rung.data.task_keys import FIELDS
+
+    found: dict[str, str | tuple[str, ...]] = {}
+    for text in fields:
+        name, _, column = text.partition("=")
+        if name not in FIELDS or not column:
+            raise click.UsageError(f"--field {text}: write NAME=COLUMN; the names are {', '.join(FIELDS)}.")
+        columns = tuple(c.strip() for c in column.split(","))
+        found[name] = columns[0] if len(columns) == 1 else columns
+    return found
