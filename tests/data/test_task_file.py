@@ -127,3 +127,126 @@ def test_a_metric_that_is_registered_may_be_named(tmp_path: Path, monkeypatch: p
         read_task(path)
     monkeypatch.setitem(KNOWN_METRICS, "closeness", None)
     assert read_task(path).metric == "closeness"
+
+
+@pytest.mark.parametrize(
+    ("more", "metric"),
+    [
+        ("labels: [a, b]\nmulti_label: true", "label_set_f1"),
+        ("labels: [a, b]\nmulti_label: true\nmetric: label_set_match", "label_set_match"),
+        ("tolerance: 0.05", "numeric_error"),
+        ("whitespace: counts\nempty: allowed", "exact_match"),
+        ("metric: json_match\nunordered: true", "json_match"),
+        ("fields: {output: [spam, urgent]}\nmulti_label: true", "label_set_f1"),
+    ],
+)
+def test_the_keys_about_answers_say_the_metric_and_stand_in_the_record(tmp_path: Path, more: str, metric: str) -> None:
+    task = read_task(write(tmp_path, TASK + more))
+    assert task.metric == metric
+    record = task_record(task)
+    assert json.loads(json.dumps(record)) == record
+    for key in ("multi_label", "whitespace", "unordered", "tolerance", "empty_answers"):
+        assert record[key] == getattr(task, key)
+
+
+def test_columns_of_labels_are_the_labels(tmp_path: Path) -> None:
+    task = read_task(write(tmp_path, TASK + "fields: {input: [subject, body], output: [spam, b]}\nmulti_label: true"))
+    assert task.labels == ("spam", "b")
+    assert dict(task.fields) == {"input": ("subject", "body"), "output": ("spam", "b")}
+    assert task_record(task)["fields"] == {"input": ["subject", "body"], "output": ["spam", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("multi_label: true", "no labels are named"),
+        ("fields: {output: [a, b]}", "Write multi_label: true, too"),
+        ("fields: {id: [a, b]}", "several columns, which only input and output may have"),
+        ("fields: {input: [a, a]}", 'uses the column "a" for input and for input'),
+        ("fields: {input: [a, yes]}", "YAML reads as true or false"),
+        ("fields: {input: []}", "gives input no column"),
+        ("labels: [a, b]\nmulti_label: true\nmetric: rouge_l", "rouge_l compares single answers"),
+        ("labels: [a, b]\nmetric: label_set_f1", "Write multi_label: true"),
+        ("tolerance: 5", '"tolerance" is 5, but it is a share'),
+        ("tolerance: 1 %", '"tolerance" is text, not a number'),
+        ("metric: rouge_l\ntolerance: 0.1", "tolerance says nothing to rouge_l"),
+        ("unordered: true", "unordered says nothing to exact_match"),
+        ("whitespace: ignored", "Write whitespace: counts, or whitespace: folded"),
+        ("train_size: 0", "Write train_size: 200"),
+        ("shape: colums", 'Did you mean "columns"?'),
+    ],
+)
+def test_keys_about_answers_that_say_nothing_or_contradict_are_errors(tmp_path: Path, more: str, says: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        read_task(write(tmp_path, TASK + more))
+    assert says in str(caught.value)
+
+
+def test_labels_that_the_metric_cannot_tell_apart_are_an_error_that_names_both(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match='the labels "us" and "US" differ only in case, which label_accuracy'):
+        read_task(write(tmp_path, TASK + "labels: [us, it, US]"))
+    assert read_task(write(tmp_path, TASK + "labels: [us, it, US]\nmetric: exact_match")).labels == ("us", "it", "US")
+    for twin in ("a\\u200bb", "ａｂ", "a\\u00adb"):
+        with pytest.raises(TaskError, match="look the same"):
+            read_task(write(tmp_path, TASK + f'labels: [ab, "{twin}"]\nmetric: exact_match'))
+
+
+def test_examples_may_be_a_glob_or_a_folder(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK.replace("examples.jsonl", '"part-*.jsonl"'))
+    for name in ("part-2.jsonl", "part-1.jsonl", "more/a.csv", "more/b.jsonl.gz", "more/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert read_task(path).examples == (tmp_path / "part-1.jsonl", tmp_path / "part-2.jsonl")
+    path.write_text(TASK.replace("examples.jsonl", "more"))
+    assert read_task(path).examples == (tmp_path / "more" / "a.csv", tmp_path / "more" / "b.jsonl.gz")
+
+
+def test_the_home_folder_is_where_a_tilde_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = write(tmp_path, TASK.replace("examples.jsonl", "~/examples.jsonl"))
+    with pytest.raises(TaskError, match=r"home/examples\.jsonl.*home folder"):
+        read_task(path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "examples.jsonl").write_text("")
+    assert read_task(path).examples == (tmp_path / "home" / "examples.jsonl",)
+
+
+def test_a_path_that_is_nearly_right_is_met_with_what_was_meant(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK.replace("examples.jsonl", "exampels.jsonl"))
+    with pytest.raises(TaskError, match=r"Did you mean examples\.jsonl\?"):
+        read_task(path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text("")
+    path.write_text(TASK.replace("examples.jsonl", r"data\a.jsonl"))
+    with pytest.raises(TaskError, match=r"Did you mean data/a\.jsonl\?"):
+        read_task(path)
+
+
+def test_a_schema_may_stand_in_a_yaml_file(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK + "schema: s.yaml", s__yaml="type: object\nrequired: [a]\n")
+    assert read_task(path).schema == {"type": "object", "required": ["a"]}
+    path = write(tmp_path, TASK + "schema: s.yaml", s__yaml="type: [object\n")
+    with pytest.raises(TaskError, match="s.yaml, which is no JSON Schema: not valid YAML: .* at line"):
+        read_task(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "instruction: Say: one of a, b\nexamples: x\n",
+            "Put the text in single quotes: instruction: 'Say: one of a, b'",
+        ),
+        (TASK + 'pattern: "\\d+"\n', "In double quotes a backslash begins an escape"),
+        (TASK + 'pattern: "\\bx"\n', "Write the pattern in single quotes"),
+        (TASK + "---\nname: two\n", "A second document begins here"),
+        (TASK + "budget:\n\u00a0\u00a0minutes: 2\n", "line 5: begins with no-break space (U+00A0)"),
+        (TASK + "labels: [01, no, ~]\n", 'quote it: "~"'),
+        (TASK + "seed: 99999999999999999999\n", "Write seed: 0"),
+        (TASK.replace("Answer.", "\n  - Answer."), "several lines begin with |"),
+    ],
+)
+def test_what_yaml_reads_in_another_way_than_meant_is_said(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        read_task(write(tmp_path, text))
+    assert says in str(caught.value)

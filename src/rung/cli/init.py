@@ -2,30 +2,106 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from rung.errors import TaskError
+from rung.errors import DataError
+from rung.types import Example
+
+_LONGEST = 600  # characters of one turn on the screen
+MOST_QUESTIONS = 2
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1, required=True)
+@click.option("--docs", metavar="PATH", help="Documents to search: a folder, or a file of rows with a text.")
+@click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.option("--force", is_flag=True, help="Replace a task.yaml that is there.")
-def init(data: Path, force: bool) -> None:
-    """Write a commented task.yaml beside DATA (a .jsonl or .csv file, or a folder that holds one).
+@click.option("--field", "fields", multiple=True, metavar="NAME=COLUMN", help="Which column is input, output, … .")
+@click.option("--shape", metavar="NAME", help="How rows are read, where that is not recognised.")
+def init(
+    data: tuple[str, ...], docs: str | None, yes: bool, force: bool, fields: tuple[str, ...], shape: str | None
+) -> None:
+    """Write a commented task.yaml beside DATA: files of rows, folders, globs or hf:NAME.
 
-    Columns, labels and metric are guessed from the data; every guess says why, and is yours to change.
+    Columns, labels, schema and metric are guessed from the data; every guess says why, and is yours to change. The
+    task is read back with all its rows, so that it runs as it is, or says which rows to correct. Files named train,
+    dev and test stay apart. A name that begins with - is written ./-name.
     """
-    from rung.data.guess import guess_task
+    from rung.data.init import draft_task, try_draft
 
-    text = guess_task(data)
-    path = (data if data.is_dir() else data.parent) / "task.yaml"
-    if path.exists() and not force:
-        raise TaskError(f"{path}: is there already. Use --force to replace it.")
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be written ({error.strerror}). Copy the data to a folder of yours.") from None
-    click.echo(text.rstrip())
-    click.echo(f"\nWritten to {path}. Read it, put your own instruction in, then: rung run {path}", err=True)
+    ask = None if yes or not sys.stdin.isatty() else _Questions()
+    draft = draft_task(data, docs=docs, fields=_pairs(fields), shape=shape, ask=ask)
+    trial = try_draft(draft, force=force)
+    click.echo(trial.draft.text.rstrip())
+    for note in (*trial.how, *trial.draft.notes, trial.note):
+        if note:
+            click.echo(f"- {note}", err=True)
+    path = shlex.quote(_short(trial.path))
+    if trial.problem is not None:
+        raise DataError(
+            f"{path} is written, but it cannot run on its data yet:\n{trial.problem}\nThen: rung check {path}"
+        )
+    assert trial.task is not None
+    _show(trial.task.instruction, trial.examples)
+    click.echo(f"\nWritten to {path}. Read it, and put your own instruction in. Then:", err=True)
+    click.echo(f"  rung check {path}\n  rung run {path}", err=True)
+
+
+class _Questions:
+    """Asks on the terminal, at most two questions; then the first reply is taken."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def __call__(self, question: str, replies: Sequence[str]) -> int:
+        self._asked += 1
+        if self._asked > MOST_QUESTIONS:
+            return 0
+        click.echo(question, err=True)
+        for number, reply in enumerate(replies, 1):
+            click.echo(f"  {number}  {reply}", err=True)
+        chosen: int = click.prompt("Which", type=click.IntRange(1, len(replies)), default=1, err=True)
+        return chosen - 1
+
+
+def _pairs(fields: Sequence[str]) -> Mapping[str, str | tuple[str, ...]]:
+    """--field input=a,b -> {"input": ("a", "b")}"""
+    found: dict[str, str | tuple[str, ...]] = {}
+    for text in fields:
+        name, sign, column = text.partition("=")
+        if not sign or not name or not column:
+            raise click.UsageError(f"--field {text}: write NAME=COLUMN, such as --field input=question.")
+        columns = tuple(c.strip() for c in column.split(","))
+        found[name.strip()] = columns[0] if len(columns) == 1 else columns
+    return found
+
+
+def _show(instruction: str, examples: Sequence[Example]) -> None:
+    """Some examples as the model will see them, without demos and passages."""
+    from rung.solutions.prompt_rendering import render
+    from rung.types import Decoding, Solution
+
+    solution = Solution("zero_shot", instruction, Decoding(1))
+    for number, example in enumerate(examples, 1):
+        click.echo(f"\nExample {number} of {len(examples)}, as the model will see it:", err=True)
+        for turn in render(solution, example.query):
+            _say(turn.role, turn.content)
+        _say("answer", example.output)
+
+
+def _say(role: str, text: str) -> None:
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    click.echo(f"  {role:<9} " + shown.replace("\n", "\n" + " " * 12), err=True)
+
+
+def _short(path: Path) -> str:
+    """A path for a command, relative where it is below the current folder."""
+    here = Path.cwd()
+    short = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return f"./{short}" if short.startswith("-") else short

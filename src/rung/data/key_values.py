@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationInfo
 
+from rung.data.rows import nearest
+
 
 class WrongKey(ValueError):
     """What is wrong with a key within the value of a key. inside: the keys that lead to it.
@@ -20,10 +22,33 @@ class WrongKey(ValueError):
         self.inside = inside
 
 
-def beside_task(value: str, info: ValidationInfo) -> Path:
-    """A path of the task, absolute. Paths are relative to the folder of the task."""
+def task_folder(info: ValidationInfo) -> Path:
+    """The folder that the paths of a task are relative to."""
     folder: Path = (info.context or {})["folder"]
-    return Path(os.path.abspath(folder / value))
+    return folder
+
+
+def beside_task(value: str, info: ValidationInfo) -> Path:
+    """A path of the task, absolute. Paths are relative to the folder of the task; ~/ is the user's home folder."""
+    path = task_folder(info) / value
+    if value.startswith("~/") and not os.path.exists(path):
+        path = Path(value).expanduser()
+    return Path(os.path.abspath(path))
+
+
+def no_such_path(value: str, path: Path) -> str:
+    """What to say of a path that does not exist: where it was looked for, and what was probably meant."""
+    where = "~ is your home folder" if value.startswith("~/") else "Paths are relative to the task file"
+    guess = None
+    if "\\" in value and os.path.exists(there := path.parent / value.replace("\\", "/")):
+        guess = os.path.relpath(there, path.parent)
+    elif len(value) > 2 and value[0] in "“”„‘’'\"" and value[-1] in "“”„‘’'\"":
+        guess = value[1:-1]  # a word processor's quotes, which YAML takes for part of the name
+    elif path.parent.is_dir():
+        near = nearest(path.name, [p.name for p in sorted(path.parent.iterdir())[:1000] if not p.name.startswith(".")])
+        guess = value.removesuffix(path.name) + near if near and value.endswith(path.name) else None
+    hint = f" Did you mean {guess}?" if guess else ""
+    return f"does not exist ({path}). {where}.{hint}"
 
 
 def folder_name_problem(name: str) -> str | None:

@@ -1,0 +1,273 @@
+"""What the answers look like, and which metric compares answers of this kind: each guess with its reason.
+
+Knows texts; knows nothing of files, columns or YAML. All answers are counted; what costs more looks at a sample.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rung.data.init.schemas import Seen, schema_of
+from rung.data.init.spellings import Spellings, spellings
+from rung.data.rows import parse_json
+from rung.text import normal_form, pieces
+
+MAX_LABELS = 100
+_MAX_DISTINCT = 20_000  # beyond it, answers are free text, and their number of repeats is not needed
+_SAMPLE = 20_000
+_NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?\d[\d,]*(\.\d+)?([eE][-+]?\d+)?\s?%?")
+_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?(\.\d+)?Z?)?")
+_MANY_DECIMALS = re.compile(r"\.\d{3,}|[eE]-?\d")
+_INDENTED = re.compile(r"(?:.*\n)?(\t| {2,})\S", re.DOTALL)
+_CODE = re.compile(
+    r"[;{}]$|\w\(.*\)|\w = \w|^(def|class|import|return|SELECT|function|#include)\b|:\n\s+\S", re.MULTILINE
+)
+_TOLERANCE = 0.01
+
+
+@dataclass
+class Answers:
+    """The answers of all rows: how many, how often each, and a sample.
+
+    counts: None where there are too many distinct ones to be a closed set. sample: in the order of the rows, at most
+    20,000, drawn evenly. empty: rows without an answer, of which nothing else is counted. json: the objects and arrays
+    among the answers; no_json: number of the others.
+    """
+
+    n: int = 0
+    empty: int = 0
+    counts: Counter[str] | None = field(default_factory=Counter)
+    sample: list[str] = field(default_factory=list)
+    json: Seen = field(default_factory=Seen)
+    no_json: int = 0
+    _random: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def add(self, outputs: Iterable[str]) -> None:
+        """Counts more answers."""
+        for text in outputs:
+            if not text.strip():
+                self.empty += 1
+                continue
+            self.n += 1
+            if (value := _parsed(text)) is None:
+                self.no_json += 1
+            else:
+                self.json.add(value)
+            if self.counts is not None:
+                self.counts[text] += 1
+                if len(self.counts) > _MAX_DISTINCT:
+                    self.counts = None
+            if len(self.sample) < _SAMPLE:
+                self.sample.append(text)
+            elif (place := self._random.randrange(self.n)) < _SAMPLE:
+                self.sample[place] = text
+
+
+@dataclass(frozen=True)
+class Form:
+    """What task.yaml says of the answers.
+
+    why: the reason of the metric. kind: what the instruction calls them. keys: more keys of task.yaml, each with its
+    reason. counts: label -> its rows. notes: what the user should know, one sentence each. faulty: the form is that of
+    most answers, and some rows must be corrected.
+    """
+
+    metric: str
+    why: str
+    kind: str
+    counts: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, tuple[object, str]] = field(default_factory=dict)
+    schema: dict[str, object] | None = None
+    notes: tuple[str, ...] = ()
+    faulty: bool = False
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels in alphabetical order."""
+        return sorted(self.counts)
+
+
+def form_of(
+    answers: Answers,
+    *,
+    several: str | None = None,
+    columns: Sequence[str] = (),
+    squad: bool = False,
+    documents: bool = False,
+) -> Form:
+    """The form of answers.
+
+    several: why each answer is a JSON list of labels; None where it is not. columns: one for each label, where that is
+    how answers are written. squad: they are spans of a text. documents: answers stand in documents, so that they are
+    labels only where they repeat very often. At least one answer is not empty.
+    """
+    if several is not None and (form := _label_lists(answers, several, columns)) is not None:
+        return form
+    for guess in (_one_answer, _tool_calls, _json, _numbers):
+        if (form := guess(answers)) is not None:
+            return form
+    if not _indented_code(answers) and (form := _labels(answers, 10 if documents else 3)) is not None:
+        return form
+    return _free_text(answers, squad)
+
+
+def _one_answer(answers: Answers) -> Form | None:
+    if answers.counts is None or len({normal_form(a) for a in answers.counts}) > 1:
+        return None
+    one = next(iter(answers.counts))
+    note = f'All {answers.n} answers are "{one[:60]}": there is nothing to decide, and no model is needed.'
+    return Form("exact_match", f"all {answers.n} answers are the same: nothing to decide", "answer", notes=(note,))
+
+
+def _parsed(text: str) -> dict[str, object] | list[object] | None:
+    """The object or array that a text is; None for any other text."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _tool_calls(answers: Answers) -> Form | None:
+    def is_call(value: object) -> bool:
+        return isinstance(value, dict) and set(value) == {"name", "arguments"} and isinstance(value["name"], str)
+
+    if answers.no_json:
+        return None
+    values = map(_parsed, answers.sample)
+    if not all(is_call(v) or (isinstance(v, list) and v and all(map(is_call, v))) for v in values):
+        return None
+    return Form("tool_call_match", f"all {answers.n} answers are tool calls: name and arguments", "call")
+
+
+def _label_lists(answers: Answers, why: str, columns: Sequence[str]) -> Form | None:
+    """Sets of labels, as JSON lists."""
+    if answers.counts is None or set(answers.json.types) != {"array"} or answers.no_json:
+        return None
+    parts: Counter[str] = Counter({column: 0 for column in columns})
+    many = 0
+    for text, n in answers.counts.items():
+        labels = [str(label) for label in json.loads(text)]
+        many += n * (len(labels) > 1)
+        for label in labels:
+            parts[label] += n
+    found = spellings(parts)
+    if not 2 <= len(found.counts) <= MAX_LABELS:
+        return None
+    why = f"{why}; {many} of {answers.n} answers hold more than one"
+    keys: dict[str, tuple[object, str]] = {"multi_label": (True, "an answer is a list of labels, in any order")}
+    return Form("label_set_f1", why, "labels", dict(found.counts), keys, notes=(*found.notes, *_rare(found.counts)))
+
+
+def _json(answers: Answers) -> Form | None:
+    n, no_json = answers.n, answers.no_json
+    if no_json > 0.1 * n:
+        return None
+    order = ""
+    if any(map(_holds_list, map(_parsed, answers.sample))):
+        order = "; lists count in order (unordered: true leaves their order aside)"
+    kind = "JSON object" if set(answers.json.types) == {"object"} else "JSON"
+    if not no_json:
+        return Form("json_match", f"all {n} answers are JSON{order}", kind, schema=schema_of(answers.json))
+    text = next((a for a in answers.sample if _parsed(a) is None), "")
+    note = f'{no_json} of {n} answers are no JSON, such as "{text[:60]}". Correct them, or write metric: exact_match.'
+    return Form("json_match", f"{n - no_json} of {n} answers are JSON{order}", kind, notes=(note,), faulty=True)
+
+
+def _holds_list(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_list, value.values()))
+    return isinstance(value, list) and (len(value) > 1 or any(map(_holds_list, value)))
+
+
+def _numbers(answers: Answers) -> Form | None:
+    sample, n = answers.sample, answers.n
+    if not all(_NUMBER.fullmatch(a.strip()) for a in sample):
+        return None
+    distinct = None if answers.counts is None else len(answers.counts)
+    if distinct is not None and distinct <= 10 and n >= 3 * distinct:
+        return None  # classes that are called by numbers
+    many = sum(bool(_MANY_DECIMALS.search(a)) for a in sample)
+    if many >= 0.5 * len(sample):
+        why = f"all {n} answers are numbers, {100 * many // len(sample)} % of them with three decimals or more"
+        near = "a number counts by how near it is; metric: numeric_match would count equal numbers only"
+        return Form("numeric_error", why, "number", keys={"tolerance": (_TOLERANCE, f"1 %: so near is right. {near}")})
+    why = (
+        f"all {n} answers are numbers: only equal ones count (metric: numeric_error, with a tolerance, if near is good)"
+    )
+    return Form("numeric_match", why, "number")
+
+
+def _labels(answers: Answers, least: int) -> Form | None:
+    if answers.counts is None:
+        return None
+    found = spellings(answers.counts)
+    n, kinds = answers.n, len(found.counts)
+    repeated = sum(c for c in found.counts.values() if c > 1)
+    closed = 2 <= kinds <= MAX_LABELS and n >= least * kinds and repeated >= 0.9 * n
+    if not closed or max(map(words, found.counts)) > 8:
+        return None
+    why = f"{n} answers, only {kinds} distinct, {100 * repeated // n} % of them repeated"
+    return _label_form(found, n, why)
+
+
+def _label_form(found: Spellings, n: int, why: str) -> Form:
+    notes = [*found.notes, *_rare(found.counts)]
+    label, most = found.counts.most_common(1)[0]
+    if most >= 0.8 * n:
+        share = 100 * most // n
+        notes.append(f'{share} % of the answers are "{label[:60]}": always to answer so is right as often.')
+    if found.case_counts:
+        return Form("exact_match", f"{why}; case counts", "label", dict(found.counts), notes=tuple(notes))
+    return Form("label_accuracy", why, "label", dict(found.counts), notes=tuple(notes))
+
+
+def _rare(counts: Counter[str]) -> list[str]:
+    """A sentence about labels with so few rows that a set of the split has none of them."""
+    rare = [label for label, n in counts.items() if n < 3]
+    if not rare:
+        return []
+    shown = ", ".join(f'"{label[:40]}" ({counts[label]})' for label in rare[:5]) + (", …" if len(rare) > 5 else "")
+    return [f"Rare labels, with fewer than 3 rows, cannot stand in train, dev and test: {shown}."]
+
+
+def _free_text(answers: Answers, squad: bool) -> Form:
+    from rung.data.answer_form import found_whitespace
+
+    sample, n = answers.sample, answers.n
+    if squad:
+        return Form("token_f1", f"{n} answers are spans of a text, as SQuAD has them", "span")
+    distinct = f"{len(answers.counts)} distinct" if answers.counts is not None else "many distinct"
+    length = statistics.median(words(a) for a in sample)
+    why = f"{distinct} answers among {n}, {length:g} words in the middle of the range"
+    space, reason = found_whitespace(sample)
+    code = _share(sample, _CODE.search) >= 0.5 or _share(sample, _INDENTED.match) >= 0.5
+    if space == "counts" and (code or length <= 12):
+        return Form("exact_match", f"{why}: text whose lines count", "code", keys={"whitespace": ("counts", reason)})
+    if length > 12:
+        return Form("rouge_l", f"{why}: long free text", "long")
+    if all(_DATE.fullmatch(a.strip()) for a in sample):
+        return Form("exact_match", f"all {n} answers are dates, which are no numbers", "date")
+    return Form("token_f1" if length > 3 else "exact_match", f"{why}: {'medium' if length > 3 else 'short'}", "answer")
+
+
+def _indented_code(answers: Answers) -> bool:
+    """Whether answers are lines of code whose indentation counts, so that no two spellings are one label."""
+    return _share(answers.sample, _INDENTED.match) >= 0.1 and _share(answers.sample, _CODE.search) >= 0.5
+
+
+def _share(sample: Sequence[str], holds: Callable[[str], object]) -> float:
+    return sum(bool(holds(text)) for text in sample) / len(sample)
+
+
+def words(text: str) -> int:
+    """Words between spaces; in scripts without spaces about two characters make a word."""
+    return sum((len(pieces(word)) + 1) // 2 for word in text.split())

@@ -1,0 +1,284 @@
+"""A first task.yaml for data: the guesses of this package put together, each with its reason, and tried on the data.
+
+Knows all of `rung.data.init`, and asks `rung.data.shapes` how rows are read. Decides nothing that the user cannot
+change in the text it returns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rung.data.init.answers import Answers, Form, form_of
+from rung.data.init.sources import Sources, find_sources
+from rung.data.init.yaml_text import as_comment, as_yaml, quoted
+from rung.data.rows import Problem, raise_problems
+from rung.data.shapes import Recognised, answers_of, recognised
+from rung.errors import DataError
+
+Ask = Callable[[str, Sequence[str]], int]
+"""A question and its possible replies -> the index of the chosen one."""
+_NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
+_LABELS_ON_A_LINE = 12
+_MANY_EMPTY = 0.02  # fewer empty answers are slips
+_INLINE_SCHEMA = 1_500  # characters; a longer one goes into a file of its own
+SCHEMA_FILE = "answer.schema.json"
+_INSTRUCTIONS = {
+    "label": "Classify the input. Answer with one of the labels only.",
+    "labels": "Say which labels apply to the input. Answer with a JSON list of them.",
+    "JSON object": "Answer with one JSON object only.",
+    "JSON": "Answer with JSON only.",
+    "call": 'Answer with the call of a tool as JSON: {"name": …, "arguments": {…}}.',
+    "number": "Work out the answer. Answer with the number only.",
+    "date": "Answer the question. Answer with the date only.",
+    "code": "Answer the input. Answer with the text alone, without an explanation.",
+    "long": "Answer the input in full sentences.",
+    "span": "Answer the question with the words of the text.",
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """text: of task.yaml, to be written into `folder`. files: name -> text of what belongs beside it.
+
+    notes: what the user should not miss, one sentence each; they are comments of the text, too. plain: the same task
+    with nothing said about the form of answers, for data that the draft fails on. faulty: some rows must be corrected.
+    """
+
+    folder: Path
+    text: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    plain: Draft | None = None
+    faulty: bool = False
+
+
+@dataclass
+class _Read:
+    """What the files hold. rows: by file. problems: rows that cannot be read."""
+
+    reading: Recognised
+    columns: list[str] = field(default_factory=list)
+    rows: dict[Path, int] = field(default_factory=dict)
+    how: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    answers: Answers = field(default_factory=Answers)
+    instructions: set[str | None] = field(default_factory=set)
+
+
+def draft_task(
+    data: Sequence[str],
+    *,
+    docs: str | None = None,
+    fields: Mapping[str, str | tuple[str, ...]] | None = None,
+    shape: str | None = None,
+    ask: Ask | None = None,
+) -> Draft:
+    """A task.yaml for the files, folders, globs or hf:NAME of `data`.
+
+    docs: the corpus. fields, shape: as task.yaml has them, where the user chose them. ask: answers a question about
+    what is uncertain, at most two a call; None: nobody is there, and what has two sensible readings is an error.
+    Raises DataError when there is no data file, it cannot be read, or its columns leave no guess.
+    """
+    sources = find_sources(data, docs)
+    read = _read(sources, dict(fields or {}), shape, ask)
+    if read.answers.n == 0 and not isinstance(read.reading.fields.get("output"), tuple):
+        raise_problems(read.problems)
+        column = read.reading.fields.get("output", "output")
+        raise DataError(f'{sources.files[0].name}: the column "{column}" holds no answers. Fill it in.')
+    several, columns = read.reading.several, read.reading.fields.get("output")
+    form = form_of(
+        read.answers,
+        several=several.why if several else None,
+        columns=columns if isinstance(columns, tuple) else (),
+        squad=read.reading.shape == "squad",
+        documents=sources.corpus is not None or "gold_ids" in read.reading.fields,
+    )
+    empty = _empty_answers(read.answers, ask)
+    plain = replace(form, metric="exact_match", why="the same text", kind="answer", counts={}, keys=empty, schema=None)
+    form = replace(form, keys={**form.keys, **empty})
+    return replace(_written(sources, read, form), plain=_written(sources, read, plain), faulty=form.faulty)
+
+
+def _read(sources: Sources, fields: dict[str, str | tuple[str, ...]], shape: str | None, ask: Ask | None) -> _Read:
+    """Every file, one after another; only the answers are kept."""
+    from rung.data.formats import read_table
+
+    found: _Read | None = None
+    for path in list(sources.files):
+        table = read_table(path)
+        if not table.rows:
+            raise_problems(table.problems)
+        if found is None:
+            found = _Read(_chosen(recognised(table.columns, table.rows, fields, shape), path, ask))
+            reading = found.reading
+        else:
+            reading = recognised(table.columns, table.rows, found.reading.fields, found.reading.shape)
+            reading = replace(reading, several=reading.several and found.reading.several)
+        found.instructions.add(reading.instruction)
+        found.columns += [c for c in table.columns if c not in found.columns]
+        found.rows[path] = len(table.rows)
+        found.how[path] = table.how
+        found.problems += table.problems
+        found.answers.add(answers_of(table.taken(), reading))
+    assert found is not None
+    return found
+
+
+def _chosen(reading: Recognised, path: Path, ask: Ask | None) -> Recognised:
+    """The reading, or the one that the user picks of several equally sensible ones. Raises DataError without a user."""
+    if not reading.alternatives:
+        return _labels_or_one(reading, ask)
+    readings = [reading, *reading.alternatives]
+    texts = [f"{_fields_in_words(r)} ({as_comment(r.why)})" for r in readings]
+    if ask is not None:
+        return _labels_or_one(readings[ask(f"{path.name} can be read in {len(readings)} ways. Which?", texts)], ask)
+    options = "\n".join(f"  {text}\n    rung init … {_as_options(r)}" for text, r in zip(texts, readings, strict=True))
+    raise DataError(f"{path.name}: can be read in {len(readings)} ways. Say which is meant:\n{options}")
+
+
+def _labels_or_one(reading: Recognised, ask: Ask | None) -> Recognised:
+    """Whether texts between separators are several labels, or each is one: the user knows."""
+    several = reading.several
+    if ask is None or several is None or several.separator is None:
+        return reading
+    question = f"{as_comment(several.why)}, such as {', '.join(several.labels[:3])}. Are these several labels?"
+    one = ask(question, ("several labels in an answer (multi_label)", "one label: the separator is part of it"))
+    return replace(reading, several=None) if one else reading
+
+
+def _empty_answers(answers: Answers, ask: Ask | None) -> dict[str, tuple[object, str]]:
+    """empty: allowed, where the user says that an empty answer is a right one."""
+    if ask is None or answers.empty < _MANY_EMPTY * (answers.n + answers.empty):
+        return {}
+    question = f"{answers.empty} of {answers.n + answers.empty} rows have no answer. Is an empty answer a right one?"
+    right = ask(question, ("no: these rows have to be filled in or removed", "yes: there is nothing to answer"))
+    return {"empty": ("allowed", f"{answers.empty} answers are empty")} if right else {}
+
+
+def _fields_in_words(reading: Recognised) -> str:
+    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.fields.items())
+
+
+def _as_options(reading: Recognised) -> str:
+    import shlex
+
+    pairs = {name: c if isinstance(c, str) else ",".join(c) for name, c in reading.fields.items()}
+    return " ".join([f"--shape {reading.shape}", *(f"--field {shlex.quote(f'{n}={c}')}" for n, c in pairs.items())])
+
+
+def _written(sources: Sources, read: _Read, form: Form) -> Draft:
+    """The draft as text, line by line."""
+    from rung.data.model_keys import DEFAULT_MODEL
+
+    reading, total = read.reading, sum(read.rows.values())
+    own = next(iter(read.instructions)) if len(read.instructions) == 1 else None
+    instruction, why = (
+        (own, "the same in all rows") if own else (_instruction(form, reading), "a guess; say what you want")
+    )
+    lines = [
+        "# A first guess of rung init. Each comment gives the reason; correct what is wrong.",
+        f"name: {as_yaml(_name(sources))}",
+        f"instruction: {as_yaml(instruction)}  # {why}",
+        f"examples: {as_yaml(sources.examples())}  # {total} rows; columns: {as_comment(', '.join(read.columns))}",
+        *(f"# {as_comment(note)}" for note in (*sources.notes, *_how(read))),
+        f"# {as_comment(reading.why)}",
+        f"shape: {as_yaml(reading.shape)}",
+        f"fields: {as_yaml(dict(reading.fields))}",
+    ]
+    left = _left_out(read)
+    if left:
+        lines.append(f"# left out, as no field names them: {as_comment(', '.join(left))}")
+    lines.append(f"metric: {form.metric}  # {as_comment(form.why)}")
+    lines += [f"{key}: {as_yaml(value)}  # {as_comment(reason)}" for key, (value, reason) in form.keys.items()]
+    lines += _label_lines(form)
+    files: dict[str, str] = {}
+    if form.schema is not None:
+        text = json.dumps(form.schema, ensure_ascii=False)
+        if len(text) > _INLINE_SCHEMA:
+            files[SCHEMA_FILE] = json.dumps(form.schema, ensure_ascii=False, indent=2) + "\n"
+        value = SCHEMA_FILE if files else _safe_json(text)
+        lines.append(f"schema: {value}  # types and keys of the {read.answers.n} answers; all of them meet it")
+    lines += [f"# {as_comment(note)}" for note in form.notes]
+    if sources.corpus:
+        lines.append(f"corpus: {as_yaml(sources.corpus[0])}  # {as_comment(sources.corpus[1])}")
+    lines += [
+        f"model: {DEFAULT_MODEL}  # the default: small, answers and trains on two CPU cores",
+        "# model: {endpoint: https://api.openai.com/v1, name: gpt-5-mini}  # behind an API; its key: OPENAI_API_KEY",
+        "# models: [ … ]  # instead of model: several, cheapest first, compared in one run",
+        "# train_size: 200  # a diverse, clean subset of train is picked",
+        "# target: 0.9  # good enough; climbing stops there",
+        "# budget: {minutes: 30}",
+        "seed: 0",
+    ]
+    return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *form.notes))
+
+
+def _how(read: _Read) -> list[str]:
+    """What was recognised of the files, once for files that were read alike."""
+    by_how: dict[str, list[str]] = {}
+    for path, how in read.how.items():
+        for text in how:
+            by_how.setdefault(text, []).append(path.name)
+    found = []
+    for text, names in by_how.items():
+        files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        found.append(f"{files}: {text}")
+    group = read.reading.fields.get("group")
+    if group:
+        found.append(f'rows with the same "{group}" are kept in one set (group)')
+    return found
+
+
+def _left_out(read: _Read) -> list[str]:
+    """Columns that no field names."""
+    used = {c for column in read.reading.fields.values() for c in ((column,) if isinstance(column, str) else column)}
+    return [column for column in read.columns if column and column not in used]
+
+
+def _label_lines(form: Form) -> list[str]:
+    """labels: on one line, or each on a line with the number of its rows."""
+    labels = form.labels
+    if not labels:
+        return []
+    rarest = min(form.counts.values())
+    what = "labels of the answers" if form.kind == "labels" else "distinct answers"
+    why = f"all {len(labels)} {what}; the rarest has {rarest} row{'s' if rarest != 1 else ''}"
+    if len(labels) <= _LABELS_ON_A_LINE:
+        return [f"labels: [{', '.join(map(quoted, labels))}]  # {why}"]
+    return [f"labels:  # {why}", *(f"  - {quoted(label)}  # {form.counts[label]} rows" for label in labels)]
+
+
+def _instruction(form: Form, reading: Recognised) -> str:
+    if "instruction" in reading.fields:
+        return "Do what is asked."  # each row has an instruction of its own; this one is the preface
+    labels = form.labels
+    if 0 < len(labels) <= _NAMED_LABELS:
+        plain = all(label.isprintable() and not set(label) & set(',"') for label in labels)
+        if not plain:
+            return _INSTRUCTIONS[form.kind]
+        named = ", ".join(labels)
+        if form.kind == "labels":
+            return f"Say which of these labels apply to the input: {named}. Answer with a JSON list of them."
+        return f"Classify the input. Answer with one of these labels only: {named}."
+    default = (
+        "Answer the question briefly." if form.metric == "token_f1" else "Answer the question. Give the answer only."
+    )
+    return _INSTRUCTIONS.get(form.kind, default)
+
+
+def _name(sources: Sources) -> str:
+    """The folder's name, or the file's, with what cannot stand in a folder's name replaced."""
+    first = sources.files[0]
+    named = (sources.folder.name, first.name.split(".")[0])
+    return next((n for name in named if (n := re.sub(r"[^\w-]+", "-", name).strip("-_")[:30])), "task")
+
+
+def _safe_json(text: str) -> str:
+    """JSON on one line, which YAML reads as the same: signs that do not print are escaped."""
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in text
+    )

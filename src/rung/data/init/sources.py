@@ -1,0 +1,189 @@
+"""Which files hold the examples, which set each of them is, and where the documents are.
+
+Knows names of files and folders; opens none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rung.data.rows import SUPPORTED
+from rung.errors import DataError
+from rung.types import SetName
+
+SET_NAMES: dict[SetName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "dev": ("dev", "val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+CORPUS_NAMES = ("corpus", "docs", "documents", "passages")
+_FILE_NAMES = ("examples", "data", "dataset", "qa", "questions")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files of examples by set, "" where rung makes the split, and what `examples:` says for each set.
+
+    folder: where task.yaml is written. corpus: the documents, as `corpus:` says it, and why. notes: what was left out.
+    """
+
+    folder: Path
+    sets: dict[str, list[Path]]
+    written: dict[str, list[str]]
+    corpus: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of examples, in the order of the sets."""
+        return [path for files in self.sets.values() for path in files]
+
+    def examples(self) -> object:
+        """The value of `examples:`."""
+        short = {name: names[0] if len(names) == 1 else names for name, names in self.written.items()}
+        return short.get("", short)
+
+
+def find_sources(data: Sequence[str], docs: str | None = None) -> Sources:
+    """The files that DATA… of `rung init` names: files, folders, globs, hf:NAME.
+
+    Raises DataError where there is no file of examples, or a folder does not say which of several it is.
+    """
+    named: dict[Path, str] = {}
+    notes: list[str] = []
+    folders = [_folder_of(text) for text in data]
+    folder = folders[0] if len(set(folders)) == 1 else Path(os.path.commonpath(folders))
+    for text in data:
+        remote = text.startswith("hf:")
+        found, left_out = _files(text)
+        if left_out:
+            notes.append(f"Not taken for examples: {_listed(left_out)}.")
+        for path in found:
+            named.setdefault(path, text if remote else _relative(_written(path), folder))
+    by_set: dict[str, list[Path]] = {}
+    for path in named:
+        by_set.setdefault(set_of(path) or "", []).append(path)
+    if "train" not in by_set or "test" not in by_set:
+        if len(by_set) > 1:
+            notes.append(
+                "There is no train file with a test file, so all files are taken together, and rung splits them."
+            )
+        by_set = {"": list(named)}
+    elif unnamed := by_set.pop("", []):
+        notes.append(f"Taken for train, as no set is in the name: {_listed(unnamed)}.")
+        by_set["train"] += unnamed
+    sets = {name: by_set[name] for name in ("", *SET_NAMES) if name in by_set}
+    written = {name: list(dict.fromkeys(named[path] for path in files)) for name, files in sets.items()}
+    return Sources(folder, sets, written, _corpus(folder, named, docs), tuple(notes))
+
+
+def set_of(path: Path) -> SetName | None:
+    """The set that the name of a file, or of its folder, says: train-00000-of-00002.parquet, test/a.jsonl."""
+    for name in (path.name.split(".")[0], path.parent.name):
+        parts = set(re.split(r"[^a-z]+", name.lower()))
+        said = [s for s, names in SET_NAMES.items() if parts & set(names)]
+        if len(said) == 1:
+            return said[0]
+    return None
+
+
+def _files(text: str) -> tuple[list[Path], list[Path]]:
+    """The files of examples that one DATA names, and files beside them that are left out. Raises DataError."""
+    from rung.data.formats import data_files, files_of
+
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    try:
+        if text.startswith("hf:") or not path.is_dir() or (path / "state.json").is_file():
+            return files_of(text if text.startswith("hf:") else str(path), Path.cwd()), []
+        inside = [p for p in sorted(path.iterdir()) if p.is_dir() and set_of(p / "x") and not p.name.startswith(".")]
+        if (path / "dataset_dict.json").is_file():  # saved by datasets: each split is a folder
+            return [file for split in inside for file in files_of(str(split), path)], []
+        found = data_files(path) or [file for split in inside for file in data_files(split)]
+    except ValueError as e:
+        raise DataError(f"rung init {text}: it {e}") from None
+    except OSError as e:
+        raise DataError(f"{text}: cannot be read ({e.strerror}). Check its permissions.") from e
+    return _examples_in(path, found)
+
+
+def _written(path: Path) -> Path:
+    """What names a file in task.yaml: itself, or the folder where `datasets` saved it among others."""
+    return path.parent if (path.parent / "state.json").is_file() else path
+
+
+def _folder_of(text: str) -> Path:
+    """Where a task for this data is written: beside it."""
+    if text.startswith("hf:"):
+        return Path.cwd()
+    path = Path(os.path.abspath(text))
+    while not path.is_dir() and (any(sign in path.name for sign in "*?[") or not path.parent.is_dir()):
+        path = path.parent
+    return path if path.is_dir() else path.parent
+
+
+def _examples_in(folder: Path, found: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files of a folder that hold examples, and the others that could be read. Raises DataError."""
+    usable = [p for p in found if not _is_corpus(p, folder) and not p.name.endswith(".schema.json")]
+    if not usable:
+        raise DataError(f"{folder.name}: the folder holds no examples ({folder}). Put them there as {SUPPORTED}.")
+    stem = {p: p.name.split(".")[0].lower() for p in usable}
+    sets = {set_of(p) for p in usable}
+    if {"train", "test"} <= sets:
+        chosen = [p for p in usable if set_of(p)]
+    else:
+        chosen = next(([p] for name in _FILE_NAMES for p in usable if stem[p] == name), usable)
+    return chosen, [p for p in found if p not in chosen and not p.name.endswith(".schema.json")]
+
+
+def _is_corpus(path: Path, folder: Path) -> bool:
+    parts = [*path.relative_to(folder).parts[:-1], path.name.split(".")[0]] if path.is_relative_to(folder) else []
+    return any(part.lower() in CORPUS_NAMES for part in parts)
+
+
+def _corpus(folder: Path, data: dict[Path, str], docs: str | None) -> tuple[str, str] | None:
+    """The documents named, or those beside the examples, and why. Raises DataError where named ones are absent."""
+    if docs is not None:
+        path = Path(os.path.abspath(docs))
+        if not path.exists():
+            raise DataError(f"--docs {docs}: no such file or folder ({path}). Check the path.")
+        return _relative(path, folder), f"named with --docs; {_counted(path)}"
+    beside = sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name))
+    for name in CORPUS_NAMES:
+        for path in beside:
+            if path.name.split(".")[0].lower() != name or path in data:
+                continue
+            if path.is_dir() and (counted := _counted(path)):
+                return f"{path.name}/", f"a folder of documents beside the examples; {counted}"
+            if path.is_file() and path.suffix.lower() not in ("", ".yaml", ".yml", ".py"):
+                return path.name, "a file of documents beside the examples"
+    return None
+
+
+def _counted(path: Path) -> str:
+    """How many files of a folder are read as documents, and how many are not; empty where none is."""
+    from rung.data.corpus import texts_of
+
+    if not path.is_dir():
+        return "one file"
+    read = len(texts_of(path))
+    others = sum(not n.startswith(".") for _, _, names in os.walk(path) for n in names) - read
+    if not read:
+        return ""
+    said = f"{read} file{'s are' if read != 1 else ' is'} read"
+    return said + (
+        f", {others} {'are' if others != 1 else 'is'} not, for {'their' if others != 1 else 'its'} format"
+        if others > 0
+        else ""
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(p.name for p in paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")

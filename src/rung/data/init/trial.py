@@ -1,0 +1,89 @@
+"""The draft tried on its own data: written, read as `rung run` reads it, and put right where the guess was wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from rung.data.examples import read_data
+from rung.data.init.draft import Draft
+from rung.data.rows import raise_problems
+from rung.data.task_file import read_task
+from rung.errors import RungError, TaskError
+from rung.types import Example, Task
+
+SHOWN = 3
+_LOOKED_AT = 500  # examples among which different answers are sought
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The task as it was written. examples: some, with different answers, of train where the user made the split.
+
+    how: what was recognised in the files. problem: why the task cannot run on its data yet; None where it can. note:
+    what was taken back, or empty.
+    """
+
+    path: Path
+    draft: Draft
+    task: Task | None = None
+    examples: tuple[Example, ...] = ()
+    how: tuple[str, ...] = ()
+    problem: str | None = None
+    note: str = ""
+
+
+def try_draft(draft: Draft, *, force: bool = False) -> Trial:
+    """Writes task.yaml, and what belongs beside it, and reads it with all its examples.
+
+    Where the rows can be read, but not with what the draft says of the answers, that is taken back. Raises TaskError
+    where a file is there already and not `force`, or the folder cannot be written.
+    """
+    path = draft.folder / "task.yaml"
+    for file in (path, *(draft.folder / name for name in draft.files)):
+        if file.exists() and not force:
+            raise TaskError(f"{file}: is there already. Use --force to replace it.")
+    _write(path, draft)
+    first = _read(Trial(path, draft))
+    if first.problem is None or draft.faulty or draft.plain is None:
+        return first
+    _write(path, draft.plain)
+    second = _read(Trial(path, draft.plain))
+    if second.problem is None:
+        for name in draft.files:
+            (draft.folder / name).unlink(missing_ok=True)
+        fact = (first.problem.splitlines()[1:2] or [first.problem])[0].strip()
+        return replace(second, note=f"A guess about the answers did not hold and was taken back: {fact}")
+    _write(path, draft)
+    return first
+
+
+def _write(path: Path, draft: Draft) -> None:
+    for file, text in ((path, draft.text), *((path.parent / name, text) for name, text in draft.files.items())):
+        try:
+            file.write_text(text, "utf-8")
+        except OSError as error:
+            fact = f"{file}: cannot be written ({error.strerror})"
+            raise TaskError(f"{fact}. Copy the data to a folder of yours.") from None
+
+
+def _read(trial: Trial) -> Trial:
+    """The trial with its task, some of its examples, and why it cannot run."""
+    task = None
+    try:
+        task = read_task(trial.path)
+        found = read_data(task)
+        raise_problems(found.problems)
+    except RungError as error:
+        return replace(trial, task=task, problem=str(error))
+    train = found.sets.get("train", found.sets.get(None, ()))
+    return replace(trial, task=task, examples=tuple(_different(train)), how=found.how)
+
+
+def _different(examples: Iterable[Example]) -> list[Example]:
+    """A few examples, those with answers that were not shown yet first."""
+    looked_at = list(islice(examples, _LOOKED_AT))
+    first = list({e.output: e for e in reversed(looked_at)}.values())[::-1][:SHOWN]
+    return first + [e for e in looked_at if e not in first][: SHOWN - len(first)]
