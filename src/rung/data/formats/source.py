@@ -268,7 +268,8 @@ def _legacy(source: Source) -> Encoding:
     assert first is not None
     line, byte, value = first
     if doubtful <= high / 50 and utf8 <= lines / 10:
-        return Encoding("cp1252", f"Windows-1252 (line {line} and {lines - 1} more are not UTF-8)")
+        more = f" and {lines - 1:,} more are" if lines > 1 else " is"
+        return Encoding("cp1252", f"Windows-1252 (line {line}{more} not UTF-8)")
     why = f", although {utf8} other lines are" if utf8 > lines / 10 else ", and it is not Windows-1252 either"
     raise DataError(
         f"{source.name}, line {line}: byte {byte} of the line (0x{value:02x}) is not UTF-8{why}. "
