@@ -79,8 +79,8 @@ def _imbalance(examples: Sequence[Example]) -> Iterator[Finding]:
     others = ", ".join(f'"{written[a][:40]}" ({c})' for a, c in counts.most_common()[1 : 1 + _NAMED])
     message = (
         f'"{written[major][:40]}" is the answer of {most:,} of {n:,} examples ({most / n:.0%}): always giving it '
-        f"scores about {most / n:.2f} by the share of right answers. That is the floor, and only the other {n - most:,} "
-        f"examples show what is above it. Bring more of the others: {others}."
+        f"scores about {most / n:.2f} by the share of right answers. That is the floor, and only the other "
+        f"{n - most:,} examples show what is above it. Bring more of the others: {others}."
     )
     yield Finding(IMBALANCE, "warning" if most >= _GRAVE * n else "note", "", message)
 
