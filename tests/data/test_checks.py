@@ -58,7 +58,6 @@ def test_rare_unused_and_twice_spelt_labels_are_found() -> None:
 @pytest.mark.parametrize(
     ("check", "output", "task"),
     [
-        ("long_output", "word " * 301 + "end", TASK),
         ("output_equals_input", "the text", TASK),
         ("whitespace", "a ", TASK),
         ("looks_missing", "NaN", TASK),
@@ -69,6 +68,13 @@ def test_rare_unused_and_twice_spelt_labels_are_found() -> None:
 def test_a_suspicious_row_is_found_and_a_plain_one_is_not(check: str, output: str, task: Task) -> None:
     plain = "a" if task.metric != "numeric_match" else "12"
     assert found([example(1, "the text", output), example(2, "more of it", plain)], task)[check] == ["e.jsonl, line 1"]
+
+
+def test_an_answer_far_longer_than_the_others_is_found_and_long_answers_among_long_ones_are_not() -> None:
+    short = [example(i, f"text {i}", f"answer {i}") for i in range(30)]
+    assert found([*short, example(30, "text", "word " * 100 + "end")])["long_output"] == ["e.jsonl, line 30"]
+    long = [example(i, f"text {i}", f"word {i} " * (50 + i)) for i in range(30)]
+    assert "long_output" not in found([*long, example(30, "text", "word " * 150 + "end")])
 
 
 def test_few_examples_are_a_warning_about_the_whole() -> None:
@@ -86,8 +92,8 @@ def test_findings_never_show_what_a_row_says() -> None:
 
 
 def test_findings_are_bounded_and_their_number_is_said() -> None:
-    task = replace(TASK, pattern="x", labels=("a", "A"))
-    findings = check_examples([example(i, f"text {i} {i * 7}", "aA"[i % 2]) for i in range(1000)], task)
+    task = replace(TASK, pattern="A", labels=("a", "A"))
+    findings = check_examples([example(i, f"text {i} {i * 7}", "aA"[i % 2]) for i in range(2000)], task)
     assert len(findings) < 3 * KEPT
     assert sum(f.check == "pattern_mismatch" for f in findings) == KEPT + 1
     assert [f.message for f in findings if f.row == "" and f.check == "pattern_mismatch"] == [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 
-from rung.report.markup import Html, element, facts, row, section, table, wide
+from rung.report.checks import by_kind, counted
+from rung.report.markup import Html, element, facts, num, row, section, table, wide
 from rung.report.reading import Record, RunRecords, models_in_words
 from rung.report.words import count
 
@@ -59,20 +59,25 @@ def budget(task: Record) -> str:
 
 
 def checks_section(run: RunRecords) -> Html:
-    """The findings of the data checks, the gravest first; folded where there are many."""
+    """The findings of the data checks: their kinds, the gravest first, then the rows; folded where there are many."""
     if not run.findings:
         return section("Data checks", element("p", "The checks have nothing to report."))
-    order = {"error": 0, "warning": 1, "note": 2}
-    findings = sorted(run.findings, key=lambda f: order.get(f["severity"], 3))
-    number = Counter(f["severity"] for f in findings)
-    said = ", ".join(count(number[kind], kind) for kind in order if number[kind])
-    rows = [row(f["row"] or "all examples", f["severity"], wide(f["message"])) for f in findings[:_MOST_FINDINGS]]
-    more = len(findings) - len(rows)
-    caption = said + (f". The first {len(rows)} are shown; all are in checks.json." if more else ".")
-    content = table(caption, ("Row", "Severity", "Finding"), rows, label="Data checks")
+    said, kinds = counted(run.findings), by_kind(run.findings)
+    header = ("Kind", "Severity", "Number", "What to do")
+    told = [
+        row(one.kind.title, one.severity, num(f"{one.count:,}"), wide(one.kind.todo.replace("`", ""))) for one in kinds
+    ]
+    summary = table(f"{said}.", header, told, label="Kinds of findings", right=("Number",))
+    findings = [(one, f) for one in kinds for f in one.findings]
+    rows = [
+        row(f.get("row") or "all examples", one.kind.title, f["severity"], wide(f["message"]))
+        for one, f in findings[:_MOST_FINDINGS]
+    ]
+    shown = f"The first {len(rows)} are shown; all are in checks.json." if len(findings) > len(rows) else "All of them."
+    content = table(shown, ("Row", "Kind", "Severity", "Finding"), rows, label="Data checks")
     if len(rows) > 8:
-        content = element("details", element("summary", f"{said}: show"), content)
-    return section("Data checks", content)
+        content = element("details", element("summary", f"{said}: show the rows"), content)
+    return section("Data checks", summary, content)
 
 
 def run_section(run: RunRecords) -> Html:

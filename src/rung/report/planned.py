@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rung.report.background import UNITS, sizes
+from rung.report.checks import screen_lines
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
 from rung.report.reading import Record, models_in_words, models_of, scale_of
-from rung.report.words import both_ends, count, dollars, thousands
+from rung.report.words import both_ends, dollars, thousands
 
-PLAN_LINES = 19
+PLAN_LINES = 25
 _TABLE_LINES = 9  # below the header, with what is skipped
 _EXPERIMENT = "experiment"
 _SHORTEST_NAME = 12
@@ -49,7 +50,7 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     lines += at_most(
         [*([(line, "")] for line in table[1:]), *skipped], _TABLE_LINES, lambda n: f"and {n} more, in plan.json"
     )
-    return [*lines, ("", ""), *wrapped(_total(plan, task), width, 2), *_check_lines(folder, checks, width)]
+    return [*lines, ("", ""), *wrapped(_total(plan, task), width, 2), *screen_lines(checks, task, width)]
 
 
 def _total(plan: Record, task: Record) -> str:
@@ -150,7 +151,7 @@ def _a_line_each(names: Sequence[str], made: Sequence[Record], tried: Sequence[R
     return [header, *rows], "lrrrr" + "r" * priced
 
 
-# ---- what is skipped, and the checks ----------------------------------------------------------
+# ---- what is skipped ----------------------------------------------------------
 
 
 def _skipped(steps: Sequence[Record], width: int) -> list[list[Line]]:
@@ -194,16 +195,3 @@ def _skipped_lines(named: str, width: int, why: str, padded: int) -> list[Line]:
     whole = clean(f"{named:<{padded}}  skipped: {why}")
     lines = [(whole, "")] if cell_len(whole) <= width else wrapped(f"skipped: {why}: {named}", width, 3)
     return styled(lines, "dim")
-
-
-def _check_lines(folder: Path, checks: Record, width: int) -> list[Line]:
-    findings = [f for f in checks.get("findings", ()) if f["severity"] != "note"]
-    if not findings:
-        notes = len(checks.get("findings", ()))
-        noted = f", {count(notes, 'note')} in {folder / 'checks.json'}" if notes else ""
-        return [(cut(f"Data checks: no warnings{noted}.", width), "")]
-    first = findings[0]
-    place = f"{first['row']}: " if first["row"] else ""
-    warning = f"Data checks: {count(len(findings), 'warning')}. {place}{first['message']}"
-    rest = f"All of them: {folder / 'checks.json'}"
-    return styled(wrapped(warning, width, 2), "yellow") + wrapped(rest, width, 2)

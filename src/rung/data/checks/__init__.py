@@ -1,11 +1,45 @@
 """Checks of data that can be read: what is wrong or doubtful in it, with rows, gravity and what to do.
 
 A check is a function from `Material` to findings, listed in `DETECTORS`. No check needs a model, and none raises.
+What each kind of finding is called stands in `kinds`.
 """
 
 from __future__ import annotations
 
-from rung.data.checks.examples import check_examples
-from rung.data.near_duplicates import near_duplicate_groups
+from collections.abc import Sequence
+from itertools import chain
 
-__all__ = ["check_examples", "near_duplicate_groups"]
+from rung.data.checks import answers, behaviour, coverage, form, personal, poison, wrong_labels
+from rung.data.checks import examples as labels
+from rung.data.checks.material import Detector, Material
+from rung.data.findings import bounded
+from rung.data.near_duplicates import Pairs, near_duplicate_groups, near_duplicates
+from rung.types import Example, Finding, Task
+
+__all__ = ["DETECTORS", "Detector", "Material", "check_examples", "found_in", "near_duplicate_groups"]
+
+ROW_DETECTORS: tuple[Detector, ...] = (
+    labels.examples,
+    answers.answers,
+    form.form,
+    behaviour.behaviour,
+    poison.poison,
+    personal.personal,
+)
+"""Those that read each row once: a second for thousands of rows."""
+DETECTORS: tuple[Detector, ...] = (*ROW_DETECTORS, wrong_labels.wrong_labels, coverage.coverage)
+
+
+def found_in(material: Material, detectors: Sequence[Detector] = DETECTORS) -> tuple[Finding, ...]:
+    """Everything that the detectors find, in their order: of each check at most 200 findings, and how many more."""
+    return bounded(chain.from_iterable(detector(material) for detector in detectors))
+
+
+def check_examples(examples: Sequence[Example], task: Task, pairs: Pairs | None = None) -> tuple[Finding, ...]:
+    """What is suspicious in examples alone: their number, labels, duplicates and rows. Never raises.
+
+    pairs: of `near_duplicates(examples)`; None computes them.
+    """
+    rows = tuple(examples)
+    known = near_duplicates(rows) if pairs is None else pairs
+    return found_in(Material(task, {None: rows}, rows, known), ROW_DETECTORS)

@@ -1,72 +1,46 @@
-"""What may be wrong with examples that can be read: findings about the whole, about labels, and row by row.
-
-Knows texts and labels only. A finding names rows, never what stands in them, so that a report of findings
-shows nothing of a test set.
-"""
+"""What may be wrong with labels, and with the number of examples. Names labels, never what else a row says."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import Literal
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
+from rung.data.checks.material import Material
 from rung.data.examples import FEW_EXAMPLES
-from rung.data.findings import bounded
-from rung.data.near_duplicates import Pairs, near_duplicates, same_answers
-from rung.text import units
+from rung.data.hidden import look
+from rung.data.near_duplicates import Pairs, same_answers
+from rung.data.rows import parse_json
+from rung.text import normal_form, visible
 from rung.types import Example, Finding, Task
 
 RARE_LABEL = 4
-LONG_OUTPUT_WORDS = 300
 
-_MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
-
-
-def check_examples(examples: Sequence[Example], task: Task, pairs: Pairs | None = None) -> tuple[Finding, ...]:
-    """Everything suspicious: first about the whole, then about labels, duplicates and rows. Never raises.
-
-    pairs: of `near_duplicates(examples)`; None computes them. Of each check the first 200 findings are kept, and one
-    more says how many there are.
-    """
-    return bounded(
-        chain(
-            _whole(examples),
-            _labels(examples, task),
-            _duplicates(examples, near_duplicates(examples) if pairs is None else pairs),
-            chain.from_iterable(_row(example, task) for example in examples),
-        )
-    )
+_CASE_FOLDED = ("label_accuracy", "label_set_f1", "label_set_match")
+"""Metrics to which labels that differ in case alone are one."""
 
 
-def _whole(examples: Sequence[Example]) -> Iterator[Finding]:
-    if len(examples) < FEW_EXAMPLES:
-        message = (
-            f"Only {len(examples)} examples: differences between solutions will hardly show. "
-            f"Bring {FEW_EXAMPLES} or more."
-        )
-        yield Finding("few_examples", "warning", "", message)
+def examples(material: Material) -> Iterator[Finding]:
+    """Findings about the number of examples, then about labels."""
+    yield from _whole(material.examples)
+    yield from _labels(material.examples, material.task)
+    yield from _duplicates(material.examples, material.pairs)
 
 
-def _labels(examples: Sequence[Example], task: Task) -> Iterator[Finding]:
-    if task.labels is None and task.metric != "label_accuracy":
-        return
-    holders: dict[str, list[str]] = {label: [] for label in task.labels or ()}
-    for e in examples:
-        holders.setdefault(e.output, []).append(e.id)
-    for label, ids in holders.items():
-        if not ids:
-            message = f'The label "{label}" is declared but no example has it. Add examples or remove the label.'
-            yield Finding("unused_label", "warning", "", message)
-        elif len(ids) < RARE_LABEL:
-            message = f'The label "{label}" has {_count(len(ids), "example")}. Bring {RARE_LABEL} or more.'
-            yield Finding("rare_label", "warning", "", message, tuple(ids))
-    spellings: dict[str, str] = {}
-    for label in holders:
-        twin = spellings.setdefault(" ".join(label.casefold().split()), label)
-        if twin != label:
-            message = f'The labels "{twin}" and "{label}" differ only in case or spacing. Make them one.'
-            yield Finding("label_spelling", "warning", "", message, (*holders[twin], *holders[label]))
+def has_labels(task: Task) -> bool:
+    """Whether answers are labels."""
+    return task.labels is not None or task.multi_label or task.metric in _CASE_FOLDED
+
+
+def labels_in(output: str, task: Task) -> tuple[str, ...]:
+    """The labels of an answer: itself, or those of its list."""
+    if not task.multi_label:
+        return (output,)
+    try:
+        value = parse_json(output)
+    except ValueError:
+        return ()
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def _duplicates(examples: Sequence[Example], pairs: Pairs) -> Iterator[Finding]:
@@ -87,25 +61,74 @@ def _duplicates(examples: Sequence[Example], pairs: Pairs) -> Iterator[Finding]:
             yield Finding("near_duplicate", "note", b.row, message, ids)
 
 
-def _row(example: Example, task: Task) -> Iterator[Finding]:
-    def finding(check: str, message: str, severity: Literal["warning", "note"] = "warning") -> Finding:
-        return Finding(check, severity, example.row, message, (example.id,))
+def _whole(examples: Sequence[Example]) -> Iterator[Finding]:
+    if len(examples) < FEW_EXAMPLES:
+        message = (
+            f"Only {len(examples)} examples: differences between solutions will hardly show. "
+            f"Bring {FEW_EXAMPLES} or more."
+        )
+        yield Finding("few_examples", "warning", "", message)
 
-    output = example.output
-    words = len(units(output)) if len(output) > LONG_OUTPUT_WORDS else 0  # a word has a character at least
-    if words > LONG_OUTPUT_WORDS:
-        yield finding("long_output", f"The answer has {words} words; answers may be cut at the length limit.", "note")
-    if output.strip() == example.input.strip():
-        yield finding("output_equals_input", "The answer equals the input. Check that the columns are right.")
-    if output != output.strip():
-        yield finding("whitespace", "The answer starts or ends with spaces or line breaks. Remove them.", "note")
-    if output.strip().casefold() in _MISSING and output not in (task.labels or ()):
-        yield finding("looks_missing", "The answer looks like a missing value. Fill it in or remove the row.")
-    if task.metric == "numeric_match" and not any(c.isdigit() for c in output):
-        yield finding("no_number", "The answer holds no digit, but the metric is numeric_match.")
-    if task.pattern is not None and re.fullmatch(task.pattern, output) is None:
-        yield finding("pattern_mismatch", "The answer does not match pattern: in task.yaml. Correct one of them.")
+
+def _labels(examples: Sequence[Example], task: Task) -> Iterator[Finding]:
+    if not has_labels(task):
+        return
+    holders: dict[str, list[str]] = {label: [] for label in task.labels or ()}
+    for e in examples:
+        for label in labels_in(e.output, task):
+            holders.setdefault(label, []).append(e.id)
+    for label, ids in holders.items():
+        if not ids:
+            message = f'The label "{label}" is declared but no example has it. Add examples or remove the label.'
+            yield Finding("unused_label", "warning", "", message)
+        elif len(ids) < RARE_LABEL:
+            message = f'The label "{label}" has {_count(len(ids), "example")}. Bring {RARE_LABEL} or more.'
+            yield Finding("rare_label", "warning", "", message, tuple(ids))
+    yield from _collisions(holders, task)
+
+
+def _collisions(holders: Mapping[str, Sequence[str]], task: Task) -> Iterator[Finding]:
+    """Labels that are one to a reader or to the metric, and labels that only look like one."""
+    same: dict[str, list[str]] = defaultdict(list)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in holders:
+        same[normal_form(label)].append(label)
+    for first, *others in same.values():
+        alike[look(first)].append(first)
+        for other in others:
+            ids = (*holders[first], *holders[other])
+            pair = (
+                f'"{first}" ({_count(len(holders[first]), "row")}) and "{other}" ({_count(len(holders[other]), "row")})'
+            )
+            if visible(first) == visible(other):
+                odd = next((f", {_odd(label)}" for label in (other, first) if _odd(label)), "")
+                message = f"The labels {pair} look the same{odd}. Make them one: rung check --fix OUT does."
+                yield Finding("label_spelling", "error", "", message, ids)
+            elif task.metric in _CASE_FOLDED:
+                message = (
+                    f"The labels {pair} are one to the metric {task.metric}, which does not look at case. Make them "
+                    "one: rung check --fix OUT does. If they are two, write metric: exact_match, to which case counts."
+                )
+                yield Finding("label_spelling", "error", "", message, ids)
+            else:
+                message = f"The labels {pair} differ only in case. Make them one, if they are."
+                yield Finding("label_spelling", "warning", "", message, ids)
+    for first, *others in alike.values():
+        for other in others:
+            odd = _odd(other) or _odd(first)
+            message = (
+                f'The labels "{first}" and "{other}" look the same, and are two: one holds {odd or "other letters"}. '
+                "Write both with letters of one script, or give them names that differ."
+            )
+            yield Finding("label_lookalike", "warning", "", message, (*holders[first], *holders[other]))
+
+
+def _odd(label: str) -> str:
+    """The first character of a label that is not ASCII or shows nothing, by code point and name."""
+    c = next((c for c in label if not c.isascii() and unicodedata.category(c)[0] in "CZS"), None)
+    c = c or next((c for c in label if not c.isascii()), None)
+    return "" if c is None else f"U+{ord(c):04X} ({unicodedata.name(c, 'without a name').lower()})"
 
 
 def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -1,0 +1,348 @@
+"""Answers whose form differs from that of nearly all others: a model learns both forms, and the metric counts one.
+
+A habit of answers counts as the rule only where CLEAR of them keep it, so each threshold comes from the data. What
+answers are compared by stands in `rung.data.checks.habits`. A finding tells the form, never what a row says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rung.data.checks import habits
+from rung.data.checks.material import Material
+from rung.data.rows import kind_of
+from rung.types import Example, Finding, Task
+
+CLEAR = 0.9
+"""Share of answers from which on their form is the rule."""
+LEAST = 20
+"""Answers from which on a rule shows."""
+MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "undefined", "nil", "#value!", "#ref!", "#name?"})
+_FEW_KEYS = 3  # keys that a message names
+
+Severity = Literal["warning", "note"]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How answers are compared. of: an answer -> its class, None where it has none. words: class -> what it does."""
+
+    check: str
+    of: Callable[[str], str | None]
+    words: dict[str, str]
+    todo: str
+    severity: Severity = "note"
+    one_way: str | None = None
+    """The class that breaks the rule, where only one can: more careful than the others is no fault."""
+
+
+_RULES = (
+    _Rule(
+        "fenced",
+        habits.fence,
+        {"yes": "stands in a Markdown fence", "no": "stands in no Markdown fence"},
+        "Take the fence away, or put all answers into one: rung check --fix OUT takes it away.",
+        "warning",
+    ),
+    _Rule(
+        "prefixed",
+        habits.prefix,
+        {"yes": 'begins with a heading such as "Answer:"', "no": "begins without a heading"},
+        "Write all answers alike.",
+        "warning",
+    ),
+    _Rule(
+        "quoted",
+        habits.quotes,
+        {"yes": "stands in quotation marks", "no": "stands in no quotation marks"},
+        "Write all answers alike.",
+    ),
+    _Rule(
+        "closing_punctuation",
+        habits.end,
+        {"yes": "ends with a full stop", "no": "ends without a full stop"},
+        "Write all answers alike.",
+    ),
+    _Rule(
+        "casing",
+        habits.case,
+        {"capital": "begins with a capital letter", "small": "begins with a small letter", "all": "is all capitals"},
+        "Write all answers alike.",
+    ),
+    _Rule(
+        "explanation",
+        habits.lines,
+        {"one": "is one line", "more": "goes on for more lines"},
+        "Keep the answer, and take away what explains it.",
+        "warning",
+        "more",
+    ),
+    _Rule("markup", habits.markup, {"yes": "holds HTML or Markdown signs", "no": "is plain text"}, "Write plain text."),
+)
+
+
+def form(material: Material) -> Iterator[Finding]:
+    """Findings about answers that break the form of the others, and about single answers that look wrong."""
+    task, examples = material.task, material.examples
+    for example in examples:
+        yield from _row(example, task)
+    if task.labels is not None or task.multi_label or len(examples) < LEAST:
+        return
+    values = {e.output: _parsed(e.output) for e in examples if e.output.lstrip()[:1] in ("{", "[", "`")}
+    are_json = sum(isinstance(values.get(e.output, _NONE), dict | list) for e in examples)
+    if are_json >= CLEAR * len(examples):
+        yield from _json(examples, values, task)
+        return
+    yield from _explained(examples)
+    if task.metric == "label_accuracy":
+        return
+    if are_json == 0 or task.whitespace != "counts":
+        told: set[str] = set()
+        for rule in _RULES:
+            yield from _broken(rule, examples, told)
+        yield from _numbers(examples, told)
+        yield from _shapes(examples, told)
+    yield from _languages(examples)
+    yield from _lengths(examples)
+
+
+# ---- one answer -----------------------------------------------------------------------------------
+
+
+def _row(example: Example, task: Task) -> Iterator[Finding]:
+    def finding(check: str, message: str, severity: Severity = "warning") -> Finding:
+        return Finding(check, severity, example.row, message, (example.id,))
+
+    output = example.output
+    bare = output.strip()
+    if bare and bare == example.input.strip():
+        yield finding("output_equals_input", "The answer equals the input. Check that the columns are right.")
+    if output != bare and bare and task.whitespace != "counts":
+        message = "The answer starts or ends with spaces or line breaks. Remove them: rung check --fix OUT."
+        yield finding("whitespace", message, "note")
+    if len(bare) < 12 and bare.casefold() in MISSING and output not in (task.labels or ()):
+        yield finding("looks_missing", "The answer looks like a missing value. Fill it in or remove the row.")
+    if len(example.input) < 12 and example.input.strip().casefold() in MISSING and not example.turns:
+        yield finding("looks_missing", "The input looks like a missing value. Fill it in or remove the row.")
+    if task.metric in ("numeric_match", "numeric_error") and not any(c.isdigit() for c in output):
+        yield finding("no_number", f"The answer holds no digit, but the metric is {task.metric}. Correct one of them.")
+    for place, text in (("input", example.input), ("answer", output)):
+        if not text.isascii() and habits.MISREAD.search(text):
+            message = f"The {place} was read in a wrong encoding once (as Ã© for é). Export the data again as UTF-8."
+            yield finding("wrong_encoding", message)
+
+
+# ---- a rule that nearly all keep --------------------------------------------------------------------
+
+
+def _broken(rule: _Rule, examples: Sequence[Example], told: set[str]) -> Iterator[Finding]:
+    """A finding for each answer that breaks a rule. told: ids of rows that break one; a row is told once."""
+    known: dict[str, str | None] = {}
+    classes = []
+    for e in examples:
+        if e.output not in known:
+            known[e.output] = rule.of(e.output)
+        classes.append(known[e.output])
+    for e, own, most, share in _others(examples, classes):
+        if e.id in told or (rule.one_way is not None and own != rule.one_way):
+            continue
+        told.add(e.id)
+        words = f"The answer {rule.words[own]}; {share} of the answers {_plural(rule.words[most])}. {rule.todo}"
+        yield Finding(rule.check, rule.severity, e.row, words, (e.id,))
+
+
+def _others(examples: Sequence[Example], classes: Sequence[str | None]) -> Iterator[tuple[Example, str, str, str]]:
+    """(row, its class, the class of most, their share in words) of each row beside a clear majority."""
+    counts = Counter(c for c in classes if c is not None)
+    total = sum(counts.values())
+    if total < LEAST or total < 0.5 * len(examples) or len(counts) < 2:
+        return
+    most, number = counts.most_common(1)[0]
+    if number < CLEAR * total:
+        return
+    share = habits.percent(number, total)
+    for e, own in zip(examples, classes, strict=True):
+        if own is not None and own != most:
+            yield e, own, most, share
+
+
+def _plural(words: str) -> str:
+    """holds …, stands … -> hold …, stand …"""
+    first, _, rest = words.partition(" ")
+    verb = {"is": "are", "goes": "go"}.get(first, first.removesuffix("s"))
+    return f"{verb} {rest}"
+
+
+def _explained(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Answers that begin with what others answer in full, and go on."""
+    counts = Counter(e.output.strip().casefold() for e in examples)
+    common = {text for text, n in counts.items() if n >= 3 and 0 < len(text) <= 60}
+    if sum(counts[text] for text in common) < CLEAR * len(examples):
+        return
+    for e in examples:
+        text = e.output.strip().casefold()
+        if text in common:
+            continue
+        head = re.split(r"[.,:;(\n–—]| - | because | since |，|。|：", text, maxsplit=1)[0].strip()
+        if head != text and head in common and len(text) > len(head) + 3:
+            message = "The answer goes on after what others answer in full. Keep the answer, and take away the rest."
+            yield Finding("explanation", "warning", e.row, message, (e.id,))
+
+
+def _numbers(examples: Sequence[Example], told: set[str]) -> Iterator[Finding]:
+    """Numbers with another unit, or with none, and answers that are no number where others are."""
+    classes = [habits.unit(e.output) for e in examples]
+    counts = Counter(c for c in classes if c is not None)
+    total = sum(counts.values())
+    if total < max(LEAST, CLEAR * len(examples)):
+        return
+    most, number = counts.most_common(1)[0]
+    for e, own in zip(examples, classes, strict=True):
+        if e.id in told:
+            continue
+        if own is None:
+            message = f"The answer is not only a number; {habits.percent(total, len(examples))} of the answers are."
+            yield Finding("unit", "warning", e.row, f"{message} Keep the number alone.", (e.id,))
+        elif own != most and number >= CLEAR * total:
+            names = [f'the unit "{c}"' if c else "no unit" for c in (own, most)]
+            message = f"The number has {names[0]}; {habits.percent(number, total)} have {names[1]}. Convert it."
+            yield Finding("unit", "warning", e.row, message, (e.id,))
+        else:
+            continue
+        told.add(e.id)
+
+
+def _shapes(examples: Sequence[Example], told: set[str]) -> Iterator[Finding]:
+    """Codes, dates and the like that are written in another way."""
+    classes = [habits.shape(e.output) for e in examples]
+    counts = Counter(c for c in classes if c)
+    if not counts or counts.most_common(1)[0][1] < CLEAR * len(examples):
+        return
+    most, number = counts.most_common(1)[0]
+    if not re.search(r"[^a ]", most):
+        return
+    share = habits.percent(number, len(examples))
+    for e, own in zip(examples, classes, strict=True):
+        if own != most and e.id not in told:
+            told.add(e.id)
+            message = (
+                f'The answer has another form than {share} of the answers, which are written as "{most}" '
+                "(9 for digits, a for letters). Write it as they are."
+            )
+            yield Finding("answer_shape", "warning", e.row, message, (e.id,))
+
+
+def _languages(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Answers in another script or language than the others, though their input is in that of the others."""
+    for of in (habits.script, habits.language):
+        classes = [of(e.output) for e in examples]
+        for e, own, most, share in _others(examples, classes):
+            if of(e.input) != own:
+                message = f"The answer is written in {own}; {share} of the answers are in {most}. Translate it."
+                yield Finding("language", "warning", e.row, message, (e.id,))
+
+
+def _lengths(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Answers far longer than the others: beyond six spreads of log length, and three times as long as 98 %."""
+    logs = sorted(math.log(len(e.output) + 1) for e in examples)
+    middle = logs[len(logs) // 2]
+    spread = sorted(abs(x - middle) for x in logs)[len(logs) // 2]
+    usual = math.exp(logs[int(0.98 * (len(logs) - 1))])
+    bound = max(math.exp(middle + 6 * max(spread, 0.25)), 3 * usual, 40)
+    for e in examples:
+        if len(e.output) > bound:
+            message = (
+                f"The answer has {len(e.output):,} characters; 98 % of the answers have at most {usual:,.0f}. "
+                "See whether more than the answer stands there; it may be cut at the length limit."
+            )
+            yield Finding("long_output", "note", e.row, message, (e.id,))
+
+
+# ---- JSON -------------------------------------------------------------------------------------------
+
+_NONE = object()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NONE
+
+
+def _json(examples: Sequence[Example], values: dict[str, Any], task: Task) -> Iterator[Finding]:
+    """Answers that are no JSON where nearly all are; and keys and types that differ from those of nearly all."""
+    share = habits.percent(sum(values.get(e.output, _NONE) is not _NONE for e in examples), len(examples))
+    objects: list[tuple[Example, dict[str, Any]]] = []
+    kinds = Counter(type(values.get(e.output, _NONE)) for e in examples)
+    most = kinds.most_common(1)[0][0]
+    for e in examples:
+        value = values.get(e.output, _NONE)
+        if not isinstance(value, dict | list):
+            inside = _parsed(habits.unfenced(e.output))
+            if isinstance(inside, dict | list):
+                message = f"The answer stands in a Markdown fence; {share} of the answers are JSON alone."
+                yield Finding("fenced", "warning", e.row, f"{message} rung check --fix OUT takes it away.", (e.id,))
+            else:
+                what = _why_no_json(e.output)
+                message = f"The answer is no valid JSON ({what}), as {share} of the answers are. Correct or remove it."
+                yield Finding("broken_json", "warning", e.row, message, (e.id,))
+        elif type(value) is not most and kinds[most] >= CLEAR * len(examples):
+            message = f"The answer is JSON of another kind ({kind_of(value)}) than nearly all. Write it as they are."
+            yield Finding("json_types", "warning", e.row, message, (e.id,))
+        elif isinstance(value, dict):
+            objects.append((e, value))
+    if objects and task.schema is None and task.metric != "tool_call_match":
+        yield from _keys(objects)
+
+
+def _why_no_json(text: str) -> str:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return f"{error.msg} at character {error.pos + 1}"
+    except (ValueError, RecursionError):
+        return "nested too deeply"
+    return "a single value"
+
+
+def _keys(objects: Sequence[tuple[Example, dict[str, Any]]]) -> Iterator[Finding]:
+    total = len(objects)
+    holders = Counter(key for _, value in objects for key in value)
+    needed = [key for key, n in holders.items() if n >= CLEAR * total]
+    strange = {key for key, n in holders.items() if n <= max(1, (1 - CLEAR) / 5 * total)}
+    types = {key: Counter(_kind(value[key]) for _, value in objects if key in value) for key in needed}
+    for e, value in objects:
+        missing = [key for key in needed if key not in value]
+        extra = [key for key in value if key in strange] if len(strange) < 0.5 * total and needed else []
+        if missing or extra:
+            lacks = f"lacks {_named(missing)}" if missing else ""
+            has = f"has {_named(extra)}, as nearly no other" if extra else ""
+            message = f"The answer {' and '.join(p for p in (lacks, has) if p)}. Give all answers the same keys."
+            yield Finding("json_keys", "warning", e.row, message, (e.id,))
+        for key in needed:
+            if key not in value or (own := _kind(value[key])) is None:
+                continue
+            most, number = types[key].most_common(1)[0]
+            if own != most and most is not None and number >= CLEAR * sum(types[key].values()):
+                message = (
+                    f'The value of "{key[:40]}" is {own}; {habits.percent(number, total)} of the answers have {most}.'
+                )
+                yield Finding("json_types", "warning", e.row, f"{message} Write it as they do.", (e.id,))
+
+
+def _kind(value: Any) -> str | None:
+    """What a value is; None for null, which may stand in place of any."""
+    return None if value is None else kind_of(value)
+
+
+def _named(keys: Sequence[str]) -> str:
+    named = ", ".join(f'"{key[:40]}"' for key in keys[:_FEW_KEYS])
+    more = f" and {len(keys) - _FEW_KEYS} more" if len(keys) > _FEW_KEYS else ""
+    return f"the key{'s' if len(keys) > 1 else ''} {named}{more}"

@@ -1,0 +1,147 @@
+"""Classes of answers by which their form is compared: each function takes an answer and names its class, or None."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n?(.*?)\n?```\s*\Z", re.S)
+_PREFIX = re.compile(
+    r"^\W*(?:answer|output|label|response|result|reply|assistant|antwort|r[ée]ponse|respuesta|答案|回答) ?[:：]", re.I
+)
+_MARKUP = re.compile(
+    r"</?(?:br|p|b|i|div|span|a|ul|li|strong|em)\b[^>]*>|&(?:amp|nbsp|lt|gt|quot|#\d+);|\*\*[^*\n]+\*\*|^#{1,4} ",
+    re.M | re.I,
+)
+_NUMBER = re.compile(r"([^\d\s.,+-]{0,3})\s?[+-]?\d[\d.,]*\s?([^\d\s]{0,12})")
+MISREAD = re.compile(
+    "Ã[\u0080-\u00bf\u2018-\u203a©¨ª«®¯°±²³´µ¶·¸¹º»¼½¾¿¡¢£¤¥¦§]|â€[\u0080-\u00bf\u2018-\u203a™œž˜¢¦]|Â[\u00a0£°»«©®]|ï»¿|\ufffd"
+)
+"""What is left where UTF-8 was read as Windows-1252, or where a sign could not be read."""
+
+_SHORT = 60
+"""Characters up to which an answer may do without a full stop."""
+
+
+def percent(part: int, whole: int) -> str:
+    """97 %, and never 100 % of what is not all."""
+    share = 100 * part / whole
+    return f"{min(share, 99.9):.1f} %" if 99 < share < 100 else f"{share:.0f} %"
+
+
+def fence(output: str) -> str:
+    return "yes" if output.lstrip().startswith("```") else "no"
+
+
+def unfenced(output: str) -> str:
+    """What stands in the Markdown fence that an answer consists of; the answer where it is no fence."""
+    found = _FENCE.match(output) if "```" in output else None
+    return found.group(1) if found and "```" not in found.group(1) else output
+
+
+def prefix(output: str) -> str:
+    return "yes" if (":" in output[:20] or "：" in output[:20]) and _PREFIX.match(output) else "no"
+
+
+def quotes(output: str) -> str | None:
+    text = output.strip()
+    if len(text) < 2:
+        return None
+    return "yes" if (text[0], text[-1]) in _QUOTES and text.count(text[0]) <= 2 else "no"
+
+
+_QUOTES = {('"', '"'), ("'", "'"), ("“", "”"), ("„", "“"), ("«", "»"), ("‘", "’"), ("`", "`"), ("「", "」")}
+
+
+def end(output: str) -> str | None:
+    text = output.rstrip()
+    if not text or len(text) > _SHORT or (not text[-1:].isalpha() and text[-1] not in ".。!?！？"):
+        return None
+    return "yes" if text[-1] in ".。!?！？" else "no"
+
+
+def case(output: str) -> str | None:
+    """How an answer is capitalised; None where it begins without a letter that has a case."""
+    text = output.strip().lstrip("\"'“«¿¡([*")
+    if not text or text[0].lower() == text[0].upper():
+        return None
+    head = text[:200]
+    if len(head) > 5 and head.isupper() and sum(c.isalpha() for c in head) > 5:
+        return "all"
+    return "capital" if text[0].isupper() else "small"
+
+
+def lines(output: str) -> str:
+    return "more" if "\n" in output.strip() else "one"
+
+
+def markup(output: str) -> str:
+    return (
+        "yes" if ("<" in output or "&" in output or "*" in output or "#" in output) and _MARKUP.search(output) else "no"
+    )
+
+
+def unit(output: str) -> str | None:
+    """The signs before and behind a number; None where the answer is not one number."""
+    found = _NUMBER.fullmatch(output.strip()) if len(output) <= 40 else None
+    return None if found is None else f"{found.group(1)}{found.group(2)}".strip().rstrip(".")
+
+
+def shape(output: str) -> str:
+    """Runs of digits as 9, runs of letters as a; empty for a long answer."""
+    text = output.strip()
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", text)) if len(text) <= 40 else ""
+
+
+_SCRIPTS = (
+    ("Latin letters", re.compile("[A-Za-z\u00c0-\u024f]")),
+    ("Cyrillic", re.compile("[\u0400-\u052f]")),
+    ("Greek", re.compile("[\u0370-\u03ff]")),
+    ("Chinese characters", re.compile("[\u3400-\u9fff]")),
+    ("Japanese kana", re.compile("[\u3040-\u30ff]")),
+    ("Hangul", re.compile("[\uac00-\ud7a3]")),
+    ("Arabic", re.compile("[\u0600-\u06ff]")),
+    ("Hebrew", re.compile("[\u0590-\u05ff]")),
+    ("Devanagari", re.compile("[\u0900-\u097f]")),
+    ("Thai", re.compile("[\u0e00-\u0e7f]")),
+)
+
+
+def script(text: str) -> str | None:
+    """The script of most letters, where it has three or more of them."""
+    text = text[:400]
+    if text.isascii():
+        return "Latin letters" if len(text) > 2 and len(_SCRIPTS[0][1].findall(text)) > 2 else None
+    counts = {name: len(form.findall(text)) for name, form in _SCRIPTS}
+    if counts["Japanese kana"]:
+        counts["Japanese kana"] += counts["Chinese characters"]
+    name, number = max(counts.items(), key=lambda item: item[1])
+    return name if number > 2 else None
+
+
+_WORDS = {
+    "English": "the of and to is in that it for you with on are this have not be your was can will would",
+    "German": "der die das und ist nicht ein eine zu mit den für auf sie wir ich sich von dem werden auch oder wenn",
+    "French": "le la les des et est une pour que vous dans ne pas sur avec nous votre du au sont cette qui il",
+    "Spanish": "el los las una es por para con del su al lo como más pero sus está son usted muy puede ser",
+    "Italian": "il di che è per un una non sono con della nel gli dei alla anche più si come lo questo",
+    "Dutch": "het een van en is niet dat op te zijn voor met je aan ook er maar wordt naar bij uw",
+    "Portuguese": "os as uma é não para com do da em você no na por mais se como ao dos seu são isso",
+}
+_OWN = {
+    name: frozenset(words.split()) - {w for other, ws in _WORDS.items() if other != name for w in ws.split()}
+    for name, words in _WORDS.items()
+}
+_LANGUAGE_OF = {word: name for name, words in _OWN.items() for word in words}
+
+
+def language(text: str) -> str | None:
+    """The language of a text of eight words or more, by words that only one of seven languages has; None if unsure."""
+    words = text[:600].casefold().split()
+    if len(words) < 8:
+        return None
+    counts = Counter(found for word in words if (found := _LANGUAGE_OF.get(word.strip(".,;:!?\"'()"))))
+    ranked = counts.most_common(2)
+    if not ranked or ranked[0][1] < 2 or (len(ranked) > 1 and ranked[1][1] * 2 > ranked[0][1]):
+        return None
+    return ranked[0][0]

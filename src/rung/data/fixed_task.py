@@ -1,0 +1,98 @@
+"""task.yaml of a cleaned copy: the user's own file, with other examples and with paths that lead from the new folder.
+
+Only the values that change are replaced in the text, so that comments and all other keys stay as they were written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from rung.errors import DataError
+from rung.types import SetName, Task
+
+_PATHS = ("schema", "corpus", "model", "models", "metric")
+"""Keys whose values may hold paths."""
+_DROPPED = ("fields", "shape", "examples", "name")
+"""Keys that the copy does not need, or that are written anew."""
+
+
+def write_task(task: Task, folder: Path, files: Mapping[SetName | None, Path], corpus: Path | None) -> Path:
+    """Writes task.yaml into `folder` and returns its path. corpus: new documents; None: the old ones.
+
+    The name gets "-clean" behind it, so that the copy has a run folder of its own.
+    """
+    text = task.path.read_bytes().decode("utf-8-sig")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)  # it was read as a task
+    examples = {name: path.name for name, path in files.items()}
+    said = _quoted(examples[None]) if None in examples else json.dumps(examples, ensure_ascii=False)
+    head = {"name": _quoted(f"{task.name}-clean"), "examples": said}
+    edits: list[tuple[int, int, str]] = []
+    for key, value in root.value:
+        start, end = key.start_mark.index, value.end_mark.index
+        if key.value in _DROPPED:
+            edits.append((start, end + _rest_of_line(text, end, bool(root.flow_style)), ""))
+        elif key.value == "corpus" and corpus is not None:
+            edits.append((value.start_mark.index, end, _quoted(corpus.name)))
+        elif key.value in _PATHS:
+            edits += _moved(value, key.value, task.path.parent, folder)
+    first, between = root.start_mark.index, "\n" + " " * root.start_mark.column
+    if root.flow_style:
+        first, between = first + 1, ", "
+    edits.append((first, first, "".join(f"{key}: {value}{between}" for key, value in head.items())))
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    path = folder / "task.yaml"
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}). Choose a folder of yours.") from error
+    return path
+
+
+def _rest_of_line(text: str, end: int, in_braces: bool) -> int:
+    """Characters after a value that go with it: its comment and line end, or in braces the comma."""
+    found = re.compile(r"\s*,?\s*" if in_braces else r"[ \t]*(?:#[^\n]*)?(?:\r?\n)").match(text, end)
+    at_line_end = found is not None and (in_braces or text[end - 1 : end] != "\n")
+    return found.end() - end if found is not None and at_line_end else 0
+
+
+def _moved(node: yaml.Node, key: str, old: Path, new: Path) -> list[tuple[int, int, str]]:
+    """Edits that let the paths below a node lead to the same files from another folder."""
+    if isinstance(node, yaml.MappingNode):
+        if key == "schema":
+            return []  # the schema itself
+        return [edit for _, value in node.value for edit in _moved(value, key, old, new)]
+    if isinstance(node, yaml.SequenceNode):
+        return [edit for item in node.value for edit in _moved(item, key, old, new)]
+    written = str(node.value)
+    head, path, tail = "", written, ""
+    if key == "metric":
+        if not written.startswith("python:"):
+            return []
+        head = "python:"
+        path, _, function = written.removeprefix(head).rpartition(":")
+        tail = f":{function}"
+    elif path.endswith(":4bit"):
+        path, tail = path.removesuffix(":4bit"), ":4bit"
+    here = old / path
+    if not path or not os.path.exists(here) or os.path.isabs(path):
+        return []
+    return [(node.start_mark.index, node.end_mark.index, _quoted(f"{head}{_path_from(new, here)}{tail}"))]
+
+
+def _path_from(folder: Path, path: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive
+        return str(Path(os.path.abspath(path)))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

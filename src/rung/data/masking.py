@@ -1,0 +1,160 @@
+"""Personal data and secrets replaced by names: <EMAIL_1> wherever the same address stands, in examples and documents.
+
+A value that was recognised by a word beside it is replaced where that word is missing, too: numbers of LEAST_DIGITS or
+more everywhere, other values in their own row. Ids, groups and gold_ids are replaced alike, so that they still agree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rung.data.checks.personal import meant_otherwise
+from rung.data.checks.places import texts_of
+from rung.data.sensitive import Sensitive, sensitive
+from rung.types import Document, Example
+
+LEAST_DIGITS = 9
+
+_NAMES = {
+    "email": "EMAIL",
+    "phone_number": "PHONE",
+    "ip_address": "IP",
+    "iban": "IBAN",
+    "card_number": "CARD",
+    "identifier": "ID",
+    "secret": "SECRET",
+}
+_DIGITS = re.compile(rf"(?<![\w.,])[+(]?\d(?:[ ().\-/]{{0,2}}\d){{{LEAST_DIGITS - 1},18}}(?![\w]|[.,]\d)")
+
+
+class Masks:
+    """The names of all values of some examples and documents. labels: texts that stay as they are."""
+
+    def __init__(self, examples: Iterable[Example], documents: Iterable[Document], labels: Iterable[str] = ()) -> None:
+        examples, documents = tuple(examples), tuple(documents)
+        self._labels = frozenset(labels)
+        self._doubtful = meant_otherwise(examples, documents)
+        self._names: dict[tuple[str, str], str] = {}
+        self._numbers: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        for example in examples:
+            for _, text in texts_of(example):
+                self._register(text)
+        for document in documents:
+            self._register(document.text)
+
+    def example(self, example: Example) -> tuple[Example, frozenset[str]]:
+        """The example with names in place of values, and the checks whose values it held."""
+        said = {one for _, text in texts_of(example) if text not in self._labels for one in self._values(text)}
+        checks: set[str] = set()
+
+        def masked(text: str) -> str:
+            return self._masked(text, said, checks)
+
+        references = tuple(dict.fromkeys(self._answer(r, said, checks) for r in example.references))
+        changed = replace(
+            example,
+            id=masked(example.id),
+            input=masked(example.input),
+            output=self._answer(example.output, said, checks),
+            references=references,
+            group=None if example.group is None else masked(example.group),
+            context=None if example.context is None else masked(example.context),
+            gold_ids=tuple(map(masked, example.gold_ids)),
+            instruction=None if example.instruction is None else masked(example.instruction),
+            turns=tuple(replace(turn, content=masked(turn.content)) for turn in example.turns),
+        )
+        return changed, frozenset(checks)
+
+    def document(self, document: Document) -> tuple[Document, frozenset[str]]:
+        """As `example`, of a document."""
+        said, checks = set(self._values(document.text)), set[str]()
+        changed = replace(
+            document,
+            id=self._masked(document.id, said, checks),
+            text=self._masked(document.text, said, checks),
+            title=None if document.title is None else self._masked(document.title, said, checks),
+        )
+        return changed, frozenset(checks)
+
+    def _found(self, text: str) -> list[Sensitive]:
+        return [one for one in sensitive(text) if one.name not in self._doubtful]
+
+    def _values(self, text: str) -> Iterable[tuple[str, str]]:
+        """(check, value as written) of each value in a text."""
+        return ((one.check, text[one.start : one.end]) for one in self._found(text))
+
+    def _register(self, text: str) -> None:
+        if text not in self._labels:
+            for check, value in self._values(text):
+                self._name(check, value)
+
+    def _name(self, check: str, value: str) -> str:
+        key = check, _normal(check, value)
+        if key not in self._names:
+            self._counts[check] += 1
+            self._names[key] = f"<{_NAMES[check]}_{self._counts[check]}>"
+            digits = re.sub(r"\D", "", value)
+            if len(digits) >= LEAST_DIGITS and check not in ("email", "secret", "ip_address"):
+                self._numbers.setdefault(digits, check)
+        return self._names[key]
+
+    def _masked(self, text: str, said: set[tuple[str, str]], checks: set[str]) -> str:
+        spans = [(one.start, one.end, one.check, text[one.start : one.end]) for one in self._found(text)]
+        for check, value in sorted(said, key=lambda pair: -len(pair[1])):
+            if len(value) >= 5 and value in text:
+                spans += ((m.start(), m.end(), check, value) for m in re.finditer(re.escape(value), text))
+        for match in _DIGITS.finditer(text):
+            if known := self._numbers.get(re.sub(r"\D", "", match.group())):
+                spans.append((*match.span(), known, match.group()))
+        if not spans:
+            return text
+        parts, end = [], 0
+        for start, stop, check, value in sorted(spans, key=lambda span: (span[0], -span[1])):
+            if start >= end:
+                parts += [text[end:start], self._name(check, value)]
+                checks.add(check)
+                end = stop
+        return "".join([*parts, text[end:]])
+
+    def _answer(self, text: str, said: set[tuple[str, str]], checks: set[str]) -> str:
+        """An answer with names; of JSON, the values are replaced one by one, where it would be no JSON otherwise."""
+        if text in self._labels:
+            return text
+        changed = self._masked(text, said, checks)
+        if changed == text or text.lstrip()[:1] not in ("{", "["):
+            return changed
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return changed
+        try:
+            json.loads(changed)
+        except ValueError:
+            return json.dumps(self._leaves(value, said, checks), ensure_ascii=False)
+        return changed
+
+    def _leaves(self, value: Any, said: set[tuple[str, str]], checks: set[str]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._leaves(item, said, checks) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._leaves(item, said, checks) for item in value]
+        if isinstance(value, bool) or value is None or not isinstance(value, str | int | float):
+            return value
+        written = str(value)
+        changed = self._masked(written, said, checks)
+        return value if changed == written else changed
+
+
+def _normal(check: str, value: str) -> str:
+    """What two ways to write one value have in common."""
+    if check == "phone_number":
+        return re.sub(r"\D", "", value).removeprefix("00")
+    if check in ("card_number", "iban", "identifier"):
+        return re.sub(r"[\W_]", "", value).upper()
+    return value.casefold() if check == "email" else value

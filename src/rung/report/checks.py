@@ -1,0 +1,222 @@
+"""The findings of the data checks as people read them: by kind, the gravest first; a page, and a few lines of it.
+
+Knows records of findings, of this version and of earlier ones. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rung.data.checks.kinds import Kind, kind_of_check, measured, rank
+from rung.report.lines import Line, cut, styled, wrapped
+from rung.report.reading import Record
+from rung.report.words import count
+
+SCREEN_LINES = 6
+"""Lines of the findings on the first screen of a run."""
+SHOWN = 3
+"""Rows that the page shows of each kind."""
+_LOOKS = {"error": "bold red", "warning": "yellow", "note": ""}
+_FIRST_TOPIC = "leakage"
+_LAST_TOPIC = "size"
+
+
+@dataclass(frozen=True)
+class FoundKind:
+    """All findings of one check. severity: the gravest of theirs. count: how many there are, those not listed too."""
+
+    check: str
+    severity: str
+    kind: Kind
+    count: int
+    findings: tuple[Record, ...]
+
+    @property
+    def said(self) -> str:
+        """The title with the number; without one where one finding is about all rows."""
+        whole = self.count == 1 and not self.findings[0].get("row")
+        return self.kind.title if whole else f"{self.kind.title}: {self.count:,}"
+
+
+@dataclass(frozen=True)
+class CheckPage:
+    """What `rung check` prints. about: what was read, a line each. findings: as records. task: the task file."""
+
+    task: Path
+    about: Sequence[str]
+    findings: Sequence[Record]
+    next_steps: Sequence[str] = field(default=())
+
+
+def by_kind(findings: Sequence[Record]) -> list[FoundKind]:
+    """Findings by check: errors, then warnings, then notes; leakage first among equals."""
+    own: dict[str, list[Record]] = {}
+    for finding in findings:
+        own.setdefault(str(finding["check"]), []).append(finding)
+    found = []
+    for check, some in own.items():
+        severity = min((str(f["severity"]) for f in some), key=lambda s: rank(check, s))
+        listed = tuple(f for f in some if f.get("count", 1) == 1 or f.get("row")) or tuple(some)
+        number = sum(int(f.get("count", 1)) for f in some)
+        found.append(FoundKind(check, severity, kind_of_check(check), number, listed))
+    return sorted(found, key=lambda one: rank(one.check, one.severity))
+
+
+def counted(findings: Sequence[Record]) -> str:
+    """1 error, 3 warnings and 2 notes"""
+    number = {
+        severity: sum(int(f.get("count", 1)) for f in findings if f["severity"] == severity)
+        for severity in ("error", "warning", "note")
+    }
+    said = [count(n, severity) for severity, n in number.items() if n]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+
+
+def how_sure(check: str) -> str:
+    """How many of planted faults the check found, and how many of its finds were right. Empty where not measured."""
+    sure = measured().get(check)
+    if sure is None:
+        return ""
+    said = []
+    if sure.recall is not None:
+        said.append(f"finds {100 * sure.recall:.0f} of 100")
+    if sure.precision is not None:
+        said.append(f"{100 * sure.precision:.0f} of 100 found are right")
+    return f"On planted faults: {', '.join(said)}." if said else ""
+
+
+# ---- the first screen of a run ----------------------------------------------------------------------
+
+
+def screen_lines(checks: Record, task: Record, width: int) -> list[Line]:
+    """The findings in at most SCREEN_LINES lines: all kinds with their numbers, then where the rest is."""
+    findings = checks.get("findings", ())
+    kinds = [one for one in by_kind(findings) if one.kind.topic != _LAST_TOPIC or one.severity == "error"]
+    serious = [one for one in kinds if one.severity != "note"]
+    where = f"rung check {_command_path(task)}"
+    if not serious:
+        noted = sum(one.count for one in kinds)
+        notes = f", {count(noted, 'note')}: {where}" if noted else "."
+        return [(cut(f"Data checks: no warnings{notes}", width), "")]
+    lines = styled(wrapped(f"Data checks: {counted(findings)}.", width, 1), "yellow")
+    first = serious[0]
+    grave = first if first.severity == "error" or first.kind.topic == _FIRST_TOPIC else None
+    if grave is not None:
+        lines += styled(wrapped(f"{grave.said}. {_advice(grave)}", width, 2, bullet="! "), _LOOKS["error"])
+    rest = [one for one in (*serious, *(k for k in kinds if k.severity == "note")) if one is not grave]
+    lines += _packed([one.said for one in rest], width, SCREEN_LINES - len(lines) - 1)
+    return [*lines, (cut(f"All of them, and what to do: {where}", width), "")]
+
+
+def _advice(one: FoundKind) -> str:
+    """What to do about a kind; of a single finding about all rows, its own words."""
+    if one.count == 1 and one.findings[0].get("message"):
+        return str(one.findings[0]["message"])
+    return one.kind.todo.replace("`", "")
+
+
+def _packed(parts: Sequence[str], width: int, most: int) -> list[Line]:
+    """As many parts as go into so many lines, separated by semicolons, and how many are left out."""
+    for shown in range(len(parts), 0, -1):
+        left = len(parts) - shown
+        more = f"; and {count(left, 'more kind')}" if left else ""
+        lines = wrapped(f"{'; '.join(parts[:shown])}{more}.", width, bullet="  ")
+        if len(lines) <= most:
+            return lines
+    return []
+
+
+def _command_path(task: Record) -> str:
+    """The task file as one would type it here."""
+    path = str(task.get("path") or "task.yaml")
+    try:
+        near = os.path.relpath(path)
+    except ValueError:
+        near = path
+    return shlex.quote(near if len(near) < len(path) else path)
+
+
+# ---- the page ---------------------------------------------------------------------------------------
+
+
+def page_lines(page: CheckPage, width: int) -> list[Line]:
+    """What was read, the findings by kind with what to do and the first rows, what the data can show, and what next."""
+    empty: Line = ("", "")
+    lines: list[Line] = []
+    for number, text in enumerate(page.about):
+        lines += styled(wrapped(text, width), "" if number else "bold")
+    kinds = by_kind(page.findings)
+    sizes = [one for one in kinds if one.kind.topic == _LAST_TOPIC and one.severity != "error"]
+    others = [one for one in kinds if one not in sizes]
+    lines.append(empty)
+    if not others:
+        lines += wrapped("The checks have nothing to report.", width)
+    else:
+        said = counted([f for one in others for f in _all_of(one, page.findings)])
+        lines += styled(wrapped(f"{said}, of {count(len(others), 'kind')}:", width), "bold")
+    for one in others:
+        lines += [empty, *_kind_lines(one, width)]
+    if sizes:
+        lines += [empty, *styled(wrapped("What the data can show", width), "bold")]
+        for one in sizes:
+            for finding in one.findings:
+                lines += wrapped(str(finding["message"]), width, bullet="  ")
+    if page.next_steps:
+        lines.append(empty)
+        for step in page.next_steps:
+            lines += wrapped(step, width)
+    return lines
+
+
+def _all_of(one: FoundKind, findings: Sequence[Record]) -> list[Record]:
+    return [f for f in findings if f["check"] == one.check]
+
+
+def _kind_lines(one: FoundKind, width: int) -> list[Line]:
+    name = f"{one.severity}  {one.said}"
+    lines = styled(wrapped(name, width), _LOOKS.get(one.severity, ""))
+    shown = one.findings[:SHOWN]
+    single = len(one.findings) == 1
+    if not single:
+        lines += wrapped(one.kind.todo.replace("`", ""), width, bullet="  ")
+    if sure := how_sure(one.check):
+        lines += styled(wrapped(sure, width, bullet="  "), "dim")
+    for finding in shown:
+        place = f"{finding['row']}: " if finding.get("row") else ""
+        lines += wrapped(f"{place}{finding['message']}", width, 4, bullet="  - ")
+    if left := one.count - sum(int(f.get("count", 1)) for f in shown):
+        lines += styled(wrapped(f"and {left:,} more", width, bullet="    "), "dim")
+    return lines
+
+
+def page_record(page: CheckPage, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The page as JSON values: facts about what was read, every finding, and the kinds in the order of the page.
+
+    Keys stay as they are from version to version: findings (check, severity, row, message, ids, count), kinds (check,
+    title, severity, count, what_to_do, mended_by, recall, precision), counts.
+    """
+    kinds = []
+    for one in by_kind(page.findings):
+        sure = measured().get(one.check)
+        kinds.append(
+            {
+                "check": one.check,
+                "title": one.kind.title,
+                "severity": one.severity,
+                "count": one.count,
+                "what_to_do": one.kind.todo,
+                "mended_by": {"fix": "--fix", "mask": "--fix --mask"}.get(one.kind.mended),
+                "recall": sure.recall if sure else None,
+                "precision": sure.precision if sure else None,
+            }
+        )
+    number = {
+        f"{severity}s": sum(int(f.get("count", 1)) for f in page.findings if f["severity"] == severity)
+        for severity in ("error", "warning", "note")
+    }
+    return {**facts, "counts": number, "kinds": kinds, "findings": [dict(f) for f in page.findings]}
