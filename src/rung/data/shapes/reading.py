@@ -14,6 +14,7 @@ from rung.data.shapes.conversation import (
     is_conversation,
     messages_of,
     split_at_answer,
+    system_of,
     tools_in_words,
     transcript,
 )
@@ -130,6 +131,13 @@ class RowReader:
             instruction=instruction,
             turns=turns,
         )
+
+    def instruction_of(self, values: Values) -> str | None:
+        """What a row asks for beyond the task's instruction, without reading the rest of it."""
+        columns = (self.fields.get("input"), self.fields.get("output"))
+        said = (values.get(c) for c in columns if isinstance(c, str))
+        systems = (system_of(v) for v in said if isinstance(v, list) or (isinstance(v, str) and v[:1] == "["))
+        return self._own(values, next((text for text in systems if text), None))
 
     # ---- what is asked ----
 

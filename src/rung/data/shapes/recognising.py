@@ -144,6 +144,7 @@ def _reading(name: str, claim: Claim, sample: Sample, rows: Sequence[Row]) -> Re
         if column is not None and column not in taken and field_name not in fields:
             fields[field_name] = column
     fields |= sample.chosen
+    fields = {name: column for name, column in fields.items() if column != ()}  # the user wants no such field
     output = fields.get("output")
     several, lists = None, False
     if isinstance(output, tuple):
@@ -165,7 +166,7 @@ def _common_instruction(reading: Recognised, rows: Sequence[Row]) -> str | None:
     found: str | None = None
     for row in rows:
         try:
-            own = read(row).instruction
+            own = read.instruction_of(row.values)
         except ValueError:
             continue
         if own is None or (found is not None and own != found and visible(own) != visible(found)):
