@@ -150,3 +150,19 @@ def test_what_looks_at_no_input_gives_the_frequent_answer_or_a_blind_guess() -> 
 def test_importing_the_baselines_loads_no_numbers_library() -> None:
     code = "import sys, rung.evaluation.baselines; print({'numpy', 'scipy', 'sklearn'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_sets_of_labels_are_answered_by_the_nearest_input_and_not_guessed_blindly() -> None:
+    labels = ("refund", "delivery", "login")
+    sets = ['["refund"]', '["delivery"]', '["refund", "login"]', "[]", '["login"]', '["delivery", "login"]']
+    train = [example(i, f"word{i} text", sets[i]) for i in range(6)]
+    found = baselines(train, train[:3], Scorer(METRICS["label_set_f1"]), labels=labels)
+    assert list(found) == ["most_frequent", "nearest_neighbour"]
+    assert [p.score for p in found["nearest_neighbour"]] == [1.0, 1.0, 1.0]
+
+
+def test_answers_that_look_the_same_are_one_answer_and_indentation_is_kept() -> None:
+    rows = [example(i, "question", o) for i, o in enumerate(["  x", "  x\u200b", "  x ", "y", "y", "X", "X"])]
+    assert label_like(rows)
+    found = baselines(rows, rows[:1], Scorer(METRICS["exact_match"]))
+    assert found["most_frequent"][0].text == "  x"

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rung.data.metric_names import KNOWN_METRICS
 from rung.errors import MetricError
 from rung.evaluation.metrics import METRICS, as_observed, load_metric, metric_of, probe_metric, register_metric
 from rung.evaluation.scorer import Scorer
@@ -48,10 +50,32 @@ def test_importing_the_metrics_loads_no_numbers_library() -> None:
 
 def test_every_name_loads_and_no_bad_prediction_makes_it_raise() -> None:
     for name in METRICS:
-        metric = load_metric(name, Path())
-        assert metric.name == name
-        assert all(0.0 <= s <= 1.0 for s in metric.score([answer(text, "7") for text in NASTY]))
-        assert metric.score([answer("7", "8", "7"), answer("7")]) == [1.0, 0.0]
+        right, other = ('{"name": "f"}', '{"name": "g"}') if name == "tool_call_match" else ("7", "8")
+        for metric in (load_metric(name, Path()), load_metric(name, Path(), whitespace="counts", unordered=True)):
+            assert metric.name == name
+            assert all(0.0 <= s <= 1.0 for s in metric.score([answer(text, right) for text in NASTY]))
+            assert metric.score([answer(right, other, right), answer(right)]) == [1.0, 0.0]
+
+
+def test_the_task_says_whether_space_and_order_count_and_what_numbers_may_differ_by() -> None:
+    def score(name: str, text: str, reference: str, **how: Any) -> float:
+        return load_metric(name, Path(), **how).score([answer(text, reference)])[0]
+
+    assert score("exact_match", "x", "  x") == 1.0 and score("exact_match", "x", "  x", whitespace="counts") == 0.0
+    assert score("label_accuracy", "x", " x", whitespace="counts") == 1.0
+    assert (
+        score("json_match", "[1, 2]", "[2, 1]") == 0.0 and score("json_match", "[1, 2]", "[2, 1]", unordered=True) == 1
+    )
+    calls = ['[{"name": "f"}, {"name": "g"}]', '[{"name": "g"}, {"name": "f"}]']
+    assert score("tool_call_match", *calls) == 0.0 and score("tool_call_match", *calls, unordered=True) == 1.0
+    assert score("numeric_match", "104", "100") == 0.0 and score("numeric_match", "104", "100", tolerance=0.05) == 1.0
+    assert score("numeric_error", "104", "100") == 0.96 and score("numeric_error", "104", "100", tolerance=0.05) == 1.0
+    strict = load_metric("json_match", Path(), unordered=True)
+    assert strict.right_or_wrong and strict.whole_answer
+
+
+def test_the_names_that_task_yaml_may_have_are_those_of_the_metrics() -> None:
+    assert list(KNOWN_METRICS) == list(METRICS)
 
 
 def test_a_metric_says_whether_it_grades_and_whether_the_whole_answer_counts() -> None:
@@ -60,8 +84,11 @@ def test_a_metric_says_whether_it_grades_and_whether_the_whole_answer_counts() -
         "label_accuracy",
         "json_match",
         "numeric_match",
+        "label_set_match",
+        "tool_call_match",
     }
-    assert {m.name for m in METRICS.values() if m.whole_answer} == {"exact_match", "json_match"}
+    whole = {m.name for m in METRICS.values() if m.whole_answer}
+    assert whole == {"exact_match", "json_match", "label_set_match", "tool_call_match"}
 
 
 def test_an_unknown_name_is_an_error_that_names_the_nearest() -> None:
@@ -91,68 +118,12 @@ def test_a_metric_that_only_gave_zeros_and_ones_is_taken_to_say_right_or_wrong(l
     assert not as_observed(length, [0.0, 0.5]).right_or_wrong and not as_observed(length, []).right_or_wrong
 
 
-# ---- a user's function
+# ---- the probe
 
 
 def write(folder: Path, body: str) -> Path:
     (folder / "my.py").write_text(body)
     return folder
-
-
-def outcome(metric: MetricInfo, text: str, *references: str) -> tuple[float, str | None]:
-    found = Scorer(metric).score([answer(text, *references)])[0]
-    return found.score, found.error
-
-
-def test_a_users_function_is_a_metric(tmp_path: Path) -> None:
-    body = "def half(prediction, references):\n    return prediction in references\n"
-    metric = load_metric("python:my.py:half", write(tmp_path, body))
-    assert metric.name == "python:my.py:half" and not metric.right_or_wrong
-    assert metric.score([answer("a", "a"), answer("b", "a")]) == [1.0, 0.0]
-
-
-def test_a_users_function_gets_a_list_of_references(tmp_path: Path) -> None:
-    body = "def f(p, r):\n    assert type(r) is list\n    r.append('more')\n    return float(p in r[:-1])\n"
-    metric = load_metric("python:my.py:f", write(tmp_path, body))
-    assert outcome(metric, "b", "a", "b") == (1.0, None)
-
-
-@pytest.mark.parametrize("value", ["1.5", "-0.1", "float('nan')", "None", "'1'", "[1]"])
-def test_a_users_function_that_returns_no_score_scores_zero_with_the_reason(tmp_path: Path, value: str) -> None:
-    metric = load_metric("python:my.py:f", write(tmp_path, f"def f(p, r):\n    return {value}\n"))
-    score, error = outcome(metric, "guess", "truth")
-    assert score == 0.0 and error is not None
-    assert "my.py: f returned" in error and "'guess'" in error and "['truth']; it must return a number" in error
-
-
-def test_a_users_function_that_raises_spoils_only_its_row_and_the_error_names_file_and_line(tmp_path: Path) -> None:
-    body = "import json\n\ndef f(p, r):\n    return float(json.loads(p) == json.loads(r[0]))\n"
-    metric = load_metric("python:my.py:f", write(tmp_path, body))
-    good, bad, wrong = Scorer(metric).score([answer("[1]", "[1]"), answer("guess", "[1]"), answer("2", "[1]")])
-    assert (good.score, good.error, wrong.score, wrong.error) == (1.0, None, 0.0, None)
-    assert bad.score == 0.0 and bad.error is not None
-    assert "my.py, line 4: f failed for the prediction 'guess'" in bad.error and "JSONDecodeError" in bad.error
-
-
-@pytest.mark.parametrize(
-    ("name", "body", "message"),
-    [
-        ("python:other.py:f", "", "no file .*other.py.*relative to task.yaml"),
-        ("python:my.py:g", "def f(p, r):\n    return 1\n", 'no function "g"; functions there are f'),
-        ("python:my.py:f", "x = 1\nimport no_such_module\n", "my.py, line 2: the file cannot be imported: ModuleNotF"),
-        ("python:my.py:f", "x = (\n", "my.py, line 1: the file cannot be imported: SyntaxError"),
-        ("python:my.py:f", "raise SystemExit\n", "my.py, line 1: the file cannot be imported: SystemExit"),
-        ("python:my.py", "", "not of the form python:file.py:function"),
-    ],
-)
-def test_a_users_metric_that_cannot_be_loaded_says_where_and_why(
-    tmp_path: Path, name: str, body: str, message: str
-) -> None:
-    with pytest.raises(MetricError, match=message):
-        load_metric(name, write(tmp_path, body))
-
-
-# ---- the probe
 
 
 def test_a_sound_metric_passes_the_probe_without_a_word() -> None:
@@ -188,6 +159,29 @@ def test_a_metric_that_says_right_or_wrong_and_grades_is_a_warning() -> None:
     assert any("says that it scores right or wrong" in f.message for f in probe_metric(metric, examples("a")))
 
 
+def test_a_metric_that_grades_right_answers_says_how_many_and_what_to_do(tmp_path: Path) -> None:
+    metric = load_metric("python:my.py:f", write(tmp_path, "def f(p, r):\n    return 0.5\n"))
+    [finding] = probe_metric(metric, examples("a", "b"))
+    assert "less than 1 to 2 of 2 right answers" in finding.message and "Correct the metric" in finding.message
+    assert finding.row == "row 0"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return 1.0 if p in r else float('nan')", "returned nan for the prediction 'b' and the references \\['a'\\]"),
+        ("return 1.0 if p in r else -1.0", "returned -1.0 .*must return a number in \\[0, 1\\]"),
+        ("return 1.0 if p == 'a' else 100.0 * (p in r)", "returned 100.0"),
+    ],
+)
+def test_a_metric_that_gives_no_score_to_a_row_right_or_wrong_is_refused(
+    tmp_path: Path, body: str, reason: str
+) -> None:
+    metric = load_metric("python:my.py:f", write(tmp_path, f"def f(p, r):\n    {body}\n"))
+    with pytest.raises(MetricError, match=reason):
+        probe_metric(metric, examples("a", "b"))
+
+
 @pytest.mark.parametrize("body", ["return 0.0", "raise ValueError('no')", "return 7"])
 def test_a_metric_that_gives_right_answers_nothing_is_a_broken_yardstick(tmp_path: Path, body: str) -> None:
     metric = load_metric("python:my.py:f", write(tmp_path, f"def f(p, r):\n    {body}\n"))
@@ -195,10 +189,14 @@ def test_a_metric_that_gives_right_answers_nothing_is_a_broken_yardstick(tmp_pat
         probe_metric(metric, examples("a", "b"))
 
 
-@pytest.mark.parametrize(("name", "right"), [("numeric_match", "7"), ("json_match", "{}")])
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("numeric_match", "7"), ("numeric_error", "7"), ("json_match", "{}"), ("tool_call_match", '{"name": "f"}')],
+)
 def test_a_reference_that_cannot_be_read_is_an_error_wherever_it_stands(name: str, right: str) -> None:
-    rows = examples(*[right] * 1001, "many", right)
-    with pytest.raises(MetricError, match="row 1001: the right answer 'many' is not"):
+    wrong = '"many"' if name == "tool_call_match" else "many"
+    rows = examples(*[right] * 1001, wrong, right)
+    with pytest.raises(MetricError, match=f"row 1001: the right answer '{wrong}' is not"):
         probe_metric(METRICS[name], rows)
 
 

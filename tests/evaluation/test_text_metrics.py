@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from rung.evaluation.text_metrics import _lcs_length, exact_match, label_accuracy, rouge_l, token_f1
+from rung.evaluation.text_metrics import (
+    _lcs_length,
+    exact_match,
+    exact_match_with_space,
+    label_accuracy,
+    rouge_l,
+    token_f1,
+)
 
 
 def test_exact_match_ignores_space_and_encoding_and_nothing_else() -> None:
@@ -14,10 +21,30 @@ def test_exact_match_ignores_space_and_encoding_and_nothing_else() -> None:
     assert exact_match("Paris", ["paris"]) == 0.0
     assert exact_match("Paris.", ["Paris"]) == 0.0
     assert exact_match("b", ["a", "b"]) == 1.0
+    assert exact_match("ＡＢ\u200bC\u00ad", ["ABC"]) == 1.0
+
+
+def test_exact_match_with_space_keeps_indentation_and_lines() -> None:
+    code = "    if x:\n        return 1"
+    assert (
+        exact_match_with_space(code, [code])
+        == exact_match_with_space("    if x:  \r\n        return 1 \n\n", [code])
+        == 1.0
+    )
+    for other in (
+        "if x:\n        return 1",
+        "    if x:\n    return 1",
+        "    if x: return 1",
+        "    if  x:\n        return 1",
+    ):
+        assert exact_match_with_space(other, [code]) == 0.0
+    assert exact_match_with_space("cafe\u0301\u200b", ["café"]) == 1.0
+    assert exact_match_with_space("", [" \n"]) == 1.0
 
 
 @pytest.mark.parametrize(
-    "prediction", ["card_arrival", ' "Card_Arrival".\n', "'card_arrival.'", "`CARD_ARRIVAL`", "“card_arrival”"]
+    "prediction",
+    ["card_arrival", ' "Card_Arrival".\n', "'card_arrival.'", "`CARD_ARRIVAL`", "“card_arrival”", "「card_arrival」。"],
 )
 def test_a_label_is_right_whatever_its_case_quotes_and_full_stop(prediction: str) -> None:
     assert label_accuracy(prediction, ["card_arrival"]) == 1.0
@@ -55,6 +82,8 @@ def test_rouge_l_equals_googles_rouge_score() -> None:
     words = ["the", "cat's", "sat_on", "Mat,", "a-b", "7", "running", "!", "A"]
     for _ in range(200):
         a, b = (" ".join(random_.choices(words, k=random_.randint(0, 9))) for _ in "ab")
+        if not any(c.isalnum() for c in a + b):  # without a token on either side, the whole texts are compared
+            continue
         assert rouge_l(a, [b]) == pytest.approx(scorer.score(b, a)["rougeL"].fmeasure)
 
 
@@ -66,6 +95,32 @@ def test_rouge_l_of_lins_published_example() -> None:
 
 def test_rouge_l_reads_letters_of_every_script() -> None:
     assert rouge_l("Москва столица", ["Москва большая"]) == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "f1"),
+    [
+        ("请您在七天之内到服务台办理", "请您在七天之内到前台办理", 22 / 25),  # 11 common of 13 and 12 characters
+        ("กากาก", "กากก", 8 / 9),
+        ("北京。", "北京", 1.0),
+        ("「返品」は七日", "返品は七日", 1.0),
+        ("上海", "北京", 0.0),
+        ("iPhone 15手机", "iphone 15 手机", 1.0),
+    ],
+)
+def test_scripts_without_spaces_are_compared_character_by_character(prediction: str, reference: str, f1: float) -> None:
+    assert token_f1(prediction, [reference]) == pytest.approx(f1)
+    assert rouge_l(prediction, [reference]) == pytest.approx(f1)
+
+
+def test_an_empty_prediction_is_right_where_nothing_is_expected_and_nowhere_else() -> None:
+    for metric in (exact_match, exact_match_with_space, label_accuracy, token_f1, rouge_l):
+        assert metric("", [""]) == metric(" \n", [""]) == 1.0
+        assert metric("", ["x"]) == metric("x", [""]) == metric("", []) == 0.0
+
+
+def test_punctuation_of_every_script_is_no_token() -> None:
+    assert token_f1("«Où ?» – là…", ["Où là"]) == 1.0
 
 
 def test_the_longest_common_subsequence_equals_the_textbook_recursion() -> None:

@@ -17,11 +17,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from rung.evaluation.metrics import load_metric
 from rung.evaluation.scorer import Scorer
-from rung.text import units
+from rung.text import is_character, units
 from rung.types import Answer, Example
 
 BY_CHANCE = 0.1
@@ -87,7 +88,8 @@ def reads_right(text: str, example: Example, by: Yardstick, *, passages: str = "
     if all(map(is_json, references)):
         return any(_json_right(value, example, by) for value in _first_json(text))
     if all(_ONE_NUMBER.fullmatch(r.strip()) for r in references) and not by.labels:
-        return _scorer("numeric_match").one(_stated_number(text), references) == 1.0
+        number = _stated_number(text)
+        return by.accepts([number], example) or _scorer("numeric_match").one(number, references) == 1.0
     if by.labels:
         return by.accepts(_only_label(text, by.labels), example)
     readings = list(_readings(text))
@@ -124,19 +126,29 @@ def derivable(example: Example, common: frozenset[str]) -> bool:
     """Whether the answer may be copied or computed from the input, so that it need not be a known fact.
 
     common: words of the answers' form (see `common_words`). True for a number where the input holds two numbers or
-    more, and where every word of the answer stands in the input or is common.
+    more, and where every word of the answer stands in the input or is common. Of a script without spaces, every pair
+    of neighbouring characters must: single ones stand in any text.
     """
     text = example.query.text
     output = example.output.strip()
     if _ONE_NUMBER.fullmatch(output) and len(_NUMBER.findall(text)) >= 2:
         return True
-    return set(bare(output).split()) <= set(bare(text).split()) | common
+    return _terms(output) <= _terms(text) | common
 
 
 def common_words(train: Sequence[Example]) -> frozenset[str]:
     """Words in at least `COMMON` of the answers, and in at least two: labels, keys, keywords of a format."""
-    count = Counter(word for e in train for word in set(bare(e.output).split()))
+    count = Counter(word for e in train for word in _terms(e.output))
     return frozenset(word for word, n in count.items() if n >= max(2, COMMON * len(train)))
+
+
+def _terms(text: str) -> set[str]:
+    """The words of `bare`; of characters of a script without spaces their pairs, or the character that stands alone."""
+    terms: set[str] = set()
+    for together, run in groupby(bare(text).split(), is_character):
+        words = list(run)
+        terms |= {a + b for a, b in pairwise(words)} if together and len(words) > 1 else set(words)
+    return terms
 
 
 # ---- readings -------------------------------------------------------------------------------
@@ -224,9 +236,13 @@ def _first_json(text: str) -> Iterator[str]:
 
 
 def _json_right(value: str, example: Example, by: Yardstick) -> bool:
-    """Whether it is right by the metric, or as JSON whatever the case of its keys and values."""
+    """Whether it is right by the metric, or as JSON whatever the case of its keys and values.
+
+    A metric of JSON decides itself whether the order of lists counts.
+    """
     folded = [r.casefold() for r in example.references]
-    return by.accepts([value], example) or _scorer("json_match").one(value.casefold(), folded) == 1.0
+    scorer = by.scorer if by.scorer.metric.name in ("json_match", "tool_call_match") else _scorer("json_match")
+    return by.accepts([value], example) or scorer.one(value.casefold(), folded) == 1.0
 
 
 # ---- containment ----------------------------------------------------------------------------

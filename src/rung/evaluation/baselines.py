@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rung.evaluation.scorer import Scorer
+from rung.text import normal_form, visible_lines
 from rung.types import Answer, Example, Prediction, Query
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def baselines(
 
     train: what may be learnt from. asked: the examples to answer, n >= 1. labels: the closed set of answers, if any.
     - most_frequent: always the most frequent training answer; of equally frequent ones the first.
-    - chance: a blind guess among the labels. The score is the mean over all labels, and the text is empty.
+    - chance: a blind guess among the labels. The score is the mean over all labels, and the text is empty. None where
+      no answer is one of the labels: a set of labels is not guessed.
     - tfidf_linear: a linear support vector classifier over TF-IDF of words and characters, with labels or label-like
       answers (`label_like`). Deterministic.
     - nearest_neighbour: the answer of the training input with the highest TF-IDF cosine; for all other tasks.
@@ -63,17 +65,19 @@ def baselines(
     if not asked:
         raise ValueError("no examples to score")
     answers: dict[str, list[Prediction]] = {}
+    forms = {normal_form(label) for label in labels}
+    closed = any(normal_form(e.output) in forms for e in (*train, *asked))
     if train:
         frequent = _most_frequent([e.output for e in train])
         answers["most_frequent"] = _scored(asked, [frequent] * len(asked), scorer)
-    if labels and not scorer.metric.needs_judge:
+    if closed and not scorer.metric.needs_judge:
         answers[CHANCE] = _chance(asked, labels, scorer)
     if train:
-        classifies = bool(labels) or label_like(train)
-        rows = _sample(train, len({e.output.strip() for e in train}) if classifies else 1, seed)
+        classifies = closed or label_like(train)
+        rows = _sample(train, len({visible_lines(e.output) for e in train}) if classifies else 1, seed)
         vectors = _vectors([_text(e.query) for e in rows], [_text(e.query) for e in asked])
         if vectors is not None:  # there are words to learn from
-            outputs = [e.output.strip() for e in rows]
+            outputs = _alike([e.output for e in rows])
             if classifies:
                 answers["tfidf_linear"] = _scored(asked, _linear(outputs, *vectors, seed), scorer)
             else:
@@ -83,15 +87,21 @@ def baselines(
 
 def label_like(train: Sequence[Example]) -> bool:
     """Whether the answers are labels in all but name: at least two of them, and nearly every answer is repeated."""
-    counts = Counter(e.output.strip() for e in train)
+    counts = Counter(normal_form(e.output) for e in train)
     return len(counts) > 1 and sum(n for n in counts.values() if n > 1) >= _REPEATED * len(train)
 
 
 # ---- answers ----------------------------------------------------------------------------------
 
 
+def _alike(outputs: Sequence[str]) -> list[str]:
+    """The outputs, each replaced by the first that looks the same; space in front counts, as in code."""
+    first: dict[str, str] = {}
+    return [first.setdefault(visible_lines(output), output.rstrip()) for output in outputs]
+
+
 def _most_frequent(outputs: Sequence[str]) -> str:
-    return Counter(output.strip() for output in outputs).most_common(1)[0][0]
+    return Counter(_alike(outputs)).most_common(1)[0][0]
 
 
 def _chance(asked: Sequence[Example], labels: Sequence[str], scorer: Scorer) -> list[Prediction]:

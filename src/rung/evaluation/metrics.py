@@ -10,15 +10,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rung.data.metric_names import KNOWN_METRICS
 from rung.errors import MetricError
-from rung.evaluation.scorer import Scorer
-from rung.evaluation.structured_metrics import json_fields, json_match, numeric_match
-from rung.evaluation.text_metrics import exact_match, label_accuracy, rouge_l, token_f1
+from rung.evaluation.number_metrics import TOLERANCE, numeric_error, numeric_match
+from rung.evaluation.scorer import NoScore, Scorer
+from rung.evaluation.structured_metrics import json_fields, json_match, label_set_f1, label_set_match, tool_call_match
+from rung.evaluation.text_metrics import exact_match, exact_match_with_space, label_accuracy, rouge_l, token_f1
 from rung.evaluation.user_metric import load_function
-from rung.types import Answer, Example, Finding, MetricInfo, Outcome
+from rung.types import Answer, Example, Finding, MetricInfo, Outcome, Whitespace
 
 __all__ = [
     "METRICS",
@@ -27,13 +29,17 @@ __all__ = [
     "json_fields",
     "json_match",
     "label_accuracy",
+    "label_set_f1",
+    "label_set_match",
     "load_metric",
     "metric_of",
+    "numeric_error",
     "numeric_match",
     "probe_metric",
     "register_metric",
     "rouge_l",
     "token_f1",
+    "tool_call_match",
 ]
 
 PROBED = 200
@@ -44,7 +50,7 @@ _ODD_ANSWERS = {
     "an answer of control characters, emoji and broken JSON": "null\x00\x1b\u202e 🦊 {'a': [1, NaN\n```json\n"
     + 5000 * "x ",
 }
-_READ_REFERENCES = ("json_match", "numeric_match")
+_READ_REFERENCES = ("json_match", "numeric_match", "numeric_error", "tool_call_match")
 """Metrics that raise MetricError for a reference they cannot read; every reference is then tried."""
 
 
@@ -55,10 +61,13 @@ def metric_of(
     right_or_wrong: bool = False,
     whole_answer: bool = False,
 ) -> MetricInfo:
-    """A metric that scores each answer by itself: function(prediction, references) -> a number in [0, 1]."""
+    """A metric that scores each answer by itself: function(prediction, references) -> a number in [0, 1].
+
+    references is a list of its own in every call.
+    """
 
     def score(answers: Sequence[Answer]) -> list[float]:
-        return [function(answer.text, answer.references) for answer in answers]
+        return [function(answer.text, list(answer.references)) for answer in answers]
 
     return MetricInfo(name, score, right_or_wrong=right_or_wrong, whole_answer=whole_answer)
 
@@ -72,6 +81,10 @@ METRICS: dict[str, MetricInfo] = {
         metric_of("rouge_l", rouge_l),
         metric_of("json_match", json_match, right_or_wrong=True, whole_answer=True),
         metric_of("numeric_match", numeric_match, right_or_wrong=True),
+        metric_of("numeric_error", numeric_error),
+        metric_of("label_set_f1", label_set_f1),
+        metric_of("label_set_match", label_set_match, right_or_wrong=True, whole_answer=True),
+        metric_of("tool_call_match", tool_call_match, right_or_wrong=True, whole_answer=True),
     )
 }
 """Name in task.yaml -> metric."""
@@ -87,9 +100,19 @@ def register_metric(metric: MetricInfo) -> None:
     KNOWN_METRICS[metric.name] = None
 
 
-def load_metric(name: str, task_dir: Path) -> MetricInfo:
+def load_metric(
+    name: str,
+    task_dir: Path,
+    *,
+    whitespace: Whitespace = "folded",
+    unordered: bool = False,
+    tolerance: float | None = None,
+) -> MetricInfo:
     """The metric of that name: one of METRICS, or `python:file.py:function` with the file relative to task_dir.
 
+    whitespace: whether the space inside answers counts, for exact_match (`rung.data.answer_form`). unordered: the order
+    of lists does not count, for json_match and tool_call_match. tolerance: share of the right number by which another
+    may differ, for numeric_match (None: not at all) and numeric_error (None: TOLERANCE). Other metrics ignore them.
     Of a user's function it is not known whether every score is 0 or 1; see `as_observed`.
     Raises MetricError when there is no such metric, file or function, or when the file cannot be imported.
     """
@@ -101,7 +124,17 @@ def load_metric(name: str, task_dir: Path) -> MetricInfo:
         raise MetricError(
             f'metric: there is no "{name}". {meant}Known: {", ".join(METRICS)}, or python:file.py:function.'
         )
-    return METRICS[name]
+    metric = METRICS[name]
+    functions: dict[str, Callable[[str, Sequence[str]], float]] = {
+        "exact_match": exact_match_with_space if whitespace == "counts" else exact_match,
+        "json_match": partial(json_match, unordered=unordered),
+        "tool_call_match": partial(tool_call_match, unordered=unordered),
+        "numeric_match": partial(numeric_match, tolerance=tolerance),
+        "numeric_error": partial(numeric_error, tolerance=TOLERANCE if tolerance is None else tolerance),
+    }
+    if (whitespace, unordered, tolerance) == ("folded", False, None) or name not in functions:
+        return metric
+    return metric_of(name, functions[name], right_or_wrong=metric.right_or_wrong, whole_answer=metric.whole_answer)
 
 
 def as_observed(metric: MetricInfo, scores: Iterable[float]) -> MetricInfo:
@@ -113,10 +146,11 @@ def as_observed(metric: MetricInfo, scores: Iterable[float]) -> MetricInfo:
 def probe_metric(metric: MetricInfo, examples: Sequence[Example]) -> tuple[Finding, ...]:
     """Tries the metric before anything is spent; what is odd comes back as warnings.
 
-    Scores the right answers of up to PROBED examples against themselves: each should score 1. Then scores odd answers:
-    none should make the metric raise. Every example is tried where the metric reads its references (JSON, numbers).
-    A metric that asks a model is not probed.
-    Raises MetricError when no right answer scores anything, or a built-in metric cannot read a reference.
+    Scores the right answers of up to PROBED examples against themselves: each should score 1. Then scores the answers
+    of other examples, and odd answers: none should make the metric raise. Every example is tried where the metric reads
+    its references (JSON, numbers). A metric that asks a model is not probed.
+    Raises MetricError when no right answer scores anything, when the metric gives no number in [0, 1] to an answer of
+    an example, right or wrong, or when a built-in metric cannot read a reference.
     """
     if metric.needs_judge or not examples:
         return ()
@@ -125,13 +159,18 @@ def probe_metric(metric: MetricInfo, examples: Sequence[Example]) -> tuple[Findi
     step = -(-len(examples) // PROBED)
     probed = examples[::step]
     scorer = Scorer(metric)
-    outcomes = scorer.score([Answer(e.query, e.output, e.references) for e in probed])
+    right = [Answer(e.query, e.output, e.references) for e in probed]
+    outcomes = scorer.score(right)
     if all(outcome.score == 0 for outcome in outcomes):
         reason = outcomes[0].error or f"{probed[0].row or probed[0].id} scores 0"
         raise MetricError(
             f"metric: {metric.name} gives nothing to any of {len(probed)} right answers, compared with themselves: "
             f"{reason}. Correct the metric or the examples."
         )
+    others = [
+        Answer(e.query, other.output, e.references) for e, other in zip(probed, (*probed[1:], probed[0]), strict=True)
+    ]
+    _refuse_no_score(metric, [*right, *others], [*outcomes, *scorer.score(others)])
     findings = _of_right_answers(metric, probed, outcomes)
     for what, text in _ODD_ANSWERS.items():
         outcome = scorer.score([Answer(probed[0].query, text, probed[0].references)])[0]
@@ -139,6 +178,18 @@ def probe_metric(metric: MetricInfo, examples: Sequence[Example]) -> tuple[Findi
             message = f"The metric {metric.name} cannot score {what}, which then counts as 0: {outcome.error}."
             findings.append(Finding("metric", "warning", "", message))
     return tuple(findings)
+
+
+def _refuse_no_score(metric: MetricInfo, answers: Sequence[Answer], outcomes: Sequence[Outcome]) -> None:
+    """Raises MetricError for the first answer to which the metric gave something else than a number in [0, 1]."""
+    for answer, outcome in zip(answers, outcomes, strict=True):
+        if outcome.error is not None:
+            try:
+                metric.score([answer])
+            except NoScore as error:
+                raise MetricError(f"metric: {error}. Correct the metric.") from error
+            except Exception:
+                continue
 
 
 def _read_all(metric: MetricInfo, examples: Sequence[Example]) -> None:
@@ -166,7 +217,8 @@ def _of_right_answers(metric: MetricInfo, examples: Sequence[Example], outcomes:
         example, outcome = below[0]
         message = (
             f"The metric {metric.name} gives less than 1 to {len(below)} of {n} right answers, compared with "
-            f"themselves; this one scores {outcome.score:.2f}."
+            f"themselves; this one scores {outcome.score:.2f}. No candidate can score more there. Correct the metric, "
+            "or the examples."
         )
         findings.append(Finding("metric", "warning", example.row, message, tuple(e.id for e, _ in below)))
     if metric.right_or_wrong and any(o.score not in (0, 1) for o in outcomes):

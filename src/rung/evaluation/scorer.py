@@ -20,6 +20,10 @@ class ScoringFailed(Exception):
     """A metric could not score an answer; the message gives the place and the reason. It never leaves a Scorer."""
 
 
+class NoScore(ScoringFailed):
+    """A metric gave something else than a number in [0, 1], which is a fault of the metric and not of the answer."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A metric that never raises for an answer."""
@@ -54,5 +58,5 @@ def _checked(metric: MetricInfo, scores: Sequence[float], n: int) -> list[float]
         raise ScoringFailed(f"{metric.name} gave {len(numbers)} scores for {n} answers")
     for s in numbers:
         if not math.isfinite(s) or not 0.0 <= s <= 1.0:
-            raise ScoringFailed(f"{metric.name} gave {s}; a score is a number in [0, 1]")
+            raise NoScore(f"{metric.name} gave {s}; a score is a number in [0, 1]")
     return numbers

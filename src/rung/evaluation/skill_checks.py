@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from rung.evaluation.structured_metrics import numeric_match
+from rung.evaluation.number_metrics import numeric_match
 
 
 def passes(text: str, spec: Mapping[str, Any]) -> bool:

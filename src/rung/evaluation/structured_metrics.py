@@ -1,54 +1,57 @@
-"""Metrics of answers that are read before they are compared: JSON and numbers.
+"""Metrics of answers that are read before they are compared: JSON, tool calls and sets of labels.
 
 A prediction and its accepted answers in, a number in [0, 1] out; of several references the best one counts. No
 prediction raises. References that cannot be read raise MetricError, because a broken yardstick must not pass for a
-wrong answer. Imports the standard library only.
+wrong answer. An empty answer is right where a reference is empty. Imports the standard library only.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any
 
-from rung.errors import MetricError
-from rung.evaluation.text_metrics import plain_text
-
-T = TypeVar("T")
-
-_SHOWN = 200  # characters of a bad reference in the message
+from rung.evaluation.references import empty_alike, readable
+from rung.evaluation.text_metrics import label_form
+from rung.text import visible
 
 # ---- JSON -------------------------------------------------------------------------------------
 
 
-def json_match(prediction: str, references: Sequence[str]) -> float:
+def json_match(prediction: str, references: Sequence[str], *, unordered: bool = False) -> float:
     """1.0 when the prediction is JSON with the same content as one of the references, else 0.0.
 
-    Order is free in objects and in lists (lists compare as multisets); 1 equals 1.0 but not true; strings compare as
-    in exact_match. A ```json fence that encloses the whole prediction is taken off; prose around it is not JSON.
-    Raises MetricError when no reference is JSON.
+    The order of keys is free. The order of lists counts (boxes, steps, routes), unless `unordered`: lists then compare
+    as multisets. 1 equals 1.0 but not true; strings compare as in exact_match. A ```json fence that encloses the whole
+    prediction is taken off; prose around it is not JSON. Raises MetricError when no reference is JSON.
     """
-    expected = _read_references(references, _read_json, "JSON")
-    predicted = _read_json(prediction)
+    if empty_alike(prediction, references):
+        return 1.0
+    read = partial(_read_json, unordered=unordered)
+    expected = readable(references, read, "JSON")
+    predicted = read(prediction)
     return float(predicted is not None and predicted[1] in [form for _, form in expected])
 
 
-def json_fields(prediction: str, references: Sequence[str]) -> dict[str, float]:
+def json_fields(prediction: str, references: Sequence[str], *, unordered: bool = False) -> dict[str, float]:
     """Each top-level field -> 1.0 when it is right, else 0.0, against the reference that fits best.
 
     Fields of the reference come first, in its order; a field that only the prediction has scores 0.0. So all fields
     are 1.0 exactly when json_match is 1.0. An empty dict when the references are not objects; all 0.0 when the
     prediction is no object. Raises MetricError when no reference is JSON.
     """
-    expected = [value for value, _ in _read_references(references, _read_json, "JSON") if isinstance(value, dict)]
-    predicted = _read_json(prediction)
+    read = partial(_read_json, unordered=unordered)
+    expected = [value for value, _ in readable(references, read, "JSON") if isinstance(value, dict)]
+    predicted = read(prediction)
     fields = predicted[0] if predicted is not None and isinstance(predicted[0], dict) else {}
 
     def compare(reference: dict[str, object]) -> dict[str, float]:
-        right = {k: float(k in fields and _form(fields[k]) == _form(v)) for k, v in reference.items()}
+        right = {
+            k: float(k in fields and _form(fields[k], unordered) == _form(v, unordered)) for k, v in reference.items()
+        }
         return right | {k: 0.0 for k in fields if k not in reference}
 
     rank = [compare(reference) for reference in expected]
@@ -56,10 +59,11 @@ def json_fields(prediction: str, references: Sequence[str]) -> dict[str, float]:
 
 
 _FENCE = re.compile(r"\A```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
+_NOT_JSON = object()
 
 
-def _read_json(text: str) -> tuple[object, Hashable] | None:
-    """(the value, its order-free form), or None when the text is not JSON. NaN and Infinity are not JSON."""
+def _parse(text: str) -> Any:
+    """The value of the JSON text, or _NOT_JSON. NaN and Infinity are not JSON."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -67,103 +71,117 @@ def _read_json(text: str) -> tuple[object, Hashable] | None:
     text = text.strip()
     fence = _FENCE.match(text)
     try:
-        value = json.loads(fence[1] if fence else text, parse_constant=refuse)
-        return value, _form(value)
+        return json.loads(fence[1] if fence else text, parse_constant=refuse)
     except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _read_json(text: str, *, unordered: bool) -> tuple[object, Hashable] | None:
+    """(the value, its form), or None when the text is not JSON."""
+    value = _parse(text)
+    try:
+        return None if value is _NOT_JSON else (value, _form(value, unordered))
+    except RecursionError:
         return None
 
 
-def _form(value: object) -> Hashable:
-    """A hashable form that is equal for equal JSON, whatever the order."""
+def _form(value: object, unordered: bool) -> Hashable:
+    """A hashable form that is equal for equal JSON, whatever the order of keys and, if `unordered`, of lists."""
     match value:
         case dict():
-            return "object", frozenset((key, _form(item)) for key, item in value.items())
+            return "object", frozenset((visible(key), _form(item, unordered)) for key, item in value.items())
         case list():
-            return "list", frozenset(Counter(map(_form, value)).items())
+            items = [_form(item, unordered) for item in value]
+            return "list", frozenset(Counter(items).items()) if unordered else tuple(items)
         case str():
-            return "string", plain_text(value)
+            return "string", visible(value)
         case bool() | None:
             return "constant", value
         case _:
             return "number", value
 
 
-# ---- numbers ----------------------------------------------------------------------------------
+# ---- tool calls -------------------------------------------------------------------------------
 
 
-def numeric_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 when the prediction's number is that of a reference, else 0.0.
+def tool_call_match(prediction: str, references: Sequence[str], *, unordered: bool = False) -> float:
+    """1.0 when the prediction calls the same tools with the same arguments as one of the references, else 0.0.
 
-    Which number of a text: the first one after the last "####", or else after the last "answer is" or "answer:", or
-    else after the last "="; or else the last one in the text. Read are signs (also the typographic minus), thousands
-    separators (1,234.5 and 1.234,56), a decimal comma (3,14), exponents and fractions (3/4). Units are not compared:
-    $5, 5 and 5 % are equal. Digits that belong to a word (CO2, km2) are no numbers. Whole numbers must be equal, others
-    within 1e-6 of the larger. Raises MetricError when no reference holds a number.
+    A call is {"name": …, "arguments": {…}}; several are a list, whose order counts unless `unordered`; one alone equals
+    a list of one, and [] calls nothing. Arguments compare as by json_match; where they are given as JSON text, that is
+    read. Calls as chat APIs wrap them ({"function": {…}}, {"tool_calls": […]}) and "parameters" for "arguments" are
+    understood. A reference that is no JSON is an answer in words, compared as by exact_match.
+    Raises MetricError when no reference is either.
     """
-    expected = _read_references(references, _read_number, "a number")
-    predicted = _read_number(prediction)
-    return float(predicted is not None and any(_same_number(predicted, number) for number in expected))
+    if empty_alike(prediction, references):
+        return 1.0
+
+    def read(text: str) -> Hashable | None:
+        value = _parse(text)
+        if value is _NOT_JSON:
+            return "words", visible(text)
+        try:
+            calls = _calls(value)
+            return None if calls is None else _form(calls, unordered)
+        except RecursionError:
+            return None
+
+    return float(read(prediction) in readable(references, read, 'a tool call {"name": …, "arguments": {…}}'))
 
 
-_STATED = (re.compile(r"####"), re.compile(r"\banswer\s*(?:is|:)", re.IGNORECASE), re.compile(r"="))
-_DIGITS = (
-    r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3})+(?!\d)(?:\.\d+)?"  # 1,234,567.8
-    r"|\d{1,3}(?:\.\d{3})+,\d+"  # 1.234.567,8
-    r"|\d+(?:[.,]\d+)?|\.\d+)"  # 1234.5, 1234,5, .5
-    r"(?:[eE][+-]?\d+)?"
-)
-_NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w)\]])[-\u2212](?=[\d.$€£¥₹]))?(?:[$€£¥₹]\s?)?(?P<inner>(?<=[$€£¥₹])[-\u2212])?"
-    rf"(?<!\w)(?P<digits>{_DIGITS})(?:\s?[/\u2044]\s?(?P<below>\d+))?"
-)
+def _calls(value: object) -> list[object] | None:
+    """The calls of a JSON value, each {"name": …, "arguments": …}; None when one of them is no call."""
+    if isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
+        value = value["tool_calls"]
+    calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
+    return None if None in calls else list(calls)
 
 
-def _read_number(text: str) -> int | float | None:
-    """The number that the text gives as its answer, or None."""
-    numbers = _numbers(text)
-    if not numbers:
+def _call(item: object) -> dict[str, object] | None:
+    if isinstance(item, dict) and isinstance(item.get("function"), dict):
+        item = item["function"]
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         return None
-    last_start, last_value = numbers[-1]
-    for stated in _STATED:
-        ends = [mark.end() for mark in stated.finditer(text) if mark.end() <= last_start]
-        if ends:
-            return next(value for start, value in numbers if start >= ends[-1])
-    return last_value
+    arguments = item.get("arguments", item.get("parameters"))
+    if isinstance(arguments, str):
+        parsed = _parse(arguments) if arguments.strip() else {}
+        arguments = arguments if parsed is _NOT_JSON else parsed
+    return {"name": item["name"], "arguments": {} if arguments is None else arguments}
 
 
-def _numbers(text: str) -> list[tuple[int, int | float]]:
-    """(where it starts, its value) of each number in the text, in order."""
-    numbers: list[tuple[int, int | float]] = []
-    for match in _NUMBER.finditer(text):
-        digits = re.sub(r"[\u00a0\u2009\u202f]", "", match["digits"])
-        if "." in digits and "," in digits:
-            group, point = sorted(",.", key=digits.index)
-            digits = digits.replace(group, "").replace(point, ".")
-        else:
-            grouped = re.match(r"\d{1,3}(,\d{3})+(?!\d)", digits)
-            digits = digits.replace(",", "" if grouped else ".")
-        # int() refuses thousands of digits and float() makes them infinite: neither is an answer.
-        value: int | float = int(digits) if digits.isdecimal() and len(digits) < 300 else float(digits)
-        if match["below"] is not None:
-            below = float(match["below"])
-            value = value / below if below else math.inf
-        if math.isfinite(value):
-            numbers.append((match.start(), -value if match["sign"] or match["inner"] else value))
-    return numbers
+# ---- sets of labels ---------------------------------------------------------------------------
+
+_BETWEEN_LABELS = re.compile(r"[,;\n，；、]")
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 
 
-def _same_number(a: int | float, b: int | float) -> bool:
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+def label_set_f1(prediction: str, references: Sequence[str]) -> float:
+    """F1 of the set of labels, 2·|A ∩ B| / (|A| + |B|); 1.0 where both are empty. The mean is the F1 by examples.
+
+    Sets are written as JSON arrays, in any order; other text is read as a list separated by commas, semicolons or
+    lines. Labels compare as by label_accuracy, and one that is named twice counts once.
+    Source: Godbole & Sarawagi, Discriminative methods for multi-labeled classification (2004).
+    """
+    predicted = _label_set(prediction)
+    return max((_set_f1(predicted, _label_set(reference)) for reference in references), default=0.0)
 
 
-def _read_references(references: Sequence[str], read: Callable[[str], T | None], what: str) -> list[T]:
-    """The references that can be read. Raises MetricError when there are some and none can."""
-    readable = [value for value in map(read, references) if value is not None]
-    if references and not readable:
-        raise MetricError(
-            f"the right answer {references[0][:_SHOWN]!r} is not {what}, so nothing can match it. "
-            "Correct the example or choose another metric."
-        )
-    return readable
+def label_set_match(prediction: str, references: Sequence[str]) -> float:
+    """1.0 when the set of labels is that of one of the references, else 0.0. Read as by `label_set_f1`."""
+    return float(_label_set(prediction) in map(_label_set, references))
+
+
+def _set_f1(a: frozenset[str], b: frozenset[str]) -> float:
+    return 2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0
+
+
+def _label_set(text: str) -> frozenset[str]:
+    value = _parse(text)
+    if isinstance(value, str):
+        text = value
+    if isinstance(value, list):
+        items = [item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in value]
+    else:
+        text = text.strip().removeprefix("[").removesuffix("]")
+        items = [_BULLET.sub("", item) for item in _BETWEEN_LABELS.split(text)]
+    return frozenset(form for item in items if (form := label_form(item)))

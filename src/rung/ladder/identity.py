@@ -73,13 +73,12 @@ def _hashes_of_examples(task: Task) -> dict[str, str]:
 
 
 def _hashes_beside_examples(task: Task) -> dict[str, str]:
-    """Of the documents and of a user's metric."""
+    """Of the documents, of a user's metric and of the files beside it that it imports."""
     from rung.data.corpus import texts_of
+    from rung.evaluation.metric_files import metric_files
 
     files = list(texts_of(task.corpus)) if task.corpus is not None else []
-    if task.metric.startswith("python:"):
-        files.append(task.path.parent / task.metric.removeprefix("python:").rpartition(":")[0])
-    return _hashes(task, files)
+    return _hashes(task, [*files, *metric_files(task.metric, task.path.parent)])
 
 
 def _hashes(task: Task, files: Sequence[Path]) -> dict[str, str]:

@@ -81,7 +81,8 @@ def field_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
     tested = [c.name for c in run.decision.candidates if run.predictions.get((c.name, "test"))]
     if run.several and run.shown is not None:
         tested = [name for name in tested if name in _side_by_side(run, run.shown, _rival(run, run.shown))]
-    shares = {name: _fields(run.predictions[name, "test"], examples) for name in tested}
+    unordered = bool(run.task.get("unordered"))
+    shares = {name: _fields(run.predictions[name, "test"], examples, unordered) for name in tested}
     names = Counter(field for fields in shares.values() for field, scores in fields.items() for _ in scores)
     rows = [
         row(_short(field, 80), *(_share(run, shares[name].get(field, ())) for name in tested))
@@ -93,14 +94,15 @@ def field_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
     return table(caption, ("Field", *tested), rows, label="Fields", right=tested)
 
 
-def _fields(predictions: Sequence[Record], examples: Mapping[str, Example]) -> dict[str, list[float]]:
+def _fields(predictions: Sequence[Record], examples: Mapping[str, Example], unordered: bool) -> dict[str, list[float]]:
     """Field -> its score in every example where it is expected or given."""
     from rung.evaluation.metrics import json_fields
 
     by_field: dict[str, list[float]] = {}
     for p in predictions:
         if p["id"] in examples:
-            for field, score in json_fields(str(p["text"]), examples[p["id"]].references).items():
+            references = examples[p["id"]].references
+            for field, score in json_fields(str(p["text"]), references, unordered=unordered).items():
                 by_field.setdefault(field, []).append(score)
     return by_field
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rung.text import normal_form
 from rung.types import Demo, Document, Example, Query, Retriever, Solution
 
 _KEPT_INDEXES = 2
@@ -98,5 +99,5 @@ def _pool(demos: tuple[Demo, ...]) -> _Pool:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """What makes two inputs the same: their words, whatever their case and spacing."""
-    return tuple(text.casefold().split())
+    """What makes two inputs the same: the words of their normal form."""
+    return tuple(normal_form(text).split())

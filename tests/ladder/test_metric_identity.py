@@ -1,0 +1,23 @@
+"""The files of a user's metric belong to a run's identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rung.ladder.identity import file_hashes
+from rung.types import ModelSpec, Task
+
+
+def test_editing_a_file_that_the_metric_imports_makes_another_run(tmp_path: Path) -> None:
+    (tmp_path / "examples.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    (tmp_path / "m.py").write_text("from wording import same\ndef f(p, r):\n    return same(p, r)\n")
+    (tmp_path / "wording.py").write_text("from wording_rules import VALUE\ndef same(p, r):\n    return VALUE\n")
+    (tmp_path / "wording_rules.py").write_text("VALUE = 0.5\n")
+    (tmp_path / "unused.py").write_text("")
+    examples = (tmp_path / "examples.jsonl",)
+    model = (ModelSpec("fake", "fake"),)
+    task = Task("t", tmp_path / "task.yaml", "Answer.", examples, "python:m.py:f", model)
+    before = file_hashes(task)
+    assert set(before) == {"examples.jsonl", "m.py", "wording.py", "wording_rules.py"}
+    (tmp_path / "wording_rules.py").write_text("VALUE = 0.9\n")
+    assert {name for name, found in file_hashes(task).items() if before[name] != found} == {"wording_rules.py"}
