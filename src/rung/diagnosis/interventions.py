@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
+from rung.data.lengths import of_usual_length
 from rung.diagnosis.lenient import bare, is_json, stated
 from rung.diagnosis.placebo import PLACEBO, SAMPLES
 from rung.retrieval import INDEXES
@@ -117,7 +118,7 @@ def nearest_demos(base: Solution, workshop: Workshop) -> Solution | Impossible:
         return Impossible("the base shows its nearest examples already")
     if not workshop.inputs.train:
         return Impossible("there are no train examples")
-    train = sample_of(workshop.inputs.train, NEAREST_POOL, workshop.inputs.task.seed)
+    train = sample_of(of_usual_length(workshop.inputs.train), NEAREST_POOL, workshop.inputs.task.seed)
     pool = tuple(demo(e) for e in train)
     made = replace(base, demos=pool, demo_selection=DemoSelection("nearest", DEMOS))
     return made if affordable(workshop, made) else Impossible("examples beside every input cost more than the budget")

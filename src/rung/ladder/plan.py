@@ -17,6 +17,7 @@ from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.types import (
     Decoding,
     Document,
+    Example,
     Family,
     Model,
     ModelSpec,
@@ -45,6 +46,7 @@ TYPICAL = Texts(
 """A task of 400 rows with short inputs and labels, and no corpus: 200 to train on, 100 for dev, 100 for the test."""
 
 _SAMPLED = 32  # train examples and passages whose tokens are counted
+_MOST_CHARACTERS = 50  # of a text that may fit, for each token of the context
 _DIAGNOSED = 30  # examples that are answered again under each intervention
 _PILOT_SHARE = 0.25  # of train, and so of the cost of a training
 
@@ -279,14 +281,14 @@ def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document],
     from rung.solutions.answer import requests_for
     from rung.trials.workshop import SCREEN
 
-    sample = split.train[:_SAMPLED]
+    rows = _usual_rows(split.train, model)
+    sample = rows[:_SAMPLED]
     requests, _ = requests_for(Solution("plan", task.instruction, Decoding(1)), model, [e.query for e in sample])
-    prompt = sum(_tokens(r, model) for r in requests) / len(sample)
+    prompt = sum(min(_tokens(r, model), model.context_length) for r in requests) / len(sample)
     instruction = model.count_tokens(task.instruction)
     lengths = [model.count_tokens(e.output) + 1 for e in sample]
-    longest = max(sample, key=lambda e: len(e.output)), max(split.train, key=lambda e: len(e.output))
-    room = max(model.count_tokens(e.output) + 1 for e in longest)
-    room = round(max(room, *lengths) * count_error(model))
+    longest = model.count_tokens(max((e.output for e in rows), key=len)) + 1
+    room = min(round(max(longest, *lengths) * count_error(model)), model.context_length)
     form = form_in_words(task, split.train)
     some = passages[: 2 * _SAMPLED]
     return Texts(
@@ -302,6 +304,15 @@ def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document],
         training_tokens=training_tokens,
         thought=thought_tokens(model),
     )
+
+
+def _usual_rows(train: Sequence[Example], model: Model) -> list[Example]:
+    """The rows that estimates rest on. One that is far longer than the others, or that surely exceeds the context, is
+    left out of training, and is answered with an error."""
+    from rung.data.lengths import of_usual_length
+
+    most = _MOST_CHARACTERS * model.context_length
+    return of_usual_length([e for e in train if len(e.query.text) + len(e.output) <= most] or train)
 
 
 def _tokens(request: Request, model: Model) -> int:

@@ -120,6 +120,18 @@ def model_version(spec: str, *, say: Say = lambda _: None) -> str:
     return model.version
 
 
+def text_counter(spec: str) -> tuple[Callable[[str], int], int] | None:
+    """(text -> its number of tokens, tokens that fit the context) of a local model, without loading its weights.
+
+    None for an endpoint, for a model that is not on this machine yet, and for one of a registered opener.
+    """
+    if _opener_of(spec).version is not _local_version:
+        return None
+    from rung.models.text_counter import counter_of
+
+    return counter_of(spec.removesuffix(":4bit"))
+
+
 def remark_of(model: Model) -> str | None:
     """What a user should know of a model before a run, in a sentence; None where there is nothing."""
     remark = getattr(model, "remark", None)

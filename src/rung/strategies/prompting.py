@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from rung.data.constraint import form_in_words
+from rung.data.lengths import of_usual_length
 from rung.solutions.answer import BLOCK
 from rung.solutions.demos import NEAREST_POOL, covering, demo
 from rung.strategies.registry import Cost, Texts
@@ -49,7 +50,7 @@ def few_shot(workshop: Workshop) -> Solution:
 
 def demo_settings(workshop: Workshop, plain: Solution) -> list[Solution]:
     """The solution with each setting of demos that is affordable, the cheapest first; at least one."""
-    train, seed = workshop.inputs.train, workshop.inputs.task.seed
+    train, seed = of_usual_length(workshop.inputs.train), workshop.inputs.task.seed
     ordered = covering(train, seed, max(_FIXED))
     pool = tuple(demo(e) for e in sample_of(train, NEAREST_POOL, seed))
     fixed = [

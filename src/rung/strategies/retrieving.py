@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rung.data.lengths import of_usual_length
 from rung.retrieval import INDEXES
 from rung.retrieval.gold import SEARCHED
 from rung.solutions.demos import covering, demo
@@ -67,7 +68,7 @@ def _with_demos(workshop: Workshop, best: Solution) -> list[Solution]:
     """The solution without demos, with plain ones, and with ones that show their own passage where there are such."""
     fixed = DemoSelection("fixed", _DEMOS)
     found = {
-        "demos": covering(workshop.inputs.train, workshop.inputs.task.seed, _DEMOS),
+        "demos": covering(of_usual_length(workshop.inputs.train), workshop.inputs.task.seed, _DEMOS),
         "shown": demos_with_passages(workshop, best, _DEMOS),
     }
     return [

@@ -15,8 +15,9 @@ from rung.solutions.prompt_rendering import within_budget
 from rung.trials.workshop import Workshop
 from rung.types import Document, Example, Solution, Trainable, TrainingRow
 
-LONG_SHARE = 0.05
-"""Share of the rows that may be left out because they are too long. Beyond it, training is not tried."""
+LONG_SHARE = 0.3
+"""Share of the rows that may be left out because they are too long. Beyond it, an adapter would be trained for other
+inputs than those it is to answer, and training is not tried."""
 
 _NAMED = 10
 

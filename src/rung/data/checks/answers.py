@@ -10,59 +10,24 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rung.constraints import fault_of, fault_of_constraint, loosened
+from rung.constraints import fault_of, loosened
 from rung.data.checks.material import Material
 from rung.data.key_order import follows, key_orders
+from rung.data.lengths import usual_length
 from rung.errors import ConstraintError
 from rung.types import Constraint, Example, Finding
 
 _OF = {"json_schema": ("schema_mismatch", "schema"), "regex": ("pattern_mismatch", "pattern")}
 _NAMED = 5
-LONG_ANSWER = 4
-"""An answer is long where it has so many times the characters of nearly all others."""
-
-_LONG_SHARE, _LEAST_LONG = 0.01, 2_000  # share of the answers that may be long; characters of one at least
 
 
 def answers(material: Material) -> Iterator[Finding]:
     """Findings about the constraint, then about answers that break it, then about the order of keys and length."""
     yield from _long(material.examples)
-    constraint = material.constraint
+    task = material.task
+    constraint = material.constraint or (Constraint("regex", task.pattern) if task.pattern else None)
     if constraint is None or constraint.kind == "labels":
         return
-    if (fault := fault_of_constraint(constraint)) is not None:
-        yield Finding("unusable_constraint", "error", "", fault)
-        return
-    yield from _checked_after(constraint)
-    yield from _broken(material, constraint)
-    if constraint.kind == "json_schema":
-        yield from _key_order(material.examples)
-
-
-def room_for(outputs: Sequence[str]) -> int:
-    """Characters of the longest answer, without the few that are longer than LONG_ANSWER times the rest."""
-    lengths = sorted(map(len, outputs))
-    if not lengths:
-        return 0
-    few = max(1, int(len(lengths) * _LONG_SHARE))
-    longest = lengths[-few - 1] if len(lengths) > few else lengths[-1]
-    limit = max(_LEAST_LONG, LONG_ANSWER * longest)
-    return max((length for length in lengths if length <= limit), default=lengths[0])
-
-
-def _long(examples: Sequence[Example]) -> Iterator[Finding]:
-    room = room_for([e.output for e in examples])
-    for example in examples:
-        if len(example.output) > room:
-            message = (
-                f"The answer has {len(example.output):,} characters, and nearly all others at most {room:,}. Answers "
-                "get room for the others, so that this one will be cut and count as wrong. Shorten it, or leave it out."
-            )
-            yield Finding("long_answer", "warning", example.row, message, (example.id,))
-
-
-def _checked_after(constraint: Constraint) -> Iterator[Finding]:
-    key = _OF[constraint.kind][1]
     try:
         names = loosened(constraint).checked_after
     except ConstraintError as error:
@@ -70,10 +35,24 @@ def _checked_after(constraint: Constraint) -> Iterator[Finding]:
         return
     if names:
         message = (
-            f"{key}: no grammar can hold {', '.join(names)}. Each answer is checked for it once it is written, and one "
-            "that breaks it counts as a failure."
+            f"{_OF[constraint.kind][1]}: no grammar can hold {', '.join(names)}. Each answer is checked for it once it "
+            "is written, and one that breaks it counts as a failure."
         )
         yield Finding("checked_after", "note", "", message)
+    yield from _broken(material, constraint)
+    if constraint.kind == "json_schema":
+        yield from _key_order(material.examples)
+
+
+def _long(examples: Sequence[Example]) -> Iterator[Finding]:
+    room = usual_length([len(e.output) for e in examples])
+    for example in examples:
+        if len(example.output) > room:
+            message = (
+                f"The answer has {len(example.output):,} characters, and nearly all others at most {room:,}. Answers "
+                "get room for the others, so that this one will be cut and count as wrong. Shorten it, or leave it out."
+            )
+            yield Finding("long_answer", "warning", example.row, message, (example.id,))
 
 
 def _broken(material: Material, constraint: Constraint) -> Iterator[Finding]:
