@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ def write(path: Path, items: Rows) -> Path:
     return path
 
 
-def answered(path: Path, outputs: list[object]) -> Path:
+def answered(path: Path, outputs: Sequence[object]) -> Path:
     """A file of examples with these answers, each to a question of its own."""
     return write(path / "d.jsonl", [{"question": f"q {i}", "reply": o} for i, o in enumerate(outputs)])
 
@@ -245,6 +245,13 @@ def test_columns_that_no_field_names_are_said(tmp_path: Path) -> None:
     text = draft(write(tmp_path / "d.jsonl", rows)).text
     assert "# left out, as no field names them: sent" in text
     assert 'rows with the same "group" are kept in one set' in text
+
+
+def test_ids_that_name_two_rows_are_not_read_as_ids(tmp_path: Path) -> None:
+    rows: Rows = [{"id": i // 2, "input": f"q {i}", "output": f"a{i}"} for i in range(20)]
+    task = guess(write(tmp_path / "d.jsonl", rows))
+    assert task.fields["id"] == ()
+    assert 'the column "id" names several rows alike' in (tmp_path / "task.yaml").read_text()
 
 
 def test_columns_without_a_telling_name_are_guessed_from_their_texts(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_columns_of_labels_are_the_labels(tmp_path: Path) -> None:
         ("fields: {input: [a, a]}", 'uses the column "a" for input and for input'),
         ("fields: {input: [a, yes]}", "YAML reads as true or false"),
         ("fields: {input: []}", "gives input no column"),
+        ("fields: {output: null}", "gives output no column"),
         ("labels: [a, b]\nmulti_label: true\nmetric: rouge_l", "rouge_l compares single answers"),
         ("labels: [a, b]\nmetric: label_set_f1", "Write multi_label: true"),
         ("tolerance: 5", '"tolerance" is 5, but it is a share'),
@@ -226,7 +227,7 @@ def test_a_schema_may_stand_in_a_yaml_file(tmp_path: Path) -> None:
     path = write(tmp_path, TASK + "schema: s.yaml", s__yaml="type: object\nrequired: [a]\n")
     assert read_task(path).schema == {"type": "object", "required": ["a"]}
     path = write(tmp_path, TASK + "schema: s.yaml", s__yaml="type: [object\n")
-    with pytest.raises(TaskError, match="s.yaml, which is no JSON Schema: not valid YAML: .* at line"):
+    with pytest.raises(TaskError, match=r"s\.yaml, which is no JSON Schema: not valid YAML: .* at line"):
         read_task(path)
 
 

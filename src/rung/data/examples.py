@@ -123,7 +123,7 @@ def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> 
         own = not example.id.endswith(row.key) or example.id != f"{prefix}{row.key}"
         if example.id in first_with:
             twin = first_with[example.id]
-            text = f'the id "{example.id[:60]}" is that of {twin} already; make ids unique'
+            text = f'the id "{example.id[:60]}" is that of {twin} already; make ids unique, or write id: null under fields:'
             file.problems.append(Problem(row.where, text))
             continue
         first_with[example.id] = row.where

@@ -31,6 +31,8 @@ from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
 SEVERAL_COLUMNS = ("input", "output")
 """Fields that may name a list of columns."""
+NEEDED = ("input", "output")
+"""Fields that cannot be switched off with null."""
 HINTS = {
     "name": "Write name: my-task.",
     "instruction": "Write instruction: followed by what the model is to do; several lines begin with |.",
@@ -98,6 +100,9 @@ def _fields(value: Any) -> dict[str, str | tuple[str, ...]]:
             raise ValueError(f'has an unknown field "{name}". {hint}')
         if isinstance(columns, list) and name not in SEVERAL_COLUMNS:
             raise ValueError(f"gives {name} several columns, which only input and output may have. Name one.")
+        if columns is None and name not in NEEDED:
+            found[name] = ()
+            continue
         several = columns if isinstance(columns, list) else [columns]
         if not several or not all(several):
             raise ValueError(f"gives {name} no column. Write {name}: followed by the column's name.")

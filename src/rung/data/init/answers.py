@@ -159,7 +159,7 @@ def _label_lists(answers: Answers, why: str, columns: Sequence[str]) -> Form | N
         many += n * (len(labels) > 1)
         for label in labels:
             parts[label] += n
-    found = spellings(parts)
+    found = spellings(parts, case=False)
     if not 2 <= len(found.counts) <= MAX_LABELS:
         return None
     why = f"{why}; {many} of {answers.n} answers hold more than one"

@@ -15,8 +15,9 @@ from pathlib import Path
 from rung.data.init.answers import Answers, Form, form_of
 from rung.data.init.sources import Sources, find_sources
 from rung.data.init.yaml_text import as_comment, as_yaml, quoted
-from rung.data.rows import Problem, raise_problems
+from rung.data.rows import Problem, Table, raise_problems
 from rung.data.shapes import Recognised, answers_of, recognised
+from rung.data.shapes.seam import OPTIONAL
 from rung.errors import DataError
 
 Ask = Callable[[str, Sequence[str]], int]
@@ -58,7 +59,7 @@ class Draft:
 
 @dataclass
 class _Read:
-    """What the files hold. rows: by file. problems: rows that cannot be read."""
+    """What the files hold. rows: by file. problems: rows that cannot be read. id_twice: two rows have one id."""
 
     reading: Recognised
     columns: list[str] = field(default_factory=list)
@@ -67,6 +68,7 @@ class _Read:
     problems: list[Problem] = field(default_factory=list)
     answers: Answers = field(default_factory=Answers)
     instructions: set[str | None] = field(default_factory=set)
+    id_twice: bool = False
 
 
 def draft_task(
@@ -87,7 +89,7 @@ def draft_task(
     read = _read(sources, dict(fields or {}), shape, ask)
     if read.answers.n == 0 and not isinstance(read.reading.fields.get("output"), tuple):
         raise_problems(read.problems)
-        column = read.reading.fields.get("output", "output")
+        column = read.reading.fields.get("output", read.reading.fields.get("references", "output"))
         raise DataError(f'{sources.files[0].name}: the column "{column}" holds no answers. Fill it in.')
     several, columns = read.reading.several, read.reading.fields.get("output")
     form = form_of(
@@ -123,6 +125,7 @@ def _read(sources: Sources, fields: dict[str, str | tuple[str, ...]], shape: str
         found.rows[path] = len(table.rows)
         found.how[path] = table.how
         found.problems += table.problems
+        found.id_twice = found.id_twice or _id_twice(table, reading)
         found.answers.add(answers_of(table.taken(), reading))
     assert found is not None
     return found
@@ -160,13 +163,15 @@ def _empty_answers(answers: Answers, ask: Ask | None) -> dict[str, tuple[object,
 
 
 def _fields_in_words(reading: Recognised) -> str:
-    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.fields.items())
+    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.fields.items() if name not in OPTIONAL)
 
 
 def _as_options(reading: Recognised) -> str:
     import shlex
 
-    pairs = {name: c if isinstance(c, str) else ",".join(c) for name, c in reading.fields.items()}
+    pairs = {
+        name: c if isinstance(c, str) else ",".join(c) for name, c in reading.fields.items() if name not in OPTIONAL
+    }
     return " ".join([f"--shape {reading.shape}", *(f"--field {shlex.quote(f'{n}={c}')}" for n, c in pairs.items())])
 
 
@@ -187,7 +192,7 @@ def _written(sources: Sources, read: _Read, form: Form) -> Draft:
         *(f"# {as_comment(note)}" for note in (*sources.notes, *_how(read))),
         f"# {as_comment(reading.why)}",
         f"shape: {as_yaml(reading.shape)}",
-        f"fields: {as_yaml(dict(reading.fields))}",
+        f"fields: {as_yaml(_fields(read))}",
     ]
     left = _left_out(read)
     if left:
@@ -227,10 +232,33 @@ def _how(read: _Read) -> list[str]:
     for text, names in by_how.items():
         files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         found.append(f"{files}: {text}")
+    if read.id_twice:
+        found.append(
+            f'the column "{read.reading.fields["id"]}" names several rows alike, so it is not read as their id'
+        )
     group = read.reading.fields.get("group")
     if group:
         found.append(f'rows with the same "{group}" are kept in one set (group)')
     return found
+
+
+def _fields(read: _Read) -> dict[str, object]:
+    """fields: of task.yaml. A column of ids that names two rows alike is not read."""
+    return {n: None if n == "id" and read.id_twice else c for n, c in read.reading.fields.items()}
+
+
+def _id_twice(table: Table, reading: Recognised) -> bool:
+    """Whether two rows of a file have one id, so that it is none."""
+    column = reading.fields.get("id")
+    if not isinstance(column, str):
+        return False
+    seen: set[str] = set()
+    for row in table.rows:
+        name = str(row.values.get(column, "")).strip()
+        if name and name in seen:
+            return True
+        seen.add(name)
+    return False
 
 
 def _left_out(read: _Read) -> list[str]:

@@ -25,12 +25,15 @@ class Spellings:
     case_counts: bool = False
 
 
-def spellings(counts: Mapping[str, int]) -> Spellings:
-    """The labels among answers: those with one normal form are one, unless case tells classes apart (us and US)."""
+def spellings(counts: Mapping[str, int], *, case: bool = True) -> Spellings:
+    """The labels among answers: those with one normal form are one, unless case tells classes apart (us and US).
+
+    case: False where the metric leaves case aside, so that it tells nothing apart.
+    """
     groups: dict[str, Counter[str]] = {}
     for text, n in counts.items():
         groups.setdefault(normal_form(text), Counter())[text.strip()] += n
-    apart = [group for group in groups.values() if len(group) > 1 and _told_apart_by_case(group)]
+    apart = [group for group in groups.values() if case and len(group) > 1 and _told_apart_by_case(group)]
     notes: list[str] = []
     if apart:
         pairs = ", ".join(" and ".join(f'"{s}"' for s in sorted(group)[:2]) for group in apart[:3])

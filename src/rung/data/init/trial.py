@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,8 +23,8 @@ _LOOKED_AT = 500  # examples among which different answers are sought
 class Trial:
     """The task as it was written. examples: some, with different answers, of train where the user made the split.
 
-    how: what was recognised in the files. problem: why the task cannot run on its data yet; None where it can. note:
-    what was taken back, or empty.
+    how: what was recognised in the files. problem: why the task cannot run on its data yet; None where it can.
+    bad_rows: how many rows that is about. note: what was taken back, or empty.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Trial:
     examples: tuple[Example, ...] = ()
     how: tuple[str, ...] = ()
     problem: str | None = None
+    bad_rows: int = 0
     note: str = ""
 
 
@@ -51,7 +53,7 @@ def try_draft(draft: Draft, *, force: bool = False) -> Trial:
         return first
     _write(path, draft.plain)
     second = _read(Trial(path, draft.plain))
-    if second.problem is None:
+    if first.task is None or second.bad_rows < first.bad_rows:
         for name in draft.files:
             (draft.folder / name).unlink(missing_ok=True)
         fact = (first.problem.splitlines()[1:2] or [first.problem])[0].strip()
@@ -72,14 +74,22 @@ def _write(path: Path, draft: Draft) -> None:
 def _read(trial: Trial) -> Trial:
     """The trial with its task, some of its examples, and why it cannot run."""
     task = None
+    bad_rows = 0
     try:
         task = read_task(trial.path)
         found = read_data(task)
+        bad_rows = len(found.problems)
         raise_problems(found.problems)
     except RungError as error:
-        return replace(trial, task=task, problem=str(error))
+        return replace(trial, task=task, problem=str(error), bad_rows=bad_rows or _all_rows(str(error)))
     train = found.sets.get("train", found.sets.get(None, ()))
     return replace(trial, task=task, examples=tuple(_different(train)), how=found.how)
+
+
+def _all_rows(message: str) -> int:
+    """Rows that a message about too many bad rows speaks of: the number in its first line, or one."""
+    said = re.search(r": (\d+) problems in its rows", message)
+    return int(said.group(1)) if said else 1
 
 
 def _different(examples: Iterable[Example]) -> list[Example]:
