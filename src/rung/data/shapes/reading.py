@@ -248,8 +248,8 @@ class RowReader:
         answers = self.answers
         if answers.several:
             return self._kept_once(self._several(text, _column(self.fields, "output")))
-        if text in self._alone:
-            return text, self._alone[text]
+        if (alone := self._alone.get(text)) is not None:
+            return alone[0], alone
         if not text.strip():
             if not answers.empty:
                 raise EmptyAnswer(f"{self._named('output')} is empty; fill it in or remove the row")

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from rung.data.rows import Row
+from rung.data.shapes import Recognised, answers_of, flat, recognised
+from rung.data.shapes.reading import Answers, RowReader
+from rung.errors import DataError
+from rung.types import Example, Message
+
+User, Assistant = (lambda text: Message("user", text)), (lambda text: Message("assistant", text))
+
+
+def rows_of(items: Sequence[Mapping[str, object]]) -> list[Row]:
+    return [Row(f"e.jsonl, line {i}", f"line-{i}", item) for i, item in enumerate(items, 1)]
+
+
+def reading_of(items: Sequence[Mapping[str, object]], **chosen: str | tuple[str, ...]) -> Recognised:
+    columns = list(dict.fromkeys(c for item in items for c in item))
+    return recognised(columns, rows_of(items), chosen)
+
+
+PLAIN = Answers()
+
+
+def read(items: Sequence[Mapping[str, object]], answers: Answers = PLAIN, **chosen: str) -> list[Example]:
+    reading = reading_of(items, **chosen)
+    assert not reading.alternatives
+    return [RowReader(reading.fields, answers)(row) for row in flat(rows_of(items))]
+
+
+def chat(*turns: tuple[str, object], **more: object) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns], **more}
+
+
+# ---- chat ----
+
+
+def test_the_last_answer_of_a_conversation_is_learnt_and_earlier_turns_are_kept() -> None:
+    said = chat(("system", "Be short."), ("user", "Hi"), ("assistant", "Hello"), ("user", "2 + 2?"), ("assistant", "4"))
+    (e,) = read([said])
+    assert (e.input, e.output, e.instruction) == ("2 + 2?", "4", "Be short.")
+    assert e.turns == (User("Hi"), Assistant("Hello"))
+
+
+def test_content_in_parts_is_text_and_a_picture_is_told() -> None:
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
+    (e,) = read([chat(("user", parts), ("assistant", "A cat"))])
+    assert e.input == "What is\nthis?"
+    with pytest.raises(ValueError, match="turn 1 holds image_url; only text can be read"):
+        read([chat(("user", [{"type": "image_url", "image_url": {}}]), ("assistant", "A cat"))])
+
+
+def test_turns_after_the_answer_are_counted_as_left_out() -> None:
+    said = chat(("user", "2 + 2?"), ("assistant", "4"), ("user", "Thanks"))
+    reader = RowReader(reading_of([said]).fields)
+    assert reader(rows_of([said])[0]).output == "4"
+    assert reader.left_out == 1
+
+
+def test_a_conversation_without_an_answer_says_what_is_missing() -> None:
+    items = [chat(("user", "Hi"), ("assistant", "Hello"))] * 20 + [chat(("user", "Hi"))]
+    with pytest.raises(ValueError, match='"messages" holds no turn of the assistant'):
+        read(items)
+
+
+def test_sharegpt_says_human_and_gpt() -> None:
+    said = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    reading = reading_of([{"conversations": said}])
+    assert reading.shape == "sharegpt"
+    (e,) = read([{"conversations": said}])
+    assert (e.input, e.output, e.instruction) == ("q", "a", "s")
+
+
+def test_a_conversation_in_a_csv_cell_is_read_from_its_json() -> None:
+    (e,) = read([{"dialog": json.dumps(chat(("user", "q"), ("assistant", "a"))["messages"])}])
+    assert (e.input, e.output) == ("q", "a")
+
+
+def test_calls_of_tools_are_answers_in_json_and_the_tools_stand_in_the_instruction() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"city": "string"}}}]
+    one = {
+        "messages": [{"role": "user", "content": "Rome?"}, {"role": "assistant", "tool_calls": [call]}],
+        "tools": tools,
+    }
+    two = {
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call] * 2}]
+    }
+    first, second = read([one, two])
+    assert json.loads(first.output) == {"name": "weather", "arguments": {"city": "Rome"}}
+    assert json.loads(second.output) == [json.loads(first.output)] * 2
+    assert first.instruction is not None
+    assert '{"name": "weather", "parameters": {"city": "string"}}' in first.instruction
+    assert second.instruction is None
+
+
+def test_what_a_tool_answered_is_a_turn_of_the_user() -> None:
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    said = [
+        {"role": "user", "content": "q"},
+        call,
+        {"role": "tool", "content": "7"},
+        {"role": "assistant", "content": "a"},
+    ]
+    (e,) = read([{"messages": said}])
+    assert (e.input, e.output) == ("7", "a")
+    assert e.turns == (User("q"), Assistant('{"name": "f", "arguments": {}}'))
+
+
+# ---- instruction, prompt, preference, SQuAD ----
+
+
+def test_alpaca_with_an_empty_input_everywhere_asks_by_its_instruction() -> None:
+    items = [{"instruction": f"q{i}", "input": "", "output": "a"} for i in range(3)]
+    reading = reading_of(items)
+    assert reading.fields == {"input": "instruction", "output": "output"}
+    assert reading.instruction is None
+
+
+def test_an_instruction_that_all_rows_share_is_the_tasks() -> None:
+    items = [{"instruction": "Classify ", "input": f"q{i}", "output": "a"} for i in range(3)]
+    reading = reading_of(items)
+    assert reading.instruction is not None
+    assert reading.instruction.strip() == "Classify"
+    reader = RowReader(reading.fields, said="Classify. Answer with the label only.", same=True)
+    assert reader(rows_of(items)[0]).instruction is None
+
+
+def test_instructions_that_differ_are_their_rows_own() -> None:
+    items = [{"instruction": f"do {i}", "input": "x" if i else "", "output": "a"} for i in range(3)]
+    first, second, _ = read(items)
+    assert (first.instruction, first.input) == (None, "do 0")
+    assert (second.instruction, second.input) == ("do 1", "x")
+    assert reading_of(items).instruction is None
+
+
+def test_dolly_has_a_context_and_a_category_that_is_no_answer() -> None:
+    (e,) = read([{"instruction": "q", "context": "c", "response": "a", "category": "open_qa"}])
+    assert (e.input, e.context, e.output) == ("q", "c", "a")
+
+
+def test_prompt_and_completion_may_be_texts_or_turns() -> None:
+    (plain,) = read([{"prompt": "q", "completion": " a"}])
+    asked = chat(("system", "s"), ("user", "q"))["messages"]
+    (turns,) = read([{"prompt": asked, "completion": chat(("assistant", "a"))["messages"]}])
+    assert (plain.input, plain.output) == ("q", " a")
+    assert (turns.input, turns.output, turns.instruction) == ("q", "a", "s")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"chosen": chat(("user", "q"), ("assistant", "a"))["messages"], "rejected": "b"},
+        {"prompt": "q", "chosen": chat(("user", "q"), ("assistant", "a"))["messages"], "rejected": "b"},
+        {"prompt": "q", "chosen": chat(("assistant", "a"))["messages"], "rejected": "b"},
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+    ],
+)
+def test_the_chosen_answer_is_the_answer(row: dict[str, object]) -> None:
+    (e,) = read([row])
+    assert (e.input, e.output, e.turns) == ("q", "a", ())
+
+
+def test_squads_answers_are_all_accepted() -> None:
+    answers = {"text": ["Rome", "the city of Rome", "Rome"], "answer_start": [1, 2, 1]}
+    (e,) = read([{"question": "q", "context": "c", "answers": answers, "title": "t"}])
+    assert (e.input, e.output, e.references, e.context) == ("q", "Rome", ("Rome", "the city of Rome"), "c")
+
+
+def test_an_article_of_squad_holds_many_rows() -> None:
+    qas = [{"question": f"q{i}", "id": f"i{i}", "answers": [{"text": "a", "answer_start": 0}]} for i in range(2)]
+    found = read([{"title": "t", "paragraphs": [{"context": "c1", "qas": qas}, {"context": "c2", "qas": qas[:1]}]}])
+    assert [(e.input, e.context) for e in found] == [("q0", "c1"), ("q1", "c1"), ("q0", "c2")]
+    assert found[2].row == "e.jsonl, line 1.3"
+
+
+def test_a_question_that_cannot_be_answered_has_an_empty_answer() -> None:
+    items = [{"question": "q", "context": "c", "answers": {"text": t, "answer_start": []}} for t in (["a"], [])]
+    with pytest.raises(ValueError, match='"answers" is empty'):
+        read(items)
+    assert [e.output for e in read(items, Answers(empty=True))] == ["a", ""]
+
+
+# ---- columns ----
+
+
+def test_several_text_columns_are_joined_under_their_names() -> None:
+    items = [
+        {"subject": f"My order {i} is late", "body": f"It left {i} days ago.\nWhere is it?", "team": "post"}
+        for i in range(9)
+    ]
+    reading = reading_of(items)
+    assert reading.fields == {"input": ("subject", "body"), "output": "team"}
+    first = read(items)[0]
+    assert first.input == "subject: My order 0 is late\nbody: It left 0 days ago.\nWhere is it?"
+
+
+def test_names_are_found_without_case_and_spaces() -> None:
+    (e,) = read([{" Input ": "q", "OUTPUT": "a", "Gold IDs": "d1"}])
+    assert (e.input, e.output, e.gold_ids) == ("q", "a", ("d1",))
+    (chosen,) = read([{"Frage": "q", "Antwort": "a"}], input="frage", output=" ANTWORT")
+    assert (chosen.input, chosen.output) == ("q", "a")
+
+
+def test_the_users_columns_win_over_every_shape() -> None:
+    item = chat(("user", "q"), ("assistant", "a"), text="t", label="l", output="no")
+    (e,) = read([item], input="text", output="label")
+    assert (e.input, e.output) == ("t", "l")
+
+
+def test_two_equally_sensible_readings_are_alternatives() -> None:
+    items = [{"text": f"a text of words {i}", "category": "a", "intent": "b"} for i in range(5)]
+    reading = reading_of(items)
+    assert [r.fields["output"] for r in (reading, *reading.alternatives)] == ["intent", "category"]
+    same = [{"text": f"a text of words {i}", "category": "a", "intent": "a"} for i in range(5)]
+    assert not reading_of(same).alternatives  # both readings give the same examples
+
+
+def test_a_label_in_words_is_preferred_to_its_number() -> None:
+    items = [{"text": "some words here", "label": i, "label_text": f"class {i}"} for i in range(3)]
+    assert reading_of(items).fields["output"] == "label_text"
+
+
+def test_references_alone_are_answers() -> None:
+    items: list[dict[str, object]] = [{"question": "q", "references": ["a", "b"]}]
+    (e,) = read(items)
+    assert (e.output, e.references) == ("a", ("a", "b"))
+
+
+def test_a_list_of_accepted_answers_is_never_text_to_be_reproduced() -> None:
+    (e,) = read([{"question": "q", "answer": ["Rome", "Roma"]}])
+    assert (e.output, e.references) == ("Rome", ("Rome", "Roma"))
+
+
+def test_rows_of_no_shape_name_the_columns_and_what_to_write() -> None:
+    with pytest.raises(DataError, match=r"columns are a, b, c\. Name them in task.yaml with fields: \{input: COLUMN"):
+        reading_of([{"a": 1, "b": 2, "c": 3}])
+    with pytest.raises(DataError, match='line 1: no column "topic"; columns are input, output'):
+        reading_of([{"input": "q", "output": "a"}], group="topic")
+
+
+# ---- several labels ----
+
+
+@pytest.mark.parametrize("sign", [", ", ";", " | "])
+def test_texts_that_recombine_a_few_labels_are_several_labels(sign: str) -> None:
+    pairs = [("refund", "urgent"), ("urgent", "refund"), ("post", "calm"), ("refund", "calm"), ("post", "urgent")]
+    items = [{"text": f"words {i}", "answer": sign.join(pairs[i % 5])} for i in range(40)]
+    reading = reading_of(items)
+    assert reading.several is not None
+    assert reading.several.labels == ("calm", "post", "refund", "urgent")
+    assert answers_of(rows_of(items), reading)[:2] == ['["refund", "urgent"]', '["refund", "urgent"]']
+
+
+def test_texts_with_commas_that_do_not_recombine_are_one_label() -> None:
+    cities = ["Rome, Italy", "Paris, France", "Bonn, Germany"]
+    reading = reading_of([{"text": f"words {i}", "label": cities[i % 3]} for i in range(40)])
+    assert reading.several is None
+
+
+def test_one_column_a_label_gives_the_labels_that_apply() -> None:
+    items = [{"comment": f"some words {i}", "toxic": i % 2, "rude": int(i % 3 == 0)} for i in range(12)]
+    reading = reading_of(items)
+    assert reading.fields == {"input": "comment", "output": ("toxic", "rude")}
+    assert answers_of(rows_of(items), reading)[:4] == ['["rude"]', '["toxic"]', "[]", '["rude", "toxic"]']
