@@ -183,7 +183,7 @@ class RowReader:
         parts = [
             instruction,
             self._text(values, "instruction"),
-            tools_in_words(values.get(_column(self.fields, "tools"))),
+            tools_in_words(self._cell(values, "tools")),
         ]
         text = "\n\n".join(part for part in parts if part and part.strip())
         if not text:
@@ -197,15 +197,14 @@ class RowReader:
         return self._repeated[text]
 
     def _turns(self, values: Values) -> tuple[Message, ...]:
-        column = _column(self.fields, "turns")
-        value = values.get(column)
+        value = self._cell(values, "turns")
         if nothing(value) or value == "" or value == []:
             return ()
         if is_conversation(value):
             return tuple(messages_of(value))
         pairs = json_list(value)
         if pairs is None or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            raise ValueError(f'"{column}" is no list of turns; write [{{"role": "user", "content": …}}, …]')
+            raise ValueError(f'{self._named("turns")} is no list of turns; write [{{"role": "user", "content": …}}, …]')
         roles: tuple[Role, Role] = ("user", "assistant")
         said = (zip(roles, pair, strict=True) for pair in pairs if isinstance(pair, list))
         return tuple(Message(role, as_text(text)) for pair in said for role, text in pair)
@@ -215,6 +214,9 @@ class RowReader:
     def _output(self, values: Values) -> tuple[str, tuple[str, ...]]:
         """The answer and all accepted ones, as columns say them."""
         if "output" not in self.fields:
+            if "references" not in self.fields:
+                fact = "is no conversation with an answer"
+                raise ValueError(f"{self._named('input')} {fact}; correct it or remove the row")
             column = str(self.fields["references"])
             found = references_of(values.get(column), column, "")
             if not found and not self.answers.empty:
@@ -228,7 +230,7 @@ class RowReader:
         if columns not in values:
             raise EmptyAnswer(f'no "{columns}"; add it or remove the row')
         if self.answers.several:
-            return self._kept_once(self._several(value, columns))
+            return self._kept_once(self._several(value, self._named("output")))
         if nothing(value):
             raise EmptyAnswer(f'"{columns}" is null; give a value or remove the row')
         if self.answers.lists_are_json and not _is_squad(value):
@@ -247,7 +249,7 @@ class RowReader:
         """An answer as a label where labels are declared. Raises ValueError for an empty or endless one."""
         answers = self.answers
         if answers.several:
-            return self._kept_once(self._several(text, _column(self.fields, "output")))
+            return self._kept_once(self._several(text, self._named("output")))
         if (alone := self._alone.get(text)) is not None:
             return alone[0], alone
         if not text.strip():
@@ -262,14 +264,14 @@ class RowReader:
             raise EmptyAnswer(f'the answer "{text.strip()}" stands for nothing; give an answer or remove the row')
         return self._kept_once(text)
 
-    def _several(self, value: object, column: str) -> str:
+    def _several(self, value: object, named: str) -> str:
         labels = self.answers.labels
         try:
             found = several(value, labels, self.answers.separator)
         except UnknownLabel as e:
             raise WrongLabel(e.text) from e
         except ValueError as e:
-            raise ValueError(f'"{column}" {e}') from e
+            raise ValueError(f"{named} {e}") from e
         return as_answer(found, labels.order if labels else None)
 
     def _label(self, text: str) -> str:
@@ -289,7 +291,7 @@ class RowReader:
     # ---- the rest ----
 
     def _id(self, values: Values) -> str:
-        value = values.get(_column(self.fields, "id"))
+        value = self._cell(values, "id")
         return "" if nothing(value) else _as_text(value, str(self.fields["id"])).strip()
 
     def _group(self, values: Values) -> str | None:
@@ -303,11 +305,13 @@ class RowReader:
             return None
         return self._share(group)
 
-    def _text(self, values: Values, name: str) -> str:
+    def _cell(self, values: Values, name: str) -> object:
         column = self.fields.get(name)
-        if column is None or nothing(value := values.get(str(column))):
-            return ""
-        return _as_text(value, str(column))
+        return None if column is None else values.get(str(column))
+
+    def _text(self, values: Values, name: str) -> str:
+        value = self._cell(values, name)
+        return "" if nothing(value) else _as_text(value, str(self.fields[name]))
 
     def _named(self, name: str) -> str:
         columns = listed(self.fields.get(name, self.fields.get("input", name)))
@@ -329,10 +333,6 @@ class RowReader:
             self._alone.clear()
         alone = self._alone.setdefault(answer, (answer,))
         return alone[0], alone
-
-
-def _column(fields: Fields, name: str) -> str:
-    return str(fields.get(name, ""))
 
 
 def _said_in(value: object) -> list[Message] | None:
