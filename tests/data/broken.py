@@ -79,9 +79,9 @@ def _csv(says: str, header: str = "input,output", last: str = "x,y", more: str =
 
 def _long_line(folder: Path) -> Path:
     path = write(folder)
-    with (folder / "examples.jsonl").open("r+b") as file:
-        file.seek(100_000_000)  # sparse: the file takes no room on the disk
-        file.write(b"\n")
+    with (folder / "examples.jsonl").open("ab") as file:
+        for _ in range(40):
+            file.write(b"x" * 1_000_000)
     return path
 
 
@@ -221,21 +221,19 @@ BROKEN: dict[str, Broken] = {
     "dollars without a price": _task("budget: {usd: 2}", "Write price: {usd_per_hour: 0.40}"),
     "no minutes": _task("budget: {minutes: 0}", "should be greater than 0"),
     "absent examples": _whole(TASK.replace("examples.jsonl", "other.jsonl"), "line 3: \"examples\" names other.jsonl"),
-    "examples are a folder": Broken(_folder_as_examples, "which is a folder"),
+    "examples are an empty folder": Broken(_folder_as_examples, "a folder without files of rows"),
     "unknown set": _whole(TASK.replace("examples.jsonl", "{train: examples.jsonl, tset: x}"), 'Did you mean "test"?'),
     "no test set": _whole(TASK.replace("examples.jsonl", "{train: examples.jsonl}"), 'has no "test"'),
     "one file for two sets": _whole(
         TASK.replace("examples.jsonl", "{train: examples.jsonl, test: examples.jsonl}"), "its own file"
-    ),
-    "parquet": Broken(
-        lambda folder: write(folder, TASK.replace("jsonl", "parquet"), "x", "examples.parquet"), "Convert it to JSONL"
     ),
     # examples
     "empty examples": _file("examples.jsonl", "", "the file holds no rows"),
     "blank examples": _file("examples.jsonl", "\n\n", "the file holds no rows"),
     "too few examples": _file("examples.jsonl", json.dumps(GOOD), "only 1 example; at least 12"),
     "invalid JSON line": _rows({3: '{"input": '}, "line 4: not valid JSON"),
-    "NaN": _rows({3: '{"input": "a", "output": NaN}'}, "line 4: NaN is not a value in JSON"),
+    "NaN": _rows({3: '{"input": "a", "output": NaN}'}, 'line 4: "output" is null'),
+    "infinity": _rows({3: '{"input": "a", "output": Infinity}'}, "line 4: Infinity is not a value in JSON"),
     "number too large": _rows({3: '{"input": "a", "output": 1e999}'}, "line 4: the number 1e999 is too large"),
     "JSON too deep": _rows({3: "[" * 100_000}, "line 4: not usable JSON"),
     "key twice in JSON": _rows({3: '{"input": "a", "input": "b"}'}, "stands twice"),
@@ -261,31 +259,39 @@ BROKEN: dict[str, Broken] = {
         "no column looks like the output; columns are first, second, third. Name them in task.yaml with fields: {input",
     ),
     "field names no column": _rows({}, 'no column "topic"', "fields: {group: topic}\n"),
-    "examples in Latin-1": _file("examples.jsonl", '{"input": "é", "output": "a"}\n'.encode("latin-1"), "byte 12 of"),
-    "examples in UTF-16": _file("examples.jsonl", json.dumps(GOOD).encode("utf-16"), "UTF-16"),
-    "binary examples": _file("examples.jsonl", bytes(range(256)) * 40, "line 2"),
-    "list called JSONL": _file("examples.jsonl", json.dumps([GOOD], indent=1), "Rename the file to examples.json"),
-    "a 100 MB line": Broken(_long_line, "longer than 10 MB", "examples.jsonl"),
+    "examples in Windows-1251": _file(
+        "examples.jsonl", '{"input": "Где мой заказ", "output": "a"}\n'.encode("cp1251"), "line 1: byte 12 of the line"
+    ),
+    "examples in two encodings": _file(
+        "examples.jsonl", "".join(json.dumps({"input": f"é {i}"}, ensure_ascii=False) + "\n" for i in range(9)).encode()
+        + '{"input": "é"}'.encode("latin-1"), "line 10: byte 12 of the line (0xe9) is not UTF-8, although 9 other lines"
+    ),
+    "examples in cut UTF-16": _file("examples.jsonl", json.dumps(GOOD).encode("utf-16")[:-1], "begins as UTF-16 but"),
+    "binary examples": _file("examples.jsonl", bytes(range(256)) * 40, "holds binary data, not text"),
+    "a 40 MB line": Broken(_long_line, "longer than 10 MB", "examples.jsonl"),
     "JSON holds no list": _file("examples.json", "{}", "must hold a list"),
     "broken JSON": _file("examples.json", "[\n{]", "line 2"),
     "CSV without column": _csv("columns are id, group", header="id,group"),
-    "CSV with semicolons": _file("examples.csv", "input;output\na;b\n", "separated by semicolons"),
+    "CSV with two separators": _file(
+        "examples.csv", "input;a,b;output\n" * 2 + "a;b,c;d\n" * 20,
+        "can be read in two ways. Split by commas: [input;a] [b;output]. Split by semicolons: [input] [a,b] [output]."
+    ),
     "CSV with only a header": _file("examples.csv", "input,output\n", "a header but no rows"),
     "CSV row too long": _csv("line 22: 3 fields, but the header has 2", last="x,y,z"),
     "CSV row too short": _csv("line 22: 1 fields", last="x"),
-    "CSV open quote": _csv("line 22: a quote is opened here and never closed", last='x,"y'),
-    "CSV bad quote": _csv("line 22: not valid CSV", last='x,"y" z'),
+    "CSV open quote": _csv("line 22: a quote is opened here and never closed", last='x,"y\nand more'),
+    "CSV bad quote": _csv("line 22: not valid CSV", last='"x, y" z,a'),
+    "CSV bad quote over lines": _csv("line 22: not valid CSV to line 23", last='"x\n y" z,a'),
     "CSV huge field": _csv(
         "line 22: a field is longer than 10 MB", last='x,"' + ("y" * 1000 + "\n") * 10_100 + '"'
     ),
     "CSV with NUL": _csv("line 22: holds a NUL byte", last="x,\0"),
     "CSV column twice": _csv('two columns are called "input"', header="input,input"),
     "CSV empty cell": _csv('line 22: "output" is empty', last="x,"),
-    "TSV with commas": _file("examples.tsv", "input,output\na,b\n", "separated by commas"),
     # documents
     "empty corpus": _corpus("the file holds no rows", text=""),
     "corpus folder without texts": _corpus("no .txt or .md file in the folder", file="docs"),
-    "corpus without text": _corpus('columns are id, body. Rename body', text='{"id": 1, "body": "b"}'),
-    "corpus with empty text": _corpus('line 1: "text" is empty', text='{"id": 1, "text": ""}'),
+    "corpus without text": _corpus('columns are id, one, two. Rename', text='{"id": 1, "one": "b", "two": "c"}'),
+    "corpus with empty text": _corpus('no row holds text', text='{"id": 1, "text": ""}'),
     "corpus with duplicate ids": _corpus('the id "1" is', text='{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}'),
 }  # fmt: skip

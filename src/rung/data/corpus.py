@@ -14,7 +14,8 @@ from typing import Literal
 
 from rung.data.findings import bounded
 from rung.data.formats import read_table
-from rung.data.formats.source import encoding_of, identify, text_of
+from rung.data.formats.encoding import encoding_of, text_of
+from rung.data.formats.source import identify
 from rung.data.rows import Problem, Table, as_text, nearest, raise_problems
 from rung.errors import DataError
 from rung.types import Document, Example, Finding

@@ -34,10 +34,14 @@ def read_columnar(source: Source) -> Table:
                 content = io.BytesIO(open_files.enter_context(source.open()).read())
             schema, batches = (_parquet if source.kind == "parquet" else _arrow)(content, open_files)
             _fill(table, source, schema, batches)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
-        if isinstance(e, OSError) and e.errno is not None:
+    except DataError:
+        raise
+    except Exception as e:  # pyarrow raises whatever a damaged part leads to
+        if isinstance(e, OSError) and e.errno is not None and not isinstance(e, pa.ArrowException):
             raise
-        fact = f"cannot be read as {source.kind.capitalize()}, it is cut off or damaged ({first_line(e)[:200]})"
+        fact = (
+            f"cannot be read as {source.kind.capitalize()}, it is damaged, cut off or too large ({first_line(e)[:200]})"
+        )
         raise DataError(f"{source.name}: {fact}. Copy or write it again.") from e
     return table
 
@@ -74,6 +78,7 @@ def _fill(table: Table, source: Source, schema: Any, batches: Iterator[Any]) -> 
     label_names = _label_names(schema.metadata)
     number = characters = 0
     for whole in batches:
+        whole.validate(full=True)
         for start in range(0, whole.num_rows, _BATCH):
             batch = whole.slice(start, _BATCH)
             columns = {n: batch.column(names.index(n)) for n in table.columns}

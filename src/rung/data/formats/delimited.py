@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from rung.data.formats.encoding import Encoding, line_end, lines_of
 from rung.data.formats.header import header_problem, is_header, looks_like_a_row, names_of
 from rung.data.formats.records import Line, Quotes, Record, Records
-from rung.data.formats.source import Encoding, Source, line_end, lines_of
+from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table
 from rung.errors import DataError
 
@@ -26,18 +27,26 @@ SEPARATORS = {
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _SAMPLE_LINES = 500
 _SAMPLE_CHARACTERS = 1_000_000
+_FEW_ROWS = 5
+_LIKELY = 0.5
 _SENSIBLE = 0.9
-"""The share of records with as many fields as the first from which a separator is a sensible one."""
+"""The share of records with as many fields as the first from which a separator is a sensible one. A separator that the
+name of the file does not promise must reach _LIKELY."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is laid out. header: None where the first record is a row. skip: lines before the first record."""
+    """How a file is laid out. header: None where the first record is a row. skip: lines before the first record.
+
+    trailing: records end in one separator too many. prose: no cell begins with a space, so a comma before one is text.
+    """
 
     separator: str
     width: int
     header: tuple[str, ...] | None
     skip: int = 0
+    trailing: bool = False
+    prose: bool = False
 
 
 def clearly_delimited(source: Source, encoding: Encoding) -> str | None:
@@ -86,44 +95,72 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
 
 
 def _read(source: Source, encoding: Encoding, layout: Layout, *, quoting: bool) -> tuple[Table, Quotes]:
+    with lines_of(source, encoding) as lines:
+        records = Records(
+            islice(lines, layout.skip, None), source.name, layout.separator, layout.width, quoting=quoting
+        )
+        table = _table(source, layout, iter(records))
+        return table, records.quotes
+
+
+def _table(source: Source, layout: Layout, records: Iterator[Record]) -> Table:
     table = Table(source.path)
-    records = Records(
-        islice(lines_of(source, encoding), layout.skip, None), source.name, layout.separator, layout.width,
-        quoting=quoting,
-    )  # fmt: skip
-    names = layout.header or names_of(layout.width)
-    names = tuple(sys.intern(name) for name in names)
+    names = tuple(sys.intern(name) for name in layout.header or names_of(layout.width))
     table.columns = list(names)
-    rows = iter(records)
-    first = next(rows, None) if layout.header is not None else None
+    first = next(records, None) if layout.header is not None else None
     empty = repeated = cut = 0
-    for record in rows:
-        cells = record.cells
-        if not record.fault:
+    joined: list[int] = []
+    for record in records:
+        cells, number, problem = record.cells, record.number, record.fault
+        if not problem:
             if first is not None and cells == first.cells:
                 repeated += 1
                 continue
-            if len(cells) > layout.width and not any(cells[layout.width :]):
-                cells = cells[: layout.width]
-                cut += 1
-            if not any(cells) or not any(cell.strip() for cell in cells):
+            if not any(cells) or "".join(cells).isspace():
                 empty += 1
                 continue
-        where = f"{source.name}, line {record.number}"
-        if problem := _problem(record, cells, layout):
+            if len(cells) > layout.width:
+                cells, was_joined = _fitted(cells, layout)
+                joined += [number] * was_joined
+                cut += len(cells) == layout.width and not was_joined
+            problem = _problem(cells, layout)
+        where = f"{source.name}, line {number}"
+        if problem:
             table.problems.append(Problem(where, problem))
         else:
-            table.rows.append(Row(where, f"line-{record.number}", dict(zip(names, cells, strict=True))))
+            table.rows.append(Row(where, f"line-{number}", dict(zip(names, cells, strict=True))))
     if layout.header is not None and not table.rows and not table.problems:
         raise DataError(f"{source.name}: has a header but no rows. Put one record on each line below it.")
     table.how = (*_count(cut, "end in separators too many"), *_count(empty, "without any text are skipped"),
                  *_count(repeated, "that repeat the header are skipped"))  # fmt: skip
-    return table, records.quotes
+    if joined:
+        table.how = (*table.how, f"a comma before a space is taken for a part of the text ({_lines(joined)})")
+    return table
 
 
-def _problem(record: Record, cells: Sequence[str], layout: Layout) -> str:
-    if record.fault:
-        return record.fault
+def _fitted(cells: list[str], layout: Layout) -> tuple[list[str], bool]:
+    """The cells of a record that has too many, as far as they fit, and whether some were joined again.
+
+    Empty cells at the end are dropped. Where no cell of a good record begins with a space, a comma before a space is
+    prose that somebody did not quote.
+    """
+    if layout.trailing and not cells[-1]:
+        cells = cells[:-1]
+    if layout.prose and len(cells) > layout.width:
+        whole = cells[:1]
+        for cell in cells[1:]:
+            if cell.startswith(" "):
+                whole[-1] += layout.separator + cell
+            else:
+                whole.append(cell)
+        if len(whole) < len(cells):
+            return whole, len(whole) == layout.width
+    if not any(cells[layout.width :]):
+        cells = cells[: layout.width]
+    return cells, False
+
+
+def _problem(cells: Sequence[str], layout: Layout) -> str:
     if len(cells) != layout.width:
         has = f"the header has {layout.width}" if layout.header is not None else f"the first row has {layout.width}"
         return f"{len(cells)} fields, but {has}; quote text that holds the separator"
@@ -135,13 +172,14 @@ def _problem(record: Record, cells: Sequence[str], layout: Layout) -> str:
 def _sample(source: Source, encoding: Encoding) -> list[Line]:
     lines: list[Line] = []
     size = 0
-    for number, text in lines_of(source, encoding):
-        if not text.strip() and not lines:
-            continue
-        lines.append((number, text))
-        size += len(text)
-        if len(lines) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
-            break
+    with lines_of(source, encoding) as numbered:
+        for number, text in numbered:
+            if not text.strip() and not lines:
+                continue
+            lines.append((number, text))
+            size += len(text)
+            if len(lines) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
+                break
     return lines
 
 
@@ -160,7 +198,11 @@ def _layout(sample: Sequence[Line], name: str, own: str) -> Layout:
     header = tuple(cell.strip() for cell in first) if is_header(first, rows) else None
     if header is not None and (problem := header_problem(header)):
         raise DataError(f"{name}, line {records[0].number}: {problem}")
-    return Layout(separator, len(first), header, skip)
+    width = len(first)
+    good = [r for r in rows if len(r) == width or (len(r) == width + 1 and not r[-1])]
+    trailing = 2 * sum(len(r) > width for r in good) > len(good)
+    prose = separator == "," and len(good) >= _FEW_ROWS and not any(c.startswith(" ") for r in good for c in r[1:])
+    return Layout(separator, width, header, skip, trailing, prose)
 
 
 def _separator(sample: Sequence[Line], name: str, own: str) -> str:
@@ -173,6 +215,8 @@ def _separator(sample: Sequence[Line], name: str, own: str) -> str:
     if not shares:
         return own
     best = max(shares, key=lambda s: (shares[s], s == own))
+    if best != own and shares[best] < _LIKELY:
+        return own
     rivals = [s for s in shares if shares[s] >= _SENSIBLE and shares[s] > shares[best] - 0.05]
     if len(rivals) > 1:
         seen = " ".join(

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from rung.data.formats.source import MAX_LINE, Encoding, Source, lines_of, text_of
+from rung.data.formats.encoding import MAX_LINE, Encoding, lines_of, text_of
+from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table, decoded, json_decoder, kind_of
 from rung.errors import DataError
 
@@ -106,18 +107,20 @@ class _Reader:
 
     def of_lines(self) -> Table:
         self.by_line = True
-        for number, line in lines_of(self.source, self.encoding):
-            if not line.strip():
-                continue
-            place = f"line {number}"
-            try:
-                value = decoded(self._decoder.decode, line)
-            except ValueError as e:
-                self._nan = False
-                self._refuse(place, str(e) if ";" in str(e) else f"{e}; correct or remove the line")
-            else:
-                self._add(place, value)
+        with lines_of(self.source, self.encoding) as lines:
+            for number, line in lines:
+                if line.strip():
+                    self._line(f"line {number}", line)
         return self.table
+
+    def _line(self, place: str, line: str) -> None:
+        try:
+            value = decoded(self._decoder.decode, line)
+        except ValueError as e:
+            self._nan = False
+            self._refuse(place, str(e) if ";" in str(e) else f"{e}; correct or remove the line")
+        else:
+            self._add(place, value)
 
     def of_values(self) -> Table:
         """The rows of a text that is one value of JSON, or objects one after the other."""

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from rung.data.formats.delimited import SEPARATORS, clearly_delimited, read_delimited
+from rung.data.formats.encoding import MAX_LINE, encoding_of
 from rung.data.formats.json_rows import clearly_json, read_json
-from rung.data.formats.source import MAX_LINE, Source, encoding_of, identify
+from rung.data.formats.source import Source, identify
 from rung.data.rows import SUFFIXES, SUPPORTED, Problem, Table, unpacked_name
 from rung.errors import DataError
 

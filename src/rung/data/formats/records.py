@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rung.data.formats.source import MAX_LINE
+from rung.data.formats.encoding import MAX_LINE
 from rung.errors import DataError
 
 Line = tuple[int, str]
