@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from rung.data.examples import read_sets
-from rung.data.init import Draft, Trial, draft_task, try_draft
-from rung.data.init.answers import Answers, form_of
+from rung.data.init import Draft, TriedDraft, draft_task, try_draft
+from rung.data.init.answers import AnswersSeen, form_of
 from rung.data.init.yaml_text import as_yaml, quoted
 from rung.errors import DataError, TaskError
 from rung.types import Task
@@ -27,7 +27,7 @@ def guess(data: Path, **more: object) -> Task:
     return trial.task
 
 
-def tried(data: Path, **more: object) -> Trial:
+def tried(data: Path, **more: object) -> TriedDraft:
     return try_draft(draft(data, **more))
 
 
@@ -313,10 +313,20 @@ def test_documents_beside_the_data_or_named_are_counted(tmp_path: Path) -> None:
         (folder / "a.md").write_text("text")
         (folder / "b.xyz").write_text("text")
     data = write(tmp_path / "d.jsonl", [{"input": f"q {i}", "output": f"a {i}"} for i in range(20)])
-    assert "corpus: docs/  # a folder of documents beside the examples; 1 file is read, 1 is not" in draft(data).text
+    text = draft(data).text
+    assert "corpus: docs/  # a folder of documents beside the examples; 1 file is read" in text and "not read" in text
     assert guess(data, docs=str(tmp_path / "more")).corpus == tmp_path / "more"
     with pytest.raises(DataError, match="no such file or folder"):
         draft(data, docs=str(tmp_path / "absent"))
+
+
+def test_documents_that_cannot_be_read_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", [{"id": 1, "text": "a"}, {"id": 1, "text": "b"}])
+    data = write(tmp_path / "d.jsonl", [{"input": f"q {i}", "output": f"a {i}"} for i in range(20)])
+    assert "Not taken for documents: corpus.jsonl" in draft(data).notes[0]
+    assert guess(data).corpus is None
+    with pytest.raises(DataError, match=r"corpus\.jsonl"):
+        draft(data, docs=str(tmp_path / "corpus.jsonl"))
 
 
 @pytest.mark.parametrize("name", ["{}.jsonl", "bank_{}-v2.jsonl", "{}-00000-of-00001.jsonl", "{}/rows.jsonl"])
@@ -364,7 +374,7 @@ def test_text_is_written_so_that_yaml_reads_it_back_as_the_same_text(text: str) 
 
 
 def test_a_million_answers_are_counted_and_few_are_kept() -> None:
-    answers = Answers()
+    answers = AnswersSeen()
     answers.add(f"answer number {i}" for i in range(60_000))
     assert (answers.n, len(answers.sample), answers.counts) == (60_000, 20_000, None)
     assert form_of(answers).metric == "exact_match"

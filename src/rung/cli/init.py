@@ -86,7 +86,7 @@ def _show(instruction: str, examples: Sequence[Example]) -> None:
     from rung.solutions.prompt_rendering import render
     from rung.types import Decoding, Solution
 
-    solution = Solution("zero_shot", instruction, Decoding(1))
+    solution = Solution("init", instruction, Decoding(1))
     for number, example in enumerate(examples, 1):
         click.echo(f"\nExample {number} of {len(examples)}, as the model will see it:", err=True)
         for turn in render(solution, example.query):

@@ -142,6 +142,6 @@ def corpus(value: str, info: ValidationInfo) -> Path:
     path = beside_task(value, info)
     if not value or not os.path.exists(path):
         raise ValueError(f"names {value}, which {no_such_path(value, path)}")
-    if os.path.isfile(path) and path.suffix.lower() not in SUFFIXES:
+    if os.path.isfile(path) and path.suffix.lower() not in (*SUFFIXES, ".md"):
         raise ValueError(f"names {value}, which cannot be read. Give a folder of .txt and .md files, or {SUPPORTED}.")
     return path

@@ -12,15 +12,15 @@ from rung.data.rows import kind_of
 from rung.text import normal_form, visible
 
 
-class Labels(list[str]):
-    """Labels in order. notes: label -> what it means, of those that have a note."""
+class LabelKeys(list[str]):
+    """LabelKeys in order. notes: label -> what it means, of those that have a note."""
 
     notes: Mapping[str, str] = MappingProxyType({})
 
 
-def labels(value: Any, as_texts: ValidatorFunctionWrapHandler) -> Labels:
+def labels(value: Any, as_texts: ValidatorFunctionWrapHandler) -> LabelKeys:
     """A list of labels, or a mapping from each label to what it means. Raises ValueError."""
-    found = Labels(as_texts(list(_names(value)) if isinstance(value, dict) else value))
+    found = LabelKeys(as_texts(list(_names(value)) if isinstance(value, dict) else value))
     if isinstance(value, dict):
         found.notes = {label: " ".join(note.split()) for label, note in value.items() if note and note.strip()}
     if len(found) < 2:

@@ -238,7 +238,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         metric=metric,
         models=_models(keys),
         labels=labels,
-        label_notes=keys.labels.notes if isinstance(keys.labels, key_labels.Labels) else {},
+        label_notes=keys.labels.notes if isinstance(keys.labels, key_labels.LabelKeys) else {},
         schema=keys.schema_,
         pattern=keys.pattern,
         corpus=Path(keys.corpus) if keys.corpus else None,

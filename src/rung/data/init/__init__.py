@@ -7,6 +7,6 @@ compare them, `draft` writes it down, and `trial` reads the result as `rung run`
 from __future__ import annotations
 
 from rung.data.init.draft import Draft, draft_task
-from rung.data.init.trial import Trial, try_draft
+from rung.data.init.trial import TriedDraft, try_draft
 
-__all__ = ["Draft", "Trial", "draft_task", "try_draft"]
+__all__ = ["Draft", "TriedDraft", "draft_task", "try_draft"]

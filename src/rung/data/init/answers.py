@@ -32,7 +32,7 @@ _TOLERANCE = 0.01
 
 
 @dataclass
-class Answers:
+class AnswersSeen:
     """The answers of all rows: how many, how often each, and a sample.
 
     counts: None where there are too many distinct ones to be a closed set. sample: in the order of the rows, at most
@@ -70,7 +70,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Form:
+class AnswerForm:
     """What task.yaml says of the answers.
 
     why: the reason of the metric. kind: what the instruction calls them. keys: more keys of task.yaml, each with its
@@ -94,13 +94,13 @@ class Form:
 
 
 def form_of(
-    answers: Answers,
+    answers: AnswersSeen,
     *,
     several: str | None = None,
     columns: Sequence[str] = (),
     squad: bool = False,
     documents: bool = False,
-) -> Form:
+) -> AnswerForm:
     """The form of answers.
 
     several: why each answer is a JSON list of labels; None where it is not. columns: one for each label, where that is
@@ -117,12 +117,14 @@ def form_of(
     return _free_text(answers, squad)
 
 
-def _one_answer(answers: Answers) -> Form | None:
+def _one_answer(answers: AnswersSeen) -> AnswerForm | None:
     if answers.counts is None or len({normal_form(a) for a in answers.counts}) > 1:
         return None
     one = next(iter(answers.counts))
     note = f'All {answers.n} answers are "{one[:60]}": there is nothing to decide, and no model is needed.'
-    return Form("exact_match", f"all {answers.n} answers are the same: nothing to decide", "answer", notes=(note,))
+    return AnswerForm(
+        "exact_match", f"all {answers.n} answers are the same: nothing to decide", "answer", notes=(note,)
+    )
 
 
 def _parsed(text: str) -> dict[str, object] | list[object] | None:
@@ -136,7 +138,7 @@ def _parsed(text: str) -> dict[str, object] | list[object] | None:
     return value if isinstance(value, dict | list) else None
 
 
-def _tool_calls(answers: Answers) -> Form | None:
+def _tool_calls(answers: AnswersSeen) -> AnswerForm | None:
     def is_call(value: object) -> bool:
         return isinstance(value, dict) and set(value) == {"name", "arguments"} and isinstance(value["name"], str)
 
@@ -145,10 +147,10 @@ def _tool_calls(answers: Answers) -> Form | None:
     values = map(_parsed, answers.sample)
     if not all(is_call(v) or (isinstance(v, list) and v and all(map(is_call, v))) for v in values):
         return None
-    return Form("tool_call_match", f"all {answers.n} answers are tool calls: name and arguments", "call")
+    return AnswerForm("tool_call_match", f"all {answers.n} answers are tool calls: name and arguments", "call")
 
 
-def _label_lists(answers: Answers, why: str, columns: Sequence[str]) -> Form | None:
+def _label_lists(answers: AnswersSeen, why: str, columns: Sequence[str]) -> AnswerForm | None:
     """Sets of labels, as JSON lists."""
     if answers.counts is None or set(answers.json.types) != {"array"} or answers.no_json:
         return None
@@ -164,10 +166,12 @@ def _label_lists(answers: Answers, why: str, columns: Sequence[str]) -> Form | N
         return None
     why = f"{why}; {many} of {answers.n} answers hold more than one"
     keys: dict[str, tuple[object, str]] = {"multi_label": (True, "an answer is a list of labels, in any order")}
-    return Form("label_set_f1", why, "labels", dict(found.counts), keys, notes=(*found.notes, *_rare(found.counts)))
+    return AnswerForm(
+        "label_set_f1", why, "labels", dict(found.counts), keys, notes=(*found.notes, *_rare(found.counts))
+    )
 
 
-def _json(answers: Answers) -> Form | None:
+def _json(answers: AnswersSeen) -> AnswerForm | None:
     n, no_json = answers.n, answers.no_json
     if no_json > 0.1 * n:
         return None
@@ -176,10 +180,10 @@ def _json(answers: Answers) -> Form | None:
         order = "; lists count in order (unordered: true leaves their order aside)"
     kind = "JSON object" if set(answers.json.types) == {"object"} else "JSON"
     if not no_json:
-        return Form("json_match", f"all {n} answers are JSON{order}", kind, schema=schema_of(answers.json))
+        return AnswerForm("json_match", f"all {n} answers are JSON{order}", kind, schema=schema_of(answers.json))
     text = next((a for a in answers.sample if _parsed(a) is None), "")
     note = f'{no_json} of {n} answers are no JSON, such as "{text[:60]}". Correct them, or write metric: exact_match.'
-    return Form("json_match", f"{n - no_json} of {n} answers are JSON{order}", kind, notes=(note,), faulty=True)
+    return AnswerForm("json_match", f"{n - no_json} of {n} answers are JSON{order}", kind, notes=(note,), faulty=True)
 
 
 def _holds_list(value: object) -> bool:
@@ -188,7 +192,7 @@ def _holds_list(value: object) -> bool:
     return isinstance(value, list) and (len(value) > 1 or any(map(_holds_list, value)))
 
 
-def _numbers(answers: Answers) -> Form | None:
+def _numbers(answers: AnswersSeen) -> AnswerForm | None:
     sample, n = answers.sample, answers.n
     if not all(_NUMBER.fullmatch(a.strip()) for a in sample):
         return None
@@ -199,14 +203,16 @@ def _numbers(answers: Answers) -> Form | None:
     if many >= 0.5 * len(sample):
         why = f"all {n} answers are numbers, {100 * many // len(sample)} % of them with three decimals or more"
         near = "a number counts by how near it is; metric: numeric_match would count equal numbers only"
-        return Form("numeric_error", why, "number", keys={"tolerance": (_TOLERANCE, f"1 %: so near is right. {near}")})
+        return AnswerForm(
+            "numeric_error", why, "number", keys={"tolerance": (_TOLERANCE, f"1 %: so near is right. {near}")}
+        )
     why = (
         f"all {n} answers are numbers: only equal ones count (metric: numeric_error, with a tolerance, if near is good)"
     )
-    return Form("numeric_match", why, "number")
+    return AnswerForm("numeric_match", why, "number")
 
 
-def _labels(answers: Answers, least: int) -> Form | None:
+def _labels(answers: AnswersSeen, least: int) -> AnswerForm | None:
     if answers.counts is None:
         return None
     found = spellings(answers.counts)
@@ -219,15 +225,15 @@ def _labels(answers: Answers, least: int) -> Form | None:
     return _label_form(found, n, why)
 
 
-def _label_form(found: Spellings, n: int, why: str) -> Form:
+def _label_form(found: Spellings, n: int, why: str) -> AnswerForm:
     notes = [*found.notes, *_rare(found.counts)]
     label, most = found.counts.most_common(1)[0]
     if most >= 0.8 * n:
         share = 100 * most // n
         notes.append(f'{share} % of the answers are "{label[:60]}": always to answer so is right as often.')
     if found.case_counts:
-        return Form("exact_match", f"{why}; case counts", "label", dict(found.counts), notes=tuple(notes))
-    return Form("label_accuracy", why, "label", dict(found.counts), notes=tuple(notes))
+        return AnswerForm("exact_match", f"{why}; case counts", "label", dict(found.counts), notes=tuple(notes))
+    return AnswerForm("label_accuracy", why, "label", dict(found.counts), notes=tuple(notes))
 
 
 def _rare(counts: Counter[str]) -> list[str]:
@@ -239,27 +245,31 @@ def _rare(counts: Counter[str]) -> list[str]:
     return [f"Rare labels, with fewer than 3 rows, cannot stand in train, dev and test: {shown}."]
 
 
-def _free_text(answers: Answers, squad: bool) -> Form:
+def _free_text(answers: AnswersSeen, squad: bool) -> AnswerForm:
     from rung.data.answer_form import found_whitespace
 
     sample, n = answers.sample, answers.n
     if squad:
-        return Form("token_f1", f"{n} answers are spans of a text, as SQuAD has them", "span")
+        return AnswerForm("token_f1", f"{n} answers are spans of a text, as SQuAD has them", "span")
     distinct = f"{len(answers.counts)} distinct" if answers.counts is not None else "many distinct"
     length = statistics.median(words(a) for a in sample)
     why = f"{distinct} answers among {n}, {length:g} words in the middle of the range"
     space, reason = found_whitespace(sample)
     code = _share(sample, _CODE.search) >= 0.5 or _share(sample, _INDENTED.match) >= 0.5
     if space == "counts" and (code or length <= 12):
-        return Form("exact_match", f"{why}: text whose lines count", "code", keys={"whitespace": ("counts", reason)})
+        return AnswerForm(
+            "exact_match", f"{why}: text whose lines count", "code", keys={"whitespace": ("counts", reason)}
+        )
     if length > 12:
-        return Form("rouge_l", f"{why}: long free text", "long")
+        return AnswerForm("rouge_l", f"{why}: long free text", "long")
     if all(_DATE.fullmatch(a.strip()) for a in sample):
-        return Form("exact_match", f"all {n} answers are dates, which are no numbers", "date")
-    return Form("token_f1" if length > 3 else "exact_match", f"{why}: {'medium' if length > 3 else 'short'}", "answer")
+        return AnswerForm("exact_match", f"all {n} answers are dates, which are no numbers", "date")
+    return AnswerForm(
+        "token_f1" if length > 3 else "exact_match", f"{why}: {'medium' if length > 3 else 'short'}", "answer"
+    )
 
 
-def _indented_code(answers: Answers) -> bool:
+def _indented_code(answers: AnswersSeen) -> bool:
     """Whether answers are lines of code whose indentation counts, so that no two spellings are one label."""
     return _share(answers.sample, _INDENTED.match) >= 0.1 and _share(answers.sample, _CODE.search) >= 0.5
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rung.data.init.answers import Answers, Form, form_of
+from rung.data.init.answers import AnswerForm, AnswersSeen, form_of
 from rung.data.init.sources import Sources, find_sources
 from rung.data.init.yaml_text import as_comment, as_yaml, quoted
 from rung.data.rows import Problem, Table, raise_problems
@@ -66,7 +66,7 @@ class _Read:
     rows: dict[Path, int] = field(default_factory=dict)
     how: dict[Path, tuple[str, ...]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    answers: Answers = field(default_factory=Answers)
+    answers: AnswersSeen = field(default_factory=AnswersSeen)
     instructions: set[str | None] = field(default_factory=set)
     id_twice: bool = False
 
@@ -153,7 +153,7 @@ def _labels_or_one(reading: Recognised, ask: Ask | None) -> Recognised:
     return replace(reading, several=None) if one else reading
 
 
-def _empty_answers(answers: Answers, ask: Ask | None) -> dict[str, tuple[object, str]]:
+def _empty_answers(answers: AnswersSeen, ask: Ask | None) -> dict[str, tuple[object, str]]:
     """empty: allowed, where the user says that an empty answer is a right one."""
     if ask is None or answers.empty < _MANY_EMPTY * (answers.n + answers.empty):
         return {}
@@ -175,7 +175,7 @@ def _as_options(reading: Recognised) -> str:
     return " ".join([f"--shape {reading.shape}", *(f"--field {shlex.quote(f'{n}={c}')}" for n, c in pairs.items())])
 
 
-def _written(sources: Sources, read: _Read, form: Form) -> Draft:
+def _written(sources: Sources, read: _Read, form: AnswerForm) -> Draft:
     """The draft as text, line by line."""
     from rung.data.model_keys import DEFAULT_MODEL
 
@@ -267,7 +267,7 @@ def _left_out(read: _Read) -> list[str]:
     return [column for column in read.columns if column and column not in used]
 
 
-def _label_lines(form: Form) -> list[str]:
+def _label_lines(form: AnswerForm) -> list[str]:
     """labels: on one line, or each on a line with the number of its rows."""
     labels = form.labels
     if not labels:
@@ -280,7 +280,7 @@ def _label_lines(form: Form) -> list[str]:
     return [f"labels:  # {why}", *(f"  - {quoted(label)}  # {form.counts[label]} rows" for label in labels)]
 
 
-def _instruction(form: Form, reading: Recognised) -> str:
+def _instruction(form: AnswerForm, reading: Recognised) -> str:
     if "instruction" in reading.fields:
         return "Do what is asked."  # each row has an instruction of its own; this one is the preface
     labels = form.labels

@@ -1,13 +1,13 @@
 """Which files hold the examples, which set each of them is, and where the documents are.
 
-Knows names of files and folders; opens none of them.
+Knows names of files and folders; opens none but the documents, to see that they can be read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,8 @@ def find_sources(data: Sequence[str], docs: str | None = None) -> Sources:
         by_set["train"] += unnamed
     sets = {name: by_set[name] for name in ("", *SET_NAMES) if name in by_set}
     written = {name: list(dict.fromkeys(named[path] for path in files)) for name, files in sets.items()}
-    return Sources(folder, sets, written, _corpus(folder, named, docs), tuple(notes))
+    corpus = _corpus(folder, named, docs, notes)
+    return Sources(folder, sets, written, corpus, tuple(notes))
 
 
 def set_of(path: Path) -> SetName | None:
@@ -144,41 +145,47 @@ def _is_corpus(path: Path, folder: Path) -> bool:
     return any(part.lower() in CORPUS_NAMES for part in parts)
 
 
-def _corpus(folder: Path, data: dict[Path, str], docs: str | None) -> tuple[str, str] | None:
-    """The documents named, or those beside the examples, and why. Raises DataError where named ones are absent."""
+def _corpus(folder: Path, data: Iterable[Path], docs: str | None, notes: list[str]) -> tuple[str, str] | None:
+    """The documents named, or those beside the examples, and why; what was not read goes to `notes`.
+
+    Raises DataError where named ones are absent or cannot be read; others are then left out.
+    """
     if docs is not None:
         path = Path(os.path.abspath(docs))
         if not path.exists():
             raise DataError(f"--docs {docs}: no such file or folder ({path}). Check the path.")
-        return _relative(path, folder), f"named with --docs; {_counted(path)}"
+        return _relative(path, folder), f"named with --docs; {_counted(path, notes)}"
     beside = sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name))
+    taken = set(data)
     for name in CORPUS_NAMES:
         for path in beside:
-            if path.name.split(".")[0].lower() != name or path in data:
+            if path.name.split(".")[0].lower() != name or path in taken or not (path.is_dir() or _may_be_corpus(path)):
                 continue
-            if path.is_dir() and (counted := _counted(path)):
-                return f"{path.name}/", f"a folder of documents beside the examples; {counted}"
-            if path.is_file() and path.suffix.lower() not in ("", ".yaml", ".yml", ".py"):
-                return path.name, "a file of documents beside the examples"
+            try:
+                counted = _counted(path, notes)
+            except DataError as error:
+                notes.append(f"Not taken for documents: {str(error).splitlines()[0]}")
+                continue
+            kind, end = ("folder", "/") if path.is_dir() else ("file", "")
+            return f"{path.name}{end}", f"a {kind} of documents beside the examples; {counted}"
     return None
 
 
-def _counted(path: Path) -> str:
-    """How many files of a folder are read as documents, and how many are not; empty where none is."""
-    from rung.data.corpus import texts_of
+def _may_be_corpus(path: Path) -> bool:
+    from rung.data.formats import is_data_file
 
+    return is_data_file(path) or path.suffix.lower() in (".txt", ".md")
+
+
+def _counted(path: Path, notes: list[str]) -> str:
+    """How many files are read as documents; what is said of the others goes to `notes`. Raises DataError."""
+    from rung.data.corpus import corpus_findings, texts_of
+
+    notes += [finding.message for finding in corpus_findings(path)]
     if not path.is_dir():
         return "one file"
     read = len(texts_of(path))
-    others = sum(not n.startswith(".") for _, _, names in os.walk(path) for n in names) - read
-    if not read:
-        return ""
-    said = f"{read} file{'s are' if read != 1 else ' is'} read"
-    return said + (
-        f", {others} {'are' if others != 1 else 'is'} not, for {'their' if others != 1 else 'its'} format"
-        if others > 0
-        else ""
-    )
+    return f"{read} file{'s are' if read != 1 else ' is'} read"
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -20,7 +20,7 @@ _LOOKED_AT = 500  # examples among which different answers are sought
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedDraft:
     """The task as it was written. examples: some, with different answers, of train where the user made the split.
 
     how: what was recognised in the files. problem: why the task cannot run on its data yet; None where it can.
@@ -37,7 +37,7 @@ class Trial:
     note: str = ""
 
 
-def try_draft(draft: Draft, *, force: bool = False) -> Trial:
+def try_draft(draft: Draft, *, force: bool = False) -> TriedDraft:
     """Writes task.yaml, and what belongs beside it, and reads it with all its examples.
 
     Where the rows can be read, but not with what the draft says of the answers, that is taken back. Raises TaskError
@@ -48,11 +48,11 @@ def try_draft(draft: Draft, *, force: bool = False) -> Trial:
         if file.exists() and not force:
             raise TaskError(f"{file}: is there already. Use --force to replace it.")
     _write(path, draft)
-    first = _read(Trial(path, draft))
+    first = _read(TriedDraft(path, draft))
     if first.problem is None or draft.faulty or draft.plain is None:
         return first
     _write(path, draft.plain)
-    second = _read(Trial(path, draft.plain))
+    second = _read(TriedDraft(path, draft.plain))
     if first.task is None or second.bad_rows < first.bad_rows:
         for name in draft.files:
             (draft.folder / name).unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def _write(path: Path, draft: Draft) -> None:
             raise TaskError(f"{fact}. Copy the data to a folder of yours.") from None
 
 
-def _read(trial: Trial) -> Trial:
+def _read(trial: TriedDraft) -> TriedDraft:
     """The trial with its task, some of its examples, and why it cannot run."""
     task = None
     bad_rows = 0
