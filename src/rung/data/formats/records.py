@@ -110,10 +110,10 @@ class Records:
         """The cells by RFC 4180, or the csv module's objection. Lines that it needs are appended to `used`."""
 
         def feed() -> Iterator[str]:
-            yield used[0][1].rstrip("\r\n") + "\n"
+            yield _one_end(used[0][1])
             while (line := self._next()) is not None:
                 used.append(line)
-                yield line[1]
+                yield _one_end(line[1])
 
         # The limit on a field is global to the process, so it is put back.
         limit = csv.field_size_limit(MAX_LINE)
@@ -162,6 +162,11 @@ class Records:
         if self.width == 2 and not all(cell.strip() for cell in cells):
             return False
         return self.separator != "," or not any(cell.startswith(" ") for cell in cells[1:])
+
+
+def _one_end(text: str) -> str:
+    """A line without the carriage returns that a program wrote twice, which the csv module refuses."""
+    return text.rstrip("\r\n") + "\r\n" if text.endswith("\r\r\n") else text
 
 
 def _unwrapped(cell: str) -> str:

@@ -1,0 +1,193 @@
+"""CSV and TSV: the one sensible reading is taken and told, and values stay as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rung.data.formats import read_table
+from rung.data.rows import Table
+
+PAIRS = [(f"where is parcel {i}", ("late", "lost", "found")[i % 3]) for i in range(24)]
+
+
+def table(folder: Path, text: str | bytes, name: str = "a.csv") -> Table:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_table(path)
+
+
+def pairs(found: Table) -> list[tuple[object, ...]]:
+    assert not found.problems, found.problems
+    return [tuple(row.values.values()) for row in found.rows]
+
+
+def lines(separator: str = ",", quote: str = "", end: str = "\n", header: str = "input,output") -> str:
+    rows = [*([tuple(header.split(","))] if header else []), *PAIRS]
+    return "".join(separator.join(f"{quote}{cell}{quote}" for cell in row) + end for row in rows)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize(("separator", "word"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_the_separator_is_found_and_told_where_the_name_promises_another(
+    tmp_path: Path, name: str, quote: str, separator: str, word: str
+) -> None:
+    found = table(tmp_path, lines(separator, quote), name)
+    assert pairs(found) == PAIRS and found.columns == ["input", "output"]
+    own = separator == {"a.csv": ",", "a.tsv": "\t"}[name]
+    assert (f"separated by {word}" in "; ".join(found.how)) != own and len(found.how) == (not own)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_line_in_which_excel_names_the_separator_is_no_row(tmp_path: Path, line: str, mark: str) -> None:
+    found = table(tmp_path, f"{mark}{line}\r\n" + lines(";", end="\r\n"))
+    assert pairs(found) == PAIRS
+    assert "the first line names the separator (Excel's sep=)" in found.how
+
+
+def test_a_separator_that_excels_line_names_settles_two_readings(tmp_path: Path) -> None:
+    text = "a;b,c;d\n" + "".join(f"{i};1,2;{i}\n" for i in range(9))
+    assert table(tmp_path, "sep=,\n" + text).columns == ["a;b", "c;d"]
+    assert table(tmp_path, "sep=;\n" + text).columns == ["a", "b,c", "d"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_all_line_ends_are_read(tmp_path: Path, end: str) -> None:
+    assert pairs(table(tmp_path, lines(end=end))) == PAIRS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_all_encodings_give_the_same_text(tmp_path: Path, encoding: str) -> None:
+    text = "input,output\n" + "où est « mon » café – l’été, naïf ?,là\n".replace("été, n", "été n") * 20
+    found = table(tmp_path, text.encode(encoding))
+    assert pairs(found)[0] == ("où est « mon » café – l’été naïf ?", "là")
+    assert bool(found.how) == (encoding != "utf-8")
+
+
+def test_values_stay_as_they_are_written(tmp_path: Path) -> None:
+    found = table(tmp_path, "input,output\na,01\nb,1.0\nc,NA\nd,true\ne,null\nf, x \ng,1e3\n")
+    assert [row[1] for row in pairs(found)] == ["01", "1.0", "NA", "true", "null", " x ", "1e3"]
+
+
+def test_names_of_columns_lose_the_spaces_around_them(tmp_path: Path) -> None:
+    assert table(tmp_path, lines(header=" Input ,OUTPUT")).columns == ["Input", "OUTPUT"]
+
+
+def test_line_ends_and_quotes_inside_quotes_are_kept(tmp_path: Path) -> None:
+    row = '"Dear ""team"",\r\n\r\nwhere is it, please\r\nme",late\r\n'
+    found = table(tmp_path, "input,output\r\n" + row * 9)
+    assert pairs(found) == [('Dear "team",\r\n\r\nwhere is it, please\r\nme', "late")] * 9
+    assert [row.where for row in found.rows[:2]] == ["a.csv, line 2", "a.csv, line 6"]
+
+
+def test_prose_in_a_cell_that_spans_lines_is_not_taken_for_rows(tmp_path: Path) -> None:
+    row = '"Hello team, good day\nI wait, since Monday\nyours, A",late\n'
+    found = table(tmp_path, "input,output\n" + row + lines(header=""))
+    assert len(pairs(found)) == 25 and found.rows[0].values["output"] == "late"
+
+
+def test_a_table_in_a_quoted_cell_stays_one_cell(tmp_path: Path) -> None:
+    row = '"name,age\nBob,3\nAnn,4",json\n'
+    found = table(tmp_path, "input,output\n" + row * 12)
+    assert pairs(found) == [("name,age\nBob,3\nAnn,4", "json")] * 12
+
+
+@pytest.mark.parametrize(("separator", "name"), [("\t", "a.tsv"), (",", "a.csv"), (";", "a.csv")])
+def test_quotes_that_would_swallow_rows_are_text(tmp_path: Path, separator: str, name: str) -> None:
+    rows = list(PAIRS)
+    rows[3] = ('"where is it he asked', "late")
+    rows[15] = ('and then nothing"', "lost")
+    text = "".join(separator.join(row) + "\n" for row in [("input", "output"), *rows])
+    found = table(tmp_path, text, name)
+    assert pairs(found) == rows
+    assert "quotes are part of the text (as on line 5)" in found.how
+
+
+@pytest.mark.parametrize("cell", ['"where is it" I asked', 'a 5" pipe', '"never closed', '"', '"""', '"a" and "b"'])
+def test_stray_quotes_in_a_file_without_quoting_are_text(tmp_path: Path, cell: str) -> None:
+    rows = [*PAIRS[:5], (cell, "late"), *PAIRS[5:]]
+    found = table(tmp_path, "input\toutput\n" + "".join("\t".join(row) + "\n" for row in rows), "a.tsv")
+    assert pairs(found) == rows
+
+
+def test_in_a_quoted_file_one_wrong_quote_does_not_undo_the_quoting(tmp_path: Path) -> None:
+    text = "input,output\n" + '"one, two",late\n' * 10 + '"he said "hi" to me",lost\n' + '"x" y,lost\n'
+    found = table(tmp_path, text)
+    assert pairs(found)[-3:] == [("one, two", "late"), ('he said "hi" to me', "lost"), ('"x" y', "lost")]
+    assert "part of the text (lines 12, 13)" in found.how[0]
+
+
+def test_a_cell_of_many_lines_that_look_like_rows_is_told(tmp_path: Path) -> None:
+    row = '"see, here:\n' + "a,1\nb,2\nc,3\nd,4\n" + 'end",late\n'
+    found = table(tmp_path, "input,output\n" + row + lines(header=""))
+    assert len(pairs(found)) == 25
+    assert "line 2: a quoted cell spans 6 lines that look like rows" in found.how[0]
+
+
+def test_separators_too_many_and_empty_rows_are_dropped_and_told(tmp_path: Path) -> None:
+    text = lines().replace("\n", ",\n").replace("input,output,", "input,output") + ",,\n\n,,\n"
+    found = table(tmp_path, text)
+    assert pairs(found) == PAIRS
+    assert found.how == ("24 lines end in separators too many", "2 lines without any text are skipped")
+
+
+def test_a_comma_before_a_space_belongs_to_text_that_nobody_quoted(tmp_path: Path) -> None:
+    found = table(tmp_path, lines() + "please, where is it, now,late\n")
+    assert pairs(found)[-1] == ("please, where is it, now", "late")
+    assert found.how == ("a comma before a space is taken for a part of the text (line 26)",)
+
+
+def test_a_record_of_another_width_is_a_problem_with_its_line(tmp_path: Path) -> None:
+    found = table(tmp_path, lines() + "a,b,late\nalone\n")
+    assert [p.where for p in found.problems] == ["a.csv, line 26", "a.csv, line 27"]
+    assert found.problems[0].text == "3 fields, but the header has 2; quote text that holds the separator"
+
+
+def test_without_a_header_columns_are_numbered_and_that_is_told(tmp_path: Path) -> None:
+    found = table(tmp_path, lines(header=""))
+    assert pairs(found) == PAIRS and found.columns == ["column_1", "column_2"]
+    assert found.how == ("no header: the columns are called column_1, column_2",)
+
+
+@pytest.mark.parametrize("header", ["frage,antwort", "Frage an uns,label", "x,late one", "question,late", "0,1"])
+def test_a_header_is_not_mistaken_for_a_row(tmp_path: Path, header: str) -> None:
+    assert table(tmp_path, lines(header=header)).columns == header.split(",")
+
+
+def test_a_label_that_is_also_a_common_name_of_a_column_is_no_header(tmp_path: Path) -> None:
+    text = "".join(f"text {i},{('question', 'comment')[i % 2]}\n" for i in range(20))
+    assert table(tmp_path, text).columns == ["column_1", "column_2"]
+
+
+def test_a_first_row_that_may_be_a_row_is_told(tmp_path: Path) -> None:
+    text = "Where was he born?,Rome\n" + "".join(f"What is number {i}?,It is {i}\n" for i in range(20))
+    found = table(tmp_path, text)
+    assert found.how == (
+        "the first line is read as the names of columns; if it is a row, write a line of names above it",
+    )
+
+
+def test_a_header_that_is_repeated_is_no_row(tmp_path: Path) -> None:
+    found = table(tmp_path, lines() + lines())
+    assert pairs(found) == PAIRS * 2
+    assert found.how == ("1 line that repeat the header are skipped",)
+
+
+@pytest.mark.parametrize(("text", "name"), [(lines("\t"), "a.txt"), (lines(";"), "a.dat"), (lines(), "a.jsonl")])
+def test_a_table_with_another_suffix_is_read_and_told(tmp_path: Path, text: str, name: str) -> None:
+    found = table(tmp_path, text, name)
+    assert pairs(found) == PAIRS
+    assert "although the name ends in" in found.how[0]
+
+
+def test_a_column_alone_needs_no_separator(tmp_path: Path) -> None:
+    found = table(tmp_path, 'text\nfirst\n"second, quoted"\nthird\n')
+    assert pairs(found) == [("first",), ("second, quoted",), ("third",)]
+
+
+def test_a_hundred_thousand_lines_are_read_in_seconds(tmp_path: Path) -> None:
+    found = table(tmp_path, "input,output\n" + "where is it,late\n" * 50_000 + '"where, is it",lost\n' * 50_000)
+    assert len(found.rows) == 100_000
