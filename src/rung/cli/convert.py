@@ -16,9 +16,7 @@ SHAPES = ("messages", "prompt_completion", "alpaca", "sharegpt", "columns")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--to", "shape", type=click.Choice(SHAPES), required=True, help="The shape of the rows to write.")
-@click.option(
-    "--fields", metavar="NAME=COLUMN,…", help="Columns where names do not say it: input=question,output=reply."
-)
+@click.option("--field", "fields", multiple=True, metavar="NAME=COLUMN", help="Which column is input, output, … .")
 @click.option("--shape", "own", metavar="SHAPE", help="The shape of the rows of DATA, where they do not say it.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 def convert(data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str | None, force: bool) -> None:

@@ -48,7 +48,8 @@ _NOT_PROSE = re.compile(r"[{}\[\]<>=|]|^\s*(?:[-*•]|\d+[.)]) ", re.M)
 def behaviour(material: Material) -> Iterator[Finding]:
     """Findings about answers that teach unwanted behaviour."""
     task, examples = material.task, material.examples
-    yield from _empty(examples, frozenset(task.labels or ()))
+    if not task.empty_answers:
+        yield from _empty(examples, frozenset(task.labels or ()))
     if task.labels is not None or task.multi_label or task.metric == "label_accuracy":
         return
     known: dict[str, tuple[str, ...]] = {}

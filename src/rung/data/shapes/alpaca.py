@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, Sample, Shape
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample
 from rung.data.shapes.writing import beside, turn
 from rung.types import Example
 
@@ -52,4 +52,4 @@ def _history(example: Example) -> list[object]:
     return [turn(t) for t in turns]
 
 
-SHAPE = Shape(_recognise, _rows)
+SHAPE = RowShape(_recognise, _rows)

@@ -17,8 +17,8 @@ from rung.data.shapes.seam import (
     BY_STANDARD_NAMES,
     OPTIONAL,
     Claim,
+    RowShape,
     Sample,
-    Shape,
     key_of,
 )
 from rung.data.shapes.values import accepted, is_scalar, listed
@@ -191,4 +191,4 @@ def several_answers(sample: Sample, fields: Mapping[str, object]) -> bool:
     return len(lists) * 2 > len(values) and found_several(values, column) is not None
 
 
-SHAPE = Shape(_recognise, _rows)
+SHAPE = RowShape(_recognise, _rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rung.data.shapes.conversation import is_conversation, messages_of, split_at_answer
-from rung.data.shapes.seam import BY_NAME, BY_STRUCTURE, Claim, Sample, Shape
+from rung.data.shapes.seam import BY_NAME, BY_STRUCTURE, Claim, RowShape, Sample
 from rung.data.shapes.writing import asked, beside, turn
 from rung.types import Example, Message
 
@@ -57,4 +57,4 @@ def _rows(examples: Sequence[Example]) -> Iterator[dict[str, object]]:
         yield {"messages": [turn(m) for m in (*asked(e), Message("assistant", e.output))], **beside(e)}
 
 
-SHAPE = Shape(_recognise, _rows)
+SHAPE = RowShape(_recognise, _rows)

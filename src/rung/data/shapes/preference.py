@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rung.data.shapes.conversation import is_conversation, transcript
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, Fields, Sample, Shape
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, Fields, RowShape, Sample
 
 
 def _recognise(sample: Sample) -> Sequence[Claim]:
@@ -23,4 +23,4 @@ def _recognise(sample: Sample) -> Sequence[Claim]:
     return [Claim(BY_STRUCTURE, fields, why)]
 
 
-SHAPE = Shape(_recognise)
+SHAPE = RowShape(_recognise)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rung.data.shapes.messages import TOOLS
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, Sample, Shape
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample
 from rung.data.shapes.writing import asked, beside, turn
 from rung.types import Example, Message
 
@@ -40,4 +40,4 @@ def _rows(examples: Sequence[Example]) -> Iterator[dict[str, object]]:
             }
 
 
-SHAPE = Shape(_recognise, _rows)
+SHAPE = RowShape(_recognise, _rows)

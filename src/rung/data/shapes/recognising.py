@@ -12,12 +12,12 @@ from rung.data.rows import Row, Table, nearest
 from rung.data.shapes import alpaca, columns, messages, preference, prompt_completion, sharegpt, squad
 from rung.data.shapes.labels import SeveralLabels, found_several
 from rung.data.shapes.reading import Answers, RowReader
-from rung.data.shapes.seam import BY_STANDARD_NAMES, OPTIONAL, Claim, Fields, Sample, Shape, key_of
+from rung.data.shapes.seam import BY_STANDARD_NAMES, OPTIONAL, Claim, Fields, RowShape, Sample, key_of
 from rung.data.shapes.values import accepted, listed, whole
 from rung.errors import DataError
 from rung.text import visible
 
-SHAPES: dict[str, Shape] = {
+SHAPES: dict[str, RowShape] = {
     "messages": messages.SHAPE,
     "sharegpt": sharegpt.SHAPE,
     "alpaca": alpaca.SHAPE,

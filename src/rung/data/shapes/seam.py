@@ -84,7 +84,7 @@ def _empty(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Shape:
+class RowShape:
     """A way in which rows hold examples. Adding one is a module and a line in SHAPES.
 
     recognise: claims about a file, the best first; none where the rows do not have this shape.

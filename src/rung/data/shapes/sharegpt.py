@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rung.data.shapes.messages import claim, conversations
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, Sample, Shape
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample
 from rung.data.shapes.writing import asked, beside
 from rung.types import Example, Message
 
@@ -34,4 +34,4 @@ def _rows(examples: Sequence[Example]) -> Iterator[dict[str, object]]:
         yield {"conversations": [{"from": _FROM[m.role], "value": m.content} for m in said], **beside(e)}
 
 
-SHAPE = Shape(_recognise, _rows)
+SHAPE = RowShape(_recognise, _rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, Sample, Shape, Values
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample, Values
 from rung.data.shapes.values import accepted
 
 
@@ -43,4 +43,4 @@ def _questions(paragraphs: Sequence[Values]) -> Iterator[Values]:
                 yield {"context": paragraph.get("context"), **question}
 
 
-SHAPE = Shape(_recognise, flatten=_flatten)
+SHAPE = RowShape(_recognise, flatten=_flatten)
