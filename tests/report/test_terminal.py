@@ -26,6 +26,7 @@ from run_folders import (
     write_run,
 )
 
+from rung.data.checks.kinds import KINDS
 from rung.errors import RunError
 from rung.records import read_json, write_json
 from rung.report.planned import PLAN_LINES, plan_screen
@@ -206,8 +207,30 @@ def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() ->
     assert "few_shot     prompt       180    42 k  1.6 min" in lines
     assert "rag, rag_lora  skipped: the task has no corpus" in lines
     assert "In all about 6.7 min of a budget of 30 min." in lines
-    assert any(line.startswith("Data checks: 3 warnings. examples.jsonl, line 7: ") for line in lines)
-    assert lines[-1] == "All of them: runs/tickets/checks.json"
+    assert lines[-3:-1] == ["Data checks: 3 warnings.", "  Nearly the same inputs: 3."]
+    assert lines[-1].startswith("All of them, and what to do: rung check ")
+
+
+def test_the_plan_names_all_kinds_of_findings_leakage_first_and_what_to_do_about_it() -> None:
+    found = [{"check": "email", "severity": "warning", "row": f"e.jsonl, line {i}", "message": "m"} for i in range(7)]
+    found += [
+        {"check": "leakage", "severity": "warning", "row": f"test.jsonl, line {i}", "message": "m"} for i in (1, 2)
+    ]
+    found += [{"check": "casing", "severity": "note", "row": "e.jsonl, line 3", "message": "m"}]
+    found += [{"check": "casing", "severity": "note", "row": "", "message": "800 more", "count": 800}]
+    lines = printed(plan_screen(Path("runs/t"), plan_record(), {"findings": found}, task_record()))
+    start = lines.index("Data checks: 9 warnings and 801 notes.")
+    shown = joined(lines[start:])
+    assert "! Test rows that stand in train: 2. The test is not clean" in shown
+    assert "E-mail addresses: 7; Answers in other casing: 801." in shown
+    assert len(lines) - start <= 6 and "rung check" in lines[-1]
+
+
+def test_many_kinds_of_findings_take_six_lines_and_the_others_are_counted() -> None:
+    found = [{"check": c, "severity": "warning", "row": "e.jsonl, line 1", "message": LONG} for c in KINDS]
+    lines = printed(plan_screen(Path("runs/t"), plan_record(), {"findings": found}, task_record()))
+    start = next(i for i, line in enumerate(lines) if line.startswith("Data checks: "))
+    assert len(lines) - start <= 6 and "more kinds." in joined(lines) and "rung check" in lines[-1]
 
 
 def test_the_caps_of_dev_and_test_are_said() -> None:

@@ -15,17 +15,17 @@ KEPT = 200
 def bounded(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The first KEPT findings of each check, in order, then one for each check with more, which says how many."""
     kept: list[Finding] = []
-    count: Counter[str] = Counter()
-    last: dict[str, Finding] = {}
+    listed: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    left: dict[str, tuple[Finding, int]] = {}
     for finding in findings:
-        count[finding.check] += 1
-        if count[finding.check] <= KEPT:
+        total[finding.check] += finding.count
+        listed[finding.check] += min(finding.count, 1)
+        if listed[finding.check] <= KEPT:
             kept.append(replace(finding, ids=finding.ids[:KEPT]) if len(finding.ids) > KEPT else finding)
         else:
-            last[finding.check] = finding
-    for check, finding in last.items():
-        message = (
-            f"{count[check] - KEPT:,} more findings of this kind ({check}) are not listed, {count[check]:,} in all."
-        )
-        kept.append(Finding(check, finding.severity, "", message, count=count[check] - KEPT))
+            left[finding.check] = finding, left.get(finding.check, (finding, 0))[1] + finding.count
+    for check, (last, number) in left.items():
+        message = f"{number:,} more findings of this kind ({check}) are not listed, {total[check]:,} in all."
+        kept.append(Finding(check, last.severity, "", message, count=number))
     return tuple(kept)

@@ -33,25 +33,24 @@ from rung.types import Document, Example, SetName, Task
 CHANGES = "changes.jsonl"
 
 _SAID = {
-    "unusable_row": "rows that cannot be used were left out",
-    "empty_answer": "rows with an empty input or answer were left out",
-    "broken_json": "rows whose answer is no valid JSON were left out",
-    "leakage": "train rows that stand in dev or test were left out",
-    "exact_duplicate": "rows that stand twice were kept once",
-    "label_spelling": "labels were written as the others are",
-    "invisible_characters": "texts lost characters that show nothing",
-    "fenced": "answers were taken out of Markdown fences",
-    "whitespace": "answers lost the space around them",
-    "email": "rows had e-mail addresses masked",
-    "phone_number": "rows had phone numbers masked",
-    "ip_address": "rows had IP addresses masked",
-    "iban": "rows had bank accounts masked",
-    "card_number": "rows had card numbers masked",
-    "identifier": "rows had identity numbers masked",
-    "secret": "rows had keys or passwords masked",
+    "unusable_row": "rows that cannot be used, left out",
+    "empty_answer": "rows with an empty input or answer, left out",
+    "broken_json": "rows whose answer is no valid JSON, left out",
+    "leakage": "rows of train or dev that stand in dev or test, left out",
+    "exact_duplicate": "rows that stand twice, kept once",
+    "label_spelling": "labels in another spelling, written as the others are",
+    "invisible_characters": "rows with characters that show nothing, which were removed",
+    "fenced": "answers in Markdown fences, which were removed",
+    "whitespace": "answers with space around them, which was removed",
+    "email": "rows with e-mail addresses, masked",
+    "phone_number": "rows with phone numbers, masked",
+    "ip_address": "rows with IP addresses, masked",
+    "iban": "rows with bank accounts, masked",
+    "card_number": "rows with card numbers, masked",
+    "identifier": "rows with identity numbers, masked",
+    "secret": "rows with keys or passwords, masked",
 }
-"""Kind of a change -> what was done, after a number."""
-_LEFT_OUT = ("unusable_row", "empty_answer", "broken_json", "leakage", "exact_duplicate")
+"""Kind of a change -> what was done, before a number."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Fixed:
         counts = Counter(change.check for change in self.changes)
         sizes = ", ".join(f"{name} {after:,} of {before:,} rows" for name, (before, after) in self.rows.items())
         lines = [f"Cleaned copy: {self.task} ({sizes})"]
-        lines += [f"  {counts[check]:,} {said}" for check, said in _SAID.items() if counts[check]]
+        lines += [f"  {said}: {counts[check]:,}" for check, said in _SAID.items() if counts[check]]
         return lines if self.changes else [*lines, "  Nothing had to be changed."]
 
 

@@ -28,13 +28,23 @@ _LAST_TOPIC = "size"
 
 @dataclass(frozen=True)
 class FoundKind:
-    """All findings of one check. severity: the gravest of theirs. count: how many there are, those not listed too."""
+    """All findings of one check. severity: the gravest of theirs. count: how many there are, those not listed too.
+
+    findings: those that name a row; one that counts all of them, if any, stands first.
+    """
 
     check: str
     severity: str
     kind: Kind
     count: int
     findings: tuple[Record, ...]
+
+    @property
+    def summary(self) -> str:
+        """What one finding says about all of them; empty where none does."""
+        first = self.findings[0]
+        about_all = not first.get("row") and (first.get("count", 1) == 0 or len(self.findings) == 1)
+        return str(first["message"]) if about_all else ""
 
     @property
     def said(self) -> str:
@@ -61,7 +71,7 @@ def by_kind(findings: Sequence[Record]) -> list[FoundKind]:
     found = []
     for check, some in own.items():
         severity = min((str(f["severity"]) for f in some), key=lambda s: rank(check, s))
-        listed = tuple(f for f in some if f.get("count", 1) == 1 or f.get("row")) or tuple(some)
+        listed = tuple(f for f in some if f.get("count", 1) < 2 or f.get("row")) or tuple(some)
         number = sum(int(f.get("count", 1)) for f in some)
         found.append(FoundKind(check, severity, kind_of_check(check), number, listed))
     return sorted(found, key=lambda one: rank(one.check, one.severity))
@@ -107,17 +117,11 @@ def screen_lines(checks: Record, task: Record, width: int) -> list[Line]:
     first = serious[0]
     grave = first if first.severity == "error" or first.kind.topic == _FIRST_TOPIC else None
     if grave is not None:
-        lines += styled(wrapped(f"{grave.said}. {_advice(grave)}", width, 2, bullet="! "), _LOOKS["error"])
+        advice = grave.summary or f"{grave.said}. {grave.kind.todo}"
+        lines += styled(wrapped(advice.replace("`", ""), width, 3, bullet="! "), _LOOKS["error"])
     rest = [one for one in (*serious, *(k for k in kinds if k.severity == "note")) if one is not grave]
     lines += _packed([one.said for one in rest], width, SCREEN_LINES - len(lines) - 1)
     return [*lines, (cut(f"All of them, and what to do: {where}", width), "")]
-
-
-def _advice(one: FoundKind) -> str:
-    """What to do about a kind; of a single finding about all rows, its own words."""
-    if one.count == 1 and one.findings[0].get("message"):
-        return str(one.findings[0]["message"])
-    return one.kind.todo.replace("`", "")
 
 
 def _packed(parts: Sequence[str], width: int, most: int) -> list[Line]:
@@ -178,18 +182,20 @@ def _all_of(one: FoundKind, findings: Sequence[Record]) -> list[Record]:
 
 
 def _kind_lines(one: FoundKind, width: int) -> list[Line]:
-    name = f"{one.severity}  {one.said}"
+    name = f"{one.severity.upper()} {one.said}"
     lines = styled(wrapped(name, width), _LOOKS.get(one.severity, ""))
-    shown = one.findings[:SHOWN]
-    single = len(one.findings) == 1
-    if not single:
+    rows = one.findings[1:] if one.summary else one.findings
+    shown = rows[:SHOWN]
+    if one.summary:
+        lines += wrapped(one.summary.replace("`", ""), width, bullet="  ")
+    elif one.count > 1:
         lines += wrapped(one.kind.todo.replace("`", ""), width, bullet="  ")
     if sure := how_sure(one.check):
         lines += styled(wrapped(sure, width, bullet="  "), "dim")
     for finding in shown:
         place = f"{finding['row']}: " if finding.get("row") else ""
         lines += wrapped(f"{place}{finding['message']}", width, 4, bullet="  - ")
-    if left := one.count - sum(int(f.get("count", 1)) for f in shown):
+    if rows and (left := one.count - sum(int(f.get("count", 1)) for f in shown)):
         lines += styled(wrapped(f"and {left:,} more", width, bullet="    "), "dim")
     return lines
 

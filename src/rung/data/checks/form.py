@@ -51,6 +51,14 @@ _RULES = (
         "warning",
     ),
     _Rule(
+        "explanation",
+        habits.lines,
+        {"one": "is one line", "more": "goes on for more lines"},
+        "Keep the answer, and take away what explains it.",
+        "warning",
+        "more",
+    ),
+    _Rule(
         "prefixed",
         habits.prefix,
         {"yes": 'begins with a heading such as "Answer:"', "no": "begins without a heading"},
@@ -74,14 +82,6 @@ _RULES = (
         habits.case,
         {"capital": "begins with a capital letter", "small": "begins with a small letter", "all": "is all capitals"},
         "Write all answers alike.",
-    ),
-    _Rule(
-        "explanation",
-        habits.lines,
-        {"one": "is one line", "more": "goes on for more lines"},
-        "Keep the answer, and take away what explains it.",
-        "warning",
-        "more",
     ),
     _Rule("markup", habits.markup, {"yes": "holds HTML or Markdown signs", "no": "is plain text"}, "Write plain text."),
 )

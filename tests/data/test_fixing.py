@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.data.corpus import read_corpus
+from rung.data.examples import read_sets
+from rung.data.fixing import Fixed, fix_task
+from rung.data.task_file import read_task
+from rung.errors import DataError
+from rung.types import Task
+
+CITIES = ["Lima", "Oslo", "Rome", "Cairo", "Paris", "Quito", "Tunis", "Delhi", "Seoul", "Hanoi", "Accra", "Minsk"]
+
+
+def row(i: int, **more: Any) -> dict[str, Any]:
+    """One of many rows that are not alike."""
+    return {
+        "input": f"{CITIES[i % 12]} asks {i * 37}: {CITIES[i * 5 % 12]} or {CITIES[i * 7 % 11]}?",
+        "output": "one",
+        **more,
+    }
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+
+
+def task_of(folder: Path, rows: list[dict[str, Any]], *, keys: str = "") -> Task:
+    folder.mkdir(exist_ok=True)
+    write(folder / "e.jsonl", rows)
+    (folder / "task.yaml").write_text(f"instruction: Answer.\nexamples: e.jsonl\n{keys}", "utf-8")
+    return read_task(folder)
+
+
+def changed(fixed: Fixed) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for change in fixed.changes:
+        found.setdefault(change.check, []).append(change.row)
+    return found
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_clean_data_are_copied_as_they_are(tmp_path: Path) -> None:
+    task = task_of(tmp_path / "a", [row(i, output=f"answer {i}") for i in range(20)])
+    fixed = fix_task(task, tmp_path / "out")
+    assert fixed.changes == () and "Nothing had to be changed" in fixed.lines[-1]
+    old, new = read_sets(task)[None], read_sets(read_task(fixed.task))[None]
+    assert [(e.input, e.output) for e in old] == [(e.input, e.output) for e in new]
+
+
+def test_what_can_be_mended_without_doubt_is_mended_and_listed_by_row(tmp_path: Path) -> None:
+    rows = [row(i, output=f"answer {i}") for i in range(40)]
+    rows[1]["output"] = " answer 1\n"
+    rows[2]["input"] += "\u200b\u200b"
+    rows[3]["output"] = "```\nanswer 3\n```"
+    rows[4] = dict(rows[0])
+    rows[5]["output"] = ""
+    rows[6]["output"] = "\u200b"
+    task = task_of(tmp_path / "a", rows)
+    before = (tmp_path / "a" / "e.jsonl").read_bytes()
+    fixed = fix_task(task, tmp_path / "out")
+    assert changed(fixed) == {
+        "whitespace": ["e.jsonl, line 2"],
+        "invisible_characters": ["e.jsonl, line 3", "e.jsonl, line 7"],
+        "fenced": ["e.jsonl, line 4"],
+        "exact_duplicate": ["e.jsonl, line 5"],
+        "empty_answer": ["e.jsonl, line 6", "e.jsonl, line 7"],
+    }
+    written = rows_of(tmp_path / "out" / "examples.jsonl")
+    assert len(written) == 37 and fixed.rows == {"examples": (40, 37)}
+    assert [r["output"] for r in written[:4]] == ["answer 0", "answer 1", "answer 2", "answer 3"]
+    assert not written[2]["input"].endswith("\u200b")
+    assert rows_of(tmp_path / "out" / "changes.jsonl")[0]["row"] == "e.jsonl, line 6"
+    assert (tmp_path / "a" / "e.jsonl").read_bytes() == before
+    assert fix_task(read_task(fixed.task), tmp_path / "again").changes == ()
+
+
+def test_broken_json_is_left_out_where_nearly_all_answers_are_json(tmp_path: Path) -> None:
+    rows = [row(i, output=json.dumps({"city": i})) for i in range(40)]
+    rows[7]["output"] = '{"city":'
+    fixed = fix_task(task_of(tmp_path / "a", rows), tmp_path / "out")
+    assert changed(fixed) == {"broken_json": ["e.jsonl, line 8"]}
+    fixed = fix_task(task_of(tmp_path / "b", rows, keys="metric: json_match\n"), tmp_path / "out2")
+    assert changed(fixed) == {"broken_json": ["e.jsonl, line 8"]} and fixed.rows == {"examples": (40, 39)}
+
+
+def test_labels_are_written_as_declared_and_a_doubtful_label_is_never_changed(tmp_path: Path) -> None:
+    rows = [row(i, output=["refund", "card"][i % 2]) for i in range(30)]
+    rows[2]["output"], rows[3]["output"] = "Refund ", "refund"
+    rows[5]["output"] = "car"
+    fixed = fix_task(task_of(tmp_path / "a", rows, keys="labels: [refund, card]\n"), tmp_path / "out")
+    assert changed(fixed) == {"unusable_row": ["e.jsonl, line 6"], "label_spelling": ["e.jsonl, line 3"]}
+    written = rows_of(tmp_path / "out" / "examples.jsonl")
+    assert [r["output"] for r in written[2:4]] == ["refund", "refund"] and len(written) == 29
+
+
+def test_labels_that_are_not_declared_are_written_as_most_rows_have_them(tmp_path: Path) -> None:
+    rows = [row(i, output=["refund", "card"][i % 2]) for i in range(30)]
+    rows[2]["output"] = "REFUND"
+    fixed = fix_task(task_of(tmp_path / "a", rows, keys="metric: label_accuracy\n"), tmp_path / "out")
+    assert changed(fixed) == {"label_spelling": ["e.jsonl, line 3"]}
+
+
+def test_train_rows_that_stand_in_test_leave_train_and_the_test_keeps_all_its_rows(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    write(folder / "train.jsonl", [row(i, output=f"answer {i}") for i in range(30)])
+    test = [row(i, output=f"answer {i}") for i in range(27, 40)]
+    test[0]["input"] = test[0]["input"].upper().replace("A", "Ａ")
+    write(folder / "test.jsonl", [*test, test[5]])
+    keys = "examples: {train: train.jsonl, test: test.jsonl}\n"
+    (folder / "task.yaml").write_text(f"instruction: Answer.\n{keys}", "utf-8")
+    fixed = fix_task(read_task(folder), tmp_path / "out")
+    assert changed(fixed) == {"leakage": [f"train.jsonl, line {n}" for n in (28, 29, 30)]}
+    assert fixed.rows == {"train": (30, 27), "test": (14, 14)}
+    sets = read_sets(read_task(fixed.task))
+    assert (len(sets["train"]), len(sets["test"])) == (27, 14)
+
+
+def test_the_rest_of_the_task_stays_and_its_paths_still_lead_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "d.txt").write_text("Text.")
+    (folder / "s.json").write_text("{}")
+    (folder / "m.py").write_text("def score(prediction, references):\n    return 1.0\n")
+    write(folder / "e.jsonl", [{"q": f"{row(i)['input']}", "a": f"answer {i}"} for i in range(20)])
+    (folder / "task.yaml").write_text(
+        "# mine\nname: mine\ninstruction: |\n  One.\n\n  Two.  # no comment\nexamples:\n  - e.jsonl  # the data\n"
+        "fields: {input: q, output: a}\ncorpus: docs  # facts\nmetric: python:m.py:score\nseed: 7\n"
+    )
+    fixed = fix_task(read_task(folder), tmp_path / "deep" / "out")
+    text = fixed.task.read_text()
+    assert "# mine" in text and "# facts" in text and "fields" not in text
+    old, new = read_task(folder), read_task(fixed.task)
+    assert (new.instruction, new.corpus, new.metric, new.seed) == (old.instruction, old.corpus, old.metric, 7)
+    assert new.name == "mine-clean"
+
+
+def test_masks_are_the_same_for_the_same_value_in_all_files_and_in_documents(tmp_path: Path) -> None:
+    rows = [row(i, output=f"answer {i}") for i in range(20)]
+    rows[0]["input"] += " Write to Jane@corp.org or call my phone 4155552671."
+    rows[0]["output"] = "4155552671"
+    rows[1] = {"input": "Which address is it?", "output": '{"mail": "jane@corp.org", "phone": 4155552671}'}
+    rows[2]["group"] = "joe@corp.org"
+    rows[3]["input"] = "From joe@corp.org: my password: hunter2abc"
+    folder = tmp_path / "a"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "d.txt").write_text("Ask jane@corp.org.")
+    task = task_of(folder, rows, keys="corpus: docs\n")
+    fixed = fix_task(task, tmp_path / "out", mask=True)
+    written = rows_of(tmp_path / "out" / "examples.jsonl")
+    assert written[0]["input"].endswith("Write to <EMAIL_1> or call my phone <PHONE_1>.")
+    assert written[0]["output"] == "<PHONE_1>"
+    assert json.loads(written[1]["output"]) == {"mail": "<EMAIL_1>", "phone": "<PHONE_1>"}
+    assert written[2]["group"] == "<EMAIL_2>" and written[3]["input"] == "From <EMAIL_2>: my password: <SECRET_1>"
+    (document,) = read_corpus(read_task(fixed.task).corpus or Path())
+    assert (document.id, document.text) == ("d.txt", "Ask <EMAIL_1>.")
+    everything = "".join(p.read_text("utf-8") for p in (tmp_path / "out").iterdir())
+    assert not any(value in everything.lower() for value in ("jane", "joe", "hunter2", "4155552671"))
+    assert "secret" in changed(fixed) and "document d.txt" in changed(fixed)["email"]
+
+
+def test_without_mask_personal_data_stay(tmp_path: Path) -> None:
+    rows = [row(i, output=f"{i}@corp.org") for i in range(20)]
+    assert fix_task(task_of(tmp_path / "a", rows), tmp_path / "out").changes == ()
+
+
+def test_the_folder_must_be_new_or_empty(tmp_path: Path) -> None:
+    task = task_of(tmp_path / "a", [row(i) for i in range(20)])
+    with pytest.raises(DataError, match="not empty"):
+        fix_task(task, tmp_path / "a")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["e.jsonl", "task.yaml"]
+
+
+def test_conversations_are_kept(tmp_path: Path) -> None:
+    def talk(i: int) -> dict[str, Any]:
+        turns = [
+            ("user", row(i)["input"]),
+            ("assistant", f"Which {i}?"),
+            ("user", f"The {i}th\u200b."),
+            ("assistant", f"So {i}."),
+        ]
+        return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+    task = task_of(tmp_path / "a", [talk(i) for i in range(20)])
+    fixed = fix_task(task, tmp_path / "out")
+    old, new = read_sets(task)[None], read_sets(read_task(fixed.task))[None]
+    assert [e.turns for e in new] == [e.turns for e in old] and new[3].input == "The 3th."

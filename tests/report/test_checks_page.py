@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.data.checks import kinds
+from rung.data.checks.kinds import Measured
+from rung.report.checks import CheckPage, by_kind, counted, page_lines, page_record
+
+
+def finding(check: str, severity: str, row: str = "", message: str = "Message.", count: int = 1) -> dict[str, Any]:
+    return {"check": check, "severity": severity, "row": row, "message": message, "ids": [], "count": count}
+
+
+def page(*findings: dict[str, Any]) -> str:
+    lines = page_lines(CheckPage(Path("task.yaml"), ["orders: 90 rows"], findings, ["Next: rung run task.yaml"]), 100)
+    return "\n".join(text for text, _ in lines)
+
+
+def test_kinds_are_grouped_and_the_gravest_come_first() -> None:
+    found = [
+        *(finding("casing", "note", f"line {i}") for i in range(3)),
+        finding("casing", "note", "", "40 more findings", count=40),
+        finding("email", "warning", "line 9"),
+        finding("split", "error", "", "Too few."),
+    ]
+    assert [(k.check, k.severity, k.count) for k in by_kind(found)] == [
+        ("split", "error", 1),
+        ("email", "warning", 1),
+        ("casing", "note", 43),
+    ]
+    assert counted(found) == "1 error, 1 warning and 43 notes"
+
+
+def test_the_page_shows_three_rows_of_a_kind_and_counts_the_others() -> None:
+    shown = page(*(finding("email", "warning", f"line {i}", f"Holds {i}.") for i in range(5)))
+    assert "WARNING E-mail addresses: 5" in shown and "- line 2: Holds 2." in shown
+    assert "line 3" not in shown and "and 2 more" in shown
+    assert shown.startswith("orders: 90 rows\n") and shown.endswith("Next: rung run task.yaml")
+
+
+def test_a_finding_about_all_rows_of_its_kind_speaks_for_them() -> None:
+    head = finding("leakage", "warning", "", "18 of 60 test rows stand in train.", count=0)
+    shown = page(head, *(finding("leakage", "warning", f"t, line {i}") for i in range(18)))
+    assert "WARNING Test rows that stand in train: 18\n  18 of 60 test rows stand in train.\n  - t, line 0" in shown
+    assert "and 15 more" in shown
+
+
+def test_what_the_data_can_show_stands_last_and_clean_data_are_said_to_be() -> None:
+    shown = page(
+        finding("too_small", "warning", "", "90 examples show 30 points."), finding("email", "warning", "line 1")
+    )
+    assert shown.index("E-mail") < shown.index("What the data can show\n  90 examples show 30 points.")
+    assert "nothing to report" in page()
+
+
+def test_how_sure_a_kind_is_is_said_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "planted" not in page(finding("casing", "note", "line 1")) or "casing" in kinds.measured()
+    monkeypatch.setattr("rung.report.checks.measured", lambda: {"email": Measured(0.97, 0.95)})
+    found = finding("email", "warning", "line 1")
+    assert "On planted faults: finds 97 of 100, 95 of 100 found are right." in page(found)
+    record = page_record(CheckPage(Path("t"), [], [found]), {"name": "orders"})
+    assert record["name"] == "orders" and record["counts"] == {"errors": 0, "warnings": 1, "notes": 0}
+    (kind,) = record["kinds"]
+    assert (kind["recall"], kind["precision"], kind["mended_by"]) == (0.97, 0.95, "--fix --mask")
+
+
+def test_signs_that_command_a_terminal_are_not_printed() -> None:
+    assert "\x1b" not in page(finding("email", "warning", "line 1", "\x1b[31mred"))
