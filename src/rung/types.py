@@ -595,8 +595,9 @@ class Candidate:
     Latencies are those that a client sees with as many requests at once as the task names; first_token: until the
     first token of a streamed reply. None where they were not measured; cost_per_1k_usd is None without a price.
     build_seconds, build_usd: of a repaired candidate, with those of the one that it was trained on from. failed_calls:
-    answers that the model did not give; unscored: answers that the metric could not score; both count as 0. cut: why
-    its building was stopped before its end, None where it was not. model: by its name in the task; empty for
+    answers that the model did not give; unscored: answers that the metric could not score; both count as 0.
+    unscored_why: why the metric could not score the first of them on dev. cut: why its building was stopped before its
+    end, None where it was not. model: by its name in the task; empty for
     baselines.
     """
 
@@ -614,6 +615,7 @@ class Candidate:
     tokens_cached: float = 0.0
     failed_calls: int = 0
     unscored: int = 0
+    unscored_why: str | None = None
     cut: str | None = None
     model: str = ""
     first_token_s_p50: float | None = None

@@ -140,7 +140,7 @@ def test_a_sound_metric_passes_the_probe_without_a_word() -> None:
 def test_a_metric_that_fails_for_odd_answers_is_a_warning_with_the_reason(tmp_path: Path) -> None:
     metric = load_metric("python:my.py:f", write(tmp_path, "def f(p, r):\n    return float(p[0] == r[0][0])\n"))
     [finding] = probe_metric(metric, examples("a", "b"))
-    assert finding.severity == "warning" and finding.check == "metric"
+    assert finding.severity == "warning" and finding.check == "metric_fails"
     assert "cannot score an empty answer" in finding.message and "my.py, line 2" in finding.message
 
 

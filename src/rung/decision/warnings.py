@@ -152,4 +152,5 @@ def _failures(candidate: Candidate) -> str:
         parts.append(f"the model gave no answer to {candidate.failed_calls:,}")
     if candidate.unscored:
         parts.append(f"the metric could not score {candidate.unscored:,}")
-    return f"{candidate.name}: {' and '.join(parts)} of the inputs. These count as 0."
+    why = f" The metric failed first with: {candidate.unscored_why}." if candidate.unscored_why else ""
+    return f"{candidate.name}: {' and '.join(parts)} of the inputs. These count as 0.{why}"

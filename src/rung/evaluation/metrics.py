@@ -176,7 +176,7 @@ def probe_metric(metric: MetricInfo, examples: Sequence[Example]) -> tuple[Findi
         outcome = scorer.score([Answer(probed[0].query, text, probed[0].references)])[0]
         if outcome.error is not None:
             message = f"The metric {metric.name} cannot score {what}, which then counts as 0: {outcome.error}."
-            findings.append(Finding("metric", "warning", "", message))
+            findings.append(Finding("metric_fails", "warning", "", message))
     return tuple(findings)
 
 

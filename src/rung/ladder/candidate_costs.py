@@ -147,6 +147,7 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
         build_usd=round(build_usd(price, seconds) + paid, 6),
         failed_calls=sum(p.error is not None for p in built.predictions),
         unscored=sum(p.metric_error is not None for p in built.predictions),
+        unscored_why=next((p.metric_error for p in built.predictions if p.metric_error is not None), None),
         cut=built.cut,
         model=solution.model,
     )

@@ -47,11 +47,24 @@ KINDS: Mapping[str, Kind] = {
         "The test is not clean: its scores flatter. Take these rows out of train; `--fix OUT` does.",
         "fix",
     ),
+    "corpus_holds_test": Kind(
+        "Test rows whose question and answer stand in a document",
+        "leakage",
+        "Retrieval looks these up. Take them out of the corpus, unless users' own questions will stand in it.",
+    ),
     "straddling_group": Kind(
-        "Near-duplicates or groups in more than one set",
+        "Groups in more than one set",
         "leakage",
         "Keep each in one set, or name one file and let rung split it.",
     ),
+    "dev_leakage": Kind(
+        "Dev rows that stand in train",
+        "leakage",
+        "What is chosen by dev may be chosen wrongly. Take these rows out of train; `--fix OUT` does.",
+        "fix",
+    ),
+    "few_groups": Kind("A test of too few groups", "size", "Use finer groups, or bring more of them."),
+    "large_group": Kind("One group with most rows", "size", "Use finer groups, or bring rows of other groups."),
     # what a run cannot do with
     "unusable_row": Kind("Rows that cannot be used", "answers", f"Correct them. {_MEND}", "fix"),
     "split": Kind("Examples that cannot be split", "size", "Bring more examples, or smaller groups."),
@@ -62,6 +75,11 @@ KINDS: Mapping[str, Kind] = {
         "Answers that the metric does not score as right",
         "answers",
         "The right answer should score 1. Correct the metric, or these answers.",
+    ),
+    "metric_fails": Kind(
+        "Answers at which the metric fails",
+        "answers",
+        "They count as 0. Let the metric return 0 for what it cannot read.",
     ),
     "schema_mismatch": Kind("Answers that break the schema", "answers", "Correct the answers or schema: in task.yaml."),
     "pattern_mismatch": Kind("Answers that break the pattern", "answers", "Correct them or pattern: in task.yaml."),
