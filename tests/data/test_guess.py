@@ -275,6 +275,7 @@ def two_ways(tmp_path: Path) -> Path:
 def test_two_sensible_readings_are_an_error_that_says_how_to_choose(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can be read in 2 ways") as caught:
         draft(two_ways(tmp_path))
+    assert f"rung init {tmp_path}/d.jsonl --shape columns --field input=question" in str(caught.value)
     options = [line.split("--field output=")[1] for line in str(caught.value).splitlines() if "--field output=" in line]
     assert sorted(options) == ["answer", "label"]
     assert guess(tmp_path / "d.jsonl", fields={"output": "label"}).labels == ("x", "y")
@@ -345,6 +346,22 @@ def test_files_without_a_test_file_among_them_are_taken_together(tmp_path: Path)
     task = try_draft(drafted).task
     assert task is not None and task.examples == (tmp_path / "train.jsonl", tmp_path / "dev.jsonl")
     assert "no train file with a test file" in drafted.notes[0]
+
+
+def test_a_test_file_without_answers_is_left_out(tmp_path: Path) -> None:
+    for name, more in (("train", {"label": "a"}), ("test", {}), ("dev", {"label": "b"})):
+        write(tmp_path / f"{name}.jsonl", [{"text": f"text {i} {name}", **more} for i in range(20)])
+    drafted = draft(tmp_path)
+    assert "Left out, as no row has an answer: test.jsonl. rung splits the others." in drafted.notes
+    task = guess(tmp_path)
+    assert task.examples == (tmp_path / "train.jsonl", tmp_path / "dev.jsonl")
+
+
+def test_a_column_that_only_one_of_the_files_has_is_no_error(tmp_path: Path) -> None:
+    for name, more in (("train", {"group": 1, "id": 2}), ("test", {})):
+        rows: Rows = [{"text": f"text {i} {name}", "label": "ab"[i % 2], **more} for i in range(20)]
+        write(tmp_path / f"{name}.jsonl", rows)
+    assert guess(tmp_path).labels == ("a", "b")
 
 
 @pytest.mark.parametrize("files", [{}, {"a.csv": "x,y", "b.csv": "p,q,r"}, {"notes.md": "x,y"}])

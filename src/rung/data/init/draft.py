@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.data.init.answers import AnswerForm, AnswersSeen, form_of
+from rung.data.init.reading import Ask, FilesRead, read_files
 from rung.data.init.sources import Sources, find_sources
 from rung.data.init.yaml_text import as_comment, as_yaml, quoted
-from rung.data.rows import Problem, Table, raise_problems
-from rung.data.shapes import Recognised, answers_of, recognised
-from rung.data.shapes.seam import OPTIONAL
+from rung.data.rows import raise_problems
+from rung.data.shapes import Recognised
 from rung.errors import DataError
 
-Ask = Callable[[str, Sequence[str]], int]
-"""A question and its possible replies -> the index of the chosen one."""
 _NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
 _LABELS_ON_A_LINE = 12
 _MANY_EMPTY = 0.02  # fewer empty answers are slips
@@ -57,20 +55,6 @@ class Draft:
     faulty: bool = False
 
 
-@dataclass
-class _Read:
-    """What the files hold. rows: by file. problems: rows that cannot be read. id_twice: two rows have one id."""
-
-    reading: Recognised
-    columns: list[str] = field(default_factory=list)
-    rows: dict[Path, int] = field(default_factory=dict)
-    how: dict[Path, tuple[str, ...]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    answers: AnswersSeen = field(default_factory=AnswersSeen)
-    instructions: set[str | None] = field(default_factory=set)
-    id_twice: bool = False
-
-
 def draft_task(
     data: Sequence[str],
     *,
@@ -85,8 +69,8 @@ def draft_task(
     what is uncertain, at most two a call; None: nobody is there, and what has two sensible readings is an error.
     Raises DataError when there is no data file, it cannot be read, or its columns leave no guess.
     """
-    sources = find_sources(data, docs)
-    read = _read(sources, dict(fields or {}), shape, ask)
+    read = read_files(find_sources(data, docs), dict(fields or {}), shape, ask)
+    sources = read.sources
     if read.answers.n == 0 and not isinstance(read.reading.fields.get("output"), tuple):
         raise_problems(read.problems)
         column = read.reading.fields.get("output", read.reading.fields.get("references", "output"))
@@ -105,54 +89,6 @@ def draft_task(
     return replace(_written(sources, read, form), plain=_written(sources, read, plain), faulty=form.faulty)
 
 
-def _read(sources: Sources, fields: dict[str, str | tuple[str, ...]], shape: str | None, ask: Ask | None) -> _Read:
-    """Every file, one after another; only the answers are kept."""
-    from rung.data.formats import read_table
-
-    found: _Read | None = None
-    for path in list(sources.files):
-        table = read_table(path)
-        if not table.rows:
-            raise_problems(table.problems)
-        if found is None:
-            found = _Read(_chosen(recognised(table.columns, table.rows, fields, shape), path, ask))
-            reading = found.reading
-        else:
-            reading = recognised(table.columns, table.rows, found.reading.fields, found.reading.shape)
-            reading = replace(reading, several=reading.several and found.reading.several)
-        found.instructions.add(reading.instruction)
-        found.columns += [c for c in table.columns if c not in found.columns]
-        found.rows[path] = len(table.rows)
-        found.how[path] = table.how
-        found.problems += table.problems
-        found.id_twice = found.id_twice or _id_twice(table, reading)
-        found.answers.add(answers_of(table.taken(), reading))
-    assert found is not None
-    return found
-
-
-def _chosen(reading: Recognised, path: Path, ask: Ask | None) -> Recognised:
-    """The reading, or the one that the user picks of several equally sensible ones. Raises DataError without a user."""
-    if not reading.alternatives:
-        return _labels_or_one(reading, ask)
-    readings = [reading, *reading.alternatives]
-    texts = [f"{_fields_in_words(r)} ({as_comment(r.why)})" for r in readings]
-    if ask is not None:
-        return _labels_or_one(readings[ask(f"{path.name} can be read in {len(readings)} ways. Which?", texts)], ask)
-    options = "\n".join(f"  {text}\n    rung init … {_as_options(r)}" for text, r in zip(texts, readings, strict=True))
-    raise DataError(f"{path.name}: can be read in {len(readings)} ways. Say which is meant:\n{options}")
-
-
-def _labels_or_one(reading: Recognised, ask: Ask | None) -> Recognised:
-    """Whether texts between separators are several labels, or each is one: the user knows."""
-    several = reading.several
-    if ask is None or several is None or several.separator is None:
-        return reading
-    question = f"{as_comment(several.why)}, such as {', '.join(several.labels[:3])}. Are these several labels?"
-    one = ask(question, ("several labels in an answer (multi_label)", "one label: the separator is part of it"))
-    return replace(reading, several=None) if one else reading
-
-
 def _empty_answers(answers: AnswersSeen, ask: Ask | None) -> dict[str, tuple[object, str]]:
     """empty: allowed, where the user says that an empty answer is a right one."""
     if ask is None or answers.empty < _MANY_EMPTY * (answers.n + answers.empty):
@@ -162,20 +98,7 @@ def _empty_answers(answers: AnswersSeen, ask: Ask | None) -> dict[str, tuple[obj
     return {"empty": ("allowed", f"{answers.empty} answers are empty")} if right else {}
 
 
-def _fields_in_words(reading: Recognised) -> str:
-    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.fields.items() if name not in OPTIONAL)
-
-
-def _as_options(reading: Recognised) -> str:
-    import shlex
-
-    pairs = {
-        name: c if isinstance(c, str) else ",".join(c) for name, c in reading.fields.items() if name not in OPTIONAL
-    }
-    return " ".join([f"--shape {reading.shape}", *(f"--field {shlex.quote(f'{n}={c}')}" for n, c in pairs.items())])
-
-
-def _written(sources: Sources, read: _Read, form: AnswerForm) -> Draft:
+def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
     """The draft as text, line by line."""
     from rung.data.model_keys import DEFAULT_MODEL
 
@@ -222,7 +145,7 @@ def _written(sources: Sources, read: _Read, form: AnswerForm) -> Draft:
     return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *form.notes))
 
 
-def _how(read: _Read) -> list[str]:
+def _how(read: FilesRead) -> list[str]:
     """What was recognised of the files, once for files that were read alike."""
     by_how: dict[str, list[str]] = {}
     for path, how in read.how.items():
@@ -242,26 +165,12 @@ def _how(read: _Read) -> list[str]:
     return found
 
 
-def _fields(read: _Read) -> dict[str, object]:
+def _fields(read: FilesRead) -> dict[str, object]:
     """fields: of task.yaml. A column of ids that names two rows alike is not read."""
-    return {n: None if n == "id" and read.id_twice else c for n, c in read.reading.fields.items()}
+    return {**read.fields, **({"id": None} if read.id_twice else {})}
 
 
-def _id_twice(table: Table, reading: Recognised) -> bool:
-    """Whether two rows of a file have one id, so that it is none."""
-    column = reading.fields.get("id")
-    if not isinstance(column, str):
-        return False
-    seen: set[str] = set()
-    for row in table.rows:
-        name = str(row.values.get(column, "")).strip()
-        if name and name in seen:
-            return True
-        seen.add(name)
-    return False
-
-
-def _left_out(read: _Read) -> list[str]:
+def _left_out(read: FilesRead) -> list[str]:
     """Columns that no field names."""
     used = {c for column in read.reading.fields.values() for c in ((column,) if isinstance(column, str) else column)}
     return [column for column in read.columns if column and column not in used]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rung.data.rows import SUPPORTED
@@ -26,11 +26,13 @@ _FILE_NAMES = ("examples", "data", "dataset", "qa", "questions")
 
 @dataclass(frozen=True)
 class Sources:
-    """Files of examples by set, "" where rung makes the split, and what `examples:` says for each set.
+    """Files of examples by set, "" where rung makes the split, and what `examples:` says for each of them.
 
-    folder: where task.yaml is written. corpus: the documents, as `corpus:` says it, and why. notes: what was left out.
+    data: what the user named. folder: where task.yaml is written. corpus: the documents, as `corpus:` says it, and why.
+    notes: what was left out.
     """
 
+    data: tuple[str, ...]
     folder: Path
     sets: dict[str, list[Path]]
     written: dict[str, list[str]]
@@ -42,9 +44,26 @@ class Sources:
         """All files of examples, in the order of the sets."""
         return [path for files in self.sets.values() for path in files]
 
+    def without(self, hidden: Sequence[Path]) -> Sources:
+        """Without files that hold no answers. A set that is then empty is none, and rung makes the split."""
+        if not hidden:
+            return self
+        note = f"Left out, as no row has an answer: {_listed(hidden)}."
+        kept = {
+            name: [(path, said) for path, said in zip(files, self.written[name], strict=True) if path not in hidden]
+            for name, files in self.sets.items()
+        }
+        if not kept.get("test"):
+            kept = {"": [pair for pairs in kept.values() for pair in pairs]}
+            note += " rung splits the others."
+        sets = {name: [path for path, _ in pairs] for name, pairs in kept.items() if pairs}
+        written = {name: [said for _, said in pairs] for name, pairs in kept.items() if pairs}
+        return replace(self, sets=sets, written=written, notes=(*self.notes, note))
+
     def examples(self) -> object:
         """The value of `examples:`."""
-        short = {name: names[0] if len(names) == 1 else names for name, names in self.written.items()}
+        once = {name: list(dict.fromkeys(names)) for name, names in self.written.items()}
+        short = {name: names[0] if len(names) == 1 else names for name, names in once.items()}
         return short.get("", short)
 
 
@@ -77,43 +96,19 @@ def find_sources(data: Sequence[str], docs: str | None = None) -> Sources:
         notes.append(f"Taken for train, as no set is in the name: {_listed(unnamed)}.")
         by_set["train"] += unnamed
     sets = {name: by_set[name] for name in ("", *SET_NAMES) if name in by_set}
-    written = {name: list(dict.fromkeys(named[path] for path in files)) for name, files in sets.items()}
+    written = {name: [named[path] for path in files] for name, files in sets.items()}
     corpus = _corpus(folder, named, docs, notes)
-    return Sources(folder, sets, written, corpus, tuple(notes))
+    return Sources(tuple(data), folder, sets, written, corpus, tuple(notes))
 
 
 def set_of(path: Path) -> SetName | None:
     """The set that the name of a file, or of its folder, says: train-00000-of-00002.parquet, test/a.jsonl."""
-    for name in (path.name.split(".")[0], path.parent.name):
-        parts = set(re.split(r"[^a-z]+", name.lower()))
-        said = [s for s, names in SET_NAMES.items() if parts & set(names)]
+    parts = set(re.split(r"[^a-z]+", path.name.split(".")[0].lower()))
+    for said_by in (parts, {path.parent.name.lower()}):
+        said = [s for s, names in SET_NAMES.items() if said_by & set(names)]
         if len(said) == 1:
             return said[0]
     return None
-
-
-def _files(text: str) -> tuple[list[Path], list[Path]]:
-    """The files of examples that one DATA names, and files beside them that are left out. Raises DataError."""
-    from rung.data.formats import data_files, files_of
-
-    path = Path(os.path.abspath(os.path.expanduser(text)))
-    try:
-        if text.startswith("hf:") or not path.is_dir() or (path / "state.json").is_file():
-            return files_of(text if text.startswith("hf:") else str(path), Path.cwd()), []
-        inside = [p for p in sorted(path.iterdir()) if p.is_dir() and set_of(p / "x") and not p.name.startswith(".")]
-        if (path / "dataset_dict.json").is_file():  # saved by datasets: each split is a folder
-            return [file for split in inside for file in files_of(str(split), path)], []
-        found = data_files(path) or [file for split in inside for file in data_files(split)]
-    except ValueError as e:
-        raise DataError(f"rung init {text}: it {e}") from None
-    except OSError as e:
-        raise DataError(f"{text}: cannot be read ({e.strerror}). Check its permissions.") from e
-    return _examples_in(path, found)
-
-
-def _written(path: Path) -> Path:
-    """What names a file in task.yaml: itself, or the folder where `datasets` saved it among others."""
-    return path.parent if (path.parent / "state.json").is_file() else path
 
 
 def _folder_of(text: str) -> Path:

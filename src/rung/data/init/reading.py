@@ -1,0 +1,141 @@
+"""The files of examples as `rung init` sees them: how rows are read, what the user is asked about it, and all answers.
+
+Knows files, shapes and columns; what answers mean is in `answers`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rung.data.init.answers import AnswersSeen
+from rung.data.init.sources import Sources
+from rung.data.init.yaml_text import as_comment, as_yaml
+from rung.data.rows import Problem, Table, raise_problems
+from rung.data.shapes import Recognised, answers_of, recognised
+from rung.data.shapes.seam import OPTIONAL, key_of
+from rung.errors import DataError
+
+Ask = Callable[[str, Sequence[str]], int]
+"""A question and its possible replies -> the index of the chosen one."""
+
+
+@dataclass
+class FilesRead:
+    """What the files hold. fields: those to be named in task.yaml. rows: by file. problems: rows that cannot be read.
+
+    instructions: what all rows of a file ask for, of each file. id_twice: two rows have one id.
+    """
+
+    sources: Sources
+    reading: Recognised
+    fields: Mapping[str, str | tuple[str, ...]]
+    columns: list[str] = field(default_factory=list)
+    rows: dict[Path, int] = field(default_factory=dict)
+    how: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    answers: AnswersSeen = field(default_factory=AnswersSeen)
+    instructions: set[str | None] = field(default_factory=set)
+    id_twice: bool = False
+
+
+def read_files(
+    sources: Sources, fields: Mapping[str, str | tuple[str, ...]], shape: str | None, ask: Ask | None
+) -> FilesRead:
+    """Every file, one after another; only the answers are kept. A test file without answers is left out.
+
+    fields, shape: those that the user chose. Raises DataError for a file that cannot be read, or whose columns leave no
+    guess, or two and nobody to ask.
+    """
+    from rung.data.formats import read_table
+
+    found: FilesRead | None = None
+    hidden: list[Path] = []
+    for path in sources.files:
+        table = read_table(path)
+        if not table.rows:
+            raise_problems(table.problems)
+        if found is None:
+            reading = _chosen(recognised(table.columns, table.rows, fields, shape), sources, path, ask)
+            found = FilesRead(
+                sources, reading, {n: c for n, c in reading.fields.items() if n in fields or not _by_name(n, c)}
+            )
+        elif path in sources.sets.get("test", ()) and _hides_answers(table, found.reading):
+            hidden.append(path)
+            continue
+        else:
+            reading = recognised(table.columns, table.rows, found.fields, found.reading.shape)
+            reading = replace(reading, several=found.reading.several, lists=found.reading.lists)
+        found.instructions.add(reading.instruction)
+        found.columns += [c for c in table.columns if c not in found.columns]
+        found.rows[path] = len(table.rows)
+        found.how[path] = table.how
+        found.problems += table.problems
+        found.id_twice = found.id_twice or _id_twice(table, reading)
+        found.answers.add(answers_of(table.taken(), reading))
+    assert found is not None
+    found.sources = sources.without(hidden)
+    return found
+
+
+def _by_name(name: str, column: str | tuple[str, ...]) -> bool:
+    """Whether a field need not be named, as a column of its name is read as it, in the files that have one."""
+    return name in OPTIONAL and isinstance(column, str) and key_of(column) == name
+
+
+def _hides_answers(table: Table, reading: Recognised) -> bool:
+    """Whether a file has no answers at all: the test of a competition, which others keep."""
+    output = reading.fields.get("output")
+    return isinstance(output, str) and all(row.values.get(output) in (None, "") for row in table.rows)
+
+
+def _chosen(reading: Recognised, sources: Sources, path: Path, ask: Ask | None) -> Recognised:
+    """The reading, or the one that the user picks of several equally sensible ones. Raises DataError without a user."""
+    if not reading.alternatives:
+        return _labels_or_one(reading, ask)
+    readings = [reading, *reading.alternatives]
+    texts = [f"{_fields_in_words(r)} ({as_comment(r.why)})" for r in readings]
+    if ask is not None:
+        return _labels_or_one(readings[ask(f"{path.name} can be read in {len(readings)} ways. Which?", texts)], ask)
+    data = " ".join(map(shlex.quote, sources.data))
+    options = "\n".join(
+        f"  {text}\n    rung init {data} {_as_options(r)}" for text, r in zip(texts, readings, strict=True)
+    )
+    raise DataError(f"{path.name}: can be read in {len(readings)} ways. Say which is meant:\n{options}")
+
+
+def _labels_or_one(reading: Recognised, ask: Ask | None) -> Recognised:
+    """Whether texts between separators are several labels, or each is one: the user knows."""
+    several = reading.several
+    if ask is None or several is None or several.separator is None:
+        return reading
+    question = f"{as_comment(several.why)}, such as {', '.join(several.labels[:3])}. Are these several labels?"
+    one = ask(question, ("several labels in an answer (multi_label)", "one label: the separator is part of it"))
+    return replace(reading, several=None) if one else reading
+
+
+def _fields_in_words(reading: Recognised) -> str:
+    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.fields.items() if name not in OPTIONAL)
+
+
+def _as_options(reading: Recognised) -> str:
+    pairs = {
+        name: c if isinstance(c, str) else ",".join(c) for name, c in reading.fields.items() if name not in OPTIONAL
+    }
+    return " ".join([f"--shape {reading.shape}", *(f"--field {shlex.quote(f'{n}={c}')}" for n, c in pairs.items())])
+
+
+def _id_twice(table: Table, reading: Recognised) -> bool:
+    """Whether two rows of a file have one id, so that it is none."""
+    column = reading.fields.get("id")
+    if not isinstance(column, str):
+        return False
+    seen: set[str] = set()
+    for row in table.rows:
+        name = str(row.values.get(column, "")).strip()
+        if name and name in seen:
+            return True
+        seen.add(name)
+    return False
