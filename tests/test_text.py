@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rung.text import pieces, units, words
+from rung.text import normal_form, pieces, seen, units, visible, words
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,21 @@ def test_pieces_cover_all_but_spaces_and_cut_between_words_or_characters(text: s
     found = pieces(text)
     assert "".join(text[a:b] for a, b in found) == "".join(text.split())
     assert [u for a, b in found for u in units(text[a:b])] == units(text)
+
+
+def test_texts_that_look_the_same_have_the_same_words() -> None:
+    assert units("wo\u200brd so\u00adft \uff26\uff55\uff4c\uff4c \ufb01t cafe\u0301") == [
+        "word",
+        "soft",
+        "full",
+        "fit",
+        "caf\u00e9",
+    ]
+    assert words("\u1112\u1161\u11ab\u1100\u1173\u11af") == words("\ud55c\uae00")  # Korean as macOS writes it
+    assert units("Foo\u2122 bar") == ["foo", "bar"]
+
+
+def test_lines_stay_in_what_is_seen_and_go_in_what_is_visible() -> None:
+    assert seen("a\u200b\u00a0\n b") == "a \n b"
+    assert visible("a\u200b\u00a0\n b") == "a b"
+    assert normal_form("\u00a0\uff21\u200bB ") == "ab"

@@ -3,6 +3,7 @@
 Most scripts put spaces between words. Chinese, Japanese, Thai, Lao, Khmer and Burmese do not: their text is taken
 character by character, and in pairs of neighbours, which is what search engines do without a dictionary.
 Source for pairs: Nie, Gao, Zhang & Zhou, On the use of words and n-grams for Chinese information retrieval (2000).
+All of it works on one normal form: texts that look the same have the same words.
 Knows nothing of models: these are not the tokens of a language model.
 """
 
@@ -34,7 +35,7 @@ _UNITS_AND_SIGNS = re.compile(f"{_CHARACTER}|{_WORD}|{_SIGN}")
 _RUNS = re.compile(f"((?:{_CHARACTER})+)|{_WORD}")
 _PIECES = re.compile(rf"{_CHARACTER}|[^\s{_UNSPACED}]+")
 _HANGUL = re.compile("[\uac00-\ud7a3]{2,}")
-_FULL_OR_HALF_WIDTH = re.compile("[\uff00-\uffef]+")
+_TRADE_MARKS = re.compile("[\u2120\u2122]")  # NFKC makes letters of them, which would stick to the word before
 _ASCII_UNITS = re.compile(r"\w+")
 _ASCII_UNITS_AND_SIGNS = re.compile(r"""\w+|[^\w\s.,;:!?'"]""")
 
@@ -50,9 +51,15 @@ NORMAL_FORM = 1
 
 def visible(text: str) -> str:
     """What a reader sees of a text: NFKC, without characters that show nothing, and runs of space as one space."""
-    if not text.isascii():
-        text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
-    return " ".join(text.split())
+    return " ".join(seen(text).split())
+
+
+def seen(text: str) -> str:
+    """What a reader sees of a text, its lines and runs of space as they are."""
+    if text.isascii():
+        return text
+    text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    return unicodedata.normalize("NFKC", text)  # what stood apart by an unseen character composes now
 
 
 def visible_lines(text: str) -> str:
@@ -60,13 +67,11 @@ def visible_lines(text: str) -> str:
 
     The end of a line shows none, so space there does not count, and neither do empty lines at the end of the text.
     """
-    if not text.isascii():
-        text = seen(unicodedata.normalize("NFKC", text))
-    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+    return "\n".join(line.rstrip() for line in seen(text).rstrip().splitlines())
 
 
-def seen(text: str) -> str:
-    """The text without characters that show nothing: zero-width ones, soft hyphens, marks of direction, …"""
+def without_unseen(text: str) -> str:
+    """The text without characters that show nothing (zero-width ones, soft hyphens, …), otherwise as it is."""
     return text if text.isascii() else _UNSEEN.sub("", text)
 
 
@@ -114,8 +119,7 @@ def is_character(unit: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    text = text.casefold()
+    """The normal form, its spaces as they are: units are cut at any of them."""
     if text.isascii():
-        return text
-    text = _FULL_OR_HALF_WIDTH.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
-    return unicodedata.normalize("NFC", text)
+        return text.casefold()
+    return unicodedata.normalize("NFKC", seen(_TRADE_MARKS.sub(" ", text)).casefold())

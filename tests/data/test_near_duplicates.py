@@ -5,8 +5,17 @@ from dataclasses import replace
 
 import pytest
 
+from rung.data import minhash
 from rung.data import near_duplicates as module
-from rung.data.near_duplicates import conflicting_pairs, content_digest, near_duplicate_groups, near_duplicates
+from rung.data.near_duplicates import (
+    alike_share,
+    conflicting_pairs,
+    content_digest,
+    how_grouped,
+    near_duplicate_groups,
+    near_duplicates,
+    same_answers,
+)
 from rung.types import Example
 
 LONG = "I ordered a new debit card for my account last Monday and it has still not arrived at my home address"
@@ -33,6 +42,9 @@ def grouped(*texts: str, outputs: tuple[str, ...] = ()) -> bool:
         ("卡在哪里?", "卡在哪里"),
         (f"{HAN}吗", f"{HAN}么"),
         ("???", "???"),
+        ("My card is stolen. Help!", "Help! My card is stolen."),
+        ("How do I cancel my order?", "How do I canecl my order?"),
+        ("He paid 5-0 for a ticket, he says, and left at 8:00", "He paid 50 for a ticket he says and left at 800"),
     ],
 )
 def test_near_duplicates_are_one_group(a: str, b: str) -> None:
@@ -52,6 +64,10 @@ def test_near_duplicates_are_one_group(a: str, b: str) -> None:
         ("???", "!!!"),
         (f"{LONG} in Paris", f"{LONG} in Rome"),
         (f"{LONG} 12345", f"{LONG} 12346"),
+        ("What is C#?", "What is C?"),
+        ("1 23 apples", "12 3 apples"),
+        ("Café", "Cafe"),
+        ("Is 5 > 3 for all of the numbers here?", "Is 5 < 3 for all of the numbers here?"),
     ],
 )
 def test_filled_in_templates_are_not_one_group(a: str, b: str) -> None:
@@ -116,7 +132,11 @@ def test_pairs_are_computed_once_and_handed_on() -> None:
     examples = [example(1, LONG), example(2, "other"), example(3, LONG + " yet", "b"), example(4, LONG.upper())]
     pairs = near_duplicates(examples)
     assert list(pairs) == [(0, 2), (0, 3)]
-    assert near_duplicate_groups(examples, pairs) == near_duplicate_groups(examples) == {"1": "1", "2": "2", "3": "1", "4": "1"}
+    assert (
+        near_duplicate_groups(examples, pairs)
+        == near_duplicate_groups(examples)
+        == {"1": "1", "2": "2", "3": "1", "4": "1"}
+    )
     assert near_duplicate_groups(examples, [])["3"] == "3"
     assert conflicting_pairs(examples, pairs) == conflicting_pairs(examples) == [(examples[0], examples[2])]
 
@@ -132,6 +152,98 @@ def test_many_examples_of_few_templates_take_no_square_of_their_number(monkeypat
     shared = [" ".join(f"word{kind}x{i}" for i in range(25)) for kind in range(30)]
     examples = [example(i, f"{shared[i % 30]} account {i}", str(i)) for i in range(2_400)]
     compared = []
-    monkeypatch.setattr(module, "_same_template", lambda a, b: compared.append((a, b)) or True)
+    monkeypatch.setattr(module._Texts, "_same_template", lambda self, i, j: compared.append((i, j)) or True)
     assert len(near_duplicates(examples)) == 0
-    assert 0 < len(compared) <= module.MOST_REFUSALS * len(examples) / 2
+    assert 0 < len(compared) <= minhash.MOST_REFUSALS * len(examples) / 2
+
+
+def test_two_words_a_letter_apart_in_a_slot_of_a_template_are_two_words() -> None:
+    countries = ["Iran", "Iraq", "Peru", "Chad", "Togo"]
+    examples = [example(f"{t}{c}", t.format(c), c) for c in countries for t in ("Where is {}?", "Who rules {} now?")]
+    assert len(set(near_duplicate_groups(examples).values())) == len(examples)
+
+
+def test_a_misspelt_word_is_one_that_stands_nowhere_else() -> None:
+    texts = [f"{a} {b} card" for a in ("Lost my", "Block the", "Where is") for b in ("new", "old", "debit", "gold")]
+    examples = [example(i, text, str(i)) for i, text in enumerate(texts)]
+    assert near_duplicates(examples) == []
+    assert near_duplicates([*examples, example("x", "Lost my new crad", "other")]) == [(0, len(examples))]
+
+
+def test_two_names_that_differ_in_a_letter_are_grouped_but_no_conflict_is_claimed() -> None:
+    names = ["Iceland", "Ireland", "Portugal", "Hungary"]
+    examples = [example(i, f"What is the capital of {name}?", name) for i, name in enumerate(names)]
+    assert near_duplicates(examples) == [(0, 1)]
+    assert conflicting_pairs(examples) == []
+
+
+def test_the_same_words_in_another_order_are_a_group_and_no_conflict() -> None:
+    examples = [example(1, "A train from Rome to Bari", "x"), example(2, "a train from Bari to Rome", "y")]
+    assert near_duplicates(examples) == [(0, 1)]
+    assert conflicting_pairs(examples) == []
+    assert near_duplicates([example(1, "Rome to Bari"), example(2, "Bari to Rome")]) == []
+
+
+def test_a_conflict_is_one_under_every_disguise() -> None:
+    a, b = example(1, "Where is my new card?", "x"), example(2, "Hello, wh\u0435re is m\u200by new <b>card</b>", "y")
+    assert conflicting_pairs([a, b]) == [(a, b)]
+    assert conflicting_pairs([a, replace(b, output="X ", references=("X ",))]) == []
+
+
+def test_answers_are_compared_in_their_normal_form() -> None:
+    a, b = example(1, "q", "caf\u00e9 no"), example(2, "q", " CAFE\u0301\u00a0n\u200bo")
+    assert same_answers(a, b)
+    assert not same_answers(a, example(3, "q", "cafe no"))
+
+
+def test_a_formula_that_many_mails_quote_makes_no_group() -> None:
+    quoted = "On Monday, Ann wrote:\n> Thank you for your message.\n> We will see to it."
+    subjects = ["lamp", "kettle", "piano", "tent", "keyboard", "notebook", "blanket", "bicycle"]
+    examples = [example(i, f"What does the {thing} cost with you?\n\n{quoted}") for i, thing in enumerate(subjects)]
+    assert len(set(near_duplicate_groups(examples).values())) == len(subjects)
+    plain = [example(f"p{i}", f"What does the {thing} cost with you?") for i, thing in enumerate(subjects)]
+    assert len(set(near_duplicate_groups([*examples, *plain]).values())) == len(subjects)
+
+
+def test_long_versions_of_one_text_are_a_group_and_take_seconds() -> None:
+    rng = random.Random(3)
+    words = [f"w{i:04}".translate(str.maketrans("0123456789", "abcdefghij")) for i in range(3_000)]
+    examples = []
+    for family in range(4):
+        base = rng.choices(words, k=6_000)
+        for version in range(4):
+            start = rng.randrange(5_500)
+            text = [*base[:start], *rng.choices(words, k=300), *base[start + 300 :]]
+            examples.append(example(f"{family}{version}", " ".join(text), rng.choice("abc")))
+    groups = near_duplicate_groups(examples)
+    assert len(set(groups.values())) == 4
+    assert all(groups[e.id] == f"{e.id[0]}0" for e in examples)
+
+
+def test_a_rare_answer_in_common_tells_two_phrasings_from_a_template() -> None:
+    names = ["Quito", "Lima", "Oslo", "Riga", "Bern", "Rome", "Kiev", "Doha", "Male", "Lome", "Suva", "Apia"]
+    asked = [example(f"a{n}", f"Please tell me now which country has the capital named {n}", n) for n in names]
+    told = [example(f"b{n}", f"So what may a country be called with the capital named {n}", n) for n in names]
+    groups = near_duplicate_groups([*asked, *told])
+    other = near_duplicate_groups([*asked, *(replace(e, output="x", references=("x",)) for e in told)])
+    assert len(set(other.values())) == 24
+    assert len(set(groups.values())) == 12
+
+
+def test_what_made_the_groups_is_recorded() -> None:
+    assert {"normal_form", "folding", "similar", "unicode"} <= how_grouped().keys()
+
+
+def test_likeness_is_one_under_a_disguise_and_less_for_a_change() -> None:
+    a = example(1, LONG)
+    assert alike_share(a, example(2, f"> {LONG.upper()}")) == 1
+    assert 0.8 < alike_share(a, example(3, LONG + " yet again")) < 1
+
+
+def test_large_data_tell_what_is_being_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    near_duplicates([example(i, f"text {i}") for i in range(30)], said.append)
+    assert said == []
+    monkeypatch.setattr(module, "_MANY", 10)
+    near_duplicates([example(i, f"text {i}") for i in range(30)], said.append)
+    assert said == ["Comparing inputs: 10 of 30 read.", "Comparing inputs: 20 of 30 read."]

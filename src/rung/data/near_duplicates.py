@@ -1,24 +1,30 @@
 """Examples that are nearly the same, and the groups they form.
 
-Two inputs are near-duplicates when the Jaccard similarity of their word 2- and 3-grams (shingles) is at least SIMILAR
-and they are not one template filled in twice. Up to EXACT_UP_TO distinct inputs are compared all with all; beyond,
-MinHash proposes the pairs, and each is checked exactly. Time grows with the number of inputs, not with its square.
-Source: Broder, On the resemblance and containment of documents (1997); banding as in Leskovec, Rajaraman & Ullman,
-Mining of Massive Datasets, ch. 3. It departs where a band holds many inputs: each is compared with NEIGHBOURS others,
-and with no more after MOST_REFUSALS vain comparisons (filled-in templates).
+Two inputs are near-duplicates when they are
+- one text under another disguise (`folding`): case, punctuation, markup, look-alike letters, quoted mail, a greeting;
+- the same LEAST_REORDERED words or more in another order;
+- the same sentence with one word misspelt (`typos`); or
+- similar: the Jaccard similarity of their word 2- and 3-grams (`shingles`) is at least SIMILAR, and they are not one
+  template filled in twice. Up to EXACT_UP_TO distinct inputs are compared all with all; beyond, `minhash` proposes.
+Answers play a part only where few rows have them: a rare answer in common tells two such texts from a template.
 Knows texts and answers; knows nothing of sets and of files.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
-from hashlib import blake2b, sha256
+from functools import cached_property
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rung.text import is_character, units
+from rung.data import minhash, typos
+from rung.data.folding import FOLDING, bare, squeezed, views
+from rung.data.shingles import CHARACTER, NUMERIC, Shingles, WordTable, mixed, runs, sums
+from rung.text import NORMAL_FORM, normal_form, visible
 from rung.types import Example
 
 if TYPE_CHECKING:
@@ -28,43 +34,47 @@ if TYPE_CHECKING:
 SIMILAR = 0.8
 """Jaccard similarity of shingles from which two inputs count as near-duplicates."""
 TYPO = 0.75
-"""Share of letters in common from which one word counts as another misspelt."""
-LEAST_FOR_TYPO = 12
-"""Characters of a text in a script without spaces from which one exchanged character counts as a typo."""
+"""Share of letters in common from which some words count as others misspelt."""
+SLOT_WORDS = 20
+"""More exchanged words than that are an edited text, and not a template filled in twice."""
+LEAST_REORDERED = 4
+"""Words of a text from which the same words in another order make it a near-duplicate."""
+MOST_QUOTING = 5
+"""What more texts quote, or write above a quotation, is a formula, and makes no two of them near-duplicates."""
 EXACT_UP_TO = 2_000
 """Up to so many distinct inputs are compared all with all; beyond, MinHash proposes the pairs."""
 BOILERPLATE = 20
 """A shingle counts for nothing when more than one text in so many (and more than ten) has it."""
-
-PERMUTATIONS, ROWS_PER_BAND = 64, 4  # a pair at SIMILAR is missed with p = 0.0002
-NEIGHBOURS = 8
-MOST_REFUSALS = 8
-_PROPOSED = 0.6  # similarity as MinHash estimates it, from which a pair is checked; its standard error is 0.05
-_BATCH = 10_000  # texts
-_BUCKET_BITS = 22  # shingles are counted in 4 million buckets: 32 MB, whatever the size of the data
+_EXACT_WORDS = 2_000_000
+_SLOT_LETTERS = 400
+_MANY = 50_000
+"""From so many examples on, what is being done is told."""
 
 Pairs = Sequence[tuple[int, int]]
 """Positions i < j of near-duplicates in a list of examples."""
+Say = Callable[[str], None]
 
 
-def near_duplicates(examples: Sequence[Example]) -> Pairs:
+def near_duplicates(examples: Sequence[Example], say: Say | None = None) -> Pairs:
     """Pairs of near-duplicates, sorted by their later position; computed once a run and handed on.
 
     The pairs connect every group of near-duplicates, but not each two of its members are a pair: a repeated text is
-    paired with its first occurrence only, and beyond EXACT_UP_TO inputs the pairs of a group form a tree.
+    paired with its first occurrence only, and beyond EXACT_UP_TO inputs the pairs of a group form a tree. The groups do
+    not depend on the order of the examples. say: hears what is being done where that takes long.
     """
-    first: dict[str, int] = {}
-    pairs: list[tuple[int, int]] = []
-    for i, example in enumerate(examples):
-        twin = first.setdefault(content_digest(example), i)
-        if twin != i:
-            pairs.append((twin, i))
-    # Sorted by content, so that the order of the examples plays no part in what is compared.
-    distinct = [first[digest] for digest in sorted(first)]
-    del first
-    propose = _all_pairs if len(distinct) <= EXACT_UP_TO else _minhash_pairs
-    pairs += [(min(pair), max(pair)) for pair in propose(_Texts([examples[i] for i in distinct]), distinct)]
-    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
+    import numpy as np
+
+    if say is None or len(examples) < _MANY:
+        say = _quiet
+    texts = _Texts(examples, say)
+    pairs = [texts.copies(), texts.quoted(), texts.without_signs(), texts.reordered()]
+    for places in (_similar(texts, say), typos.typo_pairs(texts.table, texts.distinct, texts.words)):
+        found = np.array(list(places), np.int64).reshape(-1, 2)
+        pairs.append(texts.distinct[found])
+    both = np.sort(np.concatenate(pairs), axis=1)
+    codes = np.unique(both[:, 1] * max(1, len(examples)) + both[:, 0])  # sorted by the later position
+    later, earlier = np.divmod(codes, max(1, len(examples)))
+    return list(zip(earlier.tolist(), later.tolist(), strict=True))
 
 
 def near_duplicate_groups(examples: Sequence[Example], pairs: Pairs | None = None) -> dict[str, str]:
@@ -72,38 +82,79 @@ def near_duplicate_groups(examples: Sequence[Example], pairs: Pairs | None = Non
 
     A group is named after the smallest id in it. pairs: of `near_duplicates(examples)`; None computes them.
     """
-    parent = list(range(len(examples)))
     first_of: dict[str, int] = {}
-    for i, example in enumerate(examples):
-        if example.group is not None:
-            _join(parent, first_of.setdefault(example.group, i), i)
-    for i, j in near_duplicates(examples) if pairs is None else pairs:
-        _join(parent, i, j)
+    named = [(first_of.setdefault(e.group, i), i) for i, e in enumerate(examples) if e.group is not None]
+    roots = connected(len(examples), [*named, *(near_duplicates(examples) if pairs is None else pairs)])
     name: dict[int, str] = {}
-    for i, example in enumerate(examples):
-        root = _root(parent, i)
+    for root, example in zip(roots, examples, strict=True):
         name[root] = min(name.get(root, example.id), example.id)
-    return {example.id: name[_root(parent, i)] for i, example in enumerate(examples)}
+    return {example.id: name[root] for root, example in zip(roots, examples, strict=True)}
+
+
+def connected(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """For each of n positions the smallest one that it is connected with through the pairs."""
+    parent = list(range(n))
+    for i, j in pairs:
+        low, high = sorted((_root(parent, i), _root(parent, j)))
+        parent[high] = low
+    return [_root(parent, i) for i in range(n)]
 
 
 def conflicting_pairs(examples: Sequence[Example], pairs: Pairs | None = None) -> list[tuple[Example, Example]]:
-    """Near-duplicates that have no accepted answer in common. pairs: as in `near_duplicate_groups`."""
+    """Near-duplicates that have no accepted answer in common. pairs: as in `near_duplicate_groups`.
+
+    No conflict is claimed where the inputs may ask for two things: the same words in another order ("from Rome to
+    Bari"), or two names a letter apart that stand nowhere else ("Iceland", "Ireland").
+    """
     found = near_duplicates(examples) if pairs is None else pairs
-    return [(examples[i], examples[j]) for i, j in found if not same_answers(examples[i], examples[j])]
+    named = [(examples[i], examples[j]) for i, j in found if not same_answers(examples[i], examples[j])]
+    named = [(a, b) for a, b in named if not other_order(a, b)]
+    exchanged = [_exchanged_word(a, b) for a, b in named]
+    asked = {word for pair in exchanged if pair for word in pair}
+    held = Counter(word for e in examples for word in asked.intersection(_views(e)[0])) if asked else Counter()
+    return [
+        both for both, pair in zip(named, exchanged, strict=True) if not pair or max(held[word] for word in pair) > 1
+    ]
+
+
+def _exchanged_word(a: Example, b: Example) -> tuple[str, str] | None:
+    """The one word in which two inputs differ, in each of them; None where they differ otherwise."""
+    left, right = _views(a)[0], _views(b)[0]
+    if len(left) != len(right):
+        return None
+    differing = [pair for pair in zip(left, right, strict=True) if pair[0] != pair[1]]
+    return differing[0] if len(differing) == 1 else None
 
 
 def same_answers(a: Example, b: Example) -> bool:
-    """Whether two examples accept a common answer, case and outer spaces aside."""
-    return not {r.strip().casefold() for r in a.references}.isdisjoint(r.strip().casefold() for r in b.references)
+    """Whether two examples accept a common answer, in their normal form."""
+    if a.output == b.output:
+        return True
+    return not {normal_form(r) for r in a.references}.isdisjoint(normal_form(r) for r in b.references)
+
+
+def other_order(a: Example, b: Example) -> bool:
+    """Whether two inputs hold the same words, and not in the same order."""
+    left, right = _views(a)[0], _views(b)[0]
+    return squeezed(left) != squeezed(right) and sorted(left) == sorted(right)
+
+
+def alike_share(a: Example, b: Example) -> float:
+    """How alike two inputs are, from 0 to 1: the part of their words and pairs of words that both hold."""
+    left, right = _views(a)[0], _views(b)[0]
+    if squeezed(left) == squeezed(right):
+        return 1.0
+    x, y = ({*words, *pairwise(words)} for words in (left, right))
+    return len(x & y) / len(x | y)
 
 
 def normalised(example: Example) -> str:
-    """Input and context without case, spacing and sentence punctuation; the raw text where that leaves nothing."""
-    return " ".join(_units(example)) or _text(example).strip()
+    """All that is read of an example without case, spacing, markup and punctuation; raw where that leaves nothing."""
+    return " ".join(_views(example)[0])
 
 
 def content_digest(example: Example) -> str:
-    """SHA-256 of the normalised input and context, 32 hexadecimal digits: equal wherever the same text stands."""
+    """SHA-256 of the folded input and context, 32 hexadecimal digits: equal wherever the same text stands."""
     return sha256(normalised(example).encode(errors="replace")).hexdigest()[:32]
 
 
@@ -116,19 +167,26 @@ def how_grouped() -> dict[str, object]:
     thresholds = {
         "similar": SIMILAR,
         "typo": TYPO,
-        "least_for_typo": LEAST_FOR_TYPO,
+        "slot_words": SLOT_WORDS,
+        "least_reordered": LEAST_REORDERED,
+        "most_quoting": MOST_QUOTING,
+        "least_for_typo": typos.LEAST_FOR_TYPO,
         "exact_up_to": EXACT_UP_TO,
         "boilerplate": BOILERPLATE,
     }
-    return {**thresholds, "numpy": numpy.__version__, "unicode": unicodedata.unidata_version}
+    forms = {"normal_form": NORMAL_FORM, "folding": FOLDING}
+    return {**forms, **thresholds, "numpy": numpy.__version__, "unicode": unicodedata.unidata_version}
 
 
-def _text(example: Example) -> str:
-    return example.query.text
+def _quiet(_: str) -> None:
+    """Tells nobody."""
 
 
-def _units(example: Example) -> list[str]:
-    return units(_text(example), signs=True)
+def _views(example: Example) -> list[list[str]]:
+    """As `folding.views`; what is nothing but punctuation is one word."""
+    text = example.query.text
+    found = views(text)
+    return found if found[0] else [[visible(text)], *found[1:]]
 
 
 def _root(parent: list[int], i: int) -> int:
@@ -138,230 +196,174 @@ def _root(parent: list[int], i: int) -> int:
     return i
 
 
-def _join(parent: list[int], i: int, j: int) -> None:
-    low, high = sorted((_root(parent, i), _root(parent, j)))
-    parent[high] = low
-
-
-def _same_template(a: list[str], b: list[str]) -> bool:
-    """Whether two texts differ by exchanged words ("…of France" / "…of Spain") rather than by a typo or an addition.
-
-    In scripts without spaces one exchanged character among LEAST_FOR_TYPO is a typo: it is less than a word.
-    """
-    only_a, only_b = Counter(a) - Counter(b), Counter(b) - Counter(a)
-    if not only_a or not only_b:
-        return False
-    left, right = "".join(only_a.elements()), "".join(only_b.elements())
-    if any(c.isnumeric() for c in left + right):  # 三 too
-        return True
-    if only_a.total() == only_b.total() == 1 and is_character(left) and is_character(right):
-        return min(len(a), len(b)) < LEAST_FOR_TYPO
-    return SequenceMatcher(None, left, right, autojunk=False).ratio() < TYPO
-
-
-# ---- shingles ---------------------------------------------------------------------------------
-
-
-class _WordHashes(dict[str, int]):
-    """Word -> 64-bit hash, the same in every process. Forgets when it grows large."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= 1_000_000:
-            self.clear()
-        self[word] = value = int.from_bytes(blake2b(word.encode(errors="replace"), digest_size=8).digest())
-        return value
+# ---- texts ------------------------------------------------------------------------------------
 
 
 class _Texts:
-    """Distinct texts and their shingles, hashed to 64 bits and without boilerplate; cut into words again when asked
-    for, so that the shingles of all texts are never in memory together."""
+    """The inputs of all examples, cut into words once.
 
-    def __init__(self, examples: Sequence[Example]) -> None:
+    distinct: an example for each distinct text, sorted by content, so that the order of the examples plays no part in
+    what is compared; a place is a position in it.
+    """
+
+    def __init__(self, examples: Sequence[Example], say: Say) -> None:
         import numpy as np
 
         self.examples = examples
-        self._hashes = _WordHashes()
-        self._holders = np.zeros(1 << _BUCKET_BITS, np.int64)  # bucket of shingles -> texts that have one
-        for start in range(0, len(examples), _BATCH):
-            values, _ = self._shingles(range(start, min(start + _BATCH, len(examples))))
-            self._holders += np.bincount(values >> np.uint64(64 - _BUCKET_BITS), minlength=1 << _BUCKET_BITS)
-        self._limit = max(10, len(examples) // BOILERPLATE)
+        self.table = WordTable()
+        keys, parts = array("q"), array("q")  # hashes of first views; of the other ones
+        owners = array("q")  # the examples of these
+        letters, signs = array("q"), array("b")  # of the first view without signs; 1 where it had some, -1 if they tell
+        for i, example in enumerate(examples):
+            if i % _MANY == 0 and i:
+                say(f"Comparing inputs: {i:,} of {len(examples):,} read.")
+            found = _views(example)
+            self.table.add(found[0])
+            keys.append(hash(squeezed(found[0])))
+            plain = bare(found[0])
+            letters.append(0 if plain is None else hash(plain[0]))
+            signs.append(-1 if plain is None else int(plain[1]))
+            for view in found[1:]:
+                parts.append(hash(squeezed(view)))
+                owners.append(i)
+        self.table.close()
+        self._keys, self._parts = (np.array(each, np.int64).view(np.uint64) for each in (keys, parts))
+        self._owners = np.array(owners, np.int64)
+        self._letters, self._signs = np.array(letters, np.int64).view(np.uint64), np.array(signs, np.int8)
+        every = np.arange(len(examples))
+        self._sequence = np.zeros(len(examples), np.uint64)
+        self._multiset = np.zeros(len(examples), np.uint64)
+        for part in self.table.batches(every):
+            word, _, place = self.table.gathered(every[part])
+            starts = self.table.starts[part.start : part.stop + 1] - self.table.starts[part.start]
+            self._sequence[part] = sums(mixed(word, place.astype(np.uint64)), starts)
+            self._multiset[part] = sums(mixed(word, word), starts)
+        _, self.distinct, self._place_of = np.unique(self._sequence, return_index=True, return_inverse=True)
 
-    def __len__(self) -> int:
-        return len(self.examples)
+    def words(self, row: int) -> list[str]:
+        """The words of an example's input."""
+        return _views(self.examples[row])[0]
 
-    def shingles(self, places: Sequence[int]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """(hashes, which of `places` each belongs to), sorted by place; distinct within a place."""
+    def copies(self) -> NDArray[np.int64]:
+        """(first, other) example of each text under whatever disguise, shape (pairs, 2)."""
         import numpy as np
 
-        values, rows = self._shingles(places)
-        telling = self._holders[values >> np.uint64(64 - _BUCKET_BITS)] <= self._limit
-        return values[telling], rows[telling]
+        return _with_first(self._keys, np.arange(len(self._keys)))
 
-    def sets(self, places: Sequence[int]) -> list[frozenset[int]]:
-        """The shingles of each place."""
+    def quoted(self) -> NDArray[np.int64]:
+        """As `copies`, of what mails quote and of what they add; nothing that more than MOST_QUOTING texts hold."""
         import numpy as np
 
-        values, rows = self.shingles(places)
-        starts = np.searchsorted(rows, np.arange(len(places) + 1))
-        return [frozenset(values[a:b].tolist()) for a, b in pairwise(starts.tolist())]
+        if not len(self._parts):
+            return np.empty((0, 2), np.int64)
+        whole = np.flatnonzero(np.isin(self._keys, self._parts))
+        owners = np.concatenate([self._owners, whole])
+        keys = np.concatenate([self._parts, self._keys[whole]])
+        _, run = np.unique(keys, return_inverse=True)
+        texts = np.unique(np.stack([run, self._keys[owners].view(np.int64)], axis=1), axis=0)[:, 0]
+        rare = np.bincount(texts)[run] <= MOST_QUOTING
+        return _with_first(keys[rare], owners[rare])
 
-    def alike(self, i: int, j: int, a: frozenset[int], b: frozenset[int]) -> bool:
-        """Whether the texts i and j, whose shingles are a and b, are near-duplicates."""
-        shared = len(a & b)
-        if not shared or shared < SIMILAR * (len(a) + len(b) - shared):
+    def without_signs(self) -> NDArray[np.int64]:
+        """As `copies`, of texts and what is left of them without any sign, where one of them stands so."""
+        import numpy as np
+
+        fit = np.flatnonzero(self._signs >= 0)
+        _, run = np.unique(self._letters[fit], return_inverse=True)
+        plain, signed = (np.bincount(run, self._signs[fit] == kind) for kind in (0, 1))
+        both = fit[(plain[run] > 0) & (signed[run] > 0)] if len(fit) else fit
+        return _with_first(self._letters[both], both)
+
+    def reordered(self) -> NDArray[np.int64]:
+        """(first, other) example of each collection of words in whatever order, shape (pairs, 2)."""
+        enough = self.distinct[self.table.lengths[self.distinct] >= LEAST_REORDERED]
+        return _with_first(self._multiset[enough], enough)
+
+    def alike(self, i: int, j: int) -> bool:
+        """Whether the texts at two places, which are similar, are near-duplicates and not a template filled in."""
+        return not self._same_template(i, j) or self._same_rare_answer(i, j)
+
+    def _same_template(self, i: int, j: int) -> bool:
+        """Whether two texts differ by exchanged words ("…of France" / "…of Spain"), not by a typo or an addition.
+
+        In scripts without spaces one exchanged character among LEAST_FOR_TYPO is a typo: it is less than a word.
+        """
+        rows = int(self.distinct[i]), int(self.distinct[j])
+        a, b = (Counter(self.table.of(row)) for row in rows)
+        only_a, only_b = a - b, b - a
+        if not only_a or not only_b:
             return False
-        left, right = self.examples[i], self.examples[j]
-        return same_answers(left, right) or not _same_template(_units(left), _units(right))
+        exchanged = min(only_a.total(), only_b.total())
+        numeric = sum(n for only in (only_a, only_b) for word, n in only.items() if word & NUMERIC)
+        if exchanged > SLOT_WORDS:
+            return 2 * numeric > only_a.total() + only_b.total()
+        if numeric:
+            return True
+        if only_a.total() == only_b.total() == 1 and next(iter(only_a)) & next(iter(only_b)) & CHARACTER:
+            return min(a.total(), b.total()) < typos.LEAST_FOR_TYPO
+        left, right = (Counter(self.words(row)) for row in rows)
+        one, other = ("".join(only.elements())[:_SLOT_LETTERS] for only in (left - right, right - left))
+        likeness = SequenceMatcher(None, one, other, autojunk=False)
+        return bool(likeness.quick_ratio() < TYPO or likeness.ratio() < TYPO)
 
-    def _shingles(self, places: Sequence[int]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """As `shingles`, boilerplate included: 2- and 3-grams of words; the word itself where there is only one."""
-        import numpy as np
+    def _same_rare_answer(self, i: int, j: int) -> bool:
+        both = [self._answers[place] for place in (i, j)]
+        limit = max(2, min(10, len(self.examples) // BOILERPLATE))
+        return any(self._times[answer] <= limit for answer in both[0] & both[1])
 
-        texts = [_units(self.examples[i]) for i in places]
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        text_of = np.repeat(np.arange(len(texts)), lengths)
-        word = np.fromiter((self._hashes[w] for t in texts for w in t), np.uint64, len(text_of))
-        two = _mixed(word[:-1], word[1:])
-        three = _mixed(two[:-1], word[2:])
-        alone, inside2, inside3 = lengths[text_of] == 1, text_of[:-1] == text_of[1:], text_of[:-2] == text_of[2:]
-        values = np.concatenate([word[alone], two[inside2], three[inside3]])
-        rows = np.concatenate([text_of[alone], text_of[:-1][inside2], text_of[:-2][inside3]])
-        order = np.lexsort((values, rows))
-        values, rows = values[order], rows[order]
-        new = np.ones(len(values), bool)
-        new[1:] = (values[1:] != values[:-1]) | (rows[1:] != rows[:-1])
-        return values[new], rows[new]
+    @cached_property
+    def _answers(self) -> list[set[str]]:
+        """Place -> the answers of every example with that text."""
+        found: list[set[str]] = [set() for _ in range(len(self.distinct))]
+        for example, place in zip(self.examples, self._place_of.tolist(), strict=True):
+            found[place].update(map(normal_form, example.references))
+        return found
+
+    @cached_property
+    def _times(self) -> Counter[str]:
+        """Answer -> number of texts that have it."""
+        return Counter(answer for answers in self._answers for answer in answers)
 
 
-def _mixed(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A hash of two hashes in this order, by multiplication and shifts as in SplitMix64 (Steele et al., 2014)."""
+def _with_first(keys: NDArray[np.uint64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs of the smallest owner of each key with every other one."""
     import numpy as np
 
-    mixed: NDArray[np.uint64] = (a * np.uint64(0x9E3779B97F4A7C15)) ^ (b + np.uint64(0x632BE59BD9B4E019))
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    order, first, length = runs(keys)
+    if not len(first):
+        return np.empty((0, 2), np.int64)
+    run = np.repeat(np.arange(len(first)), length)
+    members = owners[order[np.repeat(first - np.cumsum(length) + length, length) + np.arange(len(run))]]
+    smallest = np.minimum.reduceat(members, np.cumsum(length) - length)
+    found: NDArray[np.int64] = np.stack([smallest[run], members], axis=1)
+    different: NDArray[np.bool_] = found[:, 0] != found[:, 1]
+    return found[different]
 
 
-# ---- pairs ------------------------------------------------------------------------------------
+# ---- similar texts ------------------------------------------------------------------------------
 
 
-def _all_pairs(texts: _Texts, names: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """All near-duplicates, through an index from shingle to texts. names: what the texts are called in the pairs."""
-    holders: dict[int, list[int]] = defaultdict(list)
-    sets = texts.sets(range(len(texts)))
-    for j, found in enumerate(sets):
-        overlap = Counter(i for shingle in found for i in holders[shingle])
-        for i in sorted(i for i, n in overlap.items() if n >= SIMILAR * max(len(sets[i]), len(found))):
-            if texts.alike(i, j, sets[i], found):
-                yield names[i], names[j]
-        for shingle in found:
-            holders[shingle].append(j)
+def _similar(texts: _Texts, say: Say) -> Iterator[tuple[int, int]]:
+    """Pairs of places whose texts share most of their shingles and are no template."""
+    n = len(texts.distinct)
+    shingles = Shingles(texts.table, texts.distinct, max(10, n // BOILERPLATE))
+    if n <= EXACT_UP_TO and len(texts.table.values) <= _EXACT_WORDS:
+        return ((i, j) for i, j in _all_pairs(shingles) if texts.alike(i, j))
+    return minhash.minhash_pairs(shingles, SIMILAR, texts.alike, say)
 
 
-def _minhash_pairs(texts: _Texts, names: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Pairs that connect the near-duplicates which MinHash proposes; none joins what is connected already."""
+def _all_pairs(shingles: Shingles) -> list[tuple[int, int]]:
+    """All pairs of places that share SIMILAR of their shingles, through a product of sparse matrices."""
     import numpy as np
+    from scipy.sparse import csr_matrix, triu
 
-    places, sketches = _sketches(texts)
-    keys = [_band_key(sketches[:, i : i + ROWS_PER_BAND]) for i in range(0, PERMUTATIONS, ROWS_PER_BAND)]
-    # Where many texts share a key, those that share the next one too stand together.
-    orders = [np.lexsort((keys[(band + 1) % len(keys)], key)) for band, key in enumerate(keys)]
-    forest = _Forest(texts)
-    for distance in range(1, NEIGHBOURS + 1):
-        for key, order in zip(keys, orders, strict=True):
-            a, b = order[:-distance], order[distance:]
-            equal = key[a] == key[b]
-            a, b = a[equal], b[equal]
-            for start in range(0, len(a), _BATCH):
-                some_a, some_b = a[start : start + _BATCH], b[start : start + _BATCH]
-                close = (sketches[some_a] == sketches[some_b]).mean(axis=1) >= _PROPOSED
-                for i, j in forest.joined(places[some_a[close]], places[some_b[close]]):
-                    yield names[i], names[j]
-
-
-class _Forest:
-    """Which texts are connected, and how often each was compared in vain (at most MOST_REFUSALS times)."""
-
-    def __init__(self, texts: _Texts) -> None:
-        import numpy as np
-
-        self._texts = texts
-        self._root = np.arange(len(texts))
-        self._refusals = np.zeros(len(texts), np.int64)
-        self._refused: set[int] = set()  # pairs, as i * number of texts + j
-
-    def joined(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-        """The near-duplicates among the proposed pairs (a[n], b[n]) that were not connected yet; now they are."""
-        import numpy as np
-
-        n, texts = len(self._root), self._texts
-        open_ = (self._root[a] != self._root[b]) & (np.maximum(self._refusals[a], self._refusals[b]) < MOST_REFUSALS)
-        pairs = zip(a[open_].tolist(), b[open_].tolist(), strict=True)
-        proposed = [(min(p), max(p)) for p in pairs if min(p) * n + max(p) not in self._refused]
-        if not proposed:
-            return
-        involved = sorted({i for pair in proposed for i in pair})
-        sets = dict(zip(involved, texts.sets(involved), strict=True))
-        parent: dict[int, int] = {}  # of the roots that were joined here
-
-        def top(root: int) -> int:
-            found = root
-            while found in parent:
-                found = parent[found]
-            if found != root:
-                parent[root] = found
-            return found
-
-        for i, j in proposed:
-            low, high = sorted((top(int(self._root[i])), top(int(self._root[j]))))
-            if low == high or max(self._refusals[i], self._refusals[j]) >= MOST_REFUSALS:
-                continue
-            if texts.alike(i, j, sets[i], sets[j]):
-                parent[high] = low
-                yield i, j
-            else:
-                self._refused.add(i * n + j)
-                self._refusals[i] += 1
-                self._refusals[j] += 1
-        if parent:
-            new = np.arange(n)
-            for root in parent:
-                new[root] = top(root)
-            self._root = new[self._root]
-
-
-def _band_key(band: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """One hash for the columns of a band, shape (texts,)."""
-    import numpy as np
-
-    key = band[:, 0].astype(np.uint64)
-    for column in range(1, band.shape[1]):
-        key = _mixed(key, band[:, column].astype(np.uint64))
-    return key
-
-
-def _sketches(texts: _Texts) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """(texts that have shingles, their MinHash sketches of shape (texts, PERMUTATIONS)), by hashes of a fixed seed."""
-    import numpy as np
-
-    rng = np.random.default_rng(1)
-    factors = rng.integers(1, 2**63, PERMUTATIONS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    offsets = rng.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
-    places: list[NDArray[np.int64]] = []
-    sketches: list[NDArray[np.uint32]] = []
-    for start in range(0, len(texts), _BATCH):
-        values, rows = texts.shingles(range(start, min(start + _BATCH, len(texts))))
-        if not len(values):
-            continue
-        first = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
-        sketch = np.empty((len(first), PERMUTATIONS), np.uint32)
-        for number, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
-            hashed = (values * factor + offset) >> np.uint64(32)
-            sketch[:, number] = np.minimum.reduceat(hashed, first)
-        places.append(rows[first] + start)
-        sketches.append(sketch)
-    if not places:
-        return np.empty(0, np.int64), np.empty((0, PERMUTATIONS), np.uint32)
-    return np.concatenate(places), np.concatenate(sketches)
+    n = len(shingles)
+    values, rows = shingles.of(np.arange(n))
+    if not len(values):
+        return []
+    names, columns = np.unique(values, return_inverse=True)
+    holds = csr_matrix((np.ones(len(values), np.int32), (rows, columns)), shape=(n, len(names)))
+    sizes = np.bincount(rows, minlength=n)
+    shared = triu(holds @ holds.T, k=1).tocoo()
+    similar = shared.data >= SIMILAR * (sizes[shared.row] + sizes[shared.col] - shared.data)
+    return sorted(zip(shared.row[similar].tolist(), shared.col[similar].tolist(), strict=True))
