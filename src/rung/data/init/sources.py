@@ -111,6 +111,30 @@ def set_of(path: Path) -> SetName | None:
     return None
 
 
+def _files(text: str) -> tuple[list[Path], list[Path]]:
+    """The files of examples that one DATA names, and files beside them that are left out. Raises DataError."""
+    from rung.data.formats import data_files, files_of
+
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    try:
+        if text.startswith("hf:") or not path.is_dir() or (path / "state.json").is_file():
+            return files_of(text if text.startswith("hf:") else str(path), Path.cwd()), []
+        inside = [p for p in sorted(path.iterdir()) if p.is_dir() and set_of(p / "x") and not p.name.startswith(".")]
+        if (path / "dataset_dict.json").is_file():  # saved by datasets: each split is a folder
+            return [file for split in inside for file in files_of(str(split), path)], []
+        found = data_files(path) or [file for split in inside for file in data_files(split)]
+    except ValueError as e:
+        raise DataError(f"rung init {text}: it {e}") from None
+    except OSError as e:
+        raise DataError(f"{text}: cannot be read ({e.strerror}). Check its permissions.") from e
+    return _examples_in(path, found)
+
+
+def _written(path: Path) -> Path:
+    """What names a file in task.yaml: itself, or the folder where `datasets` saved it among others."""
+    return path.parent if (path.parent / "state.json").is_file() else path
+
+
 def _folder_of(text: str) -> Path:
     """Where a task for this data is written: beside it."""
     if text.startswith("hf:"):
