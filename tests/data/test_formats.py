@@ -57,6 +57,8 @@ def values(found: Table) -> list[dict[str, object]]:
         ("a.jsonl", JSONL.encode("utf-16-be"), "UTF-16 without a mark"),
         ("a.jsonl", JSONL.replace("\n", "\r\n"), ""),
         ("a.jsonl", JSONL.replace("\n", "\r"), ""),
+        ("a.jsonl", JSONL.replace("\n", ",\n"), ""),
+        ("a.jsonl", "\ufeff" + JSONL[:9] + JSONL[9:].replace("\n{", "\n\ufeff{", 1), "byte-order mark"),
     ],
 )  # fmt: skip
 def test_rows_are_the_same_however_json_is_written(tmp_path: Path, name: str, content: str | bytes, how: str) -> None:
@@ -149,6 +151,7 @@ def test_a_workbook_gives_its_one_table(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.create_sheet("notes").append(["made by hand"])
     sheet = book.active
+    sheet.append(["Parcels of 2024"])
     sheet.append([" input ", "output", "when", None])
     for i in range(12):
         sheet.append([f"q {i}", i, datetime.datetime(2024, 1, 2), None])
@@ -156,9 +159,9 @@ def test_a_workbook_gives_its_one_table(tmp_path: Path) -> None:
     book.save(tmp_path / "a.xlsx")
     found = read_table(tmp_path / "a.xlsx")
     assert len(found.rows) == 12
-    assert found.rows[1].where == "a.xlsx, row 3"
+    assert found.rows[1].where == "a.xlsx, row 4"
     assert found.rows[1].values == {"input": "q 1", "output": 1, "when": "2024-01-02"}
-    assert found.how == ('the sheet "Sheet"',)
+    assert found.how == ('the sheet "Sheet"', "a title above the header is left out")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_separators_too_many_and_empty_rows_are_dropped_and_told(tmp_path: Path)
     text = lines().replace("\n", ",\n").replace("input,output,", "input,output") + ",,\n\n,,\n"
     found = table(tmp_path, text)
     assert pairs(found) == PAIRS
-    assert found.how == ("24 lines end in separators too many", "2 lines without any text are skipped")
+    assert found.how == ("lines with a separator too many at the end: 24", "lines without text, left out: 2")
 
 
 def test_a_comma_before_a_space_belongs_to_text_that_nobody_quoted(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_first_row_that_may_be_a_row_is_told(tmp_path: Path) -> None:
 def test_a_header_that_is_repeated_is_no_row(tmp_path: Path) -> None:
     found = table(tmp_path, lines() + lines())
     assert pairs(found) == PAIRS * 2
-    assert found.how == ("1 line that repeat the header are skipped",)
+    assert found.how == ("lines that repeat the header, left out: 1",)
 
 
 @pytest.mark.parametrize(("text", "name"), [(lines("\t"), "a.txt"), (lines(";"), "a.dat"), (lines(), "a.jsonl")])
@@ -191,3 +191,26 @@ def test_a_column_alone_needs_no_separator(tmp_path: Path) -> None:
 def test_a_hundred_thousand_lines_are_read_in_seconds(tmp_path: Path) -> None:
     found = table(tmp_path, "input,output\n" + "where is it,late\n" * 50_000 + '"where, is it",lost\n' * 50_000)
     assert len(found.rows) == 100_000
+
+
+def test_quotes_behind_a_backslash_are_understood(tmp_path: Path) -> None:
+    row = '"he said \\"no, never\\" to me\nand left",late\n'
+    found = table(tmp_path, lines(quote='"') + row * 3)
+    assert pairs(found)[-1] == ('he said "no, never" to me\nand left', "late")
+    assert found.how == ('quotes inside quoted text are written \\"',)
+
+
+def test_backslashes_stay_where_quotes_are_doubled(tmp_path: Path) -> None:
+    found = table(tmp_path, lines() + '"a \\""path\\"", C:\\new",late\n')
+    assert pairs(found)[-1] == ('a \\"path\\", C:\\new', "late")
+
+
+def test_columns_without_a_name_are_numbered_or_left_out_where_they_are_empty(tmp_path: Path) -> None:
+    assert table(tmp_path, "input,output,,\na,b,,\nc,d,,\n").columns == ["input", "output"]
+    assert table(tmp_path, "input,output,\na,b\nc,d\n").columns == ["input", "output"]
+    assert pairs(table(tmp_path, ",input,\n1,a,b\n2,c,d\n")) == [("1", "a", "b"), ("2", "c", "d")]
+    assert table(tmp_path, ",input,output\n0,a,b\n1,c,d\n").columns == ["", "input", "output"]
+
+
+def test_files_that_were_joined_with_their_marks_are_read(tmp_path: Path) -> None:
+    assert table(tmp_path, "\ufeff\ufeffinput,output\na,b\n").columns == ["input", "output"]

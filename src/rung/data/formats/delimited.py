@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from rung.data.formats.encoding import Encoding, line_end, lines_of
-from rung.data.formats.header import header_problem, is_header, looks_like_a_row, names_of
+from rung.data.formats.header import header_problem, is_header, looks_like_a_row, names_from, names_of
 from rung.data.formats.records import Line, Quotes, Record, Records
 from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table
@@ -39,6 +39,7 @@ class Layout:
     """How a file is laid out. header: None where the first record is a row. skip: lines before the first record.
 
     trailing: records end in one separator too many. prose: no cell begins with a space, so a comma before one is text.
+    escape: a backslash stands before a quote inside quoted text.
     """
 
     separator: str
@@ -47,6 +48,7 @@ class Layout:
     skip: int = 0
     trailing: bool = False
     prose: bool = False
+    escape: bool = False
 
 
 def clearly_delimited(source: Source, encoding: Encoding) -> str | None:
@@ -75,6 +77,8 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
         how.append("the first line names the separator (Excel's sep=)")
     if line_end(source, encoding) == "\r":
         how.append("lines end in a carriage return alone")
+    if layout.escape:
+        how.append('quotes inside quoted text are written \\"')
     if layout.header is None:
         how.append(f"no header: the columns are called {', '.join(table.columns[:3])}{' …' * (layout.width > 3)}")
     elif looks_like_a_row(layout.header):
@@ -97,8 +101,9 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
 def _read(source: Source, encoding: Encoding, layout: Layout, *, quoting: bool) -> tuple[Table, Quotes]:
     with lines_of(source, encoding) as lines:
         records = Records(
-            islice(lines, layout.skip, None), source.name, layout.separator, layout.width, quoting=quoting
-        )
+            islice(lines, layout.skip, None), source.name, layout.separator, layout.width, quoting=quoting,
+            escape=layout.escape,
+        )  # fmt: skip
         table = _table(source, layout, iter(records))
         return table, records.quotes
 
@@ -131,8 +136,11 @@ def _table(source: Source, layout: Layout, records: Iterator[Record]) -> Table:
             table.rows.append(Row(where, f"line-{number}", dict(zip(names, cells, strict=True))))
     if layout.header is not None and not table.rows and not table.problems:
         raise DataError(f"{source.name}: has a header but no rows. Put one record on each line below it.")
-    table.how = (*_count(cut, "end in separators too many"), *_count(empty, "without any text are skipped"),
-                 *_count(repeated, "that repeat the header are skipped"))  # fmt: skip
+    table.how = (
+        *_count("lines with a separator too many at the end", cut),
+        *_count("lines without text, left out", empty),
+        *_count("lines that repeat the header, left out", repeated),
+    )
     if joined:
         table.how = (*table.how, f"a comma before a space is taken for a part of the text ({_lines(joined)})")
     return table
@@ -186,30 +194,43 @@ def _sample(source: Source, encoding: Encoding) -> list[Line]:
 def _layout(sample: Sequence[Line], name: str, own: str) -> Layout:
     if not sample:
         return Layout(own, 1, None)
-    skip = 0
+    skip, escape = 0, _escapes(sample, name)
     if match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n")):
         separator, skip, sample = match[1], sample[0][0], sample[1:]
     else:
-        separator = _separator(sample, name, own)
-    records = _records(sample, name, separator)
+        separator = _separator(sample, name, own, escape)
+    records = _records(sample, name, separator, escape)
     if not records:
         return Layout(separator, 1, None, skip)
     first, rows = records[0].cells, [r.cells for r in records[1:] if not r.fault]
-    header = tuple(cell.strip() for cell in first) if is_header(first, rows) else None
+    header = names_from(first, rows) if is_header(first, rows) else None
     if header is not None and (problem := header_problem(header)):
         raise DataError(f"{name}, line {records[0].number}: {problem}")
-    width = len(first)
+    width = len(first if header is None else header)
     good = [r for r in rows if len(r) == width or (len(r) == width + 1 and not r[-1])]
     trailing = 2 * sum(len(r) > width for r in good) > len(good)
     prose = separator == "," and len(good) >= _FEW_ROWS and not any(c.startswith(" ") for r in good for c in r[1:])
-    return Layout(separator, width, header, skip, trailing, prose)
+    return Layout(separator, width, header, skip, trailing, prose, escape)
 
 
-def _separator(sample: Sequence[Line], name: str, own: str) -> str:
+def _escapes(sample: Sequence[Line], name: str) -> bool:
+    """Whether more records are in order where a backslash stands before a quote inside quoted text."""
+    if not any('\\"' in text for _, text in sample):
+        return False
+
+    def order(separator: str, escape: bool) -> int:
+        records = _records(sample, name, separator, escape)
+        good = sum(not (r.fault or r.literal) and len(r.cells) == len(records[0].cells) > 1 for r in records)
+        return 2 * good - len(records)
+
+    return max(order(s, True) for s in SEPARATORS) > max(order(s, False) for s in SEPARATORS)
+
+
+def _separator(sample: Sequence[Line], name: str, own: str, escape: bool) -> str:
     """The separator that gives every record as many fields as the first one. Raises DataError for two of them."""
     shares: dict[str, float] = {}
     for separator in SEPARATORS:
-        width, share, _ = _share(sample, name, separator)
+        width, share, _ = _share(sample, name, separator, escape)
         if width > 1:
             shares[separator] = share
     if not shares:
@@ -219,10 +240,8 @@ def _separator(sample: Sequence[Line], name: str, own: str) -> str:
         return own
     rivals = [s for s in shares if shares[s] >= _SENSIBLE and shares[s] > shares[best] - 0.05]
     if len(rivals) > 1:
-        seen = " ".join(
-            f"Split by {SEPARATORS[s].removeprefix('separated by ')}: {_shown(_records(sample, name, s)[0].cells)}."
-            for s in rivals
-        )
+        firsts = {s: _shown(_records(sample, name, s, escape)[0].cells) for s in rivals}
+        seen = " ".join(f"Split by {SEPARATORS[s].removeprefix('separated by ')}: {firsts[s]}." for s in rivals)
         raise DataError(
             f"{name}, line {sample[0][0]}: can be read in two ways. {seen} Write the right separator into a first "
             f"line of its own, such as sep={rivals[0]}"
@@ -234,9 +253,9 @@ def _shown(cells: Iterable[str]) -> str:
     return " ".join(f"[{cell[:40]}]" for cell in islice(cells, 6))
 
 
-def _share(sample: Sequence[Line], name: str, separator: str) -> tuple[int, float, int]:
+def _share(sample: Sequence[Line], name: str, separator: str, escape: bool = False) -> tuple[int, float, int]:
     """(fields of the first record, share of the others that have as many, records) with one separator."""
-    records = _records(sample, name, separator)
+    records = _records(sample, name, separator, escape)
     if not records:
         return 0, 0.0, 0
     width = len(records[0].cells)
@@ -245,22 +264,22 @@ def _share(sample: Sequence[Line], name: str, separator: str) -> tuple[int, floa
     return width, sum(fit) / len(fit) if fit else 1.0, len(records)
 
 
-def _records(sample: Sequence[Line], name: str, separator: str) -> list[Record]:
+def _records(sample: Sequence[Line], name: str, separator: str, escape: bool) -> list[Record]:
     """The records of a sample, the first of which says how wide they are. A quote that the sample cuts ends it."""
     found: list[Record] = []
     try:
-        first = next(iter(Records(sample, name, separator, 0)), None)
+        first = next(iter(Records(sample, name, separator, 0, escape=escape)), None)
         if first is None or first.fault:
             return found
-        for record in Records(sample, name, separator, len(first.cells)):
+        for record in Records(sample, name, separator, len(first.cells), escape=escape):
             found.append(record)
     except DataError:
         pass
     return found
 
 
-def _count(count: int, what: str) -> tuple[str, ...]:
-    return (f"{count:,} {'line' if count == 1 else 'lines'} {what}",) if count else ()
+def _count(what: str, count: int) -> tuple[str, ...]:
+    return (f"{what}: {count:,}",) if count else ()
 
 
 def _lines(numbers: Sequence[int]) -> str:

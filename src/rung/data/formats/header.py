@@ -46,6 +46,19 @@ def _is_known(cell: str) -> bool:
     return cell.strip().casefold().replace(" ", "_") in KNOWN
 
 
+def names_from(first: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The names of columns that a header gives, without spaces around them.
+
+    Columns at the end without a name and without a value are left out; several without a name get column_N.
+    """
+    names = [cell.strip().strip("\ufeff").strip() for cell in first]
+    while names and not names[-1] and not any(row[len(names) - 1] for row in rows if len(row) >= len(names)):
+        names.pop()
+    if names.count("") > 1:
+        names = [name or f"column_{i}" for i, name in enumerate(names, 1)]
+    return tuple(names)
+
+
 def names_of(width: int) -> tuple[str, ...]:
     """column_1, column_2, … for a table without a header."""
     return tuple(f"column_{i}" for i in range(1, width + 1))

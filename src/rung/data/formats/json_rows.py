@@ -114,8 +114,11 @@ class _Reader:
         return self.table
 
     def _line(self, place: str, line: str) -> None:
+        text = line.strip().lstrip("\ufeff")  # files with a mark that were joined
+        if text.endswith("},"):
+            text = text[:-1]
         try:
-            value = decoded(self._decoder.decode, line)
+            value = decoded(self._decoder.decode, text)
         except ValueError as e:
             self._nan = False
             self._refuse(place, str(e) if ";" in str(e) else f"{e}; correct or remove the line")

@@ -92,13 +92,17 @@ def _read_text(source: Source, suffix: str, how: list[str]) -> Table:
     if suffix in _JSON and separator is None:
         return read_json(source, encoding, listed=suffix == ".json")
     if as_json:
-        how.append(f'JSON, although the name ends in "{suffix}"')
+        how.append(f"JSON{_although(suffix)}")
         return read_json(source, encoding, listed=False)
     if separator is None:
         what = "holds plain text, not rows" if suffix == ".txt" else f'files that end in "{suffix}" cannot be read'
         raise DataError(f"{source.name}: {what}. Convert it to {SUPPORTED}.")
-    how.append(f'{SEPARATORS[separator]}, although the name ends in "{suffix}"')
+    how.append(f"{SEPARATORS.get(separator, repr(separator))}{_although(suffix)}")
     return read_delimited(source, encoding, separator, tell=False)
+
+
+def _although(suffix: str) -> str:
+    return f', although the name ends in "{suffix}"' if suffix else ""
 
 
 def _refuse_huge_cells(table: Table) -> None:

@@ -41,22 +41,33 @@ class Quotes:
 
 @dataclass(frozen=True)
 class Record:
-    """The cells of one record, or why it has none. number: the line it begins on."""
+    """The cells of one record, or why it has none. number: the line it begins on. literal: a quote in it is text."""
 
     number: int
     cells: list[str]
     fault: str = ""
+    literal: bool = False
 
 
 class Records:
     """Reads records one by one.
 
-    width: of a good record. quoting: False takes every quote as text. Raises DataError for a quote that is never
-    closed where the lines after it are no rows.
+    width: of a good record. quoting: False takes every quote as text. escape: a backslash stands before a quote inside
+    quoted text, as Spark and MySQL write it. Raises DataError for a quote that is never closed where the lines after
+    it are no rows.
     """
 
-    def __init__(self, lines: Iterable[Line], name: str, separator: str, width: int, *, quoting: bool = True) -> None:
-        self.name, self.separator, self.width, self.quoting = name, separator, width, quoting
+    def __init__(
+        self,
+        lines: Iterable[Line],
+        name: str,
+        separator: str,
+        width: int,
+        *,
+        quoting: bool = True,
+        escape: bool = False,
+    ) -> None:
+        self.name, self.separator, self.width, self.quoting, self.escape = name, separator, width, quoting, escape
         self.quotes = Quotes()
         self._lines = iter(lines)
         self._back: list[Line] = []
@@ -94,7 +105,7 @@ class Records:
         if len(plain) == self.width and (cells is not None or self._rows_follow(used, ended="end of data" in fault)):
             self._back.extend(reversed(used[1:]))
             self.quotes.literal.append(number)
-            return Record(number, [_unwrapped(cell) for cell in plain])
+            return Record(number, [_unwrapped(cell) for cell in plain], literal=True)
         if "end of data" in fault or "field larger" in fault:
             if "field larger" in fault:
                 why = f"a field is longer than {MAX_LINE // 1_000_000} MB; look for a quote that is never closed"
@@ -118,7 +129,8 @@ class Records:
         # The limit on a field is global to the process, so it is put back.
         limit = csv.field_size_limit(MAX_LINE)
         try:
-            return next(csv.reader(feed(), delimiter=self.separator, strict=True)), ""
+            escape = "\\" if self.escape else None
+            return next(csv.reader(feed(), delimiter=self.separator, strict=True, escapechar=escape)), ""
         except csv.Error as e:
             return None, str(e)
         finally:

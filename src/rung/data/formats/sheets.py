@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from rung.data.formats.header import header_problem, is_header, names_of
+from rung.data.formats.header import header_problem, is_header, names_from, names_of
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
 from rung.data.rows import Problem, Row, Table
@@ -83,30 +83,40 @@ def _read(source: Source, book: Any) -> Table:
     ((title, sheet),) = found.items()
     how = [f'the sheet "{title}"'] if len(book.worksheets) > 1 else []
     sample = [cells for _, cells in islice(_rows(sheet), _SAMPLE_ROWS)]
+    if title_rows := _titles(sample):
+        how.append("a title above the header is left out")
+        sample = sample[title_rows:]
     width = max(len(cells) for cells in sample)
     texts = [[_text(c) for c in (*cells, *[None] * (width - len(cells)))] for cells in sample]
     headed = is_header(texts[0], texts[1:])
-    names = tuple(name.strip() for name in texts[0]) if headed else names_of(width)
+    names = names_from(texts[0], texts[1:]) if headed else names_of(width)
     if problem := header_problem(names):
         raise DataError(f"{source.name}, row 1: {problem}")
     if not headed:
         how.append(f"no header: the columns are called {', '.join(names[:3])}{' …' * (width > 3)}")
-    table.columns = [n for i, n in enumerate(names) if n or any(row[i] for row in texts)]
+    table.columns = list(names)
     table.how = tuple(how)
-    for number, cells in islice(_rows(sheet), int(headed), None):
+    for number, cells in islice(_rows(sheet), title_rows + headed, None):
         _add(table, source, number, names, cells)
     return table
 
 
+def _titles(sample: Sequence[Cells]) -> int:
+    """How many rows at the top hold one cell alone, above a table of several columns."""
+    filled = [sum(cell not in (None, "") for cell in cells) for cells in sample]
+    first = next((i for i, count in enumerate(filled) if count > 1), 0)
+    return first if 2 * sum(count > 1 for count in filled[first:]) > len(filled) - first else 0
+
+
 def _add(table: Table, source: Source, number: int, names: Sequence[str], cells: Cells) -> None:
     where = f"{source.name}, row {number}"
-    if len(cells) > len(names):
+    if any(cell not in (None, "") for cell in cells[len(names) :]):
         text = f"{len(cells)} cells, but the header has {len(names)}; name every column, or remove the last cells"
         table.problems.append(Problem(where, text))
         return
-    padded = (*cells, *[None] * (len(names) - len(cells)))
+    padded = (*cells[: len(names)], *[None] * (len(names) - len(cells)))
     try:
-        values = {name: plain(value) for name, value in zip(names, padded, strict=True) if name in table.columns}
+        values = {name: plain(value) for name, value in zip(names, padded, strict=True)}
     except ValueError as e:
         table.problems.append(Problem(where, str(e)))
     else:
