@@ -10,7 +10,7 @@ from broken import TASK, rows, write
 from rung.data.examples import read_data, read_examples, read_sets
 from rung.data.shapes import labels as labels_module
 from rung.data.task_file import read_task
-from rung.errors import DataError
+from rung.errors import DataError, TaskError
 from rung.types import Example
 
 
@@ -217,6 +217,13 @@ def test_many_empty_answers_name_the_way_to_allow_them_and_one_does_not(tmp_path
     assert [(e.output, e.references) for e in found[:2]] == [("", ("",))] * 2
 
 
+def test_empty_answers_beside_labels_want_a_label_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="where no label applies, declare one for it, such as none"):
+        read(tmp_path / "1", labelled("", ""), more=LABELS)
+    with pytest.raises(TaskError, match="empty: allowed and labels contradict each other"):
+        read(tmp_path / "2", labelled("", ""), more=LABELS + "empty: allowed\n")
+
+
 def test_a_test_set_with_hidden_answers_is_told_as_such(tmp_path: Path) -> None:
     path = split_of(tmp_path, jsonl(rows(20)), jsonl([{"input": f"question {i}", "output": ""} for i in range(5)]))
     with pytest.raises(DataError, match=r"b.jsonl: none of the 5 rows of test has an answer.*examples: train.jsonl"):
@@ -298,9 +305,12 @@ def test_lists_that_may_be_labels_or_accepted_answers_ask_which(tmp_path: Path) 
 def test_what_was_recognised_is_said_unless_the_columns_have_the_standard_names(tmp_path: Path) -> None:
     plain = read_data(read_task(write(tmp_path / "1", TASK, jsonl(rows(12)))))
     assert plain.how == ()
-    other = jsonl([{"question": f"question {i}", "answer": "a"} for i in range(12)])
+    other = jsonl([{"question": f"question {i}", "answer": "a", "source": "web"} for i in range(12)])
     (line,) = read_data(read_task(write(tmp_path / "2", TASK, other))).how
-    assert line.startswith('examples.jsonl: shape columns: input: the column "question"')
+    assert line == (
+        'examples.jsonl: shape columns: input: the column "question", by its name; output: the column "answer", '
+        "by its name; not read: source"
+    )
 
 
 def test_a_row_that_says_what_the_task_says_has_no_instruction_of_its_own(tmp_path: Path) -> None:

@@ -268,3 +268,20 @@ def test_one_column_a_label_gives_the_labels_that_apply() -> None:
     reading = reading_of(items)
     assert reading.fields == {"input": "comment", "output": ("toxic", "rude")}
     assert answers_of(rows_of(items), reading)[:4] == ['["rude"]', '["toxic"]', "[]", '["rude", "toxic"]']
+
+
+def test_a_system_column_stands_before_the_instruction() -> None:
+    items = [{"system": "Be short.", "instruction": f"do {i}", "input": "x", "output": "a"} for i in range(3)]
+    assert read(items)[1].instruction == "Be short.\n\ndo 1"
+
+
+def test_a_field_that_is_to_be_left_unread_is() -> None:
+    item = {"input": "q", "output": "a", "id": "7"}
+    reading = recognised(list(item), rows_of([item]), {"id": ()})
+    assert reading.fields == {"input": "input", "output": "output"}
+
+
+def test_what_pandas_writes_for_nothing_is_nothing_in_every_optional_column() -> None:
+    item = {"input": "q", "output": "a", "id": "nan", "context": "NaN", "references": "None", "gold_ids": "<NA>"}
+    (e,) = read([item])
+    assert (e.id, e.context, e.references, e.gold_ids) == ("line-1", None, ("a",), ())

@@ -161,7 +161,7 @@ def test_columns_of_labels_are_the_labels(tmp_path: Path) -> None:
     [
         ("multi_label: true", "no labels are named"),
         ("fields: {output: [a, b]}", "Write multi_label: true, too"),
-        ("fields: {id: [a, b]}", "several columns, which only input and output may have"),
+        ("fields: {id: [a, b]}", "several columns, which only input, output and"),
         ("fields: {input: [a, a]}", 'uses the column "a" for input and for input'),
         ("fields: {input: [a, yes]}", "YAML reads as true or false"),
         ("fields: {input: []}", "gives input no column"),

@@ -114,7 +114,7 @@ def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> 
     reading = recognise(table, task.fields, task.shape)
     same = reading.instruction is not None
     read = RowReader(reading.fields, _answers(table, reading, task, labels), prefix, visible(task.instruction), same)
-    file.how = tuple(f"{file.name}: {line}" for line in (*table.how, *_told(reading, task)))
+    file.how = tuple(f"{file.name}: {line}" for line in (*table.how, *_told(reading, table.columns, task)))
     first_with: dict[str, str] = {}
     for row in flat(table.taken()):
         example = _example(row, read, file, task, labels)
@@ -123,7 +123,8 @@ def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> 
         own = not example.id.endswith(row.key) or example.id != f"{prefix}{row.key}"
         if example.id in first_with:
             twin = first_with[example.id]
-            text = f'the id "{example.id[:60]}" is that of {twin} already; make ids unique, or write id: null under fields:'
+            fact = f'the id "{example.id[:60]}" is that of {twin} already'
+            text = f"{fact}; make ids unique, or write id: null under fields:"
             file.problems.append(Problem(row.where, text))
             continue
         first_with[example.id] = row.where
@@ -179,12 +180,14 @@ def _answers(table: Table, reading: Recognised, task: Task, labels: Labels | Non
     )
 
 
-def _told(reading: Recognised, task: Task) -> tuple[str, ...]:
+def _told(reading: Recognised, columns: Sequence[str], task: Task) -> tuple[str, ...]:
     """What was recognised, unless the columns have the standard names or the task names them."""
     plain = {"input": "input", "output": "output"}
-    if reading.fields.items() >= {**plain, **task.fields}.items():
+    if reading.fields.items() >= {**plain, **task.fields}.items() or not reading.why:
         return ()
-    return (f"shape {reading.shape}: {reading.why}",) if reading.why else ()
+    unused = [c for c in columns if c not in reading.used]
+    left = f"; not read: {', '.join(unused[:10])}{', …' if len(unused) > 10 else ''}" if unused else ""
+    return (f"shape {reading.shape}: {reading.why}{left}",)
 
 
 def _findings(read: RowReader, file: str) -> list[Finding]:
@@ -224,9 +227,11 @@ def _allow_empty(problems: list[Problem], files: Sequence[_File], task: Task) ->
     """The problems, with the way out in those about empty answers where so many are empty that it may be meant."""
     empty = {id(p) for file in files for p in file.empty}
     total = sum(len(file.examples) + len(file.problems) for file in files)
-    if len(empty) < 2 or len(empty) < FEW_EMPTY * total or task.labels:
+    if len(empty) < 2 or len(empty) < FEW_EMPTY * total:
         return problems
     hint = "; where nothing is the right answer, write empty: allowed in task.yaml"
+    if task.labels:
+        hint = "; where no label applies, declare one for it, such as none, and write it in these rows"
     return [replace(p, text=p.text + hint) if id(p) in empty else p for p in problems]
 
 

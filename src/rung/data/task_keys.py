@@ -29,7 +29,7 @@ from rung.data.rows import kind_of, nearest
 from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
-SEVERAL_COLUMNS = ("input", "output")
+SEVERAL_COLUMNS = ("input", "output", "instruction")
 """Fields that may name a list of columns."""
 NEEDED = ("input", "output")
 """Fields that cannot be switched off with null."""
@@ -99,7 +99,7 @@ def _fields(value: Any) -> dict[str, str | tuple[str, ...]]:
             hint = f'Did you mean "{guess}"?' if guess else f"The fields are {', '.join(FIELDS)}."
             raise ValueError(f'has an unknown field "{name}". {hint}')
         if isinstance(columns, list) and name not in SEVERAL_COLUMNS:
-            raise ValueError(f"gives {name} several columns, which only input and output may have. Name one.")
+            raise ValueError(f"gives {name} several columns, which only input, output and instruction may have. Name one.")
         if columns is None and name not in NEEDED:
             found[name] = ()
             continue
@@ -226,6 +226,8 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     name = keys.name or path.parent.name
     if problem := folder_name_problem(name):
         raise ValueError(f'the folder\'s name "{name}" {problem}, so it cannot name the run. Add name: my-task.')
+    if keys.empty and keys.labels and not keys.multi_label:
+        raise ValueError("empty: allowed and labels contradict each other. Declare a label such as none instead.")
     labels = _labels_of(keys)
     metric = keys.metric or _default_metric(keys)
     _check_metric(keys, metric, labels)

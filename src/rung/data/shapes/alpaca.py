@@ -20,14 +20,17 @@ def _recognise(sample: Sample) -> Sequence[Claim]:
     if instruction is None or answer is None:
         return ()
     fields: dict[str, str | tuple[str, ...]] = {"output": answer}
+    system = sample.column("system", "system_prompt")
+    if system is not None and sample.empty(system):
+        system = None
     if source is None or sample.empty(source):
         fields["input"] = instruction
         empty = "" if source is None else f'; "{source}" is empty everywhere'
         why = f'the column "{instruction}" is the input{empty}'
-        if system := sample.column("system"):
+        if system is not None:
             fields["instruction"] = system
     else:
-        fields |= {"input": source, "instruction": instruction}
+        fields |= {"input": source, "instruction": instruction if system is None else (system, instruction)}
         why = f'the columns "{instruction}", "{source}" and "{answer}", by their names'
     if history := sample.column("history"):
         fields["turns"] = history

@@ -23,6 +23,7 @@ ROLES: dict[str, Role] = {
     "tool": "user", "function": "user", "observation": "user", "ipython": "user",
 }  # fmt: skip
 """Who speaks, as data sets write it -> the role."""
+_SAYS = frozenset({"content", "value", "text", "tool_calls", "function_call"})
 _TOOLS = ("tool", "function", "observation", "ipython")
 _PLAIN: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 TOOLS_INTRODUCED = 'Tools that may be called, one a line. A call is written as JSON: {"name": …, "arguments": {…}}.'
@@ -127,16 +128,13 @@ def _may_be(value: object) -> bool:
 def _speaker(turn: object) -> str | None:
     if not isinstance(turn, dict):
         return None
-    for name, content in (("role", "content"), ("from", "value")):
-        speaker = turn.get(name)
-        if isinstance(speaker, str) and (content in turn or "tool_calls" in turn or "function_call" in turn):
-            return speaker
-    return None
+    speaker = turn.get("role", turn.get("from"))
+    return speaker if isinstance(speaker, str) and not _SAYS.isdisjoint(turn) else None
 
 
 def _said(turn: Mapping[str, object], speaker: str, number: int, last: bool) -> str:
     """The text of a turn. One that calls tools says the calls; where others follow, what it says beside them too."""
-    content = turn.get("content", turn.get("value"))
+    content = turn.get("content", turn.get("value", turn.get("text")))
     text = _content(content, number)
     calls = _calls(turn, number)
     if speaker.strip().lower() == "function_call" and text:

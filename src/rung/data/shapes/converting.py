@@ -11,7 +11,6 @@ from rung.data.rows import Problem, raise_problems, read_table
 from rung.data.shapes.reading import Answers, RowReader
 from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognise
 from rung.data.shapes.seam import Fields
-from rung.data.shapes.values import listed
 from rung.errors import DataError
 from rung.types import Example
 
@@ -71,7 +70,6 @@ def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own
     several = reading.lists and reading.several is not None
     answers = Answers(several=several or isinstance(reading.fields.get("output"), tuple), empty=True)
     read = RowReader(reading.fields, answers)
-    used = {column for columns in reading.fields.values() for column in listed(columns)}
     examples, beside, problems = [], [], list(table.problems)
     for row in flat(table.rows):
         try:
@@ -79,7 +77,7 @@ def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own
         except ValueError as e:
             problems.append(Problem(row.where, str(e)))
         else:
-            beside.append({name: value for name, value in row.values.items() if name not in used})
+            beside.append({name: value for name, value in row.values.items() if name not in reading.used})
     raise_problems(problems)
     left_out = write_rows(examples, shape, out, beside)
     kept = dict.fromkeys(name for more in beside for name in more if name not in left_out)

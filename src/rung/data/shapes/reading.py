@@ -291,8 +291,7 @@ class RowReader:
     # ---- the rest ----
 
     def _id(self, values: Values) -> str:
-        value = self._cell(values, "id")
-        return "" if nothing(value) else _as_text(value, str(self.fields["id"])).strip()
+        return self._text(values, "id").strip()
 
     def _group(self, values: Values) -> str | None:
         column = self.fields.get("group")
@@ -310,8 +309,9 @@ class RowReader:
         return None if column is None else values.get(str(column))
 
     def _text(self, values: Values, name: str) -> str:
-        value = self._cell(values, name)
-        return "" if nothing(value) else _as_text(value, str(self.fields[name]))
+        several = self.fields.get(name, ())
+        found = (_as_text(v, c) for c in listed(several) if not nothing(v := values.get(c)))
+        return "\n\n".join(text for text in found if not missing(text))
 
     def _named(self, name: str) -> str:
         columns = listed(self.fields.get(name, self.fields.get("input", name)))

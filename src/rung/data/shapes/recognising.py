@@ -52,6 +52,11 @@ class Recognised:
     alternatives: tuple[Recognised, ...] = field(default=())
 
     @property
+    def used(self) -> frozenset[str]:
+        """The columns that are read."""
+        return frozenset(column for columns in self.fields.values() for column in listed(columns))
+
+    @property
     def as_yaml(self) -> str:
         """What task.yaml says to choose it."""
         names = (f"{k}: {_yaml(v)}" for k, v in self.fields.items() if k not in OPTIONAL)
@@ -143,7 +148,7 @@ def _reading(name: str, claim: Claim, sample: Sample, rows: Sequence[Row]) -> Re
         column = sample.by_key.get(field_name)
         if column is not None and column not in taken and field_name not in fields:
             fields[field_name] = column
-    fields |= sample.chosen
+    fields = {name: c for name, c in {**fields, **sample.chosen}.items() if c != ()}  # (): the user wants it unread
     fields = {name: column for name, column in fields.items() if column != ()}  # the user wants no such field
     output = fields.get("output")
     several, lists = None, False

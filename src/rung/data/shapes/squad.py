@@ -29,7 +29,8 @@ def _flatten(values: Values) -> Iterator[Values] | None:
     """The questions of an article, or of a paragraph, each with its context."""
     paragraphs = values.get("paragraphs")
     if isinstance(paragraphs, list):
-        return _questions([p for p in cast("list[object]", paragraphs) if isinstance(p, dict)])
+        title = {"title": values["title"]} if "title" in values else {}
+        return _questions([{**title, **p} for p in cast("list[object]", paragraphs) if isinstance(p, dict)])
     if isinstance(values.get("qas"), list) and "context" in values:
         return _questions([values])
     return None
@@ -40,7 +41,7 @@ def _questions(paragraphs: Sequence[Values]) -> Iterator[Values]:
         qas = paragraph.get("qas")
         for question in qas if isinstance(qas, list) else []:
             if isinstance(question, dict):
-                yield {"context": paragraph.get("context"), **question}
+                yield {**{name: value for name, value in paragraph.items() if name != "qas"}, **question}
 
 
 SHAPE = RowShape(_recognise, flatten=_flatten)

@@ -83,7 +83,7 @@ def accepted(value: object) -> list[object] | None:
 
 def references_of(value: object, column: str, output: str) -> tuple[str, ...]:
     """Further accepted answers of a row: a list, its JSON, one text, or texts between bars of which one is `output`."""
-    if nothing(value) or value == "" or value == []:
+    if nothing(value) or value == [] or (isinstance(value, str) and missing(value)):
         return ()
     found: object = accepted(value)
     if found is None and isinstance(value, str):
@@ -100,7 +100,7 @@ def references_of(value: object, column: str, output: str) -> tuple[str, ...]:
 
 def gold_ids_of(value: object, column: str) -> tuple[str, ...]:
     """Ids of passages: a list, its JSON, one id, or ids between bars, semicolons or commas."""
-    if nothing(value) or value == "" or value == []:
+    if nothing(value) or value == [] or (isinstance(value, str) and missing(value)):
         return ()
     if isinstance(value, str):
         if value.lstrip().startswith("["):
