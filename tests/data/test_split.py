@@ -13,9 +13,8 @@ import pytest
 
 from rung.data import near_duplicates
 from rung.data import split as splitting
-from rung.data.findings import KEPT
 from rung.data.near_duplicates import near_duplicate_groups
-from rung.data.split import seen_before, split_examples, split_from_record, split_record, straddling_groups
+from rung.data.split import seen_before, split_examples, split_from_record, split_record
 from rung.errors import DataError
 from rung.types import Example, ModelSpec, Split, Task
 
@@ -234,24 +233,6 @@ def test_dev_is_a_third_of_train_when_the_user_names_only_train_and_test() -> No
     assert list(split.test.ids) == [e.id for e in test]
 
 
-def test_a_group_in_two_sets_of_the_user_is_a_warning() -> None:
-    a, b = make(20)[:10], make(20)[10:]
-    groups = {**alone(a + b), "e3": "e12"}
-    (finding,) = straddling_groups({"train": tuple(a), "test": tuple(b)}, groups)
-    assert finding.severity == "warning"
-    assert finding.ids == ("e3", "e12")
-    assert "train and test" in finding.message
-    assert straddling_groups({None: tuple(a + b)}, groups) == ()
-
-
-def test_warnings_about_straddling_groups_are_counted_and_not_all_kept() -> None:
-    a = make(1000)
-    b = [replace(e, id=f"{e.id}x") for e in a]
-    found = straddling_groups({"train": tuple(a), "test": tuple(b)}, {e.id: e.id.strip("x") for e in a + b})
-    assert len(found) == KEPT + 1
-    assert "1,000 in all" in found[-1].message
-
-
 @pytest.fixture
 def small_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "CAPS", {"dev": 20, "test": 40})
@@ -296,7 +277,8 @@ def test_a_set_of_groups_above_its_cap_keeps_one_of_them() -> None:
 def test_one_small_group_beside_large_ones_is_not_the_whole_set() -> None:
     dev = [replace(e, group="small" if i < 2 else f"g{i // 50}") for i, e in enumerate(make(202))]
     rest = [replace(e, id=f"{e.id}x", input=f"quite another {e.input}") for e in make(80)]
-    split = split_examples({"train": (*rest[:40],), "dev": (*dev,), "test": (*rest[40:],)}, near_duplicate_groups(dev + rest), TASK)
+    sets = {"train": (*rest[:40],), "dev": (*dev,), "test": (*rest[40:],)}
+    split = split_examples(sets, near_duplicate_groups(dev + rest), TASK)
     assert len(split.dev) > 20
 
 

@@ -8,15 +8,14 @@ Knows sets, groups and strata.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from rung.data.examples import Sets
-from rung.data.findings import bounded
 from rung.data.near_duplicates import content_digest, how_grouped
 from rung.errors import DataError
-from rung.types import Example, Finding, SealedTest, SetName, Split, Task
+from rung.types import Example, SealedTest, SetName, Split, Task
 
 SHARES: dict[SetName, float] = {"train": 0.5, "dev": 0.25, "test": 0.25}
 DEV_OF_TRAIN: dict[SetName, float] = {"train": 2 / 3, "dev": 1 / 3}
@@ -51,27 +50,6 @@ def split_examples(sets: Sets, groups: Mapping[str, str], task: Task) -> Split:
         assigned |= own
         capped |= capped_dev
     return split_as([e for examples in sets.values() for e in examples], assigned, groups, capped)
-
-
-def straddling_groups(sets: Sets, groups: Mapping[str, str]) -> tuple[Finding, ...]:
-    """A warning for each group that a user's own split has in more than one set: its test scores flatter."""
-    if len(sets) < 2:
-        return ()
-    members: dict[str, list[tuple[str, Example]]] = defaultdict(list)
-    for name, examples in sets.items():
-        for e in examples:
-            members[groups[e.id]].append((name or "", e))
-
-    def findings() -> Iterable[Finding]:
-        for group in members.values():
-            names = list(dict.fromkeys(name for name, _ in group))
-            if len(names) > 1:
-                rows = ", ".join(e.row for _, e in group[:4]) + (", …" if len(group) > 4 else "")
-                message = f"One group or near-duplicate stands in {' and '.join(names)} ({rows}). Keep it in one set."
-                ids = tuple(e.id for _, e in group)
-                yield Finding("straddling_group", "warning", group[-1][1].row, message, ids)
-
-    return bounded(findings())
 
 
 # ---- the record -----------------------------------------------------------------------------
@@ -171,7 +149,7 @@ def split_as(
         n = len({groups.get(e.id, e.id) for e in examples})
         raise DataError(
             f"The {len(examples)} examples form {n} group{'s' if n != 1 else ''}, which leaves {' and '.join(empty)} "
-            "empty. Bring more examples that are not alike, or use finer groups."
+            "empty: train, dev and test need one at least. Bring more examples that are not alike, or use finer groups."
         )
     kept = {e.id: groups.get(e.id, e.id) for e in examples if e.id in assigned}
     digests = {e.id: content_digest(e) for e in by_set["test"]} if digests is None else digests

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from rung.data.checks import answers, behaviour, coverage, form, personal, poison, wrong_labels
+from rung.data.checks import answers, behaviour, coverage, duplicates, form, leakage, personal, poison, wrong_labels
 from rung.data.checks import examples as labels
 from rung.data.checks.material import Detector, Material
 from rung.data.findings import bounded
@@ -20,6 +20,7 @@ __all__ = ["DETECTORS", "Detector", "Material", "check_examples", "found_in", "n
 
 ROW_DETECTORS: tuple[Detector, ...] = (
     labels.examples,
+    duplicates.duplicates,
     answers.answers,
     form.form,
     behaviour.behaviour,
@@ -27,7 +28,14 @@ ROW_DETECTORS: tuple[Detector, ...] = (
     personal.personal,
 )
 """Those that read each row once: a second for thousands of rows."""
-DETECTORS: tuple[Detector, ...] = (*ROW_DETECTORS, wrong_labels.wrong_labels, coverage.coverage)
+DETECTORS: tuple[Detector, ...] = (
+    leakage.leakage,
+    leakage.groups,
+    leakage.corpus_holds_test,
+    *ROW_DETECTORS,
+    wrong_labels.wrong_labels,
+    coverage.coverage,
+)
 
 
 def found_in(material: Material, detectors: Sequence[Detector] = DETECTORS) -> tuple[Finding, ...]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from rung.data.checks.material import Material
 from rung.data.examples import FEW_EXAMPLES
 from rung.data.hidden import look
-from rung.data.near_duplicates import Pairs, same_answers
 from rung.data.rows import parse_json
 from rung.text import normal_form, visible
 from rung.types import Example, Finding, Task
@@ -24,7 +23,6 @@ def examples(material: Material) -> Iterator[Finding]:
     """Findings about the number of examples, then about labels."""
     yield from _whole(material.examples)
     yield from _labels(material.examples, material.task)
-    yield from _duplicates(material.examples, material.pairs)
 
 
 def has_labels(task: Task) -> bool:
@@ -41,24 +39,6 @@ def labels_in(output: str, task: Task) -> tuple[str, ...]:
     except ValueError:
         return ()
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-
-
-def _duplicates(examples: Sequence[Example], pairs: Pairs) -> Iterator[Finding]:
-    """One finding for each pair, about its later row."""
-    for i, j in pairs:
-        a, b = examples[i], examples[j]
-        ids = (a.id, b.id)
-        same_input = (a.input, a.context) == (b.input, b.context)
-        if not same_answers(a, b):
-            alike = "The same input as" if same_input else "Nearly the same input as"
-            message = f"{alike} {a.row}, but another answer. Decide which is right, or list both in references."
-            yield Finding("conflicting_answers", "warning", b.row, message, ids)
-        elif same_input and a.output == b.output:
-            message = f"The same example as {a.row}. They are kept in one set."
-            yield Finding("exact_duplicate", "warning", b.row, message, ids)
-        else:
-            message = f"Nearly the same input as {a.row}. They are kept in one set."
-            yield Finding("near_duplicate", "note", b.row, message, ids)
 
 
 def _whole(examples: Sequence[Example]) -> Iterator[Finding]:
