@@ -22,8 +22,9 @@ def duplicates(material: Material) -> Iterator[Finding]:
     examples = material.examples
     conflicts = conflicting_pairs(examples, material.pairs)
     for a, b in conflicts:
-        alike = "The same input as" if _same_input(a, b) else f"Nearly the same input as ({_share(a, b)} alike)"
-        message = f"{alike} {a.row}, but another answer. Decide which is right, or list both in references."
+        same = _same_input(a, b)
+        alike = f"The same input as {a.row}" if same else f"Nearly the same input as {a.row} ({_share(a, b)} alike)"
+        message = f"{alike}, but another answer. Decide which is right, or list both in references."
         yield Finding("conflicting_answers", "warning", b.row, message, (a.id, b.id))
     home = {e.id: name for name, part in material.sets.items() for e in part}
     where = "They are kept in one set." if None in material.sets else "Both stand in {}."
