@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
 
 from rung.data import corpus
-from rung.data.corpus import check_gold_ids, read_corpus
+from rung.data.corpus import check_gold_ids, corpus_findings, read_corpus
 from rung.errors import DataError
 from rung.types import Document, Example
 
@@ -27,17 +29,70 @@ def test_a_file_gives_one_document_a_row(tmp_path: Path, name: str, text: str) -
     assert read_corpus(tmp_path / name) == (Document("1", "a", "t"), Document(second, "b"))
 
 
-def test_every_bad_file_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_every_file_of_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "russian.md").write_bytes("Где мой заказ".encode("cp1251"))
+    (folder / "packed.txt").write_bytes(gzip.compress(b"text"))
+    (folder / "zero.txt").write_bytes(b"a text with a\0zero")
+    with pytest.raises(DataError) as caught:
+        read_corpus(folder)
+    assert "docs/russian.md: line 1: byte 1 of the line (0xc3) is not UTF-8" in str(caught.value)
+    assert "docs/packed.txt: is no text but a packed or binary file" in str(caught.value)
+    assert "docs/zero.txt: holds a NUL character" in str(caught.value)
+
+
+def test_a_document_in_windows_1252_is_read_and_told(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_bytes("le café – naïf".encode("cp1252"))
+    assert read_corpus(tmp_path)[0].text == "le café – naïf"
+    (finding,) = corpus_findings(tmp_path)
+    assert (finding.check, finding.severity, finding.row) == ("document_encoding", "warning", "old.txt")
+    assert "read as Windows-1252" in finding.message
+
+
+def test_documents_without_text_are_left_out_and_told(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "empty.txt").write_text(" \n")
-    (folder / "latin.md").write_bytes("naïve".encode("latin-1"))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"docs: none of its 1 .txt and .md files holds text"):
         read_corpus(folder)
-    assert "latin.md, line 1: byte 3" in str(caught.value)
-    (folder / "latin.md").write_text("fine")
-    with pytest.raises(DataError, match=r"docs/empty.txt: holds no text"):
-        read_corpus(folder)
+    (folder / "full.txt").write_text("text")
+    rows = tmp_path / "c.jsonl"
+    rows.write_text('{"id": "a", "text": ""}\n{"id": "b", "text": "b"}\n')
+    for path, row in ((folder, "empty.txt"), (rows, "c.jsonl, line 1")):
+        assert len(read_corpus(path)) == 1
+        (finding,) = corpus_findings(path)
+        assert (finding.check, finding.row) == ("empty_document", row)
+
+
+def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    for name in ("a.md", "b.pdf", "c.pdf", "d.docx", ".e.pdf"):
+        (tmp_path / name).write_text("text")
+    (finding,) = corpus_findings(tmp_path)
+    assert (finding.check, finding.severity, finding.count) == ("unread_documents", "warning", 3)
+    assert "3 of 4 files are not read (2 × .pdf, 1 × .docx)" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"id": "1", "body": "a"}, "body"),
+        ({"_id": "1", "Text": "a", "title": ""}, "Text, _id"),
+        ({"id": "1", "fees of 2024": "a", "url": "b"}, "fees of 2024"),
+    ],
+)
+def test_columns_with_other_names_are_read_and_told(tmp_path: Path, row: dict[str, str], told: str) -> None:
+    (tmp_path / "c.jsonl").write_text(json.dumps(row))
+    assert read_corpus(tmp_path / "c.jsonl") == (Document("1", "a"),)
+    (finding,) = corpus_findings(tmp_path / "c.jsonl")
+    assert (finding.check, finding.severity) == ("document_form", "note")
+    assert finding.message == f"c.jsonl: documents are read from the column {told}."
+
+
+def test_one_file_of_text_is_one_document_however_long_its_line(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("word " * 2_400_000)
+    (document,) = read_corpus(tmp_path / "book.txt")
+    assert document.id == "book.txt" and len(document.text) == 12_000_000
 
 
 def test_an_absent_corpus_is_an_error(tmp_path: Path) -> None:

@@ -63,13 +63,6 @@ class Table:
             yield self.rows.pop()
 
 
-def read_table(path: Path) -> Table:
-    """`rung.data.formats.read_table`."""
-    from rung.data.formats import read_table as read
-
-    return read(path)
-
-
 def raise_problems(problems: Sequence[Problem]) -> None:
     """One DataError about every bad row; the first ten are spelt out. Nothing happens without problems."""
     if not problems:
