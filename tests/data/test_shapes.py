@@ -285,3 +285,11 @@ def test_what_pandas_writes_for_nothing_is_nothing_in_every_optional_column() ->
     item = {"input": "q", "output": "a", "id": "nan", "context": "NaN", "references": "None", "gold_ids": "<NA>"}
     (e,) = read([item])
     assert (e.id, e.context, e.references, e.gold_ids) == ("line-1", None, ("a",), ())
+
+
+def test_of_columns_without_a_known_name_the_one_whose_few_values_repeat_is_the_answer() -> None:
+    items = [
+        {"from": f"a{i}@x.org", "subject": f"my order {i} is late", "city": f"town {i}", "team": "ab"[i % 2]}
+        for i in range(20)
+    ]
+    assert reading_of(items).fields == {"input": "subject", "output": "team"}

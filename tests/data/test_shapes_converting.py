@@ -30,7 +30,7 @@ def read_back(path: Path) -> list[Example]:
 
 
 def load(path: Path) -> Table:
-    from rung.data.rows import read_table
+    from rung.data.formats import read_table
 
     return read_table(path)
 

@@ -84,8 +84,11 @@ def draft_task(
         documents=sources.corpus is not None or "gold_ids" in read.reading.fields,
     )
     empty = _empty_answers(read.answers, ask)
+    if read.reading.shape == "squad" and read.answers.empty:
+        empty = {"empty": ("allowed", f"{read.answers.empty} questions cannot be answered")}
     plain = replace(form, metric="exact_match", why="the same text", kind="answer", counts={}, keys=empty, schema=None)
-    form = replace(form, keys={**form.keys, **empty})
+    one_label = form.labels and "multi_label" not in form.keys
+    form = plain if empty and one_label else replace(form, keys={**form.keys, **empty})  # no label is empty
     return replace(_written(sources, read, form), plain=_written(sources, read, plain), faulty=form.faulty)
 
 

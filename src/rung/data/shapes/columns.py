@@ -47,7 +47,8 @@ _IN_WORDS = ("label_text", "label_name", "text_label", "category_name", "class_n
 _REFERENCES = ("references", "accepted_answers", "correct_answers", "reference_answers")
 CONTEXT_NAMES = ("passage", "paragraph", "evidence", "context")
 _META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "split", "date", "timestamp", "created_at",
-         "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected")  # fmt: skip
+         "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected",
+         "from", "to", "cc", "sender", "recipient", "time")  # fmt: skip
 _FEW_WORDS = 2
 
 
@@ -82,6 +83,8 @@ def _answers(sample: Sample) -> list[_Answer]:
         return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
     known = (*INPUT_NAMES, *PART_NAMES, *CONTEXT_NAMES)
     rest = [c for c in _plain(sample) if key_of(c) not in known]
+    if len(rest) > 1 and len(closed := [c for c in rest if _is_closed(sample, c)]) == 1:
+        return [("output", closed[0], BY_GUESS, f'output: the column "{closed[0]}", whose few values repeat')]
     if "input" in sample.chosen or any(key_of(c) in known for c in _plain(sample)):
         return (
             [("output", rest[0], BY_GUESS, f'output: the column "{rest[0]}", the only one left')]
@@ -163,6 +166,12 @@ def _is_text(sample: Sample, column: str) -> bool:
     """Whether a column holds texts: more than a word or two, and mostly different ones."""
     values = [as_text(v) for v in sample.values(column) if is_scalar(v)]
     return bool(values) and _words(sample, column) > _FEW_WORDS and len(set(values)) * 4 > len(values)
+
+
+def _is_closed(sample: Sample, column: str) -> bool:
+    """Whether a column holds a few short values again and again, as labels do."""
+    values = [as_text(v) for v in sample.values(column)]
+    return 2 <= len(set(values)) <= len(values) / 3 and _words(sample, column) <= _FEW_WORDS
 
 
 def _words(sample: Sample, column: str) -> float:

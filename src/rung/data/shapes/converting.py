@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.data.rows import Problem, raise_problems, read_table
+from rung.data.formats import read_table
+from rung.data.rows import Problem, raise_problems
 from rung.data.shapes.reading import Answers, RowReader
 from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognise
 from rung.data.shapes.seam import Fields
