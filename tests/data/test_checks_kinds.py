@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def test_a_kind_says_what_it_is_and_what_to_do() -> None:
         assert len(kind.title) <= 60, check
 
 
+def test_the_docs_name_every_kind_of_finding() -> None:
+    docs = (SOURCE.parent.parent / "docs" / "data.md").read_text("utf-8")
+    table = set(re.findall(r"^\| `(\w+)` \|", docs.split("## Checks")[1].split("\n## ")[0], re.MULTILINE))
+    assert table == set(KINDS)
+
+
 def test_errors_come_first_then_warnings_and_leakage_first_among_equals() -> None:
     pairs = [("casing", "note"), ("email", "warning"), ("leakage", "warning"), ("one_answer", "error")]
     assert sorted(pairs, key=lambda p: rank(*p)) == [pairs[3], pairs[2], pairs[1], pairs[0]]
@@ -80,7 +87,7 @@ def test_kinds_of_labels_that_are_one_to_the_metric_are_an_error_that_names_both
 
     severity, message = found(["us"] * 5 + ["US"] * 4, "label_accuracy")["label_spelling"]
     assert severity == "error" and '"us" (5 rows) and "US" (4 rows)' in message and "metric: exact_match" in message
-    assert found(["us"] * 5 + ["US"] * 4, "exact_match")["label_spelling"][0] == "warning"
+    assert found(["us"] * 5 + ["US"] * 4, "exact_match")["label_case"][0] == "warning"
     severity, message = found(["money back"] * 5 + ["money\u00a0back"] * 4, "exact_match")["label_spelling"]
     assert severity == "error" and "U+00A0 (no-break space)" in message
     severity, message = found(["card"] * 5 + ["cаrd"] * 4, "label_accuracy")["label_lookalike"]

@@ -80,7 +80,7 @@ def _about(checked: Checked) -> list[str]:
         sizes = {"train": len(checked.split.train), "dev": len(checked.split.dev), "test": len(checked.split.test)}
         lines.append(f"Sets: {', '.join(f'{name} {n:,}' for name, n in sizes.items())}.")
     space = "white space inside answers counts" if task.whitespace == "counts" else "white space is folded"
-    lines.append(f"Answers: {answers}; {space}.")
+    lines.append(f"Answers: {answers}." if task.labels else f"Answers: {answers}; {space}.")
     if checked.documents:
         lines.append(f"Corpus: {len(checked.documents):,} documents.")
     return lines

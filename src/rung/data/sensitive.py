@@ -240,15 +240,15 @@ def _phones(text: str) -> Iterator[Sensitive]:
 def _is_phone(written: str, before: str) -> bool:
     """Whether digits are a phone number: international and valid, of an unmistakable form, or beside a word for one."""
     digits = re.sub(r"\D", "", written)
+    long = len(digits) >= _LEAST_WITHOUT_WORD
     if len(digits) > 15 or _DATE.match(written) or len(set(digits)) < 3:
         return False
     if "." in written and " " in written and not written.startswith(("+", "(")):
         return False  # an amount beside another number
     if written.startswith(("+", "(+")):
-        return _valid_phone("+" + digits, None)
+        return _possible_phone("+" + digits) if long else _valid_phone("+" + digits, None)
     if written.startswith("00"):
         return _valid_phone("+" + digits[2:], None)
-    long = len(digits) >= _LEAST_WITHOUT_WORD
     said = bool(_PHONE_WORDS.search(before)) or (long and bool(_MAY_MEAN_PHONE.search(before)))
     if _US.fullmatch(written):
         return said or written.startswith("(") or _valid_phone(digits, "US")
@@ -258,6 +258,18 @@ def _is_phone(written: str, before: str) -> bool:
             _valid_phone(digits, r, written if grouped and not said else None) for r in _REGIONS[1:]
         )
     return said and any(_valid_phone(digits, region) for region in _REGIONS)
+
+
+def _possible_phone(digits: str) -> bool:
+    """Whether a country's numbers have so many digits. Parts of a plan that are not given out yet count, too."""
+    import phonenumbers
+
+    try:
+        number: Any = phonenumbers.parse(digits, None)
+    except phonenumbers.NumberParseException:
+        return False
+    reason = phonenumbers.is_possible_number_with_reason(number)
+    return bool(reason == phonenumbers.ValidationResult.IS_POSSIBLE)
 
 
 def _valid_phone(digits: str, region: str | None, grouped: str | None = None) -> bool:
@@ -304,7 +316,7 @@ _PLUGINS = (
 """Detectors of detect-secrets that know a provider's form of a key; those that measure entropy flag too much."""
 
 _KEY_LIKE = re.compile(
-    r"A3T|A[BKS]IA|ACCA|aws|PRIVATE KEY|PuTTY|eyJ|[sr]k[-_][A-Za-z]|gh[pousr]_|github_pat_|gl[a-z]{2,6}-|GR13489|xox|"
+    r"A3T|A[BKS]IA|ACCA|aws|PRIVATE KEY|PuTTY|eyJ|[sr]k[-_][A-Za-z0-9]|gh[pousr]_|github_pat_|gl[a-z]{2,6}-|GR1348|xox|"
     r"hooks\.slack|AC[0-9a-f]{8}|SK[0-9a-f]{8}|-us\d|npm_|_authToken|pypi-|SG\.|sq0|AccountKey=|hf_|AIza|"
     r"\d{8}:[A-Za-z0-9_-]{30}|[MNO][\w-]{23}|://[^\s/:@]+:[^\s/@]+@|"
     r"(?i:passw(?:or)?d|passwort|secret|token|api[_ -]?key)\w*[\"']?\s*[:=]"
@@ -358,6 +370,7 @@ def _end_of_word(text: str, place: int) -> int:
 
 
 def _looks_secret(value: str) -> bool:
-    """Letters and digits mixed, and no stand-in for a value."""
+    """Letters mixed with digits or signs, and no stand-in for a value."""
     stand_in = re.search(r"(?i)example|your|xxx|\*\*\*|\.\.\.|placeholder|changeme|redacted|dummy", value)
-    return not stand_in and bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value))
+    mixed = re.search(r"[\d!@#$%^&*+=?~]", value.rstrip("!?.*")) and re.search(r"[A-Za-z]", value)
+    return not stand_in and bool(mixed)

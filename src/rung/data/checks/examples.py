@@ -92,7 +92,7 @@ def _collisions(holders: Mapping[str, Sequence[str]], task: Task) -> Iterator[Fi
                 yield Finding("label_spelling", "error", "", message, ids)
             else:
                 message = f"The labels {pair} differ only in case. Make them one, if they are."
-                yield Finding("label_spelling", "warning", "", message, ids)
+                yield Finding("label_case", "warning", "", message, ids)
     for first, *others in alike.values():
         for other in others:
             odd = _odd(other) or _odd(first)

@@ -74,7 +74,7 @@ _RULES = (
     _Rule(
         "closing_punctuation",
         habits.end,
-        {"yes": "ends with a full stop", "no": "ends without a full stop"},
+        {"yes": "ends with a closing mark", "no": "ends without a closing mark"},
         "Write all answers alike.",
     ),
     _Rule(

@@ -91,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     "label_spelling": Kind(
         "Labels in more than one spelling", "labels", "Make them one; `--fix OUT` writes the declared one.", "fix"
     ),
+    "label_case": Kind("Labels that differ only in case", "labels", "Make them one, if they are."),
     "label_lookalike": Kind("Labels that look the same", "labels", "Write them with letters of one script."),
     "label_only_in_test": Kind(
         "Labels that stand only in the test", "labels", "Nothing can learn them. Bring train examples of them."
