@@ -38,7 +38,7 @@ def init(
     draft = draft_task(data, docs=docs, fields=_pairs(fields), shape=shape, ask=ask)
     trial = try_draft(draft, force=force)
     click.echo(trial.draft.text.rstrip())
-    for note in (*trial.how, *trial.draft.notes, trial.note):
+    for note in (*trial.draft.notes, trial.note):
         if note:
             click.echo(f"- {note}", err=True)
     path = shlex.quote(_short(trial.path))
@@ -97,7 +97,9 @@ def _show(instruction: str, examples: Sequence[Example]) -> None:
 def _say(role: str, text: str) -> None:
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"
     shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    click.echo(f"  {role:<9} " + shown.replace("\n", "\n" + " " * 12), err=True)
+    first, *more = shown.split("\n")
+    for head, line in ((f"  {role:<9} ", first), *((" " * 12, line) for line in more)):
+        click.echo((head + line).rstrip(), err=True)
 
 
 def _short(path: Path) -> str:

@@ -23,7 +23,7 @@ _LOOKED_AT = 500  # examples among which different answers are sought
 class TriedDraft:
     """The task as it was written. examples: some, with different answers, of train where the user made the split.
 
-    how: what was recognised in the files. problem: why the task cannot run on its data yet; None where it can.
+    problem: why the task cannot run on its data yet; None where it can.
     bad_rows: how many rows that is about. note: what was taken back, or empty.
     """
 
@@ -31,7 +31,6 @@ class TriedDraft:
     draft: Draft
     task: Task | None = None
     examples: tuple[Example, ...] = ()
-    how: tuple[str, ...] = ()
     problem: str | None = None
     bad_rows: int = 0
     note: str = ""
@@ -83,7 +82,7 @@ def _read(trial: TriedDraft) -> TriedDraft:
     except RungError as error:
         return replace(trial, task=task, problem=str(error), bad_rows=bad_rows or _all_rows(str(error)))
     train = found.sets.get("train", found.sets.get(None, ()))
-    return replace(trial, task=task, examples=tuple(_different(train)), how=found.how)
+    return replace(trial, task=task, examples=tuple(_different(train)))
 
 
 def _all_rows(message: str) -> int:
