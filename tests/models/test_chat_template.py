@@ -76,6 +76,14 @@ def test_a_template_that_trims_leaves_the_space_that_an_answer_begins_with() -> 
     assert trims.encode(turns) == chat().encode(turns)
 
 
+@pytest.mark.parametrize("text", ["    print(a)", "\n\nword", " a", "card"])
+def test_an_answer_within_a_conversation_has_the_ids_of_one_that_is_learnt(text: str) -> None:
+    format = ChatFormat(shapes.byte_level(shapes.CHATML))
+    whole = format.encode_whole([USER, Message("assistant", text)])
+    learnt = [*format.encode([USER]), *format.encode_answer(text)]
+    assert whole[: len(learnt)] == learnt
+
+
 def test_special_tokens_inside_a_learnt_answer_do_not_end_it() -> None:
     ids = chat().encode_answer("one<|im_end|>two")
     assert ids.count(END) == 1 and ids[-1] == END

@@ -17,6 +17,7 @@ from typing import Any
 _FIRST_PLACEHOLDER = 0xF0000  # private use, plane 15: one character for each hidden string
 _PRIVATE = "\U000f0000-\U000ffffd"
 _PLACEHOLDER = re.compile(f"[{_PRIVATE}]")
+_BORDER = "\U000ffffd"  # where the ids of an answer begin
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # the name of a token for one byte, in sentencepiece
 _ANCHORS = ("a", "the", "1", ":", ".", "\n")
 
@@ -59,13 +60,16 @@ class TextTokens:
         return self._guarded.sub(lambda found: self._placeholder(found[0]), text)
 
     def hide_answer(self, text: str) -> str:
-        """As `hide`, for an answer within a conversation: the space that it begins with is kept from being trimmed."""
-        if text[:1].isspace():
-            return self._placeholder(text[0]) + self.hide(text[1:])
-        return self.hide(text)
+        """As `hide`, for an answer within a conversation. Space that it begins with is not trimmed by a template, and
+        its tokens do not merge with what stands before: the model is to begin its own answers so."""
+        return (_BORDER if text[:1].isspace() else "") + self.hide(text)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a rendered text. Its control strings are tokens; what was hidden is ordinary text."""
+        if _BORDER in text:
+            split = [i for part in text.split(_BORDER) for i in self.encode(part)]
+            joint = self.encode(text.replace(_BORDER, ""))
+            return split if self._raw_decode(split) == self._raw_decode(joint) else joint
         if not _PLACEHOLDER.search(text):
             return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
         if self._backend is None:
