@@ -293,7 +293,7 @@ def _check_metric(keys: TaskKeys, metric: str, labels: tuple[str, ...] | None) -
         )
     if metric in MULTI_LABEL and not keys.multi_label:
         raise ValueError(f"{metric} compares sets of labels. Write multi_label: true, and labels: […].")
-    if keys.tolerance is not None and metric != "numeric_error":
+    if keys.tolerance is not None and metric not in ("numeric_error", "numeric_match"):
         raise ValueError(f"tolerance says nothing to {metric}. Write metric: numeric_error, or delete tolerance.")
     if keys.unordered and metric not in JSON_METRICS:
         raise ValueError(f"unordered says nothing to {metric}: it is about lists in JSON. Delete it.")
