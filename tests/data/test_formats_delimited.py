@@ -103,7 +103,8 @@ def test_quotes_that_would_swallow_rows_are_text(tmp_path: Path, separator: str,
     text = "".join(separator.join(row) + "\n" for row in [("input", "output"), *rows])
     found = table(tmp_path, text, name)
     assert pairs(found) == rows
-    assert "quotes are part of the text (as on line 5)" in found.how
+    swallowed = "as a quoted cell, that of line 5 would span 13 lines and swallow rows"
+    assert f"quotes are part of the text (line 5; {swallowed})" in found.how
 
 
 @pytest.mark.parametrize("cell", ['"where is it" I asked', 'a 5" pipe', '"never closed', '"', '"""', '"a" and "b"'])

@@ -86,10 +86,10 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
     if quotes.are_text:
         plain, _ = _read(source, encoding, layout, quoting=False)
         if len(plain.problems) <= len(table.problems):
-            plain.how = (*how, f"quotes are part of the text (as on {_lines(quotes.literal)})", *plain.how)
+            plain.how = (*how, f"quotes are part of the text ({_literal(quotes)})", *plain.how)
             return plain
     if quotes.literal:
-        how.append(f"a quote that begins a cell but does not close it is part of the text ({_lines(quotes.literal)})")
+        how.append(f"a quote that begins a cell but does not close it is part of the text ({_literal(quotes)})")
     for number, count in quotes.long[:3]:
         how.append(
             f"line {number}: a quoted cell spans {count} lines that look like rows; if they are rows, a quote is wrong"
@@ -280,6 +280,15 @@ def _records(sample: Sequence[Line], name: str, separator: str, escape: bool) ->
 
 def _count(what: str, count: int) -> tuple[str, ...]:
     return (f"{what}: {count:,}",) if count else ()
+
+
+def _literal(quotes: Quotes) -> str:
+    """The lines with such quotes, and what the first would swallow that seems to quote."""
+    told = _lines(quotes.literal)
+    if quotes.swallowing:
+        line, count = quotes.swallowing[0]
+        told += f"; as a quoted cell, that of line {line} would span {count} lines and swallow rows"
+    return told
 
 
 def _lines(numbers: Sequence[int]) -> str:

@@ -24,7 +24,7 @@ class Quotes:
 
     needed: records whose quotes hold a separator, a line end or a doubled quote. wrapped: records with a quoted cell.
     literal: lines of records where a quote that begins a cell is text. long: (line, lines) of cells that span lines,
-    most of which could be rows.
+    most of which could be rows; swallowing: of those that would span lines which are all rows, and so are literal.
     """
 
     records: int = 0
@@ -32,6 +32,7 @@ class Quotes:
     wrapped: int = 0
     literal: list[int] = field(default_factory=list)
     long: list[tuple[int, int]] = field(default_factory=list)
+    swallowing: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def are_text(self) -> bool:
@@ -105,6 +106,8 @@ class Records:
         if len(plain) == self.width and (cells is not None or self._rows_follow(used, ended="end of data" in fault)):
             self._back.extend(reversed(used[1:]))
             self.quotes.literal.append(number)
+            if cells is not None:
+                self.quotes.swallowing.append((number, len(used)))
             return Record(number, [_unwrapped(cell) for cell in plain], literal=True)
         if "end of data" in fault or "field larger" in fault:
             if "field larger" in fault:
