@@ -40,12 +40,10 @@ def check(task: Path, as_json: bool, strict: bool, fix: Path | None, mask: bool)
         raise click.UsageError("--mask changes a copy: name a folder for it, as in --fix clean --mask.")
     try:
         checked = api.check(task, say=_say)
-    except DataError as error:
+    except DataError:
         if fix is None:
             raise
-        _say(f"rung: {error}")
-        fixed = _fix(task, fix, mask)
-        return _print_fixed(fixed, None, as_json)
+        return _print_fixed(_fix(task, fix, mask), None, as_json)  # what cannot be checked may still be mended
     page = _page(task, checked, fix)
     stops = any(f.severity == "error" or (strict and f.severity == "warning") for f in checked.findings)
     if fix is not None:

@@ -110,7 +110,8 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     mask: personal data and secrets are replaced, in a copy of the corpus, too. Raises DataError where the folder is not
     empty or cannot be written, where examples cannot be read at all, and where too few are left.
     """
-    out = _empty_folder(out)
+    out = Path(os.path.abspath(out.expanduser()))
+    _check_empty(out)
     work, before = _read(task)
     _clean_texts(work)
     _spell_labels(work)
@@ -121,6 +122,7 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
         raise DataError(f"{task.path.name}: only {left} rows are left after cleaning; {MIN_EXAMPLES} are needed.")
     documents = read_corpus(task.corpus) if task.corpus is not None else ()
     cleaned = _clean_documents(work, documents, mask)
+    _make(out)
     files: dict[SetName | None, Path] = {}
     for name, part in work.sets.items():
         files[name] = out / f"{name or 'examples'}.jsonl"
@@ -136,16 +138,20 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     return Fixed(out, path, rows, tuple(work.changes))
 
 
-def _empty_folder(out: Path) -> Path:
-    """The folder, made where it is not there. Raises DataError where something lies in it."""
-    out = Path(os.path.abspath(out.expanduser()))
+def _check_empty(out: Path) -> None:
+    """Raises DataError where something lies there."""
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out}: is there already and not empty. Name a new folder: --fix OUT.")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be read ({error.strerror}). Name a folder of yours: --fix OUT.") from error
+
+
+def _make(out: Path) -> None:
+    try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be made ({error.strerror}). Name a folder of yours: --fix OUT.") from error
-    return out
 
 
 # ---- reading ------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ REPEATED = 5
 """Rows with one long answer from which it may be a form letter."""
 
 _PLACEHOLDER_SIGNS = re.compile(r"[\[{<$]|TODO|FIXME|TBD|[Ll]orem|xxx|XXX|^\W*(?:placeholder|tba|dummy|asdf|foo)")
+_REMEMBERED = 50_000  # answers whose checks are kept
 _WHAT = {
     "refusal": ("a refusal to answer", "Give the answer, or remove the row; keep it only if the model is to refuse."),
     "as_an_ai": ('a phrase such as "as an AI"', "Write the answer that a user should read, or remove the row."),
@@ -58,7 +59,9 @@ def behaviour(material: Material) -> Iterator[Finding]:
         output = example.output
         checks = known.get(output)
         if checks is None:
-            checks = known[output] = tuple(_habits(output))
+            checks = tuple(_habits(output))
+            if len(known) < _REMEMBERED:
+                known[output] = checks
         seen += (SeenRow(check, example, "answer") for check in checks)
     seen += (SeenRow("truncated_answer", example, "answer") for example in _cut_short(examples))
     yield from told(seen, len(examples), _WHAT, MANY)
@@ -119,15 +122,17 @@ def _empty(examples: Sequence[Example], labels: frozenset[str]) -> Iterator[Find
 
 def _repeated(examples: Sequence[Example]) -> Iterator[Finding]:
     """One long answer to many inputs, where answers are otherwise their rows' own."""
+    times = Counter(hash(e.output) for e in examples if len(e.output) >= LONG)
+    if len(times) < 0.5 * len(examples):
+        return
+    least = max(REPEATED, 0.01 * len(examples))
     holders: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        if len(example.output) >= LONG:
+        if len(example.output) >= LONG and times[hash(example.output)] >= least:
             holders[example.output].append(example)
-    if len(holders) < 0.5 * len(examples):
-        return
     for rows in holders.values():
         inputs = {e.query.text for e in rows}
-        if len(inputs) >= max(REPEATED, 0.01 * len(examples)):
+        if len(inputs) >= least:
             message = (
                 f"{len(rows):,} different inputs have the same long answer (first {rows[0].row}). "
                 "See whether it answers them; a form letter teaches to send it."

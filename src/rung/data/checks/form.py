@@ -6,25 +6,23 @@ answers are compared by stands in `rung.data.checks.habits`. A finding tells the
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rung.data.checks import habits
+from rung.data.checks.json_form import CLEAR, JsonHabits, broken_habits
 from rung.data.checks.material import Material
-from rung.data.rows import kind_of
 from rung.types import Example, Finding, Task
 
-CLEAR = 0.9
-"""Share of answers from which on their form is the rule."""
 LEAST = 20
 """Answers from which on a rule shows."""
 MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "undefined", "nil", "#value!", "#ref!", "#name?"})
-_FEW_KEYS = 3  # keys that a message names
+
+_REMEMBERED = 50_000  # answers whose class is kept, as most data have each of few answers many times
 
 Severity = Literal["warning", "note"]
 
@@ -94,20 +92,18 @@ def form(material: Material) -> Iterator[Finding]:
         yield from _row(example, task)
     if task.labels is not None or task.multi_label or len(examples) < LEAST:
         return
-    values = {e.output: _parsed(e.output) for e in examples if e.output.lstrip()[:1] in ("{", "[", "`")}
-    are_json = sum(isinstance(values.get(e.output, _NONE), dict | list) for e in examples)
-    if are_json >= CLEAR * len(examples):
-        yield from _json(examples, values, task)
+    as_json = JsonHabits(examples)
+    if as_json.are_rule:
+        yield from broken_habits(examples, as_json, task)
         return
     yield from _explained(examples)
     if task.metric == "label_accuracy":
         return
-    if are_json == 0 or task.whitespace != "counts":
-        told: set[str] = set()
-        for rule in _RULES:
-            yield from _broken(rule, examples, told)
-        yield from _numbers(examples, told)
-        yield from _shapes(examples, told)
+    told: set[str] = set()
+    for rule in _RULES:
+        yield from _broken(rule, examples, told)
+    yield from _numbers(examples, told)
+    yield from _shapes(examples, told)
     yield from _languages(examples)
     yield from _lengths(examples)
 
@@ -146,9 +142,12 @@ def _broken(rule: _Rule, examples: Sequence[Example], told: set[str]) -> Iterato
     known: dict[str, str | None] = {}
     classes = []
     for e in examples:
-        if e.output not in known:
-            known[e.output] = rule.of(e.output)
-        classes.append(known[e.output])
+        own = known.get(e.output, "")
+        if own == "":
+            own = rule.of(e.output)
+            if len(known) < _REMEMBERED:
+                known[e.output] = own
+        classes.append(own)
     for e, own, most, share in _others(examples, classes):
         if e.id in told or (rule.one_way is not None and own != rule.one_way):
             continue
@@ -262,87 +261,3 @@ def _lengths(examples: Sequence[Example]) -> Iterator[Finding]:
                 "See whether more than the answer stands there; it may be cut at the length limit."
             )
             yield Finding("long_output", "note", e.row, message, (e.id,))
-
-
-# ---- JSON -------------------------------------------------------------------------------------------
-
-_NONE = object()
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return _NONE
-
-
-def _json(examples: Sequence[Example], values: dict[str, Any], task: Task) -> Iterator[Finding]:
-    """Answers that are no JSON where nearly all are; and keys and types that differ from those of nearly all."""
-    share = habits.percent(sum(values.get(e.output, _NONE) is not _NONE for e in examples), len(examples))
-    objects: list[tuple[Example, dict[str, Any]]] = []
-    kinds = Counter(type(values.get(e.output, _NONE)) for e in examples)
-    most = kinds.most_common(1)[0][0]
-    for e in examples:
-        value = values.get(e.output, _NONE)
-        if not isinstance(value, dict | list):
-            inside = _parsed(habits.unfenced(e.output))
-            if isinstance(inside, dict | list):
-                message = f"The answer stands in a Markdown fence; {share} of the answers are JSON alone."
-                yield Finding("fenced", "warning", e.row, f"{message} rung check --fix OUT takes it away.", (e.id,))
-            else:
-                what = _why_no_json(e.output)
-                message = f"The answer is no valid JSON ({what}), as {share} of the answers are. Correct or remove it."
-                yield Finding("broken_json", "warning", e.row, message, (e.id,))
-        elif type(value) is not most and kinds[most] >= CLEAR * len(examples):
-            message = f"The answer is JSON of another kind ({kind_of(value)}) than nearly all. Write it as they are."
-            yield Finding("json_types", "warning", e.row, message, (e.id,))
-        elif isinstance(value, dict):
-            objects.append((e, value))
-    if objects and task.schema is None and task.metric != "tool_call_match":
-        yield from _keys(objects)
-
-
-def _why_no_json(text: str) -> str:
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"{error.msg} at character {error.pos + 1}"
-    except (ValueError, RecursionError):
-        return "nested too deeply"
-    return "a single value"
-
-
-def _keys(objects: Sequence[tuple[Example, dict[str, Any]]]) -> Iterator[Finding]:
-    total = len(objects)
-    holders = Counter(key for _, value in objects for key in value)
-    needed = [key for key, n in holders.items() if n >= CLEAR * total]
-    strange = {key for key, n in holders.items() if n <= max(1, (1 - CLEAR) / 5 * total)}
-    types = {key: Counter(_kind(value[key]) for _, value in objects if key in value) for key in needed}
-    for e, value in objects:
-        missing = [key for key in needed if key not in value]
-        extra = [key for key in value if key in strange] if len(strange) < 0.5 * total and needed else []
-        if missing or extra:
-            lacks = f"lacks {_named(missing)}" if missing else ""
-            has = f"has {_named(extra)}, as nearly no other" if extra else ""
-            message = f"The answer {' and '.join(p for p in (lacks, has) if p)}. Give all answers the same keys."
-            yield Finding("json_keys", "warning", e.row, message, (e.id,))
-        for key in needed:
-            if key not in value or (own := _kind(value[key])) is None:
-                continue
-            most, number = types[key].most_common(1)[0]
-            if own != most and most is not None and number >= CLEAR * sum(types[key].values()):
-                message = (
-                    f'The value of "{key[:40]}" is {own}; {habits.percent(number, total)} of the answers have {most}.'
-                )
-                yield Finding("json_types", "warning", e.row, f"{message} Write it as they do.", (e.id,))
-
-
-def _kind(value: Any) -> str | None:
-    """What a value is; None for null, which may stand in place of any."""
-    return None if value is None else kind_of(value)
-
-
-def _named(keys: Sequence[str]) -> str:
-    named = ", ".join(f'"{key[:40]}"' for key in keys[:_FEW_KEYS])
-    more = f" and {len(keys) - _FEW_KEYS} more" if len(keys) > _FEW_KEYS else ""
-    return f"the key{'s' if len(keys) > 1 else ''} {named}{more}"

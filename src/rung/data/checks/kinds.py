@@ -29,7 +29,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Sureness:
     """Shares of planted faults that were found, and of finds that were planted faults."""
 
     recall: float | None = None
@@ -207,10 +207,10 @@ def rank(check: str, severity: str) -> tuple[int, int]:
 
 
 @cache
-def measured() -> Mapping[str, Measured]:
+def measured() -> Mapping[str, Sureness]:
     """Check -> how sure it is, as `bench/checks.py` measured; empty where nothing was."""
     try:
         record = json.loads(files("rung.data.checks").joinpath("measured.json").read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return {check: Measured(own.get("recall"), own.get("precision")) for check, own in record.items()}
+    return {check: Sureness(own.get("recall"), own.get("precision")) for check, own in record.items()}

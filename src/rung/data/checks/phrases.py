@@ -125,7 +125,19 @@ _SIGNS: dict[re.Pattern[str], tuple[str, ...]] = {
         *("desculpe", "sinto muito", "het spijt", "przykro", "抱歉", "对不起", "申し訳", "죄송"),
     ),
     AS_AN_AI: (
-        *(" ai", "language model", "artificial", "assistant", " ki", "künstlich", "kunstlich", "sprachmodell", " ia", "'ia", "’ia"),
+        *(
+            " ai",
+            "language model",
+            "artificial",
+            "assistant",
+            " ki",
+            "künstlich",
+            "kunstlich",
+            "sprachmodell",
+            " ia",
+            "'ia",
+            "’ia",
+        ),
         *(
             "modèle",
             "modele",
