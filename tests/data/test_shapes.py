@@ -293,3 +293,15 @@ def test_of_columns_without_a_known_name_the_one_whose_few_values_repeat_is_the_
         for i in range(20)
     ]
     assert reading_of(items).fields == {"input": "subject", "output": "team"}
+
+
+def test_json_answers_about_roles_of_another_kind_are_no_conversation() -> None:
+    people = '[{"role": "director", "value": "Ann"}]'
+    (e,) = read([{"input": "Who leads?", "output": people}], Answers(lists_are_json=True))
+    assert e.output == people
+
+
+def test_a_prompt_that_quotes_a_conversation_stays_as_it_is() -> None:
+    prompt = "Human: q\n\nAssistant:"
+    (e,) = read([{"prompt": prompt, "completion": " a"}])
+    assert (e.input, e.output, e.turns) == (prompt, " a", ())

@@ -44,9 +44,9 @@ class Conversation:
 
 
 def is_conversation(value: object) -> bool:
-    """Whether a value is a list of turns, or its JSON."""
-    found = json_list(value) if _may_be(value) else None
-    return bool(found) and all(_speaker(turn) is not None for turn in cast("list[object]", found))
+    """Whether a value is a list of turns, or its JSON. A list of people with roles of other kinds is none."""
+    speakers = [_speaker(turn) for turn in (json_list(value) if _may_be(value) else None) or ()]
+    return None not in speakers and any(str(speaker).strip().lower() in ROLES for speaker in speakers)
 
 
 def messages_of(value: object) -> list[Message]:

@@ -148,7 +148,7 @@ class RowReader:
         """
         source = values.get(asked) if isinstance(asked := self.fields.get("input", ""), str) else None
         answer = values.get(given) if isinstance(given := self.fields.get("output", ""), str) else None
-        before, after = _said_in(source), _said_in(answer)
+        before, after = _said_in(source), _said_in(answer) or transcript(answer)
         if before is None and after is None:
             return None
         if after is not None and any(m.role != "assistant" for m in after):
@@ -337,11 +337,7 @@ class RowReader:
 
 def _said_in(value: object) -> list[Message] | None:
     """The turns of a value that is a conversation; None where it is something else."""
-    if isinstance(value, str | list):
-        if is_conversation(value):
-            return messages_of(value)
-        return transcript(value)
-    return None
+    return messages_of(value) if isinstance(value, str | list) and is_conversation(value) else None
 
 
 def _is_squad(value: object) -> bool:
