@@ -215,3 +215,21 @@ def test_columns_without_a_name_are_numbered_or_left_out_where_they_are_empty(tm
 
 def test_files_that_were_joined_with_their_marks_are_read(tmp_path: Path) -> None:
     assert table(tmp_path, "\ufeff\ufeffinput,output\na,b\n").columns == ["input", "output"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_space_after_each_separator_belongs_to_no_cell(tmp_path: Path, quote: str) -> None:
+    found = table(tmp_path, lines(", ", quote))
+    assert pairs(found) == PAIRS and found.columns == ["input", "output"]
+    assert found.how == ("a space after each separator is dropped",)
+
+
+def test_columns_that_pandas_numbers_are_a_header_although_labels_are_numbers(tmp_path: Path) -> None:
+    found = table(tmp_path, "0,1\n" + "".join(f"text {i},{i % 2}\n" for i in range(20)))
+    assert found.columns == ["0", "1"] and len(found.rows) == 20
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_json_in_the_first_cell_makes_no_json_of_a_table(tmp_path: Path, separator: str) -> None:
+    text = "".join(f'{{"id": {i}}}{separator}{("late", "lost")[i % 2]}\n' for i in range(20))
+    assert len(pairs(table(tmp_path, text, "a.csv" if separator == "," else "a.tsv"))) == 20

@@ -5,62 +5,18 @@ One sensible reading is taken, and told where it is not what the file's name pro
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from rung.data.formats.encoding import Encoding, line_end, lines_of
-from rung.data.formats.header import header_problem, is_header, looks_like_a_row, names_from, names_of
-from rung.data.formats.records import Line, Quotes, Record, Records
+from rung.data.formats.header import looks_like_a_row, names_of
+from rung.data.formats.layout import SEPARATORS, Layout, layout_of
+from rung.data.formats.records import Quotes, Record, Records
 from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table
 from rung.errors import DataError
-
-SEPARATORS = {
-    ",": "separated by commas",
-    ";": "separated by semicolons",
-    "\t": "separated by tabs",
-    "|": "separated by bars (|)",
-}
-_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-_SAMPLE_LINES = 500
-_SAMPLE_CHARACTERS = 1_000_000
-_FEW_ROWS = 5
-_LIKELY = 0.5
-_SENSIBLE = 0.9
-"""The share of records with as many fields as the first from which a separator is a sensible one. A separator that the
-name of the file does not promise must reach _LIKELY."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a file is laid out. header: None where the first record is a row. skip: lines before the first record.
-
-    trailing: records end in one separator too many. prose: no cell begins with a space, so a comma before one is text.
-    escape: a backslash stands before a quote inside quoted text.
-    """
-
-    separator: str
-    width: int
-    header: tuple[str, ...] | None
-    skip: int = 0
-    trailing: bool = False
-    prose: bool = False
-    escape: bool = False
-
-
-def clearly_delimited(source: Source, encoding: Encoding) -> str | None:
-    """The separator of a text without a name that tells it, where there are several columns and rows; else None."""
-    sample = _sample(source, encoding)
-    if sample and (match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n"))):
-        return match[1]
-    if any(text.lstrip().startswith(("{", "[")) for _, text in sample[:20]):
-        return None
-    shares = {s: _share(sample, source.name, s) for s in SEPARATORS}
-    good = [s for s, (width, share, records) in shares.items() if width > 1 and records > 2 and share > 0.95]
-    return good[0] if len(good) == 1 else None
 
 
 def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool = True) -> Table:
@@ -68,7 +24,7 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
 
     Raises DataError for two sensible readings, for two columns of one name and for a header without rows.
     """
-    layout = _layout(_sample(source, encoding), source.name, own)
+    layout = layout_of(source, encoding, own)
     table, quotes = _read(source, encoding, layout, quoting=True)
     how = []
     if tell and layout.separator != own:
@@ -77,7 +33,9 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
         how.append("the first line names the separator (Excel's sep=)")
     if line_end(source, encoding) == "\r":
         how.append("lines end in a carriage return alone")
-    if layout.escape:
+    if layout.dialect.spaced:
+        how.append("a space after each separator is dropped")
+    if layout.dialect.escape:
         how.append('quotes inside quoted text are written \\"')
     if layout.header is None:
         how.append(f"no header: the columns are called {', '.join(table.columns[:3])}{' …' * (layout.width > 3)}")
@@ -100,10 +58,8 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
 
 def _read(source: Source, encoding: Encoding, layout: Layout, *, quoting: bool) -> tuple[Table, Quotes]:
     with lines_of(source, encoding) as lines:
-        records = Records(
-            islice(lines, layout.skip, None), source.name, layout.separator, layout.width, quoting=quoting,
-            escape=layout.escape,
-        )  # fmt: skip
+        dialect = replace(layout.dialect, quoting=quoting)
+        records = Records(islice(lines, layout.skip, None), source.name, dialect, layout.width)
         table = _table(source, layout, iter(records))
         return table, records.quotes
 
@@ -175,107 +131,6 @@ def _problem(cells: Sequence[str], layout: Layout) -> str:
     if any("\0" in cell for cell in cells):
         return "holds a NUL byte; save the file again as plain text"
     return ""
-
-
-def _sample(source: Source, encoding: Encoding) -> list[Line]:
-    lines: list[Line] = []
-    size = 0
-    with lines_of(source, encoding) as numbered:
-        for number, text in numbered:
-            if not text.strip() and not lines:
-                continue
-            lines.append((number, text))
-            size += len(text)
-            if len(lines) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
-                break
-    return lines
-
-
-def _layout(sample: Sequence[Line], name: str, own: str) -> Layout:
-    if not sample:
-        return Layout(own, 1, None)
-    skip, escape = 0, _escapes(sample, name)
-    if match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n")):
-        separator, skip, sample = match[1], sample[0][0], sample[1:]
-    else:
-        separator = _separator(sample, name, own, escape)
-    records = _records(sample, name, separator, escape)
-    if not records:
-        return Layout(separator, 1, None, skip)
-    first, rows = records[0].cells, [r.cells for r in records[1:] if not r.fault]
-    header = names_from(first, rows) if is_header(first, rows) else None
-    if header is not None and (problem := header_problem(header)):
-        raise DataError(f"{name}, line {records[0].number}: {problem}")
-    width = len(first if header is None else header)
-    good = [r for r in rows if len(r) == width or (len(r) == width + 1 and not r[-1])]
-    trailing = 2 * sum(len(r) > width for r in good) > len(good)
-    prose = separator == "," and len(good) >= _FEW_ROWS and not any(c.startswith(" ") for r in good for c in r[1:])
-    return Layout(separator, width, header, skip, trailing, prose, escape)
-
-
-def _escapes(sample: Sequence[Line], name: str) -> bool:
-    """Whether more records are in order where a backslash stands before a quote inside quoted text."""
-    if not any('\\"' in text for _, text in sample):
-        return False
-
-    def order(separator: str, escape: bool) -> int:
-        records = _records(sample, name, separator, escape)
-        good = sum(not (r.fault or r.literal) and len(r.cells) == len(records[0].cells) > 1 for r in records)
-        return 2 * good - len(records)
-
-    return max(order(s, True) for s in SEPARATORS) > max(order(s, False) for s in SEPARATORS)
-
-
-def _separator(sample: Sequence[Line], name: str, own: str, escape: bool) -> str:
-    """The separator that gives every record as many fields as the first one. Raises DataError for two of them."""
-    shares: dict[str, float] = {}
-    for separator in SEPARATORS:
-        width, share, _ = _share(sample, name, separator, escape)
-        if width > 1:
-            shares[separator] = share
-    if not shares:
-        return own
-    best = max(shares, key=lambda s: (shares[s], s == own))
-    if best != own and shares[best] < _LIKELY:
-        return own
-    rivals = [s for s in shares if shares[s] >= _SENSIBLE and shares[s] > shares[best] - 0.05]
-    if len(rivals) > 1:
-        firsts = {s: _shown(_records(sample, name, s, escape)[0].cells) for s in rivals}
-        seen = " ".join(f"Split by {SEPARATORS[s].removeprefix('separated by ')}: {firsts[s]}." for s in rivals)
-        raise DataError(
-            f"{name}, line {sample[0][0]}: can be read in two ways. {seen} Write the right separator into a first "
-            f"line of its own, such as sep={rivals[0]}"
-        )
-    return best
-
-
-def _shown(cells: Iterable[str]) -> str:
-    return " ".join(f"[{cell[:40]}]" for cell in islice(cells, 6))
-
-
-def _share(sample: Sequence[Line], name: str, separator: str, escape: bool = False) -> tuple[int, float, int]:
-    """(fields of the first record, share of the others that have as many, records) with one separator."""
-    records = _records(sample, name, separator, escape)
-    if not records:
-        return 0, 0.0, 0
-    width = len(records[0].cells)
-    fit = [not r.fault and (len(r.cells) == width or (not any(r.cells[width:]) and len(r.cells) > width))
-           for r in records[1:]]  # fmt: skip
-    return width, sum(fit) / len(fit) if fit else 1.0, len(records)
-
-
-def _records(sample: Sequence[Line], name: str, separator: str, escape: bool) -> list[Record]:
-    """The records of a sample, the first of which says how wide they are. A quote that the sample cuts ends it."""
-    found: list[Record] = []
-    try:
-        first = next(iter(Records(sample, name, separator, 0, escape=escape)), None)
-        if first is None or first.fault:
-            return found
-        for record in Records(sample, name, separator, len(first.cells), escape=escape):
-            found.append(record)
-    except DataError:
-        pass
-    return found
 
 
 def _count(what: str, count: int) -> tuple[str, ...]:

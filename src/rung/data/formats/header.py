@@ -26,6 +26,8 @@ def is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """
     if len(rows) < _FEW_ROWS or len(first) < 2 or not all(cell.strip() for cell in first):
         return True
+    if list(first) == [str(i) for i in range(len(first))]:  # as pandas names columns without names
+        return True
     others = [row for row in rows if len(row) == len(first) and list(row) != list(first)]
     categories = set()
     for column, cell in enumerate(first):

@@ -32,9 +32,11 @@ def clearly_json(source: Source, encoding: Encoding) -> bool:
         return True
     for text in (line, head):
         try:
-            value, _ = _PLAIN.raw_decode(text)
+            value, end = _PLAIN.raw_decode(text)
         except (ValueError, RecursionError):
             continue
+        if text[end:].lstrip(" \t\r,")[:1] not in ("", "\n", "{", "["):  # a cell, and others after it
+            return False
         return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict | list) for v in value))
     return re.match(r'[\[{]\s*[\[{]?\s*"', head) is not None
 

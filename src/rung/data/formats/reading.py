@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rung.data.formats.delimited import SEPARATORS, clearly_delimited, read_delimited
+from rung.data.formats.delimited import read_delimited
 from rung.data.formats.encoding import MAX_LINE, encoding_of
 from rung.data.formats.json_rows import clearly_json, read_json
+from rung.data.formats.layout import SEPARATORS, clearly_delimited
 from rung.data.formats.source import Source, identify
 from rung.data.rows import SUFFIXES, SUPPORTED, Problem, Table, unpacked_name
 from rung.errors import DataError

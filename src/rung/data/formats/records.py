@@ -14,6 +14,20 @@ from rung.data.formats.encoding import MAX_LINE
 from rung.errors import DataError
 
 Line = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How cells are written. quoting: False takes every quote as text. escape: a backslash stands before a quote inside
+    quoted text, as Spark and MySQL write it. spaced: a space after each separator belongs to no cell.
+    """
+
+    separator: str
+    escape: bool = False
+    spaced: bool = False
+    quoting: bool = True
+
+
 _LABELS_KEPT = 200
 _LINES_LOOKED_AT = 1000
 
@@ -53,22 +67,11 @@ class Record:
 class Records:
     """Reads records one by one.
 
-    width: of a good record. quoting: False takes every quote as text. escape: a backslash stands before a quote inside
-    quoted text, as Spark and MySQL write it. Raises DataError for a quote that is never closed where the lines after
-    it are no rows.
+    width: of a good record. Raises DataError for a quote that is never closed where the lines after it are no rows.
     """
 
-    def __init__(
-        self,
-        lines: Iterable[Line],
-        name: str,
-        separator: str,
-        width: int,
-        *,
-        quoting: bool = True,
-        escape: bool = False,
-    ) -> None:
-        self.name, self.separator, self.width, self.quoting, self.escape = name, separator, width, quoting, escape
+    def __init__(self, lines: Iterable[Line], name: str, dialect: Dialect, width: int) -> None:
+        self.name, self.dialect, self.separator, self.width = name, dialect, dialect.separator, width
         self.quotes = Quotes()
         self._lines = iter(lines)
         self._back: list[Line] = []
@@ -79,17 +82,21 @@ class Records:
         while (line := self._next()) is not None:
             number, text = line
             bare = text.rstrip("\r\n")
-            if '"' not in bare or not self.quoting:
+            if '"' not in bare or not self.dialect.quoting:
                 if not bare or (bare.isspace() and separator not in bare):
                     continue
                 quotes.records += 1
-                cells = bare.split(separator)
+                cells = self._split(bare)
                 if len(self._last) < _LABELS_KEPT:
                     self._last.add(cells[-1])
                 yield Record(number, cells)
             else:
                 quotes.records += 1
                 yield self._quoted(line, bare)
+
+    def _split(self, bare: str) -> list[str]:
+        cells = bare.split(self.separator)
+        return [cells[0], *(cell.removeprefix(" ") for cell in cells[1:])] if self.dialect.spaced else cells
 
     def _next(self) -> Line | None:
         return self._back.pop() if self._back else next(self._lines, None)
@@ -102,7 +109,7 @@ class Records:
         if cells is not None and not (len(used) > 1 and self._swallows(used)):
             self._count(used, cells)
             return Record(number, cells)
-        plain = bare.split(self.separator)
+        plain = self._split(bare)
         if len(plain) == self.width and (cells is not None or self._rows_follow(used, ended="end of data" in fault)):
             self._back.extend(reversed(used[1:]))
             self.quotes.literal.append(number)
@@ -132,8 +139,14 @@ class Records:
         # The limit on a field is global to the process, so it is put back.
         limit = csv.field_size_limit(MAX_LINE)
         try:
-            escape = "\\" if self.escape else None
-            return next(csv.reader(feed(), delimiter=self.separator, strict=True, escapechar=escape)), ""
+            reader = csv.reader(
+                feed(),
+                delimiter=self.separator,
+                strict=True,
+                escapechar="\\" if self.dialect.escape else None,
+                skipinitialspace=self.dialect.spaced,
+            )
+            return next(reader), ""
         except csv.Error as e:
             return None, str(e)
         finally:
@@ -169,7 +182,7 @@ class Records:
 
     def _is_row(self, text: str, split: bool = False) -> bool:
         bare = text.rstrip("\r\n")
-        cells = bare.split(self.separator)
+        cells = self._split(bare)
         if '"' in bare and not split:
             cells = next(csv.reader([bare], delimiter=self.separator), [])
         if len(cells) != self.width or self.width < 2:

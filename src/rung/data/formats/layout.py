@@ -1,0 +1,178 @@
+"""How a text of cells is laid out: separator, header or none, escapes and spaces, from a bounded sample of its lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from rung.data.formats.encoding import Encoding, lines_of
+from rung.data.formats.header import header_problem, is_header, names_from
+from rung.data.formats.records import Dialect, Line, Record, Records
+from rung.data.formats.source import Source
+from rung.errors import DataError
+
+SEPARATORS = {
+    ",": "separated by commas",
+    ";": "separated by semicolons",
+    "\t": "separated by tabs",
+    "|": "separated by bars (|)",
+}
+_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_SAMPLE_LINES = 500
+_SAMPLE_CHARACTERS = 1_000_000
+_FEW_ROWS = 5
+_LIKELY = 0.5
+_SENSIBLE = 0.9
+"""The share of records with as many fields as the first from which a separator is a sensible one. A separator that the
+name of the file does not promise must reach _LIKELY."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is laid out. header: None where the first record is a row. skip: lines before the first record.
+
+    trailing: records end in one separator too many. prose: no cell begins with a space, so a comma before one is text.
+    """
+
+    dialect: Dialect
+    width: int
+    header: tuple[str, ...] | None
+    skip: int = 0
+    trailing: bool = False
+    prose: bool = False
+
+    @property
+    def separator(self) -> str:
+        return self.dialect.separator
+
+
+def clearly_delimited(source: Source, encoding: Encoding) -> str | None:
+    """The separator of a text without a name that tells it, where there are several columns and rows; else None."""
+    sample = _sample(source, encoding)
+    if sample and (match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n"))):
+        return match[1]
+    if any(text.lstrip().startswith(("{", "[")) for _, text in sample[:20]):
+        return None
+    shares = {s: _share(sample, source.name, Dialect(s)) for s in SEPARATORS}
+    good = [s for s, (width, share, records) in shares.items() if width > 1 and records > 2 and share > 0.95]
+    return good[0] if len(good) == 1 else None
+
+
+def _sample(source: Source, encoding: Encoding) -> list[Line]:
+    lines: list[Line] = []
+    size = 0
+    with lines_of(source, encoding) as numbered:
+        for number, text in numbered:
+            if not text.strip() and not lines:
+                continue
+            lines.append((number, text))
+            size += len(text)
+            if len(lines) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
+                break
+    return lines
+
+
+def layout_of(source: Source, encoding: Encoding, own: str) -> Layout:
+    """The layout of a file. own: the separator that its name promises.
+
+    Raises DataError for two sensible separators, and for two columns of one name.
+    """
+    sample, name, skip = _sample(source, encoding), source.name, 0
+    if not sample:
+        return Layout(Dialect(own), 1, None)
+    if match := _SEP_LINE.fullmatch(sample[0][1].strip("\r\n")):
+        separators, skip, sample = [match[1]], sample[0][0], sample[1:]
+    else:
+        separators = list(SEPARATORS)
+    escape = _escapes(sample, name, separators)
+    dialects = [Dialect(s, escape, _spaced(sample, s)) for s in separators]
+    dialect = _dialect(sample, name, own, dialects) if len(dialects) > 1 else dialects[0]
+    records = _records(sample, name, dialect)
+    if not records:
+        return Layout(dialect, 1, None, skip)
+    first, rows = records[0].cells, [r.cells for r in records[1:] if not r.fault]
+    header = names_from(first, rows) if is_header(first, rows) else None
+    if header is not None and (problem := header_problem(header)):
+        raise DataError(f"{name}, line {records[0].number}: {problem}")
+    width = len(first if header is None else header)
+    good = [r for r in rows if len(r) == width or (len(r) == width + 1 and not r[-1])]
+    trailing = 2 * sum(len(r) > width for r in good) > len(good)
+    separated = dialect.separator == "," and not dialect.spaced and len(good) >= _FEW_ROWS
+    prose = separated and not any(c.startswith(" ") for r in good for c in r[1:])
+    return Layout(dialect, width, header, skip, trailing, prose)
+
+
+def _spaced(sample: Sequence[Line], separator: str) -> bool:
+    """Whether a space follows each separator of the first line, and stands behind one in nearly all lines."""
+    first = sample[0][1] if sample else ""
+    if separator not in first or re.search(re.escape(separator) + "(?! )", first.rstrip()):
+        return False
+    return sum(separator + " " in text for _, text in sample) >= _SENSIBLE * len(sample)
+
+
+def _escapes(sample: Sequence[Line], name: str, separators: Iterable[str]) -> bool:
+    """Whether more records are in order where a backslash stands before a quote inside quoted text."""
+    if not any('\\"' in text for _, text in sample):
+        return False
+
+    def order(dialect: Dialect) -> int:
+        records = _records(sample, name, dialect)
+        good = sum(not (r.fault or r.literal) and len(r.cells) == len(records[0].cells) > 1 for r in records)
+        return 2 * good - len(records)
+
+    plain = [Dialect(s) for s in separators]
+    return max(order(replace(d, escape=True)) for d in plain) > max(map(order, plain))
+
+
+def _dialect(sample: Sequence[Line], name: str, own: str, dialects: Sequence[Dialect]) -> Dialect:
+    """The one whose separator gives every record as many fields as the first. Raises DataError for two of them."""
+    shares: dict[Dialect, float] = {}
+    for dialect in dialects:
+        width, share, _ = _share(sample, name, dialect)
+        if width > 1:
+            shares[dialect] = share
+    promised = next(d for d in dialects if d.separator == own)
+    if not shares:
+        return promised
+    best = max(shares, key=lambda d: (shares[d], d.separator == own))
+    if best != promised and shares[best] < _LIKELY:
+        return promised
+    rivals = [d for d in shares if shares[d] >= _SENSIBLE and shares[d] > shares[best] - 0.05]
+    if len(rivals) > 1:
+        firsts = {d.separator: _shown(_records(sample, name, d)[0].cells) for d in rivals}
+        seen = " ".join(f"Split by {SEPARATORS[s].removeprefix('separated by ')}: {firsts[s]}." for s in firsts)
+        raise DataError(
+            f"{name}, line {sample[0][0]}: can be read in two ways. {seen} Write the right separator into a first "
+            f"line of its own, such as sep={rivals[0].separator}"
+        )
+    return best
+
+
+def _shown(cells: Iterable[str]) -> str:
+    return " ".join(f"[{cell[:40]}]" for cell in islice(cells, 6))
+
+
+def _share(sample: Sequence[Line], name: str, dialect: Dialect) -> tuple[int, float, int]:
+    """(fields of the first record, share of the others that have as many, records)."""
+    records = _records(sample, name, dialect)
+    if not records:
+        return 0, 0.0, 0
+    width = len(records[0].cells)
+    fit = [not r.fault and len(r.cells) >= width and not any(r.cells[width:]) for r in records[1:]]
+    return width, sum(fit) / len(fit) if fit else 1.0, len(records)
+
+
+def _records(sample: Sequence[Line], name: str, dialect: Dialect) -> list[Record]:
+    """The records of a sample, the first of which says how wide they are. A quote that the sample cuts ends it."""
+    found: list[Record] = []
+    try:
+        first = next(iter(Records(sample, name, dialect, 0)), None)
+        if first is None or first.fault:
+            return found
+        for record in Records(sample, name, dialect, len(first.cells)):
+            found.append(record)
+    except DataError:
+        pass
+    return found
