@@ -218,7 +218,7 @@ def test_many_empty_answers_name_the_way_to_allow_them_and_one_does_not(tmp_path
 
 
 def test_empty_answers_beside_labels_want_a_label_of_their_own(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="where no label applies, declare one for it, such as none"):
+    with pytest.raises(DataError, match="where no label applies, write a label for it, such as none"):
         read(tmp_path / "1", labelled("", ""), more=LABELS)
     with pytest.raises(TaskError, match="empty: allowed and labels contradict each other"):
         read(tmp_path / "2", labelled("", ""), more=LABELS + "empty: allowed\n")

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, Table, parse_json, raise_problems, read_table
+from rung.data.formats import read_table
+from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, Table, parse_json, raise_problems
 from rung.data.shapes import Labels, Recognised, flat, recognise
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
 from rung.errors import DataError
@@ -231,7 +232,7 @@ def _allow_empty(problems: list[Problem], files: Sequence[_File], task: Task) ->
         return problems
     hint = "; where nothing is the right answer, write empty: allowed in task.yaml"
     if task.labels:
-        hint = "; where no label applies, declare one for it, such as none, and write it in these rows"
+        hint = "; where no label applies, write a label for it, such as none, or empty: allowed instead of labels:"
     return [replace(p, text=p.text + hint) if id(p) in empty else p for p in problems]
 
 
