@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import RunError
 
 if TYPE_CHECKING:
+    from rung.ladder.checking import CheckedData
     from rung.ladder.options import Listener, RunOptions
-    from rung.types import Candidate, Decision, Prediction, SetName
+    from rung.types import Candidate, Decision, Prediction, Query, SetName
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,21 @@ def run(task: str | Path, options: RunOptions | None = None, *, listener: Listen
     return Run(climb(Path(task), replace(options or RunOptions(), **fields), listener or Quiet()))
 
 
-def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str], str]:
+def check(task: str | Path, *, say: Callable[[str], None] | None = None) -> CheckedData:
+    """Reads a task's data and checks it, without a model: findings, and the split that a run would use.
+
+    say: hears what is being done where it takes long. Raises RungError for what cannot be read at all.
+    """
+    from rung.ladder.checking import check_task, quiet
+
+    return check_task(Path(task), say or quiet)
+
+
+def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str | Query], str]:
     """The winner of a run folder, or a bundle, as a function of an input.
 
-    solution: another solution of the run. The function raises ModelError where the model gives no answer.
+    The input is a text, or a Query where it has a context, an instruction of its own or earlier turns. solution:
+    another solution of the run. The function raises ModelError where the model gives no answer.
     Raises RunError when there is nothing to load, or its model is not the one that it was made with.
     """
     from rung.errors import ModelError
@@ -86,8 +98,8 @@ def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str], 
 
     bundle = open_bundle(Path(folder), solution=solution)
 
-    def answer(text: str) -> str:
-        (prediction,) = bundle.answer([text])
+    def answer(asked: str | Query) -> str:
+        (prediction,) = bundle.answer([asked])
         if prediction.error is not None:
             raise ModelError(f"no answer: {prediction.error}")
         return prediction.text

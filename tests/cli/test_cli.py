@@ -82,6 +82,25 @@ def test_ask_gives_each_line_one_line_of_output_empty_ones_too(finished: Path) -
     assert done.exit_code == 0
 
 
+def test_ask_shows_the_model_a_context_and_an_instruction(finished: Path) -> None:
+    plain = call("ask", finished, "door", "--solution", "zero_shot", "--verbose")
+    more = call(
+        "ask", finished, "door", "--solution", "zero_shot", "--verbose", "--context", "red", "--instruction", "Say it"
+    )
+    tokens = [int(done.output.split(" tokens in")[0].rsplit(" ", 1)[1]) for done in (plain, more)]
+    assert more.exit_code == 0 and tokens[1] > tokens[0]
+
+
+def test_ask_answers_the_last_turn_of_a_conversation(finished: Path, tmp_path: Path) -> None:
+    chat = tmp_path / "chat.json"
+    turns = [("user", "red"), ("assistant", "x"), ("user", "door")]
+    chat.write_text(json.dumps([{"role": role, "content": content} for role, content in turns]))
+    assert call("ask", finished, "--solution", "zero_shot", "--messages", chat).exit_code == 0
+    chat.write_text(json.dumps([{"role": role, "content": content} for role, content in turns[:2]]))
+    done = call("ask", finished, "--solution", "zero_shot", "--messages", chat)
+    assert done.exit_code != 0 and "ends with a user turn" in str(done.exception)
+
+
 def test_ask_says_that_its_input_is_in_another_encoding(finished: Path) -> None:
     done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag"], input="Größe\n".encode("latin-1"))
     assert isinstance(done.exception, RungError) and "Convert it" in str(done.exception)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rung.data.checks import kinds
-from rung.data.checks.kinds import Measured
+from rung.data.checks.kinds import Sureness
 from rung.report.checks import CheckPage, by_kind, counted, page_lines, page_record
 
 
@@ -58,7 +58,7 @@ def test_what_the_data_can_show_stands_last_and_clean_data_are_said_to_be() -> N
 
 def test_how_sure_a_kind_is_is_said_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "planted" not in page(finding("casing", "note", "line 1")) or "casing" in kinds.measured()
-    monkeypatch.setattr("rung.report.checks.measured", lambda: {"email": Measured(0.97, 0.95)})
+    monkeypatch.setattr("rung.report.checks.measured", lambda: {"email": Sureness(0.97, 0.95)})
     found = finding("email", "warning", "line 1")
     assert "On planted faults: finds 97 of 100, 95 of 100 found are right." in page(found)
     record = page_record(CheckPage(Path("t"), [], [found]), {"name": "orders"})

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from rung.errors import RunError
+from rung.types import Query
 
 
 @click.command()
@@ -15,24 +16,40 @@ from rung.errors import RunError
 @click.argument("text", required=False)
 @click.option("--solution", help="Another solution of the run than its winner.")
 @click.option("--lines", is_flag=True, help="Take every line of standard input as an input of its own.")
+@click.option("--context", metavar="TEXT", help="The context of the input, where the examples have one.")
+@click.option("--instruction", metavar="TEXT", help="What this input asks for, where each example has its own.")
+@click.option(
+    "--messages",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A conversation instead of TEXT: a JSON list of {role, content} that ends with a user turn.",
+)
 @click.option("--verbose", is_flag=True, help="Also show passages, tokens and time.")
-def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose: bool) -> None:
+def ask(
+    run: Path,
+    text: str | None,
+    solution: str | None,
+    lines: bool,
+    context: str | None,
+    instruction: str | None,
+    messages: Path | None,
+    verbose: bool,
+) -> None:
     """Answer TEXT with the winner of RUN, a run folder or its winner/ folder.
 
     Without TEXT, standard input is read to its end and is one input. With --lines, every line is one, and has one line
-    of output: an empty line stays empty, and line breaks within an answer become blanks.
+    of output: an empty line stays empty, and line breaks within an answer become blanks. Where the examples have a
+    context or an instruction of their own, give them with --context and --instruction; they go with every input.
     """
     from rung.serving.bundle import open_bundle
 
-    if text is not None and lines:
-        raise click.UsageError("--lines reads standard input, and TEXT is given too. Leave one of them out.")
-    try:
-        given = text if text is not None else sys.stdin.read()
-    except UnicodeDecodeError as error:
-        fact = f"standard input is not {error.encoding} ({error.reason})"
-        raise RunError(f"{fact}. Convert it to {error.encoding}.") from None
-    questions = given.removesuffix("\n").split("\n") if lines else [given.rstrip("\n")]
-    asked = [question for question in questions if question.strip()]
+    if messages is not None:
+        if text is not None or lines or context is not None or instruction is not None:
+            raise click.UsageError("--messages holds the whole input. Leave out TEXT and the options about it.")
+        query = _conversation(messages)
+        questions, asked = [query.input], [query]
+    else:
+        questions = _questions(text, lines)
+        asked = [Query(str(i), q, context, instruction) for i, q in enumerate(questions) if q.strip()]
     if not asked:
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
@@ -57,3 +74,38 @@ def ask(run: Path, text: str | None, solution: str | None, lines: bool, verbose:
         raise RunError(
             f"{failed} of {len(asked)} inputs could not be answered; their answers are empty. Shorten these inputs."
         )
+
+
+def _questions(text: str | None, lines: bool) -> list[str]:
+    if text is not None and lines:
+        raise click.UsageError("--lines reads standard input, and TEXT is given too. Leave one of them out.")
+    try:
+        given = text if text is not None else sys.stdin.read()
+    except UnicodeDecodeError as error:
+        fact = f"standard input is not {error.encoding} ({error.reason})"
+        raise RunError(f"{fact}. Convert it to {error.encoding}.") from None
+    return given.removesuffix("\n").split("\n") if lines else [given.rstrip("\n")]
+
+
+def _conversation(path: Path) -> Query:
+    """The last user turn with the turns before it; system turns become the instruction of the input."""
+    import json
+
+    from rung.types import Message
+
+    form = 'It must be a JSON list such as [{"role": "user", "content": "…"}] that ends with a user turn.'
+    try:
+        turns = json.loads(path.read_text("utf-8"))
+        found = [Message(turn["role"], turn["content"]) for turn in turns]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: no conversation can be read ({error}). {form}") from None
+    roles = {"system", "user", "assistant"}
+    if (
+        not found
+        or found[-1].role != "user"
+        or any(m.role not in roles or not isinstance(m.content, str) for m in found)
+    ):
+        raise RunError(f"{path}: no conversation that can be answered. {form}")
+    system = "\n\n".join(m.content for m in found if m.role == "system")
+    earlier = tuple(m for m in found[:-1] if m.role != "system")
+    return Query("0", found[-1].content, instruction=system or None, turns=earlier)

@@ -15,7 +15,7 @@ from rung.errors import DataError
 
 if TYPE_CHECKING:
     from rung.data.fixing import Fixed
-    from rung.ladder.checking import Checked
+    from rung.ladder.checking import CheckedData
     from rung.report.checks import CheckPage
 
 STOPS = 2
@@ -59,14 +59,14 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _page(task: Path, checked: Checked, fix: Path | None) -> CheckPage:
+def _page(task: Path, checked: CheckedData, fix: Path | None) -> CheckPage:
     from rung.report.checks import CheckPage
 
     found = tuple(asdict(f) for f in checked.findings)
     return CheckPage(task, (*_about(checked), *checked.reading), found, () if fix else _next_steps(task, checked))
 
 
-def _about(checked: Checked) -> list[str]:
+def _about(checked: CheckedData) -> list[str]:
     """What was read: rows by set, how answers are judged, and whether white space counts."""
     task = checked.task
     rows = sum(map(len, checked.sets.values()))
@@ -84,7 +84,7 @@ def _about(checked: Checked) -> list[str]:
     return lines
 
 
-def _next_steps(task: Path, checked: Checked) -> list[str]:
+def _next_steps(task: Path, checked: CheckedData) -> list[str]:
     from rung.data.checks.kinds import kind_of_check
 
     name = shlex.quote(str(task))
@@ -113,7 +113,7 @@ def _print(page: CheckPage) -> None:
     console.print(Screen(lambda width: page_lines(page, width)))
 
 
-def _record(page: CheckPage, checked: Checked, code: int) -> dict[str, Any]:
+def _record(page: CheckPage, checked: CheckedData, code: int) -> dict[str, Any]:
     from rung.report.checks import page_record
 
     task = checked.task
@@ -138,7 +138,7 @@ def _print_json(record: dict[str, Any]) -> None:
     click.echo()
 
 
-def _fix(task: Path, out: Path, mask: bool, checked: Checked | None = None) -> Fixed:
+def _fix(task: Path, out: Path, mask: bool, checked: CheckedData | None = None) -> Fixed:
     from rung.data.fixing import fix_task
     from rung.data.task_file import read_task
 

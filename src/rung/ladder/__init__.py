@@ -41,7 +41,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
 
     task = with_options(read_task(task_path), options)
     loaded = load(task, listener)
-    record = task_record_of(task, options, loaded.metric, loaded.versions)
+    task = loaded.read.task
+    record = task_record_of(task, options, loaded.read.metric, loaded.versions)
     basis = record["basis"] if options.again else None
     folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
     files = Files(folder)
@@ -52,14 +53,14 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         listener.say(f"This run lies in {folder}. {_how_to_go_on_with_another(alike)}")
     elif options.again:
         listener.say(f"This run lies in {folder}.")
-    examined = examine(task, loaded, options, kept := read_json(files.split))
+    examined = examine(loaded, options, kept := read_json(files.split), listener)
     models = _opened(task, examined.constraint, listener)
     with runs.held(folder), clocked(folder), _saying_how_to_pay(folder):
         runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
             return folder
         if options.again and (now := read_json(files.split)) != kept:  # it has, and changed train
-            examined = examine(task, loaded, options, now)
+            examined = examine(loaded, options, now, listener)
         run = start(task, loaded, examined, models, folder, record, options, listener)
         try:
             finalists = named(run)

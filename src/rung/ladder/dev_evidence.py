@@ -21,6 +21,8 @@ _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
 
 _MOST_NAMED = 3  # earlier runs
+_LIMITS_OF_SCORES = ("leakage", "corpus_holds_test", "few_test_units", "too_long", "unread_documents")
+"""Checks whose findings, each about the whole, the verdict repeats."""
 
 
 def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def _notes(run: WholeRun) -> list[str]:
     versions = list(dict.fromkeys(e["rung"] for e in runs.events(run.folder) if e["event"] == "started"))
     if len(versions) > 1:
         notes.append(f"Versions {', '.join(versions)} of rung worked on this run.")
-    notes += [*model_notes(run), *continued_notes(run.folder)]
+    notes += [*_of_the_data(run.files), *model_notes(run), *continued_notes(run.folder)]
     seen = seen_before(record_of(run.files.split), _earlier_tests(run))
     if seen:
         ids, names = {i for own in seen.values() for i in own}, list(seen)
@@ -176,6 +178,12 @@ def _notes(run: WholeRun) -> list[str]:
             f"({', '.join([*names[:_MOST_NAMED], *more])}). What was chosen since then may be tuned to them."
         )
     return notes
+
+
+def _of_the_data(files: Files) -> list[str]:
+    """What the checks found that makes the scores say less than they seem to."""
+    found = (recorded(files.checks) or {}).get("findings", ())
+    return [str(f["message"]) for f in found if f["check"] in _LIMITS_OF_SCORES and f["severity"] != "note"]
 
 
 def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import __version__, runs
-from rung.errors import DataError, TaskError
+from rung.errors import TaskError
 from rung.ladder.again import reopen
 from rung.ladder.applies import check_that_some_apply, has
+from rung.ladder.checking import Read, check, findings_of, read, refuse
 from rung.ladder.identity import described
 from rung.ladder.ledger import Ledger, Spent, spent_before
 from rung.ladder.options import Listener, RunOptions
@@ -25,13 +26,10 @@ from rung.resume import is_done, once, recorded
 from rung.runs import Files
 from rung.strategies import STRATEGIES
 from rung.types import (
-    Answer,
     Budget,
     Constraint,
     Document,
-    Example,
     Finding,
-    MetricInfo,
     Model,
     ModelSpec,
     Price,
@@ -44,28 +42,18 @@ from rung.types import (
 )
 
 if TYPE_CHECKING:
-    from rung.data.examples import Sets
     from rung.data.growth import Growth
     from rung.models.metering import Metered
     from rung.models.purse import Purse
     from rung.trials.workshop import Inputs
 
-_PROBED = 100  # examples whose answers say whether a metric grades
-
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the user brought, read. sets: as the files name them. versions: name of a model -> its version; no weights
-    are loaded yet."""
+    """What the user brought, read. versions: name of a model -> its version; no weights are loaded yet."""
 
-    sets: Sets
-    documents: tuple[Document, ...]
-    metric: MetricInfo
+    read: Read
     versions: Mapping[str, str]
-
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        return tuple(e for part in self.sets.values() for e in part)
 
 
 @dataclass(frozen=True)
@@ -111,72 +99,52 @@ def with_options(task: Task, options: RunOptions) -> Task:
 
 def load(task: Task, listener: Listener) -> Loaded:
     """What the user brought, read. What can fail for a reason in it fails before anything is written."""
-    from rung.data.corpus import read_corpus
-    from rung.data.examples import read_sets
-    from rung.evaluation.metrics import as_observed, load_metric
     from rung.models import model_version
 
-    sets = read_sets(task)
-    documents = read_corpus(task.corpus) if task.corpus else ()
-    metric = load_metric(task.metric, task.path.parent)
-    if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
-        metric = as_observed(metric, _scores_of_answers(metric, [e for part in sets.values() for e in part]))
+    data = read(task, listener.say)
     versions: dict[str, str] = {}
     for model in task.models:
         version = model_version(model.spec, say=listener.say)
         if twin := next((name for name, other in versions.items() if other == version), None):
             raise TaskError(f"{task.path}: {model.name} and {twin} are the same model. Keep one of them in models:.")
         versions[model.name] = version
-    return Loaded(sets, documents, metric, versions)
+    return Loaded(data, versions)
 
 
-def _scores_of_answers(metric: MetricInfo, examples: Sequence[Example]) -> list[float]:
-    """Scores of right answers, and of the next example's answers, which say whether the metric grades."""
-    from rung.evaluation.scorer import Scorer
-
-    some = examples[:_PROBED]
-    pairs = [(e, a.output) for e, a in zip(some, (*some[1:], *some[:1]), strict=True)]
-    asked = [Answer(e.query, text, e.references) for e, other in pairs for text in (e.output, other)]
-    return [outcome.score for outcome in Scorer(metric).score(asked)]
-
-
-def examine(task: Task, loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None) -> Examined:
+def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None, listener: Listener) -> Examined:
     """Checks the data and splits it. earlier: split.json of this run, which is then read back; nothing is checked
     again. With --again, rows that were added since then train.
 
-    Raises DataError with --strict and a warning, and where a set would be empty.
+    Raises DataError where the checks find an error, and with --strict where they warn.
     """
-    from rung.data.checks import check_examples
-    from rung.data.constraint import constraint_of, refused
-    from rung.data.corpus import check_gold_ids
+    from rung.data.constraint import constraint_of
+    from rung.data.split import split_from_record
+
+    data = loaded.read
+    if earlier is not None and options.again:
+        return _examined_again(data, earlier)
+    if earlier is not None:
+        split = split_from_record(data.examples, earlier)
+        return Examined(split, (), constraint_of(data.task, split.train))
+    checked = check(data, listener.say)
+    refuse(checked, options.strict)
+    assert checked.split is not None
+    return Examined(checked.split, checked.findings, checked.constraint)
+
+
+def _examined_again(data: Read, earlier: Mapping[str, Any]) -> Examined:
+    """The split of a run that began, with rows that were added since then in train."""
+    from rung.data.constraint import constraint_of
     from rung.data.growth import grown_split
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
-    from rung.data.split import split_examples, split_from_record, straddling_groups
-    from rung.evaluation.metrics import probe_metric
 
-    examples = loaded.examples
-    if earlier is not None and options.again:
-        pairs = near_duplicates(examples)
-        grown, growth = grown_split(loaded.sets, near_duplicate_groups(examples, pairs), earlier)
-        found = check_examples(examples, task, pairs) if growth.any else []
-        return Examined(grown, tuple(found), constraint_of(task, grown.train), growth)
-    if earlier is not None:
-        split = split_from_record(examples, earlier)
-        return Examined(split, (), constraint_of(task, split.train))
+    examples = data.examples
     pairs = near_duplicates(examples)
     groups = near_duplicate_groups(examples, pairs)
-    split = split_examples(loaded.sets, groups, task)
-    constraint = constraint_of(task, split.train)
-    findings = [*check_examples(examples, task, pairs), *straddling_groups(loaded.sets, groups)]
-    if loaded.documents:
-        findings += check_gold_ids(examples, loaded.documents)
-    findings += refused(examples, constraint)
-    findings += probe_metric(loaded.metric, examples)
-    serious = [f for f in findings if f.severity != "note"]
-    if options.strict and serious:
-        listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in serious[:10])
-        raise DataError(f"{task.path}: {len(serious)} warnings, and --strict stops at warnings:\n{listed}")
-    return Examined(split, tuple(findings), constraint)
+    grown, growth = grown_split(data.sets, groups, earlier)
+    constraint = constraint_of(data.task, grown.train)
+    found = findings_of(data, pairs, groups, constraint) if growth.any else ()
+    return Examined(grown, found, constraint, growth)
 
 
 def start(
@@ -220,7 +188,7 @@ def start(
         ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
-        shared = Tools(next(iter(counted.values())), Scorer(loaded.metric), options.executor or InOrder())
+        shared = Tools(next(iter(counted.values())), Scorer(loaded.read.metric), options.executor or InOrder())
         states = [
             RunState(
                 folder=folder,
@@ -244,7 +212,7 @@ def _inputs(task: Task, loaded: Loaded, examined: Examined, split: Split, folder
     from rung.retrieval.chunk import chunk
     from rung.trials.workshop import Inputs
 
-    passages = chunk(loaded.documents)
+    passages = chunk(loaded.read.documents)
     return Inputs(
         task=task,
         train=split.train,
@@ -319,7 +287,7 @@ def _counted(spec: ModelSpec, model: Model) -> Metered:
 def _check(task: Task, loaded: Loaded, examined: Examined, models: Mapping[str, Metered], options: RunOptions) -> None:
     """Raises TaskError where nothing could be tried, or a budget not be kept; nothing is written yet."""
     constrained = examined.constraint is not None
-    have = [has(model, corpus=bool(loaded.documents), constrained=constrained) for model in models.values()]
+    have = [has(model, corpus=bool(loaded.read.documents), constrained=constrained) for model in models.values()]
     check_that_some_apply(options.only, have)
     _check_prices(task, models)
 
@@ -349,7 +317,7 @@ def _kept_split(files: Files, loaded: Loaded, examined: Examined) -> Split:
     on_disk = once(files.split, lambda: record)
     if on_disk["sets"] == record["sets"]:
         return examined.split
-    return split_from_record(loaded.examples, on_disk)  # another command was faster
+    return split_from_record(loaded.read.examples, on_disk)  # another command was faster
 
 
 def _asked(task: Task, options: RunOptions) -> dict[str, Any]:

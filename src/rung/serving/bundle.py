@@ -20,11 +20,11 @@ class Bundle:
     model: Model
     retriever: Retriever | None
 
-    def answer(self, inputs: Sequence[str]) -> list[Prediction]:
-        """One prediction an input, in order."""
+    def answer(self, inputs: Sequence[str | Query]) -> list[Prediction]:
+        """One prediction an input, in order. A Query brings a context, an instruction of its own or earlier turns."""
         from rung.solutions.answer import answer
 
-        queries = [Query(str(i), text) for i, text in enumerate(inputs)]
+        queries = [Query(str(i), asked) if isinstance(asked, str) else asked for i, asked in enumerate(inputs)]
         return answer(self.solution, self.model, queries, retriever=self.retriever)
 
 

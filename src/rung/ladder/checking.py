@@ -1,0 +1,235 @@
+"""What `rung check` and the head of `rung run` share: the data read, what is wrong in it, and the split.
+
+No model is loaded. Findings that are errors stop a run; all others are told and recorded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rung.errors import DataError
+from rung.types import Answer, Constraint, Document, Example, Finding, MetricInfo, Split, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rung.data.examples import Sets
+    from rung.data.near_duplicates import Pairs
+    from rung.data.rows import Problem
+
+Say = Callable[[str], None]
+
+MANY_ROWS, MANY_CHARACTERS = 20_000, 20_000_000
+"""From so much on, reading and comparing take long enough to be told."""
+SHORT_CONTEXT = 1_000
+"""So many characters of input and answer fit every model's context."""
+_PROBED = 100  # examples whose answers say whether a metric grades
+_SHOWN = 10  # findings that an error message spells out
+
+
+def quiet(line: str) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the user brought. task: with what the answers showed filled in. how: how it was read, line by line.
+
+    findings: of rows and files that could not be read, or were read otherwise than they were written.
+    """
+
+    task: Task
+    sets: Sets
+    documents: tuple[Document, ...]
+    metric: MetricInfo
+    how: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        return tuple(e for part in self.sets.values() for e in part)
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """What the checks say of it. split: None where the examples cannot be split; a finding says why.
+
+    With `train_size`, the split's train is what was picked.
+    """
+
+    read: Read
+    split: Split | None
+    findings: tuple[Finding, ...]
+    constraint: Constraint | None = None
+
+    @property
+    def task(self) -> Task:
+        return self.read.task
+
+    @property
+    def sets(self) -> Sets:
+        return self.read.sets
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        return self.read.documents
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """How the files were read, line by line."""
+        return self.read.how
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What must be corrected before a run can begin."""
+        return tuple(f for f in self.findings if f.severity == "error")
+
+
+def check_task(task_path: Path, say: Say = quiet) -> CheckedData:
+    """Reads a task and its data, and checks them. say: hears what is being done where it takes long.
+
+    Raises RungError for what cannot be read at all.
+    """
+    from rung.data.task_file import read_task
+
+    return check(read(read_task(task_path), say), say)
+
+
+def read(task: Task, say: Say = quiet) -> Read:
+    """Examples, documents and the metric of a task. Raises RungError for what cannot be read."""
+    from rung.data.answer_form import found_whitespace
+    from rung.data.corpus import corpus_findings, read_corpus
+    from rung.data.examples import read_data
+    from rung.evaluation.metrics import as_observed, load_metric
+
+    if (size := _bytes_of(task)) >= MANY_CHARACTERS:
+        say(f"Reading {size / 1e6:,.0f} MB of examples.")
+    found = read_data(task)
+    sets = found.sets
+    documents = read_corpus(task.corpus) if task.corpus else ()
+    findings = (
+        *map(_unusable, found.problems),
+        *found.findings,
+        *(corpus_findings(task.corpus) if task.corpus else ()),
+    )
+    how = found.how
+    if task.whitespace is None:
+        learnt = sets.get("train") or [e for part in sets.values() for e in part]
+        free = task.metric == "exact_match" or task.metric.startswith("python:")  # other metrics fold it by themselves
+        whitespace, why = found_whitespace([e.output for e in learnt]) if free else ("folded", "")
+        task = replace(task, whitespace=whitespace)
+        how = (*how, f"White space inside answers counts: {why}.") if whitespace == "counts" else how
+    metric = load_metric(
+        task.metric,
+        task.path.parent,
+        whitespace=task.whitespace or "folded",
+        unordered=task.unordered,
+        tolerance=task.tolerance,
+    )
+    if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
+        metric = as_observed(metric, _scores_of_answers(metric, [e for part in sets.values() for e in part]))
+    return Read(task, sets, documents, metric, how, findings)
+
+
+def check(data: Read, say: Say = quiet) -> CheckedData:
+    """Every check of data that was read, and the split. Raises nothing for what is wrong with the data."""
+    from rung.data.constraint import constraint_of
+    from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
+    from rung.data.split import CAPS, SHARES, split_examples
+    from rung.evaluation.size_finding import size_findings
+
+    examples = data.examples
+    if len(examples) >= MANY_ROWS:
+        say(f"Comparing {len(examples):,} inputs with each other.")
+    pairs = near_duplicates(examples, say)
+    groups = near_duplicate_groups(examples, pairs)
+    try:
+        split = split_examples(data.sets, groups, data.task)
+    except DataError as error:
+        found = (*findings_of(data, pairs, groups, None), Finding("split", "error", "", str(error)))
+        return CheckedData(data, None, (*data.findings, *found))
+    constraint = constraint_of(data.task, split.train)
+    if len(examples) >= MANY_ROWS:
+        say(f"Checking {len(examples):,} rows.")
+    found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids))
+    own = None in data.sets
+    size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
+    findings = (*data.findings, *found, *longer_than_the_context(data, split), *size)
+    return CheckedData(data, picked(split, data.task, findings), findings, constraint)
+
+
+def findings_of(
+    data: Read,
+    pairs: Pairs,
+    groups: Mapping[str, str],
+    constraint: Constraint | None,
+    test: frozenset[str] | None = None,
+) -> tuple[Finding, ...]:
+    """What the checks of rows and of the metric find, and which inputs are too long for a model."""
+    from rung.data.checks import Material, found_in
+    from rung.data.corpus import check_gold_ids
+    from rung.evaluation.metrics import probe_metric
+
+    examples = data.examples
+    material = Material(data.task, data.sets, examples, pairs, groups, data.documents, constraint, test)
+    gold = check_gold_ids(examples, data.documents) if data.documents else ()
+    return (*found_in(material), *gold, *probe_metric(data.metric, examples))
+
+
+def longer_than_the_context(data: Read, split: Split) -> tuple[Finding, ...]:
+    """Inputs that exceed the context of a model of the task whose tokenizer is on disk."""
+    from rung.ladder.lengths import too_long
+    from rung.models import text_counter
+
+    longest = max((len(e.query.text) + len(e.output) for e in data.examples), default=0)
+    if longest <= SHORT_CONTEXT:  # a tokenizer takes seconds to load
+        return ()
+    counters = {spec.name: text_counter(spec.spec) for spec in data.task.models}
+    return too_long(data.examples, data.task, {n: c for n, c in counters.items() if c is not None}, split)
+
+
+def picked(split: Split, task: Task, findings: Sequence[Finding]) -> Split:
+    """The split with `train_size` examples of train; the others are in no set."""
+    if task.train_size is None or task.train_size >= len(split.train):
+        return split
+    from rung.data.picking import pick
+
+    train = pick(split.train, task.train_size, seed=task.seed, findings=findings)
+    kept = {e.id for e in train}
+    left = tuple(e.id for e in split.train if e.id not in kept)
+    return replace(split, train=train, unused=(*split.unused, *left))
+
+
+def refuse(checked: CheckedData, strict: bool) -> None:
+    """Raises DataError where something must be corrected first: an error, and with strict a warning too."""
+    stops = [f for f in checked.findings if f.severity == "error" or (strict and f.severity == "warning")]
+    if not stops:
+        return
+    what = "warnings, and --strict stops at warnings" if strict and not checked.errors else "errors in the data"
+    listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in stops[:_SHOWN])
+    more = f"\n  … and {len(stops) - _SHOWN:,} more" if len(stops) > _SHOWN else ""
+    raise DataError(
+        f"{checked.task.path}: {len(stops)} {what}:\n{listed}{more}\nrung check {checked.task.path} shows all of them."
+    )
+
+
+def _unusable(problem: Problem) -> Finding:
+    return Finding("unusable_row", "error", problem.where, f"{problem.text[:1].upper()}{problem.text[1:]}.")
+
+
+def _bytes_of(task: Task) -> int:
+    files = task.examples if isinstance(task.examples, tuple) else [p for part in task.examples.values() for p in part]
+    return sum(path.stat().st_size for path in files if os.path.isfile(path))
+
+
+def _scores_of_answers(metric: MetricInfo, examples: Sequence[Example]) -> list[float]:
+    """Scores of right answers, and of the next example's answers, which say whether the metric grades."""
+    from rung.evaluation.scorer import Scorer
+
+    some = examples[:_PROBED]
+    pairs = [(e, a.output) for e, a in zip(some, (*some[1:], *some[:1]), strict=True)]
+    asked = [Answer(e.query, text, e.references) for e, other in pairs for text in (e.output, other)]
+    return [outcome.score for outcome in Scorer(metric).score(asked)]
