@@ -189,6 +189,11 @@ def test_a_column_alone_needs_no_separator(tmp_path: Path) -> None:
     assert pairs(found) == [("first",), ("second, quoted",), ("third",)]
 
 
+def test_prose_in_a_column_alone_stays_whole(tmp_path: Path) -> None:
+    found = table(tmp_path, "text\nhello, you\none, two, three\n")
+    assert pairs(found) == [("hello, you",), ("one, two, three",)]
+
+
 def test_a_hundred_thousand_lines_are_read_in_seconds(tmp_path: Path) -> None:
     found = table(tmp_path, "input,output\n" + "where is it,late\n" * 50_000 + '"where, is it",lost\n' * 50_000)
     assert len(found.rows) == 100_000

@@ -1,4 +1,4 @@
-"""How a text of cells is laid out: separator, header or none, escapes and spaces, from a bounded sample of its lines."""
+"""How a text of cells is laid out, found from a bounded sample: separator, header or none, escapes and spaces."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def layout_of(source: Source, encoding: Encoding, own: str) -> Layout:
     width = len(first if header is None else header)
     good = [r for r in rows if len(r) == width or (len(r) == width + 1 and not r[-1])]
     trailing = 2 * sum(len(r) > width for r in good) > len(good)
-    separated = dialect.separator == "," and not dialect.spaced and len(good) >= _FEW_ROWS
+    separated = dialect.separator == "," and not dialect.spaced and (width == 1 or len(good) >= _FEW_ROWS)
     prose = separated and not any(c.startswith(" ") for r in good for c in r[1:])
     return Layout(dialect, width, header, skip, trailing, prose)
 
