@@ -301,10 +301,17 @@ class _Texts:
             return True
         if only_a.total() == only_b.total() == 1 and next(iter(only_a)) & next(iter(only_b)) & CHARACTER:
             return min(a.total(), b.total()) < typos.LEAST_FOR_TYPO
-        left, right = (Counter(self.words(row)) for row in rows)
-        one, other = ("".join(only.elements())[:_SLOT_LETTERS] for only in (left - right, right - left))
-        likeness = SequenceMatcher(None, one, other, autojunk=False)
+        one, other = ("".join(self._spelt(only, row)) for only, row in zip((only_a, only_b), rows, strict=True))
+        likeness = SequenceMatcher(None, one[:_SLOT_LETTERS], other[:_SLOT_LETTERS], autojunk=False)
         return bool(likeness.quick_ratio() < TYPO or likeness.ratio() < TYPO)
+
+    def _spelt(self, only: Counter[int], row: int) -> list[str]:
+        """Some of a text's words, by their hashes."""
+        found = [self.table.spelt(word) for word in only.elements()]
+        if all(found):
+            return [word for word in found if word]
+        by_hash = dict(zip(self.table.of(row), self.words(row), strict=True))
+        return [by_hash[word] for word in only.elements()]
 
     def _same_rare_answer(self, i: int, j: int) -> bool:
         both = [self._answers[place] for place in (i, j)]

@@ -24,11 +24,14 @@ _BATCH_WORDS = 1_000_000
 _BUCKET_BITS = 22  # shingles are counted in 4 million buckets: 32 MB, whatever the size of the data
 
 
+_MOST_WORDS = 1_000_000
+
+
 class _Hashes(dict[str, int]):
     """Word -> hash. Forgets when it grows large."""
 
     def __missing__(self, word: str) -> int:
-        if len(self) >= 1_000_000:
+        if len(self) >= _MOST_WORDS:
             self.clear()
         value = int.from_bytes(blake2b(word.encode(errors="replace"), digest_size=8).digest()) & ~3
         value |= NUMERIC * any(c.isnumeric() for c in word) | CHARACTER * (len(word) < 9 and is_character(word))
@@ -44,6 +47,7 @@ class WordTable:
 
     def __init__(self) -> None:
         self._hashes = _Hashes()
+        self._spelt: dict[int, str] = {}
         self._values = array("Q")
         self._starts = array("q", [0])
 
@@ -59,7 +63,12 @@ class WordTable:
 
         self.values = np.frombuffer(self._values, np.uint64) if self._values else np.empty(0, np.uint64)
         self.starts = np.frombuffer(self._starts, np.int64)
+        self._spelt = {value: word for word, value in self._hashes.items()}
         self._hashes.clear()
+
+    def spelt(self, word: int) -> str | None:
+        """A word by its hash; None where so many words came that it was forgotten."""
+        return self._spelt.get(word)
 
     def __len__(self) -> int:
         return len(self._starts) - 1

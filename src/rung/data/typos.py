@@ -39,7 +39,7 @@ _MOST_NEAR = 50
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two places whose texts differ in one word. slot: whether a template is filled in there."""
+    """Two places whose texts differ in one letter of one word. slot: whether a template is filled in there."""
 
     places: tuple[int, int]
     hashes: tuple[int, int]
@@ -54,7 +54,7 @@ def typo_pairs(
 ) -> Iterator[tuple[int, int]]:
     """Places i < j in `texts` of distinct texts that differ by one misspelt word.
 
-    words_of: position in the table -> its words, for the texts that are looked at closely.
+    words_of: position in the table -> its words, where the table has forgotten one.
     """
     found = list(_one_word_apart(table, texts, words_of))
     if not found:
@@ -66,14 +66,12 @@ def typo_pairs(
 
 
 def is_typo(pair: _Pair, held_a: int, held_b: int) -> bool:
-    """Whether one of the two words is the other misspelt. held_a, held_b: texts that hold the word."""
+    """Whether one of two words a letter apart is the other misspelt. held_a, held_b: texts that hold the word."""
     a, b = pair.words
     if all(word & CHARACTER for word in pair.hashes):
         return not pair.slot and pair.length >= LEAST_FOR_TYPO
-    if any(word & CHARACTER for word in pair.hashes) or not one_letter_apart(a, b):
-        return False
     letters = min(len(a), len(b))
-    if letters < 2:  # a sign, or a word such as "a"
+    if letters < 2 or any(word & CHARACTER for word in pair.hashes):  # letters < 2: a sign, or a word such as "a"
         return False
     if not pair.slot and pair.length >= LONG_ENOUGH:
         return True
@@ -89,17 +87,22 @@ def one_letter_apart(a: str, b: str) -> bool:
     """Whether one letter was exchanged, added or left out, or two neighbours changed places."""
     if abs(len(a) - len(b)) > 1 or a == b:
         return False
-    n = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    same = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        same += 1
     if len(a) == len(b):
-        return a[n + 1 :] == b[n + 1 :] or (a[n : n + 2] == b[n : n + 2][::-1] and a[n + 2 :] == b[n + 2 :])
+        swapped = a[same : same + 2] == b[same : same + 2][::-1] and a[same + 2 :] == b[same + 2 :]
+        return swapped or a[same + 1 :] == b[same + 1 :]
     longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    return longer[n + 1 :] == shorter[n:]
+    return longer[same + 1 :] == shorter[same:]
 
 
 def _one_word_apart(
     table: WordTable, texts: NDArray[np.int64], words_of: Callable[[int], Sequence[str]]
 ) -> Iterator[_Pair]:
-    """Pairs of texts of which one word differs, in a slot those with one letter apart; none where it is a number."""
+    """Pairs of texts that differ in one word by one letter; none where it is a number."""
     import numpy as np
 
     lengths = table.lengths[texts]
@@ -127,7 +130,7 @@ def _one_word_apart(
             members = order[start : start + n]
             at_word = int(position[members[0]])
             fillers = sorted(
-                (words_of(int(texts[i]))[at_word], h, i)
+                (table.spelt(h) or words_of(int(texts[i]))[at_word], h, i)
                 for h, i in zip(word[members].tolist(), owner[members].tolist(), strict=True)
             )
             yield from _near_fillers(fillers, int(lengths[fillers[0][2]]))
@@ -149,7 +152,9 @@ def _near_fillers(fillers: Sequence[tuple[str, int, int]], length: int) -> Itera
             if one_letter_apart(fillers[a][0], fillers[b][0])
         }
     else:
-        pairs = {(0, 1)}
+        pairs = {(0, 1)} if one_letter_apart(fillers[0][0], fillers[1][0]) else set()
+    if not pairs:
+        return
     degree = Counter(n for pair in pairs for n in pair)
     for a, b in sorted(pairs):
         x, y = fillers[a], fillers[b]
