@@ -208,16 +208,17 @@ def refuse(checked: CheckedData, strict: bool) -> None:
     stops = [f for f in checked.findings if f.severity == "error" or (strict and f.severity == "warning")]
     if not stops:
         return
+    lines = [f"{f.row + ': ' if f.row else ''}{f.message}" for f in stops[:_SHOWN]]
+    if len(stops) == 1 and not strict:
+        raise DataError(lines[0])
     what = "warnings, and --strict stops at warnings" if strict and not checked.errors else "errors in the data"
-    listed = "\n".join(f"  {f.row + ': ' if f.row else ''}{f.message}" for f in stops[:_SHOWN])
-    more = f"\n  … and {len(stops) - _SHOWN:,} more" if len(stops) > _SHOWN else ""
-    raise DataError(
-        f"{checked.task.path}: {len(stops)} {what}:\n{listed}{more}\nrung check {checked.task.path} shows all of them."
-    )
+    more = [f"… and {len(stops) - _SHOWN:,} more"] if len(stops) > _SHOWN else []
+    task = checked.task.path
+    raise DataError("\n  ".join([f"{task}: {len(stops)} {what}.", *lines, *more]) + f"\nAll of them: rung check {task}")
 
 
 def _unusable(problem: Problem) -> Finding:
-    return Finding("unusable_row", "error", problem.where, f"{problem.text[:1].upper()}{problem.text[1:]}.")
+    return Finding("unusable_row", "error", problem.where, f"{problem.text.removesuffix('.')}.")
 
 
 def _bytes_of(task: Task) -> int:
