@@ -19,6 +19,7 @@ from rung.data.sensitive import Sensitive, sensitive
 from rung.types import Document, Example
 
 LEAST_DIGITS = 9
+_ROUNDS = 5
 
 _NAMES = {
     "email": "EMAIL",
@@ -105,6 +106,15 @@ class Masks:
         return self._names[key]
 
     def _masked(self, text: str, said: set[tuple[str, str]], checks: set[str]) -> str:
+        """The text with names, looked at again as long as a name uncovers another value beside it."""
+        for _ in range(_ROUNDS):
+            changed = self._once(text, said, checks)
+            if changed == text:
+                break
+            text = changed
+        return text
+
+    def _once(self, text: str, said: set[tuple[str, str]], checks: set[str]) -> str:
         spans = [(one.start, one.end, one.check, text[one.start : one.end]) for one in self._found(text)]
         for check, value in sorted(said, key=lambda pair: -len(pair[1])):
             if len(value) >= 5 and value in text:

@@ -16,12 +16,12 @@ from rung.data.checks.material import Material
 from rung.data.checks.places import document_texts, texts_of
 from rung.data.checks.shares import SeenRow, told
 from rung.data.hidden import changes_reading, hidden_in, mixed_words, named
+from rung.data.sensitive import LONGEST
 from rung.types import Finding
 
 MANY = 0.1
 """Share of rows from which such text is what the data are about."""
 
-_COMMENT = re.compile(r"<!--(.{3,4000}?)-->", re.S)
 _ENCODED = re.compile(r"(?<![\w/+=])[A-Za-z0-9+/]{60,}={0,2}(?![\w/+=])")
 
 _WHAT = {
@@ -82,8 +82,9 @@ def _hidden(text: str, place: str, row: str, ids: tuple[str, ...]) -> Finding:
 
 def _signs_in(text: str) -> Iterator[str]:
     """Checks that a text fails, each once."""
+    text = text[:LONGEST]
     if phrases.says(phrases.ORDERS, text, text.lower()) or (
-        "<!--" in text and any(phrases.SPOKEN_TO.search(m.group(1)) for m in _COMMENT.finditer(text))
+        "<!--" in text and any(map(phrases.SPOKEN_TO.search, _comments(text)))
     ):
         yield "hidden_instruction"
     if ("<" in text or "[" in text) and phrases.CONTROL_TOKENS.search(text):
@@ -92,6 +93,14 @@ def _signs_in(text: str) -> Iterator[str]:
         yield "role_marker"
     if len(text) >= 60 and any(_is_readable(m.group()) for m in _ENCODED.finditer(text)):
         yield "encoded_text"
+
+
+def _comments(text: str) -> Iterator[str]:
+    """What stands in HTML comments."""
+    start = text.find("<!--")
+    while start >= 0 and (end := text.find("-->", start)) >= 0:
+        yield text[start + 4 : min(end, start + 4_000)]
+        start = text.find("<!--", end)
 
 
 def _is_readable(encoded: str) -> bool:
