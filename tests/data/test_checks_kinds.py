@@ -71,7 +71,7 @@ def test_how_sure_a_check_is_is_read_from_the_package(tmp_path: Path, monkeypatc
     (tmp_path / "measured.json").write_text(json.dumps({"email": {"recall": 0.97, "precision": 0.95}}))
     monkeypatch.setattr(kinds, "files", lambda package: tmp_path)
     monkeypatch.setattr(kinds, "measured", kinds.measured.__wrapped__)
-    assert kinds.measured()["email"] == kinds.Measured(0.97, 0.95)
+    assert kinds.measured()["email"] == kinds.Sureness(0.97, 0.95)
 
 
 def test_kinds_of_labels_that_are_one_to_the_metric_are_an_error_that_names_both() -> None:
