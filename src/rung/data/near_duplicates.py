@@ -15,7 +15,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 SIMILAR = 0.8
 """Jaccard similarity of shingles from which two inputs count as near-duplicates."""
-TYPO = 0.75
-"""Share of letters in common from which some words count as others misspelt."""
 SLOT_WORDS = 20
 """More exchanged words than that are an edited text, and not a template filled in twice."""
 LEAST_REORDERED = 4
@@ -46,7 +43,6 @@ EXACT_UP_TO = 2_000
 BOILERPLATE = 20
 """A shingle counts for nothing when more than one text in so many (and more than ten) has it."""
 _EXACT_WORDS = 2_000_000
-_SLOT_LETTERS = 400
 _MANY = 50_000
 """From so many examples on, what is being done is told."""
 
@@ -166,7 +162,6 @@ def how_grouped() -> dict[str, object]:
 
     thresholds = {
         "similar": SIMILAR,
-        "typo": TYPO,
         "slot_words": SLOT_WORDS,
         "least_reordered": LEAST_REORDERED,
         "most_quoting": MOST_QUOTING,
@@ -284,10 +279,7 @@ class _Texts:
         return not self._same_template(i, j) or self._same_rare_answer(i, j)
 
     def _same_template(self, i: int, j: int) -> bool:
-        """Whether two texts differ by exchanged words ("…of France" / "…of Spain"), not by a typo or an addition.
-
-        In scripts without spaces one exchanged character among LEAST_FOR_TYPO is a typo: it is less than a word.
-        """
+        """Whether two texts differ by exchanged words ("…of France" / "…of Spain"), not by typos or an addition."""
         rows = int(self.distinct[i]), int(self.distinct[j])
         a, b = (Counter(self.table.of(row)) for row in rows)
         only_a, only_b = a - b, b - a
@@ -299,11 +291,14 @@ class _Texts:
             return 2 * numeric > only_a.total() + only_b.total()
         if numeric:
             return True
-        if only_a.total() == only_b.total() == 1 and next(iter(only_a)) & next(iter(only_b)) & CHARACTER:
-            return min(a.total(), b.total()) < typos.LEAST_FOR_TYPO
-        one, other = ("".join(self._spelt(only, row)) for only, row in zip((only_a, only_b), rows, strict=True))
-        likeness = SequenceMatcher(None, one[:_SLOT_LETTERS], other[:_SLOT_LETTERS], autojunk=False)
-        return bool(likeness.quick_ratio() < TYPO or likeness.ratio() < TYPO)
+        if len(only_a) == len(only_b) == 1 and only_a.total() == only_b.total():
+            if a.total() == b.total() <= typos.MOST:
+                return True  # whether one word is misspelt is for `typos` to say, which knows the other texts
+            if next(iter(only_a)) & next(iter(only_b)) & CHARACTER:
+                return False
+        one, other = (self._spelt(only, row) for only, row in zip((only_a, only_b), rows, strict=True))
+        misspelt = len(one) == len(other) and all(map(typos.one_letter_apart, one, other))
+        return not misspelt and "".join(one) != "".join(other)
 
     def _spelt(self, only: Counter[int], row: int) -> list[str]:
         """Some of a text's words, by their hashes."""
