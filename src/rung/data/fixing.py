@@ -27,7 +27,7 @@ from rung.data.rows import parse_json
 from rung.data.shapes import write_rows
 from rung.errors import DataError
 from rung.records import write_lines
-from rung.text import normal_form, visible
+from rung.text import normal_form, visible, visible_lines
 from rung.types import Document, Example, SetName, Task
 
 CHANGES = "changes.jsonl"
@@ -320,7 +320,7 @@ def _leave_out_twins(work: _Work) -> None:
             continue
         first: dict[tuple[object, ...], Example] = {}
         for example in part:
-            says = (example.query.text, example.output, example.references)
+            says = (visible_lines(example.query.text), example.output, example.references)
             if (twin := first.setdefault(says, example)) is not example:
                 work.note(example, "exact_duplicate", f"left out; it is {twin.row} again")
         work.sets[name] = list(first.values())

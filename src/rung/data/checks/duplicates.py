@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from rung.data.checks.material import Material
 from rung.data.near_duplicates import alike_share, conflicting_pairs
-from rung.text import normal_form, visible
+from rung.text import normal_form, visible_lines
 from rung.types import Example, Finding
 
 MOST_COMPARED = 5_000
@@ -34,7 +34,7 @@ def duplicates(material: Material) -> Iterator[Finding]:
         a, b = examples[i], examples[j]
         if home.get(a.id) != home.get(b.id):
             continue
-        if a.output == b.output and visible(a.query.text) == visible(b.query.text):
+        if a.output == b.output and visible_lines(a.query.text) == visible_lines(b.query.text):
             message = f"The same example as {a.row}. {where.format(home.get(a.id))}"
             yield Finding("exact_duplicate", "warning", b.row, message, (a.id, b.id))
         elif (a.id, b.id) not in known:
