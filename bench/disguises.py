@@ -75,7 +75,8 @@ def _inside(text: str, sign: str, draw: random.Random) -> str:
 
 def _typo(text: str, draw: random.Random) -> str:
     words = text.split()
-    place = draw.choice([n for n, w in enumerate(words) if len(w) > 4 and w.isalpha()])
+    longest = max(range(len(words)), key=lambda n: len(words[n]))
+    place = draw.choice([n for n, w in enumerate(words) if len(w) > 4 and w.isalpha()] or [longest])
     word, at = words[place], draw.randrange(1, len(words[place]) - 1)
     kinds = (
         word[:at] + word[at + 1] + word[at] + word[at + 2 :],

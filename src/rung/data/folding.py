@@ -23,6 +23,9 @@ LEAST_BARE = 8
 LEAST_LEFT = 3
 """Words that must be left where a greeting, a number of a list or an accent is taken away."""
 
+POLITE = ("hi", "hello", "hey", "dear", "please", "pls", "thanks", "thank")
+"""Words that go with a greeting at the start and at the end of a text; in another order they stand anywhere."""
+
 _TAGS = "a|b|i|u|em|strong|p|div|span|br|hr|ul|ol|li|h[1-6]|font|small|blockquote|pre|code|table|tr|td|th|body|html"
 _PAIR = re.compile(rf"<({_TAGS})(?:\s[^<>]*)?>([^<>]*)</\1\s*>", re.IGNORECASE)
 _BREAK = re.compile(r"<(?:br|hr)\s*/?>|</?p(?:\s[^<>]*)?>", re.IGNORECASE)

@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rung.data import minhash, typos
-from rung.data.folding import FOLDING, bare, squeezed, views
+from rung.data.folding import FOLDING, POLITE, bare, squeezed, views
 from rung.data.shingles import CHARACTER, NUMERIC, Shingles, WordTable, mixed, runs, sums
 from rung.text import NORMAL_FORM, normal_form, visible
 from rung.types import Example
@@ -221,10 +221,11 @@ class _Texts:
             for view in found[1:]:
                 parts.append(hash(squeezed(view)))
                 owners.append(i)
-        self.table.close()
         self._keys, self._parts = (np.array(each, np.int64).view(np.uint64) for each in (keys, parts))
         self._owners = np.array(owners, np.int64)
         self._letters, self._signs = np.array(letters, np.int64).view(np.uint64), np.array(signs, np.int8)
+        polite = np.array(self.table.hashes(POLITE), np.uint64)
+        self.table.close()
         every = np.arange(len(examples))
         self._sequence = np.zeros(len(examples), np.uint64)
         self._multiset = np.zeros(len(examples), np.uint64)
@@ -232,7 +233,7 @@ class _Texts:
             word, _, place = self.table.gathered(every[part])
             starts = self.table.starts[part.start : part.stop + 1] - self.table.starts[part.start]
             self._sequence[part] = sums(mixed(word, place.astype(np.uint64)), starts)
-            self._multiset[part] = sums(mixed(word, word), starts)
+            self._multiset[part] = sums(np.where(np.isin(word, polite), 0, mixed(word, word)), starts)
         _, self.distinct, self._place_of = np.unique(self._sequence, return_index=True, return_inverse=True)
 
     def words(self, row: int) -> list[str]:

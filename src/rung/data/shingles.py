@@ -8,7 +8,7 @@ Knows nothing of examples, and nothing of what makes two texts near-duplicates.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,10 @@ class WordTable:
         hashes = self._hashes
         self._values.extend([hashes[word] for word in words])
         self._starts.append(len(self._values))
+
+    def hashes(self, words: Iterable[str]) -> list[int]:
+        """The hashes of some words, before `close`."""
+        return [self._hashes[word] for word in words]
 
     def close(self) -> None:
         """All texts are in it."""
