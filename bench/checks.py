@@ -8,7 +8,7 @@ demos and made rows (`made_rows.py`). `rung.api.check` reads the copy. Recall: t
 of a check meant for them names. Precision: the share of findings of these checks that name a planted row; where they
 name pairs, a pair of the same words (case, accents, punctuation and order aside) counts as right, too, since clean data
 hold such pairs. All other findings in the clean rows count as wrong, although public data are not clean.
-wrong_labels: recall counts flipped labels among the first tenth of the rows, in the order listed.
+wrong_labels, wrong_answers: recall counts exchanged answers among the first tenth of the rows, in the order listed.
 --json: prints {"checks": {FAULT: {"recall", "precision", "n"}}}. --write: into rung's own record, which its page shows.
 --show: the planted rows that were missed, and the findings that count as wrong. --peers: a virtual environment that
 holds trainjudge, modelbrew-cleaner and wana, which read the same rows; every flag of theirs of that kind counts.
@@ -76,7 +76,7 @@ class Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", nargs="+", type=Path, help="task folders")
+    parser.add_argument("--data", nargs="+", type=Path, help="task folders, or " + " and ".join(MADE))
     parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS])
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=1)
@@ -89,11 +89,10 @@ def main() -> None:
     faults = [fault for fault in FAULTS if not options.only or fault.name in options.only]
     tallies = {fault.name: Tally() for fault in faults}
     peers: dict[str, dict[str, Tally]] = {fault.name: defaultdict(Tally) for fault in faults}
-    data = [base(path) for path in options.data or (ROOT / "demos" / name for name in DEMOS)]
-    data += [] if options.data else map(made, MADE)
-    for task, rows in data:
+    data = options.data or [*(ROOT / "demos" / name for name in DEMOS), *map(Path, MADE)]
+    for task, rows in map(base, data):
         for fault in faults:
-            if fault.name == "wrong_labels" and not task.get("labels"):
+            if fault.name == ("wrong_answers" if "labels" in task else "wrong_labels"):
                 continue
             for seed in range(options.seeds):
                 measure(task, rows, fault, seed, options, tallies[fault.name], peers[fault.name])
@@ -109,7 +108,9 @@ def main() -> None:
 
 
 def base(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """(keys of task.yaml, rows) of a task folder, ids made plain."""
+    """(keys of task.yaml, rows) of a task folder, ids made plain, or of made rows."""
+    if str(path) in MADE:
+        return made(str(path))
     task = read_task(path / "task.yaml")
     rows: list[Row] = []
     for example in (e for part in read_sets(task).values() for e in part):
@@ -135,7 +136,7 @@ def measure(
         own = [{**r, "output": json.dumps({"answer": r["output"], "words": len(r["input"].split())})} for r in rows]
     labels = {"labels": task["labels"], "metric": "label_accuracy"} if fault.form == "own" and "labels" in task else {}
     metric = {"metric": "json_match"} if fault.form == "json" else {"metric": "exact_match"}
-    planted = fault.plant(own, rng, count(own, options.share, 1 if fault.name == "wrong_labels" else VARIANTS))
+    planted = fault.plant(own, rng, count(own, options.share, 1 if fault.name.startswith("wrong_") else VARIANTS))
     with tempfile.TemporaryDirectory() as folder:
         files = {"train": planted.rows, "test": planted.test} if planted.test else {"": planted.rows}
         kept = {key: task[key] for key in ("name", "instruction", "model")} | metric | labels
@@ -184,10 +185,12 @@ def score(
     text = {row["id"]: row["input"] for row in [*planted.rows, *(planted.test or ())]}
     meant = [(check, ids) for check, ids in found if check in fault.checks or check == "*"]
     counted = meant
-    if fault.name == "wrong_labels":
+    if fault.name.startswith("wrong_"):
         counted = meant[: round(TENTH * len(planted.rows))]
     hit = {i for _, ids in counted for i in ids}
-    hit |= {copy for copy, source in planted.like.items() if planted.test is not None and source in hit}
+    single = planted.test is not None or any(check == "*" for check, _ in meant)  # a flag names one row of the two
+    sources = set(planted.like.values()) if single else set()
+    hit |= {copy for copy, source in planted.like.items() if single and source in hit}
     tally.planted += len(planted.variants)
     tally.found += len(hit & planted.variants.keys())
     for i, variant in planted.variants.items():
@@ -198,7 +201,6 @@ def score(
     for check, ids in meant:
         right = any(i in planted.variants for i in ids)
         if fault.pairs and not right:
-            sources = set(planted.like.values()) if planted.test is not None else set()
             right = len({same_words(text[i]) for i in ids if i in text}) < len(ids) or bool(sources & set(ids))
         tally.named += 1
         tally.right += right

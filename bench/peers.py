@@ -18,13 +18,14 @@ PEERS = ("trainjudge", "modelbrew-cleaner", "wana")
 Flags = list[tuple[str, tuple[str, ...]]]
 
 CODES: dict[str, str] = {
-    "duplicates": r"duplicate",
+    "duplicates": r"^duplicate of|duplicate_(exact|near|conversation)",
     "conflicts": r"conflict|label_error|contradict",
     "leakage": r"EXACT|NEAR",
     "wrong_labels": r"label_error|outlier_label|conflict",
-    "identifiers": r"sensitive|pii_|opsec_network",
+    "wrong_answers": r"label_error|incoherent",
+    "identifiers": r"sensitive|pii_(ssn|phone|password|ip|iban|email|credit_card|api_key)|opsec_network",
     "broken_json": r"malformed|json|tool_call|invalid",
-    "behaviour": r"low_quality|refusal|placeholder|slop|repetitive|unfinished|lazy|too_short|boilerplate",
+    "behaviour": r"low_quality|refusal|placeholder|slop|repetitive|unfinished|lazy",
     "poison": r"injection|jailbreak|invisible|encoding",
     "form": r"markdown|html|whitespace|inconsistent|outlier|boilerplate",
 }
@@ -68,7 +69,9 @@ def _trainjudge(venv: Path, path: Path, codes: str) -> list[int] | None:
     if said is None:
         return None
     report = json.loads(said)
-    places = [i["line"] - 1 for i in report["issues"] if re.search(codes, f"{i['status']} {i['reason']}")]
+    places = [
+        i["line"] - 1 for i in report["issues"] if re.search(codes, f"{i['status']}") or re.search(codes, i["reason"])
+    ]
     if re.search(codes, "sensitive"):
         places += [line - 1 for lines in report["sensitive_data"].values() for line in lines]
     return places

@@ -430,7 +430,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("duplicates", _PAIRS | {"conflicting_answers"}, duplicates, pairs=True),
     Fault("conflicts", frozenset({"conflicting_answers"}), conflicts, pairs=True),
     Fault("leakage", frozenset({"leakage", "straddling_group"}), leaks, pairs=True),
-    Fault("wrong_labels", frozenset({"likely_wrong_label", "unlike_neighbours", "answer_of_another"}), flipped),
+    Fault("wrong_labels", frozenset({"likely_wrong_label"}), flipped),
+    Fault("wrong_answers", frozenset({"unlike_neighbours", "answer_of_another"}), flipped),
     Fault("identifiers", frozenset(check for check, _ in VALUES.values()), identifiers),
     Fault("broken_json", frozenset({"broken_json", "unusable_row", "metric"}), broken_json, form="json"),
     Fault(

@@ -33,7 +33,7 @@ NOT_ABOUT_ROWS = frozenset(
 """Checks that name rows with which nothing is wrong. Of duplicates one is picked anyway: the second brings nothing."""
 
 _POOL = 2_000  # rows that are compared with each other
-_MOST_POOLS = 10  # of more rows, a random sample
+_MOST_POOLS = 5  # of more rows, a random sample
 _LEAST_CHARACTERS = 100  # that are read of each input and each answer, where there are many rows
 
 

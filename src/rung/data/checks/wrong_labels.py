@@ -43,6 +43,7 @@ MOST_LABELS = 200
 _LEAST_OF_LABEL = 3  # rows of a label that is learnt
 _REPEATED = 0.9
 _FOLDS = 5
+_TOLERANCE, _STEPS = 1e-4, 40  # of the fit; with many labels a tolerance of 1e-2 ends it before its first step
 _REGULARISATION = 10.0  # scikit-learn's C; 1 and 100 rank alike
 _SURE, _LIKELY = 0.5, 0.2  # share of the rows listed so far that is wrong
 _BY_CHANCE, _LEAST_LISTED = 0.003, 3
@@ -145,7 +146,7 @@ def out_of_sample(vectors: Any, given: IntArray, folds: IntArray, seed: int = 0)
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged ranks alike
-            model = LogisticRegression(C=_REGULARISATION, tol=1e-3, max_iter=200, random_state=seed % 2**32)
+            model = LogisticRegression(C=_REGULARISATION, tol=_TOLERANCE, max_iter=_STEPS, random_state=seed % 2**32)
             model.fit(vectors[other], given[other])
         found[np.ix_(own, labels)] = np.maximum(model.predict_proba(vectors[own]), least)
     logs: FloatArray = np.log(found)
@@ -212,23 +213,20 @@ def _by_neighbours(rows: Sequence[Example], dense: Any) -> Iterator[Finding]:
     """Rows whose answer is unlike those of their nearest inputs, where these agree; most alike inputs first."""
     import numpy as np
 
-    answers = tfidf([e.output[:TEXT_CHARACTERS] for e in rows])
+    answers = tfidf([e.output[:TEXT_CHARACTERS] for e in rows], lean=True)
     if answers is None:
         return
     found: list[tuple[float, int]] = []
     for start in range(0, len(rows), _BATCH):
         nearest, cosines = _nearest(dense, start)
-        for row in range(len(nearest)):
-            near = nearest[row][cosines[row] >= _NEAR]
-            if len(near) < _NEIGHBOURS - 2:
-                continue
-            theirs = answers[near]
-            unlike = float((theirs @ answers[start + row].T).toarray().max())
-            if unlike > _UNLIKE:
-                continue
-            agree = (theirs @ theirs.T).toarray()[np.triu_indices(len(near), 1)]
+        close = cosines >= _NEAR
+        near = [own[is_close] for own, is_close in zip(nearest, close, strict=True)]
+        asked = [n for n, own in enumerate(near) if len(own) >= _NEIGHBOURS - 2]
+        for row in _unlike(answers, start, near, asked):
+            theirs = answers[near[row]]
+            agree = (theirs @ theirs.T).toarray()[np.triu_indices(len(near[row]), 1)]
             if np.median(agree) >= _AGREE:
-                found.append((float(cosines[row][: len(near)].mean()), start + row))
+                found.append((float(cosines[row][close[row]].mean()), start + row))
     message = (
         "The answer is unlike those of the most similar inputs, which are like each other. "
         "Read it, and correct it where it is wrong."
@@ -245,7 +243,7 @@ def _by_input(rows: Sequence[Example], seed: int) -> Iterator[Finding]:
     import numpy as np
 
     n = len(rows)
-    both = tfidf([text_of(e) for e in rows] + [e.output[:TEXT_CHARACTERS] for e in rows])
+    both = tfidf([text_of(e) for e in rows] + [e.output[:TEXT_CHARACTERS] for e in rows], lean=True)
     if both is None:
         return
     inputs, answers = both[:n], both[n:]
@@ -263,6 +261,19 @@ def _by_input(rows: Sequence[Example], seed: int) -> Iterator[Finding]:
     for example, alike in zip(rows, own, strict=True):
         if alike <= usual and times[normal_form(example.output)] < _LEAST_OF_LABEL:
             yield Finding(OTHER_ANSWER, "warning", example.row, message, (example.id,))
+
+
+def _unlike(answers: Any, start: int, near: Sequence[IntArray], asked: Sequence[int]) -> list[int]:
+    """Those of the asked rows of a batch whose answer is unlike the answer of each of their neighbours."""
+    import numpy as np
+
+    if not asked:
+        return []
+    own = np.repeat([start + row for row in asked], [len(near[row]) for row in asked])
+    others = np.concatenate([near[row] for row in asked])
+    alike = np.asarray(answers[own].multiply(answers[others]).sum(axis=1)).ravel()
+    ends = np.cumsum([0, *(len(near[row]) for row in asked)])
+    return [row for row, first, last in zip(asked, ends, ends[1:], strict=False) if alike[first:last].max() <= _UNLIKE]
 
 
 def _nearest(dense: Any, start: int) -> tuple[IntArray, FloatArray]:
