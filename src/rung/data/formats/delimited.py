@@ -13,7 +13,7 @@ from itertools import islice
 from rung.data.formats.encoding import Encoding, line_end, lines_of
 from rung.data.formats.header import looks_like_a_row, names_of
 from rung.data.formats.layout import SEPARATORS, Layout, layout_of
-from rung.data.formats.records import Quotes, Record, Records
+from rung.data.formats.records import Quotes, DelimitedRecord, Records
 from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table
 from rung.errors import DataError
@@ -64,7 +64,7 @@ def _read(source: Source, encoding: Encoding, layout: Layout, *, quoting: bool) 
         return table, records.quotes
 
 
-def _table(source: Source, layout: Layout, records: Iterator[Record]) -> Table:
+def _table(source: Source, layout: Layout, records: Iterator[DelimitedRecord]) -> Table:
     table = Table(source.path)
     names = tuple(sys.intern(name) for name in layout.header or names_of(layout.width))
     table.columns = list(names)

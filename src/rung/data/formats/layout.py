@@ -9,7 +9,7 @@ from itertools import islice
 
 from rung.data.formats.encoding import Encoding, lines_of
 from rung.data.formats.header import header_problem, is_header, names_from
-from rung.data.formats.records import Dialect, Line, Record, Records
+from rung.data.formats.records import Dialect, Line, DelimitedRecord, Records
 from rung.data.formats.source import Source
 from rung.errors import DataError
 
@@ -164,9 +164,9 @@ def _share(sample: Sequence[Line], name: str, dialect: Dialect) -> tuple[int, fl
     return width, sum(fit) / len(fit) if fit else 1.0, len(records)
 
 
-def _records(sample: Sequence[Line], name: str, dialect: Dialect) -> list[Record]:
+def _records(sample: Sequence[Line], name: str, dialect: Dialect) -> list[DelimitedRecord]:
     """The records of a sample, the first of which says how wide they are. A quote that the sample cuts ends it."""
-    found: list[Record] = []
+    found: list[DelimitedRecord] = []
     try:
         first = next(iter(Records(sample, name, dialect, 0)), None)
         if first is None or first.fault:

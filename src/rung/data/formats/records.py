@@ -55,7 +55,7 @@ class Quotes:
 
 
 @dataclass(frozen=True)
-class Record:
+class DelimitedRecord:
     """The cells of one record, or why it has none. number: the line it begins on. literal: a quote in it is text."""
 
     number: int
@@ -77,7 +77,7 @@ class Records:
         self._back: list[Line] = []
         self._last: set[str] = set()
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[DelimitedRecord]:
         separator, quotes = self.separator, self.quotes
         while (line := self._next()) is not None:
             number, text = line
@@ -89,7 +89,7 @@ class Records:
                 cells = self._split(bare)
                 if len(self._last) < _LABELS_KEPT:
                     self._last.add(cells[-1])
-                yield Record(number, cells)
+                yield DelimitedRecord(number, cells)
             else:
                 quotes.records += 1
                 yield self._quoted(line, bare)
@@ -101,21 +101,21 @@ class Records:
     def _next(self) -> Line | None:
         return self._back.pop() if self._back else next(self._lines, None)
 
-    def _quoted(self, line: Line, bare: str) -> Record:
+    def _quoted(self, line: Line, bare: str) -> DelimitedRecord:
         """The record that begins with a line which holds a quote. Lines that it does not need are put back."""
         number = line[0]
         used = [line]
         cells, fault = self._strict(used)
         if cells is not None and not (len(used) > 1 and self._swallows(used)):
             self._count(used, cells)
-            return Record(number, cells)
+            return DelimitedRecord(number, cells)
         plain = self._split(bare)
         if len(plain) == self.width and (cells is not None or self._rows_follow(used, ended="end of data" in fault)):
             self._back.extend(reversed(used[1:]))
             self.quotes.literal.append(number)
             if cells is not None:
                 self.quotes.swallowing.append((number, len(used)))
-            return Record(number, [_unwrapped(cell) for cell in plain], literal=True)
+            return DelimitedRecord(number, [_unwrapped(cell) for cell in plain], literal=True)
         if "end of data" in fault or "field larger" in fault:
             if "field larger" in fault:
                 why = f"a field is longer than {MAX_LINE // 1_000_000} MB; look for a quote that is never closed"
@@ -123,9 +123,13 @@ class Records:
                 why = "a quote is opened here and never closed"
             raise DataError(f"{self.name}, line {number}: {why}.")
         if len(used) == 1 and len(plain) != self.width:
-            return Record(number, plain, f'not valid CSV ({fault}); write a quote inside quoted text twice ("")')
+            return DelimitedRecord(
+                number, plain, f'not valid CSV ({fault}); write a quote inside quoted text twice ("")'
+            )
         last = f" to line {used[-1][0]}" if len(used) > 1 else ""
-        return Record(number, [], f'not valid CSV{last} ({fault}); write a quote inside quoted text twice ("")')
+        return DelimitedRecord(
+            number, [], f'not valid CSV{last} ({fault}); write a quote inside quoted text twice ("")'
+        )
 
     def _strict(self, used: list[Line]) -> tuple[list[str] | None, str]:
         """The cells by RFC 4180, or the csv module's objection. Lines that it needs are appended to `used`."""
