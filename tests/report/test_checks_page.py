@@ -41,7 +41,8 @@ def test_the_page_shows_three_rows_of_a_kind_and_counts_the_others() -> None:
     assert shown.startswith("orders: 90 rows\n") and shown.endswith("Next: rung run task.yaml")
 
 
-def test_a_finding_about_all_rows_of_its_kind_speaks_for_them() -> None:
+def test_a_finding_about_all_rows_of_its_kind_speaks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rung.report.checks.measured", dict)
     head = finding("leakage", "warning", "", "18 of 60 test rows stand in train.", count=0)
     shown = page(head, *(finding("leakage", "warning", f"t, line {i}") for i in range(18)))
     assert "WARNING Test rows that stand in train: 18\n  18 of 60 test rows stand in train.\n  - t, line 0" in shown
