@@ -13,7 +13,7 @@ from itertools import islice
 from rung.data.formats.encoding import Encoding, line_end, lines_of
 from rung.data.formats.header import looks_like_a_row, names_of
 from rung.data.formats.layout import SEPARATORS, Layout, layout_of
-from rung.data.formats.records import Quotes, DelimitedRecord, Records
+from rung.data.formats.records import DelimitedRecord, Quotes, Records
 from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table
 from rung.errors import DataError

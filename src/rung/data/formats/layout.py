@@ -9,7 +9,7 @@ from itertools import islice
 
 from rung.data.formats.encoding import Encoding, lines_of
 from rung.data.formats.header import header_problem, is_header, names_from
-from rung.data.formats.records import Dialect, Line, DelimitedRecord, Records
+from rung.data.formats.records import DelimitedRecord, Dialect, Line, Records
 from rung.data.formats.source import Source
 from rung.errors import DataError
 
