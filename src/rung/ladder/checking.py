@@ -6,6 +6,7 @@ No model is loaded. Findings that are errors stop a run; all others are told and
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ Say = Callable[[str], None]
 
 MANY_ROWS, MANY_CHARACTERS = 20_000, 20_000_000
 """From so much on, reading and comparing take long enough to be told."""
+LINES_EVERY = 10.0
+"""Seconds at least between two lines about one piece of work."""
 SHORT_CONTEXT = 1_000
 """So many characters of input and answer fit every model's context."""
 _PROBED = 100  # examples whose answers say whether a metric grades
@@ -139,12 +142,13 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     from rung.data.constraint import constraint_of
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
     from rung.data.split import CAPS, SHARES, split_examples
+    from rung.data.vectors import forget
     from rung.evaluation.size_finding import size_findings
 
     examples = data.examples
     if len(examples) >= MANY_ROWS:
         say(f"Comparing {len(examples):,} inputs with each other.")
-    pairs = near_duplicates(examples, say)
+    pairs = near_duplicates(examples, _seldom(say))
     groups = near_duplicate_groups(examples, pairs)
     try:
         split = split_examples(data.sets, groups, data.task)
@@ -158,7 +162,9 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     own = None in data.sets
     size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
     findings = (*data.findings, *found, *longer_than_the_context(data, split), *size)
-    return CheckedData(data, picked(split, data.task, findings), findings, constraint)
+    split = picked(split, data.task, findings)
+    forget()  # the vectors of the checks, which picking uses too
+    return CheckedData(data, split, findings, constraint)
 
 
 def findings_of(
@@ -168,7 +174,7 @@ def findings_of(
     constraint: Constraint | None,
     test: frozenset[str] | None = None,
 ) -> tuple[Finding, ...]:
-    """What the checks of rows and of the metric find, and which inputs are too long for a model."""
+    """What the checks of rows and of the metric find. test: ids of test examples, of which nothing is shown."""
     from rung.data.checks import Material, found_in
     from rung.data.corpus import check_gold_ids
     from rung.evaluation.metrics import probe_metric
@@ -215,6 +221,19 @@ def refuse(checked: CheckedData, strict: bool) -> None:
     more = [f"… and {len(stops) - _SHOWN:,} more"] if len(stops) > _SHOWN else []
     task = checked.task.path
     raise DataError("\n  ".join([f"{task}: {len(stops)} {what}.", *lines, *more]) + f"\nAll of them: rung check {task}")
+
+
+def _seldom(say: Say) -> Say:
+    """Tells a line only where the last one was told LINES_EVERY seconds ago or more."""
+    told = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal told
+        if (now := time.monotonic()) - told >= LINES_EVERY:
+            told = now
+            say(line)
+
+    return tell
 
 
 def _unusable(problem: Problem) -> Finding:
