@@ -74,3 +74,12 @@ def test_no_two_test_files_bear_one_name() -> None:
     """They are no packages, so pytest refuses to collect a second file of the same name."""
     names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
     assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_room_gives_a_function_the_name_of_one_of_its_modules() -> None:
+    """Once the module is imported, it stands in the function's place."""
+    for room in PACKAGE.rglob("__init__.py"):
+        modules = {path.stem for path in room.parent.glob("*.py")}
+        tree = ast.parse(room.read_text("utf-8"))
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert not modules & functions, room

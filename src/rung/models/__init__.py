@@ -127,7 +127,7 @@ def text_counter(spec: str) -> tuple[Callable[[str], int], int] | None:
     """
     if _opener_of(spec).version is not _local_version:
         return None
-    from rung.models.text_counter import counter_of
+    from rung.models.token_counter import counter_of
 
     return counter_of(spec.removesuffix(":4bit"))
 
