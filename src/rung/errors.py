@@ -29,6 +29,14 @@ DOES_NOT_FIT, REFUSED_TURNS = "does not fit the context", "the chat template ref
 NO_REPLY = "no reply"
 """How the error of an answer begins that an endpoint did not give in time. Later it may be answered."""
 
+BREAKS = "the answer breaks"
+"""How the error of an answer begins that came whole and does not meet its constraint. Its text is kept."""
+
+
+def came(error: str | None) -> bool:
+    """Whether there is an answer to read, be it one that breaks its constraint."""
+    return error is None or error.startswith(BREAKS)
+
 
 def may_pass(error: str | None) -> bool:
     """Whether the error of an answer says nothing of its request, so that it is worth asking again later."""

@@ -346,10 +346,10 @@ class Request:
 class Generation:
     """One answer.
 
-    error: why there is none (text is then empty); it scores as a failure and is counted. tokens_cached: of tokens_in,
-    those that the provider read from its cache. first_token_s: seconds to the first token, where the answer was
-    streamed. usd: what this answer was charged, 0 for one that was kept from an earlier call; None: its tokens at the
-    model's price.
+    error: why there is none (text is then empty), or how it breaks its constraint (its text stays); it scores as a
+    failure and is counted. tokens_cached: of tokens_in, those that the provider read from its cache. first_token_s:
+    seconds to the first token, where the answer was streamed. usd: what this answer was charged, 0 for one that was
+    kept from an earlier call; None: its tokens at the model's price.
     """
 
     text: str
@@ -541,7 +541,8 @@ class Outcome:
 class Prediction:
     """A solution's answer to one example. score is None until it is scored.
 
-    error: why the model gave no answer. metric_error: why the metric could not score it. The score is then 0.
+    error: why the model gave no answer, or how its answer breaks its constraint. metric_error: why the metric could not
+    score it. The score is then 0.
     """
 
     id: str
@@ -595,10 +596,9 @@ class Candidate:
     Latencies are those that a client sees with as many requests at once as the task names; first_token: until the
     first token of a streamed reply. None where they were not measured; cost_per_1k_usd is None without a price.
     build_seconds, build_usd: of a repaired candidate, with those of the one that it was trained on from. failed_calls:
-    answers that the model did not give; unscored: answers that the metric could not score; both count as 0.
-    unscored_why: why the metric could not score the first of them on dev. cut: why its building was stopped before its
-    end, None where it was not. model: by its name in the task; empty for
-    baselines.
+    answers that the model did not give, or that break their constraint; unscored: answers that the metric could not
+    score; both count as 0. unscored_why: why the metric could not score the first of them on dev. cut: why its building
+    was stopped before its end, None where it was not. model: by its name in the task; empty for baselines.
     """
 
     name: str

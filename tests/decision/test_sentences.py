@@ -286,7 +286,7 @@ def test_answers_that_did_not_come_or_could_not_be_scored_are_a_warning() -> Non
     faulty = replace(LORA, failed_calls=3, unscored=2, unscored_why="m.py, line 3: no JSON")
     decision = decide(evidence([ZERO, faulty], CLEAR))
     assert decision.warnings == (
-        "lora: the model gave no answer to 3 and the metric could not score 2 of the inputs. These count as 0. "
+        "lora: the model gave no usable answer to 3 and the metric could not score 2 of the inputs. These count as 0. "
         "The metric failed first with: m.py, line 3: no JSON.",
     )
 

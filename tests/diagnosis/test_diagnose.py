@@ -312,7 +312,9 @@ def test_rescue_by_chance_is_subtracted(tmp_path: Path) -> None:
 
         def answers(request: Request, trial: int = trial) -> str:
             prompt = " ".join(m.content for m in request.messages)
-            return random.Random(f"{trial} {request.decoding} {prompt}").choice(labels)
+            how = request.decoding
+            draw = f"{trial} {how.max_new_tokens} {how.temperature} {how.seed} {prompt}"
+            return random.Random(draw).choice(labels)
 
         record = diagnosed(
             tmp_path / str(trial), answers, labels=labels, metric="label_accuracy", train=rows[:50], dev=rows[50:]
@@ -399,6 +401,18 @@ def test_failed_calls_are_counted_and_not_diagnosed(tmp_path: Path) -> None:
     record = diagnosed(tmp_path, troubled(answers))
     assert record["dev"]["errors"] == 2
     assert not {"e51", "e52"} & {row["id"] for row in record["examples"]}
+
+
+def test_answers_that_break_their_constraint_are_diagnosed(tmp_path: Path) -> None:
+    workshop = workshop_of(tmp_path, troubled(lambda request: f"It is {right(request)}."))
+    base = workshop.solution("zero_shot")
+    broken = [
+        replace(p, error="the answer breaks pattern: it does not match") if p.score == 0 else p
+        for p in predict(workshop, base)
+    ]
+    record = diagnose(workshop, base, broken, tmp_path / "d", most=32)
+    assert record["dev"]["errors"] == 0 and record["failed"] == 32
+    assert causes(record)[0].cause == "format"
 
 
 def test_killed_anywhere_and_continued_it_ends_in_the_same_record(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rung.errors import RunError
+from rung.errors import RunError, came
 from rung.types import Query
 
 
@@ -53,14 +53,15 @@ def ask(
     if not asked:
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
-    failed, answers = 0, iter(bundle.answer(asked))
+    failed, broken, answers = 0, 0, iter(bundle.answer(asked))
     for number, question in enumerate(questions, 1):
         if not question.strip():
             click.echo()
             continue
         prediction = next(answers)
         if prediction.error:
-            failed += 1
+            broken += came(prediction.error)
+            failed += not came(prediction.error)
             click.echo(f"rung: input {number}: {prediction.error}.", err=True)
         click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
         if verbose:
@@ -70,6 +71,8 @@ def ask(
                 f"{prediction.latency_s:.2f} s{seen}]",
                 err=True,
             )
+    if broken and not failed:
+        raise RunError(f"{broken} of {len(asked)} answers break what the task says of answers, as said above.")
     if failed:
         raise RunError(
             f"{failed} of {len(asked)} inputs could not be answered; their answers are empty. Shorten these inputs."

@@ -1,7 +1,8 @@
 """What a constraint means, and how much of it a grammar can hold.
 
 `loosened` gives what a grammar is made of: it lets every right answer through, and names what it leaves out. `fault_of`
-checks a whole answer, by Python's `re` and by JSON Schema, and says why it is wrong. Knows nothing of models and tasks.
+checks a whole answer, by Python's `re` and by JSON Schema, and says why it is wrong; `checked` does so for what a model
+wrote. Knows nothing of models and tasks.
 """
 
 from __future__ import annotations
@@ -10,23 +11,20 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from rung.constraints.patterns import loosened_pattern
 from rung.constraints.schemas import loosened_schema, subset_labels
 from rung.constraints.validation import fault_of_schema, schema_fault
-from rung.errors import ConstraintError
-from rung.types import Constraint
+from rung.errors import BREAKS, ConstraintError
+from rung.types import Constraint, Generation
 
-__all__ = ["BROKEN", "NAMES", "Loosened", "fault_of", "fault_of_constraint", "loosened", "subset_labels"]
+__all__ = ["NAMES", "Loosened", "checked", "fault_of", "fault_of_constraint", "loosened", "subset_labels"]
 
 NAMES = {"labels": "labels", "json_schema": "schema", "regex": "pattern"}
 """Kind of a constraint -> its key in task.yaml."""
-
-BROKEN = "the answer breaks"
-"""Begins the error of an answer that came whole and does not meet its constraint."""
 
 _SHOWN = 80  # characters of a wrong answer in a message
 
@@ -66,6 +64,16 @@ def fault_of(constraint: Constraint, text: str, *, shown: bool = True) -> str | 
     except (ValueError, RecursionError) as error:
         return f"it is not JSON ({error})"
     return fault_of_schema(constraint.value, value, shown=shown)
+
+
+def checked(generation: Generation, constraint: Constraint | None) -> Generation:
+    """The generation, with an error where it came whole and does not meet its constraint. Its text stays."""
+    if constraint is None or generation.finish != "stop":
+        return generation
+    fault = fault_of(constraint, generation.text)
+    if fault is None:
+        return generation
+    return replace(generation, finish="error", error=f"{BREAKS} {NAMES[constraint.kind]}: {fault}")
 
 
 def fault_of_constraint(constraint: Constraint) -> str | None:

@@ -149,7 +149,7 @@ def _opened_before(evidence: Evidence) -> list[str]:
 def _failures(candidate: Candidate) -> str:
     parts = []
     if candidate.failed_calls:
-        parts.append(f"the model gave no answer to {candidate.failed_calls:,}")
+        parts.append(f"the model gave no usable answer to {candidate.failed_calls:,}")
     if candidate.unscored:
         parts.append(f"the metric could not score {candidate.unscored:,}")
     why = f" The metric failed first with: {candidate.unscored_why}." if candidate.unscored_why else ""

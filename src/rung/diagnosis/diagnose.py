@@ -19,6 +19,7 @@ from rung.diagnosis.label_noise import conflicts
 from rung.diagnosis.lenient import derivable
 from rung.diagnosis.outcomes import Outcomes
 from rung.diagnosis.placebo import PLACEBO
+from rung.errors import came
 from rung.trials.workshop import Workshop
 from rung.types import Example, MetricInfo, Prediction, Solution
 
@@ -31,7 +32,7 @@ NONE_RIGHT_OF = 40
 
 def worth_diagnosing(predictions: Sequence[Prediction], metric: MetricInfo) -> bool:
     """Whether interventions can tell something: not where the base is right in none of `NONE_RIGHT_OF` answers."""
-    answered = [p for p in predictions if p.error is None]
+    answered = [p for p in predictions if came(p.error)]
     right = right_from(metric)
     return len(answered) < NONE_RIGHT_OF or any((p.score or 0.0) >= right for p in answered)
 
@@ -50,7 +51,7 @@ def diagnose(
     base: the best prompt or rag solution. predictions: its scored answers to dev. folder: where new answers are kept.
     most: at most so many failed examples are answered again, and half as many right ones. near: pairs of ids of train
     and dev that are near-duplicates, where they are known. An answer is right at score 1, or from a half where the
-    metric grades. Calls that failed are counted and not diagnosed.
+    metric grades. Inputs without an answer are counted and not diagnosed.
 
     Shares are of the sampled failed examples, net of the placebo where something was answered again. An example may
     have several causes here. `unresolved` are those that nothing rescued, no two changes together either. `poor` says

@@ -14,6 +14,7 @@ from rung.diagnosis.interventions import INTERVENTIONS, Impossible, Intervention
 from rung.diagnosis.lenient import Yardstick, common_words, yardstick
 from rung.diagnosis.placebo import PLACEBO, OwnSeeds, placebo, samples
 from rung.diagnosis.shares import Sampled
+from rung.errors import came
 from rung.solutions.demos import NEAREST_POOL
 from rung.trials.trial import Trial, attempt, try_all
 from rung.trials.workshop import Workshop, sample_of
@@ -41,8 +42,8 @@ class Experiment:
     """What is answered again, and how answers are judged.
 
     folder: where answers are kept. by: how answers are judged. common: words of the answers' form. old: example id ->
-    the base's answer. right_share: of all dev answers. errors: calls that failed. skipped: intervention -> why it
-    cannot be made.
+    the base's answer. right_share: of all dev answers. errors: inputs without an answer. skipped: intervention ->
+    why it cannot be made.
     """
 
     workshop: Workshop
@@ -75,7 +76,7 @@ def set_up(
     inputs, scorer = workshop.inputs, workshop.tools.scorer
     old = {p.id: p for p in predictions}
     right = right_from(scorer.metric)
-    answered = [e for e in inputs.dev if e.id in old and old[e.id].error is None]
+    answered = [e for e in inputs.dev if e.id in old and came(old[e.id].error)]
     good = [e for e in answered if (old[e.id].score or 0.0) >= right]
     bad = [e for e in answered if (old[e.id].score or 0.0) < right]
     sampled = Sampled(
@@ -103,7 +104,7 @@ def set_up(
         old=old,
         sampled=sampled,
         right_share=len(good) / max(1, len(predictions)),
-        errors=sum(p.error is not None for p in predictions),
+        errors=sum(not came(p.error) for p in predictions),
         changes=changes,
         skipped=skipped,
     )

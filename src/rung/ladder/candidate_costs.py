@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rung.errors import BudgetSpent
+from rung.errors import BudgetSpent, came
 from rung.ladder.plan import LATENCY_INPUTS, timed_requests
 from rung.ladder.state import Built, RunState, WholeRun
 from rung.resume import once, record_of
@@ -98,12 +98,12 @@ def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any
         answers = timed(requests, concurrency) if requests else []
     except BudgetSpent:  # calls had to be asked again, so that they cost more than on dev
         answers = []
-    came = [answer for answer in answers if answer.error is None]
+    read = [answer for answer in answers if came(answer.error)]
     return {
-        "seconds": [answer.latency_s for answer in came],
-        "first_tokens": [answer.first_token_s for answer in came if answer.first_token_s is not None],
+        "seconds": [answer.latency_s for answer in read],
+        "first_tokens": [answer.first_token_s for answer in read if answer.first_token_s is not None],
         "concurrency": concurrency,
-        "failed": len(answers) - len(came),
+        "failed": len(answers) - len(read),
         "tokens_cached": round(built.tokens_cached, 2),
     }
 

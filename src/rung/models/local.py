@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rung.constraints import BROKEN, NAMES, fault_of
+from rung.constraints import checked
 from rung.engine.adapters import check_adapter as check_adapter
 from rung.engine.decode import Job, decode
 from rung.engine.devices import device_name
@@ -97,9 +96,9 @@ class LocalModel:
         """One Generation a request, in order. An answer has the room that its prompt leaves, at most what was asked.
 
         A prompt that does not fit the context is a Generation with an error. So is a request for which memory does not
-        suffice even by itself; raises OutOfMemory when that is true of all of several. So is an answer that breaks what
-        no grammar could hold of its constraint. A model that always thinks does
-        so before it answers, without an adapter: its thought is cut out, and counts as tokens written.
+        suffice even by itself; raises OutOfMemory when that is true of all of several. An answer that breaks what no
+        grammar could hold of its constraint has an error beside its text. A model that always thinks does so before it
+        answers, without an adapter: its thought is cut out, and counts as tokens written.
         """
         asked = [self._asked(request) for request in requests]
         rows = [row for row in asked if isinstance(row, AnswerRow)]
@@ -115,7 +114,8 @@ class LocalModel:
             give_back()
         answered = iter(map(self._generation, rows, prompts))
         generations = [next(answered) if isinstance(row, AnswerRow) else row for row in asked]
-        return [_checked(one, request.constraint) for one, request in zip(generations, requests, strict=True)]
+        may_break = [_may_break(request.constraint) for request in requests]
+        return [checked(one, constraint) for one, constraint in zip(generations, may_break, strict=True)]
 
     def _asked(self, request: Request) -> AnswerRow | Generation:
         """What the engine is to answer, or why it cannot."""
@@ -302,14 +302,9 @@ class LocalModel:
             raise OutOfMemory(f"model {self.name}: memory ran out ({fact}). Close other programs.") from error
 
 
-def _checked(generation: Generation, constraint: Constraint | None) -> Generation:
-    """An error in place of a whole answer that breaks what the grammar of its constraint could not hold."""
-    if constraint is None or constraint.kind == "labels" or generation.finish != "stop":
-        return generation
-    fault = fault_of(constraint, generation.text)
-    if fault is None:
-        return generation
-    return replace(generation, text="", finish="error", error=f"{BROKEN} {NAMES[constraint.kind]}: {fault}")
+def _may_break(constraint: Constraint | None) -> Constraint | None:
+    """The constraint, unless its grammar holds it whole: labels in the spelling that the tokenizer gives them."""
+    return None if constraint is None or constraint.kind == "labels" else constraint
 
 
 def _length(row: TokenRow) -> int:

@@ -95,8 +95,8 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
         whose = "of each approach and model" if run.several else "of each approach"
         said += f" A dash under Test: only the best {whose} on dev answers the test."
     if failed:
-        said += " Failed: answers that the model did not give / answers that could not be scored. Both"
-        said += " count as 0."
+        said += " Failed: answers that the model did not give or that break their constraint / answers that"
+        said += " could not be scored. All count as 0."
     return said
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rung.errors import about_its_prompt
+from rung.errors import about_its_prompt, came
 from rung.testing.endpoint.shapes import conforms
 from rung.types import Constraint, Decoding, Generation, Message, Model, Request
 
@@ -103,7 +103,7 @@ def a_pattern_holds(subject: Subject) -> str:
     asked = [ask(f"{text} Answer with the year alone, in four digits.", constraint=constraint) for text in texts]
     answers = subject.open().generate(asked)
     _counted(answers, len(texts))
-    held = [re.fullmatch(YEAR, answer.text) is not None for answer in answers if answer.error is None]
+    held = [re.fullmatch(YEAR, answer.text) is not None for answer in answers if came(answer.error)]
     matching = sum(held)
     assert matching or held, f"every answer is an error: {answers[0].error}"
     if subject.holds_patterns:

@@ -227,12 +227,16 @@ def test_where_nothing_holds_replies_are_parsed_and_asked_again(opened: Open, wa
         assert model.facts()["response_format"] == {"none": 1}
 
 
-def test_a_reply_that_never_fits_stands_after_two_more_attempts(opened: Open) -> None:
+def test_a_reply_that_never_fits_stands_after_two_more_attempts_with_its_fault(opened: Open) -> None:
+    requests = [ask(when, Constraint("regex", r"\d{4}")) for when in ("When?", "And when?")]
     with FakeEndpoint(lambda messages, body: "no idea") as endpoint:
-        (answer,) = opened(endpoint).generate([ask("When?", Constraint("regex", r"\d{4}"))])
-        assert len(endpoint.calls) == 3
-    assert answer.text == "no idea" and answer.error is None
-    assert answer.tokens_in > 3, "tokens of all attempts count"
+        answers = opened(endpoint).generate(requests)
+        kept = opened(endpoint).generate(requests)
+        assert len(endpoint.calls) == 6, "none is asked again later"
+    assert {(a.text, a.finish) for a in (*answers, *kept)} == {("no idea", "error")}
+    assert {a.error for a in (*answers, *kept)} == {r"the answer breaks pattern: 'no idea' does not match \d{4}"}
+    assert answers[0].tokens_in > 3, "tokens of all attempts count"
+    assert {a.usd for a in kept} == {0.0}
 
 
 def test_a_constraint_that_cannot_be_checked_is_refused(opened: Open) -> None:

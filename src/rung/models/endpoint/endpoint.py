@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError
+from rung.constraints import checked
+from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError, came
 from rung.models.cache import cache_folder
 from rung.models.endpoint.asking import FILTERED, Asked, Asker, estimate_tokens
 from rung.models.endpoint.batch_api import MOST_CALLS
@@ -130,7 +131,8 @@ class Endpoint:
         self.look()
         line = self._line
         line.till.start()
-        return [self._generation(asked) for asked in self._run(timed(line.asker, line.till, requests, concurrency))]
+        answers = self._run(timed(line.asker, line.till, requests, concurrency))
+        return [self._generation(asked, request) for asked, request in zip(answers, requests, strict=True)]
 
     async def _generate(self, requests: Sequence[Request]) -> list[Generation]:
         line = self._line
@@ -159,7 +161,7 @@ class Endpoint:
             if waiting:
                 jobs = {key: requests[at] for key, at in waiting.items()}
                 answers = await self._batching().ask(jobs, self._keep)
-                found |= {waiting[key]: self._generation(answer) for key, answer in answers.items()}
+                found |= {waiting[key]: self._generation(answer, jobs[key]) for key, answer in answers.items()}
             await crew.rest()
         await self._check_reached([found[at] for at in asked])
         return [found[at] for at in range(len(requests))]
@@ -168,7 +170,7 @@ class Endpoint:
         """Puts the answer into `found`, and keeps it."""
         asked = await self._line.asker.ask(request)
         self._keep(key, asked)
-        found[at] = self._generation(asked)
+        found[at] = self._generation(asked, request)
 
     def _keep(self, key: str, asked: Asked) -> None:
         if asked.is_kept:
@@ -191,23 +193,24 @@ class Endpoint:
             else:
                 kept = Asked(**record)
             if kept is not None and self._known.is_current(kept.model):
-                found[key] = _generation(kept, usd=0.0)
+                found[key] = _generation(kept, asked[key], usd=0.0)
         self._from_cache += len(found)
         return found
 
-    def _generation(self, asked: Asked) -> Generation:
+    def _generation(self, asked: Asked, request: Request) -> Generation:
         """A new answer, counted. Its dollars are never 0, by which a kept one is known."""
         self._answered += 1
         self._tokens += asked.tokens_in + asked.tokens_out
         self._usd += asked.usd or 0.0
-        return _generation(asked, usd=asked.usd or None)
+        return _generation(asked, request, usd=asked.usd or None)
 
     async def _check_reached(self, new: Sequence[Generation]) -> None:
         """Raises ModelError where none of several new answers came, for another reason than the prompts themselves.
 
         Where requests remain that failed before, all of them may be at fault: a small one tells whether that is so.
         """
-        errors = [g.error for g in new if g.error is not None and DOES_NOT_FIT not in g.error and g.error != FILTERED]
+        failed = [g.error for g in new if g.error is not None and not came(g.error)]
+        errors = [error for error in failed if DOES_NOT_FIT not in error and error != FILTERED]
         if len(errors) < 2 or len(errors) < len(new):
             return
         if all(error.startswith(NO_REPLY) for error in errors):
@@ -351,9 +354,10 @@ class _Line:
                 self._loop.close()
 
 
-def _generation(asked: Asked, usd: float | None) -> Generation:
+def _generation(asked: Asked, request: Request, usd: float | None) -> Generation:
+    """What is handed out. Whether the answer meets its constraint is worked out here, and is not kept."""
     finish = "error" if asked.error is not None else "length" if asked.finish == "length" else "stop"
-    return Generation(
+    generation = Generation(
         text=asked.text,
         tokens_in=asked.tokens_in,
         tokens_out=asked.tokens_out,
@@ -364,6 +368,7 @@ def _generation(asked: Asked, usd: float | None) -> Generation:
         first_token_s=asked.first_token_s,
         usd=usd,
     )
+    return checked(generation, request.constraint)
 
 
 def _close(line: _Line, cache: CallCache) -> None:
