@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from rung.data.rows import Row
 from rung.data.shapes import Recognised, answers_of, flat, recognised
-from rung.data.shapes.reading import Answers, RowReader
+from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
 from rung.errors import DataError
 from rung.types import Example, Message
 
@@ -305,3 +305,190 @@ def test_a_prompt_that_quotes_a_conversation_stays_as_it_is() -> None:
     prompt = "Human: q\n\nAssistant:"
     (e,) = read([{"prompt": prompt, "completion": " a"}])
     assert (e.input, e.output, e.turns) == (prompt, " a", ())
+
+
+# ---- rows in the wild ----
+
+
+def test_a_turn_of_weight_nought_is_not_learnt() -> None:
+    said = chat(("user", "2 + 2?"), ("assistant", "4"), ("user", "And 3?"), ("assistant", "Eh"))
+    said["messages"][-1]["weight"] = 0  # type: ignore[index]
+    (e,) = read([said])
+    assert (e.input, e.output, e.turns) == ("2 + 2?", "4", ())
+    said["messages"][1]["weight"] = 0  # type: ignore[index]
+    with pytest.raises(EmptyAnswer, match="no turn of the assistant that is to be learnt"):
+        RowReader({"input": "messages"})(rows_of([said])[0])
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt", "systemInstruction"])
+def test_what_a_column_of_the_system_says_is_never_lost(name: str) -> None:
+    system: object = {"parts": [{"text": "Be very kind."}]} if name == "systemInstruction" else "Be very kind."
+    for row in (
+        chat(("user", "Hi"), ("assistant", "Hello")),
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "bing", "value": "Hello"}]},
+        {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]},
+        {"prompt": "Hi", "chosen": "Hello", "rejected": "What?"},
+        {"prompt": "Hi", "completion": "Hello"},
+    ):
+        reading = reading_of([{**row, name: system}])
+        (e,) = [RowReader(reading.fields)(row) for row in rows_of([{**row, name: system}])]
+        assert (e.input, e.output, e.instruction) == ("Hi", "Hello", "Be very kind."), reading
+        assert reading.instruction == "Be very kind."
+    rows = [{"question": f"Which day is {i}?", "response": "Monday", name: "Be very kind."} for i in range(3)]
+    if name != "systemInstruction":
+        assert read(rows)[0].instruction == "Be very kind."
+
+
+def test_a_column_called_system_or_tools_in_a_table_may_be_something_else() -> None:
+    rows = [{"text": f"It crashed again on day {i}", "system": "Windows", "tools": "a saw", "label": "x"} for i in "12"]
+    assert read(rows)[0].instruction is None
+
+
+def test_definitions_of_tools_beside_a_question_are_shown() -> None:
+    tools = json.dumps([{"name": "look_up", "parameters": {"word": {"type": "str"}}}])
+    call = json.dumps([{"name": "look_up", "arguments": {"word": "ox"}}])
+    (e,) = read([{"query": "What is an ox?", "tools": tools, "answers": call}], Answers(lists_are_json=True))
+    assert e.output == call
+    assert e.instruction is not None and '"look_up"' in e.instruction
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "### Human: Hi### Assistant: Hello",
+        "\n\nHuman: Hi\n\nAssistant: Hello",
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n",
+        "<s>[INST] Hi [/INST] Hello </s>",
+        "USER: Hi\n\n\nASSISTANT: Hello <|endoftext|>",
+        "### Instruction:\nHi\n\n### Response:\nHello",
+    ],
+)
+def test_a_text_that_holds_a_conversation_is_read_as_one(text: str) -> None:
+    (e,) = read([{"text": text}])
+    assert (e.input, e.output, e.turns, e.instruction) == ("Hi", "Hello", (), None)
+
+
+def test_a_template_before_the_first_turn_is_what_the_system_says() -> None:
+    text = "Below is an instruction.\n\n### Instruction:\nSum up.\n\n### Input:\nA long text\n\n### Response:\nShort"
+    (e,) = read([{"text": text}])
+    assert (e.input, e.output, e.instruction) == ("Sum up.\n\nA long text", "Short", "Below is an instruction.")
+
+
+def test_a_conversation_that_is_to_be_labelled_stays_a_text() -> None:
+    rows = [{"text": f"### Human: Hi {i}### Assistant: Hello", "label": "ab"[i % 2]} for i in range(6)]
+    assert read(rows)[0].input == "### Human: Hi 0### Assistant: Hello"
+
+
+def test_pairs_of_human_and_assistant_are_turns() -> None:
+    (e,) = read([{"conversation": [{"human": "Hi", "assistant": "Hello"}, {"human": "2 + 2?", "assistant": "4"}]}])
+    assert (e.input, e.output, e.turns) == ("2 + 2?", "4", (User("Hi"), Assistant("Hello")))
+
+
+def test_rows_that_are_one_turn_each_are_told() -> None:
+    rows = [{"text": f"Hm {i}", "role": ("prompter", "assistant")[i % 2], "parent_id": str(i)} for i in range(8)]
+    with pytest.raises(DataError, match="each row is one turn of a conversation"):
+        reading_of(rows)
+
+
+def test_openais_preferences_hold_messages_in_their_input() -> None:
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "tools": []}
+    (e,) = read([{"input": asked, "preferred_output": [{"role": "assistant", "content": "Hello"}],
+                  "non_preferred_output": [{"role": "assistant", "content": "What?"}]}])  # fmt: skip
+    assert (e.input, e.output, e.id) == ("Hi", "Hello", "line-1")
+
+
+def test_a_judged_completion_may_be_learnt_or_judged() -> None:
+    rows = [{"prompt": f"Say {i}", "completion": f"It is {i}", "label": i % 2 == 0} for i in range(6)]
+    reading = reading_of(rows)
+    assert [r.fields["output"] for r in (reading, *reading.alternatives)] == ["completion", "label"]
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [
+        ({"A": "ox", "B": "cow", "C": "hen"}, ["A", "B", "C"]),
+        ({"choices": ["ox", "cow", "hen"]}, ["choices"]),
+        ({"choices": {"text": ["ox", "cow"], "label": ["A", "B"]}}, ["choices"]),
+        ({"opa": "ox", "opb": "cow"}, ["opa", "opb"]),
+    ],
+)
+def test_what_is_to_be_chosen_from_belongs_to_the_input(options: dict[str, object], columns: list[str]) -> None:
+    rows = [{"question": f"What says moo on day {i}?", **options, "answer": "AB"[i % 2]} for i in range(6)]
+    reading = reading_of(rows)
+    assert reading.fields == {"input": ("question", *columns), "output": "answer"}
+
+
+@pytest.mark.parametrize("name", ["passage", "evidence", "contexts"])
+def test_a_passage_is_the_context_of_its_question(name: str) -> None:
+    rows = [
+        {"question": f"Is it so on day {i}?", name: f"It is so on day {i}.", "answer": i % 2 == 0} for i in range(6)
+    ]
+    assert read(rows)[0].context == "It is so on day 0."
+
+
+def test_two_texts_without_a_telling_name_may_be_read_both_ways() -> None:
+    rows = [{"en": f"The house {i} is red", "fr": f"La maison {i} est rouge"} for i in range(6)]
+    for shape in (rows, [{"translation": row} for row in rows], [{"id": "a", "translation": row} for row in rows[:1]]):
+        reading = reading_of(shape)
+        ways = [(r.fields["input"], r.fields["output"]) for r in (reading, *reading.alternatives)]
+        assert ways == [("en", "fr"), ("fr", "en")]
+
+
+@pytest.mark.parametrize(("asked", "given"), [("Q", "A"), ("src", "tgt"), ("user", "bot"), ("Frage", "Antwort")])
+def test_names_that_belong_together_say_which_is_the_answer(asked: str, given: str) -> None:
+    rows = [{given: f"It is the {i}. of them", asked: f"Which one is {i}, and why is it?"} for i in range(6)]
+    reading = reading_of(rows)
+    assert (reading.fields, reading.alternatives) == ({"input": asked, "output": given}, ())
+
+
+def test_what_all_rows_hold_is_no_guess_for_the_answer() -> None:
+    rows = [{"body": f"It is day {i} now", "note": "Written by hand in the year 1900"} for i in range(6)]
+    with pytest.raises(DataError, match="no column looks like the output"):
+        reading_of(rows)
+
+
+@pytest.mark.parametrize("written", [json.dumps, repr, lambda cell: repr(cell).replace(",", "")])
+def test_lists_that_pandas_wrote_into_cells_are_lists(written: Callable[[object], str]) -> None:
+    cells = [["a", "b"], ["b"], ["a"], ["b", "c"], ["c", "a"]] * 6
+    several = reading_of([{"text": f"t {i}", "labels": written(cell)} for i, cell in enumerate(cells)]).several
+    assert several is not None and several.labels == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "{'text': ['x', 'y'], 'answer_start': [3, 4]}",
+        "{'text': array(['x', 'y'], dtype=object), 'answer_start': array([3, 4])}",
+        '{"text": ["x", "y"], "answer_start": [3, 4]}',
+    ],
+)
+def test_squads_answers_are_read_from_a_csv_cell(cell: str) -> None:
+    (e,) = read([{"question": "Which?", "context": "x or y", "answers": cell}])
+    assert e.references == ("x", "y")
+
+
+def test_the_aliases_of_an_answer_are_accepted() -> None:
+    (e,) = read([{"question": "Who?", "answer": {"value": "Bo", "aliases": ["Bo", "B."], "type": "person"}}])
+    assert e.references == ("Bo", "B.")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"entities": [{"text": "Bo", "label": "PER", "start": 0}, {"text": "Rome", "label": "LOC", "start": 9}]},
+        {"entities": ["Bo", "Rome"]},
+        {"ner_tags": [1, 0, 0, 2, 0, 0]},
+    ],
+)
+def test_a_list_that_is_the_answer_itself_is_no_list_of_accepted_ones(answer: dict[str, object]) -> None:
+    rows = [{"text": f"Bo was in Rome {i}", **answer} for i in range(2)]
+    reading = reading_of(rows)
+    assert reading.several is None and not reading.lists
+    assert answers_of(rows_of(rows), reading)[0] == json.dumps(next(iter(answer.values())))
+
+
+def test_alpacas_noinput_is_no_input() -> None:
+    (e,) = read([{"instruction": "Name a bird", "input": "<noinput>", "output": "Owl"}])
+    assert (e.input, e.instruction) == ("Name a bird", None)
+    rows = [{"instruction": f"Do {i}", "input": ("<noinput>", "x")[i % 2], "output": "y"} for i in range(4)]
+    assert [(e.input, e.instruction) for e in read(rows)[:2]] == [("Do 0", None), ("x", "Do 1")]

@@ -115,7 +115,7 @@ def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> 
     reading = recognise(table, task.fields, task.shape)
     same = reading.instruction is not None
     read = RowReader(reading.fields, _answers(table, reading, task, labels), prefix, visible(task.instruction), same)
-    file.how = tuple(f"{file.name}: {line}" for line in (*table.how, *_told(reading, table.columns, task)))
+    file.how = tuple(f"{file.name}: {line}" for line in (*table.how, *_told(reading, task)))
     first_with: dict[str, str] = {}
     for row in flat(table.taken()):
         example = _example(row, read, file, task, labels)
@@ -174,19 +174,19 @@ def _answers(table: Table, reading: Recognised, task: Task, labels: Labels | Non
         labels=labels,
         several=task.multi_label or one_each,
         separator=reading.several.separator if reading.several else None,
-        lists_are_json=is_json,
+        lists_are_json=is_json or reading.sequences,
         empty=task.empty_answers,
         whole=reading.whole,
         missing_is_none=labels is None and task.metric == "label_accuracy",
     )
 
 
-def _told(reading: Recognised, columns: Sequence[str], task: Task) -> tuple[str, ...]:
+def _told(reading: Recognised, task: Task) -> tuple[str, ...]:
     """What was recognised, unless the columns have the standard names or the task names them."""
     plain = {"input": "input", "output": "output"}
     if reading.fields.items() >= {**plain, **task.fields}.items() or not reading.why:
         return ()
-    unused = [c for c in columns if c not in reading.used]
+    unused = [c for c in reading.columns if c not in reading.used]
     left = f"; not read: {', '.join(unused[:10])}{', …' if len(unused) > 10 else ''}" if unused else ""
     return (f"shape {reading.shape}: {reading.why}{left}",)
 

@@ -22,6 +22,7 @@ MAX_LABELS = 100
 _MAX_DISTINCT = 20_000  # beyond it, answers are free text, and their number of repeats is not needed
 _SAMPLE = 20_000
 _NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?\d[\d,]*(\.\d+)?([eE][-+]?\d+)?\s?%?")
+_WORKED_OUT = re.compile(r"####\s*[-+−$€£]?\s?\d[\d,.]*\s*%?\s*$")
 _DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?(\.\d+)?Z?)?")
 _MANY_DECIMALS = re.compile(r"\.\d{3,}|[eE]-?\d")
 _INDENTED = re.compile(r"(?:.*\n)?(\t| {2,})\S", re.DOTALL)
@@ -194,6 +195,8 @@ def _holds_list(value: object) -> bool:
 
 def _numbers(answers: AnswersSeen) -> AnswerForm | None:
     sample, n = answers.sample, answers.n
+    if _share(sample, _WORKED_OUT.search) >= 0.98:
+        return AnswerForm("numeric_match", "answers end in #### and a number, which alone is compared", "steps")
     if not all(_NUMBER.fullmatch(a.strip()) for a in sample):
         return None
     distinct = None if answers.counts is None else len(answers.counts)

@@ -32,6 +32,7 @@ _INSTRUCTIONS = {
     "JSON": "Answer with JSON only.",
     "call": 'Answer with the call of a tool as JSON: {"name": …, "arguments": {…}}.',
     "number": "Work out the answer. Answer with the number only.",
+    "steps": "Work out the answer step by step. End with #### and the number.",
     "date": "Answer the question. Answer with the date only.",
     "code": "Answer the input. Answer with the text alone, without an explanation.",
     "long": "Answer the input in full sentences.",
@@ -72,8 +73,9 @@ def draft_task(
     read = read_files(find_sources(data, docs), dict(fields or {}), shape, ask)
     sources = read.sources
     if read.answers.n == 0 and not isinstance(read.reading.fields.get("output"), tuple):
-        raise_problems(read.problems)
-        column = read.reading.fields.get("output", read.reading.fields.get("references", "output"))
+        raise_problems([*read.problems, *read.unread])
+        named = read.reading.fields
+        column = named.get("output", named.get("references", named.get("input")))
         raise DataError(f'{sources.files[0].name}: the column "{column}" holds no answers. Fill it in.')
     several, columns = read.reading.several, read.reading.fields.get("output")
     form = form_of(

@@ -25,6 +25,7 @@ Ask = Callable[[str, Sequence[str]], int]
 @dataclass
 class FilesRead:
     """What the files hold. fields: those to be named in task.yaml. rows: by file. problems: rows that cannot be read.
+    unread: the first rows whose examples cannot be read.
 
     instructions: what all rows of a file ask for, of each file. id_twice: two rows have one id.
     """
@@ -36,6 +37,7 @@ class FilesRead:
     rows: dict[Path, int] = field(default_factory=dict)
     how: dict[Path, tuple[str, ...]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unread: list[Problem] = field(default_factory=list)
     answers: AnswersSeen = field(default_factory=AnswersSeen)
     instructions: set[str | None] = field(default_factory=set)
     id_twice: bool = False
@@ -69,12 +71,12 @@ def read_files(
             reading = recognised(table.columns, table.rows, found.fields, found.reading.shape)
             reading = replace(reading, several=found.reading.several, lists=found.reading.lists)
         found.instructions.add(reading.instruction)
-        found.columns += [c for c in table.columns if c not in found.columns]
+        found.columns += [c for c in reading.columns if c not in found.columns]
         found.rows[path] = len(table.rows)
         found.how[path] = table.how
         found.problems += table.problems
         found.id_twice = found.id_twice or _id_twice(table, reading)
-        found.answers.add(answers_of(table.taken(), reading))
+        found.answers.add(answers_of(table.taken(), reading, found.unread))
     assert found is not None
     found.sources = sources.without(hidden)
     return found

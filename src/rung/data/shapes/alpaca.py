@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample
+from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample, system_column
 from rung.data.shapes.writing import beside, turn
 from rung.types import Example
 
@@ -19,17 +19,12 @@ def _recognise(sample: Sample) -> Sequence[Claim]:
     source = sample.column("input")
     if instruction is None or answer is None:
         return ()
-    fields: dict[str, str | tuple[str, ...]] = {"output": answer}
-    system = sample.column("system", "system_prompt")
-    if system is not None and sample.empty(system):
-        system = None
+    fields: dict[str, str | tuple[str, ...]] = {"input": instruction, "output": answer}
     if source is None or sample.empty(source):
-        fields["input"] = instruction
         empty = "" if source is None else f'; "{source}" is empty everywhere'
         why = f'the column "{instruction}" is the input{empty}'
-        if system is not None:
-            fields["instruction"] = system
     else:
+        system = system_column(sample)
         fields |= {"input": source, "instruction": instruction if system is None else (system, instruction)}
         why = f'the columns "{instruction}", "{source}" and "{answer}", by their names'
     if history := sample.column("history"):

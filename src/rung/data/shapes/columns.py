@@ -5,12 +5,12 @@ Columns are found by their names and, where names say nothing, by what they hold
 
 from __future__ import annotations
 
+import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rung.data.rows import as_text
-from rung.data.shapes.conversation import is_conversation
-from rung.data.shapes.labels import found_several
+from rung.data.shapes.conversation import ROLES, is_conversation
 from rung.data.shapes.seam import (
     BY_GUESS,
     BY_NAME,
@@ -19,42 +19,60 @@ from rung.data.shapes.seam import (
     Claim,
     RowShape,
     Sample,
+    Values,
     key_of,
 )
-from rung.data.shapes.values import accepted, is_scalar, listed
+from rung.data.shapes.values import is_scalar, listed
 from rung.data.shapes.writing import beside, turn
 from rung.types import Example
 
 INPUT_NAMES = ("input", "question", "text", "message", "prompt", "query", "sentence", "utterance", "review", "content",
                "problem", "request", "source", "instruction", "email", "comment", "tweet", "ticket",
-               "document", "article", "post", "inputs", "user_input", "comment_text", "question_text")  # fmt: skip
+               "document", "article", "post", "inputs", "user_input", "comment_text", "question_text", "input_text",
+               "user_message", "tokens", "words", "dialogue", "dialog", "ctx", "goal", "inquiry",
+               "complaint")  # fmt: skip
 """Names of columns that hold the input, the plainest first."""
 PART_NAMES = ("subject", "title", "headline", "heading", "body", "description", "details", "premise",
               "hypothesis", "sentence1", "sentence2", "sentence_1", "sentence_2", "question1", "question2", "text1",
               "text2", "text_a", "text_b", "abstract")  # fmt: skip
 """Names of columns that hold a part of the input beside others."""
+_PAIRS = (("q", "a"), ("src", "tgt"), ("src", "trg"), ("user", "assistant"), ("user", "bot"), ("user", "agent"),
+          ("human", "assistant"), ("human", "ai"), ("human", "bot"), ("customer", "agent"), ("frage", "antwort"),
+          ("pregunta", "respuesta"), ("domanda", "risposta"), ("pergunta", "resposta"), ("问题", "答案"),
+          ("问题", "回答"), ("問題", "答案"), ("質問", "回答"), ("질문", "답변"), ("вопрос", "ответ"))  # fmt: skip
+"""Names of an input and its answer that say so together: of common data sets, and in other languages."""
+_OPTIONS = re.compile(
+    r"choices|options|endings|answer_choices|[a-f]|(option|choice|opt|op|ending|sol|answer)_?[a-f0-9]"
+)
+"""Of columns that hold what is to be chosen from."""
 _CLASSES = ("intent", "category", "class", "sentiment", "labels", "tags", "topics", "categories", "intents")
 _ANSWERS = (
     ("output",),
     ("outputs", "answer", "label", "target", "response", "completion", "expected", "expected_output", "reply",
-     "solution", "gold", "gold_answer", "ground_truth"),
+     "solution", "gold", "gold_answer", "ground_truth", "output_text", "expected_answer", "correct_answer", "answerkey",
+     "answer_key"),
     ("answers",),
     ("summary", "highlights", "translation", *_CLASSES),
-    ("label_text", "label_name", "result", "score", "rating", "stars"),
+    ("label_text", "label_name", "result", "score", "rating", "stars", "polarity", "code", "canonical_solution", "sql",
+     "ner_tags", "pos_tags", "chunk_tags"),
 )  # fmt: skip
 """Names of columns that hold the answer, the plainest first; those in one line are equally plain."""
 _IN_WORDS = ("label_text", "label_name", "text_label", "category_name", "class_name", "intent_name")
 _REFERENCES = ("references", "accepted_answers", "correct_answers", "reference_answers")
-CONTEXT_NAMES = ("passage", "paragraph", "evidence", "context")
+CONTEXT_NAMES = ("context", "passage", "paragraph", "evidence", "contexts")
 _META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "split", "date", "timestamp", "created_at",
          "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected",
          "from", "to", "cc", "sender", "recipient", "time")  # fmt: skip
 _FEW_WORDS = 2
+_LONGER = 2.5
+_A_LABEL = 12  # characters
 
 
 def _recognise(sample: Sample) -> Sequence[Claim]:
     """Claims of every input with every answer that is sensible."""
-    claims = []
+    claims: list[Claim] = []
+    if speakers_of(sample) is not None and not _named_answers(sample):
+        return claims
     for field, answer, sure_of_answer, why_answer in _answers(sample):
         for source, sure, why in _sources(sample, listed(answer)):
             whys = "; ".join(part for part in (why, why_answer) if part)
@@ -83,27 +101,31 @@ def _answers(sample: Sample) -> list[_Answer]:
         return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
     known = (*INPUT_NAMES, *PART_NAMES, *CONTEXT_NAMES)
     rest = [c for c in _plain(sample) if key_of(c) not in known]
-    if len(rest) > 1 and len(closed := [c for c in rest if _is_closed(sample, c)]) == 1:
-        return [("output", closed[0], BY_GUESS, f'output: the column "{closed[0]}", whose few values repeat')]
+    if len(rest) > 1 and (closed := [c for c in rest if _is_closed(sample, c)]):
+        return [("output", c, BY_GUESS, f'output: the column "{c}", whose few values repeat') for c in closed]
     if "input" in sample.chosen or any(key_of(c) in known for c in _plain(sample)):
-        return (
-            [("output", rest[0], BY_GUESS, f'output: the column "{rest[0]}", the only one left')]
-            if len(rest) == 1
-            else []
-        )
-    if len(rest) == 2:  # neither is named: the input is longer
-        short = min(rest, key=lambda c: _words(sample, c))
-        return [("output", short, BY_GUESS, f'output: the column "{short}", the shorter one')]
+        rest = [c for c in rest if not _is_constant(sample, c, _A_LABEL)]
+        why = f'output: the column "{rest[0]}", the only one left' if rest else ""
+        return [("output", rest[0], BY_GUESS, why)] if len(rest) == 1 else []
+    rest = [c for c in rest if not _is_constant(sample, c)]
+    if len(rest) == 2:  # neither is named: the input is clearly longer, or both ways are sensible
+        short, long = sorted(rest, key=lambda c: _words(sample, c))
+        if _words(sample, long) >= _LONGER * _words(sample, short):
+            return [("output", short, BY_GUESS, f'output: the column "{short}", the shorter one')]
+        return [("output", c, BY_GUESS, f'output: the column "{c}"') for c in reversed(rest)]
     return []
 
 
 def _named_answers(sample: Sample) -> list[str]:
     """The columns with the plainest names of answers; several where they are equally plain."""
     found: list[str] = []
+    pair = _pair(sample)
     for names in _ANSWERS:
         found = [c for n in names if (c := sample.by_key.get(n)) and not sample.mostly(c, is_conversation)]
         if found:
             break
+    if not found and pair:
+        return [pair[1]]
     if [key_of(c) for c in found] == ["label"]:  # a category beside it is as plain, but for its own name in words
         found += [sample.by_key[n] for n in _CLASSES if n in sample.by_key]
         words = sample.column(*_IN_WORDS)
@@ -118,14 +140,19 @@ def _sources(sample: Sample, answer: tuple[str, ...]) -> list[_Source]:
         return [(sample.chosen["input"], BY_STANDARD_NAMES, "")]
     if (plain := sample.by_key.get("input")) and plain not in answer:
         return [(plain, BY_STANDARD_NAMES, f'input: the column "{plain}"')]
-    columns = [c for c in _plain(sample) if c not in answer]
+    if (pair := _pair(sample)) and pair[1] in answer:
+        return [(pair[0], BY_NAME, f'input: the column "{pair[0]}", by its name')]
+    options = [c for c in sample.free if c not in answer and _are_options(sample, c)]
+    options = options if len(options) > 1 or (options and isinstance(sample.values(options[0])[0], list | dict)) else []
+    columns = [c for c in _plain(sample) if c not in (*answer, *options)]
     named = [c for c in columns if key_of(c) in (*INPUT_NAMES, *PART_NAMES)]
     texts = [c for c in named if _is_text(sample, c)]
     if not texts and named:
         texts = [min(named, key=lambda c: (*INPUT_NAMES, *PART_NAMES).index(key_of(c)))]
-    if len(texts) == 1:
+    if len(texts) == 1 and not options:
         return [(texts[0], BY_NAME, f'input: the column "{texts[0]}", by its name')]
     if texts:
+        texts += options
         names = ", ".join(texts)
         return [(tuple(texts), BY_NAME, f"input: the columns {names}, joined under their names")]
     columns = [c for c in columns if key_of(c) not in CONTEXT_NAMES] or columns
@@ -142,14 +169,48 @@ def _sources(sample: Sample, answer: tuple[str, ...]) -> list[_Source]:
         ]
     if not columns:
         return []
+    if len(columns) == 1:
+        return [(columns[0], BY_GUESS, f'input: the column "{columns[0]}", the only one left')]
     longest = max(columns, key=lambda c: _words(sample, c))
     return [(longest, BY_GUESS, f'input: the column "{longest}", the longest text')]
+
+
+def _pair(sample: Sample) -> tuple[str, str] | None:
+    """Two columns that are called question and answer, or something of the kind."""
+    found = ((sample.by_key.get(q), sample.by_key.get(a)) for q, a in _PAIRS)
+    return next(((q, a) for q, a in found if q and a), None)
+
+
+def speakers_of(sample: Sample) -> str | None:
+    """The column that says who speaks, where each row is one turn of a conversation."""
+    column = sample.column("role", "from", "speaker", "sender")
+    if column is None or not sample.mostly(column, lambda v: str(v).strip().lower() in ROLES):
+        return None
+    roles = {ROLES.get(str(v).strip().lower()) for v in sample.values(column)}
+    return column if {"user", "assistant"} <= roles else None
+
+
+def _flatten(values: Values) -> Iterator[Values] | None:
+    """What a row's only column holds, beside an id, where that is a mapping: {"translation": {"de": …, "en": …}}."""
+    if len(values) > 2:
+        return None
+    inner = [v for name, v in values.items() if isinstance(v, dict) and len(v) > 1]
+    ids = {name: v for name, v in values.items() if key_of(name) == "id"}
+    if len(inner) != 1 or len(ids) != len(values) - 1 or not all(map(is_scalar, inner[0].values())):
+        return None
+    return iter([{**ids, **inner[0]}])
+
+
+def _are_options(sample: Sample, column: str) -> bool:
+    """Whether a column holds what is to be chosen from."""
+    values = sample.values(column)
+    return bool(values) and bool(_OPTIONS.fullmatch(key_of(column))) and not all(map(_is_bit, values))
 
 
 def _plain(sample: Sample) -> list[str]:
     """Free columns that hold something and are neither ids, groups, … nor conversations."""
     beside = (*OPTIONAL, *_META)
-    return [c for c in sample.free if key_of(c) not in beside and sample.values(c)]
+    return [c for c in sample.free if (k := key_of(c)) not in beside and not k.endswith("_id") and sample.values(c)]
 
 
 def _label_columns(sample: Sample) -> tuple[str, ...]:
@@ -174,6 +235,12 @@ def _is_closed(sample: Sample, column: str) -> bool:
     return 2 <= len(set(values)) <= len(values) / 3 and _words(sample, column) <= _FEW_WORDS
 
 
+def _is_constant(sample: Sample, column: str, least: int = 0) -> bool:
+    """Whether all rows, and three at least, hold the same, of more than `least` characters."""
+    values = [as_text(v) for v in sample.values(column)]
+    return len(values) > 2 and len(set(values)) == 1 and len(values[0]) > least
+
+
 def _words(sample: Sample, column: str) -> float:
     return statistics.fmean([len(as_text(v).split()) + len(as_text(v)) / 1000 for v in sample.values(column)] or [0])
 
@@ -190,14 +257,4 @@ def _rows(examples: Sequence[Example]) -> Iterator[dict[str, object]]:
         yield {**row, **beside(e)}
 
 
-def several_answers(sample: Sample, fields: Mapping[str, object]) -> bool:
-    """Whether the answers are lists that may be labels as well as accepted answers."""
-    column = fields.get("output")
-    if not isinstance(column, str):
-        return False
-    values = sample.values(column)
-    lists = [v for v in values if accepted(v) is not None]
-    return len(lists) * 2 > len(values) and found_several(values, column) is not None
-
-
-SHAPE = RowShape(_recognise, _rows)
+SHAPE = RowShape(_recognise, _rows, _flatten)

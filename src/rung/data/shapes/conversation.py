@@ -1,4 +1,5 @@
-"""Lists of turns, as chat models are trained on them: OpenAI's role and content, ShareGPT's from and value.
+"""Lists of turns, as chat models are trained on them: OpenAI's role and content, ShareGPT's from and value, Gemini's
+role and parts; and texts that hold a conversation.
 
 Knows roles, parts of content, and calls of tools. A call becomes JSON text, {"name": …, "arguments": {…}}; what a tool
 answered becomes a turn of the user.
@@ -7,6 +8,7 @@ answered becomes a turn of the user.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -19,12 +21,14 @@ ROLES: dict[str, Role] = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
-    "ai": "assistant", "chatbot": "assistant", "function_call": "assistant",
-    "tool": "user", "function": "user", "observation": "user", "ipython": "user",
+    "ai": "assistant", "chatbot": "assistant", "bing": "assistant", "bard": "assistant", "claude": "assistant",
+    "function_call": "assistant", "tool_call": "assistant",
+    "tool": "user", "function": "user", "observation": "user", "ipython": "user", "tool_response": "user",
 }  # fmt: skip
 """Who speaks, as data sets write it -> the role."""
-_SAYS = frozenset({"content", "value", "text", "tool_calls", "function_call"})
-_TOOLS = ("tool", "function", "observation", "ipython")
+_SAYS = frozenset({"content", "value", "text", "parts", "tool_calls", "function_call"})
+_TOOLS = ("tool", "function", "observation", "ipython", "tool_response")
+_CALLS = ("function_call", "tool_call")
 _PLAIN: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 TOOLS_INTRODUCED = 'Tools that may be called, one a line. A call is written as JSON: {"name": …, "arguments": {…}}.'
 
@@ -45,7 +49,7 @@ class Conversation:
 
 def is_conversation(value: object) -> bool:
     """Whether a value is a list of turns, or its JSON. A list of people with roles of other kinds is none."""
-    speakers = [_speaker(turn) for turn in (json_list(value) if _may_be(value) else None) or ()]
+    speakers = [_speaker(turn) for turn in (_turns(value) if _may_be(value) else ())]
     return None not in speakers and any(str(speaker).strip().lower() in ROLES for speaker in speakers)
 
 
@@ -53,7 +57,7 @@ def messages_of(value: object) -> list[Message]:
     """The turns of a conversation in order. Raises ValueError for a turn that cannot be read as text."""
     found: list[Message] = []
     after_tool = False
-    turns = json_list(value) or []
+    turns = _turns(value)
     for number, turn in enumerate(turns, 1):
         if isinstance(turn, dict) and len(turn) == 2 and type(text := turn.get("content")) is str:
             plain = _PLAIN.get(cast("str", turn.get("role")))
@@ -76,11 +80,15 @@ def messages_of(value: object) -> list[Message]:
     return found
 
 
-def split_at_answer(messages: Sequence[Message]) -> Conversation:
-    """The last turn of the assistant is the answer, the turn of the user before it the input."""
+def split_at_answer(messages: Sequence[Message], unlearnt: int = 0) -> Conversation:
+    """The last turn of the assistant is the answer, the turn of the user before it the input.
+
+    unlearnt: so many turns of the assistant at the end are not to be learnt.
+    """
     system = "\n\n".join(m.content for m in messages if m.role == "system" and m.content.strip())
     said = [m for m in messages if m.role != "system"]
-    last = max((i for i, m in enumerate(said) if m.role == "assistant"), default=None)
+    answers = [i for i, m in enumerate(said) if m.role == "assistant"]
+    last = answers[-1 - unlearnt] if len(answers) > unlearnt else None
     before = said if last is None else said[:last]
     asked = bool(before) and before[-1].role == "user"
     return Conversation(
@@ -90,6 +98,19 @@ def split_at_answer(messages: Sequence[Message]) -> Conversation:
         None if last is None else said[last].content,
         0 if last is None else len(said) - 1 - last,
     )
+
+
+def unlearnt_of(value: object) -> int:
+    """How many of the assistant's turns at the end of a conversation say that they are not to be learnt (weight: 0)."""
+    found = 0
+    if isinstance(value, str) and "weight" not in value and "train" not in value:
+        return 0  # not parsed once more
+    for turn in reversed(_turns(value)):
+        if ROLES.get((_speaker(turn) or "").strip().lower()) == "assistant" and isinstance(turn, dict):
+            if turn.get("weight", turn.get("train", 1)) not in (0, False):
+                break
+            found += 1
+    return found
 
 
 def system_of(value: object) -> str | None:
@@ -110,14 +131,69 @@ def tools_in_words(value: object) -> str | None:
     return "\n".join([TOOLS_INTRODUCED, *(as_text(definition) for definition in inner)])
 
 
+def said_plainly(value: object) -> object:
+    """The text of parts, [{"text": …}] or {"parts": [{"text": …}]}; any other value as it is."""
+    parts = value.get("parts") if isinstance(value, dict) else value
+    if not isinstance(parts, list) or not all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
+        return value
+    return "\n".join(part["text"] for part in parts)
+
+
+def defines_tools(value: object) -> bool:
+    """Whether a value is a list of definitions of tools, or its JSON."""
+    found = json_list(value)
+    return found is not None and all(isinstance(d, dict) and not {"name", "function"}.isdisjoint(d) for d in found)
+
+
+_MARKS = [
+    re.compile(mark)
+    for mark in (
+        r"(?:^|\n\n)(Human|Assistant):",
+        r"\s*###\s*(Human|User|Assistant|System):",
+        r"\s*<\|im_start\|>(system|user|assistant)\n",
+        r"(?:^|\n\s*)(SYSTEM|USER|ASSISTANT):",
+        r"\s*(?:<s>)?\s*\[(/?INST)\]",
+        r"(?:^|\n\s*)###\s*(Instruction|Input|Response):",
+    )
+]
+_ENDS = re.compile(r"(?:<\|im_end\|>|<\|endoftext\|>|</s>|\s)+$")
+_SPEAKERS: dict[str, Role] = {
+    **ROLES, "instruction": "user", "input": "user", "response": "assistant", "inst": "user", "/inst": "assistant",
+}  # fmt: skip
+
+
 def transcript(text: object) -> list[Message] | None:
-    """The turns of a text that says "\\n\\nHuman: " and "\\n\\nAssistant: " before each; None for other texts."""
-    if not isinstance(text, str) or not text.lstrip().startswith("Human:") or "\n\nAssistant:" not in text:
+    """The turns of a text that says before each who speaks ("Human:", "### Assistant:", "<|im_start|>user", …).
+
+    What stands before the first turn is the system's. None for texts in which nobody is asked and answers.
+    """
+    if not isinstance(text, str):
         return None
-    found: list[Message] = []
-    for block in ("\n\n" + text.lstrip()).split("\n\nHuman:")[1:]:
-        asked, *answers = block.split("\n\nAssistant:")
-        found += [Message("user", asked.strip()), *(Message("assistant", answer.strip()) for answer in answers)]
+    for mark in _MARKS:
+        before, *pieces = mark.split(text.strip())
+        roles = [_SPEAKERS[name.lower()] for name in pieces[::2]]
+        if "assistant" not in roles or next((r for r in roles if r != "system"), "") != "user":
+            continue
+        if before and mark is not _MARKS[-1]:
+            continue  # a text that quotes a conversation
+        found = [Message("system", before.strip())] if before.strip() else []
+        for role, said in zip(roles, (_ENDS.sub("", piece).strip() for piece in pieces[1::2]), strict=True):
+            if found and found[-1].role == role == "user":
+                said = f"{found.pop().content}\n\n{said}"
+            found.append(Message(role, said))
+        return found
+    return None
+
+
+def _turns(value: object) -> list[object]:
+    """The turns of a list, or of its JSON; {"human": …, "assistant": …} holds one turn of each."""
+    found: list[object] = []
+    for turn in json_list(value) or []:
+        pair = isinstance(turn, dict) and len(turn) == 2 and {ROLES.get(str(name).lower()) for name in turn}
+        if isinstance(turn, dict) and pair == {"user", "assistant"}:
+            found += [{"role": name, "content": said} for name, said in turn.items()]
+        else:
+            found.append(turn)
     return found
 
 
@@ -134,10 +210,10 @@ def _speaker(turn: object) -> str | None:
 
 def _said(turn: Mapping[str, object], speaker: str, number: int, last: bool) -> str:
     """The text of a turn. One that calls tools says the calls; where others follow, what it says beside them too."""
-    content = turn.get("content", turn.get("value", turn.get("text")))
+    content = next((turn[name] for name in ("content", "value", "text", "parts") if name in turn), None)
     text = _content(content, number)
     calls = _calls(turn, number)
-    if speaker.strip().lower() == "function_call" and text:
+    if speaker.strip().lower() in _CALLS and text:
         return as_text(_call(parse_json(text), number))
     if not calls:
         return text

@@ -157,6 +157,8 @@ def _closed(cells: Sequence[Sequence[str]], separator: str | None, named: bool) 
     total = counts.total()
     if not 2 <= len(counts) <= MAX_LABELS or all(len(cell) < 2 for cell in cells):
         return None
+    if sum(repeats(cell) for cell in cells) > 0.1 * len(cells):
+        return None
     if max(len(label.split()) for label in counts) > _LABEL_WORDS:
         return None
     repeated = sum(n for n in counts.values() if n > 1)
@@ -165,6 +167,11 @@ def _closed(cells: Sequence[Sequence[str]], separator: str | None, named: bool) 
     how = "lists" if separator is None else f"texts between {_SIGNS[separator]}"
     why = f"the answers are {how} that combine {len(counts)} labels"
     return SeveralLabels(tuple(sorted(counts)), separator, why)
+
+
+def repeats(cell: Sequence[object]) -> bool:
+    """Whether one value stands several times in a list: in a sequence, such as a tag for each word, not in a set."""
+    return len(set(map(str, cell))) < len(cell)
 
 
 _SIGNS = {"|": "bars (|)", ";": "semicolons", "\n": "line breaks", ",": "commas"}

@@ -8,45 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rung.data.shapes.conversation import is_conversation, messages_of, split_at_answer
-from rung.data.shapes.seam import BY_NAME, BY_STRUCTURE, Claim, RowShape, Sample
+from rung.data.shapes.conversation import is_conversation, messages_of, split_at_answer, transcript, unlearnt_of
+from rung.data.shapes.seam import BY_GUESS, BY_NAME, BY_STRUCTURE, Claim, RowShape, Sample
+from rung.data.shapes.values import json_list
 from rung.data.shapes.writing import asked, beside, turn
 from rung.types import Example, Message
-
-TOOLS = ("tools", "functions")
 
 
 def conversations(sample: Sample) -> list[str]:
     """The columns whose values are conversations with an answer in them."""
-    columns = [str(sample.chosen["input"])] if "input" in sample.chosen else list(sample.free)
-    return [c for c in columns if sample.mostly(c, is_conversation) and sample.mostly(c, _answered)]
+    return [c for c in _columns(sample) if sample.mostly(c, is_conversation) and sample.mostly(c, _answered)]
 
 
-def claim(sample: Sample, column: str, sure: int) -> Claim:
-    """That the rows are conversations in a column, with definitions of tools where a column holds them."""
-    fields: dict[str, str | tuple[str, ...]] = {"input": column}
+def claim(column: str, sure: int) -> Claim:
+    """That the rows are conversations in a column."""
     why = f'the column "{column}" holds conversations; the last turn of the assistant is the answer'
-    if tools := sample.column(*TOOLS):
-        fields["tools"] = tools
-        why += f', and the tools of "{tools}" stand in the instruction'
-    return Claim(sure, fields, why)
+    return Claim(sure, {"input": column}, why)
+
+
+def says_from(value: object) -> bool:
+    """Whether a conversation names speakers as ShareGPT does."""
+    first = next(iter(json_list(value) or ()), None)
+    return isinstance(first, dict) and "from" in first
+
+
+def _columns(sample: Sample) -> list[str]:
+    return [str(sample.chosen["input"])] if "input" in sample.chosen else list(sample.free)
 
 
 def _recognise(sample: Sample) -> Sequence[Claim]:
     if "output" in sample.chosen:
         return ()
-    found = [c for c in conversations(sample) if not sample.mostly(c, _sharegpt)]
+    everything = conversations(sample)
+    if not everything:  # texts that say before each turn who speaks
+        texts = (c for c in _columns(sample) if sample.mostly(c, lambda value: transcript(value) is not None))
+        return [claim(c, BY_GUESS) for c in texts]
+    found = [c for c in everything if not sample.mostly(c, says_from)]
     named = [c for c in found if c in (sample.by_key.get("messages"), sample.chosen.get("input"))]
-    return [claim(sample, c, BY_STRUCTURE if c in named or len(found) == 1 else BY_NAME) for c in named or found]
-
-
-def _sharegpt(value: object) -> bool:
-    return '"from"' in value if isinstance(value, str) else isinstance(value, list) and "from" in value[0]
+    return [claim(c, BY_STRUCTURE if c in named or len(found) == 1 else BY_NAME) for c in named or found]
 
 
 def _answered(value: object) -> bool:
     try:
-        talk = split_at_answer(messages_of(value))
+        talk = split_at_answer(messages_of(value), unlearnt_of(value))
         return talk.answer is not None and talk.input is not None
     except ValueError:
         return True  # it is one, and its row is told when it is read

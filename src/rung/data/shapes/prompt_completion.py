@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from rung.data.shapes.messages import TOOLS
 from rung.data.shapes.seam import BY_STRUCTURE, Claim, RowShape, Sample
 from rung.data.shapes.writing import asked, beside, turn
 from rung.types import Example, Message
@@ -16,10 +16,14 @@ def _recognise(sample: Sample) -> Sequence[Claim]:
     prompt, completion = sample.column("prompt"), sample.column("completion")
     if prompt is None or completion is None:
         return ()
-    fields: dict[str, str | tuple[str, ...]] = {"input": prompt, "output": completion}
-    if tools := sample.column(*TOOLS):
-        fields["tools"] = tools
-    return [Claim(BY_STRUCTURE, fields, f'the columns "{prompt}" and "{completion}", by their names')]
+    why = f'the columns "{prompt}" and "{completion}", by their names'
+    found = Claim(BY_STRUCTURE, {"input": prompt, "output": completion}, why)
+    judged = sample.column("label")
+    if judged is None or not sample.mostly(judged, lambda value: isinstance(value, bool)):
+        return [found]
+    # Rows for KTO: where the label is false, the completion is one that nobody wants.
+    wanted = Claim(BY_STRUCTURE, {"input": (prompt, completion), "output": judged}, f'"{judged}" judges the completion')
+    return [replace(found, why=f'{why}, also those with a "{judged}" of false'), wanted]
 
 
 def plain(examples: Sequence[Example]) -> bool:

@@ -5,7 +5,6 @@ A list of turns is a conversation, a list of texts holds accepted answers, and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rung.data.rows import Row, as_text
@@ -13,10 +12,12 @@ from rung.data.shapes.conversation import (
     Conversation,
     is_conversation,
     messages_of,
+    said_plainly,
     split_at_answer,
     system_of,
     tools_in_words,
     transcript,
+    unlearnt_of,
 )
 from rung.data.shapes.labels import Labels, UnknownLabel, as_answer, several
 from rung.data.shapes.seam import Fields, Values
@@ -29,6 +30,7 @@ from rung.data.shapes.values import (
     missing,
     nothing,
     references_of,
+    squad_texts,
     whole,
 )
 from rung.text import visible
@@ -106,7 +108,7 @@ class RowReader:
             source, instruction, output = talk.input or "", talk.instruction, self._checked(talk.answer or "")
             self.left_out += talk.after > 0
         instruction = self._own(values, instruction)
-        if not source.strip():
+        if not source.strip() or (instruction and missing(source)):
             if not instruction:
                 raise ValueError(f"{self._named('input')} is empty; fill it in or remove the row")
             source, instruction = instruction, None  # Alpaca: where there is no input, the instruction is it
@@ -149,6 +151,7 @@ class RowReader:
         source = values.get(asked) if isinstance(asked := self.fields.get("input", ""), str) else None
         answer = values.get(given) if isinstance(given := self.fields.get("output", ""), str) else None
         before, after = _said_in(source), _said_in(answer) or transcript(answer)
+        before = before or (None if given else transcript(source))
         if before is None and after is None:
             return None
         if after is not None and any(m.role != "assistant" for m in after):
@@ -157,10 +160,11 @@ class RowReader:
             after = [Message("assistant", self._first_text(answer, str(given)))]
         if before is None and source is not None and not any(m.role == "user" for m in after or ()):
             before = [Message("user", as_text(source))]
-        talk = split_at_answer([*(before or ()), *(after or ())])
+        talk = split_at_answer([*(before or ()), *(after or ())], unlearnt_of(answer if given else source))
         place = given if after and given else asked
         if talk.answer is None:
-            raise EmptyAnswer(f'"{place}" holds no turn of the assistant, so no answer; add it or remove the row')
+            fact = f'"{place}" holds no turn of the assistant that is to be learnt'
+            raise EmptyAnswer(f"{fact}, so no answer; add it or remove the row")
         if talk.input is None:
             raise ValueError(f'"{place}" holds no turn of the user before the answer; add it or remove the row')
         return talk
@@ -233,7 +237,7 @@ class RowReader:
             return self._kept_once(self._several(value, self._named("output")))
         if nothing(value):
             raise EmptyAnswer(f'"{columns}" is null; give a value or remove the row')
-        if self.answers.lists_are_json and not _is_squad(value):
+        if self.answers.lists_are_json and squad_texts(value) is None:
             return self._checked(_as_text(value, columns))
         texts = accepted(value)
         if texts is None:
@@ -310,7 +314,7 @@ class RowReader:
 
     def _text(self, values: Values, name: str) -> str:
         several = self.fields.get(name, ())
-        found = (_as_text(v, c) for c in listed(several) if not nothing(v := values.get(c)))
+        found = (_as_text(said_plainly(v), c) for c in listed(several) if not nothing(v := values.get(c)))
         return "\n\n".join(text for text in found if not missing(text))
 
     def _named(self, name: str) -> str:
@@ -338,10 +342,6 @@ class RowReader:
 def _said_in(value: object) -> list[Message] | None:
     """The turns of a value that is a conversation; None where it is something else."""
     return messages_of(value) if isinstance(value, str | list) and is_conversation(value) else None
-
-
-def _is_squad(value: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("text"), list) and "answer_start" in value
 
 
 def _as_text(value: object, column: str) -> str:

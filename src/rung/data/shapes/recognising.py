@@ -5,14 +5,27 @@ Two answers that are equally sure are alternatives where they read the first row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from rung.data.rows import Row, Table, nearest
+from rung.data.rows import Problem, Row, Table, as_text, nearest
 from rung.data.shapes import alpaca, columns, messages, preference, prompt_completion, sharegpt, squad
-from rung.data.shapes.labels import SeveralLabels, found_several
-from rung.data.shapes.reading import Answers, RowReader
-from rung.data.shapes.seam import BY_STANDARD_NAMES, OPTIONAL, Claim, Fields, RowShape, Sample, key_of
+from rung.data.shapes.columns import CONTEXT_NAMES
+from rung.data.shapes.conversation import defines_tools
+from rung.data.shapes.labels import SeveralLabels, found_several, repeats
+from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
+from rung.data.shapes.seam import (
+    BY_STANDARD_NAMES,
+    LOOKED_AT,
+    OPTIONAL,
+    Claim,
+    Fields,
+    RowShape,
+    Sample,
+    key_of,
+    system_column,
+)
 from rung.data.shapes.values import accepted, listed, whole
 from rung.errors import DataError
 from rung.text import visible
@@ -28,6 +41,9 @@ SHAPES: dict[str, RowShape] = {
 }
 """Shapes by their name in task.yaml."""
 _FLATTEN = [shape.flatten for shape in SHAPES.values() if shape.flatten is not None]
+_ACCEPTED = re.compile(r"answer|reference|target|output|response|completion|solution|gold|truth|label|transl|summar")
+"""Of a column whose lists hold accepted answers."""
+_MOST_PROBLEMS = 100_000
 _COMPARED = 20  # rows by which two readings are told apart
 
 
@@ -35,9 +51,11 @@ _COMPARED = 20  # rows by which two readings are told apart
 class Recognised:
     """How rows are read. `shape` and `fields` are what `shape:` and `fields:` of task.yaml may say.
 
-    fields: complete, with names of columns as the file writes them. why: a clause for a comment. instruction: one that
-    is the same in all rows, which is then the task's; None where there is none or rows differ. several: the labels,
-    where each answer combines several of them. lists: the answers are lists of accepted answers, or of labels.
+    columns: of the rows, those that hold several taken apart. fields: complete, with names as the file writes them.
+    why: a clause for a comment. instruction: one that is the same in all rows, which is then the task's; None where
+    there is none or rows differ. several: the labels,
+    where each answer combines several of them. lists: some answers are lists of accepted answers, or of labels.
+    sequences: a list is the answer itself: entities, a tag for each word.
     whole: the answers are numbers that are written with and without a point, so that 1 and 1.0 are one.
     alternatives: other sensible readings, equally sure; `rung run` refuses to choose, `rung init` may ask.
     """
@@ -45,9 +63,11 @@ class Recognised:
     shape: str
     fields: Fields
     why: str
+    columns: tuple[str, ...] = ()
     instruction: str | None = None
     several: SeveralLabels | None = None
     lists: bool = False
+    sequences: bool = False
     whole: bool = False
     alternatives: tuple[Recognised, ...] = field(default=())
 
@@ -71,8 +91,7 @@ def recognised(
     Raises DataError when no shape fits, or a column that the user names is absent; it says the columns and what to
     write. Deterministic: the first 200 rows decide, and all of them what is the same everywhere.
     """
-    rows = list(flat(rows))
-    names = list(dict.fromkeys([*columns, *(c for row in rows[:1] for c in row.values)]))
+    rows, names = _flattened(rows, columns)
     place = rows[0].where if rows else "the data"
     chosen = _resolved(fields or {}, names, place)
     sample = Sample(tuple(names), [row.values for row in rows], chosen)
@@ -100,13 +119,16 @@ def recognise(table: Table, fields: Fields, shape: str | None = None) -> Recogni
     return found
 
 
-def answers_of(rows: Iterable[Row], reading: Recognised) -> list[str]:
-    """The answer of each row as an example would hold it, "" where there is none: what init guesses labels from."""
+def answers_of(rows: Iterable[Row], reading: Recognised, problems: list[Problem] | None = None) -> list[str]:
+    """The answer of each row as an example would hold it, "" where there is none: what init guesses labels from.
+
+    problems: takes the first rows that cannot be read for another reason than that they have no answer.
+    """
     several = reading.several
     answers = Answers(
         several=several is not None,
         separator=several.separator if several else None,
-        lists_are_json=not reading.lists,
+        lists_are_json=reading.sequences,
         empty=True,
         whole=reading.whole,
     )
@@ -115,8 +137,10 @@ def answers_of(rows: Iterable[Row], reading: Recognised) -> list[str]:
     for row in flat(rows):
         try:
             found.append(read(row).output)
-        except ValueError:
+        except ValueError as e:
             found.append("")
+            if problems is not None and len(problems) < _MOST_PROBLEMS and not isinstance(e, EmptyAnswer):
+                problems.append(Problem(row.where, str(e)))
     return found
 
 
@@ -127,8 +151,18 @@ def flat(rows: Iterable[Row]) -> Iterable[Row]:
         if inner is None:
             yield row
         else:
-            for number, values in enumerate(inner, 1):
-                yield Row(f"{row.where}.{number}", f"{row.key}.{number}", values)
+            several = list(inner)
+            for number, values in enumerate(several, 1):
+                place = f".{number}" if len(several) > 1 else ""
+                yield Row(f"{row.where}{place}", f"{row.key}{place}", values)
+
+
+def _flattened(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows, each that holds several taken apart, and the columns that they then have."""
+    found = list(flat(rows))
+    if not found or (rows and found[0] is rows[0]):
+        return found, list(dict.fromkeys([*columns, *(c for row in found[:1] for c in row.values)]))
+    return found, list(dict.fromkeys(c for row in found[:LOOKED_AT] for c in row.values))
 
 
 def _one_number_twice(rows: Sequence[Row], column: object) -> bool:
@@ -148,19 +182,55 @@ def _reading(name: str, claim: Claim, sample: Sample, rows: Sequence[Row]) -> Re
         column = sample.by_key.get(field_name)
         if column is not None and column not in taken and field_name not in fields:
             fields[field_name] = column
+    for field_name, column in _beside(name, sample).items():
+        if column not in taken:
+            fields.setdefault(field_name, column)
     fields = {name: c for name, c in {**fields, **sample.chosen}.items() if c != ()}  # (): the user wants it unread
-    fields = {name: column for name, column in fields.items() if column != ()}  # the user wants no such field
     output = fields.get("output")
-    several, lists = None, False
+    several, lists, sequences = None, False, False
     if isinstance(output, tuple):
         several = SeveralLabels(tuple(sorted(output)), None, "one column for each label")
     elif output is not None:
         values = sample.values(output)
         several = found_several(values, output)
-        count = sum(isinstance(v, list) and accepted(v) is not None for v in values)
-        lists = 2 * count > len(values) or name == "squad"
-    reading = Recognised(name, fields, claim.why, several=several, lists=lists, whole=_one_number_twice(rows, output))
+        several_each = [v for v in values if isinstance(v, list) and accepted(v) is not None]
+        sequences = several is None and _are_sequences(several_each, output)
+        lists = name == "squad" or (bool(several_each) and not sequences)
+    reading = Recognised(
+        name,
+        fields,
+        claim.why,
+        sample.columns,
+        several=several,
+        lists=lists,
+        sequences=sequences,
+        whole=_one_number_twice(rows, output),
+    )
     return replace(reading, instruction=_common_instruction(reading, rows))
+
+
+def _beside(shape: str, sample: Sample) -> dict[str, str]:
+    """Columns that belong to what is asked, whatever holds the input: what the system says, tools, a passage.
+
+    In a table, a column may have such a name and hold something else, so there what it holds counts too.
+    """
+    system, tools = system_column(sample), sample.column("tools", "functions")
+    if shape != "columns":
+        return {name: c for name, c in (("instruction", system), ("tools", tools)) if c is not None}
+    held = [("instruction", system, _is_sentence), ("tools", tools, defines_tools)]
+    held += [("context", sample.column(name), _is_sentence) for name in reversed(CONTEXT_NAMES)]
+    return {name: c for name, c, holds in held if c is not None and sample.mostly(c, holds)}
+
+
+def _is_sentence(value: object) -> bool:
+    return len(as_text(value).split()) > 2
+
+
+def _are_sequences(lists: Sequence[list[object]], column: str) -> bool:
+    """Whether lists are answers themselves: entities, a tag for each word; others hold accepted answers."""
+    if sum(map(repeats, lists)) > 0.1 * len(lists):
+        return True
+    return _ACCEPTED.search(key_of(column)) is None and any(len(items) > 1 for items in lists)
 
 
 def _common_instruction(reading: Recognised, rows: Sequence[Row]) -> str | None:
@@ -217,7 +287,8 @@ def _resolved(fields: Fields, names: Sequence[str], place: str) -> Fields:
 def _absent(name: str, column: str, names: Sequence[str], place: str) -> str:
     guess = nearest(column, names) or "COLUMN"
     here = _listed(names)
-    return f'{place}: no column "{column}"; columns are {here}. Name it in task.yaml with fields: {{{name}: {guess}}}.'
+    way_out = f"Name it in task.yaml with fields: {{{name}: {guess}}}, or to rung init with --field {name}={guess}."
+    return f'{place}: no column "{column}"; columns are {here}. {way_out}'
 
 
 def _no_shape(sample: Sample, shape: str | None, place: str) -> str:
@@ -226,10 +297,16 @@ def _no_shape(sample: Sample, shape: str | None, place: str) -> str:
             f'{place}: the rows do not have the shape "{shape}"; columns are {_listed(sample.columns)}. '
             "Correct shape: in task.yaml, or delete it to have the shape recognised."
         )
+    if (speakers := columns.speakers_of(sample)) is not None:
+        return (
+            f'{place}: each row is one turn of a conversation, by its "{speakers}". '
+            'Put the turns of a conversation into one row: {"messages": [{"role": "user", "content": …}, …]}.'
+        )
     missing_one = "input" if "output" in sample.chosen else "output"
     return (
         f"{place}: no column looks like the {missing_one}; columns are {_listed(sample.columns)}. "
-        "Name them in task.yaml with fields: {input: COLUMN, output: COLUMN}."
+        "Name them in task.yaml with fields: {input: COLUMN, output: COLUMN}, or to rung init with "
+        "--field input=COLUMN --field output=COLUMN."
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from rung.data.shapes.values import listed, nothing
+from rung.data.shapes.values import listed, missing, nothing
 from rung.text import normal_form
 from rung.types import Example
 
@@ -71,12 +71,19 @@ class Sample:
 
     def empty(self, column: str) -> bool:
         """Whether no row at all holds anything there."""
-        return all(_empty(row.get(column)) for row in self.rows)
+        cells = (row.get(column) for row in self.rows)
+        return all(_empty(value) or (isinstance(value, str) and missing(value)) for value in cells)
 
     def mostly(self, column: str, holds: Callable[[object], bool]) -> bool:
         """Whether at least nine of ten values, and one at least, are of a kind."""
         values = self.values(column)
         return bool(values) and sum(map(holds, values)) >= 0.9 * len(values)
+
+
+def system_column(sample: Sample) -> str | None:
+    """The column of what the system says, where one is free and some row holds something."""
+    column = sample.column("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
+    return None if column is None or sample.empty(column) else column
 
 
 def _empty(value: object) -> bool:

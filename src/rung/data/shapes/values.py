@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import math
 import re
+import tokenize
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
 from rung.data.rows import as_text, kind_of, parse_json
 from rung.text import normal_form
 
-MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "#n/a", "#na", "<na>", "nat"})
-"""What pandas and spreadsheets write where nothing is, in its normal form."""
+MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "#n/a", "#na", "<na>", "nat", "<noinput>"})
+"""What pandas, spreadsheets and Alpaca write where nothing is, in its normal form."""
 SEPARATORS = ("|", ";", "\n", ",")
 """What may stand between several values in one cell, the least common in texts first."""
 _WHOLE = re.compile(r"[-+]?\d+\.0+")
+_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:, dtype=\w+)?\)")
+_SIDE_BY_SIDE = re.compile(r"['\"]\s+['\"]|\}\s+\{")
+_LONGEST_LITERAL = 200_000  # characters; Python takes long to parse more
 _FORM = 'write ["first", "second"]'
 
 
@@ -30,7 +37,7 @@ def nothing(value: object) -> bool:
 
 def missing(text: str) -> bool:
     """Whether a text is what programs write where nothing is."""
-    return len(text) <= 8 and normal_form(text) in MISSING
+    return len(text) <= 9 and normal_form(text) in MISSING
 
 
 def whole(value: object) -> bool:
@@ -57,27 +64,64 @@ def is_scalar(value: object) -> bool:
 
 
 def json_list(value: object) -> list[object] | None:
-    """A list, or the list that a text writes as JSON; None for anything else."""
+    """A list, or the list that a text writes, as JSON or as Python does; None for anything else."""
     if isinstance(value, list):
         return cast("list[object]", value)
-    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
-        try:
-            found = parse_json(value)
-        except ValueError:
+    found = _written(value, "[", "]")
+    return cast("list[object]", found) if isinstance(found, list) else None
+
+
+def _written(value: object, first: str, last: str) -> object:
+    """What a text between two signs writes as JSON, or as Python does (pandas puts lists so into CSV); or None."""
+    if not isinstance(value, str) or not value.lstrip().startswith(first) or not value.rstrip().endswith(last):
+        return None
+    try:
+        return parse_json(value)
+    except ValueError:
+        if "'" not in value or len(value) > _LONGEST_LITERAL:
             return None
-        return cast("list[object]", found) if isinstance(found, list) else None
-    return None
+    text = _ARRAY.sub(r"\1", value.strip())
+    try:
+        with warnings.catch_warnings():  # of odd escapes in texts
+            warnings.simplefilter("ignore")
+            if _SIDE_BY_SIDE.search(text):  # numpy writes ['a' 'b'], which Python reads as ['ab']
+                text = _with_commas(text)
+            return cast("object", ast.literal_eval(text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
+        return None
+
+
+def _with_commas(text: str) -> str:
+    """Python's text of a list with a comma between strings, or mappings, that stand side by side."""
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.string.strip()]
+    found: list[str] = []
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        two = before and (before.type == token.type == tokenize.STRING or (before.string, token.string) == ("}", "{"))
+        found += [",", token.string] if two else [token.string]
+    return " ".join(found)
 
 
 def accepted(value: object) -> list[object] | None:
-    """Several accepted answers: a list of scalars, or as SQuAD writes them; None where a value is something else."""
-    if isinstance(value, dict) and isinstance(inner := value.get("text"), list | tuple):
-        return list(inner)
+    """Several accepted answers: a list of scalars, or as SQuAD and TriviaQA write them; None for anything else."""
+    if (spans := squad_texts(value)) is not None:
+        return spans
+    if isinstance(value, dict) and isinstance(value.get("value"), str) and isinstance(value.get("aliases"), list):
+        return list(dict.fromkeys([value["value"], *value["aliases"]]))
     if isinstance(value, list):
-        if all(isinstance(item, dict) and isinstance(item.get("text"), str) for item in value) and value:
-            return [item["text"] for item in value]
+        if value and all(isinstance(item, dict) and isinstance(item.get("text"), str) for item in value):
+            spans_alone = all("answer_start" in item or len(item) == 1 for item in value)  # others are entities
+            return [item["text"] for item in value] if spans_alone else None
         if all(map(is_scalar, value)):
             return cast("list[object]", value)
+    return None
+
+
+def squad_texts(value: object) -> list[object] | None:
+    """The texts of {"text": […], "answer_start": […]}, also where a text writes it; None for anything else."""
+    if isinstance(value, str) and "answer_start" in value:
+        value = _written(value, "{", "}")
+    if isinstance(value, dict) and set(value) <= {"text", "answer_start"} and isinstance(value.get("text"), list):
+        return list(value["text"])
     return None
 
 
@@ -88,7 +132,7 @@ def references_of(value: object, column: str, output: str) -> tuple[str, ...]:
     found: object = accepted(value)
     if found is None and isinstance(value, str):
         if value.lstrip().startswith("["):
-            found = _parsed(value, column)
+            found = json_list(value) or _parsed(value, column)
         else:
             parts = [part.strip() for part in value.split("|")]
             same = normal_form(output)
@@ -104,7 +148,7 @@ def gold_ids_of(value: object, column: str) -> tuple[str, ...]:
         return ()
     if isinstance(value, str):
         if value.lstrip().startswith("["):
-            return _texts(_parsed(value, column), column)
+            return _texts(json_list(value) or _parsed(value, column), column)
         sign = next((s for s in SEPARATORS if s in value.strip()), None)
         return tuple(part.strip() for part in value.split(sign) if part.strip())
     return _texts([value] if is_scalar(value) else value, column)
