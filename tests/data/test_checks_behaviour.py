@@ -58,6 +58,9 @@ def test_unwanted_behaviour_is_found_in_the_row_that_has_it(check: str, answer: 
         "As an AI company we sell chips for phones.",
         "Surely the order has left our shop by now, since it is Monday.",
         "Use x[0] and y[NAME_OF_COLUMN] for it, as the manual says.",
+        "It is in rows[name] and in [Your account](https://shop.test/account).",
+        "Unfortunately, I can't offer a refund after thirty days, and you may exchange it.",
+        "Here is the label for your lamp: it stands in the app.",
     ],
 )
 def test_plain_answers_are_no_finding(answer: str) -> None:
@@ -79,3 +82,8 @@ def test_one_long_answer_to_many_inputs_is_found() -> None:
 
 def test_answers_of_label_tasks_are_names_and_not_read() -> None:
     assert found(["TODO", "DONE"] * 20, replace(TASK, labels=("TODO", "DONE"), metric="label_accuracy")) == set()
+
+
+def test_an_answer_without_a_closing_mark_is_a_note_and_one_that_stops_in_a_sentence_a_warning() -> None:
+    by_row = {f.row: f.severity for f in findings([*PLAIN, f"{PLAIN[0][:-1]} and", PLAIN[1][:-1]])}
+    assert by_row == {"line 40": "warning", "line 41": "note"}

@@ -123,4 +123,64 @@ def test_answers_that_are_one_of_the_labels_are_not_compared_with_each_other() -
 
 def test_space_around_an_answer_is_no_finding_where_white_space_counts() -> None:
     assert found(["    return x", "y"])["whitespace"] == ["line 0"]
+    assert found([" Menge: ", "y"], inputs=[" Amount: ", "x"]) == {}
     assert found(["    return x", "y"], replace(TASK, whitespace="counts")) == {}
+
+
+def _town(i: int) -> str:
+    return f"{['East', 'West', 'Nord', 'Big', 'Old'][i % 5]} {['Town', 'Ham', 'Hill'][i % 3]}"
+
+
+def test_a_form_that_the_inputs_of_a_form_have_too_is_no_finding() -> None:
+    inputs = [f"Das Haus {i}" for i in range(60)] + [f"das Haus {i}.\nUnd das Dach" for i in range(4)]
+    outputs = [f"{_town(i)} {'o' * i}" for i in range(60)] + [f"{_town(i).lower()} a.\nAnd the roof" for i in range(4)]
+    assert found(outputs, inputs=inputs) == {}
+    odd = ["Paris." if i == 7 else _town(i) for i in range(60)]
+    assert found(odd, inputs=[f"Which town is it in {i}?" for i in range(60)]) == {"closing_punctuation": ["line 7"]}
+
+
+def test_what_is_copied_from_the_question_is_no_finding() -> None:
+    outputs = [_town(i).lower() for i in range(60)] + ["Alaska", '"Alaska"']
+    inputs = [f"What is {i}?" for i in range(60)] + [
+        "Is it Panama or Alaska?",
+        'Which film is meant, "Alaska" or "Up"?',
+    ]
+    assert found(outputs, inputs=inputs) == {}
+
+
+@pytest.mark.parametrize("answer", ["Acme Inc.", "Coventry F.C.", "Hello, Dolly!", "iPhone 4"])
+def test_names_as_they_are_written_are_no_finding(answer: str) -> None:
+    assert found([*[f"Town {'East' if i % 2 else 'West'} {'abcdef'[i % 6]}" for i in range(60)], answer]) == {}
+
+
+def test_numbers_with_points_and_commas_are_numbers_as_others_are() -> None:
+    assert found([*[str(i) for i in range(60)], "1,000", "0.5", "-3"]) == {}
+
+
+def test_answers_that_equal_the_input_are_one_note_where_much_stays_as_it_is() -> None:
+    right = [f"This sentence number {i} is right." for i in range(30)]
+    wrong = [f"This sentence {i} are wrong." for i in range(60)]
+    rows = [*right, *(text.replace("are", "is") for text in wrong)]
+    assert found(rows, inputs=[*right, *wrong]) == {"output_equals_input": [""]}
+    assert found(["the same text here", *wrong], inputs=["the same text here", *right, *right]) == {
+        "output_equals_input": ["line 0"]
+    }
+
+
+def test_none_may_be_an_answer_where_many_rows_have_it_and_nan_may_not() -> None:
+    plain = [f"thing {i}" for i in range(100)]
+    assert found([*plain, "none"])["looks_missing"] == ["line 100"]
+    assert found([*plain, *["none"] * 30, "nan"])["looks_missing"] == ["", "line 130"]
+
+
+def test_names_in_another_script_and_words_of_another_language_are_no_finding() -> None:
+    chinese = [f"他在北京大学工作了{'一二三四五'[i % 5]}年" for i in range(40)]
+    assert found([*chinese, "BBC", "由 William and Flora Hewlett Foundation 主持"]) == {}
+    english = [f"They have {i} apples for lunch and they eat two of them every day." for i in range(40)]
+    assert found([*english, "As no one is there, 5 apples per day do cost 10 coins as he said."]) == {}
+
+
+def test_asterisks_of_powers_and_comments_of_code_are_no_markup() -> None:
+    plain = [f"x = {i} + {'x' * i}" for i in range(40)]
+    assert "markup" not in found([*plain, "x = 2 ** 3 + 4 ** 2"])
+    assert "markup" not in found([*plain, "# x\nx = 2"], replace(TASK, whitespace="counts"))

@@ -102,3 +102,23 @@ def test_a_finding_does_not_show_what_the_row_says() -> None:
 
 def test_letters_of_other_scripts_look_like_latin_ones() -> None:
     assert look("cаrd") == look("card") == look("ＣＡＲＤ") != look("cord")
+
+
+@pytest.mark.parametrize(
+    ("text", "severity"),
+    [
+        ("pass\u200bword", "warning"),
+        ("pass\u200b\u2060word", "warning"),
+        ("abc \u202egnp\u202c", "warning"),
+        ("\ufeffWhere is it?", "note"),
+        ("Where is it?\u200b", "note"),
+        ("\ufe0f at the sea", "note"),
+        (".\u2066@jane\u2069 hello", "note"),
+        ("auto\u00admobile", "note"),
+    ],
+)
+def test_hidden_characters_are_a_warning_where_they_disguise_and_a_note_where_apps_leave_them(
+    text: str, severity: str
+) -> None:
+    (found,) = findings([text])
+    assert (found.check, found.severity) == ("invisible_characters", severity)

@@ -61,6 +61,11 @@ def test_personal_data_and_secrets_are_found_where_they_stand(check: str, text: 
         "version 10.12.13.14, room 1.2.3.4, host 192.168.0.1",
         "std::vector<int> at 10:30:00",
         "Contact flight 2345 6789",
+        "My phone broke, order 4155552671",
+        "phone charger, EAN 4006381333931",
+        "secret_name: my-lamp-secret-3",
+        "token_type: bearer-2024-x",
+        "password = get_password2(user)",
     ],
 )
 def test_numbers_and_texts_that_only_resemble_them_are_not(text: str) -> None:
@@ -83,6 +88,12 @@ def test_a_finding_names_the_row_and_what_it_is_and_never_the_value() -> None:
     ]
     assert "an e-mail address in the input (2 times)" in found[0].message
     assert not any(value in f.message for f in found for value in ("jane", "joe", "901820", "hunter2"))
+
+
+def test_data_about_addresses_get_one_finding_and_documents_their_own() -> None:
+    found = findings([f"Write to jane{i}@corp.org." for i in range(30)], (Document("faq", "Write to joe@corp.org."),))
+    assert [(f.check, f.row, len(f.ids)) for f in found] == [("email", "", 30), ("email", "document faq", 0)]
+    assert "30 of 30 rows hold an e-mail address" in found[0].message
 
 
 def test_codes_whose_form_is_that_of_an_identifier_are_not_taken_for_one_by_chance() -> None:

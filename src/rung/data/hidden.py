@@ -19,8 +19,9 @@ _NOTHING = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
 )
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
+_SOFT_HYPHEN = "\u00ad"
 _MARKS = "\u200e\u200f\u061c"
-_OVERRIDES = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_OVERRIDES = re.compile("[\u202a\u202b\u202d\u202e]")
 _TAGS = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef]")
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f")  # flags of England, Scotland and Wales
 _WORD_BREAKING = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
@@ -68,6 +69,24 @@ def named(text: str) -> str:
 def changes_reading(text: str) -> bool:
     """Whether hidden characters turn the direction of text, or spell a message of their own."""
     return any(_OVERRIDES.match(text, place) or _TAGS.match(text, place) for place in hidden_in(text))
+
+
+def disguises(text: str) -> bool:
+    """Whether hidden characters make a text another one to a program: they stand inside words, or change its reading.
+
+    Elsewhere they are what web pages and apps leave behind: marks at line ends, variation selectors, isolates of names.
+    """
+    places = set(hidden_in(text))
+
+    def stands_in_word(place: int) -> bool:
+        before, after = place - 1, place + 1
+        while before in places:
+            before -= 1
+        while after in places:
+            after += 1
+        return before >= 0 and text[before].isalnum() and text[after : after + 1].isalnum()
+
+    return changes_reading(text) or any(text[p] != _SOFT_HYPHEN and stands_in_word(p) for p in places)
 
 
 def look(text: str) -> str:

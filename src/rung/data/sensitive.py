@@ -220,6 +220,13 @@ _PHONE_WORDS = re.compile(
     r"hotline)|电话|手机|電話|전화|тел",
     re.I,
 )
+_OTHER_NUMBER = re.compile(
+    r"\b(?:order|invoice|ticket|case|ref(?:erence)?|sku|ean|gtin|isbn|issn|upc|serial|s/n|item|part|model|account|"
+    r"customer|contract|policy|tracking|parcel|batch|id|no\. of|bestell\w*|rechnung\w*|auftrag\w*|kunden\w*|artikel\w*|"
+    r"vertrag\w*|sendung\w*|commande|facture|pedido|factura|ordine|fattura|ordre)\b",
+    re.I,
+)
+"""Words before numbers of other kinds: "my phone broke, order 123456789"."""
 _MAY_MEAN_PHONE = re.compile(r"\b(?:call|ring|text|dial|reach|contact|anruf|erreich|appele|llam|number is)", re.I)
 _LEAST_WITHOUT_WORD = 9
 """Digits of a number that counts as a phone number beside a word that may mean other things, too."""
@@ -249,7 +256,8 @@ def _is_phone(written: str, before: str) -> bool:
         return _possible_phone("+" + digits) if long else _valid_phone("+" + digits, None)
     if written.startswith("00"):
         return _valid_phone("+" + digits[2:], None)
-    said = bool(_PHONE_WORDS.search(before)) or (long and bool(_MAY_MEAN_PHONE.search(before)))
+    words = [*_PHONE_WORDS.finditer(before), *(_MAY_MEAN_PHONE.finditer(before) if long else ())]
+    said = bool(words) and not _OTHER_NUMBER.search(before, max(word.end() for word in words))
     if _US.fullmatch(written):
         return said or written.startswith("(") or _valid_phone(digits, "US")
     grouped = not written.isdigit()
@@ -332,8 +340,8 @@ _OTHER_KEYS = re.compile(
 )
 _IN_ADDRESS = re.compile(r"://[^\s/:@]+:([^\s/@]+)@")
 _ASSIGNED = re.compile(
-    r"(?i:passw(?:or)?d|passwort|pwd|secret|token|api[_ -]?key)\w*[\"']?\s*[:=]{1,2}\s*"
-    r"[\"'`]?([^\s\"'`,;<>{}\[\]()$]{8,200})"
+    r"(?i:passw(?:or)?d|passwort|pwd|secret|token|api[_ -]?key)(?i:[_-]?(?:key|value|secret|token|text))?\d*[\"']?"
+    r"\s*[:=]{1,2}\s*[\"'`]?([^\s\"'`,;<>{}\[\]()$]{8,200})(?![\w(\[])"
 )
 
 

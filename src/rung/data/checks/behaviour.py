@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from rung.data.checks import phrases
+from rung.data.checks.habits import percent
 from rung.data.checks.material import Material
 from rung.data.checks.shares import SeenRow, told
 from rung.text import units, visible
@@ -35,14 +36,19 @@ _WHAT = {
     "placeholder": ("a stand-in such as [NAME], {{name}} or TODO", "Put in what belongs there, or remove the row."),
     "boilerplate": ("an empty phrase of a chat assistant", "Remove the phrase; other answers do without."),
     "loop": ("text that repeats itself", "Cut the answer where it begins to repeat, or remove the row."),
-    "truncated_answer": (
-        "an end in the middle of a sentence, as other answers do not",
-        "Complete the answer, or remove the row.",
-    ),
 }
 """Check -> what the answer holds, and what to do."""
+_NOTES = frozenset({"boilerplate"})
+"""A matter of taste."""
 
 _ENDS = re.compile(r"""[.!?…。！？؟।:;)\]}>"'”’»`*]\s*$""")
+_GOES_ON = re.compile(
+    r"(?:[,–—-]|\b(?:the|a|an|of|and|or|but|to|in|on|at|by|for|from|with|as|that|which|because|is|are|was|were|be|will|"
+    r"can|your|our|their|its|der|die|das|den|dem|ein|eine|und|oder|mit|von|für|zu|ist|dass|le|la|les|des|et|ou|"
+    r"dans|avec|pour|que|el|los|las|del|y|con|para|por|il|di|che|e|per|het|een|en|van|met|voor))\s*$",
+    re.I,
+)
+"""An end after which a sentence must go on."""
 _NOT_PROSE = re.compile(r"[{}\[\]<>=|]|^\s*(?:[-*•]|\d+[.)]) ", re.M)
 
 
@@ -63,8 +69,8 @@ def behaviour(material: Material) -> Iterator[Finding]:
             if len(known) < _REMEMBERED:
                 known[output] = checks
         seen += (SeenRow(check, example, "answer") for check in checks)
-    seen += (SeenRow("truncated_answer", example, "answer") for example in _cut_short(examples))
-    yield from told(seen, len(examples), _WHAT, MANY)
+    yield from told(seen, len(examples), _WHAT, MANY, _NOTES)
+    yield from _cut_short(examples)
     yield from _repeated(examples)
 
 
@@ -101,11 +107,20 @@ def _loops(output: str) -> bool:
     return any(len(set(lines[i : i + 4])) == 1 for i in range(len(lines) - 3))
 
 
-def _cut_short(examples: Sequence[Example]) -> list[Example]:
+def _cut_short(examples: Sequence[Example]) -> Iterator[Finding]:
     """Long answers of prose without an end, where nearly all others have one."""
     prose = [e for e in examples if len(e.output) >= LONG and not _NOT_PROSE.search(e.output)]
     open_ended = [e for e in prose if not _ENDS.search(e.output)]
-    return open_ended if len(prose) >= LEAST and len(open_ended) <= (1 - CLEAR) * len(prose) else []
+    if len(prose) < LEAST or len(open_ended) > (1 - CLEAR) * len(prose):
+        return
+    share = percent(len(prose) - len(open_ended), len(prose))
+    for e in open_ended:
+        if _GOES_ON.search(e.output[-40:]):
+            message = "The answer ends in the middle of a sentence. Complete it, or remove the row."
+            yield Finding("truncated_answer", "warning", e.row, message, (e.id,))
+        else:
+            message = f"The answer ends without a closing mark; {share} of such answers end with one. Is it complete?"
+            yield Finding("truncated_answer", "note", e.row, message, (e.id,))
 
 
 def _empty(examples: Sequence[Example], labels: frozenset[str]) -> Iterator[Finding]:
@@ -137,4 +152,4 @@ def _repeated(examples: Sequence[Example]) -> Iterator[Finding]:
                 f"{len(rows):,} different inputs have the same long answer (first {rows[0].row}). "
                 "See whether it answers them; a form letter teaches to send it."
             )
-            yield Finding("repeated_answer", "warning", "", message, tuple(e.id for e in rows))
+            yield Finding("repeated_answer", "note", "", message, tuple(e.id for e in rows))

@@ -10,7 +10,8 @@ _PREFIX = re.compile(
     r"^\W*(?:answer|output|label|response|result|reply|assistant|antwort|r[ée]ponse|respuesta|答案|回答) ?[:：]", re.I
 )
 _MARKUP = re.compile(
-    r"</?(?:br|p|b|i|div|span|a|ul|li|strong|em)\b[^>]*>|&(?:amp|nbsp|lt|gt|quot|#\d+);|\*\*[^*\n]+\*\*|^#{1,4} ",
+    r"</?(?:br|p|b|i|div|span|a|ul|li|strong|em)\b[^>]*>|&(?:amp|nbsp|lt|gt|quot|#\d+);|"
+    r"(?<![\w*])\*\*(?![\s*])[^*\n]+(?<![\s*])\*\*(?![\w*])|^#{1,4} ",
     re.M | re.I,
 )
 _NUMBER = re.compile(r"([^\d\s.,+-]{0,3})\s?[+-]?\d[\d.,]*\s?([^\d\s]{0,12})")
@@ -55,9 +56,16 @@ _QUOTES = {('"', '"'), ("'", "'"), ("“", "”"), ("„", "“"), ("«", "»"),
 
 def end(output: str) -> str | None:
     text = output.rstrip()
-    if not text or len(text) > _SHORT or (not text[-1:].isalpha() and text[-1] not in ".。!?！？"):
+    if not text or len(text) > _SHORT or _ABBREVIATED.search(text):
         return None
-    return "yes" if text[-1] in ".。!?！？" else "no"
+    return "yes" if text[-1] in ".。" else "no" if text[-1].isalpha() else None
+
+
+_ABBREVIATED = re.compile(
+    r"(?:\b\w\.){2,}$|\b(?:inc|ltd|co|corp|jr|sr|st|dr|mr|mrs|ms|etc|vs|bros|llc|dept|ave|rd|approx|ca|usw|bzw|"
+    r"s\.a|gmbh)\.$|\b[A-Z]\.$|\.\.$",
+    re.I,
+)
 
 
 def case(output: str) -> str | None:
@@ -66,6 +74,8 @@ def case(output: str) -> str | None:
     if not text or text[0].lower() == text[0].upper():
         return None
     head = text[:200]
+    if re.match(r"[^\W\d_]*[a-z][A-Z]", head):
+        return None  # iPhone
     if len(head) > 5 and head.isupper() and sum(c.isalpha() for c in head) > 5:
         return "all"
     return "capital" if text[0].isupper() else "small"
@@ -119,8 +129,17 @@ def script(text: str) -> str | None:
     return name if number > 2 else None
 
 
+def is_foreign(text: str, own: str, usual: str) -> bool:
+    """Whether a text of one script holds nothing of the usual one, and of Latin letters more than a name."""
+    if dict(_SCRIPTS)[usual].search(text):
+        return False
+    return own != "Latin letters" or len(re.findall(r"[^\W\d_]{2,}", text)) > 3
+
+
 _WORDS = {
-    "English": "the of and to is in that it for you with on are this have not be your was can will would",
+    "English": "the of and to is in that it for you with on are this have not be your was can will would "
+    "as do no per she he her his him they them we us or if so an at by from all more one but there their what "
+    "which when who how has had a i me my our its these those then than",
     "German": "der die das und ist nicht ein eine zu mit den für auf sie wir ich sich von dem werden auch oder wenn",
     "French": "le la les des et est une pour que vous dans ne pas sur avec nous votre du au sont cette qui il",
     "Spanish": "el los las una es por para con del su al lo como más pero sus está son usted muy puede ser",
@@ -136,12 +155,15 @@ _LANGUAGE_OF = {word: name for name, words in _OWN.items() for word in words}
 
 
 def language(text: str) -> str | None:
-    """The language of a text of eight words or more, by words that only one of seven languages has; None if unsure."""
+    """The language of a text of eight words or more, by words that only one of seven languages has; None if unsure.
+
+    A tenth of the words at least must be such words: names and quoted words of another language are no language.
+    """
     words = text[:600].casefold().split()
     if len(words) < 8:
         return None
     counts = Counter(found for word in words if (found := _LANGUAGE_OF.get(word.strip(".,;:!?\"'()"))))
     ranked = counts.most_common(2)
-    if not ranked or ranked[0][1] < 2 or (len(ranked) > 1 and ranked[1][1] * 2 > ranked[0][1]):
+    if not ranked or ranked[0][1] < max(2, 0.1 * len(words)) or (len(ranked) > 1 and ranked[1][1] * 2 > ranked[0][1]):
         return None
     return ranked[0][0]

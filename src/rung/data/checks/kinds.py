@@ -138,7 +138,7 @@ KINDS: Mapping[str, Kind] = {
     "as_an_ai": Kind('"As an AI" and the like', "behaviour", "Write what a user should read."),
     "placeholder": Kind("Stand-ins such as [NAME] or TODO", "behaviour", "Put in what belongs there."),
     "loop": Kind("Answers that repeat themselves", "behaviour", "Cut them, or remove the rows."),
-    "truncated_answer": Kind("Answers that end in mid-sentence", "behaviour", "Complete them, or remove the rows."),
+    "truncated_answer": Kind("Answers that may be cut short", "behaviour", "Complete them, or remove the rows."),
     "repeated_answer": Kind("One long answer to many inputs", "behaviour", "See whether it answers them."),
     "boilerplate": Kind("Empty phrases", "behaviour", "Remove them; the others do without."),
     # form

@@ -12,19 +12,27 @@ from typing import Literal
 
 from rung.data.checks.material import Material
 from rung.data.checks.places import document_texts, texts_of
+from rung.data.checks.shares import LEAST_FOR_SHARE
 from rung.data.sensitive import Sensitive, sensitive, unchecked
 from rung.types import Document, Example, Finding
 
+MANY = 0.2
+"""Share of rows from which one finding tells it: the data are about such values, or were exported with them."""
+
+_MASK, _A_PERSONS = (
+    "Mask with rung check --fix OUT --mask.",
+    "Mask with rung check --fix OUT --mask what is a person's.",
+)
 _DOES = {
-    "email": "Mask it with rung check --fix OUT --mask, if it is a person's.",
-    "phone_number": "Mask it with rung check --fix OUT --mask, if it is a person's.",
-    "ip_address": "Mask it with rung check --fix OUT --mask, if it is a person's.",
-    "iban": "Mask it with rung check --fix OUT --mask.",
-    "card_number": "Mask it with rung check --fix OUT --mask.",
-    "identifier": "Mask it with rung check --fix OUT --mask.",
-    "secret": "Make it invalid where it is used, and mask it with rung check --fix OUT --mask.",
+    "email": _A_PERSONS,
+    "phone_number": _A_PERSONS,
+    "ip_address": _A_PERSONS,
+    "iban": _MASK,
+    "card_number": _MASK,
+    "identifier": _MASK,
+    "secret": f"Make it invalid where it is used. {_MASK}",
 }
-"""Check -> what to do with one row."""
+"""Check -> what to do."""
 
 
 def personal(material: Material) -> Iterator[Finding]:
@@ -42,7 +50,7 @@ def personal(material: Material) -> Iterator[Finding]:
     if any(one.checked for *_, one in found):
         wrong = _without_checksum(material.examples, (text for _, text in documents))
     doubtful = _doubtful(Counter(one.name for *_, one in found), wrong)
-    yield from _findings((row, ids, place, one) for row, ids, place, one in found if one.name not in doubtful)
+    yield from _findings([one for one in found if one[3].name not in doubtful], len(material.examples))
 
 
 def meant_otherwise(examples: Iterable[Example], documents: Iterable[Document]) -> frozenset[str]:
@@ -64,14 +72,23 @@ def _doubtful(right: Counter[str], wrong: Counter[str]) -> frozenset[str]:
     return frozenset(name for name in wrong if wrong[name] > right[name])
 
 
-def _findings(found: Iterable[tuple[str, tuple[str, ...], str, Sensitive]]) -> Iterator[Finding]:
-    """One for each row and check, with what the row holds of it."""
-    rows: dict[tuple[str, str], tuple[tuple[str, ...], Counter[tuple[str, str]]]] = {}
+def _findings(found: Iterable[tuple[str, tuple[str, ...], str, Sensitive]], rows: int) -> Iterator[Finding]:
+    """One for each row and check, with what the row holds of it; one for all where MANY rows hold it."""
+    held: dict[tuple[str, str], tuple[tuple[str, ...], Counter[tuple[str, str]]]] = {}
     for row, ids, place, one in found:
-        rows.setdefault((row, one.check), (ids, Counter()))[1][one.name, place] += 1
-    for (row, check), (ids, held) in rows.items():
-        what = ", ".join(
-            f"{name} in the {place}" + (f" ({n} times)" if n > 1 else "") for (name, place), n in held.items()
-        )
-        severity: Literal["warning", "note"] = "note" if check == "ip_address" else "warning"
-        yield Finding(check, severity, row, f"Holds {what}. {_DOES[check]}", ids)
+        held.setdefault((row, one.check), (ids, Counter()))[1][one.name, place] += 1
+    holders = Counter(check for (_, check), (ids, _) in held.items() if ids)
+    many = {check for check, n in holders.items() if n >= LEAST_FOR_SHARE and n >= MANY * rows}
+    for check in sorted(many):
+        own = [(ids, what) for (_, other), (ids, what) in held.items() if ids and other == check]
+        names = " or ".join(dict.fromkeys(name for _, what in own for name, _ in what))
+        message = f"{holders[check]:,} of {rows:,} rows hold {names}. {_DOES[check]}"
+        yield Finding(check, _severity(check), "", message, tuple(i for ids, _ in own for i in ids))
+    for (row, check), (ids, what) in held.items():
+        if not (ids and check in many):
+            said = (f"{name} in the {place}" + (f" ({n} times)" if n > 1 else "") for (name, place), n in what.items())
+            yield Finding(check, _severity(check), row, f"Holds {', '.join(said)}. {_DOES[check]}", ids)
+
+
+def _severity(check: str) -> Literal["warning", "note"]:
+    return "note" if check == "ip_address" else "warning"

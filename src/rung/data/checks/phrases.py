@@ -13,8 +13,10 @@ def _any(*forms: str, flags: int = re.I) -> re.Pattern[str]:
 
 
 _DO = (
-    r"(?:assist|help|provide|comply|fulfil|answer|do that|generate|create|discuss|share|support|engage|complete|"
-    r"continue|produce|write|offer|give)"
+    r"(?:(?:assist|help|comply|fulfil|answer|do that|engage)|"
+    r"(?:provide|generate|create|discuss|share|support|complete|continue|produce|write|offer|give)\b"
+    r"(?=[.!]|[^.!?\n]{0,40}\b(?:that|this|such|requests?|content|advice|information|instructions|assistance|harm\w*|"
+    r"illegal|explicit|material|opinions?|medical|legal|financial|topics?|details)\b))"
 )
 _SORRY = r"(?:(?:i['’]?m|i am) (?:very |so |really )?(?:sorry|afraid)|sorry|apologies|i apologi[sz]e|unfortunately)"
 
@@ -50,10 +52,11 @@ AS_AN_AI = _any(
 PLACEHOLDER = _any(
     r"\{\{ ?[\w .\-]{1,40} ?\}\}|\$\{[\w.]{1,40}\}",
     r"\b[Ll]orem ipsum\b",
-    r"\[(?:YOUR|INSERT|ENTER|ADD|FILL)[^\]\n]{0,40}\]",
-    r"\[[A-Z][A-Z_ ]{2,30}(?:NAME|DATE|ADDRESS|NUMBER|EMAIL|COMPANY|PHONE)\]",
-    r"\[(?:NAME|DATE|ADDRESS|COMPANY|EMAIL|PHONE|CITY|PLACEHOLDER|REDACTED|CUSTOMER|PRODUCT|ORDER|AMOUNT|TODO|TBD)\]",
-    r"\[(?:[Yy]our|[Ii]nsert|[Nn]ame|[Cc]ompany|[Dd]ate)\b[^\]\n]{0,30}\]",
+    r"(?<![\w\])])\[(?:YOUR|INSERT|ENTER|ADD|FILL)[^\]\n]{0,40}\](?!\()",
+    r"(?<![\w\])])\[[A-Z][A-Z_ ]{2,30}(?:NAME|DATE|ADDRESS|NUMBER|EMAIL|COMPANY|PHONE)\](?!\()",
+    r"(?<![\w\])])\[(?:NAME|DATE|ADDRESS|COMPANY|EMAIL|PHONE|CITY|PLACEHOLDER|REDACTED|CUSTOMER|PRODUCT|"
+    r"ORDER|AMOUNT|TODO|TBD)\](?!\()",
+    r"(?<![\w\])])\[(?:[Yy]our|[Ii]nsert|[Nn]ame|[Cc]ompany|[Dd]ate)\b[^\]\n]{0,30}\](?!\()",
     r"<(?:your|insert|enter)[ _-][^>\n]{1,40}>",
     r"\b(?:TODO|FIXME|TBD)\b(?!\w)",
     r"^\W*(?:xxx+|XXX+|placeholder|tba|dummy|asdf|foo ?bar)\W*$",
@@ -63,7 +66,7 @@ BOILERPLATE = _any(
     r"^\W*(?:sure(?: thing)?|certainly|of course|absolutely)[!,.]",
     r"^\W*(?:great question|good question|i['’]d be happy to|i would be happy to|happy to help)",
     r"^\W*thank you for (?:your question|asking)",
-    r"^\W*here(?: is|['’]s| are) (?:the|a|an|your|my|some) [^.\n]{0,60}:\s",
+    r"^\W*here(?: is|['’]s| are) (?:the|a|an|your|my|some) [^.\n]{0,60}:\s*\n",
     r"^\W*(?:gerne!|nat[uü]rlich[!,]|selbstverst[aä]ndlich[!,]|klar[!,])",
     r"^\W*(?:bien s[uû]r ?[!,]|certainement ?[!,]|¡?claro(?: que s[ií])?[!,]|¡?por supuesto[!,])",
     r"^\W*(?:certo[!,]|certamente[!,]|当然[！!，,]|もちろん)",
@@ -97,104 +100,29 @@ ORDERS = _any(
     r"忽略(?:之前|以上|先前|所有)[^。\n]{0,6}(?:指令|指示|提示|说明)",
     r"(?:以前|上記|これまで)の(?:指示|命令)[^。\n]{0,4}無視",
 )
-_SIGNS: dict[re.Pattern[str], tuple[str, ...]] = {
-    REFUSAL: (
-        *(
-            "can't",
-            "can’t",
-            "cannot",
-            "can not",
-            "won't",
-            "won’t",
-            "unable",
-            "not able",
-            "against my",
-            "have access to",
+_SIGNS = {
+    pattern: signs.split("|")
+    for pattern, signs in {
+        REFUSAL: (
+            "can't|can’t|cannot|can not|won't|won’t|unable|not able|against my|have access to|browse the|"
+            "tut mir leid|ich kann|désolé|desole|ne peux pas|lo siento|no puedo|dispiace|desculpe|sinto muito|"
+            "het spijt|przykro|抱歉|对不起|申し訳|죄송"
         ),
-        *(
-            "browse the",
-            "tut mir leid",
-            "ich kann",
-            "désolé",
-            "desole",
-            "ne peux pas",
-            "lo siento",
-            "no puedo",
-            "dispiace",
+        AS_AN_AI: (
+            " ai|language model|artificial|assistant| ki|künstlich|kunstlich|sprachmodell| ia|'ia|’ia|modèle|"
+            "modele|modelo|modello|taalmodel|intelligen|人工智能|语言模型|言語モデル|として|作为"
         ),
-        *("desculpe", "sinto muito", "het spijt", "przykro", "抱歉", "对不起", "申し訳", "죄송"),
-    ),
-    AS_AN_AI: (
-        *(
-            " ai",
-            "language model",
-            "artificial",
-            "assistant",
-            " ki",
-            "künstlich",
-            "kunstlich",
-            "sprachmodell",
-            " ia",
-            "'ia",
-            "’ia",
+        BOILERPLATE: (
+            "sure|certainly|of course|absolutely|question|happy to|thank you for|here|gerne|natürlich|naturlich|"
+            "selbstverst|klar|bien s|certainement|claro|supuesto|certo|certamente|当然|もちろん|helps|let me know|"
+            "feel free|anything else|das hilft|hésitez|hesitez"
         ),
-        *(
-            "modèle",
-            "modele",
-            "modelo",
-            "modello",
-            "taalmodel",
-            "intelligen",
-            "人工智能",
-            "语言模型",
-            "言語モデル",
-            "として",
-            "作为",
+        ORDERS: (
+            "ignor|disregard|forget|overrid|bypass|follow|system prompt|instruction|you are now|you must now|"
+            " llm|whatever| ai|assistant|model|chatbot|do not |regardless|no matter|you see|oubli|olvid|dimentic|"
+            "忽略|無視"
         ),
-    ),
-    BOILERPLATE: (
-        *(
-            "sure",
-            "certainly",
-            "of course",
-            "absolutely",
-            "question",
-            "happy to",
-            "thank you for",
-            "here",
-            "gerne",
-            "natürlich",
-        ),
-        *(
-            "naturlich",
-            "selbstverst",
-            "klar",
-            "bien s",
-            "certainement",
-            "claro",
-            "supuesto",
-            "certo",
-            "certamente",
-            "当然",
-        ),
-        *("もちろん", "helps", "let me know", "feel free", "anything else", "das hilft", "hésitez", "hesitez"),
-    ),
-    ORDERS: (
-        *("ignor", "disregard", "forget", "overrid", "bypass", "follow", "system prompt", "instruction", "you are now"),
-        *(
-            "you must now",
-            " llm",
-            "whatever",
-            " ai",
-            "assistant",
-            "model",
-            "chatbot",
-            "do not ",
-            "regardless",
-            "no matter",
-        ),
-        *("you see", "oubli", "olvid", "dimentic", "忽略", "無視"),
-    ),
+    }.items()
 }
 """Pattern -> texts of which, in small letters, one at least stands in all that the pattern matches."""
 

@@ -15,7 +15,7 @@ from rung.data.checks import phrases
 from rung.data.checks.material import Material
 from rung.data.checks.places import document_texts, texts_of
 from rung.data.checks.shares import SeenRow, told
-from rung.data.hidden import changes_reading, hidden_in, mixed_words, named
+from rung.data.hidden import changes_reading, disguises, hidden_in, mixed_words, named
 from rung.data.sensitive import LONGEST
 from rung.types import Finding
 
@@ -77,7 +77,7 @@ def _hidden(text: str, place: str, row: str, ids: tuple[str, ...]) -> Finding:
     does = " They change in which order it is read, or spell out a text of their own." if changes_reading(text) else ""
     are = "a character that shows nothing" if number == 1 else f"{number:,} characters that show nothing"
     message = f"The {place} holds {are}: {named(text)}.{does} Remove them: rung check --fix OUT."
-    return Finding("invisible_characters", "warning", row, message, ids)
+    return Finding("invisible_characters", "warning" if disguises(text) else "note", row, message, ids)
 
 
 def _signs_in(text: str) -> Iterator[str]:

@@ -31,16 +31,18 @@ def told(
     rows: int,
     what: Mapping[str, tuple[str, str]],
     many: float,
-    severity: Literal["warning", "note"] = "warning",
+    notes: frozenset[str] = frozenset(),
 ) -> Iterator[Finding]:
     """The findings about rows in which something was seen.
 
     rows: number of all. what: check -> (what is held, what to do). many: share of rows from which one note tells it.
+    notes: checks of which a single row is a note, too.
     """
     by_check: dict[str, list[SeenRow]] = defaultdict(list)
     for one in seen:
         by_check[one.check].append(one)
     for check, ones in by_check.items():
+        severity: Literal["warning", "note"] = "note" if check in notes else "warning"
         held, todo = what[check]
         ids = tuple(dict.fromkeys(one.example.id for one in ones))
         if len(ids) >= LEAST_FOR_SHARE and len(ids) >= many * rows:
