@@ -76,8 +76,10 @@ class Query:
 
     @property
     def text(self) -> str:
-        """All that the model reads of it, in one text: earlier turns under their roles, then what is asked."""
-        return "\n".join([*(f"{turn.role}: {turn.content}" for turn in self.turns), self.asked])
+        """All that the model reads of it, in one text: what is asked, in a conversation each turn under its role."""
+        if not self.turns:
+            return self.asked
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in (*self.turns, Message("user", self.asked)))
 
 
 @dataclass(frozen=True)

@@ -79,3 +79,30 @@ def test_without_data_or_with_a_task_that_is_there_nothing_is_written(tmp_path: 
     assert call(path).exit_code == 0
     again = call(path)
     assert isinstance(again.exception, TaskError) and "--force" in str(again.exception)
+
+
+def test_of_a_long_text_the_end_is_shown_too_and_of_many_labels_the_first_ones(tmp_path: Path) -> None:
+    rows = [{"text": f"{'a word ' * 200} and at the end {i}?", "label": f"label {i % 20}"} for i in range(100)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = call(tmp_path / "d.jsonl")
+    assert "and at the end 0?\n  answer    label 0" in done.output
+    assert "  # … 8 more labels in the file\n" in done.output
+    assert len(read_task(tmp_path).labels or ()) == 20
+
+
+def test_a_long_conversation_is_shown_from_near_its_end(tmp_path: Path) -> None:
+    said = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i}"} for i in range(20)]
+    end = [
+        [{"role": "user", "content": f"and {i}?"}, {"role": "assistant", "content": f"it is {i}"}] for i in range(20)
+    ]
+    rows = [{"messages": [*said, *last]} for last in end]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = call(tmp_path / "d.jsonl")
+    assert done.output.count("(16 earlier turns)") == 3 and done.output.count("(as above)") == 2
+    assert "  assistant turn 19\n  user      and 0?\n  answer    it is 0\n" in done.output
+
+
+def test_a_wrong_shape_or_field_is_refused_with_the_names(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "d.jsonl")
+    assert "The shapes are messages" in str(call(path, "--shape", "mesages").exception)
+    assert "the names are input" in call(path, "--field", "question=text").output

@@ -53,6 +53,7 @@ def outputs(kind: str, n: int = 40) -> list[object]:
     made: dict[str, list[object]] = {
         "labels": [("yes", "no", "1", "it's: #odd", "é 👩‍💻")[i % 5] for i in range(n)],
         "amounts": [f"{i * 37:,}.5" for i in range(n)],
+        "worked out": [f"First {i} + 3 = {i + 3}.\nSo it is that.\n#### {i + 3}" for i in range(n)],
         "measured": [i * 1.3571 for i in range(n)],
         "scores of stars": [str(i % 5 + 1) for i in range(n)],
         "dates": [f"2024-0{i % 9 + 1}-{i % 28 + 1:02}" for i in range(n)],
@@ -78,6 +79,7 @@ def outputs(kind: str, n: int = 40) -> list[object]:
         ("labels", "label_accuracy"),
         ("amounts", "numeric_match"),
         ("measured", "numeric_error"),
+        ("worked out", "numeric_match"),
         ("scores of stars", "label_accuracy"),
         ("dates", "exact_match"),
         ("json", "json_match"),
@@ -215,6 +217,23 @@ def test_bad_rows_are_named_and_the_task_is_written_all_the_same(tmp_path: Path)
     trial = tried(path)
     assert trial.problem is not None and "d.jsonl, line 41" in trial.problem
     assert trial.path.exists() and trial.task is not None
+
+
+def test_rows_of_which_none_can_be_read_are_named_with_their_reason(tmp_path: Path) -> None:
+    picture = [{"type": "image_url", "image_url": {"url": "a.png"}}]
+    said = [{"role": "user", "content": picture}, {"role": "assistant", "content": "a cat"}]
+    path = write(tmp_path / "d.jsonl", [{"messages": said}] * 30)
+    with pytest.raises(DataError, match=r"30 problems in its rows.*\n.*line 1: turn 1 holds image_url"):
+        draft(path)
+
+
+def test_rows_that_hold_several_have_the_columns_of_those(tmp_path: Path) -> None:
+    answers = [{"text": "a house", "answer_start": 0}]
+    qas = [{"id": str(i), "question": f"Which {i}?", "answers": answers, "kind": "x"} for i in range(20)]
+    path = write(tmp_path / "d.jsonl", [{"title": "T", "paragraphs": [{"context": "a house", "qas": qas}]}])
+    text = draft(path).text
+    assert "# left out, as no field names them: kind\n" in text
+    assert "# 20 rows; columns: context, id, question, answers, kind\n" in text
 
 
 def test_a_guess_that_does_not_hold_is_taken_back(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def load(path: Path) -> Table:
 
 
 @pytest.mark.parametrize("shape", WRITABLE)
-@pytest.mark.parametrize("examples", [[FULL, BARE, ODD], [BARE] * 3, [replace(FULL, turns=())] * 2], ids=str)
+@pytest.mark.parametrize(
+    "examples", [[FULL, BARE, ODD], [FULL] * 3, [BARE] * 3, [replace(FULL, turns=())] * 2], ids=str
+)
 def test_what_is_written_reads_back_as_the_same_examples(tmp_path: Path, shape: str, examples: list[Example]) -> None:
     path = tmp_path / "e.jsonl"
     write_rows(examples, shape, path)
@@ -83,3 +85,26 @@ def test_a_row_that_cannot_be_read_stops_the_conversion_before_anything_is_writt
     with pytest.raises(DataError, match='line 2: "input" is empty'):
         convert(tmp_path / "e.jsonl", "alpaca", tmp_path / "o.jsonl")
     assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_sequences_and_turns_that_are_cut_are_kept_and_told(tmp_path: Path) -> None:
+    rows = [{"text": f"to be {i}", "ner_tags": [0, i, 0]} for i in range(4)]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    convert(tmp_path / "e.jsonl", "messages", tmp_path / "two.jsonl")
+    assert [e.output for e in read_back(tmp_path / "two.jsonl")] == [f"[0, {i}, 0]" for i in range(4)]
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    (tmp_path / "e.jsonl").write_text(json.dumps({"messages": [*said, {"role": "user", "content": "Bye"}]}) + "\n")
+    assert convert(tmp_path / "e.jsonl", "columns", tmp_path / "two.jsonl").cut == 1
+
+
+def test_an_empty_column_is_not_told_as_left_out(tmp_path: Path) -> None:
+    row = {"instruction": "Name a bird", "input": "", "output": "Owl"}
+    (tmp_path / "e.jsonl").write_text(json.dumps(row) + "\n")
+    assert convert(tmp_path / "e.jsonl", "columns", tmp_path / "two.jsonl").left_out == ()
+
+
+def test_two_ways_to_read_a_file_are_told_with_options(tmp_path: Path) -> None:
+    rows = [{"en": f"The house {i} is red", "fr": f"La maison {i} est rouge"} for i in range(3)]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="--shape columns --field input=en --field output=fr"):
+        convert(tmp_path / "e.jsonl", "messages", tmp_path / "two.jsonl")

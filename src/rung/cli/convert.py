@@ -30,17 +30,19 @@ def convert(data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str
         raise DataError(f"{out}: is there already. Use --force to replace it.")
     if out.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DataError(f"{out}: rows are written as JSONL. Give it a name that ends in .jsonl.")
-    done = convert_rows(data, shape, out, _pairs(fields), own)
+    done = convert_rows(data, shape, out, field_pairs(fields), own)
     click.echo(f"{done.rows:,} rows of {data.name} ({done.reading.shape}) written to {out} as {shape}.")
     if done.reading.why:
         click.echo(f"Read so: {done.reading.why}.")
     if done.kept:
         click.echo(f"Kept beside: {', '.join(done.kept)}.")
+    if done.cut:
+        click.echo(f"Left out: the turns after the last answer, in {done.cut:,} rows.")
     if done.left_out:
         click.echo(f"Left out, as {shape} uses these names: {', '.join(done.left_out)}. Rename them to keep them.")
 
 
-def _pairs(fields: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+def field_pairs(fields: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
     """--field input=a,b -> {"input": ("a", "b")}"""
     from rung.data.task_keys import FIELDS
 

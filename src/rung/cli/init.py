@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +13,9 @@ from rung.errors import DataError
 from rung.types import Example
 
 _LONGEST = 600  # characters of one turn on the screen
+_LINES = 14  # and lines of it
+_TURNS = 5  # of an example
+_LABELS = 12  # in a column
 MOST_QUESTIONS = 2
 
 
@@ -32,12 +35,13 @@ def init(
     task is read back with all its rows, so that it runs as it is, or says which rows to correct. Files named train,
     dev and test stay apart. A name that begins with - is written ./-name.
     """
+    from rung.cli.convert import field_pairs
     from rung.data.init import draft_task, try_draft
 
     ask = None if yes or not sys.stdin.isatty() else _Questions()
-    draft = draft_task(data, docs=docs, fields=_pairs(fields), shape=shape, ask=ask)
+    draft = draft_task(data, docs=docs, fields=field_pairs(fields), shape=shape, ask=ask)
     trial = try_draft(draft, force=force)
-    click.echo(trial.draft.text.rstrip())
+    click.echo("\n".join(_without_many_labels(trial.draft.text.rstrip().split("\n"))))
     for note in (*trial.draft.notes, trial.note):
         if note:
             click.echo(f"- {note}", err=True)
@@ -50,6 +54,15 @@ def init(
     _show(trial.task.instruction, trial.examples)
     click.echo(f"\nWritten to {path}. Read it, and put your own instruction in. Then:", err=True)
     click.echo(f"  rung check {path}\n  rung run {path}", err=True)
+
+
+def _without_many_labels(lines: Sequence[str]) -> list[str]:
+    """The lines of a task, of many labels the first ones: the file has all."""
+    labels = [i for i, line in enumerate(lines) if line.startswith("  - ")]
+    if len(labels) <= _LABELS + 1:
+        return list(lines)
+    first, last = labels[_LABELS], labels[-1]
+    return [*lines[:first], f"  # … {last - first + 1} more labels in the file", *lines[last + 1 :]]
 
 
 class _Questions:
@@ -69,18 +82,6 @@ class _Questions:
         return chosen - 1
 
 
-def _pairs(fields: Sequence[str]) -> Mapping[str, str | tuple[str, ...]]:
-    """--field input=a,b -> {"input": ("a", "b")}"""
-    found: dict[str, str | tuple[str, ...]] = {}
-    for text in fields:
-        name, sign, column = text.partition("=")
-        if not sign or not name or not column:
-            raise click.UsageError(f"--field {text}: write NAME=COLUMN, such as --field input=question.")
-        columns = tuple(c.strip() for c in column.split(","))
-        found[name.strip()] = columns[0] if len(columns) == 1 else columns
-    return found
-
-
 def _show(instruction: str, examples: Sequence[Example]) -> None:
     """Some examples as the model will see them, without demos and passages."""
     from rung.solutions.prompt_rendering import render
@@ -89,15 +90,23 @@ def _show(instruction: str, examples: Sequence[Example]) -> None:
     solution = Solution("init", instruction, Decoding(1))
     for number, example in enumerate(examples, 1):
         click.echo(f"\nExample {number} of {len(examples)}, as the model will see it:", err=True)
-        for turn in render(solution, example.query):
+        system, *turns = render(solution, example.query)
+        _say(system.role, "(as above)" if number > 1 else system.content)
+        if len(turns) > _TURNS:
+            _say("…", f"({len(turns) - _TURNS} earlier turns)")
+        for turn in turns[-_TURNS:]:
             _say(turn.role, turn.content)
         _say("answer", example.output)
 
 
 def _say(role: str, text: str) -> None:
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    first, *more = shown.split("\n")
+    """A turn, with the middle of a long text left out: what is asked often stands at its end."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST * 2 // 3]} … ({len(text)} characters) … {text[-_LONGEST // 3 :]}"
+    printed = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    first, *more = printed.split("\n")
+    if len(more) > _LINES:
+        more = [*more[: _LINES // 2], f"… ({len(more) - _LINES} lines) …", *more[-_LINES // 2 :]]
     for head, line in ((f"  {role:<9} ", first), *((" " * 12, line) for line in more)):
         click.echo((head + line).rstrip(), err=True)
 

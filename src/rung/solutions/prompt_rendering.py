@@ -20,13 +20,16 @@ def render(
 ) -> tuple[Message, ...]:
     """Chat turns that end where the answer begins. demos and passages: those chosen for this input, in prompt order.
 
-    The earlier turns of a conversation stand behind the demos; what the row asks for stands with its input.
+    The earlier turns of a conversation stand behind the demos; what the row asks for stands with its input. Turns of
+    the user that follow each other are one, as many chat templates want them.
     """
     turns = [Message("system", solution.instruction)]
     for demo in demos:
         turns += [Message("user", demo.input), Message("assistant", demo.output)]
-    turns += query.turns
-    turns.append(Message("user", with_passages(query.asked, passages)))
+    for turn in (*query.turns, Message("user", with_passages(query.asked, passages))):
+        if turn.role == turns[-1].role == "user":
+            turn = Message("user", f"{turns.pop().content}\n\n{turn.content}")
+        turns.append(turn)
     return tuple(turns)
 
 

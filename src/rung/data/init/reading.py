@@ -72,11 +72,12 @@ def read_files(
             reading = replace(reading, several=found.reading.several, lists=found.reading.lists)
         found.instructions.add(reading.instruction)
         found.columns += [c for c in reading.columns if c not in found.columns]
-        found.rows[path] = len(table.rows)
         found.how[path] = table.how
         found.problems += table.problems
         found.id_twice = found.id_twice or _id_twice(table, reading)
-        found.answers.add(answers_of(table.taken(), reading, found.unread))
+        outputs = answers_of(table.taken(), reading, found.unread)
+        found.rows[path] = len(outputs)
+        found.answers.add(outputs)
     assert found is not None
     found.sources = sources.without(hidden)
     return found
@@ -103,7 +104,7 @@ def _chosen(reading: Recognised, sources: Sources, path: Path, ask: Ask | None) 
         return _labels_or_one(readings[ask(f"{path.name} can be read in {len(readings)} ways. Which?", texts)], ask)
     data = " ".join(map(shlex.quote, sources.data))
     options = "\n".join(
-        f"  {text}\n    rung init {data} {_as_options(r)}" for text, r in zip(texts, readings, strict=True)
+        f"  {text}\n    rung init {data} {r.as_options}" for text, r in zip(texts, readings, strict=True)
     )
     raise DataError(f"{path.name}: can be read in {len(readings)} ways. Say which is meant:\n{options}")
 
@@ -119,14 +120,7 @@ def _labels_or_one(reading: Recognised, ask: Ask | None) -> Recognised:
 
 
 def _fields_in_words(reading: Recognised) -> str:
-    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.fields.items() if name not in OPTIONAL)
-
-
-def _as_options(reading: Recognised) -> str:
-    pairs = {
-        name: c if isinstance(c, str) else ",".join(c) for name, c in reading.fields.items() if name not in OPTIONAL
-    }
-    return " ".join([f"--shape {reading.shape}", *(f"--field {shlex.quote(f'{n}={c}')}" for n, c in pairs.items())])
+    return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.needed.items())
 
 
 def _id_twice(table: Table, reading: Recognised) -> bool:

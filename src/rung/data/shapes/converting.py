@@ -10,8 +10,9 @@ from pathlib import Path
 from rung.data.formats import read_table
 from rung.data.rows import Problem, raise_problems
 from rung.data.shapes.reading import Answers, RowReader
-from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognise
+from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognised
 from rung.data.shapes.seam import Fields
+from rung.data.shapes.values import nothing
 from rung.errors import DataError
 from rung.types import Example
 
@@ -41,7 +42,8 @@ def write_rows(
             for i, row in enumerate(rows_of(examples, shape)):
                 for name, value in beside[i].items() if beside else ():
                     if name in row:
-                        left_out[name] = None
+                        if not (nothing(value) or value == ""):
+                            left_out[name] = None
                     else:
                         row[name] = value
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -52,12 +54,16 @@ def write_rows(
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a file. kept: columns beside the shape's own. left_out: those with a name that the shape uses."""
+    """What became of a file. kept: columns beside the shape's own. left_out: those with a name that the shape uses.
+
+    cut: rows with turns after the answer, which are left out.
+    """
 
     rows: int
     reading: Recognised
     kept: tuple[str, ...]
     left_out: tuple[str, ...]
+    cut: int
 
 
 def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own: str | None = None) -> Converted:
@@ -67,9 +73,14 @@ def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own
     cannot be read, before anything is written.
     """
     table = read_table(data)
-    reading = recognise(table, fields or {}, own)
-    several = reading.lists and reading.several is not None
-    answers = Answers(several=several or isinstance(reading.fields.get("output"), tuple), empty=True)
+    reading = recognised(table.columns, table.rows, fields, own)
+    if reading.alternatives:
+        ways = "\n".join(f"  {r.as_options} ({r.why})" for r in (reading, *reading.alternatives))
+        raise DataError(
+            f"{data.name}: can be read in {len(reading.alternatives) + 1} ways. Say which is meant:\n{ways}"
+        )
+    several = (reading.lists and reading.several is not None) or isinstance(reading.fields.get("output"), tuple)
+    answers = Answers(several=several, lists_are_json=reading.sequences, empty=True)
     read = RowReader(reading.fields, answers)
     examples, beside, problems = [], [], list(table.problems)
     for row in flat(table.rows):
@@ -82,4 +93,4 @@ def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own
     raise_problems(problems)
     left_out = write_rows(examples, shape, out, beside)
     kept = dict.fromkeys(name for more in beside for name in more if name not in left_out)
-    return Converted(len(examples), reading, tuple(kept), left_out)
+    return Converted(len(examples), reading, tuple(kept), left_out, read.left_out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rung.data.shapes.conversation import is_conversation, messages_of, split_at_answer, transcript, unlearnt_of
-from rung.data.shapes.seam import BY_GUESS, BY_NAME, BY_STRUCTURE, Claim, RowShape, Sample
+from rung.data.shapes.seam import BY_GUESS, BY_NAME, BY_STRUCTURE, Claim, RowShape, Sample, key_of
 from rung.data.shapes.values import json_list
 from rung.data.shapes.writing import asked, beside, turn
 from rung.types import Example, Message
@@ -32,8 +32,16 @@ def says_from(value: object) -> bool:
     return isinstance(first, dict) and "from" in first
 
 
+_BEFORE_AN_ANSWER = ("turns", "history", "prompt", "input", "question")
+
+
 def _columns(sample: Sample) -> list[str]:
-    return [str(sample.chosen["input"])] if "input" in sample.chosen else list(sample.free)
+    """The columns that may hold whole conversations; beside a column of answers, one may hold what was said before."""
+    if "input" in sample.chosen:
+        return [str(sample.chosen["input"])]
+    if sample.column("output", "completion", "response", "chosen", "answer") is None:
+        return list(sample.free)
+    return [c for c in sample.free if key_of(c) not in _BEFORE_AN_ANSWER]
 
 
 def _recognise(sample: Sample) -> Sequence[Claim]:

@@ -6,6 +6,7 @@ Two answers that are equally sure are alternatives where they read the first row
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +27,7 @@ from rung.data.shapes.seam import (
     key_of,
     system_column,
 )
-from rung.data.shapes.values import accepted, listed, whole
+from rung.data.shapes.values import accepted, is_scalar, listed, whole
 from rung.errors import DataError
 from rung.text import visible
 
@@ -77,10 +78,21 @@ class Recognised:
         return frozenset(column for columns in self.fields.values() for column in listed(columns))
 
     @property
+    def needed(self) -> Fields:
+        """The fields that choose it: those that are not read by their names anyway."""
+        return {name: columns for name, columns in self.fields.items() if name not in OPTIONAL}
+
+    @property
     def as_yaml(self) -> str:
         """What task.yaml says to choose it."""
-        names = (f"{k}: {_yaml(v)}" for k, v in self.fields.items() if k not in OPTIONAL)
+        names = (f"{k}: {_yaml(v)}" for k, v in self.needed.items())
         return f"shape: {self.shape} with fields: {{{', '.join(names)}}}"
+
+    @property
+    def as_options(self) -> str:
+        """What a command says to choose it."""
+        pairs = (f"{name}={','.join(listed(columns))}" for name, columns in self.needed.items())
+        return " ".join([f"--shape {self.shape}", *(f"--field {shlex.quote(pair)}" for pair in pairs)])
 
 
 def recognised(
@@ -91,6 +103,8 @@ def recognised(
     Raises DataError when no shape fits, or a column that the user names is absent; it says the columns and what to
     write. Deterministic: the first 200 rows decide, and all of them what is the same everywhere.
     """
+    if shape is not None and shape not in SHAPES:
+        raise DataError(f'"{shape}" is no shape of rows. The shapes are {", ".join(SHAPES)}.')
     rows, names = _flattened(rows, columns)
     place = rows[0].where if rows else "the data"
     chosen = _resolved(fields or {}, names, place)
@@ -217,7 +231,8 @@ def _beside(shape: str, sample: Sample) -> dict[str, str]:
     system, tools = system_column(sample), sample.column("tools", "functions")
     if shape != "columns":
         return {name: c for name, c in (("instruction", system), ("tools", tools)) if c is not None}
-    held = [("instruction", system, _is_sentence), ("tools", tools, defines_tools)]
+    prompt = system is not None and key_of(system) != "system"  # a name that says it
+    held = [("instruction", system, is_scalar if prompt else _is_sentence), ("tools", tools, defines_tools)]
     held += [("context", sample.column(name), _is_sentence) for name in reversed(CONTEXT_NAMES)]
     return {name: c for name, c, holds in held if c is not None and sample.mostly(c, holds)}
 
