@@ -278,7 +278,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "CSV with only a header": _file("examples.csv", "input,output\n", "a header but no rows"),
     "CSV row too long": _csv("line 22: 3 fields, but the header has 2", last="x,y,z"),
-    "CSV row too short": _csv("line 22: 1 fields", last="x"),
+    "CSV row too short": _csv("line 22: 1 field, but", last="x"),
     "CSV open quote": _csv("line 22: a quote is opened here and never closed", last='x,"y\nand more'),
     "CSV bad quote": _csv("line 22: not valid CSV", last='"x, y" z,a'),
     "CSV bad quote over lines": _csv("line 22: not valid CSV to line 23", last='"x\n y" z,a'),

@@ -90,6 +90,56 @@ def test_a_bad_line_is_a_problem_with_its_line_and_the_others_are_read(tmp_path:
     assert [problem.where for problem in found.problems] == ["a.jsonl, line 21", "a.jsonl, line 22"]
 
 
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"data": {"items": ROWS}}, "data.items"),
+        ({"took": 3, "hits": {"total": {"value": 20}, "hits": ROWS}}, "hits.hits"),
+        ({"name": "tickets", "results": ROWS}, "results"),
+    ],
+)
+def test_a_list_of_records_is_found_inside_objects(tmp_path: Path, value: object, place: str) -> None:
+    found = table(tmp_path, "a.json", json.dumps(value))
+    assert values(found) == ROWS
+    assert found.how == (f'the records are the list "{place}" inside one object',)
+
+
+def test_records_by_name_inside_one_object_are_found(tmp_path: Path) -> None:
+    found = table(tmp_path, "a.json", json.dumps({"tickets": {f"q{i}": row for i, row in enumerate(ROWS)}}))
+    assert values(found)[3] == {"id": "q3", **ROWS[3]}
+
+
+def test_a_list_beside_a_text_is_a_part_of_one_record(tmp_path: Path) -> None:
+    row = {"text": "Ann met Bob", "entities": [{"name": "Ann"}, {"name": "Bob"}], "meta": {"authors": [{"name": "A"}]}}
+    assert values(table(tmp_path, "a.jsonl", json.dumps(row))) == [row]
+
+
+def test_values_that_mongodb_exports_as_objects_are_read_and_told(tmp_path: Path) -> None:
+    query = {"at": {"$gte": {"$date": "2024-01-01"}}}
+    row = {"_id": {"$oid": "5f"}, "input": "a", "output": {"$numberInt": "1"}, "query": query}
+    found = table(tmp_path, "a.jsonl", json.dumps(row) + "\n" + json.dumps(row))
+    assert values(found) == [{"_id": "5f", "input": "a", "output": "1", "query": query}] * 2
+    assert found.how == ('values that MongoDB exports as objects, such as {"$oid": …}, are read in _id, output',)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{'input': 'a'}", "single quotes, as Python prints them (write rows with json.dumps), at column 2"),
+        ('{"input": None}', "Python's None, which JSON writes null, at column 11"),
+        ('{"input": True}', "Python's True, which JSON writes true, at column 11"),
+        ('{"input": ObjectId("5f")}', "ObjectId(…), as MongoDB's shell prints it"),
+        ("# rows of May", "a comment, which JSON does not know, at column 1"),
+        ('{"input": "a",}', 'a comma too many before "}"'),
+        ('{"input": "a\tb"}', "a line end or tab inside a text"),
+        ('{"input": "a', "Unterminated string starting at column 11"),
+    ],
+)
+def test_what_people_write_instead_of_json_is_named(tmp_path: Path, line: str, says: str) -> None:
+    (problem,) = table(tmp_path, "a.jsonl", f"{JSONL}{line}\n").problems
+    assert says in problem.text
+
+
 # ---- Parquet, Arrow, Excel ------------------------------------------------------------------
 
 
@@ -162,6 +212,45 @@ def test_a_workbook_gives_its_one_table(tmp_path: Path) -> None:
     assert found.rows[1].where == "a.xlsx, row 4"
     assert found.rows[1].values == {"input": "q 1", "output": 1, "when": "2024-01-02"}
     assert found.how == ('the sheet "Sheet"', "a title above the header is left out")
+
+
+def workbook(path: Path, rows: list[list[object]], merged: str = "") -> Path:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    if merged:
+        book.active.merge_cells(merged)
+    book.save(path)
+    return path
+
+
+def test_a_cell_merged_over_rows_stands_in_each(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["label", "text"], ["a", "t1"], [None, "t2"], [None, "t3"], ["b", "t4"], [None, "t5"]]
+    found = read_table(workbook(tmp_path / "a.xlsx", rows, "A2:A4"))
+    assert [row.values["label"] for row in found.rows] == ["a", "a", "a", "b", None]
+    assert found.how == ("a cell that is merged over several rows is read in each of them",)
+
+
+def test_names_of_groups_of_columns_above_a_header_are_a_title(tmp_path: Path) -> None:
+    rows = [["Ticket", None, "Outcome"], ["id", "text", "label"], *([i, f"t {i}", "a"] for i in range(9))]
+    found = read_table(workbook(tmp_path / "a.xlsx", rows, "A1:B1"))
+    assert found.columns == ["id", "text", "label"] and len(found.rows) == 9
+
+
+def test_formulas_that_nobody_computed_are_refused_and_their_errors_are_missing_values(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["text", "label"], *([f"t {i}", '=UPPER("a")'] for i in range(9))]
+    with pytest.raises(DataError, match='the column "label" holds formulas without values'):
+        read_table(workbook(tmp_path / "a.xlsx", rows))
+    rows = [["text", "label"], *([f"t {i}", "#N/A" if i == 4 else "a"] for i in range(9))]
+    found = read_table(workbook(tmp_path / "b.xlsx", rows))
+    assert [row.values["label"] for row in found.rows].count(None) == 1
+    assert found.how == ("errors of formulas, such as #N/A, are read as missing values (row 6)",)
+
+
+def test_carriage_returns_of_excel_are_no_words(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["text", "label"], *([f"one_x000D_\ntwo {i}", "a"] for i in range(9))]
+    assert read_table(workbook(tmp_path / "a.xlsx", rows)).rows[0].values["text"] == "one\r\ntwo 0"
 
 
 @pytest.mark.parametrize(

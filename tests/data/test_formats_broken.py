@@ -122,7 +122,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "JSON, endless digits": ("a.jsonl", lambda: b'{"a": ' + b"9" * 5000 + b"}", "has over 4,000 digits"),
     "JSON, deep": ("a.json", lambda: b"[" * 200_000, "nested too deeply"),
     "JSON, long text": ("a.json", lambda: b'[{"a": "' + b"x" * 10_000_001 + b'"}]', 'item 1: "a" is longer than 10 MB'),
-    "CSV, wrong width": ("a.csv", lambda: CSV + b"a\n", "line 32: 1 fields, but the header has 2"),
+    "CSV, wrong width": ("a.csv", lambda: CSV + b"a\n", "line 32: 1 field, but the header has 2"),
     "CSV, a zero": ("a.csv", lambda: CSV + b"a\0,b\n", "line 32: holds a NUL byte"),
     "CSV, long line": ("a.csv", lambda: CSV + b"x" * 10_000_001, "line 32: longer than 10 MB"),
     "CSV, two names": ("a.csv", lambda: b"a,a\n1,2\n", 'two columns are called "a"'),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
 
 from rung.data.formats import read_table
 from rung.data.rows import Table
+from rung.errors import DataError
 
 PAIRS = [(f"where is parcel {i}", ("late", "lost", "found")[i % 3]) for i in range(24)]
 
@@ -238,3 +241,113 @@ def test_columns_that_pandas_numbers_are_a_header_although_labels_are_numbers(tm
 def test_json_in_the_first_cell_makes_no_json_of_a_table(tmp_path: Path, separator: str) -> None:
     text = "".join(f'{{"id": {i}}}{separator}{("late", "lost")[i % 2]}\n' for i in range(20))
     assert len(pairs(table(tmp_path, text, "a.csv" if separator == "," else "a.tsv"))) == 20
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_quoted_cell_whose_lines_could_be_rows_stays_one_in_a_file_that_quotes(
+    tmp_path: Path, separator: str
+) -> None:
+    rows = [*PAIRS, (f"if (a){separator} b\nend{separator} c", "late"), (f'one{separator}two "three"', "lost")]
+    written = io.StringIO()
+    csv.writer(written, delimiter=separator).writerows([("input", "output"), *rows])
+    found = table(tmp_path, written.getvalue(), "a.tsv" if separator == "\t" else "a.csv")
+    assert pairs(found) == rows
+    assert not any("quote" in line for line in found.how)
+
+
+def test_prose_between_semicolons_may_span_lines(tmp_path: Path) -> None:
+    rows = [(str(i), "Hallo; wie geht es\nmir gut; danke", ("a", "b")[i % 2]) for i in range(12)]
+    written = io.StringIO()
+    csv.writer(written, delimiter=";").writerows([("id", "text", "label"), *rows])
+    assert pairs(table(tmp_path, written.getvalue())) == rows
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "Tickets of 2024\n\n",
+        "Tickets of 2024,\n,\n",
+        "# exported on Monday, by Bob\n# 24 rows\n",
+    ],
+)
+def test_a_title_above_the_header_is_left_out_and_told(tmp_path: Path, above: str) -> None:
+    found = table(tmp_path, above + lines())
+    assert pairs(found) == PAIRS and found.columns == ["input", "output"]
+    assert "a title above the header is left out" in found.how
+    assert found.rows[0].where == f"a.csv, line {above.count(chr(10)) + 2}"
+
+
+def test_facts_and_groups_of_columns_above_the_header_are_a_title(tmp_path: Path) -> None:
+    text = "Report,Tickets,\nDate,Monday,\n,,\nid,text,label\n" + "".join(
+        f"{i},t {i},{'ab'[i % 2]}\n" for i in range(9)
+    )
+    assert table(tmp_path, text).columns == ["id", "text", "label"]
+
+
+@pytest.mark.parametrize("header", [",tweet", "text,", "frage,", "tweet"])
+def test_a_header_with_one_name_is_no_title(tmp_path: Path, header: str) -> None:
+    rows = "".join(f"{i},hello {i}\n" if "," in header else f"hello {i}\n" for i in range(20))
+    assert len(table(tmp_path, f"{header}\n{rows}").rows) == 20 - (header == "frage,")
+
+
+def test_a_word_above_texts_is_a_name_although_the_other_is_a_label(tmp_path: Path) -> None:
+    found = table(tmp_path, "email_body,spam\n" + "".join(f"mail {i},{('spam', 'ham')[i % 2]}\n" for i in range(20)))
+    assert found.columns == ["email_body", "spam"] and len(found.rows) == 20
+    assert "if it is a row" in found.how[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("".join(f'"{q},{a}"\n' for q, a in [("input", "output"), *PAIRS]), "quotes stand around each whole line"),
+        (" input | output \n-----+-----\n" + lines(" | ", header=""), "line 2: is a line that was drawn"),
+        ("| input | output |\n|---|---|\n" + "| a | b |\n" * 9, "line 2: is a line that was drawn"),
+    ],
+)
+def test_what_only_looks_like_a_table_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        table(tmp_path, text)
+
+
+def test_a_row_with_too_few_fields_gets_its_own_advice(tmp_path: Path) -> None:
+    (problem,) = table(tmp_path, lines() + "Total\n").problems
+    assert problem.text.startswith("1 field, but the header has 2; write the empty ones too")
+
+
+@pytest.mark.parametrize("text", ["我的包裹在哪里", "Где моя посылка и почему", "where is it", "𝄞 café"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_needs_no_mark_in_any_script(tmp_path: Path, text: str, encoding: str) -> None:
+    rows = "".join(f"{text} {i},{'ab'[i % 2]}\n" for i in range(20))
+    found = table(tmp_path, f"input,output\n{rows}".encode(encoding))
+    assert found.rows[3].values["input"] == f"{text} 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "says"),
+    [
+        ("Şifremi değiştiremiyorum, lütfen yardım edin", "cp1254", "not Windows-1252 either"),
+        ("Příliš žlutoučký kůň úpěl ďábelské ódy", "cp1250", "not Windows-1252 either"),
+        ("Kje je moje naročilo, želim vračilo, še čakam", "cp1250", "not Windows-1252 either"),
+        ("Nem működik a jelszó, kérem, erről küldjön üzenetet", "cp1250", "not Windows-1252 either"),
+    ],
+)
+def test_another_encoding_of_europe_is_not_read_as_windows_1252(
+    tmp_path: Path, text: str, encoding: str, says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        table(tmp_path, ("input\toutput\n" + f"{text}\tlate\n" * 20).encode(encoding), "a.tsv")
+
+
+def test_icelandic_is_read_as_windows_1252(tmp_path: Path) -> None:
+    text = "input\toutput\n" + "Það er ekki hægt að skrá sig inn, hvað á ég að gera? Þetta er\tlate\n" * 20
+    found = table(tmp_path, text.encode("cp1252"), "a.tsv")
+    (how,) = found.how
+    assert how == "Windows-1252 (line 2 and 19 more are not UTF-8; its special characters are ð, Þ, á, æ, é)"
+
+
+def test_a_byte_that_windows_1252_lacks_or_a_line_of_utf8_is_refused(tmp_path: Path) -> None:
+    rows = b"input,output\n" + "café déjà,late\n".encode("cp1252") * 90
+    with pytest.raises(DataError, match="not Windows-1252 either"):
+        table(tmp_path, rows + b"\x9dcaf\xe9,late\n")
+    with pytest.raises(DataError, match="although 1 other line is; two encodings are mixed"):
+        table(tmp_path, rows + "café,late\n".encode())

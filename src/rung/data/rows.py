@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,13 +119,31 @@ def decoded(decode: Callable[[str], Value], text: str) -> Value:
         return decode(text)
     except json.JSONDecodeError as e:
         place = f"line {e.lineno}, column {e.colno}" if "\n" in text.strip() else f"column {e.colno}"
-        raise ValueError(f"not valid JSON: {e.msg} at {place}") from e
+        raise ValueError(f"not valid JSON: {_cause(e)} at {place}") from e
     except RecursionError as e:
         raise ValueError("not usable JSON: nested too deeply") from e
     except ValueError as e:
         if "integer string conversion" in str(e):
             raise ValueError("not usable JSON: a whole number has over 4,000 digits") from e
         raise
+
+
+def _cause(error: json.JSONDecodeError) -> str:
+    """What is wrong with a text of JSON, in words where it is a thing that people write."""
+    here, before = error.doc[error.pos :].lstrip(), error.doc[: error.pos].rstrip()
+    if here.startswith(("//", "/*", "#")):
+        return "a comment, which JSON does not know,"
+    if here.startswith(("]", "}")) and before.endswith(","):
+        return f'a comma too many before "{here[0]}"'
+    if here.startswith("'"):
+        return "single quotes, as Python prints them (write rows with json.dumps),"
+    if word := re.match(r"(None|True|False)\b", here):
+        return f"Python's {word[0]}, which JSON writes {'null' if word[0] == 'None' else word[0].lower()},"
+    if call := re.match(r"(ObjectId|ISODate|Number\w+|Timestamp)\(", here):
+        return f"{call[1]}(…), as MongoDB's shell prints it (export with mongoexport),"
+    if error.msg.startswith("Invalid control character"):
+        return r"a line end or tab inside a text, which JSON writes \n and \t,"
+    return error.msg.removesuffix(" at")
 
 
 def json_decoder(on_nan: Callable[[], None] | None = None) -> json.JSONDecoder:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from rung.data.formats.header import header_problem
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
 from rung.data.rows import Problem, Row, Table
@@ -72,20 +73,20 @@ def _arrow(content: Any, open_files: ExitStack) -> tuple[Any, Iterator[Any]]:
 
 def _fill(table: Table, source: Source, schema: Any, batches: Iterator[Any]) -> None:
     names: list[str] = schema.names
-    if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
-        raise DataError(f'{source.name}: two columns are called "{twice[:60]}". Rename one.')
-    table.columns = [n for n in names if not n.startswith("__index_level_")]
+    if problem := header_problem(names):
+        raise DataError(f"{source.name}: {problem}")
+    kept = [(i, n) for i, n in enumerate(names) if not n.startswith("__index_level_")]
+    table.columns = [n for _, n in kept]
     label_names = _label_names(schema.metadata)
     number = characters = 0
     for whole in batches:
         whole.validate(full=True)
         for start in range(0, whole.num_rows, _BATCH):
             batch = whole.slice(start, _BATCH)
-            columns = {n: batch.column(names.index(n)) for n in table.columns}
             characters += batch.nbytes
             if characters > MAX_CHARACTERS or number > MAX_ROWS:
                 raise DataError(f"{source.name}: holds more than 4 GB of text. Cut it into several files.")
-            cells = [_cells(column, label_names.get(name)) for name, column in columns.items()]
+            cells = [_cells(batch.column(i), label_names.get(name)) for i, name in kept]
             for values in zip(*cells, strict=True) if cells else ():
                 number += 1
                 _add(table, source, number, dict(zip(table.columns, values, strict=True)))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from rung.data.formats.encoding import Encoding, line_end, lines_of
-from rung.data.formats.header import looks_like_a_row, names_of
+from rung.data.formats.header import names_of
 from rung.data.formats.layout import SEPARATORS, Layout, layout_of
 from rung.data.formats.records import DelimitedRecord, Quotes, Records
 from rung.data.formats.source import Source
@@ -25,12 +25,17 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
     Raises DataError for two sensible readings, for two columns of one name and for a header without rows.
     """
     layout = layout_of(source, encoding, own)
-    table, quotes = _read(source, encoding, layout, quoting=True)
+    table, quotes = _read(source, encoding, layout)
+    if quotes.swallowing:
+        trusted = _trusted(source, encoding, layout, len(quotes.swallowing))
+        table, quotes = trusted or (table, quotes)
     how = []
     if tell and layout.separator != own:
         how.append(SEPARATORS.get(layout.separator, f"separated by {layout.separator!r}"))
-    if layout.skip:
+    if layout.sep_line:
         how.append("the first line names the separator (Excel's sep=)")
+    if layout.titled:
+        how.append("a title above the header is left out")
     if line_end(source, encoding) == "\r":
         how.append("lines end in a carriage return alone")
     if layout.dialect.spaced:
@@ -39,10 +44,10 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
         how.append('quotes inside quoted text are written \\"')
     if layout.header is None:
         how.append(f"no header: the columns are called {', '.join(table.columns[:3])}{' …' * (layout.width > 3)}")
-    elif looks_like_a_row(layout.header):
+    elif layout.doubtful:
         how.append("the first line is read as the names of columns; if it is a row, write a line of names above it")
     if quotes.are_text:
-        plain, _ = _read(source, encoding, layout, quoting=False)
+        plain, _ = _read(source, encoding, replace(layout, dialect=replace(layout.dialect, quoting=False)))
         if len(plain.problems) <= len(table.problems):
             plain.how = (*how, f"quotes are part of the text ({_literal(quotes)})", *plain.how)
             return plain
@@ -56,12 +61,20 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
     return table
 
 
-def _read(source: Source, encoding: Encoding, layout: Layout, *, quoting: bool) -> tuple[Table, Quotes]:
+def _read(source: Source, encoding: Encoding, layout: Layout) -> tuple[Table, Quotes]:
     with lines_of(source, encoding) as lines:
-        dialect = replace(layout.dialect, quoting=quoting)
-        records = Records(islice(lines, layout.skip, None), source.name, dialect, layout.width)
+        records = Records(islice(lines, layout.skip, None), source.name, layout.dialect, layout.width)
         table = _table(source, layout, iter(records))
         return table, records.quotes
+
+
+def _trusted(source: Source, encoding: Encoding, layout: Layout, doubted: int) -> tuple[Table, Quotes] | None:
+    """The reading that doubts no quoted cell, where the rest of the file proves it right."""
+    try:
+        table, quotes = _read(source, encoding, replace(layout, dialect=replace(layout.dialect, trusted=True)))
+    except DataError:
+        return None
+    return (table, quotes) if quotes.prove(doubted) else None
 
 
 def _table(source: Source, layout: Layout, records: Iterator[DelimitedRecord]) -> Table:
@@ -127,7 +140,10 @@ def _fitted(cells: list[str], layout: Layout) -> tuple[list[str], bool]:
 def _problem(cells: Sequence[str], layout: Layout) -> str:
     if len(cells) != layout.width:
         has = f"the header has {layout.width}" if layout.header is not None else f"the first row has {layout.width}"
-        return f"{len(cells)} fields, but {has}; quote text that holds the separator"
+        count = f"{len(cells)} field{'s' if len(cells) != 1 else ''}"
+        if len(cells) > layout.width:
+            return f"{count}, but {has}; quote text that holds the separator"
+        return f"{count}, but {has}; write the empty ones too, quote text that holds a line end, or remove the line"
     if any("\0" in cell for cell in cells):
         return "holds a NUL byte; save the file again as plain text"
     return ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TextIO
@@ -34,6 +35,13 @@ _MARKS = (
     (b"\xfe\xff", "utf-16", "UTF-16"),
 )
 _HIGH = re.compile(rb"[\x80-\xff]")
+_UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")  # in Windows-1252
+_REGIONS = (
+    (("ðýþ",), "áæíóú"),  # Turkish, where Icelandic and Faroese have á, í, ó
+    (("šž", "èìøùòæð"), ""),  # Czech, Slovak, Slovene, Croatian
+    (("õû", "öü", "áé"), "ãçä"),  # Hungarian, where Portuguese has ã and Estonian has ä
+)
+"""Letters of Windows-1252 that stand together only where another encoding was meant, and those that must lack."""
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -60,14 +68,17 @@ def encoding_of(source: Source) -> Encoding:
 
 
 def _unmarked_utf16(head: bytes) -> str | None:
-    """UTF-16 without a mark, where every second byte of the beginning is mostly zero."""
-    even, odd = head[0:2000:2], head[1:2000:2]
-    if len(even) < 2 or len(odd) < 2:
-        return None
-    if odd.count(0) > 0.7 * len(odd) and even.count(0) < 0.05 * len(even):
-        return "utf-16-le"
-    if even.count(0) > 0.7 * len(even) and odd.count(0) < 0.05 * len(odd):
-        return "utf-16-be"
+    """UTF-16 without a mark: one byte of each pair is often zero, the other hardly ever, and the pairs are text.
+
+    Of Latin text nearly every second byte is zero; of other scripts, that of digits, separators and line ends.
+    """
+    head = head[: len(head) // 2 * 2]
+    for name, high, low in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        if high.count(0) > len(high) / 50 and low.count(0) <= high.count(0) / 5:
+            text = head.decode(name, errors="ignore")
+            odd = sum(unicodedata.category(c) in ("Cn", "Co", "Cc") and c not in "\t\r\n" for c in text)
+            if odd <= len(text) / 100 and ("\n" in text or "\r" in text):
+                return name
     return None
 
 
@@ -89,7 +100,8 @@ def _check(source: Source, encoding: str, told: str) -> None:
 def _legacy(source: Source) -> Encoding:
     """Windows-1252, or DataError that names the first line that is not UTF-8."""
     first: tuple[int, int, int] | None = None  # line, byte of it, value
-    lines = utf8 = doubtful = high = 0
+    letters: Counter[str] = Counter()
+    lines = utf8 = doubtful = undefined = 0
     with source.open() as file:
         number = 0
         while raw := file.readline(MAX_LINE):
@@ -103,19 +115,33 @@ def _legacy(source: Source) -> Encoding:
             except UnicodeDecodeError as e:
                 first = first or (number, e.start + 1, raw[e.start])
             lines += 1
-            if high < 20_000:
-                high += len(_HIGH.findall(raw))
+            undefined += bool(_UNDEFINED.search(raw))
+            if letters.total() < 20_000:
+                letters.update(re.findall(r"[^\x00-\x7f]", raw.decode("cp1252", errors="replace")))
                 doubtful += _doubtful(raw)
     assert first is not None
     line, byte, value = first
-    if doubtful <= high / 50 and utf8 <= lines / 10:
+    if not undefined and doubtful <= letters.total() / 50 and not utf8 and not _is_of_another_region(letters):
         more = f" and {lines - 1:,} more are" if lines > 1 else " is"
-        return Encoding("cp1252", f"Windows-1252 (line {line}{more} not UTF-8)")
-    why = f", although {utf8} other lines are" if utf8 > lines / 10 else ", and it is not Windows-1252 either"
-    raise DataError(
-        f"{source.name}, line {line}: byte {byte} of the line (0x{value:02x}) is not UTF-8{why}. "
-        "Save the file again as UTF-8 (for example: iconv -f WINDOWS-1252 -t UTF-8)."
-    )
+        some = ", ".join(letter for letter, _ in letters.most_common(5))
+        return Encoding("cp1252", f"Windows-1252 (line {line}{more} not UTF-8; its special characters are {some})")
+    if utf8:
+        why = f"is not UTF-8, although {utf8:,} other line{'s are' if utf8 > 1 else ' is'}; two encodings are mixed"
+        then = "Save each part as UTF-8 before you join them"
+    else:
+        why = "is not UTF-8, and it is not Windows-1252 either"
+        then = "Save the file again as UTF-8 (for example: iconv -f CP1250 -t UTF-8, with the name of its encoding)"
+    raise DataError(f"{source.name}, line {line}: byte {byte} of the line (0x{value:02x}) {why}. {then}.")
+
+
+def _is_of_another_region(letters: Mapping[str, int]) -> bool:
+    """Whether letters of Windows-1252 are those that Turkish, Slavic or Hungarian text has if it is wrongly read so."""
+    total = sum(letters.values())
+
+    def share(some: str) -> float:
+        return sum(letters.get(c, 0) + letters.get(c.upper(), 0) for c in some) / total
+
+    return any(all(share(some) > 0.03 for some in has) and share(lacks) < share(has[0]) / 5 for has, lacks in _REGIONS)
 
 
 def _doubtful(raw: bytes) -> int:

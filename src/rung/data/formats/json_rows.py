@@ -20,6 +20,10 @@ _SPACE = re.compile(r"[\s,]*")
 _TURNS = frozenset({"messages", "conversation", "conversations", "turns", "dialog", "dialogue", "tools", "chosen",
                     "rejected", "references", "answers"})  # fmt: skip
 """Lists of objects that belong to one record and are no records themselves."""
+_TEXTS = frozenset({"text", "input", "output", "question", "answer", "completion", "response", "content"})
+"""Names of texts by which an object shows that it is one record."""
+_EXTENDED = frozenset({"$oid", "$date", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal", "$uuid"})
+"""How MongoDB exports values that JSON has no types for: {"$oid": "5f…"}."""
 
 
 def clearly_json(source: Source, encoding: Encoding) -> bool:
@@ -51,7 +55,7 @@ def read_json(source: Source, encoding: Encoding, *, listed: bool) -> Table:
     table = reader.of_lines() if _holds_lines(source, encoding, listed) else reader.of_values()
     if listed and reader.by_line:
         reader.how.append("one record a line (JSONL)")
-    table.how = (*reader.how, *reader.missing())
+    table.how = (*reader.how, *reader.of_mongo(), *reader.missing())
     return table
 
 
@@ -98,7 +102,13 @@ class _Reader:
         self.by_line = False
         self._nan = False
         self._with_nan: list[str] = []
+        self._extended: dict[str, None] = {}
         self._decoder = json_decoder(self._saw_nan)
+
+    def of_mongo(self) -> list[str]:
+        """What to report of values that MongoDB exports as objects."""
+        some = ", ".join(list(self._extended)[:5])
+        return [f'values that MongoDB exports as objects, such as {{"$oid": …}}, are read in {some}'] if some else []
 
     def missing(self) -> list[str]:
         """What to report of NaN, which stands for a missing value in files of pandas."""
@@ -177,11 +187,16 @@ class _Reader:
 
     def _items(self, value: dict[str, object]) -> list[object] | None:
         """The records inside one object, by the ways in which programs write tables; None where it is a record."""
-        lists = {k: v for k, v in value.items() if _objects(v) and k not in _TURNS}
+        if any(isinstance(value.get(name), str) for name in _TEXTS):
+            return None
+        path = ""
+        while len(value) == 1 and isinstance(only := next(iter(value.values())), dict):
+            path, value = f"{path}{next(iter(value))}.", only
+        lists = _lists(value) or {f"{k}.{name}": v for k, d in value.items() for name, v in _lists(d).items()}
         if len(lists) == 1:
-            (name,) = lists
-            self.how.append(f'the records are the list "{name}" inside one object')
-            return cast("list[object]", lists[name])
+            ((name, found),) = lists.items()
+            self.how.append(f'the records are the list "{path}{name}" inside one object')
+            return found
         if len(lists) > 1:
             raise DataError(
                 f"{self.source.name}: holds several lists of records: {', '.join(list(lists)[:10])}. "
@@ -206,11 +221,14 @@ class _Reader:
             self._with_nan.append(place)
             self._nan = False
         if isinstance(value, dict):
-            huge = next((c for c, v in value.items() if isinstance(v, str) and len(v) > MAX_LINE), None)
-            if huge is None:
-                self.table.rows.append(Row(where, place.replace(" ", "-"), value))
-            else:
-                self._refuse(place, f'"{huge[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it')
+            for name, cell in value.items():
+                if isinstance(cell, str) and len(cell) > MAX_LINE:
+                    self._refuse(place, f'"{name[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it')
+                    return
+                if isinstance(cell, dict) and len(cell) == 1 and not _EXTENDED.isdisjoint(cell):
+                    value[name] = next(iter(cell.values()))
+                    self._extended[name] = None
+            self.table.rows.append(Row(where, place.replace(" ", "-"), value))
         else:
             self._refuse(place, f'not an object like {{"input": …, "output": …}} but {kind_of(value)}')
 
@@ -228,8 +246,15 @@ def _from(decoder: json.JSONDecoder, text: str, at: int) -> Callable[[str], tupl
     return lambda _: decoder.raw_decode(text, at)
 
 
-def _objects(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+def _lists(value: object) -> dict[str, list[object]]:
+    """Name -> list of records, of those that an object holds."""
+    if not isinstance(value, dict):
+        return {}
+    return {
+        k: v
+        for k, v in value.items()
+        if k not in _TURNS and isinstance(v, list) and v and all(isinstance(item, dict) for item in v)
+    }
 
 
 def _columns(value: dict[str, object]) -> list[object] | None:

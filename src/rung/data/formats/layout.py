@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from rung.data.formats.encoding import Encoding, lines_of
-from rung.data.formats.header import header_problem, is_header, names_from
+from rung.data.formats.header import header_problem, is_header, is_known, looks_like_a_row, names_from, titles
 from rung.data.formats.records import DelimitedRecord, Dialect, Line, Records
 from rung.data.formats.source import Source
 from rung.errors import DataError
@@ -22,6 +22,8 @@ SEPARATORS = {
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _SAMPLE_LINES = 500
 _SAMPLE_CHARACTERS = 1_000_000
+_MOST_TITLE_LINES = 10
+_LINES_BELOW = 100
 _FEW_ROWS = 5
 _LIKELY = 0.5
 _SENSIBLE = 0.9
@@ -33,13 +35,18 @@ name of the file does not promise must reach _LIKELY."""
 class Layout:
     """How a file is laid out. header: None where the first record is a row. skip: lines before the first record.
 
-    trailing: records end in one separator too many. prose: no cell begins with a space, so a comma before one is text.
+    sep_line: the first line names the separator. titled: a title stands above the header. doubtful: the header may be
+    a row. trailing: records end in one separator too many. prose: no cell begins with a space, so a comma before one
+    is text.
     """
 
     dialect: Dialect
     width: int
     header: tuple[str, ...] | None
     skip: int = 0
+    sep_line: bool = False
+    titled: bool = False
+    doubtful: bool = False
     trailing: bool = False
     prose: bool = False
 
@@ -86,12 +93,19 @@ def layout_of(source: Source, encoding: Encoding, own: str) -> Layout:
         separators, skip, sample = [match[1]], sample[0][0], sample[1:]
     else:
         separators = list(SEPARATORS)
+    sep_line = skip > 0
+    above = _title_lines(sample, name, separators)
+    if above:
+        skip, sample = sample[above - 1][0], sample[above:]
     escape = _escapes(sample, name, separators)
     dialects = [Dialect(s, escape, _spaced(sample, s)) for s in separators]
     dialect = _dialect(sample, name, own, dialects) if len(dialects) > 1 else dialects[0]
     records = _records(sample, name, dialect)
     if not records:
-        return Layout(dialect, 1, None, skip)
+        return Layout(dialect, 1, None, skip, sep_line)
+    _refuse_no_tables(records, name)
+    if count := titles([r.cells for r in records]):
+        above, skip, records = above + count, records[count].number - 1, records[count:]
     first, rows = records[0].cells, [r.cells for r in records[1:] if not r.fault]
     header = names_from(first, rows) if is_header(first, rows) else None
     if header is not None and (problem := header_problem(header)):
@@ -101,7 +115,60 @@ def layout_of(source: Source, encoding: Encoding, own: str) -> Layout:
     trailing = 2 * sum(len(r) > width for r in good) > len(good)
     separated = dialect.separator == "," and not dialect.spaced and (width == 1 or len(good) >= _FEW_ROWS)
     prose = separated and not any(c.startswith(" ") for r in good for c in r[1:])
-    return Layout(dialect, width, header, skip, trailing, prose)
+    doubtful = header is not None and looks_like_a_row(first, rows)
+    return Layout(dialect, width, header, skip, sep_line, above > 0, doubtful, trailing, prose)
+
+
+def _title_lines(sample: Sequence[Line], name: str, separators: Sequence[str]) -> int:
+    """How many lines stand above a table and are no records: a title, or what begins with # by custom.
+
+    They hold no separator. Nearly all lines below have as many cells as the first of them, which holds a common name of
+    a column, or three cells of which none begins with a space. A first line with # may be the header itself.
+    """
+    if not sample or any(
+        is_known(cell.strip('"')) for s in separators for cell in sample[0][1].rstrip("\r\n").split(s)
+    ):
+        return 0
+    shares = [_share(sample, name, Dialect(s)) for s in separators]
+    tabular = any(width > 1 and share > _LIKELY for width, share, _ in shares)
+    if tabular and not sample[0][1].startswith("#"):
+        return 0
+    for count, (_, text) in enumerate(sample[1 : _MOST_TITLE_LINES + 1], 1):
+        for separator in separators:
+            if any(separator in line and not line.startswith("#") for _, line in sample[:count]):
+                continue
+            names = text.rstrip("\r\n").split(separator)
+            named = any(map(is_known, names)) or (
+                len(names) > 2 and not tabular and not any(n.startswith(" ") for n in names)
+            )
+            if len(names) > 1 and named:
+                width, share, records = _share(sample[count : count + _LINES_BELOW], name, Dialect(separator))
+                if width == len(names) and records > 2 and share > 0.95:
+                    return count
+    return 0
+
+
+def _refuse_no_tables(records: Sequence[DelimitedRecord], name: str) -> None:
+    """Raises DataError for a table that was drawn with lines, and for records that are one cell each and hold a record,
+    as of a file that was saved as CSV twice.
+    """
+    for record in records[:3]:
+        if any("---" in cell for cell in record.cells) and not "".join(record.cells).strip("-+|: "):
+            raise DataError(
+                f"{name}, line {record.number}: is a line that was drawn, as psql, MySQL and Markdown show tables. "
+                "Export the table as CSV."
+            )
+    cells = [r.cells[0] for r in records if len(r.cells) == 1]
+    if len(cells) < max(_FEW_ROWS, len(records)):
+        return
+    for separator in SEPARATORS:
+        names = cells[0].split(separator)
+        alike = sum(cell.count(separator) == len(names) - 1 for cell in cells)
+        if len(names) > 1 and not any(n.startswith(" ") or not n for n in names) and alike > _SENSIBLE * len(cells):
+            raise DataError(
+                f"{name}, line {records[0].number}: quotes stand around each whole line, so all of it is one cell. "
+                "Remove them, or export the table as CSV again."
+            )
 
 
 def _spaced(sample: Sequence[Line], separator: str) -> bool:

@@ -18,16 +18,19 @@ Line = tuple[int, str]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How cells are written. quoting: False takes every quote as text. escape: a backslash stands before a quote inside
-    quoted text, as Spark and MySQL write it. spaced: a space after each separator belongs to no cell.
+    """How cells are written. quoting: False takes every quote as text. trusted: no quoted cell is doubted because its
+    lines could be rows. escape: a backslash stands before a quote inside quoted text, as Spark and MySQL write it.
+    spaced: a space after each separator belongs to no cell.
     """
 
     separator: str
     escape: bool = False
     spaced: bool = False
     quoting: bool = True
+    trusted: bool = False
 
 
+_OF_PROSE = ",;"
 _LABELS_KEPT = 200
 _LINES_LOOKED_AT = 1000
 
@@ -37,6 +40,7 @@ class Quotes:
     """What the quotes of one file were found to mean.
 
     needed: records whose quotes hold a separator, a line end or a doubled quote. wrapped: records with a quoted cell.
+    bare: records without one that hold a quote, which a program that quotes would not write.
     literal: lines of records where a quote that begins a cell is text. long: (line, lines) of cells that span lines,
     most of which could be rows; swallowing: of those that would span lines which are all rows, and so are literal.
     """
@@ -44,6 +48,7 @@ class Quotes:
     records: int = 0
     needed: int = 0
     wrapped: int = 0
+    bare: int = 0
     literal: list[int] = field(default_factory=list)
     long: list[tuple[int, int]] = field(default_factory=list)
     swallowing: list[tuple[int, int]] = field(default_factory=list)
@@ -52,6 +57,14 @@ class Quotes:
     def are_text(self) -> bool:
         """Whether the file knows no quoting: some quotes can only be text, none is needed, and few cells bear any."""
         return bool(self.literal) and not self.needed and 2 * self.wrapped < self.records
+
+    def prove(self, doubted: int) -> bool:
+        """Whether a trusted reading shows a file of a program that quotes, so that `doubted` cells are right as well.
+
+        Then no quote stands in the wrong place, and other cells need their quotes, or most records have some.
+        """
+        others = self.needed > doubted or 2 * (self.wrapped - doubted) > self.records
+        return not self.literal and not self.bare and others
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ class Records:
         number = line[0]
         used = [line]
         cells, fault = self._strict(used)
-        if cells is not None and not (len(used) > 1 and self._swallows(used)):
+        if cells is not None and not (len(used) > 1 and not self.dialect.trusted and self._swallows(used)):
             self._count(used, cells)
             return DelimitedRecord(number, cells)
         plain = self._split(bare)
@@ -160,6 +173,8 @@ class Records:
         text = used[0][1]
         if text.startswith('"') or self.separator + '"' in text:
             self.quotes.wrapped += 1
+        else:
+            self.quotes.bare += 1
         if len(used) > 1 or '""' in text or any(self.separator in cell for cell in cells):
             self.quotes.needed += 1
         if len(used) > 3:
@@ -170,8 +185,8 @@ class Records:
     def _swallows(self, used: list[Line]) -> bool:
         """Whether every line of a record that spans lines would be a row by itself.
 
-        In prose between commas a separator is followed by a space, and lines may be blank. Of two lines alone, the
-        first must also end in a cell that other records end in, because a comma in each of two lines proves nothing.
+        In prose a comma or semicolon is followed by a space, and lines may be blank. Of two lines alone with commas,
+        the first must also end in a cell that other records end in: a comma in each of two lines proves nothing.
         """
         if any('""' in text or not self._is_row(text, split=True) for _, text in used):
             return False
@@ -193,7 +208,7 @@ class Records:
             return False
         if self.width == 2 and not all(cell.strip() for cell in cells):
             return False
-        return self.separator != "," or not any(cell.startswith(" ") for cell in cells[1:])
+        return self.separator not in _OF_PROSE or not any(cell.startswith(" ") for cell in cells[1:])
 
 
 def _one_end(text: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import islice
 from typing import Any
 
-from rung.data.formats.header import header_problem, is_header, names_from, names_of
+from rung.data.formats.header import header_problem, is_header, names_from, names_of, titles
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
 from rung.data.rows import Problem, Row, Table
@@ -17,8 +19,12 @@ from rung.errors import DataError, first_line
 MAX_UNPACKED = 1_000_000_000
 _MOST_COLUMNS = 16_384
 _SAMPLE_ROWS = 500
+_ERRORS = frozenset({"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!"})
+_MERGED = re.compile(rb'<mergeCell ref="([A-Z]+)(\d+):\1(\d+)"')
 
 Cells = tuple[object, ...]
+Merges = dict[int, list[tuple[int, int]]]
+"""Row -> (column from 0, last row) of each cell that is merged over several rows from there."""
 
 
 def read_workbook(source: Source) -> Table:
@@ -82,30 +88,79 @@ def _read(source: Source, book: Any) -> Table:
         return table
     ((title, sheet),) = found.items()
     how = [f'the sheet "{title}"'] if len(book.worksheets) > 1 else []
-    sample = [cells for _, cells in islice(_rows(sheet), _SAMPLE_ROWS)]
-    if title_rows := _titles(sample):
+    sample = list(islice(_rows(sheet), _SAMPLE_ROWS))
+    width = max(len(cells) for _, cells in sample)
+    texts = [[*map(_text, cells), *[""] * (width - len(cells))] for _, cells in sample]
+    if title_rows := titles(texts):
         how.append("a title above the header is left out")
-        sample = sample[title_rows:]
-    width = max(len(cells) for cells in sample)
-    texts = [[_text(c) for c in (*cells, *[None] * (width - len(cells)))] for cells in sample]
+        texts = texts[title_rows:]
     headed = is_header(texts[0], texts[1:])
     names = names_from(texts[0], texts[1:]) if headed else names_of(width)
     if problem := header_problem(names):
-        raise DataError(f"{source.name}, row 1: {problem}")
+        raise DataError(f"{source.name}, row {sample[title_rows][0]}: {problem}")
     if not headed:
         how.append(f"no header: the columns are called {', '.join(names[:3])}{' …' * (width > 3)}")
     table.columns = list(names)
-    table.how = tuple(how)
-    for number, cells in islice(_rows(sheet), title_rows + headed, None):
+    header = title_rows + headed
+    merges = _merges(sheet, sample[header][0])
+    errors: list[int] = []
+    for number, cells in _unmerged(islice(_rows(sheet), header, None), merges):
+        if not _ERRORS.isdisjoint(cells):
+            errors.append(number)
+            cells = tuple(None if cell in _ERRORS else cell for cell in cells)
         _add(table, source, number, names, cells)
+    if merges:
+        how.append("a cell that is merged over several rows is read in each of them")
+    if errors:
+        more = f" and {len(errors) - 1:,} more" if len(errors) > 1 else ""
+        how.append(f"errors of formulas, such as #N/A, are read as missing values (row {errors[0]}{more})")
+    _refuse_formulas(source, title, table)
+    table.how = tuple(how)
     return table
 
 
-def _titles(sample: Sequence[Cells]) -> int:
-    """How many rows at the top hold one cell alone, above a table of several columns."""
-    filled = [sum(cell not in (None, "") for cell in cells) for cells in sample]
-    first = next((i for i, count in enumerate(filled) if count > 1), 0)
-    return first if 2 * sum(count > 1 for count in filled[first:]) > len(filled) - first else 0
+def _merges(sheet: Any, first: int) -> Merges:
+    """The merged cells from row `first` on."""
+    found: Merges = {}
+    rest = b""
+    with sheet._get_source() as part:  # of a sheet that is only read, openpyxl does not tell its merged cells
+        while chunk := part.read(1 << 20):
+            for letters, row, last in _MERGED.findall(rest[-100:] + chunk):
+                if first <= int(row) < int(last):
+                    column = reduce(lambda number, letter: 26 * number + letter - 64, letters, 0) - 1
+                    found.setdefault(int(row), []).append((column, int(last)))
+            rest = chunk
+    return found
+
+
+def _unmerged(rows: Iterable[tuple[int, Cells]], merges: Merges) -> Iterator[tuple[int, Cells]]:
+    """The rows, in which a cell that is merged over several stands in each."""
+    values: dict[int, tuple[int, object]] = {}  # column -> last row, value
+    for number, cells in rows:
+        for column, (last, value) in values.items():
+            if number <= last:
+                cells = (*cells, *[None] * (column + 1 - len(cells)))
+                cells = (*cells[:column], value, *cells[column + 1 :])
+        for column, last in merges.get(number, ()):
+            values[column] = (last, cells[column] if column < len(cells) else None)
+        yield number, cells
+
+
+def _refuse_formulas(source: Source, title: str, table: Table) -> None:
+    """Raises DataError for a column of formulas that no program has computed."""
+    empty = [i for i, name in enumerate(table.columns) if all(row.values[name] is None for row in table.rows)]
+    if not empty:
+        return
+    import openpyxl
+
+    with source.open() as file:
+        book = openpyxl.load_workbook(file, read_only=True)
+        for _, cells in islice(_rows(book[title]), _SAMPLE_ROWS):
+            if at := next((i for i in empty if i < len(cells) and str(cells[i]).startswith("=")), None):
+                raise DataError(
+                    f'{source.name}: the column "{table.columns[at][:60]}" holds formulas without values. Open the '
+                    "file in Excel or LibreOffice and save it again."
+                )
 
 
 def _add(table: Table, source: Source, number: int, names: Sequence[str], cells: Cells) -> None:
@@ -125,9 +180,11 @@ def _add(table: Table, source: Source, number: int, names: Sequence[str], cells:
 
 def _rows(sheet: Any) -> Iterator[tuple[int, Cells]]:
     """(row number in Excel, its cells without the empty ones at the end), of rows that hold something."""
+    from openpyxl.utils.escape import unescape  # of _x000D_, as Excel writes carriage returns
+
     sheet.reset_dimensions()  # some programs write wrong ones
     for number, row in enumerate(sheet.iter_rows(values_only=True, max_col=None), 1):
-        cells = tuple(row[:_MOST_COLUMNS])
+        cells = tuple(unescape(c) if isinstance(c, str) and "_x" in c else c for c in row[:_MOST_COLUMNS])
         while cells and (cells[-1] is None or cells[-1] == ""):
             cells = cells[:-1]
         if cells:
