@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rung.constraints import fault_of, fault_of_constraint, loosened
-from rung.constraints.patterns import ANYTHING, loosened_pattern
+from rung.constraints.patterns import ANYTHING, loosened_pattern, matches
 from rung.types import Constraint
 
 
@@ -32,6 +32,7 @@ def lets_through(pattern: str, text: str) -> bool:
         (r"(?s)a.b", "a\nb", ()),
         (r"a+?b*?(?P<name>c)", "abc", ()),
         (r"5 \w+", "5 m²", ()),
+        (r"\d\D\s\S", "٣é \u200b", ()),
         (r"[^\W\d_]+", "Straße", ()),
         (r"(?a:\w+)\s", "ab\t", ()),
         (r"[\]\[^&~-]+#<>", "]^&-#<>", ()),
@@ -66,7 +67,18 @@ def test_what_is_left_out_is_checked_after_the_answer() -> None:
     assert fault_of_constraint(Constraint("regex", "(")) is not None
 
 
-_ATOMS = st.sampled_from(["a", "b", ".", r"\d", r"\w", r"\b", "[ab]", "[^a]", "^", "$", "(?=a)", "(?:a|b)", "(a)", " "])
+@pytest.mark.parametrize(
+    ("pattern", "text"), [(r"(\w+\s?)+", "a" * 60 + "."), (r"(a|aa)+", "a" * 60 + "b"), (r"(.*)*x", "y" * 60)]
+)
+def test_a_pattern_with_many_ways_to_fail_fails_at_once(pattern: str, text: str) -> None:
+    assert not matches(pattern, text) and not matches(f"^{pattern}$", text, search=True)
+    good = text[:-1] + ("x" if pattern.endswith("x") else "a")
+    assert matches(pattern, good) and matches(pattern, f"? {good}", search=True)
+
+
+_ATOMS = st.sampled_from(
+    ["a", "b", ".", r"\d", r"\w", r"\b", "[ab]", "[^a]", "^", "$", "(?=a)", "(?:a|b)", "(a)", " ", "(?:a|b*)"]
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -77,6 +89,8 @@ def test_whatever_python_matches_may_be_written(parts: list[tuple[str, str]], te
     pattern = "".join(atom + ("" if atom in ("^", "$", r"\b") else times) for atom, times in parts)
     if re.fullmatch(pattern, text):
         assert lets_through(pattern, text)
+    for search in (True, False):
+        assert matches(pattern, text, search=search) == bool((re.search if search else re.fullmatch)(pattern, text))
 
 
 @pytest.mark.parametrize(

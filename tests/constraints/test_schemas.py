@@ -34,7 +34,7 @@ def writes(schema: dict[str, Any], value: object) -> bool:
     grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps({**schema, "x-guidance": {"lenient": False}}))
     matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar)
     assert not matcher.is_error(), matcher.get_error()
-    written = list(json.dumps(value).encode())
+    written = list(json.dumps(value, ensure_ascii=False).encode())
     return bool(matcher.try_consume_tokens(written) == len(written) and matcher.is_accepting())
 
 
@@ -69,8 +69,6 @@ def test_what_no_grammar_holds_is_named_and_checked_after(
         ({"type": "number", "multipleOf": 0.01}, 1.11, 1.111),
         ({"type": "string", "maxLength": 2}, "ab", "abc"),
         ({"type": "string", "format": "date"}, "2024-02-29", "29 Feb"),
-        ({"type": "string", "format": "date-time"}, "2024-02-29T10:00:00Z", "2024-02-29"),
-        ({"type": "string", "pattern": "^[A-Z]{2}$"}, "AB", "ABC"),
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, None, 1),
         ({"enum": ["red", 2, None]}, None, "blue"),
         ({**OBJECT, "additionalProperties": False}, {"a": 1}, {"b": 1}),
@@ -83,6 +81,48 @@ def test_what_a_grammar_holds_is_held_and_checked_alike(schema: dict[str, Any], 
     assert writes(held, good) and not writes(held, bad)
     assert fault_of(of(schema), json.dumps(good)) is None
     assert fault_of(of(schema), json.dumps(bad)) is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"format": "date-time"}, "2024-02-29T10:00:00Z", "2024-02-29"),
+        ({"format": "date-time"}, "2024-02-29 10:00:00.25", "29 Feb, 10:00"),
+        ({"format": "time"}, "10:00", "25:00"),
+        ({"format": "duration"}, "-P1DT0.5S", "1 day"),
+        ({"format": "email"}, "jörg@müller.de", "jörg"),
+        ({"format": "uri"}, "https://example.com/ü", "example com"),
+        ({"pattern": "^[A-Z]{2}$"}, "AB", "ABC"),
+        ({"pattern": r"^\w+ \d$"}, "Größe 3", "Größe"),
+        ({"pattern": r"^[a&&b]$"}, "&", "c"),
+    ],
+)
+def test_formats_and_patterns_are_held_as_they_are_checked(schema: dict[str, Any], good: str, bad: str) -> None:
+    schema = {"type": "string", **schema}
+    held, names = loosened_schema(schema)
+    assert names == ()
+    assert writes(held, good) and not writes(held, bad)
+    assert fault_of(of(schema), json.dumps(good)) is None
+    assert fault_of(of(schema), json.dumps(bad)) is not None
+
+
+def test_a_day_that_is_in_no_calendar_is_no_date_time() -> None:
+    assert fault_of(of({"format": "date-time"}), '"2023-02-29T10:00:00Z"') is not None
+
+
+def test_a_format_beside_a_pattern_is_checked_after_the_answer() -> None:
+    schema = {"type": "string", "format": "email", "pattern": "^[a-z@.]+$"}
+    assert loosened_schema(schema)[1] == ("format email",)
+    assert fault_of(of(schema), '"abc"') is not None and fault_of(of(schema), '"a@b.de"') is None
+
+
+def test_a_pattern_of_another_dialect_is_held_and_one_of_none_is_an_error() -> None:
+    schema = {"type": "string", "pattern": r"^\p{L}+$"}
+    held, names = loosened_schema(schema)
+    assert names == () and writes(held, "é") and not writes(held, "3")
+    loosened(of(schema))
+    with pytest.raises(ConstraintError, match="is not a 'regex'"):
+        loosened(of({"type": "string", "pattern": "("}))
 
 
 def test_the_list_of_keywords_that_are_refused_is_that_of_llguidance() -> None:

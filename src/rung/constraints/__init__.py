@@ -8,14 +8,12 @@ wrote. Knows nothing of models and tasks.
 from __future__ import annotations
 
 import json
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from rung.constraints.patterns import loosened_pattern
+from rung.constraints.patterns import NO_PATTERN, compiled, loosened_pattern, matches
 from rung.constraints.schemas import loosened_schema, subset_labels
 from rung.constraints.validation import fault_of_schema, schema_fault
 from rung.errors import BREAKS, ConstraintError
@@ -57,7 +55,7 @@ def fault_of(constraint: Constraint, text: str, *, shown: bool = True) -> str | 
         return None if text in constraint.value else f"{what} is none of the labels"
     if constraint.kind == "regex":
         pattern = str(constraint.value)
-        return None if _compiled(pattern).fullmatch(text) else f"{what} does not match {pattern}"
+        return None if matches(pattern, text) else f"{what} does not match {pattern}"
     assert isinstance(constraint.value, Mapping)
     try:
         value = json.loads(text)
@@ -82,8 +80,8 @@ def fault_of_constraint(constraint: Constraint) -> str | None:
         return None if constraint.value else "labels: there are none. List at least one."
     if constraint.kind == "regex":
         try:
-            _compiled(str(constraint.value))
-        except (re.error, RecursionError, OverflowError) as error:
+            compiled(str(constraint.value))
+        except NO_PATTERN as error:
             return f"pattern: it is no regular expression ({error}). Correct it."
         return None
     assert isinstance(constraint.value, Mapping)
@@ -98,13 +96,6 @@ def _loosened(kind: str, text: str) -> Loosened:
     if (fault := fault_of_constraint(constraint)) is not None:
         raise ConstraintError(fault)
     return Loosened(*(loosened_pattern(value) if kind == "regex" else loosened_schema(value)))
-
-
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    with warnings.catch_warnings():  # of what may mean something else one day
-        warnings.simplefilter("ignore")
-        return re.compile(pattern)
 
 
 def _short(text: str) -> str:

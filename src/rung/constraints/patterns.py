@@ -9,23 +9,41 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 ANYTHING = "(?s:.*)"
+NO_PATTERN = (re.error, RecursionError, OverflowError)
+"""What Python's `re` raises for a text that is no pattern to it."""
 
 _META = set("\\.+*?()|[]{}^$#&-~")
 _PLAIN = set(" _<>'\"%,;:=@!`/")
 _CATEGORIES = {
-    "CATEGORY_DIGIT": (r"\d", "0-9"),
-    "CATEGORY_NOT_DIGIT": (r"\D", "[^0-9]"),
-    "CATEGORY_SPACE": (r"\s", r" \t-\r"),
-    "CATEGORY_NOT_SPACE": (r"\S", r"[^ \t-\r]"),
-    "CATEGORY_WORD": (r"\w\p{No}", "A-Za-z0-9_"),  # to Python, "²" belongs to words
-    "CATEGORY_NOT_WORD": (r"\W", "[^A-Za-z0-9_]"),
+    "CATEGORY_DIGIT": r"\d",
+    "CATEGORY_NOT_DIGIT": r"\D",
+    "CATEGORY_SPACE": r"\s",
+    "CATEGORY_NOT_SPACE": r"\S",
+    "CATEGORY_WORD": r"\w\p{No}",  # to Python, "²" belongs to words
+    "CATEGORY_NOT_WORD": r"\W",
 }
-"""Unicode, and with the flag ASCII; as part of a set."""
+"""As part of a set."""
+_IN_SCHEMAS = _CATEGORIES | {
+    "CATEGORY_DIGIT": r"\p{Nd}",
+    "CATEGORY_NOT_DIGIT": r"\P{Nd}",
+    "CATEGORY_WORD": r"\p{L}\p{N}_",
+    "CATEGORY_NOT_WORD": r"[^\p{L}\p{N}_]",
+}
+"""Inside a schema, llguidance takes `\\d` and `\\w` for those of ASCII."""
+_IN_ASCII = {
+    "CATEGORY_DIGIT": "0-9",
+    "CATEGORY_NOT_DIGIT": "[^0-9]",
+    "CATEGORY_SPACE": r" \t-\r",
+    "CATEGORY_NOT_SPACE": r"[^ \t-\r]",
+    "CATEGORY_WORD": "A-Za-z0-9_",
+    "CATEGORY_NOT_WORD": "[^A-Za-z0-9_]",
+}
 
 _TIMES = {"0,": "*", "1,": "+", "0,1": "?"}
 _ATOMS = {"LITERAL", "NOT_LITERAL", "ANY", "IN", "SUBPATTERN"}
@@ -36,13 +54,11 @@ _BEGINNINGS, _ENDS = {"AT_BEGINNING", "AT_BEGINNING_STRING"}, {"AT_END", "AT_END
 def loosened_pattern(pattern: str, *, search: bool = False) -> tuple[str, tuple[str, ...]]:
     """A pattern for llguidance, matched against a whole text, and the names of what it leaves out.
 
-    It matches at least what `re.fullmatch` matches; with search, what `re.search` matches. A pattern that llguidance
-    still refuses becomes one that matches anything. Raises re.error.
+    It matches at least what `re.fullmatch` matches; with search, what `re.search` matches, as inside a JSON Schema. A
+    pattern that llguidance still refuses becomes one that matches anything. Raises NO_PATTERN.
     """
-    with warnings.catch_warnings():  # of what may mean something else one day
-        warnings.simplefilter("ignore")
-        parsed = import_module("re._parser").parse(pattern)
-    writer = _Writer()
+    parsed = _parsed(pattern)
+    writer = _Writer(_IN_SCHEMAS if search else _CATEGORIES)
     flags = parsed.state.flags
     items = list(parsed)
     written = writer.searched(items, flags) if search else writer.sequence(items, flags, start=True, end=True)
@@ -52,6 +68,23 @@ def loosened_pattern(pattern: str, *, search: bool = False) -> tuple[str, tuple[
     return (written, left_out) if is_held(written) else (ANYTHING, (*left_out, "the pattern as a whole"))
 
 
+@lru_cache(maxsize=256)
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern as Python reads it. Raises NO_PATTERN."""
+    with warnings.catch_warnings():  # of what may mean something else one day
+        warnings.simplefilter("ignore")
+        return re.compile(pattern)
+
+
+def of_python(pattern: str) -> re.Pattern[str] | None:
+    """As `compiled`; None where Python does not know the pattern, such as `\\p{L}` of other dialects."""
+    try:
+        return compiled(pattern)
+    except NO_PATTERN:
+        return None
+
+
+@lru_cache(maxsize=256)
 def is_held(pattern: str) -> bool:
     """Whether llguidance can make a grammar of the pattern."""
     import llguidance
@@ -63,12 +96,57 @@ def is_held(pattern: str) -> bool:
         return False
 
 
+def matches(pattern: str, text: str, *, search: bool = False) -> bool:
+    """As `re.fullmatch`, or with search `re.search`, says. Raises NO_PATTERN.
+
+    Python may try exponentially many ways before it gives up where a repetition holds another one or alternatives, as
+    `(\\w+\\s?)+` does. There, an automaton refuses most of what does not match.
+    """
+    known = compiled(pattern)
+    if (guard := _guard(pattern, search)) is not None:
+        matcher, written = guard.deep_copy(), list(text.encode(errors="replace"))
+        taken = matcher.try_consume_tokens(written) == len(written) and matcher.is_accepting()
+        if not taken and not matcher.is_error():
+            return False
+    return (known.search if search else known.fullmatch)(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _guard(pattern: str, search: bool) -> Any:
+    """A matcher, byte by byte, of what the pattern could match; None where Python is fast."""
+    import llguidance
+
+    if not _is_slow(_parsed(pattern)):
+        return None
+    written, _ = loosened_pattern(pattern, search=search)
+    return llguidance.LLMatcher(llguidance.LLTokenizer("byte"), llguidance.LLMatcher.grammar_from_regex(written))
+
+
+def _is_slow(part: Any, *, inside: bool = False) -> bool:
+    """Whether alternatives, or a repetition of any length, stand inside a repetition. part: of Python's parse tree."""
+    if isinstance(part, tuple) and len(part) == 2:
+        if str(part[0]) in ("MAX_REPEAT", "MIN_REPEAT"):
+            least, most, items = part[1]
+            return (inside and least != most) or _is_slow(items, inside=inside or most > 1)
+        if str(part[0]) == "BRANCH" and inside:
+            return True
+    return not isinstance(part, str | int | None) and any(_is_slow(one, inside=inside) for one in part)
+
+
+def _parsed(pattern: str) -> Any:
+    """Python's own parse tree of a pattern, which holds its flags."""
+    with warnings.catch_warnings():  # of what may mean something else one day
+        warnings.simplefilter("ignore")
+        return import_module("re._parser").parse(pattern)
+
+
 class _Writer:
     """Writes Python's parse tree anew. left_out: what the result does not hold, in order, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, categories: Mapping[str, str]) -> None:
         self.left_out: dict[str, None] = {}
         self._groups: dict[int, str] = {}
+        self._categories = categories
 
     def searched(self, items: Sequence[Any], flags: int) -> str:
         """As `sequence`, for a pattern that may match anywhere in a text."""
@@ -98,7 +176,7 @@ class _Writer:
             case "ANY":
                 return "(?s:.)" if flags & re.DOTALL else "."
             case "IN":
-                return _set(value, flags)
+                return self._set(value, flags)
             case "BRANCH":
                 return "(?:" + "|".join(self.sequence(one, flags, start=start, end=end) for one in value[1]) + ")"
             case "SUBPATTERN":
@@ -150,23 +228,23 @@ class _Writer:
             self._leave_out("anchors inside" if where in _BEGINNINGS | _ENDS else "word borders")
         return ""
 
+    def _set(self, items: Sequence[Any], flags: int) -> str:
+        categories = _IN_ASCII if flags & re.ASCII else self._categories
+        parts = []
+        for op, value in items:
+            match str(op):
+                case "NEGATE":
+                    parts.append("^")
+                case "LITERAL":
+                    parts.append(_character(value))
+                case "RANGE":
+                    parts.append(f"{_character(value[0])}-{_character(value[1])}")
+                case "CATEGORY":
+                    parts.append(categories[str(value)])
+        return f"[{''.join(parts)}]"
+
     def _leave_out(self, name: str) -> None:
         self.left_out[name] = None
-
-
-def _set(items: Sequence[Any], flags: int) -> str:
-    parts = []
-    for op, value in items:
-        match str(op):
-            case "NEGATE":
-                parts.append("^")
-            case "LITERAL":
-                parts.append(_character(value))
-            case "RANGE":
-                parts.append(f"{_character(value[0])}-{_character(value[1])}")
-            case "CATEGORY":
-                parts.append(_CATEGORIES[str(value)][bool(flags & re.ASCII)])
-    return f"[{''.join(parts)}]"
 
 
 def _character(code: int) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rung.constraints.patterns import ANYTHING, is_held, loosened_pattern
+from rung.constraints.formats import PATTERNS
+from rung.constraints.patterns import ANYTHING, loosened_pattern, of_python
 from rung.errors import ConstraintError
 
 ANY_ORDER = "x-any-order"
@@ -26,7 +27,8 @@ NEVER_HELD = frozenset(
 )
 """Keywords of JSON Schema that llguidance 1.x refuses."""
 
-HELD_FORMATS = frozenset(["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"])
+HELD_FORMATS = frozenset(["date", "ipv4", "ipv6", "uuid"])
+"""Formats that llguidance reads as jsonschema does."""
 
 _ONE = frozenset(["items", "additionalItems", "additionalProperties"])
 _LIST = frozenset(["anyOf", "allOf", "oneOf", "prefixItems", "items"])
@@ -96,7 +98,7 @@ class _Walk:
             elif name in _ONE:
                 result[name] = self.loosened(value)
             elif name == "format" and value not in HELD_FORMATS:
-                self._format(schema, value)
+                result |= self._format(schema, value)
             elif name == "pattern" and isinstance(value, str):
                 result |= self._pattern(value)
             elif name in ("minProperties", "maxProperties") and not _counts_are_held(schema):
@@ -108,23 +110,24 @@ class _Walk:
             result["allOf"] = [*result.get("allOf", ()), {"anyOf": result.pop("oneOf")}]
         return result
 
-    def _format(self, schema: Mapping[str, Any], value: object) -> None:
+    def _format(self, schema: Mapping[str, Any], value: object) -> dict[str, str]:
+        """The pattern of a format that has one. A schema with a pattern of its own has no room for it."""
         from jsonschema import FormatChecker
 
-        if isinstance(value, str) and value in FormatChecker.checkers:  # others assert nothing
+        if value in PATTERNS and "pattern" not in schema:
+            return {"pattern": f"^(?:{PATTERNS[str(value)]})$"}
+        if isinstance(value, str) and (value in PATTERNS or value in FormatChecker.checkers):  # others assert nothing
             self._leave_out(f"format {value}")
+        return {}
 
     def _pattern(self, pattern: str) -> dict[str, str]:
-        """The pattern as it is where llguidance takes it, else as much of it as can be held."""
-        if not _refusal({"type": "string", "pattern": pattern}):
+        """As much of the pattern, as Python reads it, as can be held; one that Python does not know as it is."""
+        if of_python(pattern) is None:
             return {"pattern": pattern}
-        try:
-            found, left_out = loosened_pattern(pattern, search=True)
-        except Exception:  # Python does not know it either; it is then not checked
-            return {}
+        found, left_out = loosened_pattern(pattern, search=True)
         for name in left_out:
             self._leave_out(f"{name} of pattern")
-        return {} if found == ANYTHING or not is_held(found) else {"pattern": f"^(?:{found})$"}
+        return {} if found == ANYTHING else {"pattern": f"^(?:{found})$"}
 
     def _leave_out(self, name: str) -> None:
         self.left_out[name] = None

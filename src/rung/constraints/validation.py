@@ -1,6 +1,7 @@
 """Whether a JSON value meets a JSON Schema, by the library jsonschema, and why not in a few words.
 
-References outside of the schema are never fetched. Patterns that only other dialects know are not checked.
+References outside of the schema are never fetched. Patterns that only other dialects know are held by grammars, and
+not checked.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, time
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+from rung.constraints.formats import PATTERNS, is_of_format
+from rung.constraints.patterns import is_held, matches, of_python
 
 _SHOWN, _SHOWN_VALUE = 120, 40  # characters of a reason, and of a wrong value in it
 _OF_TYPE = re.compile(r" is not of type '(\w+)'$")
@@ -25,7 +28,7 @@ def schema_fault(schema: Mapping[str, Any]) -> str | None:
 
     try:
         validator = _validator(_text(schema))
-        validator.check_schema(validator.schema)
+        validator.check_schema(validator.schema, format_checker=_formats_of_schemas())
         dangling = _dangling(validator.schema)
     except SchemaError as error:
         where = ".".join(map(str, error.absolute_path))
@@ -86,7 +89,7 @@ def _validator(text: str) -> Any:
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
     from jsonschema.exceptions import ValidationError
 
-    if isinstance(instance, str) and _is_python(pattern) and not re.search(pattern, instance):
+    if isinstance(instance, str) and of_python(pattern) and not matches(pattern, instance, search=True):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
@@ -108,34 +111,32 @@ def _pattern_properties(base: Any) -> Any:
 
     def known_patterns(validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
         if check is not None:
-            known = {pattern: part for pattern, part in patterns.items() if _is_python(pattern)}
+            known = {pattern: part for pattern, part in patterns.items() if of_python(pattern)}
             yield from check(validator, known, instance, schema) or ()
 
     return known_patterns
-
-
-@lru_cache(maxsize=256)
-def _is_python(pattern: str) -> bool:
-    """Whether Python knows the pattern: `\\p{L}` of other dialects it does not."""
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
 
 
 def _formats() -> Any:
     from jsonschema import FormatChecker
 
     checker = FormatChecker()
-    checker.checks("date-time", raises=ValueError)(lambda v: not isinstance(v, str) or _is_date_time(v))
-    checker.checks("time", raises=ValueError)(lambda v: not isinstance(v, str) or bool(time.fromisoformat(v)))
+    for name in PATTERNS:
+        checker.checks(name)(partial(_is_text_of, name))
     return checker
 
 
-def _is_date_time(text: str) -> bool:
-    datetime.fromisoformat(text)
-    return len(text) > len("2020-01-01") and text[10] in "Tt "
+def _is_text_of(name: str, value: object) -> bool:
+    return not isinstance(value, str) or is_of_format(name, value)
+
+
+def _formats_of_schemas() -> Any:
+    """For schemas themselves: a pattern may be of Python or of llguidance."""
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(["regex"])
+    checker.checks("regex")(lambda v: not isinstance(v, str) or of_python(v) is not None or is_held(v))
+    return checker
 
 
 def _dangling(schema: Mapping[str, Any]) -> str | None:

@@ -8,12 +8,12 @@ keys; `rung.constraints` says whether an answer meets its constraint.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from rung.constraints import subset_labels
+from rung.constraints.patterns import matches
 from rung.constraints.schemas import ANY_ORDER
 from rung.data.key_order import ordered
 from rung.data.schema_words import schema_in_words
@@ -58,7 +58,7 @@ def form_in_words(task: Task, train: Sequence[Example]) -> str | None:
     if task.schema:
         return schema_in_words(ordered(task.schema, [value for _, value in _values([e.output for e in train[:_READ]])]))
     if task.pattern:
-        example = next((e.output for e in train[:_READ] if re.fullmatch(task.pattern, e.output)), None)
+        example = next((e.output for e in train[:_READ] if matches(task.pattern, e.output)), None)
         words = f"Answer only with text that matches the regular expression {task.pattern}"
         return words if example is None else f"{words}, for example: {example}"
     return None
