@@ -207,7 +207,7 @@ def test_a_missing_value_is_no_class_unless_it_is_declared(tmp_path: Path) -> No
 
 def test_many_empty_answers_name_the_way_to_allow_them_and_one_does_not(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r'line 2: "output" is empty.*; where nothing is the right answer, write empty: a'
+        DataError, match=r'line 1: "output" is empty.*; where nothing is the right answer, write empty: a'
     ):
         read(tmp_path / "1", labelled("", " \n"))
     with pytest.raises(DataError) as caught:

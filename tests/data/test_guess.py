@@ -54,6 +54,7 @@ def outputs(kind: str, n: int = 40) -> list[object]:
         "labels": [("yes", "no", "1", "it's: #odd", "é 👩‍💻")[i % 5] for i in range(n)],
         "amounts": [f"{i * 37:,}.5" for i in range(n)],
         "worked out": [f"First {i} + 3 = {i + 3}.\nSo it is that.\n#### {i + 3}" for i in range(n)],
+        "worked out in words": [f"3 and {i}.\nThe answer is: {i + 3}" for i in range(n)],
         "measured": [i * 1.3571 for i in range(n)],
         "scores of stars": [str(i % 5 + 1) for i in range(n)],
         "dates": [f"2024-0{i % 9 + 1}-{i % 28 + 1:02}" for i in range(n)],
@@ -80,6 +81,7 @@ def outputs(kind: str, n: int = 40) -> list[object]:
         ("amounts", "numeric_match"),
         ("measured", "numeric_error"),
         ("worked out", "numeric_match"),
+        ("worked out in words", "numeric_match"),
         ("scores of stars", "label_accuracy"),
         ("dates", "exact_match"),
         ("json", "json_match"),
@@ -217,6 +219,11 @@ def test_bad_rows_are_named_and_the_task_is_written_all_the_same(tmp_path: Path)
     trial = tried(path)
     assert trial.problem is not None and "d.jsonl, line 41" in trial.problem
     assert trial.path.exists() and trial.task is not None
+
+
+def test_a_label_that_stands_for_nothing_elsewhere_is_told(tmp_path: Path) -> None:
+    notes = draft(answered(tmp_path, ["red", "nan", "none"] * 10)).notes
+    assert [note for note in notes if '"nan" (10)' in note and '"none"' not in note]
 
 
 def test_rows_of_which_none_can_be_read_are_named_with_their_reason(tmp_path: Path) -> None:

@@ -492,3 +492,44 @@ def test_alpacas_noinput_is_no_input() -> None:
     assert (e.input, e.instruction) == ("Name a bird", None)
     rows = [{"instruction": f"Do {i}", "input": ("<noinput>", "x")[i % 2], "output": "y"} for i in range(4)]
     assert [(e.input, e.instruction) for e in read(rows)[:2]] == [("Do 0", None), ("x", "Do 1")]
+
+
+def test_calls_and_results_of_tools_are_read_as_anthropic_writes_them() -> None:
+    used = [{"type": "text", "text": "Let me see."}, {"type": "tool_use", "id": "t", "name": "look", "input": {"x": 1}}]
+    called = {"name": "look", "arguments": {"x": 1}}
+    (e,) = read([chat(("user", "How warm?"), ("assistant", used))])
+    assert json.loads(e.output) == called
+    result = [{"type": "tool_result", "tool_use_id": "t", "content": "20"}]
+    (e,) = read([chat(("user", "How warm?"), ("assistant", used), ("user", result), ("assistant", "20 degrees"))])
+    assert (e.input, e.output) == ("20", "20 degrees")
+    assert e.turns == (User("How warm?"), Assistant(f"Let me see.\n{json.dumps(called)}"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "input", "output"),
+    [
+        (("Title", "Review Text", "Rating"), ("Title", "Review Text"), "Rating"),
+        (("Headline", "Long story", "Rating"), ("Headline", "Long story"), "Rating"),
+        (("Customer message", "Agent reply"), "Customer message", "Agent reply"),
+        (("question", "schema", "query"), "question", "query"),
+        (("text", "user_id", "category"), "text", "category"),
+    ],
+)
+def test_names_in_several_words_say_what_a_column_holds(
+    columns: tuple[str, ...], input: str | tuple[str, ...], output: str
+) -> None:
+    rows = [{c: str(i % 2) if c == output else f"this is the {c} of row {i}" for c in columns} for i in range(8)]
+    reading = reading_of(rows)
+    assert (reading.fields["input"], reading.fields["output"]) == (input, output)
+
+
+def test_of_two_columns_with_few_values_the_user_says_which_is_the_answer() -> None:
+    rows = [{"text": f"It is day {i} now", "team": "ab"[i % 2], "urgent": "yn"[i % 2]} for i in range(9)]
+    reading = reading_of(rows)
+    assert [r.fields["output"] for r in (reading, *reading.alternatives)] == ["team", "urgent"]
+    assert reading.as_options == "--shape columns --field input=text --field output=team"
+
+
+def test_correct_answers_beside_the_best_one_are_accepted() -> None:
+    (e,) = read([{"question": "Who?", "best_answer": "Bo", "correct_answers": ["Bo", "It is Bo"]}])
+    assert e.references == ("Bo", "It is Bo")

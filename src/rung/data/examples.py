@@ -225,7 +225,7 @@ def _refuse_hidden_answers(name: SetName, files: Sequence[_File]) -> None:
 
 
 def _allow_empty(problems: list[Problem], files: Sequence[_File], task: Task) -> list[Problem]:
-    """The problems, with the way out in those about empty answers where so many are empty that it may be meant."""
+    """The problems; the first about an empty answer names the way out, where so many are empty that it may be meant."""
     empty = {id(p) for file in files for p in file.empty}
     total = sum(len(file.examples) + len(file.problems) for file in files)
     if len(empty) < 2 or len(empty) < FEW_EMPTY * total:
@@ -233,7 +233,8 @@ def _allow_empty(problems: list[Problem], files: Sequence[_File], task: Task) ->
     hint = "; where nothing is the right answer, write empty: allowed in task.yaml"
     if task.labels:
         hint = "; where no label applies, write a label for it, such as none, or empty: allowed instead of labels:"
-    return [replace(p, text=p.text + hint) if id(p) in empty else p for p in problems]
+    first = next(p for p in problems if id(p) in empty)
+    return [replace(p, text=p.text + hint) if p is first else p for p in problems]
 
 
 def _make_ids_unique(files: Sequence[_File]) -> None:

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from rung.data.init.schemas import Seen, schema_of
 from rung.data.init.spellings import Spellings, spellings
 from rung.data.rows import parse_json
+from rung.data.shapes.values import missing
 from rung.text import normal_form, pieces
 
 MAX_LABELS = 100
 _MAX_DISTINCT = 20_000  # beyond it, answers are free text, and their number of repeats is not needed
 _SAMPLE = 20_000
 _NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?\d[\d,]*(\.\d+)?([eE][-+]?\d+)?\s?%?")
-_WORKED_OUT = re.compile(r"####\s*[-+−$€£]?\s?\d[\d,.]*\s*%?\s*$")
+_WORKED_OUT = re.compile(r"(?:####|answer is:?)\s*[-+−$€£]?\s?\d[\d,.]*\s*%?\s*$")
 _DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?(\.\d+)?Z?)?")
 _MANY_DECIMALS = re.compile(r"\.\d{3,}|[eE]-?\d")
 _INDENTED = re.compile(r"(?:.*\n)?(\t| {2,})\S", re.DOTALL)
@@ -196,7 +197,9 @@ def _holds_list(value: object) -> bool:
 def _numbers(answers: AnswersSeen) -> AnswerForm | None:
     sample, n = answers.sample, answers.n
     if _share(sample, _WORKED_OUT.search) >= 0.98:
-        return AnswerForm("numeric_match", "answers end in #### and a number, which alone is compared", "steps")
+        sign = "####" if _share(sample, lambda text: "####" in text) >= 0.5 else "the answer is"
+        why = f'answers end in "{sign}" and a number, which alone is compared'
+        return AnswerForm("numeric_match", why, "steps" if sign == "####" else "steps in words")
     if not all(_NUMBER.fullmatch(a.strip()) for a in sample):
         return None
     distinct = None if answers.counts is None else len(answers.counts)
@@ -229,7 +232,7 @@ def _labels(answers: AnswersSeen, least: int) -> AnswerForm | None:
 
 
 def _label_form(found: Spellings, n: int, why: str) -> AnswerForm:
-    notes = [*found.notes, *_rare(found.counts)]
+    notes = [*found.notes, *_rare(found.counts), *_like_nothing(found.counts)]
     label, most = found.counts.most_common(1)[0]
     if most >= 0.8 * n:
         share = 100 * most // n
@@ -237,6 +240,13 @@ def _label_form(found: Spellings, n: int, why: str) -> AnswerForm:
     if found.case_counts:
         return AnswerForm("exact_match", f"{why}; case counts", "label", dict(found.counts), notes=tuple(notes))
     return AnswerForm("label_accuracy", why, "label", dict(found.counts), notes=tuple(notes))
+
+
+def _like_nothing(counts: Counter[str]) -> list[str]:
+    """A sentence about labels that are perhaps none; "none" is a usual name of a class."""
+    odd = [f'"{label}" ({n})' for label, n in counts.items() if missing(label) and normal_form(label) != "none"]
+    what = "is what programs write where a value is missing. Delete it under labels: if it is no label"
+    return [f"{', '.join(odd)} {what}; its rows are then named."] if odd else []
 
 
 def _rare(counts: Counter[str]) -> list[str]:

@@ -33,6 +33,7 @@ _INSTRUCTIONS = {
     "call": 'Answer with the call of a tool as JSON: {"name": …, "arguments": {…}}.',
     "number": "Work out the answer. Answer with the number only.",
     "steps": "Work out the answer step by step. End with #### and the number.",
+    "steps in words": "Work out the answer step by step. End with: The answer is, and the number.",
     "date": "Answer the question. Answer with the date only.",
     "code": "Answer the input. Answer with the text alone, without an explanation.",
     "long": "Answer the input in full sentences.",

@@ -28,15 +28,17 @@ from rung.types import Example
 
 INPUT_NAMES = ("input", "question", "text", "message", "prompt", "query", "sentence", "utterance", "review", "content",
                "problem", "request", "source", "instruction", "email", "comment", "tweet", "ticket",
-               "document", "article", "post", "inputs", "user_input", "comment_text", "question_text", "input_text",
-               "user_message", "tokens", "words", "dialogue", "dialog", "ctx", "goal", "inquiry",
-               "complaint")  # fmt: skip
+               "document", "article", "post", "inputs", "tokens", "words", "dialogue", "dialog", "ctx", "goal", "stem",
+               "inquiry", "complaint", "narrative")  # fmt: skip
 """Names of columns that hold the input, the plainest first."""
 PART_NAMES = ("subject", "title", "headline", "heading", "body", "description", "details", "premise",
-              "hypothesis", "sentence1", "sentence2", "sentence_1", "sentence_2", "question1", "question2", "text1",
-              "text2", "text_a", "text_b", "abstract")  # fmt: skip
+              "hypothesis", "sentence1", "sentence2", "sentence_1", "sentence_2", "sent1", "sent2", "question1",
+              "question2", "text1", "text2", "text_a", "text_b", "abstract")  # fmt: skip
 """Names of columns that hold a part of the input beside others."""
-_PAIRS = (("q", "a"), ("src", "tgt"), ("src", "trg"), ("user", "assistant"), ("user", "bot"), ("user", "agent"),
+_TITLES = ("subject", "title", "headline", "heading")
+_WHOSE = ("user", "customer", "consumer", "client")
+_PAIRS = (("q", "a"), ("question", "query"), ("nl", "bash"), ("nl", "code"),
+          ("src", "tgt"), ("src", "trg"), ("user", "assistant"), ("user", "bot"), ("user", "agent"),
           ("human", "assistant"), ("human", "ai"), ("human", "bot"), ("customer", "agent"), ("frage", "antwort"),
           ("pregunta", "respuesta"), ("domanda", "risposta"), ("pergunta", "resposta"), ("问题", "答案"),
           ("问题", "回答"), ("問題", "答案"), ("質問", "回答"), ("질문", "답변"), ("вопрос", "ответ"))  # fmt: skip
@@ -49,8 +51,8 @@ _CLASSES = ("intent", "category", "class", "sentiment", "labels", "tags", "topic
 _ANSWERS = (
     ("output",),
     ("outputs", "answer", "label", "target", "response", "completion", "expected", "expected_output", "reply",
-     "solution", "gold", "gold_answer", "ground_truth", "output_text", "expected_answer", "correct_answer", "answerkey",
-     "answer_key"),
+     "solution", "gold", "gold_answer", "ground_truth", "output_text", "expected_answer", "correct_answer",
+     "best_answer", "answerkey", "answer_key", "answer_text", "targets", "target_text", "agent_reply", "gold_label"),
     ("answers",),
     ("summary", "highlights", "translation", *_CLASSES),
     ("label_text", "label_name", "result", "score", "rating", "stars", "polarity", "code", "canonical_solution", "sql",
@@ -58,8 +60,8 @@ _ANSWERS = (
 )  # fmt: skip
 """Names of columns that hold the answer, the plainest first; those in one line are equally plain."""
 _IN_WORDS = ("label_text", "label_name", "text_label", "category_name", "class_name", "intent_name")
-_REFERENCES = ("references", "accepted_answers", "correct_answers", "reference_answers")
-CONTEXT_NAMES = ("context", "passage", "paragraph", "evidence", "contexts")
+REFERENCES = ("references", "accepted_answers", "correct_answers", "reference_answers")
+CONTEXT_NAMES = ("context", "passage", "paragraph", "evidence", "support", "schema", "contexts")
 _META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "split", "date", "timestamp", "created_at",
          "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected",
          "from", "to", "cc", "sender", "recipient", "time")  # fmt: skip
@@ -93,17 +95,16 @@ def _answers(sample: Sample) -> list[_Answer]:
     if named := _named_answers(sample):
         sure = BY_STANDARD_NAMES if "output" in map(key_of, named) else BY_NAME
         return [("output", c, sure, f'output: the column "{c}", by its name') for c in named]
-    if accepted_ones := sample.chosen.get("references") or sample.column(*_REFERENCES):
+    if accepted_ones := sample.chosen.get("references") or sample.column(*REFERENCES):
         why = f'the column "{accepted_ones}" lists accepted answers, the first is learnt'
         return [("references", accepted_ones, BY_STANDARD_NAMES, why)]
     if several := _label_columns(sample):
         names = ", ".join(several[:5]) + (", …" if len(several) > 5 else "")
         return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
-    known = (*INPUT_NAMES, *PART_NAMES, *CONTEXT_NAMES)
-    rest = [c for c in _plain(sample) if key_of(c) not in known]
+    rest = [c for c in _plain(sample) if not _says_input(c) and key_of(c) not in CONTEXT_NAMES]
     if len(rest) > 1 and (closed := [c for c in rest if _is_closed(sample, c)]):
         return [("output", c, BY_GUESS, f'output: the column "{c}", whose few values repeat') for c in closed]
-    if "input" in sample.chosen or any(key_of(c) in known for c in _plain(sample)):
+    if "input" in sample.chosen or len(rest) < len(_plain(sample)):
         rest = [c for c in rest if not _is_constant(sample, c, _A_LABEL)]
         why = f'output: the column "{rest[0]}", the only one left' if rest else ""
         return [("output", rest[0], BY_GUESS, why)] if len(rest) == 1 else []
@@ -145,10 +146,12 @@ def _sources(sample: Sample, answer: tuple[str, ...]) -> list[_Source]:
     options = [c for c in sample.free if c not in answer and _are_options(sample, c)]
     options = options if len(options) > 1 or (options and isinstance(sample.values(options[0])[0], list | dict)) else []
     columns = [c for c in _plain(sample) if c not in (*answer, *options)]
-    named = [c for c in columns if key_of(c) in (*INPUT_NAMES, *PART_NAMES)]
-    texts = [c for c in named if _is_text(sample, c)]
-    if not texts and named:
-        texts = [min(named, key=lambda c: (*INPUT_NAMES, *PART_NAMES).index(key_of(c)))]
+    named = sorted(filter(_says_input, columns), key=_plainness)
+    texts = [c for c in columns if c in named and _is_text(sample, c)] or named[:1]
+    others = [c for c in columns if c not in named and key_of(c) not in CONTEXT_NAMES and _is_text(sample, c)]
+    if texts and others and all(key_of(c) in _TITLES for c in texts):
+        below = max(others, key=lambda c: _words(sample, c))
+        texts += [below] if _words(sample, below) > max(_words(sample, c) for c in texts) else []
     if len(texts) == 1 and not options:
         return [(texts[0], BY_NAME, f'input: the column "{texts[0]}", by its name')]
     if texts:
@@ -156,23 +159,28 @@ def _sources(sample: Sample, answer: tuple[str, ...]) -> list[_Source]:
         names = ", ".join(texts)
         return [(tuple(texts), BY_NAME, f"input: the columns {names}, joined under their names")]
     columns = [c for c in columns if key_of(c) not in CONTEXT_NAMES] or columns
-    texts = [c for c in columns if _is_text(sample, c)]
-    if len(texts) > 1:
-        longest = max(texts, key=lambda c: _words(sample, c))
-        return [
-            (
-                tuple(texts),
-                BY_GUESS,
-                f"input: the columns {', '.join(texts)}, the long ones, joined under their names",
-            ),
-            (longest, BY_GUESS, f'input: the column "{longest}", the longest text'),
-        ]
     if not columns:
         return []
-    if len(columns) == 1:
-        return [(columns[0], BY_GUESS, f'input: the column "{columns[0]}", the only one left')]
-    longest = max(columns, key=lambda c: _words(sample, c))
-    return [(longest, BY_GUESS, f'input: the column "{longest}", the longest text')]
+    longest = max(others or columns, key=lambda c: _words(sample, c))
+    why = "the longest text" if len(columns) > 1 else "the only one left"
+    alone: _Source = (longest, BY_GUESS, f'input: the column "{longest}", {why}')
+    if len(others) < 2:
+        return [alone]
+    return [(tuple(others), BY_GUESS, f"input: the columns {', '.join(others)}, joined under their names"), alone]
+
+
+def _says_input(column: str) -> bool:
+    """Whether a column's name says that it holds the input, or a part: message, ticket_subject, "Customer message"."""
+    key = key_of(column)
+    words = key.split("_")
+    if key in INPUT_NAMES or key in PART_NAMES:
+        return True
+    return words[-1] in (*INPUT_NAMES, *PART_NAMES) and all(w in (*INPUT_NAMES, *PART_NAMES, *_WHOSE) for w in words)
+
+
+def _plainness(column: str) -> int:
+    names, key = (*INPUT_NAMES, *PART_NAMES), key_of(column)
+    return names.index(key) if key in names else len(names)
 
 
 def _pair(sample: Sample) -> tuple[str, str] | None:

@@ -232,6 +232,10 @@ def _content(content: object, number: int) -> str:
                 texts.append(str(part["text"]))
             elif isinstance(part, str):
                 texts.append(part)
+            elif isinstance(part, dict) and part.get("type") == "tool_result":  # Anthropic's
+                texts.append(_content(part.get("content"), number))
+            elif isinstance(part, dict) and part.get("type") == "tool_use":
+                continue  # one of the calls
             else:
                 kind = part.get("type", "an object") if isinstance(part, dict) else kind_of(part)
                 raise ValueError(f"turn {number} holds {str(kind)[:40]}; only text can be read")
@@ -245,7 +249,9 @@ def _calls(turn: Mapping[str, object], number: int) -> list[dict[str, object]]:
         return [_call(call, number) for call in cast("list[object]", calls)]
     if turn.get("function_call"):
         return [_call(turn["function_call"], number)]
-    return []
+    parts = turn.get("content")
+    used = [p for p in parts if isinstance(p, dict) and p.get("type") == "tool_use"] if isinstance(parts, list) else []
+    return [_call({"name": part.get("name"), "arguments": part.get("input")}, number) for part in used]
 
 
 def _call(call: object, number: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from rung.data.rows import Problem, Row, Table, as_text, nearest
 from rung.data.shapes import alpaca, columns, messages, preference, prompt_completion, sharegpt, squad
-from rung.data.shapes.columns import CONTEXT_NAMES
+from rung.data.shapes.columns import CONTEXT_NAMES, REFERENCES
 from rung.data.shapes.conversation import defines_tools
 from rung.data.shapes.labels import SeveralLabels, found_several, repeats
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
@@ -27,7 +27,7 @@ from rung.data.shapes.seam import (
     key_of,
     system_column,
 )
-from rung.data.shapes.values import accepted, is_scalar, listed, whole
+from rung.data.shapes.values import accepted, is_scalar, json_list, listed, whole
 from rung.errors import DataError
 from rung.text import visible
 
@@ -233,8 +233,13 @@ def _beside(shape: str, sample: Sample) -> dict[str, str]:
         return {name: c for name, c in (("instruction", system), ("tools", tools)) if c is not None}
     prompt = system is not None and key_of(system) != "system"  # a name that says it
     held = [("instruction", system, is_scalar if prompt else _is_sentence), ("tools", tools, defines_tools)]
+    held.append(("references", sample.column(*REFERENCES), _is_list))
     held += [("context", sample.column(name), _is_sentence) for name in reversed(CONTEXT_NAMES)]
     return {name: c for name, c, holds in held if c is not None and sample.mostly(c, holds)}
+
+
+def _is_list(value: object) -> bool:
+    return json_list(value) is not None
 
 
 def _is_sentence(value: object) -> bool:
