@@ -58,6 +58,9 @@ def test_keys_are_left_to_the_schema_where_there_is_one() -> None:
     [
         ("fenced", "```\nParis\n```"),
         ("prefixed", "Answer: Paris"),
+        ("prefixed", "The answer is: Paris"),
+        ("explanation", "Paris. This is because the customer says so."),
+        ("looks_missing", "-"),
         ("quoted", '"Paris"'),
         ("closing_punctuation", "Paris."),
         ("casing", "paris"),
@@ -133,7 +136,9 @@ def _town(i: int) -> str:
 
 def test_a_form_that_the_inputs_of_a_form_have_too_is_no_finding() -> None:
     inputs = [f"Das Haus {i}" for i in range(60)] + [f"das Haus {i}.\nUnd das Dach" for i in range(4)]
-    outputs = [f"{_town(i)} {'o' * i}" for i in range(60)] + [f"{_town(i).lower()} a.\nAnd the roof" for i in range(4)]
+    outputs = [f"{_town(i)} {'o' * (i + 1)}" for i in range(60)] + [
+        f"{_town(i).lower()} a.\nAnd the roof" for i in range(4)
+    ]
     assert found(outputs, inputs=inputs) == {}
     odd = ["Paris." if i == 7 else _town(i) for i in range(60)]
     assert found(odd, inputs=[f"Which town is it in {i}?" for i in range(60)]) == {"closing_punctuation": ["line 7"]}

@@ -135,7 +135,23 @@ def test_an_answer_of_another_row_is_found_where_answers_repeat_their_inputs() -
     prose = "the weather is mild and nobody knows why it rains"
     rows[7] = replace(rows[7], output=prose, references=(prose,))
     (finding, *others) = [f for f in found(rows, task("exact_match", None)) if f.check == "answer_of_another"]
-    assert finding.ids == ("r7",) and not others
+    assert finding.ids == ("r7",) and "no better" in finding.message and not others
+    rows[7] = replace(rows[7], output=rows[20].output, references=rows[20].references)
+    (finding, *others) = [f for f in found(rows, task("exact_match", None)) if f.check == "answer_of_another"]
+    assert finding.ids == ("r7",) and "another row better" in finding.message and not others
+
+
+def test_rows_of_a_label_that_stands_in_one_group_and_a_poor_classifier_accuse_nobody() -> None:
+    rows = labelled_rows()
+    odd = [replace(example(i, f"the parcel number {i} of Monday", "parcel"), id=f"p{i}") for i in range(20)]
+    material = Material(
+        task("label_accuracy", None), {None: (*rows, *odd)}, (*rows, *odd), groups={e.id: "parcels" for e in odd}
+    )
+    assert not [f for f in wrong_labels(material) if f.ids[0].startswith("p")]
+    rng = random.Random(0)
+    labels = [f"l{i}" for i in range(8)]
+    chance = [example(i, f"{rng.choice(CITIES)} {rng.choice(CITIES)} {i}", rng.choice(labels)) for i in range(200)]
+    assert found(chance) == []
 
 
 def test_an_answer_unlike_those_of_its_neighbours_is_found_where_they_agree() -> None:

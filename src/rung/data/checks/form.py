@@ -21,7 +21,7 @@ from rung.types import Example, Finding, Task
 LEAST = 20
 """Answers from which on a rule shows."""
 MISSING = frozenset({"nan", "#n/a", "<na>", "undefined", "#value!", "#ref!", "#name?"})
-MAY_BE_MEANT = frozenset({"null", "none", "n/a", "nil"})
+MAY_BE_MEANT = frozenset({"null", "none", "n/a", "nil", "-", "--", "–", "—"})
 """What may stand for a missing value, and may be an answer: nothing was found."""
 FOLLOWED = 0.5
 """Share of the answers to inputs of one form that have this form, from which on the input explains it."""
@@ -62,6 +62,14 @@ _RULES = (
         "Keep the answer, and take away what explains it.",
         "warning",
         "more",
+    ),
+    _Rule(
+        "explanation",
+        habits.reason,
+        {"yes": "gives a reason behind what is answered", "no": "give none"},
+        "Keep the answer, and take away what explains it.",
+        "warning",
+        "yes",
     ),
     _Rule(
         "prefixed",
@@ -144,9 +152,7 @@ def _missing(examples: Sequence[Example], labels: frozenset[str]) -> Iterator[Fi
     maybe = [e for e in examples if _bare(e.output) in MAY_BE_MEANT and e.output not in labels]
     if many := len(maybe) >= LEAST and len(maybe) >= _MANY_MISSING * len(examples):
         share = habits.percent(len(maybe), len(examples))
-        message = (
-            f"{len(maybe):,} answers ({share}) are none, null or n/a. Fill them in, unless that is the right answer."
-        )
+        message = f"{len(maybe):,} answers ({share}) are none, null, n/a or a dash. Fill them in, unless that is right."
         yield Finding("looks_missing", "note", "", message, tuple(e.id for e in maybe))
     doubtful = MISSING if many else MISSING | MAY_BE_MEANT
     for e in examples:

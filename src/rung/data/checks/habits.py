@@ -7,12 +7,19 @@ from collections import Counter
 
 _FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n?(.*?)\n?```\s*\Z", re.S)
 _PREFIX = re.compile(
-    r"^\W*(?:answer|output|label|response|result|reply|assistant|antwort|r[ée]ponse|respuesta|答案|回答) ?[:：]", re.I
+    r"^\W*(?:(?:the |my |die |la )?(?:(?:final |correct )?answer|output|label|response|result|reply|assistant|antwort|"
+    r"r[ée]ponse|respuesta)(?: is| ist| est| es)?|答案|回答)\W{0,3}[:：]",
+    re.I,
 )
 _MARKUP = re.compile(
     r"</?(?:br|p|b|i|div|span|a|ul|li|strong|em)\b[^>]*>|&(?:amp|nbsp|lt|gt|quot|#\d+);|"
     r"(?<![\w*])\*\*(?![\s*])[^*\n]+(?<![\s*])\*\*(?![\w*])|^#{1,4} ",
     re.M | re.I,
+)
+_REASON = re.compile(
+    r"[.;:!\n]\s*(?:this is because|because|explanation|reason(?:ing)?\s?:|as the (?:text|user|customer)|weil|denn|"
+    r"erklärung|begründung|parce que|explication|porque|explicación)\b",
+    re.I,
 )
 _NUMBER = re.compile(r"([^\d\s.,+-]{0,3})\s?[+-]?\d[\d.,]*\s?([^\d\s]{0,12})")
 MISREAD = re.compile(
@@ -41,7 +48,7 @@ def unfenced(output: str) -> str:
 
 
 def prefix(output: str) -> str:
-    return "yes" if (":" in output[:20] or "：" in output[:20]) and _PREFIX.match(output) else "no"
+    return "yes" if (":" in output[:30] or "：" in output[:30]) and _PREFIX.match(output) else "no"
 
 
 def quotes(output: str) -> str | None:
@@ -79,6 +86,10 @@ def case(output: str) -> str | None:
     if len(head) > 5 and head.isupper() and sum(c.isalpha() for c in head) > 5:
         return "all"
     return "capital" if text[0].isupper() else "small"
+
+
+def reason(output: str) -> str:
+    return "yes" if len(output) > 20 and _REASON.search(output) else "no"
 
 
 def lines(output: str) -> str:

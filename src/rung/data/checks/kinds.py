@@ -100,10 +100,12 @@ KINDS: Mapping[str, Kind] = {
         "Labels that the test lacks", "labels", "Nothing is measured of them. Add test examples."
     ),
     "likely_wrong_label": Kind(
-        "Labels that are probably wrong", "labels", "Read these rows, the surest first, and correct what is wrong."
+        "Labels that may be wrong",
+        "labels",
+        "Read these rows, the surest first. Of the warnings at least half should be wrong, of the notes a few.",
     ),
     "answer_of_another": Kind(
-        "Answers that fit another input better", "labels", "See whether rows were shifted, and correct them."
+        "Answers that fit another input better", "labels", "See whether rows were mixed up, and correct them."
     ),
     "unlike_neighbours": Kind(
         "Answers unlike those of similar inputs", "labels", "Read these rows, and correct what is wrong."

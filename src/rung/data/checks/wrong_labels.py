@@ -40,7 +40,8 @@ LEAST_ROWS = 40
 """Fewer rows teach a classifier too little to accuse anybody."""
 MOST_LABELS = 200
 
-_LEAST_OF_LABEL = 3  # rows of a label that is learnt
+_LEAST_OF_LABEL = 3  # groups of rows that hold a label that is learnt: those of one group are in one fold
+_LEAST_RIGHT = 0.6  # share of rows that a classifier gives their own labels; a worse one accuses nobody
 _REPEATED = 0.9
 _FOLDS = 5
 _TOLERANCE, _STEPS = 1e-4, 40  # of the fit; with many labels a tolerance of 1e-2 ends it before its first step
@@ -51,6 +52,7 @@ _NEIGHBOURS = 5
 _BATCH = 512
 _NEAR, _AGREE, _UNLIKE = 0.4, 0.5, 0.1  # cosines: of inputs, of neighbours' answers, of the row's answer with theirs
 _REPEATING = 0.8  # share of the answers that are more like their own input than 95 % of the others are
+_FEW = 0.01  # share of rows up to which answers that repeat nothing are exceptions
 _OTHERS = 5  # other inputs that each answer is compared with
 
 
@@ -84,8 +86,10 @@ def _by_classifier(material: Material) -> Iterator[Finding]:
     if vectors is None:
         return
     answers = [normal_form(material.examples[i].output) for i in vectors.places]
-    number = {a: n for n, (a, count) in enumerate(sorted(Counter(answers).items())) if count >= _LEAST_OF_LABEL}
-    number = {a: n for n, a in enumerate(number)}
+    ids = [material.examples[i].id for i in vectors.places]
+    held = Counter(a for a, _ in {(a, material.groups.get(i, i)) for a, i in zip(answers, ids, strict=True)})
+    learnt = sorted(a for a, groups in held.items() if groups >= _LEAST_OF_LABEL)
+    number = {a: n for n, a in enumerate(learnt)}
     rows = np.array([n for n, a in enumerate(answers) if a in number], dtype=np.intp)
     if len(number) < 2 or len(rows) < LEAST_ROWS:
         return
@@ -94,15 +98,14 @@ def _by_classifier(material: Material) -> Iterator[Finding]:
     groups = [material.groups.get(material.examples[i].id, material.examples[i].id) for i in places]
     folds = _folds(given, groups)
     probabilities = _temperate(out_of_sample(vectors.dense[rows], given, folds, material.task.seed), given)
+    if (probabilities.argmax(axis=1) == given).mean() < _LEAST_RIGHT:
+        return
     written = _spellings(material.examples, answers, vectors.places)
     names = [written[a] for a in number]
     for place, sure in suspects(probabilities, given):
         example, p = material.examples[places[place]], probabilities[place]
         message = (
-            f'A classifier that learnt from the other rows gives it to "{names[int(p.argmax())]}" '
-            f"({p.max():.0%}) and {p[given[place]]:.1%} to its own label. "
-            + ("At least half of the rows listed so are wrong. " if sure else "A few of the rows listed so are wrong. ")
-            + "Read it, and correct the label where it is wrong."
+            f'A classifier says "{names[int(p.argmax())]}" ({p.max():.0%}), not this label ({p[given[place]]:.1%}).'
         )
         yield Finding(CHECK, "warning" if sure else "note", example.row, message, (example.id,))
 
@@ -227,10 +230,7 @@ def _by_neighbours(rows: Sequence[Example], dense: Any) -> Iterator[Finding]:
             agree = (theirs @ theirs.T).toarray()[np.triu_indices(len(near[row]), 1)]
             if np.median(agree) >= _AGREE:
                 found.append((float(cosines[row][close[row]].mean()), start + row))
-    message = (
-        "The answer is unlike those of the most similar inputs, which are like each other. "
-        "Read it, and correct it where it is wrong."
-    )
+    message = "The most similar inputs have answers that are like each other, and unlike this one."
     for _, place in sorted(found, key=lambda item: (-item[0], item[1])):
         yield Finding(UNLIKE_NEIGHBOURS, "note", rows[place].row, message, (rows[place].id,))
 
@@ -254,13 +254,25 @@ def _by_input(rows: Sequence[Example], seed: int) -> Iterator[Finding]:
     if (own > most).mean() < _REPEATING:
         return
     times = Counter(normal_form(e.output) for e in rows)
-    message = (
-        "The answer has no more in common with its input than answers of other rows have, though nearly all answers "
-        "here repeat words of their inputs. Check that it stands in the right row."
-    )
-    for example, alike in zip(rows, own, strict=True):
-        if alike <= usual and times[normal_form(example.output)] < _LEAST_OF_LABEL:
-            yield Finding(OTHER_ANSWER, "warning", example.row, message, (example.id,))
+    apart = [
+        place
+        for place in np.nonzero(own <= usual)[0].tolist()
+        if times[normal_form(rows[place].output)] < _LEAST_OF_LABEL
+    ]
+    elsewhere = set(_at_home_elsewhere(inputs, answers, apart, float(np.median(own))))
+    strange = len(apart) - len(elsewhere) <= max(_LEAST_LISTED, _FEW * n)
+    for place in apart:
+        if place in elsewhere or strange:
+            fits = "the input of another row better" if place in elsewhere else "its input no better than others do"
+            yield Finding(OTHER_ANSWER, "note", rows[place].row, f"The answer fits {fits}.", (rows[place].id,))
+
+
+def _at_home_elsewhere(inputs: Any, answers: Any, places: Sequence[int], usual: float) -> Iterator[int]:
+    """Those of the places whose answer is as like the input of another row as half of the answers are like their own."""
+    for start in range(0, len(places), _BATCH):
+        batch = list(places[start : start + _BATCH])
+        most = (answers[batch] @ inputs.T).max(axis=1).toarray().ravel()
+        yield from (place for place, alike in zip(batch, most, strict=True) if alike >= usual)
 
 
 def _unlike(answers: Any, start: int, near: Sequence[IntArray], asked: Sequence[int]) -> list[int]:
