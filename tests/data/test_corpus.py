@@ -78,7 +78,8 @@ def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
     [
         ({"id": "1", "body": "a"}, "body"),
         ({"_id": "1", "Text": "a", "title": ""}, "Text, _id"),
-        ({"id": "1", "fees of 2024": "a", "url": "b"}, "fees of 2024"),
+        ({"id": "1", "fees of 2024": "a", "url": "b"}, "fees of 2024; not read: url"),
+        ({"id": "1", "question": "q", "answer": "a"}, "answer; not read: question"),
     ],
 )
 def test_columns_with_other_names_are_read_and_told(tmp_path: Path, row: dict[str, str], told: str) -> None:
@@ -87,6 +88,12 @@ def test_columns_with_other_names_are_read_and_told(tmp_path: Path, row: dict[st
     (finding,) = corpus_findings(tmp_path / "c.jsonl")
     assert (finding.check, finding.severity) == ("document_form", "note")
     assert finding.message == f"c.jsonl: documents are read from the column {told}."
+
+
+@pytest.mark.parametrize("text", ["ORCHESTRA of Utrecht", "PARENTAL LEAVE: 26 weeks"])
+def test_a_text_that_begins_as_a_binary_file_does_is_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert read_corpus(tmp_path / "a.txt") == (Document("a.txt", text),)
 
 
 def test_one_file_of_text_is_one_document_however_long_its_line(tmp_path: Path) -> None:

@@ -302,10 +302,20 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
         files_of("~/b.csv", Path("/"))
 
 
-def test_a_folder_that_holds_a_split_is_not_mixed(tmp_path: Path) -> None:
-    for name in ("train.jsonl", "test.jsonl"):
-        (tmp_path / name).write_text("x")
-    with pytest.raises(ValueError, match=r"holds test.jsonl, train.jsonl. Write examples: {train: …, dev"):
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train.jsonl", "test.jsonl"),
+        ("train-00000-of-2.jsonl", "test-00000-of-1.jsonl.gz"),
+        ("a_train.csv", "a_test.csv"),
+    ],
+)
+def test_a_folder_that_holds_a_split_is_not_mixed(tmp_path: Path, train: str, test: str) -> None:
+    (tmp_path / train).write_text("x")
+    (tmp_path / "train-00001-of-2.jsonl").write_text("x")
+    assert len(files_of(".", tmp_path)) == 2
+    (tmp_path / test).write_text("x")
+    with pytest.raises(ValueError, match=rf"holds .*{test}.*, .*train.*. Write examples: {{train: …, dev"):
         files_of(".", tmp_path)
 
 

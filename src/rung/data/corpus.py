@@ -94,7 +94,10 @@ def _read_rows(path: Path) -> _Read:
     columns = (text_column, _named(table, _ID_NAMES) or "id", _named(table, _TITLE_NAMES) or "title")
     others = [c for c, name in zip(columns, ("text", "id", "title"), strict=True) if c != name]
     if others:
-        read.tell("document_form", path.name, f"{path.name}: documents are read from the column {', '.join(others)}.")
+        unused = [c for c in table.columns if c not in columns]
+        left = f"; not read: {', '.join(unused[:10])}{', …' if len(unused) > 10 else ''}" if unused else ""
+        fact = f"documents are read from the column {', '.join(others)}{left}"
+        read.tell("document_form", path.name, f"{path.name}: {fact}.")
     problems = list(table.problems)
     first_with: dict[str, str] = {}
     for row in table.taken():

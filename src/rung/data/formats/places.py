@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from rung.data.rows import ROW_SUFFIXES, SUPPORTED, unpacked_name
 from rung.errors import first_line
 
 HUB = "hf:"
-_SPLIT_NAMES = frozenset({"train", "training", "dev", "val", "valid", "validation", "test", "testing"})
+_SPLIT_NAMES = {
+    "train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 def files_of(text: str, folder: Path) -> list[Path]:
@@ -72,13 +76,19 @@ def _files_of_folder(text: str, path: Path) -> list[Path]:
     found = data_files(path)
     if not found:
         raise ValueError(f"names {text}, a folder without files of rows ({path}). Put them there as {SUPPORTED}.")
-    splits = [p.name for p in found if unpacked_name(p).stem.lower() in _SPLIT_NAMES]
-    if len(splits) > 1:
+    kinds = {split: p.name for p in reversed(found) if (split := _split_of(p))}
+    if len(kinds) > 1:
         raise ValueError(
-            f"names {text}, a folder that holds {', '.join(splits)}. Write examples: {{train: …, dev: …, test: …}} to "
-            f"keep them apart, or {text.rstrip('/')}/* to mix them."
+            f"names {text}, a folder that holds {', '.join(sorted(kinds.values()))}. Write examples: "
+            f"{{train: …, dev: …, test: …}} to keep them apart, or {text.rstrip('/')}/* to mix them."
         )
     return found
+
+
+def _split_of(path: Path) -> str | None:
+    """The set that a file's name is for: train.csv, train-00000-of-00002.parquet, tickets_test.jsonl."""
+    words = re.split(r"[^a-z]+", unpacked_name(path).stem.lower())
+    return next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), None)
 
 
 def _files_of_saved(text: str, path: Path) -> list[Path]:

@@ -46,6 +46,7 @@ _REFUSED = (
     (b"<html", "a web page, not a file of rows. Download the file itself"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the data. Fetch it with git lfs pull"),
 )  # fmt: skip
+_ALSO_WORDS = (b"PARE", b"ORC")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def _kind(head: bytes, path: Path) -> Kind:
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return "xlsx"
     bare = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    binary = any(byte < 9 or 13 < byte < 32 or byte > 127 for byte in head)  # "ORC", "PARENT" begin texts as well
     for magic, what in _REFUSED:
+        if not binary and magic in _ALSO_WORDS:
+            continue
         if head.startswith(magic) or (magic[:1] in b"<v" and bare.lower().startswith(magic.lower())):
             raise DataError(f"{path.name}: is {what}.")
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "text")
