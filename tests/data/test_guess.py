@@ -326,6 +326,22 @@ def test_a_user_says_whether_an_empty_answer_is_right(tmp_path: Path) -> None:
     assert guess(path, ask=lambda *_: 1).empty_answers
 
 
+def test_of_questions_that_cannot_be_answered_nothing_is_asked(tmp_path: Path) -> None:
+    rows: Rows = [
+        {"question": f"q {i}", "context": "a b c", "answers": {"text": ["b"][: i % 3], "answer_start": [2][: i % 3]}}
+        for i in range(30)
+    ]
+    asked: list[str] = []
+    task = guess(write(tmp_path / "d.jsonl", rows), ask=lambda question, replies: asked.append(question) or 0)
+    assert task.empty_answers and not asked
+
+
+def test_columns_that_the_user_names_need_no_reason(tmp_path: Path) -> None:
+    path = answered(tmp_path, [f"the {i}. answer" for i in range(20)])
+    text = draft(path, fields={"input": "question", "output": "reply"}).text
+    assert "# \n" not in text and "\nshape: columns\n" in text
+
+
 def test_a_folder_is_searched_for_examples_and_documents(tmp_path: Path) -> None:
     write(tmp_path / "mine.jsonl", [{"input": f"q {i}", "output": f"a {i}"} for i in range(20)])
     write(tmp_path / "corpus.jsonl", [{"text": "t"}])

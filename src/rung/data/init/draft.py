@@ -86,9 +86,12 @@ def draft_task(
         squad=read.reading.shape == "squad",
         documents=sources.corpus is not None or "gold_ids" in read.reading.fields,
     )
-    empty = _empty_answers(read.answers, ask)
     if read.reading.shape == "squad" and read.answers.empty:
-        empty = {"empty": ("allowed", f"{read.answers.empty} questions cannot be answered")}
+        empty: dict[str, tuple[object, str]] = {
+            "empty": ("allowed", f"{read.answers.empty} questions cannot be answered")
+        }
+    else:
+        empty = _empty_answers(read.answers, ask)
     plain = replace(form, metric="exact_match", why="the same text", kind="answer", counts={}, keys=empty, schema=None)
     one_label = form.labels and "multi_label" not in form.keys
     form = plain if empty and one_label else replace(form, keys={**form.keys, **empty})  # no label is empty
@@ -119,7 +122,7 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         f"instruction: {as_yaml(instruction)}  # {why}",
         f"examples: {as_yaml(sources.examples())}  # {total} rows; columns: {as_comment(', '.join(read.columns))}",
         *(f"# {as_comment(note)}" for note in (*sources.notes, *_how(read))),
-        f"# {as_comment(reading.why)}",
+        *([f"# {as_comment(reading.why)}"] if reading.why else []),
         f"shape: {as_yaml(reading.shape)}",
         f"fields: {as_yaml(_fields(read))}",
     ]

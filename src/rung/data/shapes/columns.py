@@ -67,6 +67,7 @@ _META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "spli
          "from", "to", "cc", "sender", "recipient", "time")  # fmt: skip
 _FEW_WORDS = 2
 _LONGER = 2.5
+_MOST_ASKED = 5
 _A_LABEL = 12  # characters
 
 
@@ -103,7 +104,10 @@ def _answers(sample: Sample) -> list[_Answer]:
         return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
     rest = [c for c in _plain(sample) if not _says_input(c) and key_of(c) not in CONTEXT_NAMES]
     if len(rest) > 1 and (closed := [c for c in rest if _is_closed(sample, c)]):
-        return [("output", c, BY_GUESS, f'output: the column "{c}", whose few values repeat') for c in closed]
+        found: list[_Answer] = [
+            ("output", c, BY_GUESS, f'output: the column "{c}", whose few values repeat') for c in closed
+        ]
+        return found if len(found) <= _MOST_ASKED else []
     if "input" in sample.chosen or len(rest) < len(_plain(sample)):
         rest = [c for c in rest if not _is_constant(sample, c, _A_LABEL)]
         why = f'output: the column "{rest[0]}", the only one left' if rest else ""
