@@ -160,6 +160,20 @@ def test_a_prompt_that_is_right_in_none_of_40_is_not_diagnosed(tmp_path: Path, f
     assert not (folder / "diagnosis.json").exists() and (folder / "pilot.json").exists()
 
 
+def test_where_nothing_is_right_a_prompt_that_the_budget_kept_out_keeps_the_test_sealed(
+    tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
+) -> None:
+    import rung
+    from rung.testing import FakeTrainable
+
+    rung.register_model("mute:", lambda spec, say: FakeTrainable(lambda _: "nothing", name=spec))
+    replaced("few_shot", spent)
+    task = write_task(tmp_path, Path("mute:one"), budget={"minutes": 9})
+    found = decision(run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "few_shot")), Silent()))
+    assert found["choice"] == "unfinished" and found["test_reads"] == 0
+    assert [s["name"] for s in found["skipped"] if s["matters"]] == ["few_shot"]
+
+
 def test_the_command_of_an_unfinished_run_has_enough_budget_and_all_that_it_needs(
     tmp_path: Path, fake_model: Path, replaced: Callable[[str, Any], None]
 ) -> None:

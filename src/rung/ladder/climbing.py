@@ -350,13 +350,17 @@ class _Climber:
                 return step, gain
 
     def judge_skips(self) -> None:
-        """Marks what was kept from being tried although its family could have changed the verdict."""
+        """Marks what was kept from being tried although it could have changed the verdict.
+
+        Where something of its family was built whole, it could not, unless nothing at all is answered right.
+        """
         known = known_so_far(self.run, self.climbed)
         for name, skipped in list(self.climbed.skipped.items()):
             own = skipped.model == self.run.name
             if not own or skipped.reason not in ("budget", "memory", "fault"):
                 continue
-            if self.climbed.whole(skipped.family, self.run.name):
+            whole = self.climbed.whole(skipped.family, self.run.name).values()
+            if any(prediction.score for built in whole for prediction in built.predictions):
                 continue
             gain = dict(order([(name, skipped.family, 1.0)], known))[name]
             if gain.high >= self.matters or not self.climbed.built:
