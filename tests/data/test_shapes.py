@@ -533,3 +533,12 @@ def test_of_two_columns_with_few_values_the_user_says_which_is_the_answer() -> N
 def test_correct_answers_beside_the_best_one_are_accepted() -> None:
     (e,) = read([{"question": "Who?", "best_answer": "Bo", "correct_answers": ["Bo", "It is Bo"]}])
     assert e.references == ("Bo", "It is Bo")
+
+
+@pytest.mark.parametrize("name", ["target", "label"])
+def test_an_instruction_beside_an_input_is_never_lost(name: str) -> None:
+    rows = [{"instruction": ("Say it", "Sing it")[i % 2], "input": f"the song {i}", name: f"la {i}"} for i in range(4)]
+    assert [(e.instruction, e.input, e.output) for e in read(rows)[:2]] == [
+        ("Say it", "the song 0", "la 0"),
+        ("Sing it", "the song 1", "la 1"),
+    ]

@@ -15,8 +15,10 @@ from rung.types import Example
 def _recognise(sample: Sample) -> Sequence[Claim]:
     if {"input", "output", "instruction"} & set(sample.chosen):
         return ()
-    instruction, answer = sample.column("instruction"), sample.column("output", "response")
-    source = sample.column("input")
+    instruction, source = sample.column("instruction"), sample.column("input")
+    answer = sample.column("output", "response")
+    if answer is None and source is not None:
+        answer = sample.column("target", "completion", "answer", "label")
     if instruction is None or answer is None:
         return ()
     fields: dict[str, str | tuple[str, ...]] = {"input": instruction, "output": answer}
