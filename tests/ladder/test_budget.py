@@ -340,3 +340,14 @@ def test_a_folder_that_does_not_say_whose_it_is_gets_no_clock(tmp_path: Path) ->
     with clocked(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_took_longer_than_its_budget_says_so(
+    tmp_path: Path, fake_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rung.ladder import final_test
+
+    monkeypatch.setattr(final_test, "_OVERRUN", 0.0)
+    task = write_task(tmp_path, fake_model, budget={"minutes": 9})
+    found = decision(run(task, RunOptions(out=tmp_path / "run", only=("zero_shot",)), Silent()))
+    assert any("more than its budget of 9" in warning for warning in found["warnings"])

@@ -21,6 +21,9 @@ from rung.models import next_larger
 from rung.records import write_json
 from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
 
+_OVERRUN = 1.25
+"""Times the budget in minutes, from which the verdict says that a run took longer."""
+
 
 def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     """Opens the test, answers it with the finalists and baselines, and writes decision.json. named: finalists.json.
@@ -52,6 +55,8 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         for candidate in map(candidate_from_record, (*named["baselines"], *named["candidates"]))
     )
     by_name = {c.name: c for c in candidates}
+    fields = evidence_from_dev(run, named)
+    fields["notes"] = (*fields["notes"], *_overrun(run))
     evidence = Evidence(
         metric=run.metric,
         candidates=tuple(_with_faults(c, answers.get(c.name, ())) for c in candidates),
@@ -63,7 +68,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         contenders=tuple(contenders),
         earlier_reads=tuple(earlier_readings(run.files.test_reads)),
         break_even=break_evens(run, answers, by_name),
-        **evidence_from_dev(run, named),
+        **fields,
     )
     decision = decide(evidence)
     runs.log(run.folder, "decided", choice=decision.choice, solution=decision.solution)
@@ -71,6 +76,16 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         write_json(run.files.curve, named["curve"])
     write_json(run.files.decision, decision_record(decision))
     return decision
+
+
+def _overrun(run: WholeRun) -> list[str]:
+    """That the run took clearly longer than its budget allows, where it did: minutes are planned, not enforced."""
+    budget, took = run.first.ledger.budget.minutes, run.first.ledger.spent.seconds / 60
+    if budget is None or took <= _OVERRUN * budget:
+        return []
+    return [
+        f"The run took {took:,.0f} minutes, more than its budget of {budget:g}: the machine was slower than planned."
+    ]
 
 
 def _check_dollars(run: WholeRun, named: Mapping[str, Any]) -> None:
