@@ -64,8 +64,8 @@ def ask(
             failed += not came(prediction.error)
             click.echo(f"rung: input {number}: {prediction.error}.", err=True)
         elif prediction.tokens_out >= bundle.solution.decoding.max_new_tokens:
-            cut = f"the answer was cut at {prediction.tokens_out:,} tokens, the room for the longest answer of the examples"
-            click.echo(f"rung: input {number}: {cut}.", err=True)
+            room = f"{prediction.tokens_out:,} tokens, the room for the longest answer of the examples"
+            click.echo(f"rung: input {number}: the answer was cut at {room}.", err=True)
         click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
         if verbose:
             seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
