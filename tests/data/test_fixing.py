@@ -193,3 +193,47 @@ def test_conversations_are_kept(tmp_path: Path) -> None:
     fixed = fix_task(task, tmp_path / "out")
     old, new = read_sets(task)[None], read_sets(read_task(fixed.task))[None]
     assert [e.turns for e in new] == [e.turns for e in old] and new[3].input == "The 3th."
+
+
+def test_a_copy_never_stands_where_the_task_would_read_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "d.txt").write_text("One.")
+    task = task_of(folder, [row(i) for i in range(20)], keys="corpus: docs\n")
+    with pytest.raises(DataError, match="stands in the corpus"):
+        fix_task(task, folder / "docs" / "out")
+    assert [p.name for p in (folder / "docs").iterdir()] == ["d.txt"]
+    text = task.path.read_text().replace("e.jsonl", "'**/*.jsonl'").replace("corpus: docs\n", "")
+    task.path.write_text(text)
+    with pytest.raises(DataError, match="would read the copy, too"):
+        fix_task(read_task(task.path), folder / "out")
+    assert not list((folder / "out").iterdir())
+
+
+def test_rows_keep_their_ids_where_rows_before_them_are_left_out(tmp_path: Path) -> None:
+    rows = [row(i, output=f"answer {i}") for i in range(20)]
+    rows[3]["output"] = ""
+    task = task_of(tmp_path / "a", rows)
+    new = read_sets(read_task(fix_task(task, tmp_path / "out").task))[None]
+    assert [(e.id, e.output) for e in new][3:5] == [("line-5", "answer 4"), ("line-6", "answer 5")]
+
+
+def test_labels_that_columns_named_stand_in_the_copy(tmp_path: Path) -> None:
+    rows = [{"input": row(i)["input"], "rude": i % 2, "toxic": int(i % 3 == 0)} for i in range(20)]
+    task = task_of(tmp_path / "a", rows, keys="multi_label: true\nfields: {output: [rude, toxic]}\n")
+    copy = read_task(fix_task(task, tmp_path / "out").task)
+    assert copy.labels == task.labels == ("rude", "toxic")
+    assert [e.output for e in read_sets(copy)[None]] == [e.output for e in read_sets(task)[None]]
+
+
+def test_a_copy_below_a_symbolic_link_finds_what_the_task_names(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "d.txt").write_text("One.")
+    task = task_of(folder, [row(i) for i in range(20)], keys="corpus: docs\n")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    fix_task(task, tmp_path / "link" / "out")
+    for folder in (tmp_path / "link" / "out", tmp_path / "far" / "away" / "out"):
+        corpus = read_task(folder / "task.yaml").corpus
+        assert corpus is not None and [d.id for d in read_corpus(corpus)] == ["d.txt"]

@@ -33,6 +33,8 @@ def write_task(task: Task, folder: Path, files: Mapping[SetName | None, Path], c
     examples = {name: path.name for name, path in files.items()}
     said = _quoted(examples[None]) if None in examples else json.dumps(examples, ensure_ascii=False)
     head = {"name": _quoted(f"{task.name}-clean"), "examples": said}
+    if task.multi_label and task.labels and all(key.value != "labels" for key, _ in root.value):
+        head["labels"] = json.dumps(task.labels, ensure_ascii=False)  # fields: named them as columns
     edits: list[tuple[int, int, str]] = []
     for key, value in root.value:
         start, end = key.start_mark.index, value.end_mark.index
@@ -88,6 +90,8 @@ def _moved(node: yaml.Node, key: str, old: Path, new: Path) -> list[tuple[int, i
 
 
 def _path_from(folder: Path, path: Path) -> str:
+    if os.path.realpath(folder) != os.path.abspath(folder):
+        return str(Path(os.path.abspath(path)))  # below a symbolic link, ".." leads to two places
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # on another drive

@@ -25,6 +25,7 @@ from rung.data.masking import Masks
 from rung.data.near_duplicates import near_duplicate_groups
 from rung.data.rows import parse_json
 from rung.data.shapes import write_rows
+from rung.data.task_file import read_task
 from rung.errors import DataError
 from rung.records import write_lines
 from rung.text import normal_form, visible, visible_lines
@@ -111,7 +112,7 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     empty or cannot be written, where examples cannot be read at all, and where too few are left.
     """
     out = Path(os.path.abspath(out.expanduser()))
-    _check_empty(out)
+    _check_empty(out, task.corpus)
     work, before = _read(task)
     _clean_texts(work)
     _spell_labels(work)
@@ -122,12 +123,13 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
         raise DataError(f"{task.path.name}: only {left} rows are left after cleaning; {MIN_EXAMPLES} are needed.")
     documents = read_corpus(task.corpus) if task.corpus is not None else ()
     cleaned = _clean_documents(work, documents, mask)
-    _make(out)
+    _make(out, task, tuple(work.sets))
     files: dict[SetName | None, Path] = {}
     for name, part in work.sets.items():
         files[name] = out / f"{name or 'examples'}.jsonl"
         shape = "messages" if any(e.turns for e in part) else "columns"
-        write_rows(part, shape, files[name])
+        moved = before[name] != len(part)  # an id that names a line is written, as the line is another one now
+        write_rows([replace(e, row="") for e in part] if moved else part, shape, files[name])
     corpus = None
     if cleaned != documents:
         corpus = out / "documents.jsonl"
@@ -138,8 +140,12 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     return Fixed(out, path, rows, tuple(work.changes))
 
 
-def _check_empty(out: Path) -> None:
-    """Raises DataError where something lies there."""
+def _check_empty(out: Path, corpus: Path | None) -> None:
+    """Raises DataError where something lies there, and where the copy would be read as documents."""
+    if corpus is not None and out.resolve().is_relative_to(corpus.resolve()):
+        raise DataError(
+            f"{out}: stands in the corpus {corpus}, which would read the copy. Name another folder: --fix OUT."
+        )
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out}: is there already and not empty. Name a new folder: --fix OUT.")
@@ -147,11 +153,22 @@ def _check_empty(out: Path) -> None:
         raise DataError(f"{out}: cannot be read ({error.strerror}). Name a folder of yours: --fix OUT.") from error
 
 
-def _make(out: Path) -> None:
+def _make(out: Path, task: Task, sets: Sequence[SetName | None]) -> None:
+    """Raises DataError where it cannot be made, and where a pattern in examples: matches what will stand there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        there = [out / f"{name or 'examples'}.jsonl" for name in sets]
+        for path in there:
+            path.touch()
+        try:
+            is_read = read_task(task.path).examples != task.examples
+        finally:
+            for path in there:
+                path.unlink()
     except OSError as error:
         raise DataError(f"{out}: cannot be made ({error.strerror}). Name a folder of yours: --fix OUT.") from error
+    if is_read:
+        raise DataError(f"{out}: examples: would read the copy, too. Name a folder elsewhere: --fix OUT.")
 
 
 # ---- reading ------------------------------------------------------------------------------------

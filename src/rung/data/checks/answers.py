@@ -26,7 +26,7 @@ def answers(material: Material) -> Iterator[Finding]:
     yield from _long(material.examples)
     task = material.task
     constraint = material.constraint or (Constraint("regex", task.pattern) if task.pattern else None)
-    if constraint is None or constraint.kind == "labels":
+    if constraint is None or constraint.kind == "labels" or task.multi_label:  # the reader makes lists of labels
         return
     try:
         names = loosened(constraint).checked_after

@@ -268,7 +268,7 @@ def _by_input(rows: Sequence[Example], seed: int) -> Iterator[Finding]:
 
 
 def _at_home_elsewhere(inputs: Any, answers: Any, places: Sequence[int], usual: float) -> Iterator[int]:
-    """Those of the places whose answer is as like the input of another row as half of the answers are like their own."""
+    """Those of the places whose answer is as like another input as half of the answers are like their own."""
     for start in range(0, len(places), _BATCH):
         batch = list(places[start : start + _BATCH])
         most = (answers[batch] @ inputs.T).max(axis=1).toarray().ravel()
