@@ -9,9 +9,10 @@ import pytest
 from rung.data.corpus import read_corpus
 from rung.data.examples import read_sets
 from rung.data.fixing import Fixed, fix_task
+from rung.data.masking import Masks
 from rung.data.task_file import read_task
 from rung.errors import DataError
-from rung.types import Task
+from rung.types import Example, Task
 
 CITIES = ["Lima", "Oslo", "Rome", "Cairo", "Paris", "Quito", "Tunis", "Delhi", "Seoul", "Hanoi", "Accra", "Minsk"]
 
@@ -237,3 +238,13 @@ def test_a_copy_below_a_symbolic_link_finds_what_the_task_names(tmp_path: Path) 
     for folder in (tmp_path / "link" / "out", tmp_path / "far" / "away" / "out"):
         corpus = read_task(folder / "task.yaml").corpus
         assert corpus is not None and [d.id for d in read_corpus(corpus)] == ["d.txt"]
+
+
+def test_a_mask_covers_a_whole_value_and_never_a_part_of_a_longer_one() -> None:
+    texts = ("BSN 111222333, then 1112223334 and 号111222333是", "password: hunter2abc, xhunter2abcx and hunter2abc")
+    rows = [Example(str(i), text, "a", ("a",)) for i, text in enumerate(texts)]
+    masks = Masks(rows, ())
+    assert [masks.example(e)[0].input for e in rows] == [
+        "BSN <ID_1>, then 1112223334 and 号<ID_1>是",
+        "password: <SECRET_1>, xhunter2abcx and <SECRET_1>",
+    ]

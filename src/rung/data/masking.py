@@ -15,7 +15,7 @@ from typing import Any
 
 from rung.data.checks.personal import meant_otherwise
 from rung.data.checks.places import texts_of
-from rung.data.sensitive import Sensitive, sensitive
+from rung.data.sensitive import LETTER, Sensitive, sensitive
 from rung.types import Document, Example
 
 LEAST_DIGITS = 9
@@ -30,7 +30,9 @@ _NAMES = {
     "identifier": "ID",
     "secret": "SECRET",
 }
-_DIGITS = re.compile(rf"(?<![\w.,])[+(]?\d(?:[ ().\-/]{{0,2}}\d){{{LEAST_DIGITS - 1},18}}(?![\w]|[.,]\d)")
+_DIGITS = re.compile(
+    rf"(?<!{LETTER})(?<![.,])[+(]?\d(?:[ ().\-/]{{0,2}}\d){{{LEAST_DIGITS - 1},18}}(?!{LETTER}|[.,]\d)"
+)
 
 
 class Masks:
@@ -118,7 +120,8 @@ class Masks:
         spans = [(one.start, one.end, one.check, text[one.start : one.end]) for one in self._found(text)]
         for check, value in sorted(said, key=lambda pair: -len(pair[1])):
             if len(value) >= 5 and value in text:
-                spans += ((m.start(), m.end(), check, value) for m in re.finditer(re.escape(value), text))
+                whole = re.finditer(rf"(?<!{LETTER}){re.escape(value)}(?!{LETTER})", text)
+                spans += ((m.start(), m.end(), check, value) for m in whole)
         for match in _DIGITS.finditer(text):
             if known := self._numbers.get(re.sub(r"\D", "", match.group())):
                 spans.append((*match.span(), known, match.group()))

@@ -75,11 +75,14 @@ def _apart(found: list[Sensitive]) -> list[Sensitive]:
     return sorted(kept, key=lambda one: one.start)
 
 
+LETTER = r"[^\W\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]"
+"""A letter or digit, but of Thai, Chinese, Japanese or Korean, which stand beside numbers without a space."""
+
 # ---- e-mail and network addresses -------------------------------------------------------------
 
 _EMAIL = re.compile(
-    r"(?<![\w.+%-])(?!git@)[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_+-])?@"
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"
+    rf"(?<!{LETTER})(?<![.+%-])(?!git@)[A-Za-z0-9](?:[A-Za-z0-9._%+-]{{0,62}}[A-Za-z0-9_+-])?@"
+    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?\.)+[A-Za-z]{{2,24}}(?!{LETTER}|-)"
 )
 _ADDRESS_LIKE = re.compile(r"\d\.\d{1,3}\.\d|[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}:")
 _IP = re.compile(r"(?<![\w.:-])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{0,4}){3,7})(?![\w:-]|\.\d)")
@@ -107,7 +110,7 @@ _SEPARATED = r"[ ().\-/+A]?"
 _NUMBER_LIKE = re.compile(
     rf"\d(?:{_SEPARATED}\d){{6}}|[A-Z]{{6}}\d\d[A-Z]\d\d[A-Z]\d{{3}}[A-Z]|[A-Z]{{2}} ?\d\d ?\d\d ?\d"
 )
-_BEFORE, _AFTER = r"(?<![\w.,\-/])", r"(?![\w]|[.,\-/]\d)"
+_BEFORE, _AFTER = rf"(?<!{LETTER})(?<![.,\-/])", rf"(?!{LETTER}|[.,\-/]\d)"
 _NEAR = 40
 """Characters before a number in which a word must stand that says what it is."""
 
@@ -166,7 +169,7 @@ _KINDS = (
 _NINO = re.compile(
     rf"{_BEFORE}(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]{_AFTER}"
 )
-_IBAN = re.compile(r"(?<![\w.\-/])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){3,8}(?![\w])")
+_IBAN = re.compile(rf"(?<!{LETTER})(?<![.\-/])[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{1,4}}){{3,8}}(?!{LETTER})")
 _CARD = re.compile(rf"{_BEFORE}(?:\d{{4}}(?:[ -]?\d{{4}}){{3}}|3\d{{3}}[ -]?\d{{6}}[ -]?\d{{4,5}}|4\d{{12}}){_AFTER}")
 _A_CARD = "a card number"
 _CARD_ISSUER = re.compile(
@@ -209,7 +212,8 @@ def _ibans(text: str) -> Iterator[Sensitive]:
 # ---- phone numbers --------------------------------------------------------------------------------
 
 _PHONE = re.compile(
-    r"(?<![\w.,\-/+$€£#:=^*])(?:\+|00|\()?\(?\d(?:[ ().\-/\u00a0]{0,2}\d){6,14}(?![\w%]|[.,:]\d|[-/.]\w)"
+    rf"(?<!{LETTER})(?<![.,\-/+$€£#:=^*])(?:\+|00|\()?\(?\d(?:[ ().\-/\u00a0]{{0,2}}\d){{6,14}}"
+    rf"(?!{LETTER}|%|[.,:]\d|[-/.]{LETTER})"
 )
 _DATE = re.compile(
     r"(?:19|20)\d\d[-/. ](?:0?[1-9]|1[0-2])[-/. ][0-3]?\d(?!\d)|[0-3]?\d[-/. ][0-3]?\d[-/. ](?:19|20)\d\d(?!\d)"
