@@ -55,10 +55,41 @@ def says(text: str) -> str:
         f"{TEXT}\n\nSent from my iPhone",
         f"{TEXT}\n\nThanks,\nAnn",
         " ".join(TEXT.replace(" ", "")),
+        "_".join(TEXT.upper().split()),
+        TEXT.replace("order from", "order\\nfrom"),
     ],
 )
 def test_a_disguise_is_taken_away(disguised: str) -> None:
-    assert says(disguised) == says(TEXT)
+    assert squeezed(folded(disguised)).replace("_", "") == says(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("I don't know why it can't come and won't", "I do not know why it cannot come and will not"),
+        ("He isnt here and we dont know", "He isn't here and we don't know"),
+        (
+            "Gr\u00f6\u00dfe und F\u00fc\u00dfe der T\u00fcr f\u00fcr \u00c4rzte",
+            "Groesse und Fuesse der Tuer fuer Aerzte",
+        ),
+        (
+            "Gr\u00f6\u00dfe und F\u00fc\u00dfe der T\u00fcr",
+            "Gr\u00c3\u00b6\u00c3\u0178e und F\u00c3\u00bc\u00c3\u0178e der T\u00c3\u00bcr",
+        ),
+        ("see http://example.org/a now", "see <https://www.example.org/a/> now"),
+        (
+            "\u0643\u062a\u0627\u0628 \u0623\u062d\u0645\u062f \u0647\u0646\u0627",
+            "\u0643\u0640\u062a\u064e\u0627\u0628 \u0627\u062d\u0645\u062f \u0647\u0646\u0627",
+        ),
+        (
+            "\u05e9\u05dc\u05d5\u05dd \u05dc\u05db\u05dd \u05d9\u05dc\u05d3\u05d9\u05dd",
+            "\u05e9\u05b8\u05dc\u05d5\u05b9\u05dd \u05dc\u05db\u05dd \u05d9\u05dc\u05d3\u05d9\u05dd",
+        ),
+        ("room 12 of 30", "room \u0661\u0662 of \u0663\u0660"),
+    ],
+)
+def test_two_ways_of_writing_are_one(a: str, b: str) -> None:
+    assert says(a) == says(b)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +107,9 @@ def test_a_disguise_is_taken_away(disguised: str) -> None:
         ("great \U0001f600", "great \U0001f622"),
         ("f(x)=1", "f[x]=1"),
         ("\u043c\u0438\u0440", "mup"),
+        ("What does \\n mean in it?", "What does \\t mean in it?"),
+        ("Click [here](http://a.org) now", "Click [here](http://b.org) now"),
+        ("Name: Ann\nFrom: Rome\nTo: Bari\nDate: Monday", "Name: Ann\nFrom: Oslo\nTo: Lima\nDate: Monday"),
     ],
 )
 def test_what_may_be_the_content_stays(a: str, b: str) -> None:
@@ -113,6 +147,21 @@ def test_a_reply_is_what_is_new_and_what_is_quoted() -> None:
     whole, *parts = views(f"Any news?\n> {asked}")
     assert squeezed(whole) == says(f"Any news {asked}")
     assert [squeezed(part) for part in parts] == [says(asked)]
+
+
+def test_a_reply_below_what_it_quotes_is_the_reply() -> None:
+    reply = "We have sent it again today, it will be there by Friday"
+    quoted = "On Mon, 3 May 2021, Ann wrote:\n> My parcel has not come yet\n> and nobody answers me"
+    own, *parts = views(f"{quoted}\n\n{reply}")
+    assert squeezed(own) == says(reply)
+    assert says("My parcel has not come yet and nobody answers me") in [squeezed(part) for part in parts]
+
+
+def test_the_headers_of_a_quoted_mail_begin_a_quotation() -> None:
+    reply = "We have sent it again today, it will be there by Friday"
+    mail = f"{reply}\n\nFrom: Ann <a@example.org>\nSent: Monday\nTo: Bob\nSubject: parcel\n\nIt has not come yet"
+    own, *_ = views(mail)
+    assert squeezed(own) == says(reply)
 
 
 def test_a_mail_that_is_passed_on_is_the_mail() -> None:

@@ -74,6 +74,60 @@ def test_filled_in_templates_are_not_one_group(a: str, b: str) -> None:
     assert not grouped(a, b, outputs=("x", "y"))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        f"{LONG}. I am a customer for ten years",
+        f"Ticket 4711 {LONG}",
+        LONG[: int(0.7 * len(LONG))],
+        f"{LONG} {LONG}",
+        LONG.replace("debit", "debbit").replace("account", "acount"),
+        f"<div class='a'><h1>x</h1><img src='a.png'>{LONG}</div>",
+    ],
+)
+def test_a_text_with_words_added_left_out_or_misspelt_is_the_same_text(changed: str) -> None:
+    assert grouped(LONG, changed, outputs=("x", "y"))
+
+
+def test_words_added_behind_what_all_texts_share_make_another_text() -> None:
+    shared = "Tables: staff with name, city, age and pay; orders with day, price, number and state."
+    asked = ["staff by name", "orders by price", "staff by age", "orders by day", "staff by pay", "orders by state"]
+    asked += [f"{text} in falling order" for text in asked]
+    examples = [example(i, f"{shared} Show all {text}", str(i)) for i, text in enumerate(asked)]
+    assert near_duplicates(examples) == []
+
+
+def test_no_conflict_is_claimed_where_words_were_added_that_may_matter() -> None:
+    a, b = example(1, LONG, "x"), example(2, f"{LONG} and now I have found it again behind the door", "y")
+    assert near_duplicates([a, b]) == [(0, 1)]
+    assert conflicting_pairs([a, b]) == []
+
+
+def test_what_follows_one_long_instruction_makes_no_group() -> None:
+    rng = random.Random(4)
+    words = [f"w{i}".translate(str.maketrans("0123456789", "abcdefghij")) for i in range(2_000)]
+    told = [" ".join(rng.choices(words, k=300)) for _ in range(25)]
+    examples = [example(i, f"{told[i % 25]} {' '.join(rng.choices(words, k=28))}", str(i)) for i in range(375)]
+    assert near_duplicates(examples) == []
+
+
+def test_other_characters_in_a_chinese_template_make_no_group() -> None:
+    cities = ["\u5317\u4eac", "\u4e0a\u6d77", "\u6df1\u5733", "\u6210\u90fd", "\u91cd\u5e86"]
+    days = ["\u4eca\u5929", "\u540e\u65e5", "\u4e0b\u5468"]
+    text = "\u6211\u60f3\u95ee{}{}\u7684\u98ce\u529b\u5927\u4e0d\u5927\u9002\u5408\u722c\u5c71\u6e38\u6cf3\u5417"
+    examples = [example(c + d, text.format(c, d), c + d) for c in cities for d in days]
+    assert near_duplicates(examples) == []
+
+
+def test_two_words_that_both_stand_in_other_texts_are_no_misspelling_of_each_other() -> None:
+    names = ["Rob", "Bob"]
+    text = "Is {} Miller still a customer of the bank in {} or only a visitor?"
+    places = {"Rob": ["Oslo", "Bern"], "Bob": ["Oslo", "Lima"]}
+    examples = [example(f"{n}{c}", text.format(n, c), f"{n}{c}") for n in names for c in places[n]]
+    assert near_duplicates(examples) == [(0, 2)]
+    assert conflicting_pairs(examples) == []
+
+
 def test_a_long_template_with_one_answer_for_many_does_not_chain_everything() -> None:
     examples = [example(i, f"{LONG} {LONG} said customer number {i} of branch {i * 7}", "same") for i in range(60)]
     assert len(set(near_duplicate_groups(examples).values())) == 60
@@ -152,7 +206,7 @@ def test_many_examples_of_few_templates_take_no_square_of_their_number(monkeypat
     shared = [" ".join(f"word{kind}x{i}" for i in range(25)) for kind in range(30)]
     examples = [example(i, f"{shared[i % 30]} account {i}", str(i)) for i in range(2_400)]
     compared = []
-    monkeypatch.setattr(module._Texts, "_same_template", lambda self, i, j: compared.append((i, j)) or True)
+    monkeypatch.setattr(module._Texts, "_same_template", lambda self, i, j, only: compared.append((i, j)) or True)
     assert len(near_duplicates(examples)) == 0
     assert 0 < len(compared) <= minhash.MOST_REFUSALS * len(examples) / 2
 

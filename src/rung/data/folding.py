@@ -11,15 +11,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from html import unescape
 
 from rung.data.mail import mail_views, without_signature
 from rung.text import seen, units
 
-FOLDING = 1
+FOLDING = 2
 """Version of what is taken away, for the records of runs."""
 LEAST_BARE = 8
 """Words of a text from which it is the same text without any of its signs ("won 5-0", "won 50")."""
+LONG = 30
+"""Letters of a text in which "ae" may stand for an umlaut."""
 LEAST_LEFT = 3
 """Words that must be left where a greeting, a number of a list or an accent is taken away."""
 
@@ -32,6 +35,10 @@ _BREAK = re.compile(r"<(?:br|hr)\s*/?>|</?p(?:\s[^<>]*)?>", re.IGNORECASE)
 _TRACKING = re.compile(
     r"(?<=[?&])(?:utm_\w+|fbclid|gclid|dclid|msclkid|igshid|mc_[ce]id|ref|ref_src|spm|yclid|_hs\w+)=[^&\s#]*&?"
 )
+_ADDRESS = re.compile(r"<?\bhttps?://(?:www\.)?([^\s<>()\"']+)>?")
+_ESCAPED_LINE = re.compile(r"(?<=[\w.,!?)])(?:\\+[nrt])+(?=\w)")
+_NOT = re.compile(r"\b(?:(ca|wo|do|does|did|is|are|was|were|has|have|had|could|would|should)n'?t|(can)not)\b")
+_NEGATED = {"ca": "can", "wo": "will"}
 _EMPTY_QUERY = re.compile(r"[?&](?=[\s#)\]>\"']|$)")
 _EMPHASIS = re.compile(r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^\n]*?)(?<=[^\s*_~`])\1(?![\w*_~`])")
 _LINE_MARKS = re.compile(r"(?m)^[ \t]*(?:#{1,6}[ \t]+|[-*+\u2022][ \t]+(?=[^\W\d_])|[-=*_~]{3,}[ \t]*$)")
@@ -97,6 +104,13 @@ _ONLY_LATIN = re.compile("[" + "".join(set("abcdefghijklmnopqrstuvwxyz") - set(_
 _ONLY_OTHER = re.compile("(?![" + "".join(_LOOK_LIKE_LATIN) + "])[\u0370-\u052f]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LATIN_MARKS = re.compile("(?<=[a-z])[\u0300-\u036f]+")
+_DIGITS = re.compile(r"(?![0-9])\d")
+_WRONG = re.compile("[\u00c2\u00c3][\u0080-\u00ff\u0152-\u02dc\u2013-\u2122]|\u00e2\u20ac")
+_ARABIC_AND_HEBREW_MARKS = re.compile("[\u0591-\u05bd\u05bf-\u05c7\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
+_ARABIC_LETTERS = str.maketrans(
+    "\u0622\u0623\u0625\u0671\u0629\u0649\u06cc\u06a9", "\u0627\u0627\u0627\u0627\u0647\u064a\u064a\u0643"
+)
+"""Letters that many write without their marks. Source: Larkey, Ballesteros & Connell, Light stemming (2002)."""
 _LATIN_LETTERS = str.maketrans(
     dict(zip("\u0142\u00f8\u0111\u0131\u00f0", "lodid", strict=True)) | {"\u00e6": "ae", "\u0153": "oe"}
 )
@@ -115,7 +129,9 @@ def views(text: str) -> list[list[str]]:
     """
     if text.isascii() and not _ODD.search(text):
         return [units(_trimmed(without_signature(text.lower())))]
-    text = seen(text.translate(_QUOTES))
+    text = seen(_rightly_decoded(text).translate(_QUOTES))
+    if "\\" in text:
+        text = _ESCAPED_LINE.sub("\n", text)
     if "&" in text and ";" in text:
         text = seen(unescape(text))
     if "<" in text:
@@ -125,8 +141,13 @@ def views(text: str) -> list[list[str]]:
 
 
 def squeezed(words: Sequence[str]) -> str:
-    """The words without the spaces between them: "e mail" and "email" are one. Numbers keep theirs: 1 23, 12 3."""
+    """The words without the spaces between them: "e mail" and "email" are one. Numbers keep theirs: 1 23, 12 3.
+
+    In a text of some length "ae" is "a", because German umlauts are written so.
+    """
     text = " ".join(words)
+    if sum(map(len, words)) >= LONG:
+        text = text.replace("ae", "a").replace("oe", "o").replace("ue", "u")
     if any(map(str.isdigit, text)):
         return re.sub(r"(?<!\d) | (?!\d)", "", text)
     return text.replace(" ", "")
@@ -134,9 +155,10 @@ def squeezed(words: Sequence[str]) -> str:
 
 def bare(words: Sequence[str]) -> tuple[str, bool] | None:
     """(letters and digits alone, whether signs were left out); None where the signs of so short a text may tell."""
-    letters = "".join(words).replace("_", "")
+    joined = "".join(words)
+    letters = joined.replace("_", "")
     if letters.isalnum():
-        return letters, False
+        return letters, letters != joined
     if len(words) < LEAST_BARE and (any(map(str.isdigit, letters)) or not _signs(words) <= _NOT_TELLING):
         return None
     return _NOT_LETTERS.sub("", letters), True
@@ -151,11 +173,12 @@ def _words(text: str) -> list[str]:
     text = without_signature(text)
     if "://" in text:
         text = _EMPTY_QUERY.sub("", _TRACKING.sub("", text))
+        text = _ADDRESS.sub(lambda match: match.group(1).rstrip("/.,;:!?"), text)
     text = _LINE_MARKS.sub("", _EMPHASIS.sub(r"\2", text))
     text = _HYPHEN.sub("", _THOUSANDS.sub("", text))
     text = text.casefold()
     if not text.isascii():
-        text = _without_look_alikes(unicodedata.normalize("NFKC", text))
+        text = _plain_digits(_without_look_alikes(unicodedata.normalize("NFKC", text)))
         if enough(plain := _without_accents(text)):
             text = plain
     if enough(bare := _EMOJI.sub(" ", text)):
@@ -175,12 +198,13 @@ def enough(text: str) -> bool:
 
 
 def _trimmed(text: str) -> str:
-    """Without numbering and greetings before, and thanks behind. text: without case."""
+    """Without numbering and greetings before, and thanks behind; "don't" spelt out. text: without case."""
     for _ in range(4):
         match = _NUMBERING.match(text) or _OPENERS.match(text)
         if match is None or not enough(rest := text[match.end() :]):
             break
         text = rest
+    text = _NOT.sub(lambda match: f"{_NEGATED.get(verb := match.group(1) or 'can', verb)} not", text)
     for _ in range(2):
         tail = text[-60:]
         if not _CLOSING_WORDS.search(tail) or (match := _CLOSERS.search(tail)) is None:
@@ -224,5 +248,19 @@ def _without_look_alikes(text: str) -> str:
 
 def _without_accents(text: str) -> str:
     decomposed = unicodedata.normalize("NFD", text)
-    bare = _LATIN_MARKS.sub("", decomposed)
-    return unicodedata.normalize("NFC", bare).translate(_LATIN_LETTERS)
+    bare = _LATIN_MARKS.sub("", _ARABIC_AND_HEBREW_MARKS.sub("", decomposed))
+    return unicodedata.normalize("NFC", bare).translate(_LATIN_LETTERS).translate(_ARABIC_LETTERS)
+
+
+def _plain_digits(text: str) -> str:
+    """Digits of every script as 0 to 9."""
+    return _DIGITS.sub(lambda match: str(unicodedata.digit(match.group())), text)
+
+
+def _rightly_decoded(text: str) -> str:
+    """The text where it is UTF-8 that was read as Windows-1252 or Latin-1."""
+    if _WRONG.search(text):
+        for encoding in ("cp1252", "latin-1"):
+            with suppress(UnicodeError):
+                return text.encode(encoding).decode()
+    return text

@@ -15,9 +15,13 @@ _WROTE = re.compile(
     r"(?:wrote|schrieb[^\n]{0,60}|a \u00e9crit|escribi\u00f3|ha scritto|schreef|escreveu)[ \t]*:"
     r"|-{2,}[ \t]*(?:original message|forwarded message|forwarded by[^\n]*|urspr\u00fcngliche nachricht"
     r"|message d'origine|begin forwarded message)[ \t]*:?[ \t]*-*|begin forwarded message:)[ \t]*$"
+    r"|(?<=\n)[ \t*]*(?:from|von|de|da)[ \t*]*:[^\n]+"
+    r"(?=\n(?:[^\n]+\n){1,4}?[ \t*]*(?:subject|betreff|objet|asunto)[ \t*]*:)"
 )
-_HEADER = re.compile(r"(?im)^[ \t>]*(?:from|to|cc|sent|date|von|an|gesendet|datum)[ \t]*:[^\n]*\n?")
-_SUBJECT_LINE = re.compile(r"(?im)^[ \t>]*(?:subject|betreff)[ \t]*:[ \t]*([^\n]*)")
+_HEADER = re.compile(
+    r"(?im)^[ \t>]*(?:from|to|cc|sent|date|von|an|gesendet|datum|de|\u00e0|envoy\u00e9|para|enviado)[ \t]*:[^\n]*\n?"
+)
+_SUBJECT_LINE = re.compile(r"(?im)^[ \t>]*(?:subject|betreff|objet|asunto)[ \t]*:[ \t]*([^\n]*)")
 _DASHES = re.compile(r"\n[ \t]*(?:--|\u2014|_{2,})[ \t]*\n(?:[^\n]*\n?){1,8}$")
 _SENT_FROM = re.compile(
     r"(?i)(?:\n|(?<=[.!?]))[ \t]*(?:sent (?:from|via|with) (?:my |the )?[\w '\u2019]{2,40}|get outlook for \w+"
@@ -50,15 +54,17 @@ def mail_views(text: str) -> list[str]:
     if ":" in text:
         text = _SUBJECT.sub(r"\1", text)
     wrote = _WROTE.search(text)
-    if wrote is not None:
-        own, quoted = text[: wrote.start()], _HEADER.sub("", _QUOTED.sub("", text[wrote.end() :]))
-    elif ">" in text:
-        lines = text.split("\n")
-        marked = [_QUOTED.match(line) is not None for line in lines]
-        own = "\n".join(line for line, mark in zip(lines, marked, strict=True) if not mark)
-        quoted = _QUOTED.sub("", "\n".join(line for line, mark in zip(lines, marked, strict=True) if mark))
-    else:
+    if wrote is None and ">" not in text:
         return [text]
+    own, quoted = ("", text) if wrote is None else (text[: wrote.start()], text[wrote.end() :])
+    if wrote is None or _QUOTED.match(quoted.lstrip("\n")):  # line by line: the other lines are the writer's
+        lines = quoted.split("\n")
+        marked = [_QUOTED.match(line) is not None for line in lines]
+        own += "\n".join(line for line, mark in zip(lines, marked, strict=True) if not mark)
+        quoted = "\n".join(line for line, mark in zip(lines, marked, strict=True) if mark)
+    quoted = _QUOTED.sub("", quoted)
+    if wrote is not None:
+        quoted = _HEADER.sub("", quoted)
     body, quoted = _SUBJECT_LINE.sub("", quoted), _SUBJECT_LINE.sub(r"\1", quoted)
     said = len(without_signature(own).split())
     if not quoted.strip():

@@ -3,12 +3,12 @@
 MinHash sketches propose pairs, of which the similarity is then computed exactly.
 Source: Broder, On the resemblance and containment of documents (1997); banding as in Leskovec, Rajaraman & Ullman,
 Mining of Massive Datasets, ch. 3. It departs where a band holds many texts: each is compared with NEIGHBOURS others,
-and with no more after MOST_REFUSALS vain comparisons (filled-in templates).
+the most alike first, and with no more after some vain comparisons (filled-in templates).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rung.data.shingles import Shingles, mixed, runs
@@ -19,68 +19,71 @@ if TYPE_CHECKING:
 
 PERMUTATIONS, ROWS_PER_BAND = 64, 4  # a pair of similarity 0.8 is missed with p = 0.0002
 NEIGHBOURS = 8
-MOST_REFUSALS = 8
-_PROPOSED = 0.6  # similarity as MinHash estimates it, from which a pair is checked; its standard error is 0.05
+MOST_REFUSALS, MOST_VAIN = 8, 12
+_ERROR = 0.15  # of a similarity as MinHash estimates it: 2.5 standard errors
 _BATCH = 20_000  # pairs
+
+Alike = Callable[[int, int, float, int], bool]
+"""Whether two places whose texts have that similarity, and share so many shingles, are near-duplicates."""
 
 
 def minhash_pairs(
-    shingles: Shingles, similar: float, alike: Callable[[int, int], bool], say: Callable[[str], None]
+    shingles: Shingles, least: float, similar: float, alike: Alike, say: Callable[[str], None]
 ) -> Iterator[tuple[int, int]]:
     """Pairs of places that connect the near-duplicates which MinHash proposes; none joins what is connected already.
 
-    similar: the least similarity. alike: whether a pair of that similarity is one of near-duplicates.
+    least: the similarity from which a pair may be one of near-duplicates. similar: that from which it is a likely one.
     """
-    import numpy as np
-
     places, sketches = _sketches(shingles, say)
-    bands = sketches.shape[1] // ROWS_PER_BAND
-    keys = [_band_key(sketches[:, band * ROWS_PER_BAND : (band + 1) * ROWS_PER_BAND]) for band in range(bands)]
-    queues = []
-    for band, key in enumerate(keys):
-        order, first, length = runs(key)
-        member = np.concatenate([order[a : a + n] for a, n in zip(first, length, strict=True)] or [order[:0]])
-        # Where many texts share a key, those that share the next one too stand together.
-        queues.append(member[np.lexsort((keys[(band + 1) % bands][member], key[member]))].astype(np.int32))
-    forest = _Forest(len(shingles), alike)
+    bands = _bands(sketches)
+    forest = _Forest(len(shingles), similar, alike)
     for distance in range(1, NEIGHBOURS + 1):
         say(f"Comparing inputs that may be alike, round {distance} of {NEIGHBOURS}.")
-        for key, queue in zip(keys, queues, strict=True):
-            a, b = queue[:-distance], queue[distance:]
-            equal = key[a] == key[b]
-            a, b = a[equal], b[equal]
-            for start in range(0, len(a), _BATCH):
-                some_a, some_b = a[start : start + _BATCH], b[start : start + _BATCH]
-                close = (sketches[some_a] == sketches[some_b]).mean(axis=1) >= _PROPOSED
-                left, right = forest.open(places[some_a[close]], places[some_b[close]])
-                enough = shingles.similarity(left, right) >= similar
-                yield from forest.joined(left[enough], right[enough])
+        a, b = _proposed(sketches, bands, distance, least - _ERROR)
+        for start in range(0, len(a), _BATCH):
+            some = slice(start, start + _BATCH)
+            left, right = forest.open(places[a[some]], places[b[some]])
+            yield from forest.joined(left, right, *shingles.similarity(left, right), least)
 
 
 class _Forest:
-    """Which texts are connected, and how often each was compared in vain (at most MOST_REFUSALS times)."""
+    """Which texts are connected, and how often each was compared in vain.
 
-    def __init__(self, texts: int, alike: Callable[[int, int], bool]) -> None:
+    After MOST_REFUSALS likely pairs in vain a text is compared no more, nor after MOST_VAIN others.
+    """
+
+    def __init__(self, texts: int, similar: float, alike: Alike) -> None:
         import numpy as np
 
-        self._alike = alike
+        self._alike, self._similar = alike, similar
         self._root = np.arange(texts)
-        self._refusals = np.zeros(texts, np.int64)
+        self._refusals = np.zeros(texts, np.int64)  # of likely pairs
+        self._vain = np.zeros(texts, np.int64)  # of others
         self._refused: set[int] = set()  # pairs, as i * number of texts + j
 
     def open(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pairs (a[n], b[n]), the smaller first, that are not connected and may still be compared."""
         import numpy as np
 
-        a, b = np.minimum(a, b), np.maximum(a, b)
-        kept = (self._root[a] != self._root[b]) & (np.maximum(self._refusals[a], self._refusals[b]) < MOST_REFUSALS)
-        return a[kept], b[kept]
+        kept = self._root[a] != self._root[b]
+        kept &= np.maximum(self._refusals[a], self._refusals[b]) < MOST_REFUSALS
+        kept &= np.maximum(self._vain[a], self._vain[b]) < MOST_VAIN
+        return np.minimum(a, b)[kept], np.maximum(a, b)[kept]
 
-    def joined(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    def joined(
+        self,
+        a: NDArray[np.int64],
+        b: NDArray[np.int64],
+        similarity: NDArray[np.float64],
+        shared: NDArray[np.int64],
+        least: float,
+    ) -> Iterator[tuple[int, int]]:
         """The near-duplicates among these pairs that were not connected yet; now they are."""
         import numpy as np
 
         n = len(self._root)
+        enough = similarity >= least
+        self._vain += np.bincount(np.concatenate([a[~enough], b[~enough]]), minlength=n)
         parent: dict[int, int] = {}  # of the roots that were joined here
 
         def top(root: int) -> int:
@@ -91,24 +94,63 @@ class _Forest:
                 parent[root] = found
             return found
 
-        for i, j in zip(a.tolist(), b.tolist(), strict=True):
+        columns = (each[enough].tolist() for each in (a, b, similarity, shared))
+        for i, j, alike, common in zip(*columns, strict=True):
             low, high = sorted((top(int(self._root[i])), top(int(self._root[j]))))
-            if low == high or max(self._refusals[i], self._refusals[j]) >= MOST_REFUSALS:
+            vain, most = (self._refusals, MOST_REFUSALS) if alike >= self._similar else (self._vain, MOST_VAIN)
+            if low == high or max(vain[i], vain[j]) >= most or i * n + j in self._refused:
                 continue
-            if i * n + j in self._refused:
-                continue
-            if self._alike(i, j):
+            if self._alike(i, j, alike, common):
                 parent[high] = low
                 yield i, j
             else:
                 self._refused.add(i * n + j)
-                self._refusals[i] += 1
-                self._refusals[j] += 1
+                vain[i] += 1
+                vain[j] += 1
         if parent:
             new = np.arange(n)
             for root in parent:
                 new[root] = top(root)
             self._root = new[self._root]
+
+
+def _bands(sketches: NDArray[np.uint32]) -> list[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
+    """(a key for each text, the texts that share theirs, side by side) for each band of the sketches."""
+    import numpy as np
+
+    columns = range(0, sketches.shape[1], ROWS_PER_BAND)
+    keys = [_band_key(sketches[:, column : column + ROWS_PER_BAND]) for column in columns]
+    found = []
+    for band, key in enumerate(keys):
+        order, first, length = runs(key)
+        member = np.concatenate([order[a : a + n] for a, n in zip(first, length, strict=True)] or [order[:0]])
+        # Where many texts share a key, those that share the next one too stand together.
+        found.append((key, member[np.lexsort((keys[(band + 1) % len(keys)][member], key[member]))].astype(np.int32)))
+    return found
+
+
+def _proposed(
+    sketches: NDArray[np.uint32],
+    bands: Sequence[tuple[NDArray[np.uint64], NDArray[np.int32]]],
+    distance: int,
+    least: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of texts so far apart in a band whose sketches are `least` alike, each once, the most alike first."""
+    import numpy as np
+
+    codes, equal = [np.empty(0, np.int64)], [np.empty(0, np.int8)]
+    for key, queue in bands:
+        same = np.flatnonzero(key[queue[:-distance]] == key[queue[distance:]])
+        for start in range(0, len(same), _BATCH):
+            some = same[start : start + _BATCH]
+            a, b = np.sort([queue[some], queue[some + distance]], axis=0).astype(np.int64)
+            times = (sketches[a] == sketches[b]).sum(axis=1).astype(np.int8)
+            close = times >= least * sketches.shape[1]
+            codes.append((a * len(sketches) + b)[close])
+            equal.append(times[close])
+    code, first = np.unique(np.concatenate(codes), return_index=True)
+    code = code[np.argsort(-np.concatenate(equal)[first], kind="stable")]
+    return np.divmod(code, max(1, len(sketches)))
 
 
 def _band_key(band: NDArray[np.uint32]) -> NDArray[np.uint64]:

@@ -3,9 +3,11 @@
 Two inputs are near-duplicates when they are
 - one text under another disguise (`folding`): case, punctuation, markup, look-alike letters, quoted mail, a greeting;
 - the same LEAST_REORDERED words or more in another order;
-- the same sentence with one word misspelt (`typos`); or
+- the same sentence with one word misspelt (`typos`);
 - similar: the Jaccard similarity of their word 2- and 3-grams (`shingles`) is at least SIMILAR, and they are not one
-  template filled in twice. Up to EXACT_UP_TO distinct inputs are compared all with all; beyond, `minhash` proposes.
+  template filled in twice; or
+- changed a little: that similarity is at least CHANGED, and one is the other with words added or misspelt.
+Up to EXACT_UP_TO distinct inputs are compared all with all; beyond, `minhash` proposes.
 Answers play a part only where few rows have them: a rare answer in common tells two such texts from a template.
 Knows texts and answers; knows nothing of sets and of files.
 """
@@ -32,10 +34,18 @@ if TYPE_CHECKING:
 
 SIMILAR = 0.8
 """Jaccard similarity of shingles from which two inputs count as near-duplicates."""
+CHANGED = 0.5
+"""Such similarity from which a text with words added, and none exchanged, is the same text."""
+LEAST_CHANGED = 8
+"""Words of a text from which that is so; a character of a script without spaces is half a word."""
+TELLING = 1 / 3
+"""Shingles that it must share for that, for each of its words: a run of words makes about two for each."""
 SLOT_WORDS = 20
 """More exchanged words than that are an edited text, and not a template filled in twice."""
 LEAST_REORDERED = 4
 """Words of a text from which the same words in another order make it a near-duplicate."""
+MOST_VERSIONS = 10
+"""More texts than that which share so much are no versions of one text, but what follows one long instruction."""
 MOST_QUOTING = 5
 """What more texts quote, or write above a quotation, is a formula, and makes no two of them near-duplicates."""
 EXACT_UP_TO = 2_000
@@ -100,17 +110,30 @@ def conflicting_pairs(examples: Sequence[Example], pairs: Pairs | None = None) -
     """Near-duplicates that have no accepted answer in common. pairs: as in `near_duplicate_groups`.
 
     No conflict is claimed where the inputs may ask for two things: the same words in another order ("from Rome to
-    Bari"), or two names a letter apart that stand nowhere else ("Iceland", "Ireland").
+    Bari"), less than SIMILAR in common, more than SLOT_WORDS words for others, or one word for another that is no
+    misspelling of it ("Iceland", "Ireland").
     """
     found = near_duplicates(examples) if pairs is None else pairs
     named = [(examples[i], examples[j]) for i, j in found if not same_answers(examples[i], examples[j])]
-    named = [(a, b) for a, b in named if not other_order(a, b)]
     exchanged = [_exchanged_word(a, b) for a, b in named]
     asked = {word for pair in exchanged if pair for word in pair}
     held = Counter(word for e in examples for word in asked.intersection(_views(e)[0])) if asked else Counter()
+
+    def misspelt(a: str, b: str) -> bool:
+        rare, common = sorted((held[a], held[b]))
+        return common > 1 and (rare == 1 or typos.MUCH_COMMONER * rare <= common)
+
     return [
-        both for both, pair in zip(named, exchanged, strict=True) if not pair or max(held[word] for word in pair) > 1
+        (a, b)
+        for (a, b), words in zip(named, exchanged, strict=True)
+        if (_little_changed(a, b) if words is None else misspelt(*words))
     ]
+
+
+def _little_changed(a: Example, b: Example) -> bool:
+    left, right = (Counter(_views(e)[0]) for e in (a, b))
+    exchanged = min((left - right).total(), (right - left).total())
+    return exchanged <= SLOT_WORDS and not other_order(a, b) and alike_share(a, b) >= SIMILAR
 
 
 def _exchanged_word(a: Example, b: Example) -> tuple[str, str] | None:
@@ -162,8 +185,12 @@ def how_grouped() -> dict[str, object]:
 
     thresholds = {
         "similar": SIMILAR,
+        "changed": CHANGED,
+        "least_changed": LEAST_CHANGED,
+        "telling": TELLING,
         "slot_words": SLOT_WORDS,
         "least_reordered": LEAST_REORDERED,
+        "most_versions": MOST_VERSIONS,
         "most_quoting": MOST_QUOTING,
         "least_for_typo": typos.LEAST_FOR_TYPO,
         "exact_up_to": EXACT_UP_TO,
@@ -235,6 +262,7 @@ class _Texts:
             self._sequence[part] = sums(mixed(word, place.astype(np.uint64)), starts)
             self._multiset[part] = sums(np.where(np.isin(word, polite), 0, mixed(word, word)), starts)
         _, self.distinct, self._place_of = np.unique(self._sequence, return_index=True, return_inverse=True)
+        self.shingles = Shingles(self.table, self.distinct, max(10, len(self.distinct) // BOILERPLATE))
 
     def words(self, row: int) -> list[str]:
         """The words of an example's input."""
@@ -275,31 +303,56 @@ class _Texts:
         enough = self.distinct[self.table.lengths[self.distinct] >= LEAST_REORDERED]
         return _with_first(self._multiset[enough], enough)
 
-    def alike(self, i: int, j: int) -> bool:
-        """Whether the texts at two places, which are similar, are near-duplicates and not a template filled in."""
-        return not self._same_template(i, j) or self._same_rare_answer(i, j)
+    def alike(self, i: int, j: int, similarity: float, shared: int) -> bool:
+        """Whether the texts at two places, which are similar, are near-duplicates and not a template filled in.
 
-    def _same_template(self, i: int, j: int) -> bool:
-        """Whether two texts differ by exchanged words ("…of France" / "…of Spain"), not by typos or an addition."""
+        shared: shingles that both have.
+        """
         rows = int(self.distinct[i]), int(self.distinct[j])
         a, b = (Counter(self.table.of(row)) for row in rows)
-        only_a, only_b = a - b, b - a
-        if not only_a or not only_b:
-            return False
-        exchanged = min(only_a.total(), only_b.total())
-        numeric = sum(n for only in (only_a, only_b) for word, n in only.items() if word & NUMERIC)
-        if exchanged > SLOT_WORDS:
-            return 2 * numeric > only_a.total() + only_b.total()
-        if numeric:
+        only = a - b, b - a
+        if similarity >= SIMILAR and (not self._same_template(i, j, only) or self._same_rare_answer(i, j)):
             return True
-        if len(only_a) == len(only_b) == 1 and only_a.total() == only_b.total():
-            if a.total() == b.total() <= typos.MOST:
-                return True  # whether one word is misspelt is for `typos` to say, which knows the other texts
-            if next(iter(only_a)) & next(iter(only_b)) & CHARACTER:
-                return False
-        one, other = (self._spelt(only, row) for only, row in zip((only_a, only_b), rows, strict=True))
-        misspelt = len(one) == len(other) and all(map(typos.one_letter_apart, one, other))
-        return not misspelt and "".join(one) != "".join(other)
+        if only[0].total() > only[1].total():
+            rows, only = rows[::-1], only[::-1]
+        # Where nearly all that they share is boilerplate, what was added may be all that they say.
+        return shared >= TELLING * len(self.table.of(rows[0])) and self._changed_little(rows, only)
+
+    def _changed_little(self, rows: tuple[int, int], only: tuple[Counter[int], Counter[int]]) -> bool:
+        """Whether one text is the other with words added, and words that stand for others are spelt much as these.
+
+        rows: examples, that with fewer words of its own first. only: these words. One word for one word is for `typos`
+        to judge, which knows the other texts. A number for another makes another text.
+        """
+        words = self.table.of(rows[0])
+        fewer, more = only
+        if any(word & (NUMERIC | CHARACTER) for word in fewer):
+            return False
+        if fewer.total() == more.total() == 1 and len(words) <= typos.MOST:
+            return False
+        if sum(0.5 if word & CHARACTER else 1 for word in words) - fewer.total() < LEAST_CHANGED:
+            return False
+        given, found = (self._spelt(own, row) for own, row in zip(only, rows, strict=True))
+        if fewer and next(reversed(fewer)) == words[-1] and any(word.startswith(given[-1]) for word in found):
+            given.pop()  # cut inside its last word
+        left = iter(found)
+        return "".join(given) == "".join(found) or all(
+            any(len(word) > 2 and typos.one_letter_apart(word, by) for by in left) for word in given
+        )
+
+    def _same_template(self, i: int, j: int, only: tuple[Counter[int], Counter[int]]) -> bool:
+        """Whether two texts differ by exchanged words ("…of France" / "…of Spain"), not by an addition or an edit.
+
+        only: the words that one has and the other has not.
+        """
+        a, b = (own.total() for own in only)
+        if not a or not b:
+            return False
+        numeric = sum(n for own in only for word, n in own.items() if word & NUMERIC)
+        if min(a, b) > SLOT_WORDS:
+            return 2 * numeric > a + b or self.shingles.holders(i, j) > MOST_VERSIONS
+        one_character = len(only[0]) == len(only[1]) == 1 and all(word & CHARACTER for own in only for word in own)
+        return bool(numeric) or self.table.lengths[self.distinct[i]] <= typos.MOST or not one_character
 
     def _spelt(self, only: Counter[int], row: int) -> list[str]:
         """Some of a text's words, by their hashes."""
@@ -348,15 +401,14 @@ def _with_first(keys: NDArray[np.uint64], owners: NDArray[np.int64]) -> NDArray[
 
 def _similar(texts: _Texts, say: Say) -> Iterator[tuple[int, int]]:
     """Pairs of places whose texts share most of their shingles and are no template."""
-    n = len(texts.distinct)
-    shingles = Shingles(texts.table, texts.distinct, max(10, n // BOILERPLATE))
-    if n <= EXACT_UP_TO and len(texts.table.values) <= _EXACT_WORDS:
-        return ((i, j) for i, j in _all_pairs(shingles) if texts.alike(i, j))
-    return minhash.minhash_pairs(shingles, SIMILAR, texts.alike, say)
+    shingles = texts.shingles
+    if len(shingles) <= EXACT_UP_TO and len(texts.table.values) <= _EXACT_WORDS:
+        return ((i, j) for i, j, similarity, shared in _all_pairs(shingles) if texts.alike(i, j, similarity, shared))
+    return minhash.minhash_pairs(shingles, CHANGED, SIMILAR, texts.alike, say)
 
 
-def _all_pairs(shingles: Shingles) -> list[tuple[int, int]]:
-    """All pairs of places that share SIMILAR of their shingles, through a product of sparse matrices."""
+def _all_pairs(shingles: Shingles) -> list[tuple[int, int, float, int]]:
+    """(place, place, similarity, shingles in common) of all pairs that are CHANGED similar, by a sparse product."""
     import numpy as np
     from scipy.sparse import csr_matrix, triu
 
@@ -368,5 +420,7 @@ def _all_pairs(shingles: Shingles) -> list[tuple[int, int]]:
     holds = csr_matrix((np.ones(len(values), np.int32), (rows, columns)), shape=(n, len(names)))
     sizes = np.bincount(rows, minlength=n)
     shared = triu(holds @ holds.T, k=1).tocoo()
-    similar = shared.data >= SIMILAR * (sizes[shared.row] + sizes[shared.col] - shared.data)
-    return sorted(zip(shared.row[similar].tolist(), shared.col[similar].tolist(), strict=True))
+    similarity = shared.data / (sizes[shared.row] + sizes[shared.col] - shared.data)
+    near = similarity >= CHANGED
+    found = (column[near].tolist() for column in (shared.row, shared.col, similarity, shared.data))
+    return sorted(zip(*found, strict=True))

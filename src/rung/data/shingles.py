@@ -139,11 +139,14 @@ class Shingles:
         telling = self._holders[values >> np.uint64(64 - _BUCKET_BITS)] <= self._limit
         return values[telling], rows[telling]
 
-    def similarity(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Jaccard similarity of the shingles of the places a[n] and b[n], shape (n,); 0 for texts without shingles."""
+    def similarity(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(Jaccard similarity of the shingles of the places a[n] and b[n], how many they share), of shape (n,) each.
+
+        The similarity of texts without shingles is 0.
+        """
         import numpy as np
 
-        found = np.zeros(len(a))
+        found, common = np.zeros(len(a)), np.zeros(len(a), np.int64)
         sizes = np.cumsum(self.table.lengths[self.texts[a]] + self.table.lengths[self.texts[b]])
         start = 0
         while start < len(a):
@@ -158,9 +161,17 @@ class Shingles:
             values, pairs = values[order], pairs[order]
             twice = (values[1:] == values[:-1]) & (pairs[1:] == pairs[:-1])
             shared = np.bincount(pairs[1:][twice], minlength=n)
-            found[start:stop] = shared / np.maximum(held - shared, 1)
+            found[start:stop], common[start:stop] = shared / np.maximum(held - shared, 1), shared
             start = stop
-        return found
+        return found, common
+
+    def holders(self, i: int, j: int) -> float:
+        """How many texts hold a shingle that two places share: the median, or a little more."""
+        import numpy as np
+
+        values, _ = self.of(np.array([i, j]))
+        shared, times = np.unique(values, return_counts=True)
+        return float(np.median(self._holders[shared[times == 2] >> np.uint64(64 - _BUCKET_BITS)]))
 
     def _all(self, places: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """As `of`, boilerplate included: 2- and 3-grams of words; the word itself where there is only one."""
