@@ -14,7 +14,7 @@ import pytest
 from rung.data.metric_names import KNOWN_METRICS
 from rung.errors import MetricError
 from rung.evaluation.metrics import METRICS, as_observed, load_metric, metric_of, probe_metric, register_metric
-from rung.evaluation.scorer import Scorer
+from rung.evaluation.scorer import NoScore, Scorer
 from rung.types import Answer, Example, MetricInfo, Query
 
 NASTY = [
@@ -216,3 +216,25 @@ def test_a_metric_that_asks_a_model_is_not_probed() -> None:
         raise AssertionError("asked")
 
     assert probe_metric(MetricInfo("judge", score, needs_judge=True), examples("a")) == ()
+
+
+def test_no_word_of_the_test_is_said(tmp_path: Path) -> None:
+    def odd(prediction: str, references: Sequence[str]) -> float:
+        if prediction == "secret":
+            raise ValueError(f"cannot read {prediction}")
+        if prediction == "open secret":
+            raise NoScore(f"{prediction} is 2")
+        return 1.0
+
+    rows = examples("a", "secret", "b")
+    [finding] = probe_metric(metric_of("odd", odd), rows, test={rows[1].id})
+    assert "1 of 3" in finding.message and "secret" not in finding.message and finding.row == rows[1].row
+    [finding] = probe_metric(metric_of("odd", odd), rows)
+    assert "cannot read secret" in finding.message
+    secret = examples("a", "open secret")
+    with pytest.raises(MetricError, match=r"^metric: odd gave no number in \[0, 1\] to an answer of the test"):
+        probe_metric(metric_of("odd", odd), secret, test={secret[1].id})
+    words = examples("1", "two")
+    with pytest.raises(MetricError) as raised:
+        probe_metric(METRICS["numeric_match"], words, test={words[1].id})
+    assert "two" not in str(raised.value) and "cannot read the right answer" in str(raised.value)

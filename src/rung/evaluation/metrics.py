@@ -8,7 +8,7 @@ Imports the standard library only.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -143,26 +143,27 @@ def as_observed(metric: MetricInfo, scores: Iterable[float]) -> MetricInfo:
     return replace(metric, right_or_wrong=True) if seen and seen <= {0.0, 1.0} else metric
 
 
-def probe_metric(metric: MetricInfo, examples: Sequence[Example]) -> tuple[Finding, ...]:
+def probe_metric(metric: MetricInfo, examples: Sequence[Example], *, test: Collection[str] = ()) -> tuple[Finding, ...]:
     """Tries the metric before anything is spent; what is odd comes back as warnings.
 
     Scores the right answers of up to PROBED examples against themselves: each should score 1. Then scores the answers
     of other examples, and odd answers: none should make the metric raise. Every example is tried where the metric reads
-    its references (JSON, numbers). A metric that asks a model is not probed.
+    its references (JSON, numbers). A metric that asks a model is not probed. test: ids of examples that may come to be
+    tested, of which no word is said.
     Raises MetricError when no right answer scores anything, when the metric gives no number in [0, 1] to an answer of
     an example, right or wrong, or when a built-in metric cannot read a reference.
     """
     if metric.needs_judge or not examples:
         return ()
     if metric.name in _READ_REFERENCES:
-        _read_all(metric, examples)
+        _read_all(metric, examples, test)
     step = -(-len(examples) // PROBED)
-    probed = examples[::step]
+    probed = sorted(examples[::step], key=lambda e: e.id in test)  # the others first: they are told of
     scorer = Scorer(metric)
     right = [Answer(e.query, e.output, e.references) for e in probed]
     outcomes = scorer.score(right)
     if all(outcome.score == 0 for outcome in outcomes):
-        reason = outcomes[0].error or f"{probed[0].row or probed[0].id} scores 0"
+        reason = _told(outcomes[0].error, probed[0], test) or f"{probed[0].row or probed[0].id} scores 0"
         raise MetricError(
             f"metric: {metric.name} gives nothing to any of {len(probed)} right answers, compared with themselves: "
             f"{reason}. Correct the metric or the examples."
@@ -170,37 +171,51 @@ def probe_metric(metric: MetricInfo, examples: Sequence[Example]) -> tuple[Findi
     others = [
         Answer(e.query, other.output, e.references) for e, other in zip(probed, (*probed[1:], probed[0]), strict=True)
     ]
-    _refuse_no_score(metric, [*right, *others], [*outcomes, *scorer.score(others)])
-    findings = _of_right_answers(metric, probed, outcomes)
+    hidden = [e.id in test or other.id in test for e, other in zip(probed, (*probed[1:], probed[0]), strict=True)]
+    _refuse_no_score(metric, right, outcomes, [e.id in test for e in probed])
+    _refuse_no_score(metric, others, scorer.score(others), hidden)
+    findings = _of_right_answers(metric, probed, outcomes, test)
     for what, text in _ODD_ANSWERS.items():
         outcome = scorer.score([Answer(probed[0].query, text, probed[0].references)])[0]
         if outcome.error is not None:
-            message = f"The metric {metric.name} cannot score {what}, which then counts as 0: {outcome.error}."
+            why = _told(outcome.error, probed[0], test)
+            message = f"The metric {metric.name} cannot score {what}, which then counts as 0: {why}."
             findings.append(Finding("metric_fails", "warning", "", message))
     return tuple(findings)
 
 
-def _refuse_no_score(metric: MetricInfo, answers: Sequence[Answer], outcomes: Sequence[Outcome]) -> None:
+def _told(reason: str | None, example: Example, test: Collection[str]) -> str | None:
+    """The reason of an error, which holds words of the example."""
+    return reason if reason is None or example.id not in test else "the reason holds words of the test"
+
+
+def _refuse_no_score(
+    metric: MetricInfo, answers: Sequence[Answer], outcomes: Sequence[Outcome], hidden: Sequence[bool]
+) -> None:
     """Raises MetricError for the first answer to which the metric gave something else than a number in [0, 1]."""
-    for answer, outcome in zip(answers, outcomes, strict=True):
+    for answer, outcome, is_hidden in zip(answers, outcomes, hidden, strict=True):
         if outcome.error is not None:
             try:
                 metric.score([answer])
             except NoScore as error:
-                raise MetricError(f"metric: {error}. Correct the metric.") from error
+                fact = f"{metric.name} gave no number in [0, 1] to an answer of the test" if is_hidden else error
+                raise MetricError(f"metric: {fact}. Correct the metric.") from error
             except Exception:
                 continue
 
 
-def _read_all(metric: MetricInfo, examples: Sequence[Example]) -> None:
+def _read_all(metric: MetricInfo, examples: Sequence[Example], test: Collection[str]) -> None:
     for example in examples:
         try:
             metric.score([Answer(example.query, example.output, example.references)])
         except MetricError as error:
-            raise MetricError(f"{example.row or example.id}: {error}") from error
+            fact = f"{metric.name} cannot read the right answer. Correct it, or choose another metric."
+            raise MetricError(f"{example.row or example.id}: {fact if example.id in test else error}") from error
 
 
-def _of_right_answers(metric: MetricInfo, examples: Sequence[Example], outcomes: Sequence[Outcome]) -> list[Finding]:
+def _of_right_answers(
+    metric: MetricInfo, examples: Sequence[Example], outcomes: Sequence[Outcome], test: Collection[str]
+) -> list[Finding]:
     """Warnings about right answers that were scored against themselves: one for each kind, with the first row."""
     n = len(examples)
     raising = [(e, o) for e, o in zip(examples, outcomes, strict=True) if o.error is not None]
@@ -210,7 +225,7 @@ def _of_right_answers(metric: MetricInfo, examples: Sequence[Example], outcomes:
         example, outcome = raising[0]
         message = (
             f"The metric {metric.name} cannot score {len(raising)} of {n} right answers, which then count as 0: "
-            f"{outcome.error}."
+            f"{_told(outcome.error, example, test)}."
         )
         findings.append(Finding("metric", "warning", example.row, message, tuple(e.id for e, _ in raising)))
     if below:

@@ -1,4 +1,4 @@
-"""Right answers that a metric reads before it compares, as JSON or a number. Imports the standard library only."""
+"""Right answers that a metric reads before it compares, as JSON or a number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from rung.errors import MetricError
+from rung.text import visible
 
 T = TypeVar("T")
 
@@ -13,11 +14,11 @@ _SHOWN = 200  # characters of a bad reference in the message
 
 
 def readable(references: Sequence[str], read: Callable[[str], T | None], what: str) -> list[T]:
-    """The references that can be read; an empty one is no reference to read.
+    """The references that can be read; one that shows nothing is no reference to read.
 
     Raises MetricError when there are some and none can. what: "JSON", for the message.
     """
-    texts = [text for text in references if text.strip()]
+    texts = [text for text in references if visible(text)]
     found = [value for value in map(read, texts) if value is not None]
     if texts and not found:
         raise MetricError(
@@ -28,5 +29,5 @@ def readable(references: Sequence[str], read: Callable[[str], T | None], what: s
 
 
 def empty_alike(prediction: str, references: Sequence[str]) -> bool:
-    """Whether the prediction is empty and may be: an empty answer is right where a reference is empty."""
-    return not prediction.strip() and any(not reference.strip() for reference in references)
+    """Whether the prediction shows nothing and may: an empty answer is right where a reference is empty."""
+    return not visible(prediction) and not all(map(visible, references))

@@ -181,8 +181,9 @@ def findings_of(
 
     examples = data.examples
     material = Material(data.task, data.sets, examples, pairs, groups, data.documents, constraint, test)
+    hidden = {e.id for e in examples} - {e.id for e in material.readable}
     gold = check_gold_ids(examples, data.documents) if data.documents else ()
-    return (*found_in(material), *gold, *probe_metric(data.metric, examples))
+    return (*found_in(material), *gold, *probe_metric(data.metric, examples, test=hidden))
 
 
 def longer_than_the_context(data: Read, split: Split) -> tuple[Finding, ...]:
