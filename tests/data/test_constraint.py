@@ -11,6 +11,7 @@ import pytest
 
 from rung.constraints import fault_of
 from rung.data.constraint import constraint_of, form_in_words
+from rung.data.key_order import key_orders
 from rung.engine.grammar import _grammar
 from rung.types import Constraint, Example, ModelSpec, Task
 
@@ -227,3 +228,11 @@ def test_a_pattern_in_words_shows_a_train_answer_that_matches() -> None:
     words = r"Answer only with text that matches the regular expression [A-Z]\d+"
     assert form_in_words(with_pattern, rows("no", "B12", "C3")) == f"{words}, for example: B12"
     assert form_in_words(with_pattern, rows("no")) == words
+
+
+def test_json_that_is_nested_too_deeply_ends_nothing() -> None:
+    schema = {"type": "array"}
+    for text in ("[" * 100_000, "[" * 400 + '{"a": 1}' + "]" * 400):
+        assert constraint_of(task(schema=schema), rows(text)) is not None
+        assert form_in_words(task(schema=schema), rows(text))
+    assert key_orders([json.loads("[" * 400 + '{"a": 1}' + "]" * 400)]) == {}

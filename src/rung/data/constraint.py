@@ -97,7 +97,7 @@ def _values(outputs: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for text in outputs:
         try:
             yield text.strip(), json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
 
 

@@ -119,11 +119,14 @@ class _Walk:
         )
 
 
-def _objects(value: Any, place: str) -> Iterable[tuple[str, Keys]]:
+def _objects(value: Any, place: str, depth: int = _DEEPEST) -> Iterable[tuple[str, Keys]]:
     if isinstance(value, dict):
         yield place, tuple(value)
+    if depth == 0:
+        return
+    if isinstance(value, dict):
         for key, part in value.items():
-            yield from _objects(part, f"{place}.{key}")
+            yield from _objects(part, f"{place}.{key}", depth - 1)
     elif isinstance(value, list):
         for part in value:
-            yield from _objects(part, f"{place}[]")
+            yield from _objects(part, f"{place}[]", depth - 1)
