@@ -105,6 +105,7 @@ def test_a_fix_as_json_lists_every_change(tmp_path: Path) -> None:
     record = json.loads(check(task(tmp_path / "a", data), "--fix", tmp_path / "out", "--json").stdout)
     assert record["fixed"]["rows"] == {"examples": {"before": 80, "after": 79}}
     assert [c["check"] for c in record["fixed"]["changes"]] == ["exact_duplicate"]
+    assert {"kinds", "counts", "findings", "sets"} <= set(record) and record["exit"] == 0
 
 
 def test_mask_needs_a_folder(tmp_path: Path) -> None:

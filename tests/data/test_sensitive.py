@@ -37,6 +37,7 @@ TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_
         ("secret", "key AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLE"),
         ("secret", "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
         ("secret", "password: hunter2abc", "hunter2abc"),
+        ("secret", "pwd: hunter2abc", "hunter2abc"),
         ("secret", "postgres://u:s3cretpw1@db/x", "s3cretpw1"),
         ("phone_number", "电话13812345678，谢谢", "13812345678"),
         ("identifier", "身份证110101199003074514。", "110101199003074514"),

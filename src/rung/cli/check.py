@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,11 @@ def check(task: Path, as_json: bool, strict: bool, fix: Path | None, mask: bool)
     except DataError:
         if fix is None:
             raise
-        return _print_fixed(_fix(task, fix, mask), None, as_json)  # what cannot be checked may still be mended
+        return _print_fixed(_fix(task, fix, mask), {}, as_json)  # what cannot be checked may still be mended
     page = _page(task, checked, fix)
     stops = any(f.severity == "error" or (strict and f.severity == "warning") for f in checked.findings)
     if fix is not None:
-        return _print_fixed(_fix(task, fix, mask, checked), page if as_json else None, as_json)
+        return _print_fixed(_fix(task, fix, mask, checked), _record(page, checked, 0), as_json)
     if as_json:
         _print_json(_record(page, checked, STOPS if stops else 0))
     else:
@@ -133,7 +134,7 @@ def _record(page: CheckPage, checked: CheckedData, code: int) -> dict[str, Any]:
     return page_record(page, facts)
 
 
-def _print_json(record: dict[str, Any]) -> None:
+def _print_json(record: Mapping[str, Any]) -> None:
     json.dump(record, sys.stdout, ensure_ascii=False, indent=1)
     click.echo()
 
@@ -145,11 +146,10 @@ def _fix(task: Path, out: Path, mask: bool, checked: CheckedData | None = None) 
     return fix_task(checked.task if checked is not None else read_task(task), out, mask=mask)
 
 
-def _print_fixed(fixed: Fixed, page: CheckPage | None, as_json: bool) -> int:
-    """The list of changes by kind; as JSON, all of them. 0: the copy is written."""
+def _print_fixed(fixed: Fixed, record: Mapping[str, Any], as_json: bool) -> int:
+    """The list of changes by kind; as JSON, all of them behind the page of the original. 0: the copy is written."""
     if as_json:
-        found = [dict(f) for f in page.findings] if page is not None else []
-        _print_json({"fixed": fixed.record, "findings": found})
+        _print_json({**record, "fixed": fixed.record})
         return 0
     for line in fixed.lines:
         click.echo(line)
