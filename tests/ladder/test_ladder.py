@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rung.errors import DataError, MetricError, RunError, TaskError, TrainingError
+from rung.errors import DataError, RunError, TaskError, TrainingError
 from rung.ladder import RunOptions, run
 from rung.testing import Silent
 from small_task import timeless, write_task
@@ -181,7 +181,7 @@ def test_a_reference_that_the_metric_cannot_read_fails_before_anything_is_spent(
     task.write_text(
         text.replace("examples: examples.jsonl", "examples: {train: train.jsonl, dev: dev.jsonl, test: test.jsonl}")
     )
-    with pytest.raises(MetricError, match="test.jsonl, line 1: numeric_match cannot read the right answer"):
+    with pytest.raises(DataError, match="test.jsonl, line 1: numeric_match cannot read the right answer"):
         run(task, RunOptions(out=tmp_path / "run"), Silent())
     assert not (tmp_path / "run").exists()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rung.errors import DataError
+from rung.errors import DataError, MetricError
 from rung.types import Answer, Constraint, Document, Example, Finding, MetricInfo, Split, Task
 
 if TYPE_CHECKING:
@@ -183,7 +183,11 @@ def findings_of(
     material = Material(data.task, data.sets, examples, pairs, groups, data.documents, constraint, test)
     hidden = {e.id for e in examples} - {e.id for e in material.readable}
     gold = check_gold_ids(examples, data.documents) if data.documents else ()
-    return (*found_in(material), *gold, *probe_metric(data.metric, examples, test=hidden))
+    try:
+        probed = probe_metric(data.metric, examples, test=hidden)
+    except MetricError as error:
+        probed = (Finding("metric_fails", "error", "", str(error)),)
+    return (*found_in(material), *gold, *probed)
 
 
 def longer_than_the_context(data: Read, split: Split) -> tuple[Finding, ...]:
