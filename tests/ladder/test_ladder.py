@@ -181,7 +181,7 @@ def test_a_reference_that_the_metric_cannot_read_fails_before_anything_is_spent(
     task.write_text(
         text.replace("examples: examples.jsonl", "examples: {train: train.jsonl, dev: dev.jsonl, test: test.jsonl}")
     )
-    with pytest.raises(DataError, match="test.jsonl, line 1: numeric_match cannot read the right answer"):
+    with pytest.raises(DataError, match=r"test\.jsonl, line 1: numeric_match cannot read the right answer"):
         run(task, RunOptions(out=tmp_path / "run"), Silent())
     assert not (tmp_path / "run").exists()
 
