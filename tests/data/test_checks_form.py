@@ -188,4 +188,6 @@ def test_names_in_another_script_and_words_of_another_language_are_no_finding() 
 def test_asterisks_of_powers_and_comments_of_code_are_no_markup() -> None:
     plain = [f"x = {i} + {'x' * i}" for i in range(40)]
     assert "markup" not in found([*plain, "x = 2 ** 3 + 4 ** 2"])
-    assert "markup" not in found([*plain, "# x\nx = 2"], replace(TASK, whitespace="counts"))
+    counts = replace(TASK, whitespace="counts")
+    assert "markup" not in found([*plain, "# x\nx = 2"], counts)
+    assert found([*plain, "<p><b>x = 2</b></p>"], counts)["markup"] == ["line 40"]

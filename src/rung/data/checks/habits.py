@@ -11,11 +11,8 @@ _PREFIX = re.compile(
     r"r[ée]ponse|respuesta)(?: is| ist| est| es)?|答案|回答)\W{0,3}[:：]",
     re.I,
 )
-_MARKUP = re.compile(
-    r"</?(?:br|p|b|i|div|span|a|ul|li|strong|em)\b[^>]*>|&(?:amp|nbsp|lt|gt|quot|#\d+);|"
-    r"(?<![\w*])\*\*(?![\s*])[^*\n]+(?<![\s*])\*\*(?![\w*])|^#{1,4} ",
-    re.M | re.I,
-)
+_HTML = re.compile(r"</?(?:br|p|b|i|div|span|a|ul|li|strong|em)\b[^>]*>|&(?:amp|nbsp|lt|gt|quot|#\d+);", re.I)
+_MARKDOWN = re.compile(r"(?<![\w*])\*\*(?![\s*])[^*\n]+(?<![\s*])\*\*(?![\w*])|^#{1,4} ", re.M)
 _REASON = re.compile(
     r"[.;:!\n]\s*(?:this is because|because|explanation|reason(?:ing)?\s?:|as the (?:text|user|customer)|weil|denn|"
     r"erklärung|begründung|parce que|explication|porque|explicación)\b",
@@ -96,10 +93,13 @@ def lines(output: str) -> str:
     return "more" if "\n" in output.strip() else "one"
 
 
+def html(output: str) -> str:
+    return "yes" if ("<" in output or "&" in output) and _HTML.search(output) else "no"
+
+
 def markup(output: str) -> str:
-    return (
-        "yes" if ("<" in output or "&" in output or "*" in output or "#" in output) and _MARKUP.search(output) else "no"
-    )
+    marked = ("*" in output or "#" in output) and _MARKDOWN.search(output)
+    return "yes" if marked else html(output)
 
 
 def unit(output: str) -> str | None:
