@@ -7,15 +7,8 @@ import pytest
 
 from rung.data import minhash
 from rung.data import near_duplicates as module
-from rung.data.near_duplicates import (
-    alike_share,
-    conflicting_pairs,
-    content_digest,
-    how_grouped,
-    near_duplicate_groups,
-    near_duplicates,
-    same_answers,
-)
+from rung.data.conflicts import alike_share, conflicting_pairs, same_answers
+from rung.data.near_duplicates import content_digest, how_grouped, near_duplicate_groups, near_duplicates
 from rung.types import Example
 
 LONG = "I ordered a new debit card for my account last Monday and it has still not arrived at my home address"

@@ -292,10 +292,17 @@ def test_the_same_words_in_another_order_with_another_answer_are_a_conflict(tmp_
     assert conflicts(agreeing, by) == []
 
 
-def test_known_near_duplicates_are_not_computed_again_and_those_of_other_sets_are_left_out(tmp_path: Path) -> None:
-    rows = (Example("a", "one thing", "x", ("x",)), Example("b", "quite another", "y", ("y",)))
+def test_of_known_near_duplicates_those_that_ask_the_same_and_are_at_hand_are_conflicts(tmp_path: Path) -> None:
+    asked = "one thing that we would like to know about the card"
+    rows = (
+        Example("a", asked, "x", ("x",)),
+        Example("b", f"{asked} now", "y", ("y",)),
+        Example("c", "quite another", "z", ("z",)),
+    )
     by = yardstick(Scorer(load_metric("exact_match", tmp_path)), 1.0, None, rows)
-    assert [pair["ids"] for pair in conflicts(rows, by, [("a", "b"), ("a", "of the test")])] == [["a", "b"]]
+    known = [("a", "b"), ("a", "c"), ("a", "of the test")]
+    assert [pair["ids"] for pair in conflicts(rows, by, known)] == [["a", "b"]]
+    assert conflicts(rows, by, []) == []
 
 
 # ---- chance ---------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rung.data import minhash, typos
@@ -106,75 +105,14 @@ def connected(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [_root(parent, i) for i in range(n)]
 
 
-def conflicting_pairs(examples: Sequence[Example], pairs: Pairs | None = None) -> list[tuple[Example, Example]]:
-    """Near-duplicates that have no accepted answer in common. pairs: as in `near_duplicate_groups`.
-
-    No conflict is claimed where the inputs may ask for two things: the same words in another order ("from Rome to
-    Bari"), less than SIMILAR in common, more than SLOT_WORDS words for others, or one word for another that is no
-    misspelling of it ("Iceland", "Ireland").
-    """
-    found = near_duplicates(examples) if pairs is None else pairs
-    named = [(examples[i], examples[j]) for i, j in found if not same_answers(examples[i], examples[j])]
-    exchanged = [_exchanged_word(a, b) for a, b in named]
-    asked = {word for pair in exchanged if pair for word in pair}
-    held = Counter(word for e in examples for word in asked.intersection(_views(e)[0])) if asked else Counter()
-
-    def misspelt(a: str, b: str) -> bool:
-        rare, common = sorted((held[a], held[b]))
-        return common > 1 and (rare == 1 or typos.MUCH_COMMONER * rare <= common)
-
-    return [
-        (a, b)
-        for (a, b), words in zip(named, exchanged, strict=True)
-        if (_little_changed(a, b) if words is None else misspelt(*words))
-    ]
-
-
-def _little_changed(a: Example, b: Example) -> bool:
-    left, right = (Counter(_views(e)[0]) for e in (a, b))
-    exchanged = min((left - right).total(), (right - left).total())
-    return exchanged <= SLOT_WORDS and not other_order(a, b) and alike_share(a, b) >= SIMILAR
-
-
-def _exchanged_word(a: Example, b: Example) -> tuple[str, str] | None:
-    """The one word in which two inputs differ, in each of them; None where they differ otherwise."""
-    left, right = _views(a)[0], _views(b)[0]
-    if len(left) != len(right):
-        return None
-    differing = [pair for pair in zip(left, right, strict=True) if pair[0] != pair[1]]
-    return differing[0] if len(differing) == 1 else None
-
-
-def same_answers(a: Example, b: Example) -> bool:
-    """Whether two examples accept a common answer, in their normal form."""
-    if a.output == b.output:
-        return True
-    return not {normal_form(r) for r in a.references}.isdisjoint(normal_form(r) for r in b.references)
-
-
-def other_order(a: Example, b: Example) -> bool:
-    """Whether two inputs hold the same words, and not in the same order."""
-    left, right = _views(a)[0], _views(b)[0]
-    return squeezed(left) != squeezed(right) and sorted(left) == sorted(right)
-
-
-def alike_share(a: Example, b: Example) -> float:
-    """How alike two inputs are, from 0 to 1: the part of their words and pairs of words that both hold."""
-    left, right = _views(a)[0], _views(b)[0]
-    if squeezed(left) == squeezed(right):
-        return 1.0
-    x, y = ({*words, *pairwise(words)} for words in (left, right))
-    return len(x & y) / len(x | y)
-
-
-def normalised(example: Example) -> str:
+def words_of(example: Example) -> list[str]:
     """All that is read of an example without case, spacing, markup and punctuation; raw where that leaves nothing."""
-    return " ".join(_views(example)[0])
+    return _views(example)[0]
 
 
 def content_digest(example: Example) -> str:
     """SHA-256 of the folded input and context, 32 hexadecimal digits: equal wherever the same text stands."""
-    return sha256(normalised(example).encode(errors="replace")).hexdigest()[:32]
+    return sha256(" ".join(words_of(example)).encode(errors="replace")).hexdigest()[:32]
 
 
 def how_grouped() -> dict[str, object]:
@@ -266,7 +204,7 @@ class _Texts:
 
     def words(self, row: int) -> list[str]:
         """The words of an example's input."""
-        return _views(self.examples[row])[0]
+        return words_of(self.examples[row])
 
     def copies(self) -> NDArray[np.int64]:
         """(first, other) example of each text under whatever disguise, shape (pairs, 2)."""

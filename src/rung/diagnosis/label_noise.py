@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from rung.data.near_duplicates import conflicting_pairs, same_answers
+from rung.data.conflicts import conflicting_pairs, same_answers
 from rung.diagnosis.lenient import Yardstick
 from rung.text import units
 from rung.types import Answer, Example
@@ -17,14 +17,15 @@ def conflicts(
 ) -> list[dict[str, Any]]:
     """Pairs of examples with nearly the same input, each of whose answers is wrong for the other, as plain records.
 
-    Nearly the same: near-duplicates as the data checks have them, or the same words in another order. near: pairs of
-    ids that are near-duplicates, where they are known (ids of other examples do not count); None computes them.
+    Nearly the same: near-duplicates that the data checks say contradict each other, or the same words in another order.
+    near: pairs of ids that are near-duplicates, where they are known (ids of other examples do not count); None
+    computes them.
     """
     rows = {e.id: e for e in examples}
-    if near is None:
-        near = [(a.id, b.id) for a, b in conflicting_pairs(examples)]
-    alike = dict.fromkeys((a, b) for a, b in (*near, *_same_words(examples)) if a in rows and b in rows)
-    pairs = [(rows[a], rows[b]) for a, b in alike]
+    place = {e.id: n for n, e in enumerate(examples)}
+    known = None if near is None else [(place[a], place[b]) for a, b in near if a in place and b in place]
+    named = [(a.id, b.id) for a, b in conflicting_pairs(examples, known)]
+    pairs = [(rows[a], rows[b]) for a, b in dict.fromkeys((*named, *_same_words(examples)))]
     return [
         {"ids": [a.id, b.id], "rows": [a.row, b.row], "input": b.input, "outputs": [a.output, b.output]}
         for (a, b), agree in zip(pairs, _agree(pairs, by), strict=True)

@@ -1,7 +1,7 @@
 """Rows that say the same: examples that stand twice, nearly the same inputs, and answers that contradict each other.
 
-A finding names rows and says how alike they are, never what stands in them. Pairs that lie in two files of a user's
-split are leakage (`leakage`), and are not told here.
+A finding names rows and says how alike they are, never what stands in them. Copies that lie in two files of a user's
+split are leakage (`leakage`), and are not told here; contradictions are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rung.data.checks.material import Material
-from rung.data.near_duplicates import alike_share, conflicting_pairs
+from rung.data.conflicts import alike_share, conflicting_pairs
 from rung.text import normal_form, visible_lines
 from rung.types import Example, Finding
 

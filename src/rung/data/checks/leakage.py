@@ -93,21 +93,21 @@ class _Overlaps:
         roots = connected(len(material.examples), material.pairs)
         self._root = {e.id: root for e, root in zip(material.examples, roots, strict=True)}
         shared = Counter(roots)
-        self._members: dict[tuple[str | None, int], list[Example]] = defaultdict(list)
+        self._first: dict[tuple[str | None, int | str], Example] = {}  # of each group, and of each text, in a set
         for name, part in material.sets.items():
             for e in part:
                 if shared[self._root[e.id]] > 1:
-                    self._members[name, self._root[e.id]].append(e)
+                    self._first.setdefault((name, self._root[e.id]), e)
+                    self._first.setdefault((name, normal_form(e.query.text)), e)
 
     def of(self, judging: SetName, learnt: Sequence[SetName]) -> list[_Overlap]:
         """The rows of a set that stand in a set that is learnt from."""
         found: list[_Overlap] = []
         for e in self._sets.get(judging, ()):
             for name in learnt:
-                if twins := self._members.get((name, self._root[e.id])):
-                    seen = normal_form(e.query.text)
-                    same = next((t for t in twins if normal_form(t.query.text) == seen), None)
-                    found.append((e, name, same or twins[0], same is not None))
+                if nearly := self._first.get((name, self._root[e.id])):
+                    same = self._first.get((name, normal_form(e.query.text)))
+                    found.append((e, name, same or nearly, same is not None))
                     break
         return found
 
