@@ -74,7 +74,9 @@ def test_several_files_are_one_task_and_documents_are_named(tmp_path: Path) -> N
 def test_without_data_or_with_a_task_that_is_there_nothing_is_written(tmp_path: Path) -> None:
     assert call().exit_code == 2
     done = call(tmp_path / "absent.csv")
-    assert isinstance(done.exception, DataError) and "does not exist" in str(done.exception)
+    assert isinstance(done.exception, DataError) and str(done.exception) == (
+        f"{tmp_path}/absent.csv: no such file or folder. Check the path."
+    )
     path = labelled(tmp_path / "d.jsonl")
     assert call(path).exit_code == 0
     again = call(path)
@@ -106,3 +108,11 @@ def test_a_wrong_shape_or_field_is_refused_with_the_names(tmp_path: Path) -> Non
     path = labelled(tmp_path / "d.jsonl")
     assert "The shapes are messages" in str(call(path, "--shape", "mesages").exception)
     assert "the names are input" in call(path, "--field", "question=text").output
+
+
+def test_what_the_user_should_know_is_printed_once(tmp_path: Path) -> None:
+    labelled(tmp_path / "d.jsonl")
+    (tmp_path / "d.jsonl").write_text((tmp_path / "d.jsonl").read_text() + '{"text": "x", "label": "odd"}\n')
+    done = call(tmp_path / "d.jsonl")
+    assert done.output.count("Rare labels") == 1 and "\n- Rare labels" in done.output
+    assert "\n# Rare labels" in (tmp_path / "task.yaml").read_text()

@@ -13,7 +13,9 @@ from rung.data.examples import read_sets
 from rung.data.init import Draft, TriedDraft, draft_task, try_draft
 from rung.data.init.answers import AnswersSeen, form_of
 from rung.data.init.yaml_text import as_yaml, quoted
+from rung.data.task_file import read_task
 from rung.errors import DataError, TaskError
+from rung.evaluation.number_metrics import numeric_match
 from rung.types import Task
 
 Rows = list[dict[str, object]]
@@ -243,6 +245,128 @@ def test_rows_that_hold_several_have_the_columns_of_those(tmp_path: Path) -> Non
     assert "# 20 rows; columns: context, id, question, answers, kind\n" in text
 
 
+def test_an_object_beside_a_text_is_the_answer_however_long_it_is(tmp_path: Path) -> None:
+    rows: Rows = [
+        {"note": f"sink {i} leaks", "ticket": {"room": i, "trade": "plumber", "what": "a leaking sink in the kitchen"}}
+        for i in range(30)
+    ]
+    task = guess(write(tmp_path / "d.jsonl", rows))
+    assert dict(task.fields) == {"input": "note", "output": "ticket"} and task.metric == "json_match"
+
+
+def test_a_schema_closes_categories_and_neither_names_nor_what_the_input_says(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    rows: Rows = []
+    for i in range(80):
+        city, fruit = rng.choice(["Graz", "Lyon"]), rng.choice(["apples", "pears"])
+        answer = {"kind": rng.choice(["order", "complaint"]), "city": city, "fruit": fruit, "n": i}
+        rows.append({"email": f"{i} boxes of {fruit} please, to where we are", "extracted": answer})
+    path = write(tmp_path / "d.jsonl", rows)
+    schema = guess(path).schema
+    assert schema is not None and schema["properties"] == {
+        "kind": {"enum": ["complaint", "order"]},
+        "city": {"type": "string"},
+        "fruit": {"type": "string"},
+        "n": {"type": "integer"},
+    }
+    said = "# fixes keys, types and the values of kind (delete enum where others can come); all 80 answers meet it\n"
+    assert said in (tmp_path / "task.yaml").read_text()
+
+
+def test_a_few_other_answers_among_labels_are_named_with_what_to_do(tmp_path: Path) -> None:
+    odd = "As a language model I cannot say what this message is about."
+    task = guess(answered(tmp_path, [*["late", "lost", "broken"] * 20, odd]))
+    assert (task.metric, task.labels) == ("exact_match", None)
+    assert task.instruction == "Classify the input. Answer with one of these labels only: broken, late, lost."
+    text = (tmp_path / "task.yaml").read_text()
+    assert '\n# labels: ["broken", "late", "lost"]\n' in text
+    assert "1 row has another answer (d.jsonl, line 61). Correct or remove such rows; then take labels: in" in text
+    (tmp_path / "task.yaml").write_text(text.replace("# labels", "labels").replace("exact_match", "label_accuracy"))
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:60]))
+    assert len(read_sets(read_task(tmp_path))[None]) == 60
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{:,}.55", ""),
+        ("€{:,}.55", ", with € before it"),
+        ("CHF {:,}.50", ", with CHF before it"),
+        ("{:,}.5 %", ", with % after it"),
+        ("{:.},55", ", with a decimal comma"),
+        ("{:.},55 EUR", ", with EUR after it and a decimal comma"),
+        ("{: },55 €", ", with € after it and a decimal comma"),
+        ("{:\u202f},55\u00a0€", ", with € after it and a decimal comma"),
+        ("{:'}.05 CHF", ", with CHF after it"),
+        ("-{:.},7 kr", ", with kr after it and a decimal comma"),
+    ],
+)
+def test_numbers_are_numbers_as_their_country_writes_them(tmp_path: Path, written: str, said: str) -> None:
+    before, _, rest = written.partition("{:")
+    sign, _, behind = rest.partition("}")
+    numbers = [1000 + 617 * i for i in range(30)]
+    answers: list[object] = [f"{before}{n:,}{behind}".replace(",", sign, 1) for n in numbers]
+    task = guess(answered(tmp_path, answers))
+    assert task.metric == "numeric_match"
+    assert task.instruction == f"Work out the answer. Answer with the number only{said}."
+    decimals = "".join(c for c in behind.replace(",", ".") if c in ".0123456789")
+    plain = [f"{'-' if before == '-' else ''}{n}{decimals}" for n in numbers]
+    assert [numeric_match(p, [str(a)]) for p, a in zip(plain, answers, strict=True)] == [1.0] * 30
+
+
+@pytest.mark.parametrize("answer", ["1,2,{}", "1.2.{}", "0{}.12.2025", "3-{}", "{} km or more"])
+def test_lists_versions_dates_and_ranges_are_no_numbers(tmp_path: Path, answer: str) -> None:
+    assert "numeric" not in guess(answered(tmp_path, [answer.format(i) for i in range(1, 31)])).metric
+
+
+def test_answers_to_a_question_name_the_column_that_asks_it(tmp_path: Path) -> None:
+    rows: Rows = [{"comment": f"the comment {i}", "spam": ("yes", "no")[i % 2]} for i in range(30)]
+    said = guess(write(tmp_path / "d.jsonl", rows)).instruction
+    assert said == "Classify the input. spam: yes or no? Answer with one of these labels only: no, yes."
+
+
+def test_rows_that_ask_for_different_things_are_told_and_each_is_shown(tmp_path: Path) -> None:
+    asked = ("Name the mood.", "Write a reply.")
+    rows: Rows = [
+        {"instruction": asked[i >= 20], "input": f"parcel {i} is late", "output": "bad" if i < 20 else f"Sorry for {i}"}
+        for i in range(60)
+    ]
+    trial = tried(write(tmp_path / "d.jsonl", rows))
+    assert {e.instruction for e in trial.examples} == set(asked)
+    (note,) = [n for n in trial.draft.notes if n.startswith("Rows carry")]
+    assert note.startswith("Rows carry 2 different instructions (40 and 20 rows), and one metric judges them all.")
+
+
+def test_earlier_turns_are_told(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows: Rows = [
+        {"messages": [*said[: 2 * (i % 3 == 0)], {**said[0], "content": f"q {i}"}, {**said[1], "content": f"a {i}"}]}
+        for i in range(30)
+    ]
+    (note,) = draft(write(tmp_path / "d.jsonl", rows)).notes
+    assert note == "10 of 30 rows have earlier turns, which the model sees before the input."
+
+
+@pytest.mark.parametrize(
+    "columns", [("category", "priority"), ("sentiment", "topic"), ("agent_reply", "category"), ("label", "intent")]
+)
+def test_two_columns_that_are_as_good_an_answer_are_an_error_with_both_ways(
+    tmp_path: Path, columns: tuple[str, str]
+) -> None:
+    first = [f"Hello, we will look into parcel {i}" for i in range(30)] if "reply" in columns[0] else ["a", "b"] * 15
+    rows: Rows = [{"message": f"parcel {i}", columns[0]: first[i], columns[1]: "xyz"[i % 3]} for i in range(30)]
+    with pytest.raises(DataError, match="can be read in 2 ways") as caught:
+        draft(write(tmp_path / "d.jsonl", rows))
+    assert all(f"--field output={column}" in str(caught.value) for column in columns)
+
+
+@pytest.mark.parametrize("columns", [("category", "status"), ("answer", "category"), ("response", "kind")])
+def test_a_column_that_only_describes_a_row_is_no_second_answer(tmp_path: Path, columns: tuple[str, str]) -> None:
+    rows: Rows = [{"question": f"parcel {i}", columns[0]: "ab"[i % 2], columns[1]: "xyz"[i % 3]} for i in range(30)]
+    assert guess(write(tmp_path / "d.jsonl", rows)).fields["output"] == columns[0]
+
+
 def test_a_guess_that_does_not_hold_is_taken_back(tmp_path: Path) -> None:
     rows: Rows = [{"input": f"q {i}", "output": "ab"[i % 2], "references": ["c"]} for i in range(40)]
     trial = tried(write(tmp_path / "d.jsonl", rows))
@@ -339,6 +463,7 @@ def test_of_questions_that_cannot_be_answered_nothing_is_asked(tmp_path: Path) -
 def test_columns_that_the_user_names_need_no_reason(tmp_path: Path) -> None:
     path = answered(tmp_path, [f"the {i}. answer" for i in range(20)])
     text = draft(path, fields={"input": "question", "output": "reply"}).text
+    assert "median length 3 words" in text
     assert "# \n" not in text and "\nshape: columns\n" in text
 
 
@@ -434,7 +559,8 @@ def test_text_is_written_so_that_yaml_reads_it_back_as_the_same_text(text: str) 
 
 def test_a_million_answers_are_counted_and_few_are_kept() -> None:
     answers = AnswersSeen()
-    answers.add(f"answer number {i}" for i in range(60_000))
+    for i in range(60_000):
+        answers.add(f"answer number {i}")
     assert (answers.n, len(answers.sample), answers.counts) == (60_000, 20_000, None)
     assert form_of(answers).metric == "exact_match"
 

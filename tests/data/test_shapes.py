@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from rung.data.rows import Row
-from rung.data.shapes import Recognised, answers_of, flat, recognised
+from rung.data.shapes import Recognised, examples_of, flat, recognised
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
 from rung.errors import DataError
 from rung.types import Example, Message
@@ -30,6 +30,10 @@ def read(items: Sequence[Mapping[str, object]], answers: Answers = PLAIN, **chos
     reading = reading_of(items, **chosen)
     assert not reading.alternatives
     return [RowReader(reading.fields, answers)(row) for row in flat(rows_of(items))]
+
+
+def answers_of(items: Sequence[Mapping[str, object]], reading: Recognised) -> list[str]:
+    return [example.output if example else "" for example in examples_of(rows_of(items), reading)]
 
 
 def chat(*turns: tuple[str, object], **more: object) -> dict[str, object]:
@@ -254,7 +258,7 @@ def test_texts_that_recombine_a_few_labels_are_several_labels(sign: str) -> None
     reading = reading_of(items)
     assert reading.several is not None
     assert reading.several.labels == ("calm", "post", "refund", "urgent")
-    assert answers_of(rows_of(items), reading)[:2] == ['["refund", "urgent"]', '["refund", "urgent"]']
+    assert answers_of(items, reading)[:2] == ['["refund", "urgent"]', '["refund", "urgent"]']
 
 
 def test_texts_with_commas_that_do_not_recombine_are_one_label() -> None:
@@ -267,7 +271,7 @@ def test_one_column_a_label_gives_the_labels_that_apply() -> None:
     items = [{"comment": f"some words {i}", "toxic": i % 2, "rude": int(i % 3 == 0)} for i in range(12)]
     reading = reading_of(items)
     assert reading.fields == {"input": "comment", "output": ("toxic", "rude")}
-    assert answers_of(rows_of(items), reading)[:4] == ['["rude"]', '["toxic"]', "[]", '["rude", "toxic"]']
+    assert answers_of(items, reading)[:4] == ['["rude"]', '["toxic"]', "[]", '["rude", "toxic"]']
 
 
 def test_a_system_column_stands_before_the_instruction() -> None:
@@ -484,7 +488,7 @@ def test_a_list_that_is_the_answer_itself_is_no_list_of_accepted_ones(answer: di
     rows = [{"text": f"Bo was in Rome {i}", **answer} for i in range(2)]
     reading = reading_of(rows)
     assert reading.several is None and not reading.lists
-    assert answers_of(rows_of(rows), reading)[0] == json.dumps(next(iter(answer.values())))
+    assert answers_of(rows, reading)[0] == json.dumps(next(iter(answer.values())))
 
 
 def test_alpacas_noinput_is_no_input() -> None:
@@ -542,3 +546,20 @@ def test_an_instruction_beside_an_input_is_never_lost(name: str) -> None:
         ("Say it", "the song 0", "la 0"),
         ("Sing it", "the song 1", "la 1"),
     ]
+
+
+def test_a_row_wrapped_in_one_object_is_what_that_holds() -> None:
+    wrapped: list[dict[str, object]] = [
+        {"_index": "t", "_id": str(i), "_score": 1.0, "_source": {"message": f"q {i}", "category": "ab"[i % 2]}}
+        for i in range(4)
+    ]
+    assert [e.output for e in read(wrapped)] == ["a", "b", "a", "b"]
+    nodes: list[dict[str, object]] = [{"cursor": f"c{i}", "node": {"body": f"q {i}", "label": None}} for i in range(4)]
+    assert reading_of(nodes).columns == ("cursor", "body", "label")
+    labelled = {"text": "q", "meta": {"a": 1, "b": 2}, "label": "x"}
+    assert reading_of([labelled]).columns == ("text", "meta", "label")
+
+
+def test_words_of_a_sentence_are_never_the_answer() -> None:
+    items = [{"tokens": ["to", "be", f"{i}"], "id": i, "remark": f"the remark number {i}"} for i in range(6)]
+    assert reading_of(items).fields["input"] == "tokens"

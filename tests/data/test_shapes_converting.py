@@ -108,3 +108,20 @@ def test_two_ways_to_read_a_file_are_told_with_options(tmp_path: Path) -> None:
     (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match="--shape columns --field input=en --field output=fr"):
         convert(tmp_path / "e.jsonl", "messages", tmp_path / "two.jsonl")
+
+
+def test_a_row_without_an_answer_is_written_only_where_that_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_text('{"text": "q", "label": "a"}\n' + '{"text": "r", "label": ""}\n' * 2)
+    with pytest.raises(DataError, match=r'line 2: "label" is empty; fill it in or .* write --empty\n.*row$'):
+        convert(tmp_path / "e.jsonl", "messages", tmp_path / "o.jsonl")
+    assert not (tmp_path / "o.jsonl").exists()
+    assert convert(tmp_path / "e.jsonl", "messages", tmp_path / "o.jsonl", empty=True).rows == 3
+
+
+def test_several_labels_are_written_as_a_list_in_json(tmp_path: Path) -> None:
+    cells = ["urgent, refund", "refund", "late, urgent", "late"] * 4
+    rows = [{"text": f"q {i}", "tags": cell} for i, cell in enumerate(cells)]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    convert(tmp_path / "e.jsonl", "columns", tmp_path / "o.jsonl")
+    first = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
+    assert first["output"] == '["refund", "urgent"]'

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rung.data.rows import Row
-from rung.data.shapes import WRITABLE, Labels, answers_of, flat, recognised, rows_of
+from rung.data.shapes import WRITABLE, Labels, examples_of, flat, recognised, rows_of
 from rung.data.shapes.reading import Answers, RowReader
 from rung.errors import DataError
 from rung.types import Example
@@ -54,7 +54,7 @@ def test_rows_of_any_values_are_read_or_told(items: list[dict[str, object]], cho
         reading = recognised(list(dict.fromkeys(c for item in items for c in item)), rows, chosen)
     except DataError:
         return
-    assert len(answers_of(rows, reading)) == len(list(flat(rows)))
+    assert len(list(examples_of(rows, reading))) == len(list(flat(rows)))
     for way in WAYS:
         read, found = RowReader(reading.fields, way), list[Example]()
         for row in flat(rows):

@@ -18,11 +18,15 @@ SHAPES = ("messages", "prompt_completion", "alpaca", "sharegpt", "columns")
 @click.option("--to", "shape", type=click.Choice(SHAPES), required=True, help="The shape of the rows to write.")
 @click.option("--field", "fields", multiple=True, metavar="NAME=COLUMN", help="Which column is input, output, … .")
 @click.option("--shape", "own", metavar="SHAPE", help="The shape of the rows of DATA, where they do not say it.")
+@click.option("--empty", is_flag=True, help="An answer may be empty: there is nothing to say.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
-def convert(data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str | None, force: bool) -> None:
+def convert(
+    data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str | None, empty: bool, force: bool
+) -> None:
     """Write the rows of DATA as JSONL rows of another shape to OUT.
 
-    Ids, groups, contexts, references, earlier turns and instructions are kept, and so are other columns.
+    Ids, groups, contexts, references, earlier turns and instructions are kept, and so are other columns. Several
+    labels of a row are written as a JSON list.
     """
     from rung.data.shapes import convert as convert_rows
 
@@ -30,10 +34,12 @@ def convert(data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str
         raise DataError(f"{out}: is there already. Use --force to replace it.")
     if out.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DataError(f"{out}: rows are written as JSONL. Give it a name that ends in .jsonl.")
-    done = convert_rows(data, shape, out, field_pairs(fields), own)
+    done = convert_rows(data, shape, out, field_pairs(fields), own, empty)
     click.echo(f"{done.rows:,} rows of {data.name} ({done.reading.shape}) written to {out} as {shape}.")
     if done.reading.why:
         click.echo(f"Read so: {done.reading.why}.")
+    if done.reading.several:
+        click.echo(f"Each answer is written as a JSON list of labels: {done.reading.several.why}.")
     if done.kept:
         click.echo(f"Kept beside: {', '.join(done.kept)}.")
     if done.cut:

@@ -41,7 +41,9 @@ def init(
     ask = None if yes or not sys.stdin.isatty() else _Questions()
     draft = draft_task(data, docs=docs, fields=field_pairs(fields), shape=shape, ask=ask)
     trial = try_draft(draft, force=force)
-    click.echo("\n".join(_without_many_labels(trial.draft.text.rstrip().split("\n"))))
+    notes = {f"# {note}" for note in trial.draft.notes}  # printed below
+    lines = [line for line in trial.draft.text.rstrip().split("\n") if line not in notes]
+    click.echo("\n".join(_without_many_labels(lines)))
     for note in (*trial.draft.notes, trial.note):
         if note:
             click.echo(f"- {note}", err=True)

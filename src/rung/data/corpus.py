@@ -175,8 +175,10 @@ def _read_folder(folder: Path) -> _Read:
         raise DataError(f"{folder.name}: {fact}. Add or convert documents.")
     if others:
         count, total = others.total(), others.total() + texts
-        fact = f"{count} of {total} files are not read ({held}); only .txt and .md files are"
-        read.tell("unread_documents", folder.name, f"{folder.name}: {fact}. Convert them, or move them out.", count)
+        fact = (
+            f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({held}); only .txt and .md files are"
+        )
+        read.tell("unread_documents", "", f"{folder.name}: {fact}. Convert them, or move them out.", count)
     return read
 
 

@@ -10,7 +10,7 @@ import random
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rung.data.init.schemas import Seen, schema_of
@@ -22,22 +22,36 @@ from rung.text import normal_form, pieces
 MAX_LABELS = 100
 _MAX_DISTINCT = 20_000  # beyond it, answers are free text, and their number of repeats is not needed
 _SAMPLE = 20_000
-_NUMBER = re.compile(r"[-+−]?\s?[$€£]?\s?\d[\d,]*(\.\d+)?([eE][-+]?\d+)?\s?%?")
+_ROWS_KEPT = 2  # of each distinct answer
+_LOOKED_AT = 20_000  # characters of an input
+_MONEY = r"(?:EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|CAD|AUD|BRL|kr\.?)"
+_DIGITS = (
+    r"(?:\d{1,3}(?P<group>[,.'’ \u00a0\u2009\u202f])\d{3}(?:(?P=group)\d{3})*(?:(?!(?P=group))[.,]\d+)?"  # 1.234,5
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"  # 12,34,567, as in India
+    r"|\d+(?:[.,]\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+)
+_NUMBER = re.compile(
+    rf"(?P<before>[-+−]?\s?(?:R?[$€£¥₹]|{_MONEY}\s)?\s?[-−]?){_DIGITS}(?P<behind>\s?(?:[%$€£¥₹]|zł|{_MONEY})?)"
+)
+"""A number and nothing else, as `rung.evaluation.number_metrics` reads it."""
+_DECIMAL_COMMA = re.compile(r",(\d{1,2}|\d{4,})(?!\d)")
 _WORKED_OUT = re.compile(r"(?:####|answer is:?)\s*[-+−$€£]?\s?\d[\d,.]*\s*%?\s*$")
 _DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2})?(\.\d+)?Z?)?")
-_MANY_DECIMALS = re.compile(r"\.\d{3,}|[eE]-?\d")
+_MANY_DECIMALS = re.compile(r"\.\d{3,}(?![\d.,])|,\d{4,}|[eE]-?\d")
 _INDENTED = re.compile(r"(?:.*\n)?(\t| {2,})\S", re.DOTALL)
 _CODE = re.compile(
     r"[;{}]$|\w\(.*\)|\w = \w|^(def|class|import|return|SELECT|function|#include)\b|:\n\s+\S", re.MULTILINE
 )
 _TOLERANCE = 0.01
+_NEARLY = 0.8
 
 
 @dataclass
 class AnswersSeen:
     """The answers of all rows: how many, how often each, and a sample.
 
-    counts: None where there are too many distinct ones to be a closed set. sample: in the order of the rows, at most
+    counts: None where there are too many distinct ones to be a closed set. rows: where each of them stands first.
+    sample: in the order of the rows, at most
     20,000, drawn evenly. empty: rows without an answer, of which nothing else is counted. json: the objects and arrays
     among the answers; no_json: number of the others.
     """
@@ -45,30 +59,34 @@ class AnswersSeen:
     n: int = 0
     empty: int = 0
     counts: Counter[str] | None = field(default_factory=Counter)
+    rows: dict[str, list[str]] = field(default_factory=dict)
     sample: list[str] = field(default_factory=list)
     json: Seen = field(default_factory=Seen)
     no_json: int = 0
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def add(self, outputs: Iterable[str]) -> None:
-        """Counts more answers."""
-        for text in outputs:
-            if not text.strip():
-                self.empty += 1
-                continue
-            self.n += 1
-            if (value := _parsed(text)) is None:
-                self.no_json += 1
-            else:
-                self.json.add(value)
-            if self.counts is not None:
-                self.counts[text] += 1
-                if len(self.counts) > _MAX_DISTINCT:
-                    self.counts = None
-            if len(self.sample) < _SAMPLE:
-                self.sample.append(text)
-            elif (place := self._random.randrange(self.n)) < _SAMPLE:
-                self.sample[place] = text
+    def add(self, text: str, source: str = "", row: str = "") -> None:
+        """Counts one more answer. source: what it answers. row: where it stands."""
+        if not text.strip():
+            self.empty += 1
+            return
+        self.n += 1
+        if (value := _parsed(text)) is None:
+            self.no_json += 1
+        else:
+            self.json.add(value, source[:_LOOKED_AT].casefold())
+        if self.counts is not None:
+            self.counts[text] += 1
+            rows = self.rows.setdefault(text, [])
+            if len(rows) < _ROWS_KEPT:
+                rows.append(row)
+            if len(self.counts) > _MAX_DISTINCT:
+                self.counts = None
+                self.rows.clear()
+        if len(self.sample) < _SAMPLE:
+            self.sample.append(text)
+        elif (place := self._random.randrange(self.n)) < _SAMPLE:
+            self.sample[place] = text
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,8 @@ class AnswerForm:
 
     why: the reason of the metric. kind: what the instruction calls them. keys: more keys of task.yaml, each with its
     reason. counts: label -> its rows. notes: what the user should know, one sentence each. faulty: the form is that of
-    most answers, and some rows must be corrected.
+    most answers, and some rows must be corrected. nearly: labels of most rows, where a few have other answers.
+    written: how numbers are written, for the instruction.
     """
 
     metric: str
@@ -88,6 +107,8 @@ class AnswerForm:
     schema: dict[str, object] | None = None
     notes: tuple[str, ...] = ()
     faulty: bool = False
+    nearly: tuple[str, ...] = ()
+    written: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -114,8 +135,10 @@ def form_of(
     for guess in (_one_answer, _tool_calls, _json, _numbers):
         if (form := guess(answers)) is not None:
             return form
-    if not _indented_code(answers) and (form := _labels(answers, 10 if documents else 3)) is not None:
-        return form
+    if not _indented_code(answers):
+        least = 10 if documents else 3
+        if (form := _labels(answers, least) or _nearly_labels(answers, least)) is not None:
+            return form
     return _free_text(answers, squad)
 
 
@@ -209,13 +232,25 @@ def _numbers(answers: AnswersSeen) -> AnswerForm | None:
     if many >= 0.5 * len(sample):
         why = f"all {n} answers are numbers, {100 * many // len(sample)} % of them with three decimals or more"
         near = "a number counts by how near it is; metric: numeric_match would count equal numbers only"
-        return AnswerForm(
-            "numeric_error", why, "number", keys={"tolerance": (_TOLERANCE, f"1 %: so near is right. {near}")}
-        )
+        keys: dict[str, tuple[object, str]] = {"tolerance": (_TOLERANCE, f"1 %: so near is right. {near}")}
+        return AnswerForm("numeric_error", why, "number", keys=keys, written=_written(sample))
     why = (
         f"all {n} answers are numbers: only equal ones count (metric: numeric_error, with a tolerance, if near is good)"
     )
-    return AnswerForm("numeric_match", why, "number")
+    return AnswerForm("numeric_match", why, "number", written=_written(sample))
+
+
+def _written(numbers: Sequence[str]) -> str:
+    """How most numbers are written beyond their digits: their currency or percent sign, a decimal comma."""
+    found = []
+    for side, place in (("before", "before"), ("behind", "after")):
+        signs = Counter(m[side].strip(" +-−\u00a0") for n in numbers if (m := _NUMBER.fullmatch(n.strip())))
+        sign, most = signs.most_common(1)[0]
+        if sign and most >= 0.9 * len(numbers):
+            found.append(f"{sign} {place} it")
+    if _share(numbers, _DECIMAL_COMMA.search) >= 0.5:
+        found.append("a decimal comma")
+    return " and ".join(found)
 
 
 def _labels(answers: AnswersSeen, least: int) -> AnswerForm | None:
@@ -225,10 +260,33 @@ def _labels(answers: AnswersSeen, least: int) -> AnswerForm | None:
     n, kinds = answers.n, len(found.counts)
     repeated = sum(c for c in found.counts.values() if c > 1)
     closed = 2 <= kinds <= MAX_LABELS and n >= least * kinds and repeated >= 0.9 * n
-    if not closed or max(map(words, found.counts)) > 8:
+    usual = max((words(label) for label, c in found.counts.items() if c >= 3), default=8)
+    stray = any(c < 3 and words(label) > max(4, 3 * usual) for label, c in found.counts.items())
+    if not closed or stray or max(map(words, found.counts)) > 8:
         return None
     why = f"{n} answers, only {kinds} distinct, {100 * repeated // n} % of them repeated"
     return _label_form(found, n, why)
+
+
+def _nearly_labels(answers: AnswersSeen, least: int) -> AnswerForm | None:
+    """Labels beside which a few rows have other answers, which have to be corrected first."""
+    if answers.counts is None:
+        return None
+    found = spellings(answers.counts)
+    labels = {label: c for label, c in found.counts.items() if c >= 3 and words(label) <= 8}
+    n, many = answers.n, sum(labels.values())
+    if not 2 <= len(labels) <= MAX_LABELS or many < max(5, least) * len(labels) or many < _NEARLY * n or many == n:
+        return None
+    known = {normal_form(label) for label in labels}
+    rows = [row for text, where in answers.rows.items() if normal_form(text) not in known for row in where]
+    named = "; ".join(rows[:5]) + ("; …" if n - many > len(rows[:5]) else "")
+    others = "1 row has another answer" if n - many == 1 else f"{n - many} rows have other answers"
+    note = (
+        f"{100 * many // n} % of the answers are {len(labels)} labels, and {others} ({named}). Correct or remove such "
+        "rows; then take labels: in, and write metric: label_accuracy."
+    )
+    why = f"the safe choice until all answers are labels; {many} of {n} are"
+    return AnswerForm("exact_match", why, "label", nearly=tuple(sorted(labels)), notes=(note,))
 
 
 def _label_form(found: Spellings, n: int, why: str) -> AnswerForm:
@@ -266,7 +324,7 @@ def _free_text(answers: AnswersSeen, squad: bool) -> AnswerForm:
         return AnswerForm("token_f1", f"{n} answers are spans of a text, as SQuAD has them", "span")
     distinct = f"{len(answers.counts)} distinct" if answers.counts is not None else "many distinct"
     length = statistics.median(words(a) for a in sample)
-    why = f"{distinct} answers among {n}, {length:g} words in the middle of the range"
+    why = f"{distinct} answers among {n}, median length {length:g} word{'s' if length != 1 else ''}"
     space, reason = found_whitespace(sample)
     code = _share(sample, _CODE.search) >= 0.5 or _share(sample, _INDENTED.match) >= 0.5
     if space == "counts" and (code or length <= 12):

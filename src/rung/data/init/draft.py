@@ -13,16 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.data.init.answers import AnswerForm, AnswersSeen, form_of
-from rung.data.init.reading import Ask, FilesRead, read_files
+from rung.data.init.reading import MOST_ASKED, Ask, FilesRead, read_files
+from rung.data.init.schemas import closed
 from rung.data.init.sources import Sources, find_sources
 from rung.data.init.yaml_text import as_comment, as_yaml, quoted
 from rung.data.rows import raise_problems
 from rung.data.shapes import Recognised
+from rung.data.shapes.seam import key_of
 from rung.errors import DataError
+from rung.text import normal_form
 
 _NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
 _LABELS_ON_A_LINE = 12
 _MANY_EMPTY = 0.02  # fewer empty answers are slips
+_FEW_INSTRUCTIONS = 5
 _INLINE_SCHEMA = 1_500  # characters; a longer one goes into a file of its own
 SCHEMA_FILE = "answer.schema.json"
 _INSTRUCTIONS = {
@@ -39,6 +43,15 @@ _INSTRUCTIONS = {
     "long": "Answer the input in full sentences.",
     "span": "Answer the question with the words of the text.",
 }
+
+
+_SAY_LITTLE = re.compile(
+    r"\d+|y|n|t|f|yes|no|true|false|ja|nein|oui|non|s[ií]|sim|não|low|medium|high|normal|none|maybe|unknown"
+)
+"""Labels that mean nothing without the name of their column."""
+_NEGATIVE = ("no", "n", "false", "f", "nein", "non", "não")
+_NAMES_NO_QUESTION = ("label", "labels", "output", "target", "answer", "class", "category", "result", "gold",
+                      "expected", "response", "completion")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,7 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
     from rung.data.model_keys import DEFAULT_MODEL
 
     reading, total = read.reading, sum(read.rows.values())
+    rows = f"{total} row{'s' if total != 1 else ''}"
     own = next(iter(read.instructions)) if len(read.instructions) == 1 else None
     instruction, why = (
         (own, "the same in all rows") if own else (_instruction(form, reading), "a guess; say what you want")
@@ -120,7 +134,7 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         "# A first guess of rung init. Each comment gives the reason; correct what is wrong.",
         f"name: {as_yaml(_name(sources))}",
         f"instruction: {as_yaml(instruction)}  # {why}",
-        f"examples: {as_yaml(sources.examples())}  # {total} rows; columns: {as_comment(', '.join(read.columns))}",
+        f"examples: {as_yaml(sources.examples())}  # {rows}; columns: {as_comment(', '.join(read.columns))}",
         *(f"# {as_comment(note)}" for note in (*sources.notes, *_how(read))),
         *([f"# {as_comment(reading.why)}"] if reading.why else []),
         f"shape: {as_yaml(reading.shape)}",
@@ -138,8 +152,9 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         if len(text) > _INLINE_SCHEMA:
             files[SCHEMA_FILE] = json.dumps(form.schema, ensure_ascii=False, indent=2) + "\n"
         value = SCHEMA_FILE if files else _safe_json(text)
-        lines.append(f"schema: {value}  # types and keys of the {read.answers.n} answers; all of them meet it")
-    lines += [f"# {as_comment(note)}" for note in form.notes]
+        lines.append(f"schema: {value}  # {_fixed(form.schema)}; all {read.answers.n} answers meet it")
+    notes = (*form.notes, *_of_conversations(read))
+    lines += [f"# {as_comment(note)}" for note in notes]
     if sources.corpus:
         lines.append(f"corpus: {as_yaml(sources.corpus[0])}  # {as_comment(sources.corpus[1])}")
     lines += [
@@ -151,7 +166,38 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         "# budget: {minutes: 30}",
         "seed: 0",
     ]
-    return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *form.notes))
+    return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *notes))
+
+
+def _fixed(schema: Mapping[str, object]) -> str:
+    """What a schema fixes."""
+    keys = list(dict.fromkeys(closed(schema)))
+    named = as_comment(", ".join(keys[:5])) + (", …" if len(keys) > 5 else "")
+    return (
+        f"fixes keys, types and the values of {named} (delete enum where others can come)"
+        if keys
+        else ("fixes keys and types")
+    )
+
+
+def _of_conversations(read: FilesRead) -> list[str]:
+    """What rows bring beside an input and an answer: instructions that differ, earlier turns."""
+    found = []
+    asked = read.asked
+    if len(asked) > 1:
+        several = f"{len(asked):,}" if len(asked) < MOST_ASKED else f"{MOST_ASKED:,} or more"
+        text = f"Rows carry {several} different instructions, and one metric judges them all."
+        if len(asked) <= _FEW_INSTRUCTIONS:
+            rows = " and ".join(f"{n:,}" for n in sorted(asked.values(), reverse=True))
+            text = f"Rows carry {len(asked)} different instructions ({rows} rows), and one metric judges them all."
+            text += " If they are different tasks, make a task of each."
+        found.append(text)
+    if read.with_turns:
+        found.append(
+            f"{read.with_turns:,} of {sum(read.rows.values()):,} rows have earlier turns, which the model sees before "
+            "the input."
+        )
+    return found
 
 
 def _how(read: FilesRead) -> list[str]:
@@ -188,6 +234,8 @@ def _left_out(read: FilesRead) -> list[str]:
 def _label_lines(form: AnswerForm) -> list[str]:
     """labels: on one line, or each on a line with the number of its rows."""
     labels = form.labels
+    if form.nearly:
+        return [f"# labels: [{as_comment(', '.join(map(quoted, form.nearly)))}]"]
     if not labels:
         return []
     rarest = min(form.counts.values())
@@ -201,7 +249,7 @@ def _label_lines(form: AnswerForm) -> list[str]:
 def _instruction(form: AnswerForm, reading: Recognised) -> str:
     if "instruction" in reading.fields:
         return "Do what is asked."  # each row has an instruction of its own; this one is the preface
-    labels = form.labels
+    labels = list(form.nearly) or form.labels
     if 0 < len(labels) <= _NAMED_LABELS:
         plain = all(label.isprintable() and not set(label) & set(',"') for label in labels)
         if not plain:
@@ -209,7 +257,14 @@ def _instruction(form: AnswerForm, reading: Recognised) -> str:
         named = ", ".join(labels)
         if form.kind == "labels":
             return f"Say which of these labels apply to the input: {named}. Answer with a JSON list of them."
-        return f"Classify the input. Answer with one of these labels only: {named}."
+        column, question = reading.fields.get("output"), ""
+        asks = isinstance(column, str) and reading.shape == "columns" and key_of(column) not in _NAMES_NO_QUESTION
+        if asks and all(_SAY_LITTLE.fullmatch(normal_form(label)) for label in labels):
+            *first, last = sorted(labels, key=lambda label: normal_form(label) in _NEGATIVE)
+            question = f" {column}: {', '.join(first)} or {last}?"
+        return f"Classify the input.{question} Answer with one of these labels only: {named}."
+    if form.kind == "number" and form.written:
+        return f"Work out the answer. Answer with the number only, with {form.written}."
     default = (
         "Answer the question briefly." if form.metric == "token_f1" else "Answer the question. Give the answer only."
     )

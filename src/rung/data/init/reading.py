@@ -6,6 +6,7 @@ Knows files, shapes and columns; what answers mean is in `answers`.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from rung.data.init.answers import AnswersSeen
 from rung.data.init.sources import Sources
 from rung.data.init.yaml_text import as_comment, as_yaml
 from rung.data.rows import Problem, Table, raise_problems
-from rung.data.shapes import Recognised, answers_of, recognised
+from rung.data.shapes import Recognised, examples_of, recognised
 from rung.data.shapes.seam import OPTIONAL, key_of
 from rung.errors import DataError
+from rung.types import Example
 
+MOST_ASKED = 1_000
+"""Instructions of rows that are counted."""
 Ask = Callable[[str, Sequence[str]], int]
 """A question and its possible replies -> the index of the chosen one."""
 
@@ -27,7 +31,8 @@ class FilesRead:
     """What the files hold. fields: those to be named in task.yaml. rows: by file. problems: rows that cannot be read.
     unread: the first rows whose examples cannot be read.
 
-    instructions: what all rows of a file ask for, of each file. id_twice: two rows have one id.
+    instructions: what all rows of a file ask for, of each file. asked: what rows ask for -> their number, of the first
+    1,000 that differ. with_turns: rows with earlier turns. id_twice: two rows have one id.
     """
 
     sources: Sources
@@ -40,7 +45,19 @@ class FilesRead:
     unread: list[Problem] = field(default_factory=list)
     answers: AnswersSeen = field(default_factory=AnswersSeen)
     instructions: set[str | None] = field(default_factory=set)
+    asked: Counter[str | None] = field(default_factory=Counter)
+    with_turns: int = 0
     id_twice: bool = False
+
+    def add(self, example: Example | None) -> None:
+        """Counts one more row; None is one that cannot be read."""
+        if example is None:
+            self.answers.add("")
+            return
+        self.answers.add(example.output, example.input, example.row)
+        self.with_turns += bool(example.turns)
+        if len(self.asked) < MOST_ASKED or example.instruction in self.asked:
+            self.asked[example.instruction] += 1
 
 
 def read_files(
@@ -75,9 +92,9 @@ def read_files(
         found.how[path] = table.how
         found.problems += table.problems
         found.id_twice = found.id_twice or _id_twice(table, reading)
-        outputs = answers_of(table.taken(), reading, found.unread)
-        found.rows[path] = len(outputs)
-        found.answers.add(outputs)
+        for example in examples_of(table.taken(), reading, found.unread):
+            found.rows[path] = found.rows.get(path, 0) + 1
+            found.add(example)
     assert found is not None
     found.sources = sources.without(hidden)
     return found

@@ -116,6 +116,8 @@ def _files(text: str) -> tuple[list[Path], list[Path]]:
     from rung.data.formats import data_files, files_of
 
     path = Path(os.path.abspath(os.path.expanduser(text)))
+    if not (text.startswith("hf:") or any(sign in text for sign in "*?[") or os.path.lexists(path)):
+        raise DataError(f"{text}: no such file or folder. Check the path.")
     try:
         if text.startswith("hf:") or not path.is_dir() or (path / "state.json").is_file():
             return files_of(text if text.startswith("hf:") else str(path), Path.cwd()), []

@@ -92,7 +92,13 @@ def _all_rows(message: str) -> int:
 
 
 def _different(examples: Iterable[Example]) -> list[Example]:
-    """A few examples, those with answers that were not shown yet first."""
-    looked_at = list(islice(examples, _LOOKED_AT))
-    first = list({e.output: e for e in reversed(looked_at)}.values())[::-1][:SHOWN]
-    return first + [e for e in looked_at if e not in first][: SHOWN - len(first)]
+    """A few examples: those whose instruction and answer were not shown yet first, then those with one of both."""
+    rest = list(islice(examples, _LOOKED_AT))
+    found: list[Example] = []
+    for needed in (2, 1, 0):
+        for e in list(rest):
+            new = (e.instruction not in {f.instruction for f in found}) + (e.output not in {f.output for f in found})
+            if new >= needed and len(found) < SHOWN:
+                found.append(e)
+                rest.remove(e)
+    return found

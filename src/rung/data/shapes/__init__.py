@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rung.data.shapes.converting import WRITABLE, Converted, convert, rows_of, write_rows
 from rung.data.shapes.labels import Labels, SeveralLabels, found_several
-from rung.data.shapes.recognising import SHAPES, Recognised, answers_of, flat, recognise, recognised
+from rung.data.shapes.recognising import SHAPES, Recognised, examples_of, flat, recognise, recognised
 from rung.data.shapes.seam import Fields
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "Labels",
     "Recognised",
     "SeveralLabels",
-    "answers_of",
     "convert",
+    "examples_of",
     "flat",
     "found_several",
     "recognise",

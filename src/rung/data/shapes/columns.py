@@ -9,7 +9,7 @@ import re
 import statistics
 from collections.abc import Iterator, Sequence
 
-from rung.data.rows import as_text
+from rung.data.rows import as_text, parse_json
 from rung.data.shapes.conversation import ROLES, is_conversation
 from rung.data.shapes.seam import (
     BY_GUESS,
@@ -22,7 +22,7 @@ from rung.data.shapes.seam import (
     Values,
     key_of,
 )
-from rung.data.shapes.values import is_scalar, listed
+from rung.data.shapes.values import is_scalar, json_list, listed
 from rung.data.shapes.writing import beside, turn
 from rung.types import Example
 
@@ -48,6 +48,11 @@ _OPTIONS = re.compile(
 )
 """Of columns that hold what is to be chosen from."""
 _CLASSES = ("intent", "category", "class", "sentiment", "labels", "tags", "topics", "categories", "intents")
+_OTHER_CLASSES = ("priority", "urgency", "severity", "department", "team", "queue", "topic", "emotion", "tone",
+                  "subcategory", "sub_category")  # fmt: skip
+"""Of classes that are as good an answer as a category, where few values repeat."""
+_REPLIES = ("response", "reply", "agent_reply")
+"""Of answers that may stand beside a message together with its class."""
 _ANSWERS = (
     ("output",),
     ("outputs", "answer", "label", "target", "response", "completion", "expected", "expected_output", "reply",
@@ -64,7 +69,7 @@ REFERENCES = ("references", "accepted_answers", "correct_answers", "reference_an
 CONTEXT_NAMES = ("context", "passage", "paragraph", "evidence", "support", "schema", "contexts")
 _META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "split", "date", "timestamp", "created_at",
          "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected",
-         "from", "to", "cc", "sender", "recipient", "time")  # fmt: skip
+         "from", "to", "cc", "sender", "recipient", "time", "meta", "metadata", "cursor", "sort")  # fmt: skip
 _FEW_WORDS = 2
 _LONGER = 2.5
 _MOST_ASKED = 5
@@ -102,7 +107,14 @@ def _answers(sample: Sample) -> list[_Answer]:
     if several := _label_columns(sample):
         names = ", ".join(several[:5]) + (", …" if len(several) > 5 else "")
         return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
-    rest = [c for c in _plain(sample) if not _says_input(c) and key_of(c) not in CONTEXT_NAMES]
+    plain = [c for c in _plain(sample) if key_of(c) not in CONTEXT_NAMES]
+    records = [c for c in plain if _holds_records(sample, c)]
+    if records and any(_is_text(sample, c) for c in plain if c not in records):
+        closed = [c for c in plain if c not in records and not _says_input(c) and _is_closed(sample, c)]
+        whys = {c: "which holds objects or lists" for c in records} | {c: "whose few values repeat" for c in closed}
+        if len(whys) <= _MOST_ASKED:
+            return [("output", c, BY_GUESS, f'output: the column "{c}", {why}') for c, why in whys.items()]
+    rest = [c for c in plain if not _says_input(c)]
     if len(rest) > 1 and (closed := [c for c in rest if _is_closed(sample, c)]):
         found: list[_Answer] = [
             ("output", c, BY_GUESS, f'output: the column "{c}", whose few values repeat') for c in closed
@@ -131,7 +143,12 @@ def _named_answers(sample: Sample) -> list[str]:
             break
     if not found and pair:
         return [pair[1]]
-    if [key_of(c) for c in found] == ["label"]:  # a category beside it is as plain, but for its own name in words
+    keys = [key_of(c) for c in found]
+    if found and set(keys) <= set(_CLASSES):
+        found += [c for n in _OTHER_CLASSES if (c := sample.by_key.get(n)) and _is_closed(sample, c)]
+    elif found and set(keys) <= set(_REPLIES) and not {"question", "prompt", "query", "input"} & set(sample.by_key):
+        found += [c for n in _CLASSES if (c := sample.by_key.get(n)) and _is_closed(sample, c)]
+    if keys == ["label"]:  # a category beside it is as plain, but for its own name in words
         found += [sample.by_key[n] for n in _CLASSES if n in sample.by_key]
         words = sample.column(*_IN_WORDS)
         if words is not None and sample.mostly(found[0], lambda v: isinstance(v, int) or str(v).isdigit()):
@@ -203,14 +220,24 @@ def speakers_of(sample: Sample) -> str | None:
 
 
 def _flatten(values: Values) -> Iterator[Values] | None:
-    """What a row's only column holds, beside an id, where that is a mapping: {"translation": {"de": …, "en": …}}."""
-    if len(values) > 2:
+    """What a row's only column holds, where that is a mapping: {"translation": {"de": …, "en": …}}.
+
+    Beside it may stand what is never an input or an answer: ids, "_index" and "_score" of Elasticsearch.
+    """
+    inner = [name for name, v in values.items() if isinstance(v, dict) and len(v) > 1 and _bears_rows(name)]
+    if len(inner) != 1:
         return None
-    inner = [v for name, v in values.items() if isinstance(v, dict) and len(v) > 1]
-    ids = {name: v for name, v in values.items() if key_of(name) == "id"}
-    if len(inner) != 1 or len(ids) != len(values) - 1 or not all(map(is_scalar, inner[0].values())):
+    beside = {name: v for name, v in values.items() if name != inner[0]}
+    if not all((k := key_of(name)) in _META or k[0] == "_" or k.endswith("_id") for name in beside):
         return None
-    return iter([{**ids, **inner[0]}])
+    found = values[inner[0]]
+    assert isinstance(found, dict)
+    return iter([{**beside, **found}])
+
+
+def _bears_rows(name: str) -> bool:
+    """Whether a mapping of this name may be the row, not a value that a shape reads."""
+    return key_of(name) not in _META and key_of(name) not in ("answers", "answer", "output", "label", "labels")
 
 
 def _are_options(sample: Sample, column: str) -> bool:
@@ -245,6 +272,25 @@ def _is_closed(sample: Sample, column: str) -> bool:
     """Whether a column holds a few short values again and again, as labels do."""
     values = [as_text(v) for v in sample.values(column)]
     return 2 <= len(set(values)) <= len(values) / 3 and _words(sample, column) <= _FEW_WORDS
+
+
+def _holds_records(sample: Sample, column: str) -> bool:
+    """Whether a column holds objects or lists, as they are or written as JSON, and is no list of words to be read."""
+    if _are_options(sample, column) or sample.mostly(column, is_conversation):
+        return False
+    if not _says_input(column):
+        return sample.mostly(column, lambda v: _record(v) or json_list(v) is not None)
+    return sample.mostly(column, _record)
+
+
+def _record(value: object) -> bool:
+    """Whether a value is an object, or a list of objects."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = parse_json(value)
+        except ValueError:
+            return False
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
 
 
 def _is_constant(sample: Sample, column: str, least: int = 0) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rung.data.formats import read_table
 from rung.data.rows import Problem, raise_problems
-from rung.data.shapes.reading import Answers, RowReader
+from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
 from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognised
 from rung.data.shapes.seam import Fields
 from rung.data.shapes.values import nothing
@@ -66,11 +66,14 @@ class Converted:
     cut: int
 
 
-def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own: str | None = None) -> Converted:
+def convert(
+    data: Path, shape: str, out: Path, fields: Fields | None = None, own: str | None = None, empty: bool = False
+) -> Converted:
     """Write the rows of a file in another shape; every column that the reading does not use is kept beside it.
 
-    fields, own: how the file is to be read, where its rows do not say it. Raises DataError, also for every row that
-    cannot be read, before anything is written.
+    Answers that are several labels each are written as JSON lists. fields, own: how the file is to be read, where its
+    rows do not say it. empty: an answer may be empty. Raises DataError, also for every row that cannot be read, before
+    anything is written.
     """
     table = read_table(data)
     reading = recognised(table.columns, table.rows, fields, own)
@@ -79,13 +82,22 @@ def convert(data: Path, shape: str, out: Path, fields: Fields | None = None, own
         raise DataError(
             f"{data.name}: can be read in {len(reading.alternatives) + 1} ways. Say which is meant:\n{ways}"
         )
-    several = (reading.lists and reading.several is not None) or isinstance(reading.fields.get("output"), tuple)
-    answers = Answers(several=several, lists_are_json=reading.sequences, empty=True)
+    several = reading.several
+    answers = Answers(
+        several=several is not None,
+        separator=several.separator if several else None,
+        lists_are_json=reading.sequences,
+        empty=empty,
+    )
     read = RowReader(reading.fields, answers)
-    examples, beside, problems = [], [], list(table.problems)
+    examples, beside, problems, hinted = [], [], list(table.problems), False
     for row in flat(table.rows):
         try:
             examples.append(read(row))
+        except EmptyAnswer as e:
+            hint = "" if hinted else "; where nothing is the right answer, write --empty"
+            problems.append(Problem(row.where, f"{e}{hint}"))
+            hinted = True
         except ValueError as e:
             problems.append(Problem(row.where, str(e)))
         else:

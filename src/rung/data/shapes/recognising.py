@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rung.data.rows import Problem, Row, Table, as_text, nearest
@@ -30,6 +30,7 @@ from rung.data.shapes.seam import (
 from rung.data.shapes.values import accepted, is_scalar, json_list, listed, whole
 from rung.errors import DataError
 from rung.text import visible
+from rung.types import Example
 
 SHAPES: dict[str, RowShape] = {
     "messages": messages.SHAPE,
@@ -133,8 +134,10 @@ def recognise(table: Table, fields: Fields, shape: str | None = None) -> Recogni
     return found
 
 
-def answers_of(rows: Iterable[Row], reading: Recognised, problems: list[Problem] | None = None) -> list[str]:
-    """The answer of each row as an example would hold it, "" where there is none: what init guesses labels from.
+def examples_of(
+    rows: Iterable[Row], reading: Recognised, problems: list[Problem] | None = None
+) -> Iterator[Example | None]:
+    """The example of each row, its answer "" where there is none; None where it cannot be read. For first guesses.
 
     problems: takes the first rows that cannot be read for another reason than that they have no answer.
     """
@@ -147,15 +150,13 @@ def answers_of(rows: Iterable[Row], reading: Recognised, problems: list[Problem]
         whole=reading.whole,
     )
     read = RowReader(reading.fields, answers)
-    found = []
     for row in flat(rows):
         try:
-            found.append(read(row).output)
+            yield read(row)
         except ValueError as e:
-            found.append("")
             if problems is not None and len(problems) < _MOST_PROBLEMS and not isinstance(e, EmptyAnswer):
                 problems.append(Problem(row.where, str(e)))
-    return found
+            yield None
 
 
 def flat(rows: Iterable[Row]) -> Iterable[Row]:
