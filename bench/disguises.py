@@ -93,6 +93,8 @@ def _shuffled(text: str, draw: random.Random) -> str:
     return " ".join(words)
 
 
+ADDED = """I am a customer for ten years.|My number has not changed.|The weather is fine.|You are the best shop in town.
+|This is the third time that I write.|I live on the second floor.""".replace("\n", "").split("|")
 LOOK_ALIKES = str.maketrans("aeopcxyi", "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456")
 DISGUISES: dict[str, Disguise] = {
     "none": lambda text, draw: text,
@@ -136,6 +138,15 @@ DISGUISES: dict[str, Disguise] = {
     "question marks": lambda text, draw: text + "???",
     "typo": _typo,
     "hyphenated": lambda text, draw: _inside(text, "-\n", draw),
+    "underscores": lambda text, draw: re.sub(r"\W+", "_", text).strip("_").upper(),
+    "written lines": lambda text, draw: re.sub(r"(?<=\w) (?=\w)", r"\\n", text, count=2),
+    "reply below": lambda text, draw: (
+        f"On Mon, 3 May 2021, Ann wrote:\n> Thank you for your message.\n> We will see.\n\n{text}"
+    ),
+    "written twice": lambda text, draw: f"{text} {text}",
+    "sentence added": lambda text, draw: f"{text} {draw.choice(ADDED)}",
+    "ticket number": lambda text, draw: f"Ticket #{draw.randint(1000, 9999)}: {text}",
+    "cut": lambda text, draw: text[: int(0.85 * len(text))],
     "spaced out": lambda text, draw: re.sub(r"(?<=\w)(?=\w)", " ", text),
 }
 

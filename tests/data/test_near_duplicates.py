@@ -82,6 +82,26 @@ def test_a_text_with_words_added_left_out_or_misspelt_is_the_same_text(changed: 
     assert grouped(LONG, changed, outputs=("x", "y"))
 
 
+@pytest.mark.parametrize(
+    "form", ["Ticket #4711: {}", "{} I wait since May.", "I wait since May. {}", "{}\n\nTen lines"]
+)
+def test_a_sentence_or_a_heading_at_a_filled_in_template_makes_no_other_text(form: str) -> None:
+    names = ["Quito", "Lima", "Oslo", "Riga", "Bern", "Rome", "Kiev", "Doha", "Male", "Lome", "Suva", "Apia"]
+    asked = [example(n, f"What is the mayor of {n} called?", n) for n in names]
+    more = [example(f"{n}x", form.format(e.input), e.id) for n, e in zip(names, asked[:4], strict=False)]
+    groups = near_duplicate_groups([*asked, *more])
+    assert len(set(groups.values())) == len(names)
+    assert all(groups[e.id] == groups[e.id.rstrip("x")] for e in more)
+
+
+def test_what_many_texts_begin_with_or_goes_on_within_a_sentence_makes_no_group() -> None:
+    things = ["lamp", "kettle", "piano", "tent", "carpet", "notebook", "blanket", "bicycle", "teapot", "hammock", "rug"]
+    formula = "I have a question for you."
+    goes_on = [example(i, f"{formula} Where is the {thing}?") for i, thing in enumerate(things)]
+    assert near_duplicates([example("f", formula), *goes_on]) == []
+    assert near_duplicates([example(1, "Show all staff by name"), example(2, "Show all staff by name and age")]) == []
+
+
 def test_words_added_behind_what_all_texts_share_make_another_text() -> None:
     shared = "Tables: staff with name, city, age and pay; orders with day, price, number and state."
     asked = ["staff by name", "orders by price", "staff by age", "orders by day", "staff by pay", "orders by state"]

@@ -3,7 +3,7 @@
 Two inputs are near-duplicates when they are
 - one text under another disguise (`folding`): case, punctuation, markup, look-alike letters, quoted mail, a greeting;
 - the same LEAST_REORDERED words or more in another order;
-- the same sentence with one word misspelt (`typos`);
+- the same sentence with one word misspelt (`typos`), or with another sentence before or behind it (`extensions`);
 - similar: the Jaccard similarity of their word 2- and 3-grams (`shingles`) is at least SIMILAR, and they are not one
   template filled in twice; or
 - changed a little: that similarity is at least CHANGED, and one is the other with words added or misspelt.
@@ -21,7 +21,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from rung.data import minhash, typos
+from rung.data import extensions, minhash, typos
 from rung.data.folding import FOLDING, POLITE, bare, squeezed, views
 from rung.data.shingles import CHARACTER, NUMERIC, Shingles, WordTable, mixed, runs, sums
 from rung.text import NORMAL_FORM, normal_form, visible
@@ -73,9 +73,14 @@ def near_duplicates(examples: Sequence[Example], say: Say | None = None) -> Pair
         say = _quiet
     texts = _Texts(examples, say)
     pairs = [texts.copies(), texts.quoted(), texts.without_signs(), texts.reordered()]
-    for places in (_similar(texts, say), typos.typo_pairs(texts.table, texts.distinct, texts.words)):
+    table, distinct = texts.table, texts.distinct
+    for places in (
+        _similar(texts, say),
+        typos.typo_pairs(table, distinct, texts.words),
+        extensions.extended_pairs(table, distinct, lambda row: examples[row].query.text),
+    ):
         found = np.array(list(places), np.int64).reshape(-1, 2)
-        pairs.append(texts.distinct[found])
+        pairs.append(distinct[found])
     both = np.sort(np.concatenate(pairs), axis=1)
     codes = np.unique(both[:, 1] * max(1, len(examples)) + both[:, 0])  # sorted by the later position
     later, earlier = np.divmod(codes, max(1, len(examples)))
@@ -131,6 +136,7 @@ def how_grouped() -> dict[str, object]:
         "most_versions": MOST_VERSIONS,
         "most_quoting": MOST_QUOTING,
         "least_for_typo": typos.LEAST_FOR_TYPO,
+        "most_extending": extensions.MOST_EXTENDING,
         "exact_up_to": EXACT_UP_TO,
         "boilerplate": BOILERPLATE,
     }
