@@ -77,6 +77,7 @@ def test_without_data_or_with_a_task_that_is_there_nothing_is_written(tmp_path: 
     assert isinstance(done.exception, DataError) and str(done.exception) == (
         f"{tmp_path}/absent.csv: no such file or folder. Check the path."
     )
+    assert str(call(tmp_path / "absent*").exception).count("absent*") == 2  # as it was written, and where that is
     path = labelled(tmp_path / "d.jsonl")
     assert call(path).exit_code == 0
     again = call(path)

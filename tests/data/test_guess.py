@@ -315,8 +315,8 @@ def test_numbers_are_numbers_as_their_country_writes_them(tmp_path: Path, writte
     assert [numeric_match(p, [str(a)]) for p, a in zip(plain, answers, strict=True)] == [1.0] * 30
 
 
-@pytest.mark.parametrize("answer", ["1,2,{}", "1.2.{}", "0{}.12.2025", "3-{}", "{} km or more"])
-def test_lists_versions_dates_and_ranges_are_no_numbers(tmp_path: Path, answer: str) -> None:
+@pytest.mark.parametrize("answer", ["1,2,{}", "1.2.{}", "0{}.12.2025", "3-{}", "{} km or more", "030 123 {:03}"])
+def test_lists_versions_dates_telephones_and_ranges_are_no_numbers(tmp_path: Path, answer: str) -> None:
     assert "numeric" not in guess(answered(tmp_path, [answer.format(i) for i in range(1, 31)])).metric
 
 

@@ -443,6 +443,13 @@ def test_names_that_belong_together_say_which_is_the_answer(asked: str, given: s
     rows = [{given: f"It is the {i}. of them", asked: f"Which one is {i}, and why is it?"} for i in range(6)]
     reading = reading_of(rows)
     assert (reading.fields, reading.alternatives) == ({"input": asked, "output": given}, ())
+    aside = reading_of([{**row, "category": "xy"[i % 2]} for i, row in enumerate(rows)])
+    assert (aside.fields, aside.alternatives) == ({"input": asked, "output": given}, ())
+
+
+def test_the_names_of_people_are_no_question_and_answer() -> None:
+    rows = [{"customer": f"Ann {i}", "agent": "Bo", "message": f"It is late, {i}", "sentiment": "x"} for i in range(6)]
+    assert reading_of(rows).fields == {"input": "message", "output": "sentiment"}
 
 
 def test_what_all_rows_hold_is_no_guess_for_the_answer() -> None:
@@ -563,3 +570,12 @@ def test_a_row_wrapped_in_one_object_is_what_that_holds() -> None:
 def test_words_of_a_sentence_are_never_the_answer() -> None:
     items = [{"tokens": ["to", "be", f"{i}"], "id": i, "remark": f"the remark number {i}"} for i in range(6)]
     assert reading_of(items).fields["input"] == "tokens"
+
+
+def test_beside_a_column_of_objects_another_text_may_be_the_answer() -> None:
+    items = [{"email": f"the mail number {i}", "facts_found": {"n": i}, "verdict": f"it is {i}"} for i in range(6)]
+    reading = reading_of(items)
+    assert [r.fields["output"] for r in (reading, *reading.alternatives)] == ["facts_found", "verdict"]
+    searched = [{"question": f"Which one is {i}?", "passages": [{"n": i}], "verdict": f"it is {i}"} for i in range(6)]
+    with pytest.raises(DataError, match="no column looks like the output"):
+        reading_of(searched)

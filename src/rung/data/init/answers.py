@@ -26,7 +26,7 @@ _ROWS_KEPT = 2  # of each distinct answer
 _LOOKED_AT = 20_000  # characters of an input
 _MONEY = r"(?:EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|CAD|AUD|BRL|kr\.?)"
 _DIGITS = (
-    r"(?:\d{1,3}(?P<group>[,.'’ \u00a0\u2009\u202f])\d{3}(?:(?P=group)\d{3})*(?:(?!(?P=group))[.,]\d+)?"  # 1.234,5
+    r"(?:(?!0)\d{1,3}(?P<group>[,.'’ \u00a0\u2009\u202f])\d{3}(?:(?P=group)\d{3})*(?:(?!(?P=group))[.,]\d+)?"  # 1.234,5
     r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"  # 12,34,567, as in India
     r"|\d+(?:[.,]\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 )
@@ -43,7 +43,7 @@ _CODE = re.compile(
     r"[;{}]$|\w\(.*\)|\w = \w|^(def|class|import|return|SELECT|function|#include)\b|:\n\s+\S", re.MULTILINE
 )
 _TOLERANCE = 0.01
-_NEARLY = 0.8
+_NEARLY = 0.9
 
 
 @dataclass
@@ -283,7 +283,7 @@ def _nearly_labels(answers: AnswersSeen, least: int) -> AnswerForm | None:
     others = "1 row has another answer" if n - many == 1 else f"{n - many} rows have other answers"
     note = (
         f"{100 * many // n} % of the answers are {len(labels)} labels, and {others} ({named}). Correct or remove such "
-        "rows; then take labels: in, and write metric: label_accuracy."
+        "rows; then take labels: in, and write metric: label_accuracy. Where they are right, correct the instruction."
     )
     why = f"the safe choice until all answers are labels; {many} of {n} are"
     return AnswerForm("exact_match", why, "label", nearly=tuple(sorted(labels)), notes=(note,))

@@ -54,7 +54,7 @@ class FilesRead:
         if example is None:
             self.answers.add("")
             return
-        self.answers.add(example.output, example.input, example.row)
+        self.answers.add(example.output, f"{example.input}\n{example.context or ''}", example.row)
         self.with_turns += bool(example.turns)
         if len(self.asked) < MOST_ASKED or example.instruction in self.asked:
             self.asked[example.instruction] += 1

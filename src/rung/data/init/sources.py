@@ -126,7 +126,7 @@ def _files(text: str) -> tuple[list[Path], list[Path]]:
             return [file for split in inside for file in files_of(str(split), path)], []
         found = data_files(path) or [file for split in inside for file in data_files(split)]
     except ValueError as e:
-        raise DataError(f"rung init {text}: it {e}") from None
+        raise DataError(f"rung init {text}: it {str(e).replace(f' ({path})', '')}") from None
     except OSError as e:
         raise DataError(f"{text}: cannot be read ({e.strerror}). Check its permissions.") from e
     return _examples_in(path, found)

@@ -53,13 +53,15 @@ _OTHER_CLASSES = ("priority", "urgency", "severity", "department", "team", "queu
 """Of classes that are as good an answer as a category, where few values repeat."""
 _REPLIES = ("response", "reply", "agent_reply")
 """Of answers that may stand beside a message together with its class."""
+_ASIDE = ("summary", "highlights", "translation", *_CLASSES)
+"""Names of an answer that may stand aside of a question and its answer, too."""
 _ANSWERS = (
     ("output",),
     ("outputs", "answer", "label", "target", "response", "completion", "expected", "expected_output", "reply",
      "solution", "gold", "gold_answer", "ground_truth", "output_text", "expected_answer", "correct_answer",
      "best_answer", "answerkey", "answer_key", "answer_text", "targets", "target_text", "agent_reply", "gold_label"),
     ("answers",),
-    ("summary", "highlights", "translation", *_CLASSES),
+    _ASIDE,
     ("label_text", "label_name", "result", "score", "rating", "stars", "polarity", "code", "canonical_solution", "sql",
      "ner_tags", "pos_tags", "chunk_tags"),
 )  # fmt: skip
@@ -70,6 +72,8 @@ CONTEXT_NAMES = ("context", "passage", "paragraph", "evidence", "support", "sche
 _META = ("id", "uuid", "index", "idx", "no", "nr", "row", "line", "group", "split", "date", "timestamp", "created_at",
          "url", "lang", "language", "", "unnamed:_0", "_id", "user_id", "prompt_id", "author", "rejected",
          "from", "to", "cc", "sender", "recipient", "time", "meta", "metadata", "cursor", "sort")  # fmt: skip
+_SEARCHED = ("documents", "docs", "passages", "paragraphs", "chunks", "sources", "search_results", "facts", "turns")
+"""Of columns of lists that belong to a question."""
 _FEW_WORDS = 2
 _LONGER = 2.5
 _MOST_ASKED = 5
@@ -108,12 +112,8 @@ def _answers(sample: Sample) -> list[_Answer]:
         names = ", ".join(several[:5]) + (", …" if len(several) > 5 else "")
         return [("output", several, BY_NAME, f"output: the columns {names}, which hold 1 where their label applies")]
     plain = [c for c in _plain(sample) if key_of(c) not in CONTEXT_NAMES]
-    records = [c for c in plain if _holds_records(sample, c)]
-    if records and any(_is_text(sample, c) for c in plain if c not in records):
-        closed = [c for c in plain if c not in records and not _says_input(c) and _is_closed(sample, c)]
-        whys = {c: "which holds objects or lists" for c in records} | {c: "whose few values repeat" for c in closed}
-        if len(whys) <= _MOST_ASKED:
-            return [("output", c, BY_GUESS, f'output: the column "{c}", {why}') for c, why in whys.items()]
+    if beside_text := _records_beside_text(sample, plain):
+        return beside_text
     rest = [c for c in plain if not _says_input(c)]
     if len(rest) > 1 and (closed := [c for c in rest if _is_closed(sample, c)]):
         found: list[_Answer] = [
@@ -133,11 +133,29 @@ def _answers(sample: Sample) -> list[_Answer]:
     return []
 
 
+def _records_beside_text(sample: Sample, plain: Sequence[str]) -> list[_Answer]:
+    """Columns of objects or lists beside a text, which they are made from; and what else may be the answer then."""
+    records = [c for c in plain if _holds_records(sample, c)]
+    texts = [c for c in plain if c not in records]
+    if not records or not any(_is_text(sample, c) for c in texts):
+        return []
+    input_known = "input" in sample.chosen or any(map(_says_input, texts))
+    unnamed = [c for c in texts if not _says_input(c) and not _is_constant(sample, c)]
+    others = [c for c in unnamed if input_known or _is_closed(sample, c)]
+    found: list[_Answer] = [
+        ("output", c, BY_GUESS, f'output: the column "{c}", which holds objects or lists') for c in records
+    ]
+    found += [("output", c, BY_GUESS, f'output: the column "{c}", beside one of objects or lists') for c in others]
+    return found if len(found) <= _MOST_ASKED else []
+
+
 def _named_answers(sample: Sample) -> list[str]:
     """The columns with the plainest names of answers; several where they are equally plain."""
     found: list[str] = []
     pair = _pair(sample)
     for names in _ANSWERS:
+        if names is _ASIDE and pair and all(_is_text(sample, c) for c in pair):
+            return [pair[1]]
         found = [c for n in names if (c := sample.by_key.get(n)) and not sample.mostly(c, is_conversation)]
         if found:
             break
@@ -276,7 +294,7 @@ def _is_closed(sample: Sample, column: str) -> bool:
 
 def _holds_records(sample: Sample, column: str) -> bool:
     """Whether a column holds objects or lists, as they are or written as JSON, and is no list of words to be read."""
-    if _are_options(sample, column) or sample.mostly(column, is_conversation):
+    if key_of(column) in _SEARCHED or _are_options(sample, column) or sample.mostly(column, is_conversation):
         return False
     if not _says_input(column):
         return sample.mostly(column, lambda v: _record(v) or json_list(v) is not None)
