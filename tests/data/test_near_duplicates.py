@@ -102,6 +102,11 @@ def test_what_many_texts_begin_with_or_goes_on_within_a_sentence_makes_no_group(
     assert near_duplicates([example(1, "Show all staff by name"), example(2, "Show all staff by name and age")]) == []
 
 
+def test_misspelt_words_may_stand_elsewhere_in_the_text_too() -> None:
+    text = f"Which card was it? {LONG}, that card"
+    assert grouped(text, text.replace("Monday", "Mondey").replace("that card", "that crad"), outputs=("x", "y"))
+
+
 def test_words_added_behind_what_all_texts_share_make_another_text() -> None:
     shared = "Tables: staff with name, city, age and pay; orders with day, price, number and state."
     asked = ["staff by name", "orders by price", "staff by age", "orders by day", "staff by pay", "orders by state"]

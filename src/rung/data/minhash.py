@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PERMUTATIONS, ROWS_PER_BAND = 64, 4  # a pair of similarity 0.8 is missed with p = 0.0002
 NEIGHBOURS = 8
-MOST_REFUSALS, MOST_VAIN = 8, 12
+MOST_REFUSALS, MOST_VAIN = 8, 6
 _ERROR = 0.15  # of a similarity as MinHash estimates it: 2.5 standard errors
 _BATCH = 20_000  # pairs
 

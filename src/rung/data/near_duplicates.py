@@ -279,10 +279,14 @@ class _Texts:
         given, found = (self._spelt(own, row) for own, row in zip(only, rows, strict=True))
         if fewer and next(reversed(fewer)) == words[-1] and any(word.startswith(given[-1]) for word in found):
             given.pop()  # cut inside its last word
-        left = iter(found)
-        return "".join(given) == "".join(found) or all(
-            any(len(word) > 2 and typos.one_letter_apart(word, by) for by in left) for word in given
-        )
+        if "".join(given) == "".join(found):
+            return True
+        for word in given:
+            meant = next((by for by in found if len(word) > 2 and typos.one_letter_apart(word, by)), None)
+            if meant is None:
+                return False
+            found.remove(meant)
+        return True
 
     def _same_template(self, i: int, j: int, only: tuple[Counter[int], Counter[int]]) -> bool:
         """Whether two texts differ by exchanged words ("…of France" / "…of Spain"), not by an addition or an edit.
