@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from rung.data.checks import personal
+from rung.data.checks.material import Material
 from rung.data.corpus import read_corpus
 from rung.data.examples import read_sets
 from rung.data.fixing import Fixed, fix_task
@@ -51,7 +56,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def test_clean_data_are_copied_as_they_are(tmp_path: Path) -> None:
     task = task_of(tmp_path / "a", [row(i, output=f"answer {i}") for i in range(20)])
     fixed = fix_task(task, tmp_path / "out")
-    assert fixed.changes == () and "Nothing had to be changed" in fixed.lines[-1]
+    assert fixed.changes == () and "No row had to be mended" in fixed.lines[-2]
     old, new = read_sets(task)[None], read_sets(read_task(fixed.task))[None]
     assert [(e.input, e.output) for e in old] == [(e.input, e.output) for e in new]
 
@@ -248,3 +253,78 @@ def test_a_mask_covers_a_whole_value_and_never_a_part_of_a_longer_one() -> None:
         "BSN <ID_1>, then 1112223334 and 号<ID_1>是",
         "password: <SECRET_1>, xhunter2abcx and <SECRET_1>",
     ]
+
+
+VALUES = (
+    "my card is 4111 1111 1111 1111",
+    "DE89 3704 0044 0532 0130 00",
+    "FR14 2004 1010 0505 0001 3M02 606 and 5500-0000-0000-0004",
+    "IBAN DE89370400440532013000, 4012888888881881",
+    "tracking id 1234 5678 9012 3456",
+    "order 4111111111111111",
+    "write to jane@corp.org or call +49 30 901820",
+    "my phone is 4155552671",
+    "the number 4155552671",
+    "BSN 111222333, 111-22-2333",
+    "SSN 078-05-1121",
+    "part 12345678Z",
+    "part 12345678A",
+    "Aadhaar 1111 2222 3333",
+    "2341 2341 2346",
+    "password: hunter2abc",
+    "my password is hunter2abc",
+    "ip 93.184.216.34",
+    "nothing at all",
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(VALUES), min_size=1, max_size=4), min_size=2, max_size=12))
+def test_nothing_that_is_masked_is_found_again(tmp_path: Path, chosen: list[list[str]]) -> None:
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    rows = [row(i, output=f"answer {i}") for i in range(14)]
+    for i, values in enumerate(chosen):
+        rows[i]["input"] += " " + ", ".join(values)
+        rows[i]["output"] += " " + json.dumps({values[0]: values[-1]}) if i % 2 else ""
+        rows[i]["phone"] = values[-1]
+    (folder / "docs").mkdir()
+    (folder / "docs" / "d.txt").write_text("\n".join(chosen[0]))
+    task = task_of(folder / "a", rows, keys="corpus: ../docs\n")
+    copy = read_task(fix_task(task, folder / "out", mask=True).task)
+    examples = tuple(e for part in read_sets(copy).values() for e in part)
+    assert copy.corpus is not None
+    documents = read_corpus(copy.corpus)
+    assert [*personal.personal(Material(copy, {None: examples}, examples, documents=documents))] == []
+    beside = [r["phone"] for r in rows_of(folder / "out" / "examples.jsonl") if r.get("phone")]
+    assert not any(value in text for value in ("jane@", "4111 1111", "DE89 3704") for text in beside)
+
+
+def test_other_columns_stand_beside_the_rows_and_the_copy_is_read_as_it_is_meant(tmp_path: Path) -> None:
+    rows = [row(i, output=f"answer {i}", ticket=f"T-{i}", label="x", subject="Hello there, a title") for i in range(20)]
+    task = task_of(tmp_path / "a", rows, keys="fields: {input: input, output: output}\n")
+    fixed = fix_task(task, tmp_path / "out")
+    written = rows_of(tmp_path / "out" / "examples.jsonl")
+    assert [(r["ticket"], r["label"]) for r in written] == [(f"T-{i}", "x") for i in range(20)]
+    assert "your other columns stand beside them: ticket, label, subject" in fixed.lines[-1]
+    old, new = read_sets(task)[None], read_sets(read_task(fixed.task))[None]
+    assert [(e.input, e.output) for e in old] == [(e.input, e.output) for e in new]
+
+
+def test_a_column_that_would_be_read_otherwise_is_left_out_and_named(tmp_path: Path) -> None:
+    rows = [row(i, output=f"answer {i}", context=f"Passage {i}.") for i in range(20)]
+    task = task_of(tmp_path / "a", rows, keys="fields: {context: null}\n")
+    fixed = fix_task(task, tmp_path / "out")
+    assert "left out, as the copy would be read otherwise: context" in fixed.lines[-1]
+    assert all(e.context is None for e in read_sets(read_task(fixed.task))[None])
+
+
+def test_the_copy_says_what_it_is_and_not_how_old_files_were_read(tmp_path: Path) -> None:
+    told = "# e.jsonl: separated by semicolons\n# left out, as no field names them: date\n# mine: keep\n"
+    keys = f"{told}metric: exact_match  # 20 answers\n"
+    task = task_of(tmp_path / "a", [row(i, output=f"answer {i}") for i in range(20)], keys=keys)
+    text = task.path.read_text()
+    task.path.write_text(text.replace("instruction: Answer.", "instruction: |\n  Answer.\n  # e.jsonl: a line of it"))
+    copy = fix_task(read_task(task.path), tmp_path / "out").task
+    text = copy.read_text("utf-8")
+    assert text.startswith("# A cleaned copy of ../a/task.yaml;") and "# mine: keep" in text and "# 20 answers" in text
+    assert "semicolons" not in text and "left out" not in text and "a line of it" in read_task(copy).instruction

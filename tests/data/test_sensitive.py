@@ -6,7 +6,7 @@ import pytest
 
 from rung.data.checks import personal
 from rung.data.checks.material import Material
-from rung.data.sensitive import sensitive
+from rung.data.sensitive import sensitive, unchecked
 from rung.types import Document, Example, Finding, ModelSpec, Task
 
 TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", (ModelSpec("m", "m"),))
@@ -110,3 +110,43 @@ def test_codes_whose_form_is_that_of_an_identifier_are_not_taken_for_one_by_chan
     assert findings(codes) == []
     real = [f"DNI {n}{letters[n % 23]}" for n in range(12_345_670, 12_345_676)]
     assert {f.check for f in findings(real)} == {"identifier"}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [
+            "pay to DE89 3704 0044 0532 0130 00",
+            "and to FR14 2004 1010 0505 0001 3M02 606",
+            "DE02 1203 0000 0000 2020 51",
+        ],
+        ["tracking id 1234 5678 9012 3456", "tracking id 9876 5432 1098 7654", "order 1234567890123456"],
+        [f"ref {n:016d}" for n in range(10**15 + 7, 10**15 + 40)],
+    ],
+)
+def test_a_card_number_is_found_whatever_other_numbers_stand_in_the_data(others: list[str]) -> None:
+    found = findings(["my card is 4111 1111 1111 1111", *others])
+    assert [f.row for f in found if f.check == "card_number"] == ["line 0"]
+
+
+@pytest.mark.parametrize("text", ["order no. 4111111111111111", "Tracking number: 4111 1111 1111 1111"])
+def test_a_number_that_the_word_before_it_says_to_be_another_is_no_card(text: str) -> None:
+    assert sensitive(text) == []
+
+
+def test_what_lies_inside_a_find_says_nothing_about_numbers_of_other_kinds() -> None:
+    assert unchecked("DE89 3704 0044 0532 0130 00") == {}
+    assert unchecked("no 1111 2222 3333") == {"an Indian Aadhaar number": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("my password is hunter2secret, thanks", "hunter2secret"), ("Das Passwort ist Hallo123x.", "Hallo123x.")],
+)
+def test_a_password_that_a_sentence_tells_is_found(text: str, value: str) -> None:
+    assert [text[one.start : one.end] for one in sensitive(text)] == [value]
+
+
+@pytest.mark.parametrize("text", ["my password is not working", "the password is required", "password is wrong!!!"])
+def test_a_sentence_about_a_password_is_none(text: str) -> None:
+    assert sensitive(text) == []

@@ -37,13 +37,15 @@ class ReadExamples:
     """What the files of a task hold.
 
     sets: the rows that can be used. problems: the rows that cannot, in file order. findings: what was read otherwise
-    than it was written. how: what was recognised in each file, a line each.
+    than it was written. how: what was recognised in each file, a line each. beside: id -> the columns of a row that
+    its example does not use, where they were asked for.
     """
 
     sets: Sets
     problems: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
     how: tuple[str, ...] = ()
+    beside: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 def read_examples(task: Task) -> tuple[Example, ...]:
@@ -63,15 +65,18 @@ def read_sets(task: Task) -> Sets:
     return found.sets
 
 
-def read_data(task: Task) -> ReadExamples:
-    """As `read_sets`, with what was recognised; bad rows are in `problems` as long as 12 good ones are left."""
+def read_data(task: Task, *, beside: bool = False) -> ReadExamples:
+    """As `read_sets`, with what was recognised; bad rows are in `problems` as long as 12 good ones are left.
+
+    beside: keep the columns that the examples do not use, too.
+    """
     by_set: dict[SetName | None, tuple[Path, ...]]
     by_set = dict(task.examples.items()) if isinstance(task.examples, Mapping) else {None: task.examples}
     prefixes = _id_prefixes([path for paths in by_set.values() for path in paths])
     labels = Labels(task.labels) if task.labels else None
     files: dict[SetName | None, list[_File]] = {}
     for name, paths in by_set.items():
-        files[name] = [_read_file(read_table(path), task, labels, prefixes[path]) for path in paths]
+        files[name] = [_read_file(read_table(path), task, labels, prefixes[path], beside) for path in paths]
         if name is not None:
             _refuse_hidden_answers(name, files[name])
     everything = [file for several in files.values() for file in several]
@@ -90,12 +95,16 @@ def read_data(task: Task) -> ReadExamples:
         tuple(problems),
         tuple(finding for file in everything for finding in file.findings),
         tuple(line for file in everything for line in file.how),
+        {e.id: own for file in everything for e, own in zip(file.examples, file.beside, strict=False)},
     )
 
 
 @dataclass
 class _File:
-    """What one file held. empty: its rows without an answer, which are among `problems`. ids: those that rows bring."""
+    """What one file held. empty: its rows without an answer, which are among `problems`. ids: those that rows bring.
+
+    beside: the columns that are not used, of each example, where they were asked for.
+    """
 
     prefix: str
     examples: list[Example] = field(default_factory=list)
@@ -105,9 +114,10 @@ class _File:
     findings: tuple[Finding, ...] = ()
     how: tuple[str, ...] = ()
     name: str = ""
+    beside: list[Mapping[str, object]] = field(default_factory=list)
 
 
-def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> _File:
+def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str, beside: bool = False) -> _File:
     """The rows of one table, which is empty afterwards."""
     file = _File(prefix, problems=list(table.problems), name=table.path.name)
     if not table.rows:
@@ -132,6 +142,8 @@ def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str) -> 
         if own:
             file.ids.add(example.id)
         file.examples.append(example)
+        if beside:
+            file.beside.append({name: value for name, value in row.values.items() if name not in reading.used})
     if table.problems:
         file.problems.sort(key=_line)
     file.findings = tuple(_findings(read, file.name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import yaml
@@ -20,12 +20,17 @@ _PATHS = ("schema", "corpus", "model", "models", "metric")
 """Keys whose values may hold paths."""
 _DROPPED = ("fields", "shape", "examples", "name")
 """Keys that the copy does not need, or that are written anew."""
+_COMMENT = re.compile(r"^[ \t]*#[ \t]*([^\n]*)(?:\n|$)", re.M)
+_OF_READING = ("input: the column", "input: the columns", "left out, as no field names them:")
 
 
-def write_task(task: Task, folder: Path, files: Mapping[SetName | None, Path], corpus: Path | None) -> Path:
+def write_task(
+    task: Task, folder: Path, files: Mapping[SetName | None, Path], corpus: Path | None, say_columns: bool = False
+) -> Path:
     """Writes task.yaml into `folder` and returns its path. corpus: new documents; None: the old ones.
 
-    The name gets "-clean" behind it, so that the copy has a run folder of its own.
+    The name gets "-clean" behind it, so that the copy has a run folder of its own. say_columns: name the columns of
+    input and output, where others stand beside them. Comments that tell how the old files were read are left out.
     """
     text = task.path.read_bytes().decode("utf-8-sig")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -33,6 +38,8 @@ def write_task(task: Task, folder: Path, files: Mapping[SetName | None, Path], c
     examples = {name: path.name for name, path in files.items()}
     said = _quoted(examples[None]) if None in examples else json.dumps(examples, ensure_ascii=False)
     head = {"name": _quoted(f"{task.name}-clean"), "examples": said}
+    if say_columns:
+        head |= {"shape": "columns", "fields": "{input: input, output: output}"}
     if task.multi_label and task.labels and all(key.value != "labels" for key, _ in root.value):
         head["labels"] = json.dumps(task.labels, ensure_ascii=False)  # fields: named them as columns
     edits: list[tuple[int, int, str]] = []
@@ -48,14 +55,32 @@ def write_task(task: Task, folder: Path, files: Mapping[SetName | None, Path], c
     if root.flow_style:
         first, between = first + 1, ", "
     edits.append((first, first, "".join(f"{key}: {value}{between}" for key, value in head.items())))
+    old = {path.name for path in paths_of(task.examples)}
+    values = [(value.start_mark.index, value.end_mark.index) for _, value in root.value]
+    for match in _COMMENT.finditer(text):
+        if _tells_reading(match[1], old) and not any(start <= match.start() < end for start, end in values):
+            edits.append((match.start(), match.end(), ""))
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     path = folder / "task.yaml"
+    text = (
+        f"# A cleaned copy of {_path_from(folder, task.path)}; numbers in comments are those of the original.\n{text}"
+    )
     try:
         path.write_text(text, "utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}). Choose a folder of yours.") from error
     return path
+
+
+def paths_of(examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]]) -> tuple[Path, ...]:
+    """All files of examples."""
+    return tuple(p for part in examples.values() for p in part) if isinstance(examples, Mapping) else examples
+
+
+def _tells_reading(comment: str, files: Collection[str]) -> bool:
+    """Whether a comment says how old files were read, as `rung init` writes it."""
+    return comment.startswith(_OF_READING) or any(comment.startswith(f"{name}: ") for name in files)
 
 
 def _rest_of_line(text: str, end: int, in_braces: bool) -> int:

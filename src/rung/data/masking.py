@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from rung.data.checks.personal import meant_otherwise
-from rung.data.checks.places import texts_of
+from rung.data.checks.places import document_texts, texts_of
 from rung.data.sensitive import LETTER, Sensitive, sensitive
 from rung.types import Document, Example
 
@@ -39,17 +39,22 @@ class Masks:
     """The names of all values of some examples and documents. labels: texts that stay as they are."""
 
     def __init__(self, examples: Iterable[Example], documents: Iterable[Document], labels: Iterable[str] = ()) -> None:
-        examples, documents = tuple(examples), tuple(documents)
         self._labels = frozenset(labels)
-        self._doubtful = meant_otherwise(examples, documents)
+        self._doubtful: frozenset[str] = frozenset()
         self._names: dict[tuple[str, str], str] = {}
         self._numbers: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
+        self.learn(examples, documents)
+
+    def learn(self, examples: Iterable[Example], documents: Iterable[Document]) -> None:
+        """Looks for values again: with names in place of the values found first, other numbers may count as values."""
+        examples, documents = tuple(examples), tuple(documents)
+        self._doubtful = meant_otherwise(examples, documents)
         for example in examples:
             for _, text in texts_of(example):
                 self._register(text)
-        for document in documents:
-            self._register(document.text)
+        for _, text in document_texts(documents):
+            self._register(text)
 
     def example(self, example: Example) -> tuple[Example, frozenset[str]]:
         """The example with names in place of values, and the checks whose values it held."""
@@ -76,7 +81,7 @@ class Masks:
 
     def document(self, document: Document) -> tuple[Document, frozenset[str]]:
         """As `example`, of a document."""
-        said, checks = set(self._values(document.text)), set[str]()
+        said, checks = {one for _, text in document_texts([document]) for one in self._values(text)}, set[str]()
         changed = replace(
             document,
             id=self._masked(document.id, said, checks),
@@ -84,6 +89,13 @@ class Masks:
             title=None if document.title is None else self._masked(document.title, said, checks),
         )
         return changed, frozenset(checks)
+
+    def columns(self, values: Mapping[str, object], example: Example) -> tuple[dict[str, object], frozenset[str]]:
+        """As `example`, of other columns of its row. The name of a column counts as a word before its value."""
+        said = {one for _, text in texts_of(example) if text not in self._labels for one in self._values(text)}
+        said |= {one for name, value in values.items() for one in self._values(f"{name}: {value}")}
+        checks: set[str] = set()
+        return {name: self._leaves(value, said, checks) for name, value in values.items()}, frozenset(checks)
 
     def _found(self, text: str) -> list[Sensitive]:
         return [one for one in sensitive(text) if one.name not in self._doubtful]
@@ -154,7 +166,7 @@ class Masks:
 
     def _leaves(self, value: Any, said: set[tuple[str, str]], checks: set[str]) -> Any:
         if isinstance(value, Mapping):
-            return {key: self._leaves(item, said, checks) for key, item in value.items()}
+            return {self._masked(str(key), said, checks): self._leaves(v, said, checks) for key, v in value.items()}
         if isinstance(value, list):
             return [self._leaves(item, said, checks) for item in value]
         if isinstance(value, bool) or value is None or not isinstance(value, str | int | float):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Literal
 
 from rung.data.checks.material import Material
@@ -39,7 +38,6 @@ def personal(material: Material) -> Iterator[Finding]:
     """A finding for each row, and each document, that holds personal data or a secret of one kind."""
     labels = frozenset(material.task.labels or ())
     found: list[tuple[str, tuple[str, ...], str, Sensitive]] = []  # row, ids, place, what
-    wrong: Counter[str] = Counter()
     for example in material.examples:
         for place, text in texts_of(example):
             if text not in labels and (here := sensitive(text)):
@@ -47,29 +45,32 @@ def personal(material: Material) -> Iterator[Finding]:
     documents = document_texts(material.documents)
     for document, text in documents:
         found += ((f"document {document.id}", (), "text", one) for one in sensitive(text))
-    if any(one.checked for *_, one in found):
-        wrong = _without_checksum(material.examples, (text for _, text in documents))
-    doubtful = _doubtful(Counter(one.name for *_, one in found), wrong)
+    doubtful = _doubtful(Counter(one.name for *_, one in found if one.checked), material.examples, documents)
     yield from _findings([one for one in found if one[3].name not in doubtful], len(material.examples))
 
 
 def meant_otherwise(examples: Iterable[Example], documents: Iterable[Document]) -> frozenset[str]:
     """Names of identifiers whose form means something else in these data: most numbers of it lack the checksum."""
-    examples, texts = tuple(examples), [document.text for document in documents]
-    rows = (text for example in examples for _, text in texts_of(example))
-    right = Counter(one.name for text in chain(rows, texts) for one in sensitive(text) if one.checked)
-    return _doubtful(right, _without_checksum(examples, texts)) if right else frozenset()
+    examples, texts = tuple(examples), document_texts(documents)
+    right = Counter(one.name for text in _texts(examples, texts) for one in sensitive(text) if one.checked)
+    return _doubtful(right, examples, texts)
 
 
-def _without_checksum(examples: Iterable[Example], texts: Iterable[str]) -> Counter[str]:
+def _doubtful(
+    right: Counter[str], examples: Iterable[Example], documents: Iterable[tuple[Document, str]]
+) -> frozenset[str]:
+    """Names of which more numbers lack the checksum than have it. right: name -> how many have it."""
     wrong: Counter[str] = Counter()
-    for text in chain((text for example in examples for _, text in texts_of(example)), texts):
+    for text in _texts(examples, documents) if right else ():
         wrong.update(unchecked(text))
-    return wrong
-
-
-def _doubtful(right: Counter[str], wrong: Counter[str]) -> frozenset[str]:
     return frozenset(name for name in wrong if wrong[name] > right[name])
+
+
+def _texts(examples: Iterable[Example], documents: Iterable[tuple[Document, str]]) -> Iterator[str]:
+    for example in examples:
+        yield from (text for _, text in texts_of(example))
+    for _, text in documents:
+        yield text
 
 
 def _findings(found: Iterable[tuple[str, tuple[str, ...], str, Sensitive]], rows: int) -> Iterator[Finding]:
