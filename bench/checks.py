@@ -9,7 +9,8 @@ of a check meant for them names. Precision: the share of findings of these check
 name pairs, a pair of the same words (case, accents, punctuation and order aside) counts as right, too, since clean data
 hold such pairs. All other findings in the clean rows count as wrong, although public data are not clean.
 wrong_labels, wrong_answers: recall counts exchanged answers among the first tenth of the rows, in the order listed.
---json: prints {"checks": {FAULT: {"recall", "precision", "n"}}}. --write: into rung's own record, which its page shows.
+--json: prints {"checks": {FAULT: {"recall", "precision", "n"}}}. --write: into rung's own record, which its page shows;
+a share that differs by more than MOST_APART between two data sets says nothing of other data, and is left out.
 --show: the planted rows that were missed, and the findings that count as wrong. --peers: a virtual environment that
 holds trainjudge, modelbrew-cleaner and wana, which read the same rows; every flag of theirs of that kind counts.
 """
@@ -48,11 +49,12 @@ MEASURED = ROOT / "data" / "checks" / "measured.json"
 VARIANTS = 12
 TENTH = 0.1
 LEAST_MEASURED = 5  # planted rows, or findings, from which a share is written
+MOST_APART = 0.3  # of a share on two data sets, up to which one figure speaks for all data
 
 
 @dataclass
 class Tally:
-    """Counts over all data. variants and checks: name -> (right, all)."""
+    """Counts over all data. variants and checks: name -> (right, all), and the same by (data set, name)."""
 
     found: int = 0
     planted: int = 0
@@ -61,6 +63,9 @@ class Tally:
     seconds: float = 0.0
     variants: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     checks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    own: dict[str, dict[tuple[str, str], list[int]]] = field(
+        default_factory=lambda: {"variants": defaultdict(lambda: [0, 0]), "checks": defaultdict(lambda: [0, 0])}
+    )
     missed: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -196,6 +201,8 @@ def score(
     for i, variant in planted.variants.items():
         tally.variants[variant][0] += i in hit
         tally.variants[variant][1] += 1
+        tally.own["variants"][name, variant][0] += i in hit
+        tally.own["variants"][name, variant][1] += 1
         if i not in hit:
             tally.missed.append(f"{name}, {variant}: {text[i]!r}")
     for check, ids in meant:
@@ -206,6 +213,8 @@ def score(
         tally.right += right
         tally.checks[check][0] += right
         tally.checks[check][1] += 1
+        tally.own["checks"][name, check][0] += right
+        tally.own["checks"][name, check][1] += 1
         if not right:
             tally.wrong.append(f"{name}, {check}: " + " | ".join(repr(text.get(i, i)) for i in ids[:3]))
 
@@ -260,13 +269,25 @@ def write(tallies: Mapping[str, Tally]) -> None:
                 continue
             meant = MEANT.get(check) or tuple(tally.variants)
             got, n = (sum(tally.variants[v][k] for v in meant if v in tally.variants) for k in (0, 1))
-            own = {"recall": round(got / n, 2)} if n >= LEAST_MEASURED else {}
-            if named >= LEAST_MEASURED:
+            steady = alike(tally.own["variants"], meant)
+            own = {"recall": round(got / n, 2)} if n >= LEAST_MEASURED and steady else {}
+            if named >= LEAST_MEASURED and (steady or right == named) and alike(tally.own["checks"], (check,)):
                 own["precision"] = round(right / named, 2)
             if own:
                 record[check] = own
     MEASURED.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n", "utf-8")
     print(f"wrote {MEASURED}")
+
+
+def alike(counts: Mapping[tuple[str, str], Sequence[int]], names: Sequence[str]) -> bool:
+    """Whether the shares of right ones do not differ much between data sets. counts: (data set, name) -> right, all."""
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for (data, name), (right, n) in counts.items():
+        if name in names:
+            sums[data][0] += right
+            sums[data][1] += n
+    shares = [right / n for right, n in sums.values() if n >= LEAST_MEASURED]
+    return not shares or max(shares) - min(shares) <= MOST_APART
 
 
 def _meant() -> dict[str, tuple[str, ...]]:

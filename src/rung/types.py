@@ -151,6 +151,7 @@ class Task:
     JSON array of labels. whitespace: whether the space inside answers counts; None: as the answers of train show.
     unordered: the order of lists in JSON answers does not count. tolerance: of numbers, as a share of the right one.
     train_size: so many examples of train are picked; None: all. empty_answers: an answer may be empty.
+    ignore: checks whose warnings and notes are not told.
     label_notes: label -> one line that says what it means, where task.yaml gives one. models: at least one, cheapest
     first. concurrency: requests that will be in flight at once when the winner serves; latency is measured so.
     """
@@ -174,6 +175,7 @@ class Task:
     tolerance: float | None = None
     train_size: int | None = None
     empty_answers: bool = False
+    ignore: tuple[str, ...] = ()
     target: float | None = None
     budget: Budget = Budget()
     concurrency: int = 1

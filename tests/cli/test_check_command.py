@@ -47,7 +47,7 @@ def test_the_page_says_what_was_read_what_was_found_and_what_next(tmp_path: Path
     assert result.stdout.startswith("cities: 80 rows, label_accuracy\n")
     assert "one of 2 labels" in page and "Sets: train " in page
     assert "WARNING E-mail addresses: 1" in page and "e.jsonl, line 4: Holds an e-mail address" in page
-    assert page.index("Orders to a model") < page.index("E-mail addresses") < page.index("What the data can show")
+    assert page.index("Orders to a model") < page.index("E-mail addresses") < page.index("too small to show")
     assert "--fix clean --mask" in page and f"Next: rung run {tmp_path}" in page.replace("\n", "")
     assert "jane" not in page and "\x1b" not in result.stdout
 
@@ -106,6 +106,23 @@ def test_a_fix_as_json_lists_every_change(tmp_path: Path) -> None:
     assert record["fixed"]["rows"] == {"examples": {"before": 80, "after": 79}}
     assert [c["check"] for c in record["fixed"]["changes"]] == ["exact_duplicate"]
     assert {"kinds", "counts", "findings", "sets"} <= set(record) and record["exit"] == 0
+
+
+def test_strict_stops_at_what_the_page_counts(tmp_path: Path) -> None:
+    small = check(task(tmp_path, rows()), "--strict")
+    assert small.return_value == 2 and "1 warning" in one_line(small) and "nothing to report" not in one_line(small)
+    (tmp_path / "b").mkdir()
+    ignored = check(task(tmp_path / "b", rows(), keys="ignore: [too_small]\n"), "--strict")
+    assert ignored.return_value == 0 and "ignore: in task.yaml says: too_small (1)." in one_line(ignored)
+
+
+def test_all_prints_every_row(tmp_path: Path) -> None:
+    data = rows()
+    for i in range(5):
+        data[10 * i]["input"] += f" jane{i}@corp.org"
+    path = task(tmp_path, data)
+    assert "and 2 more" in one_line(check(path)) and "line 41" not in one_line(check(path))
+    assert "e.jsonl, line 41: Holds an e-mail address" in one_line(check(path, "--all"))
 
 
 def test_mask_needs_a_folder(tmp_path: Path) -> None:

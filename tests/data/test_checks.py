@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rung.data.checks import check_examples
-from rung.data.findings import KEPT
+from rung.data.checks import check_examples, found_in
+from rung.data.checks.material import Material
+from rung.data.findings import KEPT, without_ignored
 from rung.data.near_duplicates import near_duplicates
-from rung.types import Example, ModelSpec, Task
+from rung.types import Example, Finding, ModelSpec, Task
 
 TASK = Task("t", Path("/t/task.yaml"), "Answer.", (Path("/t/e.jsonl"),), "exact_match", (ModelSpec("m", "m"),))
 
@@ -103,7 +104,63 @@ def test_findings_are_bounded_and_their_number_is_said() -> None:
 
 
 def test_near_duplicates_that_are_known_are_not_computed_again() -> None:
-    examples = [example(i, "Where is my card?" if i % 2 else f"other {i}") for i in range(8)]
+    examples = [example(i, f"Where is my card{'?' * i}" if i % 2 else f"other {i}") for i in range(8)]
     pairs = near_duplicates(examples)
     assert check_examples(examples, TASK, pairs) == check_examples(examples, TASK)
-    assert "exact_duplicate" not in {f.check for f in check_examples(examples, TASK, [])}
+    assert "near_duplicate" in found(examples)
+    assert "near_duplicate" not in {f.check for f in check_examples(examples, TASK, [])}
+
+
+def test_ignored_checks_are_counted_in_one_note_and_errors_stay() -> None:
+    findings = [
+        Finding("casing", "note", "line 1", "m"),
+        Finding("casing", "note", "", "40 more", count=40),
+        Finding("label_spelling", "error", "", "m"),
+        Finding("email", "warning", "line 2", "m"),
+    ]
+    kept = without_ignored(findings, ("casing", "label_spelling"))
+    assert [f.check for f in kept] == ["label_spelling", "email", "ignored"]
+    assert "casing (41)" in kept[-1].message and kept[-1].count == 0
+    assert without_ignored(findings, ()) == tuple(findings)
+
+
+def test_labels_that_hold_personal_data_are_not_printed_unless_they_are_declared() -> None:
+    examples = [example(i, f"text {i}", "jane@corp.org" if i else "other") for i in range(60)]
+    told = " ".join(f.message for f in found_in(Material(TASK, {None: tuple(examples)}, tuple(examples))))
+    assert "is the answer of 59 of 60" in told and "jane" not in told
+    declared = replace(TASK, labels=("jane@corp.org", "other"))
+    assert "jane@" in " ".join(
+        f.message for f in found_in(Material(declared, {None: tuple(examples)}, tuple(examples)))
+    )
+
+
+def test_a_copy_of_a_row_that_is_a_near_copy_is_an_exact_one_as_fix_counts_it() -> None:
+    base = [example(i, f"text number {i} about {i * 7}", "a") for i in range(20)]
+    hi = [
+        example(20, "Hi, I need this today."),
+        example(21, "Hello! I need this today."),
+        example(22, "Hello! I need this today."),
+    ]
+    got = found([*base, *hi])
+    assert got["exact_duplicate"] == ["e.jsonl, line 22"] and got["near_duplicate"] == ["e.jsonl, line 21"]
+
+
+def test_how_alike_two_inputs_are_is_said_as_it_is() -> None:
+    texts = ["Where is my black suitcase now?", "where is my black suitcase now", "Hi, where is my black suitcase now?"]
+    other = [f"text number {i} about {i * 7}" for i in range(20)]
+    rows = [example(i, text) for i, text in enumerate([*texts, *other])]
+    told = {f.row: f.message for f in check_examples(rows, TASK) if f.check == "near_duplicate"}
+    assert "(the same words)" in told["e.jsonl, line 1"]
+    assert "(the same but for greetings, markup or spelling)" in told["e.jsonl, line 2"]
+
+
+def test_two_answers_to_the_same_input_are_a_warning_and_to_nearly_the_same_a_note() -> None:
+    rows = [
+        example(1, "What does floor sanding cost in 2 rooms?", "100"),
+        example(2, "what does floor sanding cost in 2 rooms?", "120"),
+        example(3, "What does floor sanding cost in 2 rooms, old building?", "150"),
+    ]
+    told = {f.row: f for f in check_examples(rows, TASK) if f.check == "conflicting_answers"}
+    assert told["e.jsonl, line 2"].severity == "warning" and "Decide which is right" in told["e.jsonl, line 2"].message
+    near = told.get("e.jsonl, line 3")
+    assert near is None or (near.severity == "note" and "Decide whether both are right." in near.message)

@@ -82,3 +82,9 @@ def test_made_rows_have_no_near_duplicates() -> None:
     _, rows = made("replies")
     words = [set(row["input"].casefold().split()) for row in rows]
     assert all(len(a & b) < 0.6 * len(a | b) for i, a in enumerate(words) for b in words[:i])
+
+
+def test_a_share_that_differs_between_data_sets_is_left_out() -> None:
+    near = {("a", "x"): [8, 10], ("b", "x"): [9, 10], ("c", "x"): [0, 2]}
+    assert checks.alike(near, ("x",)) and not checks.alike({**near, ("d", "x"): [1, 10]}, ("x",))
+    assert checks.alike({**near, ("d", "y"): [1, 10]}, ("x",))

@@ -93,3 +93,19 @@ def test_words_of_the_test_are_never_shown() -> None:
 def test_a_few_inputs_have_no_kinds() -> None:
     rows = boats_and_hens()[100:]
     assert list(kinds(Material(task(), {"train": rows}, rows))) == []
+
+
+def test_the_words_of_a_kind_are_no_numbers_and_nothing_of_personal_data() -> None:
+    rows = list(boats_and_hens(0))
+    held = "DE89 3704 0044 0532 0130 00 wingard@feathermail.org https://eggs.example/coop"
+    rows += [example(200 + i, f"{held} refund account {i}", f"answer {i}") for i in range(4)]
+    found = [f for f in kinds(Material(task(), {None: tuple(rows)}, tuple(rows), test=frozenset({"r0"})))]
+    told = " ".join(f.message for f in found if "r200" in f.ids)
+    assert "refund" in told or "account" in told
+    assert not any(part in told for part in ("3704", "0044", "0532", "de89", "wingard", "feathermail", "eggs", "coop"))
+
+
+def test_stray_answers_are_no_labels_that_the_test_lacks() -> None:
+    train, test = rows_of(["a", "b"] * 20 + ["As an AI, I cannot."]), rows_of(["a", "b", "Sorry."] * 4, 100)
+    found = list(answers(Material(task(), {"train": train, "test": test[:7]}, train + test[:7])))
+    assert [f.check for f in found] == []

@@ -174,6 +174,8 @@ def test_columns_of_labels_are_the_labels(tmp_path: Path) -> None:
         ("unordered: true", "unordered says nothing to exact_match"),
         ("whitespace: ignored", "Write whitespace: counts, or whitespace: folded"),
         ("train_size: 0", "Write train_size: 200"),
+        ("ignore: [near_duplicates]", 'Did you mean "near_duplicate"?'),
+        ("ignore: near_duplicate", "Write ignore: [near_duplicate]"),
         ("shape: colums", 'Did you mean "columns"?'),
     ],
 )

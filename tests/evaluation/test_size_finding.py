@@ -31,15 +31,15 @@ def test_some_hundred_rows_are_a_note_and_enough_rows_are_none() -> None:
 
 def test_groups_count_once() -> None:
     (finding,) = size_findings(split(200, 100, 100, group_of=4))
-    assert "the test has 25 examples (groups count once)" in finding.message
+    assert "The test has 25 examples (rows of one group count as one)" in finding.message
 
 
 def test_more_than_rung_tests_takes_a_test_file_of_ones_own() -> None:
     (finding,) = size_findings(split(250, 125, 125), shares=SHARES, cap=CAPS["test"])
-    assert "2 points would take 4,000 test examples in a test file of your own" in finding.message
-    assert "of which 25% are tested" in finding.message
+    assert "to see 2 points, the test needs 4,000 examples in a file of your own, 3,900 more" in finding.message
+    assert "as 25 % of them are tested" in finding.message
     (own,) = size_findings(split(250, 125, 125))
-    assert "5 points would take 630 test examples, 510 more" in own.message
+    assert "To see 5 points, the test needs 630 examples, 510 more" in own.message
 
 
 @pytest.mark.parametrize("difference", [0.02, 0.05, 0.1])

@@ -26,10 +26,11 @@ STOPS = 2
 @click.command()
 @click.argument("task", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
+@click.option("--all", "every", is_flag=True, help="Print every row that is found, not only the first of each kind.")
 @click.option("--strict", is_flag=True, help="Exit with 2 for warnings, too.")
 @click.option("--fix", type=click.Path(path_type=Path), metavar="OUT", help="Write a cleaned copy into the folder OUT.")
 @click.option("--mask", is_flag=True, help="With --fix: replace personal data and secrets, documents included.")
-def check(task: Path, as_json: bool, strict: bool, fix: Path | None, mask: bool) -> int:
+def check(task: Path, as_json: bool, every: bool, strict: bool, fix: Path | None, mask: bool) -> int:
     """Check the data of TASK (a task.yaml) before anything is spent: what is wrong, in which rows, and what to do.
 
     No model is needed. The exit code is 2 when something must be corrected before a run, else 0. With --fix, what can
@@ -52,7 +53,7 @@ def check(task: Path, as_json: bool, strict: bool, fix: Path | None, mask: bool)
     if as_json:
         _print_json(_record(page, checked, STOPS if stops else 0))
     else:
-        _print(page)
+        _print(page, every)
     return STOPS if stops else 0
 
 
@@ -104,14 +105,14 @@ def _next_steps(task: Path, checked: CheckedData) -> list[str]:
     return steps
 
 
-def _print(page: CheckPage) -> None:
+def _print(page: CheckPage, every: bool) -> None:
     from rich.console import Console
 
     from rung.report.checks import page_lines
     from rung.report.lines import Screen
 
     console = Console(highlight=False, markup=False)
-    console.print(Screen(lambda width: page_lines(page, width)))
+    console.print(Screen(lambda width: page_lines(page, width, every=every)))
 
 
 def _record(page: CheckPage, checked: CheckedData, code: int) -> dict[str, Any]:

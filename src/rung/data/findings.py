@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from rung.types import Finding
 
+IGNORED = "ignored"
+"""The check of the note that counts what task.yaml ignores."""
 KEPT = 200
 """So many findings of one check are kept, and so many ids of one finding."""
 
@@ -28,4 +30,19 @@ def bounded(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     for check, (last, number) in left.items():
         message = f"{number:,} more findings of this kind ({check}) are not listed, {total[check]:,} in all."
         kept.append(Finding(check, last.severity, "", message, count=number))
+    return tuple(kept)
+
+
+def without_ignored(findings: Iterable[Finding], ignored: Collection[str]) -> tuple[Finding, ...]:
+    """The findings without the warnings and notes of some checks, and a note that counts these. Errors stay."""
+    kept: list[Finding] = []
+    left: Counter[str] = Counter()
+    for finding in findings:
+        if finding.check in ignored and finding.severity != "error":
+            left[finding.check] += finding.count
+        else:
+            kept.append(finding)
+    if left:
+        named = ", ".join(f"{check} ({number:,})" for check, number in left.items())
+        kept.append(Finding(IGNORED, "note", "", f"Not told, as ignore: in task.yaml says: {named}.", count=0))
     return tuple(kept)

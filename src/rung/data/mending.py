@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from rung.data.checks.behaviour import CLEAR
+from rung.data.checks.duplicates import repeated
 from rung.data.checks.examples import has_labels, labels_in
 from rung.data.checks.habits import fence, unfenced
 from rung.data.hidden import without_hidden
 from rung.data.near_duplicates import near_duplicate_groups
 from rung.data.rows import parse_json
-from rung.text import normal_form, visible, visible_lines
+from rung.text import normal_form, visible
 from rung.types import Example, SetName, Task
 
 
@@ -166,9 +167,8 @@ def leave_out_twins(work: Work) -> None:
     for name, part in work.sets.items():
         if name == "test":
             continue
-        first: dict[tuple[object, ...], Example] = {}
+        again = {later.id: first for first, later in repeated(part)}
         for example in part:
-            says = (visible_lines(example.query.text), example.output, example.references)
-            if (twin := first.setdefault(says, example)) is not example:
-                work.note(example, "exact_duplicate", f"left out; it is {twin.row} again")
-        work.sets[name] = list(first.values())
+            if example.id in again:
+                work.note(example, "exact_duplicate", f"left out; it is {again[example.id].row} again")
+        work.sets[name] = [e for e in part if e.id not in again]

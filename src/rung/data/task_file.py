@@ -92,6 +92,7 @@ def task_record(task: Task) -> dict[str, object]:
         "tolerance": task.tolerance,
         "train_size": task.train_size,
         "empty_answers": task.empty_answers,
+        "ignore": list(task.ignore),
         "models": [asdict(model) for model in task.models],
         "target": task.target,
         "budget": asdict(task.budget),

@@ -47,6 +47,7 @@ HINTS = {
     "unordered": "Write unordered: true where the order of lists in JSON answers does not count.",
     "tolerance": "Write tolerance: 0.01 for one per cent of the right number.",
     "train_size": "Write train_size: 200, the number of train examples to pick.",
+    "ignore": "Write ignore: [near_duplicate], the names of checks that are not to be told.",
     "empty": "Write empty: allowed where an empty answer is right for some inputs.",
     "model": MODEL_HINT,
     "models": "Write models: [first, second], cheapest first.",
@@ -99,7 +100,9 @@ def _fields(value: Any) -> dict[str, str | tuple[str, ...]]:
             hint = f'Did you mean "{guess}"?' if guess else f"The fields are {', '.join(FIELDS)}."
             raise ValueError(f'has an unknown field "{name}". {hint}')
         if isinstance(columns, list) and name not in SEVERAL_COLUMNS:
-            raise ValueError(f"gives {name} several columns, which only input, output and instruction may have. Name one.")
+            raise ValueError(
+                f"gives {name} several columns, which only input, output and instruction may have. Name one."
+            )
         if columns is None and name not in NEEDED:
             found[name] = ()
             continue
@@ -135,6 +138,18 @@ def _tolerance(value: Any) -> float:
             f"is {value}, but it is a share of the right number, above 0 and below 1. {HINTS['tolerance']}"
         )
     return float(value)
+
+
+def _ignore(value: list[str]) -> list[str]:
+    from rung.data.checks.kinds import KINDS
+    from rung.data.findings import IGNORED
+
+    for name in value:
+        if name not in KINDS or name == IGNORED:
+            guess = nearest(name, KINDS)
+            hint = f'Did you mean "{guess}"?' if guess else "Their names stand in brackets where rung check lists them."
+            raise ValueError(f'names "{name}", which is no check. {hint}')
+    return value
 
 
 def _some(value: list[ModelEntry]) -> list[ModelEntry]:
@@ -208,6 +223,7 @@ class TaskKeys(BaseModel):
     tolerance: Annotated[Any, PlainValidator(_tolerance)] = None
     train_size: Annotated[int, Field(ge=1)] | None = None
     empty: Literal["allowed"] | None = None
+    ignore: Annotated[list[str], AfterValidator(_ignore)] = Field(default_factory=list)
     model: Annotated[Any, PlainValidator(one_model)] = None
     models: Annotated[list[Annotated[Any, PlainValidator(one_model)]], AfterValidator(_some)] | None = None
     teacher: Annotated[Any, PlainValidator(_teacher)] = None
@@ -252,6 +268,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         tolerance=keys.tolerance,
         train_size=keys.train_size,
         empty_answers=keys.empty is not None,
+        ignore=tuple(dict.fromkeys(keys.ignore)),
         target=keys.target,
         budget=Budget(**keys.budget.model_dump()),
         concurrency=keys.concurrency,

@@ -36,14 +36,13 @@ def size_findings(
     if in_test <= WANTED[0]:
         return ()
     total = len(split.train) + len(split.dev) + len(split.test)
-    groups = " (groups count once)" if test < len(split.test) else ""
+    groups = " (rows of one group count as one)" if test < len(split.test) else ""
     needs = "; ".join(_need(wanted, test, shares, cap) for wanted in WANTED)
-    hardly = f"{total:,} examples hardly show anything: " if in_test >= HARDLY_ANYTHING else ""
+    hardly = f"{total:,} examples hardly show anything. " if in_test >= HARDLY_ANYTHING else ""
     message = (
-        f"{hardly}the test has {_examples(test)}{groups} and shows {_points(in_test)} (80 % power); dev has {dev:,} "
-        f"and shows {_points(in_dev)}. {needs}."
+        f"{hardly}The test has {_examples(test)}{groups} and shows {_points(in_test)} between two solutions, in 4 of 5 "
+        f"cases; dev, which chooses among them, has {dev:,} and shows {_points(in_dev)}. {needs}."
     )
-    message = message[0].upper() + message[1:]
     return (Finding(TOO_SMALL, "warning" if hardly else "note", "", message),)
 
 
@@ -62,14 +61,15 @@ def units_needed(difference: float, *, discordance: float = 0.2, alpha: float = 
 
 def _need(wanted: float, have: int, shares: Mapping[SetName, float] | None, cap: int | None) -> str:
     needed = _rounded(units_needed(wanted))
-    what = f"{100 * wanted:.0f} points would take {needed:,} test examples"
+    what = (
+        f"{'To see' if wanted == WANTED[0] else 'to see'} {100 * wanted:.0f} points, the test needs {needed:,} examples"
+    )
     if shares is None or (cap is not None and needed > cap):
-        own = " in a test file of your own" if shares is not None else ""
+        own = " in a file of your own" if shares is not None else ""
         return f"{what}{own}, {_rounded(needed - have):,} more" if needed > have else what
     share = shares["test"]
-    return (
-        f"{what}: about {_rounded(math.ceil((needed - have) / share)):,} more examples, of which {share:.0%} are tested"
-    )
+    more = _rounded(math.ceil((needed - have) / share))
+    return f"{what}: about {more:,} more rows, as {100 * share:.0f} % of them are tested"
 
 
 def _units(ids: Iterable[str], groups: Mapping[str, str]) -> int:
@@ -77,7 +77,9 @@ def _units(ids: Iterable[str], groups: Mapping[str, str]) -> int:
 
 
 def _points(difference: float) -> str:
-    return "no difference at all" if difference >= 1 else f"differences from {100 * difference:.2g} points on"
+    return (
+        "no difference at all" if difference >= 1 else f"a difference of {100 * difference:.2g} points of 100 or more"
+    )
 
 
 def _examples(n: int) -> str:

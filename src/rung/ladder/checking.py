@@ -140,6 +140,7 @@ def read(task: Task, say: Say = quiet) -> Read:
 def check(data: Read, say: Say = quiet) -> CheckedData:
     """Every check of data that was read, and the split. Raises nothing for what is wrong with the data."""
     from rung.data.constraint import constraint_of
+    from rung.data.findings import without_ignored
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
     from rung.data.split import CAPS, SHARES, split_examples
     from rung.data.vectors import forget
@@ -154,14 +155,15 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
         split = split_examples(data.sets, groups, data.task)
     except DataError as error:
         found = (*findings_of(data, pairs, groups, None), Finding("split", "error", "", str(error)))
-        return CheckedData(data, None, (*data.findings, *found))
+        return CheckedData(data, None, without_ignored((*data.findings, *found), data.task.ignore))
     constraint = constraint_of(data.task, split.train)
     if len(examples) >= MANY_ROWS:
         say(f"Checking {len(examples):,} rows.")
     found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids))
     own = None in data.sets
     size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
-    findings = (*data.findings, *found, *longer_than_the_context(data, split), *size)
+    every = (*data.findings, *found, *longer_than_the_context(data, split), *size)
+    findings = without_ignored(every, data.task.ignore)
     split = picked(split, data.task, findings)
     forget()  # the vectors of the checks, which picking uses too
     return CheckedData(data, split, findings, constraint)
@@ -225,7 +227,8 @@ def refuse(checked: CheckedData, strict: bool) -> None:
     what = "warnings, and --strict stops at warnings" if strict and not checked.errors else "errors in the data"
     more = [f"… and {len(stops) - _SHOWN:,} more"] if len(stops) > _SHOWN else []
     task = checked.task.path
-    raise DataError("\n  ".join([f"{task}: {len(stops)} {what}.", *lines, *more]) + f"\nAll of them: rung check {task}")
+    number = sum(f.count for f in stops)
+    raise DataError("\n  ".join([f"{task}: {number:,} {what}.", *lines, *more]) + f"\nAll of them: rung check {task}")
 
 
 def _seldom(say: Say) -> Say:

@@ -13,7 +13,7 @@ from rung import __version__, runs
 from rung.ladder.options import RunOptions
 from rung.types import MetricInfo, Model, Task
 
-_NOT_MEASURED = ("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency")
+_NOT_MEASURED = ("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore")
 """Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
 
 

@@ -135,6 +135,7 @@ def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | No
 def _examined_again(data: Read, earlier: Mapping[str, Any]) -> Examined:
     """The split of a run that began, with rows that were added since then in train."""
     from rung.data.constraint import constraint_of
+    from rung.data.findings import without_ignored
     from rung.data.growth import grown_split
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
 
@@ -143,7 +144,7 @@ def _examined_again(data: Read, earlier: Mapping[str, Any]) -> Examined:
     groups = near_duplicate_groups(examples, pairs)
     grown, growth = grown_split(data.sets, groups, earlier)
     constraint = constraint_of(data.task, grown.train)
-    found = findings_of(data, pairs, groups, constraint) if growth.any else ()
+    found = without_ignored(findings_of(data, pairs, groups, constraint), data.task.ignore) if growth.any else ()
     return Examined(grown, found, constraint, growth)
 
 

@@ -6,6 +6,7 @@ Knows records of findings, of this version and of earlier ones. Decides nothing.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,13 @@ from rung.report.words import count
 
 SCREEN_LINES = 6
 """Lines of the findings on the first screen of a run."""
-SHOWN = 3
-"""Rows that the page shows of each kind."""
+SHOWN = {"error": 3, "warning": 3, "note": 3}
+SHOWN_OF_MANY = {"error": 3, "warning": 2, "note": 1}
+"""Rows that the page shows of each kind, by severity; of many kinds fewer."""
+MANY_KINDS = 6
 _LOOKS = {"error": "bold red", "warning": "yellow", "note": ""}
 _FIRST_TOPIC = "leakage"
-_LAST_TOPIC = "size"
+_SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class FoundKind:
     @property
     def said(self) -> str:
         """The title with the number; without one where one finding is about all rows."""
-        whole = self.count == 1 and not self.findings[0].get("row")
+        whole = self.count < 2 and not self.findings[0].get("row")
         return self.kind.title if whole else f"{self.kind.title}: {self.count:,}"
 
 
@@ -84,20 +87,20 @@ def counted(findings: Sequence[Record]) -> str:
         for severity in ("error", "warning", "note")
     }
     said = [count(n, severity) for severity, n in number.items() if n]
-    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "no findings"
 
 
 def how_sure(check: str) -> str:
-    """How many of planted faults the check found, and how many of its finds were right. Empty where not measured."""
+    """The share of planted faults that the check found, and of its finds that were right. Empty where not measured."""
     sure = measured().get(check)
     if sure is None:
         return ""
     said = []
     if sure.recall is not None:
-        said.append(f"finds {100 * sure.recall:.0f} of 100")
+        said.append(f"finds {100 * sure.recall:.0f} %")
     if sure.precision is not None:
-        said.append(f"{100 * sure.precision:.0f} of 100 found are right")
-    return f"On planted faults: {', '.join(said)}." if said else ""
+        said.append(f"{100 * sure.precision:.0f} % right")
+    return f"({', '.join(said)})" if said else ""
 
 
 # ---- the first screen of a run ----------------------------------------------------------------------
@@ -106,7 +109,7 @@ def how_sure(check: str) -> str:
 def screen_lines(checks: Record, task: Record, width: int) -> list[Line]:
     """The findings in at most SCREEN_LINES lines: all kinds with their numbers, then where the rest is."""
     findings = checks.get("findings", ())
-    kinds = [one for one in by_kind(findings) if one.kind.topic != _LAST_TOPIC or one.severity == "error"]
+    kinds = [one for one in by_kind(findings) if one.count]
     serious = [one for one in kinds if one.severity != "note"]
     where = f"rung check {_command_path(task)}"
     if not serious:
@@ -148,28 +151,34 @@ def _command_path(task: Record) -> str:
 # ---- the page ---------------------------------------------------------------------------------------
 
 
-def page_lines(page: CheckPage, width: int) -> list[Line]:
-    """What was read, the findings by kind with what to do and the first rows, what the data can show, and what next."""
+def page_lines(page: CheckPage, width: int, *, every: bool = False) -> list[Line]:
+    """What was read, the findings by kind with what to do and the first rows, how to read it, and what next.
+
+    every: all rows that are listed, not only the first of each kind.
+    """
     empty: Line = ("", "")
     lines: list[Line] = []
     for number, text in enumerate(page.about):
         lines += styled(wrapped(text, width), "" if number else "bold")
     kinds = by_kind(page.findings)
-    sizes = [one for one in kinds if one.kind.topic == _LAST_TOPIC and one.severity != "error"]
-    others = [one for one in kinds if one not in sizes]
+    found = [one for one in kinds if one.count]
     lines.append(empty)
-    if not others:
+    if not found:
         lines += wrapped("The checks have nothing to report.", width)
     else:
-        said = counted([f for one in others for f in _all_of(one, page.findings)])
-        lines += styled(wrapped(f"{said}, of {count(len(others), 'kind')}:", width), "bold")
-    for one in others:
-        lines += [empty, *_kind_lines(one, width)]
-    if sizes:
-        lines += [empty, *styled(wrapped("What the data can show", width), "bold")]
-        for one in sizes:
-            for finding in one.findings:
-                lines += wrapped(str(finding["message"]), width, bullet="  ")
+        lines += styled(wrapped(f"{counted(page.findings)}, of {count(len(found), 'kind')}:", width), "bold")
+    shown = SHOWN_OF_MANY if len(found) > MANY_KINDS else SHOWN
+    for one in found:
+        lines += [empty, *_kind_lines(one, width, None if every else shown[one.severity])]
+    for one in kinds:
+        if not one.count:
+            lines += [empty, *(line for f in one.findings for line in wrapped(str(f["message"]), width))]
+    if found:
+        more = "" if every else " --all shows every row."
+        sure = " In parentheses: the share of planted faults that it finds, and of its finds that were right."
+        measures = sure if any(how_sure(one.check) for one in found) else ""
+        how = f"In brackets: the check's name, for docs/data.md and for ignore: in task.yaml.{measures}{more}"
+        lines += [empty, *styled(wrapped(how, width), "dim")]
     if page.next_steps:
         lines.append(empty)
         for step in page.next_steps:
@@ -177,27 +186,32 @@ def page_lines(page: CheckPage, width: int) -> list[Line]:
     return lines
 
 
-def _all_of(one: FoundKind, findings: Sequence[Record]) -> list[Record]:
-    return [f for f in findings if f["check"] == one.check]
-
-
-def _kind_lines(one: FoundKind, width: int) -> list[Line]:
-    name = f"{one.severity.upper()} {one.said}"
+def _kind_lines(one: FoundKind, width: int, most: int | None) -> list[Line]:
+    """A kind: its title, what to do, and so many of its rows. What all rows say at their end is not said of each."""
+    name = " ".join(part for part in (one.severity.upper(), one.said, f"[{one.check}]", how_sure(one.check)) if part)
     lines = styled(wrapped(name, width), _LOOKS.get(one.severity, ""))
     rows = one.findings[1:] if one.summary else one.findings
-    shown = rows[:SHOWN]
+    shown = rows[:most]
     if one.summary:
         lines += wrapped(one.summary.replace("`", ""), width, bullet="  ")
     elif one.count > 1:
         lines += wrapped(one.kind.todo.replace("`", ""), width, bullet="  ")
-    if sure := how_sure(one.check):
-        lines += styled(wrapped(sure, width, bullet="  "), "dim")
-    for finding in shown:
+    said = _without_common([_SENTENCE.split(str(finding["message"])) for finding in rows])
+    for finding, message in zip(shown, said, strict=False):
         place = f"{finding['row']}: " if finding.get("row") else ""
-        lines += wrapped(f"{place}{finding['message']}", width, 4, bullet="  - ")
+        lines += wrapped(f"{place}{message}", width, 4, bullet="  - ")
     if rows and (left := one.count - sum(int(f.get("count", 1)) for f in shown)):
         lines += styled(wrapped(f"and {left:,} more", width, bullet="    "), "dim")
     return lines
+
+
+def _without_common(messages: Sequence[list[str]]) -> list[str]:
+    """Messages without the sentences at their ends that all of them share; each keeps its first. Not of one alone."""
+    common = 0
+    if len(messages) > 1:
+        while all(len(m) > common + 1 for m in messages) and len({m[-1 - common] for m in messages}) == 1:
+            common += 1
+    return [" ".join(m[: len(m) - common]) for m in messages]
 
 
 def page_record(page: CheckPage, facts: Mapping[str, Any]) -> dict[str, Any]:

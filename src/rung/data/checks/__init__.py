@@ -7,6 +7,7 @@ What each kind of finding is called stands in `kinds`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 from rung.data.checks import answers, behaviour, coverage, duplicates, form, leakage, personal, poison, wrong_labels
@@ -14,6 +15,7 @@ from rung.data.checks import examples as labels
 from rung.data.checks.material import Detector, Material
 from rung.data.findings import bounded
 from rung.data.near_duplicates import Pairs, near_duplicate_groups, near_duplicates
+from rung.data.sensitive import sensitive
 from rung.types import Example, Finding, Task
 
 __all__ = ["DETECTORS", "Detector", "Material", "check_examples", "found_in", "near_duplicate_groups"]
@@ -40,7 +42,17 @@ DETECTORS: tuple[Detector, ...] = (
 
 def found_in(material: Material, detectors: Sequence[Detector] = DETECTORS) -> tuple[Finding, ...]:
     """Everything that the detectors find, in their order: of each check at most 200 findings, and how many more."""
-    return bounded(chain.from_iterable(detector(material) for detector in detectors))
+    found = bounded(chain.from_iterable(detector(material) for detector in detectors))
+    return tuple(_without_values(finding, material.task.labels or ()) for finding in found)
+
+
+def _without_values(finding: Finding, labels: Sequence[str]) -> Finding:
+    """The finding without personal data and secrets in its message, where a label that it names holds some."""
+    message = finding.message
+    for one in reversed(sensitive(message)):
+        if not any(message[one.start : one.end] in label for label in labels):
+            message = f"{message[: one.start]}…{message[one.end :]}"
+    return finding if message == finding.message else replace(finding, message=message)
 
 
 def check_examples(examples: Sequence[Example], task: Task, pairs: Pairs | None = None) -> tuple[Finding, ...]:

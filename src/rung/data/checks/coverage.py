@@ -6,6 +6,7 @@ train and dev only; of the test nothing but labels is named.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rung.data.checks.material import Material
 from rung.data.checks.wrong_labels import labelled
 from rung.data.rows import parse_json
+from rung.data.sensitive import sensitive
 from rung.data.vectors import vectors_of
 from rung.text import normal_form, units
 from rung.types import Example, Finding
@@ -35,8 +37,10 @@ _NAMED = 5  # kinds, and labels of one finding
 _KINDS = (4, 30)
 _FEW, _LEAST, _SHARE = 0.34, 3, 0.04  # of a usual kind's size; rows; share of all rows
 _TELLING = 4.0  # a telling word is so many times as frequent in the kind as outside
+_LEAST_OF_LABEL = 3  # rows with an answer from which it is a label, where none are declared
 _LETTERS = 3  # of a telling word, where words have letters
 _MOST_CLUSTERED = 5_000
+_ADDRESSES = re.compile(r"\S*(?:@|://)\S*")
 _BARE_KIND = 0.5  # share of a kind's rows that hold its first telling word
 
 
@@ -90,6 +94,11 @@ def _in_one_set_alone(material: Material) -> Iterator[Finding]:
     if not tested or not known:
         return
     here, there = _holders(tested, material.task.multi_label), _holders(known, material.task.multi_label)
+    if not (material.task.labels or material.task.multi_label):  # a rare answer is no label: a stray text, say
+        few = {
+            label for label in {*here, *there} if len(here.get(label, ())) + len(there.get(label, ())) < _LEAST_OF_LABEL
+        }
+        here, there = ({label: rows for label, rows in side.items() if label not in few} for side in (here, there))
     for label, holders in here.items():
         if label not in there:
             message = (
@@ -157,13 +166,14 @@ def kinds(material: Material) -> Iterator[Finding]:
         own = sorted(np.random.default_rng(material.task.seed).choice(own, _MOST_CLUSTERED, replace=False).tolist())
     examples = [material.examples[vectors.places[n]] for n in own]
     members = _clusters(vectors.dense[own], material.task.seed)
-    words = [{u for u in units(e.input) if len(u) >= _LETTERS or not u.isascii()} for e in examples]
+    words = [_words(e.input) for e in examples]
     everywhere = Counter(word for own_words in words for word in own_words)
     usual = len(examples) / len(members)
     small = [m for m in members if _LEAST <= len(m) <= min(_FEW * usual, _SHARE * len(examples))]
     told = 0
     for rows in sorted(small, key=len):
-        telling = _telling(Counter(w for n in rows for w in words[n]), len(rows), everywhere, len(examples))
+        inside = Counter(w for n in rows for w in words[n] & _words(_without_values(examples[n].input)))
+        telling = _telling(inside, len(rows), everywhere, len(examples))
         if not telling or told == _NAMED:
             continue
         told += 1
@@ -172,6 +182,19 @@ def kinds(material: Material) -> Iterator[Finding]:
             "matter, bring more of them: so few teach and show next to nothing."
         )
         yield Finding(FEW_OF_A_KIND, "note", examples[rows[0]].row, message, tuple(examples[n].id for n in rows))
+
+
+def _words(text: str) -> set[str]:
+    """The words of a text that may say what it is about: without digits, and of some letters."""
+    return {u for u in units(text) if u.isalpha() and (len(u) >= _LETTERS or not u.isascii())}
+
+
+def _without_values(text: str) -> str:
+    """A text without addresses, personal data and secrets, which are not to be shown."""
+    text = _ADDRESSES.sub(" ", text)
+    for one in reversed(sensitive(text)):
+        text = f"{text[: one.start]} {text[one.end :]}"
+    return text
 
 
 def _clusters(dense: Any, seed: int) -> list[list[int]]:

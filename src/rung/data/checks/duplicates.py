@@ -6,45 +6,63 @@ split are leakage (`leakage`), and are not told here; contradictions are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rung.data.checks.material import Material
 from rung.data.conflicts import alike_share, conflicting_pairs
-from rung.text import normal_form, visible_lines
-from rung.types import Example, Finding
+from rung.text import normal_form, units, visible_lines
+from rung.types import Example, Finding, SetName
 
 MOST_COMPARED = 5_000
 """Of more near-duplicates than that, the first ones alone are sorted by how alike they are."""
 
 
 def duplicates(material: Material) -> Iterator[Finding]:
-    """One finding for each pair, about its later row: contradictions, then copies, then near-duplicates."""
+    """Contradictions, a finding each pair, then rows that stand twice, each once, then pairs of near-duplicates."""
     examples = material.examples
     conflicts = conflicting_pairs(examples, material.pairs)
     for a, b in conflicts:
-        same = _same_input(a, b)
-        alike = f"The same input as {a.row}" if same else f"Nearly the same input as {a.row} ({_share(a, b)} alike)"
-        message = f"{alike}, but another answer. Decide which is right, or list both in references."
-        yield Finding("conflicting_answers", "warning", b.row, message, (a.id, b.id))
+        if _same_input(a, b):
+            message = (
+                f"The same input as {a.row}, but another answer. Decide which is right, or list both in references."
+            )
+            yield Finding("conflicting_answers", "warning", b.row, message, (a.id, b.id))
+        else:
+            near_to = f"Nearly the same input as {a.row} ({_how_alike(a, b)}), and another answer"
+            message = f"{near_to}. Decide whether both are right."
+            yield Finding("conflicting_answers", "note", b.row, message, (a.id, b.id))
     home = {e.id: name for name, part in material.sets.items() for e in part}
-    where = "They are kept in one set." if None in material.sets else "Both stand in {}."
-    known = {(a.id, b.id) for a, b in conflicts}
-    near: list[tuple[Example, Example]] = []
-    for i, j in material.pairs:
-        a, b = examples[i], examples[j]
-        if home.get(a.id) != home.get(b.id):
-            continue
-        if a.output == b.output and visible_lines(a.query.text) == visible_lines(b.query.text):
-            message = f"The same example as {a.row}. {where.format(home.get(a.id))}"
-            yield Finding("exact_duplicate", "warning", b.row, message, (a.id, b.id))
-        elif (a.id, b.id) not in known:
-            near.append((a, b))
+    twins = [pair for part in material.sets.values() for pair in repeated(part)]
+    for a, b in twins:
+        message = f"The same example as {a.row}. {_where(home.get(a.id), twin=True)}"
+        yield Finding("exact_duplicate", "warning", b.row, message, (a.id, b.id))
+    told = {(a.id, b.id) for a, b in conflicts}
+    again = {b.id for _, b in twins}
+    pairs = [(examples[i], examples[j]) for i, j in material.pairs]
+    near = [
+        (a, b) for a, b in pairs if home.get(a.id) == home.get(b.id) and b.id not in again and (a.id, b.id) not in told
+    ]
     shares = [(alike_share(a, b), n) for n, (a, b) in enumerate(near[:MOST_COMPARED])]
-    for share, n in [*sorted(shares), *((1.0, n) for n in range(len(shares), len(near)))]:
+    for _, n in [*sorted(shares), *((1.0, n) for n in range(len(shares), len(near)))]:
         a, b = near[n]
-        how = f"{_per_cent(share)} alike" if n < len(shares) and share < 1 else "the same words"
-        message = f"Nearly the same input as {a.row} ({how}). {where.format(home.get(a.id))}"
+        how = f" ({_how_alike(a, b)})" if n < len(shares) else ""
+        message = f"Nearly the same input as {a.row}{how}. {_where(home.get(a.id))}"
         yield Finding("near_duplicate", "note", b.row, message, (a.id, b.id))
+
+
+def repeated(examples: Sequence[Example]) -> Iterator[tuple[Example, Example]]:
+    """(first, later) of each row that says what an earlier one says, answers and what is accepted included."""
+    first: dict[tuple[object, ...], Example] = {}
+    for example in examples:
+        says = (visible_lines(example.query.text), example.output, example.references)
+        if (twin := first.setdefault(says, example)) is not example:
+            yield twin, example
+
+
+def _where(home: SetName | None, *, twin: bool = False) -> str:
+    if home is None:
+        return "They are kept in one set."
+    return f"Both stand in {home}" + (", where --fix leaves them." if twin and home == "test" else ".")
 
 
 def _same_input(a: Example, b: Example) -> bool:
@@ -52,9 +70,9 @@ def _same_input(a: Example, b: Example) -> bool:
     return a.query.text == b.query.text or normal_form(a.query.text) == normal_form(b.query.text)
 
 
-def _share(a: Example, b: Example) -> str:
-    return _per_cent(alike_share(a, b))
-
-
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _how_alike(a: Example, b: Example) -> str:
+    """What two inputs have in common: all words, all but what says nothing (greetings, markup), or a share of them."""
+    if units(a.query.text) == units(b.query.text):
+        return "the same words"
+    share = alike_share(a, b)
+    return "the same but for greetings, markup or spelling" if share == 1 else f"{min(99, int(100 * share))} % alike"

@@ -84,8 +84,8 @@ KINDS: Mapping[str, Kind] = {
     "schema_mismatch": Kind("Answers that break the schema", "answers", "Correct the answers or schema: in task.yaml."),
     "pattern_mismatch": Kind("Answers that break the pattern", "answers", "Correct them or pattern: in task.yaml."),
     "no_number": Kind("Answers without a number", "answers", "Correct them, or choose another metric."),
-    "checked_after": Kind("Keywords that no grammar holds", "answers", "Nothing: answers are checked afterwards."),
-    "key_order": Kind("JSON keys in another order", "form", "Nothing; one order is easier to learn."),
+    "checked_after": Kind("Keywords that no grammar holds", "answers", "No action: answers are checked afterwards."),
+    "key_order": Kind("JSON keys in another order", "form", "No action; one order is easier to learn."),
     # labels
     "one_answer": Kind("All answers are the same", "labels", "No model is needed, or the wrong column was read."),
     "label_spelling": Kind(
@@ -102,7 +102,7 @@ KINDS: Mapping[str, Kind] = {
     "likely_wrong_label": Kind(
         "Labels that may be wrong",
         "labels",
-        "Read these rows, the surest first. Of the warnings at least half should be wrong, of the notes a few.",
+        "Read these rows, the surest first. A classifier that learnt from the other rows doubts their labels.",
     ),
     "answer_of_another": Kind(
         "Answers that fit another input better", "labels", "See whether rows were mixed up, and correct them."
@@ -117,20 +117,20 @@ KINDS: Mapping[str, Kind] = {
     ),
     "rare_label": Kind("Labels with few examples", "labels", "Bring more examples, or join labels."),
     "unused_label": Kind("Labels without an example", "labels", "Add examples, or remove the label."),
-    "label_respelt": Kind("Labels in another spelling", "labels", "Nothing: they are read as the declared label."),
+    "label_respelt": Kind("Labels in another spelling", "labels", "No action: they are read as the declared label."),
     "missing_group": Kind(
-        "Groups that look missing", "labels", "Nothing: these rows are in a group of their own each."
+        "Groups that look missing", "labels", "No action: these rows are in a group of their own each."
     ),
-    "turns_left_out": Kind("Turns after the last answer", "form", "Nothing: they are left out."),
+    "turns_left_out": Kind("Turns after the last answer", "form", "No action: they are left out."),
     # duplicates
     "conflicting_answers": Kind(
-        "Same input, different answers",
+        "Same or nearly the same input, different answers",
         "duplicates",
-        "Decide which answer is right, or list both in references.",
+        "Decide which answer is right, or whether both are.",
     ),
     "exact_duplicate": Kind("Examples that stand twice", "duplicates", f"They count twice in training. {_MEND}", "fix"),
     "near_duplicate": Kind(
-        "Nearly the same inputs", "duplicates", "Nothing: each group is kept in one set. Many add little to learn."
+        "Nearly the same inputs", "duplicates", "No action: each group is kept in one set. Many add little to learn."
     ),
     # answers that teach the wrong thing
     "empty_answer": Kind("Empty answers", "behaviour", "Give the answer, or remove the row.", "fix"),
@@ -190,8 +190,11 @@ KINDS: Mapping[str, Kind] = {
     "not_searched": Kind("Documents that were not searched", "coverage", "Check a part of the corpus at a time."),
     # how many
     "few_of_a_kind": Kind("Kinds of inputs with few examples", "coverage", "Bring more of them."),
-    "few_examples": Kind("Few examples", "size", "Bring more: see what the data can show, below."),
-    "too_small": Kind("What the data can show", "size", "Bring more examples to see smaller differences."),
+    "few_examples": Kind("Few examples", "size", "Bring more."),
+    "too_small": Kind(
+        "Differences that the test is too small to show", "size", "Bring more examples to see smaller ones."
+    ),
+    "ignored": Kind("Findings that task.yaml ignores", "size", "No action."),
 }
 
 _ORDER = {check: place for place, check in enumerate(KINDS)}
