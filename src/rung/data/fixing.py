@@ -115,8 +115,11 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
         corpus = out / "documents.jsonl"
         write_lines(corpus, ({"id": d.id, "title": d.title, "text": d.text} for d in cleaned))
     path, form = _write(work, before, out, corpus)
-    if mask and work.beside:
-        form = (*form, "What --mask cannot know stays in them as in all texts: names of people, street addresses.")
+    if mask and any(work.beside.values()):
+        form = (
+            *form,
+            "What --mask cannot know stays in these columns, as in all texts: names of people, street addresses.",
+        )
     write_lines(out / CHANGES, (asdict(change) for change in work.changes))
     rows = {str(name or "examples"): (before[name], len(part)) for name, part in work.sets.items()}
     return Fixed(out, path, rows, tuple(work.changes), (*work.told, *form))
