@@ -174,3 +174,8 @@ def test_signs_are_left_out_of_long_texts_alone() -> None:
     assert bare(long) == ("hewonit50andlefttheplaceat800", True)
     assert bare(folded("5 - 0")) is None
     assert bare(folded("a b c")) == ("abc", False)
+
+
+@pytest.mark.parametrize("filling", [" ", "\n", "*a ", "> ", "<b>", "-", "hi "])
+def test_what_stands_many_times_takes_no_square_of_its_length(filling: str) -> None:
+    assert views(filling * 60_000 + TEXT)

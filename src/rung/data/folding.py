@@ -40,7 +40,7 @@ _ESCAPED_LINE = re.compile(r"(?<=[\w.,!?)])(?:\\+[nrt])+(?=\w)")
 _NOT = re.compile(r"\b(?:(ca|wo|do|does|did|is|are|was|were|has|have|had|could|would|should)n'?t|(can)not)\b")
 _NEGATED = {"ca": "can", "wo": "will"}
 _EMPTY_QUERY = re.compile(r"[?&](?=[\s#)\]>\"']|$)")
-_EMPHASIS = re.compile(r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^\n]*?)(?<=[^\s*_~`])\1(?![\w*_~`])")
+_EMPHASIS = re.compile(r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^\n]{0,300}?)(?<=[^\s*_~`])\1(?![\w*_~`])")
 _LINE_MARKS = re.compile(r"(?m)^[ \t]*(?:#{1,6}[ \t]+|[-*+\u2022][ \t]+(?=[^\W\d_])|[-=*_~]{3,}[ \t]*$)")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u2010\u2011](?:[ \t]*\n[ \t]*)?(?=[^\W\d_])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -63,7 +63,7 @@ _ODD = re.compile(r"[^\w\s.,;:!?'\"]|[_\n:]|\d,\d|;'?[DPp3]\b")
 
 _NUMBERING = re.compile(r"\s*(?:[(\[]?#?\d{1,4}[.):\]]+|[(\[]?[a-hA-H][)\]]|[qQ]\d{0,4}[.:)])\s+(?=[\W_]*[^\W\d_])")
 _OPENERS = re.compile(
-    r"\s*[\W_]*(?:(?:(?:hi|hello|hey|dear|hallo|liebe[rs]?|bonjour|hola|ciao)(?:\s+[^\W\d_]+\.?){0,2}\s*(?:[,!\n]|\s-)"
+    r"[\W_]*(?:(?:(?:hi|hello|hey|dear|hallo|liebe[rs]?|bonjour|hola|ciao)(?:\s+[^\W\d_]+\.?){0,2}\s*(?:[,!\n]|\s-)"
     r"|(?:hi|hello|hey|hiya|greetings|good (?:morning|afternoon|evening|day)|hallo|guten (?:tag|morgen|abend)|moin"
     r"|bonjour|salut|hola|buen[oa]s (?:dias|tardes)|ciao|buongiorno|ola)(?: (?:there|all|team|everyone|guys|again))?"
     r"|please|pls|plz|kindly|excuse me|bitte|por favor|s'il vous plait|per favore"
