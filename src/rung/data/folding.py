@@ -40,7 +40,9 @@ _ESCAPED_LINE = re.compile(r"(?<=[\w.,!?)])(?:\\+[nrt])+(?=\w)")
 _NOT = re.compile(r"\b(?:(ca|wo|do|does|did|is|are|was|were|has|have|had|could|would|should)n'?t|(can)not)\b")
 _NEGATED = {"ca": "can", "wo": "will"}
 _EMPTY_QUERY = re.compile(r"[?&](?=[\s#)\]>\"']|$)")
-_EMPHASIS = re.compile(r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^\n]{0,300}?)(?<=[^\s*_~`])\1(?![\w*_~`])")
+_EMPHASIS = re.compile(
+    r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^\n]{0,300}?)(?<=[^\s*_~`])\1(?![\w*_~`])"
+)
 _LINE_MARKS = re.compile(r"(?m)^[ \t]*(?:#{1,6}[ \t]+|[-*+\u2022][ \t]+(?=[^\W\d_])|[-=*_~]{3,}[ \t]*$)")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u2010\u2011](?:[ \t]*\n[ \t]*)?(?=[^\W\d_])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
