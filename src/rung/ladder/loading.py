@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from rung.trials.workshop import Inputs
 
 
+_READING_LINES = 6  # about how files were read; rung check tells all of them
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What the user brought, read. versions: name of a model -> its version; no weights are loaded yet."""
@@ -126,6 +129,8 @@ def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | No
     if earlier is not None:
         split = split_from_record(data.examples, earlier)
         return Examined(split, (), constraint_of(data.task, split.train))
+    for line in data.how[:_READING_LINES]:
+        listener.say(line)
     checked = check(data, listener.say)
     refuse(checked, options.strict)
     assert checked.split is not None
