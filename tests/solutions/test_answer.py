@@ -86,7 +86,7 @@ def test_a_prompt_is_instruction_demos_and_input() -> None:
 def test_a_conversation_stands_behind_the_demos_and_turns_of_one_speaker_are_joined() -> None:
     talk = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Look:"))
     query = Query("q", "what?", instruction="Be short.", turns=talk)
-    system, *turns = render(PLAIN, query, demos=DEMOS[:1])
+    _, *turns = render(PLAIN, query, demos=DEMOS[:1])
     assert [t.role for t in turns] == ["user", "assistant"] * 2 + ["user"]
     assert turns[-1] == Message("user", "Look:\n\nBe short.\n\nwhat?")
     assert query.text == "user: Hi\nassistant: Hello\nuser: Look:\nuser: Be short.\n\nwhat?"
