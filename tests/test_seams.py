@@ -18,7 +18,8 @@ from rung.types import Answer, Document, Prediction, Query, Request, Solution
 from small_task import write_task
 
 PUBLIC = {
-    "__version__", "Run", "run", "check", "load", "Query", "Message", "RunOptions", "Listener", "Decision", "Candidate", "Prediction", "Model",
+    "__version__", "Run", "run", "check", "load", "Query", "Message",
+    "RunOptions", "Listener", "Decision", "Candidate", "Prediction", "Model",
     "Trainable", "Retriever", "MetricInfo", "Solution", "Strategy", "Workshop", "Intervention", "Executor",
     "register_model", "register_strategy", "register_metric", "register_index", "register_intervention",
     "RungError", "TaskError", "DataError", "SealedTestError", "ModelError", "OutOfMemory", "DownloadError",
