@@ -85,6 +85,7 @@ def test_a_disguise_is_taken_away(disguised: str) -> None:
             "\u05e9\u05dc\u05d5\u05dd \u05dc\u05db\u05dd \u05d9\u05dc\u05d3\u05d9\u05dd",
             "\u05e9\u05b8\u05dc\u05d5\u05b9\u05dd \u05dc\u05db\u05dd \u05d9\u05dc\u05d3\u05d9\u05dd",
         ),
+        ("It is so good that I will call you again", "It is sooo goood that I wil call you again"),
         ("room 12 of 30", "room \u0661\u0662 of \u0663\u0660"),
     ],
 )

@@ -102,6 +102,12 @@ def test_what_many_texts_begin_with_or_goes_on_within_a_sentence_makes_no_group(
     assert near_duplicates([example(1, "Show all staff by name"), example(2, "Show all staff by name and age")]) == []
 
 
+def test_two_misspelt_words_in_a_short_text_are_no_other_words() -> None:
+    a, b = "Could somebody look into departures on holidays for a family of four", "Could somebody look into"
+    assert grouped(a, f"{b} deparures on holiadys for a family of four", outputs=("x", "y"))
+    assert not grouped(a, f"{b} arrivals on holidays for a family of twelve", outputs=("x", "y"))
+
+
 def test_misspelt_words_may_stand_elsewhere_in_the_text_too() -> None:
     text = f"Which card was it? {LONG}, that card"
     assert grouped(text, text.replace("Monday", "Mondey").replace("that card", "that crad"), outputs=("x", "y"))

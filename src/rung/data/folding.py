@@ -21,8 +21,8 @@ FOLDING = 2
 """Version of what is taken away, for the records of runs."""
 LEAST_BARE = 8
 """Words of a text from which it is the same text without any of its signs ("won 5-0", "won 50")."""
-LONG = 30
-"""Letters of a text in which "ae" may stand for an umlaut."""
+LONG = 24
+"""Letters of a text in which "ae" may stand for an umlaut, and a letter may stand twice by mistake."""
 LEAST_LEFT = 3
 """Words that must be left where a greeting, a number of a list or an accent is taken away."""
 
@@ -56,6 +56,7 @@ _EMOJI = re.compile(
     "[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2b00-\u2bff\u3030\U0001f000-\U0001faff\u00a9\u00ae]|"
     r"(?<!\w)[:;=]['-]?[)(DPp/|3](?!\w)"
 )
+_TWICE = re.compile(r"([^\W\d_])\1+")
 _QUOTES = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4`\u02bc", "'")
     | dict.fromkeys("\u201e\u201f\u2033\u2039\u203a", '"')
@@ -145,14 +146,12 @@ def views(text: str) -> list[list[str]]:
 def squeezed(words: Sequence[str]) -> str:
     """The words without the spaces between them: "e mail" and "email" are one. Numbers keep theirs: 1 23, 12 3.
 
-    In a text of some length "ae" is "a", because German umlauts are written so.
+    In a text of some length "ae" is "a", because German umlauts are written so, and "sooo" is "so".
     """
     text = " ".join(words)
-    if sum(map(len, words)) >= LONG:
-        text = text.replace("ae", "a").replace("oe", "o").replace("ue", "u")
-    if any(map(str.isdigit, text)):
-        return re.sub(r"(?<!\d) | (?!\d)", "", text)
-    return text.replace(" ", "")
+    text = re.sub(r"(?<!\d) | (?!\d)", "", text) if any(map(str.isdigit, text)) else text.replace(" ", "")
+    once = _TWICE.sub(r"\1", text.replace("ae", "a").replace("oe", "o").replace("ue", "u"))
+    return once if len(once) >= LONG else text
 
 
 def bare(words: Sequence[str]) -> tuple[str, bool] | None:

@@ -6,7 +6,8 @@ Two inputs are near-duplicates when they are
 - the same sentence with one word misspelt (`typos`), or with another sentence before or behind it (`extensions`);
 - similar: the Jaccard similarity of their word 2- and 3-grams (`shingles`) is at least SIMILAR, and they are not one
   template filled in twice; or
-- changed a little: that similarity is at least CHANGED, and one is the other with words added or misspelt.
+- changed a little: that similarity is at least CHANGED, and one is the other with words added or misspelt; or at least
+  MISSPELT, and with words misspelt alone.
 Up to EXACT_UP_TO distinct inputs are compared all with all; beyond, `minhash` proposes.
 Answers play a part only where few rows have them: a rare answer in common tells two such texts from a template.
 Knows texts and answers; knows nothing of sets and of files.
@@ -35,6 +36,8 @@ SIMILAR = 0.8
 """Jaccard similarity of shingles from which two inputs count as near-duplicates."""
 CHANGED = 0.5
 """Such similarity from which a text with words added, and none exchanged, is the same text."""
+MISSPELT = 0.3
+"""The same where words are misspelt alone."""
 LEAST_CHANGED = 8
 """Words of a text from which that is so; a character of a script without spaces is half a word."""
 TELLING = 1 / 3
@@ -129,6 +132,7 @@ def how_grouped() -> dict[str, object]:
     thresholds = {
         "similar": SIMILAR,
         "changed": CHANGED,
+        "misspelt": MISSPELT,
         "least_changed": LEAST_CHANGED,
         "telling": TELLING,
         "slot_words": SLOT_WORDS,
@@ -260,9 +264,10 @@ class _Texts:
         if only[0].total() > only[1].total():
             rows, only = rows[::-1], only[::-1]
         # Where nearly all that they share is boilerplate, what was added may be all that they say.
-        return shared >= TELLING * len(self.table.of(rows[0])) and self._changed_little(rows, only)
+        most_added = 0 if similarity < CHANGED else only[1].total()
+        return shared >= TELLING * len(self.table.of(rows[0])) and self._changed_little(rows, only, most_added)
 
-    def _changed_little(self, rows: tuple[int, int], only: tuple[Counter[int], Counter[int]]) -> bool:
+    def _changed_little(self, rows: tuple[int, int], only: tuple[Counter[int], Counter[int]], most_added: int) -> bool:
         """Whether one text is the other with words added, and words that stand for others are spelt much as these.
 
         rows: examples, that with fewer words of its own first. only: these words. One word for one word is for `typos`
@@ -270,7 +275,7 @@ class _Texts:
         """
         words = self.table.of(rows[0])
         fewer, more = only
-        if any(word & (NUMERIC | CHARACTER) for word in fewer):
+        if more.total() - fewer.total() > most_added or any(word & (NUMERIC | CHARACTER) for word in fewer):
             return False
         if fewer.total() == more.total() == 1 and len(words) <= typos.MOST:
             return False
@@ -352,11 +357,11 @@ def _similar(texts: _Texts, say: Say) -> Iterator[tuple[int, int]]:
     shingles = texts.shingles
     if len(shingles) <= EXACT_UP_TO and len(texts.table.values) <= _EXACT_WORDS:
         return ((i, j) for i, j, similarity, shared in _all_pairs(shingles) if texts.alike(i, j, similarity, shared))
-    return minhash.minhash_pairs(shingles, CHANGED, SIMILAR, texts.alike, say)
+    return minhash.minhash_pairs(shingles, MISSPELT, SIMILAR, texts.alike, say)
 
 
 def _all_pairs(shingles: Shingles) -> list[tuple[int, int, float, int]]:
-    """(place, place, similarity, shingles in common) of all pairs that are CHANGED similar, by a sparse product."""
+    """(place, place, similarity, shingles in common) of all pairs that are MISSPELT similar, by a sparse product."""
     import numpy as np
     from scipy.sparse import csr_matrix, triu
 
@@ -369,6 +374,6 @@ def _all_pairs(shingles: Shingles) -> list[tuple[int, int, float, int]]:
     sizes = np.bincount(rows, minlength=n)
     shared = triu(holds @ holds.T, k=1).tocoo()
     similarity = shared.data / (sizes[shared.row] + sizes[shared.col] - shared.data)
-    near = similarity >= CHANGED
+    near = similarity >= MISSPELT
     found = (column[near].tolist() for column in (shared.row, shared.col, similarity, shared.data))
     return sorted(zip(*found, strict=True))
