@@ -113,6 +113,8 @@ def _print(page: CheckPage, every: bool) -> None:
 
     console = Console(highlight=False, markup=False)
     console.print(Screen(lambda width: page_lines(page, width, every=every)))
+    if page.next_steps:
+        click.echo("\n" + "\n".join(page.next_steps))  # whole lines: a command that is cut cannot be pasted
 
 
 def _record(page: CheckPage, checked: CheckedData, code: int) -> dict[str, Any]:

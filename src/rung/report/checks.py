@@ -179,10 +179,6 @@ def page_lines(page: CheckPage, width: int, *, every: bool = False) -> list[Line
         measures = sure if any(how_sure(one.check) for one in found) else ""
         how = f"In brackets: the check's name, for docs/data.md and for ignore: in task.yaml.{measures}{more}"
         lines += [empty, *styled(wrapped(how, width), "dim")]
-    if page.next_steps:
-        lines.append(empty)
-        for step in page.next_steps:
-            lines += wrapped(step, width)
     return lines
 
 
