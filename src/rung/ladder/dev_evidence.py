@@ -21,8 +21,10 @@ _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
 
 _MOST_NAMED = 3  # earlier runs
-_LIMITS_OF_SCORES = ("leakage", "corpus_holds_test", "few_test_units", "too_long", "unread_documents")
-"""Checks whose findings, each about the whole, the verdict repeats."""
+_LIMITS_OF_SCORES = ("leakage", "corpus_holds_test", "few_groups", "too_long", "unread_documents")
+"""Checks whose findings about the whole the verdict repeats."""
+_COUNTED_FIRST = ("leakage", "corpus_holds_test")
+"""Those of which one finding that counts as none says how many rows there are; each row follows."""
 
 
 def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
@@ -183,7 +185,8 @@ def _notes(run: WholeRun) -> list[str]:
 def _of_the_data(files: Files) -> list[str]:
     """What the checks found that makes the scores say less than they seem to."""
     found = (recorded(files.checks) or {}).get("findings", ())
-    return [str(f["message"]) for f in found if f["check"] in _LIMITS_OF_SCORES and f["severity"] != "note"]
+    about_all = [f for f in found if not f["row"] and not (f["check"] in _COUNTED_FIRST and f.get("count"))]
+    return [str(f["message"]) for f in about_all if f["check"] in _LIMITS_OF_SCORES and f["severity"] != "note"]
 
 
 def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:

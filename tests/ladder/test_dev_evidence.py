@@ -1,0 +1,28 @@
+"""What the verdict repeats of the checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rung.ladder.dev_evidence import _of_the_data
+from rung.records import write_json
+from rung.runs import Files
+
+
+def found(check: str, row: str, message: str, count: int, severity: str = "warning") -> dict[str, Any]:
+    return {"check": check, "severity": severity, "row": row, "message": message, "ids": [], "count": count}
+
+
+def test_the_verdict_repeats_what_the_checks_say_of_the_whole_and_no_row(tmp_path: Path) -> None:
+    findings = [
+        found("leakage", "", "12 of 40 test rows stand in train.", 0),
+        found("leakage", "t, line 1", "The same input as e, line 3 in train.", 1),
+        found("leakage", "", "11 more findings of this kind are not listed.", 11),
+        found("few_groups", "", "The 40 rows of the test belong to 2 groups.", 1),
+        found("unread_documents", "", "3 of 9 files are not read.", 3),
+        found("too_long", "", "1 input does not fit with its answer.", 1, "note"),
+        found("email", "t, line 2", "An address.", 1),
+    ]
+    write_json(Files(tmp_path).checks, {"findings": findings})
+    assert _of_the_data(Files(tmp_path)) == [findings[0]["message"], findings[3]["message"], findings[4]["message"]]
