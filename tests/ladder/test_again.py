@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import LARGE, SMALL, append_rows, decision, events
-from rung.errors import RunError
+from rung.errors import DataError, RunError
 from rung.ladder import RunOptions, again, run
 from rung.records import read_json, write_json
 from rung.runs import check_identity, log, standing_events
@@ -61,6 +61,16 @@ def test_checks_are_written_before_the_split_that_they_belong_to(
     monkeypatch.setattr(again, "write_json", noted)
     run(task, RunOptions(out=out, again=True, only=ONLY), Silent())
     assert written == ["checks.json", "split.json"]
+
+
+def test_a_new_row_that_cannot_be_used_is_refused_as_in_a_new_run(tmp_path: Path, models: None) -> None:
+    task, out = write_task(tmp_path, Path("small:clerk"), examples=96), tmp_path / "run"
+    run(task, RunOptions(out=out, only=ONLY), Silent())
+    before = decision(out)
+    append_rows(task, [*NEW, {"id": "bad", "input": "Please name the door", "output": ""}])
+    with pytest.raises(DataError, match="is empty"):
+        run(task, RunOptions(out=out, again=True, only=ONLY), Silent())
+    assert decision(out) == before
 
 
 def test_a_model_that_means_another_one_under_its_old_name_is_built_again(tmp_path: Path, models: None) -> None:

@@ -6,6 +6,7 @@ No model is loaded. Findings that are errors stop a run; all others are told and
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -142,9 +143,8 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     from rung.data.constraint import constraint_of
     from rung.data.findings import without_ignored
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
-    from rung.data.split import CAPS, SHARES, split_examples
+    from rung.data.split import split_examples
     from rung.data.vectors import forget
-    from rung.evaluation.size_finding import size_findings
 
     examples = data.examples
     if len(examples) >= MANY_ROWS:
@@ -159,14 +159,24 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     constraint = constraint_of(data.task, split.train)
     if len(examples) >= MANY_ROWS:
         say(f"Checking {len(examples):,} rows.")
-    found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids))
-    own = None in data.sets
-    size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
-    every = (*data.findings, *found, *longer_than_the_context(data, split), *size)
-    findings = without_ignored(every, data.task.ignore)
+    findings = findings_of_split(data, pairs, groups, split, constraint)
     split = picked(split, data.task, findings)
     forget()  # the vectors of the checks, which picking uses too
     return CheckedData(data, split, findings, constraint)
+
+
+def findings_of_split(
+    data: Read, pairs: Pairs, groups: Mapping[str, str], split: Split, constraint: Constraint | None
+) -> tuple[Finding, ...]:
+    """Everything that the checks say of data that is split, without what the task ignores."""
+    from rung.data.findings import without_ignored
+    from rung.data.split import CAPS, SHARES
+    from rung.evaluation.size_finding import size_findings
+
+    found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids))
+    own = None in data.sets
+    size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
+    return without_ignored((*data.findings, *found, *longer_than_the_context(data, split), *size), data.task.ignore)
 
 
 def findings_of(
@@ -224,11 +234,13 @@ def refuse(checked: CheckedData, strict: bool) -> None:
     lines = [f"{f.row + ': ' if f.row else ''}{f.message}" for f in stops[:_SHOWN]]
     if len(stops) == 1 and not strict:
         raise DataError(lines[0])
-    what = "warnings, and --strict stops at warnings" if strict and not checked.errors else "errors in the data"
+    what = "errors in the data"
+    if any(f.severity == "warning" for f in stops):
+        what = "errors and warnings in the data" if checked.errors else "warnings, and --strict stops at warnings"
     more = [f"… and {len(stops) - _SHOWN:,} more"] if len(stops) > _SHOWN else []
     task = checked.task.path
-    number = sum(f.count for f in stops)
-    raise DataError("\n  ".join([f"{task}: {number:,} {what}.", *lines, *more]) + f"\nAll of them: rung check {task}")
+    number, page = sum(f.count for f in stops), f"rung check {shlex.quote(str(task))}"
+    raise DataError("\n  ".join([f"{task}: {number:,} {what}.", *lines, *more]) + f"\nAll of them: {page}")
 
 
 def _seldom(say: Say) -> Say:

@@ -15,7 +15,7 @@ from rung import __version__, runs
 from rung.errors import TaskError
 from rung.ladder.again import reopen
 from rung.ladder.applies import check_that_some_apply, has
-from rung.ladder.checking import Read, check, findings_of, read, refuse
+from rung.ladder.checking import CheckedData, Read, check, findings_of_split, read, refuse
 from rung.ladder.identity import described
 from rung.ladder.ledger import Ledger, Spent, spent_before
 from rung.ladder.options import Listener, RunOptions
@@ -116,7 +116,7 @@ def load(task: Task, listener: Listener) -> Loaded:
 
 def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None, listener: Listener) -> Examined:
     """Checks the data and splits it. earlier: split.json of this run, which is then read back; nothing is checked
-    again. With --again, rows that were added since then train.
+    again. With --again, rows that were added since then train, and the data is checked where they do.
 
     Raises DataError where the checks find an error, and with --strict where they warn.
     """
@@ -125,7 +125,7 @@ def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | No
 
     data = loaded.read
     if earlier is not None and options.again:
-        return _examined_again(data, earlier)
+        return _examined_again(data, earlier, options)
     if earlier is not None:
         split = split_from_record(data.examples, earlier)
         return Examined(split, (), constraint_of(data.task, split.train))
@@ -137,19 +137,25 @@ def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | No
     return Examined(checked.split, checked.findings, checked.constraint)
 
 
-def _examined_again(data: Read, earlier: Mapping[str, Any]) -> Examined:
-    """The split of a run that began, with rows that were added since then in train."""
+def _examined_again(data: Read, earlier: Mapping[str, Any], options: RunOptions) -> Examined:
+    """The split of a run that began, with rows that were added since then in train; checked where train changed."""
     from rung.data.constraint import constraint_of
     from rung.data.findings import without_ignored
     from rung.data.growth import grown_split
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
+    from rung.data.vectors import forget
 
     examples = data.examples
     pairs = near_duplicates(examples)
     groups = near_duplicate_groups(examples, pairs)
     grown, growth = grown_split(data.sets, groups, earlier)
     constraint = constraint_of(data.task, grown.train)
-    found = without_ignored(findings_of(data, pairs, groups, constraint), data.task.ignore) if growth.any else ()
+    if growth.any:
+        found = findings_of_split(data, pairs, groups, grown, constraint)
+        forget()
+    else:
+        found = without_ignored(data.findings, data.task.ignore)
+    refuse(CheckedData(data, grown, found, constraint), options.strict)
     return Examined(grown, found, constraint, growth)
 
 
