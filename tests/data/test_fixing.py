@@ -149,6 +149,19 @@ def test_the_rest_of_the_task_stays_and_its_paths_still_lead_there(tmp_path: Pat
     assert new.name == "mine-clean"
 
 
+def test_a_dev_that_stands_in_the_test_whole_is_left_out_and_the_copy_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    write(folder / "train.jsonl", [row(i, output=f"answer {i}") for i in range(30)])
+    for name in ("dev", "test"):
+        write(folder / f"{name}.jsonl", [row(i, output=f"answer {i}") for i in range(40, 52)])
+    files = ", ".join(f"{name}: {name}.jsonl" for name in ("train", "dev", "test"))
+    (folder / "task.yaml").write_text(f"instruction: Answer.\nexamples: {{{files}}}\n", "utf-8")
+    fixed = fix_task(read_task(folder), tmp_path / "out")
+    assert {name: len(part) for name, part in read_sets(read_task(fixed.task)).items()} == {"train": 30, "test": 12}
+    assert any("No row of dev is left" in line for line in fixed.lines)
+
+
 def test_masks_are_the_same_for_the_same_value_in_all_files_and_in_documents(tmp_path: Path) -> None:
     rows = [row(i, output=f"answer {i}") for i in range(20)]
     rows[0]["input"] += " Write to Jane@corp.org or call my phone 4155552671."
@@ -171,6 +184,15 @@ def test_masks_are_the_same_for_the_same_value_in_all_files_and_in_documents(tmp
     everything = "".join(p.read_text("utf-8") for p in (tmp_path / "out").iterdir())
     assert not any(value in everything.lower() for value in ("jane", "joe", "hunter2", "4155552671"))
     assert "secret" in changed(fixed) and "document d.txt" in changed(fixed)["email"]
+
+
+def test_a_masked_copy_lists_no_change_under_an_id_that_holds_personal_data(tmp_path: Path) -> None:
+    rows = [row(i, id=f"joe{i}@corp.org", output=f"answer {i}") for i in range(20)]
+    rows[3]["output"] = " answer 3"
+    rows[5] = {**rows[4], "id": "ann@corp.org"}
+    fixed = fix_task(task_of(tmp_path / "a", rows), tmp_path / "out", mask=True)
+    assert {"whitespace", "exact_duplicate"} <= set(changed(fixed))
+    assert "corp.org" not in (tmp_path / "out" / "changes.jsonl").read_text("utf-8")
 
 
 def test_without_mask_personal_data_stay(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     leave_out_unusable(work)
     leave_out_leaks(work)
     leave_out_twins(work)
+    _leave_out_empty_dev(work)
     if (left := sum(map(len, work.sets.values()))) < MIN_EXAMPLES:
         raise DataError(f"{task.path.name}: only {left} rows are left after cleaning; {MIN_EXAMPLES} are needed.")
     documents = read_corpus(task.corpus) if task.corpus is not None else ()
@@ -244,6 +245,18 @@ def _note_respelt(work: Work, sets: Sets) -> None:
                 work.note(example, "label_spelling", "written as the declared label")
 
 
+def _leave_out_empty_dev(work: Work) -> None:
+    """Leaves out a dev without rows, as its file could not be read. Raises DataError for a train or test without."""
+    for name in [name for name, part in work.sets.items() if name is not None and not part]:
+        if name != "dev":
+            raise DataError(
+                f"{work.task.path.name}: no row of {name} is left after cleaning. Name one file with all rows under "
+                "examples:, and rung splits it."
+            )
+        del work.sets[name]
+        work.told = (*work.told, "No row of dev is left: the copy has no dev, and rung takes one from train.")
+
+
 # ---- documents and masks ------------------------------------------------------------------------
 
 
@@ -282,5 +295,11 @@ def _mask(work: Work, documents: Sequence[Document]) -> tuple[Document, ...]:
         if len(done) == known:
             break
         masks.learn(work.every(), masked)
-    work.changes += done.values()
+    work.changes = [_with_names(change, masks) for change in (*work.changes, *done.values())]
     return tuple(masked)
+
+
+def _with_names(change: Mended, masks: Masks) -> Mended:
+    """The change without personal data in ids: those of rows that were left out or noted before, and of documents."""
+    row = masks.text(change.row) if change.row.startswith("document ") else change.row
+    return replace(change, row=row, id=masks.text(change.id))

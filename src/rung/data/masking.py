@@ -56,6 +56,10 @@ class Masks:
         for _, text in document_texts(documents):
             self._register(text)
 
+    def text(self, text: str) -> str:
+        """A text that stands by itself, such as an id, with names in place of values."""
+        return self._masked(text, set(), set())
+
     def example(self, example: Example) -> tuple[Example, frozenset[str]]:
         """The example with names in place of values, and the checks whose values it held."""
         said = {one for _, text in texts_of(example) if text not in self._labels for one in self._values(text)}
