@@ -99,6 +99,12 @@ def test_ask_answers_the_last_turn_of_a_conversation(finished: Path, tmp_path: P
     chat.write_text(json.dumps([{"role": role, "content": content} for role, content in turns[:2]]))
     done = call("ask", finished, "--solution", "zero_shot", "--messages", chat)
     assert done.exit_code != 0 and "ends with a user turn" in str(done.exception)
+    chat.write_text(json.dumps([{"role": ["user"], "content": "x"}, {"role": "user", "content": "door"}]))
+    done = call("ask", finished, "--solution", "zero_shot", "--messages", chat)
+    assert isinstance(done.exception, RungError) and "no conversation that can be answered" in str(done.exception)
+    chat.write_text(json.dumps([{"role": "user", "content": " "}]), "utf-8-sig")
+    done = call("ask", finished, "--solution", "zero_shot", "--messages", chat)
+    assert isinstance(done.exception, RungError) and "nothing to answer" in str(done.exception)
 
 
 def test_ask_says_that_its_input_is_in_another_encoding(finished: Path) -> None:

@@ -46,7 +46,7 @@ def ask(
         if text is not None or lines or context is not None or instruction is not None:
             raise click.UsageError("--messages holds the whole input. Leave out TEXT and the options about it.")
         query = _conversation(messages)
-        questions, asked = [query.input], [query]
+        questions, asked = [query.input], [query] if query.input.strip() else []
     else:
         questions = _questions(text, lines)
         asked = [Query(str(i), q, context, instruction) for i, q in enumerate(questions) if q.strip()]
@@ -101,11 +101,11 @@ def _conversation(path: Path) -> Query:
 
     form = 'It must be a JSON list such as [{"role": "user", "content": "…"}] that ends with a user turn.'
     try:
-        turns = json.loads(path.read_text("utf-8"))
+        turns = json.loads(path.read_text("utf-8-sig"))
         found = [Message(turn["role"], turn["content"]) for turn in turns]
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: no conversation can be read ({error}). {form}") from None
-    roles = {"system", "user", "assistant"}
+    roles = ("system", "user", "assistant")  # what is no text can be looked for in a tuple alone
     if (
         not found
         or found[-1].role != "user"

@@ -152,7 +152,7 @@ def _command_path(task: Record) -> str:
 
 
 def page_lines(page: CheckPage, width: int, *, every: bool = False) -> list[Line]:
-    """What was read, the findings by kind with what to do and the first rows, how to read it, and what next.
+    """What was read, the findings by kind with what to do and the first rows, and how to read it.
 
     every: all rows that are listed, not only the first of each kind.
     """
