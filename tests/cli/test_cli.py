@@ -107,6 +107,16 @@ def test_ask_answers_the_last_turn_of_a_conversation(finished: Path, tmp_path: P
     assert isinstance(done.exception, RungError) and "nothing to answer" in str(done.exception)
 
 
+def test_a_system_turn_that_the_instruction_holds_is_not_said_twice(finished: Path, tmp_path: Path) -> None:
+    chat, tokens = tmp_path / "chat.json", []
+    for system in ("", "Answer with the colour.", "Answer with the size."):
+        turns = [{"role": "system", "content": system}] if system else []
+        chat.write_text(json.dumps([*turns, {"role": "user", "content": "The old door please"}]))
+        done = call("ask", finished, "--solution", "zero_shot", "--messages", chat, "--verbose")
+        tokens.append(int(done.output.split(" tokens in")[0].rsplit(" ", 1)[1]))
+    assert tokens[0] == tokens[1] < tokens[2]
+
+
 def test_ask_says_that_its_input_is_in_another_encoding(finished: Path) -> None:
     done = CliRunner().invoke(rung, ["ask", str(finished), "--solution", "rag"], input="Größe\n".encode("latin-1"))
     assert isinstance(done.exception, RungError) and "Convert it" in str(done.exception)

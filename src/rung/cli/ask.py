@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -53,6 +54,8 @@ def ask(
     if not asked:
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
+    if messages is not None:
+        asked = [_without_what_is_said(query, bundle.solution.instruction) for query in asked]
     failed, broken, answers = 0, 0, iter(bundle.answer(asked))
     for number, question in enumerate(questions, 1):
         if not question.strip():
@@ -91,6 +94,14 @@ def _questions(text: str | None, lines: bool) -> list[str]:
         fact = f"standard input is not {error.encoding} ({error.reason})"
         raise RunError(f"{fact}. Convert it to {error.encoding}.") from None
     return given.removesuffix("\n").split("\n") if lines else [given.rstrip("\n")]
+
+
+def _without_what_is_said(query: Query, instruction: str) -> Query:
+    """The input without system turns that the solution's instruction holds, as rows of examples are read."""
+    from rung.text import visible
+
+    said = query.instruction is not None and visible(query.instruction) in visible(instruction)
+    return replace(query, instruction=None) if said else query
 
 
 def _conversation(path: Path) -> Query:

@@ -162,7 +162,7 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     findings = findings_of_split(data, pairs, groups, split, constraint)
     split = picked(split, data.task, findings)
     forget()  # the vectors of the checks, which picking uses too
-    return CheckedData(data, split, findings, constraint)
+    return CheckedData(data, split, findings, constraint_of(data.task, split.train))  # as a continued run finds it
 
 
 def findings_of_split(
