@@ -149,6 +149,17 @@ def test_the_rest_of_the_task_stays_and_its_paths_still_lead_there(tmp_path: Pat
     assert new.name == "mine-clean"
 
 
+def test_comments_behind_a_list_of_files_stay(tmp_path: Path) -> None:
+    task = task_of(tmp_path / "a", [row(i, output=f"answer {i}") for i in range(20)])
+    task.path.write_text(
+        "instruction: Answer.\nexamples:\n  - e.jsonl  # the data\n# how it is judged\nmetric: exact_match\n"
+        "fields:\n  input: input\n  output: output\n\n# the end\n"
+    )
+    text = fix_task(read_task(tmp_path / "a"), tmp_path / "out").task.read_text()
+    assert "# how it is judged\nmetric: exact_match\n" in text and text.endswith("# the end\n")
+    assert "# the data" not in text and "fields" not in text
+
+
 def test_a_dev_that_stands_in_the_test_whole_is_left_out_and_the_copy_can_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()

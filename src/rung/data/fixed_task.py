@@ -44,7 +44,7 @@ def write_task(
         head["labels"] = json.dumps(task.labels, ensure_ascii=False)  # fields: named them as columns
     edits: list[tuple[int, int, str]] = []
     for key, value in root.value:
-        start, end = key.start_mark.index, value.end_mark.index
+        start, end = key.start_mark.index, _end_of(value)
         if key.value in _DROPPED:
             edits.append((start, end + _rest_of_line(text, end, bool(root.flow_style)), ""))
         elif key.value == "corpus" and corpus is not None:
@@ -56,7 +56,7 @@ def write_task(
         first, between = first + 1, ", "
     edits.append((first, first, "".join(f"{key}: {value}{between}" for key, value in head.items())))
     old = {path.name for path in paths_of(task.examples)}
-    values = [(value.start_mark.index, value.end_mark.index) for _, value in root.value]
+    values = [(value.start_mark.index, _end_of(value)) for _, value in root.value]
     for match in _COMMENT.finditer(text):
         if _tells_reading(match[1], old) and not any(start <= match.start() < end for start, end in values):
             edits.append((match.start(), match.end(), ""))
@@ -81,6 +81,16 @@ def paths_of(examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]]) ->
 def _tells_reading(comment: str, files: Collection[str]) -> bool:
     """Whether a comment says how old files were read, as `rung init` writes it."""
     return comment.startswith(_OF_READING) or any(comment.startswith(f"{name}: ") for name in files)
+
+
+def _end_of(node: yaml.Node) -> int:
+    """Where the text of a value ends. The mark of a block stands behind the comments that follow it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        end = _end_of(last[1] if isinstance(last, tuple) else last)
+        if end > node.start_mark.index:  # an alias ends where its anchor stands
+            return end
+    return int(node.end_mark.index)
 
 
 def _rest_of_line(text: str, end: int, in_braces: bool) -> int:
