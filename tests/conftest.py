@@ -41,3 +41,8 @@ def plain_network(tiny_folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(tiny_folder, attn_implementation="eager").eval()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs come first: they take minutes a file, and no process should end on them alone."""
+    items.sort(key=lambda item: item.path.parent.name != "ladder")
