@@ -47,23 +47,22 @@ def read_corpus(path: Path) -> tuple[Document, ...]:
     Hidden files and folders are skipped, and documents without text. Raises DataError when the corpus is absent or
     holds no text, an id stands twice, or a file cannot be read.
     """
-    return tuple(_read(path).documents)
+    return documents_and_findings(path)[0]
 
 
-def corpus_findings(path: Path) -> tuple[Finding, ...]:
-    """What is to be said of a corpus that can be read: files of it that are not (unread_documents), documents without
-    text (empty_document), files that are not UTF-8 (document_encoding), and how a file of rows was understood
-    (document_form). Raises DataError as `read_corpus` does.
+def documents_and_findings(path: Path) -> tuple[tuple[Document, ...], tuple[Finding, ...]]:
+    """The documents as `read_corpus` returns them, and what is to be said of them.
+
+    The findings are of files that are not read (unread_documents), documents without text (empty_document), files that
+    are not UTF-8 (document_encoding), and how a file of rows was understood (document_form).
     """
-    return bounded(_read(path).findings)
-
-
-def _read(path: Path) -> _Read:
     if not os.path.exists(path):
         raise DataError(f"{path.name}: no such file or folder ({path}). Check corpus: in task.yaml.")
     if os.path.isdir(path):
-        return _read_folder(path)
-    return _read_text_file(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_rows(path)
+        read = _read_folder(path)
+    else:
+        read = _read_text_file(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_rows(path)
+    return tuple(read.documents), bounded(read.findings)
 
 
 def check_gold_ids(examples: Iterable[Example], documents: Sequence[Document]) -> tuple[Finding, ...]:
@@ -202,7 +201,7 @@ def _add_text(path: Path, name: str, read: _Read, problems: list[Problem]) -> No
     except ValueError as e:
         problems.append(Problem(name, str(e)))
     else:
-        if encoding.name != "utf-8" and encoding.name != "utf-8-sig":
+        if encoding.name not in ("utf-8", "utf-8-sig"):
             message = f"{name}: read as {encoding.how}. Check its special characters, or save it as UTF-8."
             read.tell("document_encoding", name, message)
         if text.strip():

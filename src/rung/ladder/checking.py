@@ -105,7 +105,7 @@ def check_task(task_path: Path, say: Say = quiet) -> CheckedData:
 def read(task: Task, say: Say = quiet) -> Read:
     """Examples, documents and the metric of a task. Raises RungError for what cannot be read."""
     from rung.data.answer_form import found_whitespace
-    from rung.data.corpus import corpus_findings, read_corpus
+    from rung.data.corpus import documents_and_findings
     from rung.data.examples import read_data
     from rung.evaluation.metrics import as_observed, load_metric
 
@@ -113,12 +113,8 @@ def read(task: Task, say: Say = quiet) -> Read:
         say(f"Reading {size / 1e6:,.0f} MB of examples.")
     found = read_data(task)
     sets = found.sets
-    documents = read_corpus(task.corpus) if task.corpus else ()
-    findings = (
-        *map(_unusable, found.problems),
-        *found.findings,
-        *(corpus_findings(task.corpus) if task.corpus else ()),
-    )
+    documents, of_corpus = documents_and_findings(task.corpus) if task.corpus else ((), ())
+    findings = (*map(_unusable, found.problems), *found.findings, *of_corpus)
     how = found.how
     if task.whitespace is None:
         learnt = sets.get("train") or [e for part in sets.values() for e in part]

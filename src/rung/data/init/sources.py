@@ -200,9 +200,10 @@ def _may_be_corpus(path: Path) -> bool:
 
 def _counted(path: Path, notes: list[str]) -> str:
     """How many files are read as documents; what is said of the others goes to `notes`. Raises DataError."""
-    from rung.data.corpus import corpus_findings, texts_of
+    from rung.data.corpus import documents_and_findings, texts_of
 
-    notes += [finding.message for finding in corpus_findings(path)]
+    _, findings = documents_and_findings(path)
+    notes += [finding.message for finding in findings]
     if not path.is_dir():
         return "one file"
     read = len(texts_of(path))
