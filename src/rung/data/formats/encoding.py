@@ -186,15 +186,19 @@ def _numbered(text: TextIO, name: str) -> Iterator[tuple[int, str]]:
 
 def line_end(source: Source, encoding: Encoding) -> Literal["\n", "\r"]:
     """What ends a line: a carriage return alone where the beginning of a file has no other (old Macs)."""
-    with source.open() as file, io.TextIOWrapper(file, encoding.name, newline="") as text:
-        head = text.read(_CHUNK)
+    head = beginning(source, encoding, _CHUNK)
     return "\r" if "\r" in head and "\n" not in head else "\n"
+
+
+def beginning(source: Source, encoding: Encoding, characters: int) -> str:
+    """The text up to so many characters, its line ends as they are."""
+    with source.open() as file, io.TextIOWrapper(file, encoding.name, newline="") as text:
+        return text.read(characters)
 
 
 def text_of(source: Source, encoding: Encoding, limit: int) -> str:
     """The whole text. Raises DataError where it exceeds `limit` characters."""
-    with source.open() as file, io.TextIOWrapper(file, encoding.name, newline="") as text:
-        whole = text.read(limit + 1)
+    whole = beginning(source, encoding, limit + 1)
     if len(whole) > limit:
         raise DataError(f"{source.name}: larger than {limit // 1_000_000} MB. Convert it to JSONL (.jsonl).")
     return whole

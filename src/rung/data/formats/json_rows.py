@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import Callable
+from functools import partial
 from typing import cast
 
-from rung.data.formats.encoding import MAX_LINE, Encoding, lines_of, text_of
+from rung.data.formats.encoding import MAX_LINE, Encoding, beginning, lines_of, text_of
 from rung.data.formats.source import Source
 from rung.data.rows import Problem, Row, Table, decoded, json_decoder, kind_of
 from rung.errors import DataError
@@ -28,7 +27,7 @@ _EXTENDED = frozenset({"$oid", "$date", "$numberInt", "$numberLong", "$numberDou
 
 def clearly_json(source: Source, encoding: Encoding) -> bool:
     """Whether the text begins with a value of JSON that is an object or a list of some."""
-    head = _head(source, encoding).lstrip()
+    head = beginning(source, encoding, _HEAD).lstrip()
     if not head.startswith(("{", "[")):
         return False
     line = head.split("\n", 1)[0].strip()
@@ -61,7 +60,7 @@ def read_json(source: Source, encoding: Encoding, *, listed: bool) -> Table:
 
 def _holds_lines(source: Source, encoding: Encoding, listed: bool) -> bool:
     """Whether each line is a record. listed: where the first line is no JSON by itself, the file is one value."""
-    head = _head(source, encoding)
+    head = beginning(source, encoding, _HEAD)
     first, _, rest = head.lstrip().partition("\n")
     first = first.strip()
     if not first.startswith(("{", "[")):
@@ -85,11 +84,6 @@ def _spans_lines(head: str) -> bool:
     except (ValueError, RecursionError):
         return head.lstrip().split("\n", 1)[0].strip() == "{"
     return "\n" in head[start:end]
-
-
-def _head(source: Source, encoding: Encoding) -> str:
-    with source.open() as file, io.TextIOWrapper(file, encoding.name, newline="") as text:
-        return text.read(_HEAD)
 
 
 class _Reader:
@@ -146,7 +140,7 @@ class _Reader:
         while at < len(text):
             line, counted = line + text.count("\n", counted, at), at
             try:
-                value, at = decoded(_from(self._decoder, text, at), text)
+                value, at = decoded(partial(self._decoder.raw_decode, idx=at), text)
                 values.append((line, value))
             except ValueError as e:
                 if not values:
@@ -240,10 +234,6 @@ class _Reader:
 
 
 _PLAIN = json.JSONDecoder()
-
-
-def _from(decoder: json.JSONDecoder, text: str, at: int) -> Callable[[str], tuple[object, int]]:
-    return lambda _: decoder.raw_decode(text, at)
 
 
 def _lists(value: object) -> dict[str, list[object]]:
