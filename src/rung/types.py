@@ -546,7 +546,7 @@ class Prediction:
     """A solution's answer to one example. score is None until it is scored.
 
     error: why the model gave no answer, or how its answer breaks its constraint. metric_error: why the metric could not
-    score it. The score is then 0.
+    score it. The score is then 0. finish: as of its Generation; "length" where there was no room for the rest.
     """
 
     id: str
@@ -559,6 +559,7 @@ class Prediction:
     score: float | None = None
     metric_error: str | None = None
     tokens_cached: int = 0
+    finish: Literal["stop", "length", "error"] = "stop"
 
 
 @dataclass(frozen=True)

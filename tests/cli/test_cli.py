@@ -15,6 +15,9 @@ from click.testing import CliRunner, Result
 
 from rung.cli.main import VERBS, rung
 from rung.errors import RungError
+from rung.serving.bundle import Bundle
+from rung.testing import FakeModel
+from rung.types import Decoding, Solution
 from small_task import write_task
 
 
@@ -105,6 +108,17 @@ def test_ask_answers_the_last_turn_of_a_conversation(finished: Path, tmp_path: P
     chat.write_text(json.dumps([{"role": "user", "content": " "}]), "utf-8-sig")
     done = call("ask", finished, "--solution", "zero_shot", "--messages", chat)
     assert isinstance(done.exception, RungError) and "nothing to answer" in str(done.exception)
+
+
+def test_ask_says_that_an_answer_was_cut_and_not_of_one_that_ends_where_its_room_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = FakeModel({"a": "two words", "b": "three short words"})
+    bundle = Bundle(Solution("s", "Answer.", Decoding(2)), model, None)
+    monkeypatch.setattr("rung.serving.bundle.open_bundle", lambda *_, **__: bundle)
+    done = CliRunner().invoke(rung, ["ask", "run", "--lines"], input="a\nb\n")
+    assert done.stdout == "two words\nthree short\n"
+    assert "input 2: the answer was cut at 2 tokens" in done.stderr and "input 1" not in done.stderr
 
 
 def test_a_system_turn_that_the_instruction_holds_is_not_said_twice(finished: Path, tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ def ask(
             broken += came(prediction.error)
             failed += not came(prediction.error)
             click.echo(f"rung: input {number}: {prediction.error}.", err=True)
-        elif prediction.tokens_out >= bundle.solution.decoding.max_new_tokens:
-            room = f"{prediction.tokens_out:,} tokens, the room for the longest answer of the examples"
-            click.echo(f"rung: input {number}: the answer was cut at {room}.", err=True)
+        elif prediction.finish == "length":
+            fact = f"the answer was cut at {prediction.tokens_out:,} tokens"
+            room = "there is room for the longest answer of the examples, within the model's context"
+            click.echo(f"rung: input {number}: {fact}; {room}.", err=True)
         click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
         if verbose:
             seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""

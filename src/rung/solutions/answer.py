@@ -93,4 +93,5 @@ def _prediction(query: Query, generation: Generation, passages: Sequence[Documen
         tokens_cached=generation.tokens_cached,
         passages=tuple(p.id for p in passages),
         error=generation.error,
+        finish=generation.finish,
     )
