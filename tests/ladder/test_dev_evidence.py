@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from rung.ladder.dev_evidence import _of_the_data
+import pytest
+
+from rung.ladder.dev_evidence import _earlier_tests, _of_the_data
 from rung.records import write_json
 from rung.runs import Files
 
@@ -26,3 +29,24 @@ def test_the_verdict_repeats_what_the_checks_say_of_the_whole_and_no_row(tmp_pat
     ]
     write_json(Files(tmp_path).checks, {"findings": findings})
     assert _of_the_data(Files(tmp_path)) == [findings[0]["message"], findings[3]["message"], findings[4]["message"]]
+
+
+def test_a_folder_that_may_not_be_listed_hides_no_run_elsewhere_and_stops_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, earlier = tmp_path / "closed", Files(tmp_path / "runs" / "earlier")
+    earlier.folder.mkdir(parents=True)
+    write_json(earlier.task, {"identity": "x"})
+    write_json(earlier.split, {"test_digests": {"1": "a"}})
+    earlier.test_reads.write_text("{}\n")
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Any:
+        if path == closed:
+            raise PermissionError(path)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.chdir(tmp_path)
+    run: Any = SimpleNamespace(folder=closed / "run")
+    assert _earlier_tests(run) == {str(earlier.folder): {"test_digests": {"1": "a"}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rung import runs
@@ -196,10 +197,9 @@ def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:
     counts: it shows the same test examples once more.
     """
     own = run.folder.resolve()
-    beside = sorted(own.parent.iterdir())
-    usual = sorted(runs.BASE.resolve().iterdir()) if runs.BASE.is_dir() and runs.BASE.resolve() != own.parent else []
+    places = dict.fromkeys((own.parent, runs.BASE.resolve()))
     found = {}
-    for path in (*beside, *usual):
+    for path in (path for place in places for path in _inside(place)):
         files = Files(path)
         try:
             if path.resolve() != own and is_done(files.test_reads) and "identity" in record_of(files.task):
@@ -207,3 +207,11 @@ def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:
         except (OSError, ValueError):  # a folder of somebody else's
             continue
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds, by name; nothing where it is not there or may not be listed."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
