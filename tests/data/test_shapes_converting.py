@@ -125,3 +125,11 @@ def test_several_labels_are_written_as_a_list_in_json(tmp_path: Path) -> None:
     convert(tmp_path / "e.jsonl", "columns", tmp_path / "o.jsonl")
     first = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
     assert first["output"] == '["refund", "urgent"]'
+
+
+def test_one_number_is_written_alike_with_and_without_a_point(tmp_path: Path) -> None:
+    rows = [{"input": f"q {i}", "output": 1 if i % 2 else 1.0} for i in range(6)]
+    (tmp_path / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    convert(tmp_path / "points.jsonl", "columns", tmp_path / "out.jsonl")
+    written = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert {row["output"] for row in written} == {"1"}

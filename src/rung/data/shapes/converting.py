@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rung.data.formats import read_table
 from rung.data.rows import Problem, raise_problems
-from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
+from rung.data.shapes.reading import EmptyAnswer, RowReader
 from rung.data.shapes.recognising import SHAPES, Recognised, flat, recognised
 from rung.data.shapes.seam import Fields
 from rung.data.shapes.values import nothing
@@ -82,14 +82,7 @@ def convert(
         raise DataError(
             f"{data.name}: can be read in {len(reading.alternatives) + 1} ways. Say which is meant:\n{ways}"
         )
-    several = reading.several
-    answers = Answers(
-        several=several is not None,
-        separator=several.separator if several else None,
-        lists_are_json=reading.sequences,
-        empty=empty,
-    )
-    read = RowReader(reading.fields, answers)
+    read = RowReader(reading.fields, reading.answers(empty=empty))
     examples, beside, problems, hinted = [], [], list(table.problems), False
     for row in flat(table.rows):
         try:

@@ -55,9 +55,8 @@ class Recognised:
 
     columns: of the rows, those that hold several taken apart. fields: complete, with names as the file writes them.
     why: a clause for a comment. instruction: one that is the same in all rows, which is then the task's; None where
-    there is none or rows differ. several: the labels,
-    where each answer combines several of them. lists: some answers are lists of accepted answers, or of labels.
-    sequences: a list is the answer itself: entities, a tag for each word.
+    there is none or rows differ. several: the labels, where each answer combines several of them. lists: some answers
+    are lists of accepted answers, or of labels. sequences: a list is the answer itself: entities, a tag for each word.
     whole: the answers are numbers that are written with and without a point, so that 1 and 1.0 are one.
     alternatives: other sensible readings, equally sure; `rung run` refuses to choose, `rung init` may ask.
     """
@@ -77,6 +76,17 @@ class Recognised:
     def used(self) -> frozenset[str]:
         """The columns that are read."""
         return frozenset(column for columns in self.fields.values() for column in listed(columns))
+
+    def answers(self, *, empty: bool) -> Answers:
+        """How its answers are read where no task says it. empty: an answer may be empty."""
+        several = self.several
+        return Answers(
+            several=several is not None,
+            separator=several.separator if several else None,
+            lists_are_json=self.sequences,
+            empty=empty,
+            whole=self.whole,
+        )
 
     @property
     def needed(self) -> Fields:
@@ -141,15 +151,7 @@ def examples_of(
 
     problems: takes the first rows that cannot be read for another reason than that they have no answer.
     """
-    several = reading.several
-    answers = Answers(
-        several=several is not None,
-        separator=several.separator if several else None,
-        lists_are_json=reading.sequences,
-        empty=True,
-        whole=reading.whole,
-    )
-    read = RowReader(reading.fields, answers)
+    read = RowReader(reading.fields, reading.answers(empty=True))
     for row in flat(rows):
         try:
             yield read(row)
