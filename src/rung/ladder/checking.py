@@ -151,13 +151,14 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
         split = split_examples(data.sets, groups, data.task)
     except DataError as error:
         found = (*findings_of(data, pairs, groups, None), Finding("split", "error", "", str(error)))
+        forget()
         return CheckedData(data, None, without_ignored((*data.findings, *found), data.task.ignore))
     constraint = constraint_of(data.task, split.train)
     if len(examples) >= MANY_ROWS:
         say(f"Checking {len(examples):,} rows.")
     findings = findings_of_split(data, pairs, groups, split, constraint)
     split = picked(split, data.task, findings)
-    forget()  # the vectors of the checks, which picking uses too
+    forget()  # the vectors of the checks, which picking used too
     return CheckedData(data, split, findings, constraint_of(data.task, split.train))  # as a continued run finds it
 
 

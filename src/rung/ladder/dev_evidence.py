@@ -199,7 +199,7 @@ def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:
     own = run.folder.resolve()
     places = dict.fromkeys((own.parent, runs.BASE.resolve()))
     found = {}
-    for path in (path for place in places for path in _inside(place)):
+    for path in [path for place in places for path in _inside(place)]:
         files = Files(path)
         try:
             if path.resolve() != own and is_done(files.test_reads) and "identity" in record_of(files.task):
