@@ -404,6 +404,19 @@ def test_ids_that_name_two_rows_are_not_read_as_ids(tmp_path: Path) -> None:
     assert 'the column "id" names several rows alike' in (tmp_path / "task.yaml").read_text()
 
 
+def test_ids_of_a_later_file_that_name_two_rows_are_told(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", [{"input": f"p {i}", "output": f"b{i}"} for i in range(20)])
+    later = write(tmp_path / "b.jsonl", [{"id": i // 2, "input": f"q {i}", "output": f"a{i}"} for i in range(20)])
+    text = draft_task([str(first), str(later)]).text
+    assert 'the column "id" names several rows alike' in text
+    assert yaml.safe_load(text)["fields"]["id"] is None
+
+
+def test_rows_without_an_id_are_not_called_alike(tmp_path: Path) -> None:
+    rows: Rows = [{"id": f"n{i}" if i > 3 else None, "input": f"q {i}", "output": f"a{i}"} for i in range(20)]
+    assert "id" not in guess(write(tmp_path / "d.jsonl", rows)).fields
+
+
 def test_columns_without_a_telling_name_are_guessed_from_their_texts(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("x,y\n" + "".join(f"b{i},a much longer text {i}\n" for i in range(20)))
     assert dict(guess(tmp_path / "d.csv").fields) == {"input": "y", "output": "x"}

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rung.data.examples import FEW_EMPTY
 from rung.data.init.answers import AnswerForm, AnswersSeen, form_of
 from rung.data.init.reading import MOST_ASKED, Ask, FilesRead, read_files
 from rung.data.init.schemas import closed
 from rung.data.init.sources import Sources, find_sources
-from rung.data.init.yaml_text import as_comment, as_yaml, quoted
+from rung.data.init.yaml_text import as_comment, as_yaml, escaped, quoted
 from rung.data.rows import raise_problems
 from rung.data.shapes import Recognised
 from rung.data.shapes.seam import key_of
@@ -25,7 +26,6 @@ from rung.text import normal_form
 
 _NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
 _LABELS_ON_A_LINE = 12
-_MANY_EMPTY = 0.02  # fewer empty answers are slips
 _FEW_INSTRUCTIONS = 5
 _INLINE_SCHEMA = 1_500  # characters; a longer one goes into a file of its own
 SCHEMA_FILE = "answer.schema.json"
@@ -113,7 +113,7 @@ def draft_task(
 
 def _empty_answers(answers: AnswersSeen, ask: Ask | None) -> dict[str, tuple[object, str]]:
     """empty: allowed, where the user says that an empty answer is a right one."""
-    if ask is None or answers.empty < _MANY_EMPTY * (answers.n + answers.empty):
+    if ask is None or answers.empty < FEW_EMPTY * (answers.n + answers.empty):
         return {}
     question = f"{answers.empty} of {answers.n + answers.empty} rows have no answer. Is an empty answer a right one?"
     right = ask(question, ("no: these rows have to be filled in or removed", "yes: there is nothing to answer"))
@@ -151,7 +151,7 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         text = json.dumps(form.schema, ensure_ascii=False)
         if len(text) > _INLINE_SCHEMA:
             files[SCHEMA_FILE] = json.dumps(form.schema, ensure_ascii=False, indent=2) + "\n"
-        value = SCHEMA_FILE if files else _safe_json(text)
+        value = SCHEMA_FILE if files else escaped(text)
         lines.append(f"schema: {value}  # {_fixed(form.schema)}; all {read.answers.n} answers meet it")
     notes = (*form.notes, *_of_conversations(read))
     lines += [f"# {as_comment(note)}" for note in notes]
@@ -173,11 +173,9 @@ def _fixed(schema: Mapping[str, object]) -> str:
     """What a schema fixes."""
     keys = list(dict.fromkeys(closed(schema)))
     named = as_comment(", ".join(keys[:5])) + (", …" if len(keys) > 5 else "")
-    return (
-        f"fixes keys, types and the values of {named} (delete enum where others can come)"
-        if keys
-        else ("fixes keys and types")
-    )
+    if not keys:
+        return "fixes keys and types"
+    return f"fixes keys, types and the values of {named} (delete enum where others can come)"
 
 
 def _of_conversations(read: FilesRead) -> list[str]:
@@ -210,10 +208,8 @@ def _how(read: FilesRead) -> list[str]:
     for text, names in by_how.items():
         files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         found.append(f"{files}: {text}")
-    if read.id_twice:
-        found.append(
-            f'the column "{read.reading.fields["id"]}" names several rows alike, so it is not read as their id'
-        )
+    if read.id_twice is not None:
+        found.append(f'the column "{read.id_twice}" names several rows alike, so it is not read as their id')
     group = read.reading.fields.get("group")
     if group:
         found.append(f'rows with the same "{group}" are kept in one set (group)')
@@ -222,13 +218,12 @@ def _how(read: FilesRead) -> list[str]:
 
 def _fields(read: FilesRead) -> dict[str, object]:
     """fields: of task.yaml. A column of ids that names two rows alike is not read."""
-    return {**read.fields, **({"id": None} if read.id_twice else {})}
+    return {**read.fields, **({"id": None} if read.id_twice is not None else {})}
 
 
 def _left_out(read: FilesRead) -> list[str]:
     """Columns that no field names."""
-    used = {c for column in read.reading.fields.values() for c in ((column,) if isinstance(column, str) else column)}
-    return [column for column in read.columns if column and column not in used]
+    return [column for column in read.columns if column and column not in read.reading.used]
 
 
 def _label_lines(form: AnswerForm) -> list[str]:
@@ -276,10 +271,3 @@ def _name(sources: Sources) -> str:
     first = sources.files[0]
     named = (sources.folder.name, first.name.split(".")[0])
     return next((n for name in named if (n := re.sub(r"[^\w-]+", "-", name).strip("-_")[:30])), "task")
-
-
-def _safe_json(text: str) -> str:
-    """JSON on one line, which YAML reads as the same: signs that do not print are escaped."""
-    return "".join(
-        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in text
-    )

@@ -32,7 +32,8 @@ class FilesRead:
     unread: the first rows whose examples cannot be read.
 
     instructions: what all rows of a file ask for, of each file. asked: what rows ask for -> their number, of the first
-    1,000 that differ. with_turns: rows with earlier turns. id_twice: two rows have one id.
+    1,000 that differ. with_turns: rows with earlier turns. id_twice: the column of ids, where it names
+    two rows of a file alike.
     """
 
     sources: Sources
@@ -47,7 +48,7 @@ class FilesRead:
     instructions: set[str | None] = field(default_factory=set)
     asked: Counter[str | None] = field(default_factory=Counter)
     with_turns: int = 0
-    id_twice: bool = False
+    id_twice: str | None = None
 
     def add(self, example: Example | None) -> None:
         """Counts one more row; None is one that cannot be read."""
@@ -91,10 +92,15 @@ def read_files(
         found.columns += [c for c in reading.columns if c not in found.columns]
         found.how[path] = table.how
         found.problems += table.problems
-        found.id_twice = found.id_twice or _id_twice(table, reading)
+        ids: set[str] = set()
+        column = reading.fields.get("id")
         for example in examples_of(table.taken(), reading, found.unread):
             found.rows[path] = found.rows.get(path, 0) + 1
             found.add(example)
+            if example is not None and isinstance(column, str):
+                if example.id in ids:
+                    found.id_twice = column
+                ids.add(example.id)
     assert found is not None
     found.sources = sources.without(hidden)
     return found
@@ -138,17 +144,3 @@ def _labels_or_one(reading: Recognised, ask: Ask | None) -> Recognised:
 
 def _fields_in_words(reading: Recognised) -> str:
     return ", ".join(f"{name}: {as_yaml(column)}" for name, column in reading.needed.items())
-
-
-def _id_twice(table: Table, reading: Recognised) -> bool:
-    """Whether two rows of a file have one id, so that it is none."""
-    column = reading.fields.get("id")
-    if not isinstance(column, str):
-        return False
-    seen: set[str] = set()
-    for row in table.rows:
-        name = str(row.values.get(column, "")).strip()
-        if name and name in seen:
-            return True
-        seen.add(name)
-    return False

@@ -21,10 +21,14 @@ def as_yaml(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in double quotes. YAML, unlike JSON, wants signs that do not print escaped, with \\U beyond 16 bits."""
+    """Text in double quotes."""
+    return escaped(json.dumps(text, ensure_ascii=False))
+
+
+def escaped(written: str) -> str:
+    """JSON as YAML wants it, which, unlike JSON, escapes what does not print, with \\U beyond 16 bits."""
     return "".join(
-        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
-        for c in json.dumps(text, ensure_ascii=False)
+        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in written
     )
 
 
