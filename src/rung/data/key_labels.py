@@ -13,7 +13,7 @@ from rung.text import normal_form, visible
 
 
 class LabelKeys(list[str]):
-    """LabelKeys in order. notes: label -> what it means, of those that have a note."""
+    """Labels in order. notes: label -> what it means, of those that have a note."""
 
     notes: Mapping[str, str] = MappingProxyType({})
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from rung.data.init.schemas import Seen, schema_of
 from rung.data.init.spellings import Spellings, spellings
 from rung.data.rows import parse_json
+from rung.data.shapes.labels import MAX_LABELS
 from rung.data.shapes.values import missing
 from rung.text import normal_form, pieces
 
-MAX_LABELS = 100
 _MAX_DISTINCT = 20_000  # beyond it, answers are free text, and their number of repeats is not needed
 _SAMPLE = 20_000
 _ROWS_KEPT = 2  # of each distinct answer
@@ -51,9 +51,8 @@ class AnswersSeen:
     """The answers of all rows: how many, how often each, and a sample.
 
     counts: None where there are too many distinct ones to be a closed set. rows: where each of them stands first.
-    sample: in the order of the rows, at most
-    20,000, drawn evenly. empty: rows without an answer, of which nothing else is counted. json: the objects and arrays
-    among the answers; no_json: number of the others.
+    sample: in the order of the rows, at most 20,000, drawn evenly. empty: rows without an answer, of which nothing else
+    is counted. json: the objects and arrays among the answers; no_json: number of the others.
     """
 
     n: int = 0
