@@ -57,6 +57,17 @@ class Table:
     how: tuple[str, ...] = ()
     """What was recognised and is to be reported: "separated by semicolons", "UTF-16", "no header: …"."""
 
+    def add(self, place: str, values: Mapping[str, object]) -> None:
+        """Adds a row. place: "line 7", of which its key is made."""
+        self.rows.append(Row(self._where(place), place.replace(" ", "-"), values))
+
+    def refuse(self, place: str, text: str) -> None:
+        """Adds a problem: why the row at a place cannot be used."""
+        self.problems.append(Problem(self._where(place), text))
+
+    def _where(self, place: str) -> str:
+        return f"{self.path.name}, {place}"
+
     def taken(self) -> Iterator[Row]:
         """The rows in order, each let go as it is returned: a million rows need not be held twice."""
         self.rows.reverse()

@@ -12,7 +12,7 @@ from typing import Any
 from rung.data.formats.header import header_problem
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
-from rung.data.rows import Problem, Row, Table
+from rung.data.rows import Table
 from rung.errors import DataError, first_line
 
 MAX_ROWS = 20_000_000
@@ -89,7 +89,7 @@ def _fill(table: Table, source: Source, schema: Any, batches: Iterator[Any]) -> 
             cells = [_cells(batch.column(i), label_names.get(name)) for i, name in kept]
             for values in zip(*cells, strict=True) if cells else ():
                 number += 1
-                _add(table, source, number, dict(zip(table.columns, values, strict=True)))
+                _add(table, number, dict(zip(table.columns, values, strict=True)))
     named = [n for n in table.columns if n in label_names]
     if named:
         table.how = (f"the numbers in {', '.join(named[:5])} are given as the names that the file has for them",)
@@ -102,17 +102,16 @@ def _cells(column: Any, names: Sequence[str] | None) -> list[object]:
     return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None if v == -1 else v for v in values]
 
 
-def _add(table: Table, source: Source, number: int, values: dict[str, object]) -> None:
-    where = f"{source.name}, row {number}"
+def _add(table: Table, number: int, values: dict[str, object]) -> None:
     for name, value in values.items():
         if isinstance(value, str) or value is None:
             continue
         try:
             values[name] = plain(value)
         except ValueError as e:
-            table.problems.append(Problem(where, f'"{name[:60]}" {e}'))
+            table.refuse(f"row {number}", f'"{name[:60]}" {e}')
             return
-    table.rows.append(Row(where, f"row-{number}", values))
+    table.add(f"row {number}", values)
 
 
 def _label_names(metadata: Any) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from rung.data.formats.header import names_of
 from rung.data.formats.layout import SEPARATORS, Layout, layout_of
 from rung.data.formats.records import DelimitedRecord, Quotes, Records
 from rung.data.formats.source import Source
-from rung.data.rows import Problem, Row, Table
+from rung.data.rows import Table
 from rung.errors import DataError
 
 
@@ -98,11 +98,10 @@ def _table(source: Source, layout: Layout, records: Iterator[DelimitedRecord]) -
                 joined += [number] * was_joined
                 cut += len(cells) == layout.width and not was_joined
             problem = _problem(cells, layout)
-        where = f"{source.name}, line {number}"
         if problem:
-            table.problems.append(Problem(where, problem))
+            table.refuse(f"line {number}", problem)
         else:
-            table.rows.append(Row(where, f"line-{number}", dict(zip(names, cells, strict=True))))
+            table.add(f"line {number}", dict(zip(names, cells, strict=True)))
     if layout.header is not None and not table.rows and not table.problems:
         raise DataError(f"{source.name}: has a header but no rows. Put one record on each line below it.")
     table.how = (

@@ -9,7 +9,7 @@ from typing import cast
 
 from rung.data.formats.encoding import MAX_LINE, Encoding, beginning, lines_of, text_of
 from rung.data.formats.source import Source
-from rung.data.rows import Problem, Row, Table, decoded, json_decoder, kind_of
+from rung.data.rows import Table, decoded, json_decoder, kind_of
 from rung.errors import DataError
 
 MAX_JSON = 200_000_000
@@ -127,7 +127,7 @@ class _Reader:
             value = decoded(self._decoder.decode, text)
         except ValueError as e:
             self._nan = False
-            self._refuse(place, str(e) if ";" in str(e) else f"{e}; correct or remove the line")
+            self.table.refuse(place, str(e) if ";" in str(e) else f"{e}; correct or remove the line")
         else:
             self._add(place, value)
 
@@ -158,7 +158,7 @@ class _Reader:
         for line, value in values:
             self._add(f"line {line}", value)
         for line, problem in problems:
-            self._refuse(f"line {line}", problem)
+            self.table.refuse(f"line {line}", problem)
         return self.table
 
     def _container(self, line: int, value: object) -> None:
@@ -210,24 +210,20 @@ class _Reader:
         return None
 
     def _add(self, place: str, value: object) -> None:
-        where = f"{self.source.name}, {place}"
         if self._nan:
             self._with_nan.append(place)
             self._nan = False
         if isinstance(value, dict):
             for name, cell in value.items():
                 if isinstance(cell, str) and len(cell) > MAX_LINE:
-                    self._refuse(place, f'"{name[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it')
+                    self.table.refuse(place, f'"{name[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it')
                     return
                 if isinstance(cell, dict) and len(cell) == 1 and not _EXTENDED.isdisjoint(cell):
                     value[name] = next(iter(cell.values()))
                     self._extended[name] = None
-            self.table.rows.append(Row(where, place.replace(" ", "-"), value))
+            self.table.add(place, value)
         else:
-            self._refuse(place, f'not an object like {{"input": …, "output": …}} but {kind_of(value)}')
-
-    def _refuse(self, place: str, text: str) -> None:
-        self.table.problems.append(Problem(f"{self.source.name}, {place}", text))
+            self.table.refuse(place, f'not an object like {{"input": …, "output": …}} but {kind_of(value)}')
 
     def _saw_nan(self) -> None:
         self._nan = True

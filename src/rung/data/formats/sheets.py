@@ -13,7 +13,7 @@ from typing import Any
 from rung.data.formats.header import header_problem, is_header, names_from, names_of, titles
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
-from rung.data.rows import Problem, Row, Table
+from rung.data.rows import Table
 from rung.errors import DataError, first_line
 
 MAX_UNPACKED = 1_000_000_000
@@ -108,7 +108,7 @@ def _read(source: Source, book: Any) -> Table:
         if not _ERRORS.isdisjoint(cells):
             errors.append(number)
             cells = tuple(None if cell in _ERRORS else cell for cell in cells)
-        _add(table, source, number, names, cells)
+        _add(table, f"row {number}", names, cells)
     if merges:
         how.append("a cell that is merged over several rows is read in each of them")
     if errors:
@@ -163,19 +163,18 @@ def _refuse_formulas(source: Source, title: str, table: Table) -> None:
                 )
 
 
-def _add(table: Table, source: Source, number: int, names: Sequence[str], cells: Cells) -> None:
-    where = f"{source.name}, row {number}"
+def _add(table: Table, place: str, names: Sequence[str], cells: Cells) -> None:
     if any(cell not in (None, "") for cell in cells[len(names) :]):
         text = f"{len(cells)} cells, but the header has {len(names)}; name every column, or remove the last cells"
-        table.problems.append(Problem(where, text))
+        table.refuse(place, text)
         return
     padded = (*cells[: len(names)], *[None] * (len(names) - len(cells)))
     try:
         values = {name: plain(value) for name, value in zip(names, padded, strict=True)}
     except ValueError as e:
-        table.problems.append(Problem(where, str(e)))
+        table.refuse(place, str(e))
     else:
-        table.rows.append(Row(where, f"row-{number}", values))
+        table.add(place, values)
 
 
 def _rows(sheet: Any) -> Iterator[tuple[int, Cells]]:
