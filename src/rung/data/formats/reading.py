@@ -48,7 +48,7 @@ def read_table(path: Path) -> Table:
 
 def _read(path: Path) -> Table:
     if path.stat().st_size == 0:
-        raise DataError(f"{path.name}: the file is empty: the file holds no rows. Put one record on each line.")
+        return Table(path)
     suffix = unpacked_name(path).suffix.lower()
     source = identify(path)
     how: list[str] = []
@@ -78,7 +78,7 @@ def _read_typed(source: Source) -> Table:
 
 
 def _read_text(source: Source, suffix: str, how: list[str]) -> Table:
-    if suffix in (".parquet", ".arrow", ".feather", ".xlsx"):
+    if any(suffix in suffixes for suffixes in _COLUMNAR.values()):
         raise DataError(
             f"{source.name}: is not a {suffix} file, although its name ends so, or it is cut off at its beginning. "
             f"Write it again, or convert it to {SUPPORTED}."
