@@ -84,6 +84,13 @@ def test_nan_is_a_missing_value_and_its_rows_are_named(tmp_path: Path) -> None:
     assert found.how == ("NaN in line 1 is read as a missing value",)
 
 
+@pytest.mark.parametrize("rows", ['[{"input": "a"}, {"input": NaN}]', '{"input":\n"a"}\n{"input":\nNaN}'])
+def test_nan_in_a_whole_text_of_json_blames_no_other_row(tmp_path: Path, rows: str) -> None:
+    found = table(tmp_path, "a.json", rows)
+    assert [row["input"] for row in values(found)] == ["a", None]
+    assert found.how[-1] == "NaN is read as a missing value"
+
+
 def test_a_bad_line_is_a_problem_with_its_line_and_the_others_are_read(tmp_path: Path) -> None:
     found = table(tmp_path, "a.jsonl", JSONL + '{"input": \n[1]\n' + JSONL)
     assert len(found.rows) == 40

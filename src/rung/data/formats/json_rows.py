@@ -106,6 +106,8 @@ class _Reader:
 
     def missing(self) -> list[str]:
         """What to report of NaN, which stands for a missing value in files of pandas."""
+        if self._nan:  # of a whole text, where its row is not known
+            return ["NaN is read as a missing value"]
         if not self._with_nan:
             return []
         more = f" and {len(self._with_nan) - 5:,} rows more" if len(self._with_nan) > 5 else ""
@@ -210,7 +212,7 @@ class _Reader:
         return None
 
     def _add(self, place: str, value: object) -> None:
-        if self._nan:
+        if self._nan and self.by_line:
             self._with_nan.append(place)
             self._nan = False
         if isinstance(value, dict):
