@@ -181,6 +181,13 @@ class Task:
     concurrency: int = 1
     seed: int = 0
 
+    @property
+    def example_files(self) -> tuple[Path, ...]:
+        """All files of examples, in order; where the user made the split, set by set."""
+        if isinstance(self.examples, tuple):
+            return self.examples
+        return tuple(path for paths in self.examples.values() for path in paths)
+
 
 @dataclass(frozen=True)
 class Finding:

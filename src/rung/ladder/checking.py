@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-MANY_ROWS, MANY_CHARACTERS = 20_000, 20_000_000
+MANY_ROWS, MANY_BYTES = 20_000, 20_000_000
 """From so much on, reading and comparing take long enough to be told."""
 LINES_EVERY = 10.0
 """Seconds at least between two lines about one piece of work."""
@@ -109,15 +109,16 @@ def read(task: Task, say: Say = quiet) -> Read:
     from rung.data.examples import read_data
     from rung.evaluation.metrics import as_observed, load_metric
 
-    if (size := _bytes_of(task)) >= MANY_CHARACTERS:
+    if (size := sum(path.stat().st_size for path in task.example_files if os.path.isfile(path))) >= MANY_BYTES:
         say(f"Reading {size / 1e6:,.0f} MB of examples.")
     found = read_data(task)
     sets = found.sets
     documents, of_corpus = documents_and_findings(task.corpus) if task.corpus else ((), ())
     findings = (*map(_unusable, found.problems), *found.findings, *of_corpus)
     how = found.how
+    examples = [e for part in sets.values() for e in part]
     if task.whitespace is None:
-        learnt = sets.get("train") or [e for part in sets.values() for e in part]
+        learnt = sets.get("train") or examples
         free = task.metric == "exact_match" or task.metric.startswith("python:")  # other metrics fold it by themselves
         whitespace, why = found_whitespace([e.output for e in learnt]) if free else ("folded", "")
         task = replace(task, whitespace=whitespace)
@@ -130,7 +131,7 @@ def read(task: Task, say: Say = quiet) -> Read:
         tolerance=task.tolerance,
     )
     if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
-        metric = as_observed(metric, _scores_of_answers(metric, [e for part in sets.values() for e in part]))
+        metric = as_observed(metric, _scores_of_answers(metric, examples))
     return Read(task, sets, documents, metric, how, findings)
 
 
@@ -255,11 +256,6 @@ def _seldom(say: Say) -> Say:
 
 def _unusable(problem: Problem) -> Finding:
     return Finding("unusable_row", "error", problem.where, f"{problem.text.removesuffix('.')}.")
-
-
-def _bytes_of(task: Task) -> int:
-    files = task.examples if isinstance(task.examples, tuple) else [p for part in task.examples.values() for p in part]
-    return sum(path.stat().st_size for path in files if os.path.isfile(path))
 
 
 def _scores_of_answers(metric: MetricInfo, examples: Sequence[Example]) -> list[float]:

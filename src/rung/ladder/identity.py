@@ -30,7 +30,7 @@ def task_record_of(
 
     resolved = task_record(task)
     beside = _hashes_beside_examples(task)
-    data = _hashes_of_examples(task) | beside
+    data = _hashes(task, task.example_files) | beside
     stays = {
         "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
         "beside": beside,
@@ -63,13 +63,7 @@ def described(models: Mapping[str, Model]) -> dict[str, Any]:
 
 def file_hashes(task: Task) -> dict[str, str]:
     """SHA-256 of every file of examples and documents that is read, by path relative to task.yaml where it can be."""
-    return _hashes_of_examples(task) | _hashes_beside_examples(task)
-
-
-def _hashes_of_examples(task: Task) -> dict[str, str]:
-    examples = task.examples
-    files = list(examples) if isinstance(examples, tuple) else [p for part in examples.values() for p in part]
-    return _hashes(task, files)
+    return _hashes(task, task.example_files) | _hashes_beside_examples(task)
 
 
 def _hashes_beside_examples(task: Task) -> dict[str, str]:
