@@ -36,10 +36,16 @@ def objects(n: int = 40) -> list[str]:
         ("json_keys", '{"name": "thing", "price": 3, "colour": "red"}'),
         ("json_types", '{"name": "thing", "price": "3"}'),
         ("json_types", "[1, 2]"),
+        ("json_types", "3"),
     ],
 )
 def test_json_that_differs_from_nearly_all_is_found(check: str, odd: str) -> None:
     assert found([*objects(), odd]) == {check: ["line 40"]}
+
+
+def test_null_and_an_empty_answer_that_is_allowed_are_no_broken_json() -> None:
+    assert found([*objects(), "null"]) == {"looks_missing": ["line 40"]}
+    assert found([*objects(), ""], replace(TASK, empty_answers=True)) == {}
 
 
 def test_keys_that_are_often_left_out_and_null_in_place_of_a_value_are_no_finding() -> None:

@@ -97,6 +97,16 @@ def test_broken_json_is_left_out_where_nearly_all_answers_are_json(tmp_path: Pat
     assert changed(fixed) == {"broken_json": ["e.jsonl, line 8"]} and fixed.rows == {"examples": (40, 39)}
 
 
+def test_answers_of_one_value_and_empty_ones_that_are_allowed_are_no_broken_json(tmp_path: Path) -> None:
+    rows = [row(i, output=json.dumps({"city": i})) for i in range(40)]
+    rows[7]["output"], rows[8]["output"] = "null", "3"
+    task = task_of(tmp_path / "a", rows, keys="metric: json_match\n")
+    assert fix_task(task, tmp_path / "out").rows == {"examples": (40, 40)}
+    rows[7]["output"] = ""
+    task = task_of(tmp_path / "b", rows, keys="empty: allowed\n")
+    assert fix_task(task, tmp_path / "out2").rows == {"examples": (40, 40)}
+
+
 def test_labels_are_written_as_declared_and_a_doubtful_label_is_never_changed(tmp_path: Path) -> None:
     rows = [row(i, output=["refund", "card"][i % 2]) for i in range(30)]
     rows[2]["output"], rows[3]["output"] = "Refund ", "refund"

@@ -9,13 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from rung.data.checks.behaviour import CLEAR
 from rung.data.checks.duplicates import repeated
-from rung.data.checks.examples import has_labels, labels_in
-from rung.data.checks.habits import fence, unfenced
+from rung.data.checks.examples import has_labels
+from rung.data.checks.habits import CLEAR, fence, unfenced
+from rung.data.checks.json_form import is_broken, is_json
 from rung.data.hidden import without_hidden
 from rung.data.near_duplicates import near_duplicate_groups
-from rung.data.rows import parse_json
 from rung.text import normal_form, visible
 from rung.types import Example, SetName, Task
 
@@ -91,21 +90,13 @@ def clean_texts(work: Work) -> None:
 
 
 def spell_labels(work: Work) -> None:
-    """Writes labels that are one to the metric as the declared one, or as most rows have it."""
-    task = work.task
-    if task.labels is not None and not task.multi_label:
-        return  # the reader wrote them so
-    if not has_labels(task):
-        return
-    counts = Counter(label for e in work.every() for label in labels_in(e.output, task))
+    """Writes labels that are one to the metric as most rows have them."""
+    if work.task.labels is not None or not has_labels(work.task):
+        return  # the reader wrote declared labels so
     spellings: dict[str, list[str]] = defaultdict(list)
-    for label, _ in counts.most_common():
+    for label, _ in Counter(e.output for e in work.every()).most_common():
         spellings[normal_form(label)].append(label)
-    for label in task.labels or ():
-        spellings[normal_form(label)].insert(0, label)
-    other = {label: many[0] for many in spellings.values() for label in many if label != many[0]}
-    if not other or task.multi_label:
-        return
+    other = {label: many[0] for many in spellings.values() for label in many[1:]}
     for part in work.sets.values():
         for place, example in enumerate(part):
             if example.output in other:
@@ -119,30 +110,20 @@ def spell_labels(work: Work) -> None:
 
 
 def leave_out_unusable(work: Work) -> None:
-    """Rows that show nothing, and answers that are no JSON where nearly all are."""
+    """Rows that show nothing, and answers that are no valid JSON where nearly all are objects or lists."""
     task = work.task
     outputs = [e.output for e in work.every()]
-    are_json = sum(_is_json(o) for o in outputs) >= CLEAR * len(outputs)
+    are_json = sum(map(is_json, outputs)) >= CLEAR * len(outputs)
     for name, part in work.sets.items():
         kept = []
         for example in part:
             if not visible(example.query.text) or (not task.empty_answers and not visible(example.output)):
                 work.note(example, "empty_answer", "left out")
-            elif are_json and not _is_json(example.output):
+            elif are_json and is_broken(example.output, task):
                 work.note(example, "broken_json", "left out")
             else:
                 kept.append(example)
         work.sets[name] = kept
-
-
-def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        parse_json(text)
-    except ValueError:
-        return False
-    return True
 
 
 def leave_out_leaks(work: Work) -> None:

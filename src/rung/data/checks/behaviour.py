@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from rung.data.checks import phrases
-from rung.data.checks.habits import percent
+from rung.data.checks.habits import CLEAR, LEAST, percent
 from rung.data.checks.material import Material
 from rung.data.checks.shares import SeenRow, told
 from rung.text import units, visible
@@ -19,12 +19,8 @@ from rung.types import Example, Finding
 
 MANY = 0.2
 """Share of answers from which a habit is what the answers are meant to be like."""
-CLEAR = 0.9
-"""Share of answers from which a habit is the rule, and others break it."""
 LONG = 60
 """Characters of an answer that should end as a sentence does."""
-LEAST = 20
-"""Answers from which on habits show."""
 REPEATED = 5
 """Rows with one long answer from which it may be a form letter."""
 

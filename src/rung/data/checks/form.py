@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rung.data.checks import habits
-from rung.data.checks.json_form import CLEAR, JsonHabits, broken_habits
+from rung.data.checks.habits import CLEAR, LEAST
+from rung.data.checks.json_form import JsonHabits, broken_habits
 from rung.data.checks.material import Material
 from rung.types import Example, Finding, Task
 
-LEAST = 20
-"""Answers from which on a rule shows."""
 MISSING = frozenset({"nan", "#n/a", "<na>", "undefined", "#value!", "#ref!", "#name?"})
 MAY_BE_MEANT = frozenset({"null", "none", "n/a", "nil", "-", "--", "–", "—"})
 """What may stand for a missing value, and may be an answer: nothing was found."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+CLEAR = 0.9
+"""Share of answers from which on a habit is the rule, and others break it."""
+LEAST = 20
+"""Answers from which on a habit shows."""
+
 _FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n?(.*?)\n?```\s*\Z", re.S)
 _PREFIX = re.compile(
     r"^\W*(?:(?:the |my |die |la )?(?:(?:final |correct )?answer|output|label|response|result|reply|assistant|antwort|"

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rung.data.checks import habits
+from rung.data.checks.habits import CLEAR
 from rung.data.rows import kind_of
+from rung.text import visible
 from rung.types import Example, Finding, Task
-
-CLEAR = 0.9
-"""Share of answers from which on a form is the rule."""
 
 _FEW_KEYS = 3  # keys that a message names
 _MOST_KEYS = 10_000  # keys that are counted; data of more have no form
@@ -61,11 +60,10 @@ def broken_habits(examples: Sequence[Example], common: JsonHabits, task: Task) -
     with_keys = task.schema is None and task.metric != "tool_call_match"
     for e in examples:
         value = _parsed(e.output)
-        if not isinstance(value, dict | list):
-            yield _no_json(e, share)
+        if value is _NONE:
+            yield from _no_json(e, share, task)
         elif type(value) is not most and common.kinds[most] >= CLEAR * common.total:
-            message = f"The answer is JSON of another kind ({kind_of(value)}) than nearly all. Write it as they are."
-            yield Finding("json_types", "warning", e.row, message, (e.id,))
+            yield _other_kind(e, value)
         elif isinstance(value, dict) and with_keys:
             yield from _keys(e, value, common)
 
@@ -80,19 +78,43 @@ def _parsed(text: str) -> Any:
         return _NONE
 
 
-def _no_json(e: Example, share: str) -> Finding:
-    if isinstance(_parsed(habits.unfenced(e.output)), dict | list):
-        message = f"The answer stands in a Markdown fence; {share} of the answers are JSON alone."
-        return Finding("fenced", "warning", e.row, f"{message} rung check --fix OUT takes it away.", (e.id,))
+def is_json(text: str) -> bool:
+    """Whether a text is a JSON object or list."""
+    return _parsed(text) is not _NONE
+
+
+def is_broken(text: str, task: Task) -> bool:
+    """Whether an answer is no valid JSON at all, where the others are JSON. A single value is JSON of another kind."""
+    return _fault(text, task) != ""
+
+
+def _fault(text: str, task: Task) -> str:
+    if task.empty_answers and not visible(text):
+        return ""
     try:
-        json.loads(e.output)
-        what = "a single value"
+        json.loads(text)
     except json.JSONDecodeError as error:
-        what = f"{error.msg} at character {error.pos + 1}"
+        return f"{error.msg} at character {error.pos + 1}"
     except (ValueError, RecursionError):
-        what = "nested too deeply"
-    message = f"The answer is no valid JSON ({what}), as {share} of the answers are. Correct or remove it."
-    return Finding("broken_json", "warning", e.row, message, (e.id,))
+        return "nested too deeply"
+    return ""
+
+
+def _no_json(e: Example, share: str, task: Task) -> Iterator[Finding]:
+    """What is wrong with an answer that is no object and no list. That `null` may be a missing value is told of all."""
+    if is_json(habits.unfenced(e.output)):
+        message = f"The answer stands in a Markdown fence; {share} of the answers are JSON alone."
+        yield Finding("fenced", "warning", e.row, f"{message} rung check --fix OUT takes it away.", (e.id,))
+    elif fault := _fault(e.output, task):
+        message = f"The answer is no valid JSON ({fault}), as {share} of the answers are. Correct or remove it."
+        yield Finding("broken_json", "warning", e.row, message, (e.id,))
+    elif visible(e.output) not in ("", "null"):
+        yield _other_kind(e, json.loads(e.output))
+
+
+def _other_kind(e: Example, value: Any) -> Finding:
+    message = f"The answer is JSON of another kind ({kind_of(value)}) than nearly all. Write it as they are."
+    return Finding("json_types", "warning", e.row, message, (e.id,))
 
 
 def _keys(e: Example, value: dict[str, Any], common: JsonHabits) -> Iterator[Finding]:
