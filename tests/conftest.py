@@ -9,6 +9,8 @@ import pytest
 from rung.errors import ModelError
 from rung.testing import save_tiny_model, tiny_model
 
+_LONG_FILES = ("test_simulation.py", "test_statistics.py")
+
 
 @pytest.fixture(scope="session")
 def embedded_folder() -> Path:
@@ -44,5 +46,5 @@ def plain_network(tiny_folder: Path) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs come first: they take minutes a file, and no process should end on them alone."""
-    items.sort(key=lambda item: item.path.parent.name != "ladder")
+    """Whole runs and simulations come first: they take minutes a file, and no process should end on them alone."""
+    items.sort(key=lambda item: item.path.parent.name != "ladder" and item.path.name not in _LONG_FILES)
