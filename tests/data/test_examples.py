@@ -144,6 +144,31 @@ def test_ids_that_begin_anew_in_each_file_get_the_name_of_their_file(tmp_path: P
     assert read_sets(read_task(split_of(tmp_path / "2", train, apart)))["test"][0].id == "t0"
 
 
+def test_an_id_that_names_a_row_of_another_file_is_told_apart_from_it(tmp_path: Path) -> None:
+    train = jsonl([{**row, "id": f"b:line-{i}"} for i, row in enumerate(rows(12))])
+    sets = read_sets(read_task(split_of(tmp_path, train, jsonl(rows(4)))))
+    assert [e.id for e in sets["train"][:2]] == ["examples:b:line-0", "examples:b:line-1"]
+    assert [e.id for e in sets["test"][:2]] == ["b:line-1", "b:line-2"]
+
+
+def test_ids_that_no_name_of_a_file_tells_apart_are_an_error(tmp_path: Path) -> None:
+    twice = [{"id": "line-3"}, {"id": "x"}, {}]  # the third row is called by its line
+    train = jsonl([{**row, **own} for row, own in zip(rows(12), [*twice, *({} for _ in range(9))], strict=True)])
+    with pytest.raises(DataError, match=r'examples.jsonl, line 3: the id "examples:line-3" is that of another row'):
+        read_sets(read_task(split_of(tmp_path, train, jsonl([{**row, "id": "x"} for row in rows(1)]))))
+
+
+def test_rows_of_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    task = TASK.replace("examples.jsonl", "{train: train/0.jsonl, test: test/0.jsonl}")
+    path = write(tmp_path, task, jsonl(rows(12)))
+    for name, more in (("train", ""), ("test", '{"input": "q"}\n')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jsonl").write_text(jsonl(rows(12)) + more, "utf-8")
+    found = read_data(read_task(path))
+    assert [found.sets[name][0].row for name in ("train", "test")] == ["train/0.jsonl, line 1", "test/0.jsonl, line 1"]
+    assert [problem.where for problem in found.problems] == ["test/0.jsonl, line 13"]
+
+
 def test_one_group_however_its_number_is_written(tmp_path: Path) -> None:
     groups: list[object] = [1, 1.0, "1", " 1 ", "1.0", "\uff11", "nan", "NULL", "NA", "", None, "N/A"]
     items = [{**row, "group": group} for row, group in zip(rows(12), groups, strict=True)]

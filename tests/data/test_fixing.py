@@ -140,6 +140,19 @@ def test_train_rows_that_stand_in_test_leave_train_and_the_test_keeps_all_its_ro
     assert (len(sets["train"]), len(sets["test"])) == (27, 14)
 
 
+def test_changes_name_rows_of_files_of_one_name_by_their_folders(tmp_path: Path) -> None:
+    rows = [row(i, output=("good", "bad")[i % 2]) for i in range(60)]
+    files = {"train": [row(0, output="GOOD"), *rows[1:40]], "test": [*rows[40:], {"input": "Without an answer?"}]}
+    for name, lines in files.items():
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "0.jsonl", lines)
+    keys = "examples: {train: train/0.jsonl, test: test/0.jsonl}\nlabels: [good, bad]\n"
+    (tmp_path / "task.yaml").write_text(f"instruction: Answer.\n{keys}", "utf-8")
+    fixed = fix_task(read_task(tmp_path), tmp_path / "out")
+    assert changed(fixed) == {"unusable_row": ["test/0.jsonl, line 21"], "label_spelling": ["train/0.jsonl, line 1"]}
+    assert {name: before for name, (before, _) in fixed.rows.items()} == {"train": 40, "test": 21}
+
+
 def test_the_rest_of_the_task_stays_and_its_paths_still_lead_there(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     (folder / "docs").mkdir(parents=True)

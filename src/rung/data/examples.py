@@ -7,12 +7,13 @@ examples are good (`checks` does) and does not split them (`split` does).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.data.formats import read_table
-from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, Table, parse_json, raise_problems
+from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, parse_json, raise_problems
 from rung.data.shapes import Labels, Recognised, flat, recognise
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
 from rung.errors import DataError
@@ -72,26 +73,26 @@ def read_data(task: Task, *, beside: bool = False) -> ReadExamples:
     """
     by_set: dict[SetName | None, tuple[Path, ...]]
     by_set = dict(task.examples.items()) if isinstance(task.examples, Mapping) else {None: task.examples}
-    prefixes = _id_prefixes([path for paths in by_set.values() for path in paths])
+    paths = [path for several in by_set.values() for path in several]
+    called, prefixes = names_of(paths), _id_prefixes(paths)
     labels = Labels(task.labels) if task.labels else None
     files: dict[SetName | None, list[_File]] = {}
-    for name, paths in by_set.items():
-        files[name] = [_read_file(read_table(path), task, labels, prefixes[path], beside) for path in paths]
+    for name, several in by_set.items():
+        files[name] = [_read_file(path, called[path], prefixes[path], task, labels, beside) for path in several]
         if name is not None:
             _refuse_hidden_answers(name, files[name])
-    everything = [file for several in files.values() for file in several]
+    everything = [file for read in files.values() for file in read]
     problems = _allow_empty([p for file in everything for p in file.problems], everything, task)
     total = sum(len(file.examples) for file in everything)
     if total < MIN_EXAMPLES:
         raise_problems(problems)
-        names = ", ".join(path.name for path in prefixes)
         raise DataError(
-            f"{names}: only {total} example{'s' if total != 1 else ''}; at least {MIN_EXAMPLES} are needed to fill "
-            f"train, dev and test, and {FEW_EXAMPLES} or more to tell solutions apart. Add examples."
+            f"{', '.join(called.values())}: only {total} example{'s' if total != 1 else ''}; at least {MIN_EXAMPLES} "
+            f"are needed to fill train, dev and test, and {FEW_EXAMPLES} or more to tell solutions apart. Add examples."
         )
     _make_ids_unique(everything)
     return ReadExamples(
-        {name: tuple(e for file in several for e in file.examples) for name, several in files.items()},
+        {name: tuple(e for file in read for e in file.examples) for name, read in files.items()},
         tuple(problems),
         tuple(finding for file in everything for finding in file.findings),
         tuple(line for file in everything for line in file.how),
@@ -101,11 +102,13 @@ def read_data(task: Task, *, beside: bool = False) -> ReadExamples:
 
 @dataclass
 class _File:
-    """What one file held. empty: its rows without an answer, which are among `problems`. ids: those that rows bring.
+    """What one file held. name: what messages call it. ids: those that rows bring.
 
-    beside: the columns that are not used, of each example, where they were asked for.
+    empty: its rows without an answer, which are among `problems`. beside: the columns that are not used, of each
+    example, where they were asked for.
     """
 
+    name: str
     prefix: str
     examples: list[Example] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -113,25 +116,27 @@ class _File:
     ids: set[str] = field(default_factory=set)
     findings: tuple[Finding, ...] = ()
     how: tuple[str, ...] = ()
-    name: str = ""
     beside: list[Mapping[str, object]] = field(default_factory=list)
 
 
-def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str, beside: bool = False) -> _File:
-    """The rows of one table, which is empty afterwards."""
-    file = _File(prefix, problems=list(table.problems), name=table.path.name)
+def _read_file(path: Path, name: str, prefix: str, task: Task, labels: Labels | None, beside: bool) -> _File:
+    """The rows of one file, which messages call `name`."""
+    table = read_table(path)
+    if name != path.name:
+        table.rows = [replace(row, where=name + row.where.removeprefix(path.name)) for row in table.rows]
+        table.problems = [replace(p, where=name + p.where.removeprefix(path.name)) for p in table.problems]
+    file = _File(name, prefix, problems=list(table.problems))
     if not table.rows:
         return file
     reading = recognise(table, task.fields, task.shape)
     same = reading.instruction is not None
-    read = RowReader(reading.fields, _answers(table, reading, task, labels), prefix, visible(task.instruction), same)
+    read = RowReader(reading.fields, _answers(name, reading, task, labels), prefix, visible(task.instruction), same)
     file.how = tuple(f"{file.name}: {line}" for line in (*table.how, *_told(reading, task)))
     first_with: dict[str, str] = {}
     for row in flat(table.taken()):
         example = _example(row, read, file, task, labels)
         if example is None:
             continue
-        own = not example.id.endswith(row.key) or example.id != f"{prefix}{row.key}"
         if example.id in first_with:
             twin = first_with[example.id]
             fact = f'the id "{example.id[:60]}" is that of {twin} already'
@@ -139,7 +144,7 @@ def _read_file(table: Table, task: Task, labels: Labels | None, prefix: str, bes
             file.problems.append(Problem(row.where, text))
             continue
         first_with[example.id] = row.where
-        if own:
+        if example.id != f"{prefix}{row.key}":
             file.ids.add(example.id)
         file.examples.append(example)
         if beside:
@@ -170,7 +175,7 @@ def _example(row: Row, read: RowReader, file: _File, task: Task, labels: Labels 
     return None
 
 
-def _answers(table: Table, reading: Recognised, task: Task, labels: Labels | None) -> Answers:
+def _answers(file: str, reading: Recognised, task: Task, labels: Labels | None) -> Answers:
     """How the answers are read. Raises DataError where lists may be labels as well as accepted answers."""
     is_json = task.schema is not None or task.metric in _JSON_METRICS or task.metric.startswith("python:")
     one_each = isinstance(reading.fields.get("output"), tuple)
@@ -178,7 +183,7 @@ def _answers(table: Table, reading: Recognised, task: Task, labels: Labels | Non
         column = reading.fields["output"]
         names = ", ".join(reading.several.labels[:5])
         raise DataError(
-            f'{table.path.name}: the column "{column}" holds lists, which can be read in two ways. Write in task.yaml '
+            f'{file}: the column "{column}" holds lists, which can be read in two ways. Write in task.yaml '
             f"multi_label: true where all of a list apply ({names}, …), or fields: {{references: {column}}} where any "
             "one of a list is a right answer."
         )
@@ -250,17 +255,41 @@ def _allow_empty(problems: list[Problem], files: Sequence[_File], task: Task) ->
 
 
 def _make_ids_unique(files: Sequence[_File]) -> None:
-    """Where ids begin anew in each file, every id gets the name of its file before it."""
-    seen: set[str] = set()
-    for file in files:
-        if not seen.isdisjoint(file.ids):
-            break
-        seen |= file.ids
-    else:
+    """Where an id stands in two files, every id that a row brings gets the name of its file before it.
+
+    Raises DataError where two rows have one id even so.
+    """
+    if len(files) == 1 or not any(file.ids for file in files) or _id_twice(files) is None:
         return
     for file in files:
         own, prefix = file.ids, file.prefix
         file.examples = [replace(e, id=prefix + e.id) if e.id in own else e for e in file.examples]
+    if (twin := _id_twice(files)) is not None:
+        raise DataError(
+            f'{twin.row}: the id "{twin.id[:60]}" is that of another row, too. Make ids unique, or write in task.yaml '
+            "id: null under fields:."
+        )
+
+
+def _id_twice(files: Sequence[_File]) -> Example | None:
+    """The first example with the id of one before it."""
+    seen: set[str] = set()
+    for file in files:
+        for example in file.examples:
+            if example.id in seen:
+                return example
+            seen.add(example.id)
+    return None
+
+
+def names_of(paths: Sequence[Path]) -> dict[Path, str]:
+    """What messages call files: by their names, those of one name with the folders before it that tell them apart."""
+    names = {path: path.name for path in paths}
+    folders = 0
+    while len(counts := Counter(names.values())) < len(names):
+        folders += 1
+        names = {p: "/".join(p.parts[-folders - 1 :]) if counts[n] > 1 else n for p, n in names.items()}
+    return names
 
 
 def _id_prefixes(paths: Sequence[Path]) -> dict[Path, str]:

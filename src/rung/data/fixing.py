@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rung.data.corpus import read_corpus
-from rung.data.examples import MIN_EXAMPLES, Sets, read_data
+from rung.data.examples import MIN_EXAMPLES, Sets, names_of, read_data
 from rung.data.fixed_task import write_task
 from rung.data.hidden import without_hidden
 from rung.data.masking import Masks
@@ -214,25 +214,25 @@ def _read(task: Task) -> tuple[Work, dict[SetName | None, int]]:
         outputs = [e.output for e in found.sets.get("train") or tuple(work.every())]
         work.task = replace(task, whitespace=found_whitespace(outputs)[0])
     before: dict[SetName | None, int] = {name: len(part) for name, part in found.sets.items()}
-    first = next(iter(before))
+    first, owners = next(iter(before)), _owners(task)
     for problem in found.problems:
         what = "no answer" if "is empty" in problem.text or "is null" in problem.text else "not usable"
         check = "empty_answer" if what == "no answer" else "unusable_row"
         if "not valid JSON" in problem.text and "json_match" in problem.text:
             check = "broken_json"
         work.changes.append(Mended(problem.where, "", check, "left out"))
-        before[_set_of(problem.where, task) or first] += 1
+        before[owners.get(problem.where.rpartition(", ")[0], first)] += 1
     if any(finding.check == "label_respelt" for finding in found.findings):
         _note_respelt(work, found.sets)
     return work, before
 
 
-def _set_of(where: str, task: Task) -> SetName | None:
-    """The set whose file a row stood in."""
+def _owners(task: Task) -> dict[str, SetName]:
+    """What messages call a file -> its set, where the user made the split."""
     if not isinstance(task.examples, Mapping):
-        return None
-    name = where.split(", ")[0]
-    return next((s for s, paths in task.examples.items() if any(p.name == name for p in paths)), None)
+        return {}
+    called = names_of([path for paths in task.examples.values() for path in paths])
+    return {called[path]: name for name, paths in task.examples.items() for path in paths}
 
 
 def _note_respelt(work: Work, sets: Sets) -> None:
