@@ -311,6 +311,38 @@ def test_a_mask_covers_a_whole_value_and_never_a_part_of_a_longer_one() -> None:
     ]
 
 
+def test_ids_that_differ_in_how_a_value_is_written_stay_apart_and_gold_ids_follow_their_documents(
+    tmp_path: Path,
+) -> None:
+    rows = [row(i, id=f"r{i}", output=f"answer {i}", gold_ids=["Joe@corp.org", "joe@corp.org"]) for i in range(20)]
+    rows[3]["id"], rows[4]["id"], rows[5]["id"] = "Ann@corp.org", "ann@corp.org", "ANN@corp.org"
+    rows[6]["id"], rows[7]["id"] = "+49 30 901820", "+4930901820"
+    rows[4]["output"] += " "
+    folder = tmp_path / "a"
+    folder.mkdir()
+    write(folder / "d.jsonl", [{"id": i, "text": f"Text {n}."} for n, i in enumerate(("joe@corp.org", "Joe@corp.org"))])
+    fixed = fix_task(task_of(folder, rows, keys="corpus: d.jsonl\n"), tmp_path / "out", mask=True)
+    copy = read_task(fixed.task)
+    (examples,) = read_sets(copy).values()
+    assert [e.id for e in examples[3:6]] == ["<EMAIL_2>", "<EMAIL_2>-2", "<EMAIL_2>-3"]
+    assert [e.id for e in examples[6:8]] == ["<PHONE_1>", "<PHONE_1>-2"]
+    first, second = (d.id for d in read_corpus(copy.corpus or Path()))
+    assert first != second and all(e.gold_ids == (second, first) for e in examples)
+    assert [c.id for c in fixed.changes if c.check == "whitespace"] == ["<EMAIL_2>-2"]
+
+
+def test_names_that_stand_in_masked_data_already_are_not_given_again() -> None:
+    rows = [Example(str(i), text, "a", ("a",)) for i, text in enumerate(("ask <EMAIL_2>", "ask joe@corp.org"))]
+    assert Masks(rows, ()).example(rows[1])[0].input == "ask <EMAIL_3>"
+
+
+@pytest.mark.parametrize("depth", [900, 50_000])
+def test_an_answer_of_json_that_is_nested_too_deeply_is_masked_as_text(depth: int) -> None:
+    text = "[" * depth + "4155552671" + "]" * depth
+    example = Example("a", "my phone 4155552671", text, (text,))
+    assert Masks([example], ()).example(example)[0].output == text.replace("4155552671", "<PHONE_1>")
+
+
 VALUES = (
     "my card is 4111 1111 1111 1111",
     "DE89 3704 0044 0532 0130 00",

@@ -278,20 +278,20 @@ def _mask(work: Work, documents: Sequence[Document]) -> tuple[Document, ...]:
     done: dict[tuple[str, str], Mended] = {}
     for _ in range(_MASKINGS):
         known = len(done)
+        for place, document in enumerate(masked):
+            masked[place], checks = masks.document(document)
+            where = f"document {masked[place].id}"
+            done |= {(where, c): Mended(where, "", c, "masked") for c in sorted(checks)}
         for example in work.every():
             if own := work.beside.get(example.id):
                 work.beside[example.id], checks = masks.columns(own, example)
-                done |= {(example.row, c): Mended(example.row, example.id, c, "masked") for c in checks}
+                done |= {(example.row, c): Mended(example.row, example.id, c, "masked") for c in sorted(checks)}
         for part in work.sets.values():
             for place, example in enumerate(part):
                 part[place], checks = masks.example(example)
                 if own := work.beside.pop(example.id, None):
                     work.beside[part[place].id] = own
                 done |= {(example.row, c): Mended(example.row, part[place].id, c, "masked") for c in sorted(checks)}
-        for place, document in enumerate(masked):
-            masked[place], checks = masks.document(document)
-            where = f"document {masked[place].id}"
-            done |= {(where, c): Mended(where, "", c, "masked") for c in sorted(checks)}
         if len(done) == known:
             break
         masks.learn(work.every(), masked)
@@ -301,5 +301,6 @@ def _mask(work: Work, documents: Sequence[Document]) -> tuple[Document, ...]:
 
 def _with_names(change: Mended, masks: Masks) -> Mended:
     """The change without personal data in ids: those of rows that were left out or noted before, and of documents."""
-    row = masks.text(change.row) if change.row.startswith("document ") else change.row
-    return replace(change, row=row, id=masks.text(change.id))
+    document = change.row.removeprefix("document ")
+    row = change.row if document == change.row else f"document {masks.id_of('document', document)}"
+    return replace(change, row=row, id=masks.id_of("row", change.id))

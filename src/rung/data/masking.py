@@ -1,7 +1,8 @@
 """Personal data and secrets replaced by names: <EMAIL_1> wherever the same address stands, in examples and documents.
 
 A value that was recognised by a word beside it is replaced where that word is missing, too: numbers of LEAST_DIGITS or
-more everywhere, other values in their own row. Ids, groups and gold_ids are replaced alike, so that they still agree.
+more everywhere, other values in their own row. Ids, groups and gold_ids are replaced alike, so that they still agree;
+ids that only the spelling of a value tells apart stay apart. Names that a text holds already are not given again.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import count
+from typing import Any, Literal
 
+from rung.data.checks.json_form import is_json
 from rung.data.checks.personal import meant_otherwise
 from rung.data.checks.places import document_texts, texts_of
 from rung.data.sensitive import LETTER, Sensitive, sensitive
@@ -30,9 +33,14 @@ _NAMES = {
     "identifier": "ID",
     "secret": "SECRET",
 }
+_CHECKS = {name: check for check, name in _NAMES.items()}
+_NAMED = re.compile(rf"<({'|'.join(_CHECKS)})_(\d{{1,9}})>")
 _DIGITS = re.compile(
     rf"(?<!{LETTER})(?<![.,])[+(]?\d(?:[ ().\-/]{{0,2}}\d){{{LEAST_DIGITS - 1},18}}(?!{LETTER}|[.,]\d)"
 )
+
+
+_Owner = Literal["row", "document"]
 
 
 class Masks:
@@ -44,6 +52,12 @@ class Masks:
         self._names: dict[tuple[str, str], str] = {}
         self._numbers: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
+        examples, documents = tuple(examples), tuple(documents)
+        self._ids: dict[tuple[_Owner, str], str] = {}  # whose id, as it was -> with names
+        self._taken: set[tuple[_Owner, str]] = {("row", e.id) for e in examples} | {
+            ("document", d.id) for d in documents
+        }
+        self._count_names(examples, documents)
         self.learn(examples, documents)
 
     def learn(self, examples: Iterable[Example], documents: Iterable[Document]) -> None:
@@ -56,9 +70,9 @@ class Masks:
         for _, text in document_texts(documents):
             self._register(text)
 
-    def text(self, text: str) -> str:
-        """A text that stands by itself, such as an id, with names in place of values."""
-        return self._masked(text, set(), set())
+    def id_of(self, owner: _Owner, written: str) -> str:
+        """The id of a row or document, as it was, with names in place of values."""
+        return self._id(owner, written, set(), set())
 
     def example(self, example: Example) -> tuple[Example, frozenset[str]]:
         """The example with names in place of values, and the checks whose values it held."""
@@ -71,13 +85,13 @@ class Masks:
         references = tuple(dict.fromkeys(self._answer(r, said, checks) for r in example.references))
         changed = replace(
             example,
-            id=masked(example.id),
+            id=self._id("row", example.id, said, checks),
             input=masked(example.input),
             output=self._answer(example.output, said, checks),
             references=references,
             group=None if example.group is None else masked(example.group),
             context=None if example.context is None else masked(example.context),
-            gold_ids=tuple(map(masked, example.gold_ids)),
+            gold_ids=tuple(self._id("document", i, said, checks) for i in example.gold_ids),
             instruction=None if example.instruction is None else masked(example.instruction),
             turns=tuple(replace(turn, content=masked(turn.content)) for turn in example.turns),
         )
@@ -88,7 +102,7 @@ class Masks:
         said, checks = {one for _, text in document_texts([document]) for one in self._values(text)}, set[str]()
         changed = replace(
             document,
-            id=self._masked(document.id, said, checks),
+            id=self._id("document", document.id, said, checks),
             text=self._masked(document.text, said, checks),
             title=None if document.title is None else self._masked(document.title, said, checks),
         )
@@ -100,6 +114,24 @@ class Masks:
         said |= {one for name, value in values.items() for one in self._values(f"{name}: {value}")}
         checks: set[str] = set()
         return {name: self._leaves(value, said, checks) for name, value in values.items()}, frozenset(checks)
+
+    def _count_names(self, examples: Iterable[Example], documents: Iterable[Document]) -> None:
+        """Lets names begin behind those that stand in the texts already, of data that were masked before."""
+        texts = [text for e in examples for text in (e.id, e.group or "", *(text for _, text in texts_of(e)))]
+        for text in (*texts, *(text for d in documents for text in (d.id, d.title or "", d.text))):
+            for match in _NAMED.finditer(text) if "<" in text else ():
+                check = _CHECKS[match[1]]
+                self._counts[check] = max(self._counts[check], int(match[2]))
+
+    def _id(self, owner: _Owner, written: str, said: set[tuple[str, str]], checks: set[str]) -> str:
+        """An id with names, which no other id becomes: of those that would be one, later ones get a number behind."""
+        masked = self._masked(written, said, checks)
+        if masked != written and (owner, written) not in self._ids:
+            several = (masked if n == 1 else f"{masked}-{n}" for n in count(1))
+            masked = next(one for one in several if (owner, one) not in self._taken)
+            self._ids[owner, written] = masked
+            self._taken.add((owner, masked))
+        return self._ids.get((owner, written), masked)
 
     def _found(self, text: str) -> list[Sensitive]:
         return [one for one in sensitive(text) if one.name not in self._doubtful]
@@ -156,17 +188,12 @@ class Masks:
         if text in self._labels:
             return text
         changed = self._masked(text, said, checks)
-        if changed == text or text.lstrip()[:1] not in ("{", "["):
+        if changed == text or not is_json(text) or is_json(changed):
             return changed
         try:
-            value = json.loads(text)
-        except ValueError:
+            return json.dumps(self._leaves(json.loads(text), said, checks), ensure_ascii=False)
+        except RecursionError:  # nested too deeply
             return changed
-        try:
-            json.loads(changed)
-        except ValueError:
-            return json.dumps(self._leaves(value, said, checks), ensure_ascii=False)
-        return changed
 
     def _leaves(self, value: Any, said: set[tuple[str, str]], checks: set[str]) -> Any:
         if isinstance(value, Mapping):
