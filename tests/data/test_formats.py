@@ -249,6 +249,8 @@ def test_formulas_that_nobody_computed_are_refused_and_their_errors_are_missing_
     rows: list[list[object]] = [["text", "label"], *([f"t {i}", '=UPPER("a")'] for i in range(9))]
     with pytest.raises(DataError, match='the column "label" holds formulas without values'):
         read_table(workbook(tmp_path / "a.xlsx", rows))
+    with pytest.raises(DataError, match='the column "label" holds formulas without values'):
+        read_table(workbook(tmp_path / "c.xlsx", [row[::-1] for row in rows]))
     rows = [["text", "label"], *([f"t {i}", "#N/A" if i == 4 else "a"] for i in range(9))]
     found = read_table(workbook(tmp_path / "b.xlsx", rows))
     assert [row.values["label"] for row in found.rows].count(None) == 1

@@ -109,6 +109,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "Excel, cut": ("a.xlsx", lambda: workbook()[:-60], "cut off or damaged"),
     "Excel, a part lost": ("a.xlsx", lambda: archive(xl__workbook=b"<a/>"), "cannot be read as Excel"),
     "Excel without rows": ("a.xlsx", lambda: workbook({"data": []}), "holds no rows"),
+    "Excel with a header alone": ("a.xlsx", lambda: workbook({"d": [["May"], ["a", "b"]]}), "a header but no rows"),
     "Excel with two tables": (
         "a.xlsx", lambda: workbook({"de": [["frage", "antwort"], ["a", "b"]], "fr": [["c", "d"], ["e", "f"]]}),
         '2 sheets hold rows, which begin with "de": [frage] [antwort]; "fr": [c] [d]'
@@ -158,6 +159,20 @@ def test_a_folder_and_an_absent_file_are_named(tmp_path: Path) -> None:
     for path, says in ((tmp_path, "is a folder"), (tmp_path / "no.csv", "no such file")):
         with pytest.raises(DataError, match=says):
             read_table(path)
+
+
+@pytest.mark.parametrize(("module", "suffix"), [("sheets", "xlsx"), ("columnar", "parquet")])
+def test_a_defect_of_rung_is_not_called_a_damaged_file(
+    module: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(value: object) -> object:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(f"rung.data.formats.{module}.plain", defect)
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(GOOD[suffix])
+    with pytest.raises(LookupError, match="a defect"):
+        read_table(path)
 
 
 def read(folder: Path, name: str, content: bytes) -> None:

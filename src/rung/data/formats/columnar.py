@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rung.data.formats.header import header_problem
@@ -24,27 +24,34 @@ _BATCH = 1000
 def read_columnar(source: Source) -> Table:
     """The rows of a Parquet or Arrow file. Raises DataError where it is damaged, or pyarrow is not installed."""
     try:
-        import pyarrow as pa
+        import pyarrow as pa  # noqa: F401
     except ImportError as e:
         raise needs_files(source.name, source.kind.capitalize()) from e
     table = Table(source.path)
-    try:
-        with ExitStack() as open_files:
-            content: Any = source.path
-            if source.packing:
-                content = io.BytesIO(open_files.enter_context(source.open()).read())
+    with ExitStack() as open_files:
+        content: Any = source.path
+        if source.packing:
+            content = io.BytesIO(open_files.enter_context(source.open()).read())
+        with _library(source):
             schema, batches = (_parquet if source.kind == "parquet" else _arrow)(content, open_files)
-            _fill(table, source, schema, batches)
-    except DataError:
-        raise
-    except Exception as e:  # pyarrow raises whatever a damaged part leads to
+        _fill(table, source, schema, batches)
+    return table
+
+
+@contextmanager
+def _library(source: Source) -> Iterator[None]:
+    """Around what pyarrow does, which raises whatever a damaged part leads to. Keep rung's own work outside."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except Exception as e:
         if isinstance(e, OSError) and e.errno is not None and not isinstance(e, pa.ArrowException):
             raise
         fact = (
             f"cannot be read as {source.kind.capitalize()}, it is damaged, cut off or too large ({first_line(e)[:200]})"
         )
         raise DataError(f"{source.name}: {fact}. Copy or write it again.") from e
-    return table
 
 
 def _parquet(content: Any, open_files: ExitStack) -> tuple[Any, Iterator[Any]]:
@@ -72,31 +79,42 @@ def _arrow(content: Any, open_files: ExitStack) -> tuple[Any, Iterator[Any]]:
 
 
 def _fill(table: Table, source: Source, schema: Any, batches: Iterator[Any]) -> None:
-    names: list[str] = schema.names
+    with _library(source):
+        names: list[str] = schema.names
+        metadata = schema.metadata
     if problem := header_problem(names):
         raise DataError(f"{source.name}: {problem}")
     kept = [(i, n) for i, n in enumerate(names) if not n.startswith("__index_level_")]
     table.columns = [n for _, n in kept]
-    label_names = _label_names(schema.metadata)
+    label_names = _label_names(metadata)
     number = characters = 0
-    for whole in batches:
-        whole.validate(full=True)
-        for start in range(0, whole.num_rows, _BATCH):
-            batch = whole.slice(start, _BATCH)
-            characters += batch.nbytes
-            if characters > MAX_CHARACTERS or number > MAX_ROWS:
-                raise DataError(f"{source.name}: holds more than 4 GB of text. Cut it into several files.")
-            cells = [_cells(batch.column(i), label_names.get(name)) for i, name in kept]
-            for values in zip(*cells, strict=True) if cells else ():
-                number += 1
-                _add(table, number, dict(zip(table.columns, values, strict=True)))
+    for batch, size in _pieces(source, batches):
+        characters += size
+        if characters > MAX_CHARACTERS or number > MAX_ROWS:
+            raise DataError(f"{source.name}: holds more than 4 GB of text. Cut it into several files.")
+        with _library(source):
+            columns: list[list[object]] = [batch.column(i).to_pylist() for i, _ in kept]
+        cells = [_named(values, label_names.get(name)) for values, (_, name) in zip(columns, kept, strict=True)]
+        for values in zip(*cells, strict=True) if cells else ():
+            number += 1
+            _add(table, number, dict(zip(table.columns, values, strict=True)))
     named = [n for n in table.columns if n in label_names]
     if named:
         table.how = (f"the numbers in {', '.join(named[:5])} are given as the names that the file has for them",)
 
 
-def _cells(column: Any, names: Sequence[str] | None) -> list[object]:
-    values: list[object] = column.to_pylist()
+def _pieces(source: Source, batches: Iterator[Any]) -> Iterator[tuple[Any, int]]:
+    """(up to _BATCH rows of a batch that is whole, their bytes)."""
+    with _library(source):
+        for whole in batches:
+            whole.validate(full=True)
+            for start in range(0, whole.num_rows, _BATCH):
+                piece = whole.slice(start, _BATCH)
+                yield piece, piece.nbytes
+
+
+def _named(values: list[object], names: Sequence[str] | None) -> list[object]:
+    """Values of a column, numbers of labels as their names."""
     if names is None:
         return values
     return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None if v == -1 else v for v in values]
@@ -123,5 +141,5 @@ def _label_names(metadata: Any) -> dict[str, list[str]]:
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
         }
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}

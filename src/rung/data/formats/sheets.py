@@ -6,6 +6,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from itertools import islice
 from typing import Any
@@ -42,18 +43,25 @@ def read_workbook(source: Source) -> Table:
         raise needs_files(source.name, "Excel files") from e
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validation that are not read
-        try:
-            with source.open() as file:  # of a path, openpyxl would judge the name
+        with source.open() as file:  # of a path, openpyxl would judge the name
+            with _library(source):
                 book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-                try:
-                    return _read(source, book)
-                finally:
-                    book.close()
-        except (DataError, MemoryError):
-            raise
-        except Exception as e:  # openpyxl raises whatever a damaged part leads to
-            fact = f"cannot be read as Excel, it is damaged ({first_line(e)[:200]})"
-            raise DataError(f"{source.name}: {fact}. Save it again as .xlsx, or as CSV.") from e
+            try:
+                return _read(source, book)
+            finally:
+                book.close()
+
+
+@contextmanager
+def _library(source: Source) -> Iterator[None]:
+    """Around what openpyxl does, which raises whatever a damaged part leads to. Keep rung's own work outside."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as e:
+        fact = f"cannot be read as Excel, it is damaged ({first_line(e)[:200]})"
+        raise DataError(f"{source.name}: {fact}. Save it again as .xlsx, or as CSV.") from e
 
 
 def _refuse_other_archives(source: Source) -> None:
@@ -75,10 +83,10 @@ def _refuse_other_archives(source: Source) -> None:
 def _read(source: Source, book: Any) -> Table:
     found: dict[str, Any] = {}
     for sheet in book.worksheets:
-        if sheet.sheet_state == "visible" and len(list(islice(_rows(sheet), 2))) == 2:
+        if sheet.sheet_state == "visible" and len(list(islice(_rows(source, sheet), 2))) == 2:
             found[sheet.title] = sheet
     if len(found) > 1:
-        shown = "; ".join(f'"{title}": {_shown(next(_rows(sheet))[1])}' for title, sheet in list(found.items())[:5])
+        shown = "; ".join(f'"{title}": {_shown(next(_rows(source, s))[1])}' for title, s in list(found.items())[:5])
         raise DataError(
             f"{source.name}: {len(found)} sheets hold rows, which begin with {shown}. Save the right one as a file of "
             "its own (CSV or Excel)."
@@ -88,7 +96,7 @@ def _read(source: Source, book: Any) -> Table:
         return table
     ((title, sheet),) = found.items()
     how = [f'the sheet "{title}"'] if len(book.worksheets) > 1 else []
-    sample = list(islice(_rows(sheet), _SAMPLE_ROWS))
+    sample = list(islice(_rows(source, sheet), _SAMPLE_ROWS))
     width = max(len(cells) for _, cells in sample)
     texts = [[*map(_text, cells), *[""] * (width - len(cells))] for _, cells in sample]
     if title_rows := titles(texts):
@@ -102,9 +110,11 @@ def _read(source: Source, book: Any) -> Table:
         how.append(f"no header: the columns are called {', '.join(names[:3])}{' …' * (width > 3)}")
     table.columns = list(names)
     header = title_rows + headed
-    merges = _merges(sheet, sample[header][0])
+    if header == len(sample):
+        raise DataError(f"{source.name}: has a header but no rows. Put one record on each row below it.")
+    merges = _merges(source, sheet, sample[header][0])
     errors: list[int] = []
-    for number, cells in _unmerged(islice(_rows(sheet), header, None), merges):
+    for number, cells in _unmerged(islice(_rows(source, sheet), header, None), merges):
         if not _ERRORS.isdisjoint(cells):
             errors.append(number)
             cells = tuple(None if cell in _ERRORS else cell for cell in cells)
@@ -119,11 +129,12 @@ def _read(source: Source, book: Any) -> Table:
     return table
 
 
-def _merges(sheet: Any, first: int) -> Merges:
+def _merges(source: Source, sheet: Any, first: int) -> Merges:
     """The merged cells from row `first` on."""
     found: Merges = {}
     rest = b""
-    with sheet._get_source() as part:  # of a sheet that is only read, openpyxl does not tell its merged cells
+    # Of a sheet that is only read, openpyxl does not tell its merged cells.
+    with _library(source), sheet._get_source() as part:
         while chunk := part.read(1 << 20):
             for letters, row, last in _MERGED.findall(rest[-100:] + chunk):
                 if first <= int(row) < int(last):
@@ -154,9 +165,11 @@ def _refuse_formulas(source: Source, title: str, table: Table) -> None:
     import openpyxl
 
     with source.open() as file:
-        book = openpyxl.load_workbook(file, read_only=True)
-        for _, cells in islice(_rows(book[title]), _SAMPLE_ROWS):
-            if at := next((i for i in empty if i < len(cells) and str(cells[i]).startswith("=")), None):
+        with _library(source):
+            sheet = openpyxl.load_workbook(file, read_only=True)[title]
+        for _, cells in islice(_rows(source, sheet), _SAMPLE_ROWS):
+            at = next((i for i in empty if i < len(cells) and str(cells[i]).startswith("=")), None)
+            if at is not None:
                 raise DataError(
                     f'{source.name}: the column "{table.columns[at][:60]}" holds formulas without values. Open the '
                     "file in Excel or LibreOffice and save it again."
@@ -177,17 +190,18 @@ def _add(table: Table, place: str, names: Sequence[str], cells: Cells) -> None:
         table.add(place, values)
 
 
-def _rows(sheet: Any) -> Iterator[tuple[int, Cells]]:
+def _rows(source: Source, sheet: Any) -> Iterator[tuple[int, Cells]]:
     """(row number in Excel, its cells without the empty ones at the end), of rows that hold something."""
     from openpyxl.utils.escape import unescape  # of _x000D_, as Excel writes carriage returns
 
-    sheet.reset_dimensions()  # some programs write wrong ones
-    for number, row in enumerate(sheet.iter_rows(values_only=True, max_col=None), 1):
-        cells = tuple(unescape(c) if isinstance(c, str) and "_x" in c else c for c in row[:_MOST_COLUMNS])
-        while cells and (cells[-1] is None or cells[-1] == ""):
-            cells = cells[:-1]
-        if cells:
-            yield number, cells
+    with _library(source):
+        sheet.reset_dimensions()  # some programs write wrong ones
+        for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+            cells = tuple(unescape(c) if isinstance(c, str) and "_x" in c else c for c in row[:_MOST_COLUMNS])
+            while cells and (cells[-1] is None or cells[-1] == ""):
+                cells = cells[:-1]
+            if cells:
+                yield number, cells
 
 
 def _text(value: object) -> str:
