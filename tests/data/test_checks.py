@@ -7,7 +7,7 @@ import pytest
 
 from rung.data.checks import check_examples, found_in
 from rung.data.checks.material import Material
-from rung.data.findings import KEPT, without_ignored
+from rung.data.findings import KEPT, bounded, without_ignored
 from rung.data.near_duplicates import near_duplicates
 from rung.types import Example, Finding, ModelSpec, Task
 
@@ -101,6 +101,11 @@ def test_findings_are_bounded_and_their_number_is_said() -> None:
         "800 more findings of this kind (pattern_mismatch) are not listed, 1,000 in all."
     ]
     assert all(len(f.ids) <= KEPT for f in findings)
+
+
+def test_findings_that_are_not_listed_keep_their_severity() -> None:
+    some = [Finding("a", severity, "", "") for severity in ("note", "warning", "note") for _ in range(KEPT)]
+    assert [(f.severity, f.count) for f in bounded(some)[KEPT:]] == [("warning", KEPT), ("note", KEPT)]
 
 
 def test_near_duplicates_that_are_known_are_not_computed_again() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import Literal
 
 from rung.types import Finding
+
+Severity = Literal["error", "warning", "note"]
 
 IGNORED = "ignored"
 """The check of the note that counts what task.yaml ignores."""
@@ -15,21 +18,22 @@ KEPT = 200
 
 
 def bounded(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The first KEPT findings of each check, in order, then one for each check with more, which says how many."""
+    """The first KEPT findings of each check, in order, then one for each check and severity with more: how many."""
     kept: list[Finding] = []
     listed: Counter[str] = Counter()
     total: Counter[str] = Counter()
-    left: dict[str, tuple[Finding, int]] = {}
+    left: dict[tuple[str, Severity], int] = {}
     for finding in findings:
         total[finding.check] += finding.count
         listed[finding.check] += min(finding.count, 1)
         if listed[finding.check] <= KEPT:
             kept.append(replace(finding, ids=finding.ids[:KEPT]) if len(finding.ids) > KEPT else finding)
         else:
-            left[finding.check] = finding, left.get(finding.check, (finding, 0))[1] + finding.count
-    for check, (last, number) in left.items():
+            of_a_kind = finding.check, finding.severity
+            left[of_a_kind] = left.get(of_a_kind, 0) + finding.count
+    for (check, severity), number in left.items():
         message = f"{number:,} more findings of this kind ({check}) are not listed, {total[check]:,} in all."
-        kept.append(Finding(check, last.severity, "", message, count=number))
+        kept.append(Finding(check, severity, "", message, count=number))
     return tuple(kept)
 
 
