@@ -172,6 +172,17 @@ def test_the_rest_of_the_task_stays_and_its_paths_still_lead_there(tmp_path: Pat
     assert new.name == "mine-clean"
 
 
+def test_of_a_model_only_its_folder_is_a_path_that_leads_from_the_copy(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    (folder / "small").mkdir(parents=True)
+    models = (
+        "[{name: small, label: small}, {endpoint: https://host/v1, name: small, label: big, params: {mode: small}}]"
+    )
+    task = task_of(folder, [row(i, output=f"answer {i}") for i in range(20)], keys=f"models: {models}\n")
+    copy = read_task(fix_task(task, tmp_path / "out").task)
+    assert copy.models == task.models and copy.models[0].spec == str(folder / "small")
+
+
 def test_comments_behind_a_list_of_files_stay(tmp_path: Path) -> None:
     task = task_of(tmp_path / "a", [row(i, output=f"answer {i}") for i in range(20)])
     task.path.write_text(

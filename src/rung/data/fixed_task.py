@@ -103,9 +103,9 @@ def _rest_of_line(text: str, end: int, in_braces: bool) -> int:
 def _moved(node: yaml.Node, key: str, old: Path, new: Path) -> list[tuple[int, int, str]]:
     """Edits that let the paths below a node lead to the same files from another folder."""
     if isinstance(node, yaml.MappingNode):
-        if key == "schema":
-            return []  # the schema itself
-        return [edit for _, value in node.value for edit in _moved(value, key, old, new)]
+        values = {name.value: value for name, value in node.value}
+        is_local = key in ("model", "models") and "name" in values and "endpoint" not in values
+        return _moved(values["name"], key, old, new) if is_local else []  # a schema and an endpoint hold no paths
     if isinstance(node, yaml.SequenceNode):
         return [edit for item in node.value for edit in _moved(item, key, old, new)]
     written = str(node.value)

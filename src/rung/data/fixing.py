@@ -1,10 +1,11 @@
 """A cleaned copy of a task's data: what can be mended without a doubt, and a list of every change.
 
-Order of the steps: rows that cannot be used are left out; characters that show nothing, fences and space around answers
-are removed; labels are written alike; train rows that stand in dev or test leave train, and what stands twice is kept
-once; personal data are masked. Rows of a test that the user made are cleaned, and none is left out but those that
-cannot be read. An answer that may be wrong is never changed. Columns that the examples do not use are kept beside them,
-unless the copy would be read otherwise then. Knows nothing of models; the original is only read.
+Order of the steps: rows that cannot be read are left out; characters that show nothing, fences and space around answers
+are removed; labels are written alike; rows that show nothing and answers of broken JSON are left out; train rows that
+stand in dev or test leave train, and what stands twice is kept once; personal data are masked. Rows of a test that the
+user made are cleaned; those that cannot be read, show nothing or hold broken JSON are left out, and no others.
+An answer that may be wrong is never changed. Columns that the examples do not use are kept beside them, unless the copy
+would be read otherwise then. Knows nothing of models; the original is only read.
 """
 
 from __future__ import annotations
@@ -216,8 +217,7 @@ def _read(task: Task) -> tuple[Work, dict[SetName | None, int]]:
     before: dict[SetName | None, int] = {name: len(part) for name, part in found.sets.items()}
     first, owners = next(iter(before)), _owners(task)
     for problem in found.problems:
-        what = "no answer" if "is empty" in problem.text or "is null" in problem.text else "not usable"
-        check = "empty_answer" if what == "no answer" else "unusable_row"
+        check = "empty_answer" if "is empty" in problem.text or "is null" in problem.text else "unusable_row"
         if "not valid JSON" in problem.text and "json_match" in problem.text:
             check = "broken_json"
         work.changes.append(Mended(problem.where, "", check, "left out"))
