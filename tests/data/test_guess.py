@@ -155,8 +155,9 @@ def test_labels_that_case_tells_apart_are_two_and_the_metric_counts_case(tmp_pat
     assert '"US" and "us" differ only in case' in note
 
 
-def test_labels_in_letters_of_two_scripts_are_said(tmp_path: Path) -> None:
-    (note,) = draft(answered(tmp_path, ["broken", "brоken"] * 20)).notes
+@pytest.mark.parametrize("twins", [("broken", "br\u043eken"), ("BAN", "\u0412AN")], ids=ascii)
+def test_labels_in_letters_of_two_scripts_are_said(tmp_path: Path, twins: tuple[str, str]) -> None:
+    (note,) = draft(answered(tmp_path, [*twins] * 20)).notes
     assert "look alike, but are two labels" in note
 
 

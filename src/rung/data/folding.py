@@ -100,7 +100,8 @@ _LOOK_LIKE_LATIN = (
     | dict(zip("\u0131\u0251\u0261\u0585\u0581\u057d\u0578", "iagogun", strict=True))
 )
 """Cyrillic, Greek and other small letters that look Latin, or whose capitals do, after case folding."""
-_TO_LATIN = str.maketrans(_LOOK_LIKE_LATIN)
+TO_LATIN = str.maketrans(_LOOK_LIKE_LATIN)
+"""For the normal form of a text, in which letters are small."""
 _TO_CYRILLIC = str.maketrans({b: a for a, b in reversed(_LOOK_LIKE_LATIN.items()) if "\u0400" <= a <= "\u052f"})
 _LATIN, _CYRILLIC_OR_GREEK = re.compile("[a-z]"), re.compile("[\u0370-\u052f\u0578-\u0585]")
 _ONLY_LATIN = re.compile("[" + "".join(set("abcdefghijklmnopqrstuvwxyz") - set(_LOOK_LIKE_LATIN.values())) + "]")
@@ -236,7 +237,7 @@ def _without_look_alikes(text: str) -> str:
             word = match.group()
             if word.isascii():
                 return word
-            mended = word.translate(_TO_LATIN)
+            mended = word.translate(TO_LATIN)
             return mended if mended.isascii() or _LATIN.search(word) else word
     else:
 

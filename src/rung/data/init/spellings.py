@@ -6,12 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rung.data.folding import TO_LATIN
 from rung.text import normal_form, visible
 
-_LIKE_LATIN = str.maketrans(
-    "аеорсухіјѕԁһԛԝАВЕКМНОРСТХІЈЅοανρΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "aeopcyxijsdhqwABEKMHOPCTXIJSoavpABEZHIKMNOPTYX"
-)
-"""Cyrillic and Greek letters that look like Latin ones. Source: the confusables of Unicode's TS 39, the common ones."""
 _COMMON = 0.1
 _COMMON_ROWS = 3
 
@@ -54,7 +51,7 @@ def spellings(counts: Mapping[str, int], *, case: bool = True) -> Spellings:
     labels = Counter({_plainest(group): group.total() for group in groups.values()})
     alike: dict[str, str] = {}
     for label in labels:
-        twin = alike.setdefault(normal_form(label).translate(_LIKE_LATIN), label)
+        twin = alike.setdefault(normal_form(label).translate(TO_LATIN), label)
         if twin != label and not apart:
             notes.append(f"{_shown(twin)} and {label!a} look alike, but are two labels: letters of two scripts.")
     return Spellings(labels, tuple(notes), bool(apart))
