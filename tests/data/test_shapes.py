@@ -311,6 +311,17 @@ def test_a_prompt_that_quotes_a_conversation_stays_as_it_is() -> None:
     assert (e.input, e.output, e.turns) == (prompt, " a", ())
 
 
+def test_an_answer_in_turns_is_a_conversation_only_where_it_repeats_what_is_asked() -> None:
+    said = "\n\nHuman: Do you like tea?\n\nAssistant: Yes."
+    for asked, source, answer in (
+        ("Write a dialogue about tea.", "Write a dialogue about tea.", said),
+        ("Do you like tea?", "Do you like tea?", "Yes."),
+        ("\n\nHuman: Do you like tea?\n\nAssistant:", "Do you like tea?", "Yes."),
+    ):
+        (e,) = read([{"prompt": asked, "completion": said}])
+        assert (e.input, e.output, e.turns) == (source, answer, ())
+
+
 # ---- rows in the wild ----
 
 

@@ -150,8 +150,11 @@ class RowReader:
         """
         source = values.get(asked) if isinstance(asked := self.fields.get("input", ""), str) else None
         answer = values.get(given) if isinstance(given := self.fields.get("output", ""), str) else None
-        before, after = _said_in(source), _said_in(answer) or transcript(answer)
-        before = before or (None if given else transcript(source))
+        before, after = _said_in(source), _said_in(answer)
+        if not given:
+            before = before or transcript(source)
+        elif source is None or (isinstance(source, str) and isinstance(answer, str) and source.strip() in answer):
+            after = after or transcript(answer)  # one that does not repeat the input is itself what is asked for
         if before is None and after is None:
             return None
         if after is not None and any(m.role != "assistant" for m in after):
