@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.data.formats import read_table
+from rung.data.metric_names import JSON_METRICS
 from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, parse_json, raise_problems
 from rung.data.shapes import Labels, Recognised, flat, recognise
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
@@ -26,8 +27,6 @@ FEW_EXAMPLES = 60
 """With fewer, differences between solutions hardly show."""
 FEW_EMPTY = 0.02
 """From this share of rows on, two at least, an empty answer may be meant; the message then says how to allow it."""
-
-_JSON_METRICS = ("json_match", "tool_call_match")
 
 Sets = Mapping[SetName | None, tuple[Example, ...]]
 """Examples by the set their file was named for; the key None where rung makes the split."""
@@ -177,7 +176,7 @@ def _example(row: Row, read: RowReader, file: _File, task: Task, labels: Labels 
 
 def _answers(file: str, reading: Recognised, task: Task, labels: Labels | None) -> Answers:
     """How the answers are read. Raises DataError where lists may be labels as well as accepted answers."""
-    is_json = task.schema is not None or task.metric in _JSON_METRICS or task.metric.startswith("python:")
+    is_json = task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:")
     one_each = isinstance(reading.fields.get("output"), tuple)
     if reading.lists and reading.several and not (task.multi_label or is_json or one_each):
         column = reading.fields["output"]

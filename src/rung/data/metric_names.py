@@ -19,3 +19,10 @@ KNOWN_METRICS: dict[str, None] = dict.fromkeys(
     )
 )
 """Names in the order of messages; `rung.evaluation.metrics.register_metric` adds to them."""
+
+MULTI_LABEL = ("label_set_f1", "label_set_match")
+"""Metrics that compare sets of labels."""
+CASELESS = ("label_accuracy", *MULTI_LABEL)
+"""Metrics that compare labels in their normal form, which leaves case aside."""
+JSON_METRICS = ("json_match", "tool_call_match")
+"""Metrics of answers that are JSON."""

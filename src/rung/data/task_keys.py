@@ -23,7 +23,7 @@ from pydantic import (
 
 from rung.data import key_files, key_labels
 from rung.data.key_values import folder_name_problem
-from rung.data.metric_names import KNOWN_METRICS
+from rung.data.metric_names import CASELESS, JSON_METRICS, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import kind_of, nearest
 from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
@@ -56,12 +56,6 @@ HINTS = {
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "seed": "Write seed: 0, or another whole number from 0.",
 }
-
-
-MULTI_LABEL = ("label_set_f1", "label_set_match")
-CASELESS = ("label_accuracy", *MULTI_LABEL)
-"""Metrics that compare labels in their normal form, which leaves case aside."""
-JSON_METRICS = ("json_match", "tool_call_match")
 
 
 def _filled(value: str) -> str:
