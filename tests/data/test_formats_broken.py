@@ -101,6 +101,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "Parquet, beginning lost": ("a.parquet", lambda: parquet()[40:], "is not a .parquet file"),
     "Parquet with a picture": ("a.parquet", lambda: parquet(a=[b"\xff\xd8"] * 3), 'row 1: "a" holds bytes'),
     "Parquet, infinite": ("a.parquet", lambda: parquet(a=[1.0, float("inf")]), 'row 2: "a" holds an infinite number'),
+    "Parquet, long text": ("a.parquet", lambda: parquet(a=["x" * 10_000_001]), 'row 1: "a" is longer than 10 MB'),
     "Parquet without rows": ("a.parquet", lambda: parquet(a=[]), "holds no rows"),
     "Arrow, cut": ("a.arrow", lambda: arrow()[:-200], "cannot be read as Arrow"),
     "text called Arrow": ("a.arrow", lambda: b"hello", "is not a .arrow file"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from rung.data.formats.encoding import huge_cell
 from rung.data.formats.header import header_problem
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
@@ -129,7 +130,10 @@ def _add(table: Table, number: int, values: dict[str, object]) -> None:
         except ValueError as e:
             table.refuse(f"row {number}", f'"{name[:60]}" {e}')
             return
-    table.add(f"row {number}", values)
+    if problem := huge_cell(values):
+        table.refuse(f"row {number}", problem)
+    else:
+        table.add(f"row {number}", values)
 
 
 def _label_names(metadata: Any) -> dict[str, list[str]]:

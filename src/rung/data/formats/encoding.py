@@ -184,6 +184,14 @@ def _numbered(text: TextIO, name: str) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
+def huge_cell(values: Mapping[str, object]) -> str:
+    """Why a row cannot be used that has a text longer than a line may be, or ""."""
+    for name, value in values.items():
+        if isinstance(value, str) and len(value) > MAX_LINE:
+            return f'"{name[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it'
+    return ""
+
+
 def line_end(source: Source, encoding: Encoding) -> Literal["\n", "\r"]:
     """What ends a line: a carriage return alone where the beginning of a file has no other (old Macs)."""
     head = beginning(source, encoding, _CHUNK)

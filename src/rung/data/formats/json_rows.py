@@ -7,7 +7,7 @@ import re
 from functools import partial
 from typing import cast
 
-from rung.data.formats.encoding import MAX_LINE, Encoding, beginning, lines_of, text_of
+from rung.data.formats.encoding import Encoding, beginning, huge_cell, lines_of, text_of
 from rung.data.formats.source import Source
 from rung.data.rows import Table, decoded, json_decoder, kind_of
 from rung.errors import DataError
@@ -216,10 +216,10 @@ class _Reader:
             self._with_nan.append(place)
             self._nan = False
         if isinstance(value, dict):
+            if not self.by_line and (problem := huge_cell(value)):
+                self.table.refuse(place, problem)
+                return
             for name, cell in value.items():
-                if isinstance(cell, str) and len(cell) > MAX_LINE:
-                    self.table.refuse(place, f'"{name[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it')
-                    return
                 if isinstance(cell, dict) and len(cell) == 1 and not _EXTENDED.isdisjoint(cell):
                     value[name] = next(iter(cell.values()))
                     self._extended[name] = None

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from rung.data.formats.delimited import read_delimited
-from rung.data.formats.encoding import MAX_LINE, encoding_of
+from rung.data.formats.encoding import encoding_of
 from rung.data.formats.json_rows import clearly_json, read_json
 from rung.data.formats.layout import SEPARATORS, clearly_delimited
 from rung.data.formats.source import Source, identify
-from rung.data.rows import SUFFIXES, SUPPORTED, Problem, Table, unpacked_name
+from rung.data.rows import SUFFIXES, SUPPORTED, Table, unpacked_name
 from rung.errors import DataError
 
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -62,7 +62,6 @@ def _read(path: Path) -> Table:
         if suffix not in _COLUMNAR[source.kind] and suffix in SUFFIXES:
             how.append(f"{_WORDS[source.kind]}, although the name ends in {suffix}")
         table = _read_typed(source)
-        _refuse_huge_cells(table)
     table.how = (*how, *table.how)
     return table
 
@@ -104,16 +103,3 @@ def _read_text(source: Source, suffix: str, how: list[str]) -> Table:
 
 def _although(suffix: str) -> str:
     return f', although the name ends in "{suffix}"' if suffix else ""
-
-
-def _refuse_huge_cells(table: Table) -> None:
-    kept = []
-    for row in table.rows:
-        huge = next((c for c, v in row.values.items() if isinstance(v, str) and len(v) > MAX_LINE), None)
-        if huge is None:
-            kept.append(row)
-        else:
-            table.problems.append(
-                Problem(row.where, f'"{huge[:60]}" is longer than {MAX_LINE // 1_000_000} MB; cut it')
-            )
-    table.rows = kept

@@ -11,6 +11,7 @@ from functools import reduce
 from itertools import islice
 from typing import Any
 
+from rung.data.formats.encoding import huge_cell
 from rung.data.formats.header import header_problem, is_header, names_from, names_of, titles
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
@@ -186,6 +187,9 @@ def _add(table: Table, place: str, names: Sequence[str], cells: Cells) -> None:
         values = {name: plain(value) for name, value in zip(names, padded, strict=True)}
     except ValueError as e:
         table.refuse(place, str(e))
+        return
+    if problem := huge_cell(values):
+        table.refuse(place, problem)
     else:
         table.add(place, values)
 
