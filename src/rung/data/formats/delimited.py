@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from rung.data.formats.encoding import Encoding, line_end, lines_of
-from rung.data.formats.header import names_of
+from rung.data.formats.header import names_of, no_header
 from rung.data.formats.layout import SEPARATORS, Layout, layout_of
 from rung.data.formats.records import DelimitedRecord, Quotes, Records
 from rung.data.formats.source import Source
@@ -43,7 +43,7 @@ def read_delimited(source: Source, encoding: Encoding, own: str, *, tell: bool =
     if layout.dialect.escape:
         how.append('quotes inside quoted text are written \\"')
     if layout.header is None:
-        how.append(f"no header: the columns are called {', '.join(table.columns[:3])}{' …' * (layout.width > 3)}")
+        how.append(no_header(table.columns))
     elif layout.doubtful:
         how.append("the first line is read as the names of columns; if it is a row, write a line of names above it")
     if quotes.are_text:

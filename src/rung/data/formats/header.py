@@ -105,6 +105,11 @@ def names_of(width: int) -> tuple[str, ...]:
     return tuple(f"column_{i}" for i in range(1, width + 1))
 
 
+def no_header(names: Sequence[str]) -> str:
+    """What to report of a table without a header."""
+    return f"no header: the columns are called {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+
+
 def header_problem(names: Sequence[str]) -> str:
     """Why names cannot name columns, or ""."""
     twice = next((name for name, count in Counter(names).items() if name and count > 1), None)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from rung.data.formats.encoding import huge_cell
-from rung.data.formats.header import header_problem, is_header, names_from, names_of, titles
+from rung.data.formats.header import header_problem, is_header, names_from, names_of, no_header, titles
 from rung.data.formats.source import Source, needs_files
 from rung.data.formats.typed_values import plain
 from rung.data.rows import Table
@@ -108,7 +108,7 @@ def _read(source: Source, book: Any) -> Table:
     if problem := header_problem(names):
         raise DataError(f"{source.name}, row {sample[title_rows][0]}: {problem}")
     if not headed:
-        how.append(f"no header: the columns are called {', '.join(names[:3])}{' …' * (width > 3)}")
+        how.append(no_header(names))
     table.columns = list(names)
     header = title_rows + headed
     if header == len(sample):
