@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from rung.data.checks.material import Material
 from rung.data.examples import FEW_EXAMPLES
 from rung.data.hidden import look
+from rung.data.metric_names import CASELESS
 from rung.data.rows import parse_json
 from rung.text import normal_form, visible
 from rung.types import Example, Finding, Task
 
 RARE_LABEL = 4
-
-_CASE_FOLDED = ("label_accuracy", "label_set_f1", "label_set_match")
-"""Metrics to which labels that differ in case alone are one."""
 
 
 def examples(material: Material) -> Iterator[Finding]:
@@ -27,7 +25,7 @@ def examples(material: Material) -> Iterator[Finding]:
 
 def has_labels(task: Task) -> bool:
     """Whether answers are labels."""
-    return task.labels is not None or task.multi_label or task.metric in _CASE_FOLDED
+    return task.labels is not None or task.multi_label or task.metric in CASELESS
 
 
 def labels_in(output: str, task: Task) -> tuple[str, ...]:
@@ -84,7 +82,7 @@ def _collisions(holders: Mapping[str, Sequence[str]], task: Task) -> Iterator[Fi
                 odd = next((f", {_odd(label)}" for label in (other, first) if _odd(label)), "")
                 message = f"The labels {pair} look the same{odd}. Make them one: rung check --fix OUT does."
                 yield Finding("label_spelling", "error", "", message, ids)
-            elif task.metric in _CASE_FOLDED:
+            elif task.metric in CASELESS:
                 message = (
                     f"The labels {pair} are one to the metric {task.metric}, which does not look at case. Make them "
                     "one: rung check --fix OUT does. If they are two, write metric: exact_match, to which case counts."
