@@ -82,12 +82,16 @@ def by_kind(findings: Sequence[Record]) -> list[FoundKind]:
 
 def counted(findings: Sequence[Record]) -> str:
     """1 error, 3 warnings and 2 notes"""
-    number = {
+    said = [count(n, severity) for severity, n in _numbers(findings).items() if n]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "no findings"
+
+
+def _numbers(findings: Sequence[Record]) -> dict[str, int]:
+    """Severity, the gravest first -> how many findings have it, those not listed too."""
+    return {
         severity: sum(int(f.get("count", 1)) for f in findings if f["severity"] == severity)
         for severity in ("error", "warning", "note")
     }
-    said = [count(n, severity) for severity, n in number.items() if n]
-    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "no findings"
 
 
 def how_sure(check: str) -> str:
@@ -231,8 +235,5 @@ def page_record(page: CheckPage, facts: Mapping[str, Any]) -> dict[str, Any]:
                 "precision": sure.precision if sure else None,
             }
         )
-    number = {
-        f"{severity}s": sum(int(f.get("count", 1)) for f in page.findings if f["severity"] == severity)
-        for severity in ("error", "warning", "note")
-    }
-    return {**facts, "counts": number, "kinds": kinds, "findings": [dict(f) for f in page.findings]}
+    counts = {f"{severity}s": n for severity, n in _numbers(page.findings).items()}
+    return {**facts, "counts": counts, "kinds": kinds, "findings": [dict(f) for f in page.findings]}

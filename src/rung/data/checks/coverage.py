@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rung.data.checks.examples import labels_in
 from rung.data.checks.material import Material
 from rung.data.checks.wrong_labels import labelled
-from rung.data.rows import parse_json
 from rung.data.sensitive import sensitive
 from rung.data.vectors import vectors_of
 from rung.text import normal_form, units
-from rung.types import Example, Finding
+from rung.types import Example, Finding, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,8 +93,9 @@ def _in_one_set_alone(material: Material) -> Iterator[Finding]:
     tested, known = _sides(material)
     if not tested or not known:
         return
-    here, there = _holders(tested, material.task.multi_label), _holders(known, material.task.multi_label)
-    if not (material.task.labels or material.task.multi_label):  # a rare answer is no label: a stray text, say
+    task = material.task
+    here, there = _holders(tested, task), _holders(known, task)
+    if not (task.labels or task.multi_label):  # a rare answer is no label: a stray text, say
         few = {
             label for label in {*here, *there} if len(here.get(label, ())) + len(there.get(label, ())) < _LEAST_OF_LABEL
         }
@@ -102,12 +103,12 @@ def _in_one_set_alone(material: Material) -> Iterator[Finding]:
     for label, holders in here.items():
         if label not in there:
             message = (
-                f'The label "{_written(holders[0], label)}" stands in the test only ({_rows(len(holders))}): no '
+                f'The label "{_written(holders[0], label, task)}" stands in the test only ({_rows(len(holders))}): no '
                 "solution can learn it. Bring examples of it for train, or move some there."
             )
             yield Finding(LABEL_ONLY_IN_TEST, "warning", holders[0].row, message, tuple(e.id for e in holders))
     if missing := [(label, rows) for label, rows in there.items() if label not in here]:
-        names = ", ".join(f'"{_written(rows[0], label)}"' for label, rows in missing[:_NAMED])
+        names = ", ".join(f'"{_written(rows[0], label, task)}"' for label, rows in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         message = (
             f"{len(missing)} of {len(there)} labels stand in no test example ({names}{more}): the test says nothing "
@@ -125,26 +126,17 @@ def _sides(material: Material) -> tuple[list[Example], list[Example]]:
     return tested, list(material.readable)
 
 
-def _holders(examples: Sequence[Example], multi_label: bool) -> dict[str, list[Example]]:
+def _holders(examples: Sequence[Example], task: Task) -> dict[str, list[Example]]:
     """Normal form of a label -> the examples that have it, in order."""
     found: dict[str, list[Example]] = defaultdict(list)
     for e in examples:
-        for label in _labels(e.output) if multi_label else (e.output,):
+        for label in labels_in(e.output, task):
             found[normal_form(label)].append(e)
     return found
 
 
-def _labels(output: str) -> tuple[str, ...]:
-    """Labels of a JSON array; the whole text where it is none."""
-    try:
-        labels = parse_json(output)
-    except ValueError:
-        return (output,)
-    return tuple(map(str, labels)) if isinstance(labels, list) else (output,)
-
-
-def _written(example: Example, label: str) -> str:
-    return next((own for own in _labels(example.output) if normal_form(own) == label), example.output).strip()[:60]
+def _written(example: Example, label: str, task: Task) -> str:
+    return next(own for own in labels_in(example.output, task) if normal_form(own) == label).strip()[:60]
 
 
 def _rows(n: int) -> str:
