@@ -68,7 +68,7 @@ def ask(
             click.echo(f"rung: input {number}: {prediction.error}.", err=True)
         elif prediction.finish == "length":
             fact = f"the answer was cut at {prediction.tokens_out:,} tokens"
-            room = "there is room for the longest answer of the examples, within the model's context"
+            room = "there is room for a quarter more than the longest usual answer, or for what the context leaves"
             click.echo(f"rung: input {number}: {fact}; {room}.", err=True)
         click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
         if verbose:

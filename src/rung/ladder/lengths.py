@@ -5,7 +5,7 @@ Few texts are counted: those that may not fit by their bytes, the longest first,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rung.types import Example, Finding, Split, Task
 
@@ -28,9 +28,9 @@ def too_long(
     findings = []
     for name, (count, most) in counters.items():
         room = most - count(task.instruction) - _TEMPLATE_TOKENS
-        inputs = {e.id for e in _over(examples, [e.query.text for e in examples], count, room)}
-        if inputs:
-            rows = [e for e in examples if e.id in inputs]
+        rows = _over(examples, [e.query.text for e in examples], count, room)
+        inputs = {e.id for e in rows}
+        if rows:
             message = (
                 f"{len(rows):,} of {len(examples):,} inputs do not fit the {most:,} tokens that {name} reads: "
                 f"{_rows(rows)}. It cannot answer them, and they count as wrong{_where(inputs, split)}. Training "
@@ -38,7 +38,7 @@ def too_long(
             )
             findings.append(Finding("too_long", "warning", "", message, tuple(e.id for e in rows)))
         others = [e for e in examples if e.id not in inputs]
-        whole = list(_over(others, [f"{e.query.text}\n{e.output}" for e in others], count, room))
+        whole = _over(others, [f"{e.query.text}\n{e.output}" for e in others], count, room)
         if whole:
             message = (
                 f"{len(whole):,} of {len(examples):,} inputs do not fit the {most:,} tokens of {name} together with "
@@ -48,9 +48,7 @@ def too_long(
     return tuple(findings)
 
 
-def _over(
-    examples: Sequence[Example], texts: Sequence[str], count: Callable[[str], int], room: int
-) -> Iterable[Example]:
+def _over(examples: Sequence[Example], texts: Sequence[str], count: Callable[[str], int], room: int) -> list[Example]:
     """The examples whose texts have more tokens than there is room for, in their order."""
     sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]  # at least as many as tokens
     doubtful = sorted((at for at, size in enumerate(sizes) if size > room), key=lambda at: -sizes[at])
