@@ -40,7 +40,7 @@ _ASCII_UNITS = re.compile(r"\w+")
 _ASCII_UNITS_AND_SIGNS = re.compile(r"""\w+|[^\w\s.,;:!?'"]""")
 
 
-_UNSEEN = re.compile(
+UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
@@ -58,7 +58,7 @@ def seen(text: str) -> str:
     """What a reader sees of a text, its lines and runs of space as they are."""
     if text.isascii():
         return text
-    text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    text = without_unseen(unicodedata.normalize("NFKC", text))
     return unicodedata.normalize("NFKC", text)  # what stood apart by an unseen character composes now
 
 
@@ -72,13 +72,12 @@ def visible_lines(text: str) -> str:
 
 def without_unseen(text: str) -> str:
     """The text without characters that show nothing (zero-width ones, soft hyphens, …), otherwise as it is."""
-    return text if text.isascii() else _UNSEEN.sub("", text)
+    return text if text.isascii() else UNSEEN.sub("", text)
 
 
 def normal_form(text: str) -> str:
     """What makes two texts one: what a reader sees, case aside. The one notion of equality of labels and inputs."""
-    folded = visible(text).casefold()
-    return folded if folded.isascii() else unicodedata.normalize("NFKC", folded)
+    return " ".join(_without_case(text).split())
 
 
 def units(text: str, *, signs: bool = False) -> list[str]:
@@ -118,8 +117,12 @@ def is_character(unit: str) -> bool:
     return _CHARACTERS.fullmatch(unit) is not None
 
 
+def _without_case(text: str) -> str:
+    """The normal form, its lines and runs of space as they are."""
+    folded = seen(text).casefold()
+    return folded if folded.isascii() else unicodedata.normalize("NFKC", folded)
+
+
 def _folded(text: str) -> str:
-    """The normal form, its spaces as they are: units are cut at any of them."""
-    if text.isascii():
-        return text.casefold()
-    return unicodedata.normalize("NFKC", seen(_TRADE_MARKS.sub(" ", text)).casefold())
+    """What units are cut from: the text without case, and a space for each trade mark."""
+    return _without_case(text if text.isascii() else _TRADE_MARKS.sub(" ", text))
