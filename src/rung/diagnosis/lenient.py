@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from rung.evaluation.metrics import load_metric
 from rung.evaluation.scorer import Scorer
-from rung.text import is_character, units
+from rung.text import is_character, seen, units
 from rung.types import Answer, Example
 
 BY_CHANCE = 0.1
@@ -162,7 +161,7 @@ def _scorer(name: str) -> Scorer:
 
 def _words(text: str) -> list[str]:
     """Words in lower case, articles among them. An underscore separates words, as in many labels."""
-    found = units(unicodedata.normalize("NFKC", text).casefold().replace("_", " "))
+    found = units(seen(text).replace("_", " "))
     return [word for word in found if any(c.isalnum() for c in word)]
 
 
