@@ -61,23 +61,24 @@ def select_demos(solution: Solution, queries: Sequence[Query]) -> list[tuple[Dem
         return [solution.demos[: selection.k]] * len(queries)
     pool = _pool(solution.demos)
     texts = [q.text for q in queries]
+    forms = list(map(normal_form, texts))
     # The search returns so many more as the pool holds copies of an input, so that k others remain.
-    copies = max((pool.copies[_words(text)] for text in texts), default=0)
+    copies = max((pool.copies[form] for form in forms), default=0)
     searched = [Query(q.id, text) for q, text in zip(queries, texts, strict=True)]
     rows = []
-    for text, hits in zip(texts, pool.index.search(searched, selection.k + copies), strict=True):
-        others = [solution.demos[int(hit.id)] for hit in hits if _words(hit.text) != _words(text)]
+    for form, hits in zip(forms, pool.index.search(searched, selection.k + copies), strict=True):
+        others = [solution.demos[int(hit.id)] for hit in hits if normal_form(hit.text) != form]
         rows.append(tuple(reversed(others[: selection.k])))
     return rows
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Demos with an index over their inputs. copies: how many demos have an input of the same words."""
+    """Demos with an index over their inputs. copies: normal form -> demos with such an input."""
 
     demos: tuple[Demo, ...]
     index: Retriever
-    copies: Counter[tuple[str, ...]]
+    copies: Counter[str]
 
 
 _pools: list[_Pool] = []
@@ -93,11 +94,6 @@ def _pool(demos: tuple[Demo, ...]) -> _Pool:
     from rung.retrieval.bm25 import BM25
 
     index = BM25([Document(str(i), demo.input) for i, demo in enumerate(demos)])
-    pool = _Pool(demos, index, Counter(_words(demo.input) for demo in demos))
+    pool = _Pool(demos, index, Counter(normal_form(demo.input) for demo in demos))
     _pools = [pool, *_pools[: _KEPT_INDEXES - 1]]
     return pool
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """What makes two inputs the same: the words of their normal form."""
-    return tuple(normal_form(text).split())
