@@ -122,8 +122,7 @@ def _bands(sketches: NDArray[np.uint32]) -> list[tuple[NDArray[np.uint64], NDArr
     keys = [_band_key(sketches[:, column : column + ROWS_PER_BAND]) for column in columns]
     found = []
     for band, key in enumerate(keys):
-        order, first, length = runs(key)
-        member = np.concatenate([order[a : a + n] for a, n in zip(first, length, strict=True)] or [order[:0]])
+        member, _, _ = runs(key)
         # Where many texts share a key, those that share the next one too stand together.
         found.append((key, member[np.lexsort((keys[(band + 1) % len(keys)][member], key[member]))].astype(np.int32)))
     return found

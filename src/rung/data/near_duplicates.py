@@ -202,14 +202,14 @@ class _Texts:
         polite = np.array(self.table.hashes(POLITE), np.uint64)
         self.table.close()
         every = np.arange(len(examples))
-        self._sequence = np.zeros(len(examples), np.uint64)
+        sequence = np.zeros(len(examples), np.uint64)
         self._multiset = np.zeros(len(examples), np.uint64)
         for part in self.table.batches(every):
             word, _, place = self.table.gathered(every[part])
             starts = self.table.starts[part.start : part.stop + 1] - self.table.starts[part.start]
-            self._sequence[part] = sums(mixed(word, place.astype(np.uint64)), starts)
+            sequence[part] = sums(mixed(word, place.astype(np.uint64)), starts)
             self._multiset[part] = sums(np.where(np.isin(word, polite), 0, mixed(word, word)), starts)
-        _, self.distinct, self._place_of = np.unique(self._sequence, return_index=True, return_inverse=True)
+        _, self.distinct, self._place_of = np.unique(sequence, return_index=True, return_inverse=True)
         self.shingles = Shingles(self.table, self.distinct, max(10, len(self.distinct) // BOILERPLATE))
 
     def words(self, row: int) -> list[str]:
@@ -338,13 +338,12 @@ def _with_first(keys: NDArray[np.uint64], owners: NDArray[np.int64]) -> NDArray[
     """Pairs of the smallest owner of each key with every other one."""
     import numpy as np
 
-    order, first, length = runs(keys)
+    places, first, length = runs(keys)
     if not len(first):
         return np.empty((0, 2), np.int64)
-    run = np.repeat(np.arange(len(first)), length)
-    members = owners[order[np.repeat(first - np.cumsum(length) + length, length) + np.arange(len(run))]]
-    smallest = np.minimum.reduceat(members, np.cumsum(length) - length)
-    found: NDArray[np.int64] = np.stack([smallest[run], members], axis=1)
+    members = owners[places]
+    smallest = np.repeat(np.minimum.reduceat(members, first), length)
+    found: NDArray[np.int64] = np.stack([smallest, members], axis=1)
     different: NDArray[np.bool_] = found[:, 0] != found[:, 1]
     return found[different]
 

@@ -74,9 +74,6 @@ class WordTable:
         """A word by its hash; None where so many words came that it was forgotten."""
         return self._spelt.get(word)
 
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Words of each text."""
@@ -211,11 +208,13 @@ def sums(values: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np.ui
 
 
 def runs(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(positions sorted by key, first index and length of each run of equal keys that is longer than one)."""
+    """(positions whose key others have too, sorted by key; where in them each run of one key starts; its length)."""
     import numpy as np
 
     order = np.argsort(keys, kind="stable")
     kept = keys[order]
     first = np.flatnonzero(np.concatenate([np.ones(min(1, len(kept)), bool), kept[1:] != kept[:-1]]))
     length = np.diff(np.concatenate([first, [len(kept)]]))
-    return order, first[length > 1], length[length > 1]
+    shared = length > 1
+    members, length = order[np.repeat(shared, length)], length[shared]
+    return members, np.cumsum(length) - length, length

@@ -125,9 +125,9 @@ def _one_word_apart(
         if not keys:
             return
         word, owner, position = np.concatenate(words), np.concatenate(owners), np.concatenate(positions)
-        order, first, length = runs(np.concatenate(keys))
+        places, first, length = runs(np.concatenate(keys))
         for start, n in zip(first.tolist(), length.tolist(), strict=True):
-            members = order[start : start + n]
+            members = places[start : start + n]
             at_word = int(position[members[0]])
             fillers = sorted(
                 (table.spelt(h) or words_of(int(texts[i]))[at_word], h, i)
