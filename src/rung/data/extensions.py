@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rung.data.folding import squeezed, views
+from rung.data.folding import folded, squeezed
 from rung.data.shingles import WordTable, mixed
 from rung.data.typos import MOST
 
@@ -40,10 +40,10 @@ def extended_pairs(
     pairs = np.unique(np.concatenate(found), axis=0)
     formula = np.bincount(pairs[:, 0], minlength=len(texts)) > MOST_EXTENDING
     for short, long in pairs[~formula[pairs[:, 0]]].tolist():
-        said = squeezed(views(text_of(int(texts[short])))[0])
+        said = squeezed(folded(text_of(int(texts[short]))))
         text = text_of(int(texts[long]))
         ends = [match.end() for match in _END.finditer(text)]
-        if any(said == squeezed(views(part)[0]) for end in ends for part in (text[:end], text[end:])):
+        if any(said == squeezed(folded(part)) for end in ends for part in (text[:end], text[end:])):
             yield min(short, long), max(short, long)
 
 
