@@ -28,7 +28,7 @@ def duplicates(material: Material) -> Iterator[Finding]:
             )
             yield Finding("conflicting_answers", "warning", b.row, message, (a.id, b.id))
         else:
-            near_to = f"Nearly the same input as {a.row} ({_how_alike(a, b)}), and another answer"
+            near_to = f"Nearly the same input as {a.row} ({_how_alike(a, b, alike_share(a, b))}), and another answer"
             message = f"{near_to}. Decide whether both are right."
             yield Finding("conflicting_answers", "note", b.row, message, (a.id, b.id))
     home = {e.id: name for name, part in material.sets.items() for e in part}
@@ -43,9 +43,9 @@ def duplicates(material: Material) -> Iterator[Finding]:
         (a, b) for a, b in pairs if home.get(a.id) == home.get(b.id) and b.id not in again and (a.id, b.id) not in told
     ]
     shares = [(alike_share(a, b), n) for n, (a, b) in enumerate(near[:MOST_COMPARED])]
-    for _, n in [*sorted(shares), *((1.0, n) for n in range(len(shares), len(near)))]:
+    for share, n in [*sorted(shares), *((1.0, n) for n in range(len(shares), len(near)))]:
         a, b = near[n]
-        how = f" ({_how_alike(a, b)})" if n < len(shares) else ""
+        how = f" ({_how_alike(a, b, share)})" if n < len(shares) else ""
         message = f"Nearly the same input as {a.row}{how}. {_where(home.get(a.id))}"
         yield Finding("near_duplicate", "note", b.row, message, (a.id, b.id))
 
@@ -70,9 +70,11 @@ def _same_input(a: Example, b: Example) -> bool:
     return a.query.text == b.query.text or normal_form(a.query.text) == normal_form(b.query.text)
 
 
-def _how_alike(a: Example, b: Example) -> str:
-    """What two inputs have in common: all words, all but what says nothing (greetings, markup), or a share of them."""
+def _how_alike(a: Example, b: Example, share: float) -> str:
+    """What two inputs have in common: all words, all but what says nothing (greetings, markup), or a share of them.
+
+    share: of `alike_share`.
+    """
     if units(a.query.text) == units(b.query.text):
         return "the same words"
-    share = alike_share(a, b)
     return "the same but for greetings, markup or spelling" if share == 1 else f"{min(99, int(100 * share))} % alike"
