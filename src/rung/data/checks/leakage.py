@@ -41,7 +41,7 @@ def groups(material: Material) -> Iterator[Finding]:
     """Groups that are too large or too few for a test that shows anything."""
     size = Counter(material.groups.values())
     total = len(material.examples)
-    test = material.test if material.test is not None else frozenset(e.id for e in material.sets.get("test", ()))
+    test = material.tested
     if None in material.sets and size and (largest := max(size.values())) > LARGE * total:
         message = (
             f"One group holds {largest:,} of {total:,} rows ({largest / total:.0%}) and stays whole, so dev and test "
@@ -62,8 +62,8 @@ def groups(material: Material) -> Iterator[Finding]:
 
 def corpus_holds_test(material: Material) -> Iterator[Finding]:
     """Test rows whose input and answer stand word for word in one document: retrieval looks their answers up."""
-    named = material.test if material.test is not None else {e.id for e in material.sets.get("test", ())}
-    rows = [e for e in material.examples if not named or e.id in named]  # before a split, all may be tested
+    test = material.tested
+    rows = [e for e in material.examples if not test or e.id in test]  # before a split, all may be tested
     held = _held(rows, material.documents)
     if not held:
         return

@@ -29,6 +29,11 @@ class Material:
     test: frozenset[str] | None = None
 
     @property
+    def tested(self) -> frozenset[str]:
+        """Ids of the examples that are known to be in the test."""
+        return frozenset(e.id for e in self.sets.get("test", ())) if self.test is None else self.test
+
+    @property
     def readable(self) -> tuple[Example, ...]:
         """The examples whose words may be shown: those of train and dev."""
         if self.test is not None:
