@@ -29,7 +29,7 @@ from rung.data.checks.material import Material
 from rung.data.checks.wrong_labels import wrong_labels
 from rung.data.examples import read_sets
 from rung.data.near_duplicates import near_duplicate_groups
-from rung.data.picking import pick
+from rung.data.picking import doubtful, pick
 from rung.data.task_file import read_task
 from rung.evaluation.baselines import baselines
 from rung.evaluation.metrics import load_metric
@@ -125,7 +125,7 @@ def part_of(part: str, task: Task, taught: Sequence[Example], size: int, seed: i
     if part == "random":
         return random.Random(1000 + seed).sample(list(taught), min(size, len(taught)))
     findings = wrong_labels(Material(task, {"train": tuple(taught)}, tuple(taught)))
-    return pick(taught, size, seed=seed, findings=findings)
+    return pick(taught, size, seed=seed, doubted=doubtful(findings))
 
 
 def learnt(task: Task, taught: Sequence[Example], tested: Sequence[Example]) -> tuple[str, list[float]]:

@@ -52,8 +52,8 @@ def test_answers_keep_their_proportions_and_rare_ones_stay() -> None:
 def test_doubted_rows_are_picked_last() -> None:
     train = rows(30)
     bad = [Finding("likely_wrong_label", "note", e.row, "…", (e.id,)) for e in train[:12]]
-    assert not {e.id for e in pick(train, 18, seed=0, findings=bad)} & {e.id for e in train[:12]}
-    assert len(pick(train, 25, seed=0, findings=bad)) == 25
+    assert not {e.id for e in pick(train, 18, seed=0, doubted=doubtful(bad))} & {e.id for e in train[:12]}
+    assert len(pick(train, 25, seed=0, doubted=doubtful(bad))) == 25
 
 
 def test_a_finding_about_the_whole_or_about_a_rare_label_doubts_no_row() -> None:
@@ -65,6 +65,13 @@ def test_a_finding_about_the_whole_or_about_a_rare_label_doubts_no_row() -> None
         Finding("long_output", "note", "line 1", "…", ("f",)),
     ]
     assert doubtful(found) == {"e"}
+
+
+def test_rows_that_a_model_cannot_read_whole_are_doubted() -> None:
+    assert doubtful([Finding("too_long", severity, "", "…", ("a", "b")) for severity in ("warning", "note")]) == {
+        "a",
+        "b",
+    }
 
 
 def test_repeated_rows_are_picked_once_before_new_ones_run_out() -> None:

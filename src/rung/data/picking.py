@@ -13,7 +13,7 @@ import heapq
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rung.data.checks.wrong_labels import CHECK, OTHER_ANSWER, UNLIKE_NEIGHBOURS, labelled
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABOUT_ANSWERS = frozenset({CHECK, UNLIKE_NEIGHBOURS, OTHER_ANSWER})
-"""Checks whose rows are doubtful whatever their severity."""
+ABOUT_ROWS = frozenset({CHECK, UNLIKE_NEIGHBOURS, OTHER_ANSWER, "too_long"})
+"""Checks whose rows are doubtful whatever their severity, and whether a finding is about one row or about several."""
 NOT_ABOUT_ROWS = frozenset(
     {"rare_label", "few_of_a_kind", "label_only_in_test", "straddling_group", "exact_duplicate", "near_duplicate"}
 )
@@ -42,19 +42,18 @@ def pick(
     size: int,
     *,
     seed: int,
-    findings: Iterable[Finding] = (),
+    doubted: Collection[str] = (),
     embed: Embedder = embedded,
 ) -> tuple[Example, ...]:
     """So many of the training examples, in their order; all of them where there are no more.
 
-    findings: of the checks; rows that they doubt are picked only where the others do not suffice. embed: vectors of
-    texts. The same rows and seed give the same subset. Raises ValueError for a size below 1.
+    doubted: ids of rows that are picked only where the others do not suffice. embed: vectors of texts. The same rows
+    and seed give the same subset. Raises ValueError for a size below 1.
     """
     if size < 1:
         raise ValueError(f"train_size is {size}, not at least 1")
     if size >= len(train):
         return tuple(train)
-    doubted = doubtful(findings)
     clean = [e for e in train if e.id not in doubted]
     rest = [e for e in train if e.id in doubted]
     if len(clean) >= size:
@@ -65,11 +64,12 @@ def pick(
 
 
 def doubtful(findings: Iterable[Finding]) -> frozenset[str]:
-    """Ids of rows that a finding doubts: a warning or an error about one row, or an answer that may be wrong."""
+    """Ids of rows that a finding doubts: a warning or an error about one row, an answer that may be wrong, or a row
+    that some model cannot read whole."""
     return frozenset(
         i
         for f in findings
-        if f.check in ABOUT_ANSWERS or (f.row and f.severity != "note" and f.check not in NOT_ABOUT_ROWS)
+        if f.check in ABOUT_ROWS or (f.row and f.severity != "note" and f.check not in NOT_ABOUT_ROWS)
         for i in f.ids
     )
 

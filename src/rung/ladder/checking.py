@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -140,6 +140,7 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     from rung.data.constraint import constraint_of
     from rung.data.findings import without_ignored
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
+    from rung.data.picking import doubtful
     from rung.data.split import split_examples
     from rung.data.vectors import forget
 
@@ -157,21 +158,35 @@ def check(data: Read, say: Say = quiet) -> CheckedData:
     constraint = constraint_of(data.task, split.train)
     if len(examples) >= MANY_ROWS:
         say(f"Checking {len(examples):,} rows.")
-    findings = findings_of_split(data, pairs, groups, split, constraint)
-    split = picked(split, data.task, findings)
+    doubted: set[str] = set()
+
+    def hear(finding: Finding) -> None:
+        if finding.check not in data.task.ignore:
+            doubted.update(doubtful([finding]))
+
+    findings = findings_of_split(data, pairs, groups, split, constraint, hear)
+    split = picked(split, data.task, doubted.union(doubtful(findings)))
     forget()  # the vectors of the checks, which picking used too
     return CheckedData(data, split, findings, constraint_of(data.task, split.train))  # as a continued run finds it
 
 
 def findings_of_split(
-    data: Read, pairs: Pairs, groups: Mapping[str, str], split: Split, constraint: Constraint | None
+    data: Read,
+    pairs: Pairs,
+    groups: Mapping[str, str],
+    split: Split,
+    constraint: Constraint | None,
+    hear: Callable[[Finding], None] | None = None,
 ) -> tuple[Finding, ...]:
-    """Everything that the checks say of data that is split, without what the task ignores."""
+    """Everything that the checks say of data that is split, without what the task ignores.
+
+    hear: gets every finding about rows, those too that are not listed.
+    """
     from rung.data.findings import without_ignored
     from rung.data.split import CAPS, SHARES
     from rung.evaluation.size_finding import size_findings
 
-    found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids))
+    found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids), hear)
     own = None in data.sets
     size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
     return without_ignored((*data.findings, *found, *longer_than_the_context(data, split), *size), data.task.ignore)
@@ -183,8 +198,12 @@ def findings_of(
     groups: Mapping[str, str],
     constraint: Constraint | None,
     test: frozenset[str] | None = None,
+    hear: Callable[[Finding], None] | None = None,
 ) -> tuple[Finding, ...]:
-    """What the checks of rows and of the metric find. test: ids of test examples, of which nothing is shown."""
+    """What the checks of rows and of the metric find. test: ids of test examples, of which nothing is shown.
+
+    hear: as of `findings_of_split`.
+    """
     from rung.data.checks import Material, found_in
     from rung.data.corpus import check_gold_ids
     from rung.evaluation.metrics import probe_metric
@@ -197,7 +216,7 @@ def findings_of(
         probed = probe_metric(data.metric, examples, test=hidden)
     except MetricError as error:
         probed = (Finding("metric_fails", "error", "", str(error)),)
-    return (*found_in(material), *gold, *probed)
+    return (*found_in(material, hear=hear), *gold, *probed)
 
 
 def longer_than_the_context(data: Read, split: Split) -> tuple[Finding, ...]:
@@ -212,13 +231,13 @@ def longer_than_the_context(data: Read, split: Split) -> tuple[Finding, ...]:
     return too_long(data.examples, data.task, {n: c for n, c in counters.items() if c is not None}, split)
 
 
-def picked(split: Split, task: Task, findings: Sequence[Finding]) -> Split:
-    """The split with `train_size` examples of train; the others are in no set."""
+def picked(split: Split, task: Task, doubted: Collection[str]) -> Split:
+    """The split with `train_size` examples of train, doubted ones last; the others are in no set."""
     if task.train_size is None or task.train_size >= len(split.train):
         return split
     from rung.data.picking import pick
 
-    train = pick(split.train, task.train_size, seed=task.seed, findings=findings)
+    train = pick(split.train, task.train_size, seed=task.seed, doubted=doubted)
     kept = {e.id for e in train}
     left = tuple(e.id for e in split.train if e.id not in kept)
     return replace(split, train=train, unused=(*split.unused, *left))
@@ -230,14 +249,16 @@ def refuse(checked: CheckedData, strict: bool) -> None:
     if not stops:
         return
     lines = [f"{f.row + ': ' if f.row else ''}{f.message}" for f in stops[:_SHOWN]]
-    if len(stops) == 1 and not strict:
+    if len(stops) == 1 and checked.errors:
         raise DataError(lines[0])
+    number = sum(f.count for f in stops)
     what = "errors in the data"
     if any(f.severity == "warning" for f in stops):
-        what = "errors and warnings in the data" if checked.errors else "warnings, and --strict stops at warnings"
+        warnings = "warning" if number == 1 else "warnings"
+        what = "errors and warnings in the data" if checked.errors else f"{warnings}, and --strict stops at warnings"
     more = [f"… and {len(stops) - _SHOWN:,} more"] if len(stops) > _SHOWN else []
     task = checked.task.path
-    number, page = sum(f.count for f in stops), f"rung check {shlex.quote(str(task))}"
+    page = f"rung check {shlex.quote(str(task))}"
     raise DataError("\n  ".join([f"{task}: {number:,} {what}.", *lines, *more]) + f"\nAll of them: {page}")
 
 

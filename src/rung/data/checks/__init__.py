@@ -6,7 +6,7 @@ What each kind of finding is called stands in `kinds`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -19,6 +19,8 @@ from rung.data.sensitive import sensitive
 from rung.types import Example, Finding, Task
 
 __all__ = ["DETECTORS", "Detector", "Material", "check_examples", "found_in", "near_duplicate_groups"]
+
+Hear = Callable[[Finding], None]
 
 ROW_DETECTORS: tuple[Detector, ...] = (
     labels.examples,
@@ -40,10 +42,22 @@ DETECTORS: tuple[Detector, ...] = (
 )
 
 
-def found_in(material: Material, detectors: Sequence[Detector] = DETECTORS) -> tuple[Finding, ...]:
-    """Everything that the detectors find, in their order: of each check at most 200 findings, and how many more."""
-    found = bounded(chain.from_iterable(detector(material) for detector in detectors))
+def found_in(
+    material: Material, detectors: Sequence[Detector] = DETECTORS, hear: Hear | None = None
+) -> tuple[Finding, ...]:
+    """Everything that the detectors find, in their order: of each check at most 200 findings, and how many more.
+
+    hear: gets every finding, those too that are not listed.
+    """
+    everything = chain.from_iterable(detector(material) for detector in detectors)
+    found = bounded(everything if hear is None else _heard(everything, hear))
     return tuple(_without_values(finding, material.task.labels or ()) for finding in found)
+
+
+def _heard(findings: Iterable[Finding], hear: Hear) -> Iterator[Finding]:
+    for finding in findings:
+        hear(finding)
+        yield finding
 
 
 def _without_values(finding: Finding, labels: Sequence[str]) -> Finding:
