@@ -47,13 +47,12 @@ def form_in_words(task: Task, train: Sequence[Example]) -> str | None:
 
     train: where the order of JSON keys and the example of a pattern come from.
     """
+    notes = [f"- {label}: {note}" for label in task.labels or () if (note := task.label_notes.get(label))]
     if task.labels and task.multi_label:
-        notes = [f"- {label}: {note}" for label in task.labels if (note := task.label_notes.get(label))]
         shown = next((e.output for e in train if e.output.startswith('["')), json.dumps(list(task.labels[:1])))
         words = f"Answer with a JSON list of all that apply, for example {shown}. Choose from: "
         return "\n".join([f"{words}{', '.join(task.labels)}.", *notes])
     if task.labels:
-        notes = [f"- {label}: {note}" for label in task.labels if (note := task.label_notes.get(label))]
         return "\n".join([f"Answer with exactly one of: {', '.join(task.labels)}.", *notes])
     if task.schema:
         return schema_in_words(ordered(task.schema, [value for _, value in _values([e.output for e in train[:_READ]])]))

@@ -1,9 +1,9 @@
 """Characters that show nothing, where no script has need of them; and letters that look like others.
 
 Persian and Indic scripts need joiners, emoji are joined and coloured by them, Thai and Khmer mark words with zero-width
-spaces, right-to-left text needs marks: there they count for nothing. Which characters show nothing is Unicode's list
-(Default_Ignorable_Code_Point), as in `rung.text`. Source for letters that look alike: Unicode Technical Standard 39,
-of which the Greek and Cyrillic letters that look like Latin ones are taken.
+spaces, right-to-left text needs marks, shorthand and music need their signs of form: there they count for nothing.
+Source for letters that look alike: Unicode Technical Standard 39, of which the Greek and Cyrillic letters that look
+like Latin ones are taken.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import re
 import unicodedata
 from collections import Counter
 
-from rung.text import visible
+from rung.text import UNSEEN, visible
 
-_NOTHING = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
-)
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
+_OF_NOTATION = re.compile("[\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]")  # shorthand and music
 _SOFT_HYPHEN = "\u00ad"
 _MARKS = "\u200e\u200f\u061c"
 _OVERRIDES = re.compile("[\u202a\u202b\u202d\u202e]")
@@ -45,7 +42,7 @@ def hidden_in(text: str) -> list[int]:
     right_to_left = _RIGHT_TO_LEFT.search(text) is not None
     return [
         place
-        for match in _NOTHING.finditer(text)
+        for match in UNSEEN.finditer(text)
         if (place := match.start()) not in flags and not _is_needed(text, place, right_to_left)
     ]
 
@@ -111,6 +108,8 @@ def _is_needed(text: str, place: int, right_to_left: bool) -> bool:
     before, after = text[place - 1 : place], text[place + 1 : place + 2]
     if c in _MARKS:
         return right_to_left
+    if _OF_NOTATION.match(c):
+        return True
     if "\u2066" <= c <= "\u2069" or "\u202a" <= c <= "\u202c":
         return right_to_left
     if c == "\u200b":
@@ -118,7 +117,7 @@ def _is_needed(text: str, place: int, right_to_left: bool) -> bool:
     if c in "\u200c\u200d":
         return bool(_JOINING.match(before)) or _is_symbol(before) or _is_symbol(after)
     if "\ufe00" <= c <= "\ufe0f":
-        return bool(before) and not _NOTHING.match(before) and not _LATIN.match(before)
+        return bool(before) and not UNSEEN.match(before) and not _LATIN.match(before)
     if "\u17b4" <= c <= "\u17b5" or "\u180b" <= c <= "\u180f":
         return bool(re.match("[\u1780-\u18af]", before))
     if "\U000e0100" <= c <= "\U000e01ef":

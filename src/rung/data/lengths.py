@@ -28,6 +28,7 @@ def usual_length(lengths: Sequence[int]) -> int:
 
 def of_usual_length(examples: Sequence[Example]) -> list[Example]:
     """Examples whose input and whose answer are of usual length, in order; all where there is none."""
-    asked = usual_length([len(e.query.text) for e in examples])
-    answered = usual_length([len(e.output) for e in examples])
-    return [e for e in examples if len(e.query.text) <= asked and len(e.output) <= answered] or list(examples)
+    lengths = [(len(e.query.text), len(e.output)) for e in examples]
+    asked, answered = usual_length([a for a, _ in lengths]), usual_length([b for _, b in lengths])
+    usual = [e for e, (a, b) in zip(examples, lengths, strict=True) if a <= asked and b <= answered]
+    return usual or list(examples)

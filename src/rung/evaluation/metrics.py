@@ -168,10 +168,9 @@ def probe_metric(metric: MetricInfo, examples: Sequence[Example], *, test: Colle
             f"metric: {metric.name} gives nothing to any of {len(probed)} right answers, compared with themselves: "
             f"{reason}. Correct the metric or the examples."
         )
-    others = [
-        Answer(e.query, other.output, e.references) for e, other in zip(probed, (*probed[1:], probed[0]), strict=True)
-    ]
-    hidden = [e.id in test or other.id in test for e, other in zip(probed, (*probed[1:], probed[0]), strict=True)]
+    pairs = list(zip(probed, (*probed[1:], probed[0]), strict=True))
+    others = [Answer(e.query, other.output, e.references) for e, other in pairs]
+    hidden = [e.id in test or other.id in test for e, other in pairs]
     _refuse_no_score(metric, right, outcomes, [e.id in test for e in probed])
     _refuse_no_score(metric, others, scorer.score(others), hidden)
     findings = _of_right_answers(metric, probed, outcomes, test)

@@ -128,8 +128,6 @@ def _rouge_l(prediction: str, reference: str) -> float:
 
 
 def _rouge_tokens(text: str) -> list[str]:
-    if text.isascii():
-        return re.findall(r"[^\W_]+", text.lower())
     return units(visible(text).replace("_", " "))
 
 

@@ -51,16 +51,17 @@ def load_function(name: str, task_dir: Path) -> Callable[[str, Sequence[str]], f
     _check_callable(function, path, attribute)
 
     def user_metric(prediction: str, references: Sequence[str]) -> float:
-        accepted = list(references)
-        case = f"for the prediction {_short(prediction)} and the references {_short(accepted)}"
+        def case() -> str:
+            return f"for the prediction {_short(prediction)} and the references {_short(list(references))}"
+
         beside.enter()
         try:
-            value = function(prediction, accepted)
+            value = function(prediction, list(references))
         except Exception as error:
-            raise ScoringFailed(f"{_place(path, error)}: {attribute} failed {case}: {_fact(error)}") from error
+            raise ScoringFailed(f"{_place(path, error)}: {attribute} failed {case()}: {_fact(error)}") from error
         number = _number(value)
         if not 0.0 <= number <= 1.0:
-            raise NoScore(f"{path}: {attribute} returned {_short(value)} {case}; it must return a number in [0, 1]")
+            raise NoScore(f"{path}: {attribute} returned {_short(value)} {case()}; it must return a number in [0, 1]")
         return number
 
     return user_metric
