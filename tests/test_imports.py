@@ -16,6 +16,7 @@ ROWS = [
     {"api"},
     {"ladder", "report", "serving"},
     {"strategies", "diagnosis", "decision"},
+    {"teaching"},  # what a stronger model does: strategies and commands ask for it
     {"trials"},  # a solution answered and scored: what strategies and diagnosis have in common
     {"solutions", "evaluation"},
     {"testing"},

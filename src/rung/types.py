@@ -91,6 +91,16 @@ class Document:
     title: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one input, of which a person prefers one. row: where it stood, for messages."""
+
+    query: Query
+    chosen: str
+    rejected: str
+    row: str = ""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a run may spend: minutes, answers asked of the model, dollars. None: no limit that the user set."""
@@ -139,6 +149,25 @@ class ModelSpec:
     price: Price | None = None
 
 
+JudgeMode = Literal["graded", "pairwise"]
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """A model that scores answers, for `metric: judge`.
+
+    rubric: what a good answer is, in words. mode: each answer is graded by itself, or set beside the reference.
+    samples: gradings of each answer, whose mean is its score. fallback: the metric that counts where the judge does not
+    agree with people.
+    """
+
+    model: ModelSpec
+    rubric: str
+    mode: JudgeMode = "graded"
+    samples: int = 1
+    fallback: str = "token_f1"
+
+
 @dataclass(frozen=True)
 class Task:
     """task.yaml as resolved: absolute paths, every default filled in.
@@ -154,6 +183,11 @@ class Task:
     ignore: checks whose warnings and notes are not told.
     label_notes: label -> one line that says what it means, where task.yaml gives one. models: at least one, cheapest
     first. concurrency: requests that will be in flight at once when the winner serves; latency is measured so.
+    teacher: a stronger model, which proposes instructions and writes and answers examples. judge: what `metric: judge`
+    asks. judged: answers that people scored, to hold the judge against. unlabelled: inputs without answers, for the
+    teacher. synthetic: rows that were written by a model and reviewed, which only train. preferences: pairs of answers,
+    chosen and rejected. repeats: how often a candidate near the top answers each test input, to see whether it is
+    right every time; 0: once. abstain: the answer that is right where the documents do not hold one.
     """
 
     name: str
@@ -180,6 +214,14 @@ class Task:
     budget: Budget = Budget()
     concurrency: int = 1
     seed: int = 0
+    teacher: ModelSpec | None = None
+    judge: JudgeSpec | None = None
+    judged: tuple[Path, ...] = ()
+    unlabelled: tuple[Path, ...] = ()
+    synthetic: tuple[Path, ...] = ()
+    preferences: tuple[Path, ...] = ()
+    repeats: int = 0
+    abstain: str | None = None
 
     @property
     def example_files(self) -> tuple[Path, ...]:
@@ -674,7 +716,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class LeftEarly:
-    """A solution that was not answered on all of dev, because a planned interim look showed it behind."""
+    """A solution that is no candidate for the test: an interim look showed it behind, or it did not prove its gain."""
 
     name: str
     why: str

@@ -61,6 +61,14 @@ def _example_files(value: Any, info: ValidationInfo) -> list[Path]:
     return files
 
 
+def row_files(value: Any, info: ValidationInfo) -> tuple[Path, ...]:
+    """Files of rows that stand beside the examples: inputs without answers, pairs of answers, scored answers."""
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("must name a file of rows, or a list of files.")
+    return tuple(dict.fromkeys(path for name in names for path in _files_named(name, info)))
+
+
 def _files_named(name: str, info: ValidationInfo) -> list[Path]:
     """The files that a path, a folder, a glob or hf:NAME stands for. Raises ValueError."""
     from rung.data.formats import files_of
@@ -78,10 +86,7 @@ def metric(value: str, info: ValidationInfo) -> str:
     if value in KNOWN_METRICS:
         return value
     if value == "judge":
-        raise ValueError(
-            f"is judge, but this version has no judge. Use one of {', '.join(KNOWN_METRICS)}, "
-            "or python:file.py:function."
-        )
+        return value
     if value.startswith("python:"):
         file, _, function = value.removeprefix("python:").rpartition(":")
         if not file or not function.isidentifier():

@@ -20,6 +20,9 @@ from rung.types import Task
 
 MAX_TASK_BYTES = 5_000_000
 
+BESIDE = ("judged", "unlabelled", "synthetic", "preferences")
+"""Keys that name files of rows beside the examples."""
+
 Place = tuple[str | int, ...]
 """Keys and list positions that lead to a value: ("labels", 2)."""
 
@@ -98,6 +101,11 @@ def task_record(task: Task) -> dict[str, object]:
         "budget": asdict(task.budget),
         "concurrency": task.concurrency,
         "seed": task.seed,
+        "teacher": None if task.teacher is None else asdict(task.teacher),
+        "judge": None if task.judge is None else asdict(task.judge),
+        **{key: [str(p) for p in getattr(task, key)] for key in BESIDE},
+        "repeats": task.repeats,
+        "abstain": task.abstain,
     }
 
 

@@ -25,6 +25,7 @@ from rung.data import key_files, key_labels
 from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import CASELESS, JSON_METRICS, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
+from rung.data.taught_keys import TAUGHT_HINTS, judge, teacher, to_judge, to_teacher
 from rung.data.rows import kind_of, nearest
 from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 
@@ -55,6 +56,7 @@ HINTS = {
     "price": PRICE_HINT,
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "seed": "Write seed: 0, or another whole number from 0.",
+    **TAUGHT_HINTS,
 }
 
 
@@ -156,13 +158,6 @@ def _price(value: Any) -> Price:
     return price_of(value)
 
 
-def _teacher(value: Any) -> None:
-    raise ValueError(
-        "is not in this version: nothing here is taught by another model. Delete the line. To compare with a stronger "
-        "model, list both in models:."
-    )
-
-
 def _target(value: Any) -> float:
     number = value
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+ ?%?", value.strip()):
@@ -220,7 +215,14 @@ class TaskKeys(BaseModel):
     ignore: Annotated[list[str], AfterValidator(_ignore)] = Field(default_factory=list)
     model: Annotated[Any, PlainValidator(one_model)] = None
     models: Annotated[list[Annotated[Any, PlainValidator(one_model)]], AfterValidator(_some)] | None = None
-    teacher: Annotated[Any, PlainValidator(_teacher)] = None
+    teacher: Annotated[Any, PlainValidator(teacher)] = None
+    judge: Annotated[Any, PlainValidator(judge)] = None
+    judged: Annotated[Any, PlainValidator(key_files.row_files)] = ()
+    unlabelled: Annotated[Any, PlainValidator(key_files.row_files)] = ()
+    synthetic: Annotated[Any, PlainValidator(key_files.row_files)] = ()
+    preferences: Annotated[Any, PlainValidator(key_files.row_files)] = ()
+    repeats: Annotated[int, Field(ge=2, le=100)] | None = None
+    abstain: Annotated[str, AfterValidator(_filled)] | None = None
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)
     price: Annotated[Any, PlainValidator(_price)] = None
@@ -267,6 +269,14 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         budget=Budget(**keys.budget.model_dump()),
         concurrency=keys.concurrency,
         seed=keys.seed,
+        teacher=to_teacher(keys.teacher),
+        judge=to_judge(keys.judge, metric, judged=bool(keys.judged)),
+        judged=keys.judged,
+        unlabelled=keys.unlabelled,
+        synthetic=keys.synthetic,
+        preferences=keys.preferences,
+        repeats=keys.repeats or 0,
+        abstain=keys.abstain,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 from rung.errors import TaskError
 from rung.strategies import STRATEGIES, Need, Strategy
-from rung.types import Model, Trainable
+from rung.types import Model, Task, Trainable
 
 OFF_BY_DEFAULT = "off by default"
 _NEED_WORDS: dict[Need, str] = {
@@ -14,14 +15,26 @@ _NEED_WORDS: dict[Need, str] = {
     "trainable": "the model cannot be trained from here",
     "constraint": "the task has no labels, schema or pattern",
     "teacher": "the task has no teacher",
+    "unlabelled": "the task has no unlabelled inputs",
+    "synthetic": "the task has neither a teacher nor synthetic rows",
+    "preferences": "the task has no preferences",
+    "instruction search": "gepa is not installed: pip install 'rung[search]'",
 }
 
 
-def has(model: Model, *, corpus: bool, constrained: bool) -> set[Need]:
-    """What a model and the task have of what strategies need."""
-    have: set[Need] = {"corpus"} if corpus else set()
-    have |= {"trainable"} if isinstance(model, Trainable) else set()
-    return have | ({"constraint"} if constrained else set())
+def has(model: Model, task: Task, *, corpus: bool, constrained: bool) -> set[Need]:
+    """What a model, the task and this machine have of what strategies need."""
+    have: dict[Need, bool] = {
+        "corpus": corpus,
+        "trainable": isinstance(model, Trainable),
+        "constraint": constrained,
+        "teacher": task.teacher is not None,
+        "unlabelled": bool(task.unlabelled),
+        "synthetic": task.teacher is not None or bool(task.synthetic),
+        "preferences": bool(task.preferences),
+        "instruction search": find_spec("gepa") is not None,
+    }
+    return {need for need, there in have.items() if there}
 
 
 def check_that_some_apply(only: Sequence[str], have: Iterable[set[Need]]) -> None:

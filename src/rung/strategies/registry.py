@@ -14,7 +14,10 @@ from typing import Any, Literal
 
 from rung.types import FAMILIES, Family, Price
 
-Need = Literal["corpus", "trainable", "constraint", "teacher"]
+Need = Literal[
+    "corpus", "trainable", "constraint", "teacher", "unlabelled", "synthetic", "preferences", "instruction search"
+]
+"""What a task, a model or this machine must have. synthetic: a teacher, or synthetic rows that were reviewed."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Texts:
     task. forms: of the answer's form in words (labels, schema or pattern), 0 without. passage: of one passage.
     train, dev, screen: numbers of examples. training_tokens: what one training may put through the network. thought:
     that the model writes before an answer, at most, where it cannot be asked not to think; with an adapter it does not.
+    unlabelled, preferences: numbers of such rows.
     """
 
     own: float
@@ -38,6 +42,8 @@ class Texts:
     screen: int
     training_tokens: int
     thought: int = 0
+    unlabelled: int = 0
+    preferences: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,13 @@ class Strategy:
     cheap: it is tried before retrieval, whatever it costs to find out. repair: (Workshop, Solution) -> Solution, which
     trains the built one on so that it keeps general skills. repair_cost: of that, dev included. pilot: (Workshop,
     number of examples) -> Solution, a short training that is an experiment. asked_for: it is tried only where it is
-    named. learns: what it builds depends on the train examples, so that it is built again when these change. Functions
-    may be named as "module:attribute", so that nothing loads early.
+    named. learns: what it builds depends on the train examples, so that it is built again when these change.
+
+    taught: of that cost, what the teacher is asked (the model itself where the task has no teacher); `cost` leaves it
+    out. cures: causes of wrong answers that it can fix; where they are named, it is tried after the diagnosis, and only
+    where these causes hold enough of what fails. imitates: it learns the teacher's answers, and is tried only where the
+    teacher is ahead. proves: it is a candidate only where dev shows it above the best of its family that was built
+    before it. Functions may be named as "module:attribute", so that nothing loads early.
     """
 
     name: str
@@ -96,6 +107,10 @@ class Strategy:
     pilot: Callable[..., Any] | str | None = None
     asked_for: bool = False
     learns: bool = True
+    taught: Callable[[Texts], Cost] | str | None = None
+    cures: frozenset[str] = frozenset()
+    imitates: bool = False
+    proves: bool = False
 
 
 REPAIRED = "{}_replay"

@@ -9,13 +9,27 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rung.records import write_json
 from rung.resume import record_of
-from rung.types import Constraint, Decoding, Document, Example, Model, Retriever, RetrieverSpec, Solution, Task
+from rung.types import (
+    Constraint,
+    Decoding,
+    Document,
+    Example,
+    Model,
+    Prediction,
+    Preference,
+    Query,
+    Retriever,
+    RetrieverSpec,
+    Solution,
+    Task,
+)
 
 if TYPE_CHECKING:
+    from rung.data.fence import Fence
     from rung.evaluation.scorer import Scorer
     from rung.trials.trial import Executor
 
@@ -40,7 +54,12 @@ def _no_passages(spec: RetrieverSpec) -> Retriever:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user brought, without the test. passages: of the corpus. groups: example id -> group of the split."""
+    """What the user brought, without the test.
+
+    passages: of the corpus. groups: example id -> group of the split. unlabelled, synthetic, preferences: rows beside
+    the examples, as in Task. fence: says of new inputs whether they nearly repeat a row of the task, the sealed ones
+    among them; None where nothing is written or answered anew.
+    """
 
     task: Task
     train: tuple[Example, ...]
@@ -49,6 +68,10 @@ class Inputs:
     passages: tuple[Document, ...] = ()
     open_index: Open = _no_passages
     groups: Mapping[str, str] = field(default_factory=dict)
+    unlabelled: tuple[Query, ...] = ()
+    synthetic: tuple[Example, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    fence: Fence | None = None
 
     @property
     def screen(self) -> tuple[Example, ...]:
@@ -66,6 +89,7 @@ class Tools:
     """The model, the scorer, where trials run, and who hears of progress.
 
     shared: a folder of records that all runs with this model share; None: each solution keeps its own.
+    teacher: a stronger model; None where the task names none.
     """
 
     model: Model
@@ -73,6 +97,7 @@ class Tools:
     executor: Executor
     tell: Tell = field(default=lambda what, share: None)
     shared: Path | None = None
+    teacher: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,8 @@ class Workshop:
 
     folder: the solution's own, for trials and training. decoding: greedy, with room for the longest answer.
     learning_rate, passages_shown, index_kind: what earlier strategies of this run chose; None where none did.
-    learning_rate_from: in words, what that rate was chosen for.
+    learning_rate_from: in words, what that rate was chosen for. best_prompt: the best solution without training and
+    retrieval so far, with its answers to dev; diagnosis: of why it, or an earlier one, fails; empty where there is none.
     """
 
     inputs: Inputs
@@ -115,6 +141,9 @@ class Workshop:
     learning_rate_from: str = ""
     passages_shown: int | None = None
     index_kind: str | None = None
+    best_prompt: Solution | None = None
+    prompt_answers: tuple[Prediction, ...] = ()
+    diagnosis: Mapping[str, Any] = field(default_factory=dict)
 
     def solution(self, name: str) -> Solution:
         """The plainest Solution of the task: its instruction and nothing else."""
