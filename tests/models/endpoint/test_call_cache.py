@@ -23,7 +23,7 @@ import pytest
 from rung.errors import ModelError
 from rung.models.endpoint import call_cache
 from rung.models.endpoint.call_cache import CallCache
-from rung.models.endpoint.journal import Journal
+from rung.models.endpoint.journal import CacheJournal
 
 ANSWER = {
     "text": "grüße 🙂\n",
@@ -341,7 +341,7 @@ def test_a_closed_cache_takes_no_answers_and_leaves_no_journal(path: Path) -> No
     cache.close()
     with pytest.raises(RuntimeError, match="closed"):
         cache.put(key_of(2), ANSWER)
-    assert list(Journal.left_behind(path)) == [] and {p.name for p in path.parent.iterdir()} <= {
+    assert list(CacheJournal.left_behind(path)) == [] and {p.name for p in path.parent.iterdir()} <= {
         path.name,
         f"{path.name}.lock",
     }

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from rung.errors import ModelError
-from rung.models.endpoint.journal import Journal
+from rung.models.endpoint.journal import CacheJournal
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -65,8 +65,8 @@ class CallCache:
                 path.parent.mkdir(parents=True, mode=0o700)
             with self._opening:
                 self._database, self._reader = self._open()
-                self._journal = Journal(path)
-                for records in Journal.left_behind(path):
+                self._journal = CacheJournal(path)
+                for records in CacheJournal.left_behind(path):
                     self._store("calls", records)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(path, error) from error

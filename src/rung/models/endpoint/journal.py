@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-class Journal:
+class CacheJournal:
     """Two files of lines ("key record"), of one open cache. New lines go to one half while the other is committed.
 
     A lock file, held as long as the cache is open, tells other processes that the journal is in use: the operating
@@ -60,18 +60,18 @@ class Journal:
     @staticmethod
     def left_behind(path: Path) -> Iterator[dict[str, str]]:
         """Records in the journals of dead processes, by key. Each journal is removed when the next one is asked for."""
-        for token in Journal._tokens(path):
-            lock = Journal._lock_of(path, token)
+        for token in CacheJournal._tokens(path):
+            lock = CacheJournal._lock_of(path, token)
             try:
                 lock.acquire(timeout=0)
             except Timeout:  # its process is alive
                 continue
             try:
-                if records := Journal._read(path, token):
+                if records := CacheJournal._read(path, token):
                     yield records
-                Journal._remove(path, token)
+                CacheJournal._remove(path, token)
             finally:
-                Journal._let_go(lock)
+                CacheJournal._let_go(lock)
 
     @staticmethod
     def _tokens(path: Path) -> set[str]:
@@ -98,7 +98,7 @@ class Journal:
     def _read(path: Path, token: str) -> dict[str, str]:
         """The whole lines of it. A line that a kill tore is left out: its `put` never returned."""
         entries = {}
-        for half in Journal._halves_of(path, token):
+        for half in CacheJournal._halves_of(path, token):
             for line in half.read_bytes().splitlines() if half.exists() else ():
                 key, _, text = line.decode("utf-8", "replace").partition(" ")
                 with contextlib.suppress(ValueError):
@@ -108,5 +108,5 @@ class Journal:
 
     @staticmethod
     def _remove(path: Path, token: str) -> None:
-        for half in Journal._halves_of(path, token):
+        for half in CacheJournal._halves_of(path, token):
             half.unlink(missing_ok=True)
