@@ -1,0 +1,229 @@
+"""Answers of a teacher to inputs that have none: asked several times, held to the task's form, and put to the vote.
+
+Two samples vote for one answer as far as the task's own metric calls them the same. Where it says right or wrong, that
+is the majority; where it grades, the answer that agrees most with all of them.
+Source: Wang et al., Self-consistency improves chain of thought reasoning (2023); for graded metrics Bertsch et al.,
+It's MBR all the way down (2023), of which a majority vote is a special case.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rung.constraints import NAMES, fault_of
+from rung.data.shapes.labels import Labels, as_answer, several
+from rung.errors import ConstraintError, came
+from rung.evaluation.metrics import METRICS
+from rung.evaluation.scorer import Scorer
+from rung.solutions.answer import requests_for
+from rung.teaching.journal import Journal
+from rung.trials.workshop import Workshop
+from rung.types import Answer, Constraint, Generation, Model, Query, Request, Solution
+
+VOTES = 3
+"""Samples of each answer: two that agree are a majority. Plans count with it."""
+
+MAJORITY = 0.5
+"""An answer is kept where more than this share of the samples agrees with it."""
+
+_TEMPERATURE = 0.7  # of all samples but the first, which is greedy
+_FENCED = re.compile(r"```\w*\s*\n(.*?)\n?\s*```", re.DOTALL)
+_CANNOT = r"(?:can(?:not|['’]?t|\s+not)|am\s+unable|am\s+not\s+able|will\s+not|won['’]t|are\s+unable)"
+_REFUSES = re.compile(
+    rf"\W*(?:as\s+an?\s+(?:ai|language\s+model)\b|(?:i['’]?m|i\s+am|we\s+are)\s+(?:sorry|afraid)\b.{{0,60}}\b{_CANNOT}\b"
+    rf"|sorry\b.{{0,30}}\b{_CANNOT}\b|(?:i|we)\s+{_CANNOT}\s+(?:help|assist|answer|provide|comply|fulfil|share|do\b)"
+    r"|es\s+tut\s+mir\s+leid\b|je\s+suis\s+désolée?\b|lo\s+siento\b|抱歉|对不起|申し訳)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Voted:
+    """What a teacher answers to one input.
+
+    answer: in the form of the task's answers; None where there is none to learn from, and `why` then says so in a few
+    words that are the same for all inputs of that kind. share: of the samples that agree with it, in [0, 1]. votes:
+    usable answer -> how many samples gave it. asked: number of samples. usd: what they were charged, as far as known.
+    """
+
+    query: Query
+    answer: str | None
+    share: float
+    why: str = ""
+    votes: Mapping[str, int] = field(default_factory=dict)
+    asked: int = 0
+    usd: float = 0.0
+
+
+def answered(
+    workshop: Workshop,
+    queries: Sequence[Query],
+    path: Path,
+    *,
+    votes: int = VOTES,
+    solution: Solution | None = None,
+    model: Model | None = None,
+    what: str = "",
+) -> list[Voted]:
+    """The voted answer to each query, in order.
+
+    path: the journal of the samples, JSON lines; what stands there is not asked again. votes: samples of each answer.
+    solution: what asks; None: the best prompt so far, else the bare instruction. model: what answers; None: the
+    teacher, or where the task has none the workshop's own model. what: is being done, for who hears of progress.
+    len(queries) x votes requests are made. Raises ModelError, and BudgetSpent with all that was answered on disk.
+    """
+    teacher = model or workshop.tools.teacher or workshop.tools.model
+    asking = solution or workshop.best_prompt or workshop.solution("zero_shot")
+    asking = held_to(teacher, replace(asking, constraint=workshop.inputs.constraint))
+    requests, _ = requests_for(asking, teacher, queries, retriever=workshop.retriever_of(asking))
+    sampled = [_sample(request, number) for request in requests for number in range(votes)]
+    told = what or f"{teacher.name} answers {len(queries)} inputs"
+    answers = Journal(teacher, path).generate(sampled, workshop.tools.tell, told)
+    form = Form.of(workshop)
+    return [
+        _voted(form, query, answers[place * votes : (place + 1) * votes], teacher)
+        for place, query in enumerate(queries)
+    ]
+
+
+def held_to(model: Model, solution: Solution) -> Solution:
+    """The solution as it is, or without its constraint where that model cannot be held to it."""
+    if solution.constraint is None:
+        return solution
+    try:
+        model.check(solution.constraint)
+    except ConstraintError:
+        return replace(solution, constraint=None)
+    return solution
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer of the task must be to be learnt from.
+
+    scorer: says whether two answers are the same. keep_space: the space that an answer begins with is part of it.
+    refusals: an answer of train refuses, so that this may be right.
+    """
+
+    scorer: Scorer
+    constraint: Constraint | None
+    labels: Labels | None = None
+    multi_label: bool = False
+    empty: bool = False
+    keep_space: bool = False
+    refusals: bool = False
+
+    @classmethod
+    def of(cls, workshop: Workshop) -> Form:
+        """Of the workshop's task. A judge is not asked whether two answers agree: words in common say it then."""
+        inputs, scorer = workshop.inputs, workshop.tools.scorer
+        task = inputs.task
+        return cls(
+            scorer=Scorer(METRICS["token_f1"]) if scorer.metric.needs_judge else scorer,
+            constraint=inputs.constraint,
+            labels=Labels(task.labels) if task.labels else None,
+            multi_label=task.multi_label,
+            empty=task.empty_answers,
+            keep_space=workshop.decoding.keep_space,
+            refusals=any(_REFUSES.match(text) for text in (task.abstain or "", *(e.output for e in inputs.train))),
+        )
+
+    def read(self, query: Query, text: str) -> tuple[str, str]:
+        """(the answer as train writes it, "") or ("", why it is not one to learn from)."""
+        text = self._as_written(text.rstrip() if self.keep_space else text.strip())
+        if not text.strip():
+            return ("", "") if self.empty else ("", "no answer")
+        if self.constraint is not None:
+            if fault_of(self.constraint, text, shown=False):
+                return "", f"outside the {NAMES[self.constraint.kind]}"
+        elif not self.refusals and _REFUSES.match(text):
+            return "", "refused"
+        if self.scorer.one(text, [text], query) <= 0.0:
+            return "", "unreadable to the metric"
+        return text, ""
+
+    def agree(self, query: Query, texts: Sequence[str]) -> list[list[float]]:
+        """How far each text is right where another one is the reference: shape (texts, texts), 1 with itself."""
+        pairs = [(a, b) for a in texts for b in texts if a != b]
+        found = self.scorer.score([Answer(query, a, (b,)) for a, b in pairs])
+        scores = {pair: outcome.score for pair, outcome in zip(pairs, found, strict=True)}
+        return [[scores.get((a, b), 1.0) for b in texts] for a in texts]
+
+    def _as_written(self, text: str) -> str:
+        """The answer without a fence, a label in its declared spelling, JSON with the space that train has."""
+        if self.constraint is None:
+            return text
+        whole = text.strip()
+        if (fenced := _FENCED.fullmatch(whole)) is not None:
+            whole = fenced[1].strip()
+        if self.labels is not None and self.multi_label:
+            try:
+                return as_answer(several(whole, self.labels, None), self.labels.order)
+            except ValueError:
+                return whole
+        if self.labels is not None:
+            return self.labels.match(whole) or whole
+        if self.constraint.kind == "json_schema" and isinstance(self.constraint.value, Mapping):
+            return _spaced(whole, self.constraint.value.get("x-guidance"))
+        return whole
+
+
+def _spaced(text: str, guidance: object) -> str:
+    """JSON with the separators that a grammar of the task would write; as it is where it fixes none."""
+    if not isinstance(guidance, Mapping) or "item_separator" not in guidance:
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    separators = (str(guidance["item_separator"]), str(guidance["key_separator"]))
+    return json.dumps(value, separators=separators, ensure_ascii=text.isascii())
+
+
+def _sample(request: Request, number: int) -> Request:
+    """The request as it is asked the number-th time: the first one greedily, each later one with a seed of its own."""
+    if number == 0:
+        return replace(request, decoding=replace(request.decoding, temperature=0.0))
+    seed = request.decoding.seed + number
+    return replace(request, decoding=replace(request.decoding, temperature=_TEMPERATURE, seed=seed))
+
+
+def _voted(form: Form, query: Query, samples: Sequence[Generation], teacher: Model) -> Voted:
+    usable: list[str] = []
+    faults: list[str] = []
+    for sample in samples:
+        text, why = form.read(query, sample.text)
+        why = _no_answer(sample) or why
+        (faults if why else usable).append(why or text)
+    usd = sum(_usd(sample, teacher) for sample in samples)
+    votes = Counter(usable)
+    texts = list(votes)  # in the order in which they came
+    weights = [
+        sum(votes[other] * agrees for other, agrees in zip(texts, row, strict=True)) / len(samples)
+        for row in form.agree(query, texts)
+    ]
+    share = max(weights, default=0.0)
+    if share > MAJORITY:
+        best = max((i for i, w in enumerate(weights) if w == share), key=lambda i: votes[texts[i]])
+        return Voted(query, texts[best], share, "", votes, len(samples), usd)
+    why = "no majority" if len(usable) > len(faults) else Counter(faults).most_common(1)[0][0]
+    return Voted(query, None, share, why, votes, len(samples), usd)
+
+
+def _no_answer(sample: Generation) -> str:
+    """Why a sample holds no whole answer; empty where it does, be it one that breaks the constraint."""
+    if sample.finish == "length":
+        return "cut off"
+    return "" if came(sample.error) else "no answer"
+
+
+def _usd(sample: Generation, teacher: Model) -> float:
+    if sample.usd is not None:
+        return sample.usd
+    price = teacher.price
+    return price.tokens_usd(sample.tokens_in, sample.tokens_out, sample.tokens_cached) if price is not None else 0.0
