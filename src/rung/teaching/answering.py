@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.constraints import NAMES, fault_of
+from rung.data.constraint import form_in_words
 from rung.data.shapes.labels import Labels, as_answer, several
 from rung.errors import ConstraintError, came
 from rung.evaluation.metrics import METRICS
@@ -79,7 +80,7 @@ def answered(
     """
     teacher = model or workshop.tools.teacher or workshop.tools.model
     asking = solution or workshop.best_prompt or workshop.solution("zero_shot")
-    asking = held_to(teacher, replace(asking, constraint=workshop.inputs.constraint))
+    asking = held_to(workshop, teacher, replace(asking, constraint=workshop.inputs.constraint))
     requests, _ = requests_for(asking, teacher, queries, retriever=workshop.retriever_of(asking))
     sampled = [_sample(request, number) for request in requests for number in range(votes)]
     told = what or f"{teacher.name} answers {len(queries)} inputs"
@@ -91,14 +92,16 @@ def answered(
     ]
 
 
-def held_to(model: Model, solution: Solution) -> Solution:
-    """The solution as it is, or without its constraint where that model cannot be held to it."""
+def held_to(workshop: Workshop, model: Model, solution: Solution) -> Solution:
+    """The solution as it is; where that model cannot be held to its constraint, the form of the answer in words."""
     if solution.constraint is None:
         return solution
     try:
         model.check(solution.constraint)
     except ConstraintError:
-        return replace(solution, constraint=None)
+        form, said = form_in_words(workshop.inputs.task, workshop.inputs.train), solution.instruction
+        told = said if form is None or form in said else f"{said}\n\n{form}"
+        return replace(solution, constraint=None, instruction=told)
     return solution
 
 
