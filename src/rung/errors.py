@@ -13,6 +13,7 @@
     │   └── TruncatedAnswer       an answer would be cut to nothing; the rows are named
     ├── MetricError               a metric is unknown or a user's metric failed
     ├── ScoreMismatch             two score lists that should be about the same examples are not
+    ├── NoGain                    an experiment within a step shows that the step brings nothing; the ladder goes on
     ├── BudgetSpent               the budget ran out in the middle of a step; the ladder goes on to the verdict
     └── RunError                  a run folder is in use, foreign, unfinished or damaged
 
@@ -104,6 +105,10 @@ class MetricError(RungError):
 
 class ScoreMismatch(RungError):
     """Two score lists that should be about the same examples are not."""
+
+
+class NoGain(RungError):
+    """A strategy found out, before it was built, that it brings nothing. The message is a sentence part: the number."""
 
 
 class BudgetSpent(RungError):

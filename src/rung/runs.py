@@ -65,6 +65,8 @@ _RECORDS = {
     "report": "report.html",
     "models": "models.json",
     "purse": "purse.json",
+    "teacher": "teacher",
+    "judge": "judge.json",
 }
 _OF_A_MODEL = ("diagnosis", "diagnosed", "pilot", "piloted")
 

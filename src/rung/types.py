@@ -426,6 +426,27 @@ class TrainingRow:
 
 
 @dataclass(frozen=True)
+class PreferenceRow:
+    """Two answers to one prompt to train on: chat turns that end where the answers begin. name: for messages."""
+
+    name: str
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class DPO:
+    """How pairs of answers are learnt from, by direct preference optimisation.
+
+    beta: how dear it is to leave the reference. sft: weight of the loss of the chosen answers beside it.
+    """
+
+    beta: float = 0.1
+    sft: float = 1.0
+
+
+@dataclass(frozen=True)
 class TrainingOptions:
     """How to train a LoRA adapter, or all weights.
 
@@ -526,6 +547,28 @@ class Trainable(Model, Protocol):
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float: ...
 
     def release(self, adapter: Path) -> None: ...
+
+
+@runtime_checkable
+class Preferring(Trainable, Protocol):
+    """A Trainable that also learns from pairs of answers, of which one is preferred.
+
+    - `prefer` is as `train`, with rows of pairs and how they are learnt from. What the adapter in `start` (None: the
+      base model) says of the answers is the reference, which is computed once and kept in `folder`. on_step hears of
+      step 0 while that is computed. batch_size counts pairs. No answer may be longer than fits, as in `too_long`.
+    """
+
+    def prefer(
+        self,
+        rows: Sequence[PreferenceRow],
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        how: DPO,
+        until: int | None = None,
+        start: Path | None = None,
+        on_step: Callable[[Progress], None] = ...,
+    ) -> Path: ...
 
 
 @runtime_checkable
@@ -716,10 +759,12 @@ class Skipped:
 
 @dataclass(frozen=True)
 class LeftEarly:
-    """A solution that is no candidate for the test: an interim look showed it behind, or it did not prove its gain."""
+    """A solution that is no candidate for the test: an interim look showed it behind on dev. Or, where it is unproven,
+    dev does not show the gain that it had to prove."""
 
     name: str
     why: str
+    unproven: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,10 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
     else:
         said += _causes(evidence)
     said += [*_closed_book(evidence), *_kept_skills(evidence, ruling), *_costs(evidence)]
-    said += [f"{one.name} was stopped early on dev: {bare(one.why)}." for one in evidence.left_early]
+    said += [
+        f"{one.name} {'is no candidate' if one.unproven else 'was stopped early on dev'}: {bare(one.why)}."
+        for one in evidence.left_early
+    ]
     said[0 if ruling.choice == "none" else len(said) : 0] = _left_out(evidence)
     told = {(s.name, s.model) for s in (*evidence.kept_out, *evidence.left_out)}
     return said + _not_tried(evidence, [s for s in evidence.skipped if (s.name, s.model) not in told])

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rung import runs
-from rung.errors import BudgetSpent, OutOfMemory
+from rung.errors import BudgetSpent
 from rung.ladder.options import Listener as Listener
 from rung.ladder.options import RunOptions as RunOptions
 from rung.records import read_json
 from rung.resume import is_done, recorded
 from rung.runs import Files
-from rung.types import Constraint, Decision, Example, Model, Task
+from rung.types import Decision, Example
 
 
 def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
@@ -36,13 +36,14 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.ledger import clocked
     from rung.ladder.loading import examine, load, start, with_options
     from rung.ladder.model_records import record_models
+    from rung.ladder.opening import open_models
     from rung.ladder.unfinished import missing, write_unfinished
     from rung.strategies.fit import tidy_given_up
 
     task = with_options(read_task(task_path), options)
     loaded = load(task, listener)
     task = loaded.read.task
-    record = task_record_of(task, options, loaded.read.metric, loaded.versions)
+    record = task_record_of(task, options, loaded.read.metric, loaded.versions, loaded.helpers)
     basis = record["basis"] if options.again else None
     folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
     files = Files(folder)
@@ -54,7 +55,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     elif options.again:
         listener.say(f"This run lies in {folder}.")
     examined = examine(loaded, options, kept := read_json(files.split), listener)
-    models = _opened(task, examined.constraint, listener)
+    models = open_models(task, examined.constraint, listener)
     with runs.held(folder), clocked(folder), _saying_how_to_pay(folder):
         runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
@@ -79,33 +80,6 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         tidy_given_up(folder)
         runs.mark_finished(folder)
     return folder
-
-
-def _opened(task: Task, constraint: Constraint | None, listener: Listener) -> dict[str, Model]:
-    """The models by their names, each tried on the constraint; what is to be known of one is said.
-
-    Raises ModelError for a key that an endpoint refuses, though answers and speed of earlier calls are kept.
-    """
-    from rung.models import open_model, remark_of
-
-    models: dict[str, Model] = {}
-    for spec in task.models:
-        try:
-            model = models[spec.name] = open_model(spec.spec, say=listener.say)
-        except OutOfMemory as full:
-            if not models:
-                raise
-            raise OutOfMemory(
-                f"{full} All models of a task are loaded at once, and {', '.join(models)} came before this one. Serve "
-                "one of them from an endpoint, or compare fewer in one run."
-            ) from full
-        if (reach := getattr(model, "reach", None)) is not None:
-            reach()
-        if constraint is not None:
-            model.check(constraint)
-        if (remark := remark_of(model)) is not None:
-            listener.say(remark)
-    return models
 
 
 def verdict(files: Files) -> Decision | None:

@@ -14,7 +14,7 @@ from rung import runs
 from rung.records import read_json, write_json
 from rung.resume import is_done
 from rung.runs import Files
-from rung.strategies import STRATEGIES
+from rung.strategies import STRATEGIES, strategy_of
 from rung.types import kind_of, model_of
 
 if TYPE_CHECKING:
@@ -55,19 +55,27 @@ def reopen(
     done again.
     """
     files = Files(folder)
-    before = (read_json(files.task) or {}).get("model_versions", {})
+    known = read_json(files.task) or {}
+    before = known.get("model_versions", {})
     added, dropped = models_changed(before, record)
     grown = growth is not None and growth.any
-    if not (is_done(files.finished) or grown or before != record["model_versions"]):
+    retaught = _other_needs(known.get("taught", {}), record["taught"])
+    if not (is_done(files.finished) or grown or retaught or before != record["model_versions"]):
         return  # a run that was interrupted: it simply goes on
     number = 1
     while (files.earlier / str(number)).exists():
         number += 1
     aside = files.earlier / str(number)
     exchanged = _exchanged(folder, before, record)
-    void = [name for name in _begun(files) if (grown and _learns(name)) or model_of(name) in exchanged]
+    void = [
+        name
+        for name in _begun(files)
+        if (grown and _learns(name)) or model_of(name) in exchanged or _needs(name) & retaught
+    ]
     kept = [name for name in _built(files) if name not in void]
     moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
+    if "teacher" in retaught:
+        moved.append(files.teacher)
     moved += [files.solution(name) for name in void]
     for path in (folder / "models").glob("*/*"):
         if path.parent.name in exchanged or (grown and path.name.startswith(("diagnosis", "pilot"))):
@@ -100,6 +108,18 @@ def _learns(name: str) -> bool:
     """Whether the solution of that name is built from the train examples."""
     strategy = STRATEGIES.get(kind_of(name))
     return strategy is None or strategy.learns
+
+
+def _other_needs(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """What teaches beside the train examples and is another one than before, as needs of strategies name it."""
+    other = {key for key in {*before, *now} if before.get(key) != now.get(key)}
+    return other | ({"synthetic", "instruction search"} if "teacher" in other else set())
+
+
+def _needs(name: str) -> set[str]:
+    """What the strategy of a solution needs; of one that was shortened or repaired, what the first one did."""
+    strategy = strategy_of(kind_of(name))
+    return set(strategy.needs) if strategy is not None else set()
 
 
 def _exchanged(folder: Path, before: Mapping[str, str], record: Mapping[str, Any]) -> set[str]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rung.errors import BudgetSpent, came
+from rung.ladder.climbed import Built
 from rung.ladder.plan import LATENCY_INPUTS, timed_requests
-from rung.ladder.state import Built, RunState, WholeRun
+from rung.ladder.state import RunState, WholeRun
 from rung.resume import once, record_of
 from rung.strategies import REPAIRED, STRATEGIES
 from rung.types import BreakEven, Candidate, Generation, Prediction, Request

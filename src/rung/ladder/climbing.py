@@ -6,28 +6,27 @@ Every stage leaves a record and looks for it first. What is tried next depends o
 
 from __future__ import annotations
 
-import random
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rung import runs
 from rung.decision.figures import Scale
-from rung.errors import BudgetSpent, OutOfMemory, RunError, RungError, SealedTestError
-from rung.evaluation.statistics import units_of
+from rung.errors import BudgetSpent, NoGain, OutOfMemory, RunError, RungError, SealedTestError
+from rung.ladder.climbed import Built, Climbed
+from rung.ladder.dev_answers import answer_dev, unproven
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
 from rung.ladder.finalists import floor_on_dev
-from rung.ladder.gains import Gain, order, what_matters
+from rung.ladder.gains import Gain, Way, expected_gain, order, what_matters
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
-from rung.ladder.state import PROMPT_SHARE, Built, Climbed, RunState, WholeRun, tidy
+from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import function_of
-from rung.trials.workshop import Workshop, cut_of
-from rung.types import Prediction, Skipped, SkipReason, Solution
+from rung.trials.workshop import cut_of
+from rung.types import Skipped, SkipReason
 
 PUT_OFF = f"prompts have had their {PROMPT_SHARE:.0%} of the budget while something dearer could be tried"
 
@@ -86,9 +85,10 @@ class _Climber:
         self._finish = finish
         steps = [s for s in run.plan.steps if s.applies]
         self.prompts = [s for s in steps if s.family == "prompt"]
-        self.dearer = [s for s in steps if s.family != "prompt"]
-        self.cheap = [s for s in self.prompts if s.strategy.cheap] or self.prompts[:1]
-        self.other_prompts = [s for s in self.prompts if s not in self.cheap]
+        self.dearer = [s for s in steps if s.family != "prompt" or s.strategy.cures]
+        plain = [s for s in self.prompts if not s.strategy.cures]
+        self.cheap = [s for s in plain if s.strategy.cheap] or plain[:1]
+        self.other_prompts = [s for s in plain if s not in self.cheap]
 
     @property
     def built(self) -> bool:
@@ -120,6 +120,10 @@ class _Climber:
     def ask_why(self) -> None:
         if self.built and self.dearer and not self.climbed.enough and not self.finishes:
             ask_why(self.run, self.climbed)
+            if any(step.strategy.imitates for step in self.dearer):
+                from rung.ladder.taught import teacher_on_dev
+
+                teacher_on_dev(self.run, self.climbed)
 
     def climb_on(self, *, later: bool) -> None:
         """What is dearer than a prompt, in the order of expected gain per token. later: other models still follow."""
@@ -160,6 +164,8 @@ class _Climber:
             raise
         except BudgetSpent as spent:
             self._give_up(step, "budget", spent)
+        except NoGain as nothing:  # an experiment within it says so
+            self._skip(step, "gain", str(nothing))
         except OutOfMemory as full:
             self._give_up(step, "memory", full)
         except RungError as fault:
@@ -228,7 +234,8 @@ class _Climber:
         self.climbed.skipped.pop(name, None)
         run.listener.tried(name, built.family, built.dev, seconds)
         if built.left:
-            run.listener.say(f"{name} was left early: {built.left}.")
+            what = "is no candidate" if built.unproven else "was left early"
+            run.listener.say(f"{name} {what}: {built.left}.")
         if built.cut:
             run.listener.say(f"{name}: {built.cut}.")
         target = run.inputs.task.target
@@ -243,7 +250,7 @@ class _Climber:
 
         run, name = self.run, step.name
         folder = run.files.solution(name)
-        meter = Meter(run.model, folder)
+        meter = Meter(run.asked, folder)
         limit = run.ledger.limit_s
         ends_s = None
         if limit is not None and later and step.family == "prompt":  # prompts may not take all of the budget
@@ -258,12 +265,15 @@ class _Climber:
             solution = replace(built, name=name, model=run.name)
             solution = save_solution(solution, folder, passages=run.inputs.passages)
         calls, began = run.model.calls, time.monotonic()
-        predictions, left = self._answer_dev(workshop, solution, folder)
+        predictions, left = answer_dev(run, self.climbed, workshop, solution, folder)
+        lacks = None
+        if left is None and step.strategy.proves and not is_done(folder / "built.json"):
+            left = lacks = unproven(run, self.climbed, solution, predictions)
         answered, seconds = run.model.calls - calls, time.monotonic() - began
 
         def what_it_took() -> dict[str, Any]:
-            each = seconds / answered if answered >= _TIMED_ANSWERS else None
-            return {**meter.record(), "left": left, "seconds_per_answer": each, "cut": cut_of(folder)}
+            timed = {"seconds_per_answer": seconds / answered if answered >= _TIMED_ANSWERS else None}
+            return {**meter.record(), "left": left, "unproven": lacks is not None, **timed, "cut": cut_of(folder)}
 
         record = once(folder / "built.json", what_it_took)
         if name not in {e["solution"] for e in runs.standing_events(run.folder) if e["event"] == "built"}:
@@ -279,43 +289,9 @@ class _Climber:
             record["seconds_per_answer"],
             record["cut"],
             *run.usd_of_answers(predictions),
+            unproven=bool(record.get("unproven")),
         )
         return built, float(record["seconds"])
-
-    def _answer_dev(self, workshop: Workshop, solution: Solution, folder: Path) -> tuple[list[Prediction], str | None]:
-        """Answers to dev; to part of it, with the reason, where the best so far is ahead at a planned interim look."""
-        from rung.evaluation.sequential import LOOKS, boundary, planned_looks
-        from rung.evaluation.statistics import compare
-        from rung.trials.choose import screened
-        from rung.trials.trial import attempt, read_predictions
-
-        dev, seed = workshop.inputs.dev, workshop.inputs.task.seed
-        whole = folder / "predictions.dev.jsonl"
-        rival = self.climbed.best(model=self.run.name)
-        record = record_of(folder / "built.json")
-        if record and record["left"] is not None:
-            return read_predictions(whole), record["left"]
-        if record or solution.adapter is not None or rival is None or self.run.exhaustive:
-            return attempt(workshop, solution, dev, whole, known=screened(folder)), None
-        ordered = random.Random(seed).sample(dev, len(dev))
-        beaten = {p.id: p.score or 0.0 for p in self.climbed.built[rival].predictions}
-        known = {p.id: p for p in screened(folder)}
-        looks = planned_looks(len(ordered))
-        for look, end in enumerate(looks, 1):
-            part = [e for e in ordered[:end] if e.id not in known]
-            path = folder / "trials" / f"dev-{look}.jsonl"
-            known |= {p.id: p for p in attempt(workshop, solution, part, path)} if part else {}
-            if look == len(looks):
-                continue
-            seen = ordered[:end]
-            theirs, ours = [beaten[e.id] for e in seen], [known[e.id].score or 0.0 for e in seen]
-            groups = units_of([e.id for e in seen], self.run.inputs.groups)
-            found = compare(rival, solution.name, theirs, ours, "dev", groups=groups, seed=seed)
-            if found.difference < 0 and found.p < boundary(look, LOOKS):
-                predictions = attempt(workshop, solution, seen, whole, known=[known[e.id] for e in seen])
-                gap = self.scale.gap(-found.difference)
-                return predictions, f"after {end} of {len(ordered)} dev examples {rival} was ahead by {gap}"
-        return attempt(workshop, solution, dev, whole, known=[known[e.id] for e in dev]), None
 
     # ---- what next -------------------------------------------------------------------------
 
@@ -342,7 +318,8 @@ class _Climber:
             return steps[0], None
         while True:
             known = known_so_far(self.run, self.climbed)
-            ranked = order([(s.name, s.family, float(s.tokens)) for s in steps], known)
+            plain = {s.family for s in steps if not s.strategy.proves}  # what is to prove its gain waits for these
+            ranked = order([_way(s) for s in steps if not (s.strategy.proves and s.family in plain)], known)
             name, gain = ranked[0]
             step = by_name[name]
             done = name in self.climbed.built or self.climbed.enough or self.finishes or self._settled(step, None)
@@ -362,9 +339,16 @@ class _Climber:
             whole = self.climbed.whole(skipped.family, self.run.name).values()
             if any(prediction.score for built in whole for prediction in built.predictions):
                 continue
-            gain = dict(order([(name, skipped.family, 1.0)], known))[name]
+            step = next((s for s in self.run.plan.steps if s.name == name), None)
+            way = _way(step) if step is not None else Way(name, skipped.family)
+            gain = expected_gain(way, known)
             if gain.high >= self.matters or not self.climbed.built:
                 self.climbed.skipped[name] = replace(skipped, matters=True)
+
+
+def _way(step: Step) -> Way:
+    strategy = step.strategy
+    return Way(step.name, step.family, float(step.tokens), strategy.cures, strategy.imitates)
 
 
 def _skipped_before(run: RunState) -> dict[str, dict[str, Any]]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from rung import runs
 from rung.ladder.again import continued_notes
+from rung.ladder.climbed import Built, Climbed
 from rung.ladder.experiments import pilot_predictions, whole_curve
 from rung.ladder.model_records import model_notes
 from rung.ladder.skills_check import Checked
-from rung.ladder.state import Built, Climbed, RunState, WholeRun
+from rung.ladder.state import RunState, WholeRun
 from rung.resume import is_done, record_of, recorded
 from rung.runs import Files
 from rung.strategies import REPAIRED, STRATEGIES

@@ -12,10 +12,11 @@ from rung import runs
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent
 from rung.evaluation.statistics import units_of
+from rung.ladder.climbed import Built, Climbed
 from rung.ladder.gains import Known
 from rung.ladder.ledger import Meter, stage_of
 from rung.ladder.plan import Step
-from rung.ladder.state import Built, Climbed, RunState, tidy
+from rung.ladder.state import RunState, tidy
 from rung.records import write_json
 from rung.resume import is_done, record_of, recorded
 from rung.strategies import function_of
@@ -39,7 +40,7 @@ def ask_why(run: RunState, climbed: Climbed) -> None:
     if run.over_budget(climbed, 0.0, run.plan.diagnosis.calls, usd=run.plan.diagnosis.usd):
         return
     folder = run.files.diagnosed / name
-    meter = Meter(run.model, folder)
+    meter = Meter(run.asked, folder)
     try:
         workshop = run.workshop(run.files.solution(name), climbed, meter)
         record = diagnose(workshop, built.solution, built.predictions, folder, near=_alike(run))
@@ -70,6 +71,7 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
     best = climbed.best_up_to(run.name)
     diagnosis = recorded(run.files.diagnosis)
     base = diagnosis["base"] if diagnosis is not None else climbed.best("prompt", run.name) or best
+    taught = recorded(run.files.teacher / "teacher.json")
     families: dict[Family, float] = {}
     for built in climbed.whole(model=run.name).values():
         families[built.family] = max(built.dev.mean, families.get(built.family, 0.0))
@@ -80,6 +82,7 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
         pilot=recorded(run.files.pilot),
         value=Scale(run.tools.scorer.metric.right_or_wrong).value,
         built=families,
+        teacher=(taught["mean"], taught["high"]) if taught is not None else None,
     )
 
 
@@ -98,7 +101,7 @@ def run_pilot(run: RunState, climbed: Climbed, step: Step) -> bool:
     if run.over_budget(climbed, run.plan.pilot.seconds, run.plan.pilot.calls, step.family):
         return False
     folder = run.files.piloted / f"pilot-{missing[0]}"
-    meter = Meter(run.model, folder)
+    meter = Meter(run.asked, folder)
     try:
         function_of(step.strategy.pilot)(run.workshop(folder, climbed, meter), missing[0])
     except BudgetSpent:

@@ -14,9 +14,10 @@ from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.candidate_costs import break_evens
+from rung.ladder.climbed import Climbed
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
 from rung.ladder.ledger import Meter
-from rung.ladder.state import Climbed, RunState, WholeRun
+from rung.ladder.state import RunState, WholeRun
 from rung.models import next_larger
 from rung.records import write_json
 from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
@@ -186,7 +187,7 @@ def _answer_test(run: RunState, name: str, test: Sequence[Example]) -> list[Pred
     from rung.trials.trial import attempt
 
     folder = run.files.solution(name)
-    meter = Meter(run.model)
+    meter = Meter(run.asked)
     workshop = run.workshop(folder, Climbed(), meter, stops=False)
     predictions = attempt(workshop, load_solution(folder), test, folder / "predictions.test.jsonl")
     runs.log(run.folder, "tested", stage=f"test of {name}", solution=name, **meter.record())

@@ -15,9 +15,10 @@ from rung import __version__, runs
 from rung.errors import RunError
 from rung.evaluation.baselines import CHANCE, FLOORS
 from rung.ladder.candidate_costs import candidate_of, measure_latency
+from rung.ladder.climbed import Climbed
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.skills_check import Checked, check_skills
-from rung.ladder.state import Climbed, RunState, WholeRun
+from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json, write_lines
 from rung.resume import folder_once, recorded
 from rung.types import Candidate, Example, Prediction, Score, SetName

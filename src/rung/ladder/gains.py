@@ -18,6 +18,8 @@ LEAST_SHOWN = 6
 """So many examples must change, all for the better, before the exact McNemar test can show it (2 x 0.5^6 < 0.05)."""
 
 _UNKNOWN = 0.5
+_STATABLE = 0.5  # of what examples or a lenient reading fix, words are taken to fix so much
+_RULE_OF_THREE = 3.0  # none in n: at most 3/n, with 95 % confidence (Hanley & Lippman-Hand 1983)
 _MATTERS = 0.1
 
 
@@ -31,12 +33,23 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A strategy that could be tried next, as its record says it. cost: planned tokens."""
+
+    name: str
+    family: Family
+    cost: float = 1.0
+    cures: frozenset[str] = frozenset()
+    imitates: bool = False
+
+
+@dataclass(frozen=True)
 class Known:
     """What is known when the next step is chosen. Scores are dev means.
 
     best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where there
-    are any. value: how a score is
-    written. built: family -> the best of it.
+    are any. value: how a score is written. built: family -> the best of it. teacher: mean of the teacher and the upper
+    end of its interval; None where it was not measured.
     """
 
     best: float
@@ -45,6 +58,7 @@ class Known:
     pilot: Mapping[str, Any] | None = None
     built: Mapping[Family, float] = field(default_factory=dict)
     value: Callable[[float], str] = "{:.2f}".format
+    teacher: tuple[float, float] | None = None
 
     @property
     def lead(self) -> float:
@@ -60,27 +74,79 @@ def what_matters(rates: bool, test: int) -> float:
     return max(MARGIN, min(_MATTERS, LEAST_SHOWN / test)) if rates and test else MARGIN
 
 
-def expected_gain(family: Family, known: Known) -> Gain:
-    """What a strategy of that family can be expected to bring."""
+def expected_gain(way: Way, known: Known) -> Gain:
+    """What a strategy can be expected to bring."""
     room = max(0.0, 1.0 - known.best)
     if room <= 0:
         return Gain(0.0, 0.0, "nothing is left to gain")
     unknown = Gain(_UNKNOWN * room, room, "no experiment speaks about it")
-    if family == "rag":
+    if way.imitates:
+        return _of_a_teacher(known, room) or unknown
+    if way.cures:
+        return _of_words(known, room, way.cures) or unknown
+    if way.family == "rag":
         return _of_knowledge(known, room) or unknown
-    if family == "fine-tune":
+    if way.family == "fine-tune":
         return _of_behaviour(known, room) or unknown
-    if family == "rag+fine-tune":
+    if way.family == "rag+fine-tune":
         return _of_both(known, room) or unknown
     return unknown
 
 
-def order(steps: Sequence[tuple[str, Family, float]], known: Known) -> list[tuple[str, Gain]]:
-    """Strategies by expected gain per cost, best first. steps: (name, family, planned cost), in the ladder's order."""
-    gains = {name: expected_gain(family, known) for name, family, _ in steps}
-    costs = {name: max(1.0, cost) for name, _, cost in steps}
+def order(ways: Sequence[Way], known: Known) -> list[tuple[str, Gain]]:
+    """Strategies by expected gain per cost, best first. ways: in the ladder's order."""
+    gains = {way.name: expected_gain(way, known) for way in ways}
+    costs = {way.name: max(1.0, way.cost) for way in ways}
     ranked = sorted(gains, key=lambda name: -gains[name].mean / costs[name])  # stable: equals in the ladder's order
     return [(name, gains[name]) for name in ranked]
+
+
+def head_room(diagnosis: Mapping[str, Any], cures: frozenset[str]) -> tuple[float, float]:
+    """(share, upper end) of the failures of the diagnosed prompt that these causes hold, by the experiments.
+
+    What only two changes together rescued counts where both causes are among them. Where nothing was rescued at all,
+    the upper end is that of none in so many.
+    """
+    rows = [c for c in diagnosis["causes"] if c["cause"] in cures]
+    rows += [c for c in diagnosis["combinations"] if set(c["causes"]) <= cures]
+    none = min(1.0, _RULE_OF_THREE / max(1, diagnosis["failed"]))
+    return min(1.0, sum(c["share"] for c in rows)), min(1.0, max(none, sum(c["high"] for c in rows)))
+
+
+def _of_words(known: Known, room: float, cures: frozenset[str]) -> Gain | None:
+    """Words cannot fix what a constraint, a lenient reading and the nearest examples leave wrong."""
+    if known.diagnosis is None or not known.diagnosis["failed"]:
+        return None
+    share, high = head_room(known.diagnosis, cures)
+    missing = 1.0 - known.base
+    mean = max(0.0, _STATABLE * share * missing - known.lead)
+    top = min(room, max(0.0, high * missing - known.lead))
+    why = f"its causes, {' and '.join(sorted(cures))}, hold {share:.0%} of the failures, at most {high:.0%}"
+    return Gain(mean, top, why)
+
+
+def _of_a_teacher(known: Known, room: float) -> Gain | None:
+    """Whoever learns a teacher's answers is taken to come as far as it; more examples help as the curve says."""
+    more = _of_more(known, room)
+    if known.teacher is None:
+        return more
+    mean, high = (max(0.0, x - known.best) for x in known.teacher)
+    if more is not None and more.high < high:
+        return Gain(min(mean, more.mean), more.high, more.why)
+    why = f"the teacher reaches {known.value(known.teacher[0])} on dev, the best so far {known.value(known.best)}"
+    return Gain(min(mean, more.mean) if more is not None else mean, min(room, high), why)
+
+
+def _of_more(known: Known, room: float) -> Gain | None:
+    """What as many training examples again would bring, by the pilot."""
+    if known.pilot is None or len(known.pilot["points"]) < 2:
+        return None
+    more, expected = known.pilot["more"], known.pilot["expected"]
+    ahead = {"mean": 0.0, "high": 0.0}
+    if "fine-tune" not in known.built:
+        ahead = {key: expected[key] - known.best for key in ahead}
+    mean, high = (max(0.0, ahead[key] + more[key]) for key in ("mean", "high"))
+    return Gain(min(room, mean), min(room, high), "as many training examples again would bring that, by the pilot")
 
 
 def _of_knowledge(known: Known, room: float) -> Gain | None:

@@ -13,18 +13,28 @@ from rung import __version__, runs
 from rung.ladder.options import RunOptions
 from rung.types import MetricInfo, Model, Task
 
-_NOT_MEASURED = ("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore")
+_NOT_MEASURED = (
+    *("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore", "repeats"),
+    *("teacher", "unlabelled", "synthetic", "preferences", "judged"),
+)
 """Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
+
+_TAUGHT = ("unlabelled", "synthetic", "preferences")
 
 
 def task_record_of(
-    task: Task, options: RunOptions, metric: MetricInfo, model_versions: Mapping[str, str]
+    task: Task,
+    options: RunOptions,
+    metric: MetricInfo,
+    model_versions: Mapping[str, str],
+    helpers: Mapping[str, str],
 ) -> dict[str, Any]:
     """What task.json holds. identity: of all that decides what an answer scores; two runs with one continue each other.
 
     Budget, target and the choice of strategies are not part of it: a run is continued with more of them. Paths are
     not part of it either, so that a folder may be moved. basis: of the same without models and examples, which --again
-    may change. home: version of the model that the run began with by itself.
+    may change. home: version of the model that the run began with by itself. taught: hashes of what teaches beside the
+    train examples, which --again may change too. helpers: versions of the teacher and the judge.
     """
     from rung.data.task_file import task_record
 
@@ -36,11 +46,17 @@ def task_record_of(
         "beside": beside,
         "exhaustive": options.exhaustive,
     }
-    decides = {**stays, "data": data, "models": dict(sorted(model_versions.items()))}
+    if "judge" in helpers:
+        stays |= {"judge": helpers["judge"], "judged": _hashes(task, task.judged)}
+    taught: dict[str, Any] = {key: _hashes(task, files) for key in _TAUGHT if (files := getattr(task, key))}
+    if "teacher" in helpers:
+        taught["teacher"] = helpers["teacher"]
+    decides = {**stays, "data": data, "models": dict(sorted(model_versions.items())), **taught}
     return {
         **resolved,
         "data": data,
         "model_versions": dict(model_versions),
+        "taught": taught,
         "home": model_versions[task.models[0].name] if len(task.models) == 1 else None,
         "right_or_wrong": metric.right_or_wrong,
         "only": sorted(options.only),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,30 +110,29 @@ class Ledger:
 
 
 class Meter:
-    """Seconds, computed tokens and answers of one stage, from its first command on."""
+    """Seconds, computed tokens, answers and dollars of one stage, from its first command on."""
 
-    def __init__(self, model: Metered, folder: Path | None = None) -> None:
-        """folder: of the stage, where its costs are kept while it lasts; None: they are not kept."""
-        self._model = model
+    def __init__(self, models: Sequence[Metered], folder: Path | None = None) -> None:
+        """models: what the stage asks. folder: its own, where its costs are kept while it lasts; None: they are not."""
+        self._models = models
         self._path = folder / _KEPT if folder is not None else None
         before = (read_json(self._path) if self._path is not None else None) or {}
         self._began: float = time.monotonic() - before.get("seconds", 0.0)
-        self._first_token = model.computed_tokens - before.get("tokens", 0)
-        self._first_call = model.calls - before.get("calls", 0)
-        self._first_usd = model.usd - before.get("usd", 0.0)
+        tokens, calls, usd = self._counted()
+        self._first = (tokens - before.get("tokens", 0), calls - before.get("calls", 0), usd - before.get("usd", 0.0))
         self._kept = time.monotonic()
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
+    def _counted(self) -> tuple[int, int, float]:
+        models = self._models
+        return sum(m.computed_tokens for m in models), sum(m.calls for m in models), sum(m.usd for m in models)
+
     def record(self) -> dict[str, Any]:
-        return {
-            "seconds": round(self.seconds, 2),
-            "tokens": self._model.computed_tokens - self._first_token,
-            "calls": self._model.calls - self._first_call,
-            "usd": round(self._model.usd - self._first_usd, 6),
-        }
+        tokens, calls, usd = (now - first for now, first in zip(self._counted(), self._first, strict=True))
+        return {"seconds": round(self.seconds, 2), "tokens": tokens, "calls": calls, "usd": round(usd, 6)}
 
     def keep(self) -> None:
         """Called often while the stage works: what it has cost so far is on disk every few seconds."""

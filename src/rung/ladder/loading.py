@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,10 @@ from rung.ladder.again import reopen
 from rung.ladder.applies import check_that_some_apply, has
 from rung.ladder.checking import CheckedData, Read, check, findings_of_split, read, refuse
 from rung.ladder.identity import described
-from rung.ladder.ledger import Ledger, Spent, spent_before
+from rung.ladder.ledger import Ledger, spent_before
+from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_of, hourly_usd, purse_of, token_price
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import Plan, make_plan, plan_record, planned_before
+from rung.ladder.plan import Plan, asking_once, make_plan, plan_record, planned_before
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import is_done, once, recorded
@@ -31,10 +31,9 @@ from rung.types import (
     Document,
     Finding,
     Model,
-    ModelSpec,
-    Price,
     Retriever,
     RetrieverSpec,
+    SetName,
     Split,
     Task,
     Trainable,
@@ -42,10 +41,10 @@ from rung.types import (
 )
 
 if TYPE_CHECKING:
+    from rung.data.beside import Beside
+    from rung.data.fence import Fence
     from rung.data.growth import Growth
-    from rung.models.metering import Metered
-    from rung.models.purse import Purse
-    from rung.trials.workshop import Inputs
+    from rung.trials.workshop import Inputs, Tools
 
 
 _READING_LINES = 6  # about how files were read; rung check tells all of them
@@ -53,10 +52,14 @@ _READING_LINES = 6  # about how files were read; rung check tells all of them
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the user brought, read. versions: name of a model -> its version; no weights are loaded yet."""
+    """What the user brought, read. versions: name of a model -> its version; no weights are loaded yet.
+
+    helpers: "teacher" and "judge" -> version, where the task names them.
+    """
 
     read: Read
     versions: Mapping[str, str]
+    helpers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def load(task: Task, listener: Listener) -> Loaded:
         if twin := next((name for name, other in versions.items() if other == version), None):
             raise TaskError(f"{task.path}: {model.name} and {twin} are the same model. Keep one of them in models:.")
         versions[model.name] = version
-    return Loaded(data, versions)
+    helping = {role: model_version(spec.spec, say=listener.say) for role, spec in helpers_of(task).items()}
+    return Loaded(data, versions, helping)
 
 
 def examine(loaded: Loaded, options: RunOptions, earlier: Mapping[str, Any] | None, listener: Listener) -> Examined:
@@ -163,7 +167,7 @@ def start(
     task: Task,
     loaded: Loaded,
     examined: Examined,
-    models: Mapping[str, Model],
+    models: Opened,
     folder: Path,
     record: Mapping[str, Any],
     options: RunOptions,
@@ -171,154 +175,140 @@ def start(
 ) -> WholeRun:
     """Writes task, split, checks and plan, or reads them back, and returns what the stages need.
 
-    models: by their names in the task, opened. Raises TaskError where dollars are to be counted and no price is known.
+    Raises TaskError where dollars are to be counted and no price is known.
     """
-    from rung.evaluation.scorer import Scorer
-    from rung.trials.trial import InOrder
-    from rung.trials.workshop import Tools
-
     started, before = time.monotonic(), spent_before(folder)  # at one moment: the clock of this command runs already
     files = Files(folder)
-    counted = {spec.name: _counted(spec, models[spec.name]) for spec in task.models}
-    _check(task, loaded, examined, counted, options)
-    known = recorded(files.task) or described(models)
+    _check(task, loaded, examined, models, options)
+    beside = _beside(loaded, examined.split, listener)
+    known = recorded(files.task) or described(models.models)
     record = {**record, "home": known.get("home", record["home"])}
     if options.again and is_done(files.task):  # nothing can stop it any more
         reopen(folder, record, examined.growth, examined.split_record, examined.checks_record, listener)
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
-    inputs = _inputs(task, loaded, examined, split, folder)
-    purse = _purse(files, task, counted, before)  # first: speeds are measured by calls, too
-    with _closed_on_error(purse):
+    inputs = _inputs(loaded, examined, split, beside, folder)
+    purse = purse_of(files, task, models, before)  # first: speeds are measured by calls, too
+    with closed_on_error(purse):
         homes = {name for name, version in loaded.versions.items() if version == record["home"]}
-        plans = _plans(inputs, split, counted, homes, options, recorded(files.plan))
-        hourly = max((spec.price.usd_per_hour or 0.0 for spec in task.models if spec.price is not None), default=0.0)
+        plans = _plans(inputs, split, models, homes, options, recorded(files.plan))
+        hourly = hourly_usd(task)
         planned = plan_record(plans, hourly)
         write_json(files.plan, planned)
         listener.planned(folder, planned, recorded(files.checks) or {})
-        ledger = Ledger(task.budget, tuple(counted.values()), hourly, purse, before, started)
+        ledger = Ledger(task.budget, tuple(models.everybody.values()), hourly, purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
-        shared = Tools(next(iter(counted.values())), Scorer(loaded.read.metric), options.executor or InOrder())
+        tools = _tools(loaded, models, options)
         states = [
             RunState(
                 folder=folder,
                 inputs=inputs,
                 test=split.test,
-                tools=replace(shared, model=counted[spec.name], shared=_shared(models[spec.name])),
-                model=counted[spec.name],
+                tools=replace(tools, model=models.counted[spec.name], shared=_shared(models.models[spec.name])),
+                model=models.counted[spec.name],
                 plan=plans[spec.name],
                 ledger=ledger,
                 listener=listener,
                 exhaustive=options.exhaustive,
                 spec=spec,
                 home=spec.name in homes,
+                helpers=models.helpers,
             )
             for spec in task.models
         ]
         return WholeRun(tuple(states), recorded(files.models) or {})
 
 
-def _inputs(task: Task, loaded: Loaded, examined: Examined, split: Split, folder: Path) -> Inputs:
+def _tools(loaded: Loaded, models: Opened, options: RunOptions) -> Tools:
+    from rung.evaluation.scorer import Scorer
+    from rung.trials.trial import InOrder
+    from rung.trials.workshop import Tools
+
+    first = next(iter(models.counted.values()))
+    teacher = models.helpers.get("teacher")
+    return Tools(first, Scorer(loaded.read.metric), options.executor or InOrder(), teacher=teacher)
+
+
+def _fence(loaded: Loaded, split: Split) -> Fence:
+    from rung.data.fence import fence_of
+
+    sets: dict[str, SetName] = dict.fromkeys(split.test.ids, "test")
+    sets.update({e.id: "dev" for e in split.dev})
+    sets.update({e.id: "train" for e in split.train})
+    return fence_of(loaded.read.examples, sets)
+
+
+def _beside(loaded: Loaded, split: Split, listener: Listener) -> Beside:
+    """The rows beside the examples. Raises DataError for what cannot be read; nothing is written yet."""
+    from rung.data.beside import read_beside
+
+    return read_beside(loaded.read.task, _fence(loaded, split), listener.say)
+
+
+def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, folder: Path) -> Inputs:
     from rung.retrieval.chunk import chunk
     from rung.trials.workshop import Inputs
 
     passages = chunk(loaded.read.documents)
     return Inputs(
-        task=task,
+        task=loaded.read.task,
         train=split.train,
         dev=split.dev,
         constraint=examined.constraint,
         passages=passages,
         open_index=_indexes(passages, folder),
         groups=split.groups,
+        unlabelled=beside.unlabelled,
+        synthetic=beside.synthetic,
+        preferences=beside.preferences,
+        fence=_fence(loaded, split),
     )
 
 
 def _plans(
     inputs: Inputs,
     split: Split,
-    models: Mapping[str, Metered],
+    models: Opened,
     homes: Collection[str],
     options: RunOptions,
     earlier: Mapping[str, Any] | None,
 ) -> dict[str, Plan]:
     """The plan of each model. homes: names of models whose candidates are called by their strategies alone."""
-    trainable = sum(isinstance(model, Trainable) for model in models.values())
+    trainable = sum(isinstance(model, Trainable) for model in models.counted.values())
     sharing = trainable if inputs.task.budget.minutes is not None else 1
     plans = {
         spec.name: make_plan(
-            inputs.task,
+            inputs,
             split,
-            models[spec.name],
-            passages=inputs.passages,
-            constrained=inputs.constraint is not None,
+            models.counted[spec.name],
             only=options.only,
             earlier=planned_before(earlier, spec.name),
             called=str if spec.name in homes else partial(candidate_name, model=spec.name),
             spec=spec,
-            price=_token_price(spec.price) or models[spec.name].price,
+            price=token_price(spec.price) or models.counted[spec.name].price,
             sharing=sharing,
+            teacher=models.helpers.get("teacher"),
         )
         for spec in inputs.task.models
     }
     groups = sum(len({step.family for step in plan.steps if step.applies}) for plan in plans.values())
-    return {name: plan.with_detectable(groups, split) for name, plan in plans.items()}
+    return {name: plan.with_detectable(groups, split) for name, plan in asking_once(plans).items()}
 
 
-def _purse(files: Files, task: Task, models: Mapping[str, Metered], before: Spent) -> Purse | None:
-    """What dollars for tokens come from, handed to the models; None where nothing is paid by the token."""
-    from rung.models.purse import Purse
-
-    if all(model.price is None for model in models.values()):
-        return None
-    purse = Purse(files.purse, task.budget.usd, before.usd)
-    for model in models.values():
-        model.use_purse(purse)
-    return purse
-
-
-@contextmanager
-def _closed_on_error(purse: Purse | None) -> Iterator[None]:
-    """Within: what raises closes the purse, so that its file keeps no more than was spent."""
-    try:
-        yield
-    except BaseException:
-        if purse is not None:
-            purse.close()
-        raise
-
-
-def _counted(spec: ModelSpec, model: Model) -> Metered:
-    from rung.models.metering import metered
-
-    return metered(model, price=_token_price(spec.price))
-
-
-def _check(task: Task, loaded: Loaded, examined: Examined, models: Mapping[str, Metered], options: RunOptions) -> None:
+def _check(
+    task: Task,
+    loaded: Loaded,
+    examined: Examined,
+    models: Opened,
+    options: RunOptions,
+) -> None:
     """Raises TaskError where nothing could be tried, or a budget not be kept; nothing is written yet."""
-    constrained = examined.constraint is not None
-    have = [has(model, corpus=bool(loaded.read.documents), constrained=constrained) for model in models.values()]
+    corpus, constrained = bool(loaded.read.documents), examined.constraint is not None
+    have = [has(model, task, corpus=corpus, constrained=constrained) for model in models.counted.values()]
     check_that_some_apply(options.only, have)
-    _check_prices(task, models)
-
-
-def _check_prices(task: Task, models: Mapping[str, Metered]) -> None:
-    """Raises TaskError where a budget in dollars could not be kept, because a model that is paid for has no price."""
-    if task.budget.usd is None:
-        return
-    priced = {spec.name for spec in task.models if spec.price is not None or models[spec.name].price is not None}
-    unpriced = [name for name, model in models.items() if name not in priced and not isinstance(model, Trainable)]
-    if unpriced:
-        raise TaskError(
-            f"the budget is in dollars, but no price is known of {', '.join(unpriced)}. Add price: "
-            "{usd_per_million_in: …, usd_per_million_out: …} to it in task.yaml."
-        )
-    if not priced:
-        raise TaskError(
-            "the budget is in dollars, but no model has a price, so dollars cannot be counted. Add price: to task.yaml."
-        )
+    check_prices(task, models)
 
 
 def _kept_split(files: Files, loaded: Loaded, examined: Examined) -> Split:
@@ -343,11 +333,6 @@ def _shared(model: Model) -> Path:
     from rung.models.cache import cache_folder
 
     return cache_folder() / "answers" / answers_key(model)
-
-
-def _token_price(price: Price | None) -> Price | None:
-    """Prices of tokens; the hours of a machine are counted by the ledger."""
-    return price if price is not None and price.usd_per_hour is None else None
 
 
 def _indexes(passages: tuple[Document, ...], folder: Path) -> Callable[[RetrieverSpec], Retriever]:

@@ -10,24 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rung.ladder.applies import OFF_BY_DEFAULT, has, why_not
+from rung.ladder.plan_texts import texts_of
 from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.types import (
     Decoding,
-    Document,
-    Example,
     Family,
     Model,
     ModelSpec,
     Price,
-    Request,
-    Solution,
     Speed,
     Split,
     Task,
 )
+
+if TYPE_CHECKING:
+    from rung.models.metering import Metered
+    from rung.trials.workshop import Inputs
 
 DEFAULT_MINUTES = 10.0
 """For which trainings are sized where the task names no budget."""
@@ -45,10 +46,9 @@ TYPICAL = Texts(
 )
 """A task of 400 rows with short inputs and labels, and no corpus: 200 to train on, 100 for dev, 100 for the test."""
 
-_SAMPLED = 32  # train examples and passages whose tokens are counted
-_MOST_CHARACTERS = 50  # of a text that may fit, for each token of the context
 _DIAGNOSED = 30  # examples that are answered again under each intervention
 _PILOT_SHARE = 0.25  # of train, and so of the cost of a training
+_DEMOS_SHOWN = 4  # in the best prompt, about
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Step:
 
 
 _NO_SKILLS = Step("skills", "fine-tune", False, "no fine-tuning is tried")
+_NO_TEACHER = Step("teacher", "prompt", False, "no answers of a teacher are learnt")
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ class Plan:
     """What is planned with one model.
 
     texts, speed: what the estimates rest on. experiments: the diagnosis and the pilot, which ship nothing, and the
-    check of general skills with the repair of the dearest solution, which comes where they are lost.
+    check of general skills with the repair of the dearest solution, which comes where they are lost; and the teacher's
+    answers to dev, where they are learnt.
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
     difference it can show. price: of the model. timed: requests that each finalist is timed with.
+    teacher_speed: of the teacher, where there is one.
     """
 
     steps: tuple[Step, ...]
@@ -100,7 +103,9 @@ class Plan:
     detectable: dict[str, float]
     price: Price | None = None
     skills: Step = _NO_SKILLS
+    teacher: Step = _NO_TEACHER
     timed: int = LATENCY_INPUTS
+    teacher_speed: Speed | None = None
 
     @property
     def training_tokens(self) -> int:
@@ -125,7 +130,12 @@ class Plan:
     @property
     def everything(self) -> list[Step]:
         """All that is to be done before the test."""
-        return [step for step in (*self.steps, self.diagnosis, self.pilot, self.skills) if step.applies]
+        return [step for step in (*self.steps, *self.experiments) if step.applies]
+
+    @property
+    def experiments(self) -> list[Step]:
+        """What ships nothing."""
+        return [self.diagnosis, self.pilot, self.teacher, self.skills]
 
     @property
     def test(self) -> Step:
@@ -153,7 +163,7 @@ def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any
     seconds = sum(step.seconds for step in everything)
     return {
         "steps": [asdict(step) for plan in plans.values() for step in plan.steps],
-        "experiments": [asdict(s) for plan in plans.values() for s in (plan.diagnosis, plan.pilot, plan.skills)],
+        "experiments": [asdict(step) for plan in plans.values() for step in plan.experiments],
         "calls": sum(step.calls for step in everything),
         "tokens": sum(step.tokens for step in everything),
         "seconds": round(seconds, 1),
@@ -162,7 +172,23 @@ def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any
         "capped": any_plan.capped,
         "minimum_detectable_difference": any_plan.detectable,
         "max_new_tokens": any_plan.decoding.max_new_tokens,
-        "models": {name: {"texts": asdict(plan.texts), "speed": asdict(plan.speed)} for name, plan in plans.items()},
+        "models": {name: _basis_of(plan) for name, plan in plans.items()},
+    }
+
+
+def _basis_of(plan: Plan) -> dict[str, Any]:
+    """What the estimates rest on, to be read back."""
+    own = {"texts": asdict(plan.texts), "speed": asdict(plan.speed)}
+    return own if plan.teacher_speed is None else {**own, "teacher_speed": asdict(plan.teacher_speed)}
+
+
+def asking_once(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """The same plans; only the first one that has the teacher answer dev keeps that step: it is asked once a run."""
+    first = next((name for name, plan in plans.items() if plan.teacher.applies), None)
+    no = replace(_NO_TEACHER, why=f"it answers dev once, with the best prompt of {first}")
+    return {
+        name: replace(plan, teacher=no) if plan.teacher.applies and name != first else plan
+        for name, plan in plans.items()
     }
 
 
@@ -173,41 +199,38 @@ def planned_before(record: Mapping[str, Any] | None, model: str) -> Mapping[str,
 
 
 def make_plan(
-    task: Task,
+    inputs: Inputs,
     split: Split,
     model: Model,
     *,
-    passages: Sequence[Document],
-    constrained: bool,
     only: Sequence[str] = (),
     earlier: Mapping[str, Any] | None = None,
     called: Callable[[str], str] = str,
     spec: ModelSpec | None = None,
     price: Price | None = None,
     sharing: int = 1,
+    teacher: Metered | None = None,
 ) -> Plan:
     """The strategies that apply to one model, what each will spend, and the smallest difference each set can show.
 
-    constrained: whether answers can be held to labels, a schema or a pattern. earlier: what an earlier command on this
-    run planned with this model (`planned_before`), whose counts and speed are used again. called: strategy -> name of
-    its candidate. spec: as the task names the model; None: its first one. price: of the model. sharing: number of
-    models that share the time for training.
+    earlier: what an earlier command on this run planned with this model (`planned_before`), whose counts and speeds are
+    used again. called: strategy -> name of its candidate. spec: as the task names the model; None: its first one.
+    price: of the model. sharing: number of models that share the time for training. teacher: whom strategies ask.
     """
-    from rung.models.speed import speed_of
-
+    task = inputs.task
     own = spec or task.models[0]
-    speed = Speed(**earlier["speed"]) if earlier else speed_of(model)
-    tokens = _training_tokens(task, speed) // max(1, sharing)
+    rates = _rates(model, price, teacher, earlier)
+    tokens = _training_tokens(task, rates.speed) // max(1, sharing)
     if earlier:
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
     else:
-        texts = _texts(task, split, model, passages, tokens)
-    have = has(model, corpus=bool(passages), constrained=constrained)
-    rates = _Rates(speed, price)
+        texts = texts_of(task, split, model, inputs.passages, tokens)
+    texts = replace(texts, unlabelled=len(inputs.unlabelled), preferences=len(inputs.preferences))
+    have = has(model, task, corpus=bool(inputs.passages), constrained=inputs.constraint is not None)
     steps = [_step(strategy, texts, rates, why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]
     families = {step.family for step in applying}
-    asks = "prompt" in families and len(families) > 1
+    asks = "prompt" in families and (len(families) > 1 or any(step.strategy.cures for step in applying))
     tuned = next((s for s in applying if s.strategy.pilot is not None), None)
     diagnosis = _diagnosis(texts, rates) if asks else Step("diagnosis", "prompt", False, "only prompts are tried")
     pilot = _pilot(tuned) if asks and tuned else Step("pilot", "fine-tune", False, "no fine-tuning is tried")
@@ -221,27 +244,48 @@ def make_plan(
         pilot=of_model(pilot),
         decoding=Decoding(texts.room, seed=task.seed, keep_space=task.whitespace == "counts"),
         texts=texts,
-        speed=speed,
+        speed=rates.speed,
         sizes={"train": len(split.train), "dev": len(split.dev), "test": len(split.test)},
         capped={name: n for name, n in split.capped.items()},
         detectable={},
         price=price,
         skills=of_model(_skills(applying, texts, rates)),
+        teacher=of_model(_teacher(applying, texts, rates)),
         timed=timed_requests(model, task.concurrency),
+        teacher_speed=rates.teacher.speed if rates.teacher is not None else None,
     )
     return plan.with_detectable(len(families), split)
 
 
 @dataclass(frozen=True)
 class _Rates:
-    """What a cost takes: seconds by the model's speed, dollars by its price of tokens."""
+    """What a cost takes: seconds by the model's speed, dollars by its price of tokens. teacher: of the teacher; None:
+    the model is its own."""
 
     speed: Speed
     price: Price | None = None
+    teacher: _Rates | None = None
 
     def of(self, cost: Cost) -> tuple[float, float]:
         """(seconds, dollars)"""
         return round(seconds_of(cost, self.speed), 2), round(cost.usd(self.price), 6)
+
+    def of_both(self, own: Cost, taught: Cost) -> tuple[float, float]:
+        """(seconds, dollars) of what the model computes and of what the teacher is asked."""
+        (a_s, a_usd), (b_s, b_usd) = self.of(own), (self.teacher or self).of(taught)
+        return round(a_s + b_s, 2), round(a_usd + b_usd, 6)
+
+
+def _rates(model: Model, price: Price | None, teacher: Metered | None, earlier: Mapping[str, Any] | None) -> _Rates:
+    """What a model and its teacher take for their tokens; speeds as an earlier command measured them, if one has."""
+    from rung.models.speed import speed_of
+
+    before = earlier or {}
+    speed = Speed(**before["speed"]) if earlier else speed_of(model)
+    if teacher is None:
+        return _Rates(speed, price)
+    known = before.get("teacher_speed")
+    return _Rates(speed, price, _Rates(Speed(**known) if known else speed_of(teacher), teacher.price))
 
 
 def seconds_of(cost: Cost, speed: Speed) -> float:
@@ -250,11 +294,12 @@ def seconds_of(cost: Cost, speed: Speed) -> float:
 
 
 def typical_seconds(speed: Speed) -> float:
-    """Estimated for a run on TYPICAL: every strategy that needs no corpus, the experiments, and the final test.
+    """Estimated for a run on TYPICAL: every strategy that needs nothing but the examples and does not wait for the
+    diagnosis, the experiments, and the final test.
 
     Trainings are as long as they are planned to be, whatever a budget would allow.
     """
-    tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.needs & {"corpus", "teacher"})]
+    tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.cures or s.needs - {"constraint", "trainable"})]
     rates = _Rates(speed)
     steps = [_step(strategy, TYPICAL, rates, "") for strategy in tried]
     steps += [_pilot(step) for step in steps if step.strategy.pilot is not None] + [_diagnosis(TYPICAL, rates)]
@@ -275,57 +320,15 @@ def _training_tokens(task: Task, speed: Speed) -> int:
     return int((task.budget.minutes or DEFAULT_MINUTES) * 60 * TRAINING_SHARE * speed.train)
 
 
-def _texts(task: Task, split: Split, model: Model, passages: Sequence[Document], training_tokens: int) -> Texts:
-    from rung.data.constraint import form_in_words
-    from rung.models.speed import count_error, thought_tokens
-    from rung.solutions.answer import requests_for
-    from rung.trials.workshop import SCREEN
-
-    rows = _usual_rows(split.train, model)
-    sample = rows[:_SAMPLED]
-    requests, _ = requests_for(Solution("plan", task.instruction, Decoding(1)), model, [e.query for e in sample])
-    prompt = sum(min(_tokens(r, model), model.context_length) for r in requests) / len(sample)
-    instruction = model.count_tokens(task.instruction)
-    lengths = [model.count_tokens(e.output) + 1 for e in sample]
-    longest = model.count_tokens(max((e.output for e in rows), key=len)) + 1
-    room = min(round(max(longest, *lengths) * count_error(model)), model.context_length)
-    form = form_in_words(task, split.train)
-    some = passages[: 2 * _SAMPLED]
-    return Texts(
-        own=max(8.0, prompt - instruction),
-        answer=sum(lengths) / len(lengths),
-        room=room + max(4, room // 4),  # a quarter more than the longest answer
-        instruction=instruction,
-        forms=float(model.count_tokens(form)) if form else 0.0,
-        passage=sum(model.count_tokens(p.text) for p in some) / max(1, len(some)),
-        train=len(split.train),
-        dev=len(split.dev),
-        screen=min(SCREEN, len(split.dev)),
-        training_tokens=training_tokens,
-        thought=thought_tokens(model),
-    )
-
-
-def _usual_rows(train: Sequence[Example], model: Model) -> list[Example]:
-    """The rows that estimates rest on. One that is far longer than the others, or that surely exceeds the context, is
-    left out of training, and is answered with an error."""
-    from rung.data.lengths import of_usual_length
-
-    most = _MOST_CHARACTERS * model.context_length
-    return of_usual_length([e for e in train if len(e.query.text) + len(e.output) <= most] or train)
-
-
-def _tokens(request: Request, model: Model) -> int:
-    return sum(model.count_tokens(m.content) for m in request.messages)
-
-
 def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
     if why and why != OFF_BY_DEFAULT:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
-    seconds, usd = rates.of(cost)
+    taught: Cost = function_of(strategy.taught)(texts) if strategy.taught is not None else Cost()
+    seconds, usd = rates.of_both(cost, taught)
     why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only"
-    return Step(strategy.name, strategy.family, not why, why, cost.calls, cost.tokens, seconds, usd)
+    both = cost + taught
+    return Step(strategy.name, strategy.family, not why, why, both.calls, both.tokens, seconds, usd)
 
 
 def _diagnosis(texts: Texts, rates: _Rates) -> Step:
@@ -367,6 +370,17 @@ def _skills(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
     once = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
     cost = sum([once] * asked, dearest + cost_of_base_answers())
     return Step("skills", tuned[0].family, True, "", cost.calls, cost.tokens, *rates.of(cost))
+
+
+def _teacher(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
+    """The teacher's answers to dev with the best prompt, which may show demos. It is asked once a run."""
+    from rung.strategies.prompting import answering
+
+    imitating = [step for step in applying if step.strategy.imitates]
+    if rates.teacher is None or not imitating:
+        return _NO_TEACHER
+    cost = answering(texts, texts.dev, texts.own, demos=_DEMOS_SHOWN * (texts.own + texts.answer))
+    return Step("teacher", imitating[0].family, True, "", cost.calls, cost.tokens, *rates.teacher.of(cost))
 
 
 def _ids(split: Split) -> list[tuple[str, tuple[str, ...]]]:

@@ -9,8 +9,9 @@ from rung import runs
 from rung.decision.evidence import Skills
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
+from rung.ladder.climbed import Built, Climbed
 from rung.ladder.ledger import COSTS, Meter, stage_of
-from rung.ladder.state import Built, Climbed, RunState, tidy
+from rung.ladder.state import RunState, tidy
 from rung.resume import is_done, once, once_for_all, record_of
 from rung.strategies import REPAIRED, STRATEGIES, function_of
 from rung.types import Skipped, SkipReason, kind_of
@@ -41,7 +42,7 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite()), usd=run.plan.skills.usd):
         return Checked(name)
     run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
-    meter = Meter(run.model)
+    meter = Meter(run.asked)
     try:
         report = _skills_of(run, name, built.solution.adapter)
     except (BudgetSpent, ModelError) as error:
@@ -92,7 +93,7 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
     from rung.trials.trial import attempt
 
     folder = run.files.solution(other)
-    meter = Meter(run.model, folder)
+    meter = Meter(run.asked, folder)
     repair = STRATEGIES[kind_of(name)].repair
     assert repair is not None
     try:

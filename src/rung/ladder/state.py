@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import BudgetSpent, RunError, RungError
+from rung.errors import BudgetSpent, RunError
 from rung.evaluation.costs import request_usd
 from rung.evaluation.statistics import units_of
+from rung.ladder.climbed import Built, Climbed
 from rung.ladder.ledger import Ledger, Meter, Spent
 from rung.ladder.options import Listener
 from rung.ladder.plan import Plan
@@ -19,17 +20,13 @@ from rung.runs import Files
 from rung.strategies import STRATEGIES
 from rung.trials.workshop import Inputs, Limits, Tools, Workshop
 from rung.types import (
-    FAMILIES,
     Family,
-    LeftEarly,
     MetricInfo,
     ModelSpec,
     Prediction,
     Price,
     Score,
     SealedTest,
-    Skipped,
-    Solution,
     candidate_name,
     model_of,
 )
@@ -52,94 +49,6 @@ USD_SPARE = 1.1
 _MOST_TOKENS = 4
 """Times the tokens of the longest prompt: what a call may be taken to read before it is made, by its bytes."""
 
-Group = tuple[str, Family]
-"""(name of a model, family): the best of each group is a finalist."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A solution with its answers to dev.
-
-    left: why dev was not answered to its end; the solution is then no candidate for the test. seconds_per_answer:
-    as timed on dev, None where too few were answered at once. cut: why its training was stopped before its end.
-    usd_per_answer, most_usd: for tokens, at the price of its model: of a mean answer, and of the dearest that may come.
-    """
-
-    solution: Solution
-    predictions: tuple[Prediction, ...]
-    dev: Score
-    left: str | None = None
-    seconds_per_answer: float | None = None
-    cut: str | None = None
-    usd_per_answer: float = 0.0
-    most_usd: float = 0.0
-
-    @property
-    def family(self) -> Family:
-        return self.solution.family
-
-    @property
-    def group(self) -> Group:
-        return self.solution.model, self.family
-
-    @property
-    def tokens(self) -> tuple[float, float]:
-        """(in, out), means per answer."""
-        n = max(1, len(self.predictions))
-        return sum(p.tokens_in for p in self.predictions) / n, sum(p.tokens_out for p in self.predictions) / n
-
-    @property
-    def tokens_cached(self) -> float:
-        """Of the input tokens, those that the provider read from its cache: a mean per answer."""
-        return sum(p.tokens_cached for p in self.predictions) / max(1, len(self.predictions))
-
-
-@dataclass
-class Climbed:
-    """What the climb has brought so far: what was built, in order, and what was not tried, and why.
-
-    models: their names, cheapest first. enough: that the target is reached, in words. failed: the first fault.
-    """
-
-    models: tuple[str, ...] = ()
-    built: dict[str, Built] = field(default_factory=dict)
-    skipped: dict[str, Skipped] = field(default_factory=dict)
-    enough: str | None = None
-    failed: RungError | None = None
-
-    def whole(self, family: Family | None = None, model: str | None = None) -> dict[str, Built]:
-        """The solutions that answered all of dev, of one family or all, and of one model or all."""
-        return {
-            n: b
-            for n, b in self.built.items()
-            if b.left is None and family in (None, b.family) and model in (None, b.solution.model)
-        }
-
-    def best(self, family: Family | None = None, model: str | None = None) -> str | None:
-        """The best on dev of those that answered all of it; of equals, the first built."""
-        whole = self.whole(family, model)
-        return max(whole, key=lambda name: whole[name].dev.mean, default=None)
-
-    def up_to(self, model: str) -> tuple[str, ...]:
-        """The models that cost less than this one, and itself."""
-        cheaper = self.models[: self.models.index(model)] if model in self.models else ()
-        return (*cheaper, model)
-
-    def best_up_to(self, model: str) -> str | None:
-        """The best of this model and of those that cost less: what more must beat. A dearer one may be equalled."""
-        names = [name for m in self.up_to(model) if (name := self.best(model=m)) is not None]
-        return max(names, key=lambda name: self.built[name].dev.mean, default=None)
-
-    def best_of_groups(self, model: str | None = None) -> list[str]:
-        """The best of each model and family that has one: the cheapest model first, and of it the cheapest family."""
-        models = self.models or tuple(dict.fromkeys(b.solution.model for b in self.built.values()))
-        wanted = [m for m in models if model in (None, m)]
-        return [name for m in wanted for family in FAMILIES if (name := self.best(family, m)) is not None]
-
-    @property
-    def left_early(self) -> tuple[LeftEarly, ...]:
-        return tuple(LeftEarly(name, b.left) for name, b in self.built.items() if b.left is not None)
-
 
 @dataclass(frozen=True)
 class RunState:
@@ -147,7 +56,8 @@ class RunState:
 
     Shared by all models: where it lies, what the user brought, the sealed test, the ledger, the listener. Of this
     model: spec (as the task names it), tools, model, plan. home: whether the run began with it, so that its candidates
-    are called by their strategies alone, and its records lie in the run folder itself.
+    are called by their strategies alone, and its records lie in the run folder itself. helpers: "teacher" and "judge",
+    where the task names them.
     """
 
     folder: Path
@@ -161,6 +71,12 @@ class RunState:
     exhaustive: bool = False
     spec: ModelSpec = field(default_factory=lambda: ModelSpec("", ""))
     home: bool = True
+    helpers: Mapping[str, Metered] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> tuple[Metered, ...]:
+        """What a stage may ask: the model, the teacher and the judge, each once."""
+        return tuple(dict.fromkeys((self.model, *self.helpers.values())))
 
     @property
     def name(self) -> str:
@@ -274,9 +190,6 @@ class RunState:
             self.listener.progress(what if self.home else f"{self.name}: {what}", share, here)
 
         keep_back()
-        rate, chosen_for = self._learning_rate()
-        retrieving = climbed.built.get(climbed.best("rag", self.name) or "")
-        spec = retrieving.solution.retriever if retrieving is not None else None
         return Workshop(
             inputs=self.inputs,
             tools=replace(self.tools, tell=tell),
@@ -288,11 +201,24 @@ class RunState:
             ),
             folder=folder,
             decoding=self.plan.decoding,
-            learning_rate=rate,
-            learning_rate_from=chosen_for,
-            passages_shown=spec.k if spec is not None else None,
-            index_kind=spec.kind if spec is not None else None,
+            **self._known_before(climbed),
         )
+
+    def _known_before(self, climbed: Climbed) -> dict[str, Any]:
+        """Fields of a Workshop: what earlier strategies and experiments with this model found out."""
+        rate, chosen_for = self._learning_rate()
+        retrieving = climbed.built.get(climbed.best("rag", self.name) or "")
+        prompting = climbed.built.get(climbed.best("prompt", self.name) or "")
+        spec = retrieving.solution.retriever if retrieving is not None else None
+        return {
+            "learning_rate": rate,
+            "learning_rate_from": chosen_for,
+            "passages_shown": spec.k if spec is not None else None,
+            "index_kind": spec.kind if spec is not None else None,
+            "best_prompt": prompting.solution if prompting is not None else None,
+            "prompt_answers": prompting.predictions if prompting is not None else (),
+            "diagnosis": record_of(self.files.diagnosis),
+        }
 
     def _training_tokens(self, climbed: Climbed) -> int:
         """What one training may put through the network: as planned, but no more than the time that is there."""

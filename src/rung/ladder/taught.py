@@ -14,8 +14,9 @@ from typing import Any
 from rung import runs
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, ModelError
+from rung.ladder.climbed import Climbed
 from rung.ladder.ledger import Meter, stage_of
-from rung.ladder.state import Climbed, RunState
+from rung.ladder.state import RunState
 from rung.resume import once, recorded
 from rung.runs import Files
 from rung.types import Score

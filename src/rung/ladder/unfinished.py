@@ -12,12 +12,13 @@ from rung.decision import Evidence, decision_record, unfinished
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.sealed import count_reads
 from rung.ladder.candidate_costs import candidate_of
+from rung.ladder.climbed import Climbed
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.final_test import evidence_from_dev
 from rung.ladder.finalists import baseline_answers, baselines_on_dev, scores_of
 from rung.ladder.ledger import Spent
 from rung.ladder.plan import Step
-from rung.ladder.state import Climbed, RunState, WholeRun
+from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import is_done
 from rung.types import Comparison, Decision, Skipped

@@ -43,7 +43,7 @@ def not_tried_section(run: RunRecords) -> Html:
     return section(
         "What was not tried",
         table("Strategies that were not tried.", header, rows, right=header[3:]) if rows else "",
-        table("Solutions that were stopped early on dev.", ("Solution", "Why"), early) if early else "",
+        table("Solutions that are no candidates.", ("Solution", "Why"), early) if early else "",
     )
 
 

@@ -116,6 +116,9 @@ class Strategy:
 REPAIRED = "{}_replay"
 """Name of a solution that was trained on so that it keeps general skills."""
 
+SHORTENED = "{}_short"
+"""Name of a fine-tuned solution whose prompt was shortened to what it has not learnt."""
+
 STRATEGIES: dict[str, Strategy] = {}
 """Name -> strategy, in the order in which the ladder has them: cheapest family first."""
 
@@ -127,6 +130,35 @@ def register_strategy(strategy: Strategy) -> None:
     ordered = sorted(STRATEGIES.values(), key=lambda s: FAMILIES.index(s.family))  # stable
     STRATEGIES.clear()
     STRATEGIES.update({s.name: s for s in ordered})
+
+
+def strategy_of(kind: str) -> Strategy | None:
+    """The strategy that a solution comes from, repaired and shortened ones too: lora of lora_replay_short."""
+    while kind not in STRATEGIES:
+        base = next((kind.removesuffix(f.format("")) for f in (REPAIRED, SHORTENED) if kind.endswith(f.format(""))), "")
+        if not base:
+            return None
+        kind = base
+    return STRATEGIES[kind]
+
+
+def long_form(name: str) -> str | None:
+    """The candidate whose prompt the one of that name shortens; None where it shortens none."""
+    kind, at, model = name.partition("@")
+    long = _before(kind, SHORTENED)
+    return f"{long}{at}{model}" if long else None
+
+
+def begun_from(name: str) -> str | None:
+    """The candidate that the one of that name was made from, by a repair or a shorter prompt; None where from none."""
+    kind, at, model = name.partition("@")
+    before = _before(kind, SHORTENED) or _before(kind, REPAIRED)
+    return f"{before}{at}{model}" if before else None
+
+
+def _before(kind: str, pattern: str) -> str | None:
+    before = kind.removesuffix(pattern.format(""))
+    return before if before != kind and kind not in STRATEGIES else None
 
 
 def function_of(where: Callable[..., Any] | str) -> Callable[..., Any]:

@@ -30,9 +30,23 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     Source: Rolnick et al., Experience replay for continual learning (2019); Scialom et al., Fine-tuned language models
     are continual learners (2022).
     """
+    plain = replace(tuned, name=REPAIRED.format(tuned.name))
+    general = [] if is_done(workshop.folder / "adapter") else general_rows(workshop)
+    if not general and not is_done(workshop.folder / "adapter"):
+        raise TrainingError(
+            f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
+        )
+    return trained_on(workshop, tuned, plain, general)
+
+
+def trained_on(workshop: Workshop, tuned: Solution, plain: Solution, general: Sequence[TrainingRow]) -> Solution:
+    """`plain` with the adapter of `tuned`, trained on with the prompts of `plain` for the train examples.
+
+    general: rows that make up half of each batch; may be empty. For a tenth of the steps of its training, at half of
+    its learning rate. Dev is answered once, at the end, and kept in the workshop's folder as `fit` does.
+    """
     assert tuned.adapter is not None, "only a fine-tuned solution can be trained on"
-    plain = replace(tuned, name=REPAIRED.format(tuned.name), adapter=None)
-    adapter = workshop.folder / "adapter"
+    plain, adapter = replace(plain, adapter=None), workshop.folder / "adapter"
     if is_done(adapter):
         return replace(plain, adapter=str(adapter))
     before = record_of(Path(tuned.adapter).parent / "training" / HISTORY)
@@ -41,11 +55,10 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
     rate = float(before.get("learning_rate", usual))
     steps = repair_steps(trained)
-    general = _general_rows(workshop)
-    wanted = max(len(general), steps * TrainingOptions.batch_size // 2)
+    wanted = max(len(general), steps * TrainingOptions.batch_size // (2 if general else 1))
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
-    rows = _mixed(own, general)
+    rows = _mixed(own, general) if general else own
     course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter), full=full)
     source = f"half of that of {tuned.name}"
     slower = replace(workshop, learning_rate=_RATE * rate, learning_rate_from=source)
@@ -86,13 +99,10 @@ def cost_of_base_answers() -> Cost:
     return Cost(len(texts), read, _TOKENS * len(texts), sent=read)
 
 
-def _general_rows(workshop: Workshop) -> list[TrainingRow]:
+def general_rows(workshop: Workshop) -> list[TrainingRow]:
+    """The general prompts with the base model's own answers; empty where it answers none."""
     texts = replay_prompts()
     answered = [(text, answer) for text, answer in zip(texts, base_answers(workshop, texts), strict=True) if answer]
-    if not answered:
-        raise TrainingError(
-            f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
-        )
     rows = [TrainingRow(f"replay {i}", (Message("user", t),), a) for i, (t, a) in enumerate(answered)]
     return without_long(workshop, rows)[0]
 

@@ -1,0 +1,87 @@
+"""Answers to dev of a solution that was built: all of them, or part of them where it is behind; and whether it proves
+its gain.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from rung.decision.figures import Scale
+from rung.evaluation.statistics import units_of
+from rung.ladder.climbed import Climbed
+from rung.ladder.state import RunState
+from rung.resume import record_of
+from rung.trials.workshop import Workshop
+from rung.types import Comparison, Prediction, Solution
+
+
+def answer_dev(
+    run: RunState, climbed: Climbed, workshop: Workshop, solution: Solution, folder: Path
+) -> tuple[list[Prediction], str | None]:
+    """Answers to dev; to part of it, with the reason, where the best so far is ahead at a planned interim look."""
+    from rung.evaluation.sequential import LOOKS, boundary, planned_looks
+    from rung.trials.choose import screened
+    from rung.trials.trial import attempt, read_predictions
+
+    dev, seed = workshop.inputs.dev, workshop.inputs.task.seed
+    whole = folder / "predictions.dev.jsonl"
+    rival = climbed.best(model=run.name)
+    record = record_of(folder / "built.json")
+    if record and record["left"] is not None:
+        return read_predictions(whole), record["left"]
+    if record or solution.adapter is not None or rival is None or run.exhaustive:
+        return attempt(workshop, solution, dev, whole, known=screened(folder)), None
+    ordered = random.Random(seed).sample(dev, len(dev))
+    known = {p.id: p for p in screened(folder)}
+    looks = planned_looks(len(ordered))
+    for look, end in enumerate(looks, 1):
+        part = [e for e in ordered[:end] if e.id not in known]
+        path = folder / "trials" / f"dev-{look}.jsonl"
+        known |= {p.id: p for p in attempt(workshop, solution, part, path)} if part else {}
+        if look == len(looks):
+            continue
+        seen = ordered[:end]
+        found = _compared(run, climbed, rival, solution, [known[e.id] for e in seen])
+        if found.difference < 0 and found.p < boundary(look, LOOKS):
+            predictions = attempt(workshop, solution, seen, whole, known=[known[e.id] for e in seen])
+            gap = _scale(run).gap(-found.difference)
+            return predictions, f"after {end} of {len(ordered)} dev examples {rival} was ahead by {gap}"
+    return attempt(workshop, solution, dev, whole, known=[known[e.id] for e in dev]), None
+
+
+def unproven(run: RunState, climbed: Climbed, solution: Solution, predictions: Sequence[Prediction]) -> str | None:
+    """Reason why a solution that has to prove its gain is no candidate; None where it has.
+
+    It has where dev shows it above the best of its family that was built before it, by one paired test, and where there
+    is none. predictions: its answers to all of dev.
+    """
+    from rung.evaluation.statistics import ALPHA
+
+    rival = climbed.best(solution.family, run.name)
+    if rival is None or run.exhaustive:
+        return None
+    found = _compared(run, climbed, rival, solution, predictions)
+    if found.difference > 0 and found.p < ALPHA:
+        return None
+    gap = _scale(run).gap(abs(found.difference))
+    how = f"{gap} {'above' if found.difference > 0 else 'below'} it" if found.difference else "equal to it"
+    return f"it is not shown to beat {rival} on dev: it is {how} (p = {found.p:.2g})"
+
+
+def _compared(
+    run: RunState, climbed: Climbed, rival: str, solution: Solution, predictions: Sequence[Prediction]
+) -> Comparison:
+    """The solution minus its rival on the dev examples of these predictions."""
+    from rung.evaluation.statistics import compare
+
+    before = {p.id: p.score or 0.0 for p in climbed.built[rival].predictions}
+    ids = [p.id for p in predictions]
+    theirs, ours = [before[i] for i in ids], [p.score or 0.0 for p in predictions]
+    groups = units_of(ids, run.inputs.groups)
+    return compare(rival, solution.name, theirs, ours, "dev", groups=groups, seed=run.inputs.task.seed)
+
+
+def _scale(run: RunState) -> Scale:
+    return Scale(run.tools.scorer.metric.right_or_wrong)
