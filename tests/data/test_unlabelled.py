@@ -15,30 +15,14 @@ from rung.data.task_file import read_task
 from rung.errors import DataError
 from rung.types import Message, Query
 
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heron",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "maple",
-    "north",
-    "ocean",
-    "pearl",
-]
+WORDS = "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch maple north ocean pearl"
 
 
 def rows(**named: str) -> list[dict[str, Any]]:
     """16 rows with inputs of their own. named: input and output as these columns call them."""
     asked, given = named.get("input", "input"), named.get("output", "output")
-    texts = [f"what is a {word}, by way of {WORDS[i - 5]} and {WORDS[i - 7]}" for i, word in enumerate(WORDS)]
+    words = WORDS.split()
+    texts = [f"what is a {word}, by way of {words[i - 5]} and {words[i - 7]}" for i, word in enumerate(words)]
     return [{asked: text, given: f"{i % 3}"} for i, text in enumerate(texts)]
 
 
@@ -94,9 +78,11 @@ def test_several_columns_are_joined_as_in_the_examples(tmp_path: Path) -> None:
     assert [q.input for q in found] == ["subject: help\nbody: it broke"]
 
 
-def test_a_file_with_other_columns_is_recognised_by_itself(tmp_path: Path) -> None:
+def test_a_file_with_other_columns_is_recognised_by_itself_and_told(tmp_path: Path) -> None:
     text = jsonl([{"id": f"n{i}", "text": f"some words that are new, number {i}"} for i in range(3)])
-    found = read(tmp_path, rows(input="question"), text)
+    said: list[str] = []
+    found = _read(tmp_path, rows(input="question"), {"u.jsonl": text}, said)
+    assert said[0] == 'u.jsonl: the inputs are read from the column "text".'
     assert [q.input for q in found] == [f"some words that are new, number {i}" for i in range(3)]
     assert found[0].id == "unlabelled:n0"
 
@@ -156,8 +142,8 @@ def test_a_row_without_an_input_is_an_error_that_names_it(tmp_path: Path) -> Non
 
 
 def test_a_file_without_a_column_of_inputs_is_an_error_that_names_the_column(tmp_path: Path) -> None:
-    text = jsonl([{"x1": i, "x2": i * i} for i in range(5)])
-    with pytest.raises(DataError, match=r'columns are x1, x2\. Name it as in the examples: "question"'):
+    text = jsonl([{"id": i, "date": "2026"} for i in range(5)])
+    with pytest.raises(DataError, match=r'columns are id, date\. Name it as in the examples: "question"'):
         read(tmp_path, rows(input="question"), text)
 
 

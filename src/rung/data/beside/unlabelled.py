@@ -46,7 +46,7 @@ def read_unlabelled(task: Task, fence: Fence, say: Callable[[str], None]) -> tup
     called = names_of(task.unlabelled)
     like = _of_examples(task)
     problems: list[Problem] = []
-    found = [query for path in task.unlabelled for query in _read_file(path, called[path], task, like, problems)]
+    found = [query for path in task.unlabelled for query in _read_file(path, called[path], task, like, problems, say)]
     raise_problems(problems)
     once = list({normal_form(query.text): query for query in reversed(found)}.values())[::-1]
     kept = [query for query, near in zip(once, fence.near(once), strict=True) if near not in ("dev", "test")]
@@ -82,14 +82,17 @@ def _of_examples(task: Task) -> Fields:
     return {name: columns for name, columns in reading.fields.items() if name in _ASKS}
 
 
-def _read_file(path: Path, name: str, task: Task, like: Fields, problems: list[Problem]) -> list[Query]:
+def _read_file(
+    path: Path, name: str, task: Task, like: Fields, problems: list[Problem], say: Callable[[str], None]
+) -> list[Query]:
+    """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read."""
     if unpacked_name(path).suffix.lower() == ".txt":
         return [Query(f"{name}:line-{n}", line) for n, line in _lines(path, name)]
     table = read_table(path)
     problems += table.problems
     if not table.rows:
         return []
-    fields = _fields(table, name, task, like)
+    fields = _fields(table, name, task, like, say)
     answered = RowReader(fields, Answers(empty=True), f"{name}:", visible(task.instruction), same=True)
     asked = RowReader({**fields, "output": _ANSWER}, Answers(empty=True), f"{name}:", visible(task.instruction), True)
     found: list[Query] = []
@@ -115,8 +118,11 @@ def _lines(path: Path, name: str) -> list[tuple[int, str]]:
     return found
 
 
-def _fields(table: Table, name: str, task: Task, like: Fields) -> Fields:
-    """The columns of what is asked in a file: those of the examples, else as they are recognised in it."""
+def _fields(table: Table, name: str, task: Task, like: Fields, say: Callable[[str], None]) -> Fields:
+    """The columns of what is asked in a file: those of the examples, else as they are recognised in it, which is said.
+
+    Raises DataError where none is like an input.
+    """
     rows = list(flat(table.rows))
     there = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
     own = _there(like, there)
@@ -128,13 +134,15 @@ def _fields(table: Table, name: str, task: Task, like: Fields) -> Fields:
         reading = recognised([*there, _ANSWER], answered, chosen)
     except DataError:
         reading = None
-    if reading is None or reading.alternatives or not isinstance(reading.fields.get("input"), str):
+    column = reading.fields.get("input") if reading is not None and not reading.alternatives else None
+    if reading is None or not isinstance(column, str):
         wanted = " and ".join(f'"{column}"' for column in listed(like.get("input", "input")))
         here = ", ".join(column[:60] for column in there[:20]) or "none"
         raise DataError(
             f"{name}: it is not clear which column is the input; columns are {here}. Name it as in the examples: "
             f"{wanted}."
         )
+    say(f'{name}: the inputs are read from the column "{column}".')
     return {n: columns for n, columns in reading.fields.items() if n in _ASKS}
 
 
