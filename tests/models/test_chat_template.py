@@ -343,3 +343,37 @@ def test_a_thousand_control_tokens_cost_no_time_per_character() -> None:
         return min(rounds)
 
     assert seconds(1000) < 20 * seconds(1)
+
+
+DEFAULT_SYSTEM = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        (TINY_TEMPLATE, "<|im_start|>user\nWhat is a card?<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            DEFAULT_SYSTEM,
+            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nWhat is a card?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (None, "User: What is a card?\n\nAssistant:"),
+    ],
+    ids=["no default", "a default of its own", "no template"],
+)
+def test_a_system_turn_without_text_vanishes_and_takes_a_templates_own_text_with_it(
+    template: str | None, written: str
+) -> None:
+    format = chat(template)
+    text = text_of(format, format.encode([Message("system", ""), USER]))
+    assert text.removeprefix("<|im_start|>" if template is None else "") == written
+
+
+@pytest.mark.parametrize("template", [REFUSES_SYSTEM, DROPS_SYSTEM])
+def test_a_system_turn_without_text_adds_nothing_to_the_first_user_turn(template: str) -> None:
+    format = chat(template)
+    assert format.encode([Message("system", ""), USER]) == format.encode([USER])

@@ -26,7 +26,7 @@ _SYSTEM, _USER, _ANSWER, _NEXT = (f"@@{letter}" for letter in "suan")
 
 class Turns:
     """A tokenizer's template, and how it takes turns. Where it cannot take a system turn, the first user turn opens
-    with that text.
+    with that text. A system turn without text is left out, unless the template would write a text of its own there.
 
     source: the template. has_template: False where it is the plain one.
     """
@@ -37,12 +37,18 @@ class Turns:
         self._in_parts, self._takes_system = False, True
         self.source = self._sources()[0]
         self._settle()
+        self._takes_empty = self._takes_system and self._writes_own_system()
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """Text of the turns. answer_next: ends where the template wants an answer to begin. Raises what it raises."""
         turns = [(m.role, m.content) for m in messages]
+        if len(turns) > 1 and turns[0] == ("system", "") and not self._takes_empty:
+            del turns[0]
         if not self._takes_system and len(turns) > 1 and turns[0][0] == "system":
             turns[:2] = [("user", f"{turns[0][1]}\n\n{turns[1][1]}")]
+        return self._written(turns, answer_next)
+
+    def _written(self, turns: Sequence[tuple[str, str]], answer_next: bool) -> str:
         # Switches for models that can think before they answer: Qwen and others; Granite, DeepSeek and Kimi.
         more: dict[str, Any] = {"enable_thinking": False, "thinking": False}
         if "date_string" in self.source:
@@ -84,6 +90,18 @@ class Turns:
             for takes_system in (True, False):
                 for in_parts in (False, True):
                     yield source, in_parts, takes_system
+
+    def _writes_own_system(self) -> bool:
+        """Whether an empty system turn makes a prompt shorter: the template has a text for where there is none."""
+        user = ("user", _USER)
+        try:
+            given = self._written([("system", ""), user], True)
+        except Exception:  # a template may raise anything
+            return False
+        try:
+            return len(given) < len(self._written([user], True))
+        except Exception:  # it demands a system turn
+            return True
 
     def _renders(self, messages: Sequence[Message]) -> bool:
         try:

@@ -20,6 +20,8 @@ def render(
 ) -> tuple[Message, ...]:
     """Chat turns that end where the answer begins. demos and passages: those chosen for this input, in prompt order.
 
+    Without an instruction the system turn is empty: models leave it out, or say by it that a template's own text for
+    that place is not wanted. So training, answering and serving agree.
     The earlier turns of a conversation stand behind the demos; what the row asks for stands with its input. Turns of
     the user that follow each other are one, as many chat templates want them.
     """

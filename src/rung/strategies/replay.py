@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -30,20 +30,25 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     Source: Rolnick et al., Experience replay for continual learning (2019); Scialom et al., Fine-tuned language models
     are continual learners (2022).
     """
-    plain = replace(tuned, name=REPAIRED.format(tuned.name))
-    general = [] if is_done(workshop.folder / "adapter") else general_rows(workshop)
-    if not general and not is_done(workshop.folder / "adapter"):
-        raise TrainingError(
-            f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
-        )
-    return trained_on(workshop, tuned, plain, general)
+
+    def general(workshop: Workshop) -> list[TrainingRow]:
+        rows = general_rows(workshop)
+        if not rows:
+            raise TrainingError(
+                f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
+            )
+        return rows
+
+    return trained_on(workshop, tuned, replace(tuned, name=REPAIRED.format(tuned.name)), general)
 
 
-def trained_on(workshop: Workshop, tuned: Solution, plain: Solution, general: Sequence[TrainingRow]) -> Solution:
+def trained_on(
+    workshop: Workshop, tuned: Solution, plain: Solution, general: Callable[[Workshop], list[TrainingRow]]
+) -> Solution:
     """`plain` with the adapter of `tuned`, trained on with the prompts of `plain` for the train examples.
 
-    general: rows that make up half of each batch; may be empty. For a tenth of the steps of its training, at half of
-    its learning rate. Dev is answered once, at the end, and kept in the workshop's folder as `fit` does.
+    general: makes the rows that are half of each batch; where there are none, all of it is the task's. A tenth of the
+    steps of its training, at half of its learning rate. Dev is answered once, at the end, and kept as `fit` does.
     """
     assert tuned.adapter is not None, "only a fine-tuned solution can be trained on"
     plain, adapter = replace(plain, adapter=None), workshop.folder / "adapter"
@@ -55,10 +60,11 @@ def trained_on(workshop: Workshop, tuned: Solution, plain: Solution, general: Se
     usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
     rate = float(before.get("learning_rate", usual))
     steps = repair_steps(trained)
-    wanted = max(len(general), steps * TrainingOptions.batch_size // (2 if general else 1))
+    others = general(workshop)
+    wanted = max(len(others), steps * TrainingOptions.batch_size // (2 if others else 1))
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
-    rows = _mixed(own, general) if general else own
+    rows = _mixed(own, others) if others else own
     course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter), full=full)
     source = f"half of that of {tuned.name}"
     slower = replace(workshop, learning_rate=_RATE * rate, learning_rate_from=source)

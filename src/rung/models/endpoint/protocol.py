@@ -95,8 +95,12 @@ def chat_body(
 
 
 def turns_of(messages: Iterable[Message]) -> list[Mapping[str, str]]:
-    """Half of a surrogate pair is sent as U+FFFD: it is no character, and servers refuse the request or fail."""
-    return [{"role": message.role, "content": _whole(message.content)} for message in messages]
+    """Half of a surrogate pair is sent as U+FFFD: it is no character, and servers refuse the request or fail.
+
+    A system turn without text is left out: it says that there is no instruction.
+    """
+    said = [m for m in messages if m != Message("system", "")]
+    return [{"role": message.role, "content": _whole(message.content)} for message in said]
 
 
 def _without_system(turns: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
