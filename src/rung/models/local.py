@@ -33,13 +33,16 @@ from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
 from rung.models.identity import BESIDE_WEIGHTS
 from rung.models.thinking import TAGS, THOUGHT_TOKENS
-from rung.training.batches import TokenRow
+from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss
+from rung.training.preferences import train_on_pairs
 from rung.types import (
+    DPO,
     Constraint,
     Generation,
     Message,
+    PreferenceRow,
     Price,
     Progress,
     Request,
@@ -54,7 +57,7 @@ _NAMED_ROWS = 5  # in messages
 
 
 class LocalModel:
-    """A causal language model in this process: Model, Trainable and Measured. Load it with `loading.load_model`.
+    """A causal language model in this process: Model, Preferring and Measured. Load it with `loading.load_model`.
 
     folder: where its files lie; None, or one that is gone: the tokenizer is saved anew where it must be.
     """
@@ -170,19 +173,51 @@ class LocalModel:
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> Path:
         """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N; all weights are a whole model."""
-        encoded = self.encode_rows(rows)
+        with self._training():
+            return train_rows(
+                self.engine,
+                self.encode_rows(rows),
+                options,
+                folder,
+                until=until,
+                start=start,
+                on_step=on_step,
+                beside=self._save_tokenizer,
+            )
+
+    def prefer(
+        self,
+        rows: Sequence[PreferenceRow],
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        how: DPO,
+        until: int | None = None,
+        start: Path | None = None,
+        on_step: Callable[[Progress], None] = lambda _: None,
+    ) -> Path:
+        """As in `types.Preferring`."""
+        answers = [TrainingRow(row.name, row.messages, text) for row in rows for text in (row.chosen, row.rejected)]
+        with self._training():
+            encoded = iter(self.encode_rows(answers))
+            return train_on_pairs(
+                self.engine,
+                [TokenPair(chosen, rejected) for chosen, rejected in zip(encoded, encoded, strict=True)],
+                options,
+                folder,
+                how=how,
+                until=until,
+                start=start,
+                on_step=on_step,
+                beside=self._save_tokenizer,
+            )
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Within: a training, after which what was kept for it is let go."""
         try:
             with self._memory_errors():
-                return train_rows(
-                    self.engine,
-                    encoded,
-                    options,
-                    folder,
-                    until=until,
-                    start=start,
-                    on_step=on_step,
-                    beside=self._save_tokenizer,
-                )
+                yield
         finally:
             self._rows.clear()
             self._row_tokens = 0
@@ -202,7 +237,7 @@ class LocalModel:
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows whose prompt and answer together exceed the context."""
-        return [row for row in rows if _length(self._row(row)) > self.context_length]
+        return [row for row in rows if self._row(row).tokens > self.context_length]
 
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
         """Mean loss per answer token, end token included. adapter None: the base network."""
@@ -216,8 +251,8 @@ class LocalModel:
     def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
         """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
         encoded = [self._row(row) for row in rows]
-        if long := [row for row in encoded if _length(row) > self.context_length]:
-            named = ", ".join(f"{row.id} ({_length(row)} tokens)" for row in long[:_NAMED_ROWS])
+        if long := [row for row in encoded if row.tokens > self.context_length]:
+            named = ", ".join(f"{row.id} ({row.tokens} tokens)" for row in long[:_NAMED_ROWS])
             more = f" and {len(long) - _NAMED_ROWS} more" if len(long) > _NAMED_ROWS else ""
             raise TruncatedAnswer(
                 f"{len(long)} of {len(rows)} training examples do not fit {self.context_length} tokens, so that their "
@@ -235,9 +270,9 @@ class LocalModel:
         except Exception as error:  # a template may raise anything
             raise TrainingError(f"{row.name}: {REFUSED_TURNS} ({error}).") from error
         self._rows[row] = encoded
-        self._row_tokens += _length(encoded)
+        self._row_tokens += encoded.tokens
         while self._row_tokens > _REMEMBERED_TOKENS:
-            self._row_tokens -= _length(self._rows.pop(next(iter(self._rows))))
+            self._row_tokens -= self._rows.pop(next(iter(self._rows))).tokens
         return encoded
 
     # ---- what it knows of its own computing --------------------------------------------------
@@ -305,7 +340,3 @@ class LocalModel:
 def _may_break(constraint: Constraint | None) -> Constraint | None:
     """The constraint, unless its grammar holds it whole: labels in the spelling that the tokenizer gives them."""
     return None if constraint is None or constraint.kind == "labels" else constraint
-
-
-def _length(row: TokenRow) -> int:
-    return len(row.prompt) + len(row.target)

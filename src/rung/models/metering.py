@@ -19,10 +19,13 @@ from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, first_l
 from rung.models import speed as speeds
 from rung.models.purse import Purse
 from rung.types import (
+    DPO,
     Constraint,
     Generation,
     Measured,
     Model,
+    PreferenceRow,
+    Preferring,
     Price,
     Progress,
     Request,
@@ -39,7 +42,7 @@ _MARGIN, _TURN_TOKENS = 1.1, 16
 
 
 class Metered:
-    """A Model, and Measured, around any model. It is Trainable exactly when the wrapped model is.
+    """A Model, and Measured, around any model. It is Trainable, and Preferring, exactly when the wrapped model is.
 
     calls: answers that were asked for. tokens_in, tokens_out: of these answers. tokens_cached: of tokens_in, those that
     the provider read from its cache. kept: answers that cost nothing, because an earlier call had brought them; they
@@ -49,8 +52,9 @@ class Metered:
     """
 
     def __new__(cls, model: Model, price: Price | None = None) -> Metered:
-        trainable = cls is Metered and isinstance(model, Trainable)
-        return super().__new__(_MeteredTrainable if trainable else cls)
+        if cls is Metered and isinstance(model, Trainable):
+            cls = _MeteredPreferring if isinstance(model, Preferring) else _MeteredTrainable
+        return super().__new__(cls)
 
     def __init__(self, model: Model, price: Price | None = None) -> None:
         self.inner = model
@@ -241,15 +245,23 @@ class _MeteredTrainable(Metered):
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> Path:
         """As the model does. What on_step raises passes through unchanged."""
+        with self._counted_steps(on_step) as step:
+            return self.inner.train(rows, options, folder, until=until, start=start, on_step=step)
+
+    @contextmanager
+    def _counted_steps(self, on_step: Callable[[Progress], None]) -> Iterator[Callable[[Progress], None]]:
+        """Within: a training, whose steps are to be told to what this gives."""
         last: Progress | None = None
         stopped: list[BaseException] = []
 
         def step(progress: Progress) -> None:
             nonlocal last
-            # A training that continues reports tokens of earlier commands too: its first step counts as an average one.
-            before = last.tokens if last is not None else progress.tokens * (progress.step - 1) // progress.step
-            self._trained_tokens += progress.tokens - before
-            last = progress
+            if progress.step > 0:
+                # A training that continues reports tokens of earlier commands too: its first step counts as an average
+                # one.
+                before = last.tokens if last is not None else progress.tokens * (progress.step - 1) // progress.step
+                self._trained_tokens += progress.tokens - before
+                last = progress
             try:
                 on_step(progress)
             except BaseException as error:
@@ -257,7 +269,7 @@ class _MeteredTrainable(Metered):
                 raise
 
         with self._clock(), _failures(self.inner, stopped):
-            return self.inner.train(rows, options, folder, until=until, start=start, on_step=step)
+            yield step
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         return self.inner.too_long(rows)
@@ -268,6 +280,27 @@ class _MeteredTrainable(Metered):
 
     def release(self, adapter: Path) -> None:
         self.inner.release(adapter)
+
+
+class _MeteredPreferring(_MeteredTrainable):
+    """Metered, with what a Preferring has."""
+
+    inner: Preferring
+
+    def prefer(
+        self,
+        rows: Sequence[PreferenceRow],
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        how: DPO,
+        until: int | None = None,
+        start: Path | None = None,
+        on_step: Callable[[Progress], None] = lambda _: None,
+    ) -> Path:
+        """As the model does. What on_step raises passes through unchanged."""
+        with self._counted_steps(on_step) as step:
+            return self.inner.prefer(rows, options, folder, how=how, until=until, start=start, on_step=step)
 
 
 def metered(model: Model, price: Price | None = None) -> Metered:

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import DOES_NOT_FIT, ConstraintError, Diverged, ModelError, TrainingError, TruncatedAnswer
 from rung.records import read_json, write_json
 from rung.resume import folder_once
-from rung.types import Constraint, Generation, Message, Price, Progress, Request, TrainingOptions, TrainingRow
+from rung.types import (
+    DPO,
+    Constraint,
+    Generation,
+    Message,
+    PreferenceRow,
+    Price,
+    Progress,
+    Request,
+    TrainingOptions,
+    TrainingRow,
+)
 
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
@@ -113,7 +124,8 @@ class FakeTrainable(FakeModel):
 
     After s of the options' steps it has learnt min(1, s x batch_size / rows) of its rows, in an order drawn from the
     seed: under the adapter it gives their answers to their last user turns. To any other input it gives the answer of
-    `taught` for the same share of inputs, and answers the rest as without an adapter.
+    `taught` for the same share of inputs, and answers the rest as without an adapter. Of pairs it learns the chosen
+    answers, in the same way.
 
     taught: what training can teach beyond its rows, as `answers`; None: nothing.
     Rates above 1 diverge. The loss per answer token is 0.1 where a row has been learnt, else 2.0.
@@ -133,14 +145,18 @@ class FakeTrainable(FakeModel):
         until: int | None = None,
         start: Path | None = None,
         on_step: Callable[[Progress], None] = lambda _: None,
+        **claimed: Any,
     ) -> Path:
-        """As in `types.Trainable`; a checkpoint is a number of steps. Raises TrainingError and Diverged."""
+        """As in `types.Trainable`; a checkpoint is a number of steps. claimed: what the folder's claim says beyond it.
+
+        Raises TrainingError and Diverged.
+        """
         until = options.steps if until is None else min(until, options.steps)
         result = folder / f"step-{until}"
         if (result / "adapter_config.json").is_file():
             return result
         self._refuse_long(rows)
-        self._claim(folder, rows, options, start)
+        self._claim(folder, rows, {"options": asdict(options), **claimed}, start)
         if options.learning_rate > _HIGHEST_RATE:
             raise Diverged(f"training in {folder}: the loss is nan at step 1. Use a lower learning rate.")
         done = int((read_json(folder / "checkpoint.json") or {"step": 0})["step"])
@@ -155,6 +171,25 @@ class FakeTrainable(FakeModel):
                 raise
         write_json(folder / "checkpoint.json", {"step": max(until, done)})
         return folder_once(result, lambda scratch: self._save(scratch, rows, options, until, start))
+
+    def prefer(
+        self,
+        rows: Sequence[PreferenceRow],
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        how: DPO,
+        until: int | None = None,
+        start: Path | None = None,
+        on_step: Callable[[Progress], None] = lambda _: None,
+    ) -> Path:
+        """As in `types.Preferring`."""
+        self._refuse_long([TrainingRow(row.name, row.messages, row.rejected) for row in rows])
+        chosen = [TrainingRow(row.name, row.messages, row.chosen) for row in rows]
+        claimed = {"preferences": asdict(how), "rejected": [row.rejected for row in rows]}
+        if not (folder / "training.json").is_file():
+            on_step(Progress(0, options.steps, 0.0, 0, 0.0))
+        return self.train(chosen, options, folder, until=until, start=start, on_step=on_step, **claimed)
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         return [row for row in rows if self._length(row) > self.context_length]
@@ -201,12 +236,12 @@ class FakeTrainable(FakeModel):
         return min(1.0, step * options.batch_size / max(1, rows))
 
     @staticmethod
-    def _claim(folder: Path, rows: Sequence[TrainingRow], options: TrainingOptions, start: Path | None) -> None:
-        """The folder belongs to these rows, options and first weights."""
+    def _claim(folder: Path, rows: Sequence[TrainingRow], said: Mapping[str, Any], start: Path | None) -> None:
+        """The folder belongs to these rows and first weights, and to what is said beside them."""
         content = repr([(row.messages, row.answer) for row in rows])
         begins = (start / "adapter_model.safetensors").read_bytes() if start is not None else b""
         claim = {
-            "options": asdict(options),
+            **said,
             "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
             "start_sha256": hashlib.sha256(begins).hexdigest(),
         }

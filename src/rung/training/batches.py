@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from rung.types import TrainingOptions
 
@@ -16,6 +17,40 @@ class TokenRow:
     id: str
     prompt: tuple[int, ...]
     target: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[TokenRow, ...]:
+        """The rows that its loss is computed from: itself."""
+        return (self,)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """Two answers to one prompt, of which one is preferred.
+
+    reference: log p(chosen) - log p(rejected), in nats, before the training.
+    """
+
+    chosen: TokenRow
+    rejected: TokenRow
+    reference: float = 0.0
+
+    @property
+    def rows(self) -> tuple[TokenRow, ...]:
+        """The rows that its loss is computed from, together in one pass."""
+        return self.chosen, self.rejected
+
+    @property
+    def tokens(self) -> int:
+        return self.chosen.tokens + self.rejected.tokens
+
+
+Item = TypeVar("Item", TokenRow, TokenPair)
+"""What a training draws its batches from."""
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -50,18 +85,18 @@ def learning_rate_at(step: int, options: TrainingOptions) -> float:
     return options.learning_rate * (options.steps - step) / max(1, options.steps - warmup)
 
 
-def parts_of(batch: Sequence[TokenRow], shared: int, micro_tokens: int) -> list[list[TokenRow]]:
-    """The batch in order, in parts of at most micro_tokens tokens each, or of one row.
+def parts_of(batch: Sequence[Item], shared: int, micro_tokens: int) -> list[list[Item]]:
+    """The batch in order, in parts of at most micro_tokens tokens each, or of one row or pair.
 
     shared: length of the prefix that all rows share and that counts for none of them.
     """
-    parts: list[list[TokenRow]] = []
+    parts: list[list[Item]] = []
     room = 0
-    for row in batch:
-        length = len(row.prompt) - shared + len(row.target) - 1
+    for item in batch:
+        length = sum(row.tokens - shared - 1 for row in item.rows)
         if length > room or not parts:
             parts.append([])
             room = micro_tokens
-        parts[-1].append(row)
+        parts[-1].append(item)
         room -= length
     return parts

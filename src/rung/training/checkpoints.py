@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.whole_weights import is_whole, weight_files
 from rung.errors import TrainingError
 from rung.records import read_json, write_json
-from rung.training.batches import TokenRow
+from rung.training.batches import Item
 from rung.types import TrainingOptions
 
 _CHECKPOINT = "checkpoint.pt"
@@ -39,9 +39,14 @@ class State:
     stopped: bool = False
 
 
-def claim(folder: Path, options: TrainingOptions, rows: Sequence[TokenRow], start: Path | None) -> None:
-    """Makes the folder belong to these options, rows and first weights. Raises TrainingError when it has others."""
-    content: dict[str, Any] = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows)}
+def claim(
+    folder: Path, options: TrainingOptions, rows: Sequence[Item], start: Path | None, loss: Mapping[str, Any]
+) -> None:
+    """Makes the folder belong to these options, rows, first weights and loss.
+
+    loss: what tells it from that of answers, which says nothing. Raises TrainingError when the folder has others.
+    """
+    content: dict[str, Any] = {"options": asdict(options), "rows": len(rows), "rows_sha256": _sha256_of(rows), **loss}
     if start is not None:
         content["start_sha256"] = _sha256_of_files(start)
     written = read_json(folder / "training.json")
@@ -144,8 +149,8 @@ def _sha256_of_files(start: Path) -> str:
     return digest.hexdigest()
 
 
-def _sha256_of(rows: Sequence[TokenRow]) -> str:
+def _sha256_of(items: Sequence[Item]) -> str:
     digest = hashlib.sha256()
-    for row in rows:
+    for row in (row for item in items for row in item.rows):
         digest.update(repr((row.prompt, row.target)).encode())
     return digest.hexdigest()

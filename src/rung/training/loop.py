@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,10 +24,10 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import Diverged, OutOfMemory
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
-from rung.training.batches import TokenRow, batch_indices, learning_rate_at
+from rung.training.batches import Item, TokenPair, TokenRow, batch_indices, learning_rate_at
 from rung.training.checkpoints import State, checkpoint_of, claim, restore, save
 from rung.training.learner import Learner
-from rung.training.loss import backward
+from rung.training.loss import ANSWERS, Loss, backward
 from rung.types import Progress, TrainingOptions
 
 _CHECKPOINT_EVERY_S = 20.0
@@ -39,7 +40,8 @@ class _Job:
     """What was asked for; the fields are the arguments of `train`."""
 
     engine: Engine
-    rows: Sequence[TokenRow]
+    rows: Sequence[TokenRow] | Sequence[TokenPair]
+    loss: Loss
     options: TrainingOptions
     folder: Path
     until: int
@@ -50,10 +52,11 @@ class _Job:
 
 def train(
     engine: Engine,
-    rows: Sequence[TokenRow],
+    rows: Sequence[Item],
     options: TrainingOptions,
     folder: Path,
     *,
+    loss: Loss = ANSWERS,
     until: int | None = None,
     start: Path | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
@@ -62,7 +65,8 @@ def train(
     """Trains up to step `until` (None: all steps) and returns the folder of what was learnt, folder/step-N.
 
     It is a PEFT folder or, where all weights are trained, a folder that transformers loads. The network of the engine
-    is left as it was, bit by bit. start: a folder of the same kind and shape whose weights are the first ones (None: a
+    is left as it was, bit by bit. rows: what batches are drawn from. loss: what is made smaller; by default, the
+    loss of the rows' answers. start: a folder of the same kind and shape whose weights are the first ones (None: a
     fresh adapter, or the network's own weights). beside: writes into a folder of all weights what the engine does not
     know and a model by itself needs, such as a tokenizer.
     Continues from the newest checkpoint in `folder`, bit by bit as if it had never stopped. A folder that has already
@@ -74,10 +78,10 @@ def train(
     result = folder / f"step-{until}"
     if is_done(result):
         return result
-    claim(folder, options, rows, start)
+    claim(folder, options, rows, start, loss.record)
     if options.full:
         whole.check_room(engine, folder)
-    job, newest = _Job(engine, rows, options, folder, until, start, on_step, beside), -1
+    job, newest = _Job(engine, rows, loss, options, folder, until, start, on_step, beside), -1
     while True:
         state = State(micro_tokens=options.micro_tokens)
         try:
@@ -155,9 +159,9 @@ def _allocate_moments(learner: Learner, optimiser: torch.optim.Optimizer) -> Non
     learner.drop_gradients()
 
 
-def _is_hopeless(engine: Engine, rows: Sequence[TokenRow]) -> bool:
+def _is_hopeless(engine: Engine, rows: Sequence[TokenRow] | Sequence[TokenPair]) -> bool:
     """Whether memory cannot hold what the layers keep of the longest row. On a CPU nobody says so until it is late."""
-    needed = least_bytes(engine.network, max(_length(row) for row in rows))
+    needed = least_bytes(engine.network, max(row.tokens for row in rows))
     if needed <= free_bytes(engine.device):
         return False
     engine.make_room()
@@ -201,7 +205,7 @@ def _loop(job: _Job, learner: Learner, optimiser: torch.optim.Optimizer, state: 
             saved = time.monotonic()
 
 
-def _gathered(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: State) -> tuple[float, int, float]:
+def _gathered(job: _Job, batch: Sequence[Any], learner: Learner, state: State) -> tuple[float, int, float]:
     """Loss, computed tokens and the gradients' norm of a batch. The gradients are then in the parameters, clipped.
 
     Float16 rounds small gradients to zero: there the loss is scaled up, and the gradients are scaled down again. Where
@@ -218,7 +222,7 @@ def _gathered(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: Sta
     return loss, computed, norm
 
 
-def _gradients(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: State, scale: float) -> tuple[float, int]:
+def _gradients(job: _Job, batch: Sequence[Any], learner: Learner, state: State, scale: float) -> tuple[float, int]:
     """Loss and computed tokens of a batch, whose gradients, times the scale, are then in the weights.
 
     When memory runs out, the batch is computed again in parts of half as many tokens, down to one row. Where even one
@@ -231,7 +235,7 @@ def _gradients(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: St
         learner.drop_gradients()
         try:
             with checkpointing(engine.network, on=state.checkpointing):
-                return backward(engine, batch, micro_tokens=state.micro_tokens, scale=scale)
+                return backward(engine, batch, micro_tokens=state.micro_tokens, scale=scale, loss=job.loss)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -239,17 +243,13 @@ def _gradients(job: _Job, batch: Sequence[TokenRow], learner: Learner, state: St
         engine.make_room()
         set_random_state(engine.device, rng)
         if state.micro_tokens > 1:
-            tokens = sum(_length(row) for row in batch)
+            tokens = sum(row.tokens for row in batch)
             state.micro_tokens = max(1, min(state.micro_tokens, tokens) // 2)
         elif not state.checkpointing:
             state.checkpointing, state.micro_tokens = True, job.options.micro_tokens
         else:
             raise OutOfMemory(
                 f"model {engine.name}: memory does not suffice to train on one row at a time (the longest one has "
-                f"{max(_length(row) for row in batch)} tokens). Close other programs, use a smaller model, or shorten "
+                f"{max(row.tokens for row in batch)} tokens). Close other programs, use a smaller model, or shorten "
                 "the inputs."
             )
-
-
-def _length(row: TokenRow) -> int:
-    return len(row.prompt) + len(row.target)

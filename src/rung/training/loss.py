@@ -1,14 +1,16 @@
-"""Losses of answers and their gradients.
+"""Losses of answers and their gradients. What is made smaller is an argument: by default, the loss of the answers.
 
-The loss counts the tokens of the answer alone, its end token among them. They are known by their position, never by
+That loss counts the tokens of the answer alone, its end token among them. They are known by their position, never by
 token id: in many models the padding token is the end token, and a mask by id would hide it. Every batch divides by its
 own number of target tokens, however it is cut into micro-batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,36 +18,66 @@ from rung.engine.engine import Engine
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length
 from rung.engine.tree_engine import Prefix, TreeEngine
-from rung.training.batches import TokenRow, parts_of
+from rung.training.batches import Item, TokenRow, parts_of
+
+Result = TypeVar("Result")
 
 
-def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int, scale: float = 1.0) -> tuple[float, int]:
-    """Adds the gradients of a batch's mean loss per target token. Returns that loss and the number of tokens computed.
+@dataclass(frozen=True)
+class Loss:
+    """What a training makes smaller.
+
+    of: (logits (t, V), target ids (t,), rows or pairs) -> the loss summed over these, whose target tokens stand in
+    order. weight: a batch -> what its sum is divided by. record: what the claim of a training says of it.
+    """
+
+    of: Callable[[torch.Tensor, torch.Tensor, Sequence[Any]], torch.Tensor]
+    weight: Callable[[Sequence[Any]], int]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, _: Sequence[TokenRow]) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+
+
+def _target_tokens(rows: Sequence[TokenRow]) -> int:
+    return sum(len(row.target) for row in rows)
+
+
+ANSWERS = Loss(_cross_entropy, _target_tokens)
+"""The mean cross-entropy per target token."""
+
+
+def backward(
+    engine: Engine, batch: Sequence[Item], *, micro_tokens: int, scale: float = 1.0, loss: Loss = ANSWERS
+) -> tuple[float, int]:
+    """Adds the gradients of a batch's mean loss. Returns that loss and the number of tokens computed.
 
     scale: what the loss is multiplied with before its gradients are computed; the loss returned is the plain one.
+    loss: what is made smaller; the default is the loss per target token.
 
     A batch that fits into micro_tokens goes through the network as one tree of rows, a larger one in parts. A long
     prefix that all rows share is then computed once: the gradients of the parts towards its keys and values are summed
     and go back through it once. Loss and gradients equal those of a plain loop over padded rows. On the padded path
     there is neither tree nor shared prefix.
     """
-    targets = sum(len(row.target) for row in batch)
-    long = {engine.is_long(len(row.prompt) + len(row.target)) for row in batch}
+    weight, rows = loss.weight(batch), [row for item in batch for row in item.rows]
+    long = {engine.is_long(row.tokens) for row in rows}
     # Long and short rows share no prefix; on the padded path none do.
-    alike = isinstance(engine, TreeEngine) and len(batch) > 1 and len(long) == 1
-    shared = common_prefix_length([row.prompt for row in batch]) if alike else 0
+    alike = isinstance(engine, TreeEngine) and len(rows) > 1 and len(long) == 1
+    shared = common_prefix_length([row.prompt for row in rows]) if alike else 0
     parts = parts_of(batch, shared, micro_tokens)
-    loss, computed = 0.0, 0
+    total, computed = 0.0, 0
     prefix = leaves = None
     if isinstance(engine, TreeEngine) and len(parts) > 1 and shared > micro_tokens // 4:
-        prefix = engine.compute(batch[0].prompt[:shared], long=True in long)
+        prefix = engine.compute(rows[0].prompt[:shared], long=True in long)
         leaves = prefix.with_gradients()
         computed = shared
     for part in parts:
-        part_loss, tokens = summed_loss(engine, part, leaves)
-        (scale * part_loss / targets).backward()
+        part_loss, tokens = summed_loss(engine, part, leaves, loss)
+        (scale * part_loss / weight).backward()
         engine.computed_tokens += tokens  # the backward pass costs as much again
-        loss += part_loss.item() / targets
+        total += part_loss.item() / weight
         computed += tokens
     if prefix is not None and leaves is not None:
         pairs = [
@@ -57,35 +89,58 @@ def backward(engine: Engine, batch: Sequence[TokenRow], *, micro_tokens: int, sc
         if pairs:
             torch.autograd.backward([end for end, _ in pairs], [grad for _, grad in pairs])
             engine.computed_tokens += shared
-    return loss, computed
+    return total, computed
 
 
-def summed_loss(engine: Engine, rows: Sequence[TokenRow], prefix: Prefix | None = None) -> tuple[torch.Tensor, int]:
-    """Cross-entropy summed over the target tokens of the rows, and the number of tokens computed for it.
+def summed_loss(
+    engine: Engine, part: Sequence[Item], prefix: Prefix | None = None, loss: Loss = ANSWERS
+) -> tuple[torch.Tensor, int]:
+    """The loss summed over rows or pairs, by default over their target tokens; and the number of tokens computed."""
+    logits, targets, computed = target_logits(engine, part, prefix)
+    return loss.of(logits, targets, part), computed
 
-    Logits are computed at the target tokens only. prefix: the first tokens of every row, already computed.
+
+def target_logits(
+    engine: Engine, part: Sequence[Item], prefix: Prefix | None = None
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Logits (t, V) at the target tokens alone, these tokens (t,), and the number of tokens computed.
+
+    prefix: the first tokens of every row, already computed.
     """
-    logits, computed = engine.scores([(row.prompt, row.target) for row in rows], prefix)  # (t, V)
+    rows = [row for item in part for row in item.rows]
+    logits, computed = engine.scores([(row.prompt, row.target) for row in rows], prefix)
     targets = torch.tensor([token for row in rows for token in row.target], device=engine.device)
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), computed
+    return logits, targets, computed
 
 
 def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
-    """Mean loss per target token of rows that are not trained on, with the adapter in that folder (None: the base).
+    """Mean loss per target token of rows that are not trained on, with the adapter in that folder (None: the base)."""
+    found = without_gradients(engine, rows, adapter, lambda part: float(summed_loss(engine, part)[0]), micro_tokens)
+    return sum(found) / _target_tokens(rows)
 
-    When memory runs out, smaller parts go through the network, down to one row.
+
+def without_gradients(
+    engine: Engine,
+    items: Sequence[Item],
+    adapter: Path | None,
+    work: Callable[[list[Item]], Result],
+    micro_tokens: int = 1024,
+) -> list[Result]:
+    """What `work` returns for each part of the items, in order, with the adapter in that folder (None: the base).
+
+    When memory runs out, smaller parts go through the network, down to one item.
     """
-    targets, total = sum(len(row.target) for row in rows), 0.0
-    parts = parts_of(rows, 0, micro_tokens)
+    found: list[Result] = []
+    parts = parts_of(items, 0, micro_tokens)
     with engine.adapters.using(str(adapter) if adapter is not None else None), torch.inference_mode():
         while parts:
             part = parts.pop(0)
             try:
-                total += float(summed_loss(engine, part)[0])
+                found.append(work(part))
                 continue
             except Exception as error:
                 if not is_out_of_memory(error) or len(part) == 1:
                     raise
             engine.make_room()
             parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
-    return total / targets
+    return found
