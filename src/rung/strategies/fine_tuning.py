@@ -53,6 +53,14 @@ def full(workshop: Workshop) -> Solution:
     return _tuned(workshop, plain, full=True)
 
 
+def tuned_on(workshop: Workshop, plain: Solution, more: Sequence[Example]) -> Solution:
+    """The solution with an adapter trained on the train examples and on more rows beside them.
+
+    Where its course cannot visit all of them, those of train come first. It is judged on dev as `lora` is.
+    """
+    return _tuned(workshop, plain, more)
+
+
 def pilot(workshop: Workshop, count: int) -> Solution:
     """As `lora`, from `count` train examples (a fixed sample) and in proportion fewer steps; judged once.
 
@@ -71,17 +79,19 @@ def pilot(workshop: Workshop, count: int) -> Solution:
     return _trained(workshop, plain, examples, course)
 
 
-def _tuned(workshop: Workshop, plain: Solution, *, full: bool = False) -> Solution:
-    """The solution with an adapter, or weights, trained on the train examples that its course can visit."""
+def _tuned(workshop: Workshop, plain: Solution, more: Sequence[Example] = (), *, full: bool = False) -> Solution:
+    """The solution with an adapter, or weights, trained on the train examples, and more, that its course can visit."""
     if is_done(workshop.folder / "adapter"):
         return replace(plain, adapter=str(workshop.folder / "adapter"))
+    train, seed = workshop.inputs.train, workshop.inputs.task.seed
+    both = replace(workshop, inputs=replace(workshop.inputs, train=(*train, *more)))
 
     def render(some: Sequence[Example]) -> list[TrainingRow]:
-        return training_rows(workshop, plain, some)
+        return training_rows(both, plain, some)
 
-    course = whole_course(workshop, render, workshop.inputs.dev, full=full)
-    visited = sample_of(workshop.inputs.train, course.examples, workshop.inputs.task.seed)
-    return _trained(workshop, plain, visited, course)
+    course = whole_course(both, render, workshop.inputs.dev, full=full)
+    own = sample_of(train, course.examples, seed)
+    return _trained(both, plain, (*own, *sample_of(more, course.examples - len(own), seed)), course)
 
 
 def _trained(workshop: Workshop, plain: Solution, examples: Sequence[Example], course: Course) -> Solution:
@@ -95,6 +105,11 @@ def _trained(workshop: Workshop, plain: Solution, examples: Sequence[Example], c
 def cost_of_lora(texts: Texts) -> Cost:
     """Of a training within its compute budget, the probes of learning rates, and dev at each interim look."""
     return _training(texts, texts.own)
+
+
+def cost_of_tuning_on(texts: Texts, more: int) -> Cost:
+    """As of lora, with so many rows more to train on (`tuned_on`)."""
+    return _training(replace(texts, train=texts.train + more), texts.own)
 
 
 def cost_of_rag_lora(texts: Texts) -> Cost:
