@@ -14,12 +14,17 @@ from rung.testing.fakes import tiny_model as tiny_model
 
 if TYPE_CHECKING:
     from rung.testing.endpoint import FakeEndpoint as FakeEndpoint
+    from rung.testing.endpoint import ScriptedJudge as ScriptedJudge
+    from rung.testing.endpoint import ScriptedTeacher as ScriptedTeacher
+    from rung.testing.endpoint import Shares as Shares
+
+_OF_ENDPOINT = ("FakeEndpoint", "ScriptedJudge", "ScriptedTeacher", "Shares")
 
 
 def __getattr__(name: str) -> object:
-    """FakeEndpoint is imported when it is first used: its server is no load for those who need a fake model only."""
-    if name == "FakeEndpoint":
-        from rung.testing.endpoint import FakeEndpoint
+    """The endpoint is imported when it is first used: its server is no load for those who need a fake model only."""
+    if name in _OF_ENDPOINT:
+        import rung.testing.endpoint as endpoint
 
-        return FakeEndpoint
+        return getattr(endpoint, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

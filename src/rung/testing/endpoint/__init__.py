@@ -22,12 +22,16 @@ from rung.testing.endpoint.chat import Body as Body
 from rung.testing.endpoint.chat import ChatAnswers as ChatAnswers
 from rung.testing.endpoint.chat import Rejection as Rejection
 from rung.testing.endpoint.chat import echo as echo
+from rung.testing.endpoint.judging import ScriptedJudge as ScriptedJudge
 from rung.testing.endpoint.record import Call as Call
 from rung.testing.endpoint.record import Record as Record
 from rung.testing.endpoint.service import Service
 from rung.testing.endpoint.switches import FAULTS as FAULTS
 from rung.testing.endpoint.switches import FaultScript as FaultScript
 from rung.testing.endpoint.switches import Switches as Switches
+from rung.testing.endpoint.teaching import Filtered as Filtered
+from rung.testing.endpoint.teaching import ScriptedTeacher as ScriptedTeacher
+from rung.testing.endpoint.teaching import Shares as Shares
 
 _BACKLOG = 2048  # connections that wait to be accepted; the kernel may allow fewer
 
