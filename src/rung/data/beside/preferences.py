@@ -1,0 +1,172 @@
+"""Pairs of answers to one input, of which a person prefers one: any format, with the columns `chosen` and `rejected`.
+
+What is asked stands in a column, named as in the examples or as usual (`prompt`, `question`, …), or in the turns that
+both answers share, as TRL, UltraFeedback and HH write it. Pairs only train; what judges is dev and the test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rung.data.examples import names_of
+from rung.data.fence import Fence
+from rung.data.formats import read_table
+from rung.data.metric_names import JSON_METRICS
+from rung.data.rows import Problem, Row, raise_problems
+from rung.data.shapes import flat, recognise, recognised
+from rung.data.shapes.reading import Answers, RowReader
+from rung.data.shapes.seam import Fields, key_of
+from rung.data.shapes.values import listed
+from rung.errors import DataError
+from rung.text import visible
+from rung.types import Preference, Task
+
+PREFIX = "preference:"
+"""Before the id of the input of each pair, so that it is not that of an example."""
+
+LEAST_PAIRS = 8
+"""Fewer fill no batch and teach nothing."""
+
+_CHOSEN, _REJECTED = ("chosen", "preferred_output"), ("rejected", "non_preferred_output")
+_ASKS = ("input", "instruction", "context", "turns", "tools", "id")
+"""Fields that say what is asked."""
+
+
+def read_preferences(task: Task, fence: Fence, say: Callable[[str], None]) -> tuple[Preference, ...]:
+    """The pairs of the files that `preferences:` names, in their order, each once.
+
+    Left out, and counted by `say`: pairs that stand there twice, and those whose input nearly repeats a row of dev or
+    of the test. Raises DataError with file and row: for a file that cannot be read or lacks a column, rows with an
+    empty answer, two equal answers or two different inputs, and where fewer than LEAST_PAIRS are left.
+    """
+    called = names_of(task.preferences)
+    problems: list[Problem] = []
+    found = [pair for path in task.preferences for pair in _read_file(path, called[path], task, problems)]
+    raise_problems(problems)
+    once = list({(pair.query.text, pair.chosen, pair.rejected): pair for pair in reversed(found)}.values())[::-1]
+    sets = fence.near([pair.query for pair in once])
+    kept = [pair for pair, near in zip(once, sets, strict=True) if near not in ("dev", "test")]
+    _tell(say, len(kept), len(found) - len(once), len(once) - len(kept))
+    if len(kept) < LEAST_PAIRS:
+        raise DataError(
+            f"{', '.join(called.values())}: {len(kept)} of {len(found)} pairs can be used; at least {LEAST_PAIRS} are "
+            "needed to learn from. Bring pairs whose inputs are new, or delete preferences: from task.yaml."
+        )
+    return tuple(_with_own_ids(kept))
+
+
+def _tell(say: Callable[[str], None], kept: int, twice: int, near: int) -> None:
+    left = [f"{twice:,} that stand there twice"] if twice else []
+    left += [f"{near:,} whose input nearly repeats a row of dev or the test"] if near else []
+    out = f"; left out: {' and '.join(left)}" if left else ""
+    say(f"preferences: {kept:,} pair{'' if kept == 1 else 's'} of answers{out}.")
+
+
+def _with_own_ids(pairs: Sequence[Preference]) -> Iterator[Preference]:
+    """The pairs; of several with one id, each later one has its number behind it."""
+    seen: Counter[str] = Counter()
+    for pair in pairs:
+        seen[pair.query.id] += 1
+        number = f"#{seen[pair.query.id]}" if seen[pair.query.id] > 1 else ""
+        yield replace(pair, query=replace(pair.query, id=f"{PREFIX}{pair.query.id}{number}"))
+
+
+def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> list[Preference]:
+    """The pairs of one file, which messages call `name`. problems: takes the rows that cannot be used."""
+    table = read_table(path)
+    problems += table.problems
+    rows = list(flat(table.taken()))
+    if not rows:
+        return []
+    columns = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
+    chosen, rejected = _column(_CHOSEN, columns, name), _column(_REJECTED, columns, name)
+    asked = _asked(rows, columns, chosen, name, task)
+    is_json = task.schema is not None or task.metric in JSON_METRICS
+    readers = [
+        RowReader(
+            {**asked, "output": answer}, Answers(lists_are_json=is_json), f"{name}:", visible(task.instruction), True
+        )
+        for answer in (chosen, rejected)
+    ]
+    found: list[Preference] = []
+    for row in rows:
+        try:
+            found.append(_pair(row, *readers))
+        except ValueError as error:
+            problems.append(Problem(row.where, str(error)))
+    return found
+
+
+def _pair(row: Row, chosen: RowReader, rejected: RowReader) -> Preference:
+    """Raises ValueError that says what is wrong with the row."""
+    better, worse = chosen(row), rejected(row)
+    if better.query != worse.query:
+        fact = "the chosen and the rejected answer follow different turns"
+        raise ValueError(f"{fact}; make all turns before the last answer equal, or remove the row")
+    if visible(better.output) == visible(worse.output):
+        raise ValueError("the chosen and the rejected answer are equal; correct one of them or remove the row")
+    return Preference(better.query, better.output, worse.output, row.where)
+
+
+def _column(keys: Sequence[str], columns: Sequence[str], name: str) -> str:
+    """The first column that has one of the keys. Raises DataError where there is none."""
+    by_key = {key_of(column): column for column in reversed(columns)}
+    found = next((by_key[key] for key in keys if key in by_key), None)
+    if found is None:
+        raise DataError(
+            f'{name}: no column "{keys[0]}"; columns are {_named(columns)}. Call the column of the answer that is '
+            f"preferred {_CHOSEN[0]}, and that of the other one {_REJECTED[0]}."
+        )
+    return found
+
+
+def _asked(rows: Sequence[Row], columns: Sequence[str], chosen: str, name: str, task: Task) -> Fields:
+    """The columns of what is asked: as the task names them, else as usual beside pairs, else as in the examples.
+
+    Raises DataError where none of them is there, and the answers are no whole conversations.
+    """
+    named = _there({n: c for n, c in task.fields.items() if n in _ASKS}, columns)
+    alpaca = _there({"instruction": "instruction", "input": "input"}, columns)
+    if "input" not in named and len(alpaca) == 2:
+        named = {**named, **alpaca}
+
+    def beside(own: Fields) -> Fields | None:
+        try:
+            fields = recognised(columns, rows, {**own, "output": chosen}, "preference").fields
+        except DataError:
+            return None
+        return {n: c for n, c in fields.items() if n in _ASKS}
+
+    found = beside(named)
+    if found is None:
+        found = beside(_of_examples(task, columns))
+    if found is None:
+        raise DataError(
+            f"{name}: it is not clear which column is the input; columns are {_named(columns)}. Call it prompt, or as "
+            "in the examples."
+        )
+    return found
+
+
+def _of_examples(task: Task, columns: Sequence[str]) -> Fields:
+    """The columns of what is asked in the first file of examples, as far as they are there."""
+    reading = recognise(read_table(task.example_files[0]), task.fields, task.shape)
+    return _there({n: c for n, c in reading.fields.items() if n in _ASKS}, columns)
+
+
+def _there(fields: Fields, columns: Sequence[str]) -> Fields:
+    """The fields whose columns a file has, with the names that it gives them."""
+    by_key = {key_of(column): column for column in reversed(columns)}
+    found: dict[str, str | tuple[str, ...]] = {}
+    for name, several in fields.items():
+        own = tuple(by_key[key_of(column)] for column in listed(several) if key_of(column) in by_key)
+        if own and len(own) == len(listed(several)):
+            found[name] = own[0] if isinstance(several, str) else own
+    return found
+
+
+def _named(columns: Sequence[str]) -> str:
+    return ", ".join(column[:60] for column in columns[:20]) or "none"
