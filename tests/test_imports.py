@@ -42,6 +42,7 @@ HEAVY = {
     "pandas",
     "pydantic",
     "sklearn",
+    "gepa",
 }
 # Pages and the demos need only what lies in records; the fakes are built from the models room.
 EXCEPTIONS = {("testing", "models"), ("__init__", "api")}  # the second for type checkers alone

@@ -92,7 +92,8 @@ class Strategy:
     out. cures: causes of wrong answers that it can fix; where they are named, it is tried after the diagnosis, and only
     where these causes hold enough of what fails. imitates: it learns the teacher's answers, and is tried only where the
     teacher is ahead. proves: it is a candidate only where dev shows it above the best of its family that was built
-    before it. Functions may be named as "module:attribute", so that nothing loads early.
+    before it. replaces: a family whose best it has learnt from; it is a candidate only where dev shows it no further
+    below that than the margin. Functions may be named as "module:attribute", so that nothing loads early.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Strategy:
     cures: frozenset[str] = frozenset()
     imitates: bool = False
     proves: bool = False
+    replaces: Family | None = None
 
 
 REPAIRED = "{}_replay"
@@ -238,6 +240,32 @@ for _strategy in (
         repair=f"{_HERE}.replay:replayed",
         repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
         pilot=f"{_HERE}.fine_tuning:pilot",
+    ),
+    Strategy(
+        "distilled_lora",
+        "fine-tune",
+        "a LoRA adapter trained on train and on the teacher's answers to unlabelled inputs",
+        f"{_HERE}.distilling:cost_of_distilled_lora",
+        f"{_HERE}.distilling:distilled_lora",
+        needs=frozenset({"trainable", "teacher", "unlabelled"}),
+        repair=f"{_HERE}.replay:replayed",
+        repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
+        taught=f"{_HERE}.distilling:taught_of_distilled_lora",
+        imitates=True,
+        proves=True,
+    ),
+    Strategy(
+        "rag_distilled",
+        "fine-tune",
+        "a LoRA adapter that learns what retrieval answers to unlabelled inputs, without passages; off unless named",
+        f"{_HERE}.distilling:cost_of_rag_distilled",
+        f"{_HERE}.distilling:rag_distilled",
+        needs=frozenset({"corpus", "trainable", "unlabelled"}),
+        repair=f"{_HERE}.replay:replayed",
+        repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
+        asked_for=True,
+        proves=True,
+        replaces="rag",
     ),
     Strategy(
         "full",
