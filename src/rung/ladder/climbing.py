@@ -319,7 +319,8 @@ class _Climber:
         while True:
             known = known_so_far(self.run, self.climbed)
             plain = {s.family for s in steps if not s.strategy.proves}  # what is to prove its gain waits for these
-            ranked = order([_way(s) for s in steps if not (s.strategy.proves and s.family in plain)], known)
+            waiting = [s for s in steps if s.strategy.proves and plain & {s.family, s.strategy.replaces}]
+            ranked = order([_way(s) for s in steps if s not in waiting], known)
             name, gain = ranked[0]
             step = by_name[name]
             done = name in self.climbed.built or self.climbed.enough or self.finishes or self._settled(step, None)

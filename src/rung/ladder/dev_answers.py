@@ -13,8 +13,9 @@ from rung.evaluation.statistics import units_of
 from rung.ladder.climbed import Climbed
 from rung.ladder.state import RunState
 from rung.resume import record_of
+from rung.strategies import strategy_of
 from rung.trials.workshop import Workshop
-from rung.types import Comparison, Prediction, Solution
+from rung.types import Comparison, Prediction, Solution, kind_of
 
 
 def answer_dev(
@@ -55,10 +56,15 @@ def unproven(run: RunState, climbed: Climbed, solution: Solution, predictions: S
     """Reason why a solution that has to prove its gain is no candidate; None where it has.
 
     It has where dev shows it above the best of its family that was built before it, by one paired test, and where there
-    is none. predictions: its answers to all of dev.
+    is none. One that replaces another family must not be further below the best of that than the margin, whatever is
+    asked for. predictions: its answers to all of dev.
     """
-    from rung.evaluation.statistics import ALPHA
+    from rung.evaluation.statistics import ALPHA, MARGIN
 
+    strategy = strategy_of(kind_of(solution.name))
+    model = climbed.best(strategy.replaces, run.name) if strategy is not None and strategy.replaces else None
+    if model is not None and (behind := -_compared(run, climbed, model, solution, predictions).difference) > MARGIN:
+        return f"it is {_scale(run).gap(behind)} below {model} on dev, whose answers it has learnt"
     rival = climbed.best(solution.family, run.name)
     if rival is None or run.exhaustive:
         return None

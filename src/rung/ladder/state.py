@@ -125,7 +125,7 @@ class RunState:
 
         family: of what is about to be built with this model, which counts too; None: nothing is.
         """
-        best = [climbed.built[name] for name in climbed.best_of_groups()]
+        best = [climbed.built[name] for name in climbed.to_test()]
         seconds = [built.seconds_per_answer or self.plan.answer_seconds for built in best]
         usd = [built.usd_per_answer for built in best]
         if family is not None and (self.name, family) not in {built.group for built in best}:
@@ -133,13 +133,21 @@ class RunState:
             seconds.append(max([*(b.seconds_per_answer or 0.0 for b in own), self.plan.answer_seconds]))
             usd.append(max((built.usd_per_answer for built in own), default=self.plan.answer_usd(self.price)))
         asked = len(self.test) + self.plan.timed
-        paid = _for_test(sum(usd) * asked, best)
-        return Spent(sum(seconds) * asked, len(seconds) * len(self.test), paid)
+        more = self._samples if seconds else Spent()
+        paid = _for_test(sum(usd) * asked, best) + more.usd
+        return Spent(sum(seconds) * asked + more.seconds, len(seconds) * len(self.test) + more.calls, paid)
+
+    @property
+    def _samples(self) -> Spent:
+        """What more answers to the test take, where the task asks for them."""
+        step = self.plan.consistency
+        wanted = self.plan.samples_are_wanted and step.applies
+        return Spent(step.seconds, step.calls, USD_SPARE * step.usd) if wanted else Spent()
 
     def keep_back_for_test(self, finalists: Sequence[Built]) -> None:
         """From now on, dollars are kept for the test alone: what is left beside them may be used to time finalists."""
         usd = sum(built.usd_per_answer for built in finalists)
-        self.ledger.keep_back(_for_test(usd * len(self.test), finalists))
+        self.ledger.keep_back(_for_test(usd * len(self.test), finalists) + self._samples.usd)
 
     def over_budget(
         self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None, usd: float = 0.0
@@ -217,6 +225,7 @@ class RunState:
             "index_kind": spec.kind if spec is not None else None,
             "best_prompt": prompting.solution if prompting is not None else None,
             "prompt_answers": prompting.predictions if prompting is not None else (),
+            "best_rag": retrieving.solution if retrieving is not None else None,
             "diagnosis": record_of(self.files.diagnosis),
         }
 
