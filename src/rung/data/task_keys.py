@@ -21,11 +21,10 @@ from pydantic import (
     WrapValidator,
 )
 
-from rung.data import key_files, key_labels
+from rung.data import key_files, key_labels, taught_keys
 from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import CASELESS, JSON_METRICS, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
-from rung.data.taught_keys import TAUGHT_HINTS, judge, teacher, to_judge, to_teacher
 from rung.data.rows import kind_of, nearest
 from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 
@@ -56,7 +55,7 @@ HINTS = {
     "price": PRICE_HINT,
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "seed": "Write seed: 0, or another whole number from 0.",
-    **TAUGHT_HINTS,
+    **taught_keys.TAUGHT_HINTS,
 }
 
 
@@ -215,8 +214,8 @@ class TaskKeys(BaseModel):
     ignore: Annotated[list[str], AfterValidator(_ignore)] = Field(default_factory=list)
     model: Annotated[Any, PlainValidator(one_model)] = None
     models: Annotated[list[Annotated[Any, PlainValidator(one_model)]], AfterValidator(_some)] | None = None
-    teacher: Annotated[Any, PlainValidator(teacher)] = None
-    judge: Annotated[Any, PlainValidator(judge)] = None
+    teacher: Annotated[Any, PlainValidator(taught_keys.teacher)] = None
+    judge: Annotated[Any, PlainValidator(taught_keys.judge)] = None
     judged: Annotated[Any, PlainValidator(key_files.row_files)] = ()
     unlabelled: Annotated[Any, PlainValidator(key_files.row_files)] = ()
     synthetic: Annotated[Any, PlainValidator(key_files.row_files)] = ()
@@ -269,8 +268,8 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         budget=Budget(**keys.budget.model_dump()),
         concurrency=keys.concurrency,
         seed=keys.seed,
-        teacher=to_teacher(keys.teacher),
-        judge=to_judge(keys.judge, metric, judged=bool(keys.judged)),
+        teacher=taught_keys.to_teacher(keys.teacher),
+        judge=taught_keys.to_judge(keys.judge, metric, judged=bool(keys.judged)),
         judged=keys.judged,
         unlabelled=keys.unlabelled,
         synthetic=keys.synthetic,
