@@ -12,7 +12,8 @@ import pytest
 from rung.errors import BudgetSpent, DataError
 from rung.strategies.searching import optimised_prompt
 from rung.teaching.held_out import held_out, without_demos_of
-from rung.teaching.search import ACCEPTED, ASKED, planned_calls, search, search_log, sizes
+from rung.teaching.search import ACCEPTED, ASKED, planned_calls, search, sizes
+from rung.teaching.search_log import search_in_words, search_log
 from rung.testing import FakeModel
 from rung.trials.choose import screened
 from rung.trials.workshop import Workshop
@@ -72,6 +73,7 @@ def test_an_instruction_that_is_better_on_train_is_found_and_kept(tmp_path: Path
     assert [r["instruction"] for r in log if r["accepted"]][-1] == BETTER and [r["kept"] for r in log].count(True) == 1
     assert log[0]["val"]["score"] < log[1]["val"]["score"] < log[-1]["val"]["score"] == 1.0
     assert log[1]["minibatch"]["before"] < log[1]["minibatch"]["after"] and log[1]["parent"] == 0
+    assert f"number {log[-1]['number']} is kept (1.00 on 32 train examples, before 0." in search_in_words(log)
 
 
 def test_a_search_sees_no_dev_row(tmp_path: Path) -> None:
@@ -185,6 +187,7 @@ def test_where_nothing_is_better_the_best_prompt_keeps_its_answers_to_dev(tmp_pa
     found = optimised_prompt(shop)
     assert found == replace(shop.best_prompt or start_of(shop), name="optimised_prompt")
     assert screened(shop.folder) == list(answers)
+    assert "none beat the start" in search_in_words(search_log(shop.folder))
 
 
 def test_a_candidate_that_is_clearly_behind_is_left_early(tmp_path: Path) -> None:

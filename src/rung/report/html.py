@@ -20,6 +20,7 @@ from rung.report.models import models_section
 from rung.report.pairs import break_even_section, comparisons_section
 from rung.report.reading import RunRecords, models_in_words, read_run
 from rung.report.scores import causes_section, curve_section, scores_section
+from rung.report.searching import searched_section
 from rung.types import Example
 
 _BADGES = {"none": "none works"}
@@ -56,6 +57,7 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         data_section(run),
         models_section(run),
         built_section(run),
+        searched_section(run),
         not_tried_section(run),
         section("Examples from the test", example_section(run, examples)),
         section("Fields of the answers", field_section(run, examples)),

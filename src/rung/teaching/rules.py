@@ -52,7 +52,7 @@ _RULE_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Draft:
+class HouseRules:
     """A list of rules. refused: why it is not tried, as a sentence part, or None."""
 
     number: int
@@ -64,7 +64,7 @@ class Draft:
         return f"{instruction.rstrip()}\n\nHouse rules:\n" + "\n".join(f"- {rule}" for rule in self.rules)
 
 
-def drafts(workshop: Workshop, start: Solution) -> list[Draft]:
+def drafts(workshop: Workshop, start: Solution) -> list[HouseRules]:
     """The drafts that the teacher writes, or the model itself where there is none; the edited one stands last.
 
     Each is written from the start's answers to train examples of its own. Raises what the models raise.
@@ -85,7 +85,7 @@ def drafts(workshop: Workshop, start: Solution) -> list[Draft]:
     return written
 
 
-def note_rules(folder: Path, written: Sequence[Draft], kept: Draft | None) -> None:
+def note_rules(folder: Path, written: Sequence[HouseRules], kept: HouseRules | None) -> None:
     """Records what was drafted and which of it is kept, for `rules_log`."""
     write_lines(
         folder / _LOG,
@@ -127,13 +127,13 @@ def _request(
     return request_within(journal.model, _SYSTEM, head, cases, _TASK, Decoding(RULES_TOKENS, TEMPERATURE, seed))
 
 
-def _edit(instruction: str, written: Sequence[Draft]) -> Request:
+def _edit(instruction: str, written: Sequence[HouseRules]) -> Request:
     lists = "\n\n".join("\n".join([f"List {d.number}:", *(f"- {rule}" for rule in d.rules)]) for d in written)
     asked = f"Rules for this instruction were written down twice:\n\n{instruction}\n\n{lists}\n\n{_EDIT}"
     return Request((Message("system", _SYSTEM), Message("user", asked)), Decoding(RULES_TOKENS))
 
 
-def _draft(number: int, reply: Generation, rows: Sequence[Example], earlier: Sequence[Draft]) -> Draft:
+def _draft(number: int, reply: Generation, rows: Sequence[Example], earlier: Sequence[HouseRules]) -> HouseRules:
     rules = tuple(rule for rule in rules_in(reply.text) if not copies(rule, rows))
     refused = None
     if not came(reply.error):
@@ -142,4 +142,4 @@ def _draft(number: int, reply: Generation, rows: Sequence[Example], earlier: Seq
         refused = "the answer held no list of rules"
     elif any(rules == draft.rules for draft in earlier):
         refused = "it is the same as another draft"
-    return Draft(number, rules, refused)
+    return HouseRules(number, rules, refused)

@@ -12,17 +12,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rung.errors import DataError
 from rung.evaluation.sequential import LOOKS, boundary, planned_looks
 from rung.evaluation.statistics import compare, units_of
 from rung.models.journal import Journal
-from rung.records import read_lines, write_lines
+from rung.records import write_lines
 from rung.teaching.feedback import causes_in_words, feedback
 from rung.teaching.held_out import held_out, held_out_size, without_demos_of
 from rung.teaching.proposing import instruction_in, refused, request_for_instruction
+from rung.teaching.search_log import SEARCH_LOG
 from rung.trials.choose import fits
 from rung.trials.trial import attempt, mean_score
 from rung.trials.workshop import Workshop
@@ -40,7 +40,7 @@ compared on."""
 
 _LEAST = 12  # train examples that can be held out
 _EACH_OTHER = 3  # each third proposal changes the demos
-_LOG, _PROPOSALS = "search.jsonl", "proposals.jsonl"
+_PROPOSALS = "proposals.jsonl"
 _INSTRUCTION, _DEMOS = "instruction", "demos"
 
 Candidate = Mapping[str, str]
@@ -78,11 +78,11 @@ def planned_calls(train: int) -> int:
 
 
 def search(workshop: Workshop, start: Solution, settings: Sequence[Solution]) -> Solution:
-    """The best candidate on val, the start itself where nothing was better. The log is in `search_log`.
+    """The best candidate on val, the start itself where nothing was better. `search_log` reads what was tried.
 
     settings: the start with other demos, each with its instruction. Raises what the models raise, and BudgetSpent.
     """
-    from gepa import optimize
+    from gepa.api import optimize
 
     adapter = _Adapter(workshop, start, settings)
     run: Any = optimize
@@ -101,16 +101,6 @@ def search(workshop: Workshop, start: Solution, settings: Sequence[Solution]) ->
     if adapter.failed is not None:
         raise adapter.failed
     return adapter.end(result.candidates[result.best_idx])
-
-
-def search_log(folder: Path) -> list[dict[str, Any]]:
-    """What was tried, in order; the first record is the start. Empty where nothing was searched in that folder.
-
-    number; changed: "instruction", "demos" or None; parent: a number; instruction; demos: the setting's name;
-    minibatch: {n, before, after} or None; val: {n, score, left} or None, left: why not all of it was answered;
-    refused: why it was not tried, or None; accepted: whether it was compared on val; kept: whether it is the result.
-    """
-    return read_lines(folder / _LOG)
 
 
 class _Silent:
@@ -147,7 +137,7 @@ class _Adapter:
 
     def evaluate(self, batch: list[Example], candidate: Candidate, capture_traces: bool = False) -> Any:
         """Scored answers of a candidate, as gepa's EvaluationBatch. On val it is left early where it is far behind."""
-        from gepa import EvaluationBatch
+        from gepa.core.adapter import EvaluationBatch
 
         whole = [e.id for e in batch] == [e.id for e in self.val]
         answers = self._answers_to_val(candidate) if whole else self._answers(candidate, batch)
@@ -287,7 +277,7 @@ class _Adapter:
         return record
 
     def _write(self) -> None:
-        write_lines(self.workshop.folder / _LOG, self._log)
+        write_lines(self.workshop.folder / SEARCH_LOG, self._log)
 
     def _mean(self, candidate: Candidate, ids: Sequence[str]) -> float:
         return _mean([self._scores[_key(candidate), i] for i in ids])
