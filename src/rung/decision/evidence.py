@@ -46,6 +46,29 @@ class Skills:
 
 
 @dataclass(frozen=True)
+class Shortened:
+    """What shortening the prompt of a fine-tuned candidate came to on dev.
+
+    tuned: that candidate. short: the one with the shorter prompt; None where none was within the margin. length: of the
+    prompt that was taken, in words; where none was, of the shortest. trained: whether the adapter was trained on with
+    it. tokens, tokens_before: of a request with it and with the prompt as it was. mean: its score over n dev examples;
+    difference: that minus the tuned one's, with its 95 % interval.
+    """
+
+    tuned: str
+    short: str | None
+    length: str
+    trained: bool
+    tokens: float
+    tokens_before: float
+    mean: float
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
 class MoreExamples:
     """What `examples` more training examples would add on dev, with its interval."""
 
@@ -61,6 +84,47 @@ class ClosedBook:
 
     what: str
     dev: float
+
+
+@dataclass(frozen=True)
+class Invention:
+    """What a solution says to dev questions that nothing it reads can answer: how often it makes an answer up.
+
+    given: the task's own rows, whose reference is its `abstain`; else dev questions, without the passages that hold
+    their answers. share: of these rows for which an answer is made up. refused: share of the answerable rows to which
+    it gives no answer; None where none were looked at. base: the solution without fine-tuning that was asked the same;
+    empty where there is none. base_share, base_refused: its own. difference: share minus base_share, with its 95 %
+    interval and the p-value of the same paired test.
+    """
+
+    candidate: str
+    given: bool
+    share: Score
+    refused: Score | None = None
+    base: str = ""
+    base_share: Score | None = None
+    base_refused: Score | None = None
+    difference: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    p: float = 1.0
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is shown to make up more than its base."""
+        return bool(self.base) and self.difference > 0 and self.p < ALPHA
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Answers that a candidate learnt beside train. by: what gave them. asked, kept: inputs, and of these with an
+    answer. left_out: why the others have none, in words with their numbers."""
+
+    candidate: str
+    by: str
+    asked: int
+    kept: int
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,9 +148,14 @@ class Evidence:
     model: a model's name in the task. larger: the next larger one than that, to try; empty where none is known.
     diagnosis: why the prompt of the candidate `diagnosed` fails, the leading cause first. skipped, left_early: as in
     Decision. earlier_reads: of each earlier opening of the test, when (ISO 8601) and for which solutions.
-    break_even: with a price only. skills: of fine-tuned candidates that were checked.
+    break_even: with a price only. skills: of fine-tuned candidates that were checked. shortened: of those whose prompts
+    were shortened.
     more, closed_book: where they were measured. suspicious: rows whose answers a person should read. hardest: the
     answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
+    invention: of finalists that were asked what cannot be answered. abstain: the answer for that, as the task names it;
+    else empty. teacher: what the teacher reaches on dev, where it was asked. taught: of candidates that learnt answers
+    which are not the user's. checks_said: whole sentences about checks of finalists: what kept one from being made, or
+    limits it.
     """
 
     metric: MetricInfo
@@ -114,11 +183,17 @@ class Evidence:
     left_early: tuple[LeftEarly, ...] = ()
     break_even: tuple[BreakEven, ...] = ()
     skills: tuple[Skills, ...] = ()
+    shortened: tuple[Shortened, ...] = ()
     more: MoreExamples | None = None
     closed_book: ClosedBook | None = None
     suspicious: tuple[str, ...] = ()
     hardest: str | None = None
     notes: tuple[str, ...] = ()
+    invention: tuple[Invention, ...] = ()
+    abstain: str = ""
+    checks_said: tuple[str, ...] = ()
+    teacher: Score | None = None
+    taught: tuple[Taught, ...] = ()
 
     # ---- candidates ----------------------------------------------------------------------------
 
@@ -176,6 +251,10 @@ class Evidence:
 
     def named(self, name: str | None) -> Candidate | None:
         return next((c for c in self.candidates if c.name == name), None)
+
+    def long_form_of(self, name: str | None) -> str | None:
+        """The candidate whose prompt the one of that name shortens; None where it shortens none."""
+        return next((s.tuned for s in self.shortened if s.short is not None and s.short == name), None)
 
     def may_be_best(self, candidate: Candidate) -> bool:
         """Whether it is a contender."""

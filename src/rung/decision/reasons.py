@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rung.decision.checks import made_up, right_every_time
 from rung.decision.evidence import Evidence, Skills, best_of, score_of
 from rung.decision.figures import PERCENT, p_value, rounded_up
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
+from rung.decision.shorter import shorter_prompts
+from rung.decision.teaching import taught_sentences
 from rung.decision.words import (
     bare,
     cause_evidence,
@@ -49,7 +52,16 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
         said[1:1] = _causes(evidence)  # beside the comparison that decided
     else:
         said += _causes(evidence)
-    said += [*_closed_book(evidence), *_kept_skills(evidence, ruling), *_costs(evidence)]
+    shorter = shorter_prompts(evidence)
+    if ruling.ship is not None and evidence.long_form_of(ruling.ship.name) is not None:
+        said[1:1], shorter = shorter, []  # it is what is shipped
+    said += [
+        *_closed_book(evidence),
+        *taught_sentences(evidence),
+        *made_up(evidence, ruling),
+        *_kept_skills(evidence, ruling),
+    ]
+    said += [*right_every_time(evidence), *evidence.checks_said, *shorter, *_costs(evidence)]
     said += [
         f"{one.name} {'is no candidate' if one.unproven else 'was stopped early on dev'}: {bare(one.why)}."
         for one in evidence.left_early

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rung import runs
+from rung.ladder.abstention import inventions
 from rung.ladder.again import continued_notes
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.experiments import pilot_predictions, whole_curve
 from rung.ladder.model_records import model_notes
 from rung.ladder.skills_check import Checked
 from rung.ladder.state import RunState, WholeRun
+from rung.ladder.taught import RECORD, taught_by_others
 from rung.resume import is_done, record_of, recorded
 from rung.runs import Files
-from rung.strategies import REPAIRED, STRATEGIES
+from rung.strategies import long_form, strategy_of
 from rung.types import Diagnosis, Prediction, kind_of
 
 _WORTH_HEARING = 0.6
@@ -35,6 +37,7 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
     piloted = _piloted(run, climbed)
     grown = whole_curve(piloted, _tuned(piloted, climbed)) if piloted is not None else None
     asked = _diagnosed(run, climbed)
+    invented, unasked = inventions(run, climbed, [check.keep for check in checks])
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
@@ -47,6 +50,10 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
         "hardest": _hardest(run, climbed),
         "skills": [asdict(skills) for check in checks for skills in check.skills],
         "notes": _notes(run),
+        "invention": invented,
+        "checks_said": unasked,
+        "teacher": recorded(run.files.teacher / RECORD),
+        "taught": taught_by_others(run, climbed),
     }
 
 
@@ -68,9 +75,13 @@ def _piloted(run: WholeRun, climbed: Climbed) -> RunState | None:
 
 
 def _tuned(run: RunState, climbed: Climbed) -> Built | None:
-    """The best of those that the pilots are small ones of, repaired or not: training all weights is no such one."""
-    others = {n for s in STRATEGIES.values() if s.pilot is None for n in (s.name, REPAIRED.format(s.name))}
-    tuned = [b for name, b in climbed.whole("fine-tune", run.name).items() if kind_of(name) not in others]
+    """The best of those that the pilots are small ones of, repaired or not: training all weights is no such one, and a
+    shorter prompt is another matter."""
+    tuned = [
+        built
+        for name, built in climbed.whole("fine-tune", run.name).items()
+        if (s := strategy_of(kind_of(name))) is not None and s.pilot is not None and long_form(name) is None
+    ]
     return max(tuned, key=lambda built: built.dev.mean, default=None)
 
 

@@ -9,15 +9,18 @@ from typing import Any
 
 from rung import runs
 from rung.decision import Evidence, decide, decision_record
-from rung.decision.evidence import ClosedBook, MoreExamples, Skills
+from rung.decision.evidence import ClosedBook, MoreExamples, Shortened, Skills, Taught
 from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
+from rung.ladder.abstention import invention_from_record
 from rung.ladder.candidate_costs import break_evens
 from rung.ladder.climbed import Climbed
+from rung.ladder.consistency import with_consistency
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
 from rung.ladder.ledger import Meter
 from rung.ladder.state import RunState, WholeRun
+from rung.ladder.taught import score_of_teacher
 from rung.models import next_larger
 from rung.records import write_json
 from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
@@ -71,7 +74,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         break_even=break_evens(run, answers, by_name),
         **fields,
     )
-    decision = decide(evidence)
+    decision = decide(with_consistency(run, evidence, test))
     runs.log(run.folder, "decided", choice=decision.choice, solution=decision.solution)
     if named["curve"] is not None:
         write_json(run.files.curve, named["curve"])
@@ -144,10 +147,16 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "skipped": tuple(Skipped(**s) for s in record["skipped"]),
         "left_early": tuple(LeftEarly(**s) for s in record["left_early"]),
         "skills": tuple(Skills(**s) for s in record["skills"]),
+        "shortened": tuple(Shortened(**s) for s in record.get("shortened", ())),
         "more": MoreExamples(**record["more"]) if record["more"] else None,
         "closed_book": ClosedBook(**record["closed_book"]) if record["closed_book"] else None,
         "suspicious": tuple(record["suspicious"]),
         "hardest": record["hardest"],
+        "invention": tuple(invention_from_record(i) for i in record.get("invention", ())),
+        "abstain": task.abstain or "",
+        "checks_said": tuple(record.get("checks_said", ())),
+        "teacher": score_of_teacher(record["teacher"]) if record.get("teacher") else None,
+        "taught": tuple(Taught(**one) for one in record.get("taught", ())),
         "notes": tuple(record["notes"]),
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rung import runs
@@ -16,9 +15,8 @@ from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, ModelError
 from rung.ladder.climbed import Climbed
 from rung.ladder.ledger import Meter, stage_of
-from rung.ladder.state import RunState
+from rung.ladder.state import RunState, WholeRun
 from rung.resume import once, recorded
-from rung.runs import Files
 from rung.types import Score
 
 RECORD = "teacher.json"
@@ -65,7 +63,14 @@ def score_of_teacher(record: Mapping[str, Any]) -> Score:
     return Score(record["mean"], record["low"], record["high"], record["n"])
 
 
-def teacher_of_run(folder: Path) -> Score | None:
-    """What the teacher of a run reached on dev; None where it was not asked."""
-    record = recorded(Files(folder).teacher / RECORD)
-    return None if record is None else score_of_teacher(record)
+def taught_by_others(run: WholeRun, climbed: Climbed) -> list[dict[str, Any]]:
+    """Fields of Taught: what was learnt beside train for each candidate, as its folder says it."""
+    from rung.strategies.distilling import taught_counts
+
+    found = []
+    for name in climbed.built:
+        if counts := taught_counts(run.files.solution(name)):
+            left_out = ", ".join(f"{n:,} {why}" for why, n in counts["left_out"].items())
+            facts = {"by": counts["by"], "asked": counts["asked"], "kept": counts["kept"], "left_out": left_out}
+            found.append({"candidate": name, **facts})
+    return found

@@ -119,7 +119,9 @@ def _learnt(
         write_lines(folder / TAUGHT, (_row(one, kind, teacher.name, solution) for one in kept))
         left_out = Counter(one.why for one in found if one.answer is None)
         usd = round(sum(one.usd for one in found), 6)
-        return {"asked": len(found), "kept": len(kept), "left_out": dict(left_out), "votes": votes, "usd": usd}
+        by = f"{reading.name} with its passages" if reading is not None else f"the teacher ({teacher.name})"
+        counts = {"asked": len(found), "kept": len(kept), "left_out": dict(left_out)}
+        return {"by": by, **counts, "votes": votes, "usd": usd}
 
     counts = once(folder / COUNTS, ask)
     if not counts["kept"]:
