@@ -379,7 +379,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
-    """One chat turn."""
+    """One chat turn. A system turn without text says that there is no instruction, not even a chat template's own."""
 
     role: Role
     content: str
@@ -696,6 +696,8 @@ class Candidate:
     answers that the model did not give, or that break their constraint; unscored: answers that the metric could not
     score; both count as 0. unscored_why: why the metric could not score the first of them on dev. cut: why its building
     was stopped before its end, None where it was not. model: by its name in the task; empty for baselines.
+    repeats: samples of each test input, 0 where there were none. pass_1, pass_k: share of test inputs that a sample
+    answers right, and that all of `repeats` samples do.
     """
 
     name: str
@@ -717,6 +719,9 @@ class Candidate:
     model: str = ""
     first_token_s_p50: float | None = None
     first_token_s_p95: float | None = None
+    repeats: int = 0
+    pass_1: Score | None = None
+    pass_k: Score | None = None
 
 
 def candidate_name(kind: str, model: str) -> str:

@@ -11,10 +11,10 @@ import pytest
 
 from rung.ladder import candidate_costs
 from rung.ladder.applies import why_not
+from rung.ladder.climbed import Built, Climbed
 from rung.ladder.final_test import _in_words
 from rung.ladder.finalists import score_of
-from rung.ladder.skills_check import _may_be_shipped
-from rung.ladder.state import Built, Climbed
+from rung.ladder.skills_check import may_be_shipped
 from rung.models.metering import metered
 from rung.records import read_json, write_json
 from rung.runs import Files
@@ -51,9 +51,9 @@ def test_a_verdict_never_holds_the_text_of_an_endpoints_spec() -> None:
     [(0.5, 0.3, True), (0.3, 0.3, False), (0.21, 0.02, True), (0.2, 0.02, False)],
     ids=["ahead", "no better than a prompt", "above the floor", "at the floor"],
 )
-def test_general_skills_are_checked_of_what_may_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
+def test_general_skills_are_checked_of_whatmay_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
     climbed = Climbed(built={"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")})
-    assert _may_be_shipped(climbed, "lora", 0.2) is worth
+    assert may_be_shipped(climbed, "lora", 0.2) is worth
 
 
 def run_in(folder: Path, **more: Any) -> Any:

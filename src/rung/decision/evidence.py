@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rung.decision.judging import JudgeCheck
 from rung.evaluation.statistics import ALPHA, MARGIN
 from rung.types import (
     FAMILIES,
@@ -152,6 +153,7 @@ class Evidence:
     were shortened.
     more, closed_book: where they were measured. suspicious: rows whose answers a person should read. hardest: the
     answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
+    judge: where the task's metric is one, as it was held against people.
     invention: of finalists that were asked what cannot be answered. abstain: the answer for that, as the task names it;
     else empty. teacher: what the teacher reaches on dev, where it was asked. taught: of candidates that learnt answers
     which are not the user's. checks_said: whole sentences about checks of finalists: what kept one from being made, or
@@ -189,6 +191,7 @@ class Evidence:
     suspicious: tuple[str, ...] = ()
     hardest: str | None = None
     notes: tuple[str, ...] = ()
+    judge: JudgeCheck | None = None
     invention: tuple[Invention, ...] = ()
     abstain: str = ""
     checks_said: tuple[str, ...] = ()

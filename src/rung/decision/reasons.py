@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rung.decision.checks import made_up, right_every_time
 from rung.decision.evidence import Evidence, Skills, best_of, score_of
 from rung.decision.figures import PERCENT, p_value, rounded_up
+from rung.decision.judging import how_scored
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
 from rung.decision.shorter import shorter_prompts
 from rung.decision.teaching import taught_sentences
@@ -61,6 +62,7 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
         *made_up(evidence, ruling),
         *_kept_skills(evidence, ruling),
     ]
+    said += how_scored(evidence.judge) if evidence.judge is not None else []
     said += [*right_every_time(evidence), *evidence.checks_said, *shorter, *_costs(evidence)]
     said += [
         f"{one.name} {'is no candidate' if one.unproven else 'was stopped early on dev'}: {bare(one.why)}."

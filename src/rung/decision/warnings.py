@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from rung.decision.checks import invents_more
 from rung.decision.evidence import Evidence, Skills, costs_less, turned
 from rung.decision.figures import PERCENT, more_minutes
+from rung.decision.judging import biases_in_words, first_of_all, unlike_in_words
 from rung.decision.rule import Ruling, learner_claim, shortfall, within_margin
 from rung.decision.words import (
     FAMILY_WORDS,
@@ -23,8 +25,10 @@ from rung.types import Candidate, Skipped
 
 def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     """What a reader must not miss, the gravest first: whole sentences that no page shortens or drops."""
-    said = [_kept_out(evidence, s) for s in evidence.kept_out]
+    said = first_of_all(evidence.judge) if evidence.judge is not None else []
+    said += [_kept_out(evidence, s) for s in evidence.kept_out]
     said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
+    said += invents_more(evidence, ruling)
     learner = learner_of(evidence, ruling)
     if learner is not None:
         said.append(_learner_warning(evidence, ruling, learner))
@@ -33,13 +37,13 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
         if shortfall(evidence, rival, "test") is not None:
             said.append(f"{rival.name} {obstacle(evidence, rival, 'test')}, so it is not shipped meanwhile.")
     shipped = ruling.ship.name if ruling.ship is not None else None
-    said += [
-        lost_skills(evidence, s) for s in evidence.skills if s.loses and (s.repaired is None or s.repaired != shipped)
-    ]
+    said += [lost_skills(evidence, s) for s in _losing(evidence, shipped)]
     said += [*_costs_less_all_the_same(evidence, ruling), *_higher_but_no_contender(evidence, ruling)]
     said += _opened_before(evidence)
     counted = evidence.rated(ruling.on)
     said += [_failures(c) for c in counted if c.failed_calls or c.unscored]
+    if evidence.judge is not None:
+        said += [*biases_in_words(evidence.judge), *unlike_in_words(evidence.judge)]
     return list(dict.fromkeys([*said, *evidence.notes]))
 
 
@@ -70,6 +74,21 @@ def _learner_warning(evidence: Evidence, ruling: Ruling, learner: Candidate) -> 
     )
 
 
+def _losing(evidence: Evidence, shipped: str | None) -> list[Skills]:
+    """Those that lost general skills, but for what is told of the shipped one itself: it may be repaired, or have a
+    shorter prompt than another one with the same weights."""
+    long = evidence.long_form_of(shipped)
+    known = {s.candidate for s in evidence.skills}
+    return [
+        s
+        for s in evidence.skills
+        if s.loses
+        and (s.repaired is None or s.repaired not in (shipped, long))
+        and not (s.candidate == long and shipped in known)
+        and not (evidence.long_form_of(s.candidate) in known and s.candidate != shipped)
+    ]
+
+
 def lost_skills(evidence: Evidence, skills: Skills) -> str:
     """What a fine-tuned candidate lost, and what to do about it."""
     said = (
@@ -77,6 +96,12 @@ def lost_skills(evidence: Evidence, skills: Skills) -> str:
         f"{PERCENT.gap(-skills.difference)} fewer than the base model ({PERCENT.ends(-skills.high, -skills.low)}). "
     )
     kept = {s.candidate for s in evidence.skills if not s.loses}
+    long = evidence.named(evidence.long_form_of(skills.candidate))
+    if long is not None and long.name in kept:
+        return (
+            f"{said}Use it for this task alone, or take {long.name}: it has a longer prompt, keeps general skills, and "
+            f"reaches {value(evidence, long, 'dev')} on dev."
+        )
     repaired = evidence.named(skills.repaired)
     if repaired is None or repaired.name not in kept:
         return said + "Use it for this task alone."

@@ -11,7 +11,7 @@ from rung.ladder.climbed import Built
 from rung.ladder.plan import LATENCY_INPUTS, timed_requests
 from rung.ladder.state import RunState, WholeRun
 from rung.resume import once, record_of
-from rung.strategies import REPAIRED, STRATEGIES
+from rung.strategies import begun_from
 from rung.types import BreakEven, Candidate, Generation, Prediction, Request
 
 _ENOUGH_SECONDS = 10.0  # stop timing after so long once at least _LEAST_LATENCIES answers are timed
@@ -121,7 +121,7 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
     solution, price = built.solution, run.price
     folder = run.files.solution(solution.name)
     latency = record_of(folder / "latency.json")
-    took = [_building(run, name) for name in (solution.name, _begun_from(run, solution.name)) if name]
+    took = [_building(run, name) for name in _made_of(solution.name)]
     seconds, paid = sum(float(t.get("seconds", 0.0)) for t in took), sum(float(t.get("usd", 0.0)) for t in took)
     tokens_in, tokens_out = built.tokens
     cached = _cached(run, built, latency)
@@ -170,10 +170,10 @@ def _building(run: RunState, name: str) -> dict[str, Any]:
     return record_of(run.files.solution(name) / "built.json")
 
 
-def _begun_from(run: RunState, name: str) -> str | None:
-    """The solution that a repaired one was trained on from: it has to be built first."""
-    repaired = {run.named(REPAIRED.format(kind)): run.named(kind) for kind, s in STRATEGIES.items() if s.repair}
-    return repaired.get(name)
+def _made_of(name: str) -> list[str]:
+    """The solution, and those that it was repaired or shortened from: they have to be built first."""
+    before = begun_from(name)
+    return [name, *(_made_of(before) if before is not None else ())]
 
 
 def break_evens(

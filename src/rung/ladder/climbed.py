@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rung.errors import RungError
+from rung.strategies import long_form
 from rung.types import FAMILIES, Family, LeftEarly, Prediction, Score, Skipped, Solution
 
 Group = tuple[str, Family]
@@ -92,6 +93,11 @@ class Climbed:
         models = self.models or tuple(dict.fromkeys(b.solution.model for b in self.built.values()))
         wanted = [m for m in models if model in (None, m)]
         return [name for m in wanted for family in FAMILIES if (name := self.best(family, m)) is not None]
+
+    def to_test(self) -> list[str]:
+        """The finalists as far as they are known: the best of each group, shorter prompts and their long forms."""
+        short = [name for name in self.whole() if long_form(name) is not None]
+        return list(dict.fromkeys([*self.best_of_groups(), *short, *(n for s in short if (n := long_form(s)))]))
 
     @property
     def left_early(self) -> tuple[LeftEarly, ...]:

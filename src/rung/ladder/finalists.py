@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rung import __version__, runs
+from rung.decision.evidence import Shortened
 from rung.errors import RunError
 from rung.evaluation.baselines import CHANCE, FLOORS
+from rung.ladder.abstention import check_abstention
 from rung.ladder.candidate_costs import candidate_of, measure_latency
 from rung.ladder.climbed import Climbed
 from rung.ladder.dev_evidence import dev_evidence
+from rung.ladder.shortening import shorten
 from rung.ladder.skills_check import Checked, check_skills
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json, write_lines
@@ -30,7 +33,8 @@ def named(run: WholeRun) -> dict[str, Any] | None:
 
 
 def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
-    """Checks what fine-tuned finalists have forgotten, times all finalists, and records them with what dev showed.
+    """Checks what fine-tuned finalists have forgotten, shortens their prompts, times all finalists, and records them
+    with what dev showed.
 
     The pairs to compare on the test are recorded too: those in which one may be the best, by dev alone.
     """
@@ -38,9 +42,16 @@ def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
     floor = floor_on_dev(run.first)
     names: list[str] = []
     checks: list[Checked] = []
+    outcomes: list[Shortened] = []
     for name in climbed.best_of_groups():
-        checks.append(check_skills(run.of(climbed.built[name].solution.model), climbed, name, floor))
-        names.append(checks[-1].keep)
+        state = run.of(climbed.built[name].solution.model)
+        checks.append(checked := check_skills(state, climbed, name, floor))
+        if (shorter := shorten(state, climbed, checked, floor)) is not None:
+            outcomes.append(shorter.outcome)
+            checks.append(Checked(shorter.name or checked.keep, shorter.skills))
+            names += [shorter.name] if shorter.name is not None else []  # before its long form: it costs less
+        names.append(checked.keep)
+    check_abstention(run, climbed, names)
     run.first.keep_back_for_test([climbed.built[name] for name in names])
     for name in names:
         measure_latency(run.of(climbed.built[name].solution.model), climbed.built[name])
@@ -55,6 +66,7 @@ def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
         "baselines": [asdict(c) for c in baselines],
         "candidates": [asdict(c) for c in candidates],
         **dev_evidence(run, climbed, checks),
+        "shortened": [asdict(outcome) for outcome in outcomes],
         "rung": __version__,
     }
     write_json(run.files.finalists, record)

@@ -34,21 +34,12 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     floor: dev score of the best baseline that learns nothing. The repaired solution is kept where dev is no worse and
     the skills are better: the task comes first.
     """
-    from rung.evaluation.skills import suite
-
     built = climbed.built[name]
-    if built.solution.adapter is None or not _may_be_shipped(climbed, name, floor):
+    if built.solution.adapter is None or not may_be_shipped(climbed, name, floor):
         return Checked(name)
-    if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite()), usd=run.plan.skills.usd):
+    report = _report(run, climbed, name)
+    if report is None:
         return Checked(name)
-    run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
-    meter = Meter(run.asked)
-    try:
-        report = _skills_of(run, name, built.solution.adapter)
-    except (BudgetSpent, ModelError) as error:
-        runs.log(run.folder, "not checked", solution=name, why=str(error))
-        return Checked(name)
-    runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
     skills = _compared(name, report)
     repair = STRATEGIES[kind_of(name)].repair if kind_of(name) in STRATEGIES else None
     if not report.loses or repair is None:
@@ -73,13 +64,37 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
     return Checked(keep, (replace(skills, repaired=other), _compared(other, again)))
 
 
+def skills_of(run: RunState, climbed: Climbed, name: str) -> Skills | None:
+    """The general skills of a fine-tuned solution; None where the budget or a fault kept them from being measured."""
+    report = _report(run, climbed, name)
+    return _compared(name, report) if report is not None else None
+
+
+def _report(run: RunState, climbed: Climbed, name: str) -> SkillsReport | None:
+    from rung.evaluation.skills import suite
+
+    adapter = climbed.built[name].solution.adapter
+    assert adapter is not None, "only what was fine-tuned can have forgotten something"
+    if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite()), usd=run.plan.skills.usd):
+        return None
+    run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
+    meter = Meter(run.asked)
+    try:
+        report = _skills_of(run, name, adapter)
+    except (BudgetSpent, ModelError) as error:
+        runs.log(run.folder, "not checked", solution=name, why=str(error))
+        return None
+    runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
+    return report
+
+
 def _compared(name: str, report: SkillsReport) -> Skills:
     """As the verdict reads it."""
     total = report.total
     return Skills(name, total.difference, total.low, total.high, total.n, report.loses, base=total.base)
 
 
-def _may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
+def may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
     """Whether a fine-tuned solution is ahead of the floor and of every prompt that costs less, and near the best."""
     cheaper = climbed.up_to(climbed.built[name].solution.model)
     prompts = [b.dev.mean for b in climbed.built.values() if b.family == "prompt" and b.solution.model in cheaper]

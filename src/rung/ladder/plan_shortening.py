@@ -1,0 +1,48 @@
+"""What shortening the prompts of fine-tuned finalists will take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rung.ladder.plan import Plan, Step, seconds_of
+from rung.strategies import Cost, function_of
+from rung.strategies.shortening import cost_of_shortening, worth_shortening
+from rung.types import Family
+
+
+def with_shortening(plan: Plan) -> Plan:
+    """The plan with the shortening of the best of each fine-tuned family, and the check of its general skills."""
+    from rung.evaluation.skills import suite
+
+    dearest: dict[Family, Cost] = {}
+    for step in plan.steps:
+        if step.applies and step.strategy.repair_cost is not None:
+            cost: Cost = function_of(step.strategy.repair_cost)(plan.texts)
+            before = dearest.get(step.family)
+            if before is None or seconds_of(cost, plan.speed) > seconds_of(before, plan.speed):
+                dearest[step.family] = cost
+    if not dearest:
+        return plan
+    if not worth_shortening(plan.texts):
+        return replace(plan, shortening=replace(plan.shortening, why="the instruction is short beside the inputs"))
+    skills = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
+    each = [cost_of_shortening(plan.texts, repair) + skills for repair in dearest.values()]
+    whole = sum(each, Cost())
+    seconds, usd = round(seconds_of(whole, plan.speed), 2), round(whole.usd(plan.price), 6)
+    name = plan.skills.name.replace("skills", "shortening", 1)
+    return replace(
+        plan,
+        shortening=Step(
+            name,
+            plan.skills.family,
+            True,
+            "",
+            whole.calls,
+            whole.tokens,
+            seconds,
+            usd,
+            kind="shortening",
+            model=plan.skills.model,
+        ),
+        shortened=len(each),
+    )

@@ -1,0 +1,153 @@
+"""Shorter prompts for fine-tuned finalists: the shortest that is within the margin on dev is a finalist beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rung import runs
+from rung.decision.evidence import Shortened, Skills
+from rung.decision.figures import Scale
+from rung.errors import BudgetSpent, ModelError, NoGain, TrainingError
+from rung.ladder.climbed import Built, Climbed
+from rung.ladder.ledger import COSTS, Meter, stage_of
+from rung.ladder.skills_check import Checked, may_be_shipped, skills_of
+from rung.ladder.state import RunState, tidy
+from rung.resume import is_done, once, record_of
+from rung.strategies import SHORTENED
+from rung.strategies.shortening import LEAST_SHARE, SHORTENING, removable, shortened
+from rung.trials.trial import attempt
+from rung.trials.workshop import Workshop, cut_of
+from rung.types import Skipped, SkipReason, Solution, kind_of
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """What shortening a prompt came to. name: of the candidate; None where no shorter prompt is within the margin.
+    skills: general skills of the candidate, where they are known."""
+
+    outcome: Shortened
+    name: str | None = None
+    skills: tuple[Skills, ...] = ()
+
+
+def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float) -> Shorter | None:
+    """Shortens the prompt of a fine-tuned finalist that may be shipped, and adds the candidate to what is built.
+
+    checked: the finalist, with its general skills. floor: dev score of the best baseline that learns nothing. None
+    where nothing was shortened; the reason stands among what was skipped, unless the finalist needs no such step.
+    """
+    long = climbed.built[checked.keep]
+    if long.solution.adapter is None or not may_be_shipped(climbed, checked.keep, floor):
+        return None
+    name = run.named(SHORTENED.format(kind_of(checked.keep)))
+    folder = run.files.solution(name)
+    meter = Meter(run.asked, folder)
+    workshop = run.workshop(folder, climbed, meter, family=long.family)
+    tuned = replace(long.solution, name=kind_of(checked.keep))  # as strategies call it
+    if not is_done(folder / SHORTENING) and (reason := _not_worth_it(run, climbed, workshop, tuned)) is not None:
+        _skip(run, climbed, Skipped(name, long.family, *reason, model=run.name))
+        return None
+    run.listener.progress(f"shortening the prompt of {checked.keep}", 0.0, None)
+    try:
+        built = _built(run, workshop, name, tuned)
+    except (BudgetSpent, TrainingError, ModelError) as failed:
+        why: SkipReason = "budget" if isinstance(failed, BudgetSpent) else "fault"
+        _skip(run, climbed, Skipped(name, long.family, why, str(failed), begun=True, model=run.name))
+        return None
+    _note(run, folder, meter, name, checked.keep, held=built is not None)
+    outcome = outcome_of(record_of(folder / SHORTENING), checked.keep, name if built is not None else None)
+    if built is None:
+        scale = Scale(run.tools.scorer.metric.right_or_wrong)
+        run.listener.say(
+            f"No shorter prompt than that of {checked.keep} is within the margin: {outcome.length} is "
+            f"{scale.gap(-outcome.difference)} below it on dev."
+        )
+        return Shorter(outcome)
+    climbed.built[name] = built
+    run.listener.tried(name, built.family, built.dev, float(record_of(folder / "built.json")["seconds"]))
+    return Shorter(outcome, name, _skills(run, climbed, name, checked, trained=outcome.trained))
+
+
+def outcome_of(record: Mapping[str, Any], tuned: str, short: str | None) -> Shortened:
+    """As the verdict reads it: of the length that was taken, else of the shortest one. record: SHORTENING."""
+    whole, *others = record["lengths"]
+    if record["taken"] is not None:
+        row = record["lengths"][record["taken"]]
+    else:
+        row = min(others, key=lambda r: (r["tokens_in"], -r["score"]["mean"]))
+    versus = row["versus"]
+    return Shortened(
+        tuned=tuned,
+        short=short,
+        length=row["length"],
+        trained=row["trained"],
+        tokens=row["tokens_in"],
+        tokens_before=whole["tokens_in"],
+        mean=row["score"]["mean"],
+        difference=versus["difference"],
+        low=versus["low"],
+        high=versus["high"],
+        n=row["score"]["n"],
+    )
+
+
+def _not_worth_it(
+    run: RunState, climbed: Climbed, workshop: Workshop, tuned: Solution
+) -> tuple[SkipReason, str] | None:
+    """Why nothing is shortened: hardly anything could go, or the budget does not allow it."""
+    could_go, whole = removable(workshop, tuned)
+    if could_go < LEAST_SHARE * whole:
+        return "gain", f"of {whole:,.0f} tokens of a prompt only {could_go:,.0f} could go"
+    step, timed = run.plan.shortening, run.plan.timed
+    each = 1 / max(1, run.plan.shortened)
+    seconds = each * step.seconds + (len(run.test) + timed) * run.plan.tuned_answer_seconds  # it is tested, too
+    calls = round(each * step.calls) + len(run.test)
+    why = run.over_budget(climbed, seconds, calls, usd=each * step.usd)
+    return ("budget", why) if why is not None else None
+
+
+def _built(run: RunState, workshop: Workshop, name: str, tuned: Solution) -> Built | None:
+    """The solution with the shorter prompt and its answers to dev; None where none is within the margin."""
+    from rung.solutions.store import load_solution, save_solution
+
+    folder = workshop.folder
+    if is_done(folder / "solution.json"):
+        solution = replace(load_solution(folder), model=run.name)
+    else:
+        try:
+            found = shortened(workshop, tuned)
+        except NoGain:
+            return None
+        solution = save_solution(replace(found, name=name, model=run.name), folder, passages=run.inputs.passages)
+    predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
+    each, most = run.usd_of_answers(predictions)
+    score, cut = run.score(predictions), cut_of(folder)
+    return Built(solution, tuple(predictions), score, cut=cut, usd_per_answer=each, most_usd=most)
+
+
+def _note(run: RunState, folder: Path, meter: Meter, name: str, tuned: str, *, held: bool) -> None:
+    """What it has cost, once."""
+    if not is_done(folder / "built.json"):
+        costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
+        spent = {k: costs[k] for k in COSTS}
+        event = "shortened" if held else "not shortened"
+        runs.log(run.folder, event, stage=stage_of(run.folder, folder), solution=name, of=tuned, **spent)
+    meter.done()
+    tidy(folder)
+
+
+def _skip(run: RunState, climbed: Climbed, skipped: Skipped) -> None:
+    climbed.skipped[skipped.name] = skipped
+    runs.log(run.folder, "not shortened", solution=skipped.name, reason=skipped.reason, why=skipped.why)
+    run.listener.skipped(skipped.name, skipped.why)
+
+
+def _skills(run: RunState, climbed: Climbed, name: str, checked: Checked, *, trained: bool) -> tuple[Skills, ...]:
+    """Measured where the weights are others than those of the long form, whose skills it has otherwise."""
+    if trained:
+        measured = skills_of(run, climbed, name)
+        return (measured,) if measured is not None else ()
+    return tuple(replace(s, candidate=name, repaired=None) for s in checked.skills if s.candidate == checked.keep)
