@@ -58,6 +58,7 @@ _RECORDS = {
     "finalists": "finalists.json",
     "test_reads": "test_reads.jsonl",
     "baselines": "baselines",
+    "consistency": "consistency.json",
     "decision": "decision.json",
     "winner": "winner",
     "finished": "finished.json",
@@ -65,6 +66,8 @@ _RECORDS = {
     "report": "report.html",
     "models": "models.json",
     "purse": "purse.json",
+    "judge": "judge.json",
+    "judged": "judge",
     "teacher": "teacher",
     "judge": "judge.json",
 }

@@ -206,7 +206,7 @@ def reach(evidence: Evidence, candidate: Candidate, on: SetName, *, name: bool =
     if scale.right_or_wrong:
         share = f"{scale.value(score.mean, score.n)} of {SET_WORDS[on]} right"
         return f"{who}answers {share} ({scale.interval(score)} %)"
-    metric = evidence.metric.name.rpartition(":")[2]
+    metric = "judge's score" if evidence.metric.needs_judge else evidence.metric.name.rpartition(":")[2]
     return f"{who}reaches a {metric} of {scale.value(score.mean)} on {SET_WORDS[on]} ({scale.interval(score)})"
 
 

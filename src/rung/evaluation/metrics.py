@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rung.data.metric_names import KNOWN_METRICS
 from rung.errors import MetricError
+from rung.evaluation.judge import JUDGE, unbound
 from rung.evaluation.number_metrics import TOLERANCE, numeric_error, numeric_match
 from rung.evaluation.scorer import NoScore, Scorer
 from rung.evaluation.structured_metrics import json_fields, json_match, label_set_f1, label_set_match, tool_call_match
@@ -108,16 +109,19 @@ def load_metric(
     unordered: bool = False,
     tolerance: float | None = None,
 ) -> MetricInfo:
-    """The metric of that name: one of METRICS, or `python:file.py:function` with the file relative to task_dir.
+    """The metric of that name: one of METRICS, `python:file.py:function` with the file relative to task_dir, or judge.
 
     whitespace: whether the space inside answers counts, for exact_match (`rung.data.answer_form`). unordered: the order
     of lists does not count, for json_match and tool_call_match. tolerance: share of the right number by which another
     may differ, for numeric_match (None: not at all) and numeric_error (None: TOLERANCE). Other metrics ignore them.
-    Of a user's function it is not known whether every score is 0 or 1; see `as_observed`.
+    Of a user's function it is not known whether every score is 0 or 1; see `as_observed`. A judge has no model yet
+    and refuses to score, until `rung.evaluation.judge.bound` gives it one.
     Raises MetricError when there is no such metric, file or function, or when the file cannot be imported.
     """
     if name.startswith("python:"):
         return metric_of(name, load_function(name, task_dir))
+    if name == JUDGE:
+        return unbound()
     if name not in METRICS:
         near = difflib.get_close_matches(name, METRICS, n=1)
         meant = f'Did you mean "{near[0]}"? ' if near else ""

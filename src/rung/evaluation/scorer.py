@@ -1,7 +1,7 @@
 """Scoring: answers in, one outcome each out. This is the only caller of a metric.
 
 A metric that raises does not end the run: its batch is scored again, answer by answer, and an answer that raises alone
-scores 0 with the reason. Knows nothing about solutions.
+scores 0 with the reason. Only what ends the model of a judge is passed on. Knows nothing about solutions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class NoScore(ScoringFailed):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A metric that never raises for an answer."""
+    """A metric that never raises for an answer. A judge may raise BudgetSpent and ModelError, as its model does."""
 
     metric: MetricInfo
 
@@ -36,7 +36,8 @@ class Scorer:
             return []
         try:
             return [Outcome(s) for s in _checked(self.metric, self.metric.score(answers), len(answers))]
-        except Exception:  # a user's metric may raise anything
+        except Exception as error:  # a user's metric may raise anything
+            self._pass_on(error)
             return [self._alone(answer) for answer in answers]
 
     def one(self, text: str, references: Sequence[str], query: Query = _NOBODY) -> float:
@@ -47,9 +48,15 @@ class Scorer:
         try:
             return Outcome(_checked(self.metric, self.metric.score([answer]), 1)[0])
         except Exception as error:
+            self._pass_on(error)
             if isinstance(error, ScoringFailed | RungError):
                 return Outcome(0.0, str(error).removesuffix("."))
             return Outcome(0.0, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+    def _pass_on(self, error: Exception) -> None:
+        """Raises what concerns the model of a judge and no answer: its budget is spent, or it cannot be asked."""
+        if self.metric.needs_judge and isinstance(error, RungError):
+            raise error
 
 
 def _checked(metric: MetricInfo, scores: Sequence[float], n: int) -> list[float]:

@@ -18,6 +18,7 @@ from rung.ladder.candidate_costs import break_evens
 from rung.ladder.climbed import Climbed
 from rung.ladder.consistency import with_consistency
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
+from rung.ladder.judging import seen_on_test
 from rung.ladder.ledger import Meter
 from rung.ladder.state import RunState, WholeRun
 from rung.ladder.taught import score_of_teacher
@@ -61,6 +62,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     by_name = {c.name: c for c in candidates}
     fields = evidence_from_dev(run, named)
     fields["notes"] = (*fields["notes"], *_overrun(run))
+    fields["judge"] = seen_on_test(run, answers, test)
     evidence = Evidence(
         metric=run.metric,
         candidates=tuple(_with_faults(c, answers.get(c.name, ())) for c in candidates),
@@ -114,7 +116,8 @@ def _check_dollars(run: WholeRun, named: Mapping[str, Any]) -> None:
             continue
         answered = len(read_predictions(run.files.solution(c["name"]) / "predictions.test.jsonl"))
         tokens = {key: c[key] for key in ("tokens_in", "tokens_cached", "tokens_out")}
-        wanted += (len(run.test) - answered) * request_usd(price, **tokens, seconds=0.0)
+        judge = run.first.plan.judging.usd if run.first.plan.judging is not None else 0.0
+        wanted += (len(run.test) - answered) * (request_usd(price, **tokens, seconds=0.0) + judge)
     if wanted > left:
         raise BudgetSpent(f"the final test costs about {wanted:.2g} USD more, and {left:.2g} USD are left for it")
 
@@ -158,6 +161,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "teacher": score_of_teacher(record["teacher"]) if record.get("teacher") else None,
         "taught": tuple(Taught(**one) for one in record.get("taught", ())),
         "notes": tuple(record["notes"]),
+        "judge": run.first.held.check if run.first.held is not None else None,
     }
 
 

@@ -16,10 +16,14 @@ from rung.ladder.again import reopen
 from rung.ladder.applies import check_that_some_apply, has
 from rung.ladder.checking import CheckedData, Read, check, findings_of_split, read, refuse
 from rung.ladder.identity import described
+from rung.ladder.judge_costs import share_of, share_record, with_judge
+from rung.ladder.judging import hold_judge, read_scored
 from rung.ladder.ledger import Ledger, spent_before
 from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_of, hourly_usd, purse_of, token_price
 from rung.ladder.options import Listener, RunOptions
 from rung.ladder.plan import Plan, asking_once, make_plan, plan_record, planned_before
+from rung.ladder.plan_checks import with_checks
+from rung.ladder.plan_shortening import with_shortening
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import is_done, once, recorded
@@ -30,6 +34,7 @@ from rung.types import (
     Constraint,
     Document,
     Finding,
+    MetricInfo,
     Model,
     Retriever,
     RetrieverSpec,
@@ -180,7 +185,7 @@ def start(
     started, before = time.monotonic(), spent_before(folder)  # at one moment: the clock of this command runs already
     files = Files(folder)
     _check(task, loaded, examined, models, options)
-    beside = _beside(loaded, examined.split, listener)
+    beside, scored = _beside(loaded, examined.split, listener), read_scored(loaded.read)
     known = recorded(files.task) or described(models.models)
     record = {**record, "home": known.get("home", record["home"])}
     if options.again and is_done(files.task):  # nothing can stop it any more
@@ -192,15 +197,19 @@ def start(
     purse = purse_of(files, task, models, before)  # first: speeds are measured by calls, too
     with closed_on_error(purse):
         homes = {name for name, version in loaded.versions.items() if version == record["home"]}
-        plans = _plans(inputs, split, models, homes, options, recorded(files.plan))
+        plans = _plans(inputs, split, models, homes, options, recorded(files.plan), loaded.read.metric)
+        judge = models.helpers.get("judge")
+        share = share_of(task, split.train, judge, recorded(files.plan))
+        plans = with_judge(plans, share, len(scored))
         hourly = hourly_usd(task)
-        planned = plan_record(plans, hourly)
+        planned = {**plan_record(plans, hourly), **share_record(share)}
         write_json(files.plan, planned)
         listener.planned(folder, planned, recorded(files.checks) or {})
         ledger = Ledger(task.budget, tuple(models.everybody.values()), hourly, purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
-        tools = _tools(loaded, models, options)
+        held = hold_judge(loaded.read, scored, split.train, judge, share, ledger, folder, listener)
+        tools = _tools(loaded.read.metric if held is None else held.metric, models, options)
         states = [
             RunState(
                 folder=folder,
@@ -215,20 +224,21 @@ def start(
                 spec=spec,
                 home=spec.name in homes,
                 helpers=models.helpers,
+                held=held,
             )
             for spec in task.models
         ]
         return WholeRun(tuple(states), recorded(files.models) or {})
 
 
-def _tools(loaded: Loaded, models: Opened, options: RunOptions) -> Tools:
+def _tools(metric: MetricInfo, models: Opened, options: RunOptions) -> Tools:
     from rung.evaluation.scorer import Scorer
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Tools
 
     first = next(iter(models.counted.values()))
     teacher = models.helpers.get("teacher")
-    return Tools(first, Scorer(loaded.read.metric), options.executor or InOrder(), teacher=teacher)
+    return Tools(first, Scorer(metric), options.executor or InOrder(), teacher=teacher)
 
 
 def _fence(loaded: Loaded, split: Split) -> Fence:
@@ -274,6 +284,7 @@ def _plans(
     homes: Collection[str],
     options: RunOptions,
     earlier: Mapping[str, Any] | None,
+    metric: MetricInfo,
 ) -> dict[str, Plan]:
     """The plan of each model. homes: names of models whose candidates are called by their strategies alone."""
     trainable = sum(isinstance(model, Trainable) for model in models.counted.values())
@@ -293,7 +304,9 @@ def _plans(
         )
         for spec in inputs.task.models
     }
-    groups = sum(len({step.family for step in plan.steps if step.applies}) for plan in plans.values())
+    plans = {name: with_shortening(plan) for name, plan in plans.items()}
+    plans = with_checks(plans, inputs, models.counted, metric)
+    groups = sum(len({s.family for s in p.steps if s.applies}) + p.shortened for p in plans.values())
     return {name: plan.with_detectable(groups, split) for name, plan in asking_once(plans).items()}
 
 

@@ -27,6 +27,7 @@ from rung.types import (
 )
 
 if TYPE_CHECKING:
+    from rung.ladder.judge_costs import JudgeShare
     from rung.models.metering import Metered
     from rung.trials.workshop import Inputs
 
@@ -77,7 +78,10 @@ class Step:
 
 
 _NO_SKILLS = Step("skills", "fine-tune", False, "no fine-tuning is tried")
+_NO_SHORTENING = Step("shortening", "fine-tune", False, "no fine-tuning is tried")
 _NO_TEACHER = Step("teacher", "prompt", False, "no answers of a teacher are learnt")
+_NO_ABSTENTION = Step("abstention", "prompt", False, "no questions are made unanswerable")
+_NO_CONSISTENCY = Step("consistency", "prompt", False, "the test is answered once")
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ class Plan:
     answers to dev, where they are learnt.
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
     difference it can show. price: of the model. timed: requests that each finalist is timed with.
-    teacher_speed: of the teacher, where there is one.
+    teacher_speed: of the teacher, where there is one. abstention, consistency: checks of finalists (`plan_checks`), the
+    second with the opened test. samples_are_wanted: the task names how many, so that they are reserved as the test is.
+    shortening: of the prompts of so many (`shortened`) fine-tuned finalists (`plan_shortening`).
+    judging: what a judge takes for one answer, which the steps hold already (`judge_costs`).
     """
 
     steps: tuple[Step, ...]
@@ -106,6 +113,12 @@ class Plan:
     teacher: Step = _NO_TEACHER
     timed: int = LATENCY_INPUTS
     teacher_speed: Speed | None = None
+    abstention: Step = _NO_ABSTENTION
+    consistency: Step = _NO_CONSISTENCY
+    samples_are_wanted: bool = False
+    shortening: Step = _NO_SHORTENING
+    shortened: int = 0
+    judging: JudgeShare | None = None
 
     @property
     def training_tokens(self) -> int:
@@ -135,16 +148,19 @@ class Plan:
     @property
     def experiments(self) -> list[Step]:
         """What ships nothing."""
-        return [self.diagnosis, self.pilot, self.teacher, self.skills]
+        judge = self.judging.beside if self.judging is not None else ()
+        return [self.diagnosis, self.pilot, self.teacher, self.skills, self.shortening, self.abstention, *judge]
 
     @property
     def test(self) -> Step:
-        """The final test of the best of each family, one request at a time to time it included."""
-        tuned = {s.family: "trainable" in s.strategy.needs for s in self.steps if s.applies}
-        each_s = sum(self.tuned_answer_seconds if own else self.answer_seconds for own in tuned.values())
+        """The final test of the best of each family and of shorter prompts, the requests that are timed included."""
+        families = {s.family: "trainable" in s.strategy.needs for s in self.steps if s.applies}
+        tuned = [*families.values(), *[True] * self.shortened]
+        each_s = sum(self.tuned_answer_seconds if own else self.answer_seconds for own in tuned)
         asked = self.sizes["test"] + self.timed
         usd = len(tuned) * asked * self.answer_usd(self.price)
-        return Step("test", "prompt", True, "", len(tuned) * self.sizes["test"], 0, asked * each_s, usd)
+        step = Step("test", "prompt", True, "", len(tuned) * self.sizes["test"], 0, asked * each_s, usd)
+        return step if self.judging is None else self.judging.of(step, step.calls)
 
     def with_detectable(self, groups: int, split: Split) -> Plan:
         """The same, where so many finalists are compared with each other. The unit is a group of the split."""
@@ -159,11 +175,12 @@ class Plan:
 def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any]:
     """As plan.json holds it. plans: name of a model -> its plan. hourly: dollars an hour of the machine."""
     any_plan = next(iter(plans.values()))
-    everything = [step for plan in plans.values() for step in (*plan.everything, plan.test)]
+    at_the_test = [step for plan in plans.values() for step in (plan.test, plan.consistency) if step.applies]
+    everything = [*(step for plan in plans.values() for step in plan.everything), *at_the_test]
     seconds = sum(step.seconds for step in everything)
     return {
         "steps": [asdict(step) for plan in plans.values() for step in plan.steps],
-        "experiments": [asdict(step) for plan in plans.values() for step in plan.experiments],
+        "experiments": [asdict(s) for plan in plans.values() for s in (*plan.experiments, plan.consistency)],
         "calls": sum(step.calls for step in everything),
         "tokens": sum(step.tokens for step in everything),
         "seconds": round(seconds, 1),
@@ -225,7 +242,8 @@ def make_plan(
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
     else:
         texts = texts_of(task, split, model, inputs.passages, tokens)
-    texts = replace(texts, unlabelled=len(inputs.unlabelled), preferences=len(inputs.preferences))
+    beside = {"preferences": len(inputs.preferences), "synthetic": len(inputs.synthetic)}
+    texts = replace(texts, unlabelled=len(inputs.unlabelled), **beside)
     have = has(model, task, corpus=bool(inputs.passages), constrained=inputs.constraint is not None)
     steps = [_step(strategy, texts, rates, why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]

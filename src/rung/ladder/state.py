@@ -32,6 +32,7 @@ from rung.types import (
 )
 
 if TYPE_CHECKING:
+    from rung.ladder.judging import HeldJudge
     from rung.models.metering import Metered
 
 TRAINING_PART = 0.8
@@ -57,7 +58,7 @@ class RunState:
     Shared by all models: where it lies, what the user brought, the sealed test, the ledger, the listener. Of this
     model: spec (as the task names it), tools, model, plan. home: whether the run began with it, so that its candidates
     are called by their strategies alone, and its records lie in the run folder itself. helpers: "teacher" and "judge",
-    where the task names them.
+    where the task names them. held: the judge, as it was held against people.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class RunState:
     spec: ModelSpec = field(default_factory=lambda: ModelSpec("", ""))
     home: bool = True
     helpers: Mapping[str, Metered] = field(default_factory=dict)
+    held: HeldJudge | None = None
 
     @property
     def asked(self) -> tuple[Metered, ...]:
@@ -97,28 +99,29 @@ class RunState:
         return kind if self.home else candidate_name(kind, self.name)
 
     def score(self, predictions: Sequence[Prediction]) -> Score:
-        """The mean with its interval; groups of the split are the unit."""
+        """The mean with its interval; groups of the split are the unit. A judge's errors are in both."""
         from rung.evaluation.statistics import score
 
         groups = units_of([p.id for p in predictions], self.inputs.groups)
-        return score([p.score or 0.0 for p in predictions], groups=groups, seed=self.inputs.task.seed)
+        found = score([p.score or 0.0 for p in predictions], groups=groups, seed=self.inputs.task.seed)
+        return found if self.held is None else self.held.corrected(found)
 
     # ---- the budget ------------------------------------------------------------------------
 
     def usd_of_answers(self, predictions: Sequence[Prediction]) -> tuple[float, float]:
         """Dollars at this model's price of tokens for one more answer like these, and the most that one may cost.
 
-        No prompt is taken to be cached.
+        No prompt is taken to be cached. What a judge takes for its score is in both.
         """
-        price = self.price
+        price, judge = self.price, self.plan.judging.usd if self.plan.judging is not None else 0.0
         if price is None or price.usd_per_hour is not None or not predictions:
-            return 0.0, 0.0
+            return judge, judge
         tokens_in, tokens_out = (sum(p.tokens_in for p in predictions), sum(p.tokens_out for p in predictions))
         usd = request_usd(price, tokens_in=tokens_in, tokens_cached=0.0, tokens_out=tokens_out, seconds=0.0)
         longest = _MOST_TOKENS * max(p.tokens_in for p in predictions)
         room = self.plan.decoding.max_new_tokens + self.model.thought_tokens
         most = request_usd(price, tokens_in=longest, tokens_cached=0.0, tokens_out=room, seconds=0.0)
-        return usd / len(predictions), most
+        return usd / len(predictions) + judge, most + judge
 
     def reserve(self, climbed: Climbed, family: Family | None = None) -> Spent:
         """What the final test of what is built will take: the best of each group, of every model.
@@ -134,8 +137,9 @@ class RunState:
             usd.append(max((built.usd_per_answer for built in own), default=self.plan.answer_usd(self.price)))
         asked = len(self.test) + self.plan.timed
         more = self._samples if seconds else Spent()
+        calls = len(seconds) * len(self.test) * (1 + (self.plan.judging.calls if self.plan.judging is not None else 0))
         paid = _for_test(sum(usd) * asked, best) + more.usd
-        return Spent(sum(seconds) * asked + more.seconds, len(seconds) * len(self.test) + more.calls, paid)
+        return Spent(sum(seconds) * asked + more.seconds, calls + more.calls, paid)
 
     @property
     def _samples(self) -> Spent:
@@ -217,6 +221,7 @@ class RunState:
         rate, chosen_for = self._learning_rate()
         retrieving = climbed.built.get(climbed.best("rag", self.name) or "")
         prompting = climbed.built.get(climbed.best("prompt", self.name) or "")
+        tuned = climbed.built.get(climbed.best("fine-tune", self.name) or "")
         spec = retrieving.solution.retriever if retrieving is not None else None
         return {
             "learning_rate": rate,
@@ -225,6 +230,7 @@ class RunState:
             "index_kind": spec.kind if spec is not None else None,
             "best_prompt": prompting.solution if prompting is not None else None,
             "prompt_answers": prompting.predictions if prompting is not None else (),
+            "best_tuned": tuned.solution if tuned is not None else None,
             "best_rag": retrieving.solution if retrieving is not None else None,
             "diagnosis": record_of(self.files.diagnosis),
         }

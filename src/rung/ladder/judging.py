@@ -1,0 +1,227 @@
+"""Holds the judge against people before anything is climbed, and decides by the rule whether its scores count.
+
+The rule stands in `evaluation.judge.agreement`: below it, the run is scored by the task's fallback metric. What the
+judge says here is kept by request, like all of its replies, so that nothing is paid twice after a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rung import runs
+from rung.decision.judging import JudgeCheck, judge_from_record, judge_record
+from rung.errors import TaskError
+from rung.evaluation.judge import Judge, bound, judge_of
+from rung.evaluation.judge.biases import PADDED, Bias, mean_bias, middling, padded, same_family, self_preference
+from rung.ladder.ledger import Ledger, Meter, Spent, stage_of
+from rung.records import write_json
+from rung.resume import once, recorded
+from rung.runs import Files
+from rung.types import Answer, Example, MetricInfo, Prediction, Score, Task
+
+if TYPE_CHECKING:
+    from rung.data.judged import Judged
+    from rung.ladder.checking import Read
+    from rung.ladder.judge_costs import JudgeShare
+    from rung.ladder.options import Listener
+    from rung.ladder.state import WholeRun
+    from rung.models.metering import Metered
+
+_BLOCK = 32  # answers between two words of progress
+
+_OF_UNREAD = 0.0
+"""Score of an answer whose judgement cannot be read, here as in the run."""
+
+
+@dataclass(frozen=True)
+class HeldJudge:
+    """A judge that was held against people. metric: what scores the run, the judge's own or the fallback."""
+
+    judge: Judge
+    metric: MetricInfo
+    check: JudgeCheck
+
+    def corrected(self, score: Score) -> Score:
+        """The score with an interval that carries the judge's errors, where it counts and people scored answers."""
+        from rung.evaluation.judge.powered import powered
+
+        return powered(score, self.check.errors) if self.check.corrects else score
+
+
+def read_scored(read: Read) -> tuple[Judged, ...]:
+    """The answers that people scored. Raises DataError as `read_judged` does."""
+    from rung.data.judged import read_judged
+
+    return read_judged(read.task, read.examples) if read.task.judged else ()
+
+
+def hold_judge(
+    read: Read,
+    judged: Sequence[Judged],
+    train: Sequence[Example],
+    judge: Metered | None,
+    share: JudgeShare | None,
+    ledger: Ledger,
+    folder: Path,
+    listener: Listener,
+) -> HeldJudge | None:
+    """The judge of the task, held against people; None where it has none. Read back where this run has done it.
+
+    Called once the plan is shown. train: what is padded where nobody scored an answer. share: what an answer takes.
+    Raises TaskError where the budget does not allow it, BudgetSpent and ModelError as the model does.
+    """
+    from rung.ladder.judge_costs import asked_at_first
+
+    task, files = read.task, Files(folder)
+    if task.judge is None or judge is None or share is None:
+        return None
+    asker = judge_of(task.judge, judge, files.judged, task.instruction)
+    if recorded(files.judge) is None:
+        n = asked_at_first(len(judged), len(train))
+        more = Spent(n * share.seconds, n * share.calls, n * share.usd)
+        if (why := ledger.exceeded_by(more)) is not None:
+            raise TaskError(f"{task.path}: the judge cannot be held against people: {why}. Give a larger budget.")
+    meter = Meter((judge,), files.judged)
+
+    def tell(share_done: float) -> None:
+        meter.keep()
+        listener.progress("holding the judge against people", share_done, None)
+
+    new = recorded(files.judge) is None
+    record = once(files.judge, lambda: judge_record(check_judge(task, asker, judged, train, tell)))
+    if new:
+        runs.log(folder, "judged", stage=stage_of(folder, files.judged), **meter.record())
+        meter.done()
+    check = judge_from_record(record)
+    metric = bound(read.metric, asker) if check.primary else fallback_of(task)
+    if not check.primary:
+        scored_by = {"scored_by": metric.name, "right_or_wrong": metric.right_or_wrong}
+        write_json(files.task, {**(recorded(files.task) or {}), **scored_by})
+    return HeldJudge(asker, metric, check)
+
+
+def fallback_of(task: Task) -> MetricInfo:
+    """The metric that counts where the judge is secondary."""
+    from rung.evaluation.metrics import load_metric
+
+    assert task.judge is not None
+    return load_metric(
+        task.judge.fallback,
+        task.path.parent,
+        whitespace=task.whitespace or "folded",
+        unordered=task.unordered,
+        tolerance=task.tolerance,
+    )
+
+
+def check_judge(
+    task: Task, judge: Judge, judged: Sequence[Judged], train: Sequence[Example], tell: Callable[[float], None]
+) -> JudgeCheck:
+    """How the judge scores what people scored, and what it prefers beside the rubric."""
+    from rung.evaluation.judge.agreement import agreement
+
+    assert task.judge is not None
+    name = task.judge.model.name
+    plain = [j.answer for j in judged] or middling(train[:PADDED])
+    orders = _in_blocks(judge, plain, lambda share: tell(share / 2))
+    longer = [padded(answer) for answer in plain[:PADDED]]
+    padded_orders = _in_blocks(judge, longer, lambda share: tell((1 + share) / 2))
+    scores = [_mean(order) for order in orders]
+    differences = [
+        long - short
+        for long, short in zip(map(_mean, padded_orders), scores, strict=False)
+        if long is not None and short is not None
+    ]
+    check = JudgeCheck(
+        name=name,
+        mode=task.judge.mode,
+        samples=task.judge.samples,
+        fallback=task.judge.fallback,
+        unread=sum(score is None for score in scores),
+        length=mean_bias(differences),
+        position=_position(orders),
+        relatives=tuple(m.name for m in task.models if same_family(m.name, name) or m.spec == task.judge.model.spec),
+    )
+    if not judged:
+        return check
+    by_judge = [_OF_UNREAD if score is None else score for score in scores]
+    by_people = [j.score for j in judged]
+    errors = [p - s for p, s in zip(by_people, by_judge, strict=True)]
+    models = [j.model for j in judged]
+    return replace(
+        check,
+        agreement=agreement(by_people, by_judge, seed=task.seed),
+        people=sum(by_people) / len(by_people),
+        judge=sum(by_judge) / len(by_judge),
+        scores=tuple(by_judge),
+        errors=tuple(errors),
+        family=self_preference([-e for e in errors], models, name),
+    )
+
+
+def seen_on_test(
+    run: WholeRun, answers: Mapping[str, Sequence[Prediction]], test: Sequence[Example]
+) -> JudgeCheck | None:
+    """The check with what only the opened test shows: how a judge that counts scores the best, beside what people
+    scored; or the means that a secondary one gives. None without a judge. answers: of each finalist to the test.
+    """
+    held = run.first.held
+    if held is None:
+        return None
+    if held.check.primary:
+        best = max(answers, key=lambda name: sum(p.score or 0.0 for p in answers[name]))
+        return unlike(held.check, best, answers[best])
+    judge = run.first.helpers["judge"]
+    meter = Meter((judge,))
+    check = beside(held, answers, test)
+    runs.log(run.folder, "judged", stage="judge of the test", **meter.record())
+    return check
+
+
+def beside(held: HeldJudge, answers: Mapping[str, Sequence[Prediction]], test: Sequence[Example]) -> JudgeCheck:
+    """The check of a secondary judge, with its means of the finalists."""
+    from rung.evaluation.statistics import score
+
+    means = {}
+    for name, predictions in answers.items():
+        asked = [Answer(e.query, p.text, e.references) for p, e in zip(predictions, test, strict=True) if not p.error]
+        judged = [_OF_UNREAD if s is None else s for s in held.judge.try_score(asked)]
+        means[name] = score([*judged, *[0.0] * (len(predictions) - len(asked))])
+    return replace(held.check, beside=tuple(means.items()))
+
+
+def unlike(check: JudgeCheck, name: str, predictions: Sequence[Prediction]) -> JudgeCheck:
+    """The check, with the judge's means of a candidate's answers and of those that people scored, where they differ."""
+    from rung.evaluation.judge.biases import welch
+
+    if not check.corrects or check.judge is None or len(predictions) < 2:
+        return check
+    theirs = [p.score or 0.0 for p in predictions]
+    found = welch(theirs, check.scores)
+    if found is None or not found.found:
+        return check
+    return replace(check, unlike=(name, sum(theirs) / len(theirs), check.judge))
+
+
+def _in_blocks(
+    judge: Judge, answers: Sequence[Answer], tell: Callable[[float], None]
+) -> list[tuple[float | None, ...]]:
+    found: list[tuple[float | None, ...]] = []
+    for start in range(0, len(answers), _BLOCK):
+        tell(start / len(answers))
+        found += judge.in_each_order(answers[start : start + _BLOCK])
+    return found
+
+
+def _position(orders: Sequence[tuple[float | None, ...]]) -> Bias | None:
+    """How much more an answer scores where it stands first; None where each is graded alone."""
+    pairs = [(o[0], o[1]) for o in orders if len(o) == 2]
+    return mean_bias([first - second for first, second in pairs if first is not None and second is not None])
+
+
+def _mean(order: tuple[float | None, ...]) -> float | None:
+    known = [s for s in order if s is not None]
+    return sum(known) / len(known) if len(known) == len(order) else None
