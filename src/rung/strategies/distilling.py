@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rung.data.lengths import of_usual_length
 from rung.errors import NoGain, TrainingError
 from rung.records import read_lines, write_lines
 from rung.resume import once, record_of
-from rung.strategies.course import Lengths, affordable_steps, lengths_of
+from rung.strategies.course import Lengths, affordable_steps
 from rung.strategies.fine_tuning import cost_of_tuning_on, tuned_on
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
@@ -25,7 +26,7 @@ from rung.strategies.training_rows import training_rows
 from rung.teaching.answering import VOTES, Voted, answered
 from rung.text import normal_form
 from rung.trials.choose import TURN_TOKENS
-from rung.trials.workshop import Workshop, sample_of
+from rung.trials.workshop import Workshop
 from rung.types import Example, Query, Solution, TrainingOptions
 
 MOST_ASKED = 2_000
@@ -37,7 +38,7 @@ MOST_READ = 500
 TAUGHT, COUNTS = "taught.jsonl", "taught.json"
 """Files in a solution's folder: the rows that were learnt beside train; how many were asked for, how many were kept."""
 
-_SIZED_ON = 64  # train examples by which the length of a training row is taken
+_SIZED_ON = 32  # train examples by which the length of a training row is taken
 _TURNS = 3  # of a prompt and its answer
 _DEMOS = 4  # in the best prompt, about
 
@@ -82,8 +83,7 @@ def _to_answer(workshop: Workshop, plain: Solution, most: int) -> tuple[Query, .
     new = [query for query in inputs.unlabelled if normal_form(query.text) not in known]
     if not new:
         raise NoGain("every unlabelled input is one of train, which has its answer already")
-    lengths = lengths_of(workshop, training_rows(workshop, plain, sample_of(inputs.train, _SIZED_ON, seed)))
-    room = _room(len(inputs.train), lengths, workshop.limits.planned)
+    room = _room(len(inputs.train), _lengths(workshop, plain), workshop.limits.planned)
     if not room:
         raise NoGain("in the time that is planned for it the training sees no more rows than those of train")
     return _some(new, min(most, room), seed)
@@ -94,6 +94,20 @@ def _some(queries: Sequence[Query], most: int, seed: int) -> tuple[Query, ...]:
     if len(queries) <= most:
         return tuple(queries)
     return tuple(queries[i] for i in sorted(random.Random(seed).sample(range(len(queries)), most)))
+
+
+def _lengths(workshop: Workshop, plain: Solution) -> Lengths:
+    """Mean tokens of training rows, as the plan takes them, so that no more is asked for than was planned."""
+    count = workshop.tools.model.count_tokens
+    rows = training_rows(workshop, plain, of_usual_length(workshop.inputs.train)[:_SIZED_ON])
+    instruction = count(plain.instruction)
+    prompt = sum(count(m.content) for row in rows for m in row.messages) / len(rows)
+    answer = sum(count(row.answer) + 1 for row in rows) / len(rows)
+    return _with_turns(instruction, max(8.0, prompt - instruction), answer)
+
+
+def _with_turns(instruction: float, own: float, answer: float) -> Lengths:
+    return Lengths(instruction + TURN_TOKENS, own + answer + (_TURNS - 1) * TURN_TOKENS)
 
 
 def _room(train: int, lengths: Lengths, training_tokens: float) -> int:
@@ -181,6 +195,6 @@ def cost_of_rag_distilled(texts: Texts) -> Cost:
 
 
 def _asked_of(texts: Texts, most: int) -> int:
-    """How many of the unlabelled inputs are answered: as `_to_answer` counts them, by the mean length of rows."""
-    lengths = Lengths(texts.instruction + TURN_TOKENS, texts.own + texts.answer + (_TURNS - 1) * TURN_TOKENS)
+    """How many of the unlabelled inputs are answered, as `_to_answer` has it."""
+    lengths = _with_turns(texts.instruction, texts.own, texts.answer)
     return min(texts.unlabelled, most, _room(texts.train, lengths, texts.training_tokens))
