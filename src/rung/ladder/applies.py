@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from rung.errors import TaskError
 from rung.strategies import STRATEGIES, Need, Strategy
-from rung.types import Model, Task, Trainable
+from rung.types import Model, Preferring, Task, Trainable
 
 OFF_BY_DEFAULT = "off by default"
 _NEED_WORDS: dict[Need, str] = {
@@ -18,6 +18,7 @@ _NEED_WORDS: dict[Need, str] = {
     "unlabelled": "the task has no unlabelled inputs",
     "synthetic": "the task has neither a teacher nor synthetic rows",
     "preferences": "the task has no preferences",
+    "trainable by pairs": "the model does not learn from pairs of answers",
     "instruction search": "gepa is not installed: pip install 'rung[search]'",
 }
 
@@ -32,6 +33,7 @@ def has(model: Model, task: Task, *, corpus: bool, constrained: bool) -> set[Nee
         "unlabelled": bool(task.unlabelled),
         "synthetic": task.teacher is not None or bool(task.synthetic),
         "preferences": bool(task.preferences),
+        "trainable by pairs": isinstance(model, Preferring),
         "instruction search": find_spec("gepa") is not None,
     }
     return {need for need, there in have.items() if there}

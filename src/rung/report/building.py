@@ -80,7 +80,8 @@ def _made_of(run: RunRecords, candidate: Candidate) -> str:
         parts.append(f"answers held to {_held_to(constraint)}")
     if record.get("adapter"):
         parts.append(_learnt(run.trained.get(candidate.name)))
-    said = "; ".join(["the instruction", *parts]) if record else "not recorded"
+    shown = "the instruction" if record.get("instruction") else "the input alone"
+    said = "; ".join([shown, *parts]) if record else "not recorded"
     return said + (f". Stopped before its end: {candidate.cut}" if candidate.cut else "")
 
 
@@ -103,7 +104,7 @@ def _held_to(constraint: Record) -> str:
 
 def _prompt(name: str, record: Record) -> Html:
     """The instruction and the first demos, folded."""
-    turns = [str(record.get("instruction", ""))]
+    turns = [str(record.get("instruction") or "(no instruction: the input alone)")]
     demos = list(record.get("demos") or ())
     turns += [f"{d['input']}\n→ {d['output']}" for d in demos[:_MOST_DEMOS]]
     if len(demos) > _MOST_DEMOS:
@@ -147,9 +148,9 @@ def _learning_rates(run: RunRecords, trained: Trained) -> Html:
         )
         figures = {rate: f"{loss:.3f}" for rate, loss in trained.sweep.items()}
     else:
-        source = trained.rate_from or "taken over from an earlier training of this run"
-        if not trained.probed:
-            source = "the usual one for such a training, which is too short to try others first"
+        usual = "the usual one for such a training, which is too short to try others first"
+        source = "taken over from an earlier training of this run" if trained.probed else usual
+        source = trained.rate_from or source
         return element("p", f"Learning rate {trained.learning_rate:g}, {source}.")
     rows = [
         row(rate, figures[rate], "kept" if float(rate) == trained.learning_rate else "")

@@ -23,7 +23,7 @@ from rung.training.batches import steps_per_epoch
 from rung.trials.choose import TURN_TOKENS
 from rung.trials.trial import read_predictions
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import Example, Request, TrainingOptions, TrainingRow
+from rung.types import DPO, Example, Request, TrainingOptions, TrainingRow
 
 MAX_EPOCHS = 4
 _FEW_STEPS = 40
@@ -73,7 +73,8 @@ class Course:
     steps: of the optimiser. interim_looks: how often `judged` is answered on the way, the last time at the end.
     examples: number of train examples that it can visit. epoch: steps of one pass over all examples it was offered.
     wanted: steps that it would have without a limit on time; 0 where time does not decide. start: a folder to train on
-    from; None: a fresh adapter, or the base model's weights. full: all weights are trained, and no adapter.
+    from; None: a fresh adapter, or the base model's weights. full: all weights are trained, and no adapter. how: rows
+    are pairs of answers, which are learnt from so; None: rows are answers.
     """
 
     steps: int
@@ -84,6 +85,7 @@ class Course:
     wanted: int = 0
     start: Path | None = None
     full: bool = False
+    how: DPO | None = None
 
     @property
     def rates(self) -> Rates:

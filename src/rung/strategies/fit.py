@@ -13,6 +13,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from rung.records import write_json, write_text
 from rung.resume import folder_once, record_of
 from rung.strategies.course import LEAST_STEPS, SWEEP, WIDELY_PROBED, Course, interim_answers, probe_steps
 from rung.strategies.learning_rate import search
-from rung.strategies.training_rows import trainable, training_rows
+from rung.strategies.training_rows import preferring, trainable, training_rows
 from rung.trials.trial import attempt
 from rung.trials.workshop import Workshop
-from rung.types import Progress, Solution, TrainingOptions, TrainingRow
+from rung.types import PreferenceRow, Progress, Solution, TrainingOptions, TrainingRow
 
 HISTORY = "history.json"
 
@@ -53,13 +54,14 @@ class Checkpoint:
 class _Training:
     """A training: what it is made of, and how far it has come.
 
-    reached: steps done at `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its
-    rate rests on probes, here or earlier in the run. given: a rate that is taken over.
+    rows: PreferenceRows where the course says how pairs are learnt from, else TrainingRows. reached: steps done at
+    `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its rate rests on probes,
+    here or earlier in the run. given: a rate that is taken over.
     """
 
     workshop: Workshop
     solution: Solution
-    rows: Sequence[TrainingRow]
+    rows: Sequence[Any]
     course: Course
     rate: float = 0.0
     reached: int = 0
@@ -81,7 +83,10 @@ class _Training:
             self.reached = progress.step
             tell(f"{what}, loss {progress.loss:.2f}", progress.step / course.steps)
 
-        return trainable(self.workshop).train(
+        train = trainable(self.workshop).train
+        if course.how is not None:
+            train = partial(preferring(self.workshop).prefer, how=course.how)
+        return train(
             self.rows,
             TrainingOptions(rate, steps=course.steps, seed=self.workshop.inputs.task.seed, full=course.full),
             self.folder / f"lr-{rate:g}",
@@ -113,7 +118,11 @@ class _Training:
 
 
 def fit(
-    workshop: Workshop, solution: Solution, rows: Sequence[TrainingRow], course: Course, left_out: dict[str, Any]
+    workshop: Workshop,
+    solution: Solution,
+    rows: Sequence[TrainingRow] | Sequence[PreferenceRow],
+    course: Course,
+    left_out: dict[str, Any],
 ) -> Path:
     """Trains and returns the folder of the adapter to go on with. left_out: of rows that were too long, as recorded.
 
@@ -227,6 +236,7 @@ def _first_rate(training: _Training) -> float:
     grid = course.rates.grid
     if given is not None and (course.start is not None or (min(grid) <= given <= max(grid) and not course.full)):
         training.given = given
+        training.probed = course.how is None  # a rate for pairs suits nothing else
         return given
     if probe_steps(course.steps):
         return _probed(training)
@@ -281,6 +291,7 @@ def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:
             # Rows that are known by heart have nothing left to teach, so the first one that is no better is the last.
             settled = (
                 no_better
+                and course.how is None
                 and not workshop.limits.exhaustive
                 and number < course.interim_looks
                 and model.loss(training.rows[:_SAMPLED_ROWS], adapter) < _LEARNT

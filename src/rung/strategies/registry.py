@@ -15,9 +15,18 @@ from typing import Any, Literal
 from rung.types import FAMILIES, Family, Price
 
 Need = Literal[
-    "corpus", "trainable", "constraint", "teacher", "unlabelled", "synthetic", "preferences", "instruction search"
+    "corpus",
+    "trainable",
+    "constraint",
+    "teacher",
+    "unlabelled",
+    "synthetic",
+    "preferences",
+    "trainable by pairs",
+    "instruction search",
 ]
-"""What a task, a model or this machine must have. synthetic: a teacher, or synthetic rows that were reviewed."""
+"""What a task, a model or this machine must have. synthetic: a teacher, or synthetic rows that were reviewed. trainable
+by pairs: of answers, of which one is preferred."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Texts:
     task. forms: of the answer's form in words (labels, schema or pattern), 0 without. passage: of one passage.
     train, dev, screen: numbers of examples. training_tokens: what one training may put through the network. thought:
     that the model writes before an answer, at most, where it cannot be asked not to think; with an adapter it does not.
-    unlabelled, preferences: numbers of such rows.
+    unlabelled, preferences, synthetic: numbers of such rows.
     """
 
     own: float
@@ -44,6 +53,7 @@ class Texts:
     thought: int = 0
     unlabelled: int = 0
     preferences: int = 0
+    synthetic: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,6 +252,19 @@ for _strategy in (
         pilot=f"{_HERE}.fine_tuning:pilot",
     ),
     Strategy(
+        "synth_lora",
+        "fine-tune",
+        "a LoRA adapter trained on train and on synthetic rows, which a teacher wrote",
+        f"{_HERE}.synthesising:cost_of_synth_lora",
+        f"{_HERE}.synthesising:synth_lora",
+        needs=frozenset({"trainable", "synthetic"}),
+        repair=f"{_HERE}.replay:replayed",
+        repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
+        taught=f"{_HERE}.synthesising:taught_of_synth_lora",
+        imitates=True,
+        proves=True,
+    ),
+    Strategy(
         "distilled_lora",
         "fine-tune",
         "a LoRA adapter trained on train and on the teacher's answers to unlabelled inputs",
@@ -266,6 +289,15 @@ for _strategy in (
         asked_for=True,
         proves=True,
         replaces="rag",
+    ),
+    Strategy(
+        "dpo",
+        "fine-tune",
+        "the best fine-tuned solution trained on with pairs of answers, of which one is preferred",
+        f"{_HERE}.preferring:cost_of_dpo",
+        f"{_HERE}.preferring:dpo",
+        needs=frozenset({"trainable", "preferences", "trainable by pairs"}),
+        proves=True,
     ),
     Strategy(
         "full",

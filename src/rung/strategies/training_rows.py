@@ -13,7 +13,7 @@ from rung.retrieval.gold import GoldIndex, WithGold
 from rung.solutions.answer import requests_for
 from rung.solutions.prompt_rendering import within_budget
 from rung.trials.workshop import Workshop
-from rung.types import Document, Example, Solution, Trainable, TrainingRow
+from rung.types import Document, Example, Preferring, Solution, Trainable, TrainingRow
 
 LONG_SHARE = 0.3
 """Share of the rows that may be left out because they are too long. Beyond it, an adapter would be trained for other
@@ -27,6 +27,14 @@ def trainable(workshop: Workshop) -> Trainable:
     model = workshop.tools.model
     if not isinstance(model, Trainable):
         raise TrainingError(f"{model.name} cannot be trained here. Name a local model.")
+    return model
+
+
+def preferring(workshop: Workshop) -> Preferring:
+    """The workshop's model, which learns from pairs of answers. Raises TrainingError where it does not."""
+    model = workshop.tools.model
+    if not isinstance(model, Preferring):
+        raise TrainingError(f"{model.name} does not learn from pairs of answers. Name a local model.")
     return model
 
 

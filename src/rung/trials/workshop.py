@@ -129,8 +129,8 @@ class Workshop:
     folder: the solution's own, for trials and training. decoding: greedy, with room for the longest answer.
     learning_rate, passages_shown, index_kind: what earlier strategies of this run chose; None where none did.
     learning_rate_from: in words, what that rate was chosen for. best_prompt: the best solution without training and
-    retrieval so far, with its answers to dev; best_rag: with retrieval and without training. diagnosis: of why the best
-    prompt, or an earlier one, fails; empty where there is none.
+    retrieval so far, with its answers to dev; best_rag: with retrieval and without training. best_tuned: with training
+    and without retrieval. diagnosis: of why the best prompt, or an earlier one, fails; empty where there is none.
     """
 
     inputs: Inputs
@@ -144,6 +144,7 @@ class Workshop:
     index_kind: str | None = None
     best_prompt: Solution | None = None
     prompt_answers: tuple[Prediction, ...] = ()
+    best_tuned: Solution | None = None
     best_rag: Solution | None = None
     diagnosis: Mapping[str, Any] = field(default_factory=dict)
 
