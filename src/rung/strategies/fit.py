@@ -29,6 +29,9 @@ from rung.types import PreferenceRow, Progress, Solution, TrainingOptions, Train
 
 HISTORY = "history.json"
 
+Rows = Sequence[TrainingRow] | Sequence[PreferenceRow]
+"""What is trained on: answers, or pairs of answers where the course says how these are learnt from."""
+
 _SLOWER = 3  # rates that are trained at most, each half of the one before, where a training diverges at once
 LEAST_JUDGED = 0.25
 """Share of the steps from which a training that the budget ended says something about fine-tuning."""
@@ -54,9 +57,8 @@ class Checkpoint:
 class _Training:
     """A training: what it is made of, and how far it has come.
 
-    rows: PreferenceRows where the course says how pairs are learnt from, else TrainingRows. reached: steps done at
-    `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its rate rests on probes,
-    here or earlier in the run. given: a rate that is taken over.
+    reached: steps done at `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its
+    rate rests on probes, here or earlier in the run. given: a rate that is taken over.
     """
 
     workshop: Workshop
@@ -117,13 +119,7 @@ class _Training:
         return f"training was stopped by the budget after step {self.reached} of {self.course.steps}"
 
 
-def fit(
-    workshop: Workshop,
-    solution: Solution,
-    rows: Sequence[TrainingRow] | Sequence[PreferenceRow],
-    course: Course,
-    left_out: dict[str, Any],
-) -> Path:
+def fit(workshop: Workshop, solution: Solution, rows: Rows, course: Course, left_out: dict[str, Any]) -> Path:
     """Trains and returns the folder of the adapter to go on with. left_out: of rows that were too long, as recorded.
 
     Its answers to the judged examples are kept as predictions.dev.jsonl, and the training in training/history.json:
