@@ -229,7 +229,8 @@ def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
     if ruling.ship is None:
         return []
     name = ruling.ship.name
-    before = next((s for s in evidence.skills if s.repaired == name), None)
+    repaired = {name, evidence.long_form_of(name)} - {None}
+    before = next((s for s in evidence.skills if s.repaired in repaired), None)
     lost = f" {before.candidate}, before its repair, lost {PERCENT.gap(-before.difference)}." if before else ""
     return [f"{_kept(s)}{lost}" for s in evidence.skills if not s.loses and s.candidate == name]
 

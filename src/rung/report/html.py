@@ -15,12 +15,14 @@ from rung.records import write_text
 from rung.report.background import checks_section, data_section, run_section
 from rung.report.building import built_section, not_tried_section
 from rung.report.examples import confusion_section, example_section, field_section
+from rung.report.judging import judge_section
 from rung.report.markup import Html, element, items, joined, num, prose, row, section, short, table, wide
 from rung.report.models import models_section
 from rung.report.pairs import break_even_section, comparisons_section
 from rung.report.reading import RunRecords, models_in_words, read_run
 from rung.report.scores import causes_section, curve_section, scores_section
 from rung.report.searching import searched_section
+from rung.report.shortening import shortening_section
 from rung.types import Example
 
 _BADGES = {"none": "none works"}
@@ -50,11 +52,13 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         section("Why", items(run.decision.reasons)),
         scores_section(run),
         comparisons_section(run),
+        shortening_section(run),
         break_even_section(run),
         causes_section(run),
         curve_section(run),
         *(() if run.unfinished else (next_,)),
         data_section(run),
+        judge_section(run),
         models_section(run),
         built_section(run),
         searched_section(run),

@@ -67,7 +67,8 @@ class RunRecords:
     models: in the task's order. curve: the learning curve, where there is one. built: name -> solution.json.
     predictions: (name, "dev" or "test") -> lines of the file. latency: name -> latency.json. diagnosed: the solution
     whose wrong answers were looked into; empty where no record says it. contenders: finalists that dev does not show
-    to be worse than the best; empty where no record says it.
+    to be worse than the best; empty where no record says it. shortened: name of a solution with a shorter prompt ->
+    shortening.json, also where no shorter prompt was taken.
     """
 
     folder: Path
@@ -84,6 +85,7 @@ class RunRecords:
     models: tuple[NamedModel, ...] = ()
     latency: Mapping[str, Record] = field(default_factory=dict)
     diagnosed: str = ""
+    shortened: Mapping[str, Record] = field(default_factory=dict)
     contenders: tuple[str, ...] = ()
 
     @property
@@ -204,6 +206,7 @@ def read_run(folder: Path) -> RunRecords:
             },
             models=_models(task, read_json(folder / "models.json"), decision),
             latency={n: r for n in names if (r := read_json(folder / "solutions" / n / "latency.json"))},
+            shortened=_shortened(folder),
             diagnosed=str(finalists.get("diagnosed") or _diagnosed(folder, decision)),
             contenders=tuple(finalists.get("contenders", ())),
         )
@@ -215,6 +218,11 @@ def _models(task: Record, facts: Record | None, decision: Decision) -> tuple[Nam
     """As task.json names them; without one, as the candidates do."""
     candidates = dict.fromkeys(c.model for c in decision.candidates if c.model)
     return models_of(task, facts) or tuple(NamedModel(name) for name in candidates)
+
+
+def _shortened(folder: Path) -> dict[str, Record]:
+    found = {path.parent.name: read_json(path) for path in sorted(folder.glob("solutions/*/shortening.json"))}
+    return {name: record for name, record in found.items() if record}
 
 
 def _diagnosed(folder: Path, decision: Decision) -> str:

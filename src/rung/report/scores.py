@@ -93,11 +93,16 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
         said += " much as one of these and scores no higher."
     if tested and any(c.test is None for c in run.decision.candidates):
         whose = "of each approach and model" if run.several else "of each approach"
-        said += f" A dash under Test: only the best {whose} on dev answers the test."
+        beside = ", under its own and a shorter prompt" if _shortened(run) else ""
+        said += f" A dash under Test: only the best {whose} on dev answers the test{beside}."
     if failed:
         said += " Failed: answers that the model did not give or that break their constraint / answers that"
         said += " could not be scored. All count as 0."
     return said
+
+
+def _shortened(run: RunRecords) -> bool:
+    return any(record.get("taken") is not None for record in run.shortened.values())
 
 
 def _timing(run: RunRecords) -> str:
