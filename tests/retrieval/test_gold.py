@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rung.retrieval.gold import GoldIndex, GoldRetriever, WithGold, contains_answer
+from rung.retrieval.gold import GoldIndex, GoldRetriever, WithGold, WithoutGold, contains_answer
 from rung.types import Document, Example, Query
 
 PASSAGES = (
@@ -111,3 +111,17 @@ def test_marked_passages_are_looked_up_and_not_searched_for() -> None:
     started = time.process_time()
     assert [index.passages(e)[0].id for e in examples] == [f"d{i}#1" for i in range(5_000)]
     assert time.process_time() - started < 3  # a scan of all passages for each example takes minutes
+
+
+def test_what_holds_the_answer_can_be_left_out_and_later_passages_come_in_its_place() -> None:
+    fee, refund, card, boat = PASSAGES
+
+    def left(*gold: str, answer: str, k: int = 2, of: str = "a") -> list[Document]:
+        search = WithoutGold(Fixed(fee, refund, card, boat), [example("a", answer, *gold)])
+        return search.search([Query(of, "How much?")], k)[0]
+
+    assert left(answer="7 pounds") == [fee, refund], "17 pounds is another answer"
+    assert left(answer="pounds") == [refund, boat], "wherever it stands"
+    assert left("fees#1", answer="a lot") == [refund, card], "the marked passage"
+    assert left("fees", answer="a lot") == [card, boat], "every part of a marked document"
+    assert left("fees", answer="a lot", of="b") == [fee, refund], "of the example with the query's id"

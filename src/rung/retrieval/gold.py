@@ -20,6 +20,9 @@ MOST_GOLD = 3
 SEARCHED = 5
 """Ranked passages at least among which training looks for one that contains the answer."""
 
+_LEFT_OUT = 50
+"""Ranked passages at most in whose place later ones come, where passages are left out."""
+
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -115,3 +118,26 @@ class WithGold:
         while row and gold not in self._fitting([*row, gold]):
             row.pop()
         return [*row, gold]
+
+
+class WithoutGold:
+    """A search that leaves out every passage that holds the answer to the example with the query's id.
+
+    Left out is what the example marks, every part of a document that it marks, and what contains an accepted answer.
+    """
+
+    def __init__(self, search: Retriever, examples: Sequence[Example]) -> None:
+        """examples: those that may be asked for; for any other query nothing is left out."""
+        self._search = search
+        self._examples = {e.id: e for e in examples}
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        found = self._search.search(queries, k + _LEFT_OUT)
+        return [self._without(query, row)[:k] for query, row in zip(queries, found, strict=True)]
+
+    def _without(self, query: Query, ranked: Sequence[Document]) -> list[Document]:
+        example = self._examples.get(query.id)
+        if example is None:
+            return list(ranked)
+        marked = set(example.gold_ids)
+        return [p for p in ranked if not {p.id, document_id(p.id)} & marked and not contains_answer(p, example)]
