@@ -114,13 +114,14 @@ def test_retrieval_is_tried_before_dearer_prompts_where_the_budget_is_limited(tm
 
 def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake_model: Path) -> None:
     from rung.ladder.ledger import Spent
+    from rung.ladder.plan import Step
     from rung.ladder.state import Built, Climbed, RunState
     from rung.types import Decoding, ModelSpec, Score
 
     state: Any = object.__new__(RunState)
-    object.__setattr__(
-        state, "plan", type("Plan", (), {"answer_seconds": 1.0, "answer_usd": lambda *_: 0.0, "timed": 8})()
-    )
+    asked: dict[str, Any] = {"samples_are_wanted": False, "consistency": Step("consistency", "prompt", False, "")}
+    plan = type("Plan", (), {"answer_seconds": 1.0, "answer_usd": lambda *_: 0.0, "timed": 8, **asked})()
+    object.__setattr__(state, "plan", plan)
     object.__setattr__(state, "model", type("Model", (), {"price": None})())
     object.__setattr__(state, "spec", ModelSpec("", ""))
     object.__setattr__(state, "test", range(92))

@@ -5,6 +5,7 @@ Advice on causes is exclusive: where the obstacle is the model itself, documents
 
 from __future__ import annotations
 
+from rung.decision.checks import name_abstain
 from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import more_minutes, rounded_up
 from rung.decision.rule import (
@@ -64,6 +65,7 @@ def next_steps(evidence: Evidence, ruling: Ruling, command: str = "") -> list[st
         steps = _undecided(evidence, ruling)
     else:
         steps = _chosen(evidence, ruling)
+    steps = [*steps, *name_abstain(evidence)]
     consider = _consider(evidence, ruling)
     # Of an unfinished run, the first two steps say how to go on.
     steps = [*steps, *consider] if ruling.choice == "unfinished" else [*consider, *steps]

@@ -66,5 +66,5 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
 
 
 def _candidate(record: Mapping[str, Any]) -> Candidate:
-    test = record["test"]
-    return Candidate(**{**record, "dev": Score(**record["dev"]), "test": None if test is None else Score(**test)})
+    scores = {key: Score(**given) for key in ("dev", "test", "pass_1", "pass_k") if (given := record.get(key))}
+    return Candidate(**{**record, **scores})

@@ -311,6 +311,7 @@ class Endpoint:
             "fingerprints": dict(known.fingerprints),
             "response_format": dict(known.used),
             "thinks": known.habits.thinks,
+            "takes_temperature": known.habits.temperature,
             "shutdown_date": known.listed.shutdown_date,
             "calls": self._answered,
             "from_cache": self._from_cache,

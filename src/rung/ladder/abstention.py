@@ -1,0 +1,219 @@
+"""What finalists say to questions that cannot be answered, before the test is opened and on dev alone.
+
+Two kinds of such questions. Given: dev rows whose reference is the task's `abstain`; every finalist has answered them
+already. Made: dev questions for which the passages that hold the answer are known; a solution that retrieves is asked
+again with a search that leaves them out, and what another one said on dev stands, since it reads no passage.
+Never for labels: one of them is always an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rung import runs
+from rung.decision.evidence import Invention
+from rung.errors import RungError, SealedTestError
+from rung.evaluation.abstention import (
+    Unanswered,
+    more_invented,
+    refuses_by_reference,
+    says_nothing,
+    share_of,
+    what_it_says,
+)
+from rung.evaluation.scorer import Scorer
+from rung.ladder.climbed import Climbed
+from rung.ladder.ledger import Meter, stage_of
+from rung.ladder.plan_checks import LEAST_MADE, MADE, why_no_questions
+from rung.ladder.state import RunState, WholeRun
+from rung.records import write_json
+from rung.resume import recorded
+from rung.trials.workshop import sample_of
+from rung.types import Answer, Example, MetricInfo, Prediction, Score
+
+LEAST_GIVEN = 10
+"""Unanswerable rows of the task's own in dev; fewer say next to nothing."""
+
+_KINDS = ("given", "made")
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Dev rows that cannot be answered, by kind, and those that can."""
+
+    given: tuple[Example, ...]
+    made: tuple[Example, ...]
+    answerable: tuple[Example, ...]
+
+
+def check_abstention(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
+    """Leaves abstention.json in the folder of each finalist, where there are questions that cannot be answered."""
+    try:
+        questions = _questions(run, climbed, names)
+    except RungError as fault:
+        runs.log(run.folder, "not checked", what="abstention", why=str(fault))
+        return
+    if not (questions.given or questions.made):
+        return
+    for name in names:
+        state = run.of(climbed.built[name].solution.model)
+        path = state.files.solution(name) / "abstention.json"
+        if (recorded(path) or {"why": ""}).get("why") is not None:
+            write_json(path, _record(state, climbed, name, questions))
+
+
+def inventions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """(of each finalist that was checked what `invention_from_record` reads, whole sentences about what was not)."""
+    records = {n: r for n in names if (r := recorded(run.files.solution(n) / "abstention.json")) is not None}
+    said = [
+        f"What {name} says where no passage holds the answer was not measured: {record['why'].rstrip('.')}."
+        for name, record in records.items()
+        if record["why"] is not None
+    ]
+    found = [
+        asdict(_invention(run, kind, name, records, _base_of(climbed, list(records), name)))
+        for name, record in records.items()
+        for kind in _KINDS
+        if record[kind] is not None
+    ]
+    return found, said
+
+
+def invention_from_record(record: Mapping[str, Any]) -> Invention:
+    """As `inventions` left it."""
+    scores = {key: Score(**record[key]) for key in ("share", "refused", "base_share", "base_refused") if record[key]}
+    return Invention(**{**record, **scores})
+
+
+# ---- the questions ------------------------------------------------------------------------------
+
+
+def _questions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> _Questions:
+    inputs = run.inputs
+    task = inputs.task
+    if task.labels or task.multi_label:
+        return _Questions((), (), ())
+    refused = {e.id for e in inputs.dev if refuses_by_reference(e, task.abstain)}
+    answerable = tuple(e for e in inputs.dev if e.id not in refused)
+    given = tuple(e for e in inputs.dev if e.id in refused) if len(refused) >= LEAST_GIVEN else ()
+    reads = any(climbed.built[name].solution.retriever is not None for name in names)
+    made: tuple[Example, ...] = ()
+    if reads and not why_no_questions(inputs):
+        known = _with_known_passages(run, climbed, answerable)
+        made = sample_of(known, MADE, task.seed) if len(known) >= LEAST_MADE else ()
+    return _Questions(given, made, answerable)
+
+
+def _with_known_passages(run: WholeRun, climbed: Climbed, examples: Sequence[Example]) -> Sequence[Example]:
+    """Those for which a passage is known to hold the answer."""
+    from rung.diagnosis.interventions import gold_retriever
+
+    state = run.first
+    return gold_retriever(examples, state.workshop(run.folder, climbed, Meter(state.asked)))[1]
+
+
+# ---- what a solution says to them -----------------------------------------------------------------
+
+
+def _record(run: RunState, climbed: Climbed, name: str, questions: _Questions) -> dict[str, Any]:
+    """What abstention.json holds: of each kind of questions, row id -> what was said; why: what kept it from being."""
+    built, abstain = climbed.built[name], run.inputs.task.abstain
+    on_dev = {p.id: p for p in built.predictions}
+    answerable = {
+        e.id: "nothing" if says_nothing(on_dev[e.id].text, abstain) else "right"
+        for e in questions.answerable
+        if e.id in on_dev
+    }
+    given, made, why = None, None, None
+    if questions.given:
+        said = {e.id: what_it_says(on_dev[e.id].text, (), abstain) for e in questions.given if e.id in on_dev}
+        given = {"rows": said, "answerable": answerable}
+    if questions.made:
+        answers: Mapping[str, Prediction] | str = on_dev
+        if built.solution.retriever is not None:
+            answers = _without_passages(run, climbed, name, questions.made)
+        if isinstance(answers, str):
+            why = answers
+        else:
+            said = {e.id: what_it_says(answers[e.id].text, e.references, abstain) for e in questions.made}
+            made = {"rows": said, "answerable": answerable}
+    return {"given": given, "made": made, "why": why}
+
+
+def _without_passages(
+    run: RunState, climbed: Climbed, name: str, rows: Sequence[Example]
+) -> dict[str, Prediction] | str:
+    """Its answers where the search leaves out what holds the answer; a sentence part, where something keeps it from
+    being asked."""
+    from rung.retrieval.gold import WithoutGold
+    from rung.trials.trial import attempt, read_predictions
+
+    folder, solution, step = run.files.solution(name) / "abstention", climbed.built[name].solution, run.plan.abstention
+    path = folder / "predictions.jsonl"
+    missing = len(rows) - len(read_predictions(path))
+    share = missing / max(1, step.calls)
+    if missing > 0 and (why := run.over_budget(climbed, share * step.seconds, missing, usd=share * step.usd)):
+        return why
+    meter = Meter(run.asked, folder)
+    workshop = run.workshop(folder, climbed, meter)
+    workshop = replace(workshop, tools=replace(workshop.tools, scorer=_scorer(run.inputs.task.abstain)))
+    search = workshop.retriever_of(solution)
+    assert search is not None
+    try:
+        answers = attempt(workshop, solution, rows, path, retriever=WithoutGold(search, rows))
+    except SealedTestError:
+        raise
+    except RungError as fault:
+        runs.log(run.folder, "not checked", solution=name, what="abstention", why=str(fault))
+        return str(fault)
+    runs.log(run.folder, "checked", stage=stage_of(run.folder, folder), solution=name, **meter.record())
+    meter.done()
+    return {p.id: p for p in answers}
+
+
+def _scorer(abstain: str | None) -> Scorer:
+    """1 where nothing is made up: the task's own metric says nothing here, and may ask a judge."""
+
+    def score(answers: Sequence[Answer]) -> list[float]:
+        return [float(what_it_says(a.text, a.references, abstain) != "made up") for a in answers]
+
+    return Scorer(MetricInfo("nothing made up", score, right_or_wrong=True))
+
+
+# ---- before and after fine-tuning -----------------------------------------------------------------
+
+
+def _base_of(climbed: Climbed, names: Sequence[str], name: str) -> str:
+    """Of a fine-tuned finalist, that of the same model without an adapter: one that retrieves where it does, too."""
+    tuned = climbed.built[name].solution
+    if tuned.adapter is None:
+        return ""
+    plain = [n for n in names if (s := climbed.built[n].solution).adapter is None and s.model == tuned.model]
+    alike = [n for n in plain if (climbed.built[n].solution.retriever is None) == (tuned.retriever is None)]
+    return next(iter([*alike, *plain]), "")
+
+
+def _invention(run: WholeRun, kind: str, name: str, records: Mapping[str, Mapping[str, Any]], base: str) -> Invention:
+    groups, seed = run.inputs.groups, run.inputs.task.seed
+    own = Unanswered(**records[name][kind])
+    share = share_of(own.invented, groups, seed)
+    assert share is not None, "there are questions"
+    found = Invention(name, kind == "given", share, share_of(own.refused, groups, seed))
+    if not base or records[base][kind] is None:
+        return found
+    before = Unanswered(**records[base][kind])
+    difference = more_invented((base, before), (name, own), groups, seed)
+    if difference is None:
+        return found
+    return replace(
+        found,
+        base=base,
+        base_share=share_of(before.invented, groups, seed),
+        base_refused=share_of(before.refused, groups, seed),
+        difference=difference.difference,
+        low=difference.low,
+        high=difference.high,
+        p=difference.p,
+    )

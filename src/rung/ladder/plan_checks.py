@@ -1,0 +1,135 @@
+"""What the checks of finalists will take: what they invent, and how often they are right every time.
+
+Knows plans and costs. The checks themselves stand in `abstention` and `consistency`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rung.ladder.plan import Plan, Step, seconds_of
+from rung.strategies import Cost, Texts
+from rung.types import MetricInfo, Task
+
+if TYPE_CHECKING:
+    from rung.models.metering import Metered
+    from rung.trials.workshop import Inputs
+
+DEFAULT_REPEATS = 4
+"""Samples of each test row where the task does not say how many."""
+
+MOST_SAMPLED = 3
+"""Candidates at most that are sampled."""
+
+MADE = 50
+"""Dev questions at most that are made unanswerable."""
+LEAST_MADE = 20
+"""Fewer say next to nothing."""
+
+_CHEAP = 0.15  # of the planned time: what is spent on samples without being asked for
+_SHOWN = 3  # passages, as estimated
+
+
+def with_checks(
+    plans: Mapping[str, Plan], inputs: Inputs, models: Mapping[str, Metered], metric: MetricInfo
+) -> dict[str, Plan]:
+    """The plans of all models with the checks of their finalists. models: by the same names."""
+    task, found = inputs.task, {}
+    for name, plan in plans.items():
+        plan = replace(plan, abstention=_abstention(plan, inputs))
+        consistency = _consistency(plan, task, models[name], metric)
+        found[name] = replace(plan, consistency=consistency, samples_are_wanted=bool(task.repeats))
+    return found
+
+
+def repeats_of(task: Task) -> int:
+    """Samples of each test row."""
+    return task.repeats or DEFAULT_REPEATS
+
+
+def sampled_of(plan: Plan) -> int:
+    """How many candidates of a model are planned to be sampled, at most."""
+    return min(MOST_SAMPLED, len({step.family for step in plan.steps if step.applies}))
+
+
+def answers_repeat(inputs: Inputs) -> bool:
+    """Whether answers are one of a few: labels, or texts that hardly any row has for itself."""
+    task = inputs.task
+    if task.labels or task.multi_label:
+        return True
+    return len({e.output for e in inputs.dev}) <= len(inputs.dev) // 4
+
+
+def why_no_questions(inputs: Inputs) -> str:
+    """Why no unanswerable questions are made from dev; empty where they are. Whether enough passages are known to hold
+    an answer is seen later."""
+    task = inputs.task
+    if not inputs.passages:
+        return "the task has no corpus"
+    if task.schema or task.pattern:
+        return "answers are held to a form"
+    if answers_repeat(inputs):
+        return "answers are one of a few"
+    if len(inputs.dev) < LEAST_MADE:
+        return f"dev has fewer than {LEAST_MADE} rows"
+    return ""
+
+
+# ---- costs ----------------------------------------------------------------------------------
+
+
+def _abstention(plan: Plan, inputs: Inputs) -> Step:
+    """Of each family that retrieves: dev questions without the passages that hold their answers."""
+    reading = sorted({step.family for step in plan.steps if step.applies and "rag" in step.family})
+    why = why_no_questions(inputs) or ("" if reading else "nothing that retrieves is tried")
+    if why:
+        return _step(plan, "abstention", Cost(), why)
+    rows = min(MADE, len(inputs.dev))
+    return _step(plan, "abstention", sum([_answers(plan.texts, rows, reading=True)] * len(reading), Cost()), "")
+
+
+def _consistency(plan: Plan, task: Task, model: Metered, metric: MetricInfo) -> Step:
+    """Samples of the test rows by the dearest families, as many candidates as may be sampled."""
+    families = {step.family for step in plan.steps if step.applies}
+    dearest = sorted(("rag" in family for family in families), reverse=True)[: sampled_of(plan)]
+    here, repeats = model.timed is None, repeats_of(task)
+    cost = Cost()
+    for reading in dearest:
+        once = _answers(plan.texts, plan.sizes["test"], reading=reading)
+        # On this machine the samples of a prompt are drawn together, and it is read once.
+        again = replace(once, read=0.0) if here else once
+        cost += sum([again] * (repeats - 1), once)
+    step = _step(plan, "consistency", cost, "")
+    why = _why_not_sampled(plan, task, step, metric, here=here)
+    return replace(step, applies=not why, why=why)
+
+
+def _why_not_sampled(plan: Plan, task: Task, step: Step, metric: MetricInfo, *, here: bool) -> str:
+    if metric.needs_judge:
+        return "each sample would have to be judged"
+    if task.repeats:
+        return ""
+    if not metric.right_or_wrong:
+        return "the metric grades; name repeats to count the scores of 1"
+    if not here or (plan.price is not None and plan.price.usd_per_hour is None):
+        return "its answers are not this machine's own; name repeats to have them"
+    planned = sum(s.seconds for s in (*plan.everything, plan.test))
+    if step.seconds > _CHEAP * planned:
+        return f"it would take more than {_CHEAP:.0%} of the planned time; name repeats to have it"
+    return ""
+
+
+def _answers(texts: Texts, calls: int, *, reading: bool) -> Cost:
+    """Of so many answers. reading: with passages in the prompt."""
+    from rung.strategies.prompting import answering
+
+    return answering(texts, calls, texts.own + (_SHOWN * texts.passage if reading else 0.0))
+
+
+def _step(plan: Plan, name: str, cost: Cost, why: str) -> Step:
+    seconds, usd = round(seconds_of(cost, plan.speed), 2), round(cost.usd(plan.price), 6)
+    any_step = plan.steps[0]
+    called = any_step.name.replace(any_step.kind, name, 1) if any_step.kind else name
+    return Step(called, "prompt", not why, why, cost.calls, cost.tokens, seconds, usd, kind=name, model=any_step.model)
