@@ -18,7 +18,7 @@ from rung.types import Answer, Document, Prediction, Query, Request, Solution
 from small_task import write_task
 
 PUBLIC = {
-    "__version__", "Run", "run", "check", "load", "Query", "Message",
+    "__version__", "Run", "run", "check", "load", "synth", "Query", "Message",
     "RunOptions", "Listener", "Decision", "Candidate", "Prediction", "Model",
     "Trainable", "Retriever", "MetricInfo", "Solution", "Strategy", "Workshop", "Intervention", "Executor",
     "register_model", "register_strategy", "register_metric", "register_index", "register_intervention",

@@ -14,6 +14,7 @@ _PUBLIC = {
     "run": "rung.api",
     "check": "rung.api",
     "load": "rung.api",
+    "synth": "rung.api",
     "RunOptions": "rung.ladder.options",
     "Listener": "rung.ladder.options",
     "Decision": "rung.types",
@@ -67,3 +68,4 @@ if TYPE_CHECKING:
     from rung.api import Run as Run
     from rung.api import load as load
     from rung.api import run as run
+    from rung.api import synth as synth

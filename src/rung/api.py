@@ -18,6 +18,8 @@ from rung.errors import RunError
 if TYPE_CHECKING:
     from rung.ladder.checking import CheckedData
     from rung.ladder.options import Listener, RunOptions
+    from rung.ladder.synthesis import SynthOptions
+    from rung.teaching.synthesis import Synthesis
     from rung.types import Candidate, Decision, Prediction, Query, SetName
 
 
@@ -84,6 +86,27 @@ def check(task: str | Path, *, say: Callable[[str], None] | None = None) -> Chec
     from rung.ladder.checking import check_task, quiet
 
     return check_task(Path(task), say or quiet)
+
+
+def synth(
+    task: str | Path, options: SynthOptions | None = None, *, listener: Listener | None = None, **fields: Any
+) -> Synthesis:
+    """Lets the task's teacher write examples to train on, into a file of JSON lines.
+
+    options, or its fields by name: as SynthOptions has them (rows, out, kinds, seed, bar, usd, force). listener: hears
+    the plan before anything is spent, and of progress. The same call continues one that was interrupted.
+    Raises RungError for everything that the caller can correct; NoGain where the teacher does not do the task itself.
+    """
+    from dataclasses import replace
+
+    from rung.ladder.options import Quiet
+    from rung.ladder.synthesis import SynthOptions, prepare
+
+    hears = listener or Quiet()
+    ready = prepare(Path(task), replace(options or SynthOptions(), **fields), hears.say)
+    for line in ready.plan.lines:
+        hears.say(line)
+    return ready.write(lambda what, share: hears.progress(what, share, None))
 
 
 def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str | Query], str]:

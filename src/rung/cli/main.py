@@ -18,13 +18,15 @@ VERBS: dict[str, str] = {
     "init": "Write a task.yaml for your data.",
     "check": "Check your data before anything is spent.",
     "convert": "Write your rows in another shape.",
+    "synth": "Let a stronger model write examples to train on.",
+    "review": "Accept, reject or correct such examples.",
     "run": "Find out: prompt, retrieve or fine-tune?",
     "ask": "Answer an input with a run's winner.",
     "report": "Show a run's verdict and write its report.",
     "models": "List models to choose from, and check one.",
 }
 
-_CONTINUED = ("run", "demo")
+_CONTINUED = ("run", "demo", "synth", "review")
 """Verbs that keep what they have done, so that the same command goes on."""
 
 

@@ -1,0 +1,133 @@
+"""Rows that a model wrote, as `rung synth` leaves them: they train, and never enter dev or the test.
+
+Each row is an example with two more keys. origin: how it came to be, {kind, teacher, prompt, from, votes, asked, usd}.
+review: what a person says of it, "accepted", "edited" or "rejected"; null where nobody has looked at it yet. Files of
+other programs, without these keys, are read like any examples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from rung.data.fence import Fence
+from rung.data.formats import read_table
+from rung.data.metric_names import JSON_METRICS
+from rung.data.rows import Problem, Row, Table, raise_problems
+from rung.data.shapes import Labels, flat, recognise
+from rung.data.shapes.reading import Answers, RowReader, WrongLabel
+from rung.data.shapes.seam import OPTIONAL, Fields
+from rung.text import normal_form
+from rung.types import Example, Task
+
+Say = Callable[[str], None]
+Review = Literal["accepted", "edited", "rejected"]
+
+REVIEWS: tuple[Review, ...] = ("accepted", "edited", "rejected")
+
+
+def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
+    """The rows of the task's synthetic files that may train, in file order.
+
+    Left out, and counted: rows that a person rejected, rows that nearly repeat a row of dev or the test, and rows that
+    stand in an earlier line already. say: hears these counts, and how many rows nobody has reviewed.
+    Raises DataError with file and row for what cannot be read, and for answers outside the task's labels.
+    """
+    rows: list[tuple[Example, Review | None]] = []
+    problems: list[Problem] = []
+    for path in task.synthetic:
+        rows += _read_file(path, task, problems)
+    raise_problems(problems)
+    usable = [(example, review) for example, review in rows if review != "rejected"]
+    nearby = fence.near([example.query for example, _ in usable])
+    kept: dict[str, tuple[Example, Review | None]] = {}
+    fenced = 0
+    for (example, review), near in zip(usable, nearby, strict=True):
+        if near in ("dev", "test"):
+            fenced += 1
+        else:
+            kept.setdefault(normal_form(example.query.text), (example, review))
+    _tell(say, len(rows), len(rows) - len(usable), fenced, [review for _, review in kept.values()])
+    return _with_own_ids([example for example, _ in kept.values()])
+
+
+def review_of(value: object) -> Review | None:
+    """What a cell says of a row; None where it is empty. Raises ValueError for any other word."""
+    said = normal_form(str(value)) if value is not None else ""
+    words: Mapping[str, Review] = {
+        **{review: review for review in REVIEWS},
+        **{"accept": "accepted", "a": "accepted", "ok": "accepted", "yes": "accepted"},
+        **{"edit": "edited", "e": "edited"},
+        **{"reject": "rejected", "r": "rejected", "no": "rejected"},
+    }
+    if not said or said in ("null", "none", "nan"):
+        return None
+    if said not in words:
+        raise ValueError(f'the review is "{str(value)[:40]}"; write accepted, edited or rejected, or leave it empty')
+    return words[said]
+
+
+def _read_file(path: Path, task: Task, problems: list[Problem]) -> list[tuple[Example, Review | None]]:
+    table = read_table(path)
+    problems += table.problems
+    if not table.rows:
+        return []
+    fields = _fields(table, task)
+    labels = Labels(task.labels) if task.labels else None
+    answers = Answers(
+        labels=labels,
+        several=task.multi_label,
+        lists_are_json=task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:"),
+        empty=task.empty_answers,
+    )
+    read = RowReader(fields, answers, f"{path.stem}:")
+    found = []
+    for row in flat(table.taken()):
+        try:
+            found.append((_example(read, row), review_of(row.values.get("review"))))
+        except WrongLabel as wrong:
+            assert labels is not None
+            problems.append(Problem(row.where, labels.unknown(wrong.answer, guess=True)))
+        except ValueError as fault:
+            problems.append(Problem(row.where, str(fault)))
+    return found
+
+
+def _fields(table: Table, task: Task) -> Fields:
+    """Which columns hold what: the names of `rung synth` where they stand there, else what is recognised."""
+    if {"input", "output"} <= set(table.columns):
+        names = ("input", "output", "instruction", *OPTIONAL)
+        return {name: name for name in names if name in table.columns}
+    return recognise(table, task.fields, task.shape).fields
+
+
+def _example(read: RowReader, row: Row) -> Example:
+    return replace(read(row), group=None)
+
+
+def _with_own_ids(examples: list[Example]) -> tuple[Example, ...]:
+    """The same, where an id stands twice with the place of the later row as its id."""
+    seen: Counter[str] = Counter()
+    found = []
+    for example in examples:
+        seen[example.id] += 1
+        found.append(example if seen[example.id] == 1 else replace(example, id=f"{example.id} ({example.row})"))
+    return tuple(found)
+
+
+def _tell(say: Say, rows: int, rejected: int, fenced: int, reviews: list[Review | None]) -> None:
+    used, new = len(reviews), sum(review is None for review in reviews)
+    repeated = rows - rejected - fenced - used
+    left = [
+        f"{rejected:,} were rejected in review" if rejected else "",
+        f"{fenced:,} nearly repeat a row of dev or the test" if fenced else "",
+        f"{repeated:,} repeat another of them" if repeated else "",
+    ]
+    left = [part for part in left if part]
+    out = f" Left out: {', '.join(left)}." if left else ""
+    say(f"Synthetic rows: {used:,} of {rows:,} train.{out}")
+    if new:
+        say(f"{new:,} of these {used:,} synthetic rows have not been reviewed: rung review FILE shows them.")

@@ -1,0 +1,114 @@
+"""How well a teacher does the task itself, on train rows that it answers as if they were new, and with which prompt.
+
+Its examples can be no better than its answers, so a teacher below the bar writes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rung.data.constraint import form_in_words
+from rung.errors import NoGain
+from rung.evaluation.scorer import Scorer
+from rung.retrieval import INDEXES
+from rung.solutions.demos import demo
+from rung.solutions.prompt_rendering import PASSAGE_TOKENS
+from rung.teaching.answering import Voted, answered
+from rung.teaching.synthesis.counts import DEMOS, Counts
+from rung.trials.workshop import Workshop, sample_of
+from rung.types import Answer, DemoSelection, Example, RetrieverSpec, Solution
+
+SHOWN_PASSAGES = 5
+_MOST_DEMOS = 5_000
+
+
+@dataclass(frozen=True)
+class TeacherScore:
+    """What the teacher did on known rows. asking: the prompt that did best. score: mean score of its voted answers.
+
+    rows: that it answered. kept: those with a majority, which the score is of. usd: of all that was asked.
+    """
+
+    asking: Solution
+    score: float
+    rows: int
+    kept: int
+    usd: float
+
+    @property
+    def said(self) -> str:
+        """The measurement, as a sentence part."""
+        return f"{self.score:.2f} on {self.kept} of {self.rows} known train rows on which its votes agree"
+
+
+def settings(workshop: Workshop, held: Sequence[Example]) -> list[Solution]:
+    """The prompts that are compared: the instruction; with the form of the answer; with the nearest demos, too.
+
+    held: rows that no demo shows. With a corpus, all of them show passages.
+    """
+    inputs = workshop.inputs
+    shown = RetrieverSpec(next(iter(INDEXES)), SHOWN_PASSAGES, PASSAGE_TOKENS) if inputs.passages else None
+    instruction = inputs.task.instruction.rstrip()
+    if inputs.task.abstain and inputs.passages:
+        instruction += f"\n\nIf the passages do not hold the answer, answer exactly: {inputs.task.abstain}"
+    plain = replace(workshop.solution("plain"), instruction=instruction, retriever=shown)
+    form = form_in_words(inputs.task, inputs.train)
+    formed = replace(plain, name="form", instruction=f"{instruction}\n\n{form}") if form else plain
+    ids = {e.id for e in held}
+    pool = tuple(
+        demo(e) for e in sample_of([e for e in inputs.train if e.id not in ids], _MOST_DEMOS, inputs.task.seed)
+    )
+    k = min(DEMOS, len(pool))
+    with_demos = replace(formed, name="demos", demos=pool, demo_selection=DemoSelection("nearest", k))
+    return [plain, *([formed] if form else []), with_demos]
+
+
+def held_rows(workshop: Workshop, counts: Counts) -> tuple[Example, ...]:
+    """The train rows that are answered as if they were new."""
+    return sample_of(workshop.inputs.train, counts.known, workshop.inputs.task.seed)
+
+
+def measured(workshop: Workshop, counts: Counts, journal: Path, bar: float) -> TeacherScore:
+    """What the teacher scores on known rows, by the task's own metric, with the best of its prompts.
+
+    Only the rows count on which a majority of its samples agrees, since the others are left out of what it writes, too.
+    Raises NoGain with the number where it is below the bar.
+    """
+    held = held_rows(workshop, counts)
+    found: list[TeacherScore] = []
+    usd = 0.0
+    for asking in settings(workshop, held):
+        voted = answered(workshop, [e.query for e in held], journal, solution=asking, what="asking about known rows")
+        usd += sum(v.usd for v in voted)
+        found.append(_scored(workshop, asking, held, voted))
+    best = max(found, key=lambda known: known.score * known.kept)  # of equals, the shortest prompt
+    best = replace(best, usd=usd)
+    teacher = workshop.tools.teacher
+    if best.score < bar or not best.kept:
+        name = teacher.name if teacher is not None else "the teacher"
+        raise NoGain(f"{name} scores {best.said}, and {bar:.2f} is the least for a teacher whose examples can help")
+    return best
+
+
+def scorer_of(workshop: Workshop) -> Scorer:
+    """The task's own metric; where that asks a judge, the one that counts without it."""
+    scorer, judge = workshop.tools.scorer, workshop.inputs.task.judge
+    if not scorer.metric.needs_judge:
+        return scorer
+    from rung.evaluation.metrics import METRICS
+
+    return Scorer(METRICS[judge.fallback if judge is not None else "token_f1"])
+
+
+def _scored(workshop: Workshop, asking: Solution, held: Sequence[Example], voted: Sequence[Voted]) -> TeacherScore:
+    pairs = [(e, v.answer) for e, v in zip(held, voted, strict=True) if v.answer is not None]
+    outcomes = scorer_of(workshop).score([Answer(e.query, text, e.references) for e, text in pairs])
+    score = sum(o.score for o in outcomes) / len(pairs) if pairs else 0.0
+    return TeacherScore(asking, score, len(held), len(pairs), 0.0)
+
+
+def votes_of(voted: Voted) -> Mapping[str, int]:
+    """The votes, the most frequent answer first."""
+    return dict(sorted(voted.votes.items(), key=lambda vote: -vote[1]))

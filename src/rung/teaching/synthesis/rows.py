@@ -1,0 +1,40 @@
+"""A synthetic row: an example with its origin, as it lies in a file and as it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rung.types import Example
+
+
+@dataclass(frozen=True)
+class SyntheticRow:
+    """example: to train on; its id is that of the row. origin: how it came to be.
+
+    origin holds kind, teacher, prompt (a hash; the text stands in prompts.jsonl), from (ids of the train rows or the
+    passages that it was written from), votes (answer -> samples), asked (number of samples), usd.
+    """
+
+    example: Example
+    origin: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.origin["kind"])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As its line in a file holds it, not reviewed."""
+        example = self.example
+        more = {
+            "references": list(example.references) if len(example.references) > 1 else None,
+            "context": example.context,
+            "instruction": example.instruction,
+            "turns": [asdict(turn) for turn in example.turns] or None,
+            "gold_ids": list(example.gold_ids) or None,
+        }
+        found = {key: value for key, value in more.items() if value is not None}
+        shown = {"id": example.id, "input": example.input, "output": example.output, **found}
+        return {**shown, "origin": dict(self.origin), "review": None}

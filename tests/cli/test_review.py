@@ -1,0 +1,71 @@
+"""`rung review`: key by key, saved after each, and by a CSV."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rung.cli.main import rung
+from rung.errors import DataError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "synthetic.jsonl"
+    rows = [
+        {
+            "id": f"syn-{i}",
+            "input": f"text {i}",
+            "output": "red",
+            "origin": {"kind": "new", "votes": {"red": 3}},
+            "review": None,
+        }
+        for i in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def call(*words: object, keys: str = "") -> Result:
+    return CliRunner().invoke(rung, ["review", *(str(word) for word in words)], input=keys)
+
+
+def reviews(file: Path) -> list[str | None]:
+    return [json.loads(line)["review"] for line in file.read_text().splitlines()]
+
+
+def test_keys_decide_row_by_row_and_the_next_command_goes_on(file: Path) -> None:
+    done = call(file, keys="arq")
+    assert done.exit_code == 0 and reviews(file) == ["accepted", "rejected", None, None]
+    assert "1 accepted, 0 edited, 1 rejected, 2 open." in done.output
+    again = call(file, keys="eblue\na")
+    assert "1 of 2   syn-2   new" in again.output and "votes: red (3)" in again.output
+    assert reviews(file) == ["accepted", "rejected", "edited", "accepted"]
+    assert json.loads(file.read_text().splitlines()[2])["output"] == "blue"
+    assert "Every row has been reviewed." in call(file).output
+
+
+def test_an_unknown_key_shows_the_keys_and_back_returns_to_a_row(file: Path) -> None:
+    done = call(file, keys="xabrq")
+    assert done.output.count("a accept") == 2
+    assert reviews(file) == ["rejected", None, None, None]
+
+
+def test_a_csv_goes_out_and_comes_back(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "review.csv"
+    assert call(file, "--to-csv", out).exit_code == 0
+    assert isinstance(call(file, "--to-csv", out).exception, DataError)
+    out.write_text(out.read_text("utf-8-sig").replace("syn-0,,red", "syn-0,rejected,red"))
+    done = call(file, "--from-csv", out)
+    assert done.exit_code == 0 and "1 rows changed" in done.output
+    assert reviews(file) == ["rejected", None, None, None]
+    assert call(file, "--to-csv", out, "--from-csv", out).exit_code == 2
+
+
+def test_what_steers_a_terminal_is_not_printed(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({"id": "a", "input": "\x1b[2Jred\x07", "output": "red"}) + "\n")
+    assert "\x1b" not in call(path, keys="q").output

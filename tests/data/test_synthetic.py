@@ -1,0 +1,192 @@
+"""Synthetic rows as files: which of them train, and what people say of them comes back whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.data.beside.review import ReviewFile, plain_cell, safe_cell
+from rung.data.beside.synthetic import read_synthetic
+from rung.data.fence import fence_of
+from rung.errors import DataError
+from rung.types import Example, ModelSpec, Task
+
+SEALED = Example("t1", "the blue bicycle of my neighbour was stolen on Monday", "theft", ("theft",))
+FENCE = fence_of([SEALED], {"t1": "test"})
+
+
+def row(number: int, text: str, output: str = "theft", **more: Any) -> dict[str, Any]:
+    origin = {
+        "kind": "new",
+        "teacher": "t",
+        "prompt": "p",
+        "from": ["e1"],
+        "votes": {output: 3},
+        "asked": 3,
+        "usd": 0.1,
+    }
+    return {"id": f"syn-{number}", "input": text, "output": output, "origin": origin, "review": None, **more}
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    return path
+
+
+def task_of(*files: Path, labels: tuple[str, ...] | None = ("theft", "loss")) -> Task:
+    model = ModelSpec("m", "m")
+    return Task("t", Path("task.yaml"), "Say it.", (), "label_accuracy", (model,), labels=labels, synthetic=files)
+
+
+# ---- what trains ----------------------------------------------------------------------------
+
+
+def test_rejected_rows_and_neighbours_of_sealed_rows_do_not_train_and_all_is_counted(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "s.jsonl",
+        row(1, "somebody took the car from my drive", review="accepted"),
+        row(2, "i cannot find my keys any more", "loss"),
+        row(3, "nothing of this is true", review="rejected"),
+        row(4, "The blue bicycle of my neighbour was stolen, on Monday!"),
+        row(5, "Somebody took the car from my drive"),
+    )
+    said: list[str] = []
+    found = read_synthetic(task_of(file), FENCE, said.append)
+    assert [e.id for e in found] == ["syn-1", "syn-2"] and found[1].output == "loss"
+    assert said == [
+        "Synthetic rows: 2 of 5 train. Left out: 1 were rejected in review, 1 nearly repeat a row of dev or the test, "
+        "1 repeat another of them.",
+        "1 of these 2 synthetic rows have not been reviewed: rung review FILE shows them.",
+    ]
+
+
+def test_contexts_gold_passages_turns_and_references_are_read_back(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes?"}]
+    more = {
+        "context": "a text",
+        "gold_ids": ["p1"],
+        "turns": turns,
+        "references": ["theft", "loss"],
+        "instruction": "Do.",
+    }
+    file = write(tmp_path / "s.jsonl", row(1, "what was taken", **more))
+    (found,) = read_synthetic(task_of(file), FENCE, lambda line: None)
+    assert (found.context, found.gold_ids, found.instruction) == ("a text", ("p1",), "Do.")
+    assert [t.content for t in found.turns] == ["hello", "yes?"] and found.references == ("theft", "loss")
+
+
+def test_files_of_other_programs_are_read_and_equal_ids_are_told_apart(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.jsonl", {"id": 1, "question": "who took it", "answer": "theft"})
+    two = write(tmp_path / "b.jsonl", {"id": 1, "input": "where is it", "output": "loss"})
+    found = read_synthetic(task_of(one, two), FENCE, lambda line: None)
+    assert [e.output for e in found] == ["theft", "loss"] and len({e.id for e in found}) == 2
+
+
+def test_an_answer_outside_the_labels_and_an_unknown_review_name_their_rows(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "a b c", "thief"), row(2, "d e f", review="perhaps"))
+    with pytest.raises(DataError) as raised:
+        read_synthetic(task_of(file), FENCE, lambda line: None)
+    text = str(raised.value)
+    assert 's.jsonl, line 1: the answer "thief"' in text and 'did you mean "theft"?' in text
+    assert 'line 2: the review is "perhaps"; write accepted, edited or rejected' in text
+
+
+# ---- review ---------------------------------------------------------------------------------
+
+NASTY = (
+    "=1+2",
+    "+49 30",
+    "-5",
+    "@SUM(A1)",
+    "'quoted'",
+    "'=1",
+    "''",
+    "'",
+    "a,b;c",
+    'he said "no"',
+    "two\nlines",
+    " x ",
+    "\t",
+)
+
+
+@pytest.mark.parametrize("text", [*NASTY, "", "plain", "＝1"])
+def test_a_cell_comes_back_as_it_was_and_is_no_formula(text: str) -> None:
+    safe = safe_cell(text)
+    assert plain_cell(safe) == text and safe[:1] not in tuple("=+-@\t\r\n＝")
+
+
+def test_a_csv_that_comes_back_untouched_changes_nothing(tmp_path: Path) -> None:
+    rows = [row(i, text or "x", text or "x", context=text) for i, text in enumerate(NASTY)]
+    file = write(tmp_path / "s.jsonl", *rows)
+    before = file.read_bytes()
+    ReviewFile(file).to_csv(tmp_path / "s.csv")
+    returned = ReviewFile(file).from_csv(tmp_path / "s.csv")
+    assert (returned.changed, returned.missing) == (0, 0) and file.read_bytes() == before
+    with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as opened:
+        cells = [cell for line in csv.reader(opened) for cell in line]
+    assert not any(cell.startswith(tuple("=+-@\t")) for cell in cells)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_was_decided_in_a_spreadsheet_comes_back(tmp_path: Path, separator: str) -> None:
+    file = write(tmp_path / "s.jsonl", *(row(i, f"some text {i}", extra={"kept": i}) for i in range(5)))
+    with (tmp_path / "back.csv").open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened, delimiter=separator)
+        writer.writerow(["review", "id", "output", "notes"])
+        writer.writerow(["Accepted", "syn-0", "theft", "fine"])
+        writer.writerow(["", "syn-1", "'=loss", "changed"])
+        writer.writerow(["rejected", "syn-2", "", "wrong"])
+        writer.writerow(["", "syn-3", "theft", ""])
+    returned = ReviewFile(file).from_csv(tmp_path / "back.csv")
+    assert (returned.changed, returned.missing) == (3, 1)
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [r["review"] for r in rows] == ["accepted", "edited", "rejected", None, None]
+    assert rows[1]["output"] == "=loss" and rows[1]["taught"] == "theft"
+    assert [r["extra"]["kept"] for r in rows] == list(range(5)) and rows[0]["origin"]["votes"] == {"theft": 3}
+
+
+def test_line_ends_of_a_spreadsheet_are_no_edit(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text", "two\nlines"))
+    (tmp_path / "b.csv").write_bytes(b'id,review,output\r\nsyn-1,accepted,"two\r\nlines"\r\n')
+    ReviewFile(file).from_csv(tmp_path / "b.csv")
+    (found,) = ReviewFile(file).rows
+    assert found["output"] == "two\nlines" and found["review"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("syn-9,accepted,theft", 'the id "syn-9" is none of s.jsonl'),
+        ("syn-1,maybe,theft", 'the review is "maybe"'),
+        ("syn-1,accepted,", "the answer is empty; write rejected"),
+        ("syn-1,accepted,theft\r\nsyn-1,accepted,theft", "stands twice"),
+    ],
+)
+def test_a_csv_that_cannot_be_meant_so_changes_nothing(tmp_path: Path, line: str, fault: str) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text"), row(2, "other text"))
+    before = file.read_bytes()
+    (tmp_path / "b.csv").write_text(f"id,review,output\r\nsyn-2,rejected,theft\r\n{line}\r\n")
+    with pytest.raises(DataError, match=fault):
+        ReviewFile(file).from_csv(tmp_path / "b.csv")
+    assert file.read_bytes() == before
+
+
+def test_a_csv_without_the_columns_says_what_it_needs(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text"))
+    (tmp_path / "b.csv").write_text("id,output\nsyn-1,theft\n")
+    with pytest.raises(DataError, match="needs the columns id, review and output; its columns are id, output"):
+        ReviewFile(file).from_csv(tmp_path / "b.csv")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", {"id": "a", "messages": []})
+    with pytest.raises(DataError, match="has no input and output as texts; name a file that rung synth wrote"):
+        ReviewFile(file)
+    twice = write(tmp_path / "t.jsonl", row(1, "a"), row(1, "b"))
+    with pytest.raises(DataError, match='the id "syn-1" stands twice'):
+        ReviewFile(twice)
