@@ -96,6 +96,7 @@ class ScriptedTeacher:
     labels: what wrong answers are drawn from; without any, the right answers of other inputs.
 
     asked: requests by kind. written: input -> "near" where it is a repeat, else None. given: input -> sample -> answer.
+    unknown: what it was asked and knows no answer to; it repeats that.
     """
 
     known: Mapping[str, str]
@@ -111,13 +112,14 @@ class ScriptedTeacher:
     asked: Counter[Asked] = field(default_factory=Counter)
     written: dict[str, Plant | None] = field(default_factory=dict)
     given: dict[str, dict[str, str]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._right = dict(self.known)
         self._others = sorted(set(self.labels or self.known.values()))
 
     def __call__(self, messages: Sequence[Message], body: Body) -> str:
-        """The reply to a request. Raises LookupError where it knows no right answer."""
+        """The reply to a request. Raises LookupError where it is asked for what it was given no means to write."""
         said = "\n".join(message.content for message in messages)
         kind = asked_for(said)
         self.asked[kind] += 1
@@ -154,6 +156,9 @@ class ScriptedTeacher:
 
     def _answer(self, asked: str, body: Body) -> str:
         text = self._input_of(asked)
+        if text is None:
+            self.unknown.append(asked)
+            return asked
         sample = f"{body.get('temperature', 0)} {body.get('seed')}"
         answer = self._said(text, sample)
         self.given.setdefault(text, {})[sample] = answer
@@ -169,14 +174,12 @@ class ScriptedTeacher:
         replies: dict[Plant | None, str] = {"wrong": wrong, "off_label": OFF_LABEL, "refused": REFUSAL}
         return replies.get(plant, right)
 
-    def _input_of(self, asked: str) -> str:
-        """The input that a user turn ends with: the longest that is known. Raises LookupError."""
+    def _input_of(self, asked: str) -> str | None:
+        """The input that a user turn ends with: the longest that is known."""
         if asked in self._right:
             return asked
         found = [text for text in self._right if asked.rstrip().endswith(text)]
-        if not found:
-            raise LookupError(f"the scripted teacher does not know {asked[-200:]!r}")
-        return max(found, key=len)
+        return max(found, key=len, default=None)
 
     # ---- what it writes ---------------------------------------------------------------------
 
