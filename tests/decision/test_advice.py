@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from evidence_cases import CLEAR, LORA, ZERO, N, candidate, evidence
+from evidence_cases import CLEAR, GRADED, LORA, RIGHT_OR_WRONG, ZERO, N, candidate, evidence
 
 from rung.decision import MoreExamples, decide
 from rung.types import Diagnosis, Score
@@ -93,6 +93,28 @@ def test_the_larger_model_is_named_where_one_is_known() -> None:
         assert sum("`model: org/large`" in step for step in steps) == 1
     short = decide(evidence([ZERO, LORA], CLEAR, target=0.99, larger="org/large")).next
     assert advised("or a larger model, such as org/large.", short)
+
+
+def test_reinforcement_is_named_with_its_cost_where_reasoning_leads_and_a_program_checks_answers() -> None:
+    reasoning = Diagnosis("reasoning", 0.6, 0.5, 0.7, "nothing fixed it", fixed=False)
+    other = Diagnosis("convention", 0.7, 0.6, 0.8, "fixed by a pilot")
+    words = "Reinforcement fine-tuning was not tried"
+    for cause in (reasoning, replace(reasoning, fixed=True), replace(reasoning, cause="knowledge+reasoning")):
+        steps = decide(evidence([WEAK], diagnosis=(cause,))).next
+        (named,) = [step for step in steps if words in step]
+        assert "label_accuracy would check" in named and "30 USD" in named and "4,500 USD" in named
+        assert named.endswith("What it would bring here is not known.")
+    judge = replace(RIGHT_OR_WRONG, needs_judge=True)
+    for quiet in (
+        evidence([WEAK], diagnosis=(other, reasoning)),
+        evidence([WEAK], diagnosis=(replace(reasoning, low=0.1),)),
+        evidence([WEAK], diagnosis=(reasoning,), metric=GRADED),
+        evidence([WEAK], diagnosis=(reasoning,), metric=judge),
+        evidence([candidate("lora", "fine-tune", 0.96)], diagnosis=(reasoning,)),
+        evidence([candidate("lora", "fine-tune", 0.0)], diagnosis=(reasoning,)),
+        evidence([WEAK]),
+    ):
+        assert not advised(words, decide(quiet).next)
 
 
 def test_more_examples_are_not_advised_for_a_gain_below_the_margin() -> None:

@@ -5,6 +5,8 @@ Advice on causes is exclusive: where the obstacle is the model itself, documents
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rung.decision.checks import name_abstain
 from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import more_minutes, rounded_up
@@ -36,7 +38,7 @@ from rung.decision.words import (
     value,
     worth_naming,
 )
-from rung.types import Candidate, SetName
+from rung.types import Candidate, Diagnosis, SetName
 
 _MOST_ROWS = 7
 _NEARLY_ALWAYS = 0.95
@@ -52,6 +54,14 @@ _BRING_DOCUMENTS = (
 _READ_FIRST = (
     "Read some of the wrong answers: neither a language model nor a classifier that learns from the examples is shown "
     "to beat the floor, so the reference answers may be noise, or the inputs may lack what decides them."
+)
+
+
+_REINFORCEMENT = (
+    "Reinforcement fine-tuning was not tried: the model learns from its own attempts, which {metric} would check, so "
+    "some of them must be right already. Published runs cost between 30 USD (TinyZero, 2025) and 4,500 USD "
+    "(DeepScaleR, 2025) of rented GPUs, with models of 3 and 1.5 billion weights; OpenAI asks for 100 USD an hour of "
+    "training (2025). What it would bring here is not known."
 )
 
 
@@ -255,10 +265,11 @@ def _on_causes(evidence: Evidence, ship: Candidate | None = None) -> list[str]:
     if any(d is named[0] or d.share >= MOST for d in unfixed):
         of = subject(evidence)
         model = of.model if of is not None else evidence.model
-        return [
+        steps = [
             f"{step} No experiment with {model or 'this one'} fixed most of what stays wrong."
             for step in _try_larger(evidence, model, ship)
         ]
+        return [*steps, *(_reinforcement(evidence, named) if steps else [])]
     causes = {part: d.fixed for d in reversed(named) if d.low > 0 or not d.fixed for part in d.cause.split("+")}
     advice = []
     if not evidence.has_corpus and _wants_documents(evidence, causes):
@@ -274,7 +285,18 @@ def _on_causes(evidence: Evidence, ship: Candidate | None = None) -> list[str]:
             f"({scale.ends(more.low, more.high)}), if the next doubling helps no more than the last one."
             + (f" Start with inputs whose answer is {evidence.hardest}." if evidence.hardest else "")
         )
-    return advice
+    return [*advice, *_reinforcement(evidence, named)]
+
+
+def _reinforcement(evidence: Evidence, named: Sequence[Diagnosis]) -> list[str]:
+    """The rung that no run tries, where the leading cause is reasoning and a program tells right from wrong."""
+    on: SetName = "test" if evidence.rated("test") else "dev"
+    rated, metric = evidence.rated(on), evidence.metric
+    leads = bool(named) and "reasoning" in named[0].cause.split("+") and named[0].low >= _SURE
+    checked = metric.right_or_wrong and not metric.needs_judge
+    if not leads or not checked or not rated or not 0.0 < score_of(best_of(rated, on), on).mean < _NEARLY_ALWAYS:
+        return []
+    return [_REINFORCEMENT.format(metric=metric.name.rpartition(":")[2])]
 
 
 def _larger_is_untried(evidence: Evidence, model: str) -> bool:
