@@ -50,7 +50,8 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     lines += at_most(
         [*([(line, "")] for line in table[1:]), *skipped], _TABLE_LINES, lambda n: f"and {n} more, in plan.json"
     )
-    return [*lines, ("", ""), *wrapped(_total(plan, task), width, 2), *screen_lines(checks, task, width)]
+    total = " ".join([_total(plan, task), *_judging(plan)])
+    return [*lines, ("", ""), *wrapped(total, width, 3), *screen_lines(checks, task, width)]
 
 
 def _total(plan: Record, task: Record) -> str:
@@ -67,6 +68,16 @@ def _total(plan: Record, task: Record) -> str:
         if said
     ]
     return f"In all about {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}."
+
+
+def _judging(plan: Record) -> list[str]:
+    """What the judge takes for each answer, where there is one: the figures above hold it."""
+    share = plan.get("judge")
+    if not share:
+        return []
+    calls = "1 call" if share["calls"] == 1 else f"{share['calls']:,} calls"
+    usd = f", about {dollars(share['usd'])} USD" if share.get("usd") else ""
+    return [f"In it, each answer that is scored costs {calls} of the judge{usd}."]
 
 
 # ---- tables ---------------------------------------------------------------------------------
