@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from rung.errors import BudgetSpent, DataError
+from rung.errors import BudgetSpent, NoGain
 from rung.strategies.searching import optimised_prompt
 from rung.teaching.held_out import held_out, without_demos_of
 from rung.teaching.search import ACCEPTED, ASKED, planned_calls, search, sizes
 from rung.teaching.search_log import search_in_words, search_log
 from rung.testing import FakeModel
-from rung.trials.choose import screened
 from rung.trials.workshop import Workshop
-from rung.types import DemoSelection, Prediction, Request, Solution
+from rung.types import DemoSelection, Request, Solution
 from workshops import COLOURS, INSTRUCTION, example, workshop_of
 
 pytest.importorskip("gepa")
@@ -180,14 +179,22 @@ def test_a_prompt_that_is_right_everywhere_is_not_searched_on(tmp_path: Path) ->
     assert len(model.requests) == sizes(74).val and not any(map(proposing, model.requests))
 
 
-def test_where_nothing_is_better_the_best_prompt_keeps_its_answers_to_dev(tmp_path: Path) -> None:
+def test_where_nothing_is_better_that_is_said_with_its_numbers_and_dev_is_not_answered(tmp_path: Path) -> None:
     model = scripted({INSTRUCTION: 5}, lambda request: tagged("Say nothing at all."))
-    answers = tuple(Prediction(f"e{i}", "red", 1, 1, 0.1, score=0.5) for i in range(90, 114))
-    shop = replace(shop_of(model, tmp_path), prompt_answers=answers)
-    found = optimised_prompt(shop)
-    assert found == replace(shop.best_prompt or start_of(shop), name="optimised_prompt")
-    assert screened(shop.folder) == list(answers)
-    assert "none beat the start" in search_in_words(search_log(shop.folder))
+    shop = shop_of(model, tmp_path)
+    with pytest.raises(NoGain, match=r"proposals, of which .* none beat the start on 32 train examples \(0\.\d\d\)"):
+        optimised_prompt(shop)
+    assert not list(shop.folder.glob("predictions*"))
+
+
+def test_when_the_time_is_up_before_anything_is_better_it_can_be_gone_on_with(tmp_path: Path) -> None:
+    left = [0.0]
+    model = scripted({INSTRUCTION: 2, GOOD: 9}, one_after_the_other(tagged(GOOD)))
+    shop = shop_of(model, tmp_path, limits={"seconds_left": lambda: left[0]})
+    with pytest.raises(BudgetSpent, match="the time was up after 0 proposals"):
+        optimised_prompt(shop)
+    left[0] = 60.0
+    assert optimised_prompt(shop).instruction == GOOD
 
 
 def test_a_candidate_that_is_clearly_behind_is_left_early(tmp_path: Path) -> None:
@@ -252,7 +259,7 @@ def test_near_duplicates_of_a_judged_example_are_hidden_with_it(tmp_path: Path) 
 
 def test_too_few_train_examples_are_refused_with_their_number(tmp_path: Path) -> None:
     shop = shop_of(scripted({}, lambda r: ""), tmp_path, train=12)
-    with pytest.raises(DataError, match="8 train examples are left"):
+    with pytest.raises(NoGain, match="8 train examples are left"):
         optimised_prompt(shop)
     assert planned_calls(12) == 0
 

@@ -6,6 +6,7 @@ Every stage leaves a record and looks for it first. What is tried next depends o
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
 from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, tidy
 from rung.resume import is_done, once, record_of
-from rung.strategies import function_of
+from rung.strategies import Texts, function_of
+from rung.teaching.search_log import search_in_words, search_log
 from rung.trials.workshop import cut_of
 from rung.types import Skipped, SkipReason
 
@@ -238,6 +240,8 @@ class _Climber:
             run.listener.say(f"{name} {what}: {built.left}.")
         if built.cut:
             run.listener.say(f"{name}: {built.cut}.")
+        if searched := search_in_words(search_log(run.files.solution(name))):
+            run.listener.say(f"{name}: {searched}.")
         target = run.inputs.task.target
         if target is None or built.left is not None or run.exhaustive:
             return
@@ -320,7 +324,7 @@ class _Climber:
             known = known_so_far(self.run, self.climbed)
             plain = {s.family for s in steps if not s.strategy.proves}  # what is to prove its gain waits for these
             waiting = [s for s in steps if s.strategy.proves and plain & {s.family, s.strategy.replaces}]
-            ranked = order([_way(s) for s in steps if s not in waiting], known)
+            ranked = order([_way(s, self.run.plan.texts) for s in steps if s not in waiting], known)
             name, gain = ranked[0]
             step = by_name[name]
             done = name in self.climbed.built or self.climbed.enough or self.finishes or self._settled(step, None)
@@ -341,15 +345,17 @@ class _Climber:
             if any(prediction.score for built in whole for prediction in built.predictions):
                 continue
             step = next((s for s in self.run.plan.steps if s.name == name), None)
-            way = _way(step) if step is not None else Way(name, skipped.family)
+            way = _way(step, self.run.plan.texts) if step is not None else Way(name, skipped.family)
             gain = expected_gain(way, known)
             if gain.high >= self.matters or not self.climbed.built:
                 self.climbed.skipped[name] = replace(skipped, matters=True)
 
 
-def _way(step: Step) -> Way:
+def _way(step: Step, texts: Texts) -> Way:
     strategy = step.strategy
-    return Way(step.name, step.family, float(step.tokens), strategy.cures, strategy.imitates)
+    rows = function_of(strategy.grows)(texts) if strategy.grows is not None else texts.train
+    doublings = math.log2(1 + rows / max(1, texts.train))
+    return Way(step.name, step.family, float(step.tokens), strategy.cures, strategy.imitates, doublings)
 
 
 def _skipped_before(run: RunState) -> dict[str, dict[str, Any]]:

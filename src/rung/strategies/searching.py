@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rung.errors import BudgetSpent, NoGain
 from rung.strategies.prompting import answering, demo_settings
 from rung.strategies.registry import Cost, Texts
 from rung.teaching.feedback import SHOWN_CHARACTERS
 from rung.teaching.proposing import PROPOSAL_TOKENS
 from rung.teaching.rules import DRAFTS, RULES_TOKENS, SHOWN, drafts, note_rules
 from rung.teaching.search import ASKED, MINIBATCH, planned_calls, search
-from rung.trials.choose import choose, fits, keep_answers
-from rung.trials.workshop import Workshop
+from rung.teaching.search_log import search_in_words, search_log
+from rung.trials.choose import choose, fits
+from rung.trials.workshop import Workshop, cut_of
 from rung.types import Solution
 
 _DEMOS = 8  # that the best prompt is taken to show, for the plan
@@ -27,20 +29,24 @@ _CHARACTERS_A_TOKEN = 3
 
 
 def optimised_prompt(workshop: Workshop) -> Solution:
-    """The best prompt with an instruction, and demos, that a search found on train; unchanged where it found none.
+    """The best prompt with an instruction, or demos, that a search found on train.
 
-    Raises DataError where train is too small to search with.
+    Raises NoGain where it found nothing better or train is too small, BudgetSpent where the time was up before.
     """
     start = _start(workshop)
     plain = replace(start, demos=(), demo_selection=None)
     found = search(workshop, start, [plain, *demo_settings(workshop, plain)])
-    return _named(workshop, "optimised_prompt", found, start)
+    if found == start:
+        if cut := cut_of(workshop.folder):
+            raise BudgetSpent(cut)
+        raise NoGain(search_in_words(search_log(workshop.folder)))
+    return replace(found, name="optimised_prompt")
 
 
 def stated_rules(workshop: Workshop) -> Solution:
     """The best prompt with house rules behind its instruction, which were induced from train; chosen on dev.
 
-    Of two drafts and one that is edited from them. Unchanged where no draft can be used.
+    Of two drafts and one that is edited from them. Raises NoGain where none of them can be used.
     """
     start = _start(workshop)
     written = drafts(workshop, start)
@@ -50,22 +56,19 @@ def stated_rules(workshop: Workshop) -> Solution:
         if d.refused is None
     }
     fitting = [solution for _, solution in variants.values() if fits(workshop, solution)]
-    chosen = choose(workshop, fitting) if fitting else start
-    note_rules(workshop.folder, written, variants[chosen.name][0] if fitting else None)
-    return _named(workshop, "stated_rules", chosen, start)
+    if not fitting:
+        note_rules(workshop.folder, written, None)
+        why = next((d.refused for d in written if d.refused), "the prompt would be too long")
+        raise NoGain(f"none of {len(written)} drafts of house rules could be used ({why})")
+    chosen = choose(workshop, fitting)
+    note_rules(workshop.folder, written, variants[chosen.name][0])
+    return replace(chosen, name="stated_rules")
 
 
 def _start(workshop: Workshop) -> Solution:
     """The best prompt, or the bare one under the task's constraint where none was built."""
     plain = replace(workshop.solution("start"), constraint=workshop.inputs.constraint)
     return replace(workshop.best_prompt or plain, name="start")
-
-
-def _named(workshop: Workshop, name: str, found: Solution, start: Solution) -> Solution:
-    """The solution under its name. One that answers as the best prompt does keeps that one's answers."""
-    if workshop.prompt_answers and replace(found, name=start.name) == start:
-        keep_answers(workshop.folder, workshop.prompt_answers)
-    return replace(found, name=name)
 
 
 # ---- what they cost -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rung.errors import DataError
+from rung.errors import NoGain
 from rung.evaluation.sequential import LOOKS, boundary, planned_looks
 from rung.evaluation.statistics import compare, units_of
 from rung.models.journal import Journal
@@ -62,10 +62,10 @@ class Sizes:
 
 
 def sizes(there: int) -> Sizes:
-    """Of a search with so many examples that can be held out. Raises DataError where they are too few."""
+    """Of a search with so many examples that can be held out. Raises NoGain where they are too few."""
     if there < _LEAST:
         fact = f"beside those that prompts show, {there} train examples are left to search an instruction with"
-        raise DataError(f"{fact}, and {_LEAST} are needed. Add examples.")
+        raise NoGain(f"{fact}, and {_LEAST} are needed")
     val = min(VAL, there * 3 // 5)
     minibatch = min(MINIBATCH, (there - val) // 2)
     return Sizes(minibatch, minibatch * min(MINIBATCHES, (there - val) // minibatch), val)
@@ -80,7 +80,8 @@ def planned_calls(train: int) -> int:
 def search(workshop: Workshop, start: Solution, settings: Sequence[Solution]) -> Solution:
     """The best candidate on val, the start itself where nothing was better. `search_log` reads what was tried.
 
-    settings: the start with other demos, each with its instruction. Raises what the models raise, and BudgetSpent.
+    settings: the start with other demos, each with its instruction. Raises NoGain for too few train examples, and what
+    the models raise.
     """
     from gepa.api import optimize
 

@@ -87,11 +87,6 @@ def screened(folder: Path) -> list[Prediction]:
     return read_predictions(folder / _SCREENED)
 
 
-def keep_answers(folder: Path, predictions: Sequence[Prediction]) -> None:
-    """Keeps answers to dev of the solution built in that folder, as `choose` does, so that none is given again."""
-    write_lines(folder / _SCREENED, (asdict(p) for p in predictions))
-
-
 def fits(workshop: Workshop, solution: Solution) -> bool:
     """Whether its prompts are no longer than any that is worth paying for, judged by a few inputs of dev."""
     return _lengths(workshop, solution)[0] <= workshop.limits.prompt_tokens
