@@ -36,6 +36,8 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
     failed = any(c.failed_calls or c.unscored for c in candidates)
     # What decides stands first: on a phone the columns to the right are out of sight.
     header = ["Candidate", *(["Model"] if run.several else []), *(["Test"] if tested else []), "Dev", "Approach"]
+    repeats = _repeats(run)
+    header += [f"Right {repeats} of {repeats}"] if repeats else []
     header += [*(["USD per 1,000"] if priced else []), *_cost_columns(run), *(["Failed"] if failed else [])]
     rows = []
     for c in candidates:
@@ -43,6 +45,7 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
         tag = element("span", _TAGS.get(run.decision.choice, "chosen"), class_="tag")
         cells = [_model_cell(c.model)] if run.several else []
         cells += [*([_scored(run, c.test)] if tested else []), _scored(run, c.dev), short(c.family)]
+        cells += [_scored(run, c.pass_k)] if repeats else []
         if priced:
             cells.append(num("–" if c.cost_per_1k_usd is None else dollars(c.cost_per_1k_usd)))
         cells += [num("–" if baseline else text) for text in _cost_columns(run, c).values()]
@@ -58,6 +61,11 @@ def _candidates(run: RunRecords, tested: bool) -> Html:
         )
     right = ("USD per 1,000", *_cost_columns(run), "Failed")
     return table(_caption(run, tested, failed), header, rows, label="Candidates", right=right)
+
+
+def _repeats(run: RunRecords) -> int:
+    """How often test inputs were answered by candidates near the top; 0 where they were answered once."""
+    return max((c.repeats for c in run.decision.candidates), default=0)
 
 
 def _model_cell(name: str) -> Html:
@@ -95,6 +103,9 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
         whose = "of each approach and model" if run.several else "of each approach"
         beside = ", under its own and a shorter prompt" if _shortened(run) else ""
         said += f" A dash under Test: only the best {whose} on dev answers the test{beside}."
+    if repeats := _repeats(run):
+        said += f" Right {repeats} of {repeats}: the share of test inputs to which all of {repeats} sampled answers are"
+        said += " right, of candidates near the top."
     if failed:
         said += " Failed: answers that the model did not give or that break their constraint / answers that"
         said += " could not be scored. All count as 0."
