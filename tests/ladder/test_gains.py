@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,10 @@ def test_more_examples_by_a_teacher_bring_what_the_curve_says() -> None:
     curve = {**pilot(0.7, 0.8), "more": {"mean": 0.01, "high": 0.03}}
     trained = Known(0.75, 0.5, pilot=curve, built={"fine-tune": 0.75}, teacher=(0.95, 0.97))
     gain = expected_gain(TAUGHT, trained)
-    assert (gain.mean, gain.high) == (pytest.approx(0.01), pytest.approx(0.03)) and "pilot" in gain.why
+    assert (gain.mean, gain.high) == (pytest.approx(0.01), pytest.approx(0.03)) and "learning curve" in gain.why
+    four_times = replace(TAUGHT, doublings=2.0)
+    assert expected_gain(four_times, trained).high == pytest.approx(0.06), "no doubling brings more than the one before"
+    measured = replace(trained, curve={**curve, "more": {"mean": 0.02, "high": 0.05}})
+    assert expected_gain(TAUGHT, measured).high == pytest.approx(0.05), "the whole training knows better than a pilot"
     untrained = Known(0.5, 0.5, pilot=curve, teacher=(0.95, 0.97))
     assert expected_gain(TAUGHT, untrained).high == pytest.approx(0.33)

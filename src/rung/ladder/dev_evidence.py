@@ -10,16 +10,15 @@ from typing import Any
 from rung import runs
 from rung.ladder.abstention import inventions
 from rung.ladder.again import continued_notes
-from rung.ladder.climbed import Built, Climbed
-from rung.ladder.experiments import pilot_predictions, whole_curve
+from rung.ladder.climbed import Climbed
+from rung.ladder.experiments import like_the_pilots, pilot_predictions, whole_curve
 from rung.ladder.model_records import model_notes
 from rung.ladder.skills_check import Checked
 from rung.ladder.state import RunState, WholeRun
 from rung.ladder.taught import RECORD, taught_by_others
 from rung.resume import is_done, record_of, recorded
 from rung.runs import Files
-from rung.strategies import long_form, strategy_of
-from rung.types import Diagnosis, Prediction, kind_of
+from rung.types import Diagnosis, Prediction
 
 _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
@@ -35,7 +34,7 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
     """All that the verdict reads beside scores and costs."""
     complete = not any(s.matters for s in climbed.skipped.values())
     piloted = _piloted(run, climbed)
-    grown = whole_curve(piloted, _tuned(piloted, climbed)) if piloted is not None else None
+    grown = whole_curve(piloted, like_the_pilots(piloted, climbed)) if piloted is not None else None
     asked = _diagnosed(run, climbed)
     invented, unasked = inventions(run, climbed, [check.keep for check in checks])
     return {
@@ -72,17 +71,6 @@ def _diagnosed(run: WholeRun, climbed: Climbed) -> RunState | None:
 def _piloted(run: WholeRun, climbed: Climbed) -> RunState | None:
     """Of the models that a pilot was run with, the one that has reached most."""
     return next((s for s in _best_model_first(run, climbed) if is_done(s.files.pilot)), None)
-
-
-def _tuned(run: RunState, climbed: Climbed) -> Built | None:
-    """The best of those that the pilots are small ones of, repaired or not: training all weights is no such one, and a
-    shorter prompt is another matter."""
-    tuned = [
-        built
-        for name, built in climbed.whole("fine-tune", run.name).items()
-        if (s := strategy_of(kind_of(name))) is not None and s.pilot is not None and long_form(name) is None
-    ]
-    return max(tuned, key=lambda built: built.dev.mean, default=None)
 
 
 def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> tuple[Diagnosis, ...]:

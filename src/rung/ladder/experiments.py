@@ -19,8 +19,8 @@ from rung.ladder.plan import Step
 from rung.ladder.state import RunState, tidy
 from rung.records import write_json
 from rung.resume import is_done, record_of, recorded
-from rung.strategies import function_of
-from rung.types import Family, Prediction, Score
+from rung.strategies import function_of, long_form, strategy_of
+from rung.types import Family, Prediction, Score, kind_of
 
 _LATEST_DIAGNOSIS = 0.7  # of a limited budget: what is left then is for what can be shipped
 
@@ -80,6 +80,7 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
         base=climbed.built[base].dev.mean if base in climbed.built else 0.0,
         diagnosis=diagnosis,
         pilot=recorded(run.files.pilot),
+        curve=whole_curve(run, like_the_pilots(run, climbed)),
         value=Scale(run.tools.scorer.metric.right_or_wrong).value,
         built=families,
         teacher=(taught["mean"], taught["high"]) if taught is not None else None,
@@ -149,6 +150,17 @@ def _pilots_curve(run: RunState, climbed: Climbed, counts: Sequence[int]) -> dic
         points.append((0, scores_of(bare[start].predictions, ids)))
     points += [(count, pilot_scores(run, count, ids)) for count in counts]
     return {**_curve_through(run, points, ids), "ids": ids, "start": start}
+
+
+def like_the_pilots(run: RunState, climbed: Climbed) -> Built | None:
+    """The best of those that the pilots are small ones of, repaired or not: training all weights is no such one, what
+    learnt more than train is none, and a shorter prompt is another matter."""
+    tuned = [
+        built
+        for name, built in climbed.whole("fine-tune", run.name).items()
+        if (s := strategy_of(kind_of(name))) is not None and s.pilot is not None and long_form(name) is None
+    ]
+    return max(tuned, key=lambda built: built.dev.mean, default=None)
 
 
 def whole_curve(run: RunState, tuned: Built | None) -> Mapping[str, Any] | None:

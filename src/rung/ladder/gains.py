@@ -34,13 +34,17 @@ class Gain:
 
 @dataclass(frozen=True)
 class Way:
-    """A strategy that could be tried next, as its record says it. cost: planned tokens."""
+    """A strategy that could be tried next, as its record says it.
+
+    cost: planned tokens. doublings: of the train examples, by the rows that it adds to them.
+    """
 
     name: str
     family: Family
     cost: float = 1.0
     cures: frozenset[str] = frozenset()
     imitates: bool = False
+    doublings: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Known:
 
     best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where there
     are any. value: how a score is written. built: family -> the best of it. teacher: mean of the teacher and the upper
-    end of its interval; None where it was not measured.
+    end of its interval; None where it was not measured. curve: the learning curve through the pilots and the whole
+    training, where that is built.
     """
 
     best: float
@@ -59,6 +64,7 @@ class Known:
     built: Mapping[Family, float] = field(default_factory=dict)
     value: Callable[[float], str] = "{:.2f}".format
     teacher: tuple[float, float] | None = None
+    curve: Mapping[str, Any] | None = None
 
     @property
     def lead(self) -> float:
@@ -81,7 +87,7 @@ def expected_gain(way: Way, known: Known) -> Gain:
         return Gain(0.0, 0.0, "nothing is left to gain")
     unknown = Gain(_UNKNOWN * room, room, "no experiment speaks about it")
     if way.imitates:
-        return _of_a_teacher(known, room) or unknown
+        return _of_a_teacher(known, room, way.doublings) or unknown
     if way.cures:
         return _of_words(known, room, way.cures) or unknown
     if way.family == "rag":
@@ -125,9 +131,9 @@ def _of_words(known: Known, room: float, cures: frozenset[str]) -> Gain | None:
     return Gain(mean, top, why)
 
 
-def _of_a_teacher(known: Known, room: float) -> Gain | None:
+def _of_a_teacher(known: Known, room: float, doublings: float) -> Gain | None:
     """Whoever learns a teacher's answers is taken to come as far as it; more examples help as the curve says."""
-    more = _of_more(known, room)
+    more = _of_more(known, room, doublings)
     if known.teacher is None:
         return more
     mean, high = (max(0.0, x - known.best) for x in known.teacher)
@@ -137,16 +143,22 @@ def _of_a_teacher(known: Known, room: float) -> Gain | None:
     return Gain(min(mean, more.mean) if more is not None else mean, min(room, high), why)
 
 
-def _of_more(known: Known, room: float) -> Gain | None:
-    """What as many training examples again would bring, by the pilot."""
-    if known.pilot is None or len(known.pilot["points"]) < 2:
+def _of_more(known: Known, room: float, doublings: float) -> Gain | None:
+    """What so many doublings of the training examples would bring, by the learning curve.
+
+    Errors fall by no larger a factor with each doubling, so that several bring at most as many times what one brings.
+    """
+    curve = known.curve or known.pilot
+    if curve is None or len(curve["points"]) < 2:
         return None
-    more, expected = known.pilot["more"], known.pilot["expected"]
+    more, expected = curve["more"], curve["expected"]
     ahead = {"mean": 0.0, "high": 0.0}
     if "fine-tune" not in known.built:
         ahead = {key: expected[key] - known.best for key in ahead}
-    mean, high = (max(0.0, ahead[key] + more[key]) for key in ("mean", "high"))
-    return Gain(min(room, mean), min(room, high), "as many training examples again would bring that, by the pilot")
+    mean, high = (max(0.0, ahead[key] + doublings * more[key]) for key in ("mean", "high"))
+    times = "twice" if doublings == 1.0 else f"{2**doublings:.1f} times"
+    why = f"{times} as many training examples would bring that, by the learning curve"
+    return Gain(min(room, mean), min(room, high), why)
 
 
 def _of_knowledge(known: Known, room: float) -> Gain | None:

@@ -182,6 +182,11 @@ def cost_of_distilled_lora(texts: Texts) -> Cost:
     return cost_of_tuning_on(texts, _asked_of(texts, MOST_ASKED))
 
 
+def rows_of_distilled_lora(texts: Texts) -> int:
+    """Rows that the teacher answers, if all of its answers can be used."""
+    return _asked_of(texts, MOST_ASKED)
+
+
 def taught_of_distilled_lora(texts: Texts) -> Cost:
     """Each unlabelled input that the training can visit, answered by the teacher as often as there are votes."""
     demos = _DEMOS * (texts.own + texts.answer)

@@ -102,8 +102,9 @@ class Strategy:
     out. cures: causes of wrong answers that it can fix; where they are named, it is tried after the diagnosis, and only
     where these causes hold enough of what fails. imitates: it learns the teacher's answers, and is tried only where the
     teacher is ahead. proves: it is a candidate only where dev shows it above the best of its family that was built
-    before it. replaces: a family whose best it has learnt from; it is a candidate only where dev shows it no further
-    below that than the margin. Functions may be named as "module:attribute", so that nothing loads early.
+    before it. grows: how many rows it adds to train; None: as many as train has. replaces: a family whose best it has
+    learnt from; it is a candidate only where dev shows it no further below that than the margin. Functions may be named
+    as "module:attribute", so that nothing loads early.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Strategy:
     cures: frozenset[str] = frozenset()
     imitates: bool = False
     proves: bool = False
+    grows: Callable[[Texts], int] | str | None = None
     replaces: Family | None = None
 
 
@@ -274,6 +276,7 @@ for _strategy in (
         repair=f"{_HERE}.replay:replayed",
         repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
         taught=f"{_HERE}.distilling:taught_of_distilled_lora",
+        grows=f"{_HERE}.distilling:rows_of_distilled_lora",
         imitates=True,
         proves=True,
     ),
