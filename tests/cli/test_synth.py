@@ -127,7 +127,8 @@ def test_only_the_plan_asks_nothing(task: Path, scripted: Scripted) -> None:
 
 def test_a_limit_in_dollars_ends_the_work_and_a_larger_one_continues(task: Path, scripted: Scripted) -> None:
     scripted.price = Price(usd_per_million_in=100.0, usd_per_million_out=100.0)
-    assert isinstance(call(task, "--n", 12, "--usd", "0.05").exception, BudgetSpent)
+    stopped = call(task, "--n", 12, "--usd", "0.05")
+    assert isinstance(stopped.exception, BudgetSpent) and "--usd 0.05 may not suffice" in stopped.output
     first = len(scripted.models[-1].requests)
     assert first > 0 and call(task, "--n", 12).exit_code == 0
     assert len(scripted.models[-1].requests) > 0
@@ -137,6 +138,7 @@ def test_a_weak_teacher_is_refused_with_its_score(task: Path, scripted: Scripted
     scripted.only = "red"
     done = call(task, "--n", 12)
     assert isinstance(done.exception, NoGain) and "scripted scores 0." in str(done.exception)
+    assert "Name a stronger teacher" in str(done.exception)
     allowed = call(task, "--n", 12, "--bar", "0")
     assert isinstance(allowed.exception, DataError)
     assert "wrote no row that can be used (10 answered otherwise than it was written for" in str(allowed.exception)

@@ -187,6 +187,8 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "s.jsonl", {"id": "a", "messages": []})
     with pytest.raises(DataError, match="has no input and output as texts; name a file that rung synth wrote"):
         ReviewFile(file)
+    with pytest.raises(DataError, match="no file of JSON lines"):
+        ReviewFile(tmp_path / "s.csv")
     twice = write(tmp_path / "t.jsonl", row(1, "a"), row(1, "b"))
     with pytest.raises(DataError, match='the id "syn-1" stands twice'):
         ReviewFile(twice)

@@ -14,7 +14,7 @@ from rung.teaching.answering import VOTES
 from rung.teaching.synthesis import Counts, Kind, SynthesisOptions, counts_of, kinds_for, synthesise
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
 from rung.teaching.synthesis.drafts import DraftInput
-from rung.teaching.synthesis.filters import ALIKE, COPY, LEFT_OVER, LONG, NEAR_TRAIN, REFUSAL, SEALED, usable
+from rung.teaching.synthesis.filters import ALIKE, COPY, LEFT_OVER, LONG, NEAR_TRAIN, REFUSAL, SEALED, SHORT, usable
 from rung.teaching.synthesis.pipeline import IN_PASSAGES, NOT_IN_PASSAGE, OTHER_MEANING, OTHERWISE
 from rung.teaching.synthesis.prompts import inputs_in
 from rung.trials.workshop import Workshop
@@ -251,13 +251,14 @@ def test_each_filter_finds_what_it_is_for() -> None:
         "velvet river summer dinner boat",
         "velvet river summer dinner boat!",
         "castle pocket engine lamp",
+        "),2,",
     ]
     kept, why, left_out = usable(drafted(*texts), train, fence)
     assert [d.query.input for d in kept] == [texts[5], texts[7]]
     found = {draft.query.input: reason for draft, reason in left_out}
     assert found[texts[0]] == COPY and found[texts[2]] == LEFT_OVER and found[texts[3]] == REFUSAL
     assert found[texts[1]] == NEAR_TRAIN and found[texts[4]] == LONG and found[texts[6]] == ALIKE
-    assert sum(why.values()) == 6
+    assert found[texts[8]] == SHORT and sum(why.values()) == 7
 
 
 def test_signs_of_a_template_are_no_fault_where_train_has_them_too() -> None:

@@ -7,11 +7,11 @@ the same command continues. The sealed test is inside the fence and nowhere else
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rung.errors import DataError, TaskError
+from rung.errors import DataError, NoGain, TaskError
 from rung.ladder.checking import CheckedData, check_task, refuse
 from rung.records import write_json, write_lines
 from rung.types import Document, Model, Price, Request, Retriever, RetrieverSpec, SetName
@@ -50,7 +50,7 @@ class SynthOptions:
 class SynthPlan:
     """What will be asked of the teacher at most: requests, and tokens as they are estimated. usd: None without a price.
 
-    wanted: kind -> rows.
+    wanted: kind -> rows. limit_usd: the most that may be spent; None: no limit.
     """
 
     teacher: str
@@ -59,16 +59,20 @@ class SynthPlan:
     tokens_in: int
     tokens_out: int
     usd: float | None
+    limit_usd: float | None = None
 
     @property
     def lines(self) -> list[str]:
         """For a screen."""
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in self.wanted.items() if n)
         price = "no price is known of it" if self.usd is None else f"about {self.usd:.2f} USD"
+        limit = self.limit_usd
+        tight = limit is not None and self.usd is not None and self.usd > limit
+        more = f" --usd {limit:g} may not suffice; the same command with more then continues." if tight else ""
         return [
             f"{sum(self.wanted.values()):,} rows are wanted: {kinds}.",
             f"{self.teacher} will be asked at most {self.calls:,} times: about {self.tokens_in:,} tokens in and "
-            f"{self.tokens_out:,} out, {price}.",
+            f"{self.tokens_out:,} out, {price}.{more}",
         ]
 
 
@@ -97,9 +101,12 @@ class Prepared:
         workshop = self._workshop(tell)
         write_json(self.folder / PLAN, asdict(self.plan))
         purse = Purse(self.folder / PURSE, self._limit_usd)
-        self._teacher.use_purse(purse)
+        if self._teacher.price is not None:
+            self._teacher.use_purse(purse)
         try:
             found = synthesise(workshop, self._counts, SynthesisOptions(bar=self._bar, seed=self._seed))
+        except NoGain as weak:
+            raise NoGain(f"{weak}. Name a stronger teacher, or lower the bar with --bar.") from None
         finally:
             purse.close()
         if not found.rows:
@@ -128,7 +135,7 @@ def prepare(task_path: Path, options: SynthOptions, say: Say) -> Prepared:
     def workshop(tell: Tell) -> Workshop:
         return _workshop(checked, teacher, folder, tell)
 
-    plan = _plan(workshop(lambda what, share: None), counts, seed)
+    plan = replace(_plan(workshop(lambda what, share: None), counts, seed), limit_usd=options.usd)
     if options.usd is not None and plan.usd is None:
         raise TaskError(
             "--usd limits dollars, but no price of the teacher is known. Add price: to teacher: in task.yaml."

@@ -45,6 +45,8 @@ class ReviewFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.suffix.lower() not in (".jsonl", ".ndjson"):
+            raise DataError(f"{path}: is no file of JSON lines. Name the file that rung synth wrote.")
         self.path = path
         self.rows: list[_Row] = _read(path)
         self._place = {str(row["id"]): place for place, row in enumerate(self.rows)}

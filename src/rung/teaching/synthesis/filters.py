@@ -20,7 +20,8 @@ COPY, NEAR_TRAIN, SEALED, ALIKE = (
     "nearly repeats a row of dev or the test",
     "nearly repeats another new row",
 )
-LEFT_OVER, REFUSAL, LONG = "holds what a template left over", "a refusal", "far longer than any train input"
+LEFT_OVER, REFUSAL = "holds what a template left over", "a refusal"
+LONG, SHORT = "far longer than any train input", "far shorter than any train input"
 
 _LEFT_OVERS = re.compile(
     r"\{\{.*?\}\}|\{\w[\w \-]*\}|\[(?:insert|your|name|date|city|company|product|number|placeholder|input|x+)\b[^\]]*\]"
@@ -34,7 +35,7 @@ _REFUSALS = re.compile(
     r"(?:help with|assist|comply|fulfil|create|generate|write|provide)\b",
     re.IGNORECASE,
 )
-_MUCH_LONGER = 2  # times the longest train input, in characters
+_FAR = 2  # times the longest train input, or this part of the shortest, in characters
 _LEAST_LONG = 200  # characters that are not too long in any task
 
 
@@ -47,7 +48,8 @@ def usable(
     share. Of these, only copies of a train input are left out as repeating train.
     """
     nearby = fence.near([draft.query for draft in drafts])  # of all: what repeats a sealed row is not written down
-    longest = max([_LEAST_LONG, *(_MUCH_LONGER * len(e.input) for e in train)])
+    longest = max([_LEAST_LONG, *(_FAR * len(e.input) for e in train)])
+    shortest = min((len(e.input) / _FAR for e in train), default=0)
     known = {content_digest(e) for e in train}
     own_left_overs = any(_LEFT_OVERS.search(e.input) for e in train)
     own_refusals = any(_REFUSALS.match(e.input) for e in train)
@@ -64,6 +66,8 @@ def usable(
             why[place] = LEFT_OVER
         elif len(text) > longest:
             why[place] = LONG
+        elif len(text) < shortest:
+            why[place] = SHORT
         elif near == "train" and not _shares(draft):
             why[place] = NEAR_TRAIN
     rest = [place for place in range(len(drafts)) if place not in why]

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rung.data.vectors import forget
 from rung.errors import RunError
 from rung.evaluation.scorer import Scorer
 from rung.records import write_lines
@@ -86,6 +87,7 @@ def synthesise(workshop: Workshop, counts: Counts, options: SynthesisOptions = S
     journal = workshop.folder / JOURNAL
     known = measured(workshop, counts, journal, options.bar)
     drafts = written(inputs, teacher, counts, options.wrong, journal, workshop.tools.tell, options.seed)
+    forget()  # the vectors by which inputs were grouped
     fit, rejected, left_out = usable(drafts, inputs.train, inputs.fence)
     chosen = _chosen(fit, counts)
     voted = _voted(workshop, chosen, known.asking, journal)
