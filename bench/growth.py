@@ -46,13 +46,15 @@ def write_task(folder: Path, n: int) -> Path:
 def measure(path: Path) -> dict[str, dict[str, float]]:
     """Stage -> seconds of processor time and peak gigabytes so far; run in a fresh process."""
     from rung.data.checks import check_examples
+    from rung.data.constraint import constraint_of
     from rung.data.examples import read_sets
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
     from rung.data.split import split_examples, split_from_record, split_record
     from rung.data.task_file import read_task
-    from rung.ladder.plan import make_plan
+    from rung.ladder.plan import make_plan, plan_record
     from rung.solutions.demos import covering
     from rung.testing import FakeTrainable
+    from rung.trials.workshop import Inputs
 
     figures: dict[str, dict[str, float]] = {}
 
@@ -71,7 +73,8 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     split = stage("split", lambda: split_examples(sets, near_duplicate_groups(examples, pairs), task))
     stage("record", lambda: split_from_record(examples, json.loads(json.dumps(split_record(split)))))
     model = FakeTrainable(lambda _: "label 0")
-    stage("plan", lambda: make_plan(task, split, model, passages=(), constrained=True).record())
+    inputs = Inputs(task, split.train, split.dev, constraint_of(task, split.train))
+    stage("plan", lambda: plan_record({model.name: make_plan(inputs, split, model)}))
     stage("demos", lambda: covering(split.train, task.seed))
     return figures
 

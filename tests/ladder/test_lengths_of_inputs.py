@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.ladder.lengths import too_long
-from rung.ladder.plan import _texts
+from rung.ladder.plan_texts import texts_of
 from rung.models import metered, text_counter
 from rung.testing.fakes import FakeModel
 from rung.types import Example, ModelSpec, SealedTest, Split, Task
@@ -54,7 +54,7 @@ def test_texts_that_surely_fit_are_not_counted() -> None:
 
 def plan_texts(examples: list[Example]) -> Any:
     split = Split(tuple(examples), tuple(examples[:2]), SealedTest(examples[:2]), {})
-    return _texts(TASK, split, metered(FakeModel({}, context_length=2048)), (), 0)
+    return texts_of(TASK, split, metered(FakeModel({}, context_length=2048)), (), 0)
 
 
 def test_long_rows_do_not_move_the_estimates() -> None:

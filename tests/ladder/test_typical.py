@@ -53,7 +53,7 @@ def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
 
 
 def test_an_answer_has_more_room_where_its_tokens_are_only_estimated(tmp_path: Path) -> None:
-    from rung.ladder.plan import _texts
+    from rung.ladder.plan_texts import texts_of
     from rung.models import metered
     from rung.testing.fakes import FakeModel
     from rung.types import Example, ModelSpec, SealedTest, Split, Task
@@ -65,5 +65,5 @@ def test_an_answer_has_more_room_where_its_tokens_are_only_estimated(tmp_path: P
     for error in (1.0, 2.0):
         model = FakeModel({})
         model.count_error = error  # type: ignore[attr-defined]
-        rooms.append(_texts(task, split, metered(model), (), 0).room)
+        rooms.append(texts_of(task, split, metered(model), (), 0).room)
     assert rooms == [5 + 4, 10 + 4]
