@@ -14,6 +14,7 @@ from rung.data.constraint import form_in_words
 from rung.errors import NoGain
 from rung.records import read_lines, write_lines
 from rung.resume import once
+from rung.solutions.prompt_rendering import PASSAGE_TOKENS
 from rung.strategies.course import Lengths, affordable_steps, lengths_of
 from rung.strategies.fine_tuning import cost_of_tuning_on, tuned_on
 from rung.strategies.prompting import answering
@@ -23,6 +24,7 @@ from rung.teaching.answering import VOTES
 from rung.teaching.synthesis import Counts, Kind, SynthesisOptions, counts_of, synthesise
 from rung.teaching.synthesis.aims import wrong_answers
 from rung.teaching.synthesis.counts import DEMOS, WRITTEN
+from rung.teaching.synthesis.knowing import SHOWN_PASSAGES
 from rung.text import normal_form
 from rung.trials.choose import TURN_TOKENS
 from rung.trials.workshop import Workshop, sample_of
@@ -139,8 +141,9 @@ def taught_of_synth_lora(texts: Texts) -> Cost:
     if texts.synthetic or not rows:
         return Cost()
     counts = counts_of(rows, _KINDS, texts.train, forms=bool(texts.forms))
-    demos = answering(texts, VOTES * (counts.known + counts.voted), texts.own + DEMOS * (texts.own + texts.answer))
-    plain = answering(texts, VOTES * counts.known * (counts.settings - 1), texts.own)
+    own = texts.own + min(PASSAGE_TOKENS, SHOWN_PASSAGES * texts.passage)
+    demos = answering(texts, VOTES * (counts.known + counts.voted), own + DEMOS * (texts.own + texts.answer))
+    plain = answering(texts, VOTES * counts.known * (counts.settings - 1), own)
     inputs = sum(counts.writings(kind) * WRITTEN[kind] for kind in counts.wanted)
     read = counts.written * (texts.instruction + (_SHOWN + 2) * texts.own)
     return demos + plain + Cost(counts.written, read, inputs * texts.own + counts.written * texts.thought, sent=read)
