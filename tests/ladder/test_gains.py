@@ -141,3 +141,13 @@ def test_more_examples_by_a_teacher_bring_what_the_curve_says() -> None:
     assert expected_gain(TAUGHT, measured).high == pytest.approx(0.05), "the whole training knows better than a pilot"
     untrained = Known(0.5, 0.5, pilot=curve, teacher=(0.95, 0.97))
     assert expected_gain(TAUGHT, untrained).high == pytest.approx(0.33)
+
+
+def test_what_is_to_equal_a_dearer_family_gains_over_what_costs_less_and_comes_last() -> None:
+    way = Way("rag_distilled", "fine-tune", 10.0, replaces="rag")
+    known = Known(1.0, 0.4, built={"prompt": 0.4, "fine-tune": 0.7, "rag": 1.0, "rag+fine-tune": 1.0})
+    assert expected_gain(way, known).high == pytest.approx(0.3), "though nothing is left to gain in score"
+    behind = Known(0.7, 0.4, built={"prompt": 0.4, "fine-tune": 0.7, "rag": 0.6})
+    assert expected_gain(way, behind).high == 0.0
+    ranked = order([way, Way("rag_lora", "rag+fine-tune", 900.0)], behind)
+    assert [name for name, _ in ranked] == ["rag_lora", "rag_distilled"]

@@ -170,3 +170,34 @@ def test_several_models_ask_the_teacher_once(tmp_path: Path, teachers: None) -> 
     plan = read(folder / "plan.json")
     assert sum(s["applies"] for s in plan["experiments"] if s["name"].startswith("teacher")) == 1
     assert sum(e["event"] == "taught" for e in events(folder)) == 1
+
+
+# ---- retrieval into weights -----------------------------------------------------------------
+
+
+def reader(request: Request) -> str:
+    """Knows what a passage says, and nothing else."""
+    asked = request.messages[-1].content
+    return colour_of(request) if f"is {colour_of(request)}." in asked else "none"
+
+
+class Forgetful(FakeTrainable):
+    """Learns the rows themselves, and no fact behind them: as small models do with questions and answers."""
+
+
+@pytest.mark.parametrize(("model", "kept"), [(Learner, True), (Forgetful, False)])
+def test_retrieval_goes_into_weights_only_where_unseen_questions_hold_up(
+    tmp_path: Path, teachers: None, model: type[FakeTrainable], kept: bool
+) -> None:
+    rung.register_model("reader:", lambda spec, say: model(reader, name=spec, version=spec))
+    task = task_of(tmp_path, models="reader:one", corpus="facts.jsonl")
+    facts = [{"id": thing, "text": f"A {thing} is {COLOURS[i % 3]}."} for i, thing in enumerate(THINGS)]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts), "utf-8")
+    folder = done(task, only=("zero_shot", "rag", "lora", "rag_distilled"))
+    found = decision(folder)
+    dropped = {one["name"]: one["why"] for one in found["left_early"]}
+    assert ("rag_distilled" not in dropped) == kept
+    if not kept:
+        assert dropped["rag_distilled"].endswith("points below rag on dev, whose answers it has learnt")
+    learnt = "rag_distilled learnt, beside train, what rag with its passages answers to 192 inputs."
+    assert learnt in found["reasons"]

@@ -68,7 +68,7 @@ def test_the_answer_of_most_samples_counts(
     tmp_path: Path, given: Sequence[str | Exception], answer: str | None, share: float
 ) -> None:
     (found,) = voted(shop_of(tmp_path, Teacher(samples(*given))), tmp_path)
-    assert (found.answer, found.share, found.asked) == (answer, pytest.approx(share), VOTES)
+    assert (found.answer, found.asked) == (answer, VOTES) and found.share == pytest.approx(share)
     assert found.votes == {text: given.count(text) for text in given if isinstance(text, str)}
     assert bool(found.why) == (answer is None)
 
@@ -76,7 +76,7 @@ def test_the_answer_of_most_samples_counts(
 def test_answers_that_the_metric_calls_the_same_vote_together(tmp_path: Path) -> None:
     teacher = Teacher(samples("it is 12", "the answer is 12", "13"))
     (found,) = voted(shop_of(tmp_path, teacher, "numeric_match"), tmp_path)
-    assert (found.answer, found.share) == ("it is 12", pytest.approx(2 / 3))
+    assert found.answer == "it is 12" and found.share == pytest.approx(2 / 3)
 
 
 def test_a_metric_that_grades_keeps_the_answer_that_agrees_most_with_all(tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_a_judge_is_not_asked_whether_two_answers_agree(tmp_path: Path) -> None:
 
 # ---- filters --------------------------------------------------------------------------------
 
-LABELS = {"labels": ("red", "green", "blue"), "metric": "label_accuracy"}
+LABELS: Mapping[str, Any] = {"labels": ("red", "green", "blue"), "metric": "label_accuracy"}
 SCHEMA: Mapping[str, Any] = {
     "schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
     "metric": "json_match",
 }
-PATTERN = {"pattern": r"\d{3}"}
+PATTERN: Mapping[str, Any] = {"pattern": r"\d{3}"}
 
 
 @pytest.mark.parametrize(

@@ -355,7 +355,9 @@ def _way(step: Step, texts: Texts) -> Way:
     strategy = step.strategy
     rows = function_of(strategy.grows)(texts) if strategy.grows is not None else texts.train
     doublings = math.log2(1 + rows / max(1, texts.train))
-    return Way(step.name, step.family, float(step.tokens), strategy.cures, strategy.imitates, doublings)
+    return Way(
+        step.name, step.family, float(step.tokens), strategy.cures, strategy.imitates, doublings, strategy.replaces
+    )
 
 
 def _skipped_before(run: RunState) -> dict[str, dict[str, Any]]:

@@ -36,7 +36,8 @@ class Gain:
 class Way:
     """A strategy that could be tried next, as its record says it.
 
-    cost: planned tokens. doublings: of the train examples, by the rows that it adds to them.
+    cost: planned tokens. doublings: of the train examples, by the rows that it adds to them. replaces: a family that it
+    is to equal at a lower cost.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Way:
     cures: frozenset[str] = frozenset()
     imitates: bool = False
     doublings: float = 1.0
+    replaces: Family | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def what_matters(rates: bool, test: int) -> float:
 def expected_gain(way: Way, known: Known) -> Gain:
     """What a strategy can be expected to bring."""
     room = max(0.0, 1.0 - known.best)
+    if way.replaces is not None and way.replaces in known.built:
+        return _of_replacing(known, way.replaces)
     if room <= 0:
         return Gain(0.0, 0.0, "nothing is left to gain")
     unknown = Gain(_UNKNOWN * room, room, "no experiment speaks about it")
@@ -141,6 +145,13 @@ def _of_a_teacher(known: Known, room: float, doublings: float) -> Gain | None:
         return Gain(min(mean, more.mean), more.high, more.why)
     why = f"the teacher reaches {known.value(known.teacher[0])} on dev, the best so far {known.value(known.best)}"
     return Gain(min(mean, more.mean) if more is not None else mean, min(room, high), why)
+
+
+def _of_replacing(known: Known, family: Family) -> Gain:
+    """What is to equal a dearer family gains over what costs less than that one, and is tried behind all others."""
+    others = {f: score for f, score in known.built.items() if f in ("prompt", "fine-tune") and f != family}
+    lead = max(0.0, known.built[family] - max(others.values(), default=0.0))
+    return Gain(0.0, lead, f"so far {family} is ahead by that, and it is to equal it")
 
 
 def _of_more(known: Known, room: float, doublings: float) -> Gain | None:
