@@ -58,9 +58,8 @@ def test_rejected_rows_and_neighbours_of_sealed_rows_do_not_train_and_all_is_cou
     found = read_synthetic(task_of(file), FENCE, said.append)
     assert [e.id for e in found] == ["syn-1", "syn-2"] and found[1].output == "loss"
     assert said == [
-        "Synthetic rows: 2 of 5 train. Left out: 1 were rejected in review, 1 nearly repeat a row of dev or the test, "
-        "1 repeat another of them.",
-        "1 of these 2 synthetic rows have not been reviewed: rung review FILE shows them.",
+        "Synthetic rows: 2 of 5 train. Left out: 1 rejected in review, 1 near a row of dev or the test, 1 repeated.",
+        "Not reviewed yet: 1 of these 2 synthetic rows. See them with rung review.",
     ]
 
 

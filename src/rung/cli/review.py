@@ -44,9 +44,9 @@ def review(file: Path, out: Path | None, back: Path | None, force: bool) -> None
         return
     if back is not None:
         returned = rows.from_csv(back)
-        click.echo(f"{returned.changed:,} rows changed by {back}.")
+        click.echo(f"Changed by {back}: {returned.changed:,} of {len(rows.rows):,} rows.")
         if returned.missing:
-            click.echo(f"{returned.missing:,} rows are not in it and stay as they are.")
+            click.echo(f"Not in it, and as they were: {returned.missing:,}.")
     else:
         _one_by_one(rows)
     click.echo(_counted(rows))

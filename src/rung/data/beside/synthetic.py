@@ -122,12 +122,12 @@ def _tell(say: Say, rows: int, rejected: int, fenced: int, reviews: list[Review 
     used, new = len(reviews), sum(review is None for review in reviews)
     repeated = rows - rejected - fenced - used
     left = [
-        f"{rejected:,} were rejected in review" if rejected else "",
-        f"{fenced:,} nearly repeat a row of dev or the test" if fenced else "",
-        f"{repeated:,} repeat another of them" if repeated else "",
+        f"{rejected:,} rejected in review" if rejected else "",
+        f"{fenced:,} near a row of dev or the test" if fenced else "",
+        f"{repeated:,} repeated" if repeated else "",
     ]
     left = [part for part in left if part]
     out = f" Left out: {', '.join(left)}." if left else ""
     say(f"Synthetic rows: {used:,} of {rows:,} train.{out}")
     if new:
-        say(f"{new:,} of these {used:,} synthetic rows have not been reviewed: rung review FILE shows them.")
+        say(f"Not reviewed yet: {new:,} of these {used:,} synthetic rows. See them with rung review.")
