@@ -192,3 +192,42 @@ def test_again_sets_the_record_aside_and_keeps_the_answers(tmp_path: Path, shaky
     run(task, RunOptions(out=out, only=("zero_shot",), again=True), Silent())
     assert len(asked) == before and (out / "earlier" / "1" / "consistency.json").exists()
     assert (out / "consistency.json").read_bytes() == (out / "earlier" / "1" / "consistency.json").read_bytes()
+
+
+def test_an_endpoint_that_takes_no_temperature_is_told(
+    tmp_path: Path, shaky: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rung.models.metering.Metered.facts", lambda self: {"takes_temperature": False})
+    folder = run(write_task(tmp_path, shaky(), repeats=2), RunOptions(out=tmp_path / "run", only=ONLY), Silent())
+    said = [r for r in decision(folder)["reasons"] if "takes no temperature" in r]
+    assert len(said) == 1 and said[0].endswith("its samples vary as its endpoint lets them.")
+
+
+def test_the_plan_counts_that_samples_on_this_machine_share_their_prompt_and_those_of_an_endpoint_do_not() -> None:
+    from types import SimpleNamespace
+
+    from rung.ladder.plan import TYPICAL, Plan, Step
+    from rung.ladder.plan_checks import _consistency
+    from rung.types import Decoding, MetricInfo, Speed
+
+    def step(kind: str) -> Step:
+        return Step(kind, "prompt", True, "", 100, 0, 1000.0, 0.0, kind)
+
+    none, sizes = Step("pilot", "fine-tune", False, ""), {"train": 200, "dev": 100, "test": 100}
+    plan = Plan((step("zero_shot"),), none, none, Decoding(8), TYPICAL, Speed(1000, 100, 300), sizes, {}, {})
+    metric = MetricInfo("exact", lambda answers: [], right_or_wrong=True)
+
+    def planned(repeats: int, timed: Any = None) -> Step:
+        task: Any = SimpleNamespace(repeats=repeats)
+        model: Any = SimpleNamespace(timed=timed)
+        return _consistency(plan, task, model, metric)
+
+    here, there, twice = planned(4), planned(4, timed=len), planned(2)
+    assert here.calls == there.calls == 2 * twice.calls == 400
+    assert here.seconds == pytest.approx(twice.seconds + 2 * (twice.seconds - planned(1).seconds), abs=0.05)
+    assert there.seconds == pytest.approx(4 * planned(1).seconds, abs=0.05) and there.seconds > here.seconds
+    assert here.applies and planned(0).applies and "not this machine's own" in planned(0, timed=len).why
+    slow = Plan((step("zero_shot"),), none, none, Decoding(8), TYPICAL, Speed(10, 1, 3), sizes, {}, {})
+    task: Any = SimpleNamespace(repeats=0)
+    model: Any = SimpleNamespace(timed=None)
+    assert "more than 15% of the planned time" in _consistency(slow, task, model, metric).why

@@ -176,6 +176,21 @@ def test_failed_calls_and_unscored_answers_stand_beside_every_candidate(page: Ca
     assert "Failed" not in page().section("Scores and costs")
 
 
+def test_how_often_a_candidate_is_right_every_time_has_a_column_where_samples_were_drawn(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
+    assert "Right 4 of 4" not in page().section("Scores and costs")
+    record = read_json(tmp_path / "decision.json") or {}
+    share = {"mean": 0.5, "low": 0.38, "high": 0.62, "n": 60}
+    for candidate in record["candidates"]:
+        if candidate["name"] == "lora":
+            candidate |= {"repeats": 4, "pass_1": share, "pass_k": share}
+    write_json(tmp_path / "decision.json", record)
+    scores = Page(write_report(tmp_path, None)).section("Scores and costs")
+    assert "Approach Right 4 of 4" in scores and "fine-tune 50 % 38–62" in scores
+    assert "to which all of 4 sampled answers are right" in scores
+
+
 def test_what_was_built_is_said_from_the_solutions_own_record(page: Callable[..., Page]) -> None:
     how = page(EVERYTHING).section("How it was done")
     assert "the 4 nearest of 4 demos; answers held to 8 labels" in how
