@@ -1,7 +1,7 @@
 """Does the head-room test say beforehand where searched words help? Its number beside what a search then reached.
 
     python bench/headroom.py TASK… [--strategies optimised_prompt,stated_rules] [--train 120] [--dev 80]
-        [--model SPEC] [--teacher SPEC] [--out DIR] [--json FILE]
+        [--prompts zero_shot,constrained,few_shot] [--model SPEC] [--teacher SPEC] [--out DIR] [--json FILE]
 
 TASK: task folders. Of each, the best of the plain prompts is chosen on dev and its wrong answers are diagnosed. The
 head-room is the share of the failures whose cause is form or an unstated convention, with its upper end. From it the
@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("tasks", nargs="+", type=Path)
     parser.add_argument("--strategies", default="optimised_prompt,stated_rules")
+    parser.add_argument("--prompts", default=",".join(PLAIN), help="plain prompts; few_shot takes most of the time")
     parser.add_argument("--train", type=int, default=120)
     parser.add_argument("--dev", type=int, default=80)
     parser.add_argument("--model", help="instead of each task's own")
@@ -87,7 +88,9 @@ def measure(path: Path, options: argparse.Namespace, out: Path, opened: dict[str
     """One row a strategy."""
     shop = workshop(path, options, out / path.name, opened)
     began = time.monotonic()
-    prompts = [built(shop, name) for name in PLAIN if name != "constrained" or shop.inputs.constraint]
+    prompts = [
+        built(shop, name) for name in options.prompts.split(",") if name != "constrained" or shop.inputs.constraint
+    ]
     prompt, answers = max(prompts, key=lambda pair: mean_score(pair[1]))  # the cheapest of equals
     record = diagnosed(shop, prompt, answers)
     before = time.monotonic() - began
