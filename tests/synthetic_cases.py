@@ -13,7 +13,7 @@ from rung.data.fence import fence_of
 from rung.teaching.synthesis.prompts import WRITER
 from rung.testing import FakeModel
 from rung.trials.workshop import Inputs, Tools, Workshop
-from rung.types import Constraint, Example, Request
+from rung.types import Constraint, Example, Request, SealedTest, Split
 
 COLOURS = ("red", "green", "blue")
 THINGS = {"door": "red", "boat": "green", "lamp": "blue", "card": "red", "stone": "green", "chair": "blue"}
@@ -98,9 +98,9 @@ def shop_of(teacher: FakeModel, folder: Path, **inputs: Any) -> Workshop:
     )
     train = inputs.pop("train", train_rows())
     sealed = inputs.pop("sealed", ())
-    sets = {**{e.id: "train" for e in train}, **{e.id: "test" for e in sealed}}
+    split = Split(tuple(train), (), SealedTest(sealed), {})
     constraint = Constraint("labels", task.labels) if task.labels else None
-    found = Inputs(task, train, (), constraint, fence=fence_of((*train, *sealed), sets), **inputs)
+    found = Inputs(task, train, (), constraint, fence=fence_of((*train, *sealed), split), **inputs)
     metric = METRICS["label_accuracy" if task.labels else "exact_match"]
     tools = Tools(teacher, Scorer(metric), InOrder(), teacher=teacher)
     return Workshop(found, tools, Limits(), folder, Decoding(8))

@@ -144,7 +144,7 @@ BROKEN: dict[str, Broken] = {
     "target NaN": _task("target: .nan", "above 0"),
     "target true": _task("target: true", "is true or false"),
     "bad metric": _task("metric: exact_mach", 'Did you mean "exact_match"?'),
-    "metric judge": _task("metric: judge", "this version has no judge"),
+    "metric judge": _task("metric: judge", "metric is judge, but no judge is named"),
     "metric without file": _task("metric: python:score.py:score", "which does not exist"),
     "metric without function": _task("metric: python:score.py", "python:file.py:function"),
     "labels are a text": _task("labels: a, b", "Write labels: [first, second]"),

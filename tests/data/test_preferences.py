@@ -13,7 +13,7 @@ from rung.data.examples import read_examples
 from rung.data.fence import fence_of
 from rung.data.task_file import read_task
 from rung.errors import DataError
-from rung.types import Message, Preference
+from rung.types import Message, Preference, SealedTest, Split
 
 WORDS = [
     "amber",
@@ -62,9 +62,10 @@ def read(
     task = read_task(folder / "task.yaml")
     found = read_examples(task)
     half = len(found) // 2
-    sets: dict[str, Any] = {e.id: "train" if i < half else "dev" if i % 2 else "test" for i, e in enumerate(found)}
+    dev = [e for i, e in enumerate(found) if i >= half and i % 2]
+    split = Split(tuple(found[:half]), tuple(dev), SealedTest([e for e in found[half:] if e not in dev]), {})
     said: list[str] = []
-    return read_preferences(task, fence_of(found, sets), said.append), said
+    return read_preferences(task, fence_of(found, split), said.append), said
 
 
 def jsonl(rows: list[dict[str, Any]]) -> str:

@@ -13,10 +13,10 @@ from rung.data.beside.review import ReviewFile, plain_cell, safe_cell
 from rung.data.beside.synthetic import read_synthetic
 from rung.data.fence import fence_of
 from rung.errors import DataError
-from rung.types import Example, ModelSpec, Task
+from rung.types import Example, ModelSpec, SealedTest, Split, Task
 
 SEALED = Example("t1", "the blue bicycle of my neighbour was stolen on Monday", "theft", ("theft",))
-FENCE = fence_of([SEALED], {"t1": "test"})
+FENCE = fence_of([SEALED], Split((), (), SealedTest([SEALED]), {}))
 
 
 def row(number: int, text: str, output: str = "theft", **more: Any) -> dict[str, Any]:

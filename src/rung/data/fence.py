@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rung.data.near_duplicates import near_duplicate_groups
-from rung.types import Example, Query, SetName
+from rung.types import Example, Query, SetName, Split
+
+_LEAST_PART = 5
+"""Texts compared at once, at least: fewer than may quote one text and still count as quoting it."""
+_PART_OF = 40
+"""One new text at most for so many rows, so that new texts alone make no wording common."""
 
 
 @dataclass(frozen=True, repr=False)
 class Fence:
-    """The examples of a task by set, and whether other texts are near-duplicates of them."""
+    """The examples of a task, train and dev by set, and whether other texts are near-duplicates of them."""
 
     _examples: tuple[Example, ...]
     _sets: dict[str, SetName]
@@ -23,17 +28,20 @@ class Fence:
     def near(self, queries: Sequence[Query]) -> list[SetName | None]:
         """For each query, the set that it is a near-duplicate of a row of; test before dev before train.
 
-        Two queries that are near-duplicates of each other, and one of which is near a row, are both near it: groups of
-        near-duplicates count whole, as they do in the split. None: it is near no row.
+        None: it is near no row. Queries are compared in parts: what so many texts share that it says nothing of any of
+        them is then what the rows share, and not what a model wrote again and again.
         """
+        size = max(_LEAST_PART, len(self._examples) // _PART_OF)
+        parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+        return [found for part in parts for found in self._near(part)]
+
+    def _near(self, queries: Sequence[Query]) -> list[SetName | None]:
         new = [_as_example(query, place) for place, query in enumerate(queries)]
-        if not new:
-            return []
         groups = near_duplicate_groups([*self._examples, *new])
         touched: dict[str, SetName] = {}
         order: tuple[SetName, ...] = ("train", "dev", "test")
         for name in order:  # the last one stays
-            touched |= {groups[e.id]: name for e in self._examples if self._sets.get(e.id) == name}
+            touched |= {groups[e.id]: name for e in self._examples if self._sets.get(e.id, "test") == name}
         return [touched.get(groups[e.id]) for e in new]
 
     def __repr__(self) -> str:
@@ -43,8 +51,10 @@ class Fence:
         raise TypeError("a fence holds the sealed test and is not copied out")
 
 
-def fence_of(examples: Sequence[Example], sets: dict[str, SetName]) -> Fence:
-    """The fence around all examples of a task. sets: example id -> set; an example in none is kept away from, too."""
+def fence_of(examples: Sequence[Example], split: Split) -> Fence:
+    """The fence around all examples of a task. What the split has in no set counts as a row of the test."""
+    sets: dict[str, SetName] = {e.id: "dev" for e in split.dev}
+    sets.update({e.id: "train" for e in split.train})
     return Fence(tuple(examples), sets)
 
 

@@ -17,7 +17,8 @@ class Built:
     """A solution with its answers to dev.
 
     left: why it is no candidate for the test: dev was not answered to its end, or, where it is unproven, dev does not
-    show the gain that it has to prove. seconds_per_answer: as timed on dev, None where too few were answered at once. cut: why its training was stopped before its end.
+    show the gain that it has to prove. seconds_per_answer: as timed on dev, None where too few were answered at once.
+    cut: why its training was stopped before its end.
     usd_per_answer, most_usd: for tokens, at the price of its model: of a mean answer, and of the dearest that may come.
     """
 

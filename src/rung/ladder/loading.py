@@ -21,7 +21,7 @@ from rung.ladder.judging import hold_judge, read_scored
 from rung.ladder.ledger import Ledger, spent_before
 from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_of, hourly_usd, purse_of, token_price
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import Plan, asking_once, make_plan, plan_record, planned_before
+from rung.ladder.plan import Plan, Step, make_plan, plan_record, planned_before
 from rung.ladder.plan_checks import with_checks
 from rung.ladder.plan_shortening import with_shortening
 from rung.ladder.state import RunState, WholeRun
@@ -38,7 +38,6 @@ from rung.types import (
     Model,
     Retriever,
     RetrieverSpec,
-    SetName,
     Split,
     Task,
     Trainable,
@@ -47,7 +46,6 @@ from rung.types import (
 
 if TYPE_CHECKING:
     from rung.data.beside import Beside
-    from rung.data.fence import Fence
     from rung.data.growth import Growth
     from rung.trials.workshop import Inputs, Tools
 
@@ -198,8 +196,7 @@ def start(
     with closed_on_error(purse):
         homes = {name for name, version in loaded.versions.items() if version == record["home"]}
         plans = _plans(inputs, split, models, homes, options, recorded(files.plan), loaded.read.metric)
-        judge = models.helpers.get("judge")
-        share = share_of(task, split.train, judge, recorded(files.plan))
+        share = share_of(task, split.train, models.helpers.get("judge"), recorded(files.plan))
         plans = with_judge(plans, share, len(scored))
         hourly = hourly_usd(task)
         planned = {**plan_record(plans, hourly), **share_record(share)}
@@ -208,7 +205,7 @@ def start(
         ledger = Ledger(task.budget, tuple(models.everybody.values()), hourly, purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
-        held = hold_judge(loaded.read, scored, split.train, judge, share, ledger, folder, listener)
+        held = hold_judge(loaded.read, scored, split.train, models, share, ledger, folder, listener)
         tools = _tools(loaded.read.metric if held is None else held.metric, models, options)
         states = [
             RunState(
@@ -241,23 +238,16 @@ def _tools(metric: MetricInfo, models: Opened, options: RunOptions) -> Tools:
     return Tools(first, Scorer(metric), options.executor or InOrder(), teacher=teacher)
 
 
-def _fence(loaded: Loaded, split: Split) -> Fence:
-    from rung.data.fence import fence_of
-
-    sets: dict[str, SetName] = dict.fromkeys(split.test.ids, "test")
-    sets.update({e.id: "dev" for e in split.dev})
-    sets.update({e.id: "train" for e in split.train})
-    return fence_of(loaded.read.examples, sets)
-
-
 def _beside(loaded: Loaded, split: Split, listener: Listener) -> Beside:
     """The rows beside the examples. Raises DataError for what cannot be read; nothing is written yet."""
     from rung.data.beside import read_beside
+    from rung.data.fence import fence_of
 
-    return read_beside(loaded.read.task, _fence(loaded, split), listener.say)
+    return read_beside(loaded.read.task, fence_of(loaded.read.examples, split), listener.say)
 
 
 def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, folder: Path) -> Inputs:
+    from rung.data.fence import fence_of
     from rung.retrieval.chunk import chunk
     from rung.trials.workshop import Inputs
 
@@ -273,7 +263,7 @@ def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, fo
         unlabelled=beside.unlabelled,
         synthetic=beside.synthetic,
         preferences=beside.preferences,
-        fence=_fence(loaded, split),
+        fence=fence_of(loaded.read.examples, split),
     )
 
 
@@ -307,7 +297,18 @@ def _plans(
     plans = {name: with_shortening(plan) for name, plan in plans.items()}
     plans = with_checks(plans, inputs, models.counted, metric)
     groups = sum(len({s.family for s in p.steps if s.applies}) + p.shortened for p in plans.values())
-    return {name: plan.with_detectable(groups, split) for name, plan in asking_once(plans).items()}
+    return {name: plan.with_detectable(groups, split) for name, plan in _asking_once(plans).items()}
+
+
+def _asking_once(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """The same plans; only the first one that has the teacher answer dev keeps that step: it is asked once a run."""
+    first = next((name for name, plan in plans.items() if plan.teacher.applies), None)
+    why = f"it answers dev once, with the best prompt of {first}"
+    no = Step("teacher", "prompt", False, why)
+    return {
+        name: replace(plan, teacher=no) if plan.teacher.applies and name != first else plan
+        for name, plan in plans.items()
+    }
 
 
 def _check(

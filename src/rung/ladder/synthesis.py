@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rung.errors import DataError, NoGain, TaskError
 from rung.ladder.checking import CheckedData, check_task, refuse
 from rung.records import write_json, write_lines
-from rung.types import Document, Model, Price, Request, Retriever, RetrieverSpec, SetName
+from rung.types import Document, Model, Price, Request, Retriever, RetrieverSpec
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
@@ -207,9 +207,6 @@ def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) ->
 
     split, task = checked.split, checked.task
     assert split is not None
-    sets: dict[str, SetName] = {e.id: "test" for e in checked.read.examples}  # those in no set are kept away from, too
-    sets.update({e.id: "dev" for e in split.dev})
-    sets.update({e.id: "train" for e in split.train})
     passages = chunk(checked.documents)
     inputs = Inputs(
         task=task,
@@ -219,7 +216,7 @@ def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) ->
         passages=passages,
         open_index=_opened_once(passages),
         groups=split.groups,
-        fence=fence_of(checked.read.examples, sets),
+        fence=fence_of(checked.read.examples, split),
     )
     longest = max(teacher.count_tokens(e.output) for e in of_usual_length(split.train)) + 1
     room = min(round(longest * count_error(teacher) * 1.25) + 4, teacher.context_length)
