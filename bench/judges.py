@@ -35,11 +35,13 @@ JUDGED = 200
 PEOPLE = (20, 50, 100)
 SHIFTS = {"the same": 0.0, "a weaker one": 0.5}
 """Where the answers come from that people scored -> how much better the others are, in standard deviations."""
+KINDS = {"graded": "graded in quarters", "right": "right or wrong", "rare": "right or wrong, the judge seldom errs"}
 
 
 @dataclass(frozen=True)
 class World:
-    """How scores come about. kind: "graded" in quarters, or "right" or wrong. likes_length: added to what the judge
+    """How scores come about. kind: "graded" in quarters, "right" or wrong, or "rare": right or wrong, where the judge
+    errs on a tenth of the wrong answers alone, and on more of the long ones. likes_length: added to what the judge
     thinks of an answer, for each standard deviation of its length; people do not care. lenient: added to all."""
 
     kind: str
@@ -50,6 +52,10 @@ class World:
     def draw(self, random: np.random.Generator, n: int, shift: float = 0.0) -> tuple[Array, Array]:
         """Scores by people and by the judge, shape (n,) each. shift: how much better the answers are."""
         quality, length = random.normal(0.2 + shift, 1.0, n), random.normal(0.0, 1.0, n)
+        if self.kind == "rare":
+            right = quality > 0
+            passes = right | (random.random(n) < 0.1 * np.exp(self.likes_length * length))
+            return right.astype(float), passes.astype(float)
         share = 1 / (1 + np.exp(-1.5 * quality))
         people = share + random.normal(0, 0.08, n)
         judge = share + self.lenient + self.likes_length * length + random.normal(0, self.noise, n)
@@ -163,7 +169,7 @@ def held(world: World, method: Method, n: int, shift: float, simulations: int = 
 def table(methods: dict[str, Method], simulations: int) -> list[str]:
     """Lines of the table: coverage in per cent and mean width, by world, origin and number of answers."""
     lines = []
-    for kind, words in (("graded", "graded in quarters"), ("right", "right or wrong")):
+    for kind, words in KINDS.items():
         for origin, shift in SHIFTS.items():
             lines += ["", f"{words}; people scored answers of {origin}", ""]
             lines.append("| interval | " + " | ".join(f"{n} scored" for n in PEOPLE) + " |")

@@ -50,7 +50,7 @@ def test_every_key_of_a_task_is_documented() -> None:
 
 def test_every_metric_is_documented() -> None:
     table = set(re.findall(r"^\| `([\w:.]+)` \|", text("docs/task.md").split("## Metrics")[1], re.MULTILINE))
-    assert table == {*METRICS, "python:file.py:function"}
+    assert table == {*METRICS, "judge", "python:file.py:function"}
 
 
 def test_every_strategy_is_in_the_help_of_run_and_in_the_changelog() -> None:

@@ -129,6 +129,7 @@ def _judging(plan: Plan, share: JudgeShare) -> Plan:
         pilot=share.of(plan.pilot, plan.pilot.calls),
         teacher=share.of(plan.teacher, plan.teacher.calls),
         abstention=share.of(plan.abstention, plan.abstention.calls),
+        shortening=share.of(plan.shortening, plan.shortening.calls),
         judging=share,
     )
 

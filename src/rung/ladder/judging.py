@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rung.data.judged import Judged
     from rung.ladder.checking import Read
     from rung.ladder.judge_costs import JudgeShare
+    from rung.ladder.opening import Opened
     from rung.ladder.options import Listener
     from rung.ladder.state import WholeRun
-    from rung.models.metering import Metered
 
 _BLOCK = 32  # answers between two words of progress
 
@@ -62,7 +62,7 @@ def hold_judge(
     read: Read,
     judged: Sequence[Judged],
     train: Sequence[Example],
-    judge: Metered | None,
+    models: Opened,
     share: JudgeShare | None,
     ledger: Ledger,
     folder: Path,
@@ -70,12 +70,13 @@ def hold_judge(
 ) -> HeldJudge | None:
     """The judge of the task, held against people; None where it has none. Read back where this run has done it.
 
-    Called once the plan is shown. train: what is padded where nobody scored an answer. share: what an answer takes.
+    Called once the plan is shown. judged: what people scored. train: what is padded where nobody scored an answer.
+    share: what an answer takes.
     Raises TaskError where the budget does not allow it, BudgetSpent and ModelError as the model does.
     """
     from rung.ladder.judge_costs import asked_at_first
 
-    task, files = read.task, Files(folder)
+    task, files, judge = read.task, Files(folder), models.helpers.get("judge")
     if task.judge is None or judge is None or share is None:
         return None
     asker = judge_of(task.judge, judge, files.judged, task.instruction)

@@ -199,16 +199,6 @@ def _basis_of(plan: Plan) -> dict[str, Any]:
     return own if plan.teacher_speed is None else {**own, "teacher_speed": asdict(plan.teacher_speed)}
 
 
-def asking_once(plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """The same plans; only the first one that has the teacher answer dev keeps that step: it is asked once a run."""
-    first = next((name for name, plan in plans.items() if plan.teacher.applies), None)
-    no = replace(_NO_TEACHER, why=f"it answers dev once, with the best prompt of {first}")
-    return {
-        name: replace(plan, teacher=no) if plan.teacher.applies and name != first else plan
-        for name, plan in plans.items()
-    }
-
-
 def planned_before(record: Mapping[str, Any] | None, model: str) -> Mapping[str, Any] | None:
     """What plan.json says of a model; None where it says nothing."""
     own: Mapping[str, Any] | None = (record or {}).get("models", {}).get(model)

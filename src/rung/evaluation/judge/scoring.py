@@ -19,7 +19,7 @@ AGAIN = 1_000
 
 
 @dataclass(frozen=True)
-class Asked:
+class _Asked:
     """One request about an answer. place: of the answer in its batch. first: in a pair, the answer stands as A."""
 
     place: int
@@ -64,12 +64,12 @@ class Judge:
     def in_each_order(self, answers: Sequence[Answer]) -> list[tuple[float | None, ...]]:
         """For each answer its mean score in each order: (as A, as B) in pairs, one value where it is graded alone."""
         orders = (True, False) if self.spec.mode == "pairwise" else (True,)
-        plan = [Asked(i, seed, o) for i in range(len(answers)) for o in orders for seed in range(self.spec.samples)]
+        plan = [_Asked(i, seed, o) for i in range(len(answers)) for o in orders for seed in range(self.spec.samples)]
         values = self._read(plan, answers)
         means = [_mean(values[at : at + self.spec.samples]) for at in range(0, len(values), self.spec.samples)]
         return [tuple(means[at : at + len(orders)]) for at in range(0, len(means), len(orders))]
 
-    def _read(self, plan: Sequence[Asked], answers: Sequence[Answer]) -> list[float | None]:
+    def _read(self, plan: Sequence[_Asked], answers: Sequence[Answer]) -> list[float | None]:
         """What the judge says to each request; where that cannot be read, what it says when asked once more."""
         what = f"asking the judge {self.journal.model.name}"
         cold = 0.0 if self.spec.samples == 1 else TEMPERATURE
@@ -82,13 +82,13 @@ class Judge:
                 values[i] = self._value(plan[i], reply)
         return values
 
-    def _request(self, asked: Asked, answers: Sequence[Answer], seed: int, temperature: float) -> Request:
+    def _request(self, asked: _Asked, answers: Sequence[Answer], seed: int, temperature: float) -> Request:
         answer = answers[asked.place]
         if self.spec.mode == "graded":
             return graded(self.spec, answer, self.instruction, seed, temperature)
         return pairwise(self.spec, answer, self.instruction, seed, temperature, first=asked.first)
 
-    def _value(self, asked: Asked, reply: Generation) -> float | None:
+    def _value(self, asked: _Asked, reply: Generation) -> float | None:
         if reply.error is not None and not reply.text:
             return None
         return grade(reply.text) if self.spec.mode == "graded" else preference(reply.text, first=asked.first)
