@@ -69,7 +69,6 @@ _RECORDS = {
     "judge": "judge.json",
     "judged": "judge",
     "teacher": "teacher",
-    "judge": "judge.json",
 }
 _OF_A_MODEL = ("diagnosis", "diagnosed", "pilot", "piloted")
 

@@ -36,23 +36,6 @@ def test_no_query_is_near_nothing() -> None:
 
 def test_a_row_that_a_model_wrote_again_and_again_is_still_near() -> None:
     words = ("red", "blue", "fast", "slow", "old", "new", "big", "small", "warm", "cold", "round", "flat", "dark")
-        "red",
-        "blue",
-        "fast",
-        "slow",
-        "old",
-        "new",
-        "big",
-        "small",
-        "warm",
-        "cold",
-        "round",
-        "flat",
-        "dark",
-        "light",
-        "high",
-        "low",
-    ]
     again = [f"{ROWS[2].input} {a} {b}" for a in words for b in words[:3] if a != b]
     assert near(*again) == ["test"] * len(again)
 
