@@ -162,6 +162,14 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(tmp_path: Path) -> N
     assert not teacher.requests and trained_on(shop) == before, "what was decided is read back"
 
 
+def test_with_more_time_the_same_inputs_are_asked_for_and_some_more(tmp_path: Path) -> None:
+    first, second = (shop_of(tmp_path / str(n), queries=asked(500), tokens=n) for n in (2_500, 4_000))
+    for shop in (first, second):
+        distilled_lora(shop)
+    few, more = ({number_of(r) for r in teacher_of(shop).requests} for shop in (first, second))
+    assert 0 < len(few) < len(more) and few < more
+
+
 # ---- retrieval into weights -----------------------------------------------------------------
 
 

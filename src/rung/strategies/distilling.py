@@ -90,10 +90,9 @@ def _to_answer(workshop: Workshop, plain: Solution, most: int) -> tuple[Query, .
 
 
 def _some(queries: Sequence[Query], most: int, seed: int) -> tuple[Query, ...]:
-    """A fixed sample, in order."""
-    if len(queries) <= most:
-        return tuple(queries)
-    return tuple(queries[i] for i in sorted(random.Random(seed).sample(range(len(queries)), most)))
+    """A fixed sample, in order. A smaller one is part of a larger one, so that what was answered for it is used."""
+    drawn = random.Random(seed).sample(range(len(queries)), len(queries))[:most]
+    return tuple(queries[i] for i in sorted(drawn))
 
 
 def _lengths(workshop: Workshop, plain: Solution) -> Lengths:
@@ -122,7 +121,7 @@ def _learnt(
 
     reading: the solution of this model that answers; None: the teacher does, with the best prompt.
     """
-    folder, by_id = workshop.folder, {query.id: query for query in asked}
+    folder = workshop.folder
 
     def ask() -> dict[str, Any]:
         model = workshop.tools.model if reading is not None else None
@@ -141,8 +140,8 @@ def _learnt(
     if not counts["kept"]:
         why = ", ".join(f"{n} {what}" for what, n in counts["left_out"].items())
         raise NoGain(f"none of {counts['asked']} answers to unlabelled inputs can be learnt from ({why})")
-    rows = read_lines(folder / TAUGHT)
-    return [_example(by_id[row["id"]], str(row["output"])) for row in rows if row["id"] in by_id]
+    by_id = {query.id: query for query in workshop.inputs.unlabelled}
+    return [_example(by_id[row["id"]], str(row["output"])) for row in read_lines(folder / TAUGHT)]
 
 
 def _row(voted: Voted, kind: str, teacher: str, solution: Solution | None) -> dict[str, Any]:

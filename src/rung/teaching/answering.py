@@ -85,7 +85,7 @@ def answered(
     sampled = [_sample(request, number) for request in requests for number in range(votes)]
     told = what or f"{teacher.name} answers {len(queries)} inputs"
     answers = Journal(teacher, path).generate(sampled, workshop.tools.tell, told)
-    form = AnswerForm.of(workshop)
+    form = TaughtForm.of(workshop)
     return [
         _voted(form, query, answers[place * votes : (place + 1) * votes], teacher)
         for place, query in enumerate(queries)
@@ -106,7 +106,7 @@ def held_to(workshop: Workshop, model: Model, solution: Solution) -> Solution:
 
 
 @dataclass(frozen=True)
-class AnswerForm:
+class TaughtForm:
     """What an answer of the task must be to be learnt from.
 
     scorer: says whether two answers are the same. keep_space: the space that an answer begins with is part of it.
@@ -122,7 +122,7 @@ class AnswerForm:
     refusals: bool = False
 
     @classmethod
-    def of(cls, workshop: Workshop) -> AnswerForm:
+    def of(cls, workshop: Workshop) -> TaughtForm:
         """Of the workshop's task. A judge is not asked whether two answers agree: words in common say it then."""
         inputs, scorer = workshop.inputs, workshop.tools.scorer
         task = inputs.task
@@ -196,7 +196,7 @@ def _sample(request: Request, number: int) -> Request:
     return replace(request, decoding=replace(request.decoding, temperature=_TEMPERATURE, seed=seed))
 
 
-def _voted(form: AnswerForm, query: Query, samples: Sequence[Generation], teacher: Model) -> Voted:
+def _voted(form: TaughtForm, query: Query, samples: Sequence[Generation], teacher: Model) -> Voted:
     usable: list[str] = []
     faults: list[str] = []
     for sample in samples:
