@@ -12,7 +12,20 @@ import pytest
 
 from rung.errors import BudgetSpent, ConstraintError, Diverged, ModelError, TrainingError, TruncatedAnswer
 from rung.testing import FakeModel, FakeTrainable, tiny_model
-from rung.types import Constraint, Decoding, Message, Model, Progress, Request, Trainable, TrainingOptions, TrainingRow
+from rung.types import (
+    DPO,
+    Constraint,
+    Decoding,
+    Message,
+    Model,
+    PreferenceRow,
+    Preferring,
+    Progress,
+    Request,
+    Trainable,
+    TrainingOptions,
+    TrainingRow,
+)
 
 PAIRS = [("where is my card", "card arrival"), ("lost it", "lost"), ("top up", "the top"), ("a", "x y z")]
 ROWS = [TrainingRow(q, (Message("system", "Answer."), Message("user", q)), a) for q, a in PAIRS]
@@ -113,6 +126,30 @@ def test_a_fake_learns_a_share_of_its_rows_and_of_what_it_is_taught(tmp_path: Pa
 def test_a_fake_diverges_at_a_rate_that_is_too_high(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="lower learning rate"):
         FakeTrainable({}).train(ROWS, replace(OPTIONS, learning_rate=2.0), tmp_path)
+
+
+@pytest.mark.parametrize("model", models(), ids=["fake", "tiny"])
+def test_a_training_on_pairs_keeps_the_contract(model: Any, tmp_path: Path) -> None:
+    assert isinstance(model, Preferring)
+    pairs = [PreferenceRow(row.name, row.messages, row.answer, "another answer") for row in ROWS]
+    start = model.train(ROWS, OPTIONS, tmp_path / "start")
+    steps: list[int] = []
+
+    def to(folder: str, **more: Any) -> Path:
+        return Path(model.prefer(pairs, OPTIONS, tmp_path / folder, how=more.pop("how", DPO()), start=start, **more))
+
+    whole = to("whole", on_step=lambda p: steps.append(p.step))
+    assert steps[0] == 0 and steps[-6:] == [1, 2, 3, 4, 5, 6]
+    steps.clear()
+    to("parts", until=2)
+    again = to("parts", on_step=lambda p: steps.append(p.step))
+    assert steps == [3, 4, 5, 6], "neither the reference nor a step is computed twice"
+    assert (again / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="holds another training"):
+        to("parts", how=DPO(beta=0.5), until=3)
+    long = PreferenceRow("long", ROWS[0].messages, "a", "b " * 9000)
+    with pytest.raises(TruncatedAnswer):
+        model.prefer([*pairs, long], OPTIONS, tmp_path / "long", how=DPO())
 
 
 def test_a_folder_that_is_no_adapter_of_the_fake_is_a_model_error(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from rung.models import Metered, metered, remark_of
 from rung.models.purse import Purse
 from rung.testing import FakeModel, FakeTrainable
 from rung.types import (
+    DPO,
     Constraint,
     Decoding,
     Generation,
     Measured,
     Message,
+    PreferenceRow,
     Price,
     Progress,
     Request,
@@ -157,6 +159,16 @@ def test_trained_tokens_count_twice_also_when_a_training_is_continued(tmp_path: 
     later.train(ROWS, OPTIONS, tmp_path, on_step=seen.append)
     assert model.computed_tokens + later.computed_tokens == 2 * seen[-1].tokens
     assert [p.step for p in seen] == [1, 2, 3, 4]
+
+
+def test_a_training_on_pairs_counts_as_any_other_and_hears_of_its_reference_for_nothing(tmp_path: Path) -> None:
+    model: Any = metered(FakeTrainable({}))
+    pairs = [PreferenceRow(row.name, row.messages, row.answer, "no") for row in ROWS]
+    seen: list[Progress] = []
+    folder = model.prefer(pairs, OPTIONS, tmp_path, how=DPO(), on_step=seen.append)
+    assert [p.step for p in seen] == [0, 1, 2, 3, 4]
+    assert model.computed_tokens == 2 * seen[-1].tokens
+    assert model.generate([Request(ROWS[3].messages, Decoding(9), adapter=str(folder))])[0].text == "one two"
 
 
 @pytest.mark.parametrize("error", [ValueError("of the listener"), MemoryError(), BudgetSpent("enough")])
