@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,10 +126,10 @@ def removable(workshop: Workshop, tuned: Solution) -> tuple[float, float]:
     return whole - tokens(list(lengths(workshop, tuned).values())[-1]), whole
 
 
-def cost_of_shortening(texts: Texts, repair: Callable[[Texts], Cost]) -> Cost:
-    """Of one solution. repair: of training it on for as many steps, dev once included, by its strategy."""
+def cost_of_shortening(texts: Texts, repair: Cost) -> Cost:
+    """Of one solution. repair: of training it on for as many steps, dev once included."""
     plain = replace(texts, forms=0.0, thought=0)
-    return answering(plain, _LIKELY_DEV * texts.dev, texts.own) + cost_of_base_answers() + repair(texts)
+    return answering(plain, _LIKELY_DEV * texts.dev, texts.own) + cost_of_base_answers() + repair
 
 
 def worth_shortening(texts: Texts) -> bool:
