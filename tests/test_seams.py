@@ -20,7 +20,8 @@ from small_task import write_task
 PUBLIC = {
     "__version__", "Run", "run", "check", "load", "synth", "Query", "Message",
     "RunOptions", "Listener", "Decision", "Candidate", "Prediction", "Model",
-    "Trainable", "Retriever", "MetricInfo", "Solution", "Strategy", "Workshop", "Intervention", "Executor",
+    "Trainable", "Preferring", "Retriever", "MetricInfo", "Solution", "Strategy", "Workshop", "Intervention",
+    "Executor",
     "register_model", "register_strategy", "register_metric", "register_index", "register_intervention",
     "RungError", "TaskError", "DataError", "SealedTestError", "ModelError", "OutOfMemory", "DownloadError",
     "ConstraintError", "TrainingError", "MetricError", "RunError",

@@ -24,6 +24,7 @@ _PUBLIC = {
     "Message": "rung.types",
     "Model": "rung.types",
     "Trainable": "rung.types",
+    "Preferring": "rung.types",
     "Retriever": "rung.types",
     "MetricInfo": "rung.types",
     "Solution": "rung.types",
