@@ -113,7 +113,7 @@ def _learns(name: str) -> bool:
 def _other_needs(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
     """What teaches beside the train examples and is another one than before, as needs of strategies name it."""
     other = {key for key in {*before, *now} if before.get(key) != now.get(key)}
-    return other | ({"synthetic", "instruction search"} if "teacher" in other else set())
+    return other | ({"synthetic", "proposer"} if "teacher" in other else set())
 
 
 def _needs(name: str) -> set[str]:

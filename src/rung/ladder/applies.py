@@ -10,6 +10,10 @@ from rung.strategies import STRATEGIES, Need, Strategy
 from rung.types import Model, Preferring, Task, Trainable
 
 OFF_BY_DEFAULT = "off by default"
+
+LEAST_PROPOSER = 1_000_000_000
+"""Weights of a model below which it is not asked for instructions unless the strategy is named (bench/headroom.py)."""
+
 _NEED_WORDS: dict[Need, str] = {
     "corpus": "the task has no corpus",
     "trainable": "the model cannot be trained from here",
@@ -19,6 +23,7 @@ _NEED_WORDS: dict[Need, str] = {
     "synthetic": "the task has neither a teacher nor synthetic rows",
     "preferences": "the task has no preferences",
     "trainable by pairs": "the model does not learn from pairs of answers",
+    "proposer": "the task has no teacher, and so small a model writes no instructions that help",
     "instruction search": "gepa is not installed: pip install 'rung[search]'",
 }
 
@@ -34,9 +39,16 @@ def has(model: Model, task: Task, *, corpus: bool, constrained: bool) -> set[Nee
         "synthetic": task.teacher is not None or bool(task.synthetic),
         "preferences": bool(task.preferences),
         "trainable by pairs": isinstance(model, Preferring),
+        "proposer": task.teacher is not None or _writes_instructions(model),
         "instruction search": find_spec("gepa") is not None,
     }
     return {need for need, there in have.items() if there}
+
+
+def _writes_instructions(model: Model) -> bool:
+    """Whether the model may be its own teacher: unless it is known to be too small for that."""
+    weights = getattr(getattr(model, "inner", model), "parameters", None)
+    return not isinstance(weights, int) or weights >= LEAST_PROPOSER
 
 
 def check_that_some_apply(only: Sequence[str], have: Iterable[set[Need]]) -> None:
@@ -48,8 +60,10 @@ def check_that_some_apply(only: Sequence[str], have: Iterable[set[Need]]) -> Non
 
 
 def why_not(strategy: Strategy, have: Iterable[Need], only: Sequence[str]) -> str:
-    if missing := next((_NEED_WORDS[need] for need in sorted(strategy.needs) if need not in have), ""):
-        return missing
+    waived = {"proposer"} if strategy.name in only else set()
+    lacks = [need for need in sorted(strategy.needs) if need not in have and need not in waived]
+    if lacks:
+        return _NEED_WORDS[lacks[0]]
     if strategy.name in only or not (only or strategy.asked_for):
         return ""
     return OFF_BY_DEFAULT if strategy.asked_for else "left out by --only"

@@ -23,10 +23,12 @@ Need = Literal[
     "synthetic",
     "preferences",
     "trainable by pairs",
+    "proposer",
     "instruction search",
 ]
 """What a task, a model or this machine must have. synthetic: a teacher, or synthetic rows that were reviewed. trainable
-by pairs: of answers, of which one is preferred."""
+by pairs: of answers, of which one is preferred. proposer: a teacher, or a model that can write instructions itself.
+instruction search: the library that drives it."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ for _strategy in (
         "the best prompt with house rules that were induced from the train examples",
         f"{_HERE}.searching:cost_of_stated_rules",
         f"{_HERE}.searching:stated_rules",
+        needs=frozenset({"proposer"}),
         taught=f"{_HERE}.searching:taught_stated_rules",
         cures=frozenset({"convention", "format"}),
         proves=True,
@@ -229,7 +232,7 @@ for _strategy in (
         "the best prompt with an instruction that a search rewrote from wrong answers to train examples",
         f"{_HERE}.searching:cost_of_optimised_prompt",
         f"{_HERE}.searching:optimised_prompt",
-        needs=frozenset({"instruction search"}),
+        needs=frozenset({"instruction search", "proposer"}),
         taught=f"{_HERE}.searching:taught_optimised_prompt",
         cures=frozenset({"format", "convention"}),
         proves=True,
