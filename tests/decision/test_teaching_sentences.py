@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evidence_cases import GRADED, candidate, evidence
+
 from rung.decision import decide
 from rung.decision.evidence import Taught
 from rung.decision.teaching import taught_sentences
@@ -24,8 +25,8 @@ def test_the_teacher_stands_beside_the_best_candidate_on_dev() -> None:
 def test_what_was_learnt_is_counted_with_what_was_left_out_and_why() -> None:
     one = Taught("distilled_lora", "the teacher (wise)", 1_200, 1_100, "80 no majority, 20 cut off")
     assert taught_sentences(evidence([FEW, LORA], taught=(one,))) == [
-        "distilled_lora learnt, beside train, what the teacher (wise) answers to 1,100 inputs. To 100 others it gave no "
-        "answer that could be used (80 no majority, 20 cut off)."
+        "distilled_lora learnt, beside train, what the teacher (wise) answers to 1,100 inputs. To 100 others it gave "
+        "no answer that could be used (80 no majority, 20 cut off)."
     ]
 
 
