@@ -194,6 +194,13 @@ def test_again_sets_the_record_aside_and_keeps_the_answers(tmp_path: Path, shaky
     assert (out / "consistency.json").read_bytes() == (out / "earlier" / "1" / "consistency.json").read_bytes()
 
 
+def test_where_nothing_is_shipped_nothing_is_sampled(tmp_path: Path, shaky: Model) -> None:
+    rung.register_model("mute:", lambda s, say: FakeTrainable(lambda request: "nothing", name=s, version=s))
+    task = write_task(tmp_path, Path("mute:one"), repeats=2)
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot",)), Silent())
+    assert decision(folder)["choice"] == "none" and not list(folder.rglob("*test-sample*"))
+
+
 def test_an_endpoint_that_takes_no_temperature_is_told(
     tmp_path: Path, shaky: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

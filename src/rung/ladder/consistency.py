@@ -51,10 +51,13 @@ def with_consistency(run: WholeRun, evidence: Evidence, test: Sequence[Example])
 
 
 def near_the_top(evidence: Evidence) -> list[Candidate]:
-    """What is shipped, the best, its rival, and what comes within the margin of the best: MOST_SAMPLED at most."""
+    """What is shipped, the best, its rival, and what comes within the margin of the best: MOST_SAMPLED at most; none
+    where nothing is shipped."""
     ruling = rule_on_test(evidence)
+    if ruling.ship is None or ruling.best is None:
+        return []
     first = [c for c in (ruling.ship, ruling.best, ruling.rival) if c is not None]
-    near = [c for c in evidence.rated("test") if ruling.best is not None and within_margin(evidence, c, ruling.best)]
+    near = [c for c in evidence.rated("test") if within_margin(evidence, c, ruling.best)]
     return list({c.name: c for c in (*first, *near)}.values())[:MOST_SAMPLED]
 
 
