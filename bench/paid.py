@@ -221,23 +221,28 @@ def worked(
 
 
 def kept(folder: Path) -> set[int]:
-    """Numbers of the requests whose answers lie in the call cache: in its SQLite file, or in journals beside it.
+    """Numbers of the requests whose answers lie in the call cache."""
+    return {number_of(json.loads(record)["text"]) for record in kept_records(folder).values()}
+
+
+def kept_records(folder: Path) -> dict[str, str]:
+    """Key -> record of the answers in the call cache: in its SQLite file, or in journals beside it.
 
     Read from a copy, so that the next process finds what the killed one left.
     """
-    records: list[str] = []
+    records: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as copy:
         for file in folder.glob(f"{CACHE}*"):
             shutil.copy(file, copy)
         for file in Path(copy).glob(f"{CACHE}.*.[ab]"):
             lines = file.read_text("utf-8").split("\n")[:-1]  # the last one was torn by the kill, or is empty
-            records += [line.partition(" ")[2] for line in lines]
+            records |= {key: record for key, _, record in (line.partition(" ") for line in lines)}
         if (Path(copy) / CACHE).exists():
             database = sqlite3.connect(Path(copy) / CACHE)
             if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'calls'").fetchone() == (1,):
-                records += [record for (record,) in database.execute("SELECT record FROM calls")]
+                records |= dict(database.execute("SELECT key, record FROM calls"))
             database.close()
-    return {number_of(json.loads(record)["text"]) for record in records}
+    return records
 
 
 def client(options: argparse.Namespace) -> None:

@@ -151,9 +151,16 @@ def write(folder: Path, *, train: int = 48, dev: int = 60, test: int = 60, unlab
         "labels": list(COLOURS),
         "model": "pupil:one",
     }
-    path = folder / "task.yaml"
-    path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in {**own, **keys}.items()), "utf-8")
-    return path
+    (folder / "task.yaml").write_text(json.dumps({**own, **keys}, indent=1) + "\n", "utf-8")  # JSON is YAML
+    return folder / "task.yaml"
+
+
+def rewrite(folder: Path, **keys: Any) -> Path:
+    """The task with other keys; None takes one out."""
+    own = {**json.loads((folder / "task.yaml").read_text("utf-8")), **keys}
+    kept = {key: value for key, value in own.items() if value is not None}
+    (folder / "task.yaml").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    return folder / "task.yaml"
 
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from rung.evaluation.sealed import count_reads
 from rung.ladder import RunOptions, run
 from rung.records import read_lines
 from rung.strategies import STRATEGIES, Texts, function_of
-from rung.testing import FakeEndpoint, Shares, Silent
+from rung.testing import FakeEndpoint, ScriptedJudge, Shares, Silent
 from rung.testing.endpoint.teaching import nearly
 from rung.types import Example
 from small_task import timeless
@@ -47,10 +47,7 @@ def task(tmp_path: Path) -> Path:
 
 def with_teacher(task: Path, endpoint: FakeEndpoint, **keys: Any) -> Path:
     """task.yaml with the endpoint as the teacher."""
-    path = task / "task.yaml"
-    own = {"teacher": {"endpoint": endpoint.url, "name": endpoint.model}, **keys}
-    path.write_text(path.read_text("utf-8") + "".join(f"{key}: {json.dumps(own[key])}\n" for key in own), "utf-8")
-    return path
+    return taught_task.rewrite(task, teacher={"endpoint": endpoint.url, "name": endpoint.model}, **keys)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -181,3 +178,26 @@ def test_synth_writes_rows_that_are_right_wherever_votes_can_say_it(tmp_path: Pa
     assert len(kept) > 60 and near_any(list(kept), sealed) == []
     assert filtered.through["near"] == filtered.through["off_label"] == filtered.through["refused"] == 0
     assert filtered.recall > 0.8, filtered
+
+
+def test_a_judged_run_that_is_killed_asks_its_judge_nothing_twice(
+    tmp_path: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = ScriptedJudge(lambda asked, answer: float(taught_task.colour_of(asked) in answer), noise=0.1)
+    with FakeEndpoint(judge) as endpoint:
+        named = {"endpoint": endpoint.url, "name": endpoint.model, "rubric": "The right colour is named."}
+        path = taught_task.rewrite(task, metric="judge", judge=named, labels=None, unlabelled=None)
+        undisturbed = run(path, RunOptions(out=tmp_path / "undisturbed", only=PROMPTS), Silent())
+        once = endpoint.charged
+        monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "another cache"))
+        endpoint.record.calls.clear()
+        deaths, chance, kills = Deaths(monkeypatch), random.Random(0), 0
+        while True:
+            deaths.at(chance.randrange(1, 20) if kills < 5 else 0)
+            try:
+                run(path, RunOptions(out=tmp_path / "killed" / "run", only=PROMPTS), Silent())
+                break
+            except Killed:
+                kills += 1
+        assert kills == 5 and not endpoint.record.paid_again() and endpoint.charged == once
+    assert timeless(tmp_path / "killed" / "run" / "decision.json") == timeless(undisturbed / "decision.json")

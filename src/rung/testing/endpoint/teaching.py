@@ -68,12 +68,12 @@ class Shares:
 @dataclass(frozen=True)
 class Filtered:
     """What filters did with what was planted. planted: inputs by plant. through: of these, the rows that were kept with
-    the fault in them. dropped: inputs that were not kept. in_vain: of these, those without any fault."""
+    the fault in them. dropped: number of inputs that were not kept. in_vain: of these, those without any fault."""
 
     planted: Counter[Plant]
     through: Counter[Plant]
     dropped: int
-    in_vain: int
+    in_vain: tuple[str, ...]
 
     @property
     def recall(self) -> float:
@@ -83,7 +83,7 @@ class Filtered:
     @property
     def precision(self) -> float:
         """Share of the dropped inputs that had a fault."""
-        return 1.0 - self.in_vain / self.dropped if self.dropped else 1.0
+        return 1.0 - len(self.in_vain) / self.dropped if self.dropped else 1.0
 
 
 @dataclass
@@ -229,8 +229,9 @@ class ScriptedTeacher:
         inputs = set(self.written if of is None else of)
         faulty = {text: plant for text in inputs if (plant := self._fault_of(text)) is not None}
         through = Counter(plant for text, plant in faulty.items() if text in kept and self._is_faulty(text, kept))
-        gone = [text for text in inputs if text not in kept]
-        return Filtered(Counter(faulty.values()), through, len(gone), sum(text not in faulty for text in gone))
+        gone = sorted(text for text in inputs if text not in kept)
+        in_vain = tuple(text for text in gone if text not in faulty)
+        return Filtered(Counter(faulty.values()), through, len(gone), in_vain)
 
     def _fault_of(self, text: str) -> Plant | None:
         if self.written.get(text) == "near":
