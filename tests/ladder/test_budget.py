@@ -113,6 +113,7 @@ def test_retrieval_is_tried_before_dearer_prompts_where_the_budget_is_limited(tm
 
 
 def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake_model: Path) -> None:
+    from rung.ladder.judge_costs import JudgeShare
     from rung.ladder.ledger import Spent
     from rung.ladder.plan import Step
     from rung.ladder.state import Built, Climbed, RunState
@@ -120,6 +121,7 @@ def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake
 
     state: Any = object.__new__(RunState)
     asked: dict[str, Any] = {"samples_are_wanted": False, "consistency": Step("consistency", "prompt", False, "")}
+    asked["judging"] = None
     plan = type("Plan", (), {"answer_seconds": 1.0, "answer_usd": lambda *_: 0.0, "timed": 8, **asked})()
     object.__setattr__(state, "plan", plan)
     object.__setattr__(state, "model", type("Model", (), {"price": None})())
@@ -130,6 +132,8 @@ def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake
     assert state.reserve(Climbed(built={"a": prompt})).seconds == pytest.approx(10.0)
     both = state.reserve(Climbed(built={"a": prompt}), "fine-tune")
     assert (both.seconds, both.calls) == (pytest.approx(110.0), 184)
+    plan.judging = JudgeShare(calls=2, tokens=300.0, seconds=0.1, usd=0.001)
+    assert state.reserve(Climbed(built={"a": prompt}), "fine-tune").calls == 3 * 184
 
 
 def test_more_budget_and_other_strategies_continue_the_same_run(tmp_path: Path, fake_model: Path) -> None:
