@@ -170,6 +170,7 @@ def test_a_killed_run_asks_no_judge_twice(tmp_path: Path) -> None:
                 continue
         killed = run(task, only(tmp_path / "killed"), Silent())
         kept = [json.loads(line)["key"] for line in (killed / "judge/calls.jsonl").read_text().splitlines()]
+        assert judge.record.paid_again() == []
     assert len(kept) == len(set(kept))
     assert asked >= len(kept) and decision(killed)["headline"] == decision(once)["headline"]
 
@@ -188,3 +189,22 @@ def test_too_few_scored_answers_stop_a_run_before_anything_is_written(tmp_path: 
         with pytest.raises(DataError, match="only 10 scored answers"):
             run(task, only(tmp_path / "run"), Silent())
         assert not judge.calls and not (tmp_path / "run/task.json").exists()
+
+
+def test_dollars_of_the_judge_are_planned_and_come_from_the_purse(tmp_path: Path) -> None:
+    price = {"usd_per_million_in": 10.0, "usd_per_million_out": 10.0}
+    with served(ScriptedJudge(quality)) as (model, judge):
+        listener = Watching(judge)
+        task = write_task(
+            tmp_path / "task",
+            json.dumps({**json.loads(model.spec()), "price": price}),
+            judge.spec(),
+            scored(40),
+            price=price,
+        )
+        folder = run(task, only(tmp_path / "run", usd=5.0), listener)
+        words = sum(c.tokens_in + c.tokens_out for c in judge.calls)
+    spent = json.loads((folder / "purse.json").read_text())["usd"]
+    assert listener.plan["judge"]["usd"] > 0 and spent >= words * 10 / 1e6
+    (held,) = [e for e in events(folder) if e["event"] == "judged"]
+    assert 0 < held["usd"] < spent <= listener.plan["usd"]
