@@ -157,16 +157,16 @@ def test_another_command_that_finished_meanwhile_is_seen(
     task, out = write_task(tmp_path, Path("small:clerk"), examples=96), tmp_path / "run"
     run(task, RunOptions(out=out, only=ONLY), Silent())
     append_rows(task, NEW)
-    import rung.ladder
+    from rung.ladder import opening
 
-    opened = rung.ladder._opened
+    open_models = opening.open_models
 
     def slowly(*given: Any) -> Any:
-        monkeypatch.setattr(rung.ladder, "_opened", opened)
+        monkeypatch.setattr(opening, "open_models", open_models)
         run(task, RunOptions(out=out, again=True, only=ONLY), Silent())
-        return opened(*given)
+        return open_models(*given)
 
-    monkeypatch.setattr(rung.ladder, "_opened", slowly)
+    monkeypatch.setattr(opening, "open_models", slowly)
     run(task, RunOptions(out=out, again=True, only=ONLY), Silent())
     assert [e["solution"] for e in events(out) if e["event"] == "built"].count("few_shot") == 2, "and not three times"
 

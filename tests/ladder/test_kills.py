@@ -13,7 +13,7 @@ import pytest
 import rung
 from rung.evaluation.sealed import count_reads
 from rung.ladder import RunOptions, run
-from rung.ladder.state import Climbed
+from rung.ladder.climbed import Climbed
 from rung.testing import Silent
 from small_task import timeless, write_task
 

@@ -13,7 +13,7 @@ import pytest
 from rung.errors import NO_REPLY, BudgetSpent
 from rung.ladder import candidate_costs
 from rung.ladder.candidate_costs import machine_seconds, measure_latency
-from rung.ladder.state import Built
+from rung.ladder.climbed import Built
 from rung.records import read_json
 from rung.runs import Files
 from rung.testing import FakeModel

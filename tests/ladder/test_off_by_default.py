@@ -11,8 +11,9 @@ import rung
 from rung.engine.whole_weights import is_whole
 from rung.ladder import RunOptions, run
 from rung.ladder.candidate_costs import candidate_of
-from rung.ladder.dev_evidence import _tuned
-from rung.ladder.state import Built, Climbed, RunState
+from rung.ladder.climbed import Built, Climbed
+from rung.ladder.experiments import like_the_pilots
+from rung.ladder.state import RunState
 from rung.models.metering import metered
 from rung.records import write_json
 from rung.report.html import write_report
@@ -91,8 +92,8 @@ def test_a_training_of_all_weights_is_no_point_of_the_curve_of_adapters() -> Non
     tuned = [built("lora", 0.6), built("lora_replay", 0.7), built("full", 0.9), built("full_replay", 0.8)]
     run_state: Any = SimpleNamespace(name="")
     climbed = Climbed(built={b.solution.name: b for b in tuned})
-    assert climbed.best("fine-tune") == "full" and _tuned(run_state, climbed) is tuned[1]
-    assert _tuned(run_state, Climbed(built={"full": tuned[2]})) is None
+    assert climbed.best("fine-tune") == "full" and like_the_pilots(run_state, climbed) is tuned[1]
+    assert like_the_pilots(run_state, Climbed(built={"full": tuned[2]})) is None
 
 
 def test_a_finished_run_keeps_no_checkpoints_of_all_weights_that_were_given_up(

@@ -109,7 +109,9 @@ def test_words_are_tried_after_the_diagnosis_and_see_it(tmp_path: Path, named: C
     def build(workshop: Workshop) -> Solution:
         assert workshop.best_prompt is not None
         ids = {p.id for p in workshop.prompt_answers}
-        seen.append((workshop.best_prompt.name, bool(workshop.diagnosis) and ids == {e.id for e in workshop.inputs.dev}))
+        seen.append(
+            (workshop.best_prompt.name, bool(workshop.diagnosis) and ids == {e.id for e in workshop.inputs.dev})
+        )
         return _with_rule(workshop)
 
     named(build, proves=True, cures=frozenset({"format", "convention"}))

@@ -54,21 +54,21 @@ def open_models(task: Task, constraint: Constraint | None, listener: Listener) -
     """
     from rung.models import open_model, remark_of
 
-    opened: dict[str, Model] = {}
+    opened: dict[str, tuple[str, Model]] = {}  # spec -> its name, and what was opened
 
     def one(spec: ModelSpec, compared: bool) -> Model:
         if spec.spec in opened:
-            return opened[spec.spec]
+            return opened[spec.spec][1]
         try:
             model = open_model(spec.spec, say=listener.say)
         except OutOfMemory as full:
             if not opened:
                 raise
             raise OutOfMemory(
-                f"{full} All models of a task are loaded at once, and {', '.join(m.name for m in opened.values())} "
+                f"{full} All models of a task are loaded at once, and {', '.join(name for name, _ in opened.values())} "
                 "came before this one. Serve one of them from an endpoint, or compare fewer in one run."
             ) from full
-        opened[spec.spec] = model
+        opened[spec.spec] = spec.name, model
         if (reach := getattr(model, "reach", None)) is not None:
             reach()
         if compared and constraint is not None:
