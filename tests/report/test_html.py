@@ -227,7 +227,10 @@ def test_where_a_learning_rate_comes_from_is_said(page: Callable[..., Page], tmp
     history = tmp_path / "solutions" / "rag_lora" / "training" / "history.json"
     for facts, words in (
         ({"rate_from": "as chosen for lora"}, "Learning rate 0.001, as chosen for lora."),
-        ({"probed": False, "rate_from": ""}, "Learning rate 0.001, the usual one for such a training, which is too short to try"),
+        (
+            {"probed": False, "rate_from": ""},
+            "Learning rate 0.001, the usual one for such a training, which is too short to try",
+        ),
     ):
         write_json(history, {**(read_json(history) or {}), **facts})
         assert words in Page(write_report(tmp_path)).section("How it was done")
