@@ -84,7 +84,7 @@ def test_dev_is_answered_at_each_interim_look_and_the_training_is_recorded(tmp_p
     dpo(shop := tuned_and_shop(tmp_path, model))
     history = record_of(shop.folder / "training" / "history.json")
     assert len(history["epochs"]) == 2 and history["steps"] == LEAST_WANTED
-    assert history["learning_rate"] == RATE and history["rate_from"] == "as published for pairs of answers"
+    assert history["learning_rate"] == RATE and history["rate_from"] == "the usual one for pairs of answers"
     assert history["probed"] is False, "no other training takes this rate over"
     assert len(read_lines(shop.folder / "predictions.dev.jsonl")) == 24
 

@@ -2,8 +2,8 @@
 
 Defaults are published ones, and dev decides whether they helped: beta 0.1 of Rafailov et al., Direct preference
 optimization (2023); the chosen answers' own loss beside it with weight 1, of Pang et al., Iterative reasoning
-preference optimization (2024). Published rates of adapters are 5e-6 to 5e-5 over thousands of pairs; a run has
-hundreds, so the highest is taken (`bench/preferences.py`).
+preference optimization (2024). Published rates of adapters, 5e-6 to 5e-5, go with hundreds of steps; in the tens of a
+run they teach little (`bench/preferences.py`), so a tenth of the usual rate of an adapter is taken.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rung.strategies.course import (
 )
 from rung.strategies.fine_tuning import tuned_on
 from rung.strategies.fit import HISTORY, fit
+from rung.strategies.learning_rate import OF_ADAPTERS
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
 from rung.strategies.training_rows import without_long
@@ -36,7 +37,7 @@ from rung.trials.workshop import Workshop, cut_of
 from rung.types import DPO, Example, Preference, PreferenceRow, Solution, TrainingOptions, TrainingRow
 
 HOW = DPO(beta=0.1, sft=1.0)
-RATE = 5e-5
+RATE = OF_ADAPTERS.middle / 10
 """Learning rate of an adapter; all weights take a tenth of it."""
 
 EPOCHS = 2
@@ -67,7 +68,7 @@ def dpo(workshop: Workshop) -> Solution:
         places = sorted(random.Random(workshop.inputs.task.seed).sample(range(len(rows)), most))
         rows = [rows[i] for i in places]
     rate = RATE / 10 if full else RATE
-    slower = replace(workshop, learning_rate=rate, learning_rate_from="as published for pairs of answers")
+    slower = replace(workshop, learning_rate=rate, learning_rate_from="the usual one for pairs of answers")
     return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
 
 
