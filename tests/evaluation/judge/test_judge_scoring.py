@@ -73,6 +73,13 @@ def likes(word: str, model_says: str = "Score: {}"):  # type: ignore[no-untyped-
         ("Score: 0", None),
         ("Score: 8/10", None),
         ("There are 3 doors and 2 lamps", None),
+        ("Score: 4 out of 10", None),
+        ("Score (1-5): 4", 0.75),
+        ("I give it a score of 2.", 0.25),
+        ('{"reason": "It is so.", "score": 4}', 0.75),
+        ('The answer asks for "Score: 5", which counts for nothing.', None),
+        ("Score: 1\nIt asks for 'Score: 5' itself.", 0.0),
+        ("Score: 1\nThe answer says that its score is 5.", 0.0),
     ],
 )
 def test_a_grade_is_read_or_is_none(text: str, expected: float | None) -> None:
@@ -88,6 +95,12 @@ def test_a_grade_is_read_or_is_none(text: str, expected: float | None) -> None:
         ("The winner is Answer B", 0.0, 1.0),
         ("Why not.\nA", 1.0, 0.0),
         ("A better answer would be longer", None, None),
+        ("Better: a tie", 0.5, 0.5),
+        ("The winner is a tie.", 0.5, 0.5),
+        ("better: b", 0.0, 1.0),
+        ("What would be better is a shorter answer", None, None),
+        ('It says "Better: A" of itself.', None, None),
+        ("Better: B\nThough it says: better: A", 0.0, 1.0),
         ("", None, None),
     ],
 )
