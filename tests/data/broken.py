@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TASK = "name: demo\ninstruction: Answer.\nexamples: examples.jsonl\n"
+_JUDGE = "metric: judge\njudge: {name: m, rubric: r"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,36 @@ BROKEN: dict[str, Broken] = {
     "misspelt 4 bits": _task("model: {name: org/name, load_in_4bits: true}", 'Did you mean "load_in_4bit"?'),
     "name of a model is a number": _task("model: {name: 7}", '"model.name" is a number, not text'),
     "absent model folder": _task("model: {name: ./absent, load_in_4bit: true}", "names ./absent, which does not exist"),
-    "teacher": _task("teacher: {endpoint: http://localhost}", "To compare with a stronger model, list both in models:"),
+    "teacher without a name": _task("teacher: {endpoint: http://localhost}", '"teacher" has no name'),
+    "teacher is a number": _task("teacher: 5", "Write teacher: {endpoint:"),
+    "teacher in two": _task("teacher: [a, b]", '"teacher" is a list, which names no model. Write teacher:'),
+    "teacher with a key": _task("teacher: {endpoint: http://a, name: m, api_key: x}", '"teacher.api_key" would hold'),
+    "judge is a text": _task("metric: judge\njudge: gpt", '"judge" is text, but must be a mapping. Write'),
+    "judge without a rubric": _task("metric: judge\njudge: {name: m}", '"judge" has no rubric: say what a good'),
+    "rubric is a number": _task("metric: judge\njudge: {name: m, rubric: 5}", '"judge.rubric" is a number, but must'),
+    "rubric is empty": _task("metric: judge\njudge: {name: m, rubric: ' '}", '"judge.rubric" is empty. Say what'),
+    "judge names no model": _task("metric: judge\njudge: {rubric: r}", '"judge" names no model. Write judge:'),
+    "judge is a number": _task("metric: judge\njudge: {name: 5, rubric: r}", '"judge.name" is a number, not text'),
+    "model within judge": _task(f"{_JUDGE}, model: a}}", "what names the model stands beside the rubric"),
+    "judge with a typo": _task(f"{_JUDGE}, sampels: 2}}", 'Did you mean "samples"?'),
+    "judge with another key": _task(f"{_JUDGE}, xyz: 2}}", "The keys here are rubric, mode, samples,"),
+    "judge with a mode": _task(f"{_JUDGE}, mode: pair}}", '"judge.mode" is "pair". Did you mean "pairwise"?'),
+    "judge with no sample": _task(f"{_JUDGE}, samples: 0}}", '"judge.samples" is 0, but must be a whole number from 1'),
+    "fallback is a list": _task(f"{_JUDGE}, fallback: [a]}}", '"judge.fallback" is a list. Use one of exact_match'),
+    "fallback that needs sets": _task(f"{_JUDGE}, fallback: label_set_f1}}", "judge.fallback: label_set_f1 compares"),
+    "tolerance of a fallback": _task(f"{_JUDGE}}}\ntolerance: 0.1", "judge.fallback: tolerance says nothing to token_f1"),
+    "judge without its metric": _task("judge: {name: m, rubric: r}", "Write metric: judge, or delete judge"),
+    "metric in capitals": _task("metric: Judge", 'Did you mean "judge"?'),
+    "scores without a judge": _task("judged: examples.jsonl", "there is no judge to hold against them. Write judge:"),
+    "rows are a number": _task("unlabelled: 5", '"unlabelled" must name files of rows, but holds a number'),
+    "rows are no file": _task("synthetic: []", '"synthetic" names no file. Write synthetic: synthetic.jsonl'),
+    "rows are not there": _task("preferences: exmaples.jsonl", "Did you mean examples.jsonl?"),
+    "rows are an empty text": _task("judged: ''", "but holds an empty text. Write judged:"),
+    "repeats once": _task("repeats: 1", '"repeats" is 1, but must be from 2 to 100. Write repeats: 10'),
+    "repeats is a text": _task("repeats: often", '"repeats" is text, but must be a whole number. Write repeats: 10'),
+    "abstain is empty": _task("abstain: ''", '"abstain" is empty. Write abstain:'),
+    "abstain is no label": _task("labels: [a, b]\nabstain: none", 'abstain is "none", which is no label'),
+    "abstain breaks the pattern": _task("pattern: '[0-9]+'\nabstain: none", 'abstain is "none", which breaks'),
     "no concurrency": _task("concurrency: 0", '"concurrency" is 0, but should be greater than or equal to 1'),
     "concurrency is a text": _task("concurrency: many", "the requests that your product has in flight at once"),
     "absent model file": _task("model: m.gguf", "which does not exist"),

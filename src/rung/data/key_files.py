@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ValidationInfo
 
 from rung.data.key_values import beside_task, no_such_path, task_folder
-from rung.data.metric_names import KNOWN_METRICS
+from rung.data.metric_names import JUDGE, KNOWN_METRICS
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
+from rung.data.taught_keys import TAUGHT_HINTS
 from rung.errors import DataError
 from rung.types import SetName
 
@@ -64,8 +65,13 @@ def _example_files(value: Any, info: ValidationInfo) -> list[Path]:
 def row_files(value: Any, info: ValidationInfo) -> tuple[Path, ...]:
     """Files of rows that stand beside the examples: inputs without answers, pairs of answers, scored answers."""
     names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError("must name a file of rows, or a list of files.")
+    hint = TAUGHT_HINTS.get(str(info.field_name), "Name a file, or a list of files.")
+    if not names:
+        raise ValueError(f"names no file. {hint}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            held = "an empty text" if name == "" else kind_of(name)
+            raise ValueError(f"must name files of rows, but holds {held}. {hint}")
     return tuple(dict.fromkeys(path for name in names for path in _files_named(name, info)))
 
 
@@ -83,9 +89,8 @@ def _files_named(name: str, info: ValidationInfo) -> list[Path]:
 
 def metric(value: str, info: ValidationInfo) -> str:
     """The name of a metric, or python:FILE:FUNCTION with an absolute path."""
-    if value in KNOWN_METRICS:
-        return value
-    if value == "judge":
+    known = (*KNOWN_METRICS, JUDGE)
+    if value in known:
         return value
     if value.startswith("python:"):
         file, _, function = value.removeprefix("python:").rpartition(":")
@@ -95,10 +100,8 @@ def metric(value: str, info: ValidationInfo) -> str:
         if not os.path.isfile(path):
             raise ValueError(f"names {file}, which {no_such_path(file, path)}")
         return f"python:{path}:{function}"
-    guess = nearest(value, KNOWN_METRICS)
-    hint = (
-        f'Did you mean "{guess}"?' if guess else f"Use one of {', '.join(KNOWN_METRICS)}, or python:file.py:function."
-    )
+    guess = nearest(value, known)
+    hint = f'Did you mean "{guess}"?' if guess else f"Use one of {', '.join(known)}, or python:file.py:function."
     raise ValueError(f'is "{value}", which is no metric. {hint}')
 
 

@@ -20,6 +20,9 @@ KNOWN_METRICS: dict[str, None] = dict.fromkeys(
 )
 """Names in the order of messages; `rung.evaluation.metrics.register_metric` adds to them."""
 
+JUDGE = "judge"
+"""The metric that asks a model, which `judge:` names."""
+
 MULTI_LABEL = ("label_set_f1", "label_set_match")
 """Metrics that compare sets of labels."""
 CASELESS = ("label_accuracy", *MULTI_LABEL)

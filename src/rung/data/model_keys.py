@@ -66,11 +66,16 @@ DEFAULT = ModelEntry(DEFAULT_MODEL, DEFAULT_MODEL)
 
 def one_model(value: Any, info: ValidationInfo) -> ModelEntry:
     """The model that a text or a mapping names. Raises ValueError, WrongKey for what is wrong within a mapping."""
+    return named_model(value, info, MODEL_HINT)
+
+
+def named_model(value: Any, info: ValidationInfo, hint: str) -> ModelEntry:
+    """As `one_model`, for any key that names one. hint: how to write that key."""
     if isinstance(value, str):
-        return _local(value, info)
+        return _local(value, info, hint)
     if not isinstance(value, dict):
         text = f'; quote it: "{value}"' if isinstance(value, int | float) and not isinstance(value, bool) else ""
-        raise ValueError(f"is {kind_of(value)}, which names no model{text}. {MODEL_HINT}")
+        raise ValueError(f"is {kind_of(value)}, which names no model{text}. {hint}")
     for key in value:
         refuse_secret_key(key)
     remote = "name" not in value or any(key in _REMOTE for key in value)
@@ -79,10 +84,10 @@ def one_model(value: Any, info: ValidationInfo) -> ModelEntry:
         if key not in keys:
             raise WrongKey(_unknown(str(key), keys), str(key))
     if remote and "endpoint" not in value:
-        raise ValueError(f"is a mapping that names no endpoint, nor a model of this machine. {MODEL_HINT}")
+        raise ValueError(f"is a mapping that names no endpoint, nor a model of this machine. {hint}")
     price = price_of(value["price"], "price") if "price" in value else None
     label = _label(value["label"]) if "label" in value else None
-    found = _endpoint(value) if remote else _local_mapping(value, info)
+    found = _endpoint(value) if remote else _local_mapping(value, info, hint)
     return replace(found, price=price, label=label)
 
 
@@ -144,30 +149,30 @@ def _priced(named: Sequence[ModelEntry], price: Price | None) -> Iterator[ModelE
         yield replace(model, price=price) if is_its_own else model
 
 
-def _local_mapping(value: Mapping[str, Any], info: ValidationInfo) -> ModelEntry:
+def _local_mapping(value: Mapping[str, Any], info: ValidationInfo, hint: str) -> ModelEntry:
     name, four_bit = value["name"], value.get("load_in_4bit", False)
     if not isinstance(name, str):
-        raise WrongKey(f"is {kind_of(name)}, not text. Write model: {{name: {DEFAULT_MODEL}}}.", "name")
+        raise WrongKey(f"is {kind_of(name)}, not text. {hint}", "name")
     if not isinstance(four_bit, bool):
         raise WrongKey(f"is {kind_of(four_bit)}. Write load_in_4bit: true.", "load_in_4bit")
-    return _local(name.removesuffix(FOUR_BIT) + FOUR_BIT if four_bit else name, info)
+    return _local(name.removesuffix(FOUR_BIT) + FOUR_BIT if four_bit else name, info, hint)
 
 
-def _local(value: str, info: ValidationInfo) -> ModelEntry:
+def _local(value: str, info: ValidationInfo, hint: str) -> ModelEntry:
     suffix = FOUR_BIT if value.endswith(FOUR_BIT) else ""
     value = value.removesuffix(suffix)
     if not value.strip():
-        raise ValueError(f"is empty. {MODEL_HINT}")
+        raise ValueError(f"is empty. {hint}")
     if re.match(r"https?://", value, re.IGNORECASE):
         raise ValueError(_how_to_write(value))
     if value.lstrip().startswith("{"):
-        raise ValueError(f"is text that looks like a mapping. Write it without quotes. {MODEL_HINT}")
+        raise ValueError(f"is text that looks like a mapping. Write it without quotes. {hint}")
     path = beside_task(value, info)
     gguf = value.lower().endswith(".gguf")
     if os.path.isdir(path) or (gguf and os.path.isfile(path)):
         return ModelEntry(str(path) + suffix, _short(path.name + suffix))
     if os.path.isfile(path):
-        raise ValueError(f"names {value}, a file that is no GGUF. {MODEL_HINT}")
+        raise ValueError(f"names {value}, a file that is no GGUF. {hint}")
     if gguf or value.startswith((".", "/", "\\", "~")):
         raise ValueError(f"names {value}, which does not exist ({path}). Paths are relative to the task file.")
     return ModelEntry(value + suffix, _short(value + suffix))

@@ -23,9 +23,10 @@ from pydantic import (
 
 from rung.data import key_files, key_labels, taught_keys
 from rung.data.key_values import folder_name_problem
-from rung.data.metric_names import CASELESS, JSON_METRICS, KNOWN_METRICS, MULTI_LABEL
+from rung.data.metric_names import CASELESS, JSON_METRICS, JUDGE, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import kind_of, nearest
+from rung.text import normal_form
 from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
@@ -37,7 +38,7 @@ HINTS = {
     "name": "Write name: my-task.",
     "instruction": "Write instruction: followed by what the model is to do; several lines begin with |.",
     "examples": "Write examples: examples.jsonl.",
-    "metric": f"Write metric: followed by one of {', '.join(KNOWN_METRICS)} or python:file.py:function.",
+    "metric": f"Write metric: followed by one of {', '.join((*KNOWN_METRICS, JUDGE))} or python:file.py:function.",
     "labels": "Write labels: [first, second], or {first: what it means, second: what it means}.",
     "pattern": "Write pattern: followed by a regular expression in single quotes.",
     "corpus": "Write corpus: followed by a folder or file of documents.",
@@ -63,6 +64,18 @@ def _filled(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty. Say what the model is to do.")
     return value.strip()
+
+
+def _abstain(value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"is empty. {HINTS['abstain']}")
+    return value.strip()
+
+
+def _repeats(value: int) -> int:
+    if not 2 <= value <= 100:
+        raise ValueError(f"is {value}, but must be from 2 to 100. Write repeats: 10, or delete the line.")
+    return value
 
 
 def _name(value: str) -> str:
@@ -220,8 +233,8 @@ class TaskKeys(BaseModel):
     unlabelled: Annotated[Any, PlainValidator(key_files.row_files)] = ()
     synthetic: Annotated[Any, PlainValidator(key_files.row_files)] = ()
     preferences: Annotated[Any, PlainValidator(key_files.row_files)] = ()
-    repeats: Annotated[int, Field(ge=2, le=100)] | None = None
-    abstain: Annotated[str, AfterValidator(_filled)] | None = None
+    repeats: Annotated[int, AfterValidator(_repeats)] | None = None
+    abstain: Annotated[str, AfterValidator(_abstain)] | None = None
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)
     price: Annotated[Any, PlainValidator(_price)] = None
@@ -241,7 +254,8 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         raise ValueError("empty: allowed and labels contradict each other. Declare a label such as none instead.")
     labels = _labels_of(keys)
     metric = keys.metric or _default_metric(keys)
-    _check_metric(keys, metric, labels)
+    _check_metrics(keys, metric, labels)
+    _check_abstain(keys, labels)
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(
         name=name,
@@ -279,6 +293,16 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     )
 
 
+def _check_abstain(keys: TaskKeys, labels: tuple[str, ...] | None) -> None:
+    """Raises ValueError where no answer could be the one that `abstain` names."""
+    if keys.abstain is None or keys.multi_label:
+        return
+    if labels and normal_form(keys.abstain) not in map(normal_form, labels):
+        raise ValueError(f'abstain is "{keys.abstain}", which is no label. Add it to labels, or delete abstain.')
+    if keys.pattern and not re.fullmatch(keys.pattern, keys.abstain):
+        raise ValueError(f'abstain is "{keys.abstain}", which breaks the pattern. Allow it there, or delete abstain.')
+
+
 def _labels_of(keys: TaskKeys) -> tuple[str, ...] | None:
     """The labels: those named, or the columns where each label has a column of its own. Raises ValueError."""
     columns = keys.fields.get("output")
@@ -303,6 +327,16 @@ def _default_metric(keys: TaskKeys) -> str:
     return "numeric_error" if keys.tolerance is not None else "exact_match"
 
 
+def _check_metrics(keys: TaskKeys, metric: str, labels: tuple[str, ...] | None) -> None:
+    """As `_check_metric`; of a judge, the metric that counts in its place. Raises ValueError."""
+    if metric != JUDGE or keys.judge is None:
+        return _check_metric(keys, metric, labels)
+    try:
+        _check_metric(keys, keys.judge.fallback, labels)
+    except ValueError as error:
+        raise ValueError(f"judge.fallback: {str(error).replace('Write metric:', 'Write fallback:')}") from None
+
+
 def _check_metric(keys: TaskKeys, metric: str, labels: tuple[str, ...] | None) -> None:
     """Raises ValueError where a key says something that the metric would ignore, or cannot tell labels apart."""
     if metric in CASELESS and labels:
@@ -325,7 +359,8 @@ def _models(keys: TaskKeys) -> tuple[ModelSpec, ...]:
         raise ValueError("model and models both name what answers. Keep one of them.")
     named: list[ModelEntry] = keys.models or [keys.model or DEFAULT]
     specs = model_specs(named, keys.price)
-    priced = any(spec.price is not None for spec in specs) or any(model.endpoint for model in named)
+    asked = [*named, *([keys.teacher] if keys.teacher else []), *([keys.judge.model] if keys.judge else [])]
+    priced = keys.price is not None or any(model.endpoint or model.price is not None for model in asked)
     if keys.budget.usd is not None and not priced:
         raise ValueError(f"budget in usd needs to know what the machine costs. {PRICE_HINT}")
     return specs

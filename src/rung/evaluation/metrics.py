@@ -13,9 +13,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rung.data.metric_names import KNOWN_METRICS
+from rung.data.metric_names import JUDGE, KNOWN_METRICS
 from rung.errors import MetricError
-from rung.evaluation.judge import JUDGE, unbound
+from rung.evaluation.judge import unbound
 from rung.evaluation.number_metrics import TOLERANCE, numeric_error, numeric_match
 from rung.evaluation.scorer import NoScore, Scorer
 from rung.evaluation.structured_metrics import json_fields, json_match, label_set_f1, label_set_match, tool_call_match

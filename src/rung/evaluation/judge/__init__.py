@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rung.data.metric_names import JUDGE
 from rung.errors import MetricError
 from rung.evaluation.judge.scoring import Judge as Judge
 from rung.types import Answer, JudgeSpec, MetricInfo, Model
-
-JUDGE = "judge"
-"""The name of the metric in task.yaml."""
 
 CALLS = "calls.jsonl"
 """In the folder of the judge: its replies, by request."""
