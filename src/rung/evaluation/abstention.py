@@ -20,7 +20,6 @@ Said = Literal["nothing", "right", "made up"]
 """nothing: that there is no answer, or no word. right: an accepted answer all the same. made up: anything else."""
 
 _LONG_ENOUGH = 8  # characters of an `abstain` that may stand in front of more words
-_READ = 400  # characters, in which a refusal stands
 _UNKNOWN = re.compile(
     r"^\W*(?:(?:i'm |i am )?sorry\W+)?(?:but )?(?:"
     r"(?:i|we) (?:do not|don't|cannot|can't|could not|couldn't) (?:really |actually )?(?:know|determine)\b"
@@ -58,8 +57,7 @@ def says_nothing(text: str, abstain: str | None = None) -> bool:
         return True
     if abstain is not None and _is_or_begins_with(units(plain), units(abstain), len(abstain) >= _LONG_ENOUGH):
         return True
-    head = text[:_READ]
-    return bool(_UNKNOWN.match(plain)) or phrases.says(phrases.REFUSAL, head, head.lower())
+    return bool(_UNKNOWN.match(plain)) or phrases.refuses(text)
 
 
 def _is_or_begins_with(said: Sequence[str], abstain: Sequence[str], may_go_on: bool) -> bool:

@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.constraints import NAMES, fault_of
+from rung.data.checks.phrases import refuses
 from rung.data.constraint import form_in_words
 from rung.data.shapes.labels import Labels, as_answer, several
 from rung.errors import ConstraintError, came
+from rung.evaluation.abstention import says_nothing
 from rung.evaluation.metrics import METRICS
 from rung.evaluation.scorer import Scorer
+from rung.models.journal import Journal
 from rung.solutions.answer import requests_for
-from rung.teaching.journal import Journal
 from rung.trials.workshop import Workshop
 from rung.types import Answer, Constraint, Generation, Model, Query, Request, Solution
 
@@ -34,13 +36,6 @@ MAJORITY = 0.5
 
 _TEMPERATURE = 0.7  # of all samples but the first, which is greedy
 _FENCED = re.compile(r"```\w*\s*\n(.*?)\n?\s*```", re.DOTALL)
-_CANNOT = r"(?:can(?:not|['’]?t|\s+not)|am\s+unable|am\s+not\s+able|will\s+not|won['’]t|are\s+unable)"
-_REFUSES = re.compile(
-    rf"\W*(?:as\s+an?\s+(?:ai|language\s+model)\b|(?:i['’]?m|i\s+am|we\s+are)\s+(?:sorry|afraid)\b.{{0,60}}\b{_CANNOT}\b"
-    rf"|sorry\b.{{0,30}}\b{_CANNOT}\b|(?:i|we)\s+{_CANNOT}\s+(?:help|assist|answer|provide|comply|fulfil|share|do\b)"
-    r"|es\s+tut\s+mir\s+leid\b|je\s+suis\s+désolée?\b|lo\s+siento\b|抱歉|对不起|申し訳)",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ class TaughtForm:
     """What an answer of the task must be to be learnt from.
 
     scorer: says whether two answers are the same. keep_space: the space that an answer begins with is part of it.
-    refusals: an answer of train refuses, so that this may be right.
+    refusals, unknowns: an answer of train refuses, or says that there is none, so that this may be right.
     """
 
     scorer: Scorer
@@ -120,20 +115,21 @@ class TaughtForm:
     empty: bool = False
     keep_space: bool = False
     refusals: bool = False
+    unknowns: bool = False
 
     @classmethod
     def of(cls, workshop: Workshop) -> TaughtForm:
-        """Of the workshop's task. A judge is not asked whether two answers agree: words in common say it then."""
-        inputs, scorer = workshop.inputs, workshop.tools.scorer
-        task = inputs.task
+        inputs, task = workshop.inputs, workshop.inputs.task
+        right = (*(e.output for e in inputs.train), *([task.abstain] if task.abstain else []))
         return cls(
-            scorer=Scorer(METRICS["token_f1"]) if scorer.metric.needs_judge else scorer,
+            scorer=scorer_of(workshop),
             constraint=inputs.constraint,
             labels=Labels(task.labels) if task.labels else None,
             multi_label=task.multi_label,
             empty=task.empty_answers,
             keep_space=workshop.decoding.keep_space,
-            refusals=any(_REFUSES.match(text) for text in (task.abstain or "", *(e.output for e in inputs.train))),
+            refusals=any(map(refuses, right)),
+            unknowns=any(map(says_nothing, right)),
         )
 
     def read(self, query: Query, text: str) -> tuple[str, str]:
@@ -144,7 +140,7 @@ class TaughtForm:
         if self.constraint is not None:
             if fault_of(self.constraint, text, shown=False):
                 return "", f"outside the {NAMES[self.constraint.kind]}"
-        elif not self.refusals and _REFUSES.match(text):
+        elif (not self.refusals and refuses(text)) or (not self.unknowns and says_nothing(text)):
             return "", "refused"
         if self.scorer.one(text, [text], query) <= 0.0:
             return "", "unreadable to the metric"
@@ -176,6 +172,14 @@ class TaughtForm:
         return whole
 
 
+def scorer_of(workshop: Workshop) -> Scorer:
+    """The task's own metric. A judge is not asked of a teacher's answers: the metric that counts without it says it."""
+    scorer, judge = workshop.tools.scorer, workshop.inputs.task.judge
+    if not scorer.metric.needs_judge:
+        return scorer
+    return Scorer(METRICS[judge.fallback if judge is not None else "token_f1"])
+
+
 def _spaced(text: str, guidance: object) -> str:
     """JSON with the separators that a grammar of the task would write; as it is where it fixes none."""
     if not isinstance(guidance, Mapping) or "item_separator" not in guidance:
@@ -203,7 +207,7 @@ def _voted(form: TaughtForm, query: Query, samples: Sequence[Generation], teache
         text, why = form.read(query, sample.text)
         why = _no_answer(sample) or why
         (faults if why else usable).append(why or text)
-    usd = sum(_usd(sample, teacher) for sample in samples)
+    usd = sum(usd_of(sample, teacher) for sample in samples)
     votes = Counter(usable)
     texts = list(votes)  # in the order in which they came
     weights = [
@@ -225,8 +229,9 @@ def _no_answer(sample: Generation) -> str:
     return "" if came(sample.error) else "no answer"
 
 
-def _usd(sample: Generation, teacher: Model) -> float:
-    if sample.usd is not None:
-        return sample.usd
-    price = teacher.price
-    return price.tokens_usd(sample.tokens_in, sample.tokens_out, sample.tokens_cached) if price is not None else 0.0
+def usd_of(answer: Generation, model: Model) -> float:
+    """Dollars that an answer cost, as far as known."""
+    if answer.usd is not None:
+        return answer.usd
+    price = model.price
+    return price.tokens_usd(answer.tokens_in, answer.tokens_out, answer.tokens_cached) if price is not None else 0.0

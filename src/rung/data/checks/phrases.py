@@ -78,6 +78,8 @@ _EARLIER = r"(?:previous|prior|above|earlier|preceding|foregoing|existing|origin
 _WHOSE = r"(?:all |any |the |these |those |my |your |of |every |other )*"
 _GERMAN = r"(?:vorherigen |bisherigen |obigen |vorigen |fr[uü]heren )*(?:anweisung|instruktion|befehl|regel)"
 
+_HEAD = 400  # characters in which a refusal stands
+
 ORDERS = _any(
     rf"\b(?:ignore|disregard|forget|override|bypass|do not follow|don't follow|stop following) {_WHOSE}{_EARLIER} "
     r"(?:\w+ )?(?:instruct|prompt|direct|rule|command|guideline|order|message|context|text|training)",
@@ -130,6 +132,13 @@ _SIGNS = {
 def says(pattern: re.Pattern[str], text: str, small: str) -> bool:
     """Whether a text holds what a pattern describes. small: it in small letters, in which signs are quickly seen."""
     return any(sign in small for sign in _SIGNS[pattern]) and pattern.search(text) is not None
+
+
+def refuses(text: str) -> bool:
+    """Whether a text refuses, in one of several languages, or speaks as a model that cannot do what is asked."""
+    head = text[:_HEAD]
+    small = head.lower()
+    return says(REFUSAL, head, small) or says(AS_AN_AI, head, small)
 
 
 SPOKEN_TO = _any(

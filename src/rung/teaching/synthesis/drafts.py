@@ -12,8 +12,9 @@ from pathlib import Path
 
 from rung.data.lengths import of_usual_length
 from rung.errors import ConstraintError, came
+from rung.models.journal import Journal
 from rung.records import write_lines
-from rung.teaching.journal import Journal
+from rung.teaching.answering import usd_of
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
 from rung.teaching.synthesis.counts import KINDS, WRITTEN, Counts, Kind
 from rung.teaching.synthesis.prompts import ROOM, STYLES, inputs_in, new_inputs, other_words, questions, reply_form
@@ -94,14 +95,6 @@ def hash_of(messages: Sequence[Message]) -> str:
 
 def _said(order: _Order) -> dict[str, object]:
     return {"messages": [asdict(message) for message in order.messages]}
-
-
-def usd_of(answer: Generation, model: Model) -> float:
-    """Dollars that an answer cost, as far as known."""
-    if answer.usd is not None:
-        return answer.usd
-    price = model.price
-    return price.tokens_usd(answer.tokens_in, answer.tokens_out, answer.tokens_cached) if price is not None else 0.0
 
 
 # ---- what is asked --------------------------------------------------------------------------

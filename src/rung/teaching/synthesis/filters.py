@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from rung.data.checks.phrases import refuses
 from rung.data.fence import Fence
 from rung.data.near_duplicates import content_digest, near_duplicate_groups
 from rung.teaching.synthesis.drafts import DraftInput
@@ -29,12 +30,6 @@ _LEFT_OVERS = re.compile(
     r"\s*\d*\s*:|\bnew inputs?\b.{0,20}\bright answer\b|\"inputs\"\s*:",
     re.IGNORECASE | re.DOTALL,
 )
-_REFUSALS = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
-    r"|\W*(?:i(?:['’]m| am) sorry,? (?:but )?)?i (?:can(?:not|['’]t)|am (?:unable|not able) to|won['’]t) "
-    r"(?:help with|assist|comply|fulfil|create|generate|write|provide)\b",
-    re.IGNORECASE,
-)
 _FAR = 2  # times the longest train input, or this part of the shortest, in characters
 _LEAST_LONG = 200  # characters that are not too long in any task
 
@@ -52,7 +47,7 @@ def usable(
     shortest = min((len(e.input) / _FAR for e in train), default=0)
     known = {content_digest(e) for e in train}
     own_left_overs = any(_LEFT_OVERS.search(e.input) for e in train)
-    own_refusals = any(_REFUSALS.match(e.input) for e in train)
+    own_refusals = any(refuses(e.input) for e in train)
     why: dict[int, str] = {}
     for place, (draft, near) in enumerate(zip(drafts, nearby, strict=True)):
         text = draft.query.input
@@ -60,7 +55,7 @@ def usable(
             why[place] = SEALED
         elif content_digest(_alone(draft.query)) in known:
             why[place] = COPY
-        elif not own_refusals and _REFUSALS.match(text):
+        elif not own_refusals and refuses(text):
             why[place] = REFUSAL
         elif not own_left_overs and _LEFT_OVERS.search(text):
             why[place] = LEFT_OVER

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from rung.data.constraint import form_in_words
 from rung.errors import NoGain
-from rung.evaluation.scorer import Scorer
 from rung.retrieval import INDEXES
 from rung.solutions.demos import demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS
-from rung.teaching.answering import Voted, answered
+from rung.teaching.answering import Voted, answered, scorer_of
 from rung.teaching.synthesis.counts import DEMOS, Counts
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Answer, DemoSelection, Example, RetrieverSpec, Solution
@@ -90,16 +89,6 @@ def measured(workshop: Workshop, counts: Counts, journal: Path, bar: float) -> T
         name = teacher.name if teacher is not None else "the teacher"
         raise NoGain(f"{name} scores {best.said}, and {bar:.2f} is the least for a teacher whose examples can help")
     return best
-
-
-def scorer_of(workshop: Workshop) -> Scorer:
-    """The task's own metric; where that asks a judge, the one that counts without it."""
-    scorer, judge = workshop.tools.scorer, workshop.inputs.task.judge
-    if not scorer.metric.needs_judge:
-        return scorer
-    from rung.evaluation.metrics import METRICS
-
-    return Scorer(METRICS[judge.fallback if judge is not None else "token_f1"])
 
 
 def _scored(workshop: Workshop, asking: Solution, held: Sequence[Example], voted: Sequence[Voted]) -> TeacherScore:

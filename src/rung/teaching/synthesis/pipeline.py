@@ -20,11 +20,11 @@ from rung.errors import RunError
 from rung.evaluation.scorer import Scorer
 from rung.records import write_lines
 from rung.retrieval.gold import GoldRetriever
-from rung.teaching.answering import VOTES, Voted, answered
+from rung.teaching.answering import VOTES, Voted, answered, scorer_of
 from rung.teaching.synthesis.counts import BAR, Counts, Kind
 from rung.teaching.synthesis.drafts import DraftInput, written
 from rung.teaching.synthesis.filters import SEALED, usable
-from rung.teaching.synthesis.knowing import TeacherScore, measured, scorer_of, votes_of
+from rung.teaching.synthesis.knowing import TeacherScore, measured, votes_of
 from rung.teaching.synthesis.rows import SyntheticRow
 from rung.text import normal_form
 from rung.trials.workshop import Workshop
