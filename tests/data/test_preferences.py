@@ -196,3 +196,10 @@ def test_one_input_may_have_several_pairs(tmp_path: Path) -> None:
     rows = [{"id": "a", "prompt": "Greet me", "chosen": f"Dear {w}", "rejected": w} for w in WORDS]
     found, _ = read(tmp_path, jsonl(rows))
     assert len(found) == 16 and len({p.query.id for p in found}) == 16
+
+
+def test_of_many_pairs_a_fixed_sample_is_used_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rung.data.beside.preferences.MOST_PAIRS", 10)
+    found, said = read(tmp_path, jsonl(pairs(14)))
+    assert len(found) == 10 and found == read(tmp_path, jsonl(pairs(14)))[0]
+    assert said == ["preferences: 10 pairs of answers; left out: 4 that a training would not see."]

@@ -152,3 +152,45 @@ def test_ids_are_never_those_of_examples(tmp_path: Path) -> None:
     examples = [{"id": f"r{i}", **r} for i, r in enumerate(rows())]
     found = read(tmp_path, examples, '{"id": "r1", "input": "a"}\n{"id": "r1", "input": "b"}\n')
     assert [q.id for q in found] == ["unlabelled:r1", "unlabelled:r1#2"]
+    text = jsonl([{"id": i, "input": f"{i} {n} times"} for n, i in enumerate(("a", "a", "a#2"))])
+    found = read(tmp_path / "b", examples, text)
+    assert [q.id for q in found] == ["unlabelled:a", "unlabelled:a#2", "unlabelled:a#2#2"], "no two are alike"
+
+
+def test_a_line_of_text_ends_only_where_a_line_ends(tmp_path: Path) -> None:
+    found = read(tmp_path, rows(), "one\u2028line\x0cof text\r\nand another\ranother yet", "u.txt")
+    assert [q.input for q in found] == ["one\u2028line\x0cof text", "and another", "another yet"]
+
+
+def test_a_text_that_says_who_speaks_is_read_as_in_the_examples(tmp_path: Path) -> None:
+    own = [{"text": f"\n\nHuman: {r['input']}\n\nAssistant: it is {r['input'][10:]}"} for r in rows()]
+    talks = [
+        "\n\nHuman: a new one\n\nAssistant:",
+        "\n\nHuman: one\n\nAssistant: its answer\n\nHuman: two\n\nAssistant: no",
+    ]
+    first, second = read(tmp_path, own, jsonl([{"text": text} for text in talks]))
+    assert (first.input, first.turns) == ("a new one", ())
+    assert (second.input, second.turns) == ("two", (Message("user", "one"), Message("assistant", "its answer")))
+
+
+def test_a_conversation_without_turns_is_an_error_that_names_its_row(tmp_path: Path) -> None:
+    own = [conversation(r["input"], r["output"]) for r in rows()]
+    with pytest.raises(DataError, match=r'^u\.jsonl, line 2: "messages" is no list of turns'):
+        read(tmp_path, own, jsonl([conversation("a question"), {"messages": []}]))
+
+
+def test_an_instruction_that_the_task_holds_is_left_out_only_where_all_examples_have_the_same(tmp_path: Path) -> None:
+    own = [{"instruction": f"Answer {r['output']}.", "input": r["input"], "output": "x"} for r in rows()]
+    (found,) = read(tmp_path, own, '{"instruction": "Answer", "input": "a new text"}\n')
+    assert found.instruction == "Answer"
+
+
+def test_of_many_inputs_a_fixed_sample_is_kept_away_from_dev_and_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rung.data.beside.unlabelled.MOST", 3)
+    text = jsonl([{"input": f"something new about {word}"} for word in WORDS.split()])
+    said: list[str] = []
+    found = _read(tmp_path, rows(), {"u.jsonl": text}, said)
+    assert len(found) == 3 and found == read(tmp_path, rows(), text)
+    assert said == ["unlabelled: 3 inputs without answers; left out: 13 that a training would not see."]

@@ -6,20 +6,19 @@ both answers share, as TRL, UltraFeedback and HH write it. Pairs only train; wha
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rung.data.beside.asking import asked_in_examples, asks, own_ids, sample_of, there
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
 from rung.data.metric_names import JSON_METRICS
 from rung.data.rows import Problem, Row, raise_problems
-from rung.data.shapes import flat, recognise, recognised
+from rung.data.shapes import flat, recognised
 from rung.data.shapes.reading import Answers, RowReader
 from rung.data.shapes.seam import Fields, key_of
-from rung.data.shapes.values import listed
 from rung.errors import DataError
 from rung.text import visible
 from rung.types import Preference, Task
@@ -30,13 +29,14 @@ PREFIX = "preference:"
 LEAST_PAIRS = 8
 """Fewer fill no batch and teach nothing."""
 
+MOST_PAIRS = 5_000
+"""Pairs that are kept away from dev and the test and then used, at most; few trainings see more."""
+
 _CHOSEN, _REJECTED = ("chosen", "preferred_output"), ("rejected", "non_preferred_output")
-_ASKS = ("input", "instruction", "context", "turns", "tools", "id")
-"""Fields that say what is asked."""
 
 
 def read_preferences(task: Task, fence: Fence, say: Callable[[str], None]) -> tuple[Preference, ...]:
-    """The pairs of the files that `preferences:` names, in their order, each once.
+    """The pairs of the files that `preferences:` names, in their order, each once; a fixed sample where they are many.
 
     Left out, and counted by `say`: pairs that stand there twice, and those whose input nearly repeats a row of dev or
     of the test. Raises DataError with file and row: for a file that cannot be read or lacks a column, rows with an
@@ -47,31 +47,26 @@ def read_preferences(task: Task, fence: Fence, say: Callable[[str], None]) -> tu
     found = [pair for path in task.preferences for pair in _read_file(path, called[path], task, problems)]
     raise_problems(problems)
     once = list({(pair.query.text, pair.chosen, pair.rejected): pair for pair in reversed(found)}.values())[::-1]
-    sets = fence.near([pair.query for pair in once])
-    kept = [pair for pair, near in zip(once, sets, strict=True) if near not in ("dev", "test")]
-    _tell(say, len(kept), len(found) - len(once), len(once) - len(kept))
+    some = sample_of(once, MOST_PAIRS, task.seed)
+    asked = {pair.query.text: pair.query for pair in some}
+    near = dict(zip(asked, fence.near(list(asked.values())), strict=True))
+    kept = [pair for pair in some if near[pair.query.text] not in ("dev", "test")]
+    _tell(say, len(kept), len(found) - len(once), len(once) - len(some), len(some) - len(kept))
     if len(kept) < LEAST_PAIRS:
         raise DataError(
             f"{', '.join(called.values())}: {len(kept)} of {len(found)} pairs can be used; at least {LEAST_PAIRS} are "
             "needed to learn from. Bring pairs whose inputs are new, or delete preferences: from task.yaml."
         )
-    return tuple(_with_own_ids(kept))
+    ids = own_ids(PREFIX, (pair.query.id for pair in kept))
+    return tuple(replace(pair, query=replace(pair.query, id=i)) for pair, i in zip(kept, ids, strict=True))
 
 
-def _tell(say: Callable[[str], None], kept: int, twice: int, near: int) -> None:
+def _tell(say: Callable[[str], None], kept: int, twice: int, more: int, near: int) -> None:
     left = [f"{twice:,} that stand there twice"] if twice else []
+    left += [f"{more:,} that a training would not see"] if more else []
     left += [f"{near:,} whose input nearly repeats a row of dev or the test"] if near else []
     out = f"; left out: {' and '.join(left)}" if left else ""
     say(f"preferences: {kept:,} pair{'' if kept == 1 else 's'} of answers{out}.")
-
-
-def _with_own_ids(pairs: Sequence[Preference]) -> Iterator[Preference]:
-    """The pairs; of several with one id, each later one has its number behind it."""
-    seen: Counter[str] = Counter()
-    for pair in pairs:
-        seen[pair.query.id] += 1
-        number = f"#{seen[pair.query.id]}" if seen[pair.query.id] > 1 else ""
-        yield replace(pair, query=replace(pair.query, id=f"{PREFIX}{pair.query.id}{number}"))
 
 
 def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> list[Preference]:
@@ -83,11 +78,11 @@ def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> li
         return []
     columns = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
     chosen, rejected = _column(_CHOSEN, columns, name), _column(_REJECTED, columns, name)
-    asked = _asked(rows, columns, chosen, name, task)
+    asked, same = _asked(rows, columns, chosen, name, task)
     is_json = task.schema is not None or task.metric in JSON_METRICS
     readers = [
         RowReader(
-            {**asked, "output": answer}, Answers(lists_are_json=is_json), f"{name}:", visible(task.instruction), True
+            {**asked, "output": answer}, Answers(lists_are_json=is_json), f"{name}:", visible(task.instruction), same
         )
         for answer in (chosen, rejected)
     ]
@@ -123,48 +118,32 @@ def _column(keys: Sequence[str], columns: Sequence[str], name: str) -> str:
     return found
 
 
-def _asked(rows: Sequence[Row], columns: Sequence[str], chosen: str, name: str, task: Task) -> Fields:
-    """The columns of what is asked: as the task names them, else as usual beside pairs, else as in the examples.
+def _asked(rows: Sequence[Row], columns: Sequence[str], chosen: str, name: str, task: Task) -> tuple[Fields, bool]:
+    """The columns of what is asked, as the task names them, else as usual beside pairs, else as in the examples; and
+    whether all rows have one instruction in common.
 
     Raises DataError where none of them is there, and the answers are no whole conversations.
     """
-    named = _there({n: c for n, c in task.fields.items() if n in _ASKS}, columns)
-    alpaca = _there({"instruction": "instruction", "input": "input"}, columns)
+    named = there(asks(task.fields), columns)
+    alpaca = there({"instruction": "instruction", "input": "input"}, columns)
     if "input" not in named and len(alpaca) == 2:
         named = {**named, **alpaca}
 
-    def beside(own: Fields) -> Fields | None:
+    def beside(own: Fields) -> tuple[Fields, bool] | None:
         try:
-            fields = recognised(columns, rows, {**own, "output": chosen}, "preference").fields
+            reading = recognised(columns, rows, {**own, "output": chosen}, "preference")
         except DataError:
             return None
-        return {n: c for n, c in fields.items() if n in _ASKS}
+        return asks(reading.fields), reading.instruction is not None
 
     found = beside(named)
     if found is None:
-        found = beside(_of_examples(task, columns))
+        found = beside(there(asked_in_examples(task).fields, columns))
     if found is None:
         raise DataError(
             f"{name}: it is not clear which column is the input; columns are {_named(columns)}. Call it prompt, or as "
             "in the examples."
         )
-    return found
-
-
-def _of_examples(task: Task, columns: Sequence[str]) -> Fields:
-    """The columns of what is asked in the first file of examples, as far as they are there."""
-    reading = recognise(read_table(task.example_files[0]), task.fields, task.shape)
-    return _there({n: c for n, c in reading.fields.items() if n in _ASKS}, columns)
-
-
-def _there(fields: Fields, columns: Sequence[str]) -> Fields:
-    """The fields whose columns a file has, with the names that it gives them."""
-    by_key = {key_of(column): column for column in reversed(columns)}
-    found: dict[str, str | tuple[str, ...]] = {}
-    for name, several in fields.items():
-        own = tuple(by_key[key_of(column)] for column in listed(several) if key_of(column) in by_key)
-        if own and len(own) == len(listed(several)):
-            found[name] = own[0] if isinstance(several, str) else own
     return found
 
 

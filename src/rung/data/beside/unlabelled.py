@@ -6,21 +6,22 @@ An answer that stands there all the same is not read.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from rung.data.beside.asking import Asked, asked_in_examples, asks, own_ids, sample_of, there
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
 from rung.data.formats.encoding import encoding_of, text_of
 from rung.data.formats.source import identify
 from rung.data.rows import Problem, Row, Table, raise_problems, unpacked_name
-from rung.data.shapes import flat, recognise, recognised
-from rung.data.shapes.conversation import is_conversation, messages_of
+from rung.data.shapes import flat, recognised
+from rung.data.shapes.conversation import is_conversation, messages_of, transcript
 from rung.data.shapes.reading import Answers, RowReader
-from rung.data.shapes.seam import Fields, key_of
+from rung.data.shapes.seam import Fields
 from rung.data.shapes.values import listed
 from rung.errors import DataError
 from rung.text import normal_form, visible
@@ -29,61 +30,51 @@ from rung.types import Query, Task
 PREFIX = "unlabelled:"
 """Before the id of each input, so that it is not that of an example."""
 
-_ASKS = ("input", "instruction", "context", "turns", "tools", "id")
-"""Fields that say what is asked."""
+MOST = 3_000
+"""Inputs that are kept away from dev and the test and then used, at most; a training visits fewer of them."""
+
+_LINE = re.compile(r"\r\n?|\n")
 _MOST_CHARACTERS = 500_000_000  # of a text with an input a line
 _ANSWER = "answer not given"
 """The column that stands for the answer of a row without one, while the row is read."""
 
 
 def read_unlabelled(task: Task, fence: Fence, say: Callable[[str], None]) -> tuple[Query, ...]:
-    """The inputs of the files that `unlabelled:` names, in their order, each once.
+    """The inputs of the files that `unlabelled:` names, in their order, each once; a fixed sample where they are many.
 
     Left out, and counted by `say`: inputs that stand there twice, and those that nearly repeat a row of dev or of the
     test. Raises DataError with file and row: for a file that cannot be read, one in which no column is like the input,
     rows without an input, and files of which nothing is left.
     """
     called = names_of(task.unlabelled)
-    like = _of_examples(task)
+    like = asked_in_examples(task)
     problems: list[Problem] = []
     found = [query for path in task.unlabelled for query in _read_file(path, called[path], task, like, problems, say)]
     raise_problems(problems)
     once = list({normal_form(query.text): query for query in reversed(found)}.values())[::-1]
-    kept = [query for query, near in zip(once, fence.near(once), strict=True) if near not in ("dev", "test")]
-    _tell(say, len(kept), len(found) - len(once), len(once) - len(kept))
+    some = sample_of(once, MOST, task.seed)
+    kept = [query for query, near in zip(some, fence.near(some), strict=True) if near not in ("dev", "test")]
+    _tell(say, len(kept), len(found) - len(once), len(once) - len(some), len(some) - len(kept))
     if not kept:
         names = ", ".join(called.values())
         raise DataError(
             f"{names}: no input is left: all of them nearly repeat rows of dev or of the test, or there are none. "
             "Bring inputs that are new, or delete unlabelled: from task.yaml."
         )
-    return tuple(_with_own_ids(kept))
+    ids = own_ids(PREFIX, (query.id for query in kept))
+    return tuple(replace(query, id=i) for query, i in zip(kept, ids, strict=True))
 
 
-def _tell(say: Callable[[str], None], kept: int, twice: int, near: int) -> None:
+def _tell(say: Callable[[str], None], kept: int, twice: int, more: int, near: int) -> None:
     left = [f"{twice:,} that stand there twice"] if twice else []
+    left += [f"{more:,} that a training would not see"] if more else []
     left += [f"{near:,} that nearly repeat a row of dev or the test"] if near else []
     out = f"; left out: {' and '.join(left)}" if left else ""
     say(f"unlabelled: {kept:,} input{'' if kept == 1 else 's'} without answers{out}.")
 
 
-def _with_own_ids(queries: Sequence[Query]) -> Iterator[Query]:
-    """The queries; of several with one id, each later one has its number behind it."""
-    seen: Counter[str] = Counter()
-    for query in queries:
-        seen[query.id] += 1
-        number = f"#{seen[query.id]}" if seen[query.id] > 1 else ""
-        yield replace(query, id=f"{PREFIX}{query.id}{number}")
-
-
-def _of_examples(task: Task) -> Fields:
-    """The columns of what is asked in the first file of examples. Raises DataError as reading them does."""
-    reading = recognise(read_table(task.example_files[0]), task.fields, task.shape)
-    return {name: columns for name, columns in reading.fields.items() if name in _ASKS}
-
-
 def _read_file(
-    path: Path, name: str, task: Task, like: Fields, problems: list[Problem], say: Callable[[str], None]
+    path: Path, name: str, task: Task, like: Asked, problems: list[Problem], say: Callable[[str], None]
 ) -> list[Query]:
     """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read."""
     if unpacked_name(path).suffix.lower() == ".txt":
@@ -93,11 +84,15 @@ def _read_file(
     if not table.rows:
         return []
     fields = _fields(table, name, task, like, say)
-    answered = RowReader(fields, Answers(empty=True), f"{name}:", visible(task.instruction), same=True)
-    asked = RowReader({**fields, "output": _ANSWER}, Answers(empty=True), f"{name}:", visible(task.instruction), True)
+    answered, asked = (
+        RowReader(own, Answers(empty=True), f"{name}:", visible(task.instruction), like.same)
+        for own in (fields, {**fields, "output": _ANSWER})
+    )
     found: list[Query] = []
     for row in flat(table.taken()):
         try:
+            if like.talks:
+                row = _talking(row, fields)
             read = answered if _holds_answer(row, fields) else asked
             found.append(read(replace(row, values={**row.values, _ANSWER: "?"})).query)
         except ValueError as error:
@@ -112,49 +107,57 @@ def _lines(path: Path, name: str) -> list[tuple[int, str]]:
         text = text_of(source, encoding_of(source), _MOST_CHARACTERS)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error}). Check its path: {path}") from error
-    found = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    found = [(n, line.strip()) for n, line in enumerate(_LINE.split(text), 1) if line.strip()]
     if not found:
         raise DataError(f"{name}: the file holds no line of text. Put one input on each line.")
     return found
 
 
-def _fields(table: Table, name: str, task: Task, like: Fields, say: Callable[[str], None]) -> Fields:
+def _fields(table: Table, name: str, task: Task, like: Asked, say: Callable[[str], None]) -> Fields:
     """The columns of what is asked in a file: those of the examples, else as they are recognised in it, which is said.
 
     Raises DataError where none is like an input.
     """
     rows = list(flat(table.rows))
-    there = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
-    own = _there(like, there)
+    columns = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
+    own = there(like.fields, columns)
     if "input" in own or "instruction" in own:
         return own
-    chosen = {**_there({n: c for n, c in task.fields.items() if n in _ASKS}, there), "output": _ANSWER}
+    chosen = {**there(asks(task.fields), columns), "output": _ANSWER}
     answered = [replace(row, values={**row.values, _ANSWER: "?"}) for row in rows]
     try:
-        reading = recognised([*there, _ANSWER], answered, chosen)
+        reading = recognised([*columns, _ANSWER], answered, chosen)
     except DataError:
         reading = None
     column = reading.fields.get("input") if reading is not None and not reading.alternatives else None
     if reading is None or not isinstance(column, str):
-        wanted = " and ".join(f'"{column}"' for column in listed(like.get("input", "input")))
-        here = ", ".join(column[:60] for column in there[:20]) or "none"
+        wanted = " and ".join(f'"{column}"' for column in listed(like.fields.get("input", "input")))
+        here = ", ".join(column[:60] for column in columns[:20]) or "none"
         raise DataError(
             f"{name}: it is not clear which column is the input; columns are {here}. Name it as in the examples: "
             f"{wanted}."
         )
     say(f'{name}: the inputs are read from the column "{column}".')
-    return {n: columns for n, columns in reading.fields.items() if n in _ASKS}
+    return asks(reading.fields)
 
 
-def _there(fields: Fields, names: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
-    """The fields whose columns a file has, with the names that it gives them."""
-    by_key = {key_of(column): column for column in reversed(names)}
-    found: dict[str, str | tuple[str, ...]] = {}
-    for name, columns in fields.items():
-        own = tuple(by_key[key_of(column)] for column in listed(columns) if key_of(column) in by_key)
-        if own and len(own) == len(listed(columns)):
-            found[name] = own[0] if isinstance(columns, str) else own
-    return found
+def _talking(row: Row, fields: Fields) -> Row:
+    """A row of conversations, of which the input may be a text that says who speaks; its turns stand there then.
+
+    Raises ValueError for a list without turns.
+    """
+    column = str(fields.get("input"))
+    value = row.values.get(column)
+    if isinstance(value, list) and not is_conversation(value):
+        raise ValueError(
+            f'"{column}" is no list of turns; write [{{"role": "user", "content": …}}, …] or remove the row'
+        )
+    turns = transcript(value)
+    if turns is None:
+        return row
+    if turns[-1].role == "assistant" and not turns[-1].content:  # where the answer is to stand
+        turns.pop()
+    return replace(row, values={**row.values, column: [{"role": m.role, "content": m.content} for m in turns]})
 
 
 def _holds_answer(row: Row, fields: Fields) -> bool:
