@@ -170,6 +170,33 @@ def test_a_metric_that_raises_scores_zero_for_that_row_and_the_row_says_why(tmp_
     assert read_predictions(path) == predictions
 
 
+def test_an_answer_that_a_judge_gave_no_reply_about_is_scored_again_and_no_other(tmp_path: Path) -> None:
+    from rung.evaluation.scorer import NoScore, Scorer
+    from rung.types import MetricInfo
+
+    silent: set[str] = set()
+    seen: list[str] = []
+
+    def judge(answers: Sequence[Answer]) -> list[float]:
+        seen.extend(a.query.id for a in answers)
+        if silent & {a.query.id for a in answers}:
+            raise NoScore(f"{NO_REPLY} from host (503)")
+        return [1.0 for _ in answers]
+
+    model = FakeModel(right)
+    model.block = 64  # type: ignore[attr-defined]
+    shop = workshop_of(model, tmp_path)
+    shop = replace(shop, tools=replace(shop.tools, scorer=Scorer(MetricInfo("judge", judge, needs_judge=True))))
+    examples, path = shop.inputs.dev[:6], tmp_path / "p.jsonl"
+    silent.add(examples[3].id)
+    first = attempt(shop, shop.solution("a"), examples, path)
+    assert [p.score for p in first] == [1.0, 1.0, 1.0, 0.0, 1.0, 1.0]
+    silent.clear()
+    seen.clear()
+    again = attempt(shop, shop.solution("a"), examples, path)
+    assert [p.score for p in again] == [1.0] * 6 and seen == [examples[3].id]
+
+
 def test_known_answers_are_written_and_not_asked_for(tmp_path: Path) -> None:
     model = FakeModel(right)
     shop = workshop_of(model, tmp_path)

@@ -1,7 +1,8 @@
 """A trial: one solution answered on one set of examples and scored, kept block by block.
 
 A run that was killed answers no block twice, and answers the remaining ones in the same batches as it would have. Only
-a block with a failure that may pass is answered again: memory ran out, or an endpoint gave no reply in time.
+a block with a failure that may pass is answered again: memory ran out, or an endpoint gave no reply in time, be it that
+of a judge.
 A model that names the size of its blocks answers each request by itself (an endpoint). Its blocks may change size at
 any time, and only the answers that are missing are asked for.
 Trials run wherever an Executor maps them. Chooses nothing.
@@ -76,10 +77,10 @@ def is_answered(trial: Trial) -> bool:
 
 def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
     model = trial.model or workshop.tools.model
-    given = {p.id: p for p in trial.known if not may_pass(p.error)}
+    given = {p.id: p for p in trial.known if not _may_pass(p)}
     rest = [e for e in trial.examples if e.id not in given]
     written = read_predictions(trial.path)
-    usable = {p.id: p for p in written if not may_pass(p.error)}
+    usable = {p.id: p for p in written if not _may_pass(p)}
     done = {e.id: usable[e.id] for e in _done(model, rest, usable)}
     if len(written) != len(given) + len(done):
         # The file is new, or something is to be answered again. It is written whole, so that no other answer is lost.
@@ -93,6 +94,11 @@ def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
         append_lines(trial.path, (asdict(p) for p in scored))
         done.update((p.id, p) for p in scored)
     return [given.get(e.id) or done[e.id] for e in trial.examples]
+
+
+def _may_pass(prediction: Prediction) -> bool:
+    """Whether the answer, or what a judge says of it, did not come for a reason that may pass."""
+    return may_pass(prediction.error) or may_pass(prediction.metric_error)
 
 
 def _done(model: Model, examples: Sequence[Example], answered: Collection[str]) -> list[Example]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rung.errors import BudgetSpent, MetricError
+from rung.errors import BudgetSpent, MetricError, may_pass
 from rung.evaluation.judge import Judge, bound, judge_of, unbound
 from rung.evaluation.judge.prompts import fenced, graded, pairwise
 from rung.evaluation.judge.replies import grade, preference
@@ -177,8 +177,39 @@ def test_an_answer_that_cannot_be_judged_scores_0_by_itself_and_says_why(tmp_pat
     scorer = Scorer(bound(unbound(), judge(model, tmp_path)))
     found = scorer.score([answer("a door"), answer("a lamp"), answer("the door")])
     assert [o.score for o in found] == [1.0, 0.0, 1.0]
-    assert found[1].error == "the judge judge gave no grade that can be read, asked twice" and found[0].error is None
+    assert found[1].error == "the judge judge gave no grade that can be read" and found[0].error is None
     assert len(model.seen) == 4  # one of them twice; none again when its batch is scored one by one
+
+
+class Faulty(Counting):
+    """Gives one answer no reply for so many requests."""
+
+    def __init__(self, word: str, times: int, error: str) -> None:
+        super().__init__(likes("door"))
+        self.word, self.times, self.error = word, times, error
+
+    def generate(self, requests):  # type: ignore[no-untyped-def]
+        found = super().generate(requests)
+        for i, request in enumerate(requests):
+            if self.times and self.word in request.messages[-1].content:
+                self.times -= 1
+                found[i] = replace(found[i], text="", finish="error", error=self.error)
+        return found
+
+
+def test_a_judge_that_does_not_reply_is_asked_again_and_the_reason_is_one_that_may_pass(tmp_path: Path) -> None:
+    answers = [answer("a door"), answer("a lamp")]
+    once = Faulty("a lamp", 1, "no reply from host (503)")
+    assert judge(once, tmp_path / "a").score(answers) == [1.0, 0.0]
+    gone = Scorer(bound(unbound(), judge(Faulty("a lamp", 99, "no reply from host (503)"), tmp_path / "b")))
+    first, second = gone.score(answers)
+    assert first.score == 1.0 and second.error is not None and may_pass(second.error)
+
+
+def test_a_request_that_cannot_be_asked_is_not_asked_twice(tmp_path: Path) -> None:
+    model = Faulty("a lamp", 99, "the prompt does not fit the context of 10 tokens")
+    assert judge(model, tmp_path).try_score([answer("a door"), answer("a lamp")]) == [1.0, None]
+    assert len(model.seen) == 2
 
 
 def test_a_spent_budget_is_no_wrong_answer(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rung.errors import about_its_prompt, may_pass
 from rung.evaluation.judge.prompts import TEMPERATURE, graded, pairwise
 from rung.evaluation.judge.replies import grade, preference
 from rung.evaluation.scorer import NoScore
@@ -46,15 +47,17 @@ class Judge:
     def score(self, answers: Sequence[Answer]) -> list[float]:
         """Scores in [0, 1], in order: the mean over samples, in pairs over both orders.
 
-        Raises NoScore where the replies about an answer cannot be read, BudgetSpent and ModelError as the model does.
+        Raises NoScore where the replies about an answer cannot be read or did not come, BudgetSpent and ModelError as
+        the model does.
         """
         found = self.try_score(answers)
         if any(score is None for score in found):
-            raise NoScore(f"the judge {self.journal.model.name} gave no {self._what} that can be read, asked twice")
+            raise NoScore(f"the judge {self.journal.model.name} gave no {self._what} that can be read")
         return [score for score in found if score is not None]
 
     def try_score(self, answers: Sequence[Answer]) -> list[float | None]:
-        """As `score`; None where the replies about an answer cannot be read."""
+        """As `score`; None where the replies about an answer cannot be read. Raises NoScore where one did not come, with
+        the error as the model says it, so that the answer can be judged again later."""
         by_order = self.in_each_order(answers)
         return [
             None if any(s is None for s in both) else sum(s for s in both if s is not None) / len(both)
@@ -62,7 +65,10 @@ class Judge:
         ]
 
     def in_each_order(self, answers: Sequence[Answer]) -> list[tuple[float | None, ...]]:
-        """For each answer its mean score in each order: (as A, as B) in pairs, one value where it is graded alone."""
+        """For each answer its mean score in each order: (as A, as B) in pairs, one value where it is graded alone.
+
+        Raises NoScore as `try_score` does.
+        """
         orders = (True, False) if self.spec.mode == "pairwise" else (True,)
         plan = [_Asked(i, seed, o) for i in range(len(answers)) for o in orders for seed in range(self.spec.samples)]
         values = self._read(plan, answers)
@@ -75,11 +81,13 @@ class Judge:
         cold = 0.0 if self.spec.samples == 1 else TEMPERATURE
         replies = self.journal.generate([self._request(a, answers, a.seed, cold) for a in plan], what=what)
         values = [self._value(a, reply) for a, reply in zip(plan, replies, strict=True)]
-        unread = [i for i, value in enumerate(values) if value is None]
+        unread = [i for i, value in enumerate(values) if value is None and not about_its_prompt(replies[i].error or "")]
         if unread:
             again = [self._request(plan[i], answers, plan[i].seed + AGAIN, TEMPERATURE) for i in unread]
             for i, reply in zip(unread, self.journal.generate(again, what=what), strict=True):
                 values[i] = self._value(plan[i], reply)
+                if values[i] is None and may_pass(reply.error):
+                    raise NoScore(reply.error)
         return values
 
     def _request(self, asked: _Asked, answers: Sequence[Answer], seed: int, temperature: float) -> Request:
