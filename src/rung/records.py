@@ -49,7 +49,7 @@ def write_json(path: Path, record: Mapping[str, Any], *, synced: bool = True) ->
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """As `write_text`, for one JSON line a record."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write_text(path, "".join(map(_line, records)))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     Reads only the end of the file, so that appending costs the same however long the file is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    text = "".join(map(_line, records))
     with path.open("ab+") as file:
         _cut_torn_line(file)
         file.seek(0, os.SEEK_END)
@@ -83,6 +83,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """The record as a line of JSON; one that holds half of a surrogate pair, which UTF-8 cannot write, in ASCII."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record)
+    return f"{text}\n"
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

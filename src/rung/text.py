@@ -49,6 +49,13 @@ NORMAL_FORM = 1
 """Version of `visible` and `normal_form`, for the records of runs."""
 
 
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which is no character and cannot be written as UTF-8."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def visible(text: str) -> str:
     """What a reader sees of a text: NFKC, without characters that show nothing, and runs of space as one space."""
     return " ".join(seen(text).split())

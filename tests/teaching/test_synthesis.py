@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rung.errors import NoGain, RunError
+from rung.evaluation.metrics import METRICS
+from rung.evaluation.scorer import Scorer
 from rung.records import read_lines
 from rung.retrieval import open_index
-from rung.teaching.answering import VOTES
+from rung.teaching.answering import VOTES, Voted
 from rung.teaching.synthesis import Counts, Kind, SynthesisOptions, counts_of, kinds_for, synthesise
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
-from rung.teaching.synthesis.drafts import DraftInput
+from rung.teaching.synthesis.drafts import DraftInput, _orders, samples_of_requests
 from rung.teaching.synthesis.filters import ALIKE, COPY, LEFT_OVER, LONG, NEAR_TRAIN, REFUSAL, SEALED, SHORT, usable
-from rung.teaching.synthesis.pipeline import IN_PASSAGES, NOT_IN_PASSAGE, OTHER_MEANING, OTHERWISE
+from rung.teaching.synthesis.pipeline import IN_PASSAGES, NOT_IN_PASSAGE, OTHER_MEANING, OTHERWISE, _answer
 from rung.teaching.synthesis.prompts import inputs_in
 from rung.trials.workshop import Workshop
 from rung.types import Document, Example, Query, Request
@@ -106,9 +109,24 @@ def test_known_rows_are_not_shown_as_demos_while_they_are_measured(tmp_path: Pat
     assert len(held) == counts().known and not held & shown
 
 
-def test_without_a_fence_nothing_is_written(tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_what_nearly_repeats_a_known_row_is_no_demo_while_it_is_measured(tmp_path: Path) -> None:
+    teacher = scripted()
+    groups = {e.id: f"g{place // 2}" for place, e in enumerate(train_rows())}
+    shop = shop_of(teacher, tmp_path, groups=groups)
+    synthesise(shop, counts())
+    group_of = {e.input: groups[e.id] for e in shop.inputs.train}
+    measured = teacher.requests[: counts().measured]
+    held = {group_of[asked_of(r)] for r in measured}
+    shown = [group_of[m.content] for r in measured for m in r.messages[1:-1] if m.role == "user"]
+    assert shown and not held & set(shown)
 
+
+def test_where_every_row_is_alike_no_demos_are_shown(tmp_path: Path) -> None:
+    shop = shop_of(scripted(), tmp_path, groups={e.id: "g" for e in train_rows()})
+    assert synthesise(shop, counts(6)).rows
+
+
+def test_without_a_fence_nothing_is_written(tmp_path: Path) -> None:
     shop = shop_of(scripted(), tmp_path)
     with pytest.raises(RunError, match="fence"):
         synthesise(replace(shop, inputs=replace(shop.inputs, fence=None)), counts())
@@ -163,6 +181,21 @@ def test_what_is_wrong_on_dev_gets_more_new_inputs() -> None:
     assert aims[0].answer == "green"
 
 
+def test_labels_that_agree_in_part_are_not_the_same(tmp_path: Path) -> None:
+    """F1 of two labels against three is 0.8."""
+    shop = shop_of(scripted(), tmp_path, labels=("a", "b", "c"))
+    draft = DraftInput(Query("d", "x"), "new", '["a", "b"]', "p", (), 0.0)
+    voted = Voted(draft.query, '["a", "b", "c"]', 1.0)
+    assert _answer(draft, voted, Scorer(METRICS["label_set_f1"]), shop.inputs.task) == (None, OTHERWISE)
+
+
+def test_an_empty_answer_is_not_said_in_a_request_for_other_words(tmp_path: Path) -> None:
+    train = tuple(replace(e, output="", references=("",)) for e in train_rows())
+    shop = shop_of(scripted(), tmp_path, labels=None, train=train)
+    (request,) = samples_of_requests(shop.inputs, scripted(), counts(3, ("paraphrase",)), 0)
+    assert "and its right answer stays the same." in asked_of(request)
+
+
 # ---- from documents -------------------------------------------------------------------------
 
 PASSAGES = tuple(Document(f"p{i}", f"The {thing} is {colour}.") for i, (thing, colour) in enumerate(THINGS.items()))
@@ -214,6 +247,14 @@ def test_a_question_that_its_passage_does_not_answer_is_left_out_and_one_that_pa
 
     found = synthesise(with_documents(contrary, tmp_path), counts(18, ("document", "unanswerable")))
     assert found.rows == () and found.rejected[NOT_IN_PASSAGE] > 0 and found.rejected[IN_PASSAGES] > 0
+
+
+def test_documents_that_no_train_row_marks_come_first_also_where_they_are_cut_into_passages(tmp_path: Path) -> None:
+    passages = tuple(Document(f"{name}#{n}", f"{name} {n}") for name in ("a", "b") for n in (1, 2, 3))
+    train = tuple(replace(e, gold_ids=("a",)) for e in train_rows())
+    shop = shop_of(scripted(), tmp_path, labels=None, train=train, passages=passages)
+    orders = list(_orders(shop.inputs, "document", 3, {}, 0, 1_000))
+    assert {order.sources[0] for order in orders} == {"b#1", "b#2", "b#3"}
 
 
 def test_the_kinds_of_a_task_follow_from_its_documents_and_its_word_for_no_answer() -> None:
@@ -322,6 +363,7 @@ def test_free_answers_are_aimed_at_by_clusters_of_inputs() -> None:
         ('{"inputs": ["first one", "second", "cut of', ["first one", "second"]),
         ("Here are some:\n1. one\n2) two\n- three", ["one", "two", "three"]),
         ("I'm sorry, but I cannot help with that.", []),
+        ('{"inputs": ["half \\ud83d of it", "\\ud83d\\ude00"]}', ["half \ufffd of it", "\U0001f600"]),
         ("", []),
     ],
 )

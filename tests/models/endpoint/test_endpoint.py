@@ -60,6 +60,12 @@ def bodies(endpoint: FakeEndpoint) -> list[dict[str, Any]]:
 # ---- answers and what is kept of them -------------------------------------------------------
 
 
+def test_half_of_a_surrogate_pair_in_an_answer_is_no_character(opened: Open) -> None:
+    with FakeEndpoint(lambda messages, body: "half \ud83d of it") as endpoint:
+        (answer,) = opened(endpoint).generate([ask("x")])
+    assert answer.text == "half \ufffd of it"
+
+
 def test_answers_come_in_order_and_a_second_time_from_the_cache(opened: Open) -> None:
     requests = [ask(f"question {i}") for i in range(300)]
     with FakeEndpoint(latency_s=0.002) as endpoint:

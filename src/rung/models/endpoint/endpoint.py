@@ -40,6 +40,7 @@ from rung.models.endpoint.timing import measured_speed, timed
 from rung.models.endpoint.transport import Transport
 from rung.models.purse import Purse
 from rung.models.thinking import THOUGHT_TOKENS
+from rung.text import whole
 from rung.types import Constraint, Decoding, Generation, Message, Price, Request, Speed
 
 T = TypeVar("T")
@@ -359,7 +360,7 @@ def _generation(asked: Asked, request: Request, usd: float | None) -> Generation
     """What is handed out. Whether the answer meets its constraint is worked out here, and is not kept."""
     finish = "error" if asked.error is not None else "length" if asked.finish == "length" else "stop"
     generation = Generation(
-        text=asked.text,
+        text=whole(asked.text),
         tokens_in=asked.tokens_in,
         tokens_out=asked.tokens_out,
         latency_s=asked.latency_s,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from rung.models.endpoint.spec import EndpointSpec
 from rung.models.endpoint.structured import Server, canonical
 from rung.models.thinking import THOUGHT_TOKENS
+from rung.text import whole
 from rung.types import Constraint, Message, Request
 
 FORMAT = 1
@@ -100,19 +101,13 @@ def turns_of(messages: Iterable[Message]) -> list[Mapping[str, str]]:
     A system turn without text is left out: it says that there is no instruction.
     """
     said = [m for m in messages if m != Message("system", "")]
-    return [{"role": message.role, "content": _whole(message.content)} for message in said]
+    return [{"role": message.role, "content": whole(message.content)} for message in said]
 
 
 def _without_system(turns: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     if len(turns) < 2 or turns[0]["role"] != "system":
         return list(turns)
     return [{"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}, *turns[2:]]
-
-
-def _whole(text: str) -> str:
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Keys:

@@ -14,6 +14,7 @@ from rung.data.lengths import of_usual_length
 from rung.errors import ConstraintError, came
 from rung.models.journal import Journal
 from rung.records import write_lines
+from rung.retrieval.chunk import document_id
 from rung.teaching.answering import usd_of
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
 from rung.teaching.synthesis.counts import KINDS, WRITTEN, Counts, Kind
@@ -138,7 +139,7 @@ def _new(inputs: Inputs, aim: Aim, style: str, rng: random.Random, most: int) ->
 
 
 def _paraphrase(inputs: Inputs, row: Example, style: str) -> _Order:
-    said = row.output if len(row.output) <= _SAID else None
+    said = row.output if row.output.strip() and len(row.output) <= _SAID else None
     messages = other_words(inputs.task.instruction, row.query, said, WRITTEN["paraphrase"], style)
     return _Order(messages, "paraphrase", (row.id,), row.output, row.query, like=row)
 
@@ -150,7 +151,8 @@ def _about_passages(
     if not inputs.passages:
         return
     marked = {name for row in inputs.train for name in row.gold_ids}
-    mixed = sorted(rng.sample(inputs.passages, len(inputs.passages)), key=lambda p: p.id in marked)  # stable
+    known = {p.id for p in inputs.passages if marked & {p.id, document_id(p.id)}}
+    mixed = sorted(rng.sample(inputs.passages, len(inputs.passages)), key=lambda p: p.id in known)  # stable
     for passage in islice(cycle(mixed), count):
         shown = [row.input for row in _some(rows, rng, most)]
         answered = kind == "document"

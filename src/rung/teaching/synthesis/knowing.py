@@ -45,7 +45,7 @@ class TeacherScore:
 def settings(workshop: Workshop, held: Sequence[Example]) -> list[Solution]:
     """The prompts that are compared: the instruction; with the form of the answer; with the nearest demos, too.
 
-    held: rows that no demo shows. With a corpus, all of them show passages.
+    held: rows that no demo shows, nor what nearly repeats them. With a corpus, all of them show passages.
     """
     inputs = workshop.inputs
     shown = RetrieverSpec(next(iter(INDEXES)), SHOWN_PASSAGES, PASSAGE_TOKENS) if inputs.passages else None
@@ -55,13 +55,14 @@ def settings(workshop: Workshop, held: Sequence[Example]) -> list[Solution]:
     plain = replace(workshop.solution("plain"), instruction=instruction, retriever=shown)
     form = form_in_words(inputs.task, inputs.train)
     formed = replace(plain, name="form", instruction=f"{instruction}\n\n{form}") if form else plain
-    ids = {e.id for e in held}
-    pool = tuple(
-        demo(e) for e in sample_of([e for e in inputs.train if e.id not in ids], _MOST_DEMOS, inputs.task.seed)
-    )
-    k = min(DEMOS, len(pool))
-    with_demos = replace(formed, name="demos", demos=pool, demo_selection=DemoSelection("nearest", k))
-    return [plain, *([formed] if form else []), with_demos]
+    groups = {inputs.groups.get(e.id, e.id) for e in held}
+    others = [e for e in inputs.train if inputs.groups.get(e.id, e.id) not in groups]
+    pool = tuple(demo(e) for e in sample_of(others, _MOST_DEMOS, inputs.task.seed))
+    found = [plain, *([formed] if form else [])]
+    if pool:
+        k = min(DEMOS, len(pool))
+        found.append(replace(formed, name="demos", demos=pool, demo_selection=DemoSelection("nearest", k)))
+    return found
 
 
 def held_rows(workshop: Workshop, counts: Counts) -> tuple[Example, ...]:

@@ -28,7 +28,7 @@ from rung.teaching.synthesis.knowing import TeacherScore, measured, votes_of
 from rung.teaching.synthesis.rows import SyntheticRow
 from rung.text import normal_form
 from rung.trials.workshop import Workshop
-from rung.types import Example, Solution
+from rung.types import Example, Solution, Task
 
 JOURNAL, REJECTED = "teacher.jsonl", "rejected.jsonl"
 """Files in the folder of a synthesis: the teacher's answers, and {id, kind, input, why} of what was left out."""
@@ -37,7 +37,7 @@ OTHERWISE = "answered otherwise than it was written for"
 OTHER_MEANING = "answered otherwise than the row that it paraphrases"
 NOT_IN_PASSAGE, IN_PASSAGES = "not answered by its passage", "answered by the passages after all"
 
-_SAME = 0.8  # score of one answer against the other from which a graded metric calls them the same
+_SAME = 0.8  # score of one answer against the other from which a graded metric calls them the same; labels: 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def synthesise(workshop: Workshop, counts: Counts, options: SynthesisOptions = S
     accepted: list[SyntheticRow] = []
     kinds: list[Kind] = []
     for draft, votes in zip(chosen, voted, strict=True):
-        answer, why = _answer(draft, votes, scorer, inputs.task.abstain)
+        answer, why = _answer(draft, votes, scorer, inputs.task)
         if answer is None:
             rejected[why] += 1
             left_out.append((draft, why))
@@ -142,11 +142,11 @@ def _voted(workshop: Workshop, drafts: Sequence[DraftInput], asking: Solution, j
     return [found[draft.query.id] for draft in drafts]
 
 
-def _answer(draft: DraftInput, voted: Voted, scorer: Scorer, abstain: str | None) -> tuple[str | None, str]:
+def _answer(draft: DraftInput, voted: Voted, scorer: Scorer, task: Task) -> tuple[str | None, str]:
     """(the answer to learn, "") or (None, why the row is left out)."""
     if voted.answer is None:
         return None, voted.why
-    least = 1.0 if scorer.metric.right_or_wrong else _SAME
+    least = 1.0 if scorer.metric.right_or_wrong or task.labels else _SAME
 
     def same(wanted: Sequence[str]) -> bool:
         answer = str(voted.answer)
@@ -158,7 +158,7 @@ def _answer(draft: DraftInput, voted: Voted, scorer: Scorer, abstain: str | None
         return (draft.answer, "") if same(draft.like.references) else (None, OTHER_MEANING)
     if kind == "unanswerable":
         return (draft.answer, "") if draft.answer is not None and same([draft.answer]) else (None, IN_PASSAGES)
-    if kind == "document" and abstain is not None and same([abstain]):
+    if kind == "document" and task.abstain is not None and same([task.abstain]):
         return None, NOT_IN_PASSAGE
     if draft.answer is not None:
         return (draft.answer, "") if same([draft.answer]) else (None, OTHERWISE)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from rung.text import whole
 from rung.types import Constraint, Document, Message, Query
 
 WRITER = (
@@ -80,6 +81,10 @@ def questions(
 
 def inputs_in(reply: str) -> list[str]:
     """The inputs of a reply: of its JSON, be it cut off, or else the items of its list. Empty where there are none."""
+    return [found for text in _texts_in(reply) if (found := whole(text).strip())]
+
+
+def _texts_in(reply: str) -> list[str]:
     text = reply.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     try:
         value = json.loads(text)
@@ -90,7 +95,7 @@ def inputs_in(reply: str) -> list[str]:
     if not isinstance(value, list):
         return []
     texts = [next(iter(item.values()), "") if isinstance(item, dict) else item for item in value]
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _loosely(text: str) -> list[str]:
@@ -99,10 +104,10 @@ def _loosely(text: str) -> list[str]:
         found = []
         for string in _STRING.finditer(text, start):
             try:
-                found.append(str(json.loads(f'"{string[1]}"', strict=False)).strip())
+                found.append(str(json.loads(f'"{string[1]}"', strict=False)))
             except ValueError:
                 continue
-        return [item for item in found if item]
+        return found
     return [item[1].strip("\"“”'") for item in _LINE.finditer(text)]
 
 
