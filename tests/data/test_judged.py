@@ -45,6 +45,26 @@ def test_an_answer_to_another_input_may_be_scored_too(tmp_path: Path) -> None:
     assert found.answer.references == ("she",)
 
 
+def test_an_id_beside_another_input_is_the_rows_own(tmp_path: Path) -> None:
+    own = [{"id": f"e{i}", "input": f"Where is {i + 1}?", "answer": "there", "score": 0} for i in range(20)]
+    assert read(tmp_path, own)[3].answer.query.id == "e4"
+    (tmp_path / "b").mkdir()
+    other = [{"id": f"e{i}", "input": "Who?", "answer": "there", "score": 0} for i in range(20)]
+    found = read(tmp_path / "b", other)[3].answer
+    assert (found.query.input, found.references) == ("Who?", ())
+
+
+def test_one_input_under_several_contexts_belongs_to_the_one_that_its_row_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [Example(f"c{i}", "Who won?", f"team {i}", (f"team {i}",), context=f"match {i}") for i in range(3)]
+    monkeypatch.setattr("test_judged.EXAMPLES", [*EXAMPLES, *several])
+    named = {"input": "Who won?", "answer": "team 2", "score": 1, "context": "match 2"}
+    unknown = {"input": "Who won?", "answer": "team 2", "score": 1}
+    found = read(tmp_path, [named, unknown, *rows()])
+    assert found[0].answer.query.id == "c2" and found[1].answer.references == ()
+
+
 @pytest.mark.parametrize(
     ("score", "expected"),
     [(1, 1.0), ("0.25", 0.25), ("right", 1.0), ("Wrong", 0.0), (True, 1.0), (False, 0.0), ("TRUE", 1.0)],

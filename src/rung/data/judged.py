@@ -56,13 +56,12 @@ class Judged:
 def read_judged(task: Task, examples: Iterable[Example]) -> tuple[Judged, ...]:
     """The rows of the files that `judged:` names, in their order.
 
-    examples: of the task; a row that names the id or repeats the input of one takes its input, context and references
-    from there. Raises DataError with file and row: for a column that is missing, a score that is no number of its
+    examples: of the task; a row that repeats the input of one, or names its id and no input, takes its input, context
+    and references from there. An id beside another input is the row's own. Raises DataError with file and row: for a column that is missing, a score that is no number of its
     scale, a row without a reference where the judge compares answers with it, and fewer than LEAST_JUDGED rows.
     """
     known = {e.id: e for e in reversed(list(examples))}
-    by_input = {normal_form(e.query.text): e for e in known.values()}
-    by_input |= {normal_form(e.input): e for e in known.values()}
+    by_input = _by_input(list(known.values()))
     called = names_of(task.judged)
     pairwise = task.judge is not None and task.judge.mode == "pairwise"
     problems: list[Problem] = []
@@ -84,6 +83,21 @@ def read_judged(task: Task, examples: Iterable[Example]) -> tuple[Judged, ...]:
             "needed to hold a judge against people. Have more answers scored, or delete judged: from task.yaml."
         )
     return tuple(found)
+
+
+def _by_input(examples: Sequence[Example]) -> dict[str, Example]:
+    """Examples by all that is asked, by context and input, and by the input alone where that is another's under no
+    other context."""
+    alone: dict[str, list[Example]] = {}
+    for example in examples:
+        alone.setdefault(normal_form(example.input), []).append(example)
+    found = {form: same[0] for form, same in alone.items() if len({e.context for e in same}) == 1}
+    found |= {_with_context(e.context, e.input): e for e in examples if e.context}
+    return found | {normal_form(e.query.text): e for e in examples}
+
+
+def _with_context(context: str | None, asked: str) -> str:
+    return f"{normal_form(context or '')}\0{normal_form(asked)}"
 
 
 def _columns(table: Table, name: str) -> dict[str, str]:
@@ -114,15 +128,24 @@ def _judged(
     if answer is None:
         raise ValueError(f'the column "{columns["answer"]}" is empty; give the answer that was scored')
     score = _score(values["score"], values.get("scale"), columns["score"])
-    said = _text(values.get("input"))
-    example = known.get(_text(values.get("id"))) or by_input.get(normal_form(said))
+    said, context, named = (_text(values.get(key)) for key in ("input", "context", "id"))
+    example = known.get(named)
+    if said and (example is None or not _asks(example, said, context)):
+        example = by_input.get(_with_context(context, said) if context else normal_form(said))
     references = _references(values.get("references")) or (example.references if example is not None else ())
     if example is None and not said:
-        raise ValueError(f'the id "{_text(values.get("id"))[:60]}" is that of no example; give the input as well')
+        raise ValueError(f'the id "{named[:60]}" is that of no example; give the input as well')
     if pairwise and not references:
         raise ValueError("no example has this input, so there is no reference to compare with; add a column reference")
-    query = example.query if example is not None else Query(row.key, said, _text(values.get("context")) or None)
+    query = example.query if example is not None else Query(row.key, said, context or None)
     return Judged(Answer(query, _text(answer), references), score, _text(values.get("model")), row.where)
+
+
+def _asks(example: Example, said: str, context: str) -> bool:
+    """Whether the example is what the row asks."""
+    forms = {normal_form(example.input), normal_form(example.query.text)}
+    same = not context or normal_form(context) == normal_form(example.context or "")
+    return same and normal_form(said) in forms
 
 
 def _score(value: object, scale: object, column: str) -> float:
