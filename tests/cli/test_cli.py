@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from rung.cli.main import VERBS, rung
 from rung.errors import RungError
 from rung.serving.bundle import Bundle
+from rung.solutions.store import load_solution, save_solution
 from rung.testing import FakeModel
 from rung.types import Decoding, Solution
 from small_task import write_task
@@ -127,6 +129,19 @@ def test_a_system_turn_that_the_instruction_holds_is_not_said_twice(finished: Pa
         turns = [{"role": "system", "content": system}] if system else []
         chat.write_text(json.dumps([*turns, {"role": "user", "content": "The old door please"}]))
         done = call("ask", finished, "--solution", "zero_shot", "--messages", chat, "--verbose")
+        tokens.append(int(done.output.split(" tokens in")[0].rsplit(" ", 1)[1]))
+    assert tokens[0] == tokens[1] < tokens[2]
+
+
+def test_what_the_task_says_is_not_said_to_a_solution_without_an_instruction(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    bare = replace(load_solution(folder / "solutions" / "zero_shot"), name="bare", instruction="")
+    save_solution(bare, folder / "solutions" / "bare")
+    chat, tokens = tmp_path / "chat.json", []
+    for system in ("", "Answer with the colour.", "Answer with the size."):
+        turns = [{"role": "system", "content": system}] if system else []
+        chat.write_text(json.dumps([*turns, {"role": "user", "content": "The old door please"}]))
+        done = call("ask", folder, "--solution", "bare", "--messages", chat, "--verbose")
         tokens.append(int(done.output.split(" tokens in")[0].rsplit(" ", 1)[1]))
     assert tokens[0] == tokens[1] < tokens[2]
 

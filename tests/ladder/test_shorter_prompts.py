@@ -83,6 +83,8 @@ def test_the_shortest_prompt_that_holds_up_is_a_finalist_and_is_shipped(tmp_path
     assert "of the sealed test right" in said and said.endswith("lora: 100 %.")
     bundle = read_json(folder / "winner" / "solution.json") or {}
     assert bundle["instruction"] == "" and bundle["adapter"] == "adapter"
+    note = read_json(folder / "winner" / "bundle.json") or {}
+    assert note["instruction"] == LONG.strip(), "which conversations may repeat"
     assert rung.load(folder)("The small door number 1 please") == "red"
     (event,) = [e for e in events(folder) if e["event"] == "shortened"]
     assert event["solution"] == "lora_short" and event["calls"] > 0 and event["stage"] == "solutions/lora_short"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def ask(
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
     if messages is not None:
-        asked = [_without_what_is_said(query, bundle.solution.instruction) for query in asked]
+        told = (bundle.instruction, bundle.solution.instruction)
+        asked = [_without_what_is_said(query, told) for query in asked]
     failed, broken, answers = 0, 0, iter(bundle.answer(asked))
     for number, question in enumerate(questions, 1):
         if not question.strip():
@@ -97,11 +99,12 @@ def _questions(text: str | None, lines: bool) -> list[str]:
     return given.removesuffix("\n").split("\n") if lines else [given.rstrip("\n")]
 
 
-def _without_what_is_said(query: Query, instruction: str) -> Query:
-    """The input without system turns that the solution's instruction holds, as rows of examples are read."""
+def _without_what_is_said(query: Query, instructions: Sequence[str]) -> Query:
+    """The input without system turns that the task's or the solution's instruction holds, as examples are read."""
     from rung.text import visible
 
-    said = query.instruction is not None and visible(query.instruction) in visible(instruction)
+    own = query.instruction
+    said = own is not None and any(visible(own) in visible(instruction) for instruction in instructions)
     return replace(query, instruction=None) if said else query
 
 

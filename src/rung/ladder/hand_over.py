@@ -30,6 +30,7 @@ def hand_over(run: WholeRun, decision: Decision) -> None:
             "model": state.spec.spec,
             "model_version": state.model.version,
             "solution": solution.name,
+            "instruction": run.inputs.task.instruction,
             "choice": decision.choice,
             "headline": decision.headline,
         }

@@ -14,11 +14,15 @@ from rung.types import Model, Prediction, Query, Retriever, Solution, model_of
 
 @dataclass(frozen=True)
 class Bundle:
-    """A solution with its model loaded and its passages indexed."""
+    """A solution with its model loaded and its passages indexed.
+
+    instruction: of the task, as its examples were read with it; a solution may have another one, or none.
+    """
 
     solution: Solution
     model: Model
     retriever: Retriever | None
+    instruction: str = ""
 
     def answer(self, inputs: Sequence[str | Query]) -> list[Prediction]:
         """One prediction an input, in order. A Query brings a context, an instruction of its own or earlier turns."""
@@ -47,9 +51,10 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
             f"({note['model_version']}, here {model.version}). "
             "Run the task again with this model."
         )
-    if loaded.retriever is None:
-        return Bundle(loaded, model, None)
-    return Bundle(loaded, model, open_index(loaded.retriever, load_passages(place), place / "index"))
+    index = None
+    if loaded.retriever is not None:
+        index = open_index(loaded.retriever, load_passages(place), place / "index")
+    return Bundle(loaded, model, index, note.get("instruction", ""))
 
 
 def _check_base(place: Path, model: str, file: Path) -> None:
@@ -72,7 +77,8 @@ def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, str]:
     own, versions = model_of(place.name), task["model_versions"]
     for spec in task["models"]:
         if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
-            return {"model": spec["spec"], "model_version": versions[spec["name"]]}
+            version = versions[spec["name"]]
+            return {"model": spec["spec"], "model_version": version, "instruction": task.get("instruction", "")}
     raise RunError(
         f"{place}: the run no longer names the model of this solution{f', {own}' if own else ''}. Name it again in "
         "task.yaml, and run it with --again."
