@@ -134,6 +134,11 @@ def test_the_reserve_for_the_test_counts_only_what_is_built(tmp_path: Path, fake
     assert (both.seconds, both.calls) == (pytest.approx(110.0), 184)
     plan.judging = JudgeShare(calls=2, tokens=300.0, seconds=0.1, usd=0.001)
     assert state.reserve(Climbed(built={"a": prompt}), "fine-tune").calls == 3 * 184
+    counts = type("Held", (), {"check": type("Check", (), {"primary": True})()})()
+    object.__setattr__(state, "held", counts)
+    held = state.reserve(Climbed(built={"a": prompt}), "fine-tune")
+    assert held.calls == 3 * 184 + 2 * 2 * 92, "the baselines' answers to the test are judged, too"
+    assert held.usd == pytest.approx(2 * 92 * 0.001)
 
 
 def test_more_budget_and_other_strategies_continue_the_same_run(tmp_path: Path, fake_model: Path) -> None:

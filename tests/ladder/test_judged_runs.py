@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from conftest import decision, events
-from rung.errors import DataError
+from rung.data.judged import Judged
+from rung.errors import BudgetSpent, DataError, ModelError, RungError
 from rung.ladder import RunOptions, run
 from rung.report.html import write_report
 from rung.testing import Silent
 from rung.testing.endpoint import FakeEndpoint, ScriptedJudge
+from rung.types import JudgeSpec, ModelSpec
 
 ADJECTIVES = ("red", "old", "new", "cold", "tall", "loud", "wet", "dry")
 NOUNS = ("door", "boat", "lamp", "card", "stone", "chair", "glove", "wheel", "bell", "rope", "cup", "hat")
@@ -183,6 +187,66 @@ def test_a_budget_that_cannot_hold_the_judge_against_people_is_refused(tmp_path:
         assert not judge.calls
 
 
+def test_what_was_judged_before_a_kill_is_not_budgeted_again(tmp_path: Path) -> None:
+    class Dies(Silent):
+        def progress(self, what: str, share: float, left: float | None) -> None:
+            if what.startswith("holding the judge") and share > 0:
+                raise KeyboardInterrupt
+
+    with served(ScriptedJudge(quality)) as (model, judge):
+        task = write_task(tmp_path / "task", model.spec(), judge.spec(), scored(40))
+        with pytest.raises(KeyboardInterrupt):
+            run(task, only(tmp_path / "run", calls=70), Dies())
+        assert 0 < len(judge.calls) < 60
+        with suppress(RungError):  # the rest of the run has no budget to speak of
+            run(task, only(tmp_path / "run", calls=70), Silent())
+    assert (tmp_path / "run/judge.json").exists()
+
+
+def test_a_judge_that_gives_no_reply_is_not_held_to_be_a_bad_one(tmp_path: Path) -> None:
+    from rung.evaluation.judge import judge_of
+    from rung.ladder.judging import check_judge
+    from rung.testing import FakeModel
+    from rung.types import Answer, Query
+
+    class Mute(FakeModel):
+        def generate(self, requests: Any) -> Any:
+            return [replace(g, text="", error="no reply from host (503)") for g in super().generate(requests)]
+
+    spec = JudgeSpec(ModelSpec("judge-1", "fake:j"), "It is true.")
+    task: Any = SimpleNamespace(judge=spec, models=(), seed=0)
+    people = [Judged(Answer(Query(str(i), "What?"), "a door", ("a door",)), 1.0) for i in range(20)]
+    mute = judge_of(spec, Mute({}), tmp_path, "")
+    with pytest.raises(ModelError, match="judge-1: no reply from host"):
+        check_judge(task, mute, people, (), lambda share: None)
+
+
+def test_a_secondary_judge_that_cannot_be_paid_for_the_test_does_not_cost_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spent(*_: Any) -> None:
+        raise BudgetSpent("nothing is left")
+
+    monkeypatch.setattr("rung.ladder.judging.beside", spent)
+    with served(ScriptedJudge(quality, noise=2.0)) as (model, judge):
+        task = write_task(tmp_path / "task", model.spec(), judge.spec(), scored(30))
+        folder = run(task, only(tmp_path / "run"), Silent())
+    warnings = decision(folder)["warnings"]
+    assert "is secondary" in warnings[0] and not any("own means" in w for w in warnings)
+    assert any(e["event"] == "not checked" and e["why"] == "nothing is left" for e in events(folder))
+
+
+def test_baselines_are_judged_before_the_climb_and_their_calls_are_noted(tmp_path: Path) -> None:
+    with served(ScriptedJudge(quality)) as (model, judge):
+        task = write_task(tmp_path / "task", model.spec(), judge.spec(), scored(40))
+        folder = run(task, only(tmp_path / "run"), Silent())
+    noted = [e for e in events(folder) if e["event"] == "baselines judged"]
+    assert [e["stage"] for e in noted] == ["baselines of dev", "baselines of test"]
+    order = [e["event"] for e in events(folder)]
+    assert order.index("baselines judged") < order.index("building")
+    assert all(e["calls"] > 0 for e in noted)
+
+
 def test_too_few_scored_answers_stop_a_run_before_anything_is_written(tmp_path: Path) -> None:
     with served(ScriptedJudge(quality)) as (model, judge):
         task = write_task(tmp_path / "task", model.spec(), judge.spec(), scored(10))
@@ -208,3 +272,27 @@ def test_dollars_of_the_judge_are_planned_and_come_from_the_purse(tmp_path: Path
     assert listener.plan["judge"]["usd"] > 0 and spent >= words * 10 / 1e6
     (held,) = [e for e in events(folder) if e["event"] == "judged"]
     assert 0 < held["usd"] < spent <= listener.plan["usd"]
+
+
+def test_a_learning_curve_is_told_on_the_scale_of_the_candidates_scores() -> None:
+    from rung.decision.judging import JudgeCheck
+    from rung.ladder.experiments import _curve_through
+    from rung.ladder.judging import HeldJudge
+    from rung.types import Example, MetricInfo
+
+    metric = MetricInfo("judge", lambda answers: [], needs_judge=True)
+    train = [Example(str(i), f"q {i}", f"a {i}", (f"a {i}",)) for i in range(40)]
+    inputs = SimpleNamespace(train=train, groups={}, task=SimpleNamespace(seed=0))
+    ids, scores = [str(i) for i in range(20)], [0.25, 0.75] * 10
+    unjudged: Any = SimpleNamespace(
+        inputs=inputs, tools=SimpleNamespace(scorer=SimpleNamespace(metric=metric)), held=None
+    )
+    plain = _curve_through(unjudged, [(0, scores), (10, [s + 0.25 for s in scores])], ids)
+    unchecked: Any = None
+    check = JudgeCheck("j", "graded", 1, "token_f1", errors=(-0.1,) * 30)
+    unjudged.held = HeldJudge(unchecked, metric, check)
+    told = _curve_through(unjudged, [(0, scores), (10, [s + 0.25 for s in scores])], ids)
+    assert told["points"][1]["mean"] == pytest.approx(plain["points"][1]["mean"] - 0.1)
+    assert told["points"][1]["low"] < plain["points"][1]["low"] - 0.1
+    assert told["expected"]["mean"] == pytest.approx(plain["expected"]["mean"] - 0.1)
+    assert told["more"] == plain["more"]

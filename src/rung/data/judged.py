@@ -57,8 +57,9 @@ def read_judged(task: Task, examples: Iterable[Example]) -> tuple[Judged, ...]:
     """The rows of the files that `judged:` names, in their order.
 
     examples: of the task; a row that repeats the input of one, or names its id and no input, takes its input, context
-    and references from there. An id beside another input is the row's own. Raises DataError with file and row: for a column that is missing, a score that is no number of its
-    scale, a row without a reference where the judge compares answers with it, and fewer than LEAST_JUDGED rows.
+    and references from there. An id beside another input is the row's own.
+    Raises DataError with file and row: for a column that is missing, a score that is no number of its scale, a row
+    without a reference where the judge compares answers with it, and fewer than LEAST_JUDGED rows.
     """
     known = {e.id: e for e in reversed(list(examples))}
     by_input = _by_input(list(known.values()))

@@ -33,6 +33,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.finalists import name_finalists, named
     from rung.ladder.hand_over import hand_over
     from rung.ladder.identity import task_record_of
+    from rung.ladder.judging import judge_baselines
     from rung.ladder.ledger import clocked
     from rung.ladder.loading import examine, load, start, with_options
     from rung.ladder.model_records import record_models
@@ -66,6 +67,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
         try:
             finalists = named(run)
             if finalists is None:
+                judge_baselines(run, "dev", run.inputs.dev)  # before dollars are kept back for the test
                 climbed = climb(run, finish=options.finish)
                 record_models(run)
                 if missing(climbed) and not options.finish:

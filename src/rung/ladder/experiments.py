@@ -181,4 +181,13 @@ def _curve_through(run: RunState, points: Sequence[tuple[int, Sequence[float]]],
 
     train, groups = run.inputs.train, units_of(ids, run.inputs.groups)
     per_answer = parts(run.tools.scorer.metric, train)
-    return curve(points, len(train), run.inputs.task.seed, parts=per_answer, groups=groups)
+    found = curve(points, len(train), run.inputs.task.seed, parts=per_answer, groups=groups)
+    if run.held is None:
+        return found
+    # On the scale of the candidates' scores, in which a judge's errors are. What is expected is held against these.
+    for point in found["points"]:
+        told = run.held.corrected(Score(point["mean"], point["low"], point["high"], len(ids)))
+        point |= {"mean": told.mean, "low": told.low, "high": told.high}
+    expected = found["expected"]
+    expected |= {key: run.held.corrected_mean(value) for key, value in expected.items()}
+    return found

@@ -18,12 +18,13 @@ from rung.ladder.candidate_costs import break_evens
 from rung.ladder.climbed import Climbed
 from rung.ladder.consistency import with_consistency
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
-from rung.ladder.judging import seen_on_test
+from rung.ladder.judging import judge_baselines, seen_on_test
 from rung.ladder.ledger import Meter
 from rung.ladder.state import RunState, WholeRun
 from rung.ladder.taught import score_of_teacher
 from rung.models import next_larger
 from rung.records import write_json
+from rung.resume import is_done
 from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
 
 _OVERRUN = 1.25
@@ -44,6 +45,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     why = "final comparison of the recorded finalists"
     test = open_test(run.test, log=run.files.test_reads, solutions=names, why=why, built=_digest(run, names))
     answers = {name: _answer_test(run.of_candidate(name), name, test) for name in names}
+    judge_baselines(run, "test", test)
     all_baselines = answers_of_baselines(run.first, test, "test")
     baselines = {c["name"]: all_baselines[c["name"]] for c in named["baselines"]}
     scores = {name: scores_of(predictions) for name, predictions in {**answers, **baselines}.items()}
@@ -107,17 +109,16 @@ def _check_dollars(run: WholeRun, named: Mapping[str, Any]) -> None:
     left = ledger.purse.left if ledger.purse is not None else None
     if left is None:
         return
-    wanted = 0.0
+    judge = run.first.plan.judging.usd if run.first.plan.judging is not None else 0.0
+    wanted = 0.0 if is_done(run.first.files.baselines / "test") else run.first.judged_baselines.usd
     for c in named["candidates"]:
         if c["name"] not in named["finalists"] or not c["build_usd"]:
             continue
         price = run.of_candidate(c["name"]).price
-        if price is None:
-            continue
         answered = len(read_predictions(run.files.solution(c["name"]) / "predictions.test.jsonl"))
         tokens = {key: c[key] for key in ("tokens_in", "tokens_cached", "tokens_out")}
-        judge = run.first.plan.judging.usd if run.first.plan.judging is not None else 0.0
-        wanted += (len(run.test) - answered) * (request_usd(price, **tokens, seconds=0.0) + judge)
+        each = request_usd(price, **tokens, seconds=0.0) if price is not None else 0.0
+        wanted += (len(run.test) - answered) * (each + judge)
     if wanted > left:
         raise BudgetSpent(f"the final test costs about {wanted:.2g} USD more, and {left:.2g} USD are left for it")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rung.ladder.ledger import Spent
 from rung.ladder.plan import Plan, Step
 from rung.strategies import Cost, function_of
 from rung.types import Answer, Example, JudgeSpec, Measured, Speed, Task
@@ -38,6 +39,11 @@ class JudgeShare:
     seconds: float
     usd: float
     beside: tuple[Step, ...] = ()
+
+    def of_baselines(self, rows: int) -> Spent:
+        """What the judge takes for the baselines' answers to so many rows."""
+        n = _BASELINES * rows
+        return Spent(n * self.seconds, n * self.calls, n * self.usd)
 
     def of(self, step: Step, answers: int) -> Step:
         """The step, with so many answers of it judged."""
@@ -114,7 +120,8 @@ def _own_step(plan: Plan, share: JudgeShare, judged: int) -> Step:
 
 
 def _judging(plan: Plan, share: JudgeShare) -> Plan:
-    """The plan where every scored answer is judged. What the teacher writes is not scored, but its answers to dev."""
+    """The plan where every scored answer is judged. What the teacher writes is not scored, but its answers to dev; what
+    is said to unanswerable questions is read without a judge."""
 
     def own(step: Step) -> Step:
         if not step.applies and not step.calls:
@@ -128,7 +135,6 @@ def _judging(plan: Plan, share: JudgeShare) -> Plan:
         diagnosis=share.of(plan.diagnosis, plan.diagnosis.calls),
         pilot=share.of(plan.pilot, plan.pilot.calls),
         teacher=share.of(plan.teacher, plan.teacher.calls),
-        abstention=share.of(plan.abstention, plan.abstention.calls),
         shortening=share.of(plan.shortening, plan.shortening.calls),
         judging=share,
     )

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from rung import runs
 from rung.decision.judging import JudgeCheck, judge_from_record, judge_record
-from rung.errors import TaskError
-from rung.evaluation.judge import Judge, bound, judge_of
+from rung.errors import ModelError, RungError, TaskError
+from rung.evaluation.judge import CALLS, Judge, bound, judge_of
 from rung.evaluation.judge.biases import PADDED, Bias, mean_bias, middling, padded, same_family, self_preference
+from rung.evaluation.scorer import ScoringFailed
 from rung.ladder.ledger import Ledger, Meter, Spent, stage_of
-from rung.records import write_json
-from rung.resume import once, recorded
+from rung.records import read_lines, write_json
+from rung.resume import is_done, once, recorded
 from rung.runs import Files
-from rung.types import Answer, Example, MetricInfo, Prediction, Score, Task
+from rung.types import Answer, Example, MetricInfo, Prediction, Score, SetName, Task
 
 if TYPE_CHECKING:
     from rung.data.judged import Judged
@@ -44,11 +45,18 @@ class HeldJudge:
     metric: MetricInfo
     check: JudgeCheck
 
-    def corrected(self, score: Score) -> Score:
-        """The score with an interval that carries the judge's errors, where it counts and people scored answers."""
+    def corrected(self, score: Score, share: float = 1.0) -> Score:
+        """The score with an interval that carries the judge's errors, where it counts and people scored answers.
+
+        share: of the answers, those that came, so that the judge scored them.
+        """
         from rung.evaluation.judge.powered import powered
 
-        return powered(score, self.check.errors) if self.check.corrects else score
+        return powered(score, self.check.errors, share) if self.check.corrects else score
+
+    def corrected_mean(self, mean: float) -> float:
+        """A mean of the judge's scores, corrected as `corrected` does it."""
+        return self.corrected(Score(mean, mean, mean, 1)).mean
 
 
 def read_scored(read: Read) -> tuple[Judged, ...]:
@@ -82,7 +90,8 @@ def hold_judge(
     asker = judge_of(task.judge, judge, files.judged, task.instruction)
     if recorded(files.judge) is None:
         n = asked_at_first(len(judged), len(train))
-        more = Spent(n * share.seconds, n * share.calls, n * share.usd)
+        n = max(0.0, n - len(read_lines(files.judged / CALLS)) / share.calls)  # what an earlier command asked
+        more = Spent(n * share.seconds, round(n * share.calls), n * share.usd)
         if (why := ledger.exceeded_by(more)) is not None:
             raise TaskError(f"{task.path}: the judge cannot be held against people: {why}. Give a larger budget.")
     meter = Meter((judge,), files.judged)
@@ -175,11 +184,26 @@ def seen_on_test(
     if held.check.primary:
         best = max(answers, key=lambda name: sum(p.score or 0.0 for p in answers[name]))
         return unlike(held.check, best, answers[best])
-    judge = run.first.helpers["judge"]
-    meter = Meter((judge,))
-    check = beside(held, answers, test)
+    meter, check = Meter((run.first.helpers["judge"],)), held.check
+    try:
+        check = beside(held, answers, test)
+    except (RungError, ScoringFailed) as fault:  # these means decide nothing, so that nothing waits for them
+        runs.log(run.folder, "not checked", what="the judge's own means on the test", why=str(fault))
     runs.log(run.folder, "judged", stage="judge of the test", **meter.record())
     return check
+
+
+def judge_baselines(run: WholeRun, which: SetName, asked: Sequence[Example]) -> None:
+    """Has a judge that counts score the baselines' answers to a set, and notes what that took. Done before."""
+    from rung.ladder.finalists import answers_of_baselines
+
+    held = run.first.held
+    if held is None or not held.check.primary or is_done(run.first.files.baselines / which):
+        return
+    meter = Meter((run.first.helpers["judge"],))
+    run.first.listener.progress(f"judging the baselines on {which}", 0.0, None)
+    answers_of_baselines(run.first, asked, which)
+    runs.log(run.folder, "baselines judged", stage=f"baselines of {which}", **meter.record())
 
 
 def beside(held: HeldJudge, answers: Mapping[str, Sequence[Prediction]], test: Sequence[Example]) -> JudgeCheck:
@@ -213,7 +237,13 @@ def _in_blocks(
     found: list[tuple[float | None, ...]] = []
     for start in range(0, len(answers), _BLOCK):
         tell(start / len(answers))
-        found += judge.in_each_order(answers[start : start + _BLOCK])
+        try:
+            found += judge.in_each_order(answers[start : start + _BLOCK])
+        except ScoringFailed as fault:
+            raise ModelError(
+                f"the judge {judge.spec.model.name}: {fault}. It is held against people before anything is built: run "
+                "the same again."
+            ) from fault
     return found
 
 

@@ -104,7 +104,9 @@ class RunState:
 
         groups = units_of([p.id for p in predictions], self.inputs.groups)
         found = score([p.score or 0.0 for p in predictions], groups=groups, seed=self.inputs.task.seed)
-        return found if self.held is None else self.held.corrected(found)
+        if self.held is None:
+            return found
+        return self.held.corrected(found, sum(p.error is None for p in predictions) / len(predictions))
 
     # ---- the budget ------------------------------------------------------------------------
 
@@ -136,10 +138,17 @@ class RunState:
             seconds.append(max([*(b.seconds_per_answer or 0.0 for b in own), self.plan.answer_seconds]))
             usd.append(max((built.usd_per_answer for built in own), default=self.plan.answer_usd(self.price)))
         asked = len(self.test) + self.plan.timed
-        more = self._samples if seconds else Spent()
+        more, floor = (self._samples, self.judged_baselines) if seconds else (Spent(), Spent())
         calls = len(seconds) * len(self.test) * (1 + (self.plan.judging.calls if self.plan.judging is not None else 0))
-        paid = _for_test(sum(usd) * asked, best) + more.usd
-        return Spent(sum(seconds) * asked + more.seconds, calls + more.calls, paid)
+        paid = _for_test(sum(usd) * asked, best) + more.usd + floor.usd
+        return Spent(sum(seconds) * asked + more.seconds + floor.seconds, calls + more.calls + floor.calls, paid)
+
+    @property
+    def judged_baselines(self) -> Spent:
+        """What a judge that counts takes for the baselines' answers to the test."""
+        if self.held is None or not self.held.check.primary or self.plan.judging is None:
+            return Spent()
+        return self.plan.judging.of_baselines(len(self.test))
 
     @property
     def _samples(self) -> Spent:
@@ -151,7 +160,8 @@ class RunState:
     def keep_back_for_test(self, finalists: Sequence[Built]) -> None:
         """From now on, dollars are kept for the test alone: what is left beside them may be used to time finalists."""
         usd = sum(built.usd_per_answer for built in finalists)
-        self.ledger.keep_back(_for_test(usd * len(self.test), finalists) + self._samples.usd)
+        more = self._samples.usd + self.judged_baselines.usd
+        self.ledger.keep_back(_for_test(usd * len(self.test), finalists) + more)
 
     def over_budget(
         self, climbed: Climbed, seconds: float, calls: int, family: Family | None = None, usd: float = 0.0
@@ -191,12 +201,13 @@ class RunState:
         judging = len(self.inputs.dev) if family in ("fine-tune", "rag+fine-tune") else 0
         timed = [b.seconds_per_answer or 0.0 for b in climbed.whole(model=self.name).values()]
         judging_s = judging * max([self.plan.answer_seconds, *timed])
+        judging_calls = judging * (1 + (self.plan.judging.calls if self.plan.judging is not None else 0))
 
         def tell(what: str, share: float) -> None:
             meter.keep()
             keep_back()  # the machine's hours have gone on
             late = ends_s is not None and self.ledger.spent.seconds > GRACE * ends_s
-            if stops and (late or self.over_budget(climbed, judging_s, judging, family)):
+            if stops and (late or self.over_budget(climbed, judging_s, judging_calls, family)):
                 raise BudgetSpent(f"the budget was spent while {what}")
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
             self.listener.progress(what if self.home else f"{self.name}: {what}", share, here)

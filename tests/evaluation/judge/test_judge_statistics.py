@@ -32,6 +32,14 @@ def test_kappa_is_that_of_an_independent_implementation() -> None:
     assert agreement((x / 4).tolist(), (y / 4).tolist()).kappa == pytest.approx(expected)
 
 
+def test_kappa_is_that_of_a_published_example() -> None:
+    """Viera and Garrett, Understanding interobserver agreement: the kappa statistic (2005), table 2: 0.57."""
+    x = [1.0] * 15 + [1.0] * 5 + [0.0] * 10 + [0.0] * 70
+    y = [1.0] * 15 + [0.0] * 5 + [1.0] * 10 + [0.0] * 70
+    found = agreement(x, y)
+    assert found.share == 0.85 and found.kappa == pytest.approx(0.57, abs=0.005) and not found.suffices
+
+
 def test_of_right_and_wrong_kappa_is_cohens_own() -> None:
     x, y = [1.0] * 12 + [0.0] * 8, [1.0] * 10 + [0.0] * 2 + [0.0] * 6 + [1.0] * 2
     found = agreement(x, y)
@@ -65,6 +73,13 @@ def test_a_lenient_judge_is_corrected_by_what_it_gives_too_much() -> None:
     found = powered(Score(0.8, 0.75, 0.85, 200), errors)
     assert found.mean == pytest.approx(0.65) and found.n == 200
     assert found.low < 0.65 - 0.05 and found.high > 0.65 + 0.05
+
+
+def test_answers_that_did_not_come_are_not_corrected() -> None:
+    errors = [0.25, 0.25, 0.0, 0.25, 0.0] * 8
+    none, half = powered(Score(0.0, 0.0, 0.04, 90), errors, 0.0), powered(Score(0.3, 0.2, 0.4, 90), errors, 0.5)
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, 0.04)
+    assert half.mean == pytest.approx(0.3 + 0.5 * 0.15)
 
 
 def test_scores_stay_between_0_and_1() -> None:

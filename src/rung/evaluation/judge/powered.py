@@ -20,18 +20,19 @@ from collections.abc import Sequence
 from rung.evaluation.intervals import ALPHA, tango, unseen
 from rung.types import Score
 
-_RARE = 2
+_RARE = 5
 """Up to so many errors that differ from the usual one, their spread says too little; the unseen share then counts."""
 
 
-def powered(judged: Score, errors: Sequence[float]) -> Score:
+def powered(judged: Score, errors: Sequence[float], share: float = 1.0) -> Score:
     """The mean of people's scores, estimated from the judge's mean and its errors.
 
     judged: the judge's mean with its interval. errors: person - judge, of the answers that people scored, in [-1, 1],
-    shape (n,), n >= 2. Assumes that the judge errs here as it does there. n counts the judged answers, as before.
+    shape (n,), n >= 2. share: of the answers, those that the judge scored; the others did not come, and score 0 with
+    people too. Assumes that the judge errs here as it does there. n counts the answers, as before.
     """
-    shift = sum(errors) / len(errors)
-    low, high = rectifier(errors)
+    shift = share * sum(errors) / len(errors)
+    low, high = (share * end for end in rectifier(errors))
     mean = judged.mean + shift
     down = math.hypot(judged.mean - judged.low, shift - low)
     up = math.hypot(judged.high - judged.mean, high - shift)

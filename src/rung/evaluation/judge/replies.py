@@ -57,7 +57,9 @@ def preference(text: str, *, first: bool) -> float | None:
     return float((found[2][0].casefold() == "a") == first)
 
 
-def _last(text: str, begins: re.Pattern[str], anywhere: re.Pattern[str], alone: re.Pattern[str]) -> re.Match[str] | None:
+def _last(
+    text: str, begins: re.Pattern[str], anywhere: re.Pattern[str], alone: re.Pattern[str]
+) -> re.Match[str] | None:
     """The last line that begins so; else a last line that is this alone; else the last place that says it."""
     lines = [line for line in text.splitlines() if line.strip()]
     in_order = (list(begins.finditer(text)), [m] if lines and (m := alone.fullmatch(lines[-1])) else [])

@@ -56,8 +56,10 @@ class Judge:
         return [score for score in found if score is not None]
 
     def try_score(self, answers: Sequence[Answer]) -> list[float | None]:
-        """As `score`; None where the replies about an answer cannot be read. Raises NoScore where one did not come, with
-        the error as the model says it, so that the answer can be judged again later."""
+        """As `score`; None where the replies about an answer cannot be read.
+
+        Raises NoScore where one did not come, with the error as the model says it: the answer can be judged later.
+        """
         by_order = self.in_each_order(answers)
         return [
             None if any(s is None for s in both) else sum(s for s in both if s is not None) / len(both)
