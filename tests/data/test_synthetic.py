@@ -110,13 +110,22 @@ NASTY = (
     "two\nlines",
     " x ",
     "\t",
+    "007",
+    "3.10",
+    "$5",
+    "true",
+    "March 3",
+    "'90s",
+    "1/2",
+    "é 日本",
 )
 
 
 @pytest.mark.parametrize("text", [*NASTY, "", "plain", "＝1"])
 def test_a_cell_comes_back_as_it_was_and_is_no_formula(text: str) -> None:
     safe = safe_cell(text)
-    assert plain_cell(safe) == text and safe[:1] not in tuple("=+-@\t\r\n＝")
+    assert plain_cell(safe) == text and safe[:1] not in tuple("=+-@\t\r\n＝0123456789$")
+    assert safe.lower() != "true"
 
 
 def test_a_csv_that_comes_back_untouched_changes_nothing(tmp_path: Path) -> None:
@@ -147,6 +156,56 @@ def test_what_was_decided_in_a_spreadsheet_comes_back(tmp_path: Path, separator:
     assert [r["review"] for r in rows] == ["accepted", "edited", "rejected", None, None]
     assert rows[1]["output"] == "=loss" and rows[1]["taught"] == "theft"
     assert [r["extra"]["kept"] for r in rows] == list(range(5)) and rows[0]["origin"]["votes"] == {"theft": 3}
+
+
+def test_a_csv_from_before_rows_were_decided_takes_no_decision_back(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", *(row(i, f"some text {i}") for i in range(4)))
+    rows = ReviewFile(file)
+    rows.to_csv(tmp_path / "b.csv")
+    rows.decide(0, "rejected")
+    rows.decide(1, "edited", "loss")
+    rows.decide(2, "accepted")
+    text = (tmp_path / "b.csv").read_text("utf-8-sig")
+    (tmp_path / "b.csv").write_text(text.replace("syn-2,,", "syn-2,open,").replace("syn-3,,", "syn-3,accepted,"))
+    rows.from_csv(tmp_path / "b.csv")
+    found = ReviewFile(file).rows
+    assert [r["review"] for r in found] == ["rejected", "edited", None, "accepted"]
+    assert found[1]["output"] == "loss"
+
+
+def test_rows_that_were_sorted_emptied_or_deleted_in_a_spreadsheet_do_no_harm(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", *(row(i, f"some text {i}") for i in range(4)))
+    (tmp_path / "b.csv").write_text("id,review,output\n,,\nsyn-3,rejected,theft\n , ,\nsyn-1,accepted,theft\n,,\n")
+    returned = ReviewFile(file).from_csv(tmp_path / "b.csv")
+    assert (returned.changed, returned.missing) == (2, 2)
+    assert [r["review"] for r in ReviewFile(file).rows] == [None, "accepted", None, "rejected"]
+
+
+def test_an_answer_that_is_edited_in_a_spreadsheet_keeps_its_line_ends_and_no_reference_that_was_wrong(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text", "one\ntwo", references=["one\ntwo", "1\n2"]))
+    (tmp_path / "b.csv").write_bytes(b'id,review,output\r\nsyn-1,,"one\r\nthree"\r\n')
+    ReviewFile(file).from_csv(tmp_path / "b.csv")
+    (found,) = ReviewFile(file).rows
+    assert found["output"] == "one\nthree" and found["review"] == "edited" and "references" not in found
+
+
+def test_letters_that_a_spreadsheet_lost_are_no_edit(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text", "日本 is where?"), row(2, "other text", "naïve"))
+    before = file.read_bytes()
+    (tmp_path / "b.csv").write_bytes("id,review,output\nsyn-1,accepted,?? is where?\nsyn-2,,naïve\n".encode("cp1252"))
+    with pytest.raises(DataError, match='letters of the answer are question marks now; save the sheet as "CSV UTF-8"'):
+        ReviewFile(file).from_csv(tmp_path / "b.csv")
+    assert file.read_bytes() == before
+
+
+def test_no_cell_is_longer_than_a_spreadsheet_holds(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text", context="long " * 10_000))
+    ReviewFile(file).to_csv(tmp_path / "b.csv")
+    with (tmp_path / "b.csv").open(encoding="utf-8-sig", newline="") as opened:
+        assert max(len(cell) for line in csv.reader(opened) for cell in line) < 32_767
+    assert ReviewFile(file).from_csv(tmp_path / "b.csv").changed == 0
 
 
 def test_line_ends_of_a_spreadsheet_are_no_edit(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,16 @@ COLUMNS = ("id", "review", "output", "input", "context", "instruction", "turns",
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """First characters that a spreadsheet takes for a formula, or drops. Source: OWASP, CSV injection."""
+_VALUE = re.compile(
+    r"\s*[($€£¥%]*\s*[.,]?\d|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[\s.,/-]*\d"
+    r"|(?:true|false|wahr|falsch|vrai|faux|verdadero|falso|vero|waar|onwaar)\b",
+    re.IGNORECASE,
+)
+"""Beginnings of what a spreadsheet takes for a number, a date or a truth value, and writes back in another form."""
 _QUOTE = "'"
+_ODD = re.compile(r"[^\x00-\x7f]+|\?+")  # what an encoding may lack, and what stands in its place then
+_MOST_SHOWN = 30_000
+"""Characters of a cell that is not read back; one of more than 32,767 spoils the rows of a spreadsheet."""
 
 _Row = dict[str, Any]
 
@@ -79,9 +89,10 @@ class ReviewFile:
     def from_csv(self, path: Path) -> Returned:
         """Takes over the reviews and answers of a CSV (or a sheet of Excel) and saves the file.
 
-        An answer that was changed counts as edited unless its row says rejected. A review that was emptied is open
-        again. Raises DataError for ids that the file does not hold or that stand twice, for unknown reviews and for
-        empty answers; nothing is saved then.
+        An answer that was changed counts as edited unless its row says rejected. An empty review leaves what was
+        decided, be it after the CSV was written; "open" takes it back. Raises DataError for ids that the file does not
+        hold or that stand twice, for unknown reviews, and for answers that are empty or have lost their letters;
+        nothing is saved then.
         """
         problems: list[Problem] = []
         wanted: dict[int, tuple[Review | None, str | None]] = {}
@@ -107,17 +118,22 @@ class ReviewFile:
         if own not in self._place:
             raise ValueError(f'the id "{own[:60]}" is none of {self.path.name}; keep the column id as it is')
         row, review = self.rows[self._place[own]], review_of(cells["review"])
-        output: str | None = cells["output"]
-        if _plain(str(output)) == _plain(str(row["output"])):
-            output = None
-        elif not str(output).strip() and review != "rejected":
+        decided = cells["review"].strip() != ""
+        now, output = str(row["output"]), _plain(cells["output"])
+        earlier = not decided and output == _plain(str(row.get("taught", now)))  # from before it was edited
+        if output == _plain(now) or earlier:
+            return self._place[own], (review if decided else row["review"], None)
+        if not output.strip() and review != "rejected":
             raise ValueError("the answer is empty; write rejected as its review to leave the row out")
+        if _lost_letters(now, output):
+            raise ValueError('letters of the answer are question marks now; save the sheet as "CSV UTF-8"')
         return self._place[own], (review, output)
 
     def _set(self, row: _Row, review: Review | None, output: str | None) -> None:
         if output is not None and output != row["output"]:
             row.setdefault("taught", row["output"])  # the answer that the model gave
             row["output"] = output
+            row.pop("references", None)  # accepted answers beside the one that was wrong
             review = review if review == "rejected" else "edited"
         row["review"] = review
 
@@ -126,8 +142,8 @@ class ReviewFile:
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands before what could be one."""
-    return _QUOTE + text if text[:1] in _FORMULA or _is_quoted(text) else text
+    """A cell that a spreadsheet leaves as it is: an apostrophe stands before what could be a formula or a value."""
+    return _QUOTE + text if _is_read(text) or _is_quoted(text) else text
 
 
 def plain_cell(text: str) -> str:
@@ -135,8 +151,18 @@ def plain_cell(text: str) -> str:
     return text[1:] if _is_quoted(text) else text
 
 
+def _is_read(text: str) -> bool:
+    return text.startswith(_FORMULA) or _VALUE.match(text) is not None
+
+
 def _is_quoted(text: str) -> bool:
-    return text[:1] == _QUOTE and text[1:2] in (*_FORMULA, _QUOTE)
+    rest = text.lstrip(_QUOTE)
+    return len(rest) < len(text) and (not rest or _is_read(rest))
+
+
+def _lost_letters(before: str, after: str) -> bool:
+    """Whether a text was saved in an encoding that lacks some of its letters."""
+    return after.count("?") > before.count("?") and _ODD.sub("?", before) == _ODD.sub("?", after)
 
 
 def _plain(text: str) -> str:
@@ -147,9 +173,10 @@ def _plain(text: str) -> str:
 def _cell(row: _Row, column: str) -> str:
     origin = row.get("origin") or {}
     value = origin.get(column) if column in ("kind", "votes", "from") else row.get(column)
-    if value is None or isinstance(value, str):
-        return value or ""
-    return json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if column in ("id", "output") or len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} […]"
 
 
 def _read(path: Path) -> list[_Row]:
@@ -205,5 +232,5 @@ def _as_written(path: Path) -> list[tuple[str, dict[str, str]]] | None:
     width = len(records[0])
     if any(len(record) != width for record in records if record):
         return None
-    rows = [record for record in records[1:] if record]
-    return [(f"{path.name}, row {n}", dict(zip(records[0], r, strict=True))) for n, r in enumerate(rows, 2)]
+    rows = [(n, record) for n, record in enumerate(records[1:], 2) if any(map(str.strip, record))]
+    return [(f"{path.name}, row {n}", dict(zip(records[0], record, strict=True))) for n, record in rows]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
 from rung.data.metric_names import JSON_METRICS
@@ -20,6 +21,7 @@ from rung.data.rows import Problem, Row, Table, raise_problems
 from rung.data.shapes import Labels, flat, recognise
 from rung.data.shapes.reading import Answers, RowReader, WrongLabel
 from rung.data.shapes.seam import OPTIONAL, Fields
+from rung.errors import DataError
 from rung.text import normal_form
 from rung.types import Example, Task
 
@@ -34,7 +36,8 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
 
     Left out, and counted: rows that a person rejected, rows that nearly repeat a row of dev or the test, and rows that
     stand in an earlier line already. say: hears these counts, and how many rows nobody has reviewed.
-    Raises DataError with file and row for what cannot be read, and for answers outside the task's labels.
+    Raises DataError with file and row for what cannot be read, for answers outside the task's labels, and where no row
+    is left.
     """
     rows: list[tuple[Example, Review | None]] = []
     problems: list[Problem] = []
@@ -51,13 +54,20 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
         else:
             kept.setdefault(normal_form(example.query.text), (example, review))
     _tell(say, len(rows), len(rows) - len(usable), fenced, [review for _, review in kept.values()])
+    if not kept:
+        names = ", ".join(names_of(task.synthetic).values())
+        raise DataError(
+            f"{names}: no synthetic row is left: all of them were rejected or nearly repeat rows of dev or of the test, "
+            "or there are none. Write others with rung synth, or delete synthetic: from task.yaml."
+        )
     return _with_own_ids([example for example, _ in kept.values()])
 
 
 def review_of(value: object) -> Review | None:
-    """What a cell says of a row; None where it is empty. Raises ValueError for any other word."""
+    """What a cell says of a row; None where it is empty or says "open". Raises ValueError for any other word."""
     said = normal_form(str(value)) if value is not None else ""
-    words: Mapping[str, Review] = {
+    words: Mapping[str, Review | None] = {
+        "open": None,
         **{review: review for review in REVIEWS},
         **{"accept": "accepted", "a": "accepted", "ok": "accepted", "yes": "accepted"},
         **{"edit": "edited", "e": "edited"},
