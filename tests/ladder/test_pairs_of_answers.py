@@ -56,6 +56,9 @@ def test_pairs_that_help_on_dev_are_shipped_with_what_they_brought(tmp_path: Pat
     assert built == ["zero_shot", "lora", "dpo"]
     course = record_of(folder / "solutions" / "dpo" / "training" / "course.json")
     assert course["from"] == "lora" and course["steps"] >= 40
+    took = {name: record_of(folder / "solutions" / name / "built.json")["seconds"] for name in ("lora", "dpo")}
+    (dpo,) = [c for c in found["candidates"] if c["name"] == "dpo"]
+    assert dpo["build_seconds"] == pytest.approx(sum(took.values()), abs=0.02), "lora has to be trained first"
 
 
 def test_pairs_that_bring_nothing_are_left_with_the_number(tmp_path: Path) -> None:

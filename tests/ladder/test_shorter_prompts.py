@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,21 @@ def test_where_the_prompt_is_hardly_longer_than_the_input_nothing_is_shortened(t
     (skipped,) = [s for s in found["skipped"] if s["name"] == "lora_short"]
     assert skipped["reason"] == "gain" and "tokens of a prompt only" in skipped["why"] and not skipped["matters"]
     assert not (tmp_path / "run" / "solutions" / "lora_short").exists()
+
+
+def test_where_a_request_would_hardly_be_shorter_nothing_is_claimed_of_its_score(
+    tmp_path: Path, pupils: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Pupil.generate
+
+    def wordy(self: Pupil, requests: Any) -> Any:
+        return [replace(answer, tokens_in=answer.tokens_in + 300) for answer in real(self, requests)]
+
+    monkeypatch.setattr(Pupil, "generate", wordy)
+    found = decision(ran(tmp_path, 0))
+    (skipped,) = [s for s in found["skipped"] if s["name"] == "lora_short"]
+    assert (skipped["reason"], skipped["why"]) == ("gain", "of 331 tokens of a request 306 would be left")
+    assert found["solution"] == "lora" and not any("shorter prompt" in reason for reason in found["reasons"])
 
 
 def test_a_budget_that_does_not_allow_it_is_told_and_changes_no_verdict(

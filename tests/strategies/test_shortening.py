@@ -192,3 +192,17 @@ def test_the_lengths_follow_from_the_prompt_and_no_two_are_alike(tmp_path: Path)
 )
 def test_the_first_sentence_ends_at_its_mark_or_at_its_line(text: str, first: str) -> None:
     assert first_sentence(text) == first
+
+
+def test_where_what_the_template_writes_leaves_too_little_to_save_nothing_is_trained(tmp_path: Path) -> None:
+    class Wordy(Learner):
+        def generate(self, requests: Any) -> Any:
+            return [replace(answer, tokens_in=answer.tokens_in + 300) for answer in super().generate(requests)]
+
+    model = Wordy(needs(10))
+    shop = workshop_of(model, tmp_path, train=80, limits={"training_tokens": 40_000}, instruction=LONG)
+    tuned = lora(shop)
+    model.trainings.clear()
+    with pytest.raises(NoGain):
+        shortened(shop.within(tmp_path / "short"), tuned)
+    assert not model.trainings

@@ -12,7 +12,8 @@ from rung.ladder.plan import LATENCY_INPUTS, timed_requests
 from rung.ladder.state import RunState, WholeRun
 from rung.resume import once, record_of
 from rung.strategies import begun_from
-from rung.types import BreakEven, Candidate, Generation, Prediction, Request
+from rung.strategies.course import COURSE
+from rung.types import BreakEven, Candidate, Generation, Prediction, Request, kind_of
 
 _ENOUGH_SECONDS = 10.0  # stop timing after so long once at least _LEAST_LATENCIES answers are timed
 _LEAST_LATENCIES = 4
@@ -121,7 +122,7 @@ def candidate_of(run: RunState, built: Built) -> Candidate:
     solution, price = built.solution, run.price
     folder = run.files.solution(solution.name)
     latency = record_of(folder / "latency.json")
-    took = [_building(run, name) for name in _made_of(solution.name)]
+    took = [_building(run, name) for name in _made_of(run, solution.name)]
     seconds, paid = sum(float(t.get("seconds", 0.0)) for t in took), sum(float(t.get("usd", 0.0)) for t in took)
     tokens_in, tokens_out = built.tokens
     cached = _cached(run, built, latency)
@@ -170,10 +171,12 @@ def _building(run: RunState, name: str) -> dict[str, Any]:
     return record_of(run.files.solution(name) / "built.json")
 
 
-def _made_of(name: str) -> list[str]:
-    """The solution, and those that it was repaired or shortened from: they have to be built first."""
-    before = begun_from(name)
-    return [name, *(_made_of(before) if before is not None else ())]
+def _made_of(run: RunState, name: str) -> list[str]:
+    """The solution, and those that it was repaired, shortened or trained on from: they have to be built first."""
+    before = begun_from(name) or record_of(run.files.solution(name) / "training" / COURSE).get("from")
+    if before is None or kind_of(before) == kind_of(name):  # the second is one that was trained in two steps
+        return [name]
+    return [name, *_made_of(run, str(before))]
 
 
 def break_evens(

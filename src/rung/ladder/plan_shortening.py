@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rung.ladder.plan import Plan, Step, seconds_of
 from rung.strategies import Cost, function_of
-from rung.strategies.shortening import cost_of_shortening, worth_shortening
+from rung.strategies.shortening import SHORT_ALREADY, cost_of_shortening, worth_shortening
 from rung.types import Family
 
 
@@ -24,7 +24,7 @@ def with_shortening(plan: Plan) -> Plan:
     if not dearest:
         return plan
     if not worth_shortening(plan.texts):
-        return replace(plan, shortening=replace(plan.shortening, why="the instruction is short beside the inputs"))
+        return replace(plan, shortening=replace(plan.shortening, why=SHORT_ALREADY))
     skills = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
     each = [cost_of_shortening(plan.texts, repair) + skills for repair in dearest.values()]
     whole = sum(each, Cost())

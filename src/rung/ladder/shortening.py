@@ -12,12 +12,12 @@ from rung.decision.evidence import Shortened, Skills
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, ModelError, NoGain, TrainingError
 from rung.ladder.climbed import Built, Climbed
-from rung.ladder.ledger import COSTS, Meter, stage_of
+from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.skills_check import Checked, may_be_shipped, skills_of
 from rung.ladder.state import RunState, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import SHORTENED
-from rung.strategies.shortening import LEAST_SHARE, SHORTENING, removable, shortened
+from rung.strategies.shortening import SHORT_ALREADY, SHORTENING, removable, saves, shortened, worth_shortening
 from rung.trials.trial import attempt
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Skipped, SkipReason, Solution, kind_of
@@ -59,6 +59,10 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float) -> 
         return None
     _note(run, folder, meter, name, checked.keep, held=built is not None)
     outcome = outcome_of(record_of(folder / SHORTENING), checked.keep, name if built is not None else None)
+    if built is None and not saves(outcome.tokens, outcome.tokens_before):  # what a template writes is in both
+        left = f"of {outcome.tokens_before:,.0f} tokens of a request {outcome.tokens:,.0f} would be left"
+        _skip(run, climbed, Skipped(name, long.family, "gain", left, begun=True, model=run.name))
+        return None
     if built is None:
         scale = Scale(run.tools.scorer.metric.right_or_wrong)
         run.listener.say(
@@ -99,13 +103,17 @@ def _not_worth_it(
 ) -> tuple[SkipReason, str] | None:
     """Why nothing is shortened: hardly anything could go, or the budget does not allow it."""
     could_go, whole = removable(workshop, tuned)
-    if could_go < LEAST_SHARE * whole:
+    if not saves(whole - could_go, whole):
         return "gain", f"of {whole:,.0f} tokens of a prompt only {could_go:,.0f} could go"
-    step, timed = run.plan.shortening, run.plan.timed
-    each = 1 / max(1, run.plan.shortened)
-    seconds = each * step.seconds + (len(run.test) + timed) * run.plan.tuned_answer_seconds  # it is tested, too
-    calls = round(each * step.calls) + len(run.test)
-    why = run.over_budget(climbed, seconds, calls, usd=each * step.usd)
+    plan, spent = run.plan, spent_on(workshop.folder)
+    if not worth_shortening(plan.texts):  # as the plan has it, which counts nothing for it then
+        return "gain", SHORT_ALREADY
+    step, each, asked = plan.shortening, 1 / max(1, plan.shortened), len(run.test) + plan.timed  # it is tested, too
+    seconds = max(0.0, each * step.seconds - spent.seconds) + asked * plan.tuned_answer_seconds
+    judged = 0 if plan.judging is None else plan.judging.calls
+    calls = max(0, round(each * step.calls) - spent.calls) + len(run.test) * (1 + judged)
+    usd = max(0.0, each * step.usd - spent.usd) + asked * climbed.built[run.named(tuned.name)].usd_per_answer
+    why = run.over_budget(climbed, seconds, calls, usd=usd)
     return ("budget", why) if why is not None else None
 
 
@@ -130,11 +138,10 @@ def _built(run: RunState, workshop: Workshop, name: str, tuned: Solution) -> Bui
 
 def _note(run: RunState, folder: Path, meter: Meter, name: str, tuned: str, *, held: bool) -> None:
     """What it has cost, once."""
-    if not is_done(folder / "built.json"):
-        costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
+    costs, stage = once(folder / "built.json", lambda: {**meter.record(), "left": None}), stage_of(run.folder, folder)
+    if stage not in {e.get("stage") for e in runs.standing_events(run.folder)}:
         spent = {k: costs[k] for k in COSTS}
-        event = "shortened" if held else "not shortened"
-        runs.log(run.folder, event, stage=stage_of(run.folder, folder), solution=name, of=tuned, **spent)
+        runs.log(run.folder, "shortened" if held else "not shortened", stage=stage, solution=name, of=tuned, **spent)
     meter.done()
     tidy(folder)
 

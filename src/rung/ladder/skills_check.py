@@ -128,10 +128,9 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
             other, climbed.built[name].family, reason, str(failed), begun=True, model=run.name
         )
         return None
-    if not is_done(folder / "built.json"):
-        costs = once(folder / "built.json", lambda: {**meter.record(), "left": None})
-        spent = {k: costs[k] for k in COSTS}
-        runs.log(run.folder, "repaired", stage=stage_of(run.folder, folder), solution=other, **spent)
+    costs, stage = once(folder / "built.json", lambda: {**meter.record(), "left": None}), stage_of(run.folder, folder)
+    if stage not in {e.get("stage") for e in runs.standing_events(run.folder)}:  # or a kill came between the two
+        runs.log(run.folder, "repaired", stage=stage, solution=other, **{k: costs[k] for k in COSTS})
     meter.done()
     tidy(folder)
     each, most = run.usd_of_answers(predictions)

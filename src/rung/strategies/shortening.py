@@ -38,6 +38,9 @@ no shorter prompt is within the margin, "not_trained": why a training on was giv
 LEAST_SHARE = 0.1
 """Share of a request's tokens that must go: less is not worth a candidate."""
 
+SHORT_ALREADY = "the instruction is short beside the inputs"
+"""Why nothing is shortened where `worth_shortening` says so."""
+
 AS_IT_IS, ALONE = "as it is", "the input alone"
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?![a-z])|(?<=[\u3002\uff01\uff1f])\s*|\n")
@@ -126,6 +129,11 @@ def removable(workshop: Workshop, tuned: Solution) -> tuple[float, float]:
     return whole - tokens(list(lengths(workshop, tuned).values())[-1]), whole
 
 
+def saves(tokens: float, whole: float) -> bool:
+    """Whether a request of so many tokens is clearly shorter than the whole one."""
+    return tokens <= (1 - LEAST_SHARE) * whole
+
+
 def cost_of_shortening(texts: Texts, repair: Cost) -> Cost:
     """Of one solution. repair: of training it on for as many steps, dev once included."""
     plain = replace(texts, forms=0.0, thought=0)
@@ -158,7 +166,7 @@ def _measured(workshop: Workshop, tuned: Solution, variants: Mapping[str, Soluti
             row = _scored(workshop, length, found, own)
         rows.append(row)
     not_trained = None
-    if rows[-1].length == ALONE and not _holds(rows[-1], rows[0], dev):
+    if rows[-1].length == ALONE and saves(rows[-1].tokens_in, rows[0].tokens_in) and not _holds(rows[-1], rows[0], dev):
         try:
             solution = trained_on(workshop, tuned, variants[ALONE], general_rows)
             found = attempt(workshop, solution, dev, workshop.folder / "predictions.dev.jsonl")
@@ -181,8 +189,7 @@ def _holds(row: Scored, whole: Scored, dev: Sequence[Example]) -> bool:
     """Whether all of dev was answered with it, clearly fewer tokens were read, and it is within the margin."""
     if row.versus is None or row.score.n < len(dev):
         return False
-    shorter = row.tokens_in <= (1 - LEAST_SHARE) * whole.tokens_in
-    return shorter and row.versus.difference >= -MARGIN - _ROUNDING
+    return saves(row.tokens_in, whole.tokens_in) and row.versus.difference >= -MARGIN - _ROUNDING
 
 
 def _scored(
