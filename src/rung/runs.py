@@ -173,13 +173,14 @@ def log(folder: Path, event: str, **facts: Any) -> None:
 def standing_events(folder: Path) -> list[dict[str, Any]]:
     """As `events`, without what a later reopening made void: solutions that are to be built again, and all skips.
 
-    Where train changed, what was learnt by experiments is void too.
+    Where train changed, what was learnt by experiments is void too; where the teacher did, what it answered to dev.
     """
     found: list[dict[str, Any]] = []
     for event in events(folder):
         if event["event"] == "reopened":
             void, grown = set(event["void"]), any(event.get("rows", {}).values())
             gone = {"skipped", *(("diagnosed", "piloted") if grown else ())}
+            gone |= {"taught"} if "teacher" in event.get("taught", ()) else set()
             found = [e for e in found if e["event"] not in gone and e.get("solution") not in void]
         found.append(event)
     return found

@@ -229,7 +229,7 @@ BROKEN: dict[str, Broken] = {
     "judge with no sample": _task(f"{_JUDGE}, samples: 0}}", '"judge.samples" is 0, but must be a whole number from 1'),
     "fallback is a list": _task(f"{_JUDGE}, fallback: [a]}}", '"judge.fallback" is a list. Use one of exact_match'),
     "fallback that needs sets": _task(f"{_JUDGE}, fallback: label_set_f1}}", "judge.fallback: label_set_f1 compares"),
-    "tolerance of a fallback": _task(f"{_JUDGE}}}\ntolerance: 0.1", "judge.fallback: tolerance says nothing to token_f1"),
+    "tolerance of a fallback": _task(f"{_JUDGE}}}\ntolerance: 0.1", "judge.fallback: tolerance says nothing"),
     "judge without its metric": _task("judge: {name: m, rubric: r}", "Write metric: judge, or delete judge"),
     "metric in capitals": _task("metric: Judge", 'Did you mean "judge"?'),
     "scores without a judge": _task("judged: examples.jsonl", "there is no judge to hold against them. Write judge:"),

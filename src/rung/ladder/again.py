@@ -6,15 +6,16 @@ finalists to the same verdict, or, once these are set aside too, by climbing. Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
 from rung.records import read_json, write_json
-from rung.resume import is_done
+from rung.resume import is_done, record_of
 from rung.runs import Files
 from rung.strategies import STRATEGIES, strategy_of
+from rung.strategies.course import COURSE
 from rung.types import kind_of, model_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def reopen(
     before = known.get("model_versions", {})
     added, dropped = models_changed(before, record)
     grown = growth is not None and growth.any
-    retaught = _other_needs(known.get("taught", {}), record["taught"])
+    taught = _changed(known.get("taught", {}), record["taught"])
+    retaught = _other_needs(taught, record["taught"])
     if not (is_done(files.finished) or grown or retaught or before != record["model_versions"]):
         return  # a run that was interrupted: it simply goes on
     number = 1
@@ -67,24 +69,25 @@ def reopen(
         number += 1
     aside = files.earlier / str(number)
     exchanged = _exchanged(folder, before, record)
-    void = [
+    unmade = {
         name
         for name in _begun(files)
         if (grown and _learns(name)) or model_of(name) in exchanged or _needs(name) & retaught
-    ]
+    }
+    void = sorted(unmade | {name for name in _begun(files) if _trained_on_from(files, name) in unmade})
     kept = [name for name in _built(files) if name not in void]
     moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
     if "teacher" in retaught:
-        moved.append(files.teacher)
+        moved += [files.teacher, files.plan]  # it holds how fast the other one was
     moved += [files.solution(name) for name in void]
     for path in (folder / "models").glob("*/*"):
         if path.parent.name in exchanged or (grown and path.name.startswith(("diagnosis", "pilot"))):
             moved.append(path)
-    facts: dict[str, Any] = {"added": added, "dropped": dropped, "void": void, "kept": kept}
+    facts: dict[str, Any] = {"added": added, "dropped": dropped, "taught": taught, "void": void, "kept": kept}
     if growth is not None:
         facts |= {"rows": {"added": growth.added, "removed": growth.removed, "changed": growth.changed}}
     runs.log(folder, "reopened", **facts)
-    for path in moved:
+    for path in dict.fromkeys(moved):
         if path.exists():
             place = aside / path.relative_to(folder)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,10 +113,21 @@ def _learns(name: str) -> bool:
     return strategy is None or strategy.learns
 
 
-def _other_needs(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
-    """What teaches beside the train examples and is another one than before, as needs of strategies name it."""
-    other = {key for key in {*before, *now} if before.get(key) != now.get(key)}
-    return other | ({"synthetic", "proposer"} if "teacher" in other else set())
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What teaches beside the train examples and is another one than before, by its key in the task."""
+    return [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+
+
+def _other_needs(changed: Sequence[str], now: Mapping[str, Any]) -> set[str]:
+    """The same as needs of strategies name it: a teacher also proposes, and writes rows where the task names none."""
+    written = {"synthetic"} if "synthetic" not in now else set()
+    return {*changed, *({"proposer", *written} if "teacher" in changed else ())}
+
+
+def _trained_on_from(files: Files, name: str) -> str | None:
+    """The solution whose adapter the training of another one begins with, by its course; None where with none."""
+    begun_with = record_of(files.solution(name) / "training" / COURSE).get("from")
+    return begun_with if isinstance(begun_with, str) else None
 
 
 def _needs(name: str) -> set[str]:
@@ -145,7 +159,7 @@ def _said(facts: Mapping[str, Any], growth: Growth | None) -> list[str]:
             "file of one of these."
         )
     if facts["void"]:
-        said.append(f"Built again, because train or their model is another one: {', '.join(facts['void'])}.")
+        said.append(f"Built again, because what they were built from is another: {', '.join(facts['void'])}.")
     if facts["kept"]:
         said.append(f"Kept from before: {', '.join(facts['kept'])}.")
     return said
@@ -166,6 +180,8 @@ def continued_notes(folder: Path) -> list[str]:
         what = [f"the model {name} was added" for name in event["added"]]
         if any((event.get("rows") or {}).values()):
             what.append(f"train was changed ({changes_of_train(event['rows'])})")
+        if other := event.get("taught"):
+            what.append(f"what teaches beside train was changed ({', '.join(other)})")
         if what:
             notes.append(f"This run was continued on {event['time'][:10]}: {' and '.join(what)}.")
     return list(dict.fromkeys(notes))  # after a kill a reopening is noted again

@@ -45,7 +45,7 @@ def climb(run: WholeRun, *, finish: bool = False) -> Climbed:
     prompts = [step.name for state in run.states for step in state.plan.steps if step.family == "prompt"]
     climbers = [_Climber(state, climbed, prompts, finish) for state in run.states]
     _restore(run, climbers)
-    later = any(climber.dearer for climber in climbers)
+    later = any(climber.dearer_families for climber in climbers)
     for climber in climbers:
         climber.take_all(climber.cheap, later=later)
     for climber in climbers:
@@ -55,9 +55,9 @@ def climb(run: WholeRun, *, finish: bool = False) -> Climbed:
     for climber in climbers:
         climber.ask_why()
     for place, climber in enumerate(climbers):
-        climber.climb_on(later=any(c.dearer for c in climbers[place + 1 :]))
+        climber.climb_on(later=any(c.dearer_families for c in climbers[place + 1 :]))
     for climber in climbers:
-        climber.take_all([s for s in climber.prompts if climber.was_put_off(s)], later=False)
+        climber.take_put_off()
         climber.end()
     if not climbed.built and climbed.failed:
         raise climbed.failed
@@ -98,6 +98,11 @@ class _Climber:
         return any(b.solution.model == self.run.name for b in self.climbed.built.values())
 
     @property
+    def dearer_families(self) -> bool:
+        """Whether something of a dearer family than prompts is left to try."""
+        return any(step.family != "prompt" for step in self.dearer)
+
+    @property
     def finishes(self) -> bool:
         """Whether nothing new is tried any more."""
         return self._finish and bool(self.climbed.built)
@@ -132,7 +137,18 @@ class _Climber:
         while self.dearer:
             step, gain = self.next_of(self.dearer)
             self.dearer.remove(step)
-            self.take(step, gain=gain, later=later or bool(self.dearer))
+            self.take(step, gain=gain, later=later or self.dearer_families)
+
+    def take_put_off(self) -> None:
+        """Prompts that were left for later, because prompts had had their part of the budget."""
+        for step in self.prompts:
+            skipped = self.climbed.skipped.get(step.name)
+            if skipped is None or skipped.why != PUT_OFF:
+                continue
+            gain = None
+            if step.strategy.cures and self.built:  # what was built since then may have left it nothing
+                gain = expected_gain(_way(step, self.run.plan.texts), known_so_far(self.run, self.climbed))
+            self.take(step, later=False, gain=gain)
 
     def end(self) -> None:
         """Notes what does not apply, and what was kept from being tried although it could matter."""
@@ -167,7 +183,7 @@ class _Climber:
         except BudgetSpent as spent:
             self._give_up(step, "budget", spent)
         except NoGain as nothing:  # an experiment within it says so
-            self._skip(step, "gain", str(nothing))
+            self._skip(step, "gain", str(nothing), within=True)
         except OutOfMemory as full:
             self._give_up(step, "memory", full)
         except RungError as fault:
@@ -190,7 +206,8 @@ class _Climber:
         return None
 
     def _unaffordable(self, step: Step, later: bool) -> str | None:
-        """Reason why the budget does not allow it. Choices and trainings can be cut, so not all of its time is needed.
+        """Reason why the budget does not allow it. Choices and trainings can be cut, so not all of its time is needed;
+        of a teacher's answers, all are.
 
         Prompts together may take a part of a limited budget only, as long as something dearer could be tried. What was
         spent on the step already is not needed again.
@@ -198,23 +215,19 @@ class _Climber:
         folder = self.run.files.solution(step.name)
         if is_done(folder / "built.json"):
             return None
-        spent = spent_on(folder)
-        needed = max(0.0, _LEAST_OF_A_STEP * step.seconds - spent.seconds)
+        spent, least = spent_on(folder), _LEAST_OF_A_STEP
+        needed = max(0.0, least * step.seconds + (1 - least) * step.taught_s - spent.seconds)
         limit = self.run.ledger.limit_s
         capped = step.family == "prompt" and later and limit is not None
         if capped and self._spent_on_prompts() + needed > PROMPT_SHARE * (limit or 0.0):
             return PUT_OFF
-        calls, usd = max(0, step.calls - spent.calls), max(0.0, _LEAST_OF_A_STEP * step.usd - spent.usd)
+        calls = max(0, step.calls - spent.calls)
+        usd = max(0.0, least * step.usd + (1 - least) * step.taught_usd - spent.usd)
         return self.run.over_budget(self.climbed, needed, calls, step.family, usd)
 
     def _spent_on_prompts(self) -> float:
         prompts = [self.run.files.solution(name) for name in self._all_prompts]
         return sum(float(record_of(p / "built.json").get("seconds", 0.0)) + spent_on(p).seconds for p in prompts)
-
-    def was_put_off(self, step: Step) -> bool:
-        """Whether a prompt was left for later, because prompts had had their part of the budget."""
-        skipped = self.climbed.skipped.get(step.name)
-        return skipped is not None and skipped.why == PUT_OFF
 
     def _give_up(self, step: Step, reason: SkipReason, error: RungError, **facts: Any) -> None:
         self.climbed.failed = self.climbed.failed or error
@@ -334,9 +347,11 @@ class _Climber:
     def judge_skips(self) -> None:
         """Marks what was kept from being tried although it could have changed the verdict.
 
-        Where something of its family was built whole, it could not, unless nothing at all is answered right.
+        Where something of its family was built whole, it could not, unless nothing at all is answered right; nor could
+        what has to prove its gain where something else of its family is tried.
         """
         known = known_so_far(self.run, self.climbed)
+        plain = {s.family for s in self.run.plan.steps if s.applies and not s.strategy.proves}
         for name, skipped in list(self.climbed.skipped.items()):
             own = skipped.model == self.run.name
             if not own or skipped.reason not in ("budget", "memory", "fault"):
@@ -345,6 +360,8 @@ class _Climber:
             if any(prediction.score for built in whole for prediction in built.predictions):
                 continue
             step = next((s for s in self.run.plan.steps if s.name == name), None)
+            if step is not None and step.strategy.proves and step.family in plain:
+                continue
             way = _way(step, self.run.plan.texts) if step is not None else Way(name, skipped.family)
             gain = expected_gain(way, known)
             if gain.high >= self.matters or not self.climbed.built:
@@ -361,13 +378,18 @@ def _way(step: Step, texts: Texts) -> Way:
 
 
 def _skipped_before(run: RunState) -> dict[str, dict[str, Any]]:
-    """What earlier commands skipped that asked for the same target and strategies: solution -> event."""
+    """What earlier commands skipped that asked for the same target and strategies: solution -> event.
+
+    What a strategy found out within it rests on the time that is planned for it, and so on the budget.
+    """
     events = runs.standing_events(run.folder)
-    now = events[-1] if events else {}
+    now: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "started"), {})
     found: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["event"] == "started" and any(event.get(key) != now.get(key) for key in ("target", "only")):
             found.clear()
+        elif event["event"] == "started" and event.get("budget") != now.get("budget"):
+            found = {name: skip for name, skip in found.items() if not skip.get("within")}
         elif event["event"] == "skipped":
             found[event["solution"]] = event
     return found

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from rung.types import MetricInfo, Model, Task
 
 _NOT_MEASURED = (
     *("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore", "repeats"),
-    *("teacher", "unlabelled", "synthetic", "preferences", "judged"),
+    *("teacher", "unlabelled", "synthetic", "preferences", "judge", "judged", "abstain"),
 )
-"""Keys of the task that decide what is tried or where things lie, but not what an answer scores."""
+"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. The last three do
+where they are named, and are added then: a run of a version that did not know them goes on."""
 
 _TAUGHT = ("unlabelled", "synthetic", "preferences")
 
@@ -33,21 +35,22 @@ def task_record_of(
 
     Budget, target and the choice of strategies are not part of it: a run is continued with more of them. Paths are
     not part of it either, so that a folder may be moved. basis: of the same without models and examples, which --again
-    may change. home: version of the model that the run began with by itself. taught: hashes of what teaches beside the
-    train examples, which --again may change too. helpers: versions of the teacher and the judge.
+    may change; a judge stays, with what people scored. home: version of the model that the run began with by itself.
+    taught: hashes of what teaches beside the train examples, which --again may change too. helpers: versions of the
+    teacher and the judge.
     """
     from rung.data.task_file import task_record
 
     resolved = task_record(task)
     beside = _hashes_beside_examples(task)
     data = _hashes(task, task.example_files) | beside
-    stays = {
-        "task": {key: value for key, value in resolved.items() if key not in _NOT_MEASURED},
-        "beside": beside,
-        "exhaustive": options.exhaustive,
-    }
-    if "judge" in helpers:
-        stays |= {"judge": helpers["judge"], "judged": _hashes(task, task.judged)}
+    measured = {key: value for key, value in resolved.items() if key not in _NOT_MEASURED}
+    if task.abstain is not None:
+        measured["abstain"] = task.abstain
+    stays: dict[str, Any] = {"task": measured, "beside": beside, "exhaustive": options.exhaustive}
+    if task.judge is not None:
+        how = {key: value for key, value in asdict(task.judge).items() if key != "model"}
+        stays |= {"judge": [helpers["judge"], how], "judged": _hashes(task, task.judged)}
     taught: dict[str, Any] = {key: _hashes(task, files) for key in _TAUGHT if (files := getattr(task, key))}
     if "teacher" in helpers:
         taught["teacher"] = helpers["teacher"]

@@ -202,7 +202,7 @@ def start(
         planned = {**plan_record(plans, hourly), **share_record(share)}
         write_json(files.plan, planned)
         listener.planned(folder, planned, recorded(files.checks) or {})
-        ledger = Ledger(task.budget, tuple(models.everybody.values()), hourly, purse, before, started)
+        ledger = Ledger(task.budget, models.everybody, hourly, purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
         held = hold_judge(loaded.read, scored, split.train, models, share, ledger, folder, listener)

@@ -34,10 +34,9 @@ class Opened:
     helpers: Mapping[str, Metered]
 
     @property
-    def everybody(self) -> dict[str, Metered]:
-        """All of them once, by name or by what they do."""
-        own = dict(self.counted)
-        return own | {role: model for role, model in self.helpers.items() if model not in own.values()}
+    def everybody(self) -> tuple[Metered, ...]:
+        """All of them, each once, whatever it does."""
+        return tuple(dict.fromkeys((*self.counted.values(), *self.helpers.values())))
 
 
 def helpers_of(task: Task) -> dict[str, ModelSpec]:
@@ -89,7 +88,11 @@ def count_models(task: Task, models: Mapping[str, Model], helpers: Mapping[str, 
     counted: dict[int, Metered] = {}
 
     def one(spec: ModelSpec, model: Model) -> Metered:
-        return counted.setdefault(id(model), metered(model, price=token_price(spec.price)))
+        if id(model) not in counted:
+            counted[id(model)] = metered(model, price=token_price(spec.price))
+        found = counted[id(model)]
+        found.price = found.price or token_price(spec.price)  # it may stand where the model is named again
+        return found
 
     compared = {spec.name: one(spec, models[spec.name]) for spec in task.models}
     helping = {role: one(spec, helpers[role]) for role, spec in helpers_of(task).items()}
@@ -100,13 +103,11 @@ def check_prices(task: Task, opened: Opened) -> None:
     """Raises TaskError where a budget in dollars could not be kept, because a model that is paid for has no price."""
     if task.budget.usd is None:
         return
-    models = opened.everybody
-    named = {**{spec.name: spec for spec in task.models}, **helpers_of(task)}
-    priced = {
-        name for name, spec in named.items() if spec.price is not None or getattr(models.get(name), "price", None)
-    }
-    unpriced = [name for name, model in models.items() if name not in priced and not isinstance(model, Trainable)]
-    if unpriced:
+    asked = [(spec.name, spec, opened.counted[spec.name]) for spec in task.models]
+    asked += [(f"the {role}, {spec.name}", spec, opened.helpers[role]) for role, spec in helpers_of(task).items()]
+    priced = {model for _, spec, model in asked if spec.price is not None or model.price is not None}
+    names = [name for name, _, model in asked if model not in priced and not isinstance(model, Trainable)]
+    if unpriced := list(dict.fromkeys(names)):
         raise TaskError(
             f"the budget is in dollars, but no price is known of {', '.join(unpriced)}. Add price: "
             "{usd_per_million_in: …, usd_per_million_out: …} to it in task.yaml."
@@ -122,10 +123,10 @@ def purse_of(files: Files, task: Task, opened: Opened, before: Spent) -> Purse |
     from rung.models.purse import Purse
 
     models = opened.everybody
-    if all(model.price is None for model in models.values()):
+    if all(model.price is None for model in models):
         return None
     purse = Purse(files.purse, task.budget.usd, before.usd)
-    for model in models.values():
+    for model in models:
         model.use_purse(purse)
     return purse
 

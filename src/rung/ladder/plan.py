@@ -58,7 +58,7 @@ class Step:
 
     name: of the candidate. why: it does not apply. tokens: through the network. seconds, usd (for tokens): estimates.
     kind: the strategy, or the experiment. model: its name in the task. One that is off by default has its cost too,
-    which counts nowhere.
+    which counts nowhere. taught_s, taught_usd: of these, what the teacher takes, of whose answers a part is of no use.
     """
 
     name: str
@@ -71,6 +71,8 @@ class Step:
     usd: float = 0.0
     kind: str = ""
     model: str = ""
+    taught_s: float = 0.0
+    taught_usd: float = 0.0
 
     @property
     def strategy(self) -> Strategy:
@@ -226,7 +228,9 @@ def make_plan(
     """
     task = inputs.task
     own = spec or task.models[0]
-    rates = _rates(model, price, teacher, earlier)
+    have = has(model, task, corpus=bool(inputs.passages), constrained=inputs.constraint is not None)
+    asked = any(s.taught is not None and not why_not(s, have, only) for s in STRATEGIES.values())
+    rates = _rates(model, price, teacher if asked else None, earlier)
     tokens = _training_tokens(task, rates.speed) // max(1, sharing)
     if earlier:
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
@@ -234,7 +238,6 @@ def make_plan(
         texts = texts_of(task, split, model, inputs.passages, tokens)
     beside = {"preferences": len(inputs.preferences), "synthetic": len(inputs.synthetic)}
     texts = replace(texts, unlabelled=len(inputs.unlabelled), **beside)
-    have = has(model, task, corpus=bool(inputs.passages), constrained=inputs.constraint is not None)
     steps = [_step(strategy, texts, rates, why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]
     families = {step.family for step in applying}
@@ -258,7 +261,7 @@ def make_plan(
         detectable={},
         price=price,
         skills=of_model(_skills(applying, texts, rates)),
-        teacher=of_model(_teacher(applying, texts, rates)),
+        teacher=of_model(_teacher(applying if "prompt" in families else [], texts, rates)),
         timed=timed_requests(model, task.concurrency),
         teacher_speed=rates.teacher.speed if rates.teacher is not None else None,
     )
@@ -268,20 +271,20 @@ def make_plan(
 @dataclass(frozen=True)
 class _Rates:
     """What a cost takes: seconds by the model's speed, dollars by its price of tokens. teacher: of the teacher; None:
-    the model is its own."""
+    the model is its own. thought: tokens that it writes before an answer."""
 
     speed: Speed
     price: Price | None = None
     teacher: _Rates | None = None
+    thought: int = 0
 
     def of(self, cost: Cost) -> tuple[float, float]:
         """(seconds, dollars)"""
         return round(seconds_of(cost, self.speed), 2), round(cost.usd(self.price), 6)
 
-    def of_both(self, own: Cost, taught: Cost) -> tuple[float, float]:
-        """(seconds, dollars) of what the model computes and of what the teacher is asked."""
-        (a_s, a_usd), (b_s, b_usd) = self.of(own), (self.teacher or self).of(taught)
-        return round(a_s + b_s, 2), round(a_usd + b_usd, 6)
+    def as_taught(self, texts: Texts) -> Texts:
+        """The token counts where the teacher answers: it has thoughts of its own."""
+        return texts if self.teacher is None else replace(texts, thought=self.teacher.thought)
 
 
 def _rates(model: Model, price: Price | None, teacher: Metered | None, earlier: Mapping[str, Any] | None) -> _Rates:
@@ -293,7 +296,8 @@ def _rates(model: Model, price: Price | None, teacher: Metered | None, earlier: 
     if teacher is None:
         return _Rates(speed, price)
     known = before.get("teacher_speed")
-    return _Rates(speed, price, _Rates(Speed(**known) if known else speed_of(teacher), teacher.price))
+    theirs = Speed(**known) if known else speed_of(teacher)
+    return _Rates(speed, price, _Rates(theirs, teacher.price, thought=teacher.thought_tokens))
 
 
 def seconds_of(cost: Cost, speed: Speed) -> float:
@@ -332,11 +336,21 @@ def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
     if why and why != OFF_BY_DEFAULT:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
-    taught: Cost = function_of(strategy.taught)(texts) if strategy.taught is not None else Cost()
-    seconds, usd = rates.of_both(cost, taught)
-    why = why and f"{why}, about {seconds / 60:.1f} min; name it with --only"
-    both = cost + taught
-    return Step(strategy.name, strategy.family, not why, why, both.calls, both.tokens, seconds, usd)
+    taught: Cost = function_of(strategy.taught)(rates.as_taught(texts)) if strategy.taught is not None else Cost()
+    (own_s, own_usd), (taught_s, taught_usd) = rates.of(cost), (rates.teacher or rates).of(taught)
+    why = why and f"{why}, about {(own_s + taught_s) / 60:.1f} min; name it with --only"
+    return Step(
+        strategy.name,
+        strategy.family,
+        not why,
+        why,
+        cost.calls + taught.calls,
+        (cost + taught).tokens,
+        round(own_s + taught_s, 2),
+        round(own_usd + taught_usd, 6),
+        taught_s=taught_s,
+        taught_usd=taught_usd,
+    )
 
 
 def _diagnosis(texts: Texts, rates: _Rates) -> Step:
@@ -387,6 +401,7 @@ def _teacher(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
     imitating = [step for step in applying if step.strategy.imitates]
     if rates.teacher is None or not imitating:
         return _NO_TEACHER
+    texts = rates.as_taught(texts)
     cost = answering(texts, texts.dev, texts.own, demos=_DEMOS_SHOWN * (texts.own + texts.answer))
     return Step("teacher", imitating[0].family, True, "", cost.calls, cost.tokens, *rates.teacher.of(cost))
 

@@ -266,6 +266,7 @@ for _strategy in (
         repair=f"{_HERE}.replay:replayed",
         repair_cost=f"{_HERE}.fine_tuning:cost_of_lora_repair",
         taught=f"{_HERE}.synthesising:taught_of_synth_lora",
+        grows=f"{_HERE}.synthesising:rows_of_synth_lora",
         imitates=True,
         proves=True,
     ),

@@ -132,7 +132,12 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 def cost_of_synth_lora(texts: Texts) -> Cost:
     """As of lora, with the synthetic rows beside train."""
-    return cost_of_tuning_on(texts, texts.synthetic or _rows_of(texts))
+    return cost_of_tuning_on(texts, rows_of_synth_lora(texts))
+
+
+def rows_of_synth_lora(texts: Texts) -> int:
+    """Rows beside train: those that the task brings, else those that the teacher writes if all of them can be used."""
+    return texts.synthetic or _rows_of(texts)
 
 
 def taught_of_synth_lora(texts: Texts) -> Cost:

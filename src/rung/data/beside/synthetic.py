@@ -22,7 +22,7 @@ from rung.data.shapes import Labels, flat, recognise
 from rung.data.shapes.reading import Answers, RowReader, WrongLabel
 from rung.data.shapes.seam import OPTIONAL, Fields
 from rung.errors import DataError
-from rung.text import normal_form
+from rung.text import normal_form, visible
 from rung.types import Example, Task
 
 Say = Callable[[str], None]
@@ -93,7 +93,7 @@ def _read_file(path: Path, task: Task, problems: list[Problem]) -> list[tuple[Ex
         lists_are_json=task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:"),
         empty=task.empty_answers,
     )
-    read = RowReader(fields, answers, f"{path.stem}:")
+    read = RowReader(fields, answers, f"{path.stem}:", visible(task.instruction))
     found = []
     for row in flat(table.taken()):
         try:
