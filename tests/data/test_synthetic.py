@@ -85,6 +85,19 @@ def test_files_of_other_programs_are_read_and_equal_ids_are_told_apart(tmp_path:
     assert [e.output for e in found] == ["theft", "loss"] and len({e.id for e in found}) == 2
 
 
+def test_a_system_turn_that_says_what_the_task_says_is_not_said_twice(tmp_path: Path) -> None:
+    talks = [
+        [("system", said), ("user", text), ("assistant", "loss")]
+        for said, text in (("Say it.", "i cannot find my keys"), ("Be rude.", "my purse is gone"))
+    ]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in turns]} for turns in talks]
+    found = read_synthetic(task_of(write(tmp_path / "s.jsonl", *rows)), FENCE, lambda said: None)
+    assert [(e.input, e.instruction) for e in found] == [
+        ("i cannot find my keys", None),
+        ("my purse is gone", "Be rude."),
+    ]
+
+
 def test_an_answer_outside_the_labels_and_an_unknown_review_name_their_rows(tmp_path: Path) -> None:
     file = write(tmp_path / "s.jsonl", row(1, "a b c", "thief"), row(2, "d e f", review="perhaps"))
     with pytest.raises(DataError) as raised:
