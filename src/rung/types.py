@@ -837,4 +837,4 @@ class Decision:
     n_test: int = 0
     margin: float = 0.02
     models: tuple[str, ...] = ()
-    format: int = 3
+    format: int = 4

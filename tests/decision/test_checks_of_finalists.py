@@ -78,8 +78,8 @@ def test_both_shares_of_sampled_answers_are_told_in_one_sentence() -> None:
     sampled = replace(LORA, repeats=4, pass_1=Score(0.84, 0.78, 0.89, 200), pass_k=Score(0.71, 0.62, 0.79, 200))
     found = decide(evidence([ZERO, sampled], CLEAR))
     assert (
-        "lora is right four times in four on 71 % of the sealed test (62–79), once on 84 %, where its answers are "
-        "sampled."
+        "lora is right four times in four on 71 % of the sealed test (62–79), where its answers are sampled; a single "
+        "sample is right on 84 %."
     ) in found.reasons
     graded = decide(evidence([ZERO, sampled], CLEAR, metric=GRADED))
     assert any(reason.startswith("lora scores 1 four times in four on 71 %") for reason in graded.reasons)

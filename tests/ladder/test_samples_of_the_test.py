@@ -201,6 +201,24 @@ def test_where_nothing_is_shipped_nothing_is_sampled(tmp_path: Path, shaky: Mode
     assert decision(folder)["choice"] == "none" and not list(folder.rglob("*test-sample*"))
 
 
+def test_samples_that_did_not_come_count_as_wrong_and_are_told(tmp_path: Path) -> None:
+    def flaky(request: Request) -> Any:
+        if request.decoding.temperature > 0 and request.decoding.seed % 5 == 0:
+            return ValueError("the prompt was refused")
+        return KNOWN[noun_of(request) or ""]
+
+    rung.register_model("flaky:", lambda s, say: FakeTrainable(flaky, taught=expert, name=s, version=s))
+    folder = run(
+        write_task(tmp_path, Path("flaky:one"), repeats=2), RunOptions(out=tmp_path / "run", only=ONLY), Silent()
+    )
+    found = decision(folder)
+    name = found["solution"]
+    failed = sum(p["error"] is not None for sample in samples_of(folder, name, 2) for p in sample)
+    assert failed and f"{failed} of the sampled answers of {name} did not come and count as wrong." in found["reasons"]
+    (chosen,) = [c for c in found["candidates"] if c["name"] == name]
+    assert chosen["pass_k"]["mean"] < chosen["pass_1"]["mean"] < 1
+
+
 def test_an_endpoint_that_takes_no_temperature_is_told(
     tmp_path: Path, shaky: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

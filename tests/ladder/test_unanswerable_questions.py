@@ -138,6 +138,21 @@ def test_rows_that_the_task_calls_unanswerable_cost_nothing_and_refusals_are_cou
 
 
 @pytest.mark.usefixtures("models")
+def test_an_answer_that_did_not_come_is_no_refusal(tmp_path: Path) -> None:
+    def broken(request: Request) -> Any:
+        name, code = asked(request)
+        return ValueError("it broke") if name.startswith("a") and name[2] in "abc" else code or UNKNOWN
+
+    rung.register_model("broken:", lambda s, say: FakeTrainable(broken, name=s, version=s))
+    task = write_codes(tmp_path, "broken:one", rows=200, unknown=80, abstain=UNKNOWN)
+    folder = run(task, RunOptions(out=tmp_path / "run", only=("rag",)), Silent())
+    lines = (folder / "solutions" / "rag" / "predictions.dev.jsonl").read_text().splitlines()
+    failed = {p["id"] for p in map(json.loads, lines) if p["error"]}
+    given = record_of(folder, "rag")["given"]
+    assert failed and not failed & {*given["rows"], *given["answerable"]} and given["rows"]
+
+
+@pytest.mark.usefixtures("models")
 def test_where_everything_is_made_up_the_advice_is_to_name_an_answer_for_that_once(tmp_path: Path) -> None:
     folder = run(write_codes(tmp_path / "a", "bold:one"), RunOptions(out=tmp_path / "a/run", only=ONLY), Silent())
     assert sum("Name `abstain`" in step for step in decision(folder)["next"]) == 1

@@ -43,7 +43,7 @@ def _made_up(found: Invention) -> str:
 
 
 def right_every_time(evidence: Evidence) -> list[str]:
-    """lora is right four times in four on 71 % of the sealed test (62–79), once on 84 %."""
+    """lora is right four times in four on 71 % of the sealed test (62–79), where its answers are sampled; …"""
     return [_steady(evidence, c) for c in evidence.by_cost if c.pass_k is not None and c.pass_1 is not None]
 
 
@@ -53,7 +53,8 @@ def _steady(evidence: Evidence, candidate: Candidate) -> str:
     right = "is right" if scale_of(evidence).right_or_wrong else "scores 1"
     return (
         f"{candidate.name} {right} {times_in(n)} on {PERCENT.value(every.mean, every.n)} of the sealed test "
-        f"({PERCENT.interval(every)}), once on {PERCENT.value(single.mean, single.n)}, where its answers are sampled."
+        f"({PERCENT.interval(every)}), where its answers are sampled; a single sample {right} on "
+        f"{PERCENT.value(single.mean, single.n)}."
     )
 
 

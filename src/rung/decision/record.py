@@ -22,8 +22,9 @@ from rung.types import (
 FORMAT = Decision.format
 """The format that this version writes."""
 
-READS = (2, FORMAT)
-"""The formats that this version reads. In format 2 no model is named: a run had one."""
+READS = (2, 3, FORMAT)
+"""The formats that this version reads. In format 2 no model is named: a run had one. Format 3 knows no samples of the
+test, and no solution that has to prove its gain."""
 
 _PARTS: Mapping[str, Any] = {
     "comparisons": Comparison,

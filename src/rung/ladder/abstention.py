@@ -14,7 +14,7 @@ from typing import Any
 
 from rung import runs
 from rung.decision.evidence import Invention
-from rung.errors import RungError, SealedTestError
+from rung.errors import RungError, SealedTestError, came
 from rung.evaluation.abstention import (
     Unanswered,
     more_invented,
@@ -118,9 +118,12 @@ def _with_known_passages(run: WholeRun, climbed: Climbed, examples: Sequence[Exa
 
 
 def _record(run: RunState, climbed: Climbed, name: str, questions: _Questions) -> dict[str, Any]:
-    """What abstention.json holds: of each kind of questions, row id -> what was said; why: what kept it from being."""
+    """What abstention.json holds: of each kind of questions, row id -> what was said; why: what kept it from being.
+
+    An answer that did not come says nothing of what is made up, and its row is left out.
+    """
     built, abstain = climbed.built[name], run.inputs.task.abstain
-    on_dev = {p.id: p for p in built.predictions}
+    on_dev = {p.id: p for p in built.predictions if came(p.error)}
     answerable = {
         e.id: "nothing" if says_nothing(on_dev[e.id].text, abstain) else "right"
         for e in questions.answerable
@@ -129,7 +132,7 @@ def _record(run: RunState, climbed: Climbed, name: str, questions: _Questions) -
     given, made, why = None, None, None
     if questions.given:
         said = {e.id: what_it_says(on_dev[e.id].text, (), abstain) for e in questions.given if e.id in on_dev}
-        given = {"rows": said, "answerable": answerable}
+        given = {"rows": said, "answerable": answerable} if said else None
     if questions.made:
         answers: Mapping[str, Prediction] | str = on_dev
         if built.solution.retriever is not None:
@@ -137,8 +140,10 @@ def _record(run: RunState, climbed: Climbed, name: str, questions: _Questions) -
         if isinstance(answers, str):
             why = answers
         else:
-            said = {e.id: what_it_says(answers[e.id].text, e.references, abstain) for e in questions.made}
-            made = {"rows": said, "answerable": answerable}
+            asked = [e for e in questions.made if e.id in answers]
+            said = {e.id: what_it_says(answers[e.id].text, e.references, abstain) for e in asked}
+            made = {"rows": said, "answerable": answerable} if said else None
+            why = None if said else "none of its answers came"
     return {"given": given, "made": made, "why": why}
 
 
@@ -170,7 +175,7 @@ def _without_passages(
         return str(fault)
     runs.log(run.folder, "checked", stage=stage_of(run.folder, folder), solution=name, **meter.record())
     meter.done()
-    return {p.id: p for p in answers}
+    return {p.id: p for p in answers if came(p.error)}
 
 
 def _scorer(abstain: str | None) -> Scorer:

@@ -15,7 +15,7 @@ from typing import Any
 from rung import runs
 from rung.decision.evidence import Evidence
 from rung.decision.rule import rule_on_test, within_margin
-from rung.errors import RungError, SealedTestError
+from rung.errors import RungError, SealedTestError, came
 from rung.evaluation.consistency import pass_k
 from rung.evaluation.statistics import units_of
 from rung.ladder.climbed import Climbed
@@ -72,6 +72,8 @@ def _sample_all(run: WholeRun, names: Sequence[str], test: Sequence[Example]) ->
             runs.log(run.folder, "not sampled", solution=name, why=why)
             continue
         sampled.append(name)
+        if failed := _failed(state.files.solution(name), repeats):
+            said.append(f"{failed:,} of the sampled answers of {name} did not come and count as wrong.")
         if not state.model.facts().get("takes_temperature", True):
             said.append(f"{state.name} takes no temperature, so its samples vary as its endpoint lets them.")
     return {"repeats": repeats, "temperature": TEMPERATURE, "sampled": sampled, "said": list(dict.fromkeys(said))}
@@ -118,6 +120,11 @@ def _drawn(solution: Solution, number: int) -> Solution:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / f"predictions.test-sample-{number}.jsonl"
+
+
+def _failed(folder: Path, repeats: int) -> int:
+    """Samples that did not come."""
+    return sum(not came(p.error) for i in range(1, repeats + 1) for p in read_predictions(_path(folder, i)))
 
 
 def _scored(run: WholeRun, candidate: Candidate, repeats: int, test: Sequence[Example]) -> Candidate:

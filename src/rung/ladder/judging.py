@@ -6,6 +6,8 @@ judge says here is kept by request, like all of its replies, so that nothing is 
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from rung.ladder.ledger import Ledger, Meter, Spent, stage_of
 from rung.records import read_lines, write_json
 from rung.resume import is_done, once, recorded
 from rung.runs import Files
-from rung.types import Answer, Example, MetricInfo, Prediction, Score, SetName, Task
+from rung.types import Answer, Example, MetricInfo, ModelSpec, Prediction, Score, SetName, Task
 
 if TYPE_CHECKING:
     from rung.data.judged import Judged
@@ -153,7 +155,7 @@ def check_judge(
         unread=sum(score is None for score in scores),
         length=mean_bias(differences),
         position=_position(orders),
-        relatives=tuple(m.name for m in task.models if same_family(m.name, name) or m.spec == task.judge.model.spec),
+        relatives=tuple(m.name for m in task.models if same_family(_served_as(m), _served_as(task.judge.model))),
     )
     if not judged:
         return check
@@ -168,8 +170,16 @@ def check_judge(
         judge=sum(by_judge) / len(by_judge),
         scores=tuple(by_judge),
         errors=tuple(errors),
-        family=self_preference([-e for e in errors], models, name),
+        family=self_preference([-e for e in errors], models, _served_as(task.judge.model)),
     )
+
+
+def _served_as(spec: ModelSpec) -> str:
+    """What an endpoint calls the model, whatever label the task gives it; of any other, its name in the task."""
+    with contextlib.suppress(ValueError):
+        if isinstance(entry := json.loads(spec.spec), dict):
+            return str(entry.get("name") or spec.name)
+    return spec.name
 
 
 def seen_on_test(

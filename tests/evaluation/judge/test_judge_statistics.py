@@ -119,7 +119,7 @@ def test_halves_of_right_answers_stand_for_answers_that_could_gain() -> None:
 def test_a_bias_is_found_where_its_interval_leaves_out_zero() -> None:
     liked, none = mean_bias([0.25, 0.0, 0.25, 0.25, 0.0, 0.25] * 3), mean_bias([0.25, -0.25] * 10)
     assert liked is not None and liked.found and liked.difference == pytest.approx(1 / 6)
-    assert none is not None and not none.found and mean_bias([0.1]) is None
+    assert none is not None and not none.found and mean_bias([0.1] * 4) is None
 
 
 def test_self_preference_is_measured_against_people_where_models_are_named() -> None:

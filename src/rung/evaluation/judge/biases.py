@@ -18,8 +18,8 @@ from rung.types import Answer, Example
 PADDED = 20
 """Answers that are padded."""
 
-_LEAST_SIDE = 5
-"""Scored answers of the judge's own family, and of others, from which its self-preference is measured."""
+_LEAST = 5
+"""Differences from which a bias is measured; of self-preference so many answers of its own family, and of others."""
 
 _LEAST_WORDS = 30
 FILLER = (
@@ -45,8 +45,8 @@ class Bias:
 
 
 def mean_bias(differences: Sequence[float]) -> Bias | None:
-    """Of one difference an answer; None for fewer than two."""
-    if len(differences) < 2:
+    """Of one difference an answer; None for fewer than _LEAST."""
+    if len(differences) < _LEAST:
         return None
     low, high = student(differences)
     return Bias(sum(differences) / len(differences), low, high, len(differences))
@@ -82,7 +82,7 @@ def self_preference(errors: Sequence[float], models: Sequence[str], judge: str) 
     named = [(e, m) for e, m in zip(errors, models, strict=True) if m]
     own = [e for e, m in named if same_family(m, judge)]
     others = [e for e, m in named if not same_family(m, judge)]
-    return welch(own, others) if min(len(own), len(others)) >= _LEAST_SIDE else None
+    return welch(own, others) if min(len(own), len(others)) >= _LEAST else None
 
 
 def welch(ones: Sequence[float], others: Sequence[float]) -> Bias | None:
