@@ -63,9 +63,20 @@ def test_a_csv_goes_out_and_comes_back(file: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and ": 1 of 4 rows." in done.output
     assert reviews(file) == ["rejected", None, None, None]
     assert call(file, "--to-csv", out, "--from-csv", out).exit_code == 2
+    own = call(file, "--to-csv", file.parent / ".." / file.parent.name / file.name, "--force")
+    assert isinstance(own.exception, DataError) and len(reviews(file)) == 4
+
+
+def test_an_answer_that_is_left_as_it_is_is_no_edit(file: Path) -> None:
+    done = call(file, keys="e\nq")
+    assert "The answer stays as it is." in done.output and reviews(file) == [None] * 4
 
 
 def test_what_steers_a_terminal_is_not_printed(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
-    path.write_text(json.dumps({"id": "a", "input": "\x1b[2Jred\x07", "output": "red"}) + "\n")
-    assert "\x1b" not in call(path, keys="q").output
+    odd = "\x1b[2Jred\x07"
+    turns = [{"role": "user", "content": f"{odd} before"}]
+    row = {"id": odd, "input": odd, "output": odd, "turns": turns, "origin": {"kind": odd, "votes": {odd: 3}}}
+    path.write_text(json.dumps(row) + "\n")
+    shown = call(path, keys="e\nq").output
+    assert "\x1b" not in shown and "\x07" not in shown and "user: [2Jred before" in shown

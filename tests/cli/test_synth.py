@@ -74,7 +74,7 @@ def test_the_plan_is_shown_first_and_rows_are_written_with_their_origin(task: Pa
     scripted.price = Price(usd_per_million_in=100.0, usd_per_million_out=100.0)
     done = call(task, "--n", 12)
     assert done.exit_code == 0, done.output
-    assert "12 rows are wanted: 8 new, 4 paraphrase." in done.output
+    assert "Rows that are wanted: 12 (8 new, 4 paraphrase)." in done.output
     assert "scripted will be asked at most" in done.output and "USD" in done.output
     rows = [json.loads(line) for line in (task.parent / "synthetic.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and {row["origin"]["kind"] for row in rows} == {"new", "paraphrase"}
@@ -121,7 +121,7 @@ def test_the_same_command_continues_and_asks_nothing_twice(
 
 def test_only_the_plan_asks_nothing(task: Path, scripted: Scripted) -> None:
     done = call(task, "--plan")
-    assert done.exit_code == 0 and "500 rows are wanted" in done.output
+    assert done.exit_code == 0 and "Rows that are wanted: 500" in done.output
     assert scripted.models[0].requests == [] and not (task.parent / "synthetic.work").exists()
 
 
@@ -151,8 +151,27 @@ def test_what_stands_in_the_file_is_not_written_over(task: Path, scripted: Scrip
     refused = call(task, "--n", 12)
     assert isinstance(refused.exception, DataError) and "Use --force" in str(refused.exception)
     assert out.read_text() == "mine" and call(task, "--n", 12, "--force").exit_code == 0
-    own = call(task, "--out", task.parent / "examples.jsonl", "--force")
-    assert isinstance(own.exception, DataError) and "the task's own examples" in str(own.exception)
+    own = call(task, "--out", task.parent / ".." / task.parent.name / "examples.jsonl", "--force")
+    assert isinstance(own.exception, DataError) and "the task reads it for something else" in str(own.exception)
+
+
+def test_rows_that_were_written_are_no_examples_where_a_pattern_names_them(task: Path, scripted: Scripted) -> None:
+    assert call(task, "--n", 1).exit_code == 0
+    out, text = task.parent / "synthetic.jsonl", task.read_text()
+    for pattern in ("*.jsonl", "*.csv"):
+        task.write_text(text.replace("examples.jsonl", f"['e*.jsonl', 's{pattern}']"))
+        with pytest.raises(DataError, match=r"synthetic.\w+: holds rows that a model wrote .* under synthetic:"):
+            package.check(task)
+        task.write_text(text)
+        CliRunner().invoke(rung, ["review", str(out), "--to-csv", str(out.with_suffix(".csv"))])
+
+
+def test_what_is_to_be_done_next_names_the_file_as_it_can_be_found(task: Path, scripted: Scripted) -> None:
+    inside = call(task, "--n", 1)
+    assert "1 row written" in inside.output and "Train with them: synthetic: synthetic.jsonl in" in inside.output
+    out = task.parent / "else where" / "rows.jsonl"
+    outside = call(task, "--n", 1, "--out", out)
+    assert f"synthetic: {out} in task.yaml" in outside.output and f"rung review '{out}'" in outside.output
 
 
 @pytest.mark.parametrize(

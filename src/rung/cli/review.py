@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,13 @@ def review(file: Path, out: Path | None, back: Path | None, force: bool) -> None
         raise click.UsageError("--to-csv writes and --from-csv reads. Give one of them.")
     rows = ReviewFile(file)
     if out is not None:
+        if out.resolve() == file.resolve():
+            raise DataError(f"{out}: holds the rows themselves. Give the CSV another name.")
         if out.exists() and not force:
             raise DataError(f"{out}: is there already. Use --force to replace it.")
         rows.to_csv(out)
-        click.echo(f"{len(rows.rows):,} rows written to {out}. Fill in the column review, correct the column output.")
-        click.echo(f"Then: rung review {file} --from-csv {out}")
+        click.echo(f"Rows written to {out}: {len(rows.rows):,}. Fill in the column review, correct the column output.")
+        click.echo(f"Then: rung review {shlex.quote(str(file))} --from-csv {shlex.quote(str(out))}")
         return
     if back is not None:
         returned = rows.from_csv(back)
@@ -86,13 +89,14 @@ def _done(rows: ReviewFile, place: int, key: str) -> int:
 
 
 def _edited(answer: str) -> str | None:
-    """The answer as it is typed, or as the editor leaves it where it has several lines; None where it is empty."""
+    """The answer as it is typed, or as the editor leaves it where it has several lines; None where it is the same or
+    empty."""
     if "\n" in answer:
         text = click.edit(answer)
         text = None if text is None else text.removesuffix("\n")
     else:
-        text = click.prompt("Answer", default=answer)
-    if text is None or not text.strip():
+        text = click.prompt("Answer", default=answer, show_default=False)
+    if text is None or not text.strip() or text == answer:
         click.echo("The answer stays as it is.")
         return None
     return text
@@ -101,10 +105,12 @@ def _edited(answer: str) -> str | None:
 def _show(row: dict[str, Any], number: int, total: int) -> None:
     origin = row.get("origin") or {}
     votes = ", ".join(f"{answer} ({n})" for answer, n in (origin.get("votes") or {}).items())
-    click.echo(f"\n{number} of {total}   {row['id']}   {origin.get('kind', '')}")
+    click.echo(_plainly(f"\n{number} of {total}   {row['id']}   {origin.get('kind', '')}"))
     for name in ("context", "instruction"):
         if row.get(name):
             click.echo(f"{name}: {_plainly(str(row[name]))}")
+    for turn in row.get("turns") or ():
+        click.echo(_plainly(f"{turn.get('role')}: {turn.get('content')}" if isinstance(turn, dict) else str(turn)))
     click.echo(f"input: {_plainly(str(row['input']))}")
     click.echo(f"answer: {_plainly(str(row['output']))}" + (f"   votes: {_plainly(votes)}" if votes else ""))
 

@@ -72,28 +72,31 @@ def synth(
         if only_plan:
             return
         found = ready.write(lambda what, share: listener.progress(what, share, None))
-    for line in _told(ready, found):
+    for line in _told(ready, found, task):
         click.echo(line)
 
 
-def _told(ready: Prepared, found: Synthesis) -> list[str]:
+def _told(ready: Prepared, found: Synthesis, task: Path) -> list[str]:
     """What came of it, line by line."""
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in found.by_kind.items())
     paid = "" if ready.plan.usd is None else f", {found.usd:.2f} USD"
+    wanted = sum(ready.plan.wanted.values())
+    of = f" of {wanted:,}" if len(found.rows) < wanted else ""
     lines = [
-        f"{len(found.rows):,} rows written to {ready.out}: {kinds}.",
+        f"{len(found.rows):,}{of} row{'' if wanted == 1 else 's'} written to {ready.out}: {kinds}.",
         f"{ready.plan.teacher} scores {found.known.said}.",
     ]
     if found.rejected:
         lines.append(f"Left out of {sum(found.rejected.values()) + len(found.rows) + found.spare:,} inputs:")
         lines += [f"  {n:>6,}  {why}" for why, n in sorted(found.rejected.items(), key=lambda pair: -pair[1])]
     if found.spare:
-        lines.append(f"{found.spare:,} more were good, and are not needed.")
+        lines.append(f"Good as well, and not needed: {found.spare:,}.")
     file = shlex.quote(str(ready.out))
+    named = ready.out.name if ready.out.parent == task.absolute().parent else ready.out
     return [
         *lines,
         f"Asked: {found.calls:,} times{paid}.",
         "",
         f"Look at them: rung review {file}",
-        f"Train with them: synthetic: {ready.out.name} in task.yaml",
+        f"Train with them: synthetic: {named} in {task.name}",
     ]

@@ -127,6 +127,7 @@ def _read_file(path: Path, name: str, prefix: str, task: Task, labels: Labels | 
     file = _File(name, prefix, problems=list(table.problems))
     if not table.rows:
         return file
+    _refuse_written(name, table.rows)
     reading = recognise(table, task.fields, task.shape)
     same = reading.instruction is not None
     read = RowReader(reading.fields, _answers(name, reading, task, labels), prefix, visible(task.instruction), same)
@@ -224,6 +225,17 @@ def _findings(read: RowReader, file: str) -> list[Finding]:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'s' if count != 1 else ''}"
+
+
+def _refuse_written(name: str, rows: Sequence[Row]) -> None:
+    """Raises DataError for rows of `rung synth` or `rung review`: a glob may name their file, and examples judge."""
+    for row in rows:
+        origin = row.values.get("origin")
+        if (isinstance(origin, Mapping) and "votes" in origin) or {"review", "kind", "votes"} <= row.values.keys():
+            raise DataError(
+                f"{name}: holds rows that a model wrote ({row.where}), and examples fill dev and the test. Name the "
+                "JSONL file under synthetic: in task.yaml, and keep its rows out of examples:."
+            )
 
 
 def _refuse_hidden_answers(name: SetName, files: Sequence[_File]) -> None:

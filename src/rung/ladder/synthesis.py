@@ -70,7 +70,7 @@ class SynthPlan:
         tight = limit is not None and self.usd is not None and self.usd > limit
         more = f" --usd {limit:g} may not suffice; the same command with more then continues." if tight else ""
         return [
-            f"{sum(self.wanted.values()):,} rows are wanted: {kinds}.",
+            f"Rows that are wanted: {sum(self.wanted.values()):,} ({kinds}).",
             f"{self.teacher} will be asked at most {self.calls:,} times: about {self.tokens_in:,} tokens in and "
             f"{self.tokens_out:,} out, {price}.{more}",
         ]
@@ -164,8 +164,9 @@ def _check_options(checked: CheckedData, options: SynthOptions, out: Path) -> No
             raise TaskError("--kind unanswerable: write abstain: in task.yaml, the answer where documents hold none.")
     if out.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DataError(f"{out}: rows are written as JSONL. Give it a name that ends in .jsonl.")
-    if out in task.example_files:
-        raise DataError(f"{out}: holds the task's own examples. Name another file with --out.")
+    own = (*task.example_files, *task.unlabelled, *task.preferences, *task.judged, task.path)
+    if out.resolve() in {path.resolve() for path in own}:
+        raise DataError(f"{out}: the task reads it for something else. Name another file with --out.")
     if out.exists() and not options.force:
         raise DataError(f"{out}: is there already, with its reviews. Use --force to replace it, or --out for another.")
 
