@@ -221,6 +221,23 @@ def test_a_judge_that_gives_no_reply_is_not_held_to_be_a_bad_one(tmp_path: Path)
         check_judge(task, mute, people, (), lambda share: None)
 
 
+def test_several_answers_to_one_input_are_one_error_of_the_judge(tmp_path: Path) -> None:
+    from rung.evaluation.judge import judge_of
+    from rung.ladder.judging import check_judge
+    from rung.testing import FakeModel
+    from rung.types import Answer, Query
+
+    spec = JudgeSpec(ModelSpec("a label", json.dumps({"endpoint": "https://host/v1", "name": "gpt-9"})), "It is true.")
+    own = ModelSpec("cheap", json.dumps({"endpoint": "https://host/v1", "name": "gpt-9-mini"}))
+    task: Any = SimpleNamespace(judge=spec, models=(own, ModelSpec("smollm", "smollm")), seed=0)
+    people = [
+        Judged(Answer(Query(f"{i}", f"What is {i % 10}?"), f"door {i}", ("a door",)), float(i >= 10)) for i in range(30)
+    ]
+    check = check_judge(task, judge_of(spec, FakeModel(lambda r: "Score: 5"), tmp_path, ""), people, (), lambda s: None)
+    assert check.errors == pytest.approx([-1 / 3] * 10) and len(check.scores) == 30
+    assert check.relatives == ("cheap",), "a label hides no family"
+
+
 def test_a_secondary_judge_that_cannot_be_paid_for_the_test_does_not_cost_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

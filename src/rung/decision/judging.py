@@ -22,7 +22,7 @@ class JudgeCheck:
     """A judge as it was held against people before the climb.
 
     name: of its model. agreement: None where no answers were scored by people. people, judge: mean scores of these
-    answers. scores: the judge's, of each. errors: person - judge, of each. unread: answers on which its replies could
+    answers. scores: the judge's, of each. errors: person - judge, of each input a mean over its answers. unread: answers on which its replies could
     not be read. length, position, family: what it prefers; None where it was not measured. relatives: models of the
     task that are of its family. beside: of each finalist its mean by the judge, where that is secondary. unlike: a
     candidate, and the judge's means of its answers and of the scored ones, where they differ.

@@ -91,8 +91,8 @@ def hold_judge(
         return None
     asker = judge_of(task.judge, judge, files.judged, task.instruction)
     if recorded(files.judge) is None:
-        n = asked_at_first(len(judged), len(train))
-        n = max(0.0, n - len(read_lines(files.judged / CALLS)) / share.calls)  # what an earlier command asked
+        known = len(read_lines(files.judged / CALLS)) / share.calls  # what an earlier command asked
+        n = max(0.0, asked_at_first(len(judged), len(train)) - known)
         more = Spent(n * share.seconds, round(n * share.calls), n * share.usd)
         if (why := ledger.exceeded_by(more)) is not None:
             raise TaskError(f"{task.path}: the judge cannot be held against people: {why}. Give a larger budget.")
@@ -169,9 +169,17 @@ def check_judge(
         people=sum(by_people) / len(by_people),
         judge=sum(by_judge) / len(by_judge),
         scores=tuple(by_judge),
-        errors=tuple(errors),
+        errors=_by_input(judged, errors),
         family=self_preference([-e for e in errors], models, _served_as(task.judge.model)),
     )
+
+
+def _by_input(judged: Sequence[Judged], errors: Sequence[float]) -> tuple[float, ...]:
+    """Means over the answers to one input: these are alike, and must not count as so many independent errors."""
+    same: dict[str, list[float]] = {}
+    for one, error in zip(judged, errors, strict=True):
+        same.setdefault(one.answer.query.text, []).append(error)
+    return tuple(sum(own) / len(own) for own in same.values())
 
 
 def _served_as(spec: ModelSpec) -> str:

@@ -28,7 +28,7 @@ def powered(judged: Score, errors: Sequence[float], share: float = 1.0) -> Score
     """The mean of people's scores, estimated from the judge's mean and its errors.
 
     judged: the judge's mean with its interval. errors: person - judge, of the answers that people scored, in [-1, 1],
-    shape (n,), n >= 2. share: of the answers, those that the judge scored; the others did not come, and score 0 with
+    shape (n,), n >= 2, independent of each other. share: of the answers, those that the judge scored; the others did not come, and score 0 with
     people too. Assumes that the judge errs here as it does there. n counts the answers, as before.
     """
     shift = share * sum(errors) / len(errors)
