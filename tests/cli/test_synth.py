@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 
 import rung as package
 from rung.cli.main import rung
-from rung.errors import BudgetSpent, DataError, NoGain, TaskError
+from rung.errors import BudgetSpent, DataError, NoGain, RunError, TaskError
 from rung.models import OPENERS
+from rung.runs import held
 from rung.testing import FakeModel
 from rung.types import Price, Request
 from synthetic_cases import THINGS, asked_of, colour_of, is_writing, written_by_table
@@ -132,6 +133,13 @@ def test_a_limit_in_dollars_ends_the_work_and_a_larger_one_continues(task: Path,
     first = len(scripted.models[-1].requests)
     assert first > 0 and call(task, "--n", 12).exit_code == 0
     assert len(scripted.models[-1].requests) > 0
+
+
+def test_two_commands_do_not_write_the_same_rows(task: Path, scripted: Scripted) -> None:
+    with held(task.parent / "synthetic.work"):
+        done = call(task, "--n", 12)
+    assert isinstance(done.exception, RunError) and "another rung is working here" in str(done.exception)
+    assert scripted.models[0].requests == []
 
 
 def test_a_weak_teacher_is_refused_with_its_score(task: Path, scripted: Scripted) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rung.errors import DataError, NoGain, TaskError
 from rung.ladder.checking import CheckedData, check_task, refuse
 from rung.records import write_json, write_lines
+from rung.runs import held
 from rung.types import Document, Model, Price, Request, Retriever, RetrieverSpec
 
 if TYPE_CHECKING:
@@ -93,8 +94,20 @@ class Prepared:
     def write(self, tell: Tell) -> Synthesis:
         """Asks the teacher, or goes on where an earlier command stopped, and writes the rows as JSON lines.
 
-        Raises NoGain where the teacher is below the bar, BudgetSpent, ModelError; DataError where no row is left.
+        Raises NoGain where the teacher is below the bar, BudgetSpent, ModelError; DataError where no row is left;
+        RunError where another command works in the same folder, or nothing can be written there.
         """
+        with held(self.folder):
+            found = self._found(tell)
+            if not found.rows:
+                why = (
+                    ", ".join(f"{n} {reason}" for reason, n in _most_frequent(found.rejected)) or "nothing was written"
+                )
+                raise DataError(f"{self.plan.teacher} wrote no row that can be used ({why}). Name a stronger teacher.")
+            write_lines(self.out, (row.record for row in found.rows))
+        return found
+
+    def _found(self, tell: Tell) -> Synthesis:
         from rung.models.purse import Purse
         from rung.teaching.synthesis import SynthesisOptions, synthesise
 
@@ -104,16 +117,11 @@ class Prepared:
         if self._teacher.price is not None:
             self._teacher.use_purse(purse)
         try:
-            found = synthesise(workshop, self._counts, SynthesisOptions(bar=self._bar, seed=self._seed))
+            return synthesise(workshop, self._counts, SynthesisOptions(bar=self._bar, seed=self._seed))
         except NoGain as weak:
             raise NoGain(f"{weak}. Name a stronger teacher, or lower the bar with --bar.") from None
         finally:
             purse.close()
-        if not found.rows:
-            why = ", ".join(f"{n} {reason}" for reason, n in _most_frequent(found.rejected)) or "nothing was written"
-            raise DataError(f"{self.plan.teacher} wrote no row that can be used ({why}). Name a stronger teacher.")
-        write_lines(self.out, (row.record for row in found.rows))
-        return found
 
 
 def prepare(task_path: Path, options: SynthOptions, say: Say) -> Prepared:
