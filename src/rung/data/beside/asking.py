@@ -19,7 +19,7 @@ _ASKS = ("input", "instruction", "context", "turns", "tools", "id")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedColumns:
     """How the first file of examples is read.
 
     fields: the columns of what is asked. same: its rows have one instruction in common, which the task's may hold.
@@ -31,11 +31,11 @@ class Asked:
     talks: bool
 
 
-def asked_in_examples(task: Task) -> Asked:
+def asked_in_examples(task: Task) -> AskedColumns:
     """Raises DataError as reading the examples does."""
     reading = recognise(read_table(task.example_files[0]), task.fields, task.shape)
     talks = not {"output", "references"} & set(reading.fields)
-    return Asked(asks(reading.fields), reading.instruction is not None, talks)
+    return AskedColumns(asks(reading.fields), reading.instruction is not None, talks)
 
 
 def asks(fields: Fields) -> Fields:

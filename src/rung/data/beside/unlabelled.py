@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rung.data.beside.asking import Asked, asked_in_examples, asks, own_ids, sample_of, there
+from rung.data.beside.asking import AskedColumns, asked_in_examples, asks, own_ids, sample_of, there
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
@@ -74,7 +74,7 @@ def _tell(say: Callable[[str], None], kept: int, twice: int, more: int, near: in
 
 
 def _read_file(
-    path: Path, name: str, task: Task, like: Asked, problems: list[Problem], say: Callable[[str], None]
+    path: Path, name: str, task: Task, like: AskedColumns, problems: list[Problem], say: Callable[[str], None]
 ) -> list[Query]:
     """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read."""
     if unpacked_name(path).suffix.lower() == ".txt":
@@ -113,7 +113,7 @@ def _lines(path: Path, name: str) -> list[tuple[int, str]]:
     return found
 
 
-def _fields(table: Table, name: str, task: Task, like: Asked, say: Callable[[str], None]) -> Fields:
+def _fields(table: Table, name: str, task: Task, like: AskedColumns, say: Callable[[str], None]) -> Fields:
     """The columns of what is asked in a file: those of the examples, else as they are recognised in it, which is said.
 
     Raises DataError where none is like an input.
