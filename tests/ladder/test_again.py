@@ -224,3 +224,17 @@ def test_a_run_beside_an_unfinished_one_says_how_to_go_on_with_that_one(
     (second / "finished.json").unlink()
     assert second != first and f"stop this and add --again --out {first}." in listener.said[0]
     assert run(task, RunOptions(only=ONLY, again=True, out=first), Silent()) == first
+
+
+def test_whatever_rests_on_a_void_solution_is_void_after_a_kill_too(tmp_path: Path) -> None:
+    from rung.ladder.again import _with_what_rests_on_them
+    from rung.records import write_json
+    from rung.runs import Files
+
+    for name in ("distilled_lora", "dpo", "dpo_short", "lora", "lora_short"):
+        write_json(tmp_path / "solutions" / name / "solution.json", {})
+    write_json(tmp_path / "solutions" / "dpo" / "training" / "course.json", {"from": "distilled_lora"})
+    found = _with_what_rests_on_them(Files(tmp_path), {"distilled_lora"})
+    assert found == ["distilled_lora", "dpo", "dpo_short"]
+    (tmp_path / "solutions" / "distilled_lora").rename(tmp_path / "set aside")
+    assert _with_what_rests_on_them(Files(tmp_path), set()) == ["dpo", "dpo_short"]

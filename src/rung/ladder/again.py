@@ -6,16 +6,16 @@ finalists to the same verdict, or, once these are set aside too, by climbing. Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
 from rung.records import read_json, write_json
-from rung.resume import is_done, record_of
+from rung.resume import is_done
 from rung.runs import Files
 from rung.strategies import STRATEGIES, strategy_of
-from rung.strategies.course import COURSE
+from rung.strategies.course import made_from
 from rung.types import kind_of, model_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def reopen(
         for name in _begun(files)
         if (grown and _learns(name)) or model_of(name) in exchanged or _needs(name) & retaught
     }
-    void = sorted(unmade | {name for name in _begun(files) if _trained_on_from(files, name) in unmade})
+    void = _with_what_rests_on_them(files, unmade)
     kept = [name for name in _built(files) if name not in void]
     moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
     if "teacher" in retaught:
@@ -124,10 +124,18 @@ def _other_needs(changed: Sequence[str], now: Mapping[str, Any]) -> set[str]:
     return {*changed, *({"proposer", *written} if "teacher" in changed else ())}
 
 
-def _trained_on_from(files: Files, name: str) -> str | None:
-    """The solution whose adapter the training of another one begins with, by its course; None where with none."""
-    begun_with = record_of(files.solution(name) / "training" / COURSE).get("from")
-    return begun_with if isinstance(begun_with, str) else None
+def _with_what_rests_on_them(files: Files, unmade: Collection[str]) -> list[str]:
+    """The solutions that are to be made again, and those that were repaired, shortened or trained on from them, or from
+    one that a command which was killed had set aside already."""
+    void, names = set(unmade), _begun(files)
+
+    def rests(name: str) -> bool:
+        before = made_from(files.solution(name))
+        return before is not None and (before in void or not files.solution(before).is_dir())
+
+    while more := {name for name in names if name not in void and rests(name)}:
+        void |= more
+    return sorted(void)
 
 
 def _needs(name: str) -> set[str]:

@@ -11,9 +11,8 @@ from rung.ladder.climbed import Built
 from rung.ladder.plan import LATENCY_INPUTS, timed_requests
 from rung.ladder.state import RunState, WholeRun
 from rung.resume import once, record_of
-from rung.strategies import begun_from
-from rung.strategies.course import COURSE
-from rung.types import BreakEven, Candidate, Generation, Prediction, Request, kind_of
+from rung.strategies.course import made_from
+from rung.types import BreakEven, Candidate, Generation, Prediction, Request
 
 _ENOUGH_SECONDS = 10.0  # stop timing after so long once at least _LEAST_LATENCIES answers are timed
 _LEAST_LATENCIES = 4
@@ -173,10 +172,8 @@ def _building(run: RunState, name: str) -> dict[str, Any]:
 
 def _made_of(run: RunState, name: str) -> list[str]:
     """The solution, and those that it was repaired, shortened or trained on from: they have to be built first."""
-    before = begun_from(name) or record_of(run.files.solution(name) / "training" / COURSE).get("from")
-    if before is None or kind_of(before) == kind_of(name):  # the second is one that was trained in two steps
-        return [name]
-    return [name, *_made_of(run, str(before))]
+    before = made_from(run.files.solution(name))
+    return [name, *(_made_of(run, before) if before is not None else ())]
 
 
 def break_evens(

@@ -19,11 +19,12 @@ from rung.records import write_json
 from rung.resume import once, record_of
 from rung.solutions.answer import shared_prefix_tokens, shared_turns
 from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS, Rates
+from rung.strategies.registry import begun_from
 from rung.training.batches import steps_per_epoch
 from rung.trials.choose import TURN_TOKENS
 from rung.trials.trial import read_predictions
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import DPO, Example, Request, TrainingOptions, TrainingRow
+from rung.types import DPO, Example, Request, TrainingOptions, TrainingRow, kind_of
 
 MAX_EPOCHS = 4
 _FEW_STEPS = 40
@@ -195,6 +196,14 @@ def whole_course(
             _start_over(workshop)
             write_json(path, now)
     return Course(judged=judged, full=full, **once(path, size))
+
+
+def made_from(folder: Path) -> str | None:
+    """The solution that the one in that folder was repaired, shortened or trained on from; None where from none."""
+    name = folder.name
+    before = begun_from(name) or record_of(folder / "training" / COURSE).get("from")
+    # One of its own kind is itself: it was trained in two steps.
+    return str(before) if before is not None and kind_of(before) != kind_of(name) else None
 
 
 def interim_answers(rate: str, step: str) -> str:
