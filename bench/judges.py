@@ -35,14 +35,24 @@ JUDGED = 200
 PEOPLE = (20, 50, 100)
 SHIFTS = {"the same": 0.0, "a weaker one": 0.5}
 """Where the answers come from that people scored -> how much better the others are, in standard deviations."""
-KINDS = {"graded": "graded in quarters", "right": "right or wrong", "rare": "right or wrong, the judge seldom errs"}
+KINDS = {
+    "graded": "graded in quarters",
+    "right": "right or wrong",
+    "rare": "right or wrong, the judge seldom errs",
+    "high": "graded in quarters, nearly all fully good, the judge seldom errs",
+}
+_HIGH = {(1.0, 1.0): 0.90, (0.75, 1.0): 0.04, (1.0, 0.75): 0.03, (0.0, 1.0): 0.02, (0.5, 0.25): 0.01}
+"""(score by people, score by the judge) -> share of answers, in the world "high", whoever gave them."""
 
 
 @dataclass(frozen=True)
 class World:
-    """How scores come about. kind: "graded" in quarters, "right" or wrong, or "rare": right or wrong, where the judge
-    errs on a tenth of the wrong answers alone, and on more of the long ones. likes_length: added to what the judge
-    thinks of an answer, for each standard deviation of its length; people do not care. lenient: added to all."""
+    """How scores come about.
+
+    kind: "graded" in quarters, "right" or wrong, "rare": right or wrong, where the judge errs on a tenth of the wrong
+    answers alone, and on more of the long ones, or "high": as _HIGH says. likes_length: added to what the judge thinks
+    of an answer, for each standard deviation of its length; people do not care. lenient: added to all.
+    """
 
     kind: str
     likes_length: float = 0.15
@@ -51,6 +61,9 @@ class World:
 
     def draw(self, random: np.random.Generator, n: int, shift: float = 0.0) -> tuple[Array, Array]:
         """Scores by people and by the judge, shape (n,) each. shift: how much better the answers are."""
+        if self.kind == "high":
+            pairs = np.array(list(_HIGH))[random.choice(len(_HIGH), n, p=list(_HIGH.values()))]  # (n, 2)
+            return pairs[:, 0], pairs[:, 1]
         quality, length = random.normal(0.2 + shift, 1.0, n), random.normal(0.0, 1.0, n)
         if self.kind == "rare":
             right = quality > 0

@@ -101,6 +101,11 @@ def test_intervals_hold_what_people_would_give_and_those_of_a_naive_judge_do_not
     assert ours >= 0.91 and naive <= 0.2  # 95 % less three standard errors of 200 simulations
 
 
+def test_intervals_hold_where_nearly_all_is_good_and_the_judge_seldom_errs() -> None:
+    ours, _ = held(World("high"), METHODS["rung: PPI, weight 1, joined ends"], 50, 0.0, simulations=300)
+    assert ours >= 0.91
+
+
 # ---- biases -----------------------------------------------------------------------------------
 
 
