@@ -171,6 +171,16 @@ def test_what_was_decided_in_a_spreadsheet_comes_back(tmp_path: Path, separator:
     assert [r["extra"]["kept"] for r in rows] == list(range(5)) and rows[0]["origin"]["votes"] == {"theft": 3}
 
 
+def test_a_file_that_somebody_else_changed_is_not_written_over(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "some text"), row(2, "other text"))
+    mine, theirs = ReviewFile(file), ReviewFile(file)
+    mine.decide(0, "accepted")
+    mine.decide(0, "rejected")
+    with pytest.raises(DataError, match="was changed meanwhile"):
+        theirs.decide(1, "accepted")
+    assert [r["review"] for r in ReviewFile(file).rows] == ["rejected", None]
+
+
 def test_a_csv_from_before_rows_were_decided_takes_no_decision_back(tmp_path: Path) -> None:
     file = write(tmp_path / "s.jsonl", *(row(i, f"some text {i}") for i in range(4)))
     rows = ReviewFile(file)

@@ -58,6 +58,7 @@ class ReviewFile:
         if path.suffix.lower() not in (".jsonl", ".ndjson"):
             raise DataError(f"{path}: is no file of JSON lines. Name the file that rung synth wrote.")
         self.path = path
+        self._seen = _stamp(path)
         self.rows: list[_Row] = _read(path)
         self._place = {str(row["id"]): place for place, row in enumerate(self.rows)}
 
@@ -74,7 +75,10 @@ class ReviewFile:
         return found
 
     def decide(self, place: int, review: Review | None, output: str | None = None) -> None:
-        """Sets the review of a row, and its answer where one is given, and saves the file."""
+        """Sets the review of a row, and its answer where one is given, and saves the file.
+
+        Raises DataError where somebody else has changed the file since it was read.
+        """
         self._set(self.rows[place], review, output)
         self._save()
 
@@ -138,7 +142,10 @@ class ReviewFile:
         row["review"] = review
 
     def _save(self) -> None:
+        if _stamp(self.path) != self._seen:
+            raise DataError(f"{self.path}: was changed meanwhile; this decision is not saved. Start rung review again.")
         write_lines(self.path, self.rows)
+        self._seen = _stamp(self.path)
 
 
 def safe_cell(text: str) -> str:
@@ -163,6 +170,15 @@ def _is_quoted(text: str) -> bool:
 def _lost_letters(before: str, after: str) -> bool:
     """Whether a text was saved in an encoding that lacks some of its letters."""
     return after.count("?") > before.count("?") and _ODD.sub("?", before) == _ODD.sub("?", after)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _plain(text: str) -> str:

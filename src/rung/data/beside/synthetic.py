@@ -57,8 +57,8 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
     if not kept:
         names = ", ".join(names_of(task.synthetic).values())
         raise DataError(
-            f"{names}: no synthetic row is left: all of them were rejected or nearly repeat rows of dev or of the test, "
-            "or there are none. Write others with rung synth, or delete synthetic: from task.yaml."
+            f"{names}: no synthetic row is left: all of them were rejected or nearly repeat rows of dev or of the "
+            "test, or there are none. Write others with rung synth, or delete synthetic: from task.yaml."
         )
     return _with_own_ids([example for example, _ in kept.values()])
 
