@@ -52,7 +52,17 @@ def test_a_judge_that_agrees_is_no_warning_and_its_comparisons_are_told_for_what
     decision = decide(evidence([ZERO, LORA], CLEAR, judge=HELD))
     assert first_of_all(HELD) == [] and not any("gpt-9" in w for w in decision.warnings)
     (said,) = [r for r in decision.reasons if "gpt-9 agrees with people" in r]
-    assert "corrected by -0.10" in said and "they hold where it errs alike on both" in said
+    assert (
+        "its mean, lowered by 0.10, because people gave so much less on average" in said
+        and "they hold where it errs alike on both" in said
+    )
+
+
+def test_the_correction_is_told_by_its_direction() -> None:
+    (more,) = how_scored(replace(HELD, errors=(0.25, 0.0) * 20))
+    assert "raised by 0.12, because people gave so much more on average" in more or "raised by 0.13" in more
+    (none,) = how_scored(replace(HELD, errors=(0.25, -0.25) * 20))
+    assert "its mean, as it is, because people gave as much on average" in none
 
 
 def test_what_it_prefers_is_told_where_it_was_found_alone() -> None:

@@ -22,10 +22,11 @@ class JudgeCheck:
     """A judge as it was held against people before the climb.
 
     name: of its model. agreement: None where no answers were scored by people. people, judge: mean scores of these
-    answers. scores: the judge's, of each. errors: person - judge, of each input a mean over its answers. unread: answers on which its replies could
-    not be read. length, position, family: what it prefers; None where it was not measured. relatives: models of the
-    task that are of its family. beside: of each finalist its mean by the judge, where that is secondary. unlike: a
-    candidate, and the judge's means of its answers and of the scored ones, where they differ.
+    answers. scores: the judge's, of each. errors: person - judge, of each input a mean over its answers. unread:
+    answers on which its replies could not be read. length, position, family: what it prefers; None where it was not
+    measured. relatives: models of the task that are of its family. beside: of each finalist its mean by the judge,
+    where that is secondary. unlike: a candidate, and the judge's means of its answers and of the scored ones, where
+    they differ.
     """
 
     name: str
@@ -140,10 +141,14 @@ def how_scored(check: JudgeCheck) -> list[str]:
     if not check.corrects:
         return []
     shift = sum(check.errors) / len(check.errors)
+    gave = "more" if shift > 0 else "less"
+    moved = f"{'raised' if shift > 0 else 'lowered'} by {_GRADES.gap(abs(shift))}, because people gave so much {gave}"
+    if not shift:
+        moved = "as it is, because people gave as much"
     return [
-        f"The judge {check.name} agrees with people: {agreed(check)}. Each score is its mean, corrected by "
-        f"{_GRADES.signed(shift)}, what people gave beyond it, and the intervals carry its errors. Differences between "
-        "candidates are the judge's own: they hold where it errs alike on both."
+        f"The judge {check.name} agrees with people: {agreed(check)}. Each score is its mean, {moved} on average, and "
+        "the intervals carry its errors. Differences between candidates are the judge's own: they hold where it errs "
+        "alike on both."
     ]
 
 

@@ -124,6 +124,8 @@ def test_halves_of_right_answers_stand_for_answers_that_could_gain() -> None:
 def test_a_bias_is_found_where_its_interval_leaves_out_zero() -> None:
     liked, none = mean_bias([0.25, 0.0, 0.25, 0.25, 0.0, 0.25] * 3), mean_bias([0.25, -0.25] * 10)
     assert liked is not None and liked.found and liked.difference == pytest.approx(1 / 6)
+    equal = mean_bias([0.25] * 20)
+    assert equal is not None and equal.found and equal.low < 0.1 < 0.25 < equal.high, "20 say little of what is unseen"
     assert none is not None and not none.found and mean_bias([0.1] * 4) is None
 
 

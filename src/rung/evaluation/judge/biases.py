@@ -1,7 +1,7 @@
 """What a judge prefers that has nothing to do with the rubric: length, position, and answers of its own family.
 
-Each is a mean difference of scores with its 95 % interval by Student's t. A bias is found where the interval leaves out
-zero. Source of the three: Zheng et al., Judging LLM-as-a-judge with MT-Bench and Chatbot Arena (2023), section 3.3.
+Each is a mean difference of scores with its 95 % interval. A bias is found where the interval leaves out zero.
+Source of the three: Zheng et al., Judging LLM-as-a-judge with MT-Bench and Chatbot Arena (2023), section 3.3.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rung.evaluation.intervals import ALPHA
-from rung.evaluation.judge.powered import student
+from rung.evaluation.judge.powered import rectifier
 from rung.types import Answer, Example
 
 PADDED = 20
@@ -45,10 +45,10 @@ class Bias:
 
 
 def mean_bias(differences: Sequence[float]) -> Bias | None:
-    """Of one difference an answer; None for fewer than _LEAST."""
+    """Of one difference an answer, with the interval of `rectifier`; None for fewer than _LEAST."""
     if len(differences) < _LEAST:
         return None
-    low, high = student(differences)
+    low, high = rectifier(differences)
     return Bias(sum(differences) / len(differences), low, high, len(differences))
 
 

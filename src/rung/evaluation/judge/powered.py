@@ -28,8 +28,9 @@ def powered(judged: Score, errors: Sequence[float], share: float = 1.0) -> Score
     """The mean of people's scores, estimated from the judge's mean and its errors.
 
     judged: the judge's mean with its interval. errors: person - judge, of the answers that people scored, in [-1, 1],
-    shape (n,), n >= 2, independent of each other. share: of the answers, those that the judge scored; the others did not come, and score 0 with
-    people too. Assumes that the judge errs here as it does there. n counts the answers, as before.
+    shape (n,), n >= 2, independent of each other. share: of the answers, those that the judge scored; the others did
+    not come, and score 0 with people too. Assumes that the judge errs here as it does there. n counts the answers, as
+    before.
     """
     shift = share * sum(errors) / len(errors)
     low, high = (share * end for end in rectifier(errors))
@@ -40,7 +41,7 @@ def powered(judged: Score, errors: Sequence[float], share: float = 1.0) -> Score
 
 
 def rectifier(errors: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of errors in [-1, 1].
+    """The 95 % interval of the mean of errors, or of other differences of scores, in [-1, 1].
 
     Tango's, where all are -1, 0 or 1 (a difference of two paired rates); else Student's, and at least as wide as the
     share of answers makes it that has not been seen, where nearly all errors are equal.
