@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import rung
 from conftest import PRICE, SMALL, clerk, decision, events, expert, noun_of
 from rung.data.task_file import read_task
-from rung.errors import NoGain, TaskError
+from rung.errors import ModelError, NoGain, TaskError
 from rung.ladder import RunOptions, run
 from rung.ladder.ledger import Ledger
 from rung.ladder.opening import check_prices, count_models
@@ -332,3 +333,42 @@ def test_synthetic_rows_of_which_none_is_left_are_an_error_before_anything_is_wr
     with pytest.raises(rung.errors.DataError, match=r"no synthetic row is left: .*delete synthetic:"):
         run(_task(tmp_path, synthetic="synthetic.jsonl"), RunOptions(out=tmp_path / "run"), Silent())
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").glob("*.json"))
+
+
+def test_a_teacher_that_does_not_exist_is_named_as_such_before_anything_is_written(
+    tmp_path: Path, models: None
+) -> None:
+    with pytest.raises(ModelError, match=r"task\.yaml: teacher: model 'gpt-5': no catalogue name"):
+        run(_task(tmp_path, teacher="gpt-5"), RunOptions(out=tmp_path / "run"), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_end_that_is_asked_for_shortens_no_prompt_and_the_verdict_says_so(tmp_path: Path, models: None) -> None:
+    long = "Answer with the colour. " + "There are three colours and no others. " * 5
+    task = _task(tmp_path)
+    task.write_text(task.read_text().replace("Answer with the colour.", long))
+    options = {"out": tmp_path / "run", "only": ("zero_shot", "lora")}
+    folder = run(task, RunOptions(**options), Silent())  # type: ignore[arg-type]
+    assert any(c["name"] == "lora_short" for c in decision(folder)["candidates"])
+    for path in (folder / "solutions").glob("lora_short*"):
+        shutil.rmtree(path)
+    for name in ("decision.json", "finalists.json", "finished.json"):
+        (folder / name).unlink()
+    run(task, RunOptions(**options, finish=True), Silent())  # type: ignore[arg-type]
+    skipped = _skipped(folder, "lora_short")
+    assert (skipped["reason"], skipped["why"]) == ("budget", "the run was ended before it") and not skipped["matters"]
+
+
+def test_a_judge_that_was_exchanged_meanwhile_is_told() -> None:
+    from types import SimpleNamespace as Named
+
+    from rung.ladder.model_records import model_notes
+
+    def model(**facts: Any) -> Any:
+        return Named(facts=lambda: facts)
+
+    judge, pupil = model(served={"judge-1": 3, "judge-2": 4}), model(served={"pupil-1": 2})
+    state = Named(name="pupil", model=pupil, helpers={"judge": judge, "teacher": pupil})
+    whole: Any = Named(states=(state,), first=state, recorded={}, names=("pupil",))
+    (note,) = model_notes(whole)
+    assert note.startswith("The judge was answered by more than one model in this run: judge-1, judge-2.")

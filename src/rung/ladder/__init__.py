@@ -73,7 +73,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
                 if missing(climbed) and not options.finish:
                     write_unfinished(run, climbed, options.only)
                     return folder
-                finalists = name_finalists(run, climbed)
+                finalists = name_finalists(run, climbed, finish=options.finish)
             decision = verdict(files) or test_and_decide(run, finalists)
             hand_over(run, decision)
         finally:

@@ -23,6 +23,7 @@ from rung.ladder.finalists import floor_on_dev
 from rung.ladder.gains import Gain, Way, expected_gain, order, what_matters
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
+from rung.ladder.shortening import ENDED
 from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import Texts, function_of
@@ -198,7 +199,7 @@ class _Climber:
         if before is not None and (self.finishes or before["reason"] in ("gain", "target")):
             return before["reason"], before["why"]
         if self.finishes:
-            return "budget", "the run was ended before it"
+            return ENDED
         if self.climbed.enough:
             return "target", self.climbed.enough
         if gain is not None and gain.high < self.matters and not self.run.exhaustive:

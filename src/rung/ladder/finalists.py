@@ -32,11 +32,12 @@ def named(run: WholeRun) -> dict[str, Any] | None:
     return recorded(run.files.finalists)
 
 
-def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
+def name_finalists(run: WholeRun, climbed: Climbed, *, finish: bool = False) -> dict[str, Any]:
     """Checks what fine-tuned finalists have forgotten, shortens their prompts, times all finalists, and records them
     with what dev showed.
 
-    The pairs to compare on the test are recorded too: those in which one may be the best, by dev alone.
+    The pairs to compare on the test are recorded too: those in which one may be the best, by dev alone. finish: no
+    prompt is shortened that was not before.
     """
     baselines = baselines_on_dev(run.first)
     floor = floor_on_dev(run.first)
@@ -46,7 +47,7 @@ def name_finalists(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
     for name in climbed.best_of_groups():
         state = run.of(climbed.built[name].solution.model)
         checks.append(checked := check_skills(state, climbed, name, floor))
-        if (shorter := shorten(state, climbed, checked, floor)) is not None:
+        if (shorter := shorten(state, climbed, checked, floor, finish=finish)) is not None:
             outcomes.append(shorter.outcome)
             checks.append(Checked(shorter.name or checked.keep, shorter.skills))
             names += [shorter.name] if shorter.name is not None else []  # before its long form: it costs less

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import __version__, runs
-from rung.errors import TaskError
+from rung.errors import ModelError, TaskError
 from rung.ladder.again import reopen
 from rung.ladder.applies import check_that_some_apply, has
 from rung.ladder.checking import CheckedData, Read, check, findings_of_split, read, refuse
@@ -117,7 +117,12 @@ def load(task: Task, listener: Listener) -> Loaded:
         if twin := next((name for name, other in versions.items() if other == version), None):
             raise TaskError(f"{task.path}: {model.name} and {twin} are the same model. Keep one of them in models:.")
         versions[model.name] = version
-    helping = {role: model_version(spec.spec, say=listener.say) for role, spec in helpers_of(task).items()}
+    helping: dict[str, str] = {}
+    for role, spec in helpers_of(task).items():
+        try:
+            helping[role] = model_version(spec.spec, say=listener.say)
+        except ModelError as fault:
+            raise type(fault)(f"{task.path.name}: {role}: {fault}") from fault
     return Loaded(data, versions, helping)
 
 

@@ -20,8 +20,13 @@ def record_models(run: WholeRun) -> None:
 
 
 def facts_of(run: WholeRun) -> dict[str, dict[str, Any]]:
-    """Name of a model -> its facts, over all commands; models that say nothing are left out."""
-    now = {state.name: state.model.facts() for state in run.states}
+    """Name of a model -> its facts, over all commands; models that say nothing are left out.
+
+    The teacher and the judge stand under "teacher" and "judge", where no model that is compared is called so.
+    """
+    compared = {state.name: state.model for state in run.states}
+    helpers = {role: m for role, m in run.first.helpers.items() if role not in compared and m not in compared.values()}
+    now = {name: model.facts() for name, model in {**compared, **helpers}.items()}
     summed = {name: _summed(run.recorded.get(name, {}), facts) for name, facts in now.items() if facts}
     return {**run.recorded, **summed}
 
@@ -45,11 +50,16 @@ def model_notes(run: WholeRun) -> list[str]:
     """Whole sentences: a model that its provider switches off, and one that was exchanged while the run went on."""
     notes = []
     for name, facts in facts_of(run).items():
+        served = [one for one in facts.get("served") or {} if one]
         if name not in run.names:
+            if name in run.first.helpers and len(served) > 1:
+                notes.append(
+                    f"The {name} was answered by more than one model in this run: {', '.join(served)}. What it said is "
+                    "a mix of theirs."
+                )
             continue
         if ends := facts.get("shutdown_date"):
             notes.append(f"{name} ends: its provider switches it off on {ends}. What is shipped with it ends then too.")
-        served = [one for one in facts.get("served") or {} if one]
         if len(served) > 1:
             notes.append(
                 f"{name} was answered by more than one model in this run: {', '.join(served)}. Its scores are a mix of "

@@ -22,6 +22,8 @@ from rung.trials.trial import attempt
 from rung.trials.workshop import Workshop, cut_of
 from rung.types import Skipped, SkipReason, Solution, kind_of
 
+ENDED: tuple[SkipReason, str] = ("budget", "the run was ended before it")
+
 
 @dataclass(frozen=True)
 class Shorter:
@@ -33,11 +35,12 @@ class Shorter:
     skills: tuple[Skills, ...] = ()
 
 
-def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float) -> Shorter | None:
+def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, finish: bool = False) -> Shorter | None:
     """Shortens the prompt of a fine-tuned finalist that may be shipped, and adds the candidate to what is built.
 
-    checked: the finalist, with its general skills. floor: dev score of the best baseline that learns nothing. None
-    where nothing was shortened; the reason stands among what was skipped, unless the finalist needs no such step.
+    checked: the finalist, with its general skills. floor: dev score of the best baseline that learns nothing. finish:
+    nothing new is tried. None where nothing was shortened; the reason stands among what was skipped, unless the
+    finalist needs no such step.
     """
     long = climbed.built[checked.keep]
     if long.solution.adapter is None or not may_be_shipped(climbed, checked.keep, floor):
@@ -47,9 +50,11 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float) -> 
     meter = Meter(run.asked, folder)
     workshop = run.workshop(folder, climbed, meter, family=long.family)
     tuned = replace(long.solution, name=kind_of(checked.keep))  # as strategies call it
-    if not is_done(folder / SHORTENING) and (reason := _not_worth_it(run, climbed, workshop, tuned)) is not None:
-        _skip(run, climbed, Skipped(name, long.family, *reason, model=run.name))
-        return None
+    if not is_done(folder / SHORTENING):
+        reason = ENDED if finish else _not_worth_it(run, climbed, workshop, tuned)
+        if reason is not None:
+            _skip(run, climbed, Skipped(name, long.family, *reason, model=run.name))
+            return None
     run.listener.progress(f"shortening the prompt of {checked.keep}", 0.0, None)
     try:
         built = _built(run, workshop, name, tuned)
