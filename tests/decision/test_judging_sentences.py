@@ -98,3 +98,14 @@ def test_a_check_is_read_back_as_it_was_written() -> None:
     check = replace(HELD, length=LONG, relatives=("gpt-9-mini",))
     assert judge_from_record(json.loads(json.dumps(judge_record(check)))) == check
     assert judge_from_record(json.loads(json.dumps(judge_record(UNCHECKED)))) == UNCHECKED
+
+
+def test_two_that_the_correction_takes_to_the_end_of_the_scale_are_told_apart_by_their_comparison() -> None:
+    cheap, dear = (replace(c, test=Score(1.0, 0.9, 1.0, 200), dev=Score(1.0, 0.9, 1.0, 200)) for c in (ZERO, LORA))
+    known = evidence([cheap, dear], {("zero_shot", "lora"): 0.001}, judge=HELD)
+    apart = tuple(
+        replace(c, difference=0.15, low=0.05, high=0.25) if (c.a, c.b) == ("zero_shot", "lora") else c
+        for c in known.comparisons
+    )
+    assert decide(replace(known, comparisons=apart)).solution == "lora"
+    assert decide(known).solution == "zero_shot", "where their comparison shows nothing, the cheaper one"

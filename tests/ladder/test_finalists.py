@@ -121,3 +121,12 @@ def test_of_what_only_leaves_out_the_reason_that_holds_anyway_is_told() -> None:
     assert reasons["few_shot"] == reasons["lora"] == "left out by --only"
     assert reasons["rag"] == "the task has no corpus" and reasons["full"] == "off by default"
     assert why_not(STRATEGIES["full"], {"trainable"}, ("full",)) == ""
+
+
+def test_of_two_at_the_end_of_the_scale_the_one_that_the_judge_scores_higher_goes_on() -> None:
+    def judged(name: str, score: float) -> Built:
+        answers = tuple(Prediction(str(i), "x", 1, 1, 0.0, score=score) for i in range(4))
+        return replace(built(name, 1.0), predictions=answers)
+
+    found = Climbed(built={"few_shot": judged("few_shot", 0.75), "zero_shot": judged("zero_shot", 1.0)})
+    assert found.best() == "zero_shot"

@@ -30,6 +30,7 @@ contender may be shipped where it is cheap enough. Where it scores above the bes
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, cast
@@ -75,7 +76,7 @@ def rule_on_test(evidence: Evidence) -> Ruling:
     worth = [c for c in tested if shortfall(evidence, c, "test") is None]
     if not worth:
         return Ruling("none", "test", best=best_of(tested, "test"))
-    best = best_of([c for c in worth if evidence.may_be_best(c)] or worth, "test")
+    best = _best_on_test(evidence, [c for c in worth if evidence.may_be_best(c)] or worth)
     for members in evidence.groups("test"):
         for candidate in members:
             if candidate in worth and within_margin(evidence, candidate, best):
@@ -147,7 +148,25 @@ def learner_claim(evidence: Evidence, candidate: Candidate, learner: Candidate, 
 
 def within_margin(evidence: Evidence, candidate: Candidate, other: Candidate) -> bool:
     """Whether it is at most the margin below the other on the test."""
-    return _mean(other) - _mean(candidate) <= evidence.margin + _ROUNDING
+    apart = _mean(other) - _mean(candidate)
+    if _ends_at_the_scale(evidence) and candidate.name != other.name and evidence.asked(candidate, other):
+        apart = evidence.contrast(candidate, other, "test").difference
+    return apart <= evidence.margin + _ROUNDING
+
+
+def _best_on_test(evidence: Evidence, candidates: Sequence[Candidate]) -> Candidate:
+    """The highest mean; of equals, the first, unless their comparison says otherwise."""
+    best = best_of(candidates, "test")
+    for c in candidates if _ends_at_the_scale(evidence) else ():
+        level = c.name != best.name and _mean(c) == _mean(best) and evidence.asked(best, c)
+        if level and evidence.contrast(best, c, "test").difference > 0:
+            best = c
+    return best
+
+
+def _ends_at_the_scale(evidence: Evidence) -> bool:
+    """Whether means are corrected by a judge's errors: two that would pass the end of the scale are both there."""
+    return evidence.judge is not None and evidence.judge.corrects
 
 
 def ahead_on_dev(evidence: Evidence, best: Candidate, rival: Candidate) -> bool:

@@ -47,6 +47,11 @@ class Built:
         return sum(p.tokens_in for p in self.predictions) / n, sum(p.tokens_out for p in self.predictions) / n
 
     @property
+    def uncorrected(self) -> float:
+        """The mean of the scores of its answers to dev, as the metric gave them."""
+        return round(sum(p.score or 0.0 for p in self.predictions) / max(1, len(self.predictions)), 9)
+
+    @property
     def tokens_cached(self) -> float:
         """Of the input tokens, those that the provider read from its cache: a mean per answer."""
         return sum(p.tokens_cached for p in self.predictions) / max(1, len(self.predictions))
@@ -75,9 +80,12 @@ class Climbed:
         }
 
     def best(self, family: Family | None = None, model: str | None = None) -> str | None:
-        """The best on dev of those that answered all of it; of equals, the first built."""
+        """The best on dev of those that answered all of it; of equals, the first built.
+
+        Means that a judge's errors take to the end of the scale are told apart by the scores themselves.
+        """
         whole = self.whole(family, model)
-        return max(whole, key=lambda name: whole[name].dev.mean, default=None)
+        return max(whole, key=lambda name: (whole[name].dev.mean, whole[name].uncorrected), default=None)
 
     def up_to(self, model: str) -> tuple[str, ...]:
         """The models that cost less than this one, and itself."""
