@@ -18,6 +18,7 @@ from rung.errors import ModelError, NoGain, TaskError
 from rung.ladder import RunOptions, run
 from rung.ladder.ledger import Ledger
 from rung.ladder.opening import check_prices, count_models
+from rung.ladder.plan_rates import PlanRates
 from rung.records import read_json
 from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.testing import FakeModel, FakeTrainable, Silent
@@ -37,6 +38,7 @@ from small_task import write_task
 
 TOKENS = {"usd_per_million_in": 2.0, "usd_per_million_out": 8.0}
 TEACHER = {"name": "large:expert", "price": TOKENS}
+SPEED = Speed(read=1e4, write=1e4, train=1e5)
 RULE = "Say what you know of doors and boats."
 
 
@@ -141,6 +143,15 @@ def test_what_synthetic_rows_add_to_train_is_what_the_curve_is_read_for() -> Non
     assert rows(texts) == 100 and rows(replace(texts, train=2000)) == 200 and rows(replace(texts, synthetic=9)) == 9
 
 
+def test_a_teachers_thoughts_are_planned_and_not_those_of_the_model() -> None:
+    texts = Texts(20, 2, 8, 20, 0, 0, train=100, dev=50, screen=48, training_tokens=10**7, thought=9)
+    teacher = PlanRates(SPEED, PRICE, thought=1000)
+    assert (
+        PlanRates(SPEED, teacher=teacher).as_taught(texts).thought == 1000
+        and PlanRates(SPEED).as_taught(texts) == texts
+    )
+
+
 # ---- what a budget keeps out ----------------------------------------------------------------
 
 
@@ -213,9 +224,6 @@ def _pupil(request: Request) -> str:
 def _with_rule(workshop: Workshop) -> Solution:
     plain = workshop.solution("stated")
     return replace(plain, instruction=f"{plain.instruction}\n{RULE}")
-
-
-SPEED = Speed(read=1e4, write=1e4, train=1e5)
 
 
 @pytest.fixture

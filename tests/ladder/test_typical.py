@@ -16,10 +16,11 @@ def test_a_typical_run_takes_as_many_times_longer_as_the_model_is_slower() -> No
 
 
 def test_the_plan_counts_the_check_of_general_skills_and_the_dearest_repair() -> None:
-    from rung.ladder.plan import TYPICAL, _Rates, _skills, _step
+    from rung.ladder.plan import TYPICAL, _skills, _step
+    from rung.ladder.plan_rates import PlanRates
     from rung.strategies import STRATEGIES
 
-    speed = _Rates(Speed(1000, 100, 300))
+    speed = PlanRates(Speed(1000, 100, 300))
     prompt, lora, full = (_step(STRATEGIES[name], TYPICAL, speed, "") for name in ("zero_shot", "lora", "full"))
     assert not _skills([prompt], TYPICAL, speed).applies
     alone, both = _skills([prompt, lora], TYPICAL, speed), _skills([prompt, lora, full], TYPICAL, speed)
@@ -30,7 +31,8 @@ def test_the_plan_counts_the_check_of_general_skills_and_the_dearest_repair() ->
 def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
     from dataclasses import replace
 
-    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _Rates, _step, plan_record
+    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _step, plan_record
+    from rung.ladder.plan_rates import PlanRates
     from rung.strategies import STRATEGIES
     from rung.types import Decoding
 
@@ -38,9 +40,9 @@ def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
 
     def plan(thought: int) -> Plan:
         texts = replace(TYPICAL, thought=thought)
-        steps = tuple(_step(STRATEGIES[name], texts, _Rates(speed), "") for name in ("zero_shot", "lora"))
+        steps = tuple(_step(STRATEGIES[name], texts, PlanRates(speed), "") for name in ("zero_shot", "lora"))
         sizes = {"train": 200, "dev": 100, "test": 100}
-        return Plan(steps, _diagnosis(texts, _Rates(speed)), none, Decoding(8), texts, speed, sizes, {}, {})
+        return Plan(steps, _diagnosis(texts, PlanRates(speed)), none, Decoding(8), texts, speed, sizes, {}, {})
 
     plain, thinking = plan(0), plan(1000)
     assert thinking.answer_seconds == pytest.approx(plain.answer_seconds + 10)

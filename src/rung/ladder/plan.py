@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rung.ladder.applies import OFF_BY_DEFAULT, has, why_not
+from rung.ladder.plan_rates import PlanRates, rates_of, seconds_of
 from rung.ladder.plan_texts import texts_of
 from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.types import (
@@ -230,7 +231,7 @@ def make_plan(
     own = spec or task.models[0]
     have = has(model, task, corpus=bool(inputs.passages), constrained=inputs.constraint is not None)
     asked = any(s.taught is not None and not why_not(s, have, only) for s in STRATEGIES.values())
-    rates = _rates(model, price, teacher if asked else None, earlier)
+    rates = rates_of(model, price, teacher if asked else None, earlier)
     tokens = _training_tokens(task, rates.speed) // max(1, sharing)
     if earlier:
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
@@ -268,43 +269,6 @@ def make_plan(
     return plan.with_detectable(len(families), split)
 
 
-@dataclass(frozen=True)
-class _Rates:
-    """What a cost takes: seconds by the model's speed, dollars by its price of tokens. teacher: of the teacher; None:
-    the model is its own. thought: tokens that it writes before an answer."""
-
-    speed: Speed
-    price: Price | None = None
-    teacher: _Rates | None = None
-    thought: int = 0
-
-    def of(self, cost: Cost) -> tuple[float, float]:
-        """(seconds, dollars)"""
-        return round(seconds_of(cost, self.speed), 2), round(cost.usd(self.price), 6)
-
-    def as_taught(self, texts: Texts) -> Texts:
-        """The token counts where the teacher answers: it has thoughts of its own."""
-        return texts if self.teacher is None else replace(texts, thought=self.teacher.thought)
-
-
-def _rates(model: Model, price: Price | None, teacher: Metered | None, earlier: Mapping[str, Any] | None) -> _Rates:
-    """What a model and its teacher take for their tokens; speeds as an earlier command measured them, if one has."""
-    from rung.models.speed import speed_of
-
-    before = earlier or {}
-    speed = Speed(**before["speed"]) if earlier else speed_of(model)
-    if teacher is None:
-        return _Rates(speed, price)
-    known = before.get("teacher_speed")
-    theirs = Speed(**known) if known else speed_of(teacher)
-    return _Rates(speed, price, _Rates(theirs, teacher.price, thought=teacher.thought_tokens))
-
-
-def seconds_of(cost: Cost, speed: Speed) -> float:
-    """Estimated seconds for reading, writing and training so many tokens."""
-    return cost.read / speed.read + cost.written / speed.write + cost.trained / speed.train
-
-
 def typical_seconds(speed: Speed) -> float:
     """Estimated for a run on TYPICAL: every strategy that needs nothing but the examples and does not wait for the
     diagnosis, the experiments, and the final test.
@@ -312,7 +276,7 @@ def typical_seconds(speed: Speed) -> float:
     Trainings are as long as they are planned to be, whatever a budget would allow.
     """
     tried = [s for s in STRATEGIES.values() if not (s.asked_for or s.cures or s.needs - {"constraint", "trainable"})]
-    rates = _Rates(speed)
+    rates = PlanRates(speed)
     steps = [_step(strategy, TYPICAL, rates, "") for strategy in tried]
     steps += [_pilot(step) for step in steps if step.strategy.pilot is not None] + [_diagnosis(TYPICAL, rates)]
     steps.append(_skills(steps, TYPICAL, rates))
@@ -332,7 +296,7 @@ def _training_tokens(task: Task, speed: Speed) -> int:
     return int((task.budget.minutes or DEFAULT_MINUTES) * 60 * TRAINING_SHARE * speed.train)
 
 
-def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
+def _step(strategy: Strategy, texts: Texts, rates: PlanRates, why: str) -> Step:
     if why and why != OFF_BY_DEFAULT:
         return Step(strategy.name, strategy.family, False, why)
     cost: Cost = function_of(strategy.cost)(texts)
@@ -353,7 +317,7 @@ def _step(strategy: Strategy, texts: Texts, rates: _Rates, why: str) -> Step:
     )
 
 
-def _diagnosis(texts: Texts, rates: _Rates) -> Step:
+def _diagnosis(texts: Texts, rates: PlanRates) -> Step:
     from rung.diagnosis.interventions import INTERVENTIONS, THINKING_TOKENS
     from rung.diagnosis.placebo import SAMPLES
 
@@ -377,7 +341,7 @@ def _pilot(tuned: Step) -> Step:
     )
 
 
-def _skills(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
+def _skills(applying: Sequence[Step], texts: Texts, rates: PlanRates) -> Step:
     """The check of general skills: of the base, of the best of each fine-tuned family, and of the repaired one, whose
     repair is counted for the dearest. Tokens are estimated by characters."""
     from rung.evaluation.skills import suite
@@ -394,7 +358,7 @@ def _skills(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
     return Step("skills", tuned[0].family, True, "", cost.calls, cost.tokens, *rates.of(cost))
 
 
-def _teacher(applying: Sequence[Step], texts: Texts, rates: _Rates) -> Step:
+def _teacher(applying: Sequence[Step], texts: Texts, rates: PlanRates) -> Step:
     """The teacher's answers to dev with the best prompt, which may show demos. It is asked once a run."""
     from rung.strategies.prompting import answering
 

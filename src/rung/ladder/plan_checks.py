@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rung.ladder.plan import Plan, Step, seconds_of
+from rung.ladder.plan import Plan, Step
+from rung.ladder.plan_rates import seconds_of
 from rung.strategies import Cost, Texts
 from rung.types import MetricInfo, Task
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rung.ladder.plan import Plan, Step, seconds_of
+from rung.ladder.plan import Plan, Step
+from rung.ladder.plan_rates import seconds_of
 from rung.strategies import Cost, function_of
 from rung.strategies.shortening import SHORT_ALREADY, cost_of_shortening, worth_shortening
 from rung.types import Family
