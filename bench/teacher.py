@@ -15,6 +15,8 @@ cache, killed (SIGKILL) at random moments and started again until it is through.
 - Charged again: the very same request. Paid twice are those whose answer lay in the call cache when an earlier process
   died; its files are copied at each kill, and the requests of their keys noted by the process itself. In flight at a
   kill were the others that an earlier process had asked. Anew: by the same process, whose reply broke its form.
+- No reply: answers that the faults of the network kept out at the end, undisturbed and killed. One command leaves such
+  an answer out, the next one asks for it again, so that results may differ by these, and by nothing else.
 - planned: calls that the plan holds for what was done. For search and judge it is the most: a search ends where
   nothing is left to gain, and a judge is asked once for equal answers.
 - recall: share of the planted faults that are in no row. precision: share of the dropped inputs that had a fault.
@@ -52,7 +54,7 @@ STRATEGIES_OF = {
 WORKS = ("search", "synthesis", "distillation", "judge")
 FAULTS = ("429-retry-after", "500", "503", "drop", "slow", "stall", "html")
 WORKING = "working"
-TIMEOUT_S = 6.0  # of a call; an attempt that stalls ends after half of it
+TIMEOUT_S = 10.0  # of a call; an attempt that stalls ends after half of it
 KEYS = "keys.txt"
 JUDGED = 40
 
@@ -81,7 +83,10 @@ def main() -> None:
 
 
 def show(row: dict[str, Any]) -> None:
-    print(f"{row['work']}: killed {row['kills']} times, the same result {row['same']}")
+    print(
+        f"{row['work']}: killed {row['kills']} times, the same result {row['same']}, "
+        f"no reply to {row['no_reply'][0]} and {row['no_reply'][1]} requests"
+    )
     print(f"  calls planned {row['planned']}, kept {row['kept']}, charged {row['charged']} undisturbed")
     print(
         f"  charged {row['charged_killed']} killed, of these again: anew {row['anew']}, in flight {row['in_flight']}, "
@@ -170,6 +175,7 @@ def measure(work: str, options: argparse.Namespace) -> dict[str, Any]:
             "planned": planned(work, killed),
             "kept": kept_answers(killed),
             "charged": charged,
+            "no_reply": [no_reply(plain), no_reply(killed)],
             "seconds": round(undisturbed.seconds, 1),
             **found,
         }
@@ -311,10 +317,26 @@ def planned(work: str, folder: Path) -> int:
 
 def kept_answers(folder: Path) -> int:
     """Answers of the teacher in journals, and to dev."""
-    journals = [path for path in folder.rglob("*.jsonl") if "task" not in path.parts]
-    kept = sum('"key"' in line for path in journals for line in lines_of(path))
     dev = folder / "run" / "teacher" / "predictions.dev.jsonl"
-    return kept + (len(lines_of(dev)) if dev.exists() else 0)
+    return len(in_journals(folder)) + (len(lines_of(dev)) if dev.exists() else 0)
+
+
+def no_reply(folder: Path) -> int:
+    """How many of the answers in journals are none, because of a fault that may pass."""
+    from rung.errors import may_pass
+
+    return sum(may_pass(answer["error"]) for answer in in_journals(folder).values())
+
+
+def in_journals(folder: Path) -> dict[str, dict[str, Any]]:
+    """Journal and key -> the last answer that was kept."""
+    found = {}
+    for path in folder.rglob("*.jsonl"):
+        for line in lines_of(path) if "task" not in path.parts else []:
+            if '"key"' in line:
+                answer = json.loads(line)
+                found[f"{path} {answer['key']}"] = answer
+    return found
 
 
 def filters(work: str, folder: Path, teacher: Any) -> dict[str, Any]:
