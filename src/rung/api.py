@@ -75,7 +75,12 @@ def run(task: str | Path, options: RunOptions | None = None, *, listener: Listen
     from rung.ladder import run as climb
     from rung.ladder.options import Quiet, RunOptions
 
-    return Run(climb(Path(task), replace(options or RunOptions(), **fields), listener or Quiet()))
+    return Run(climb(Path(task), replace(options or RunOptions(), **_with_paths(fields)), listener or Quiet()))
+
+
+def _with_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of options, in which a place may be given as a text."""
+    return {**fields, "out": Path(fields["out"])} if isinstance(fields.get("out"), str) else fields
 
 
 def check(task: str | Path, *, say: Callable[[str], None] | None = None) -> CheckedData:
@@ -103,7 +108,7 @@ def synth(
     from rung.ladder.synthesis import SynthOptions, prepare
 
     hears = listener or Quiet()
-    ready = prepare(Path(task), replace(options or SynthOptions(), **fields), hears.say)
+    ready = prepare(Path(task), replace(options or SynthOptions(), **_with_paths(fields)), hears.say)
     for line in ready.plan.lines:
         hears.say(line)
     return ready.write(lambda what, share: hears.progress(what, share, None))

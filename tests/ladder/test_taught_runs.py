@@ -172,7 +172,7 @@ def test_synth_writes_rows_that_are_right_wherever_votes_can_say_it(tmp_path: Pa
     teacher = taught_task.teacher_of(task, near=sealed, shares=shares)
     with FakeEndpoint(teacher, response_format="ignored") as endpoint:
         path = with_teacher(task, endpoint)
-        rung.synth(path, rows=100, out=tmp_path / "synthetic.jsonl")
+        rung.synth(path, rows=100, out=str(tmp_path / "synthetic.jsonl"))
     kept = {row["input"]: row["output"] for row in rows(tmp_path / "synthetic.jsonl")}
     filtered = teacher.filtered(kept)
     assert len(kept) > 60 and near_any(list(kept), sealed) == []
