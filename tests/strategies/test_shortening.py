@@ -149,7 +149,7 @@ def test_after_a_kill_nothing_is_answered_twice_and_the_same_length_is_taken(tmp
         raise AssertionError("it never ended")
     one, other = (record_of(tmp_path / name / SHORTENING) for name in ("undisturbed", "short"))
     assert one == other
-    ids = [tuple(m.content for m in r.messages) + (r.adapter or "",) for r in model.requests]
+    ids = [(*(m.content for m in r.messages), r.adapter or "") for r in model.requests]
     assert max(map(ids.count, ids)) <= 2, "a block of answers that was cut is the most that is asked again"
 
 
