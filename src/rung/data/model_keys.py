@@ -27,6 +27,8 @@ FOUR_BIT = ":4bit"
 """Ends the name of a model whose linear layers are kept in 4 bits; `rung.models.four_bit` reads it."""
 MODEL_HINT = f"Write model: {DEFAULT_MODEL}, a folder or a GGUF file, or {{endpoint: https://host/v1, name: …}}."
 PRICE_HINT = "Write price: {usd_per_hour: 0.40}."
+TOKENS_HINT = "Write price: {usd_per_million_in: 0.25, usd_per_million_out: 2}."
+"""Of an endpoint, which is mostly paid by the token."""
 LOCAL_KEYS = ("name", "load_in_4bit", "price", "label")
 ENDPOINT_KEYS = (
     *("endpoint", "name", "key_env", "api_version", "in_flight", "timeout", "response_format", "batch", "params"),
@@ -85,7 +87,8 @@ def named_model(value: Any, info: ValidationInfo, hint: str) -> ModelEntry:
             raise WrongKey(_unknown(str(key), keys), str(key))
     if remote and "endpoint" not in value:
         raise ValueError(f"is a mapping that names no endpoint, nor a model of this machine. {hint}")
-    price = price_of(value["price"], "price") if "price" in value else None
+    price_hint = TOKENS_HINT if remote else PRICE_HINT
+    price = price_of(value["price"], "price", hint=price_hint) if "price" in value else None
     label = _label(value["label"]) if "label" in value else None
     found = _endpoint(value) if remote else _local_mapping(value, info, hint)
     return replace(found, price=price, label=label)
@@ -97,18 +100,18 @@ def refuse_secret_key(key: object) -> None:
         raise WrongKey(f"would hold a secret, and a task never does. {SECRET_HINT}", str(key))
 
 
-def price_of(value: Any, *inside: str) -> Price:
-    """The price that a mapping says. Raises WrongKey."""
+def price_of(value: Any, *inside: str, hint: str = PRICE_HINT) -> Price:
+    """The price that a mapping says. hint: how to write it. Raises WrongKey."""
     known = tuple(Price.__dataclass_fields__)
     if not isinstance(value, dict):
-        raise WrongKey(f"is {kind_of(value)}, but must be a mapping. {PRICE_HINT}", *inside)
+        raise WrongKey(f"is {kind_of(value)}, but must be a mapping. {hint}", *inside)
     for key, number in value.items():
         if key not in known:
             raise WrongKey(_unknown(str(key), known), *inside, str(key))
         if not _is_number(number) or number < 0:
-            raise WrongKey(f"is {_shown(number)}, but must be a number of dollars. {PRICE_HINT}", *inside, key)
+            raise WrongKey(f"is {_shown(number)}, but must be a number of dollars. {hint}", *inside, key)
     if not value:
-        raise WrongKey(f"says no price. {PRICE_HINT}", *inside)
+        raise WrongKey(f"says no price. {hint}", *inside)
     if "usd_per_hour" in value and len(value) > 1:
         raise WrongKey("holds the machine's price and a price of tokens. Keep one of them.", *inside)
     if "usd_per_hour" not in value and not {"usd_per_million_in", "usd_per_million_out"} <= set(value):

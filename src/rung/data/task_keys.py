@@ -53,6 +53,8 @@ HINTS = {
     "model": MODEL_HINT,
     "models": "Write models: [first, second], cheapest first.",
     "budget": "Write budget: {minutes: 30}.",
+    "budget.calls": "Write budget: {calls: 2000}.",
+    "budget.usd": "Write budget: {usd: 5}.",
     "price": PRICE_HINT,
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "seed": "Write seed: 0, or another whole number from 0.",
@@ -256,6 +258,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     metric = keys.metric or _default_metric(keys)
     _check_metrics(keys, metric, labels)
     _check_abstain(keys, labels)
+    judge = taught_keys.to_judge(keys.judge, metric, judged=bool(keys.judged))  # before a budget asks for its price
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(
         name=name,
@@ -283,7 +286,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         concurrency=keys.concurrency,
         seed=keys.seed,
         teacher=taught_keys.to_teacher(keys.teacher),
-        judge=taught_keys.to_judge(keys.judge, metric, judged=bool(keys.judged)),
+        judge=judge,
         judged=keys.judged,
         unlabelled=keys.unlabelled,
         synthetic=keys.synthetic,

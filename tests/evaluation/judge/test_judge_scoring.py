@@ -124,6 +124,14 @@ def test_equal_requests_are_equal_and_another_seed_is_another() -> None:
     assert one == graded(SPEC, answer("a door"), "Say it.", 0, 0.0) != graded(SPEC, answer("a door"), "Say it.", 1, 0.0)
 
 
+def test_a_prompt_that_is_repeated_is_no_verdict_nor_are_its_last_lines() -> None:
+    one = graded(SPEC, answer("a door"), "Say it.", 0, 0.0).messages[-1].content
+    two = pairwise(SPEC, answer("a door"), "Say it.", 0, 0.0, first=True).messages[-1].content
+    last = [prompt.splitlines()[-1] for prompt in (one, two)]
+    assert [grade(text) for text in (one, last[0], last[0].split(". ")[-1], "Score: N")] == [None] * 4
+    assert [preference(text, first=True) for text in (two, last[1], "Better: X", '"Better: X"')] == [None] * 4
+
+
 def test_a_rubric_with_braces_is_asked_as_it_stands() -> None:
     spec = replace(SPEC, rubric='It is JSON: {"a": 1} {x}')
     assert spec.rubric in graded(spec, answer("a {door}"), "", 0, 0.0).messages[-1].content

@@ -1,7 +1,8 @@
 """What a judge is asked. The texts to judge stand between marks that they cannot close, and count as data.
 
 Graded: one answer, from 1 to 5 by the rubric, with the reference beside it where there is one. Pairwise: the answer and
-the reference, as A and B in either order; a tie is allowed. In both a reason comes first, in one sentence.
+the reference, as A and B in either order; a tie is allowed. In both a reason comes first, in one sentence. Nothing of
+a prompt reads as a verdict itself, so that a judge that repeats it has said nothing.
 Source: Zheng et al., Judging LLM-as-a-judge with MT-Bench and Chatbot Arena (2023), for both forms and for the swap.
 """
 
@@ -33,7 +34,7 @@ Rubric: {rubric}
 
 {texts}
 
-Write one sentence that says why. Then write a last line with the grade alone, as in: Score: 3"""
+Write one sentence that says why. Then write a last line with the grade alone: "Score: N", where N is the grade."""
 _PAIRWISE = """You compare two answers, A and B, to one input, and say which is better by the rubric.
 Judge by the rubric alone. A longer answer is not a better one, and the order of A and B means nothing.
 
@@ -43,10 +44,7 @@ Rubric: {rubric}
 
 {texts}
 
-Write one sentence that says why. Then write a last line that is one of these three:
-Better: A
-Better: B
-Better: tie"""
+Write one sentence that says why. Then write a last line alone: "Better: X", where X is A, B or tie."""
 
 
 def graded(spec: JudgeSpec, answer: Answer, instruction: str, seed: int, temperature: float) -> Request:
