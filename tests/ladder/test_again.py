@@ -238,3 +238,32 @@ def test_whatever_rests_on_a_void_solution_is_void_after_a_kill_too(tmp_path: Pa
     assert found == ["distilled_lora", "dpo", "dpo_short"]
     (tmp_path / "solutions" / "distilled_lora").rename(tmp_path / "set aside")
     assert _with_what_rests_on_them(Files(tmp_path), set()) == ["dpo", "dpo_short"]
+
+
+def test_a_second_opening_for_the_same_finalists_and_a_budget_that_is_spent_are_said(
+    tmp_path: Path, models: None
+) -> None:
+    task, out = write_task(tmp_path, Path("small:clerk"), examples=96), tmp_path / "run"
+    run(task, RunOptions(out=out, only=ONLY), Silent())
+    assert not any("had been opened" in text for text in decision(out)["warnings"])
+    listener = Silent()
+    run(task, RunOptions(out=out, again=True, only=ONLY, calls=1), listener)
+    assert any("is spent: " in text and "give a larger --calls." in text for text in listener.said), listener.said
+    (note,) = (text for text in decision(out)["warnings"] if "had been opened" in text)
+    assert "was opened again for the same" in note and decision(out)["test_reads"] == 1
+
+
+def test_an_opening_that_an_interruption_repeats_is_not_told(tmp_path: Path) -> None:
+    from rung.ladder.again import opened_again_notes
+    from rung.records import append_lines
+
+    read = {"time": "2026-11-27T07:19:07+00:00", "read": 1, "solutions": ["a"], "digest": "d", "continues": False}
+    append_lines(tmp_path / "test_reads.jsonl", [read, {**read, "continues": True}])
+    log(tmp_path, "finalists", solutions=["a"])
+    assert opened_again_notes(tmp_path) == []
+    log(tmp_path, "reopened", void=[], added=[], rows={})
+    assert len(opened_again_notes(tmp_path)) == 1
+    other = {**read, "read": 2, "solutions": ["b"]}
+    append_lines(tmp_path / "test_reads.jsonl", [other, {**other, "continues": True}])
+    log(tmp_path, "finalists", solutions=["b"])
+    assert opened_again_notes(tmp_path) == []

@@ -139,8 +139,10 @@ def test_a_budget_that_is_spent_keeps_them_out_with_a_reason_and_ends_in_the_sam
     from rung.ladder.state import RunState
 
     monkeypatch.setattr(RunState, "over_budget", lambda self, climbed, *a, **k: None if climbed.built else "no time")
-    folder = run(write_task(tmp_path, shaky(), repeats=3), RunOptions(out=tmp_path / "run", only=ONLY), Silent())
+    listener = Silent()
+    folder = run(write_task(tmp_path, shaky(), repeats=3), RunOptions(out=tmp_path / "run", only=ONLY), listener)
     found = decision(folder)
+    assert f"How often {found['solution']} is right every time was not measured: no time." in listener.said
     assert found["choice"] == "prompt" and all(c["pass_k"] is None for c in found["candidates"])
     name = found["solution"]
     assert f"How often {name} is right every time was not measured: no time." in found["reasons"]
@@ -255,4 +257,4 @@ def test_the_plan_counts_that_samples_on_this_machine_share_their_prompt_and_tho
     slow = Plan((step("zero_shot"),), none, none, Decoding(8), TYPICAL, Speed(10, 1, 3), sizes, {}, {})
     task: Any = SimpleNamespace(repeats=0)
     model: Any = SimpleNamespace(timed=None)
-    assert "more than 15% of the planned time" in _consistency(slow, task, model, metric).why
+    assert "more than 15 % of the planned time" in _consistency(slow, task, model, metric).why

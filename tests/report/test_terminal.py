@@ -28,8 +28,10 @@ from run_folders import (
 
 from rung.data.checks.kinds import KINDS
 from rung.errors import RunError
-from rung.records import read_json, write_json
+from rung.records import append_lines, read_json, write_json
+from rung.report.background import data_section
 from rung.report.planned import PLAN_LINES, plan_screen
+from rung.report.reading import read_run
 from rung.report.terminal import FINAL_LINES, TerminalListener, final_screen
 from rung.types import Score
 
@@ -240,6 +242,26 @@ def test_the_caps_of_dev_and_test_are_said() -> None:
         "Examples: train 7,000, dev 1,000 of 2,500, test 2,000 of 2,500; the rest trains (the test stays sealed until "
         "the end)." in joined(lines)
     )
+
+
+def test_a_test_that_was_opened_before_is_not_called_sealed(tmp_path: Path) -> None:
+
+    from rung.records import append_lines
+
+    read = {"time": "2026-11-27T07:19:07+00:00", "read": 1, "solutions": ["few_shot", "lora"], "digest": "d"}
+    append_lines(tmp_path / "test_reads.jsonl", [read])
+    shown = joined(printed(plan_screen(tmp_path, plan_record(), {"findings": []}, task_record())))
+    assert "(the test was opened on 2026-11-27 for few_shot, lora; now it stays shut until the end)" in shown
+    append_lines(tmp_path / "test_reads.jsonl", [{**read, "read": 2, "solutions": ["rag"]}])
+    shown = joined(printed(plan_screen(tmp_path, plan_record(), {"findings": []}, task_record())))
+    assert "was opened 2 times, last on 2026-11-27 for rag;" in shown
+
+
+def test_the_report_says_when_the_test_was_opened_again_for_the_same(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    read = {"time": "2026-11-24T07:27:15+00:00", "read": 1, "solutions": [], "continues": True}
+    append_lines(tmp_path / "test_reads.jsonl", [read])
+    assert "; again for the same at 2026-11-24 07:27 UTC" in str(data_section(read_run(tmp_path)))
 
 
 def test_strategies_that_are_left_out_for_one_reason_share_a_line_and_one_that_is_off_is_seen() -> None:

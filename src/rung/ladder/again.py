@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
-from rung.records import read_json, write_json
+from rung.records import read_json, read_lines, write_json
 from rung.resume import is_done
 from rung.runs import Files
 from rung.strategies import STRATEGIES, strategy_of
 from rung.strategies.course import made_from
-from rung.types import kind_of, model_of
+from rung.types import Budget, kind_of, model_of
 
 if TYPE_CHECKING:
     from rung.data.growth import Growth
+    from rung.ladder.ledger import Spent
     from rung.ladder.options import Listener
 
 _VERDICT = ("decision", "consistency", "finalists", "curve", "winner", "finished")
@@ -193,3 +194,42 @@ def continued_notes(folder: Path) -> list[str]:
         if what:
             notes.append(f"This run was continued on {event['time'][:10]}: {' and '.join(what)}.")
     return list(dict.fromkeys(notes))  # after a kill a reopening is noted again
+
+
+def opened_again_notes(folder: Path) -> list[str]:
+    """That the test was opened before for the same finalists, where --again came to these once more.
+
+    Openings that an interruption makes necessary are one reading and are not told.
+    """
+    reads = read_lines(Files(folder).test_reads)
+    log = runs.events(folder)
+    last = max((place for place, e in enumerate(log) if e["event"] == "reopened"), default=0)
+    before = [set(e["solutions"]) for e in log[:last] if e["event"] == "finalists"]
+    if not reads or not reads[-1].get("continues") or set(reads[-1]["solutions"]) not in before:
+        return []
+    first = next(r for r in reads if r["read"] == reads[-1]["read"])
+    return [
+        f"The sealed test had been opened for {', '.join(first['solutions'])} on {str(first.get('time', ''))[:10]}, and "
+        "was opened again for the same: their answers of then count."
+    ]
+
+
+def spent_already(budget: Budget, spent: Spent) -> str | None:
+    """What to say where a budget is spent before a command begins; None where something is left of it.
+
+    spent.usd: for tokens; the hours of the machine are in the seconds.
+    """
+    limits = [
+        ("minutes", budget.minutes, spent.seconds / 60),
+        ("calls", budget.calls, spent.calls),
+        ("usd", budget.usd, spent.usd),
+    ]
+    over = [(name, limit, used) for name, limit, used in limits if limit is not None and used >= limit]
+    if not over:
+        return None
+    said = " and ".join(f"{used:,.3g} of {limit:g} {'USD' if name == 'usd' else name}" for name, limit, used in over)
+    more = " and ".join(f"--{name}" for name, _, _ in over)
+    return (
+        f"The budget counts all commands on this run, and is spent: {said}. Nothing that takes more is begun. To go on, "
+        f"give a larger {more}."
+    )

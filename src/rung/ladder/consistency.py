@@ -69,6 +69,7 @@ def _sample_all(run: WholeRun, names: Sequence[str], test: Sequence[Example]) ->
         state = run.of_candidate(name)
         if why := _sample(state, name, test, repeats):
             said.append(f"How often {name} is right every time was not measured: {why.rstrip('.')}.")
+            state.listener.say(said[-1])
             runs.log(run.folder, "not sampled", solution=name, why=why)
             continue
         sampled.append(name)

@@ -14,6 +14,7 @@ from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.abstention import invention_from_record
+from rung.ladder.again import opened_again_notes
 from rung.ladder.candidate_costs import break_evens
 from rung.ladder.climbed import Climbed
 from rung.ladder.consistency import with_consistency
@@ -63,7 +64,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     )
     by_name = {c.name: c for c in candidates}
     fields = evidence_from_dev(run, named)
-    fields["notes"] = (*fields["notes"], *_overrun(run))
+    fields["notes"] = (*fields["notes"], *opened_again_notes(run.folder), *_overrun(run))
     fields["judge"] = seen_on_test(run, answers, test)
     evidence = Evidence(
         metric=run.metric,
@@ -161,6 +162,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "checks_said": tuple(record.get("checks_said", ())),
         "teacher": score_of_teacher(record["teacher"]) if record.get("teacher") else None,
         "taught": tuple(Taught(**one) for one in record.get("taught", ())),
+        "proofs": tuple(Comparison(**one) for one in record.get("proofs", ())),
         "notes": tuple(record["notes"]),
         "judge": run.first.held.check if run.first.held is not None else None,
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung import __version__, runs
 from rung.errors import ModelError, TaskError
-from rung.ladder.again import reopen
+from rung.ladder.again import reopen, spent_already
 from rung.ladder.applies import check_that_some_apply, has
 from rung.ladder.checking import CheckedData, Read, check, findings_of_split, read, refuse
 from rung.ladder.identity import described
@@ -193,6 +193,8 @@ def start(
     record = {**record, "home": known.get("home", record["home"])}
     if options.again and is_done(files.task):  # nothing can stop it any more
         reopen(folder, record, examined.growth, examined.split_record, examined.checks_record, listener)
+        if (spent := spent_already(task.budget, before)) is not None:
+            listener.say(spent)
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded

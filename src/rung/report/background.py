@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rung.decision.figures import compared_pairs
 from rung.report.checks import by_kind, counted
 from rung.report.markup import Html, element, facts, num, row, section, table, wide
-from rung.report.reading import Record, RunRecords, models_in_words
+from rung.report.reading import UNKNOWN_HOST, NamedModel, Record, RunRecords, models_in_words
+from rung.report.spending import spent_time, spent_usd
 from rung.report.words import count
 
 UNITS = {"minutes": "min", "calls": "calls", "usd": "USD"}
@@ -19,27 +21,50 @@ _MOST_FINDINGS = 40
 def data_section(run: RunRecords) -> Html:
     """Sizes, the smallest differences that can be shown, and each opening of the test."""
     scale = run.scale
-    reads = {r.get("read"): r for r in run.test_reads if not r.get("continues")}
-    opened = [
-        f"{_minute(str(r.get('time', '')))}, for {', '.join(r.get('solutions', ()))}: {r.get('why', '')}"
-        for r in reads.values()
-    ]
+    opened = list(map(_opened, _readings(run)))
     dev = run.plan.get("minimum_detectable_difference", {}).get("dev")
-    test = run.decision.minimum_detectable_difference
+    planned = int(run.plan.get("comparisons") or 1)
     times = count(run.decision.test_reads, "time") if run.decision.test_reads else "never: it is still sealed"
     return section(
         "What the data can show",
         facts(
             {
                 "Examples": sizes(run.plan),
-                "Smallest difference, test": f"{scale.gap(test)} between two candidates, at 80 % power",
-                "Smallest difference, dev": "" if dev is None else f"{scale.detectable(dev)}, at 80 % power",
+                "Smallest difference, test": _shown_by_test(run),
+                "Smallest difference, dev": "" if dev is None else f"{scale.detectable(dev, planned)}, at 80 % power",
                 "Floor": f"{run.floor}, the best score of a baseline that looks at no input",
                 "Margin": f"{scale.gap(run.decision.margin)}: a smaller difference does not matter",
                 "Test opened": times + (f" ({'; '.join(opened)})" if opened else ""),
             }
         ),
     )
+
+
+def _readings(run: RunRecords) -> list[list[Record]]:
+    """The openings of the test, those of one logical reading together."""
+    found: dict[object, list[Record]] = {}
+    for record in run.test_reads:
+        found.setdefault(record.get("read"), []).append(record)
+    return list(found.values())
+
+
+def _opened(reading: Sequence[Record]) -> str:
+    """When and for what; and when it was opened again for the same solutions, which nothing new is compared by."""
+    first, *more = reading
+    again = f"; again for the same at {', '.join(_minute(str(r.get('time', ''))) for r in more)}" if more else ""
+    solutions = ", ".join(map(str, first.get("solutions", ())))
+    return f"{_minute(str(first.get('time', '')))}, for {solutions}: {first.get('why', '')}{again}"
+
+
+def _shown_by_test(run: RunRecords) -> str:
+    """What the test shows with the pairs that were compared on it; as planned, where it is sealed."""
+    scale, found = run.scale, run.decision.minimum_detectable_difference
+    if run.unfinished:
+        return f"{scale.detectable(found, int(run.plan.get('comparisons') or 1))}, at 80 % power"
+    pairs = [c for c in run.decision.comparisons if c.set == "test" and not {c.a, c.b} & run.baselines]
+    seen = "" if scale.right_or_wrong or not pairs else ", by how much their scores vary"
+    where = compared_pairs(max(1, len(pairs)))
+    return f"{scale.gap(found)} between two candidates where {where}{seen}, at 80 % power"
 
 
 def sizes(plan: Record) -> str:
@@ -94,21 +119,37 @@ def run_section(run: RunRecords) -> Html:
         "Begun": _minute(times.get("started", "")) + again,
         "Ended": _minute(ended),
         "Model": " ".join(one for one in (models_in_words(task), str(task.get("model_version") or "")) if one),
+        **{role.capitalize(): _helper(model) for role, model in run.helpers.items()},
         "Requests at once": f"{at_once:,}, when the winner serves" if at_once > 1 else "",
         "Seed": str(task.get("seed", "")),
         "Budget": budget(task),
+        "Time spent": spent_time(run),
+        "Dollars spent": spent_usd(run).removeprefix("Spent: ").rstrip("."),
         "Target": "" if task.get("target") is None else run.scale.value(task["target"]),
         "Versions": _named(task.get("versions") or {}),
         "Machine": _named(task.get("machine") or {}),
         "Run identity": str(task.get("identity", "")),
     }
-    hashes = [row(name, element("td", element("code", str(value)))) for name, value in (task.get("data") or {}).items()]
+    taught = {what: own for what, own in (task.get("taught") or {}).items() if isinstance(own, Mapping)}
+    by_use = {"": task.get("data") or {}, **taught, "judged": task.get("judged_hashes") or {}}
+    hashes = [
+        row(f"{name} ({use})" if use else name, element("td", element("code", str(value))))
+        for use, own in by_use.items()
+        for name, value in own.items()
+    ]
     files = table("SHA-256 of the data files.", ("File", "Hash"), hashes) if hashes else ""
     record = json.dumps(task.get("schema"), indent=1, ensure_ascii=False) if task.get("schema") else ""
     schema = (
         element("details", element("summary", "The schema of the answers"), element("pre", record)) if record else ""
     )
     return section("The run", facts(pairs), files, schema)
+
+
+def _helper(model: NamedModel) -> str:
+    """fake-1, at the endpoint api.example.com"""
+    where = f", at the endpoint {model.host}" if model.host and model.host != UNKNOWN_HOST else ""
+    called = f" ({model.called})" if model.called not in ("", model.name) else ""
+    return f"{model.name}{called}{where}"
 
 
 def _named(values: Record) -> str:

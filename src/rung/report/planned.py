@@ -10,14 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rung.records import read_lines
+from rung import runs
+from rung.records import read_json
 from rung.report.background import UNITS, sizes
 from rung.report.checks import screen_lines
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
 from rung.report.reading import Record, models_in_words, models_of, scale_of
-from rung.report.words import both_ends, dollars, thousands
+from rung.report.words import both_ends, dollars, duration, thousands
 
 PLAN_LINES = 25
 _TABLE_LINES = 9  # below the header, with what is skipped
+_LEAST_TABLE = 5
 _EXPERIMENT = "experiment"
 _SHORTEST_NAME = 12
 
@@ -32,26 +36,38 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     name, metric, models = str(task.get("name", folder.name)), str(task.get("metric", "")), models_in_words(task)
     about = f"{metric}, {models}" if len(models_of(task)) > 1 else f"{models}, {metric}"
     lines: list[Line] = [(cut(f"{name}: {about}", width), "bold")]
-    lines += wrapped(f"Examples: {sizes(plan)} (the test stays sealed until the end).", width, 2)
+    lines += wrapped(f"Examples: {sizes(plan)} ({_test(folder)}).", width, 3)
     if "test" in detectable:
-        gap = scale.detectable(detectable["test"])
+        gap = scale.detectable(detectable["test"], int(plan.get("comparisons") or 1))
         lines += wrapped(f"The smallest difference the test can show (80 % power): {gap}.", width, 2)
     lines.append(("", ""))
     steps = list(plan.get("steps", ()))
     skipped = _skipped(steps, width)
+    total = wrapped(" ".join([_total(plan, task), *_judging(plan), *_done_before(folder)]), width, 6)
+    checked = screen_lines(checks, task, width)
+    most = max(_LEAST_TABLE, min(_TABLE_LINES, PLAN_LINES - len(lines) - len(total) - len(checked) - 2))
     made = [s for s in steps if s["applies"]]
     tried = [s for s in plan.get("experiments", ()) if s["applies"]]
     names = list(dict.fromkeys(_model(s) for s in steps if _model(s)))
     if len(names) > 1:
-        table = _several(names, made, tried, _TABLE_LINES - sum(map(len, skipped)), width)
+        table = _several(names, made, tried, most - sum(map(len, skipped)), width)
     else:
         table = columns(*_steps(made, tried), width)
     lines.append((table[0], "dim"))
-    lines += at_most(
-        [*([(line, "")] for line in table[1:]), *skipped], _TABLE_LINES, lambda n: f"and {n} more, in plan.json"
-    )
-    total = " ".join([_total(plan, task), *_judging(plan)])
-    return [*lines, ("", ""), *wrapped(total, width, 3), *screen_lines(checks, task, width)]
+    lines += at_most([*([(line, "")] for line in table[1:]), *skipped], most, lambda n: f"and {n} more, in plan.json")
+    return [*lines, ("", ""), *total, *checked]
+
+
+def _test(folder: Path) -> str:
+    """That the test is sealed; of a run that had opened it, when and for what."""
+    reads = read_lines(folder / "test_reads.jsonl")
+    if not reads:
+        return "the test stays sealed until the end"
+    last = reads[-1]
+    when, what = str(last.get("time", ""))[:10] or "an unknown day", ", ".join(map(str, last.get("solutions", ())))
+    times = len({r.get("read") for r in reads})
+    how = "was opened" if times == 1 else f"was opened {times} times, last"
+    return f"the test {how} on {when}{f' for {what}' if what else ''}; now it stays shut until the end"
 
 
 def _total(plan: Record, task: Record) -> str:
@@ -67,7 +83,11 @@ def _total(plan: Record, task: Record) -> str:
         for key, said in spent.items()
         if said
     ]
-    return f"In all about {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}."
+    said = f"In all about {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}."
+    wanted = {"minutes": plan.get("seconds", 0) / 60, "calls": plan.get("calls") or 0, "usd": plan.get("usd") or 0.0}
+    if any(wanted[key] > budget[key] for key in wanted if key in budget):
+        said += " That is more than the budget: what is dearest comes last and may be left out; the verdict says so."
+    return said
 
 
 def _judging(plan: Record) -> list[str]:
@@ -78,6 +98,16 @@ def _judging(plan: Record) -> list[str]:
     calls = "1 call" if share["calls"] == 1 else f"{share['calls']:,} calls"
     usd = f", about {dollars(share['usd'])} USD" if share.get("usd") else ""
     return [f"In it, each answer that is scored costs {calls} of the judge{usd}."]
+
+
+def _done_before(folder: Path) -> list[str]:
+    """What earlier commands on the run did of the plan, where there were any."""
+    built = dict.fromkeys(str(e["solution"]) for e in runs.standing_events(folder) if e["event"] == "built")
+    seconds = (read_json(folder / "clock.json") or {}).get("seconds")
+    if not built:
+        return []
+    spent = f"took {duration(float(seconds))} and " if seconds else ""
+    return [f"This is the plan of the whole run; earlier commands {spent}built {', '.join(built)}."]
 
 
 # ---- tables ---------------------------------------------------------------------------------
