@@ -209,8 +209,8 @@ def opened_again_notes(folder: Path) -> list[str]:
         return []
     first = next(r for r in reads if r["read"] == reads[-1]["read"])
     return [
-        f"The sealed test had been opened for {', '.join(first['solutions'])} on {str(first.get('time', ''))[:10]}, and "
-        "was opened again for the same: their answers of then count."
+        f"The sealed test had been opened for {', '.join(first['solutions'])} on {str(first.get('time', ''))[:10]}, "
+        "and was opened again for the same: their answers of then count."
     ]
 
 
@@ -230,6 +230,6 @@ def spent_already(budget: Budget, spent: Spent) -> str | None:
     said = " and ".join(f"{used:,.3g} of {limit:g} {'USD' if name == 'usd' else name}" for name, limit, used in over)
     more = " and ".join(f"--{name}" for name, _, _ in over)
     return (
-        f"The budget counts all commands on this run, and is spent: {said}. Nothing that takes more is begun. To go on, "
-        f"give a larger {more}."
+        f"The budget counts all commands on this run, and is spent: {said}. Nothing that takes more is begun. To go "
+        f"on, give a larger {more}."
     )

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rung.records import read_lines
 from rung import runs
-from rung.records import read_json
+from rung.records import read_json, read_lines
 from rung.report.background import UNITS, sizes
 from rung.report.checks import screen_lines
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
