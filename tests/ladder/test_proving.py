@@ -82,6 +82,36 @@ def test_without_a_gain_on_dev_it_is_no_candidate_and_the_verdict_says_so(
     assert any(line.startswith("stated is no candidate: ") for line in listener.said)
 
 
+def test_a_fine_tuned_solution_has_to_be_ahead_on_dev_and_no_more(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from rung.ladder.climbed import Built, Climbed
+    from rung.ladder.dev_answers import compared_before, unproven
+    from rung.types import Decoding, Prediction, Score
+
+    def answers(right: int) -> tuple[Prediction, ...]:
+        return tuple(Prediction(str(i), "", 1, 1, 0.1, score=float(i < right)) for i in range(20))
+
+    def solution(name: str, adapter: str | None) -> Solution:
+        return Solution(name, "Answer.", Decoding(8), adapter=adapter)
+
+    task, metric = SimpleNamespace(seed=0), SimpleNamespace(right_or_wrong=True)
+    state: Any = SimpleNamespace(name="", exhaustive=False, inputs=SimpleNamespace(groups={}, task=task))
+    state.tools = SimpleNamespace(scorer=SimpleNamespace(metric=metric))
+
+    def judged(right: int, adapter: str | None) -> str | None:
+        before = Built(solution("before", adapter), answers(10), Score(0.5, 0.3, 0.7, 20))
+        climbed, other = Climbed(built={"before": before}), solution("other", adapter)
+        found = compared_before(state, climbed, other, answers(right))
+        return unproven(state, climbed, other, answers(right), found)
+
+    assert judged(12, "a") is None
+    assert judged(10, "a") == "it is not ahead of before on dev: it is equal to it"
+    assert judged(12, None) == "it is not shown to beat before on dev: it is 10 points above it (p = 0.5)"
+    assert judged(18, None) is None
+
+
 def test_what_it_lacked_is_read_back_by_a_later_command(tmp_path: Path, named: Callable[..., None]) -> None:
     named(_as_before, proves=True)
     folder, _ = _run(tmp_path)
@@ -125,4 +155,4 @@ def test_words_that_can_cure_nothing_of_what_fails_are_not_tried(tmp_path: Path,
     named(_with_rule, proves=True, cures=frozenset({"format"}))
     folder, _ = _run(tmp_path)
     skipped = next(s for s in decision(folder)["skipped"] if s["name"] == "stated")
-    assert skipped["reason"] == "gain" and "its causes, format, hold 0% of the failures" in skipped["why"]
+    assert skipped["reason"] == "gain" and "its causes, format, hold 0 % of the failures" in skipped["why"]

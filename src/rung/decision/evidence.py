@@ -156,8 +156,9 @@ class Evidence:
     judge: where the task's metric is one, as it was held against people.
     invention: of finalists that were asked what cannot be answered. abstain: the answer for that, as the task names it;
     else empty. teacher: what the teacher reaches on dev, where it was asked. taught: of candidates that learnt answers
-    which are not the user's. checks_said: whole sentences about checks of finalists: what kept one from being made, or
-    limits it.
+    which are not the user's. proofs: on dev, of candidates that have to show their gain, against the best of their
+    family that was built before. checks_said: whole sentences about checks of finalists: what kept one from being
+    made, or limits it.
     """
 
     metric: MetricInfo
@@ -197,6 +198,7 @@ class Evidence:
     checks_said: tuple[str, ...] = ()
     teacher: Score | None = None
     taught: tuple[Taught, ...] = ()
+    proofs: tuple[Comparison, ...] = ()
 
     # ---- candidates ----------------------------------------------------------------------------
 

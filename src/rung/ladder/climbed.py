@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rung.errors import RungError
 from rung.strategies import long_form
-from rung.types import FAMILIES, Family, LeftEarly, Prediction, Score, Skipped, Solution
+from rung.types import FAMILIES, Comparison, Family, LeftEarly, Prediction, Score, Skipped, Solution
 
 Group = tuple[str, Family]
 """(name of a model, family): the best of each group is a finalist."""
@@ -20,6 +20,7 @@ class Built:
     show the gain that it has to prove. seconds_per_answer: as timed on dev, None where too few were answered at once.
     cut: why its training was stopped before its end.
     usd_per_answer, most_usd: for tokens, at the price of its model: of a mean answer, and of the dearest that may come.
+    versus: of one that has to prove its gain, it minus the best of its family that was built before it, on dev.
     """
 
     solution: Solution
@@ -31,6 +32,7 @@ class Built:
     usd_per_answer: float = 0.0
     most_usd: float = 0.0
     unproven: bool = False
+    versus: Comparison | None = None
 
     @property
     def family(self) -> Family:

@@ -10,17 +10,17 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from rung import runs
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, NoGain, OutOfMemory, RunError, RungError, SealedTestError
 from rung.ladder.climbed import Built, Climbed
-from rung.ladder.dev_answers import answer_dev, unproven
+from rung.ladder.dev_answers import answer_dev, compared_before, unproven
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
 from rung.ladder.finalists import floor_on_dev
-from rung.ladder.gains import Gain, Way, expected_gain, order, what_matters
+from rung.ladder.gains import Gain, Way, expected_gain, order, too_little, what_matters
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
 from rung.ladder.shortening import ENDED
@@ -29,9 +29,9 @@ from rung.resume import is_done, once, record_of
 from rung.strategies import Texts, function_of
 from rung.teaching.search_log import search_in_words, search_log
 from rung.trials.workshop import cut_of
-from rung.types import Skipped, SkipReason
+from rung.types import Comparison, Skipped, SkipReason
 
-PUT_OFF = f"prompts have had their {PROMPT_SHARE:.0%} of the budget while something dearer could be tried"
+PUT_OFF = f"prompts have had their {100 * PROMPT_SHARE:.0f} % of the budget while something dearer could be tried"
 
 _TIMED_ANSWERS = 16  # from so many answers on, the time of one is taken from them
 _LEAST_OF_A_STEP = 0.4  # of its estimated seconds must be there for it to be begun: choices and trainings can be cut
@@ -203,7 +203,8 @@ class _Climber:
         if self.climbed.enough:
             return "target", self.climbed.enough
         if gain is not None and gain.high < self.matters and not self.run.exhaustive:
-            return "gain", f"it could gain {self.scale.gap(gain.high)} on dev at most ({gain.why})"
+            rates, test = self.scale.right_or_wrong, len(self.run.test)
+            return "gain", too_little(gain, self.matters, rates, test, self.scale.gap)
         return None
 
     def _unaffordable(self, step: Step, later: bool) -> str | None:
@@ -284,14 +285,16 @@ class _Climber:
             solution = save_solution(solution, folder, passages=run.inputs.passages)
         calls, began = run.model.calls, time.monotonic()
         predictions, left = answer_dev(run, self.climbed, workshop, solution, folder)
-        lacks = None
+        lacks = versus = None
         if left is None and step.strategy.proves and not is_done(folder / "built.json"):
-            left = lacks = unproven(run, self.climbed, solution, predictions)
+            versus = compared_before(run, self.climbed, solution, predictions)
+            left = lacks = unproven(run, self.climbed, solution, predictions, versus)
         answered, seconds = run.model.calls - calls, time.monotonic() - began
 
         def what_it_took() -> dict[str, Any]:
             timed = {"seconds_per_answer": seconds / answered if answered >= _TIMED_ANSWERS else None}
-            return {**meter.record(), "left": left, "unproven": lacks is not None, **timed, "cut": cut_of(folder)}
+            proof = {"unproven": lacks is not None, "versus": asdict(versus) if versus is not None else None}
+            return {**meter.record(), "left": left, **proof, **timed, "cut": cut_of(folder)}
 
         record = once(folder / "built.json", what_it_took)
         if name not in {e["solution"] for e in runs.standing_events(run.folder) if e["event"] == "built"}:
@@ -308,6 +311,7 @@ class _Climber:
             record["cut"],
             *run.usd_of_answers(predictions),
             unproven=bool(record.get("unproven")),
+            versus=Comparison(**record["versus"]) if record.get("versus") else None,
         )
         return built, float(record["seconds"])
 

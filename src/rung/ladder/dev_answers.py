@@ -52,12 +52,30 @@ def answer_dev(
     return attempt(workshop, solution, dev, whole, known=[known[e.id] for e in dev]), None
 
 
-def unproven(run: RunState, climbed: Climbed, solution: Solution, predictions: Sequence[Prediction]) -> str | None:
+def compared_before(
+    run: RunState, climbed: Climbed, solution: Solution, predictions: Sequence[Prediction]
+) -> Comparison | None:
+    """The solution minus the best of its family that was built before it, on dev; None where there is none.
+
+    predictions: its answers to all of dev.
+    """
+    rival = climbed.best(solution.family, run.name)
+    return _compared(run, climbed, rival, solution, predictions) if rival is not None else None
+
+
+def unproven(
+    run: RunState,
+    climbed: Climbed,
+    solution: Solution,
+    predictions: Sequence[Prediction],
+    found: Comparison | None,
+) -> str | None:
     """Reason why a solution that has to prove its gain is no candidate; None where it has.
 
-    It has where dev shows it above the best of its family that was built before it, by one paired test, and where there
-    is none. One that replaces another family must not be further below the best of that than the margin, whatever is
-    asked for. predictions: its answers to all of dev.
+    found: of `compared_before`. A prompt with other words has proven its gain where that paired test shows it. What was
+    fine-tuned costs no more a request than its rival: it is a candidate where it is ahead, since the better of both
+    goes to the sealed test anyway. One that replaces another family must not be further below the best of that than
+    the margin, whatever is asked for.
     """
     from rung.evaluation.statistics import ALPHA, MARGIN
 
@@ -65,15 +83,15 @@ def unproven(run: RunState, climbed: Climbed, solution: Solution, predictions: S
     model = climbed.best(strategy.replaces, run.name) if strategy is not None and strategy.replaces else None
     if model is not None and (behind := -_compared(run, climbed, model, solution, predictions).difference) > MARGIN:
         return f"it is {_scale(run).gap(behind)} below {model} on dev, whose answers it has learnt"
-    rival = climbed.best(solution.family, run.name)
-    if rival is None or run.exhaustive:
+    if found is None or run.exhaustive:
         return None
-    found = _compared(run, climbed, rival, solution, predictions)
-    if found.difference > 0 and found.p < ALPHA:
+    if found.difference > 0 and (found.p < ALPHA or solution.adapter is not None):
         return None
     gap = _scale(run).gap(abs(found.difference))
     how = f"{gap} {'above' if found.difference > 0 else 'below'} it" if found.difference else "equal to it"
-    return f"it is not shown to beat {rival} on dev: it is {how} (p = {found.p:.2g})"
+    if solution.adapter is not None:
+        return f"it is not ahead of {found.a} on dev: it is {how}"
+    return f"it is not shown to beat {found.a} on dev: it is {how} (p = {found.p:.2g})"
 
 
 def _compared(

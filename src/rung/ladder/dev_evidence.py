@@ -50,9 +50,10 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
         "skills": [asdict(skills) for check in checks for skills in check.skills],
         "notes": _notes(run),
         "invention": invented,
-        "checks_said": unasked,
+        "checks_said": [*unasked, *(check.said for check in checks if check.said)],
         "teacher": recorded(run.files.teacher / RECORD),
         "taught": taught_by_others(run, climbed),
+        "proofs": [asdict(b.versus) for b in climbed.whole().values() if b.versus is not None],
     }
 
 

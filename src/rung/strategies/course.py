@@ -50,7 +50,8 @@ _SIZED_ON = 64  # rows
 _CLEARLY_MORE = 1.5  # times the steps: then a training that was cut short starts over
 _PROBE_SHARE = 0.06  # of the schedule, for each learning rate that is probed
 _LEAST_PROBE = 4
-_REPAIR_SHARE = 0.1  # of the steps of the training before it
+REPAIR_SHARE = 0.1
+"""Of the steps of a training, for training it on so that general skills come back."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,9 @@ def probe_steps(steps: int) -> int:
     return 0 if steps < LEAST_PROBED else min(steps, max(_LEAST_PROBE, round(_PROBE_SHARE * steps)))
 
 
-def repair_steps(steps: int) -> int:
-    """Steps of training on with the base's own answers mixed in, after a training of so many steps."""
-    return max(LEAST_STEPS, round(_REPAIR_SHARE * steps))
+def onward_steps(steps: int, share: float) -> int:
+    """Steps of training on, after a training of so many steps."""
+    return max(LEAST_STEPS, round(share * steps))
 
 
 def whole_course(

@@ -9,12 +9,13 @@ from dataclasses import replace
 from rung.resume import is_done
 from rung.strategies.course import (
     FULL_COST,
+    REPAIR_SHARE,
     Course,
     Lengths,
     epoch_of,
     interim_looks_of,
+    onward_steps,
     probe_steps,
-    repair_steps,
     steps_of,
     tokens_at,
     whole_course,
@@ -143,6 +144,6 @@ def _training(texts: Texts, own: float, *, full: bool = False, repair: bool = Fa
     steps = steps_of(texts.train, lengths, tokens_at(texts.training_tokens, full=full))
     each = lengths.step * (FULL_COST if full else 1.0)
     if repair:
-        return answering(plain, texts.dev, own) + Cost(trained=repair_steps(steps) * each)
+        return answering(plain, texts.dev, own) + Cost(trained=onward_steps(steps, REPAIR_SHARE) * each)
     answers = answering(plain, interim_looks_of(steps, texts.train) * texts.dev, own)
     return answers + Cost(trained=(steps + _PROBES * probe_steps(steps)) * each)

@@ -103,10 +103,10 @@ class Strategy:
     taught: of that cost, what the teacher is asked (the model itself where the task has no teacher); `cost` leaves it
     out. cures: causes of wrong answers that it can fix; where they are named, it is tried after the diagnosis, and only
     where these causes hold enough of what fails. imitates: it learns the teacher's answers, and is tried only where the
-    teacher is ahead. proves: it is a candidate only where dev shows it above the best of its family that was built
-    before it. grows: how many rows it adds to train; None: as many as train has. replaces: a family whose best it has
-    learnt from; it is a candidate only where dev shows it no further below that than the margin. Functions may be named
-    as "module:attribute", so that nothing loads early.
+    teacher is ahead. proves: it has to show its gain on dev over the best of its family that was built before it
+    (`dev_answers.unproven` in the ladder). grows: how many rows it adds to train; None: as many as train has. replaces:
+    a family whose best it has learnt from; it is a candidate only where dev shows it no further below that than the
+    margin. Functions may be named as "module:attribute", so that nothing loads early.
     """
 
     name: str

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from rung.errors import ModelError, TrainingError, about_its_prompt
 from rung.resume import is_done, once_for_all, record_of
-from rung.strategies.course import Course, epoch_of, repair_steps
+from rung.strategies.course import REPAIR_SHARE, Course, epoch_of, made_from, onward_steps
 from rung.strategies.fit import HISTORY, fit
 from rung.strategies.learning_rate import OF_ADAPTERS, OF_WEIGHTS
 from rung.strategies.registry import REPAIRED, Cost
@@ -18,7 +19,18 @@ from rung.strategies.training_rows import training_rows, without_long
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Decoding, Message, Request, Solution, TrainingOptions, TrainingRow
 
-_RATE = 0.5  # of its learning rate
+
+@dataclass(frozen=True)
+class Onward:
+    """How a trained solution is trained on: shares of the steps, and of the learning rate, of its training."""
+
+    steps: float
+    rate: float
+
+
+REPAIR = Onward(REPAIR_SHARE, 0.5)
+"""For general skills: so little that the task is not unlearnt."""
+
 _TOKENS = 64  # of an answer of the base model's
 
 
@@ -43,32 +55,47 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
 
 
 def trained_on(
-    workshop: Workshop, tuned: Solution, plain: Solution, general: Callable[[Workshop], list[TrainingRow]]
+    workshop: Workshop,
+    tuned: Solution,
+    plain: Solution,
+    general: Callable[[Workshop], list[TrainingRow]] = lambda workshop: [],
+    how: Onward = REPAIR,
 ) -> Solution:
     """`plain` with the adapter of `tuned`, trained on with the prompts of `plain` for the train examples.
 
-    general: makes the rows that are half of each batch; where there are none, all of it is the task's. A tenth of the
-    steps of its training, at half of its learning rate. Dev is answered once, at the end, and kept as `fit` does.
+    general: makes the rows that are half of each batch; where there are none, all of it is the task's. Dev is answered
+    once, at the end, and kept as `fit` does.
     """
     assert tuned.adapter is not None, "only a fine-tuned solution can be trained on"
     plain, adapter = replace(plain, adapter=None), workshop.folder / "adapter"
     if is_done(adapter):
         return replace(plain, adapter=str(adapter))
-    before = record_of(Path(tuned.adapter).parent / "training" / HISTORY)
-    trained = int(before.get("stopped_at", before.get("steps", 0)))
+    before = _longest_training(Path(tuned.adapter).parent)
     full = bool(before.get("all_weights"))
     usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
     rate = float(before.get("learning_rate", usual))
-    steps = repair_steps(trained)
+    steps = onward_steps(_steps(before), how.steps)
     others = general(workshop)
     wanted = max(len(others), steps * TrainingOptions.batch_size // (2 if others else 1))
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
     rows = _mixed(own, others) if others else own
     course = Course(steps, 1, workshop.inputs.dev, len(rows), epoch_of(len(rows)), start=Path(tuned.adapter), full=full)
-    source = f"half of that of {tuned.name}"
-    slower = replace(workshop, learning_rate=_RATE * rate, learning_rate_from=source)
+    source = "half of that" if how.rate == 0.5 else "that" if how.rate == 1.0 else f"{how.rate:g} times that"
+    slower = replace(workshop, learning_rate=how.rate * rate, learning_rate_from=f"{source} of {tuned.name}")
     return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
+
+
+def _longest_training(folder: Path) -> dict[str, Any]:
+    """The record of the training with most steps, of the solution in that folder and those that it was made from."""
+    own = record_of(folder / "training" / HISTORY)
+    before = made_from(folder)
+    earlier = _longest_training(folder.parent / before) if before is not None else {}
+    return earlier if _steps(earlier) > _steps(own) else own
+
+
+def _steps(history: Mapping[str, Any]) -> int:
+    return int(history.get("stopped_at", history.get("steps", 0)))
 
 
 def replay_prompts() -> list[str]:

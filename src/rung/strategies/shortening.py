@@ -23,7 +23,7 @@ from rung.resume import recorded
 from rung.solutions.answer import requests_for
 from rung.strategies.prompting import answering
 from rung.strategies.registry import SHORTENED, Cost, Texts
-from rung.strategies.replay import cost_of_base_answers, general_rows, trained_on
+from rung.strategies.replay import REPAIR, Onward, trained_on
 from rung.trials.trial import attempt, read_predictions
 from rung.trials.workshop import Workshop
 from rung.types import Comparison, Example, Prediction, Score, Solution
@@ -40,6 +40,10 @@ LEAST_SHARE = 0.1
 
 SHORT_ALREADY = "the instruction is short beside the inputs"
 """Why nothing is shortened where `worth_shortening` says so."""
+
+ONWARD = Onward(steps=0.5, rate=1.0)
+"""How the adapter is trained on with the input alone. A tenth of the steps, or half of the rate, brings less back, and
+general prompts among them take more away (LOG.md)."""
 
 AS_IT_IS, ALONE = "as it is", "the input alone"
 
@@ -135,9 +139,10 @@ def saves(tokens: float, whole: float) -> bool:
 
 
 def cost_of_shortening(texts: Texts, repair: Cost) -> Cost:
-    """Of one solution. repair: of training it on for as many steps, dev once included."""
+    """Of one solution. repair: of training it on as replay does, dev once included."""
     plain = replace(texts, forms=0.0, thought=0)
-    return answering(plain, _LIKELY_DEV * texts.dev, texts.own) + cost_of_base_answers() + repair
+    training = replace(repair, trained=repair.trained * ONWARD.steps / REPAIR.steps)
+    return answering(plain, _LIKELY_DEV * texts.dev, texts.own) + training
 
 
 def worth_shortening(texts: Texts) -> bool:
@@ -168,7 +173,7 @@ def _measured(workshop: Workshop, tuned: Solution, variants: Mapping[str, Soluti
     not_trained = None
     if rows[-1].length == ALONE and saves(rows[-1].tokens_in, rows[0].tokens_in) and not _holds(rows[-1], rows[0], dev):
         try:
-            solution = trained_on(workshop, tuned, variants[ALONE], general_rows)
+            solution = trained_on(workshop, tuned, variants[ALONE], how=ONWARD)
             found = attempt(workshop, solution, dev, workshop.folder / "predictions.dev.jsonl")
             rows.append(_scored(workshop, ALONE, found, own, trained=True))
         except (BudgetSpent, TrainingError) as given_up:
