@@ -72,6 +72,52 @@ def test_an_answer_that_is_left_as_it_is_is_no_edit(file: Path) -> None:
     assert "The answer stays as it is." in done.output and reviews(file) == [None] * 4
 
 
+TASK = "instruction: Say it.\nexamples: {}\nmetric: label_accuracy\nlabels: [red, blue]\n"
+
+
+def test_an_answer_that_the_task_does_not_allow_is_refused_by_key_and_by_csv(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(TASK.format(file.name))
+    done = call(file, keys="ebogus\neblue\nq")
+    assert "labels: red, blue" in done.output and 'Not saved: the answer "bogus" is not one of' in done.output
+    assert reviews(file) == ["edited", None, None, None]
+    file.write_text(file.read_text().replace('"output": "red"', '"output": "rot"', 1))
+    assert 'Not accepted: the answer "rot" is not one of the 2 labels' in call(file, keys="aq").output
+    out = tmp_path / "review.csv"
+    call(file, "--to-csv", out)
+    (tmp_path / "task.yaml").rename(tmp_path / "other.yaml")
+    out.write_text(
+        out.read_text("utf-8-sig").replace("syn-2,,red", "syn-2,,bogus").replace("syn-1,,rot", "syn-1,accepted,rot")
+    )
+    refused = call(file, "--from-csv", out, "--task", tmp_path / "other.yaml")
+    assert isinstance(refused.exception, DataError) and "2" in str(refused.exception)
+    assert str(refused.exception).count("is not one of the 2 labels") == 2
+    assert reviews(file) == ["edited", None, None, None]
+    assert ": 2 of 4 rows." in call(file, "--from-csv", out).output, "without a task any text is an answer"
+
+
+def test_a_task_beside_the_file_that_cannot_be_read_is_said_and_stops_nothing(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text("instruction: [")
+    done = call(file, keys="aq")
+    assert "Answers are not held against the task, which cannot be read:" in done.output
+    assert reviews(file)[0] == "accepted"
+
+
+def test_back_at_the_first_row_is_said(file: Path) -> None:
+    assert "This is the first row." in call(file, keys="bq").output
+
+
+def test_without_a_terminal_the_message_names_the_csv(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getchar() -> str:
+        raise OSError(6, "No such device or address", "/dev/tty")
+
+    result = CliRunner().invoke(rung, ["review", str(file)])
+    with monkeypatch.context() as patch:
+        patch.setattr("click.getchar", getchar)
+        with pytest.raises(DataError, match="no terminal that takes keys.* --to-csv review.csv"):
+            rung.main(["review", str(file)], standalone_mode=False)
+    assert result.exit_code == 0
+
+
 def test_what_steers_a_terminal_is_not_printed(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     odd = "\x1b[2Jred\x07"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rung.data.beside.review import ReviewFile, plain_cell, safe_cell
-from rung.data.beside.synthetic import read_synthetic
+from rung.data.beside.synthetic import fault_of_answer, read_synthetic
 from rung.data.fence import fence_of
 from rung.errors import DataError
 from rung.types import Example, ModelSpec, SealedTest, Split, Task
@@ -59,7 +61,7 @@ def test_rejected_rows_and_neighbours_of_sealed_rows_do_not_train_and_all_is_cou
     assert [e.id for e in found] == ["syn-1", "syn-2"] and found[1].output == "loss"
     assert said == [
         "Synthetic rows: 2 of 5 train. Left out: 1 rejected in review, 1 near a row of dev or the test, 1 repeated.",
-        "Not reviewed yet: 1 of these 2 synthetic rows. See them with rung review.",
+        f"Not reviewed yet: 1 of these 2 synthetic rows. See them with rung review {os.path.relpath(file)}.",
     ]
 
 
@@ -105,6 +107,27 @@ def test_an_answer_outside_the_labels_and_an_unknown_review_name_their_rows(tmp_
     text = str(raised.value)
     assert 's.jsonl, line 1: the answer "thief"' in text and 'did you mean "theft"?' in text
     assert 'line 2: the review is "perhaps"; write accepted, edited or rejected' in text
+
+
+def test_a_rejected_row_whose_answer_is_no_label_stops_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", row(1, "a b c", "thief", review="rejected"), row(2, "d e f"))
+    said: list[str] = []
+    assert [e.id for e in read_synthetic(task_of(file), FENCE, said.append)] == ["syn-2"]
+    assert "1 of 2 train. Left out: 1 rejected in review." in said[0]
+
+
+def test_an_answer_is_held_against_labels_schema_and_pattern() -> None:
+    task = task_of()
+    assert fault_of_answer(task, "Theft") is None and 'did you mean "theft"?' in str(fault_of_answer(task, "thief"))
+    several = replace(task, multi_label=True)
+    assert fault_of_answer(several, '["theft", "loss"]') is None and fault_of_answer(several, '["thief"]') is not None
+    digits = replace(task, labels=None, pattern="[0-9]+", abstain="unknown")
+    assert fault_of_answer(digits, "12") is None and fault_of_answer(digits, "unknown") is None
+    assert "does not match [0-9]+" in str(fault_of_answer(digits, "twelve"))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    whole = replace(task, labels=None, schema=schema)
+    assert fault_of_answer(whole, '{"a": 1}') is None and fault_of_answer(whole, '{"a": "x"}') is not None
+    assert fault_of_answer(replace(task, labels=None), "anything") is None
 
 
 # ---- review ---------------------------------------------------------------------------------

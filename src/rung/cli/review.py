@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rung.errors import DataError
+from rung.errors import DataError, TaskError
 
 if TYPE_CHECKING:
     from rung.data.beside.review import ReviewFile
+    from rung.types import Task
 
+_MOST_LABELS = 60  # that are shown where an answer is edited
 _KEYS = "a accept   r reject   e edit the answer   s skip   b back   q quit"
 
 
@@ -24,18 +26,26 @@ _KEYS = "a accept   r reject   e edit the answer   s skip   b back   q quit"
 @click.option(
     "--from-csv", "back", type=click.Path(path_type=Path), metavar="IN", help="Take the reviews of a CSV over."
 )
+@click.option(
+    "--task",
+    "task_path",
+    type=click.Path(path_type=Path),
+    metavar="TASK",
+    help="The task that the rows are for. Default: task.yaml beside FILE.",
+)
 @click.option("--force", is_flag=True, help="With --to-csv: replace OUT if it is there.")
-def review(file: Path, out: Path | None, back: Path | None, force: bool) -> None:
+def review(file: Path, out: Path | None, back: Path | None, task_path: Path | None, force: bool) -> None:
     """Look at the rows of FILE, which rung synth wrote: accept, reject, or correct their answers.
 
     Row by row in the terminal, saved after each key; or in a spreadsheet, by --to-csv and --from-csv: write accepted,
-    edited or rejected into the column review, and correct the column output. Rejected rows do not train.
+    edited or rejected into the column review, and correct the column output. Rejected rows do not train. An answer that
+    the task does not allow is refused.
     """
     from rung.data.beside.review import ReviewFile
 
     if out is not None and back is not None:
         raise click.UsageError("--to-csv writes and --from-csv reads. Give one of them.")
-    rows = ReviewFile(file)
+    rows = ReviewFile(file, _task(file, task_path))
     if out is not None:
         if out.resolve() == file.resolve():
             raise DataError(f"{out}: holds the rows themselves. Give the CSV another name.")
@@ -55,6 +65,22 @@ def review(file: Path, out: Path | None, back: Path | None, force: bool) -> None
     click.echo(_counted(rows))
 
 
+def _task(file: Path, named: Path | None) -> Task | None:
+    """The task that was named, or lies beside the file; None where there is none, or that one cannot be read."""
+    from rung.data.task_file import read_task
+
+    if named is not None:
+        return read_task(named)
+    beside = file.absolute().parent / "task.yaml"
+    if not beside.is_file():
+        return None
+    try:
+        return read_task(beside)
+    except TaskError as fault:
+        click.echo(f"Answers are not held against the task, which cannot be read: {fault}", err=True)
+        return None
+
+
 def _one_by_one(rows: ReviewFile) -> None:
     """The open rows in turn, until a q or the end."""
     places = rows.open
@@ -65,27 +91,51 @@ def _one_by_one(rows: ReviewFile) -> None:
     at = 0
     while at < len(places):
         _show(rows.rows[places[at]], at + 1, len(places))
-        key = click.getchar().lower()
+        key = _key(rows.path)
         if key in ("q", "\x03", "\x04", "\x1b", ""):
             return
+        if key == "b" and at == 0:
+            click.echo("This is the first row.")
         at += _done(rows, places[at], key) if key != "b" else -min(1, at)
+
+
+def _key(file: Path) -> str:
+    """The key that is pressed. Raises DataError where there is no terminal to press one in."""
+    try:
+        return click.getchar().lower()
+    except OSError as fault:
+        to_csv = f"rung review {shlex.quote(str(file))} --to-csv review.csv"
+        raise DataError(f"{file}: here is no terminal that takes keys. Review in a spreadsheet: {to_csv}") from fault
 
 
 def _done(rows: ReviewFile, place: int, key: str) -> int:
     """Does what a key says. 1: the row is dealt with; 0: it is shown again."""
+    answer = str(rows.rows[place]["output"])
     if key == "a":
+        if (fault := rows.fault(answer)) is not None:
+            click.echo(f"Not accepted: {fault}.")
+            return 0
         rows.decide(place, "accepted")
     elif key == "r":
         rows.decide(place, "rejected")
     elif key == "e":
-        text = _edited(str(rows.rows[place]["output"]))
+        if rows.task is not None and rows.task.labels:
+            click.echo(f"labels: {', '.join(rows.task.labels[:_MOST_LABELS])}{_more(len(rows.task.labels))}")
+        text = _edited(answer)
         if text is None:
+            return 0
+        if (fault := rows.fault(text)) is not None:
+            click.echo(f"Not saved: {fault}.")
             return 0
         rows.decide(place, "edited", text)
     elif key != "s":
         click.echo(_KEYS)
         return 0
     return 1
+
+
+def _more(labels: int) -> str:
+    return f" and {labels - _MOST_LABELS:,} more" if labels > _MOST_LABELS else ""
 
 
 def _edited(answer: str) -> str | None:
@@ -95,7 +145,7 @@ def _edited(answer: str) -> str | None:
         text = click.edit(answer)
         text = None if text is None else text.removesuffix("\n")
     else:
-        text = click.prompt("Answer", default=answer, show_default=False)
+        text = click.prompt("Answer (Enter keeps it)", default=answer, show_default=False)
     if text is None or not text.strip() or text == answer:
         click.echo("The answer stays as it is.")
         return None

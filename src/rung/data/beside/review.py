@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung.data.beside.synthetic import Review, review_of
+from rung.data.beside.synthetic import Review, fault_of_answer, review_of
 from rung.data.formats import read_table
 from rung.data.rows import Problem, raise_problems
 from rung.errors import DataError
 from rung.records import write_lines, write_text
+from rung.types import Task
 
 COLUMNS = ("id", "review", "output", "input", "context", "instruction", "turns", "gold_ids", "kind", "votes", "from")
 """Of the CSV. `review` and `output` are read back; the others are there to be read."""
@@ -51,13 +52,14 @@ class Returned:
 class ReviewFile:
     """The rows of a file that `rung synth` wrote, with what was decided so far.
 
-    rows: as the file has them, in order. Raises DataError where it is no such file.
+    rows: as the file has them, in order. task: says what an answer may be; None: any text may be one.
+    Raises DataError where it is no such file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, task: Task | None = None) -> None:
         if path.suffix.lower() not in (".jsonl", ".ndjson"):
             raise DataError(f"{path}: is no file of JSON lines. Name the file that rung synth wrote.")
-        self.path = path
+        self.path, self.task = path, task
         self._seen = _stamp(path)
         self.rows: list[_Row] = _read(path)
         self._place = {str(row["id"]): place for place, row in enumerate(self.rows)}
@@ -73,6 +75,10 @@ class ReviewFile:
         for row in self.rows:
             found[row.get("review") or "open"] += 1
         return found
+
+    def fault(self, output: str) -> str | None:
+        """Why the answer cannot be that of a row that trains; None where it can, or the task is not known."""
+        return fault_of_answer(self.task, output) if self.task is not None else None
 
     def decide(self, place: int, review: Review | None, output: str | None = None) -> None:
         """Sets the review of a row, and its answer where one is given, and saves the file.
@@ -95,8 +101,8 @@ class ReviewFile:
 
         An answer that was changed counts as edited unless its row says rejected. An empty review leaves what was
         decided, be it after the CSV was written; "open" takes it back. Raises DataError for ids that the file does not
-        hold or that stand twice, for unknown reviews, and for answers that are empty or have lost their letters;
-        nothing is saved then.
+        hold or that stand twice, for unknown reviews, and for answers that are empty, have lost their letters, or are
+        none of the task's; nothing is saved then.
         """
         problems: list[Problem] = []
         wanted: dict[int, tuple[Review | None, str | None]] = {}
@@ -126,11 +132,15 @@ class ReviewFile:
         now, output = str(row["output"]), _plain(cells["output"])
         earlier = not decided and output == _plain(str(row.get("taught", now)))  # from before it was edited
         if output == _plain(now) or earlier:
+            if review in ("accepted", "edited") and (fault := self.fault(now)) is not None:
+                raise ValueError(fault)
             return self._place[own], (review if decided else row["review"], None)
         if not output.strip() and review != "rejected":
             raise ValueError("the answer is empty; write rejected as its review to leave the row out")
         if _lost_letters(now, output):
             raise ValueError('letters of the answer are question marks now; save the sheet as "CSV UTF-8"')
+        if review != "rejected" and (fault := self.fault(output)) is not None:
+            raise ValueError(fault)
         return self._place[own], (review, output)
 
     def _set(self, row: _Row, review: Review | None, output: str | None) -> None:

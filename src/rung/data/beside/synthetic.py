@@ -7,12 +7,15 @@ other programs, without these keys, are read like any examples.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rung.data.constraint import constraint_of
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
@@ -39,12 +42,14 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
     Raises DataError with file and row for what cannot be read, for answers outside the task's labels, and where no row
     is left.
     """
-    rows: list[tuple[Example, Review | None]] = []
+    rows: list[tuple[Example | None, Review | None]] = []
     problems: list[Problem] = []
+    unseen: list[Path] = []
     for path in task.synthetic:
-        rows += _read_file(path, task, problems)
+        rows += (new := _read_file(path, task, problems))
+        unseen += [path] if any(review is None for _, review in new) else []
     raise_problems(problems)
-    usable = [(example, review) for example, review in rows if review != "rejected"]
+    usable = [(example, review) for example, review in rows if example is not None and review != "rejected"]
     nearby = fence.near([example.query for example, _ in usable])
     kept: dict[str, tuple[Example, Review | None]] = {}
     fenced = 0
@@ -53,7 +58,7 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
             fenced += 1
         else:
             kept.setdefault(normal_form(example.query.text), (example, review))
-    _tell(say, len(rows), len(rows) - len(usable), fenced, [review for _, review in kept.values()])
+    _tell(say, len(rows), len(rows) - len(usable), fenced, [review for _, review in kept.values()], unseen)
     if not kept:
         names = ", ".join(names_of(task.synthetic).values())
         raise DataError(
@@ -80,27 +85,51 @@ def review_of(value: object) -> Review | None:
     return words[said]
 
 
-def _read_file(path: Path, task: Task, problems: list[Problem]) -> list[tuple[Example, Review | None]]:
-    table = read_table(path)
-    problems += table.problems
-    if not table.rows:
-        return []
-    fields = _fields(table, task)
-    labels = Labels(task.labels) if task.labels else None
+def fault_of_answer(task: Task, text: str) -> str | None:
+    """Why an answer may not stand in a synthetic row: it is no label, or breaks the schema or the pattern. None where
+    it may."""
+    from rung.constraints import fault_of
+
+    try:
+        _reader({"input": "input", "output": "output"}, task, "")(Row("", "row", {"input": "?", "output": text}))
+    except WrongLabel as wrong:
+        return Labels(task.labels or ()).unknown(wrong.answer, guess=True)
+    except ValueError as fault:
+        return str(fault)
+    constraint = constraint_of(task, ()) if task.schema or task.pattern else None
+    fault = fault_of(constraint, text) if constraint is not None and text != task.abstain else None
+    return f"the answer cannot be used: {fault}" if fault is not None else None
+
+
+def _reader(fields: Fields, task: Task, prefix: str) -> RowReader:
     answers = Answers(
-        labels=labels,
+        labels=Labels(task.labels) if task.labels else None,
         several=task.multi_label,
         lists_are_json=task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:"),
         empty=task.empty_answers,
     )
-    read = RowReader(fields, answers, f"{path.stem}:", visible(task.instruction))
-    found = []
+    return RowReader(fields, answers, prefix, visible(task.instruction))
+
+
+def _read_file(path: Path, task: Task, problems: list[Problem]) -> list[tuple[Example | None, Review | None]]:
+    """The rows with their reviews; of one that was rejected, and whose answer is no label, no example."""
+    table = read_table(path)
+    problems += table.problems
+    if not table.rows:
+        return []
+    read = _reader(_fields(table, task), task, f"{path.stem}:")
+    found: list[tuple[Example | None, Review | None]] = []
     for row in flat(table.taken()):
+        review: Review | None = None
         try:
-            found.append((_example(read, row), review_of(row.values.get("review"))))
+            review = review_of(row.values.get("review"))
+            found.append((_example(read, row), review))
         except WrongLabel as wrong:
-            assert labels is not None
-            problems.append(Problem(row.where, labels.unknown(wrong.answer, guess=True)))
+            if review == "rejected":
+                found.append((None, review))
+                continue
+            assert read.answers.labels is not None
+            problems.append(Problem(row.where, read.answers.labels.unknown(wrong.answer, guess=True)))
         except ValueError as fault:
             problems.append(Problem(row.where, str(fault)))
     return found
@@ -128,7 +157,8 @@ def _with_own_ids(examples: list[Example]) -> tuple[Example, ...]:
     return tuple(found)
 
 
-def _tell(say: Say, rows: int, rejected: int, fenced: int, reviews: list[Review | None]) -> None:
+def _tell(say: Say, rows: int, rejected: int, fenced: int, reviews: list[Review | None], unseen: list[Path]) -> None:
+    """unseen: files with rows that nobody has reviewed."""
     used, new = len(reviews), sum(review is None for review in reviews)
     repeated = rows - rejected - fenced - used
     left = [
@@ -140,4 +170,5 @@ def _tell(say: Say, rows: int, rejected: int, fenced: int, reviews: list[Review 
     out = f" Left out: {', '.join(left)}." if left else ""
     say(f"Synthetic rows: {used:,} of {rows:,} train.{out}")
     if new:
-        say(f"Not reviewed yet: {new:,} of these {used:,} synthetic rows. See them with rung review.")
+        commands = " and ".join(f"rung review {shlex.quote(os.path.relpath(path))}" for path in unseen)
+        say(f"Not reviewed yet: {new:,} of these {used:,} synthetic rows. See them with {commands}.")
