@@ -5,6 +5,7 @@ Knows names, locks and lines; nothing of what a run does.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -162,6 +163,10 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if folder.is_dir() and _empty(folder):  # what kept the work from beginning leaves no folder
+            with contextlib.suppress(OSError):
+                (folder / ".lock").unlink()
+                folder.rmdir()
         lock.release()
 
 

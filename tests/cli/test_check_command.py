@@ -136,3 +136,45 @@ def test_what_cannot_be_read_is_one_message_and_no_page(tmp_path: Path, text: st
     (tmp_path / "e.jsonl").write_text(text)
     result = check(path)
     assert result.exception is not None and "e.jsonl" in str(result.exception) and result.stdout == ""
+
+
+def beside(folder: Path, name: str, data: list[dict[str, Any]]) -> None:
+    (folder / name).write_text("".join(json.dumps(r) + "\n" for r in data), "utf-8")
+
+
+JUDGED = "metric: judge\njudge: {name: m, rubric: true}\njudged: j.jsonl\n".replace("true", "'It is true.'")
+TEACHER = "teacher: {endpoint: http://127.0.0.1:9/v1, name: m}\n"
+SCORED = [{"input": f"q{i}", "answer": "x", "score": 1} for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "data", "said"),
+    [
+        ("preferences: p.jsonl\n", [{"prompt": "x", "good": "y"}], 'p.jsonl: no column "chosen"'),
+        (JUDGED, SCORED[:5], "only 5 scored answers; at least 20"),
+        (JUDGED, [{"question": "x", "rating": 1}] * 20, 'j.jsonl: no column "answer"'),
+        (JUDGED, [{**row, "score": 5} for row in SCORED], "but scores go from 0 to 1"),
+        ("synthetic: s.jsonl\n", [{"input": "Where is the Rhine?", "output": "c"}], 'the answer "c" is not one of'),
+        (f"{TEACHER}budget: {{usd: 1}}\n", [], "no price is known of the teacher, m. Add price:"),
+    ],
+)
+def test_files_beside_the_examples_that_a_run_would_refuse_are_errors(
+    keys: str, data: list[dict[str, Any]], said: str, tmp_path: Path
+) -> None:
+    form = "" if keys == JUDGED else "labels: [a, b]\n"
+    path = task(tmp_path, rows(), form + keys)
+    for name in "pjs":
+        beside(tmp_path, f"{name}.jsonl", data)
+    result = check(path)
+    assert (result.exception, result.return_value) == (None, 2)
+    assert said in one_line(result) and "Next: rung run" not in result.stdout
+
+
+def test_a_file_that_nothing_uses_is_told_and_good_ones_are_named_as_read(tmp_path: Path) -> None:
+    path = task(tmp_path, rows(), "labels: [a, b]\nunlabelled: u.jsonl\n")
+    beside(tmp_path, "u.jsonl", [{"input": f"Is the number {i * 91} in the list of {i}?"} for i in range(9)])
+    result = check(path)
+    assert result.return_value == 0 and "unlabelled: is not used: the task has no teacher" in one_line(result)
+    assert "unlabelled: 9 inputs without answers" in one_line(result)
+    path.write_text(path.read_text() + TEACHER)
+    assert "is not used" not in one_line(check(path))

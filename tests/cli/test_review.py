@@ -113,7 +113,7 @@ def test_without_a_terminal_the_message_names_the_csv(file: Path, monkeypatch: p
     result = CliRunner().invoke(rung, ["review", str(file)])
     with monkeypatch.context() as patch:
         patch.setattr("click.getchar", getchar)
-        with pytest.raises(DataError, match="no terminal that takes keys.* --to-csv review.csv"):
+        with pytest.raises(DataError, match=r"no terminal that takes keys.* --to-csv review\.csv"):
             rung.main(["review", str(file)], standalone_mode=False)
     assert result.exit_code == 0
 

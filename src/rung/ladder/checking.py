@@ -92,14 +92,24 @@ class CheckedData:
         return tuple(f for f in self.findings if f.severity == "error")
 
 
-def check_task(task_path: Path, say: Say = quiet) -> CheckedData:
+def check_task(task_path: Path, say: Say = quiet, *, beside: bool = True) -> CheckedData:
     """Reads a task and its data, and checks them. say: hears what is being done where it takes long.
 
+    beside: the files beside the examples, too, and what a budget in dollars needs.
     Raises RungError for what cannot be read at all.
     """
+    from rung.data.findings import bounded, without_ignored
     from rung.data.task_file import read_task
+    from rung.ladder.beside_checks import findings_beside
 
-    return check(read(read_task(task_path), say), say)
+    checked = check(read(read_task(task_path), say), say)
+    if not beside or checked.split is None:
+        return checked
+    lines: list[str] = []
+    found = findings_beside(checked.task, checked.read.examples, checked.split, lines.append)
+    data = replace(checked.read, how=(*checked.read.how, *lines))
+    more = without_ignored(bounded(found), checked.task.ignore)
+    return replace(checked, read=data, findings=(*checked.findings, *more))
 
 
 def read(task: Task, say: Say = quiet) -> Read:
@@ -188,7 +198,8 @@ def findings_of_split(
 
     found = findings_of(data, pairs, groups, constraint, frozenset(split.test.ids), hear)
     own = None in data.sets
-    size = size_findings(split, shares=SHARES if own else None, cap=CAPS["test"] if own else None)
+    shares, cap = (SHARES, CAPS["test"]) if own else (None, None)
+    size = size_findings(split, shares=shares, cap=cap, graded=not data.metric.right_or_wrong)
     return without_ignored((*data.findings, *found, *longer_than_the_context(data, split), *size), data.task.ignore)
 
 

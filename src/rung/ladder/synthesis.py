@@ -131,7 +131,7 @@ def prepare(task_path: Path, options: SynthOptions, say: Say) -> Prepared:
     """
     from rung.teaching.synthesis import BAR
 
-    checked = check_task(task_path, say)
+    checked = check_task(task_path, say, beside=False)  # what it writes may be one of these files
     refuse(checked, strict=False)
     out = (options.out or checked.task.path.parent / "synthetic.jsonl").absolute()
     _check_options(checked, options, out)

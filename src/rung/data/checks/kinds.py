@@ -68,6 +68,11 @@ KINDS: Mapping[str, Kind] = {
     # what a run cannot do with
     "unusable_row": Kind("Rows that cannot be used", "answers", f"Correct them. {_MEND}", "fix"),
     "split": Kind("Examples that cannot be split", "size", "Bring more examples, or smaller groups."),
+    "beside": Kind("Files beside the examples that cannot be used", "form", "Correct them. `rung run` stops at them."),
+    "unused_file": Kind("Files that nothing uses", "form", "Add what they need, or delete their key from task.yaml."),
+    "unpriced": Kind(
+        "Models without a price", "form", "A budget in dollars needs their prices. Add them in task.yaml."
+    ),
     "unusable_constraint": Kind(
         "A constraint that cannot be used", "answers", "Correct labels:, schema: or pattern: in task.yaml."
     ),
