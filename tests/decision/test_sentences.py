@@ -40,13 +40,13 @@ def test_the_cheaper_family_is_chosen_within_the_margin_and_the_doubt_is_said() 
 
 def test_a_dearer_family_that_is_no_better_is_compared_and_not_chosen() -> None:
     decision = decide(evidence([candidate("few_shot", "prompt", 0.85), LORA]))
-    assert decision.headline.endswith("; nothing that costs more scores higher.")
+    assert decision.headline.endswith("; nothing dearer to build scores higher.")
     assert any(r.startswith("lora minus few_shot: -4 points (-9 to 1)") for r in decision.reasons)
 
 
 def test_a_difference_that_rounds_to_nothing_is_not_called_a_lead() -> None:
     equal = [candidate("few_shot", "prompt", 0.80), candidate("lora", "fine-tune", 0.8001)]
-    assert decide(evidence(equal)).headline.endswith("; lora scores the same and costs more.")
+    assert decide(evidence(equal)).headline.endswith("; lora scores the same and is dearer to build.")
 
 
 def test_an_undecided_headline_gives_the_difference_and_the_number_of_examples() -> None:
@@ -72,8 +72,8 @@ def test_a_cheaper_candidate_that_scores_higher_and_falls_short_leaves_it_undeci
     decision = decide(evidence([few, lora], p, half=0.15, floor=1 / 3))
     assert (decision.choice, decision.solution) == ("undecided", "lora")
     assert decision.headline == (
-        "Undecided: few_shot, which costs less, is 3.3 points above lora on the sealed test (-12 to 18), but is not "
-        "shown to beat the floor of 33 %."
+        "Undecided: few_shot, which is simpler to build, is 3.3 points above lora on the sealed test (-12 to 18), but is "
+        "not shown to beat the floor of 33 %."
     )
     assert any(r.startswith("The difference is in favour of few_shot; p = 1.00 after Holm.") for r in decision.reasons)
     assert decision.next[0].endswith(
@@ -86,7 +86,7 @@ def test_a_cheaper_candidate_that_scores_higher_and_falls_short_leaves_it_undeci
     said = " ".join((decision.headline, *decision.reasons, *decision.next))
     assert "-3.3 points above" not in said and "lora is" not in decision.headline
     same = decide(evidence([few, replace(lora, test=few.test)], p, half=0.15, floor=1 / 3))
-    assert "few_shot, which costs less, scores the same as lora" in same.headline
+    assert "few_shot, which is simpler to build, scores the same as lora" in same.headline
 
 
 def test_a_dearer_candidate_that_scores_higher_and_falls_short_is_not_hidden() -> None:
@@ -94,7 +94,7 @@ def test_a_dearer_candidate_that_scores_higher_and_falls_short_is_not_hidden() -
     decision = decide(evidence(pair, {("most_frequent", "lora"): 0.2}))
     assert decision.solution == "zero_shot"
     assert decision.headline.endswith(
-        "; lora costs more and scores higher, but is not shown to beat the floor of 12 %."
+        "; lora is dearer to build and scores higher, but is not shown to beat the floor of 12 %."
     )
 
 

@@ -126,14 +126,14 @@ def test_beside_what_it_was_not_compared_with_the_one_that_is_shipped_has_no_lea
     assert decision.solution == LORA.name
     assert decision.headline.endswith(
         ", 2 points below gpt-5-mini's few-shot prompt (-3 to 7, not shown to differ), at a 40th of the price; all "
-        "that costs less is shown to be worse than gpt-5-mini's few-shot prompt."
+        "of smollm2 that is simpler to build is shown to be worse than gpt-5-mini's few-shot prompt."
     )
     assert "few_shot@gpt-5-mini minus few_shot@smollm2: 32 points" in said(decision)
     names = ("few_shot", "prompt", 0.50), ("rag", "rag", 0.80), ("lora", "fine-tune", 0.82)
     one = evidence([candidate(*name) for name in names], {("few_shot", "lora"): 1e-9})  # type: ignore[arg-type]
     decision = decide(without_pair(one, candidate("lora", "fine-tune", 0.82)))
     assert decision.solution == "rag"
-    assert decision.headline.endswith("; all that costs less is shown to be worse than lora.")
+    assert decision.headline.endswith("; all that is simpler to build is shown to be worse than lora.")
 
 
 def test_of_two_that_were_not_to_be_compared_nothing_is_claimed() -> None:
@@ -144,8 +144,8 @@ def test_of_two_that_were_not_to_be_compared_nothing_is_claimed() -> None:
     assert (decision.choice, decision.solution) == ("undecided", DEAR.name)  # it is ahead on dev
     assert decision.headline == (
         "Undecided: gpt-5-mini's few-shot prompt answers 82 % of the sealed test right (77–87 %), but smollm2's "
-        "few-shot prompt, which costs less, was not to be compared with it: what was best on dev falls short on the "
-        "sealed test."
+        "few-shot prompt, which costs less per request, was not to be compared with it: what was best on dev falls "
+        "short on the sealed test."
     )
     assert "too close to call" not in said(decision) and "few_shot@gpt-5-mini minus few_shot@smollm2" not in said(
         decision

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from rung.ladder import candidate_costs
+from rung.evaluation.skills import SkillsChange, SkillsReport
+from rung.ladder import candidate_costs, skills_check
 from rung.ladder.applies import why_not
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.final_test import _in_words
 from rung.ladder.finalists import score_of
-from rung.ladder.skills_check import may_be_shipped
+from rung.ladder.skills_check import Checked, hardly_shipped
 from rung.models.metering import metered
 from rung.records import read_json, write_json
 from rung.runs import Files
@@ -51,9 +52,53 @@ def test_a_verdict_never_holds_the_text_of_an_endpoints_spec() -> None:
     [(0.5, 0.3, True), (0.3, 0.3, False), (0.21, 0.02, True), (0.2, 0.02, False)],
     ids=["ahead", "no better than a prompt", "above the floor", "at the floor"],
 )
-def test_general_skills_are_checked_of_whatmay_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
+def test_general_skills_are_checked_of_what_may_be_shipped(tuned: float, prompt: float, worth: bool) -> None:
     climbed = Climbed(built={"few_shot": built("few_shot", prompt), "lora": built("lora", tuned, "fine-tune")})
-    assert may_be_shipped(climbed, "lora", 0.2) is worth
+    assert (hardly_shipped(climbed, "lora", 0.2) is None) is worth
+
+
+def test_what_is_no_candidate_takes_no_check_from_those_that_are() -> None:
+    solutions = [built("few_shot", 0.3), built("lora", 0.5, "fine-tune")]
+    taught = replace(built("distilled_lora", 0.9, "fine-tune", left="it is not shown to beat lora"), unproven=True)
+    climbed = Climbed(built={b.solution.name: b for b in (*solutions, taught)})
+    assert hardly_shipped(climbed, "lora", 0.2) is None
+    climbed.built["distilled_lora"] = replace(taught, left=None, unproven=False)
+    assert hardly_shipped(climbed, "lora", 0.2) == "far behind distilled_lora on dev"
+
+
+def tuned_run(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: str | None = None) -> tuple[Any, Climbed]:
+    """lora, far behind rag, that loses a quarter of its general skills where these are measured."""
+    change = SkillsChange("all", 242, 0.7, 0.45, -0.25, -0.3, -0.2, 1e-9)
+    monkeypatch.setattr(skills_check, "_skills_of", lambda *_: SkillsReport(change, (), loses=True))
+    ahead = replace(built("rag", 0.9), solution=replace(built("rag", 0.9).solution, retriever=cast(Any, object())))
+    climbed = Climbed(built={"few_shot": built("few_shot", 0.3), "lora": built("lora", 0.5, "fine-tune"), "rag": ahead})
+    speed = SimpleNamespace(read=1e3, write=1e3, train=1e3)
+    plan = SimpleNamespace(skills=SimpleNamespace(usd=0.0), speed=speed)
+    run = run_in(folder, named=str, name="fake", plan=plan, asked=(), over_budget=lambda *_, **__: budget)
+    return run, climbed
+
+
+def test_lost_skills_that_were_measured_are_told_even_of_what_is_hardly_shipped_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, climbed = tuned_run(tmp_path, monkeypatch)
+    monkeypatch.setattr(skills_check, "Meter", lambda *_: SimpleNamespace(record=dict))
+    write_json(run.files.solution("lora") / "skills.json", {"outcomes": []})
+    checked = skills_check.check_skills(run, climbed, "lora", 0.2)
+    assert [(s.candidate, s.loses, s.difference) for s in checked.skills] == [("lora", True, -0.25)]
+    assert climbed.skipped["lora_replay"].why == "lora is far behind rag on dev"
+
+
+@pytest.mark.parametrize("budget", [None, "the budget of 15 minutes leaves no time for it"])
+def test_what_kept_general_skills_from_being_measured_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str | None
+) -> None:
+    run, climbed = tuned_run(tmp_path, monkeypatch, budget)
+    if budget:
+        del climbed.built["rag"]
+    checked = skills_check.check_skills(run, climbed, "lora", 0.2)
+    why = budget or "it is far behind rag on dev"
+    assert checked == Checked("lora", said=f"What lora has forgotten was not measured: {why}.")
 
 
 def run_in(folder: Path, **more: Any) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from rung.decision.figures import Scale
 from rung.evaluation.statistics import MARGIN
-from rung.ladder.gains import Gain, Known, Way, expected_gain, head_room, order, what_matters
+from rung.ladder.gains import Gain, Known, Way, expected_gain, head_room, order, too_little, what_matters
 
 
 def knowledge(share: float, high: float, poor: bool = False, tried: int = 20) -> dict[str, Any]:
@@ -55,6 +56,30 @@ def test_one_pilot_without_a_start_is_no_curve_and_bounds_nothing() -> None:
 def test_what_the_test_could_never_show_does_not_matter() -> None:
     assert what_matters(True, 100) == pytest.approx(0.06) and what_matters(True, 1000) == MARGIN
     assert what_matters(False, 100) == MARGIN and what_matters(True, 12) == 0.1
+
+
+def test_a_skip_says_below_what_a_gain_does_not_count() -> None:
+    gap, gain = Scale(True).gap, Gain(0.079, 0.079, "by the curve")
+    small = too_little(gain, what_matters(True, 34), True, 34, gap)
+    assert small == (
+        "it could gain 7.9 points on dev at most (by the curve), less than the 10 points that count beside a test of "
+        "only 34 examples"
+    )
+    some = too_little(Gain(0.03, 0.03, "so"), what_matters(True, 100), True, 100, gap)
+    assert some.endswith("(so), less than the 6 points that a test of 100 examples can show at all")
+    assert too_little(Gain(0.01, 0.01, "so"), MARGIN, True, 1000, gap).endswith("less than the 2 points that matter")
+    nothing = too_little(Gain(0.0, 0.0, "so"), 0.1, True, 34, gap)
+    assert nothing == "it could gain 0 points on dev at most (so)"
+
+
+def test_what_others_gained_meanwhile_is_said_where_it_leaves_words_nothing() -> None:
+    record = {"failed": 14, "causes": [], "combinations": []}
+    known = Known(0.73, 0.58, record, leader="lora", gap=Scale(True).gap)
+    gain = expected_gain(Way("stated_rules", "prompt", cures=frozenset({"format", "convention"})), known)
+    assert gain.high == 0.0 and gain.why == (
+        "its causes, convention and format, hold 0 % of the failures, at most 21 % or 9 points, of which lora has "
+        "gained 15 points since"
+    )
 
 
 def test_passages_that_fix_nothing_are_not_worth_training_with() -> None:
@@ -104,7 +129,7 @@ def test_words_can_fix_what_form_and_convention_hold_and_no_more() -> None:
     assert head_room(record, WORDS.cures) == (pytest.approx(0.4), pytest.approx(0.6))
     gain = expected_gain(WORDS, Known(best=0.5, base=0.5, diagnosis=record))
     assert gain.mean == pytest.approx(0.1) and gain.high == pytest.approx(0.3)
-    assert "convention and format, hold 40% of the failures, at most 60%" in gain.why
+    assert "convention and format, hold 40 % of the failures, at most 60 %" in gain.why
 
 
 def test_words_fix_nothing_where_the_experiments_fixed_nothing() -> None:

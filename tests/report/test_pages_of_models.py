@@ -189,7 +189,7 @@ def test_the_scores_have_a_column_of_models_and_say_how_latency_was_measured(fol
     assert "lora chosen smollm2 80 % 74–86 81 % 76–86 fine-tune 0.0021" in scores
     said = "Latencies are of one request at a time for smollm2, gemma3-270m; with 8 requests at once for gpt-5-mini"
     assert said in scores
-    assert "only the best of each approach and model on dev answers the test" in scores
+    assert "Only the candidate of each approach and model that is best on dev was." in scores
     rewrite(folder, "solutions/few_shot@gpt-5-mini/latency.json", failed=2)
     assert "2 requests that should be timed brought no answer." in Page(write_report(folder)).section(
         "Scores and costs"

@@ -218,13 +218,15 @@ def _left_out(evidence: Evidence) -> list[str]:
 
 
 def _try_the_rest(evidence: Evidence) -> list[str]:
-    """What a larger budget would try, in a verdict that was asked for without it."""
-    missing = [s for s in evidence.kept_out if s.matters and s.reason == "budget"]
+    """What a larger budget would try, in a verdict that was reached without it."""
+    missing = [s for s in evidence.kept_out if s.reason == "budget"]
     if not missing:
         return []
     minutes = sum(s.minutes or 0.0 for s in missing)
     cost = f" (about {more_minutes(minutes)})" if minutes else ""
-    names = ", ".join(skipped_name(evidence, s) for s in missing)
+    names = listed([skipped_name(evidence, s) for s in missing])
+    if evidence.go_on:
+        return [f"To try {names} as well{cost}: `{evidence.go_on}`."]
     return [f"To try {names} as well, give the run a larger budget{cost}."]
 
 

@@ -158,7 +158,8 @@ class Evidence:
     else empty. teacher: what the teacher reaches on dev, where it was asked. taught: of candidates that learnt answers
     which are not the user's. proofs: on dev, of candidates that have to show their gain, against the best of their
     family that was built before. checks_said: whole sentences about checks of finalists: what kept one from being
-    made, or limits it.
+    made, or limits it. go_on: the command with a budget for all that the budget kept out; empty where it kept out
+    nothing.
     """
 
     metric: MetricInfo
@@ -196,6 +197,7 @@ class Evidence:
     invention: tuple[Invention, ...] = ()
     abstain: str = ""
     checks_said: tuple[str, ...] = ()
+    go_on: str = ""
     teacher: Score | None = None
     taught: tuple[Taught, ...] = ()
     proofs: tuple[Comparison, ...] = ()

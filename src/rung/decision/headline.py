@@ -76,32 +76,34 @@ def _chosen(evidence: Evidence, ruling: Ruling) -> str:
 
 
 def _ending(evidence: Evidence, ruling: Ruling) -> str:
-    """How far it is from what costs less or more."""
+    """How far it is from what is simpler to build, and from what is dearer to build."""
     scale, chosen, best = scale_of(evidence), given(ruling.ship), given(ruling.best)
     tested, rival = evidence.rated("test"), rival_of(evidence, chosen)
     if rival is not None:
         lead = scale.gap(score_of(chosen, "test").mean - score_of(rival, "test").mean)
         return f", {lead} above the best {FAMILY_WORDS[rival.family][1]}."
     if cheaper_groups(evidence, chosen):
-        return f"; all that costs less is shown to be worse than {best.name}."
+        return f"; all that is simpler to build is shown to be worse than {best.name}."
     if all(c.family == chosen.family for c in tested):
         return f"; no other approach than {FAMILY_WORDS[chosen.family][1]} was tested."
     if best is chosen:
         # A higher score than that of the best falls short, or dev had shown it to be worse.
         higher = [c for c in tested if score_of(c, "test").mean > score_of(chosen, "test").mean]
         if not higher:
-            return "; nothing that costs more scores higher."
+            return "; nothing dearer to build scores higher."
         top = best_of(higher, "test")
-        return f"; {top.name} costs more and scores higher, but {_why_not(evidence, top)}."
+        harder = "is dearer to build and " if top.family != chosen.family else ""
+        return f"; {top.name} {harder}scores higher, but {_why_not(evidence, top)}."
     above = score_of(best, "test").mean - score_of(chosen, "test").mean
     if scale.gap(above) == scale.gap(0.0):
-        return f"; {best.name} scores the same and costs more."
+        how = "is dearer to build" if best.family != chosen.family else "reads and writes more tokens"
+        return f"; {best.name} scores the same and {how}."
     return f"; {best.name} is {scale.gap(above)} above it, which is within the margin."
 
 
 def _ending_of_several(evidence: Evidence, ruling: Ruling) -> str:
-    """How far it is from the best of what costs less and of what costs more, at which share of the price, and when its
-    building pays."""
+    """How far it is from the best of the cheaper groups and of the dearer ones, at which share of the price, and when
+    its building pays."""
     chosen, best = given(ruling.ship), given(ruling.best)
     others = [evidence.named(c.b) for c in dearer(evidence, chosen, best)]
     dear = [c for c in others if c is not None]
@@ -110,13 +112,21 @@ def _ending_of_several(evidence: Evidence, ruling: Ruling) -> str:
     ending = f", {', and '.join(beside)}" if beside else ""
     if rival is None and cheaper_groups(evidence, chosen):
         if not any(costs_less(c, chosen) for c in dear):
-            ending += f"; all that costs less is shown to be worse than {called(evidence, best)}"
+            ending += f"; {_cheaper(evidence, chosen)} is shown to be worse than {called(evidence, best)}"
     elif not beside:
         ending += "; nothing else was tested"
     if top is not None and score_of(top, "test").mean > score_of(chosen, "test").mean:
         why = _why_not(evidence, top)
         ending += f"; {called(evidence, top)} {why}" if why else ""
     return f"{ending}{_pays(evidence, chosen, top, name=';' in ending)}."
+
+
+def _cheaper(evidence: Evidence, chosen: Candidate) -> str:
+    """all of smollm2; all of smollm2, and all of gpt-5-mini that is simpler to build,"""
+    models = list(dict.fromkeys(c.model for members in cheaper_groups(evidence, chosen) for c in members))
+    others = listed([model for model in models if model != chosen.model])
+    own = f"all of {chosen.model} that is simpler to build" if chosen.model in models else ""
+    return f"all of {others}, and {own}," if others and own else own or f"all of {others}"
 
 
 def _beside(evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
@@ -142,7 +152,7 @@ def _why_not(evidence: Evidence, candidate: Candidate) -> str:
 
 
 def _pays(evidence: Evidence, chosen: Candidate, top: Candidate | None, *, name: bool) -> str:
-    """After how many requests its building pays: against the best that costs more, if that was computed.
+    """After how many requests its building pays: against the best of the dearer groups, if that was computed.
 
     name: whether its name is needed, because another one was the last that was spoken of.
     """

@@ -157,12 +157,21 @@ def agreed(check: JudgeCheck) -> str:
     found = check.agreement
     assert found is not None
     if found.kappa is None:
-        kappa = f"kappa is not defined on {found.n} scored answers, because all scores of one side are equal"
+        kappa = f"kappa is not defined on {found.n} scored answers, because {_without_kappa(check)}"
     else:
         ends = f" ({found.kappa_low:.2f} to {found.kappa_high:.2f})" if found.kappa_low is not None else ""
         kappa = f"kappa is {found.kappa:.2f}{ends} on {found.n} scored answers"
     share = PERCENT.full(Score(found.share, found.share_low, found.share_high, found.n))
     return f"{kappa}, with both on the same side of one half in {share}"
+
+
+def _without_kappa(check: JudgeCheck) -> str:
+    """Whose scores of the same answers do not vary."""
+    if not check.scores:
+        return "one side gave every answer the same score"
+    if max(check.scores) > min(check.scores):
+        return "people gave every answer the same score"
+    return f"the judge gave every answer the same {'grade' if check.mode == 'graded' else 'score'}"
 
 
 def _by(bias: Bias) -> str:

@@ -90,7 +90,7 @@ def nothing_is_learnt(evidence: Evidence) -> bool:
 
 
 def dearer(evidence: Evidence, chosen: Candidate, best: Candidate) -> list[Comparison]:
-    """The chosen candidate against what costs more: the best of each dearer group, and a better one of its own.
+    """The chosen candidate against what is dearer: the best of each dearer group, and a better one of its own.
 
     Left out is what it was not to be compared with.
     """
@@ -123,7 +123,7 @@ def _groups_from(evidence: Evidence, chosen: Candidate) -> list[list[Candidate]]
 
 
 def rival_of(evidence: Evidence, chosen: Candidate) -> Candidate | None:
-    """The best of what costs less and was to be compared with it."""
+    """The best of the cheaper groups that was to be compared with it."""
     compared = [c for members in cheaper_groups(evidence, chosen) for c in members if evidence.asked(chosen, c)]
     return best_of(compared, "test") if compared else None
 
@@ -134,7 +134,7 @@ def subject(evidence: Evidence) -> Candidate | None:
 
 
 def dearer_models(evidence: Evidence, model: str, on: SetName) -> list[Candidate]:
-    """The candidates of the listed models that cost more than this one."""
+    """The candidates of the listed models that are dearer than this one."""
     models = evidence.models_by_cost
     later = models[models.index(model) + 1 :] if model in models else ()
     return [c for c in evidence.rated(on) if c.model in later]
@@ -191,11 +191,30 @@ def priced(candidate: Candidate, other: Candidate) -> str:
     return price_share(candidate.cost_per_1k_usd, other.cost_per_1k_usd)
 
 
+def cheaper_per_request(candidate: Candidate, other: Candidate) -> str:
+    """By what a request of it is cheaper than one of another of its model, by 5 % or more; empty where it is not.
+
+    Dollars decide where both have a price; else tokens, of which one that is written counts as three that are read.
+    """
+    if candidate.cost_per_1k_usd is not None and other.cost_per_1k_usd is not None:
+        if not costs_less(candidate, other):
+            return ""
+        return f"{candidate.cost_per_1k_usd:.2g} against {other.cost_per_1k_usd:.2g} USD per 1,000"
+    sizes = [c.tokens_in + 3 * c.tokens_out for c in (candidate, other)]
+    if sizes[0] > 0.95 * sizes[1]:
+        return ""
+    read, written = ([getattr(c, key) for c in (candidate, other)] for key in ("tokens_in", "tokens_out"))
+    said = f"{read[0]:,.0f} tokens read against {read[1]:,.0f}, {written[0]:,.0f} written against {written[1]:,.0f}"
+    seconds = [c.latency_s_p50 for c in (candidate, other)]
+    if seconds[0] is not None and seconds[1] is not None and seconds[0] < seconds[1]:
+        said += f", {seconds[0]:.2g} s against {seconds[1]:.2g} s"
+    return said
+
+
 def cheaper_how(evidence: Evidence, candidate: Candidate, other: Candidate) -> str:
     """In what way a candidate of a cheaper group is the cheaper one: its request may cost more all the same."""
-    unknown = candidate.cost_per_1k_usd is None or other.cost_per_1k_usd is None
-    if not evidence.several or unknown or costs_less(candidate, other):
-        return "which costs less"
+    if evidence.several and costs_less(candidate, other):
+        return "which costs less per request"
     return "of the cheaper model" if candidate.model != other.model else "which is simpler to build"
 
 

@@ -38,7 +38,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.loading import examine, load, start, with_options
     from rung.ladder.model_records import record_models
     from rung.ladder.opening import open_models
-    from rung.ladder.unfinished import missing, write_unfinished
+    from rung.ladder.unfinished import write_unfinished
     from rung.strategies.fit import tidy_given_up
 
     task = with_options(read_task(task_path), options)
@@ -70,10 +70,10 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
                 judge_baselines(run, "dev", run.inputs.dev)  # before dollars are kept back for the test
                 climbed = climb(run, finish=options.finish)
                 record_models(run)
-                if missing(climbed) and not options.finish:
+                if climbed.missing and not options.finish:
                     write_unfinished(run, climbed, options.only)
                     return folder
-                finalists = name_finalists(run, climbed, finish=options.finish)
+                finalists = name_finalists(run, climbed, finish=options.finish, only=options.only)
             decision = verdict(files) or test_and_decide(run, finalists)
             hand_over(run, decision)
         finally:

@@ -111,5 +111,10 @@ class Climbed:
         return list(dict.fromkeys([*self.best_of_groups(), *short, *(n for s in short if (n := long_form(s)))]))
 
     @property
+    def missing(self) -> list[Skipped]:
+        """What was kept from being tried although it could have changed the verdict."""
+        return [s for s in self.skipped.values() if s.matters]
+
+    @property
     def left_early(self) -> tuple[LeftEarly, ...]:
         return tuple(LeftEarly(n, b.left, b.unproven) for n, b in self.built.items() if b.left is not None)

@@ -68,7 +68,7 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
 
     A gain is over the best of this model and of those that cost less.
     """
-    best = climbed.best_up_to(run.name)
+    best, scale = climbed.best_up_to(run.name), Scale(run.tools.scorer.metric.right_or_wrong)
     diagnosis = recorded(run.files.diagnosis)
     base = diagnosis["base"] if diagnosis is not None else climbed.best("prompt", run.name) or best
     taught = recorded(run.files.teacher / "teacher.json")
@@ -81,7 +81,9 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
         diagnosis=diagnosis,
         pilot=recorded(run.files.pilot),
         curve=whole_curve(run, like_the_pilots(run, climbed)),
-        value=Scale(run.tools.scorer.metric.right_or_wrong).value,
+        value=scale.value,
+        gap=scale.gap,
+        leader=best or "",
         built=families,
         teacher=(taught["mean"], taught["high"]) if taught is not None else None,
     )

@@ -160,6 +160,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "invention": tuple(invention_from_record(i) for i in record.get("invention", ())),
         "abstain": task.abstain or "",
         "checks_said": tuple(record.get("checks_said", ())),
+        "go_on": record.get("go_on", ""),
         "teacher": score_of_teacher(record["teacher"]) if record.get("teacher") else None,
         "taught": tuple(Taught(**one) for one in record.get("taught", ())),
         "proofs": tuple(Comparison(**one) for one in record.get("proofs", ())),

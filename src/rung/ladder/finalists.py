@@ -19,6 +19,7 @@ from rung.ladder.abstention import check_abstention
 from rung.ladder.candidate_costs import candidate_of, measure_latency
 from rung.ladder.climbed import Climbed
 from rung.ladder.dev_evidence import dev_evidence
+from rung.ladder.going_on import command, minutes_for
 from rung.ladder.shortening import shorten
 from rung.ladder.skills_check import Checked, check_skills
 from rung.ladder.state import RunState, WholeRun
@@ -32,12 +33,14 @@ def named(run: WholeRun) -> dict[str, Any] | None:
     return recorded(run.files.finalists)
 
 
-def name_finalists(run: WholeRun, climbed: Climbed, *, finish: bool = False) -> dict[str, Any]:
+def name_finalists(
+    run: WholeRun, climbed: Climbed, *, finish: bool = False, only: Sequence[str] = ()
+) -> dict[str, Any]:
     """Checks what fine-tuned finalists have forgotten, shortens their prompts, times all finalists, and records them
     with what dev showed.
 
     The pairs to compare on the test are recorded too: those in which one may be the best, by dev alone. finish: no
-    prompt is shortened that was not before.
+    prompt is shortened that was not before. only: strategies that were asked for, for the command that goes on.
     """
     baselines = baselines_on_dev(run.first)
     floor = floor_on_dev(run.first)
@@ -49,7 +52,7 @@ def name_finalists(run: WholeRun, climbed: Climbed, *, finish: bool = False) -> 
         checks.append(checked := check_skills(state, climbed, name, floor))
         if (shorter := shorten(state, climbed, checked, floor, finish=finish)) is not None:
             outcomes.append(shorter.outcome)
-            checks.append(Checked(shorter.name or checked.keep, shorter.skills))
+            checks.append(shorter.checked)
             names += [shorter.name] if shorter.name is not None else []  # before its long form: it costs less
         names.append(checked.keep)
     check_abstention(run, climbed, names)
@@ -61,12 +64,16 @@ def name_finalists(run: WholeRun, climbed: Climbed, *, finish: bool = False) -> 
         raise RunError(
             f"{run.folder}: no solution answered all of dev, so there is nothing to test. Try more strategies."
         )
+    kept_out = [s for s in climbed.skipped.values() if s.reason == "budget"]
+    for s in kept_out:
+        climbed.skipped[s.name] = replace(s, minutes=minutes_for(run.of(s.model), s))
     record = {
         "finalists": names,
         "contenders": _contenders(run, climbed, names),
         "baselines": [asdict(c) for c in baselines],
         "candidates": [asdict(c) for c in candidates],
         **dev_evidence(run, climbed, checks),
+        "go_on": f"{command(run, climbed, kept_out, only)} --again" if kept_out else "",
         "shortened": [asdict(outcome) for outcome in outcomes],
         "rung": __version__,
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rung.decision.figures import PERCENT
 from rung.evaluation.statistics import MARGIN
 from rung.types import Family
 
@@ -56,7 +57,7 @@ class Known:
     best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where there
     are any. value: how a score is written. built: family -> the best of it. teacher: mean of the teacher and the upper
     end of its interval; None where it was not measured. curve: the learning curve through the pilots and the whole
-    training, where that is built.
+    training, where that is built. leader: the name of the best. gap: how a difference of scores is written.
     """
 
     best: float
@@ -67,6 +68,8 @@ class Known:
     value: Callable[[float], str] = "{:.2f}".format
     teacher: tuple[float, float] | None = None
     curve: Mapping[str, Any] | None = None
+    leader: str = ""
+    gap: Callable[[float], str] = "{:.2f}".format
 
     @property
     def lead(self) -> float:
@@ -80,6 +83,18 @@ def what_matters(rates: bool, test: int) -> float:
     Ten points matter even where the test is too small to show them.
     """
     return max(MARGIN, min(_MATTERS, LEAST_SHOWN / test)) if rates and test else MARGIN
+
+
+def too_little(gain: Gain, matters: float, rates: bool, test: int, gap: Callable[[float], str]) -> str:
+    """Why a gain below what matters is not worth finding. matters: of `what_matters`, as its other arguments are."""
+    said = f"it could gain {gap(gain.high)} on dev at most ({gain.why})"
+    if gain.high <= 0:
+        return said
+    if matters <= MARGIN:
+        return f"{said}, less than the {gap(matters)} that matter"
+    what = "that a test of" if LEAST_SHOWN / test <= _MATTERS else "that count beside a test of only"
+    shows = f"{what} {test:,} examples" + (" can show at all" if what.startswith("that a") else "")
+    return f"{said}, less than the {gap(matters)} {shows}"
 
 
 def expected_gain(way: Way, known: Known) -> Gain:
@@ -131,7 +146,10 @@ def _of_words(known: Known, room: float, cures: frozenset[str]) -> Gain | None:
     missing = 1.0 - known.base
     mean = max(0.0, _STATABLE * share * missing - known.lead)
     top = min(room, max(0.0, high * missing - known.lead))
-    why = f"its causes, {' and '.join(sorted(cures))}, hold {share:.0%} of the failures, at most {high:.0%}"
+    causes = " and ".join(sorted(cures))
+    why = f"its causes, {causes}, hold {PERCENT.value(share)} of the failures, at most {PERCENT.value(high)}"
+    if known.lead > 0 and known.leader:
+        why += f" or {known.gap(high * missing)}, of which {known.leader} has gained {known.gap(known.lead)} since"
     return Gain(mean, top, why)
 
 

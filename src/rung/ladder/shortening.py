@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rung import runs
-from rung.decision.evidence import Shortened, Skills
+from rung.decision.evidence import Shortened
 from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, ModelError, NoGain, TrainingError
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
-from rung.ladder.skills_check import Checked, may_be_shipped, skills_of
+from rung.ladder.skills_check import Checked, hardly_shipped, skills_of
 from rung.ladder.state import RunState, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import SHORTENED
@@ -28,11 +28,11 @@ ENDED: tuple[SkipReason, str] = ("budget", "the run was ended before it")
 @dataclass(frozen=True)
 class Shorter:
     """What shortening a prompt came to. name: of the candidate; None where no shorter prompt is within the margin.
-    skills: general skills of the candidate, where they are known."""
+    checked: the candidate, else the finalist, with general skills of the candidate where they are known."""
 
     outcome: Shortened
+    checked: Checked
     name: str | None = None
-    skills: tuple[Skills, ...] = ()
 
 
 def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, finish: bool = False) -> Shorter | None:
@@ -40,13 +40,17 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, 
 
     checked: the finalist, with its general skills. floor: dev score of the best baseline that learns nothing. finish:
     nothing new is tried. None where nothing was shortened; the reason stands among what was skipped, unless the
-    finalist needs no such step.
+    finalist was not fine-tuned.
     """
     long = climbed.built[checked.keep]
-    if long.solution.adapter is None or not may_be_shipped(climbed, checked.keep, floor):
+    if long.solution.adapter is None:
         return None
     name = run.named(SHORTENED.format(kind_of(checked.keep)))
     folder = run.files.solution(name)
+    why_not = hardly_shipped(climbed, checked.keep, floor)
+    if why_not is not None and not is_done(folder / SHORTENING):
+        _skip(run, climbed, Skipped(name, long.family, "gain", f"{checked.keep} is {why_not}", model=run.name))
+        return None
     meter = Meter(run.asked, folder)
     workshop = run.workshop(folder, climbed, meter, family=long.family)
     tuned = replace(long.solution, name=kind_of(checked.keep))  # as strategies call it
@@ -74,10 +78,10 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, 
             f"No shorter prompt than that of {checked.keep} is within the margin: {outcome.length} is "
             f"{scale.gap(-outcome.difference)} below it on dev."
         )
-        return Shorter(outcome)
+        return Shorter(outcome, Checked(checked.keep))
     climbed.built[name] = built
     run.listener.tried(name, built.family, built.dev, float(record_of(folder / "built.json")["seconds"]))
-    return Shorter(outcome, name, _skills(run, climbed, name, checked, trained=outcome.trained))
+    return Shorter(outcome, _skills(run, climbed, name, checked, trained=outcome.trained), name)
 
 
 def outcome_of(record: Mapping[str, Any], tuned: str, short: str | None) -> Shortened:
@@ -157,9 +161,9 @@ def _skip(run: RunState, climbed: Climbed, skipped: Skipped) -> None:
     run.listener.skipped(skipped.name, skipped.why)
 
 
-def _skills(run: RunState, climbed: Climbed, name: str, checked: Checked, *, trained: bool) -> tuple[Skills, ...]:
+def _skills(run: RunState, climbed: Climbed, name: str, checked: Checked, *, trained: bool) -> Checked:
     """Measured where the weights are others than those of the long form, whose skills it has otherwise."""
     if trained:
-        measured = skills_of(run, climbed, name)
-        return (measured,) if measured is not None else ()
-    return tuple(replace(s, candidate=name, repaired=None) for s in checked.skills if s.candidate == checked.keep)
+        return skills_of(run, climbed, name)
+    own = (replace(s, candidate=name, repaired=None) for s in checked.skills if s.candidate == checked.keep)
+    return Checked(name, tuple(own))

@@ -10,45 +10,65 @@ from rung.decision.evidence import Skills
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
 from rung.ladder.climbed import Built, Climbed
-from rung.ladder.ledger import COSTS, Meter, stage_of
+from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
+from rung.ladder.plan import cost_of_suite
+from rung.ladder.plan_rates import seconds_of
 from rung.ladder.state import RunState, tidy
 from rung.resume import is_done, once, once_for_all, record_of
-from rung.strategies import REPAIRED, STRATEGIES, function_of
+from rung.strategies import REPAIRED, STRATEGIES, Cost, function_of
 from rung.types import Skipped, SkipReason, kind_of
 
 _NEAR = 0.1
 """A fine-tuned solution this far below the best on dev is hardly shipped, so nothing is spent on its skills."""
 
 
+_LEAST_OF_A_REPAIR = 0.4
+"""Of its estimated seconds, must be there for it to be begun."""
+
+
 @dataclass(frozen=True)
 class Checked:
-    """The solution to go on with, and the skills of what was checked."""
+    """The solution to go on with, and the skills of what was checked. said: what kept some from being measured, as a
+    whole sentence; else empty."""
 
     keep: str
     skills: tuple[Skills, ...] = ()
+    said: str = ""
 
 
 def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Checked:
     """Compares a fine-tuned finalist with its base model; after a real loss tries to repair it.
 
     floor: dev score of the best baseline that learns nothing. The repaired solution is kept where dev is no worse and
-    the skills are better: the task comes first.
+    the skills are better: the task comes first. What an earlier command measured is told whatever is known by now.
     """
     built = climbed.built[name]
-    if built.solution.adapter is None or not may_be_shipped(climbed, name, floor):
+    if built.solution.adapter is None:
         return Checked(name)
+    why = hardly_shipped(climbed, name, floor)
+    if why is not None and not is_done(_record(run, name)):
+        return Checked(name, said=_unmeasured(name, f"it is {why}"))
     report = _report(run, climbed, name)
-    if report is None:
-        return Checked(name)
+    if isinstance(report, str):
+        return Checked(name, said=_unmeasured(name, report))
     skills = _compared(name, report)
     repair = STRATEGIES[kind_of(name)].repair if kind_of(name) in STRATEGIES else None
     if not report.loses or repair is None:
+        return Checked(name, (skills,))
+    other = run.named(REPAIRED.format(kind_of(name)))
+    if why is not None and not is_done(_record(run, other)):
+        climbed.skipped[other] = Skipped(other, built.family, "gain", f"{name} is {why}", model=run.name)
+        runs.log(run.folder, "not repaired", solution=other, why=f"{name} is {why}")
+        return Checked(name, (skills,))
+    if (late := _no_time_to_repair(run, climbed, name, other)) is not None:
+        climbed.skipped[other] = Skipped(other, built.family, "budget", late, model=run.name)
+        runs.log(run.folder, "not repaired", solution=other, why=late)
+        run.listener.skipped(other, late)
         return Checked(name, (skills,))
     run.listener.say(
         f"{name} answers {100 * -report.total.difference:.0f} points fewer of {report.total.n} general prompts; "
         "training it on with the base model's own answers mixed in."
     )
-    other = run.named(REPAIRED.format(kind_of(name)))
     repaired = _repair(run, climbed, name, other)
     if repaired is None or repaired.solution.adapter is None:
         return Checked(name, (skills,))
@@ -57,33 +77,43 @@ def check_skills(run: RunState, climbed: Climbed, name: str, floor: float) -> Ch
         again = _skills_of(run, other, repaired.solution.adapter)
     except (BudgetSpent, ModelError) as error:
         runs.log(run.folder, "not checked", solution=other, why=str(error))
-        return Checked(name, (skills,))
+        return Checked(name, (skills,), _unmeasured(other, str(error)))
     as_good = repaired.dev.mean >= built.dev.mean
     better = again.total.difference > report.total.difference
     keep = other if as_good and better else name
     return Checked(keep, (replace(skills, repaired=other), _compared(other, again)))
 
 
-def skills_of(run: RunState, climbed: Climbed, name: str) -> Skills | None:
-    """The general skills of a fine-tuned solution; None where the budget or a fault kept them from being measured."""
+def skills_of(run: RunState, climbed: Climbed, name: str) -> Checked:
+    """A fine-tuned solution with its general skills, unless the budget or a fault kept them from being measured."""
     report = _report(run, climbed, name)
-    return _compared(name, report) if report is not None else None
+    if isinstance(report, str):
+        return Checked(name, said=_unmeasured(name, report))
+    return Checked(name, (_compared(name, report),))
 
 
-def _report(run: RunState, climbed: Climbed, name: str) -> SkillsReport | None:
+def _unmeasured(name: str, why: str) -> str:
+    return f"What {name} has forgotten was not measured: {why.rstrip('.')}."
+
+
+def _report(run: RunState, climbed: Climbed, name: str) -> SkillsReport | str:
+    """The measured skills, or why there are none."""
     from rung.evaluation.skills import suite
 
     adapter = climbed.built[name].solution.adapter
     assert adapter is not None, "only what was fine-tuned can have forgotten something"
-    if not is_done(_record(run, name)) and run.over_budget(climbed, 0.0, len(suite()), usd=run.plan.skills.usd):
-        return None
+    if not is_done(_record(run, name)):
+        seconds = seconds_of(cost_of_suite(), run.plan.speed)
+        if (why := run.over_budget(climbed, seconds, len(suite()), usd=run.plan.skills.usd)) is not None:
+            runs.log(run.folder, "not checked", solution=name, why=why)
+            return why
     run.listener.progress(f"checking what {name} has forgotten", 0.0, None)
     meter = Meter(run.asked)
     try:
         report = _skills_of(run, name, adapter)
     except (BudgetSpent, ModelError) as error:
         runs.log(run.folder, "not checked", solution=name, why=str(error))
-        return None
+        return str(error)
     runs.log(run.folder, "checked", stage=f"skills of {name}", solution=name, loses=report.loses, **meter.record())
     return report
 
@@ -94,12 +124,32 @@ def _compared(name: str, report: SkillsReport) -> Skills:
     return Skills(name, total.difference, total.low, total.high, total.n, report.loses, base=total.base)
 
 
-def may_be_shipped(climbed: Climbed, name: str, floor: float) -> bool:
-    """Whether a fine-tuned solution is ahead of the floor and of every prompt that costs less, and near the best."""
+def hardly_shipped(climbed: Climbed, name: str, floor: float) -> str | None:
+    """Why a fine-tuned solution will hardly be shipped, as a predicate: it is not ahead of the floor and of every prompt
+    of its model and of cheaper ones, or not near the best candidate. None where it may be.
+    """
+    mean, whole = climbed.built[name].dev.mean, climbed.whole()
     cheaper = climbed.up_to(climbed.built[name].solution.model)
-    prompts = [b.dev.mean for b in climbed.built.values() if b.family == "prompt" and b.solution.model in cheaper]
-    best = max(b.dev.mean for b in climbed.built.values())
-    return climbed.built[name].dev.mean > max([*prompts, best - _NEAR, floor])
+    prompts = [n for n, b in whole.items() if b.family == "prompt" and b.solution.model in cheaper]
+    ahead = max(prompts, key=lambda n: whole[n].dev.mean, default=None)
+    if ahead is not None and mean <= whole[ahead].dev.mean:
+        return f"not ahead of {ahead} on dev"
+    if mean <= floor:
+        return "not above the floor on dev"
+    best = climbed.best()
+    if best is not None and mean <= whole[best].dev.mean - _NEAR:
+        return f"far behind {best} on dev"
+    return None
+
+
+def _no_time_to_repair(run: RunState, climbed: Climbed, name: str, other: str) -> str | None:
+    """Reason why no step of the repair is made: the budget has no time for a part of it that would be of use."""
+    folder, strategy = run.files.solution(other), STRATEGIES[kind_of(name)]
+    if is_done(folder / "solution.json"):
+        return None
+    cost: Cost = function_of(strategy.repair_cost)(run.plan.texts) if strategy.repair_cost is not None else Cost()
+    seconds = _LEAST_OF_A_REPAIR * seconds_of(cost, run.plan.speed)
+    return run.over_budget(climbed, max(0.0, seconds - spent_on(folder).seconds), 0)
 
 
 def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | None:

@@ -154,6 +154,8 @@ def _tally(
     better, worse, both = map(len, kinds)
     n = count(len(answers), "test example")
     if rival is None:
+        if both == len(answers):
+            return f"Of {n}, {winner.name} gets none wholly right."
         return f"Of {n}, {winner.name} does not get {both} wholly right."
     return (
         f"Of {n}, {winner.name} does better than {rival.name} on {better} and worse on {worse}; "
