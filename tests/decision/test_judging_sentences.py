@@ -92,6 +92,8 @@ def test_scored_answers_that_are_unlike_the_winners_are_told() -> None:
 def test_a_kappa_that_is_not_defined_is_told_so() -> None:
     none = replace(HELD, agreement=replace(GOOD, kappa=None, kappa_low=None, kappa_high=None))
     assert not none.primary and "kappa is not defined on 40 scored answers" in agreed(none) and how_scored(none) == []
+    assert "because people gave every answer the same score" in agreed(none)
+    assert "because the judge gave every answer the same grade" in agreed(replace(none, scores=(0.5,) * 40))
 
 
 def test_a_check_is_read_back_as_it_was_written() -> None:

@@ -44,6 +44,38 @@ def test_a_dearer_family_that_is_no_better_is_compared_and_not_chosen() -> None:
     assert any(r.startswith("lora minus few_shot: -4 points (-9 to 1)") for r in decision.reasons)
 
 
+def test_what_is_passed_over_though_as_good_and_cheaper_per_request_is_named_with_the_reason() -> None:
+    few = replace(candidate("few_shot", "prompt", 0.80, tokens_in=184), latency_s_p50=0.97)
+    lora = replace(candidate("lora", "fine-tune", 0.80, tokens_in=51), latency_s_p50=0.67)
+    (said,) = [r for r in decide(evidence([few, lora])).reasons if "cheaper per request" in r]
+    assert said == (
+        "lora is within 2 points of the best too and cheaper per request (51 tokens read against 184, 5 written "
+        "against 5, 0.67 s against 0.97 s), but dearer to build and to change than few_shot, which is what decides "
+        "between approaches."
+    )
+    priced = [replace(few, cost_per_1k_usd=0.5), replace(lora, cost_per_1k_usd=0.2)]
+    assert any("(0.2 against 0.5 USD per 1,000)" in r for r in decide(evidence(priced)).reasons)
+    for other in (replace(lora, tokens_in=180), candidate("lora", "fine-tune", 0.75, tokens_in=51)):
+        assert not any("per request" in r for r in decide(evidence([few, other])).reasons)
+
+
+def test_a_longer_prompt_of_the_same_approach_is_not_said_to_be_dearer_to_build() -> None:
+    short, long = candidate("lora_short", "fine-tune", 0.8, tokens_in=6), candidate("lora", "fine-tune", 0.8001)
+    others = [candidate("rag_lora", "rag+fine-tune", 0.7)]
+    headline = decide(evidence([short, long, *others])).headline
+    assert headline.endswith("; lora scores the same and reads and writes more tokens.")
+
+
+def test_the_command_for_what_the_budget_kept_out_is_named() -> None:
+    short = Skipped("lora_short", "fine-tune", "budget", "the budget leaves no time for it", minutes=3.0)
+    taught = Skipped("distilled_lora", "fine-tune", "budget", "the budget leaves no time for it", minutes=8.0)
+    known = evidence([ZERO, LORA], CLEAR, skipped=(taught, short), go_on="rung run task.yaml --minutes 26 --again")
+    assert (
+        "To try distilled_lora and lora_short as well (about 11 more minutes): `rung run task.yaml --minutes 26 "
+        "--again`." in decide(known).next
+    )
+
+
 def test_a_difference_that_rounds_to_nothing_is_not_called_a_lead() -> None:
     equal = [candidate("few_shot", "prompt", 0.80), candidate("lora", "fine-tune", 0.8001)]
     assert decide(evidence(equal)).headline.endswith("; lora scores the same and is dearer to build.")
@@ -72,8 +104,8 @@ def test_a_cheaper_candidate_that_scores_higher_and_falls_short_leaves_it_undeci
     decision = decide(evidence([few, lora], p, half=0.15, floor=1 / 3))
     assert (decision.choice, decision.solution) == ("undecided", "lora")
     assert decision.headline == (
-        "Undecided: few_shot, which is simpler to build, is 3.3 points above lora on the sealed test (-12 to 18), but is "
-        "not shown to beat the floor of 33 %."
+        "Undecided: few_shot, which is simpler to build, is 3.3 points above lora on the sealed test (-12 to 18), but "
+        "is not shown to beat the floor of 33 %."
     )
     assert any(r.startswith("The difference is in favour of few_shot; p = 1.00 after Holm.") for r in decision.reasons)
     assert decision.next[0].endswith(
@@ -350,6 +382,8 @@ def test_what_was_left_out_by_the_user_stands_first_where_nothing_works() -> Non
     assert decision.next[0].startswith("Try what --only left out: few_shot and lora.")
     assert decision.reasons[0] == "few_shot and lora were left out by --only, so nothing is known of what they can do."
     assert not any("larger model" in step for step in decision.next)
+    one = decide(evidence([candidate("zero_shot", "prompt", 0.11)], skipped=(left[1],)))
+    assert one.reasons[0] == "lora was left out by --only, so nothing is known of what it can do."
     assert decide(evidence([candidate("zero_shot", "prompt", 0.11)])).headline.startswith("None: ")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from pages import Page
 from run_folders import FINE_TUNE, write_run
 
 from rung.records import write_json
+from rung.report.examples import _tally
 from rung.report.html import write_report
+from rung.types import Candidate, LeftEarly, Score
 
 
 def length(name: str, tokens: float, mean: float, n: int = 60, *, trained: bool = False) -> dict[str, Any]:
@@ -42,3 +45,22 @@ def test_without_a_shorter_prompt_the_table_stands_all_the_same(tmp_path: Path) 
     text = page_of(tmp_path, None, not_trained="the budget was spent").section("Shorter prompts")
     assert "The prompt of lora made shorter" in text and "lora_short" not in text
     assert "was not trained on with the input alone: the budget was spent" in text
+
+
+def test_the_caption_of_scores_says_who_was_tested_beside_shorter_prompts_and_unproven_solutions(
+    tmp_path: Path,
+) -> None:
+    scores = page_of(tmp_path / "short", 2).section("Scores and costs")
+    assert "Only the candidate of each approach that is best on dev, and the same with a shorter prompt, was." in scores
+    assert "did not prove its gain" not in scores
+    taught = LeftEarly("zero_shot", "it is not ahead of few_shot on dev", unproven=True)
+    case = replace(FINE_TUNE, left_early=(taught,))
+    text = Page(write_report(tmp_path / "other", write_run(tmp_path / "other", case))).section("Scores and costs")
+    assert "best on dev was. What did not prove its gain on dev is no candidate." in text
+
+
+def test_where_the_winner_gets_nothing_right_none_is_said() -> None:
+    few = Candidate("few_shot", "prompt", Score(0, 0, 0.3, 9), Score(0, 0, 0.3, 9), 9, 9, None, None, None, 0, 0)
+    answers = {str(i): {"score": 0.0} for i in range(9)}
+    assert _tally(few, None, answers, ([], [], list(answers))) == "Of 9 test examples, few_shot gets none wholly right."
+    assert "does not get 8 wholly right" in _tally(few, None, answers, ([], [], list(answers)[:8]))
