@@ -96,9 +96,12 @@ def main() -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """Ctrl-C, said again every second until it is heard: a bare `except` in a library may swallow it."""
+    """Ctrl-C, said again until it is heard: a bare `except` in a library may swallow it.
+
+    Calls in flight have two seconds to end before it is said again.
+    """
     if hasattr(signal, "SIGALRM"):
-        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        signal.setitimer(signal.ITIMER_REAL, 3.0)
     raise KeyboardInterrupt
 
 

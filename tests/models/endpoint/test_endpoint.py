@@ -455,6 +455,23 @@ def test_ctrl_c_ends_a_call_and_keeps_what_was_answered(opened: Open) -> None:
 PRICE = Price(usd_per_million_in=1000.0, usd_per_million_out=2000.0)
 
 
+def test_calls_in_flight_at_a_ctrl_c_are_paid_with_what_they_cost(opened: Open, tmp_path: Path) -> None:
+    with FakeEndpoint(latency_s=0.2) as endpoint:
+        model = opened(endpoint, in_flight=8)
+        purse = Purse(tmp_path / "spent.json", 100.0)
+        model.use_purse(purse, PRICE)
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), 2)).start()
+        with pytest.raises(KeyboardInterrupt):
+            model.generate([ask(f"question {i}") for i in range(400)])
+        purse.close()
+        spent, before = purse.spent, endpoint.record.delivered
+        found = opened(endpoint, in_flight=8)
+        found.generate([ask(f"question {i}") for i in range(before)])
+        assert endpoint.record.delivered == before, "every answer that came was kept"
+        charged = sum(c.tokens_in * 1000 + c.tokens_out * 2000 for c in endpoint.calls) / 1e6
+    assert spent == pytest.approx(charged) and model.facts()["doubtful_usd"] == 0
+
+
 def test_usage_at_the_price_is_what_an_answer_cost(opened: Open, tmp_path: Path) -> None:
     with FakeEndpoint() as endpoint:
         model = opened(endpoint)
@@ -500,7 +517,7 @@ def test_a_budget_that_is_spent_names_small_amounts_with_their_figures(opened: O
     with FakeEndpoint() as endpoint:
         model = opened(endpoint)
         model.use_purse(Purse(tmp_path / "spent.json", 2.1e-6), Price(usd_per_million_in=0.1, usd_per_million_out=0.4))
-        with pytest.raises(BudgetSpent, match=r"up to \$0\.0000\d\d, and \$0\.0000021 are left"):
+        with pytest.raises(BudgetSpent, match=r"not suffice .* up to 0\.0000\d\d USD, and 0\.0000021 USD are"):
             model.generate([ask("one")])
 
 

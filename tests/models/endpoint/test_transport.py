@@ -18,7 +18,7 @@ import pytest
 
 from rung.errors import ModelError
 from rung.models.endpoint.proxies import proxy_for
-from rung.models.endpoint.transport import UNREACHABLE, ConnectionFault, Hidden, Reply, Transport
+from rung.models.endpoint.transport import UNREACHABLE, ConnectionFault, Hidden, Reply, Transport, Unsent
 
 KEY = "sk-secret-0123456789"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -429,6 +429,33 @@ def test_a_cancelled_exchange_closes_its_connection_and_frees_its_room() -> None
                 await task
             assert (await get(transport)).body == b"ok"
             await asyncio.wait_for(server.closed[0].wait(), 2)
+
+    asyncio.run(go())
+
+
+def test_an_exchange_that_is_cancelled_while_it_waits_was_not_sent() -> None:
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.1)
+        writer.write(OK)
+
+    async def go() -> None:
+        found: list[type[BaseException]] = []
+
+        async def noted(transport: Transport) -> None:
+            try:
+                await get(transport)
+            except asyncio.CancelledError as gone:
+                found.append(type(gone))
+                raise
+
+        async with serving(answer, most_connections=1) as (_, transport):
+            tasks = [asyncio.create_task(noted(transport)) for _ in range(2)]
+            await asyncio.sleep(0.03)
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert found == [Unsent, asyncio.CancelledError]
+            assert (await get(transport)).body == b"ok"
 
     asyncio.run(go())
 

@@ -94,8 +94,8 @@ def fault_of_answer(task: Task, text: str) -> str | None:
         _reader({"input": "input", "output": "output"}, task, "")(Row("", "row", {"input": "?", "output": text}))
     except WrongLabel as wrong:
         return Labels(task.labels or ()).unknown(wrong.answer, guess=True)
-    except ValueError as fault:
-        return str(fault)
+    except ValueError as error:
+        return str(error)
     constraint = constraint_of(task, ()) if task.schema or task.pattern else None
     fault = fault_of(constraint, text) if constraint is not None and text != task.abstain else None
     return f"the answer cannot be used: {fault}" if fault is not None else None

@@ -1,7 +1,8 @@
 """Many coroutines at the same time: the first one that raises ends them all, and none outlives its block.
 
-Those that run when one raises may end by themselves first, for a second: an answer that is paid for is kept, and a
-request that is refused as well is known to have cost nothing.
+Those that run when one raises, or at a Ctrl-C, may end by themselves first, for a moment: an answer that is paid for is
+kept, and a request that is refused as well is known to have cost nothing. What is cut counts with the most that it can
+cost.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 _GRACE_S = 1.0
+_GRACE_CANCELLED_S = 2.0  # at a Ctrl-C, when most calls in flight may still be answered
 
 
 class Crew:
     """Runs coroutines within `async with`; at its end, those that still run are cancelled and waited for.
 
-    After an error they have a second to end; after a cancellation, such as by Ctrl-C, none.
+    After an error they have a second to end, and two after a cancellation, such as by Ctrl-C; a second one ends them.
 
     A task does one piece of work after another. What waits for its turn is no task yet, so that thousands of them are
     no load for the loop and the garbage collector.
@@ -44,6 +46,8 @@ class Crew:
         try:
             if left and isinstance(error, Exception):
                 await asyncio.wait(left, timeout=_GRACE_S)
+            elif left and isinstance(error, asyncio.CancelledError):
+                await asyncio.wait(left, timeout=_GRACE_CANCELLED_S)
         finally:
             for task in left:
                 task.cancel()

@@ -17,7 +17,7 @@ from functools import partial
 from rung.errors import BudgetSpent
 from rung.models.endpoint.http_connection import ConnectionFault, OnData, Reply
 from rung.models.endpoint.policy import Exchanger
-from rung.models.endpoint.transport import UNREACHABLE, Headers
+from rung.models.endpoint.transport import UNREACHABLE, Headers, Unsent
 from rung.models.purse import Purse
 from rung.types import Price
 
@@ -94,6 +94,9 @@ class Till:
             if told is not None:
                 usd, doubtful = told, 0.0
             return reply
+        except Unsent:
+            doubtful = 0.0
+            raise
         except ConnectionFault as fault:
             if fault.kind in UNREACHABLE:
                 doubtful = 0.0
@@ -111,8 +114,8 @@ class Till:
                 self._empty = True
                 self._wake()
                 raise BudgetSpent(
-                    f"the budget in dollars is spent: the next call may cost up to ${_shown(usd)}, and "
-                    f"${_shown(purse.left or 0.0)} are left"
+                    "the budget in dollars does not suffice for the next call: it may cost up to "
+                    f"{_shown(usd)} USD, and {_shown(purse.left or 0.0)} USD are left"
                 )
             await self._settled.wait()
         self._open += 1

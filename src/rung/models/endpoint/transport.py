@@ -17,7 +17,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ from rung.models.endpoint.proxies import PROXY, Proxy, Tunnel, proxy_for
 if TYPE_CHECKING:
     from httptools import HttpResponseParser
 
-__all__ = ["UNREACHABLE", "ConnectionFault", "Hidden", "Reply", "Transport"]
+__all__ = ["UNREACHABLE", "ConnectionFault", "Hidden", "Reply", "Transport", "Unsent"]
 
 NAME, REFUSED, CERTIFICATE, TLS = "name not found", "connection refused", "certificate", "tls"
 UNREACHABLE_KIND, CONNECT_TIMEOUT = "unreachable", "connect timeout"
@@ -47,6 +47,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET = re.compile(r"[\x21-\x7e]*")
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "proxy-authorization"}
+
+
+class Unsent(asyncio.CancelledError):
+    """An exchange was cancelled before its request was sent: nobody can have charged it."""
 
 
 class Hidden:
@@ -120,11 +124,17 @@ class Transport:
 
         on_data: gets every piece of the body as it comes, with the seconds since the request was sent; the reply still
         holds the whole body. Raises ConnectionFault; ModelError for a header or path that may not be sent.
-        A cancelled exchange closes its connection.
+        A cancelled exchange closes its connection, and raises Unsent where its request was not sent yet.
         """
         if self._closed:
             raise self._is_closed()
-        send = partial(self._request, method, path, headers, body)
+        sent = False
+
+        def send() -> bytes:
+            nonlocal sent
+            sent = True
+            return self._request(method, path, headers, body)
+
         begun = time.perf_counter()
         if self._room.locked():
             await self._wait_for_room(timeout_s)
@@ -132,6 +142,10 @@ class Transport:
             await self._room.acquire()
         try:
             reply = await self._exchange(send, on_data, begun + timeout_s)
+        except asyncio.CancelledError:
+            if not sent:
+                raise Unsent from None
+            raise
         except ConnectionFault as fault:
             if fault.kind == TIMEOUT:
                 hint = f" {_PLAIN_HTTP}" if _PLAIN_HTTP in fault.detail else ""
@@ -158,6 +172,8 @@ class Transport:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._room.acquire()
+        except asyncio.CancelledError:
+            raise Unsent from None
         except TimeoutError:
             detail = f"All {self.most_connections} connections were in use for {timeout_s:.4g} s."
             raise ConnectionFault(TIMEOUT, detail) from None
