@@ -76,7 +76,7 @@ def test_the_plan_is_shown_first_and_rows_are_written_with_their_origin(task: Pa
     done = call(task, "--n", 12)
     assert done.exit_code == 0, done.output
     assert "Rows that are wanted: 12 (8 new, 4 paraphrase)." in done.output
-    assert "scripted will be asked at most" in done.output and "USD" in done.output
+    assert "scripted will be asked at most" in done.output and "up to about" in done.output and "USD" in done.output
     rows = [json.loads(line) for line in (task.parent / "synthetic.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and {row["origin"]["kind"] for row in rows} == {"new", "paraphrase"}
     assert all(row["review"] is None and row["origin"]["usd"] > 0 for row in rows)
@@ -201,6 +201,21 @@ def test_a_task_without_a_teacher_is_told_how_to_name_one(task: Path) -> None:
     task.write_text(task.read_text().replace("teacher: 'scripted:strong'\n", ""))
     done = call(task)
     assert isinstance(done.exception, TaskError) and "Write teacher:" in str(done.exception)
+
+
+def test_a_kind_of_which_rows_are_lacking_is_named_with_the_reasons() -> None:
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    from rung.cli.synth import _too_few
+
+    ready = SimpleNamespace(plan=SimpleNamespace(wanted={"new": 2, "paraphrase": 24, "document": 1}))
+    left_out = {"paraphrase": {"a refusal": 1, "nearly repeats a train row": 30}}
+    found = SimpleNamespace(by_kind={"new": 3}, why_left_out=left_out)
+    assert _too_few(cast("Any", ready), cast("Any", found)) == [
+        "Of 24 paraphrase rows that were wanted 0 came; left out: nearly repeats a train row (30), a refusal (1).",
+        "Of 1 document rows that were wanted 0 came; too few inputs were written.",
+    ]
 
 
 def test_it_is_a_function_of_the_package_too(task: Path, scripted: Scripted) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rung.ladder.synthesis import Prepared
     from rung.teaching.synthesis import Synthesis
 
+_REASONS = 3  # that are named where rows of a kind are lacking
 KINDS = ("new", "paraphrase", "document", "unanswerable")
 
 
@@ -76,6 +77,20 @@ def synth(
         click.echo(line)
 
 
+def _too_few(ready: Prepared, found: Synthesis) -> list[str]:
+    """Of which kinds fewer rows came than were wanted, and what most often kept their inputs out."""
+    lines = []
+    for kind, wanted in ready.plan.wanted.items():
+        came = found.by_kind.get(kind, 0)
+        if came >= wanted:
+            continue
+        why = sorted(found.why_left_out.get(kind, {}).items(), key=lambda pair: -pair[1])
+        most = ", ".join(f"{reason} ({n:,})" for reason, n in why[:_REASONS])
+        left = f"left out: {most}" if most else "too few inputs were written"
+        lines.append(f"Of {wanted:,} {kind} rows that were wanted {came:,} came; {left}.")
+    return lines
+
+
 def _told(ready: Prepared, found: Synthesis, task: Path) -> list[str]:
     """What came of it, line by line."""
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in found.by_kind.items())
@@ -84,6 +99,7 @@ def _told(ready: Prepared, found: Synthesis, task: Path) -> list[str]:
     of = f" of {wanted:,}" if len(found.rows) < wanted else ""
     lines = [
         f"{len(found.rows):,}{of} row{'' if wanted == 1 else 's'} written to {ready.out}: {kinds}.",
+        *_too_few(ready, found),
         f"{ready.plan.teacher} scores {found.known.said}.",
     ]
     if found.rejected:

@@ -18,7 +18,7 @@ from rung.ladder.checking import CheckedData, Read, check, findings_of_split, re
 from rung.ladder.identity import described
 from rung.ladder.judge_costs import share_of, share_record, with_judge
 from rung.ladder.judging import hold_judge, read_scored
-from rung.ladder.ledger import Ledger, spent_before
+from rung.ladder.ledger import Ledger, Spent, spent_before
 from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_of, hourly_usd, purse_of, token_price
 from rung.ladder.options import Listener, RunOptions
 from rung.ladder.plan import Plan, Step, make_plan, plan_record, planned_before
@@ -192,9 +192,7 @@ def start(
     known = recorded(files.task) or described(models.models)
     record = {**record, "home": known.get("home", record["home"])}
     if options.again and is_done(files.task):  # nothing can stop it any more
-        reopen(folder, record, examined.growth, examined.split_record, examined.checks_record, listener)
-        if (spent := spent_already(task.budget, before)) is not None:
-            listener.say(spent)
+        _reopen(task, examined, folder, record, before, listener)
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
@@ -233,6 +231,15 @@ def start(
             for spec in task.models
         ]
         return WholeRun(tuple(states), recorded(files.models) or {})
+
+
+def _reopen(
+    task: Task, examined: Examined, folder: Path, record: Mapping[str, Any], before: Spent, listener: Listener
+) -> None:
+    """Makes the run climb again, and says where its budget leaves nothing for that. before: spent until now."""
+    reopen(folder, record, examined.growth, examined.split_record, examined.checks_record, listener)
+    if (spent := spent_already(task.budget, before)) is not None:
+        listener.say(spent)
 
 
 def _tools(metric: MetricInfo, models: Opened, options: RunOptions) -> Tools:

@@ -49,7 +49,8 @@ class SynthOptions:
 
 @dataclass(frozen=True)
 class SynthPlan:
-    """What will be asked of the teacher at most: requests, and tokens as they are estimated. usd: None without a price.
+    """What will be asked of the teacher at most: requests, and tokens as they are estimated with the longest of the
+    prompts that are compared. usd: None without a price.
 
     wanted: kind -> rows. limit_usd: the most that may be spent; None: no limit.
     """
@@ -66,14 +67,14 @@ class SynthPlan:
     def lines(self) -> list[str]:
         """For a screen."""
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in self.wanted.items() if n)
-        price = "no price is known of it" if self.usd is None else f"about {self.usd:.2f} USD"
+        price = "no price is known of it" if self.usd is None else f"up to about {self.usd:.2f} USD"
         limit = self.limit_usd
         tight = limit is not None and self.usd is not None and self.usd > limit
         more = f" --usd {limit:g} may not suffice; the same command with more then continues." if tight else ""
         return [
             f"Rows that are wanted: {sum(self.wanted.values()):,} ({kinds}).",
-            f"{self.teacher} will be asked at most {self.calls:,} times: about {self.tokens_in:,} tokens in and "
-            f"{self.tokens_out:,} out, {price}.{more}",
+            f"{self.teacher} will be asked at most {self.calls:,} times: up to about {self.tokens_in:,} tokens in and "
+            f"{self.tokens_out:,} out, {price}. It is less where a short prompt serves.{more}",
         ]
 
 
@@ -117,7 +118,9 @@ class Prepared:
         if self._teacher.price is not None:
             self._teacher.use_purse(purse)
         try:
-            return synthesise(workshop, self._counts, SynthesisOptions(bar=self._bar, seed=self._seed))
+            found = synthesise(workshop, self._counts, SynthesisOptions(bar=self._bar, seed=self._seed))
+            # Answers that a command paid for and was interrupted before it noted them stand in the rows with no cost.
+            return replace(found, usd=max(found.usd, purse.spent))
         except NoGain as weak:
             raise NoGain(f"{weak}. Name a stronger teacher, or lower the bar with --bar.") from None
         finally:

@@ -59,7 +59,7 @@ class Synthesis:
 
     rows: accepted, at most as many as were wanted. known: the teacher on known rows. rejected: reason -> inputs left
     out. spare: accepted ones beyond the number wanted. calls: requests that it took, those of earlier commands
-    included. usd: dollars for them, as far as known.
+    included. usd: dollars for them, as far as known. why_left_out: kind -> reason -> inputs of it that were left out.
     """
 
     rows: tuple[SyntheticRow, ...]
@@ -68,6 +68,7 @@ class Synthesis:
     spare: int
     calls: int
     usd: float
+    why_left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def by_kind(self) -> dict[str, int]:
@@ -106,7 +107,15 @@ def synthesise(workshop: Workshop, counts: Counts, options: SynthesisOptions = S
     rows = [accepted[place] for place in _in_proportion(kinds, counts.wanted, counts.rows)]
     calls = counts.measured + counts.written + VOTES * len(chosen)
     usd = known.usd + sum(draft.usd for draft in drafts) + sum(v.usd for v in voted)
-    return Synthesis(tuple(rows), known, dict(rejected), len(accepted) - len(rows), calls, usd)
+    spare = len(accepted) - len(rows)
+    return Synthesis(tuple(rows), known, dict(rejected), spare, calls, usd, _by_kind(left_out))
+
+
+def _by_kind(left_out: Sequence[tuple[DraftInput, str]]) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = {}
+    for draft, why in left_out:
+        found.setdefault(draft.kind, Counter())[why] += 1
+    return found
 
 
 def _chosen(drafts: Sequence[DraftInput], counts: Counts) -> list[DraftInput]:
