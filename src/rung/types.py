@@ -17,6 +17,9 @@ Family = Literal["baseline", "prompt", "rag", "fine-tune", "rag+fine-tune"]
 Choice = Literal["prompt", "rag", "fine-tune", "rag+fine-tune", "none", "undecided", "unfinished"]
 ConstraintKind = Literal["labels", "json_schema", "regex"]
 SetName = Literal["train", "dev", "test"]
+Topic = Literal["decided", "teacher", "judge", "checks", "costs", "not tried"]
+"""What a reason of the verdict is about."""
+
 Whitespace = Literal["counts", "folded"]
 
 FAMILIES: tuple[Family, ...] = ("prompt", "rag", "fine-tune", "rag+fine-tune")
@@ -814,7 +817,8 @@ class Decision:
     no data but the answers themselves. models: names of the models that were compared, cheapest first. skipped: every
     strategy that was not tried; those that matter are what an
     unfinished run lacks. test_reads: how often the sealed test was opened. break_even: with a price only.
-    frontier: tested candidates that no other beats in score without costing more.
+    frontier: tested candidates that no other beats in score without costing more. reasons_about: what each reason is
+    about, in their order; empty where an older version wrote them.
     """
 
     choice: Choice
@@ -837,4 +841,5 @@ class Decision:
     n_test: int = 0
     margin: float = 0.02
     models: tuple[str, ...] = ()
+    reasons_about: tuple[Topic, ...] = ()
     format: int = 4

@@ -124,7 +124,7 @@ def test_one_group_with_most_rows_is_told() -> None:
     rows = tuple(example(i, f"text {i} {i * 7}", group="big" if i < 48 else f"g{i}") for i in range(60))
     (finding,) = groups(material({None: rows}, frozenset(str(i) for i in range(55, 60))))
     assert finding.check == "large_group"
-    assert "48 of 60 rows (80%)" in finding.message and "the test has 5" in finding.message
+    assert "48 of 60 rows (80 %)" in finding.message and "the test has 5" in finding.message
     even = tuple(replace(e, group=f"g{i % 20}") for i, e in enumerate(rows))
     assert list(groups(material({None: even}, frozenset(["1", "2", "3"])))) == []
 

@@ -109,3 +109,18 @@ def test_stray_answers_are_no_labels_that_the_test_lacks() -> None:
     train, test = rows_of(["a", "b"] * 20 + ["As an AI, I cannot."]), rows_of(["a", "b", "Sorry."] * 4, 100)
     found = list(answers(Material(task(), {"train": train, "test": test[:7]}, train + test[:7])))
     assert [f.check for f in found] == []
+
+
+def test_a_label_that_the_split_kept_from_the_test_is_not_asked_for_again() -> None:
+    declared, test = task(("a", "b", "c")), frozenset(f"r{i}" for i in range(16))
+
+    def said(rows: tuple[Example, ...]) -> str:
+        (found,) = answers(Material(declared, {None: rows}, rows, test=test))
+        return found.message
+
+    two = ["a", "b"] * 20
+    assert "With 12 rows, that is how the split fell: another seed" in said(rows_of([*two, *["c"] * 12]))
+    assert "Bring more examples of them" in said(rows_of([*two, "c"]))
+    train, own = rows_of([*two, *["c"] * 12]), rows_of(two, 100)
+    (found,) = answers(Material(declared, {"train": train, "test": own}, train + own))
+    assert "Put some examples of them into the test." in found.message

@@ -119,7 +119,9 @@ def test_a_judge_that_likes_long_answers_is_found_out_and_told(tmp_path: Path) -
 def test_a_judge_that_does_not_agree_is_secondary_and_the_verdict_says_so_first(tmp_path: Path) -> None:
     with served(ScriptedJudge(quality, noise=2.0)) as (model, judge):
         task = write_task(tmp_path / "task", model.spec(), judge.spec(), scored(30), fallback="rouge_l")
-        folder = run(task, only(tmp_path / "run"), Silent())
+        listener = Silent()
+        folder = run(task, only(tmp_path / "run"), listener)
+    assert [s for s in listener.said if s.startswith("The judge judge-1 is secondary: kappa") and "are rouge_l." in s]
     found = decision(folder)
     assert found["warnings"][0].startswith("The judge judge-1 is secondary, by the rule that was fixed beforehand")
     assert "those of rouge_l" in found["warnings"][0] and "0.60 is asked for" in found["warnings"][0]

@@ -205,8 +205,8 @@ def test_what_cannot_gain_is_skipped_with_the_reason_unless_all_is_asked_for(
     import rung.ladder.climbing as climbing
     from rung.ladder.gains import Gain
 
-    def hopeless(steps: list[tuple[str, str, float]], known: object) -> list[tuple[str, Gain]]:
-        return [(name, Gain(0.0, 0.001, "it was tried by hand")) for name, _, _ in steps]
+    def hopeless(steps: list[Any], known: object) -> list[tuple[str, Gain]]:
+        return [(way.name, Gain(0.0, 0.001, "it was tried by hand")) for way in steps]
 
     monkeypatch.setattr(climbing, "order", hopeless)
     for exhaustive in (False, True):

@@ -88,7 +88,7 @@ def test_no_more_requests_are_timed_than_half_of_the_dollars_that_are_left_allow
 def test_a_budget_that_ends_while_requests_are_timed_ends_the_timing_alone(tmp_path: Path) -> None:
     class Dear(Endpoint):
         def timed(self, requests: Sequence[Request], concurrency: int) -> list[Generation]:
-            raise BudgetSpent("the budget in dollars is spent")
+            raise BudgetSpent("the budget in dollars does not suffice")
 
     assert timed(tmp_path, Dear(), 1)["n"] == 0
 

@@ -264,7 +264,7 @@ def test_words_that_were_put_off_are_weighed_again_by_what_was_built_since_then(
     task = write_task(tmp_path, Path("keen:one"), examples=200, teacher=TEACHER, budget={"minutes": 10})
     folder = run(task, RunOptions(out=tmp_path / "run", only=("zero_shot", "stated", "lora")), Silent())
     skipped = [e["why"] for e in events(folder) if e["event"] == "skipped" and e["solution"] == "stated"]
-    assert skipped[0].startswith("prompts have had their 40%") and "could gain" in skipped[-1]
+    assert skipped[0].startswith("prompts have had their 40 %") and "could gain" in skipped[-1]
 
 
 # ---- which run is meant ---------------------------------------------------------------------

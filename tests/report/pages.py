@@ -54,3 +54,8 @@ def printed(screen: Screen, width: int = 80, encoding: str = "utf-8") -> list[st
     Console(file=stream, width=width).print(screen)
     stream.flush()
     return raw.getvalue().decode(encoding).splitlines()
+
+
+def joined(lines: list[str]) -> str:
+    """The sentences of a screen, as if no line were broken."""
+    return " ".join(" ".join(lines).split())

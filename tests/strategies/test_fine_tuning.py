@@ -242,7 +242,7 @@ def test_above_thirty_per_cent_of_long_rows_nothing_is_trained(tmp_path: Path) -
     shop = shop_of(model, tmp_path, train=100)
     long = [replace(example(i), input=f"{'very ' * 40} {i}", row=f"line {i}") for i in range(31)]
     shop = replace(shop, inputs=replace(shop.inputs, train=(*shop.inputs.train[31:], *long)))
-    with pytest.raises(TrainingError, match=r"31 of 100 .* more than 30%: line 0, .* and 26 more"):
+    with pytest.raises(TrainingError, match=r"31 of 100 .* more than 30 %: line 0, .* and 26 more"):
         lora(shop)
     assert not model.trainings
 

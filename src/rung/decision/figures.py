@@ -61,9 +61,13 @@ class Scale:
         """The ends of an interval of differences: 36 to 46."""
         return f"{self._unsigned(low)} to {self._unsigned(high)}"
 
-    def detectable(self, d: float) -> str:
-        """A planned difference. It is computed for right and wrong answers; graded scores vary less."""
-        return self.gap(d) if self.right_or_wrong else f"{self.gap(d)} at most"
+    def detectable(self, d: float, pairs: int | None = None) -> str:
+        """A planned difference, where so many pairs of candidates are compared: 26 points where 3 pairs are compared.
+
+        It is computed for right and wrong answers; graded scores vary less. pairs: None where a record does not say it.
+        """
+        gap = self.gap(d) if self.right_or_wrong else f"{self.gap(d)} at most (graded scores often show less)"
+        return f"{gap} where {compared_pairs(pairs)}" if pairs else gap
 
     def _unsigned(self, d: float) -> str:
         return self.signed(d).removeprefix("+")
@@ -76,6 +80,11 @@ PERCENT = Scale(True)
 def p_value(p: float) -> str:
     """p < 0.001, p = 0.012, p = 0.47"""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def compared_pairs(n: int) -> str:
+    """1 pair is compared, 3 pairs are compared: with more of them, only a larger difference can be shown."""
+    return "1 pair is compared" if n == 1 else f"{n:,} pairs are compared"
 
 
 def rounded_up(n: float) -> str:

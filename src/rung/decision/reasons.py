@@ -16,6 +16,7 @@ from rung.decision.words import (
     cause_evidence,
     cause_words,
     cheaper_groups,
+    cheaper_per_request,
     given,
     learner_of,
     listed,
@@ -30,47 +31,56 @@ from rung.decision.words import (
     value,
     worth_naming,
 )
-from rung.types import Candidate, Skipped, kind_of, model_of
+from rung.types import Candidate, Skipped, Topic, kind_of, model_of
 
 _FEW_SKILLS = 0.1
 """Share of the general prompts below which a base model has hardly any skills to lose."""
 
 
-def reasons(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """Why, in order of weight."""
-    said: list[str] = []
-    best = ruling.best
-    if best is not None:
-        if ruling.choice == "unfinished":
-            said.append(f"{reach(evidence, best, 'dev')}.")
-        elif ruling.choice == "undecided":
-            said += _why_undecided(evidence, ruling)
-        elif ruling.ship is not None:
-            said += _why_chosen(evidence, ruling)
-        said += _floors(evidence, ruling, best)
-        if evidence.target is not None and ruling.on == "test":
-            said.append(_target(evidence, evidence.target, ruling.ship or best))
-        said[1:1] = _causes(evidence)  # beside the comparison that decided
-    else:
-        said += _causes(evidence)
+def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
+    """Why, with what each sentence is about: by topic, what decided first, and within each in order of weight."""
+    said = _what_decided(evidence, ruling)
     shorter = shorter_prompts(evidence)
     if ruling.ship is not None and evidence.long_form_of(ruling.ship.name) is not None:
         said[1:1], shorter = shorter, []  # it is what is shipped
-    said += [
-        *_closed_book(evidence),
-        *taught_sentences(evidence),
-        *made_up(evidence, ruling),
-        *_kept_skills(evidence, ruling),
-    ]
-    said += how_scored(evidence.judge) if evidence.judge is not None else []
-    said += [*right_every_time(evidence), *evidence.checks_said, *shorter, *_costs(evidence)]
-    said += [
+    said += [*_closed_book(evidence), *_kept_skills(evidence, ruling)]
+    left_early = [
         f"{one.name} {'is no candidate' if one.unproven else 'was stopped early on dev'}: {bare(one.why)}."
         for one in evidence.left_early
     ]
-    said[0 if ruling.choice == "none" else len(said) : 0] = _left_out(evidence)
+    left_out = _left_out(evidence)
+    if ruling.choice == "none":  # what was left out may be what works
+        said, left_out = [*left_out, *said], []
     told = {(s.name, s.model) for s in (*evidence.kept_out, *evidence.left_out)}
-    return said + _not_tried(evidence, [s for s in evidence.skipped if (s.name, s.model) not in told])
+    not_tried = _not_tried(evidence, [s for s in evidence.skipped if (s.name, s.model) not in told])
+    by_topic: dict[Topic, list[str]] = {
+        "decided": said,
+        "teacher": taught_sentences(evidence),
+        "judge": how_scored(evidence.judge) if evidence.judge is not None else [],
+        "checks": [*made_up(evidence, ruling), *right_every_time(evidence), *evidence.checks_said],
+        "costs": [*shorter, *_costs(evidence)],
+        "not tried": [*left_early, *left_out, *not_tried],
+    }
+    return [(topic, sentence) for topic, some in by_topic.items() for sentence in some]
+
+
+def _what_decided(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """The comparisons, the causes, the baselines and the target."""
+    best = ruling.best
+    if best is None:
+        return _causes(evidence)
+    said: list[str] = []
+    if ruling.choice == "unfinished":
+        said.append(f"{reach(evidence, best, 'dev')}.")
+    elif ruling.choice == "undecided":
+        said += _why_undecided(evidence, ruling)
+    elif ruling.ship is not None:
+        said += _why_chosen(evidence, ruling)
+    said += _floors(evidence, ruling, best)
+    if evidence.target is not None and ruling.on == "test":
+        said.append(_target(evidence, evidence.target, ruling.ship or best))
+    said[1:1] = _causes(evidence)  # beside the comparison that decided
+    return said
 
 
 def _not_tried(evidence: Evidence, skipped: Sequence[Skipped]) -> list[str]:
@@ -96,10 +106,14 @@ def _were(names: Sequence[str]) -> str:
     return "was" if len(names) == 1 else "were"
 
 
+def _they(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "they"
+
+
 def _left_out(evidence: Evidence) -> list[str]:
     names = [skipped_name(evidence, s) for s in evidence.left_out]
     return (
-        [f"{listed(names)} {_were(names)} left out by --only, so nothing is known of what they can do."]
+        [f"{listed(names)} {_were(names)} left out by --only, so nothing is known of what {_they(names)} can do."]
         if names
         else []
     )
@@ -119,6 +133,23 @@ def _why_chosen(evidence: Evidence, ruling: Ruling) -> list[str]:
         if against.high > evidence.margin:
             reason += f" A difference of up to {scale.gap(against.high)} cannot be excluded."
         said.append(reason)
+    return said + _cheaper_to_ask(evidence, chosen, best)
+
+
+def _cheaper_to_ask(evidence: Evidence, chosen: Candidate, best: Candidate) -> list[str]:
+    """Of each dearer family of the same model, the first in the order of tokens that is as good as the chosen candidate
+    and cheaper per request, and why it stands behind. What is cheaper by its model's price is a warning.
+    """
+    margin, said = scale_of(evidence).gap(evidence.margin), []
+    for members in evidence.groups("test"):
+        good = [c for c in members if within_margin(evidence, c, best) and shortfall(evidence, c, "test") is None]
+        if not good or good[0].model != chosen.model or good[0].family == chosen.family:
+            continue
+        if how := cheaper_per_request(good[0], chosen):
+            said.append(
+                f"{good[0].name} is within {margin} of the best too and cheaper per request ({how}), but dearer to "
+                f"build and to change than {chosen.name}, which is what decides between approaches."
+            )
     return said
 
 

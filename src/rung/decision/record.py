@@ -26,6 +26,9 @@ READS = (2, 3, FORMAT)
 """The formats that this version reads. In format 2 no model is named: a run had one. Format 3 knows no samples of the
 test, and no solution that has to prove its gain."""
 
+_PLAIN = ("reasons", "reasons_about", "next", "warnings", "frontier", "models")
+"""Fields that are lists of texts."""
+
 _PARTS: Mapping[str, Any] = {
     "comparisons": Comparison,
     "diagnosis": Diagnosis,
@@ -58,7 +61,7 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
     try:
         if record["choice"] not in get_args(Choice):
             raise ValueError(f"choice is {record['choice']!r}, none of {', '.join(get_args(Choice))}")
-        plain = {key: tuple(record.get(key, ())) for key in ("reasons", "next", "warnings", "frontier", "models")}
+        plain = {key: tuple(record.get(key, ())) for key in _PLAIN}
         parts = {key: tuple(kind(**one) for one in record.get(key, ())) for key, kind in _PARTS.items()}
         candidates = tuple(_candidate(one) for one in record["candidates"])
         return Decision(**{**record, **plain, **parts, "candidates": candidates, "format": FORMAT})

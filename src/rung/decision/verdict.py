@@ -41,13 +41,13 @@ def unfinished(evidence: Evidence, command: str) -> Decision:
 
 
 def _decision(evidence: Evidence, ruling: Ruling, command: str = "") -> Decision:
-    floor = evidence.floor(ruling.on)
+    floor, said = evidence.floor(ruling.on), reasons(evidence, ruling)
     return Decision(
         choice=ruling.choice,
         solution=ruling.ship.name if ruling.ship is not None else None,
         headline=headline(evidence, ruling, command),
         warnings=tuple(warnings(evidence, ruling)),
-        reasons=tuple(reasons(evidence, ruling)),
+        reasons=tuple(sentence for _, sentence in said),
         next=tuple(next_steps(evidence, ruling, command)),
         candidates=tuple(evidence.by_cost),
         comparisons=(*evidence.comparisons, *evidence.against_floor),
@@ -63,4 +63,5 @@ def _decision(evidence: Evidence, ruling: Ruling, command: str = "") -> Decision
         n_test=evidence.n_test,
         margin=evidence.margin,
         models=evidence.models_by_cost,
+        reasons_about=tuple(topic for topic, _ in said),
     )

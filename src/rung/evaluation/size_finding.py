@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 TOO_SMALL = "too_small"
 WANTED = (0.05, 0.02)
 """Differences that people care about, as shares."""
+_GRADED = " It is computed for right and wrong answers; graded scores vary less, and often show smaller ones."
 HARDLY_ANYTHING = 0.2
 """Where the test cannot show a smaller difference than this, that is a warning; above WANTED[0], a note."""
 
 
 def size_findings(
-    split: Split, *, shares: Mapping[SetName, float] | None = None, cap: int | None = None
+    split: Split,
+    *,
+    shares: Mapping[SetName, float] | None = None,
+    cap: int | None = None,
+    graded: bool = False,
 ) -> tuple[Finding, ...]:
     """`too_small`, or nothing where the test shows a difference of 5 points.
 
     shares: of the sets, where rung makes the split; None: the user did. cap: so many examples of test at most, where
-    rung makes the split. Groups count as one example each, as they do in the comparisons.
+    rung makes the split. graded: whether scores are, which vary less than right and wrong ones. Groups count as one
+    example each, as they do in the comparisons.
     """
     test, dev = (_units(ids, split.groups) for ids in (split.test.ids, [e.id for e in split.dev]))
     in_test, in_dev = minimum_detectable_difference(test), minimum_detectable_difference(dev)
@@ -41,7 +47,8 @@ def size_findings(
     hardly = f"{total:,} examples hardly show anything. " if in_test >= HARDLY_ANYTHING else ""
     message = (
         f"{hardly}The test has {_examples(test)}{groups} and shows {_points(in_test)} between two solutions, in 4 of 5 "
-        f"cases; dev, which chooses among them, has {dev:,} and shows {_points(in_dev)}. {needs}."
+        f"cases; dev, which chooses among them, has {dev:,} and shows {_points(in_dev)}. That is where 1 pair is "
+        f"compared; with more pairs, only larger differences show.{_GRADED if graded else ''} {needs}."
     )
     return (Finding(TOO_SMALL, "warning" if hardly else "note", "", message),)
 

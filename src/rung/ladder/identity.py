@@ -60,6 +60,7 @@ def task_record_of(
         "data": data,
         "model_versions": dict(model_versions),
         "taught": taught,
+        "judged_hashes": stays.get("judged", {}),
         "home": model_versions[task.models[0].name] if len(task.models) == 1 else None,
         "right_or_wrong": metric.right_or_wrong,
         "only": sorted(options.only),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rung import runs
-from rung.decision.judging import JudgeCheck, judge_from_record, judge_record
+from rung.decision.judging import JudgeCheck, agreed, judge_from_record, judge_record
 from rung.errors import ModelError, RungError, TaskError
 from rung.evaluation.judge import CALLS, Judge, bound, judge_of
 from rung.evaluation.judge.biases import PADDED, Bias, mean_bias, middling, padded, same_family, self_preference
@@ -112,6 +112,7 @@ def hold_judge(
     if not check.primary:
         scored_by = {"scored_by": metric.name, "right_or_wrong": metric.right_or_wrong}
         write_json(files.task, {**(recorded(files.task) or {}), **scored_by})
+        listener.say(f"The judge {check.name} is secondary: {agreed(check)}. Scores from here on are {metric.name}.")
     return HeldJudge(asker, metric, check)
 
 

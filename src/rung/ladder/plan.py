@@ -95,7 +95,8 @@ class Plan:
     check of general skills with the repair of the dearest solution, which comes where they are lost; and the teacher's
     answers to dev, where they are learnt.
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
-    difference it can show. price: of the model. timed: requests that each finalist is timed with.
+    difference it can show, where so many pairs of candidates (`comparisons`) are compared. price: of the model. timed:
+    requests that each finalist is timed with.
     teacher_speed: of the teacher, where there is one. abstention, consistency: checks of finalists (`plan_checks`), the
     second with the opened test. samples_are_wanted: the task names how many, so that they are reserved as the test is.
     shortening: of the prompts of so many (`shortened`) fine-tuned finalists (`plan_shortening`).
@@ -111,6 +112,7 @@ class Plan:
     sizes: dict[str, int]
     capped: dict[str, int]
     detectable: dict[str, float]
+    comparisons: int = 1
     price: Price | None = None
     skills: Step = _NO_SKILLS
     teacher: Step = _NO_TEACHER
@@ -172,7 +174,7 @@ class Plan:
         units = {name: len({split.groups.get(i, i) for i in ids}) for name, ids in _ids(split)}
         comparisons = max(1, math.comb(groups, 2))
         found = {n: minimum_detectable_difference(units[n], comparisons=comparisons) for n in ("dev", "test")}
-        return replace(self, detectable=found)
+        return replace(self, detectable=found, comparisons=comparisons)
 
 
 def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any]:
@@ -191,6 +193,7 @@ def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any
         "sizes": any_plan.sizes,
         "capped": any_plan.capped,
         "minimum_detectable_difference": any_plan.detectable,
+        "comparisons": any_plan.comparisons,
         "max_new_tokens": any_plan.decoding.max_new_tokens,
         "models": {name: _basis_of(plan) for name, plan in plans.items()},
     }
@@ -344,7 +347,6 @@ def _pilot(tuned: Step) -> Step:
 def _skills(applying: Sequence[Step], texts: Texts, rates: PlanRates) -> Step:
     """The check of general skills: of the base, of the best of each fine-tuned family, and of the repaired one, whose
     repair is counted for the dearest. Tokens are estimated by characters."""
-    from rung.evaluation.skills import suite
     from rung.strategies.replay import cost_of_base_answers
 
     tuned = [step for step in applying if step.name in STRATEGIES and step.strategy.repair_cost is not None]
@@ -353,9 +355,15 @@ def _skills(applying: Sequence[Step], texts: Texts, rates: PlanRates) -> Step:
     repairs = [function_of(step.strategy.repair_cost)(texts) for step in tuned if step.strategy.repair_cost]
     dearest: Cost = max(repairs, key=lambda cost: seconds_of(cost, rates.speed))
     asked = 2 + len({step.family for step in tuned})
-    once = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
-    cost = sum([once] * asked, dearest + cost_of_base_answers())
+    cost = sum([cost_of_suite()] * asked, dearest + cost_of_base_answers())
     return Step("skills", tuned[0].family, True, "", cost.calls, cost.tokens, *rates.of(cost))
+
+
+def cost_of_suite() -> Cost:
+    """Of one model's answers to the check of general skills; tokens by characters."""
+    from rung.evaluation.skills import suite
+
+    return Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
 
 
 def _teacher(applying: Sequence[Step], texts: Texts, rates: PlanRates) -> Step:

@@ -118,7 +118,7 @@ def _why_not_sampled(plan: Plan, task: Task, step: Step, metric: MetricInfo, *, 
         return "its answers are not this machine's own; name repeats to have them"
     planned = sum(s.seconds for s in (*plan.everything, plan.test))
     if step.seconds > _CHEAP * planned:
-        return f"it would take more than {_CHEAP:.0%} of the planned time; name repeats to have it"
+        return f"it would take more than {100 * _CHEAP:.0f} % of the planned time; name repeats to have it"
     return ""
 
 

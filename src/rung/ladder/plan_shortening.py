@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rung.ladder.plan import Plan, Step
+from rung.ladder.plan import Plan, Step, cost_of_suite
 from rung.ladder.plan_rates import seconds_of
 from rung.strategies import Cost, function_of
 from rung.strategies.shortening import SHORT_ALREADY, cost_of_shortening, worth_shortening
@@ -13,8 +13,6 @@ from rung.types import Family
 
 def with_shortening(plan: Plan) -> Plan:
     """The plan with the shortening of the best of each fine-tuned family, and the check of its general skills."""
-    from rung.evaluation.skills import suite
-
     dearest: dict[Family, Cost] = {}
     for step in plan.steps:
         if step.applies and step.strategy.repair_cost is not None:
@@ -26,7 +24,7 @@ def with_shortening(plan: Plan) -> Plan:
         return plan
     if not worth_shortening(plan.texts):
         return replace(plan, shortening=replace(plan.shortening, why=SHORT_ALREADY))
-    skills = Cost(len(suite()), sum(len(s.prompt) for s in suite()) / 4, sum(s.room for s in suite()) / 2)
+    skills = cost_of_suite()
     each = [cost_of_shortening(plan.texts, repair) + skills for repair in dearest.values()]
     whole = sum(each, Cost())
     seconds, usd = round(seconds_of(whole, plan.speed), 2), round(whole.usd(plan.price), 6)

@@ -125,7 +125,7 @@ def _compared(name: str, report: SkillsReport) -> Skills:
 
 
 def hardly_shipped(climbed: Climbed, name: str, floor: float) -> str | None:
-    """Why a fine-tuned solution will hardly be shipped, as a predicate: it is not ahead of the floor and of every prompt
+    """Why a fine-tuned solution will hardly be shipped, as a predicate: not ahead of the floor and of every prompt
     of its model and of cheaper ones, or not near the best candidate. None where it may be.
     """
     mean, whole = climbed.built[name].dev.mean, climbed.whole()

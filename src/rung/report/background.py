@@ -23,7 +23,7 @@ def data_section(run: RunRecords) -> Html:
     scale = run.scale
     opened = list(map(_opened, _readings(run)))
     dev = run.plan.get("minimum_detectable_difference", {}).get("dev")
-    planned = int(run.plan.get("comparisons") or 1)
+    planned = run.plan.get("comparisons")
     times = count(run.decision.test_reads, "time") if run.decision.test_reads else "never: it is still sealed"
     return section(
         "What the data can show",
@@ -59,12 +59,11 @@ def _opened(reading: Sequence[Record]) -> str:
 def _shown_by_test(run: RunRecords) -> str:
     """What the test shows with the pairs that were compared on it; as planned, where it is sealed."""
     scale, found = run.scale, run.decision.minimum_detectable_difference
-    if run.unfinished:
-        return f"{scale.detectable(found, int(run.plan.get('comparisons') or 1))}, at 80 % power"
     pairs = [c for c in run.decision.comparisons if c.set == "test" and not {c.a, c.b} & run.baselines]
-    seen = "" if scale.right_or_wrong or not pairs else ", by how much their scores vary"
-    where = compared_pairs(max(1, len(pairs)))
-    return f"{scale.gap(found)} between two candidates where {where}{seen}, at 80 % power"
+    if run.unfinished or not pairs:
+        return f"{scale.detectable(found, run.plan.get('comparisons') if run.unfinished else 1)}, at 80 % power"
+    seen = "" if scale.right_or_wrong else ", by how much their scores vary"
+    return f"{scale.gap(found)} between two candidates where {compared_pairs(len(pairs))}{seen}, at 80 % power"
 
 
 def sizes(plan: Record) -> str:

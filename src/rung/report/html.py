@@ -23,10 +23,20 @@ from rung.report.reading import RunRecords, models_in_words, read_run
 from rung.report.scores import causes_section, curve_section, scores_section
 from rung.report.searching import searched_section
 from rung.report.shortening import shortening_section
-from rung.types import Example
+from rung.types import Example, Topic
 
 _BADGES = {"none": "none works"}
 _MOST_NAMED = 4
+_TOPICS: dict[Topic, str] = {
+    "decided": "What decided",
+    "teacher": "What the teacher did",
+    "judge": "The judge",
+    "checks": "Right every time, and made-up answers",
+    "costs": "Costs",
+    "not tried": "What was not tried, or is no candidate",
+}
+_FOLDED: Topic = "not tried"
+_MOST_OPEN = 3  # sentences about what was not tried
 _LONG_HEADLINE = 150  # characters; a longer one is set smaller
 
 
@@ -49,7 +59,7 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         _heading(run),
         section("Read this first", items(run.decision.warnings), class_="warnings"),
         *((_missing(run), next_) if run.unfinished else ()),
-        section("Why", items(run.decision.reasons)),
+        _why(run),
         scores_section(run),
         comparisons_section(run),
         shortening_section(run),
@@ -79,11 +89,27 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
 def _heading(run: RunRecords) -> Html:
     choice = run.decision.choice
     badge = element("span", _BADGES.get(choice, choice), class_=f"badge {choice}")
-    named = [str(run.task.get("name", "")), models_in_words(run.task, _MOST_NAMED), str(run.task.get("metric", ""))]
+    named = [str(run.task.get("name", "")), models_in_words(run.task, _MOST_NAMED), run.metric]
     about = element("p", badge, *(element("span", fact) for fact in named if fact), class_="about")
     headline = run.decision.headline
     long = "long" if len(headline) > _LONG_HEADLINE else ""
     return element("header", about, element("h1", prose(headline), class_=long))
+
+
+def _why(run: RunRecords) -> Html:
+    """The reasons by what they are about; what was not tried is folded."""
+    reasons = run.decision.reasons
+    about = run.decision.reasons_about
+    if len(about) != len(reasons):  # of an older version
+        return section("Why", items(reasons))
+    parts = []
+    for topic, title in _TOPICS.items():
+        said = [reason for reason, its in zip(reasons, about, strict=True) if its == topic]
+        if said and topic == _FOLDED and len(said) > _MOST_OPEN:
+            parts.append(element("details", element("summary", f"{title} ({len(said)})"), items(said)))
+        elif said:
+            parts.append(joined([element("h3", title), items(said)]))
+    return section("Why", *parts, class_="why")
 
 
 def _missing(run: RunRecords) -> Html:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
 from rung.report.words import tied
+
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 
 
 class Html(str):
@@ -41,12 +44,20 @@ def section(title: str, *content: str, class_: str = "") -> Html:
     return element("section", element("h2", title), *content, class_=class_) if any(content) else Html("")
 
 
+def unbroken(text: str) -> Html:
+    """The text, in which no line breaks within an option of a command."""
+    parts = _OPTION.split(text)
+    return joined([element("span", part, class_="option") if place % 2 else part for place, part in enumerate(parts)])
+
+
 def prose(text: str) -> Html:
     """A sentence; what stands between backticks is set as code."""
     parts = tied(text).split("`")
     if len(parts) % 2 == 0:  # a backtick without its pair is a sign like others
-        return element("span", tied(text))
-    return joined([element("code", part) if place % 2 else part for place, part in enumerate(parts)])
+        return element("span", unbroken(tied(text)))
+    return joined(
+        [element("code", unbroken(part)) if place % 2 else unbroken(part) for place, part in enumerate(parts)]
+    )
 
 
 def items(texts: Sequence[str]) -> Html:
@@ -104,4 +115,4 @@ def short(text: str) -> Html:
 
 def wide(text: str) -> Html:
     """A cell with a sentence."""
-    return element("td", text, class_="wide")
+    return element("td", text if isinstance(text, Html) else unbroken(text), class_="wide")

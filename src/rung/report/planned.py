@@ -37,7 +37,7 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     lines: list[Line] = [(cut(f"{name}: {about}", width), "bold")]
     lines += wrapped(f"Examples: {sizes(plan)} ({_test(folder)}).", width, 3)
     if "test" in detectable:
-        gap = scale.detectable(detectable["test"], int(plan.get("comparisons") or 1))
+        gap = scale.detectable(detectable["test"], plan.get("comparisons"))
         lines += wrapped(f"The smallest difference the test can show (80 % power): {gap}.", width, 2)
     lines.append(("", ""))
     steps = list(plan.get("steps", ()))

@@ -39,7 +39,8 @@ def interval_plot(
         label = element("text", scale.value(step / 4), x=x, y=bottom + 16, class_="tick", text_anchor=anchor)
         parts += [_line(x, _TOP - 6, x, bottom, "grid"), label]
     if floor is not None:
-        parts += _floor(*floor, bottom)
+        tops = [_TOP + height * number + shift + _TEXT_LINE for number in range(len(candidates))]
+        parts += _floor(*floor, [(top, top - shift - _TEXT_LINE + height - 2) for top in tops])
     for number, (candidate, name, value) in enumerate(zip(candidates, names, values, strict=True)):
         y = _TOP + height * number
         kind = "chosen" if candidate.name == chosen else candidate.family
@@ -55,12 +56,16 @@ def interval_plot(
     return _figure(parts, bottom + 24, "Scores with 95 % intervals", alternative)
 
 
-def _floor(floor: float, words: str, bottom: float) -> list[Html]:
-    """A dashed line from the top to the bottom, with its value on the side that has room."""
+def _floor(floor: float, words: str, spans: Sequence[tuple[float, float]]) -> list[Html]:
+    """A dashed line beside each candidate's dots, not through its name; its value stands on the side that has room.
+
+    spans: (top, bottom) of each part.
+    """
     place = _x(floor)
     side, shift = ("start", 5) if floor < 0.5 else ("end", -5)
     text = element("text", f"floor {words}", x=place, y=14, dx=shift, class_="floor", text_anchor=side)
-    return [_line(place, 4, place, bottom, "floor"), text]
+    parts = [(4, _TOP - _TEXT_LINE / 2), *spans]
+    return [*(_line(place, top, place, end, "floor") for top, end in parts), text]
 
 
 def _shortened(name: str) -> str:

@@ -68,7 +68,8 @@ class RunRecords:
     predictions: (name, "dev" or "test") -> lines of the file. latency: name -> latency.json. diagnosed: the solution
     whose wrong answers were looked into; empty where no record says it. contenders: finalists that dev does not show
     to be worse than the best; empty where no record says it. shortened: name of a solution with a shorter prompt ->
-    shortening.json, also where no shorter prompt was taken.
+    shortening.json, also where no shorter prompt was taken. spent: by all commands, {seconds, usd (for tokens)}, as far
+    as it was counted. helpers: "teacher" and "judge".
     """
 
     folder: Path
@@ -87,6 +88,8 @@ class RunRecords:
     diagnosed: str = ""
     shortened: Mapping[str, Record] = field(default_factory=dict)
     contenders: tuple[str, ...] = ()
+    spent: Record = field(default_factory=dict)
+    helpers: Mapping[str, NamedModel] = field(default_factory=dict)
 
     @property
     def several(self) -> bool:
@@ -96,6 +99,11 @@ class RunRecords:
     @property
     def scale(self) -> Scale:
         return scale_of(self.task)
+
+    @property
+    def metric(self) -> str:
+        """What gave the scores: the metric of the task, or the one in the place of a judge that is secondary."""
+        return str(self.task.get("scored_by") or self.task.get("metric") or "").rpartition(":")[2]
 
     @property
     def floor(self) -> str:
@@ -209,6 +217,11 @@ def read_run(folder: Path) -> RunRecords:
             shortened=_shortened(folder),
             diagnosed=str(finalists.get("diagnosed") or _diagnosed(folder, decision)),
             contenders=tuple(finalists.get("contenders", ())),
+            spent={
+                "seconds": (read_json(folder / "clock.json") or {}).get("seconds"),
+                "usd": (read_json(folder / "purse.json") or {}).get("usd"),
+            },
+            helpers=_helpers(task, read_json(folder / "models.json")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: a record is damaged ({error}). Run the task again in a new folder.") from error
@@ -218,6 +231,20 @@ def _models(task: Record, facts: Record | None, decision: Decision) -> tuple[Nam
     """As task.json names them; without one, as the candidates do."""
     candidates = dict.fromkeys(c.model for c in decision.candidates if c.model)
     return models_of(task, facts) or tuple(NamedModel(name) for name in candidates)
+
+
+def _helpers(task: Record, facts: Record | None) -> dict[str, NamedModel]:
+    """The teacher and the judge, as task.json names them."""
+    judge = task.get("judge") or {}
+    given = {"teacher": task.get("teacher"), "judge": judge.get("model")}
+    known = {str(spec["name"]): spec for spec in task.get("models", ())}
+    found = {}
+    for role, spec in given.items():
+        if spec:
+            own = role if role in (facts or {}) and role not in known else str(spec["name"])
+            (named,) = models_of({"models": [spec]}, {str(spec["name"]): (facts or {}).get(own) or {}})
+            found[role] = named
+    return found
 
 
 def _shortened(folder: Path) -> dict[str, Record]:

@@ -22,7 +22,8 @@ def scores_section(run: RunRecords) -> Html:
     floor = (run.decision.floor, run.floor) if run.baselines else None
     plot = interval_plot(candidates, run.scale, chosen=run.decision.solution, floor=floor)
     tested = any(c.test is not None for c in candidates)
-    words = "Filled dots: the sealed test. Open dots: dev." if tested else "Open dots: dev. The test is sealed."
+    words = f"Scores: {run.metric}. " if run.metric else ""
+    words += "Filled dots: the sealed test. Open dots: dev." if tested else "Open dots: dev. The test is sealed."
     words += " Lines: 95 % intervals."
     if floor is not None:
         words += " Dashed line: the floor, the best score of a baseline that looks at no input."
@@ -89,7 +90,8 @@ def _timed(p50: float | None, p95: float | None) -> str:
 
 
 def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
-    said = "Scores with 95 % intervals; tokens are means per request."
+    said = f"Scores ({run.metric})" if run.metric else "Scores"
+    said += " with 95 % intervals; tokens are means per request."
     if any(c.latency_s_p50 is not None for c in run.decision.candidates):
         said += _timing(run)
     if run.baselines:
@@ -101,8 +103,9 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
         said += " much as one of these and scores no higher."
     if tested and any(c.test is None for c in run.decision.candidates):
         whose = "of each approach and model" if run.several else "of each approach"
-        beside = ", under its own and a shorter prompt" if _shortened(run) else ""
-        said += f" A dash under Test: only the best {whose} on dev answers the test{beside}."
+        beside = ", and the same with a shorter prompt," if _shortened(run) else ""
+        said += f" A dash under Test: it was not tested. Only the candidate {whose} that is best on dev{beside} was."
+        said += " What did not prove its gain on dev is no candidate." if _unproven(run) else ""
     if repeats := _repeats(run):
         said += f" Right {repeats} of {repeats}: the share of test inputs to which all of {repeats} sampled answers are"
         said += " right, of candidates near the top."
@@ -110,6 +113,10 @@ def _caption(run: RunRecords, tested: bool, failed: bool) -> str:
         said += " Failed: answers that the model did not give or that break their constraint / answers that"
         said += " could not be scored. All count as 0."
     return said
+
+
+def _unproven(run: RunRecords) -> bool:
+    return any(left.unproven for left in run.decision.left_early)
 
 
 def _shortened(run: RunRecords) -> bool:

@@ -19,6 +19,7 @@ from rung.records import read_json
 from rung.report.lines import Line, Screen, clean, columns, cut, printable, styled, width_of, wrapped
 from rung.report.planned import plan_screen
 from rung.report.reading import RunRecords, read_run, scale_of
+from rung.report.spending import spent_usd
 from rung.report.words import both_ends, count, dollars, duration, shortened, time_left
 from rung.types import Candidate, Family, Score, kind_of
 
@@ -31,6 +32,7 @@ FINAL_LINES = 25
 """The verdict is laid out for so many lines. Only what must be whole takes more."""
 
 _QUIET_S = 10.0  # between progress lines where there is no live line
+_LEAST_SHARE = 0.005
 _MOST_CANDIDATES = 6
 _WIDEST_NAME = 18
 
@@ -55,6 +57,7 @@ def _final_lines(run: RunRecords, width: int) -> list[Line]:
         top += styled(wrapped(warning, width, bullet="! "), "yellow")
     table = _candidate_lines(run, width)
     tail = wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
+    tail += wrapped(spent_usd(run), width)
     tail += wrapped(f"Report: {run.folder / 'report.html'}", width)
     room = FINAL_LINES - len(top) - len(table) - len(tail) - 3  # three empty lines
     steps = _sentences(
@@ -155,7 +158,7 @@ class TerminalListener:
         self._clock = clock
         self._live: tuple[Live, Spinner] | None = None
         self._last_line_at = -_QUIET_S + clock()
-        self._scale = scale_of({})
+        self._folder: Path | None = None
         self._names = 0
 
     def __enter__(self) -> Self:
@@ -171,7 +174,7 @@ class TerminalListener:
 
     def planned(self, folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any]) -> None:
         task = read_json(folder / "task.json") or {}
-        self._scale = scale_of(task)
+        self._folder = folder
         self._names = max((len(s["name"]) for s in plan.get("steps", ())), default=0)
         self._print(plan_screen(folder, plan, checks, task))
         self._print("")
@@ -179,7 +182,8 @@ class TerminalListener:
     def progress(self, what: str, share: float, left_s: float | None) -> None:
         share = min(1.0, max(0.0, share))
         left = "" if left_s is None else f", {time_left(left_s)}"
-        text = f"{what}  {100 * share:.0f} %{left}"
+        known = share >= _LEAST_SHARE  # before the first block of a step is done, nothing is
+        text = f"{what}  {100 * share:.0f} %{left}" if known else what
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._show(text)
         elif self._clock() - self._last_line_at >= _QUIET_S:
@@ -188,7 +192,9 @@ class TerminalListener:
 
     def tried(self, name: str, family: Family, dev: Score, seconds: float) -> None:
         self._stop()
-        self._print(f"{name:<{self._names}}  {family:<13}  dev {self._scale.full(dev)}  {duration(seconds)}")
+        task = read_json(self._folder / "task.json") if self._folder is not None else None
+        scale = scale_of(task or {})  # not as planned: a judge that turns out to be secondary changes it
+        self._print(f"{name:<{self._names}}  {family:<13}  dev {scale.full(dev)}  {duration(seconds)}")
 
     def skipped(self, name: str, why: str) -> None:
         self._print(f"{name:<{self._names}}  skipped: {why}")

@@ -90,8 +90,8 @@ def without_long(workshop: Workshop, rows: Sequence[TrainingRow]) -> tuple[list[
     if len(names) > LONG_SHARE * len(rows):
         raise TrainingError(
             f"{len(names)} of {len(rows)} training examples do not fit {model.context_length} tokens with their "
-            f"answers, more than {100 * LONG_SHARE:.0f} %: {named}. Shorten these inputs, show fewer passages, or use a model "
-            "with a longer context."
+            f"answers, more than {100 * LONG_SHARE:.0f} %: {named}. Shorten these inputs, show fewer passages, or use "
+            "a model with a longer context."
         )
     if names:
         workshop.tools.tell(f"leaving out {len(names)} of {len(rows)} training examples that are too long: {named}", 0)

@@ -95,10 +95,10 @@ def test_a_mapping_of_a_task_is_checked_with_its_price_and_its_label() -> None:
     tokens = {"usd_per_million_in": 2, "usd_per_million_out": 8}
     with FakeEndpoint(answers) as endpoint:
         facts = dict(check_model(endpoint.spec(label="mine", price=tokens)).facts)
-        assert facts["price"] == "$2 input, $8 output a million tokens (the task's)"
+        assert facts["price"] == "2 USD input, 8 USD output a million tokens (the task's)"
         assert float(facts["cost"].split()[0].removeprefix("$")) > 0
         hourly = dict(check_model(endpoint.spec(price={"usd_per_hour": 1.2})).facts)
-        assert hourly["price"] == "$1.2 an hour (the task's)"
+        assert hourly["price"] == "1.2 USD an hour (the task's)"
         with pytest.raises(ModelError, match=r"price\.usd_an_hour is an unknown key"):
             check_model(endpoint.spec(price={"usd_an_hour": 1.2}))
 

@@ -82,8 +82,8 @@ def _imbalance(examples: Sequence[Example]) -> Iterator[Finding]:
     major = next(a for a, count in counts.items() if count == most)
     others = ", ".join(f'"{written[a][:40]}" ({c})' for a, c in counts.most_common()[1 : 1 + _NAMED])
     message = (
-        f'"{written[major][:40]}" is the answer of {most:,} of {n:,} examples ({most / n:.0%}): always giving it '
-        f"scores about {most / n:.2f} by the share of right answers. That is the floor, and only the other "
+        f'"{written[major][:40]}" is the answer of {most:,} of {n:,} examples ({100 * most / n:.0f} %): always giving '
+        f"it scores about {most / n:.2f} by the share of right answers. That is the floor, and only the other "
         f"{n - most:,} examples show what is above it. Bring more of the others: {others}."
     )
     yield Finding(IMBALANCE, "warning" if most >= _GRAVE * n else "note", "", message)
@@ -112,9 +112,20 @@ def _in_one_set_alone(material: Material) -> Iterator[Finding]:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         message = (
             f"{len(missing)} of {len(there)} labels stand in no test example ({names}{more}): the test says nothing "
-            "about them. Bring more examples of them."
+            f"about them. {_how_to_test(material, missing, len(tested), len(tested) + len(known))}"
         )
         yield Finding(LABEL_NOT_IN_TEST, "note", "", message)
+
+
+def _how_to_test(material: Material, missing: Sequence[tuple[str, list[Example]]], tested: int, total: int) -> str:
+    """Of labels that no test example has: more rows help where a label is rare, else it is how the split fell."""
+    if "test" in material.sets:
+        return "Put some examples of them into the test."
+    fewest = min(len(rows) for _, rows in missing)
+    if fewest * tested / total >= 1:
+        rows = _rows(fewest) if len(missing) == 1 else f"{_rows(fewest)} or more each"
+        return f"With {rows}, that is how the split fell: another seed, or a test file of your own, has some."
+    return "Bring more examples of them, or a test file of your own."
 
 
 def _sides(material: Material) -> tuple[list[Example], list[Example]]:

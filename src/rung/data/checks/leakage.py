@@ -44,8 +44,8 @@ def groups(material: Material) -> Iterator[Finding]:
     test = material.tested
     if None in material.sets and size and (largest := max(size.values())) > LARGE * total:
         message = (
-            f"One group holds {largest:,} of {total:,} rows ({largest / total:.0%}) and stays whole, so dev and test "
-            f"share the other {total - largest:,}{f': the test has {len(test):,}' if test else ''}. "
+            f"One group holds {largest:,} of {total:,} rows ({100 * largest / total:.0f} %) and stays whole, so dev "
+            f"and test share the other {total - largest:,}{f': the test has {len(test):,}' if test else ''}. "
             "Use finer groups, or bring more rows of other groups."
         )
         yield Finding("large_group", "warning", "", message)

@@ -105,7 +105,8 @@ def _by_classifier(material: Material) -> Iterator[Finding]:
     for place, sure in suspects(probabilities, given):
         example, p = material.examples[places[place]], probabilities[place]
         message = (
-            f'A classifier says "{names[int(p.argmax())]}" ({p.max():.0%}), not this label ({p[given[place]]:.1%}).'
+            f'A classifier says "{names[int(p.argmax())]}" ({100 * p.max():.0f} %), not this label '
+            f"({100 * p[given[place]]:.1f} %)."
         )
         yield Finding(CHECK, "warning" if sure else "note", example.row, message, (example.id,))
 

@@ -102,7 +102,7 @@ def check_endpoint(model: Endpoint, price: Price | None = None) -> Facts:
     facts.append(("seconds", _seconds(plain)))
     facts.append(("answer", repr(plain.text[:_SHOWN])))
     if known["usd"]:
-        facts.append(("cost", f"${known['usd']:.6f} for this check"))
+        facts.append(("cost", f"{known['usd']:.6f} USD for this check"))
     return facts
 
 
@@ -146,13 +146,14 @@ def _not_listed(model: Endpoint) -> str | None:
 
 def _price(spec: EndpointSpec, known: dict[str, Any], given: Price | None) -> str:
     if given is not None and given.usd_per_hour is not None:
-        return f"${given.usd_per_hour:g} an hour (the task's)"
+        return f"{given.usd_per_hour:g} USD an hour (the task's)"
     price = known["price"]
     if not isinstance(price, dict):
         own = "A server of your own has a price by the hour: price: {usd_per_hour: …} in the task."
         return f"not known. {own if spec.is_loopback else why_no_price(spec.endpoint, spec.name)}"
     parts = {"in": "input", "out": "output", "cached": "cached input", "cache_written": "input kept for later"}
-    usd = [f"${price[f'usd_per_million_{k}']:g} {word}" for k, word in parts.items() if f"usd_per_million_{k}" in price]
+    known_parts = {word: price[key] for k, word in parts.items() if (key := f"usd_per_million_{k}") in price}
+    usd = [f"{figure:g} USD {word}" for word, figure in known_parts.items()]
     if given is not None:
         return f"{', '.join(usd)} a million tokens (the task's)"
     note = f" {known['price_note']}" if known["price_note"] else ""
