@@ -194,7 +194,7 @@ BROKEN: dict[str, Broken] = {
     "price without a price": _task("price: {}", '"price" says no price'),
     "price of half the tokens": _task("price: {usd_per_million_in: 1}", "needs usd_per_million_in and usd_per_million"),
     "price of a teacher is a number": _task(
-        "teacher: {endpoint: http://a, name: m, price: 0.5}", "Write price: {usd_per_million_in: 0.25, usd_per_million_o"
+        "teacher: {endpoint: http://a, name: m, price: 0.5}", "Write price: {usd_per_million_in: 0.25, usd_per_million"
     ),
     "price in euros": _task("price: {eur_per_hour: 1}", 'Did you mean "usd_per_hour"?'),
     "price twice": _task("price: {usd_per_hour: 1}\nmodel: {name: a, price: {usd_per_hour: 1}}", "price stands twice"),
@@ -252,9 +252,9 @@ BROKEN: dict[str, Broken] = {
     "seed is a text": _task("seed: one", '"seed" is text, but must be a whole number'),
     "budget is a number": _task("budget: 30", "Write budget: {minutes: 30}"),
     "dollars without a price": _task("budget: {usd: 2}", "Write price: {usd_per_hour: 0.40}"),
-    "dollars in words": _task("budget: {usd: one}", '"budget.usd" is text, but must be a number. Write budget: {usd: 5}'),
+    "dollars in words": _task("budget: {usd: one}", 'usd" is text, but must be a number. Write budget: {usd: 5}'),
     "dollars below none": _task("budget: {usd: -1}", "Write budget: {usd: 5}"),
-    "dollars for a judge that is not named": _task("metric: judge\nbudget: {usd: 2}", "no judge is named. Write judge:"),
+    "dollars for an unnamed judge": _task("metric: judge\nbudget: {usd: 2}", "no judge is named. Write judge:"),
     "no minutes": _task("budget: {minutes: 0}", "should be greater than 0"),
     "absent examples": _whole(TASK.replace("examples.jsonl", "other.jsonl"), "line 3: \"examples\" names other.jsonl"),
     "examples are an empty folder": Broken(_folder_as_examples, "a folder without files of rows"),
