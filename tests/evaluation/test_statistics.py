@@ -130,6 +130,15 @@ def test_holm_gives_the_textbook_values_and_keeps_the_order() -> None:
     assert holm([]) == []
 
 
+def test_holm_equals_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    random = np.random.default_rng(5)
+    for n in (1, 2, 3, 10, 40):
+        values = [*(random.random(n) ** 3).tolist(), 0.0, 1.0, 0.03, 0.03]
+        assert holm(values) == pytest.approx(multipletests(values, method="holm")[1], abs=1e-15)
+
+
 @pytest.mark.parametrize("kind", ["rates", "graded", "groups"])
 def test_a_corrected_interval_excludes_zero_exactly_when_its_corrected_p_is_significant(kind: str) -> None:
     random = np.random.default_rng(21)

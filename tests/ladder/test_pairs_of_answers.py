@@ -64,7 +64,7 @@ def test_pairs_that_help_on_dev_are_shipped_with_what_they_brought(tmp_path: Pat
 def test_pairs_that_bring_nothing_are_left_with_the_number(tmp_path: Path) -> None:
     folder, _ = run_with_pairs(tmp_path, "idle:one")
     (left,) = decision(folder)["left_early"]
-    assert left["name"] == "dpo" and "not shown to beat lora on dev" in left["why"]
+    assert left["name"] == "dpo" and left["why"] == "it is not ahead of lora on dev: it is equal to it"
     assert decision(folder)["solution"] != "dpo"
 
 
