@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from rung.data.rows import Row
-from rung.data.shapes import Recognised, examples_of, flat, recognised
-from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader
+from rung.data.shapes import Labels, Recognised, examples_of, flat, recognised
+from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
 from rung.errors import DataError
 from rung.types import Example, Message
 
@@ -590,3 +590,10 @@ def test_beside_a_column_of_objects_another_text_may_be_the_answer() -> None:
     searched = [{"question": f"Which one is {i}?", "passages": [{"n": i}], "verdict": f"it is {i}"} for i in range(6)]
     with pytest.raises(DataError, match="no column looks like the output"):
         reading_of(searched)
+
+
+def test_a_column_that_is_no_declared_label_is_told_and_not_taken_for_one() -> None:
+    read = RowReader({"input": "text", "output": ("a", "c")}, Answers(labels=Labels(["a", "b"]), several=True))
+    assert read(Row("e.csv, row 1", "row-1", {"text": "hello", "a": 1, "c": 0})).output == '["a"]'
+    with pytest.raises(WrongLabel, match="c"):
+        read(Row("e.csv, row 2", "row-2", {"text": "hello", "a": 1, "c": 1}))

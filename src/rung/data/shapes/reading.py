@@ -232,7 +232,10 @@ class RowReader:
         columns = self.fields["output"]
         if not isinstance(columns, str):
             labels = [column.strip() for column in columns if _applies(values.get(column), column)]
-            return self._checked(as_answer(labels, self.answers.labels.order if self.answers.labels else None))
+            order = self.answers.labels.order if self.answers.labels else None
+            if order is not None and (other := next((label for label in labels if label not in order), None)):
+                raise WrongLabel(other)
+            return self._checked(as_answer(labels, order))
         value = values.get(columns)
         if columns not in values:
             raise EmptyAnswer(f'no "{columns}"; add it or remove the row')
