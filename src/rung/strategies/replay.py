@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -22,13 +22,18 @@ from rung.types import Decoding, Message, Request, Solution, TrainingOptions, Tr
 
 @dataclass(frozen=True)
 class Onward:
-    """How a trained solution is trained on: shares of the steps, and of the learning rate, of its training."""
+    """How a trained solution is trained on.
+
+    steps, rate: shares of the steps, and of the learning rate, of its training. general: whether half of each
+    batch is general prompts with the base model's own answers; else all of it is the task's.
+    """
 
     steps: float
     rate: float
+    general: bool
 
 
-REPAIR = Onward(REPAIR_SHARE, 0.5)
+REPAIR = Onward(REPAIR_SHARE, rate=0.5, general=True)
 """For general skills: so little that the task is not unlearnt."""
 
 _TOKENS = 64  # of an answer of the base model's
@@ -42,29 +47,13 @@ def replayed(workshop: Workshop, tuned: Solution) -> Solution:
     Source: Rolnick et al., Experience replay for continual learning (2019); Scialom et al., Fine-tuned language models
     are continual learners (2022).
     """
-
-    def general(workshop: Workshop) -> list[TrainingRow]:
-        rows = general_rows(workshop)
-        if not rows:
-            raise TrainingError(
-                f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
-            )
-        return rows
-
-    return trained_on(workshop, tuned, replace(tuned, name=REPAIRED.format(tuned.name)), general)
+    return trained_on(workshop, tuned, replace(tuned, name=REPAIRED.format(tuned.name)), REPAIR)
 
 
-def trained_on(
-    workshop: Workshop,
-    tuned: Solution,
-    plain: Solution,
-    general: Callable[[Workshop], list[TrainingRow]] = lambda workshop: [],
-    how: Onward = REPAIR,
-) -> Solution:
+def trained_on(workshop: Workshop, tuned: Solution, plain: Solution, how: Onward) -> Solution:
     """`plain` with the adapter of `tuned`, trained on with the prompts of `plain` for the train examples.
 
-    general: makes the rows that are half of each batch; where there are none, all of it is the task's. Dev is answered
-    once, at the end, and kept as `fit` does.
+    Dev is answered once, at the end, and kept as `fit` does.
     """
     assert tuned.adapter is not None, "only a fine-tuned solution can be trained on"
     plain, adapter = replace(plain, adapter=None), workshop.folder / "adapter"
@@ -75,7 +64,7 @@ def trained_on(
     usual = OF_WEIGHTS.grid[0] if full else workshop.learning_rate or OF_ADAPTERS.grid[0]
     rate = float(before.get("learning_rate", usual))
     steps = onward_steps(_steps(before), how.steps)
-    others = general(workshop)
+    others = _general_rows(workshop) if how.general else []
     wanted = max(len(others), steps * TrainingOptions.batch_size // (2 if others else 1))
     examples = sample_of(workshop.inputs.train, wanted, workshop.inputs.task.seed)
     own, left_out = without_long(workshop, training_rows(workshop, plain, examples))
@@ -132,10 +121,14 @@ def cost_of_base_answers() -> Cost:
     return Cost(len(texts), read, _TOKENS * len(texts), sent=read)
 
 
-def general_rows(workshop: Workshop) -> list[TrainingRow]:
-    """The general prompts with the base model's own answers; empty where it answers none."""
+def _general_rows(workshop: Workshop) -> list[TrainingRow]:
+    """The general prompts with the base model's own answers. Raises TrainingError where it answers none."""
     texts = replay_prompts()
     answered = [(text, answer) for text, answer in zip(texts, base_answers(workshop, texts), strict=True) if answer]
+    if not answered:
+        raise TrainingError(
+            f"{workshop.tools.model.name} answers none of the general prompts: nothing can be replayed."
+        )
     rows = [TrainingRow(f"replay {i}", (Message("user", t),), a) for i, (t, a) in enumerate(answered)]
     return without_long(workshop, rows)[0]
 

@@ -41,7 +41,7 @@ LEAST_SHARE = 0.1
 SHORT_ALREADY = "the instruction is short beside the inputs"
 """Why nothing is shortened where `worth_shortening` says so."""
 
-ONWARD = Onward(steps=0.5, rate=1.0)
+ONWARD = Onward(steps=0.5, rate=1.0, general=False)
 """How the adapter is trained on with the input alone. A tenth of the steps, or half of the rate, brings less back, and
 general prompts among them take more away (LOG.md)."""
 
@@ -173,7 +173,7 @@ def _measured(workshop: Workshop, tuned: Solution, variants: Mapping[str, Soluti
     not_trained = None
     if rows[-1].length == ALONE and saves(rows[-1].tokens_in, rows[0].tokens_in) and not _holds(rows[-1], rows[0], dev):
         try:
-            solution = trained_on(workshop, tuned, variants[ALONE], how=ONWARD)
+            solution = trained_on(workshop, tuned, variants[ALONE], ONWARD)
             found = attempt(workshop, solution, dev, workshop.folder / "predictions.dev.jsonl")
             rows.append(_scored(workshop, ALONE, found, own, trained=True))
         except (BudgetSpent, TrainingError) as given_up:
