@@ -165,7 +165,7 @@ def several_models(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"models": options.models, "runs": options.runs, "examples": options.examples}
     for kind in KINDS:
         jobs = [(seed, kind, options.models, options.examples) for seed in range(options.runs)]
-        with ProcessPoolExecutor(options.processes, initializer=_freeze) as pool:
+        with ProcessPoolExecutor(options.processes) as pool:
             ends = list(pool.map(simulate_final, jobs, chunksize=25))
         for pairs in ("named", "all"):
             for what in ("false_claim", "shipped_best", "pairs"):
@@ -175,16 +175,6 @@ def several_models(options: argparse.Namespace) -> dict[str, Any]:
                 found[f"{kind}.{pairs}.{what}"] = round(mean, 4)
                 print(f"{kind:22} {pairs:6} {what:13} {mean:7.3f} (standard error {error:.3f})", flush=True)
     return found
-
-
-def _freeze() -> None:
-    """statsmodels collects garbage in every call: what is loaded once is kept out of that, which is 50 ms a call."""
-    import gc
-
-    from rung.evaluation.statistics import holm
-
-    holm([0.5, 0.5])
-    gc.freeze()
 
 
 def simulate_final(job: tuple[int, str, int, int]) -> dict[str, dict[str, float]]:
