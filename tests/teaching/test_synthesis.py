@@ -20,8 +20,9 @@ from rung.teaching.synthesis.drafts import DraftInput, _orders, samples_of_reque
 from rung.teaching.synthesis.filters import ALIKE, COPY, LEFT_OVER, LONG, NEAR_TRAIN, REFUSAL, SEALED, SHORT, usable
 from rung.teaching.synthesis.pipeline import IN_PASSAGES, NOT_IN_PASSAGE, OTHER_MEANING, OTHERWISE, _answer
 from rung.teaching.synthesis.prompts import inputs_in
+from rung.teaching.synthesis.rows import SyntheticRow, example_of
 from rung.trials.workshop import Workshop
-from rung.types import Document, Example, Query, Request
+from rung.types import Document, Example, Message, Query, Request
 from synthetic_cases import COLOURS, THINGS, asked_of, colour_of, is_writing, new_text, scripted, shop_of, train_rows
 
 BOTH: tuple[Kind, ...] = ("new", "paraphrase")
@@ -51,6 +52,21 @@ def test_rows_come_with_their_origin_and_right_answers(tmp_path: Path) -> None:
         assert set(origin["from"]) <= {e.id for e in shop.inputs.train} and origin["from"]
     prompts = {line["prompt"] for line in read_lines(tmp_path / "prompts.jsonl")}
     assert {row.origin["prompt"] for row in found.rows} <= prompts
+
+
+def test_a_row_that_is_read_back_from_its_line_is_the_same() -> None:
+    plain = Example("syn-new-1", "who built it", "brothers", ("brothers",), row="synthetic syn-new-1")
+    whole = replace(
+        plain,
+        references=("brothers", "three brothers"),
+        context="the old mill",
+        gold_ids=("d1#2",),
+        instruction="Answer.",
+        turns=(Message("user", "hello"), Message("assistant", "good day")),
+    )
+    for example in (plain, whole):
+        record = SyntheticRow(example, {"kind": "new"}).record
+        assert example_of(json.loads(json.dumps(record))) == example
 
 
 def test_the_calls_are_those_of_the_plan_and_a_second_time_nothing_is_asked(tmp_path: Path) -> None:

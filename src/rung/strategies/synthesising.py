@@ -25,10 +25,11 @@ from rung.teaching.synthesis import Counts, Kind, SynthesisOptions, counts_of, s
 from rung.teaching.synthesis.aims import wrong_answers
 from rung.teaching.synthesis.counts import DEMOS, WRITTEN
 from rung.teaching.synthesis.knowing import SHOWN_PASSAGES
+from rung.teaching.synthesis.rows import example_of
 from rung.text import normal_form
 from rung.trials.choose import TURN_TOKENS
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import Example, Message, Solution, TrainingOptions
+from rung.types import Example, Solution, TrainingOptions
 
 MOST_WRITTEN = 200
 """Rows at most that are written inside a run. `rung synth` writes more."""
@@ -85,7 +86,7 @@ def _written(workshop: Workshop, plain: Solution) -> list[Example]:
         }
 
     once(folder / COUNTS, write)
-    return [_example(row) for row in read_lines(folder / ROWS)]
+    return [example_of(row) for row in read_lines(folder / ROWS)]
 
 
 def _counts(workshop: Workshop, plain: Solution) -> Counts:
@@ -111,20 +112,6 @@ def _wrong(workshop: Workshop) -> dict[str, int]:
         return {}
     right = {example.id: example.output for example in workshop.inputs.dev}
     return wrong_answers([(right[p.id], p.score or 0.0) for p in workshop.prompt_answers if p.id in right])
-
-
-def _example(row: Mapping[str, Any]) -> Example:
-    return Example(
-        row["id"],
-        row["input"],
-        row["output"],
-        tuple(row.get("references") or (row["output"],)),
-        context=row.get("context"),
-        gold_ids=tuple(row.get("gold_ids") or ()),
-        row=f"synthetic {row['id']}",
-        instruction=row.get("instruction"),
-        turns=tuple(Message(**turn) for turn in row.get("turns") or ()),
-    )
 
 
 # ---- what it costs --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rung.types import Example
+from rung.types import Example, Message
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,18 @@ class SyntheticRow:
         found = {key: value for key, value in more.items() if value is not None}
         shown = {"id": example.id, "input": example.input, "output": example.output, **found}
         return {**shown, "origin": dict(self.origin), "review": None}
+
+
+def example_of(record: Mapping[str, Any]) -> Example:
+    """The example that a row's `record` holds."""
+    return Example(
+        record["id"],
+        record["input"],
+        record["output"],
+        tuple(record.get("references") or (record["output"],)),
+        context=record.get("context"),
+        gold_ids=tuple(record.get("gold_ids") or ()),
+        row=f"synthetic {record['id']}",
+        instruction=record.get("instruction"),
+        turns=tuple(Message(**turn) for turn in record.get("turns") or ()),
+    )
