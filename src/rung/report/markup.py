@@ -113,6 +113,11 @@ def short(text: str) -> Html:
     return element("td", text, class_="short")
 
 
+def ranged(text: str, ends: str) -> Html:
+    """A cell with a figure and its interval."""
+    return short(joined([text, element("span", ends, class_="range")], " "))
+
+
 def wide(text: str) -> Html:
     """A cell with a sentence."""
     return element("td", text if isinstance(text, Html) else unbroken(text), class_="wide")

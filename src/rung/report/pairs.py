@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rung.decision.evidence import turned
 from rung.decision.figures import p_value, rounded_up
 from rung.evaluation.statistics import ALPHA
-from rung.report.markup import Html, element, joined, num, row, section, short, table
+from rung.report.markup import Html, element, num, ranged, row, section, short, table
 from rung.report.reading import RunRecords
 from rung.report.words import count, dollars
 from rung.types import Comparison, kind_of
@@ -93,9 +93,8 @@ def _table(
     for c in map(_better_first, comparisons):
         better, other = (kind_of(c.b), kind_of(c.a)) if model else (c.b, c.a)
         verdict = f"{better} is better" if c.p_corrected < ALPHA else "no difference shown"
-        interval = element("span", f"{scale.signed(c.low)} to {scale.signed(c.high)}", class_="range")
-        difference = joined([scale.signed(c.difference), interval], " ")
-        rows.append(row(f"{better} against {other}", short(difference), short(p_value(c.p_corrected)), verdict))
+        difference = ranged(scale.signed(c.difference), f"{scale.signed(c.low)} to {scale.signed(c.high)}")
+        rows.append(row(f"{better} against {other}", difference, short(p_value(c.p_corrected)), verdict))
     header = ("Pair", "Difference", "Corrected p" if holm else "p", "In words")
     return table(caption, header, rows, label=title) if rows else Html("")
 
@@ -116,8 +115,8 @@ def break_even_section(run: RunRecords) -> Html:
         price = [costs.get(name) for name in (b.fine_tuned, b.prompt)]
         each = " / ".join("–" if usd is None else dollars(usd) for usd in price)
         ends = rounded_up(b.low) + (f" to {rounded_up(b.high)}" if b.high is not None else " or more")
-        after = joined([rounded_up(b.requests), element("span", ends, class_="range")], " ")
-        rows.append(row(f"{b.fine_tuned} instead of {b.prompt}", short(after), num(each)))
+        after = ranged(rounded_up(b.requests), ends)
+        rows.append(row(f"{b.fine_tuned} instead of {b.prompt}", after, num(each)))
     caption = (
         "Requests after which a trained candidate, building included, has cost less than the prompt; 95 % intervals. "
         "Building is its machine's time and its API calls, and is paid each time that it is trained anew; what "

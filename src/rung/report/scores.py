@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rung.decision import cause_evidence, cause_words
 from rung.decision.figures import PERCENT, rounded_up
-from rung.report.markup import Html, element, joined, num, row, section, short, table, wide
+from rung.report.markup import Html, element, joined, num, ranged, row, section, short, table, wide
 from rung.report.plots import curve_plot, interval_plot
 from rung.report.reading import RunRecords
 from rung.report.words import count, dollars, duration
@@ -144,8 +144,7 @@ def _scored(run: RunRecords, score: Score | None) -> Html:
     if score is None:
         return element("td", "–")
     scale, known = run.scale, score.low == score.high == score.mean
-    interval = element("span", "known" if known else scale.interval(score), class_="range")
-    return short(joined([scale.value(score.mean, score.n), interval], " "))
+    return ranged(scale.value(score.mean, score.n), "known" if known else scale.interval(score))
 
 
 # ---- causes -----------------------------------------------------------------------------------

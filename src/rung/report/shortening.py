@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rung.report.markup import Html, element, joined, num, row, section, short, table
+from rung.report.markup import Html, element, joined, num, ranged, row, section, short, table
 from rung.report.reading import Record, RunRecords
+from rung.types import Score
 
 
 def shortening_section(run: RunRecords) -> Html:
@@ -16,20 +17,19 @@ def _lengths(run: RunRecords, name: str, record: Record) -> Html:
     scale, taken = run.scale, record.get("taken")
     rows = []
     for place, length in enumerate(record["lengths"]):
-        score, versus = length["score"], length["versus"]
+        score, versus = Score(**length["score"]), length["versus"]
         said = length["length"] + (", trained on with it" if length["trained"] else "")
         tag = element("span", name, class_="tag")
-        where = f"{score['n']:,} of dev" if length["set"] == "screen" else "dev"
-        ends = f"{scale.bare(score['low'], score['n'])}–{scale.bare(score['high'], score['n'])}"
-        mean = joined([scale.value(score["mean"], score["n"]), element("span", ends, class_="range")], " ")
-        difference: str | Html = "–"
+        where = f"{score.n:,} of dev" if length["set"] == "screen" else "dev"
+        mean = ranged(scale.value(score.mean, score.n), scale.interval(score))
+        difference = short("–")
         if versus is not None:
             interval = f"{scale.signed(versus['low'])} to {scale.signed(versus['high'])}"
-            difference = joined([scale.signed(versus["difference"]), element("span", interval, class_="range")], " ")
+            difference = ranged(scale.signed(versus["difference"]), interval)
         first = joined([said, tag], " ") if place == taken else said
         tokens = num(f"{length['tokens_in']:,.0f}")
         class_ = "chosen" if place == taken else ""
-        rows.append(row(first, tokens, short(mean), short(difference), short(where), class_=class_))
+        rows.append(row(first, tokens, mean, difference, short(where), class_=class_))
     unit = " in points" if scale.right_or_wrong else ""
     margin = scale.gap(run.decision.margin)
     caption = (
