@@ -13,7 +13,6 @@ from rung.records import read_json
 from rung.report.markup import Html, facts, items, num, row, section, table
 from rung.report.reading import RunRecords
 from rung.report.words import count
-from rung.types import Score
 
 _SCALE = Scale(False)
 _MODES = {"graded": "each answer from 1 to 5", "pairwise": "each answer against the reference, in both orders"}
@@ -36,16 +35,14 @@ def judge_section(run: RunRecords) -> Html:
         "Means of the scored answers": _means(check),
         "Replies that could not be read": str(check.unread) if check.agreement else "",
     }
-    rows = [
-        _row("Filler behind the answer", check.length, "padded minus plain"),
-        _row("Standing first", check.position, "as A minus as B") if check.mode == "pairwise" else "",
-        _row("Its own family", check.family, "judge minus person, own minus others"),
-    ]
+    rows = [_row("Filler behind the answer", check.length, "padded minus plain")]
+    if check.mode == "pairwise":
+        rows.append(_row("Standing first", check.position, "as A minus as B"))
+    rows.append(_row("Its own family", check.family, "judge minus person, own minus others"))
     header = ("What it may prefer", "Difference", "95 % interval", "Answers", "How it is measured")
     caption = "What the judge prefers beside the rubric, measured on this task before the climb."
-    shown = [Html(one) for one in rows if one]
-    measured = table(caption, header, shown, right=header[1:4]) if shown else ""
-    return section("The judge", facts(pairs), measured, items(biases_in_words(check)) if biases_in_words(check) else "")
+    measured = table(caption, header, rows, right=header[1:4])
+    return section("The judge", facts(pairs), measured, items(biases_in_words(check)))
 
 
 def _means(check: JudgeCheck) -> str:
@@ -57,5 +54,5 @@ def _means(check: JudgeCheck) -> str:
 def _row(what: str, bias: Bias | None, how: str) -> Html:
     if bias is None:
         return row(what, num("not measured"), num("–"), num("–"), how)
-    ends = _SCALE.interval(Score(bias.difference, bias.low, bias.high, bias.n))
-    return row(what, num(_SCALE.signed(bias.difference)), num(ends.replace("–", " to ")), num(str(bias.n)), how)
+    ends = _SCALE.ends(bias.low, bias.high)
+    return row(what, num(_SCALE.signed(bias.difference)), num(ends), num(str(bias.n)), how)
