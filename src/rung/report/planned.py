@@ -16,7 +16,7 @@ from rung.report.background import UNITS, sizes
 from rung.report.checks import screen_lines
 from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
 from rung.report.reading import Record, models_in_words, models_of, scale_of
-from rung.report.words import both_ends, dollars, duration, thousands
+from rung.report.words import both_ends, count, dollars, duration, thousands
 
 PLAN_LINES = 25
 _TABLE_LINES = 9  # below the header, with what is skipped
@@ -94,7 +94,7 @@ def _judging(plan: Record) -> list[str]:
     share = plan.get("judge")
     if not share:
         return []
-    calls = "1 call" if share["calls"] == 1 else f"{share['calls']:,} calls"
+    calls = count(share["calls"], "call")
     usd = f", about {dollars(share['usd'])} USD" if share.get("usd") else ""
     return [f"In it, each answer that is scored costs {calls} of the judge{usd}."]
 

@@ -195,6 +195,7 @@ def read_run(folder: Path) -> RunRecords:
         decision = decision_from_record(record)
         names = [c.name for c in decision.candidates]
         task = read_json(folder / "task.json") or {}
+        facts = read_json(folder / "models.json")
         finalists = read_json(folder / "finalists.json") or {}
         return RunRecords(
             folder=folder,
@@ -212,7 +213,7 @@ def read_run(folder: Path) -> RunRecords:
                 for n in names
                 for which in ("dev", "test")
             },
-            models=_models(task, read_json(folder / "models.json"), decision),
+            models=_models(task, facts, decision),
             latency={n: r for n in names if (r := read_json(folder / "solutions" / n / "latency.json"))},
             shortened=_shortened(folder),
             diagnosed=str(finalists.get("diagnosed") or _diagnosed(folder, decision)),
@@ -221,7 +222,7 @@ def read_run(folder: Path) -> RunRecords:
                 "seconds": (read_json(folder / "clock.json") or {}).get("seconds"),
                 "usd": (read_json(folder / "purse.json") or {}).get("usd"),
             },
-            helpers=_helpers(task, read_json(folder / "models.json")),
+            helpers=_helpers(task, facts),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: a record is damaged ({error}). Run the task again in a new folder.") from error
