@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import variance
 
 from rung.evaluation.intervals import ALPHA
 from rung.evaluation.judge.powered import rectifier
@@ -91,13 +92,13 @@ def welch(ones: Sequence[float], others: Sequence[float]) -> Bias | None:
 
     if min(len(ones), len(others)) < 2:
         return None
-    parts = [(_variance(side) / len(side), len(side) - 1) for side in (ones, others)]
-    variance = sum(v for v, _ in parts)
+    parts = [(variance(side) / len(side), len(side) - 1) for side in (ones, others)]
+    squared_error = sum(v for v, _ in parts)
     difference = sum(ones) / len(ones) - sum(others) / len(others)
     half = 0.0
-    if variance > 0:
-        freedom = variance**2 / sum(v**2 / df for v, df in parts)
-        half = float(t.isf(ALPHA / 2, freedom)) * math.sqrt(variance)
+    if squared_error > 0:
+        freedom = squared_error**2 / sum(v**2 / df for v, df in parts)
+        half = float(t.isf(ALPHA / 2, freedom)) * math.sqrt(squared_error)
     return Bias(difference, difference - half, difference + half, len(ones) + len(others))
 
 
@@ -111,8 +112,3 @@ def family_of(name: str) -> str:
 def same_family(a: str, b: str) -> bool:
     """Whether two names tell the same model or the same family."""
     return family_of(a) == family_of(b)
-
-
-def _variance(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return sum((v - mean) ** 2 for v in values) / (len(values) - 1)
