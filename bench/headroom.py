@@ -114,11 +114,11 @@ def workshop(path: Path, options: argparse.Namespace, folder: Path, opened: dict
     train, dev = (
         sample_of(part, most, data.task.seed) for part, most in ((split.train, options.train), (split.dev, options.dev))
     )
-    models = [
-        opened.setdefault(spec, open_model(spec)) if spec not in opened else opened[spec]
-        for spec in (options.model or data.task.models[0].spec, options.teacher)
-        if spec
-    ]
+    specs = [spec for spec in (options.model or data.task.models[0].spec, options.teacher) if spec]
+    for spec in specs:
+        if spec not in opened:
+            opened[spec] = open_model(spec)
+    models = [opened[spec] for spec in specs]
     room = max(models[0].count_tokens(e.output) for e in train) + _SPARE
     tools = Tools(models[0], Scorer(data.metric), InOrder(), teacher=models[1] if options.teacher else None)
     inputs = Inputs(data.task, train, dev, constraint=constraint_of(data.task, train), groups=split.groups)

@@ -4,7 +4,7 @@ A judge that prefers long answers scores 200 answers; people have scored 20 to 1
 95 % interval from both, and how often it held the true mean in 1,000 simulations, with its mean width. The answers that
 people scored come from the same solution as the others, or from a weaker one.
 
-    python bench/judges.py                  # what rung does, and what it leaves out: numpy alone, under a minute
+    python bench/judges.py                  # what rung does, and what it leaves out
     python bench/judges.py --libraries      # evalstats, cje-eval and ppi-python too, as far as they are installed
 """
 
