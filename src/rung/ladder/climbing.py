@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rung import runs
-from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, NoGain, OutOfMemory, RunError, RungError, SealedTestError
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.dev_answers import answer_dev, compared_before, unproven
@@ -24,7 +23,7 @@ from rung.ladder.gains import Gain, Way, expected_gain, order, too_little, what_
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.plan import Step
 from rung.ladder.shortening import ENDED
-from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, tidy
+from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, scale_of, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import Texts, function_of
 from rung.teaching.search_log import search_in_words, search_log
@@ -81,7 +80,7 @@ class _Climber:
     def __init__(self, run: RunState, climbed: Climbed, all_prompts: Sequence[str], finish: bool) -> None:
         self.run = run
         self.climbed = climbed
-        self.scale = Scale(run.tools.scorer.metric.right_or_wrong)
+        self.scale = scale_of(run)
         self.matters = what_matters(self.scale.right_or_wrong, len(run.test))
         self.before = _skipped_before(run)
         self._all_prompts = all_prompts

@@ -8,10 +8,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from rung.decision.figures import Scale
 from rung.evaluation.statistics import units_of
 from rung.ladder.climbed import Climbed
-from rung.ladder.state import RunState
+from rung.ladder.state import RunState, scale_of
 from rung.resume import record_of
 from rung.strategies import strategy_of
 from rung.trials.workshop import Workshop
@@ -47,7 +46,7 @@ def answer_dev(
         found = _compared(run, climbed, rival, solution, [known[e.id] for e in seen])
         if found.difference < 0 and found.p < boundary(look, LOOKS):
             predictions = attempt(workshop, solution, seen, whole, known=[known[e.id] for e in seen])
-            gap = _scale(run).gap(-found.difference)
+            gap = scale_of(run).gap(-found.difference)
             return predictions, f"after {end} of {len(ordered)} dev examples {rival} was ahead by {gap}"
     return attempt(workshop, solution, dev, whole, known=[known[e.id] for e in dev]), None
 
@@ -82,12 +81,12 @@ def unproven(
     strategy = strategy_of(kind_of(solution.name))
     model = climbed.best(strategy.replaces, run.name) if strategy is not None and strategy.replaces else None
     if model is not None and (behind := -_compared(run, climbed, model, solution, predictions).difference) > MARGIN:
-        return f"it is {_scale(run).gap(behind)} below {model} on dev, whose answers it has learnt"
+        return f"it is {scale_of(run).gap(behind)} below {model} on dev, whose answers it has learnt"
     if found is None or run.exhaustive:
         return None
     if found.difference > 0 and (found.p < ALPHA or solution.adapter is not None):
         return None
-    gap = _scale(run).gap(abs(found.difference))
+    gap = scale_of(run).gap(abs(found.difference))
     how = f"{gap} {'above' if found.difference > 0 else 'below'} it" if found.difference else "equal to it"
     if solution.adapter is not None:
         return f"it is not ahead of {found.a} on dev: it is {how}"
@@ -105,7 +104,3 @@ def _compared(
     theirs, ours = [before[i] for i in ids], [p.score or 0.0 for p in predictions]
     groups = units_of(ids, run.inputs.groups)
     return compare(rival, solution.name, theirs, ours, "dev", groups=groups, seed=run.inputs.task.seed)
-
-
-def _scale(run: RunState) -> Scale:
-    return Scale(run.tools.scorer.metric.right_or_wrong)

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung import runs
-from rung.decision.figures import Scale
 from rung.errors import BudgetSpent
 from rung.evaluation.statistics import units_of
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.gains import Known
 from rung.ladder.ledger import Meter, stage_of
 from rung.ladder.plan import Step
-from rung.ladder.state import RunState, tidy
+from rung.ladder.state import RunState, scale_of, tidy
+from rung.ladder.taught import RECORD
 from rung.records import write_json
 from rung.resume import is_done, record_of, recorded
 from rung.strategies import function_of, long_form, strategy_of
@@ -68,10 +68,11 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
 
     A gain is over the best of this model and of those that cost less.
     """
-    best, scale = climbed.best_up_to(run.name), Scale(run.tools.scorer.metric.right_or_wrong)
+    best, scale = climbed.best_up_to(run.name), scale_of(run)
     diagnosis = recorded(run.files.diagnosis)
     base = diagnosis["base"] if diagnosis is not None else climbed.best("prompt", run.name) or best
-    taught = recorded(run.files.teacher / "teacher.json")
+    taught = recorded(run.files.teacher / RECORD)
+    imitating = any(step.applies and step.strategy.imitates for step in run.plan.steps)
     families: dict[Family, float] = {}
     for built in climbed.whole(model=run.name).values():
         families[built.family] = max(built.dev.mean, families.get(built.family, 0.0))
@@ -80,7 +81,7 @@ def known_so_far(run: RunState, climbed: Climbed) -> Known:
         base=climbed.built[base].dev.mean if base in climbed.built else 0.0,
         diagnosis=diagnosis,
         pilot=recorded(run.files.pilot),
-        curve=whole_curve(run, like_the_pilots(run, climbed)),
+        curve=whole_curve(run, like_the_pilots(run, climbed)) if imitating else None,
         value=scale.value,
         gap=scale.gap,
         leader=best or "",
@@ -118,9 +119,7 @@ def run_pilot(run: RunState, climbed: Climbed, step: Step) -> bool:
     point = record_of(run.files.pilot)["points"][-1]
     score = Score(point["mean"], point["low"], point["high"], len(run.inputs.piloted))
     of = "" if run.home else f" of {run.name}"
-    run.listener.say(
-        f"pilot{of} on {missing[0]} examples: dev {Scale(run.tools.scorer.metric.right_or_wrong).full(score)}"
-    )
+    run.listener.say(f"pilot{of} on {missing[0]} examples: dev {scale_of(run).full(score)}")
     tidy(folder)
     return True
 

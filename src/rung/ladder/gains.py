@@ -57,7 +57,8 @@ class Known:
     best: the best so far, and base: of the solution that was diagnosed. diagnosis, pilot: their records, where there
     are any. value: how a score is written. built: family -> the best of it. teacher: mean of the teacher and the upper
     end of its interval; None where it was not measured. curve: the learning curve through the pilots and the whole
-    training, where that is built. leader: the name of the best. gap: how a difference of scores is written.
+    training, where that is built; only what imitates reads it. leader: the name of the best. gap: how a difference of
+    scores is written.
     """
 
     best: float

@@ -9,12 +9,11 @@ from typing import Any
 
 from rung import runs
 from rung.decision.evidence import Shortened
-from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, ModelError, NoGain, TrainingError
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
 from rung.ladder.skills_check import Checked, hardly_shipped, skills_of
-from rung.ladder.state import RunState, tidy
+from rung.ladder.state import RunState, scale_of, tidy
 from rung.resume import is_done, once, record_of
 from rung.strategies import SHORTENED
 from rung.strategies.shortening import SHORT_ALREADY, SHORTENING, removable, saves, shortened, worth_shortening
@@ -73,10 +72,9 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, 
         _skip(run, climbed, Skipped(name, long.family, "gain", left, begun=True, model=run.name))
         return None
     if built is None:
-        scale = Scale(run.tools.scorer.metric.right_or_wrong)
         run.listener.say(
             f"No shorter prompt than that of {checked.keep} is within the margin: {outcome.length} is "
-            f"{scale.gap(-outcome.difference)} below it on dev."
+            f"{scale_of(run).gap(-outcome.difference)} below it on dev."
         )
         return Shorter(outcome, Checked(checked.keep))
     climbed.built[name] = built

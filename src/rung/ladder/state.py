@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, RunError
 from rung.evaluation.costs import request_usd
 from rung.evaluation.statistics import units_of
@@ -185,14 +186,16 @@ class RunState:
 
         family: of what is being built; its test is reserved too. stops: whether the work is given up, by BudgetSpent,
         when it would leave no time for the test. ends_s: seconds of the run at which choices inside the step have to
-        come to an end, and, with some grace, the step itself; None: when the budget is spent.
+        come to an end, and, with some grace, the step itself; None: when the budget is spent. While it is used, nothing
+        is added to `climbed`.
         """
+        reserved = self.reserve(climbed, family)
 
         def keep_back() -> None:
-            self.ledger.keep_back(self.reserve(climbed, family).usd if stops else 0.0)
+            self.ledger.keep_back(reserved.usd if stops else 0.0)
 
         def seconds_left() -> float | None:
-            left = self.ledger.seconds_left(self.reserve(climbed, family).seconds)
+            left = self.ledger.seconds_left(reserved.seconds)
             if ends_s is None or left is None:
                 return left
             return min(left, ends_s - self.ledger.spent.seconds)
@@ -207,7 +210,7 @@ class RunState:
             meter.keep()
             keep_back()  # the machine's hours have gone on
             late = ends_s is not None and self.ledger.spent.seconds > GRACE * ends_s
-            if stops and (late or self.over_budget(climbed, judging_s, judging_calls, family)):
+            if stops and (late or self.ledger.exceeded_by(Spent(judging_s, judging_calls), reserved=reserved)):
                 raise BudgetSpent(f"the budget was spent while {what}")
             here = meter.seconds / share * (1 - share) if share > 0.15 else None
             self.listener.progress(what if self.home else f"{self.name}: {what}", share, here)
@@ -326,6 +329,11 @@ def _for_test(usd: float, finalists: Sequence[Built]) -> float:
     A call is only made where the most that it may cost is there.
     """
     return USD_SPARE * usd + max((built.most_usd for built in finalists), default=0.0)
+
+
+def scale_of(run: RunState) -> Scale:
+    """How scores of the run are written."""
+    return Scale(run.tools.scorer.metric.right_or_wrong)
 
 
 def tidy(folder: Path) -> None:

@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from rung import runs
-from rung.decision.figures import Scale
 from rung.errors import BudgetSpent, ModelError
 from rung.ladder.climbed import Climbed
 from rung.ladder.ledger import Meter, stage_of
-from rung.ladder.state import RunState, WholeRun
+from rung.ladder.state import RunState, WholeRun, scale_of
 from rung.resume import once, recorded
 from rung.types import Score
 
@@ -54,7 +53,7 @@ def teacher_on_dev(run: RunState, climbed: Climbed) -> Score | None:
     once(folder / RECORD, lambda: {**record, "solution": name, "teacher": teacher.name})
     runs.log(run.folder, "taught", stage=stage_of(run.folder, folder), solution=name, **meter.record())
     meter.done()
-    run.listener.say(f"the teacher on dev: {Scale(run.tools.scorer.metric.right_or_wrong).full(score)}")
+    run.listener.say(f"the teacher on dev: {scale_of(run).full(score)}")
     return score
 
 
