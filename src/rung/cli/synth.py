@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,8 +85,8 @@ def _too_few(ready: Prepared, found: Synthesis) -> list[str]:
         came = found.by_kind.get(kind, 0)
         if came >= wanted:
             continue
-        why = sorted(found.why_left_out.get(kind, {}).items(), key=lambda pair: -pair[1])
-        most = ", ".join(f"{reason} ({n:,})" for reason, n in why[:_REASONS])
+        why = Counter(found.why_left_out.get(kind)).most_common(_REASONS)
+        most = ", ".join(f"{reason} ({n:,})" for reason, n in why)
         left = f"left out: {most}" if most else "too few inputs were written"
         lines.append(f"Of {wanted:,} {kind} rows that were wanted {came:,} came; {left}.")
     return lines
@@ -104,7 +105,7 @@ def _told(ready: Prepared, found: Synthesis, task: Path) -> list[str]:
     ]
     if found.rejected:
         lines.append(f"Left out of {sum(found.rejected.values()) + len(found.rows) + found.spare:,} inputs:")
-        lines += [f"  {n:>6,}  {why}" for why, n in sorted(found.rejected.items(), key=lambda pair: -pair[1])]
+        lines += [f"  {n:>6,}  {why}" for why, n in Counter(found.rejected).most_common()]
     if found.spare:
         lines.append(f"Good as well, and not needed: {found.spare:,}.")
     file = shlex.quote(str(ready.out))

@@ -6,6 +6,7 @@ the same command continues. The sealed test is inside the fence and nowhere else
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from rung.types import Document, Model, Price, Request, Retriever, RetrieverSpec
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
-    from rung.teaching.synthesis import Counts, Kind, Synthesis
+    from rung.teaching.synthesis import Counts, Kind, Synthesis, SynthesisOptions
     from rung.trials.workshop import Tell, Workshop
 
 Say = Callable[[str], None]
@@ -88,9 +89,7 @@ class Prepared:
     _teacher: Metered
     _workshop: Callable[[Tell], Workshop]
     _counts: Counts
-    _bar: float
-    _seed: int
-    _limit_usd: float | None
+    _options: SynthesisOptions
 
     def write(self, tell: Tell) -> Synthesis:
         """Asks the teacher, or goes on where an earlier command stopped, and writes the rows as JSON lines.
@@ -101,24 +100,23 @@ class Prepared:
         with held(self.folder):
             found = self._found(tell)
             if not found.rows:
-                why = (
-                    ", ".join(f"{n} {reason}" for reason, n in _most_frequent(found.rejected)) or "nothing was written"
-                )
+                reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(found.rejected).most_common())
+                why = reasons or "nothing was written"
                 raise DataError(f"{self.plan.teacher} wrote no row that can be used ({why}). Name a stronger teacher.")
             write_lines(self.out, (row.record for row in found.rows))
         return found
 
     def _found(self, tell: Tell) -> Synthesis:
         from rung.models.purse import Purse
-        from rung.teaching.synthesis import SynthesisOptions, synthesise
+        from rung.teaching.synthesis import synthesise
 
         workshop = self._workshop(tell)
         write_json(self.folder / PLAN, asdict(self.plan))
-        purse = Purse(self.folder / PURSE, self._limit_usd)
+        purse = Purse(self.folder / PURSE, self.plan.limit_usd)
         if self._teacher.price is not None:
             self._teacher.use_purse(purse)
         try:
-            found = synthesise(workshop, self._counts, SynthesisOptions(bar=self._bar, seed=self._seed))
+            found = synthesise(workshop, self._counts, self._options)
             # Answers that a command paid for and was interrupted before it noted them stand in the rows with no cost.
             return replace(found, usd=max(found.usd, purse.spent))
         except NoGain as weak:
@@ -132,7 +130,7 @@ def prepare(task_path: Path, options: SynthOptions, say: Say) -> Prepared:
 
     Raises TaskError, DataError or ModelError for what the user can correct.
     """
-    from rung.teaching.synthesis import BAR
+    from rung.teaching.synthesis import BAR, SynthesisOptions
 
     checked = check_task(task_path, say, beside=False)  # what it writes may be one of these files
     refuse(checked, strict=False)
@@ -151,8 +149,8 @@ def prepare(task_path: Path, options: SynthOptions, say: Say) -> Prepared:
         raise TaskError(
             "--usd limits dollars, but no price of the teacher is known. Add price: to teacher: in task.yaml."
         )
-    bar = BAR if options.bar is None else options.bar
-    return Prepared(plan, out, folder, teacher, workshop, counts, bar, seed, options.usd)
+    chosen = SynthesisOptions(bar=BAR if options.bar is None else options.bar, seed=seed)
+    return Prepared(plan, out, folder, teacher, workshop, counts, chosen)
 
 
 def _check_options(checked: CheckedData, options: SynthOptions, out: Path) -> None:
@@ -279,7 +277,3 @@ def _opened_once(passages: tuple[Document, ...]) -> Callable[[RetrieverSpec], Re
         return opened[spec.kind]
 
     return open_once
-
-
-def _most_frequent(rejected: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(rejected.items(), key=lambda pair: -pair[1])

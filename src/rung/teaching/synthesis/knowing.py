@@ -5,7 +5,7 @@ Its examples can be no better than its answers, so a teacher below the bar write
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,8 +97,3 @@ def _scored(workshop: Workshop, asking: Solution, held: Sequence[Example], voted
     outcomes = scorer_of(workshop).score([Answer(e.query, text, e.references) for e, text in pairs])
     score = sum(o.score for o in outcomes) / len(pairs) if pairs else 0.0
     return TeacherScore(asking, score, len(held), len(pairs), 0.0)
-
-
-def votes_of(voted: Voted) -> Mapping[str, int]:
-    """The votes, the most frequent answer first."""
-    return dict(sorted(voted.votes.items(), key=lambda vote: -vote[1]))

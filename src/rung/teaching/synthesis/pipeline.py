@@ -24,7 +24,7 @@ from rung.teaching.answering import VOTES, Voted, answered, scorer_of
 from rung.teaching.synthesis.counts import BAR, Counts, Kind
 from rung.teaching.synthesis.drafts import DraftInput, written
 from rung.teaching.synthesis.filters import SEALED, usable
-from rung.teaching.synthesis.knowing import TeacherScore, measured, votes_of
+from rung.teaching.synthesis.knowing import TeacherScore, measured
 from rung.teaching.synthesis.rows import SyntheticRow
 from rung.text import normal_form
 from rung.trials.workshop import Workshop
@@ -194,7 +194,7 @@ def _row(draft: DraftInput, voted: Voted, answer: str, teacher: str) -> Syntheti
         "teacher": teacher,
         "prompt": draft.prompt,
         "from": list(draft.sources),
-        "votes": dict(votes_of(voted)),
+        "votes": dict(Counter(voted.votes).most_common()),
         "asked": voted.asked,
         "usd": round(draft.usd + voted.usd, 8),
     }
