@@ -125,6 +125,33 @@ def test_a_training_from_another_solution_is_begun_anew(tmp_path: Path) -> None:
     assert model.preferred[0]["start"] == tmp_path / "o" / "adapter"
 
 
+def test_a_kill_while_it_is_begun_anew_leaves_no_answers_of_the_former_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "trials":
+            raise Killed
+        real(path, missing_ok)
+
+    model, real = Pupil(answers), Path.unlink
+    shop = tuned_and_shop(tmp_path, model)
+    dpo(shop)
+    shutil.rmtree(shop.folder / "adapter")
+    assert shop.best_tuned is not None
+    other = replace(
+        shop.best_tuned, name="other", adapter=str(shutil.copytree(tmp_path / "lora", tmp_path / "o") / "adapter")
+    )
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "unlink", unlink)
+        dpo(replace(shop, best_tuned=other))
+    model.requests.clear()
+    dpo(replace(shop, best_tuned=other))
+    assert len(model.requests) == 2 * 24, "each interim look answers dev with the new training's adapter"
+
+
 def test_a_budget_that_ends_it_keeps_the_checkpoint_that_dev_judged(tmp_path: Path) -> None:
     model = Pupil(answers)
 

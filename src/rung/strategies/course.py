@@ -10,7 +10,7 @@ Counts tokens by messages alone; knows nothing of how a rate is chosen and what 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,7 @@ def whole_course(
     if before and not _is_judged(workshop, len(judged)):
         now = size()
         if now["steps"] >= _CLEARLY_MORE * before["steps"]:
-            _start_over(workshop)
-            write_json(path, now)
+            start_over(workshop, now)
     return Course(judged=judged, full=full, **once(path, size))
 
 
@@ -217,10 +216,14 @@ def _is_judged(workshop: Workshop, examples: int) -> bool:
     return any(len(read_predictions(p)) >= examples for p in workshop.folder.glob(interim_answers("*", "*")))
 
 
-def _start_over(workshop: Workshop) -> None:
-    """Removes checkpoints, probes and answers. The course's own record is replaced after it, so a kill repeats this."""
+def start_over(workshop: Workshop, course: Mapping[str, Any]) -> None:
+    """Gives a training another course: removes checkpoints, probes and answers of the former one.
+
+    The record of the course is replaced last, so that a kill repeats this.
+    """
     for folder in (workshop.folder / "training").glob("lr-*"):
         shutil.rmtree(folder, ignore_errors=True)
     (workshop.folder / "training" / SWEEP).unlink(missing_ok=True)
     for answers in workshop.folder.glob(interim_answers("*", "*")):
         answers.unlink()
+    write_json(workshop.folder / "training" / COURSE, course)

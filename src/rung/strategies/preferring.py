@@ -23,8 +23,8 @@ from rung.strategies.course import (
     Lengths,
     affordable_steps,
     epoch_of,
-    interim_answers,
     lengths_of,
+    start_over,
     tokens_at,
 )
 from rung.strategies.fine_tuning import tuned_on
@@ -139,12 +139,10 @@ def _course(workshop: Workshop, first: Solution, rows: Sequence[PreferenceRow], 
             "epoch": epoch_of(len(rows)),
         }
 
-    folder = workshop.folder / "training"
-    if record_of(folder / COURSE).get("from", first.name) != first.name:
-        shutil.rmtree(folder)
-        for answers in workshop.folder.glob(interim_answers("*", "*")):
-            answers.unlink()
-    sized = {name: value for name, value in once(folder / COURSE, size).items() if name != "from"}
+    path = workshop.folder / "training" / COURSE
+    if record_of(path).get("from", first.name) != first.name:
+        start_over(workshop, size())
+    sized = {name: value for name, value in once(path, size).items() if name != "from"}
     return Course(judged=workshop.inputs.dev, start=Path(str(first.adapter)), full=full, how=HOW, **sized)
 
 
