@@ -151,10 +151,10 @@ def register_strategy(strategy: Strategy) -> None:
 def strategy_of(kind: str) -> Strategy | None:
     """The strategy that a solution comes from, repaired and shortened ones too: lora of lora_replay_short."""
     while kind not in STRATEGIES:
-        base = next((kind.removesuffix(f.format("")) for f in (REPAIRED, SHORTENED) if kind.endswith(f.format(""))), "")
-        if not base:
+        before = begun_from(kind)
+        if before is None:
             return None
-        kind = base
+        kind = before
     return STRATEGIES[kind]
 
 
