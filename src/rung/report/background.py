@@ -123,7 +123,7 @@ def run_section(run: RunRecords) -> Html:
         "Seed": str(task.get("seed", "")),
         "Budget": budget(task),
         "Time spent": spent_time(run),
-        "Dollars spent": spent_usd(run).removeprefix("Spent: ").rstrip("."),
+        "Dollars spent": spent_usd(run),
         "Target": "" if task.get("target") is None else run.scale.value(task["target"]),
         "Versions": _named(task.get("versions") or {}),
         "Machine": _named(task.get("machine") or {}),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.data.checks.kinds import Kind, kind_of_check, measured, rank
+from rung.decision.words import listed
 from rung.report.lines import Line, cut, styled, wrapped
 from rung.report.reading import Record
 from rung.report.words import count
@@ -74,16 +75,16 @@ def by_kind(findings: Sequence[Record]) -> list[FoundKind]:
     found = []
     for check, some in own.items():
         severity = min((str(f["severity"]) for f in some), key=lambda s: rank(check, s))
-        listed = tuple(f for f in some if f.get("count", 1) < 2 or f.get("row")) or tuple(some)
+        named = tuple(f for f in some if f.get("count", 1) < 2 or f.get("row")) or tuple(some)
         number = sum(int(f.get("count", 1)) for f in some)
-        found.append(FoundKind(check, severity, kind_of_check(check), number, listed))
+        found.append(FoundKind(check, severity, kind_of_check(check), number, named))
     return sorted(found, key=lambda one: rank(one.check, one.severity))
 
 
 def counted(findings: Sequence[Record]) -> str:
     """1 error, 3 warnings and 2 notes"""
     said = [count(n, severity) for severity, n in _numbers(findings).items() if n]
-    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "no findings"
+    return listed(said) or "no findings"
 
 
 def _numbers(findings: Sequence[Record]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import runs
+from rung.decision.words import listed
 from rung.records import read_json, read_lines
 from rung.report.background import UNITS, sizes
 from rung.report.checks import screen_lines
@@ -82,7 +83,7 @@ def _total(plan: Record, task: Record) -> str:
         for key, said in spent.items()
         if said
     ]
-    said = f"In all about {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}."
+    said = f"In all about {listed(parts)}."
     wanted = {"minutes": plan.get("seconds", 0) / 60, "calls": plan.get("calls") or 0, "usd": plan.get("usd") or 0.0}
     if any(wanted[key] > budget[key] for key in wanted if key in budget):
         said += " That is more than the budget: what is dearest comes last and may be left out; the verdict says so."

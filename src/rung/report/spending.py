@@ -9,7 +9,7 @@ _LEAST = 0.01  # of what was spent: a smaller rest is rounding
 
 
 def spent_usd(run: RunRecords) -> str:
-    """Spent: 0.038 USD (0.026 USD on the teacher fake-1, 0.012 USD on the machine). Empty where nothing has a price."""
+    """0.038 USD (0.026 USD on the teacher fake-1, 0.012 USD on the machine). Empty where nothing has a price."""
     tokens, hours = run.spent.get("usd"), _machine_usd(run)
     if tokens is None and hours is None:
         return ""
@@ -21,7 +21,7 @@ def spent_usd(run: RunRecords) -> str:
     if hours:
         parts["the machine"] = hours
     said = ", ".join(f"{dollars(usd)} USD on {named}" for named, usd in parts.items())
-    return f"Spent: {dollars(total)} USD{f' ({said})' if said else ''}."
+    return f"{dollars(total)} USD{f' ({said})' if said else ''}"
 
 
 def spent_time(run: RunRecords) -> str:

@@ -57,7 +57,8 @@ def _final_lines(run: RunRecords, width: int) -> list[Line]:
         top += styled(wrapped(warning, width, bullet="! "), "yellow")
     table = _candidate_lines(run, width)
     tail = wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
-    tail += wrapped(spent_usd(run), width)
+    if spent := spent_usd(run):
+        tail += wrapped(f"Spent: {spent}.", width)
     tail += wrapped(f"Report: {run.folder / 'report.html'}", width)
     room = FINAL_LINES - len(top) - len(table) - len(tail) - 3  # three empty lines
     steps = _sentences(
