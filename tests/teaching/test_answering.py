@@ -11,12 +11,13 @@ import pytest
 
 from rung.data.constraint import constraint_of
 from rung.errors import NO_REPLY, BudgetSpent, ConstraintError
+from rung.evaluation.judge import unbound
 from rung.evaluation.metrics import METRICS
 from rung.evaluation.scorer import Scorer
 from rung.teaching.answering import VOTES, Voted, answered
 from rung.testing import FakeModel
 from rung.trials.workshop import Workshop
-from rung.types import Constraint, Demo, DemoSelection, Price, Query, Request
+from rung.types import Constraint, Demo, DemoSelection, JudgeSpec, ModelSpec, Price, Query, Request
 from workshops import workshop_of
 
 Answers = Callable[[str, int], str | Exception]
@@ -93,6 +94,14 @@ def test_a_judge_is_not_asked_whether_two_answers_agree(tmp_path: Path) -> None:
     judge = replace(METRICS["token_f1"], name="judge", score=fails, needs_judge=True)
     shop = replace(shop, tools=replace(shop.tools, scorer=Scorer(judge)))
     assert voted(shop, tmp_path)[0].answer == "a cat"
+
+
+def test_where_a_judge_scores_answers_agree_by_its_fallback_and_by_what_the_task_says_of_space(tmp_path: Path) -> None:
+    judge = JudgeSpec(ModelSpec("judge", "judge"), "Be right.", fallback="exact_match")
+    for whitespace, answer in (("folded", "a  b"), ("counts", None)):
+        shop = shop_of(tmp_path, Teacher(samples("a  b", "a b", "c")), judge=judge, whitespace=whitespace)
+        shop = replace(shop, tools=replace(shop.tools, scorer=Scorer(unbound())))
+        assert voted(shop, tmp_path / whitespace)[0].answer == answer
 
 
 # ---- filters --------------------------------------------------------------------------------

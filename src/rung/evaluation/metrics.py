@@ -21,7 +21,7 @@ from rung.evaluation.scorer import NoScore, Scorer
 from rung.evaluation.structured_metrics import json_fields, json_match, label_set_f1, label_set_match, tool_call_match
 from rung.evaluation.text_metrics import exact_match, exact_match_with_space, label_accuracy, rouge_l, token_f1
 from rung.evaluation.user_metric import load_function
-from rung.types import Answer, Example, Finding, MetricInfo, Outcome, Whitespace
+from rung.types import Answer, Example, Finding, MetricInfo, Outcome, Task, Whitespace
 
 __all__ = [
     "METRICS",
@@ -33,6 +33,7 @@ __all__ = [
     "label_set_f1",
     "label_set_match",
     "load_metric",
+    "metric_for",
     "metric_of",
     "numeric_error",
     "numeric_match",
@@ -99,6 +100,17 @@ def register_metric(metric: MetricInfo) -> None:
         raise MetricError(f'metric: the name "{metric.name}" is taken. Register the metric under another name.')
     METRICS[metric.name] = metric
     KNOWN_METRICS[metric.name] = None
+
+
+def metric_for(task: Task, name: str) -> MetricInfo:
+    """The metric of that name, as `load_metric`, with what the task says of white space, order and tolerance."""
+    return load_metric(
+        name,
+        task.path.parent,
+        whitespace=task.whitespace or "folded",
+        unordered=task.unordered,
+        tolerance=task.tolerance,
+    )
 
 
 def load_metric(

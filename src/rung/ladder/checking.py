@@ -117,7 +117,7 @@ def read(task: Task, say: Say = quiet) -> Read:
     from rung.data.answer_form import found_whitespace
     from rung.data.corpus import documents_and_findings
     from rung.data.examples import read_data
-    from rung.evaluation.metrics import as_observed, load_metric
+    from rung.evaluation.metrics import as_observed, metric_for
 
     if (size := sum(path.stat().st_size for path in task.example_files if os.path.isfile(path))) >= MANY_BYTES:
         say(f"Reading {size / 1e6:,.0f} MB of examples.")
@@ -133,13 +133,7 @@ def read(task: Task, say: Say = quiet) -> Read:
         whitespace, why = found_whitespace([e.output for e in learnt]) if free else ("folded", "")
         task = replace(task, whitespace=whitespace)
         how = (*how, f"White space inside answers counts: {why}.") if whitespace == "counts" else how
-    metric = load_metric(
-        task.metric,
-        task.path.parent,
-        whitespace=task.whitespace or "folded",
-        unordered=task.unordered,
-        tolerance=task.tolerance,
-    )
+    metric = metric_for(task, task.metric)
     if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
         metric = as_observed(metric, _scores_of_answers(metric, examples))
     return Read(task, sets, documents, metric, how, findings)

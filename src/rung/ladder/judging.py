@@ -118,16 +118,10 @@ def hold_judge(
 
 def fallback_of(task: Task) -> MetricInfo:
     """The metric that counts where the judge is secondary."""
-    from rung.evaluation.metrics import load_metric
+    from rung.evaluation.metrics import metric_for
 
     assert task.judge is not None
-    return load_metric(
-        task.judge.fallback,
-        task.path.parent,
-        whitespace=task.whitespace or "folded",
-        unordered=task.unordered,
-        tolerance=task.tolerance,
-    )
+    return metric_for(task, task.judge.fallback)
 
 
 def check_judge(

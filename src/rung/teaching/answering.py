@@ -21,7 +21,7 @@ from rung.data.constraint import form_in_words
 from rung.data.shapes.labels import Labels, as_answer, several
 from rung.errors import ConstraintError, came
 from rung.evaluation.abstention import says_nothing
-from rung.evaluation.metrics import METRICS
+from rung.evaluation.metrics import metric_for
 from rung.evaluation.scorer import Scorer
 from rung.models.journal import Journal
 from rung.solutions.answer import requests_for
@@ -174,10 +174,10 @@ class TaughtForm:
 
 def scorer_of(workshop: Workshop) -> Scorer:
     """The task's own metric. A judge is not asked of a teacher's answers: the metric that counts without it says it."""
-    scorer, judge = workshop.tools.scorer, workshop.inputs.task.judge
+    scorer, task = workshop.tools.scorer, workshop.inputs.task
     if not scorer.metric.needs_judge:
         return scorer
-    return Scorer(METRICS[judge.fallback if judge is not None else "token_f1"])
+    return Scorer(metric_for(task, task.judge.fallback if task.judge is not None else "token_f1"))
 
 
 def _spaced(text: str, guidance: object) -> str:
