@@ -84,6 +84,19 @@ class Query:
             return self.asked
         return "\n".join(f"{turn.role}: {turn.content}" for turn in (*self.turns, Message("user", self.asked)))
 
+    def answered(self, output: str, *, row: str = "") -> Example:
+        """The example with this input and that answer; its `query` is this one."""
+        return Example(
+            self.id,
+            self.input,
+            output,
+            (output,),
+            context=self.context,
+            row=row,
+            instruction=self.instruction,
+            turns=self.turns,
+        )
+
 
 @dataclass(frozen=True)
 class Document:

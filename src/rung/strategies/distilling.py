@@ -141,7 +141,7 @@ def _learnt(
         why = ", ".join(f"{n} {what}" for what, n in counts["left_out"].items())
         raise NoGain(f"none of {counts['asked']} answers to unlabelled inputs can be learnt from ({why})")
     by_id = {query.id: query for query in workshop.inputs.unlabelled}
-    return [_example(by_id[row["id"]], str(row["output"])) for row in read_lines(folder / TAUGHT)]
+    return [by_id[row["id"]].answered(str(row["output"]), row=row["id"]) for row in read_lines(folder / TAUGHT)]
 
 
 def _row(voted: Voted, kind: str, teacher: str, solution: Solution | None) -> dict[str, Any]:
@@ -158,19 +158,6 @@ def _row(voted: Voted, kind: str, teacher: str, solution: Solution | None) -> di
     }
     query = voted.query
     return {"id": query.id, "input": query.input, "output": voted.answer, "origin": origin, "review": None}
-
-
-def _example(query: Query, answer: str) -> Example:
-    return Example(
-        query.id,
-        query.input,
-        answer,
-        (answer,),
-        context=query.context,
-        row=query.id,
-        instruction=query.instruction,
-        turns=query.turns,
-    )
 
 
 # ---- what they cost -------------------------------------------------------------------------

@@ -8,7 +8,6 @@ run they teach little (`bench/preferences.py`), so a tenth of the usual rate of 
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,8 +32,8 @@ from rung.strategies.learning_rate import OF_ADAPTERS
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
 from rung.strategies.training_rows import without_long
-from rung.trials.workshop import Workshop, cut_of
-from rung.types import DPO, Example, Preference, PreferenceRow, Solution, TrainingOptions, TrainingRow
+from rung.trials.workshop import Workshop, cut_of, sample_of
+from rung.types import DPO, Preference, PreferenceRow, Solution, TrainingOptions, TrainingRow
 
 HOW = DPO(beta=0.1, sft=1.0)
 RATE = OF_ADAPTERS.middle / 10
@@ -63,18 +62,15 @@ def dpo(workshop: Workshop) -> Solution:
     rows, left_out = _rows(workshop, plain, workshop.inputs.preferences)
     full = bool(record_of(Path(first.adapter).parent / "training" / HISTORY).get("all_weights"))
     course = _course(workshop, first, rows, full=full)
-    most = course.steps * TrainingOptions.batch_size
-    if most < len(rows):
-        places = sorted(random.Random(workshop.inputs.task.seed).sample(range(len(rows)), most))
-        rows = [rows[i] for i in places]
+    visited = sample_of(rows, course.steps * TrainingOptions.batch_size, workshop.inputs.task.seed)
     rate = RATE / 10 if full else RATE
     slower = replace(workshop, learning_rate=rate, learning_rate_from="the usual one for pairs of answers")
-    return replace(plain, adapter=str(fit(slower, plain, rows, course, left_out)))
+    return replace(plain, adapter=str(fit(slower, plain, visited, course, left_out)))
 
 
 def _on_chosen(workshop: Workshop) -> Solution:
     """An adapter that learnt the chosen answers, as `lora` learns those of train."""
-    examples = tuple(_as_example(pair) for pair in workshop.inputs.preferences)
+    examples = tuple(p.query.answered(p.chosen, row=p.row) for p in workshop.inputs.preferences)
     limits = replace(
         workshop.limits,
         training_tokens=workshop.limits.training_tokens // 2,
@@ -91,20 +87,6 @@ def _on_chosen(workshop: Workshop) -> Solution:
     for probes in (folder / "training").glob("lr-*"):  # no longer needed, and as large as the weights
         shutil.rmtree(probes, ignore_errors=True)
     return found
-
-
-def _as_example(pair: Preference) -> Example:
-    asked = pair.query
-    return Example(
-        asked.id,
-        asked.input,
-        pair.chosen,
-        (pair.chosen,),
-        context=asked.context,
-        row=pair.row,
-        instruction=asked.instruction,
-        turns=asked.turns,
-    )
 
 
 def _rows(

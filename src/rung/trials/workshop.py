@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rung.records import write_json
 from rung.resume import record_of
@@ -40,6 +40,8 @@ PILOTED = 150
 """Dev examples that a pilot is judged on: enough to tell 'fixes nothing' from 'fixes a few per cent'."""
 
 _CUT = "cut.json"
+
+Row = TypeVar("Row")
 
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
@@ -174,9 +176,9 @@ def cut_of(folder: Path) -> str | None:
     return "; ".join(map(str, record_of(folder / _CUT).values())) or None
 
 
-def sample_of(examples: Sequence[Example], most: int, seed: int) -> tuple[Example, ...]:
-    """A fixed sample, in the order of the examples; all of them where they are few."""
-    if len(examples) <= most:
-        return tuple(examples)
-    places = sorted(random.Random(seed).sample(range(len(examples)), most))
-    return tuple(examples[i] for i in places)
+def sample_of(rows: Sequence[Row], most: int, seed: int) -> tuple[Row, ...]:
+    """A fixed sample of examples or the like, in their order; all of them where they are few."""
+    if len(rows) <= most:
+        return tuple(rows)
+    places = sorted(random.Random(seed).sample(range(len(rows)), most))
+    return tuple(rows[i] for i in places)
