@@ -183,6 +183,11 @@ class JudgeSpec:
     samples: int = 1
     fallback: str = "token_f1"
 
+    @property
+    def calls_each(self) -> int:
+        """Requests for the score of one answer; one whose reply cannot be read is asked once more."""
+        return self.samples * (2 if self.mode == "pairwise" else 1)
+
 
 @dataclass(frozen=True)
 class Task:

@@ -74,7 +74,7 @@ def share_of(
     else:
         requests = [pairwise(spec, answer, task.instruction, 0, 0.0, first=True) for answer in answers]
     read = sum(judge.count_tokens(m.content) for r in requests for m in r.messages) / max(1, len(requests))
-    calls = spec.samples * (2 if spec.mode == "pairwise" else 1)
+    calls = spec.calls_each
     cost = Cost(calls, calls * read, calls * (REPLY + judge.thought_tokens), sent=calls * read)
     speed = _speed(judge)
     return JudgeShare(

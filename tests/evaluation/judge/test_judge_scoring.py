@@ -155,7 +155,7 @@ def test_a_judge_scores_a_batch_in_order(tmp_path: Path) -> None:
 def test_a_pair_is_scored_as_the_mean_over_both_orders(tmp_path: Path) -> None:
     always_first = FakeModel(lambda request: "Better: A")
     asked = judge(always_first, tmp_path, mode="pairwise")
-    assert asked.score([answer("a lamp")]) == [0.5] and asked.calls_each == 2
+    assert asked.score([answer("a lamp")]) == [0.5] and asked.spec.calls_each == 2
     assert asked.in_each_order([answer("a lamp")]) == [(1.0, 0.0)]
 
 

@@ -39,11 +39,6 @@ class Judge:
     journal: Journal
     instruction: str = ""
 
-    @property
-    def calls_each(self) -> int:
-        """Requests for the score of one answer; one whose reply cannot be read is asked once more."""
-        return self.spec.samples * (2 if self.spec.mode == "pairwise" else 1)
-
     def score(self, answers: Sequence[Answer]) -> list[float]:
         """Scores in [0, 1], in order: the mean over samples, in pairs over both orders.
 
