@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rung.errors import RungError
-from rung.retrieval import INDEXES, open_index, register_index
+from rung.retrieval import INDEXES, open_index, opened_once, register_index
 from rung.retrieval.bm25 import BM25
 from rung.types import Document, Query, RetrieverSpec
 
@@ -41,6 +41,16 @@ def test_an_index_of_the_user_is_opened_by_its_kind_and_gets_its_folder(tmp_path
     index = open_index(RetrieverSpec("first", 1, 100), PASSAGES, tmp_path)
     assert isinstance(index, First) and index.folder == tmp_path
     assert index.search([Query("q", "boats")], 1) == [[PASSAGES[0]]]
+
+
+@pytest.mark.usefixtures("registered")
+def test_each_kind_of_index_is_opened_once_and_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    open_once = opened_once(PASSAGES, tmp_path)
+    index = open_once(RetrieverSpec("first", 1, 100))
+    assert isinstance(index, First) and index.folder == tmp_path / "first"
+    assert open_once(RetrieverSpec("first", 2, 50)) is index
+    nowhere = opened_once(PASSAGES)(RetrieverSpec("first", 1, 100))
+    assert isinstance(nowhere, First) and nowhere.folder is None
 
 
 @pytest.mark.usefixtures("registered")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +32,9 @@ from rung.strategies import STRATEGIES
 from rung.types import (
     Budget,
     Constraint,
-    Document,
     Finding,
     MetricInfo,
     Model,
-    Retriever,
-    RetrieverSpec,
     Split,
     Task,
     Trainable,
@@ -262,6 +259,7 @@ def _beside(loaded: Loaded, split: Split, listener: Listener) -> Beside:
 
 def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, folder: Path) -> Inputs:
     from rung.data.fence import fence_of
+    from rung.retrieval import opened_once
     from rung.retrieval.chunk import chunk
     from rung.trials.workshop import Inputs
 
@@ -272,7 +270,7 @@ def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, fo
         dev=split.dev,
         constraint=examined.constraint,
         passages=passages,
-        open_index=_indexes(passages, folder),
+        open_index=opened_once(passages, folder / "index"),
         groups=split.groups,
         unlabelled=beside.unlabelled,
         synthetic=beside.synthetic,
@@ -361,17 +359,3 @@ def _shared(model: Model) -> Path:
     from rung.models.cache import cache_folder
 
     return cache_folder() / "answers" / answers_key(model)
-
-
-def _indexes(passages: tuple[Document, ...], folder: Path) -> Callable[[RetrieverSpec], Retriever]:
-    """Opens each kind of index once."""
-    from rung.retrieval import open_index
-
-    opened: dict[str, Retriever] = {}
-
-    def open_once(spec: RetrieverSpec) -> Retriever:
-        if spec.kind not in opened:
-            opened[spec.kind] = open_index(spec, passages, folder / "index" / spec.kind)
-        return opened[spec.kind]
-
-    return open_once

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from rung.errors import DataError, NoGain, TaskError
 from rung.ladder.checking import CheckedData, check_task, refuse
+from rung.ladder.opening import token_price
 from rung.records import write_json, write_lines
 from rung.runs import held
-from rung.types import Document, Model, Price, Request, Retriever, RetrieverSpec
+from rung.types import Model, Request
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
@@ -197,11 +198,7 @@ def _teacher(checked: CheckedData, say: Say) -> Metered:
 
     spec = checked.task.teacher
     assert spec is not None
-    return metered(open_model(spec.spec, say=say), price=_token_price(spec.price))
-
-
-def _token_price(price: Price | None) -> Price | None:
-    return price if price is not None and price.usd_per_hour is None else None
+    return metered(open_model(spec.spec, say=say), price=token_price(spec.price))
 
 
 def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) -> Workshop:
@@ -210,6 +207,7 @@ def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) ->
     from rung.data.lengths import of_usual_length
     from rung.evaluation.scorer import Scorer
     from rung.models.speed import count_error
+    from rung.retrieval import opened_once
     from rung.retrieval.chunk import chunk
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Inputs, Limits, Tools, Workshop
@@ -224,7 +222,7 @@ def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) ->
         dev=(),
         constraint=checked.constraint,
         passages=passages,
-        open_index=_opened_once(passages),
+        open_index=opened_once(passages),
         groups=split.groups,
         fence=fence_of(checked.read.examples, split),
     )
@@ -264,16 +262,3 @@ def _plan(workshop: Workshop, counts: Counts, seed: int) -> SynthPlan:
 
 def _mean_tokens(requests: list[Request], model: Model) -> float:
     return sum(model.count_tokens(m.content) for r in requests for m in r.messages) / max(1, len(requests))
-
-
-def _opened_once(passages: tuple[Document, ...]) -> Callable[[RetrieverSpec], Retriever]:
-    from rung.retrieval import open_index
-
-    opened: dict[str, Retriever] = {}
-
-    def open_once(spec: RetrieverSpec) -> Retriever:
-        if spec.kind not in opened:
-            opened[spec.kind] = open_index(spec, passages)
-        return opened[spec.kind]
-
-    return open_once

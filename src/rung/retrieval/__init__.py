@@ -43,3 +43,15 @@ def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
         module, attribute = opener.split(":")
         opener = cast(Opener, getattr(importlib.import_module(module), attribute))
     return opener(passages, folder)
+
+
+def opened_once(passages: Sequence[Document], folder: Path | None = None) -> Callable[[RetrieverSpec], Retriever]:
+    """As `open_index`, each kind of index opened when it is first asked for, and in a folder of its own."""
+    opened: dict[str, Retriever] = {}
+
+    def index_of(spec: RetrieverSpec) -> Retriever:
+        if spec.kind not in opened:
+            opened[spec.kind] = open_index(spec, passages, None if folder is None else folder / spec.kind)
+        return opened[spec.kind]
+
+    return index_of
