@@ -50,6 +50,7 @@ _SIZED_ON = 64  # rows
 _CLEARLY_MORE = 1.5  # times the steps: then a training that was cut short starts over
 _PROBE_SHARE = 0.06  # of the schedule, for each learning rate that is probed
 _LEAST_PROBE = 4
+_TURNS = 3  # of a prompt and its answer
 REPAIR_SHARE = 0.1
 """Of the steps of a training, for training it on so that general skills come back."""
 
@@ -126,6 +127,11 @@ def affordable_steps(lengths: Lengths, training_tokens: float) -> int:
     return max(LEAST_STEPS, int(training_tokens / max(1.0, lengths.step)))
 
 
+def room_beside(train: int, lengths: Lengths, training_tokens: float) -> int:
+    """Rows beside those of train that a training of so many tokens can visit."""
+    return max(0, affordable_steps(lengths, training_tokens) * TrainingOptions.batch_size - train)
+
+
 def steps_of(examples: int, lengths: Lengths, training_tokens: float) -> int:
     """As many steps as are wanted and the compute budget allows, be that less than an epoch."""
     wanted = max(MAX_EPOCHS * epoch_of(examples), _WANTED_STEPS)
@@ -150,6 +156,11 @@ def lengths_of(workshop: Workshop, rows: Sequence[TrainingRow]) -> Lengths:
     if shared:
         shared += TURN_TOKENS * shared_turns([row.messages for row in rows])
     return Lengths(shared, sum(whole) / len(whole) - shared)
+
+
+def lengths_of_texts(instruction: float, own: float, answer: float) -> Lengths:
+    """Mean lengths of training rows by those of their texts. The tokens of the chat template are estimated."""
+    return Lengths(instruction + TURN_TOKENS, own + answer + (_TURNS - 1) * TURN_TOKENS)
 
 
 def probe_steps(steps: int) -> int:

@@ -17,7 +17,7 @@ from rung.data.lengths import of_usual_length
 from rung.errors import NoGain, TrainingError
 from rung.records import read_lines, write_lines
 from rung.resume import once, record_of
-from rung.strategies.course import Lengths, affordable_steps
+from rung.strategies.course import Lengths, lengths_of_texts, room_beside
 from rung.strategies.fine_tuning import cost_of_tuning_on, tuned_on
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
@@ -25,9 +25,8 @@ from rung.strategies.retrieving import PASSAGES
 from rung.strategies.training_rows import training_rows
 from rung.teaching.answering import VOTES, Voted, answered
 from rung.text import normal_form
-from rung.trials.choose import TURN_TOKENS
 from rung.trials.workshop import Workshop
-from rung.types import Example, Query, Solution, TrainingOptions
+from rung.types import Example, Query, Solution
 
 MOST_ASKED = 2_000
 """Inputs at most that a teacher answers for one training."""
@@ -39,7 +38,6 @@ TAUGHT, COUNTS = "taught.jsonl", "taught.json"
 """Files in a solution's folder: the rows that were learnt beside train; how many were asked for, how many were kept."""
 
 _SIZED_ON = 32  # train examples by which the length of a training row is taken
-_TURNS = 3  # of a prompt and its answer
 _DEMOS = 4  # in the best prompt, about
 
 
@@ -83,7 +81,7 @@ def _to_answer(workshop: Workshop, plain: Solution, most: int) -> tuple[Query, .
     new = [query for query in inputs.unlabelled if normal_form(query.text) not in known]
     if not new:
         raise NoGain("every unlabelled input is one of train, which has its answer already")
-    room = _room(len(inputs.train), _lengths(workshop, plain), workshop.limits.planned)
+    room = room_beside(len(inputs.train), _lengths(workshop, plain), workshop.limits.planned)
     if not room:
         raise NoGain("in the time that is planned for it the training sees no more rows than those of train")
     return _some(new, min(most, room), seed)
@@ -102,16 +100,7 @@ def _lengths(workshop: Workshop, plain: Solution) -> Lengths:
     instruction = count(plain.instruction)
     prompt = sum(count(m.content) for row in rows for m in row.messages) / len(rows)
     answer = sum(count(row.answer) + 1 for row in rows) / len(rows)
-    return _with_turns(instruction, max(8.0, prompt - instruction), answer)
-
-
-def _with_turns(instruction: float, own: float, answer: float) -> Lengths:
-    return Lengths(instruction + TURN_TOKENS, own + answer + (_TURNS - 1) * TURN_TOKENS)
-
-
-def _room(train: int, lengths: Lengths, training_tokens: float) -> int:
-    """Rows beside train that a training of so many tokens can visit."""
-    return max(0, affordable_steps(lengths, training_tokens) * TrainingOptions.batch_size - train)
+    return lengths_of_texts(instruction, max(8.0, prompt - instruction), answer)
 
 
 def _learnt(
@@ -187,5 +176,5 @@ def cost_of_rag_distilled(texts: Texts) -> Cost:
 
 def _asked_of(texts: Texts, most: int) -> int:
     """How many of the unlabelled inputs are answered, as `_to_answer` has it."""
-    lengths = _with_turns(texts.instruction, texts.own, texts.answer)
-    return min(texts.unlabelled, most, _room(texts.train, lengths, texts.training_tokens))
+    lengths = lengths_of_texts(texts.instruction, texts.own, texts.answer)
+    return min(texts.unlabelled, most, room_beside(texts.train, lengths, texts.training_tokens))

@@ -15,7 +15,7 @@ from rung.errors import NoGain
 from rung.records import read_lines, write_lines
 from rung.resume import once
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS
-from rung.strategies.course import Lengths, affordable_steps, lengths_of
+from rung.strategies.course import Lengths, lengths_of, lengths_of_texts, room_beside
 from rung.strategies.fine_tuning import cost_of_tuning_on, tuned_on
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
@@ -27,9 +27,8 @@ from rung.teaching.synthesis.counts import DEMOS, WRITTEN
 from rung.teaching.synthesis.knowing import SHOWN_PASSAGES
 from rung.teaching.synthesis.rows import example_of
 from rung.text import normal_form
-from rung.trials.choose import TURN_TOKENS
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import Example, Solution, TrainingOptions
+from rung.types import Example, Solution
 
 MOST_WRITTEN = 200
 """Rows at most that are written inside a run. `rung synth` writes more."""
@@ -40,7 +39,6 @@ ROWS, COUNTS = "synthetic.jsonl", "synthetic.json"
 _KINDS: tuple[Kind, ...] = ("new", "paraphrase")  # questions about documents teach nothing without passages
 _LEAST = 8  # rows: fewer change nothing
 _SIZED_ON = 64  # train examples by which the length of a training row is taken
-_TURNS = 3  # of a prompt and its answer
 _SHOWN = 5  # inputs in a request for new ones
 
 
@@ -102,8 +100,7 @@ def _counts(workshop: Workshop, plain: Solution) -> Counts:
 
 def rows_wanted(train: int, lengths: Lengths, training_tokens: float) -> int:
     """About as many as train has: at most MOST_WRITTEN, and no more than the training can visit beside train."""
-    room = affordable_steps(lengths, training_tokens) * TrainingOptions.batch_size - train
-    return max(0, min(train, MOST_WRITTEN, room))
+    return min(train, MOST_WRITTEN, room_beside(train, lengths, training_tokens))
 
 
 def _wrong(workshop: Workshop) -> dict[str, int]:
@@ -143,6 +140,6 @@ def taught_of_synth_lora(texts: Texts) -> Cost:
 
 def _rows_of(texts: Texts) -> int:
     """How many rows are written, by the mean lengths of the task."""
-    lengths = Lengths(texts.instruction + TURN_TOKENS, texts.own + texts.answer + (_TURNS - 1) * TURN_TOKENS)
+    lengths = lengths_of_texts(texts.instruction, texts.own, texts.answer)
     rows = rows_wanted(texts.train, lengths, texts.training_tokens)
     return rows if rows >= _LEAST else 0
