@@ -6,7 +6,9 @@ and the fingerprint depend on earlier calls, as they do at real endpoints.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,12 @@ _KNOWN_FIELDS = {
 # fmt: on
 """Fields that OpenAI's chat completions take."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def chance_of(*what: object) -> random.Random:
+    """Random numbers that these values, a seed among them, alone decide."""
+    digest = hashlib.sha256(json.dumps(what).encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
 
 
 class Rejection(Exception):

@@ -8,8 +8,6 @@ Plain standard library.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
 import re
@@ -18,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rung.testing.endpoint.chat import Body, last_user
+from rung.testing.endpoint.chat import Body, chance_of, last_user
 from rung.types import Message
 
 Asked = Literal["grade", "compare"]
@@ -63,7 +61,7 @@ class ScriptedJudge:
         if kind is None:
             raise LookupError(f"the scripted judge is not asked to judge: {said[:100]!r}")
         self.asked[kind] += 1
-        chance = self._chance(said, str(body.get("seed")), str(body.get("temperature")))
+        chance = chance_of(self.seed, said, str(body.get("seed")), str(body.get("temperature")))
         if chance.random() < self.unreadable:
             self.unread += 1
             return "It depends on what one looks for."
@@ -81,8 +79,3 @@ class ScriptedJudge:
         mark, more = self.likes
         liked = more if mark and mark in answer else 0.0
         return self.quality(asked, answer) + self.likes_length * length + liked + chance.gauss(0.0, self.noise)
-
-    def _chance(self, *what: str) -> random.Random:
-        """Random numbers that the seed and these words alone decide."""
-        digest = hashlib.sha256(json.dumps([self.seed, *what]).encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big"))

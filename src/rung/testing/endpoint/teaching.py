@@ -9,7 +9,6 @@ Plain standard library. Delays, refused calls and broken connections are faults 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -18,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rung.testing.endpoint.chat import Body, last_user
+from rung.testing.endpoint.chat import Body, chance_of, last_user
 from rung.types import Message
 
 Asked = Literal["answer", "instruction", "rules", "inputs", "paraphrases", "questions", "unanswerable"]
@@ -125,7 +124,7 @@ class ScriptedTeacher:
         self.asked[kind] += 1
         if kind == "answer":
             return self._answer(last_user(messages), body)
-        chance = self._chance(kind, said, str(body.get("seed")), str(body.get("temperature")))
+        chance = chance_of(self.seed, kind, said, str(body.get("seed")), str(body.get("temperature")))
         if chance.random() < self.shares.bad_replies and chance.random() < 0.5:
             return REFUSAL
         reply = self._proposal(kind, chance) if kind in ("instruction", "rules") else self._inputs(kind, said, chance)
@@ -140,7 +139,7 @@ class ScriptedTeacher:
 
     def plant_of(self, text: str) -> Plant | None:
         """What it does wrong when it answers an input: the same at each call."""
-        place, shares = self._chance("plant", text).random(), self.shares
+        place, shares = chance_of(self.seed, "plant", text).random(), self.shares
         drawn: tuple[tuple[Plant, float], ...] = (
             ("wrong", shares.wrong),
             ("wavering", shares.wavering),
@@ -166,9 +165,9 @@ class ScriptedTeacher:
 
     def _said(self, text: str, sample: str) -> str:
         right, plant = self._right[text], self.plant_of(text)
-        wrong = self._chance("wrong", text).choice([o for o in self._others if o != right] or [f"not {right}"])
+        wrong = chance_of(self.seed, "wrong", text).choice([o for o in self._others if o != right] or [f"not {right}"])
         if plant == "wavering":
-            return right if self._chance("sample", text, sample).random() < _KNOWS else wrong
+            return right if chance_of(self.seed, "sample", text, sample).random() < _KNOWS else wrong
         if plant == "broken":
             return f"Sure! I would say that the answer is {right}, but let me know if you need more."
         replies: dict[Plant | None, str] = {"wrong": wrong, "off_label": OFF_LABEL, "refused": REFUSAL}
@@ -244,11 +243,6 @@ class ScriptedTeacher:
 
     def _is_faulty(self, text: str, kept: Mapping[str, str]) -> bool:
         return self.written.get(text) == "near" or kept[text].strip() != self._right[text].strip()
-
-    def _chance(self, *what: str) -> random.Random:
-        """Random numbers that the seed and these words alone decide."""
-        digest = hashlib.sha256(json.dumps([self.seed, *what]).encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big"))
 
 
 def asked_for(said: str) -> Asked:
