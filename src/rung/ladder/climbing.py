@@ -15,20 +15,21 @@ from typing import Any
 
 from rung import runs
 from rung.errors import BudgetSpent, NoGain, OutOfMemory, RunError, RungError, SealedTestError
+from rung.ladder.building import noted_once, solution_once
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.dev_answers import answer_dev, compared_before, unproven
 from rung.ladder.experiments import ask_why, known_so_far, run_pilot
 from rung.ladder.finalists import floor_on_dev
 from rung.ladder.gains import Gain, Way, expected_gain, order, too_little, what_matters
-from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
+from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.plan import Step
 from rung.ladder.shortening import ENDED
-from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, scale_of, tidy
-from rung.resume import is_done, once, record_of
+from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, scale_of
+from rung.resume import is_done, record_of
 from rung.strategies import Texts, function_of
 from rung.teaching.search_log import search_in_words, search_log
 from rung.trials.workshop import cut_of
-from rung.types import Comparison, Skipped, SkipReason
+from rung.types import Comparison, Skipped, SkipReason, Solution
 
 PUT_OFF = f"prompts have had their {100 * PROMPT_SHARE:.0f} % of the budget while something dearer could be tried"
 
@@ -264,8 +265,6 @@ class _Climber:
 
     def _build(self, step: Step, *, later: bool) -> tuple[Built, float]:
         """The solution, its answers to dev, and the seconds that both took."""
-        from rung.solutions.store import load_solution, save_solution
-
         run, name = self.run, step.name
         folder = run.files.solution(name)
         meter = Meter(run.asked, folder)
@@ -275,13 +274,13 @@ class _Climber:
             ends_s = run.ledger.spent.seconds + PROMPT_SHARE * limit - self._spent_on_prompts()
         stops = bool(self.climbed.built)
         workshop = run.workshop(folder, self.climbed, meter, family=step.family, stops=stops, ends_s=ends_s)
-        if is_done(folder / "solution.json"):
-            solution = replace(load_solution(folder), model=run.name)
-        else:
+
+        def build() -> Solution:
             runs.log(run.folder, "building", solution=name)
-            built = function_of(step.strategy.build)(workshop)
-            solution = replace(built, name=name, model=run.name)
-            solution = save_solution(solution, folder, passages=run.inputs.passages)
+            built: Solution = function_of(step.strategy.build)(workshop)
+            return built
+
+        solution = solution_once(run, folder, name, build)
         calls, began = run.model.calls, time.monotonic()
         predictions, left = answer_dev(run, self.climbed, workshop, solution, folder)
         lacks = versus = None
@@ -290,17 +289,12 @@ class _Climber:
             left = lacks = unproven(run, self.climbed, solution, predictions, versus)
         answered, seconds = run.model.calls - calls, time.monotonic() - began
 
-        def what_it_took() -> dict[str, Any]:
+        def beside_costs() -> dict[str, Any]:
             timed = {"seconds_per_answer": seconds / answered if answered >= _TIMED_ANSWERS else None}
             proof = {"unproven": lacks is not None, "versus": asdict(versus) if versus is not None else None}
-            return {**meter.record(), "left": left, **proof, **timed, "cut": cut_of(folder)}
+            return {"left": left, **proof, **timed, "cut": cut_of(folder)}
 
-        record = once(folder / "built.json", what_it_took)
-        if name not in {e["solution"] for e in runs.standing_events(run.folder) if e["event"] == "built"}:
-            costs = {k: record[k] for k in COSTS}
-            runs.log(run.folder, "built", stage=stage_of(run.folder, folder), solution=name, **costs)
-            tidy(folder)
-        meter.done()
+        record = noted_once(run, folder, meter, "built", beside_costs, solution=name)
         built = Built(
             solution,
             tuple(predictions),

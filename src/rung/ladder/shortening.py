@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rung import runs
 from rung.decision.evidence import Shortened
 from rung.errors import BudgetSpent, ModelError, NoGain, TrainingError
+from rung.ladder.building import noted_once, solution_once
 from rung.ladder.climbed import Built, Climbed
-from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
+from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.skills_check import Checked, hardly_shipped, skills_of
-from rung.ladder.state import RunState, scale_of, tidy
-from rung.resume import is_done, once, record_of
+from rung.ladder.state import RunState, scale_of
+from rung.resume import is_done, record_of
 from rung.strategies import SHORTENED
 from rung.strategies.shortening import SHORT_ALREADY, SHORTENING, removable, saves, shortened, worth_shortening
 from rung.trials.trial import attempt
@@ -65,7 +65,8 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, 
         why: SkipReason = "budget" if isinstance(failed, BudgetSpent) else "fault"
         _skip(run, climbed, Skipped(name, long.family, why, str(failed), begun=True, model=run.name))
         return None
-    _note(run, folder, meter, name, checked.keep, held=built is not None)
+    event = "shortened" if built is not None else "not shortened"
+    record = noted_once(run, folder, meter, event, lambda: {"left": None}, solution=name, of=checked.keep)
     outcome = outcome_of(record_of(folder / SHORTENING), checked.keep, name if built is not None else None)
     if built is None and not saves(outcome.tokens, outcome.tokens_before):  # what a template writes is in both
         left = f"of {outcome.tokens_before:,.0f} tokens of a request {outcome.tokens:,.0f} would be left"
@@ -78,7 +79,7 @@ def shorten(run: RunState, climbed: Climbed, checked: Checked, floor: float, *, 
         )
         return Shorter(outcome, Checked(checked.keep))
     climbed.built[name] = built
-    run.listener.tried(name, built.family, built.dev, float(record_of(folder / "built.json")["seconds"]))
+    run.listener.tried(name, built.family, built.dev, float(record["seconds"]))
     return Shorter(outcome, _skills(run, climbed, name, checked, trained=outcome.trained), name)
 
 
@@ -126,31 +127,15 @@ def _not_worth_it(
 
 def _built(run: RunState, workshop: Workshop, name: str, tuned: Solution) -> Built | None:
     """The solution with the shorter prompt and its answers to dev; None where none is within the margin."""
-    from rung.solutions.store import load_solution, save_solution
-
     folder = workshop.folder
-    if is_done(folder / "solution.json"):
-        solution = replace(load_solution(folder), model=run.name)
-    else:
-        try:
-            found = shortened(workshop, tuned)
-        except NoGain:
-            return None
-        solution = save_solution(replace(found, name=name, model=run.name), folder, passages=run.inputs.passages)
+    try:
+        solution = solution_once(run, folder, name, lambda: shortened(workshop, tuned))
+    except NoGain:
+        return None
     predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
     each, most = run.usd_of_answers(predictions)
     score, cut = run.score(predictions), cut_of(folder)
     return Built(solution, tuple(predictions), score, cut=cut, usd_per_answer=each, most_usd=most)
-
-
-def _note(run: RunState, folder: Path, meter: Meter, name: str, tuned: str, *, held: bool) -> None:
-    """What it has cost, once."""
-    costs, stage = once(folder / "built.json", lambda: {**meter.record(), "left": None}), stage_of(run.folder, folder)
-    if stage not in {e.get("stage") for e in runs.standing_events(run.folder)}:
-        spent = {k: costs[k] for k in COSTS}
-        runs.log(run.folder, "shortened" if held else "not shortened", stage=stage, solution=name, of=tuned, **spent)
-    meter.done()
-    tidy(folder)
 
 
 def _skip(run: RunState, climbed: Climbed, skipped: Skipped) -> None:

@@ -9,12 +9,13 @@ from rung import runs
 from rung.decision.evidence import Skills
 from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
+from rung.ladder.building import noted_once, solution_once
 from rung.ladder.climbed import Built, Climbed
-from rung.ladder.ledger import COSTS, Meter, spent_on, stage_of
+from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.plan import cost_of_suite
 from rung.ladder.plan_rates import seconds_of
-from rung.ladder.state import RunState, tidy
-from rung.resume import is_done, once, once_for_all, record_of
+from rung.ladder.state import RunState
+from rung.resume import is_done, once, once_for_all
 from rung.strategies import REPAIRED, STRATEGIES, Cost, function_of
 from rung.types import Skipped, SkipReason, kind_of
 
@@ -154,7 +155,6 @@ def _no_time_to_repair(run: RunState, climbed: Climbed, name: str, other: str) -
 
 def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | None:
     """The repaired solution with its answers to dev; None where the budget or a fault kept it from being built."""
-    from rung.solutions.store import load_solution, save_solution
     from rung.trials.trial import attempt
 
     folder = run.files.solution(other)
@@ -163,13 +163,8 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
     assert repair is not None
     try:
         workshop = run.workshop(folder, climbed, meter)
-        if is_done(folder / "solution.json"):
-            solution = replace(load_solution(folder), model=run.name)
-        else:
-            tuned = replace(climbed.built[name].solution, name=kind_of(name))  # as strategies call it
-            built = function_of(repair)(workshop, tuned)
-            solution = replace(built, name=other, model=run.name)
-            solution = save_solution(solution, folder, passages=run.inputs.passages)
+        tuned = replace(climbed.built[name].solution, name=kind_of(name))  # as strategies call it
+        solution = solution_once(run, folder, other, lambda: function_of(repair)(workshop, tuned))
         predictions = attempt(workshop, solution, run.inputs.dev, folder / "predictions.dev.jsonl")
     except (BudgetSpent, TrainingError, ModelError) as failed:
         reason: SkipReason = "budget" if isinstance(failed, BudgetSpent) else "fault"
@@ -178,15 +173,11 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
             other, climbed.built[name].family, reason, str(failed), begun=True, model=run.name
         )
         return None
-    costs, stage = once(folder / "built.json", lambda: {**meter.record(), "left": None}), stage_of(run.folder, folder)
-    if stage not in {e.get("stage") for e in runs.standing_events(run.folder)}:  # or a kill came between the two
-        runs.log(run.folder, "repaired", stage=stage, solution=other, **{k: costs[k] for k in COSTS})
-    meter.done()
-    tidy(folder)
+    record = noted_once(run, folder, meter, "repaired", lambda: {"left": None}, solution=other)
     each, most = run.usd_of_answers(predictions)
     score = run.score(predictions)
     repaired = Built(solution, tuple(predictions), score, usd_per_answer=each, most_usd=most)
-    run.listener.tried(other, repaired.family, repaired.dev, float(record_of(folder / "built.json")["seconds"]))
+    run.listener.tried(other, repaired.family, repaired.dev, float(record["seconds"]))
     return repaired
 
 
