@@ -16,7 +16,7 @@ from rung.data.findings import bounded
 from rung.data.formats import read_table
 from rung.data.formats.encoding import encoding_of, text_of
 from rung.data.formats.source import identify
-from rung.data.rows import Problem, Table, as_text, nearest, raise_problems
+from rung.data.rows import Problem, Table, as_text, nearest, raise_problems, shown_columns
 from rung.errors import DataError
 from rung.types import Document, Example, Finding
 
@@ -132,10 +132,8 @@ def _text_column(table: Table) -> str:
     if len(others) == 1:
         return others[0]
     guess = nearest("text", table.columns)
-    here = ", ".join(c[:60] for c in table.columns[:20]) or "none"
-    raise DataError(
-        f'{table.path.name}: no column "text"; columns are {here}. Rename {guess or "the column of texts"} to text.'
-    )
+    fact = f'{table.path.name}: no column "text"; columns are {shown_columns(table.columns)}'
+    raise DataError(f"{fact}. Rename {guess or 'the column of texts'} to text.")
 
 
 def _named(table: Table, names: Sequence[str]) -> str | None:

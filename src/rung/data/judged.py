@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from rung.data.examples import names_of
 from rung.data.formats import read_table
-from rung.data.rows import Problem, Row, Table, as_text, raise_problems
-from rung.data.shapes.seam import key_of
+from rung.data.rows import Problem, Row, Table, as_text, raise_problems, shown_columns
+from rung.data.shapes.seam import by_key, key_of
 from rung.errors import DataError
 from rung.text import normal_form
 from rung.types import Answer, Example, Query, Task
@@ -103,16 +103,15 @@ def _with_context(context: str | None, asked: str) -> str:
 
 def _columns(table: Table, name: str) -> dict[str, str]:
     """What a row says -> its column in this table. Raises DataError where one is missing that is needed."""
-    there = {key_of(column): column for column in reversed(table.columns)}
+    there = by_key(table.columns)
     found = {what: there[alias] for what, names in COLUMNS.items() if (alias := _first(names, there)) is not None}
     missing = [f'"{what}"' for what in ("answer", "score") if what not in found]
     if "id" not in found and "input" not in found:
         missing.insert(0, '"input" or "id"')
     if missing:
-        here = ", ".join(column[:60] for column in table.columns[:20]) or "none"
+        fact = f"{name}: no column {' and no column '.join(missing)}; columns are {shown_columns(table.columns)}"
         raise DataError(
-            f"{name}: no column {' and no column '.join(missing)}; columns are {here}. Each row needs the id or the "
-            "input of an example, the answer that was scored, and its score."
+            f"{fact}. Each row needs the id or the input of an example, the answer that was scored, and its score."
         )
     return found
 

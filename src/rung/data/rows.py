@@ -97,6 +97,12 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     return by_folded[close[0]] if close else None
 
 
+def shown_columns(columns: Sequence[str]) -> str:
+    """The columns of a table in a message."""
+    shown = ", ".join(c[:60] or '""' for c in columns[:20]) or "none"
+    return f"{shown}, …" if len(columns) > 20 else shown
+
+
 def as_text(value: object) -> str:
     """A cell as text: text as it is, anything else as JSON writes it. None is the empty text.
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rung.data.rows import Problem, Row, Table, as_text, nearest
+from rung.data.rows import Problem, Row, Table, as_text, nearest, shown_columns
 from rung.data.shapes import alpaca, columns, messages, preference, prompt_completion, sharegpt, squad
 from rung.data.shapes.columns import CONTEXT_NAMES, REFERENCES
 from rung.data.shapes.conversation import defines_tools
@@ -24,6 +24,7 @@ from rung.data.shapes.seam import (
     Fields,
     RowShape,
     Sample,
+    by_key,
     key_of,
     system_column,
 )
@@ -294,22 +295,22 @@ def _complete(fields: Fields) -> bool:
 
 def _resolved(fields: Fields, names: Sequence[str], place: str) -> Fields:
     """The user's fields with columns as the file writes them. Raises DataError for one that is absent."""
-    by_key = {key_of(c): c for c in reversed(names)}
+    there = by_key(names)
     found: dict[str, str | tuple[str, ...]] = {}
     for name, several in fields.items():
         known = []
         for column in listed(several):
-            there = column if column in names else by_key.get(key_of(column))
-            if there is None:
+            own = column if column in names else there.get(key_of(column))
+            if own is None:
                 raise DataError(_absent(name, column, names, place))
-            known.append(there)
+            known.append(own)
         found[name] = known[0] if isinstance(several, str) else tuple(known)
     return found
 
 
 def _absent(name: str, column: str, names: Sequence[str], place: str) -> str:
     guess = nearest(column, names) or "COLUMN"
-    here = _listed(names)
+    here = shown_columns(names)
     way_out = f"Name it in task.yaml with fields: {{{name}: {guess}}}, or to rung init with --field {name}={guess}."
     return f'{place}: no column "{column}"; columns are {here}. {way_out}'
 
@@ -317,7 +318,7 @@ def _absent(name: str, column: str, names: Sequence[str], place: str) -> str:
 def _no_shape(sample: Sample, shape: str | None, place: str) -> str:
     if shape is not None:
         return (
-            f'{place}: the rows do not have the shape "{shape}"; columns are {_listed(sample.columns)}. '
+            f'{place}: the rows do not have the shape "{shape}"; columns are {shown_columns(sample.columns)}. '
             "Correct shape: in task.yaml, or delete it to have the shape recognised."
         )
     if (speakers := columns.speakers_of(sample)) is not None:
@@ -327,15 +328,10 @@ def _no_shape(sample: Sample, shape: str | None, place: str) -> str:
         )
     missing_one = "input" if "output" in sample.chosen else "output"
     return (
-        f"{place}: no column looks like the {missing_one}; columns are {_listed(sample.columns)}. "
+        f"{place}: no column looks like the {missing_one}; columns are {shown_columns(sample.columns)}. "
         "Name them in task.yaml with fields: {input: COLUMN, output: COLUMN}, or to rung init with "
         "--field input=COLUMN --field output=COLUMN."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(c[:60] or '""' for c in names[:20]) or "none"
-    return f"{shown}, …" if len(names) > 20 else shown
 
 
 def _yaml(value: str | tuple[str, ...]) -> str:

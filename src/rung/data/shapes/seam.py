@@ -42,6 +42,11 @@ def key_of(name: str) -> str:
     return normal_form(name).replace(" ", "_").replace("-", "_")
 
 
+def by_key(columns: Sequence[str]) -> dict[str, str]:
+    """Key of a column -> the column; of several with one key the first."""
+    return {key_of(c): c for c in reversed(columns)}
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a shape may look at. chosen: the fields that the user named, as columns of the file."""
@@ -53,7 +58,7 @@ class Sample:
     @cached_property
     def by_key(self) -> dict[str, str]:
         """Key -> the first column that has it, of those that the user did not name for something."""
-        return {key_of(c): c for c in reversed(self.free)}
+        return by_key(self.free)
 
     @cached_property
     def free(self) -> tuple[str, ...]:
