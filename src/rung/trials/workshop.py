@@ -5,12 +5,12 @@ The test set is not part of it.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from rung.data.sampling import sample_of as sample_of
 from rung.records import write_json
 from rung.resume import record_of
 from rung.types import (
@@ -40,8 +40,6 @@ PILOTED = 150
 """Dev examples that a pilot is judged on: enough to tell 'fixes nothing' from 'fixes a few per cent'."""
 
 _CUT = "cut.json"
-
-Row = TypeVar("Row")
 
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
@@ -174,11 +172,3 @@ class Workshop:
 def cut_of(folder: Path) -> str | None:
     """Why the building of the solution in that folder was stopped before its end; None where it was not."""
     return "; ".join(map(str, record_of(folder / _CUT).values())) or None
-
-
-def sample_of(rows: Sequence[Row], most: int, seed: int) -> tuple[Row, ...]:
-    """A fixed sample of examples or the like, in their order; all of them where they are few."""
-    if len(rows) <= most:
-        return tuple(rows)
-    places = sorted(random.Random(seed).sample(range(len(rows)), most))
-    return tuple(rows[i] for i in places)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+from rung.data.fence import Fence
 from rung.data.formats import read_table
+from rung.data.rows import Row, Table
+from rung.data.sampling import sample_of
 from rung.data.shapes import recognise
-from rung.data.shapes.seam import Fields, key_of
+from rung.data.shapes.seam import Fields, by_key, key_of
 from rung.data.shapes.values import listed
-from rung.types import Task
+from rung.types import Query, Task
 
 T = TypeVar("T")
 
@@ -45,10 +47,10 @@ def asks(fields: Fields) -> Fields:
 
 def there(fields: Fields, columns: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
     """The fields whose columns a file has, with the names that it gives them."""
-    by_key = {key_of(column): column for column in reversed(columns)}
+    known = by_key(columns)
     found: dict[str, str | tuple[str, ...]] = {}
     for name, several in fields.items():
-        own = tuple(by_key[key_of(column)] for column in listed(several) if key_of(column) in by_key)
+        own = tuple(known[key_of(column)] for column in listed(several) if key_of(column) in known)
         if own and len(own) == len(listed(several)):
             found[name] = own[0] if isinstance(several, str) else own
     return found
@@ -66,8 +68,42 @@ def own_ids(prefix: str, ids: Iterable[str]) -> Iterator[str]:
         yield f"{prefix}{own}"
 
 
-def sample_of(rows: Sequence[T], most: int, seed: int) -> list[T]:
-    """A fixed sample in the order of the rows; all of them where they are no more than that."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), most))]
+def columns_of(table: Table, rows: Sequence[Row]) -> list[str]:
+    """The columns of a table and those of its rows that were taken apart."""
+    return list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
+
+
+@dataclass(frozen=True)
+class Kept(Generic[T]):
+    """The rows that may be used, in order, and how many of the others were left out.
+
+    twice: they stand there twice. more: a training would not see them. near: what they ask nearly repeats a row of dev
+    or of the test.
+    """
+
+    rows: list[T]
+    twice: int
+    more: int
+    near: int
+
+    def left_out(self, near: str) -> str:
+        """What was left out, behind a semicolon; empty for nothing. near: "that nearly repeat", said of the rows."""
+        left = [f"{self.twice:,} that stand there twice"] if self.twice else []
+        left += [f"{self.more:,} that a training would not see"] if self.more else []
+        left += [f"{self.near:,} {near} a row of dev or the test"] if self.near else []
+        return f"; left out: {' and '.join(left)}" if left else ""
+
+
+def kept_away(
+    found: Sequence[T], same: Callable[[T], Hashable], asked: Callable[[T], Query], most: int, seed: int, fence: Fence
+) -> Kept[T]:
+    """Each row once, a fixed sample where they are more than `most`, and none of these that the fence is near to.
+
+    same: equal for rows that are one. asked: what a row asks.
+    """
+    once = list({same(row): row for row in reversed(found)}.values())[::-1]
+    some = sample_of(once, most, seed)
+    queries = {asked(row).text: asked(row) for row in some}
+    near = dict(zip(queries, fence.near(list(queries.values())), strict=True))
+    rows = [row for row in some if near[asked(row).text] not in ("dev", "test")]
+    return Kept(rows, len(found) - len(once), len(once) - len(some), len(some) - len(rows))

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rung.data.beside.asking import asked_in_examples, asks, own_ids, sample_of, there
+from rung.data.beside.asking import asked_in_examples, asks, columns_of, kept_away, own_ids, there
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
 from rung.data.metric_names import JSON_METRICS
-from rung.data.rows import Problem, Row, raise_problems
+from rung.data.rows import Problem, Row, raise_problems, shown_columns
 from rung.data.shapes import flat, recognised
 from rung.data.shapes.reading import Answers, RowReader
-from rung.data.shapes.seam import Fields, key_of
+from rung.data.shapes.seam import Fields, by_key
 from rung.errors import DataError
 from rung.text import visible
 from rung.types import Preference, Task
@@ -46,27 +46,20 @@ def read_preferences(task: Task, fence: Fence, say: Callable[[str], None]) -> tu
     problems: list[Problem] = []
     found = [pair for path in task.preferences for pair in _read_file(path, called[path], task, problems)]
     raise_problems(problems)
-    once = list({(pair.query.text, pair.chosen, pair.rejected): pair for pair in reversed(found)}.values())[::-1]
-    some = sample_of(once, MOST_PAIRS, task.seed)
-    asked = {pair.query.text: pair.query for pair in some}
-    near = dict(zip(asked, fence.near(list(asked.values())), strict=True))
-    kept = [pair for pair in some if near[pair.query.text] not in ("dev", "test")]
-    _tell(say, len(kept), len(found) - len(once), len(once) - len(some), len(some) - len(kept))
-    if len(kept) < LEAST_PAIRS:
+    kept = kept_away(found, _content, lambda pair: pair.query, MOST_PAIRS, task.seed, fence)
+    number, out = len(kept.rows), kept.left_out("whose input nearly repeats")
+    say(f"preferences: {number:,} pair{'' if number == 1 else 's'} of answers{out}.")
+    if number < LEAST_PAIRS:
         raise DataError(
-            f"{', '.join(called.values())}: {len(kept)} of {len(found)} pairs can be used; at least {LEAST_PAIRS} are "
+            f"{', '.join(called.values())}: {number} of {len(found)} pairs can be used; at least {LEAST_PAIRS} are "
             "needed to learn from. Bring pairs whose inputs are new, or delete preferences: from task.yaml."
         )
-    ids = own_ids(PREFIX, (pair.query.id for pair in kept))
-    return tuple(replace(pair, query=replace(pair.query, id=i)) for pair, i in zip(kept, ids, strict=True))
+    ids = own_ids(PREFIX, (pair.query.id for pair in kept.rows))
+    return tuple(replace(pair, query=replace(pair.query, id=i)) for pair, i in zip(kept.rows, ids, strict=True))
 
 
-def _tell(say: Callable[[str], None], kept: int, twice: int, more: int, near: int) -> None:
-    left = [f"{twice:,} that stand there twice"] if twice else []
-    left += [f"{more:,} that a training would not see"] if more else []
-    left += [f"{near:,} whose input nearly repeats a row of dev or the test"] if near else []
-    out = f"; left out: {' and '.join(left)}" if left else ""
-    say(f"preferences: {kept:,} pair{'' if kept == 1 else 's'} of answers{out}.")
+def _content(pair: Preference) -> tuple[str, str, str]:
+    return pair.query.text, pair.chosen, pair.rejected
 
 
 def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> list[Preference]:
@@ -76,7 +69,7 @@ def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> li
     rows = list(flat(table.taken()))
     if not rows:
         return []
-    columns = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
+    columns = columns_of(table, rows)
     chosen, rejected = _column(_CHOSEN, columns, name), _column(_REJECTED, columns, name)
     asked, same = _asked(rows, columns, chosen, name, task)
     is_json = task.schema is not None or task.metric in JSON_METRICS
@@ -108,12 +101,12 @@ def _pair(row: Row, chosen: RowReader, rejected: RowReader) -> Preference:
 
 def _column(keys: Sequence[str], columns: Sequence[str], name: str) -> str:
     """The first column that has one of the keys. Raises DataError where there is none."""
-    by_key = {key_of(column): column for column in reversed(columns)}
-    found = next((by_key[key] for key in keys if key in by_key), None)
+    there_by_key = by_key(columns)
+    found = next((there_by_key[key] for key in keys if key in there_by_key), None)
     if found is None:
         raise DataError(
-            f'{name}: no column "{keys[0]}"; columns are {_named(columns)}. Call the column of the answer that is '
-            f"preferred {_CHOSEN[0]}, and that of the other one {_REJECTED[0]}."
+            f'{name}: no column "{keys[0]}"; columns are {shown_columns(columns)}. Call the column of the answer that '
+            f"is preferred {_CHOSEN[0]}, and that of the other one {_REJECTED[0]}."
         )
     return found
 
@@ -141,11 +134,7 @@ def _asked(rows: Sequence[Row], columns: Sequence[str], chosen: str, name: str, 
         found = beside(there(asked_in_examples(task).fields, columns))
     if found is None:
         raise DataError(
-            f"{name}: it is not clear which column is the input; columns are {_named(columns)}. Call it prompt, or as "
-            "in the examples."
+            f"{name}: it is not clear which column is the input; columns are {shown_columns(columns)}. Call it prompt, "
+            "or as in the examples."
         )
     return found
-
-
-def _named(columns: Sequence[str]) -> str:
-    return ", ".join(column[:60] for column in columns[:20]) or "none"

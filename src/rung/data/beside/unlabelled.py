@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rung.data.beside.asking import AskedColumns, asked_in_examples, asks, own_ids, sample_of, there
+from rung.data.beside.asking import AskedColumns, asked_in_examples, asks, columns_of, kept_away, own_ids, there
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
 from rung.data.formats.encoding import encoding_of, text_of
 from rung.data.formats.source import identify
-from rung.data.rows import Problem, Row, Table, raise_problems, unpacked_name
+from rung.data.rows import Problem, Row, Table, raise_problems, shown_columns, unpacked_name
 from rung.data.shapes import flat, recognised
 from rung.data.shapes.conversation import is_conversation, messages_of, transcript
 from rung.data.shapes.reading import Answers, RowReader
@@ -51,26 +51,17 @@ def read_unlabelled(task: Task, fence: Fence, say: Callable[[str], None]) -> tup
     problems: list[Problem] = []
     found = [query for path in task.unlabelled for query in _read_file(path, called[path], task, like, problems, say)]
     raise_problems(problems)
-    once = list({normal_form(query.text): query for query in reversed(found)}.values())[::-1]
-    some = sample_of(once, MOST, task.seed)
-    kept = [query for query, near in zip(some, fence.near(some), strict=True) if near not in ("dev", "test")]
-    _tell(say, len(kept), len(found) - len(once), len(once) - len(some), len(some) - len(kept))
-    if not kept:
+    kept = kept_away(found, lambda query: normal_form(query.text), lambda query: query, MOST, task.seed, fence)
+    number, out = len(kept.rows), kept.left_out("that nearly repeat")
+    say(f"unlabelled: {number:,} input{'' if number == 1 else 's'} without answers{out}.")
+    if not kept.rows:
         names = ", ".join(called.values())
         raise DataError(
             f"{names}: no input is left: all of them nearly repeat rows of dev or of the test, or there are none. "
             "Bring inputs that are new, or delete unlabelled: from task.yaml."
         )
-    ids = own_ids(PREFIX, (query.id for query in kept))
-    return tuple(replace(query, id=i) for query, i in zip(kept, ids, strict=True))
-
-
-def _tell(say: Callable[[str], None], kept: int, twice: int, more: int, near: int) -> None:
-    left = [f"{twice:,} that stand there twice"] if twice else []
-    left += [f"{more:,} that a training would not see"] if more else []
-    left += [f"{near:,} that nearly repeat a row of dev or the test"] if near else []
-    out = f"; left out: {' and '.join(left)}" if left else ""
-    say(f"unlabelled: {kept:,} input{'' if kept == 1 else 's'} without answers{out}.")
+    ids = own_ids(PREFIX, (query.id for query in kept.rows))
+    return tuple(replace(query, id=i) for query, i in zip(kept.rows, ids, strict=True))
 
 
 def _read_file(
@@ -119,7 +110,7 @@ def _fields(table: Table, name: str, task: Task, like: AskedColumns, say: Callab
     Raises DataError where none is like an input.
     """
     rows = list(flat(table.rows))
-    columns = list(dict.fromkeys([*table.columns, *(column for row in rows[:1] for column in row.values)]))
+    columns = columns_of(table, rows)
     own = there(like.fields, columns)
     if "input" in own or "instruction" in own:
         return own
@@ -132,11 +123,8 @@ def _fields(table: Table, name: str, task: Task, like: AskedColumns, say: Callab
     column = reading.fields.get("input") if reading is not None and not reading.alternatives else None
     if reading is None or not isinstance(column, str):
         wanted = " and ".join(f'"{column}"' for column in listed(like.fields.get("input", "input")))
-        here = ", ".join(column[:60] for column in columns[:20]) or "none"
-        raise DataError(
-            f"{name}: it is not clear which column is the input; columns are {here}. Name it as in the examples: "
-            f"{wanted}."
-        )
+        fact = f"{name}: it is not clear which column is the input; columns are {shown_columns(columns)}"
+        raise DataError(f"{fact}. Name it as in the examples: {wanted}.")
     say(f'{name}: the inputs are read from the column "{column}".')
     return asks(reading.fields)
 
