@@ -227,6 +227,7 @@ BROKEN: dict[str, Broken] = {
     "judge is a number": _task("metric: judge\njudge: {name: 5, rubric: r}", '"judge.name" is a number, not text'),
     "model within judge": _task(f"{_JUDGE}, model: a}}", "what names the model stands beside the rubric"),
     "judge with a typo": _task(f"{_JUDGE}, sampels: 2}}", 'Did you mean "samples"?'),
+    "judge with another name of its endpoint": _task(f"{_JUDGE}, base_url: u}}", 'Did you mean "endpoint"?'),
     "judge with another key": _task(f"{_JUDGE}, xyz: 2}}", "The keys here are rubric, mode, samples,"),
     "judge with a mode": _task(f"{_JUDGE}, mode: pair}}", '"judge.mode" is "pair". Did you mean "pairwise"?'),
     "judge with no sample": _task(f"{_JUDGE}, samples: 0}}", '"judge.samples" is 0, but must be a whole number from 1'),

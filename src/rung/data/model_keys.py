@@ -84,7 +84,7 @@ def named_model(value: Any, info: ValidationInfo, hint: str) -> ModelEntry:
     keys = ENDPOINT_KEYS if remote else LOCAL_KEYS
     for key in value:
         if key not in keys:
-            raise WrongKey(_unknown(str(key), keys), str(key))
+            raise WrongKey(unknown_key(str(key), keys), str(key))
     if remote and "endpoint" not in value:
         raise ValueError(f"is a mapping that names no endpoint, nor a model of this machine. {hint}")
     price_hint = TOKENS_HINT if remote else PRICE_HINT
@@ -100,6 +100,13 @@ def refuse_secret_key(key: object) -> None:
         raise WrongKey(f"would hold a secret, and a task never does. {SECRET_HINT}", str(key))
 
 
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """What is wrong with a key that is not known; an alias of other tools is told like a slip."""
+    guess = "endpoint" if key.lower() in _ALIASES else nearest(key, known)
+    hint = f'Did you mean "{guess}"?' if guess in known else f"The keys here are {', '.join(known)}."
+    return f"is an unknown key. {hint}"
+
+
 def price_of(value: Any, *inside: str, hint: str = PRICE_HINT) -> Price:
     """The price that a mapping says. hint: how to write it. Raises WrongKey."""
     known = tuple(Price.__dataclass_fields__)
@@ -107,7 +114,7 @@ def price_of(value: Any, *inside: str, hint: str = PRICE_HINT) -> Price:
         raise WrongKey(f"is {kind_of(value)}, but must be a mapping. {hint}", *inside)
     for key, number in value.items():
         if key not in known:
-            raise WrongKey(_unknown(str(key), known), *inside, str(key))
+            raise WrongKey(unknown_key(str(key), known), *inside, str(key))
         if not _is_number(number) or number < 0:
             raise WrongKey(f"is {_shown(number)}, but must be a number of dollars. {hint}", *inside, key)
     if not value:
@@ -356,13 +363,6 @@ def _short(name: str) -> str:
     """The last part of a model's name, fit for a folder's name."""
     last = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", name.rstrip("/\\"))[-1])
     return last.encode()[:_NAME_BYTES].decode(errors="ignore").strip(".-") or "model"
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    """What is wrong with a key that is not known; an alias of other tools is told like a slip."""
-    guess = "endpoint" if key.lower() in _ALIASES else nearest(key, known)
-    hint = f'Did you mean "{guess}"?' if guess in known else f"The keys here are {', '.join(known)}."
-    return f"is an unknown key. {hint}"
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ from pydantic import ValidationInfo
 
 from rung.data.key_values import WrongKey
 from rung.data.metric_names import JUDGE, KNOWN_METRICS
-from rung.data.model_keys import ENDPOINT_KEYS, LOCAL_KEYS, ModelEntry, named_model, refuse_secret_key
+from rung.data.model_keys import ENDPOINT_KEYS, LOCAL_KEYS, ModelEntry, named_model, refuse_secret_key, unknown_key
 from rung.data.rows import kind_of, nearest
 from rung.types import JudgeMode, JudgeSpec, ModelSpec
 
@@ -83,9 +83,7 @@ def _unknown(key: str) -> str:
     """What to say of a key of a judge that does not exist."""
     if key == "model":
         return "is an unknown key: what names the model stands beside the rubric. Write name: and endpoint: there."
-    known = (*_OWN_KEYS, *dict.fromkeys((*ENDPOINT_KEYS, *LOCAL_KEYS)))
-    guess = nearest(key, known)
-    return "is an unknown key. " + (f'Did you mean "{guess}"?' if guess else f"The keys here are {', '.join(known)}.")
+    return unknown_key(key, (*_OWN_KEYS, *dict.fromkeys((*ENDPOINT_KEYS, *LOCAL_KEYS))))
 
 
 def _refuse_other(key: str, value: object, known: Sequence[str]) -> None:
