@@ -318,6 +318,15 @@ def test_each_filter_finds_what_it_is_for() -> None:
     assert found[texts[8]] == SHORT and sum(why.values()) == 7
 
 
+@pytest.mark.parametrize("left", ["[CUSTOMER NAME]", "[COMPANY_NAME]", "TBD", "${order}", "<enter a colour>"])
+def test_what_the_check_of_rows_takes_for_a_placeholder_is_one_in_a_new_input_too(left: str) -> None:
+    train = train_rows()
+    fence = shop_of(scripted(), Path("nowhere"), train=train).inputs.fence
+    assert fence is not None
+    kept, _, left_out = usable(drafted(f"please paint the castle of {left} anew"), train, fence)
+    assert not kept and [reason for _, reason in left_out] == [LEFT_OVER]
+
+
 def test_signs_of_a_template_are_no_fault_where_train_has_them_too() -> None:
     train = (*train_rows(), Example("x", "where is order {{Order Number}} now", "red", ("red",)))
     fence = shop_of(scripted(), Path("nowhere"), train=train).inputs.fence

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from rung.data.checks.phrases import refuses
+from rung.data.checks.phrases import PLACEHOLDER, refuses
 from rung.data.fence import Fence
 from rung.data.near_duplicates import content_digest, near_duplicate_groups
 from rung.teaching.synthesis.drafts import DraftInput
@@ -30,6 +30,7 @@ _LEFT_OVERS = re.compile(
     r"\s*\d*\s*:|\bnew inputs?\b.{0,20}\bright answer\b|\"inputs\"\s*:",
     re.IGNORECASE | re.DOTALL,
 )
+"""Wider than PLACEHOLDER: of inputs that a model wrote, others are there, and one left out in error costs little."""
 _FAR = 2  # times the longest train input, or this part of the shortest, in characters
 _LEAST_LONG = 200  # characters that are not too long in any task
 
@@ -46,7 +47,7 @@ def usable(
     longest = max([_LEAST_LONG, *(_FAR * len(e.input) for e in train)])
     shortest = min((len(e.input) / _FAR for e in train), default=0)
     known = {content_digest(e) for e in train}
-    own_left_overs = any(_LEFT_OVERS.search(e.input) for e in train)
+    left_overs = [form for form in (PLACEHOLDER, _LEFT_OVERS) if not any(form.search(e.input) for e in train)]
     own_refusals = any(refuses(e.input) for e in train)
     why: dict[int, str] = {}
     for place, (draft, near) in enumerate(zip(drafts, nearby, strict=True)):
@@ -57,7 +58,7 @@ def usable(
             why[place] = COPY
         elif not own_refusals and refuses(text):
             why[place] = REFUSAL
-        elif not own_left_overs and _LEFT_OVERS.search(text):
+        elif any(form.search(text) for form in left_overs):
             why[place] = LEFT_OVER
         elif len(text) > longest:
             why[place] = LONG
