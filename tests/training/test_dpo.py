@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
 from rung.engine.adapters import IN_TRAINING
@@ -20,15 +19,15 @@ from rung.engine.loading_check import checked_engine
 from rung.engine.target_modules import adaptable_layers
 from rung.errors import OutOfMemory, TrainingError
 from rung.testing import tiny_model
-from rung.training import loop, lora, preferences
+from rung.training import loop, preferences
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train
 from rung.training.loss import backward
 from rung.training.preferences import REFERENCE, dpo, log_probabilities, train_on_pairs
-from rung.types import DPO, Message, PreferenceRow, Progress, TrainingOptions
+from rung.types import DPO, Message, PreferenceRow, Progress
 from small_networks import plain_copy, small_network
+from trained import OPTIONS, same
 
-OPTIONS = TrainingOptions(learning_rate=5e-3, steps=6, batch_size=3, rank=4, alpha=8, seed=3)
 HOW = DPO(beta=0.3, sft=0.5)
 ANSWERS = [
     ("where is my card", "card", "the card is"),
@@ -71,18 +70,6 @@ def gradients(network: Any) -> dict[str, torch.Tensor]:
     named = {n: p.grad for n, p in network.named_parameters() if p.requires_grad and p.grad is not None}
     own = re.compile(r"\d.*")  # from the number of the layer on: wrappers add names before it
     return {own.search(n.replace(f".{IN_TRAINING}.", ".").replace(".default.", "."))[0]: g for n, g in named.items()}  # type: ignore[index]
-
-
-@pytest.fixture(scope="module")
-def with_adapter() -> Any:
-    model = tiny_model()
-    lora.fresh_adapter(model.engine, OPTIONS)
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, p in model.network.named_parameters():
-            if p.requires_grad and ".lora_B" in name:
-                p.copy_(torch.randn(p.shape, generator=draw) * 0.1)
-    return model
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 60, 10_000])
@@ -180,15 +167,6 @@ def test_the_term_of_the_chosen_answers_makes_these_likelier(tmp_path: Path) -> 
         sum(chosen for chosen, _ in log_probabilities(model.engine, pairs, place)) for place in (None, plain, both)
     )
     assert beside > alone and beside > base
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(folder / "adapter_model.safetensors"))
-
-
-def same(a: Path, b: Path) -> bool:
-    first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 @pytest.mark.parametrize("stop", [1, 4])

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rung.engine.adapters import IN_TRAINING
 from rung.errors import Diverged, OutOfMemory, TrainingError
@@ -21,10 +20,10 @@ from rung.training.batches import TokenRow, batch_indices, learning_rate_at, ste
 from rung.training.loop import train
 from rung.training.loss import backward, mean_loss
 from rung.types import Decoding, Message, Progress, Request, TrainingOptions
+from trained import OPTIONS, same, weights
 
 END = 2
 PAIRS = [("where is my card", "card arrival"), ("lost it", "lost"), ("top up the account", "the top"), ("a", "x y z")]
-OPTIONS = TrainingOptions(learning_rate=5e-3, steps=6, batch_size=3, rank=4, alpha=8, seed=3)
 
 
 def turns(text: str) -> tuple[Message, ...]:
@@ -38,15 +37,6 @@ def rows_of(model: Any, pairs: list[tuple[str, str]] = PAIRS) -> list[TokenRow]:
     ]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(folder / "adapter_model.safetensors"))
-
-
-def same(a: Path, b: Path) -> bool:
-    first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
 def test_the_target_is_the_answer_and_its_end_although_pad_is_the_end_token(tiny: Any) -> None:
     assert tiny.chat.tokenizer.pad_token_id == tiny.chat.end_id == END
     for row, (_, answer) in zip(rows_of(tiny), PAIRS, strict=True):
@@ -55,19 +45,6 @@ def test_the_target_is_the_answer_and_its_end_although_pad_is_the_end_token(tiny
 
 
 # ---- loss and gradients ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def with_adapter() -> Any:
-    """A model with a random adapter in training, as `train` sets it up."""
-    model = tiny_model()
-    lora.fresh_adapter(model.engine, OPTIONS)
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, p in model.network.named_parameters():
-            if p.requires_grad and ".lora_B" in name:
-                p.copy_(torch.randn(p.shape, generator=draw) * 0.1)
-    return model
 
 
 def plain_loop(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from rung.engine.whole_weights import is_whole, weights_of
 from rung.errors import Diverged, ModelError, OutOfMemory, TrainingError
@@ -23,6 +23,7 @@ from rung.training.batches import TokenRow
 from rung.training.loop import train
 from rung.training.loss import mean_loss
 from rung.types import Decoding, Message, Progress, Request, TrainingOptions, TrainingRow
+from trained import same, weights
 
 OPTIONS = TrainingOptions(learning_rate=1e-3, steps=6, batch_size=3, seed=3, full=True)
 PAIRS = [("where is my card", "card arrival"), ("lost it", "lost"), ("top up the account", "the top"), ("a", "x y z")]
@@ -41,15 +42,6 @@ def rows_of(model: Any) -> list[TokenRow]:
 
 def asked(adapter: Path | None) -> list[Request]:
     return [Request(turns(text), Decoding(6), adapter=str(adapter) if adapter else None) for text, _ in PAIRS]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(folder / "model.safetensors"))
-
-
-def same(a: Path, b: Path) -> bool:
-    first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def copies(model: Any) -> dict[str, torch.Tensor]:
