@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rung.data.beside.asking import own_ids
 from rung.data.constraint import constraint_of
 from rung.data.examples import names_of
 from rung.data.fence import Fence
@@ -65,7 +65,8 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
             f"{names}: no synthetic row is left: all of them were rejected or nearly repeat rows of dev or of the "
             "test, or there are none. Write others with rung synth, or delete synthetic: from task.yaml."
         )
-    return _with_own_ids([example for example, _ in kept.values()])
+    ids = own_ids("", (example.id for example, _ in kept.values()))
+    return tuple(replace(example, id=i) for (example, _), i in zip(kept.values(), ids, strict=True))
 
 
 def review_of(value: object) -> Review | None:
@@ -123,7 +124,7 @@ def _read_file(path: Path, task: Task, problems: list[Problem]) -> list[tuple[Ex
         review: Review | None = None
         try:
             review = review_of(row.values.get("review"))
-            found.append((_example(read, row), review))
+            found.append((replace(read(row), group=None), review))
         except WrongLabel as wrong:
             if review == "rejected":
                 found.append((None, review))
@@ -141,20 +142,6 @@ def _fields(table: Table, task: Task) -> Fields:
         names = ("input", "output", "instruction", *OPTIONAL)
         return {name: name for name in names if name in table.columns}
     return recognise(table, task.fields, task.shape).fields
-
-
-def _example(read: RowReader, row: Row) -> Example:
-    return replace(read(row), group=None)
-
-
-def _with_own_ids(examples: list[Example]) -> tuple[Example, ...]:
-    """The same, where an id stands twice with the place of the later row as its id."""
-    seen: Counter[str] = Counter()
-    found = []
-    for example in examples:
-        seen[example.id] += 1
-        found.append(example if seen[example.id] == 1 else replace(example, id=f"{example.id} ({example.row})"))
-    return tuple(found)
 
 
 def _tell(say: Say, rows: int, rejected: int, fenced: int, reviews: list[Review | None], unseen: list[Path]) -> None:
