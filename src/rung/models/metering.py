@@ -102,7 +102,7 @@ class Metered:
         actual = reserved  # of answers that do not come: they may have been charged
         try:
             generations = self._counted(ask, requests[:most])
-            actual = sum(self._usd_of(g) for g in generations)
+            actual = sum(charged_usd(g, self.price) for g in generations)
         finally:
             purse.settle(reserved, actual)
         return generations
@@ -135,12 +135,6 @@ class Metered:
             self._uncharged.update(
                 tokens_in=generation.tokens_in, tokens_cached=generation.tokens_cached, tokens_out=generation.tokens_out
             )
-
-    def _usd_of(self, answer: Generation) -> float:
-        """Dollars that it was charged."""
-        if answer.usd is not None:
-            return answer.usd
-        return self._tokens_usd(answer.tokens_in, answer.tokens_out, answer.tokens_cached)
 
     def _tokens_usd(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0) -> float:
         return self.price.tokens_usd(tokens_in, tokens_out, tokens_cached) if self.price is not None else 0.0
@@ -301,6 +295,13 @@ class _MeteredPreferring(_MeteredTrainable):
         """As the model does. What on_step raises passes through unchanged."""
         with self._counted_steps(on_step) as step:
             return self.inner.prefer(rows, options, folder, how=how, until=until, start=start, on_step=step)
+
+
+def charged_usd(answer: Generation, price: Price | None) -> float:
+    """Dollars that an answer was charged: as it says, else its tokens at the price; 0 without a price."""
+    if answer.usd is not None:
+        return answer.usd
+    return price.tokens_usd(answer.tokens_in, answer.tokens_out, answer.tokens_cached) if price is not None else 0.0
 
 
 def metered(model: Model, price: Price | None = None) -> Metered:

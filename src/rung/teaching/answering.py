@@ -24,6 +24,7 @@ from rung.evaluation.abstention import says_nothing
 from rung.evaluation.metrics import metric_for
 from rung.evaluation.scorer import Scorer
 from rung.models.journal import Journal
+from rung.models.metering import charged_usd
 from rung.solutions.answer import requests_for
 from rung.trials.workshop import Workshop
 from rung.types import Answer, Constraint, Generation, Model, Query, Request, Solution
@@ -207,7 +208,7 @@ def _voted(form: TaughtForm, query: Query, samples: Sequence[Generation], teache
         text, why = form.read(query, sample.text)
         why = _no_answer(sample) or why
         (faults if why else usable).append(why or text)
-    usd = sum(usd_of(sample, teacher) for sample in samples)
+    usd = sum(charged_usd(sample, teacher.price) for sample in samples)
     votes = Counter(usable)
     texts = list(votes)  # in the order in which they came
     weights = [
@@ -227,11 +228,3 @@ def _no_answer(sample: Generation) -> str:
     if sample.finish == "length":
         return "cut off"
     return "" if came(sample.error) else "no answer"
-
-
-def usd_of(answer: Generation, model: Model) -> float:
-    """Dollars that an answer cost, as far as known."""
-    if answer.usd is not None:
-        return answer.usd
-    price = model.price
-    return price.tokens_usd(answer.tokens_in, answer.tokens_out, answer.tokens_cached) if price is not None else 0.0

@@ -13,9 +13,9 @@ from pathlib import Path
 from rung.data.lengths import of_usual_length
 from rung.errors import ConstraintError, came
 from rung.models.journal import Journal
+from rung.models.metering import charged_usd
 from rung.records import write_lines
 from rung.retrieval.chunk import document_id
-from rung.teaching.answering import usd_of
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
 from rung.teaching.synthesis.counts import KINDS, WRITTEN, Counts, Kind
 from rung.teaching.synthesis.prompts import ROOM, STYLES, inputs_in, new_inputs, other_words, questions, reply_form
@@ -206,7 +206,7 @@ def _drafts(order: _Order, reply: Generation, teacher: Model) -> Iterator[DraftI
     """The inputs of a reply. One that was cut off holds those before the cut."""
     texts = inputs_in(reply.text) if came(reply.error) or reply.finish == "length" else []
     texts = texts[: WRITTEN[order.kind]]
-    usd = usd_of(reply, teacher) / len(texts) if texts else 0.0
+    usd = charged_usd(reply, teacher.price) / len(texts) if texts else 0.0
     prompt = hash_of(order.messages)
     for text in texts:
         query = replace(order.base or Query("", ""), id="", input=text)
