@@ -22,6 +22,8 @@ from rung.training.batches import Item, TokenRow, parts_of
 
 Result = TypeVar("Result")
 
+_MICRO_TOKENS = 1024  # at once through the network, without gradients
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -113,25 +115,21 @@ def target_logits(
     return logits, targets, computed
 
 
-def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None, *, micro_tokens: int = 1024) -> float:
+def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None) -> float:
     """Mean loss per target token of rows that are not trained on, with the adapter in that folder (None: the base)."""
-    found = without_gradients(engine, rows, adapter, lambda part: float(summed_loss(engine, part)[0]), micro_tokens)
+    found = without_gradients(engine, rows, adapter, lambda part: float(summed_loss(engine, part)[0]))
     return sum(found) / _target_tokens(rows)
 
 
 def without_gradients(
-    engine: Engine,
-    items: Sequence[Item],
-    adapter: Path | None,
-    work: Callable[[list[Item]], Result],
-    micro_tokens: int = 1024,
+    engine: Engine, items: Sequence[Item], adapter: Path | None, work: Callable[[list[Item]], Result]
 ) -> list[Result]:
     """What `work` returns for each part of the items, in order, with the adapter in that folder (None: the base).
 
     When memory runs out, smaller parts go through the network, down to one item.
     """
     found: list[Result] = []
-    parts = parts_of(items, 0, micro_tokens)
+    parts = parts_of(items, 0, _MICRO_TOKENS)
     with engine.adapters.using(str(adapter) if adapter is not None else None), torch.inference_mode():
         while parts:
             part = parts.pop(0)

@@ -72,9 +72,7 @@ def dpo(how: DPO) -> Loss:
     return Loss(of, len, {"preferences": asdict(how)})
 
 
-def log_probabilities(
-    engine: Engine, pairs: Sequence[TokenPair], adapter: Path | None, *, micro_tokens: int = 1024
-) -> list[tuple[float, float]]:
+def log_probabilities(engine: Engine, pairs: Sequence[TokenPair], adapter: Path | None) -> list[tuple[float, float]]:
     """For each pair, log p(chosen) and log p(rejected) in nats, with the adapter in that folder (None: the base)."""
 
     def of(part: Sequence[TokenPair]) -> list[tuple[float, float]]:
@@ -82,7 +80,7 @@ def log_probabilities(
         chosen, rejected = _log_probabilities(logits, targets, part)
         return list(zip(chosen.tolist(), rejected.tolist(), strict=True))
 
-    return [own for part in without_gradients(engine, pairs, adapter, of, micro_tokens) for own in part]
+    return [own for part in without_gradients(engine, pairs, adapter, of) for own in part]
 
 
 def _log_probabilities(
