@@ -203,3 +203,12 @@ def test_of_many_pairs_a_fixed_sample_is_used_and_told(tmp_path: Path, monkeypat
     found, said = read(tmp_path, jsonl(pairs(14)))
     assert len(found) == 10 and found == read(tmp_path, jsonl(pairs(14)))[0]
     assert said == ["preferences: 10 pairs of answers; left out: 4 that a training would not see."]
+
+
+@pytest.mark.parametrize("more", ["labels: [calm, glad, sad]\nmulti_label: true\n", "metric: python:m.py:f\n"])
+def test_a_list_is_one_answer_where_it_is_one_in_the_examples(tmp_path: Path, more: str) -> None:
+    (tmp_path / "m.py").write_text("def f(prediction, references):\n    return float(prediction in references)\n")
+    examples = [{**row, "output": ["calm", "glad"] if i % 2 else ["sad"]} for i, row in enumerate(EXAMPLES)]
+    rows = [{"prompt": f"Say {w} politely", "chosen": ["calm", "glad"], "rejected": ["sad", "calm"]} for w in WORDS]
+    found, _ = read(tmp_path, jsonl(rows), more=more, examples=examples)
+    assert {(p.chosen, p.rejected) for p in found} == {('["calm", "glad"]', '["sad", "calm"]')}

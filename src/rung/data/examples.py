@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.data.formats import read_table
-from rung.data.metric_names import JSON_METRICS
+from rung.data.metric_names import lists_are_json
 from rung.data.rows import PROBLEMS_SHOWN, Problem, Row, parse_json, raise_problems
 from rung.data.shapes import Labels, Recognised, flat, recognise
 from rung.data.shapes.reading import Answers, EmptyAnswer, RowReader, WrongLabel
@@ -177,7 +177,7 @@ def _example(row: Row, read: RowReader, file: _File, task: Task, labels: Labels 
 
 def _answers(file: str, reading: Recognised, task: Task, labels: Labels | None) -> Answers:
     """How the answers are read. Raises DataError where lists may be labels as well as accepted answers."""
-    is_json = task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:")
+    is_json = lists_are_json(task)
     one_each = isinstance(reading.fields.get("output"), tuple)
     if reading.lists and reading.several and not (task.multi_label or is_json or one_each):
         column = reading.fields["output"]

@@ -4,6 +4,8 @@ Metrics are functions of the evaluation room, which stands above this one and is
 metric there adds its name here.
 """
 
+from rung.types import Task
+
 KNOWN_METRICS: dict[str, None] = dict.fromkeys(
     (
         "exact_match",
@@ -29,3 +31,8 @@ CASELESS = ("label_accuracy", *MULTI_LABEL)
 """Metrics that compare labels in their normal form, which leaves case aside."""
 JSON_METRICS = ("json_match", "tool_call_match")
 """Metrics of answers that are JSON."""
+
+
+def lists_are_json(task: Task) -> bool:
+    """Whether a list is the answer itself, and does not hold several right ones."""
+    return task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:")

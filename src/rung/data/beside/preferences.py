@@ -14,7 +14,7 @@ from rung.data.beside.asking import asked_in_examples, asks, columns_of, kept_aw
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
-from rung.data.metric_names import JSON_METRICS
+from rung.data.metric_names import lists_are_json
 from rung.data.rows import Problem, Row, raise_problems, shown_columns
 from rung.data.shapes import flat, recognised
 from rung.data.shapes.reading import Answers, RowReader
@@ -72,11 +72,9 @@ def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> li
     columns = columns_of(table, rows)
     chosen, rejected = _column(_CHOSEN, columns, name), _column(_REJECTED, columns, name)
     asked, same = _asked(rows, columns, chosen, name, task)
-    is_json = task.schema is not None or task.metric in JSON_METRICS
+    answers = Answers(lists_are_json=lists_are_json(task) or task.multi_label)
     readers = [
-        RowReader(
-            {**asked, "output": answer}, Answers(lists_are_json=is_json), f"{name}:", visible(task.instruction), same
-        )
+        RowReader({**asked, "output": answer}, answers, f"{name}:", visible(task.instruction), same)
         for answer in (chosen, rejected)
     ]
     found: list[Preference] = []

@@ -19,7 +19,7 @@ from rung.data.constraint import constraint_of
 from rung.data.examples import names_of
 from rung.data.fence import Fence
 from rung.data.formats import read_table
-from rung.data.metric_names import JSON_METRICS
+from rung.data.metric_names import lists_are_json
 from rung.data.rows import Problem, Row, Table, raise_problems
 from rung.data.shapes import Labels, flat, recognise
 from rung.data.shapes.reading import Answers, RowReader, WrongLabel
@@ -106,7 +106,7 @@ def _reader(fields: Fields, task: Task, prefix: str) -> RowReader:
     answers = Answers(
         labels=Labels(task.labels) if task.labels else None,
         several=task.multi_label,
-        lists_are_json=task.schema is not None or task.metric in JSON_METRICS or task.metric.startswith("python:"),
+        lists_are_json=lists_are_json(task),
         empty=task.empty_answers,
     )
     return RowReader(fields, answers, prefix, visible(task.instruction))
