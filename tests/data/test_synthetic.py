@@ -87,6 +87,16 @@ def test_files_of_other_programs_are_read_and_equal_ids_are_told_apart(tmp_path:
     assert [e.output for e in found] == ["theft", "loss"] and len({e.id for e in found}) == 2
 
 
+def test_rows_of_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    files = []
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        files.append(write(tmp_path / folder / "s.jsonl", {"input": f"the {folder} one", "output": "fire"}))
+    with pytest.raises(DataError) as refused:
+        read_synthetic(task_of(*files), FENCE, lambda line: None)
+    assert "old/s.jsonl, line 1: " in str(refused.value) and "new/s.jsonl, line 1: " in str(refused.value)
+
+
 def test_a_system_turn_that_says_what_the_task_says_is_not_said_twice(tmp_path: Path) -> None:
     talks = [
         [("system", said), ("user", text), ("assistant", "loss")]

@@ -142,6 +142,15 @@ def test_a_row_without_an_input_is_an_error_that_names_it(tmp_path: Path) -> Non
         read(tmp_path, rows(), '{"input": "a"}\n{"input": " "}\n')
 
 
+def test_rows_of_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(DataError, match=r'^new/u\.jsonl, line 2: "input" is empty'):
+        _read(
+            tmp_path, rows(), {"old/u.jsonl": '{"input": "a"}\n', "new/u.jsonl": '{"input": "b"}\n{"input": ""}\n'}, []
+        )
+
+
 def test_a_file_without_a_column_of_inputs_is_an_error_that_names_the_column(tmp_path: Path) -> None:
     text = jsonl([{"id": i, "date": "2026"} for i in range(5)])
     with pytest.raises(DataError, match=r'columns are id, date\. Name it as in the examples: "question"'):

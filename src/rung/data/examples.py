@@ -121,9 +121,7 @@ class _File:
 def _read_file(path: Path, name: str, prefix: str, task: Task, labels: Labels | None, beside: bool) -> _File:
     """The rows of one file, which messages call `name`."""
     table = read_table(path)
-    if name != path.name:
-        table.rows = [replace(row, where=name + row.where.removeprefix(path.name)) for row in table.rows]
-        table.problems = [replace(p, where=name + p.where.removeprefix(path.name)) for p in table.problems]
+    table.call(name)
     file = _File(name, prefix, problems=list(table.problems))
     if not table.rows:
         return file

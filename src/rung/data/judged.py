@@ -69,6 +69,7 @@ def read_judged(task: Task, examples: Iterable[Example]) -> tuple[Judged, ...]:
     found: list[Judged] = []
     for path in task.judged:
         table = read_table(path)
+        table.call(called[path])
         problems += table.problems
         columns = _columns(table, called[path])
         for row in table.taken():

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,6 +67,12 @@ class Table:
 
     def _where(self, place: str) -> str:
         return f"{self.path.name}, {place}"
+
+    def call(self, name: str) -> None:
+        """From now on messages call the file by that name: files of one name are told apart by their folders."""
+        if name != self.path.name:
+            self.rows = [replace(row, where=name + row.where.removeprefix(self.path.name)) for row in self.rows]
+            self.problems = [replace(p, where=name + p.where.removeprefix(self.path.name)) for p in self.problems]
 
     def taken(self) -> Iterator[Row]:
         """The rows in order, each let go as it is returned: a million rows need not be held twice."""

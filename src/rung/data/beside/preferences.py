@@ -65,6 +65,7 @@ def _content(pair: Preference) -> tuple[str, str, str]:
 def _read_file(path: Path, name: str, task: Task, problems: list[Problem]) -> list[Preference]:
     """The pairs of one file, which messages call `name`. problems: takes the rows that cannot be used."""
     table = read_table(path)
+    table.call(name)
     problems += table.problems
     rows = list(flat(table.taken()))
     if not rows:

@@ -45,8 +45,9 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
     rows: list[tuple[Example | None, Review | None]] = []
     problems: list[Problem] = []
     unseen: list[Path] = []
+    called = names_of(task.synthetic)
     for path in task.synthetic:
-        rows += (new := _read_file(path, task, problems))
+        rows += (new := _read_file(path, called[path], task, problems))
         unseen += [path] if any(review is None for _, review in new) else []
     raise_problems(problems)
     usable = [(example, review) for example, review in rows if example is not None and review != "rejected"]
@@ -60,7 +61,7 @@ def read_synthetic(task: Task, fence: Fence, say: Say) -> tuple[Example, ...]:
             kept.setdefault(normal_form(example.query.text), (example, review))
     _tell(say, len(rows), len(rows) - len(usable), fenced, [review for _, review in kept.values()], unseen)
     if not kept:
-        names = ", ".join(names_of(task.synthetic).values())
+        names = ", ".join(called.values())
         raise DataError(
             f"{names}: no synthetic row is left: all of them were rejected or nearly repeat rows of dev or of the "
             "test, or there are none. Write others with rung synth, or delete synthetic: from task.yaml."
@@ -112,9 +113,13 @@ def _reader(fields: Fields, task: Task, prefix: str) -> RowReader:
     return RowReader(fields, answers, prefix, visible(task.instruction))
 
 
-def _read_file(path: Path, task: Task, problems: list[Problem]) -> list[tuple[Example | None, Review | None]]:
-    """The rows with their reviews; of one that was rejected, and whose answer is no label, no example."""
+def _read_file(
+    path: Path, name: str, task: Task, problems: list[Problem]
+) -> list[tuple[Example | None, Review | None]]:
+    """The rows of one file, which messages call `name`, with their reviews; of one that was rejected, and whose answer
+    is no label, no example."""
     table = read_table(path)
+    table.call(name)
     problems += table.problems
     if not table.rows:
         return []

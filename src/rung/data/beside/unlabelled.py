@@ -71,6 +71,7 @@ def _read_file(
     if unpacked_name(path).suffix.lower() == ".txt":
         return [Query(f"{name}:line-{n}", line) for n, line in _lines(path, name)]
     table = read_table(path)
+    table.call(name)
     problems += table.problems
     if not table.rows:
         return []
