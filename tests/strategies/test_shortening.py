@@ -12,9 +12,20 @@ import pytest
 from rung.errors import BudgetSpent, NoGain
 from rung.resume import record_of
 from rung.strategies.fine_tuning import lora
-from rung.strategies.shortening import ALONE, AS_IT_IS, SHORTENING, first_sentence, lengths, removable, shortened
+from rung.strategies.registry import Cost, Texts
+from rung.strategies.replay import trained_on
+from rung.strategies.shortening import (
+    ALONE,
+    AS_IT_IS,
+    SHORTENING,
+    cost_of_shortening,
+    first_sentence,
+    lengths,
+    removable,
+    shortened,
+)
 from rung.trials.trial import read_predictions
-from rung.trials.workshop import Workshop
+from rung.trials.workshop import Workshop, cut_of
 from rung.types import Decoding, Demo, DemoSelection, Request, Solution
 from workshops import COLOURS, Note, Trainee, workshop_of
 
@@ -81,16 +92,25 @@ def test_where_the_adapter_needs_no_instruction_the_input_alone_is_taken_and_not
     assert {p.tokens_in for p in answers} == {5} and len(answers) == 24
 
 
-def test_where_it_needs_a_few_words_the_shortest_prompt_that_has_them_is_taken(tmp_path: Path) -> None:
+def test_where_it_needs_a_few_words_the_shortest_prompt_that_has_them_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Stubborn(Learner):
         def train(self, rows: Any, options: Any, folder: Path, **more: Any) -> Path:
             return Trainee.train(self, rows, options, folder, **more)
+
+    def cut_short(workshop: Workshop, *given: Any, **more: Any) -> Solution:
+        found = trained_on(workshop, *given, **more)
+        workshop.note_cut("training", "the budget ended it")
+        return found
 
     model = Stubborn(needs(6))
     shop = workshop_of(model, tmp_path, train=80, instruction=LONG)
     tuned = lora(shop)
     short_shop = shop.within(tmp_path / "short")
+    monkeypatch.setattr("rung.strategies.shortening.trained_on", cut_short)
     short = shortened(short_shop, tuned)
+    assert cut_of(short_shop.folder) is None, "nor is what cut it"
     assert short.instruction == "Say the colour of the thing." and short.adapter == tuned.adapter
     found = rows_of(short_shop)
     assert found[ALONE, False]["score"]["mean"] == found[ALONE, True]["score"]["mean"] == 0.0
@@ -165,6 +185,24 @@ def test_where_the_budget_ends_in_the_training_a_length_that_needs_none_is_taken
     short = shortened(replace(shop, tools=replace(shop.tools, tell=tell)), tuned)
     assert short.instruction == "Say the colour of the thing."
     assert "budget was spent" in record_of(shop.folder / SHORTENING)["not_trained"]
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(10**9, 160), (16 * 1100, 16)])
+def test_the_plan_counts_half_of_the_steps_however_few_they_are(tokens: int, steps: int) -> None:
+    texts = Texts(
+        own=80,
+        answer=10,
+        room=20,
+        instruction=380,
+        forms=0,
+        passage=0,
+        train=320,
+        dev=0,
+        screen=0,
+        training_tokens=tokens,
+    )
+    repair = Cost(trained=8.0 * max(1.0, steps / 80))  # of a token a step, and 8 steps at least
+    assert cost_of_shortening(texts, repair).trained == pytest.approx(steps / 2, rel=0.01)
 
 
 def test_the_lengths_follow_from_the_prompt_and_no_two_are_alike(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rung.evaluation.statistics import MARGIN, compare, score, units_of
 from rung.records import write_json, write_lines
 from rung.resume import recorded
 from rung.solutions.answer import requests_for
+from rung.strategies.course import Lengths, onward_steps, steps_of
 from rung.strategies.prompting import answering
 from rung.strategies.registry import SHORTENED, Cost, Texts
 from rung.strategies.replay import REPAIR, Onward, trained_on
@@ -141,7 +142,9 @@ def saves(tokens: float, whole: float) -> bool:
 def cost_of_shortening(texts: Texts, repair: Cost) -> Cost:
     """Of one solution. repair: of training it on as replay does, dev once included."""
     plain = replace(texts, forms=0.0, thought=0)
-    training = replace(repair, trained=repair.trained * ONWARD.steps / REPAIR.steps)
+    steps = steps_of(texts.train, Lengths(texts.instruction, texts.own + texts.answer), texts.training_tokens)
+    times = onward_steps(steps, ONWARD.steps) / onward_steps(steps, REPAIR.steps)  # few steps have a least number
+    training = replace(repair, trained=repair.trained * times)
     return answering(plain, _LIKELY_DEV * texts.dev, texts.own) + training
 
 
@@ -229,6 +232,7 @@ def _keep_answers(workshop: Workshop, solution: Solution, place: int) -> None:
     )
     write_lines(workshop.folder / "predictions.dev.jsonl", (asdict(p) for p in found))
     shutil.rmtree(workshop.folder / "training", ignore_errors=True)
+    workshop.note_cut("training", None)
 
 
 def _answers(workshop: Workshop, place: int, part: str) -> Path:
