@@ -167,6 +167,12 @@ class Plan:
         step = Step("test", "prompt", True, "", len(tuned) * self.sizes["test"], 0, asked * each_s, usd)
         return step if self.judging is None else self.judging.of(step, step.calls)
 
+    def costing(self, kind: str, family: Family, cost: Cost, why: str = "") -> Step:
+        """An experiment or a check with the model of this plan. why: it does not apply."""
+        seconds, usd = PlanRates(self.speed, self.price).of(cost)
+        name, model = self.diagnosis.name.replace("diagnosis", kind, 1), self.diagnosis.model
+        return Step(name, family, not why, why, cost.calls, cost.tokens, seconds, usd, kind=kind, model=model)
+
     def with_detectable(self, groups: int, split: Split) -> Plan:
         """The same, where so many finalists are compared with each other. The unit is a group of the split."""
         from rung.evaluation.statistics import minimum_detectable_difference

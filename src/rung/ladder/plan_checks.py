@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rung.ladder.plan import Plan, Step
-from rung.ladder.plan_rates import seconds_of
 from rung.strategies import Cost, Texts
 from rung.types import MetricInfo, Task
 
@@ -86,9 +85,10 @@ def _abstention(plan: Plan, inputs: Inputs) -> Step:
     reading = sorted({step.family for step in plan.steps if step.applies and "rag" in step.family})
     why = why_no_questions(inputs) or ("" if reading else "nothing that retrieves is tried")
     if why:
-        return _step(plan, "abstention", Cost(), why)
+        return plan.costing("abstention", "prompt", Cost(), why)
     rows = min(MADE, len(inputs.dev))
-    return _step(plan, "abstention", sum([_answers(plan.texts, rows, reading=True)] * len(reading), Cost()), "")
+    cost = sum([_answers(plan.texts, rows, reading=True)] * len(reading), Cost())
+    return plan.costing("abstention", "prompt", cost)
 
 
 def _consistency(plan: Plan, task: Task, model: Metered, metric: MetricInfo) -> Step:
@@ -102,7 +102,7 @@ def _consistency(plan: Plan, task: Task, model: Metered, metric: MetricInfo) -> 
         # On this machine the samples of a prompt are drawn together, and it is read once.
         again = replace(once, read=0.0) if here else once
         cost += sum([again] * (repeats - 1), once)
-    step = _step(plan, "consistency", cost, "")
+    step = plan.costing("consistency", "prompt", cost)
     why = _why_not_sampled(plan, task, step, metric, here=here)
     return replace(step, applies=not why, why=why)
 
@@ -127,10 +127,3 @@ def _answers(texts: Texts, calls: int, *, reading: bool) -> Cost:
     from rung.strategies.prompting import answering
 
     return answering(texts, calls, texts.own + (_SHOWN * texts.passage if reading else 0.0))
-
-
-def _step(plan: Plan, name: str, cost: Cost, why: str) -> Step:
-    seconds, usd = round(seconds_of(cost, plan.speed), 2), round(cost.usd(plan.price), 6)
-    any_step = plan.steps[0]
-    called = any_step.name.replace(any_step.kind, name, 1) if any_step.kind else name
-    return Step(called, "prompt", not why, why, cost.calls, cost.tokens, seconds, usd, kind=name, model=any_step.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rung.ladder.plan import Plan, Step, cost_of_suite
+from rung.ladder.plan import Plan, cost_of_suite
 from rung.ladder.plan_rates import seconds_of
 from rung.strategies import Cost, function_of
 from rung.strategies.shortening import SHORT_ALREADY, cost_of_shortening, worth_shortening
@@ -27,21 +27,4 @@ def with_shortening(plan: Plan) -> Plan:
     skills = cost_of_suite()
     each = [cost_of_shortening(plan.texts, repair) + skills for repair in dearest.values()]
     whole = sum(each, Cost())
-    seconds, usd = round(seconds_of(whole, plan.speed), 2), round(whole.usd(plan.price), 6)
-    name = plan.skills.name.replace("skills", "shortening", 1)
-    return replace(
-        plan,
-        shortening=Step(
-            name,
-            plan.skills.family,
-            True,
-            "",
-            whole.calls,
-            whole.tokens,
-            seconds,
-            usd,
-            kind="shortening",
-            model=plan.skills.model,
-        ),
-        shortened=len(each),
-    )
+    return replace(plan, shortening=plan.costing("shortening", plan.skills.family, whole), shortened=len(each))
