@@ -24,7 +24,7 @@ from rung.ladder.gains import Gain, Way, expected_gain, order, too_little, what_
 from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.plan import Step
 from rung.ladder.shortening import ENDED
-from rung.ladder.state import PROMPT_SHARE, RunState, WholeRun, scale_of
+from rung.ladder.state import LEAST_OF_A_STEP, PROMPT_SHARE, RunState, WholeRun, scale_of
 from rung.resume import is_done, record_of
 from rung.strategies import Texts, function_of
 from rung.teaching.search_log import search_in_words, search_log
@@ -34,7 +34,6 @@ from rung.types import Comparison, Skipped, SkipReason, Solution
 PUT_OFF = f"prompts have had their {100 * PROMPT_SHARE:.0f} % of the budget while something dearer could be tried"
 
 _TIMED_ANSWERS = 16  # from so many answers on, the time of one is taken from them
-_LEAST_OF_A_STEP = 0.4  # of its estimated seconds must be there for it to be begun: choices and trainings can be cut
 
 
 def climb(run: WholeRun, *, finish: bool = False) -> Climbed:
@@ -217,7 +216,7 @@ class _Climber:
         folder = self.run.files.solution(step.name)
         if is_done(folder / "built.json"):
             return None
-        spent, least = spent_on(folder), _LEAST_OF_A_STEP
+        spent, least = spent_on(folder), LEAST_OF_A_STEP
         needed = max(0.0, least * step.seconds + (1 - least) * step.taught_s - spent.seconds)
         limit = self.run.ledger.limit_s
         capped = step.family == "prompt" and later and limit is not None

@@ -14,17 +14,13 @@ from rung.ladder.climbed import Built, Climbed
 from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.plan import cost_of_suite
 from rung.ladder.plan_rates import seconds_of
-from rung.ladder.state import RunState
+from rung.ladder.state import LEAST_OF_A_STEP, RunState
 from rung.resume import is_done, once, once_for_all
 from rung.strategies import REPAIRED, STRATEGIES, Cost, function_of
 from rung.types import Skipped, SkipReason, kind_of
 
 _NEAR = 0.1
 """A fine-tuned solution this far below the best on dev is hardly shipped, so nothing is spent on its skills."""
-
-
-_LEAST_OF_A_REPAIR = 0.4
-"""Of its estimated seconds, must be there for it to be begun."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +145,7 @@ def _no_time_to_repair(run: RunState, climbed: Climbed, name: str, other: str) -
     if is_done(folder / "solution.json"):
         return None
     cost: Cost = function_of(strategy.repair_cost)(run.plan.texts) if strategy.repair_cost is not None else Cost()
-    seconds = _LEAST_OF_A_REPAIR * seconds_of(cost, run.plan.speed)
+    seconds = LEAST_OF_A_STEP * seconds_of(cost, run.plan.speed)
     return run.over_budget(climbed, max(0.0, seconds - spent_on(folder).seconds), 0)
 
 

@@ -42,6 +42,9 @@ TRAINING_PART = 0.8
 GRACE = 1.3
 """Times its end: when a step that should have come to an end is given up."""
 
+LEAST_OF_A_STEP = 0.4
+"""Of its estimated seconds, must be there for a step to be begun: choices and trainings can be cut."""
+
 PROMPT_SHARE = 0.4
 """Of a limited budget, for prompts, as long as something dearer could still be tried."""
 
