@@ -90,7 +90,8 @@ def hold_judge(
     if task.judge is None or judge is None or share is None:
         return None
     asker = judge_of(task.judge, judge, files.judged, task.instruction)
-    if recorded(files.judge) is None:
+    new = not is_done(files.judge)
+    if new:
         known = len(read_lines(files.judged / CALLS)) / share.calls  # what an earlier command asked
         n = max(0.0, asked_at_first(len(judged), len(train)) - known)
         more = Spent(n * share.seconds, round(n * share.calls), n * share.usd)
@@ -102,7 +103,6 @@ def hold_judge(
         meter.keep()
         listener.progress("holding the judge against people", share_done, None)
 
-    new = recorded(files.judge) is None
     record = once(files.judge, lambda: judge_record(check_judge(task, asker, judged, train, tell)))
     if new:
         runs.log(folder, "judged", stage=stage_of(folder, files.judged), **meter.record())
