@@ -110,6 +110,7 @@ def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bo
     from rung.ladder.plan import Plan, Step
     from rung.ladder.state import RunState, WholeRun
     from rung.models.metering import metered
+    from rung.retrieval.library import SearchedBy
     from rung.strategies.registry import Texts
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Inputs, Tools
@@ -139,7 +140,7 @@ def one_run(folder: Path, model: Any, seed: int, examples: int) -> tuple[str, bo
     )
     state = RunState(
         folder=folder,
-        inputs=Inputs(task, rows[:40], rows[40 : 40 + examples], passages=passages, open_index=lambda spec: retriever),
+        inputs=Inputs(task, rows[:40], rows[40 : 40 + examples], library=SearchedBy(passages, retriever)),
         test=SealedTest(rows[40 + examples :]),
         tools=Tools(counted, Scorer(load_metric("exact_match", folder)), InOrder()),
         model=counted,

@@ -14,7 +14,7 @@ import rung
 from rung.records import read_json
 from rung.strategies.registry import Cost
 from rung.testing import FakeTrainable
-from rung.types import Answer, Document, Prediction, Query, Request, Solution
+from rung.types import Answer, Document, Prediction, Query, Request, RetrieverSpec, Solution
 from small_task import write_task
 
 PUBLIC = {
@@ -46,7 +46,7 @@ def spoken(answers: Sequence[Answer]) -> list[float]:
 class FirstWords:
     """Finds passages that begin with a word of the query."""
 
-    def __init__(self, passages: Sequence[Document], folder: Path | None) -> None:
+    def __init__(self, spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None) -> None:
         self.passages = passages
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:

@@ -9,7 +9,7 @@ from typing import Any
 from rung.errors import Diverged
 from rung.evaluation.scorer import Scorer
 from rung.records import read_json, write_json
-from rung.retrieval import open_index
+from rung.retrieval.library import Library
 from rung.testing import FakeTrainable
 from rung.trials.trial import InOrder
 from rung.trials.workshop import Inputs, Limits, Tools, Workshop
@@ -65,8 +65,7 @@ def workshop_of(
         ),
         rows[:train],
         rows[train:],
-        passages=PASSAGES,
-        open_index=lambda spec: open_index(spec, PASSAGES),
+        library=Library(PASSAGES),
     )
     tools = Tools(model, Scorer(MetricInfo("exact", metric)), **({"executor": InOrder()} | (tools or {})))
     return Workshop(inputs, tools, Limits(**(limits or {})), folder / "solution", Decoding(8))

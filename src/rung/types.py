@@ -21,6 +21,7 @@ Topic = Literal["decided", "teacher", "judge", "checks", "costs", "not tried"]
 """What a reason of the verdict is about."""
 
 Whitespace = Literal["counts", "folded"]
+SearchedWith = Literal["input", "conversation", "rewritten"]
 
 FAMILIES: tuple[Family, ...] = ("prompt", "rag", "fine-tune", "rag+fine-tune")
 """The families that use a language model, cheapest first: what it takes to build, run and change.
@@ -100,11 +101,20 @@ class Query:
 
 @dataclass(frozen=True)
 class Document:
-    """One document or passage of the corpus."""
+    """One document or passage of the corpus.
+
+    Pages of a document are parted by form feeds. title: of a passage, with the headings that it stands under
+    ("Handbook › Leave › Sick leave"). markdown: lines that begin with # are headings, lines of pipes are tables. page:
+    that a passage begins on, from 1; None where the document has no pages. source: where a reader finds it, where its
+    id does not say so.
+    """
 
     id: str
     text: str
     title: str | None = None
+    markdown: bool = False
+    page: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +200,23 @@ class JudgeSpec:
 
 
 @dataclass(frozen=True)
+class SearchKeys:
+    """How passages may be found, as the task says it; what it leaves open is tried.
+
+    kinds: of index; empty: all that are here. embedders, rerankers: by name; empty: what is installed, and none. stem:
+    a language; None: recognised; empty: none. tokens: sizes of passages; empty: a few. rewrite: whether the model may
+    write what is searched with; None: tried where the input is a conversation.
+    """
+
+    kinds: tuple[str, ...] = ()
+    embedders: tuple[str, ...] = ()
+    rerankers: tuple[str, ...] = ()
+    stem: str | None = None
+    tokens: tuple[int, ...] = ()
+    rewrite: bool | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """task.yaml as resolved: absolute paths, every default filled in.
 
@@ -208,7 +235,8 @@ class Task:
     asks. judged: answers that people scored, to hold the judge against. unlabelled: inputs without answers, for the
     teacher. synthetic: rows that were written by a model and reviewed, which only train. preferences: pairs of answers,
     chosen and rejected. repeats: how often a candidate near the top answers each test input, to see whether it is
-    right every time; 0: once. abstain: the answer that is right where the documents do not hold one.
+    right every time; 0: once. abstain: the answer that is right where the documents do not hold one. cite: answers name
+    the passages that they rest on. retrieval: how passages may be found.
     """
 
     name: str
@@ -243,6 +271,8 @@ class Task:
     preferences: tuple[Path, ...] = ()
     repeats: int = 0
     abstain: str | None = None
+    cite: bool = False
+    retrieval: SearchKeys = SearchKeys()
 
     @property
     def example_files(self) -> tuple[Path, ...]:
@@ -339,14 +369,27 @@ class DemoSelection:
 
 @dataclass(frozen=True)
 class RetrieverSpec:
-    """How passages are found.
+    """How passages are cut, found and shown.
 
     kind: a name in `rung.retrieval.INDEXES`. k: at most so many passages. token_budget: at most so many tokens of them.
+    tokens: of the model, that a passage has at most; 0: about `retrieval.chunk.MAX_WORDS` words. overlap: tokens that a
+    passage repeats of the one before it. stem: the language whose endings a lexical search leaves out; empty: none.
+    embedder: of a dense search, by its name in `rung.retrieval.embedders`. reranker: what orders the first hits anew:
+    "model" (the one that answers), or the name of a cross-encoder; empty: nothing. query: what is searched with: the
+    input, the whole conversation, or what the model makes of it. fenced: passages stand between marks, and the prompt
+    says that they are data.
     """
 
     kind: str
     k: int
     token_budget: int
+    tokens: int = 0
+    overlap: int = 0
+    stem: str = ""
+    embedder: str = ""
+    reranker: str = ""
+    query: SearchedWith = "input"
+    fenced: bool = False
 
 
 @dataclass(frozen=True)
@@ -372,7 +415,8 @@ class Solution:
     """Everything that can answer an input, as data.
 
     adapter: a PEFT folder (absolute path in memory, relative to the solution's folder on disk). model: the name of the
-    task's model that answers; empty where an older version of rung wrote the record.
+    task's model that answers; empty where an older version of rung wrote the record. cite: the answer names the
+    passages that it rests on, by their numbers.
     """
 
     name: str
@@ -384,6 +428,7 @@ class Solution:
     adapter: str | None = None
     constraint: Constraint | None = None
     model: str = ""
+    cite: bool = False
 
     @property
     def family(self) -> Family:
@@ -660,6 +705,8 @@ class Prediction:
 
     error: why the model gave no answer, or how its answer breaks its constraint. metric_error: why the metric could not
     score it. The score is then 0. finish: as of its Generation; "length" where there was no room for the rest.
+    passages: ids of those that its prompt showed, best first. citations: ids of those that it names as its sources;
+    text is then without them. bad_citations: numbers that it names and that no passage of its prompt has.
     """
 
     id: str
@@ -673,6 +720,8 @@ class Prediction:
     metric_error: str | None = None
     tokens_cached: int = 0
     finish: Literal["stop", "length", "error"] = "stop"
+    citations: tuple[str, ...] = ()
+    bad_citations: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from rung.diagnosis.placebo import OwnSeeds, samples
 from rung.evaluation.metrics import load_metric
 from rung.evaluation.scorer import Scorer
 from rung.retrieval.bm25 import BM25
+from rung.retrieval.library import SearchedBy
 from rung.solutions.answer import answer
 from rung.testing import FakeModel
 from rung.trials.trial import InOrder
@@ -91,8 +92,7 @@ def workshop_of(folder: Path, answers: Answers, **more: Any) -> Workshop:
         train=more.pop("train", EXAMPLES[:50]),
         dev=more.pop("dev", EXAMPLES[50:]),
         constraint=Constraint("labels", task.labels) if task.labels else None,
-        passages=more.pop("passages", ()),
-        open_index=lambda spec: retriever,
+        library=SearchedBy(more.pop("passages", ()), retriever),
     )
     assert not more
     tools = Tools(model, Scorer(load_metric(task.metric, folder)), InOrder())

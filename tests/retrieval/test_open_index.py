@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rung.errors import RungError
-from rung.retrieval import INDEXES, open_index, opened_once, register_index
+from rung.retrieval import INDEXES, open_index, register_index
 from rung.retrieval.bm25 import BM25
+from rung.retrieval.library import Library
 from rung.types import Document, Query, RetrieverSpec
 
 PASSAGES = (Document("a", "red cards"), Document("b", "blue boats"))
@@ -16,7 +17,7 @@ PASSAGES = (Document("a", "red cards"), Document("b", "blue boats"))
 class First:
     """The first passages, whatever is asked."""
 
-    def __init__(self, passages: Sequence[Document], folder: Path | None) -> None:
+    def __init__(self, spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None) -> None:
         self.passages, self.folder = passages, folder
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
@@ -44,12 +45,12 @@ def test_an_index_of_the_user_is_opened_by_its_kind_and_gets_its_folder(tmp_path
 
 
 @pytest.mark.usefixtures("registered")
-def test_each_kind_of_index_is_opened_once_and_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    open_once = opened_once(PASSAGES, tmp_path)
-    index = open_once(RetrieverSpec("first", 1, 100))
-    assert isinstance(index, First) and index.folder == tmp_path / "first"
-    assert open_once(RetrieverSpec("first", 2, 50)) is index
-    nowhere = opened_once(PASSAGES)(RetrieverSpec("first", 1, 100))
+def test_each_kind_of_index_is_opened_once_and_gets_the_folder_of_its_library(tmp_path: Path) -> None:
+    library = Library(PASSAGES, folder=tmp_path)
+    index = library.search(RetrieverSpec("first", 1, 100))
+    assert isinstance(index, First) and index.folder == tmp_path
+    assert library.search(RetrieverSpec("first", 2, 50)) is index
+    nowhere = Library(PASSAGES).search(RetrieverSpec("first", 1, 100))
     assert isinstance(nowhere, First) and nowhere.folder is None
 
 

@@ -12,6 +12,7 @@ import pytest
 from rung.errors import BudgetSpent, Diverged, ModelError, TrainingError
 from rung.records import read_json
 from rung.resume import record_of
+from rung.retrieval.library import SearchedBy
 from rung.solutions.answer import BLOCK
 from rung.strategies.course import LEAST_STEPS, Lengths, epoch_of, interim_looks_of, probe_steps, steps_of
 from rung.strategies.fine_tuning import lora, pilot, rag_lora
@@ -400,7 +401,8 @@ def test_rates_are_compared_on_prompts_as_answering_shows_them(tmp_path: Path) -
     shop = shop_of(Watched(learns), tmp_path)
     retriever = shop.retriever_of(replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 3, 600)))
     assert retriever is not None
-    blind = replace(shop.inputs, open_index=lambda spec: Constant(retriever.search([example(0).query], 3)[0]))
+    constant = Constant(retriever.search([example(0).query], 3)[0])
+    blind = replace(shop.inputs, library=SearchedBy(shop.inputs.passages, constant))
     rag_lora(replace(shop, inputs=blind))
     dev = {f"Thing {e.id[1:]} is {e.output}." for e in shop.inputs.dev}
     assert scored and not any(line in dev for text in scored for line in text.splitlines())

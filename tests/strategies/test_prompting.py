@@ -184,7 +184,7 @@ def test_rag_chooses_among_the_kinds_of_index_that_are_registered(
             return [[] for _ in queries]
 
     def opener(index: Retriever) -> Callable[..., Retriever]:
-        return lambda passages, folder: index
+        return lambda spec, passages, folder: index
 
     monkeypatch.setitem(INDEXES, "bm25", opener(Blind()))
     monkeypatch.setitem(INDEXES, "by-number", opener(ByNumber()))

@@ -12,7 +12,7 @@ from rung.errors import NoGain, RunError
 from rung.evaluation.metrics import METRICS
 from rung.evaluation.scorer import Scorer
 from rung.records import read_lines
-from rung.retrieval import open_index
+from rung.retrieval.library import Library
 from rung.teaching.answering import VOTES, Voted
 from rung.teaching.synthesis import Counts, Kind, SynthesisOptions, counts_of, kinds_for, synthesise
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
@@ -231,8 +231,7 @@ def with_documents(answers: object, folder: Path) -> Workshop:
         folder,
         labels=None,
         abstain="unknown",
-        passages=PASSAGES,
-        open_index=lambda spec: open_index(spec, PASSAGES),
+        library=Library(PASSAGES),
     )
 
 
@@ -268,7 +267,7 @@ def test_a_question_that_its_passage_does_not_answer_is_left_out_and_one_that_pa
 def test_documents_that_no_train_row_marks_come_first_also_where_they_are_cut_into_passages(tmp_path: Path) -> None:
     passages = tuple(Document(f"{name}#{n}", f"{name} {n}") for name in ("a", "b") for n in (1, 2, 3))
     train = tuple(replace(e, gold_ids=("a",)) for e in train_rows())
-    shop = shop_of(scripted(), tmp_path, labels=None, train=train, passages=passages)
+    shop = shop_of(scripted(), tmp_path, labels=None, train=train, library=Library(passages))
     orders = list(_orders(shop.inputs, "document", 3, {}, 0, 1_000))
     assert {order.sources[0] for order in orders} == {"b#1", "b#2", "b#3"}
 

@@ -14,11 +14,12 @@ import pytest
 from rung.errors import NO_REPLY, OUT_OF_MEMORY
 from rung.models import metered
 from rung.records import read_lines, write_lines
+from rung.retrieval.library import Library
 from rung.solutions.answer import BLOCK
 from rung.testing import FakeModel
 from rung.trials.choose import choose, screened
 from rung.trials.trial import Trial, attempt, mean_score, read_predictions, try_all
-from rung.types import Answer, Generation, Prediction, Request
+from rung.types import Answer, Generation, Prediction, Request, Retriever, RetrieverSpec
 from workshops import COLOURS, exact, workshop_of
 
 
@@ -207,16 +208,16 @@ def test_known_answers_are_written_and_not_asked_for(tmp_path: Path) -> None:
 
 
 def test_an_index_is_not_opened_for_answers_that_are_all_there(tmp_path: Path) -> None:
-    from rung.types import RetrieverSpec
 
     shop = workshop_of(FakeModel(right), tmp_path)
     solution = replace(shop.solution("a"), retriever=RetrieverSpec("bm25", 1, 50))
     first = attempt(shop, solution, shop.inputs.dev, tmp_path / "p.jsonl")
 
-    def never(spec: Any) -> Any:
-        raise AssertionError("opened")
+    class Closed(Library):
+        def search(self, spec: RetrieverSpec) -> Retriever:
+            raise AssertionError("opened")
 
-    closed = replace(shop, inputs=replace(shop.inputs, open_index=never))
+    closed = replace(shop, inputs=replace(shop.inputs, library=Closed()))
     assert attempt(closed, solution, closed.inputs.dev, tmp_path / "p.jsonl") == first
 
 

@@ -106,6 +106,8 @@ def task_record(task: Task) -> dict[str, object]:
         **{key: [str(p) for p in getattr(task, key)] for key in BESIDE},
         "repeats": task.repeats,
         "abstain": task.abstain,
+        "cite": task.cite,
+        "retrieval": asdict(task.retrieval),
     }
 
 

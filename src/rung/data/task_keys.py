@@ -27,7 +27,7 @@ from rung.data.metric_names import CASELESS, JSON_METRICS, JUDGE, KNOWN_METRICS,
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import kind_of, nearest
 from rung.text import normal_form
-from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
+from rung.types import Budget, ModelSpec, Price, SearchKeys, SetName, Task, Whitespace
 
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
 SEVERAL_COLUMNS = ("input", "output", "instruction")
@@ -57,6 +57,8 @@ HINTS = {
     "budget.usd": "Write budget: {usd: 5}.",
     "price": PRICE_HINT,
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
+    "cite": "Write cite: true where answers are to name the passages that they rest on.",
+    "retrieval": "Write retrieval: {kinds: [bm25, dense]}, where only some ways to find passages are to be tried.",
     "seed": "Write seed: 0, or another whole number from 0.",
     **taught_keys.TAUGHT_HINTS,
 }
@@ -201,7 +203,20 @@ class BudgetKeys(BaseModel):
     usd: Annotated[float, Field(gt=0)] | None = None
 
 
-NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys}
+class RetrievalKeys(BaseModel):
+    """retrieval: {kinds, embedders, rerankers, stem, tokens, rewrite}."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kinds: list[str] = Field(default_factory=list)
+    embedders: list[str] = Field(default_factory=list)
+    rerankers: list[str] = Field(default_factory=list)
+    stem: str | None = None
+    tokens: list[Annotated[int, Field(ge=32, le=8192)]] = Field(default_factory=list)
+    rewrite: bool | None = None
+
+
+NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys, "retrieval": RetrievalKeys}
 """Keys that hold keys, and are pydantic's own."""
 
 
@@ -237,6 +252,8 @@ class TaskKeys(BaseModel):
     preferences: Annotated[Any, PlainValidator(key_files.row_files)] = ()
     repeats: Annotated[int, AfterValidator(_repeats)] | None = None
     abstain: Annotated[str, AfterValidator(_abstain)] | None = None
+    cite: bool = False
+    retrieval: RetrievalKeys = Field(default_factory=RetrievalKeys)
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)
     price: Annotated[Any, PlainValidator(_price)] = None
@@ -293,6 +310,19 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         preferences=keys.preferences,
         repeats=keys.repeats or 0,
         abstain=keys.abstain,
+        cite=keys.cite,
+        retrieval=_retrieval(keys.retrieval),
+    )
+
+
+def _retrieval(keys: RetrievalKeys) -> SearchKeys:
+    return SearchKeys(
+        kinds=tuple(keys.kinds),
+        embedders=tuple(keys.embedders),
+        rerankers=tuple(keys.rerankers),
+        stem=keys.stem,
+        tokens=tuple(keys.tokens),
+        rewrite=keys.rewrite,
     )
 
 

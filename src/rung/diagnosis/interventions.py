@@ -14,8 +14,7 @@ from dataclasses import dataclass, fields, replace
 from rung.data.lengths import of_usual_length
 from rung.diagnosis.lenient import bare, is_json, stated
 from rung.diagnosis.placebo import PLACEBO, SAMPLES
-from rung.retrieval import INDEXES
-from rung.retrieval.gold import MOST_GOLD, GoldIndex, GoldRetriever
+from rung.retrieval.gold import MOST_GOLD, GoldRetriever
 from rung.solutions.demos import NEAREST_POOL, demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS
 from rung.trials.choose import affordable
@@ -149,11 +148,11 @@ def _with_gold(base: Solution, workshop: Workshop, token_budget: int) -> Solutio
 
 def gold_retriever(examples: Sequence[Example], workshop: Workshop) -> tuple[Retriever, Sequence[Example]]:
     """What brings each example the passages that hold its answer, and the examples for which there are some."""
-    index, task = GoldIndex(workshop.inputs.passages), workshop.inputs.task
+    task, spec = workshop.inputs.task, workshop.passages_spec(_SEARCHED)
+    index = workshop.inputs.library.gold(spec)
     # Labels mark nothing: that a passage contains "yes" says nothing about the answer.
     unmarked = [] if task.labels else [e for e in examples if not e.gold_ids]
-    spec = RetrieverSpec(next(iter(INDEXES)), _SEARCHED, PASSAGE_TOKENS)
-    search = workshop.inputs.open_index(spec) if unmarked else None
+    search = workshop.inputs.library.search(spec) if unmarked else None
     ranked = search.search([e.query for e in unmarked], _SEARCHED) if search is not None else []
     found = {e.id: row for e, row in zip(unmarked, ranked, strict=True)}
     gold = {e.id: index.passages(e, found.get(e.id, ())) for e in examples}

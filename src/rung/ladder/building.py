@@ -21,7 +21,7 @@ def solution_once(run: RunState, folder: Path, name: str, build: Callable[[], So
     if is_done(folder / "solution.json"):
         return replace(load_solution(folder), model=run.name)
     built = replace(build(), name=name, model=run.name)
-    return save_solution(built, folder, passages=run.inputs.passages)
+    return save_solution(built, folder, passages=run.inputs.library.passages(built.retriever))
 
 
 def noted_once(

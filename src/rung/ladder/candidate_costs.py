@@ -60,7 +60,7 @@ def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
     from rung.solutions.answer import answer, requests_for, shared_prefix_tokens
 
     solution, model = built.solution, run.model
-    retriever = run.inputs.open_index(solution.retriever) if solution.retriever is not None else None
+    retriever = run.inputs.library.search(solution.retriever) if solution.retriever is not None else None
     queries = [example.query for example in run.inputs.dev]
     size = max(1, min(run.inputs.task.concurrency, len(queries)))
     batches = LATENCY_INPUTS + 1 if size > 1 else min(LATENCY_INPUTS + 1, len(queries))
@@ -90,7 +90,7 @@ def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any
     from rung.solutions.answer import requests_for
 
     solution, concurrency = built.solution, run.inputs.task.concurrency
-    retriever = run.inputs.open_index(solution.retriever) if solution.retriever is not None else None
+    retriever = run.inputs.library.search(solution.retriever) if solution.retriever is not None else None
     queries = [example.query for example in run.inputs.dev]
     n = _affordable(run, built, timed_requests(run.model, concurrency))
     some = [queries[i % len(queries)] for i in range(n)]

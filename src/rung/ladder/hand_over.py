@@ -24,7 +24,7 @@ def hand_over(run: WholeRun, decision: Decision) -> None:
     state = run.of_candidate(decision.solution)
 
     def fill(folder: Path) -> None:
-        save_solution(solution, folder, passages=run.inputs.passages)
+        save_solution(solution, folder, passages=run.inputs.library.passages(solution.retriever))
         note = {
             "task": run.inputs.task.name,
             "model": state.spec.spec,

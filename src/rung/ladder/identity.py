@@ -12,13 +12,14 @@ from typing import Any
 
 from rung import __version__, runs
 from rung.ladder.options import RunOptions
-from rung.types import MetricInfo, Model, Task
+from rung.types import MetricInfo, Model, SearchKeys, Task
 
 _NOT_MEASURED = (
     *("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore", "repeats"),
     *("teacher", "unlabelled", "synthetic", "preferences", "judge", "judged", "abstain"),
+    *("cite", "retrieval"),
 )
-"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. The last three do
+"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. The last five do
 where they are named, and are added then: a run of a version that did not know them goes on."""
 
 _TAUGHT = ("unlabelled", "synthetic", "preferences")
@@ -47,6 +48,10 @@ def task_record_of(
     measured = {key: value for key, value in resolved.items() if key not in _NOT_MEASURED}
     if task.abstain is not None:
         measured["abstain"] = task.abstain
+    if task.cite:
+        measured["cite"] = True
+    if task.retrieval != SearchKeys():
+        measured["retrieval"] = resolved["retrieval"]
     stays: dict[str, Any] = {"task": measured, "beside": beside, "exhaustive": options.exhaustive}
     if task.judge is not None:
         how = {key: value for key, value in asdict(task.judge).items() if key != "model"}

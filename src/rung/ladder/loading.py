@@ -193,7 +193,7 @@ def start(
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
-    inputs = _inputs(loaded, examined, split, beside, folder)
+    inputs = _inputs(loaded, examined, split, beside, models)
     purse = purse_of(files, task, models, before)  # first: speeds are measured by calls, too
     with closed_on_error(purse):
         homes = {name for name, version in loaded.versions.items() if version == record["home"]}
@@ -257,20 +257,19 @@ def _beside(loaded: Loaded, split: Split, listener: Listener) -> Beside:
     return read_beside(loaded.read.task, fence_of(loaded.read.examples, split), listener.say)
 
 
-def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, folder: Path) -> Inputs:
+def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, models: Opened) -> Inputs:
     from rung.data.fence import fence_of
-    from rung.retrieval import opened_once
-    from rung.retrieval.chunk import chunk
+    from rung.models.cache import cache_folder
+    from rung.retrieval.library import Library
     from rung.trials.workshop import Inputs
 
-    passages = chunk(loaded.read.documents)
+    first = next(iter(models.counted.values()))
     return Inputs(
         task=loaded.read.task,
         train=split.train,
         dev=split.dev,
         constraint=examined.constraint,
-        passages=passages,
-        open_index=opened_once(passages, folder / "index"),
+        library=Library(loaded.read.documents, count_tokens=first.count_tokens, folder=cache_folder() / "indexes"),
         groups=split.groups,
         unlabelled=beside.unlabelled,
         synthetic=beside.synthetic,

@@ -239,12 +239,9 @@ class RunState:
         retrieving = climbed.built.get(climbed.best("rag", self.name) or "")
         prompting = climbed.built.get(climbed.best("prompt", self.name) or "")
         tuned = climbed.built.get(climbed.best("fine-tune", self.name) or "")
-        spec = retrieving.solution.retriever if retrieving is not None else None
         return {
             "learning_rate": rate,
             "learning_rate_from": chosen_for,
-            "passages_shown": spec.k if spec is not None else None,
-            "index_kind": spec.kind if spec is not None else None,
             "best_prompt": prompting.solution if prompting is not None else None,
             "prompt_answers": prompting.predictions if prompting is not None else (),
             "best_tuned": tuned.solution if tuned is not None else None,

@@ -206,23 +206,21 @@ def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) ->
     from rung.data.fence import fence_of
     from rung.data.lengths import of_usual_length
     from rung.evaluation.scorer import Scorer
+    from rung.models.cache import cache_folder
     from rung.models.speed import count_error
-    from rung.retrieval import opened_once
-    from rung.retrieval.chunk import chunk
+    from rung.retrieval.library import Library
     from rung.trials.trial import InOrder
     from rung.trials.workshop import Inputs, Limits, Tools, Workshop
     from rung.types import Decoding
 
     split, task = checked.split, checked.task
     assert split is not None
-    passages = chunk(checked.documents)
     inputs = Inputs(
         task=task,
         train=split.train,
         dev=(),
         constraint=checked.constraint,
-        passages=passages,
-        open_index=opened_once(passages),
+        library=Library(checked.documents, count_tokens=teacher.count_tokens, folder=cache_folder() / "indexes"),
         groups=split.groups,
         fence=fence_of(checked.read.examples, split),
     )

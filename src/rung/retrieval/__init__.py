@@ -14,8 +14,9 @@ from typing import cast
 from rung.errors import TaskError
 from rung.types import Document, Retriever, RetrieverSpec
 
-Opener = Callable[[Sequence[Document], Path | None], Retriever]
-"""(passages, a folder where the index may be kept) -> the index. The folder may not exist yet; None: nowhere."""
+Opener = Callable[[RetrieverSpec, Sequence[Document], Path | None], Retriever]
+"""(what is asked for, passages, a folder where the index may be kept) -> the index. The folder holds indexes of other
+passages, too, and may not exist yet; what is kept there is named by its content. None: nowhere."""
 
 INDEXES: dict[str, str | Opener] = {"bm25": "rung.retrieval.bm25:open_bm25"}
 """Kind of index -> "module:attribute" of its Opener, or the Opener itself."""
@@ -42,16 +43,4 @@ def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
     if isinstance(opener, str):
         module, attribute = opener.split(":")
         opener = cast(Opener, getattr(importlib.import_module(module), attribute))
-    return opener(passages, folder)
-
-
-def opened_once(passages: Sequence[Document], folder: Path | None = None) -> Callable[[RetrieverSpec], Retriever]:
-    """As `open_index`, each kind of index opened when it is first asked for, and in a folder of its own."""
-    opened: dict[str, Retriever] = {}
-
-    def index_of(spec: RetrieverSpec) -> Retriever:
-        if spec.kind not in opened:
-            opened[spec.kind] = open_index(spec, passages, None if folder is None else folder / spec.kind)
-        return opened[spec.kind]
-
-    return index_of
+    return opener(spec, passages, folder)

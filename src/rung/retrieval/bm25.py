@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rung.text import words
-from rung.types import Document, Query
+from rung.types import Document, Query, RetrieverSpec
 
 
-def open_bm25(passages: Sequence[Document], folder: Path | None = None) -> BM25:
+def open_bm25(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> BM25:
     """The index over the passages; it is quick to build, so nothing is kept in the folder."""
     return BM25(passages)
 

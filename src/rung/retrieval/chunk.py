@@ -7,7 +7,7 @@ marked in the examples keep their meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from rung.text import pieces, units
@@ -20,7 +20,14 @@ MAX_WORDS = 180
 _SENTENCE_END = re.compile(r"(?<=[.!?।])\s+|\n{2,}|(?<=[。！？｡။។])(?![。！？｡」』”’）])\s*")
 
 
-def chunk(documents: Sequence[Document], *, max_words: int = MAX_WORDS) -> tuple[Document, ...]:
+def chunk(
+    documents: Sequence[Document],
+    *,
+    max_words: int = MAX_WORDS,
+    tokens: int = 0,
+    overlap: int = 0,
+    count_tokens: Callable[[str], int] | None = None,
+) -> tuple[Document, ...]:
     """Passages of at most about `max_words` words. A cut document's passages are named id#1, id#2, …"""
     passages: list[Document] = []
     for document in documents:

@@ -61,6 +61,7 @@ def load_solution(folder: Path) -> Solution:
             adapter=str((folder / record["adapter"]).resolve()) if record["adapter"] else None,
             constraint=Constraint(**constraint) if constraint else None,
             model=record.get("model", ""),
+            cite=record.get("cite", False),
         )
     except FileNotFoundError:
         raise RunError(f"{folder}: no solution.json here. Name a folder that rung wrote.") from None

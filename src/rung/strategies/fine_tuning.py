@@ -23,7 +23,6 @@ from rung.strategies.course import (
 from rung.strategies.fit import fit
 from rung.strategies.prompting import answering
 from rung.strategies.registry import Cost, Texts
-from rung.strategies.retrieving import spec
 from rung.strategies.training_rows import training_rows, without_long
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Example, Solution, TrainingOptions, TrainingRow
@@ -40,7 +39,8 @@ def lora(workshop: Workshop) -> Solution:
 
 def rag_lora(workshop: Workshop) -> Solution:
     """As `lora`, with retrieved passages in every prompt, so that the adapter learns to read them."""
-    shown = spec(max(workshop.passages_shown or 0, _TRAINED_PASSAGES), workshop.index_kind)
+    before = workshop.best_rag.retriever if workshop.best_rag is not None else None
+    shown = workshop.passages_spec(max(before.k if before is not None else 0, _TRAINED_PASSAGES))
     plain = replace(workshop.solution("rag_lora"), constraint=workshop.inputs.constraint, retriever=shown)
     return _tuned(workshop, plain)
 

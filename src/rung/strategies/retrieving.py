@@ -55,13 +55,13 @@ def demos_with_passages(workshop: Workshop, solution: Solution, count: int) -> t
     a passage have one.
     """
     inputs = workshop.inputs
-    retriever, index = workshop.retriever_of(solution), gold_index(workshop)
+    retriever, index = workshop.retriever_of(solution), gold_index(workshop, solution.retriever)
     assert retriever is not None
     some = sample_of(inputs.train, _CANDIDATES, inputs.task.seed)
     ranked = retriever.search([e.query for e in some], SEARCHED)
     pairs = [(e, gold) for e, row in zip(some, ranked, strict=True) if (gold := index.passage(e, row)) is not None]
     short = sorted(pairs, key=lambda pair: len(pair[1].text))[: count * _SPREAD : _SPREAD]
-    return tuple(replace(demo(e), input=with_passages(demo(e).input, [gold])) for e, gold in short)
+    return tuple(replace(demo(e), input=with_passages(demo(e).input, [gold], solution.retriever)) for e, gold in short)
 
 
 def _with_demos(workshop: Workshop, best: Solution) -> list[Solution]:

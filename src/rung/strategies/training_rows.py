@@ -13,7 +13,7 @@ from rung.retrieval.gold import GoldIndex, WithGold
 from rung.solutions.answer import requests_for
 from rung.solutions.prompt_rendering import within_budget
 from rung.trials.workshop import Workshop
-from rung.types import Document, Example, Preferring, Solution, Trainable, TrainingRow
+from rung.types import Document, Example, Preferring, RetrieverSpec, Solution, Trainable, TrainingRow
 
 LONG_SHARE = 0.3
 """Share of the rows that may be left out because they are too long. Beyond it, an adapter would be trained for other
@@ -50,7 +50,8 @@ def training_rows(
     """
     retriever = workshop.retriever_of(solution)
     if retriever is not None and gold:
-        retriever = WithGold(retriever, examples, gold_index(workshop), fitting_into(workshop, solution))
+        index = gold_index(workshop, solution.retriever)
+        retriever = WithGold(retriever, examples, index, fitting_into(workshop, solution))
     requests, _ = requests_for(solution, workshop.tools.model, [e.query for e in examples], retriever=retriever)
     return [
         TrainingRow(example.row or example.id, request.messages, example.output)
@@ -65,10 +66,10 @@ class _MarkedOnly(GoldIndex):
         return super().passage(example)
 
 
-def gold_index(workshop: Workshop) -> GoldIndex:
-    """The gold passages of the workshop's examples; where answers are labels, only those that examples mark."""
+def gold_index(workshop: Workshop, spec: RetrieverSpec | None) -> GoldIndex:
+    """The gold passages of the workshop's examples, cut as the spec says; of labels, only marked ones."""
     index = _MarkedOnly if workshop.inputs.task.labels else GoldIndex
-    return index(workshop.inputs.passages)
+    return index(workshop.inputs.library.passages(spec))
 
 
 def fitting_into(workshop: Workshop, solution: Solution) -> Callable[[Sequence[Document]], Sequence[Document]]:

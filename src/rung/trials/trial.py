@@ -141,4 +141,10 @@ def mean_score(predictions: Sequence[Prediction]) -> float:
 
 def read_predictions(path: Path) -> list[Prediction]:
     """Predictions as a trial leaves them; none where there is no such file."""
-    return [Prediction(**{**record, "passages": tuple(record["passages"])}) for record in read_lines(path)]
+    return [_prediction(record) for record in read_lines(path)]
+
+
+def _prediction(record: dict[str, Any]) -> Prediction:
+    """As `asdict` left it; what an older version did not know has its default."""
+    ids: dict[str, Any] = {key: tuple(record[key]) for key in ("passages", "citations") if key in record}
+    return Prediction(**{**record, **ids})

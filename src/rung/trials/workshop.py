@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rung.data.sampling import sample_of as sample_of
 from rung.records import write_json
 from rung.resume import record_of
+from rung.retrieval import INDEXES
+from rung.retrieval.library import Library
+from rung.solutions.prompt_rendering import PASSAGE_TOKENS
 from rung.types import (
     Constraint,
     Decoding,
@@ -44,34 +47,31 @@ _CUT = "cut.json"
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
 
-Open = Callable[[RetrieverSpec], Retriever]
-"""The index over the passages that a spec names; opened once."""
-
-
-def _no_passages(spec: RetrieverSpec) -> Retriever:
-    raise LookupError(f"there are no passages to search with {spec.kind}")
-
 
 @dataclass(frozen=True)
 class Inputs:
     """What the user brought, without the test.
 
-    passages: of the corpus. groups: example id -> group of the split. unlabelled, synthetic, preferences: rows beside
-    the examples, as in Task. fence: says of new inputs whether they nearly repeat a row of the task, the sealed ones
-    among them; None where nothing is written or answered anew.
+    library: the documents of the corpus, cut and indexed. groups: example id -> group of the split. unlabelled,
+    synthetic, preferences: rows beside the examples, as in Task. fence: says of new inputs whether they nearly repeat a
+    row of the task, the sealed ones among them; None where nothing is written or answered anew.
     """
 
     task: Task
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     constraint: Constraint | None = None
-    passages: tuple[Document, ...] = ()
-    open_index: Open = _no_passages
+    library: Library = field(default_factory=Library)
     groups: Mapping[str, str] = field(default_factory=dict)
     unlabelled: tuple[Query, ...] = ()
     synthetic: tuple[Example, ...] = ()
     preferences: tuple[Preference, ...] = ()
     fence: Fence | None = None
+
+    @property
+    def passages(self) -> tuple[Document, ...]:
+        """Of the corpus, as it is cut where nothing is chosen; none without a corpus."""
+        return self.library.passages()
 
     @property
     def screen(self) -> tuple[Example, ...]:
@@ -127,7 +127,8 @@ class Workshop:
     """Everything a strategy builds from.
 
     folder: the solution's own, for trials and training. decoding: greedy, with room for the longest answer.
-    learning_rate, passages_shown, index_kind: what earlier strategies of this run chose; None where none did.
+    learning_rate: what an earlier strategy of this run chose; None where none did. search: the ways to find passages
+    that did best on train questions, the best first; empty where none was measured.
     learning_rate_from: in words, what that rate was chosen for. best_prompt: the best solution without training and
     retrieval so far, with its answers to dev; best_rag: with retrieval and without training. best_tuned: with training
     and without retrieval. diagnosis: of why the best prompt, or an earlier one, fails; empty where there is none.
@@ -140,8 +141,7 @@ class Workshop:
     decoding: Decoding
     learning_rate: float | None = None
     learning_rate_from: str = ""
-    passages_shown: int | None = None
-    index_kind: str | None = None
+    search: tuple[RetrieverSpec, ...] = ()
     best_prompt: Solution | None = None
     prompt_answers: tuple[Prediction, ...] = ()
     best_tuned: Solution | None = None
@@ -152,9 +152,16 @@ class Workshop:
         """The plainest Solution of the task: its instruction and nothing else."""
         return Solution(name, self.inputs.task.instruction, self.decoding)
 
+    def passages_spec(self, k: int) -> RetrieverSpec:
+        """At most k passages, found as the best solution with retrieval finds them; else as was measured to be best;
+        else by the kind of index that is registered first."""
+        if self.best_rag is not None and self.best_rag.retriever is not None:
+            return replace(self.best_rag.retriever, k=k)
+        return replace(next(iter(self.search), RetrieverSpec(next(iter(INDEXES)), k, PASSAGE_TOKENS)), k=k)
+
     def retriever_of(self, solution: Solution) -> Retriever | None:
         """The index that the solution searches; None where it retrieves nothing."""
-        return self.inputs.open_index(solution.retriever) if solution.retriever is not None else None
+        return self.inputs.library.search(solution.retriever) if solution.retriever is not None else None
 
     def within(self, folder: Path) -> Workshop:
         """The same, with another folder."""

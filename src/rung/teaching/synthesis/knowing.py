@@ -11,13 +11,11 @@ from pathlib import Path
 
 from rung.data.constraint import form_in_words
 from rung.errors import NoGain
-from rung.retrieval import INDEXES
 from rung.solutions.demos import demo
-from rung.solutions.prompt_rendering import PASSAGE_TOKENS
 from rung.teaching.answering import Voted, answered, scorer_of
 from rung.teaching.synthesis.counts import DEMOS, Counts
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import Answer, DemoSelection, Example, RetrieverSpec, Solution
+from rung.types import Answer, DemoSelection, Example, Solution
 
 SHOWN_PASSAGES = 5
 _MOST_DEMOS = 5_000
@@ -48,7 +46,7 @@ def settings(workshop: Workshop, held: Sequence[Example]) -> list[Solution]:
     held: rows that no demo shows, nor what nearly repeats them. With a corpus, all of them show passages.
     """
     inputs = workshop.inputs
-    shown = RetrieverSpec(next(iter(INDEXES)), SHOWN_PASSAGES, PASSAGE_TOKENS) if inputs.passages else None
+    shown = workshop.passages_spec(SHOWN_PASSAGES) if inputs.passages else None
     instruction = inputs.task.instruction.rstrip()
     if inputs.task.abstain and inputs.passages:
         instruction += f"\n\nIf the passages do not hold the answer, answer exactly: {inputs.task.abstain}"

@@ -20,6 +20,7 @@ from rung.errors import RunError
 from rung.evaluation.scorer import Scorer
 from rung.records import write_lines
 from rung.retrieval.gold import GoldRetriever
+from rung.retrieval.library import SearchedBy
 from rung.teaching.answering import VOTES, Voted, answered, scorer_of
 from rung.teaching.synthesis.counts import BAR, Counts, Kind
 from rung.teaching.synthesis.drafts import DraftInput, written
@@ -139,7 +140,7 @@ def _in_proportion(kinds: Sequence[Kind], wanted: Mapping[Kind, float], most: in
 def _voted(workshop: Workshop, drafts: Sequence[DraftInput], asking: Solution, journal: Path) -> list[Voted]:
     """The voted answers, in order. A question from a passage is answered with that passage in view."""
     gold = {draft.query.id: (draft.passage,) for draft in drafts if draft.passage is not None}
-    seen = replace(workshop.inputs, open_index=lambda spec: GoldRetriever(gold))
+    seen = replace(workshop.inputs, library=SearchedBy(workshop.inputs.passages, GoldRetriever(gold)))
     found: dict[str, Voted] = {}
     for shop, some in (
         (workshop, [d.query for d in drafts if d.query.id not in gold]),
