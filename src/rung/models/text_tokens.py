@@ -2,7 +2,8 @@
 
 A control token is one that is special, or that the chat template writes. Where its string stands in somebody's text it
 is hidden before the template renders the text, and goes in as ordinary tokens: text cannot forge a turn, and it comes
-out as it went in. Knows tokenizers; knows nothing of turns and answers.
+out as it went in. A string that only the tokenizer's normal form would make a control token stays text, too. Knows
+tokenizers; knows nothing of turns and answers.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class TextTokens:
             split = [i for part in text.split(_BORDER) for i in self.encode(part)]
             joint = self.encode(text.replace(_BORDER, ""))
             return split if self._raw_decode(split) == self._raw_decode(joint) else joint
-        if not _PLACEHOLDER.search(text):
+        if not _PLACEHOLDER.search(text) and not self._becomes_control(text):
             return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
         if self._backend is None:
             return self._encode_in_pieces(text)
@@ -129,6 +130,20 @@ class TextTokens:
 
         assert self.plain_json is not None
         return Tokenizer.from_str(self.plain_json)
+
+    def _becomes_control(self, text: str) -> bool:
+        """Whether a control string appears only once the tokenizer has normalised the text: full-width signs do."""
+        normalizer = getattr(self._backend, "normalizer", None)
+        if normalizer is None or (text.isascii() and self._keeps_ascii):
+            return False
+        normal = normalizer.normalize_str(text)
+        return len(self._guarded.findall(normal)) != len(self._guarded.findall(text))
+
+    @cached_property
+    def _keeps_ascii(self) -> bool:
+        """Whether the tokenizer's normal form of visible ASCII characters is themselves."""
+        signs = "".join(map(chr, range(33, 127)))
+        return str(self._backend.normalizer.normalize_str(signs)).endswith(signs)
 
     def _name(self, token: str) -> str:
         """What a control token is called in the plain tokenizer."""
