@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rung.solutions.citing import Cited, cited
 from rung.solutions.demos import select_demos
-from rung.solutions.prompt_rendering import render, within_budget
+from rung.solutions.prompt_rendering import numbered, render, within_budget
 from rung.types import Document, Generation, Message, Model, Prediction, Query, Request, Retriever, Solution
 
 BLOCK = 64
@@ -26,7 +27,7 @@ def answer(
     requests, shown = requests_for(solution, model, queries, retriever=retriever)
     generations = model.generate(requests)
     return [
-        _prediction(query, generation, passages, keep_space=solution.decoding.keep_space)
+        _prediction(solution, query, generation, passages)
         for query, generation, passages in zip(queries, generations, shown, strict=True)
     ]
 
@@ -82,11 +83,14 @@ def shared_prefix_tokens(requests: Sequence[Request], model: Model) -> int:
     return tokens
 
 
-def _prediction(query: Query, generation: Generation, passages: Sequence[Document], *, keep_space: bool) -> Prediction:
-    """keep_space: the space that an answer begins with is part of it."""
+def _prediction(solution: Solution, query: Query, generation: Generation, passages: Sequence[Document]) -> Prediction:
+    """keep_space of the solution's decoding: the space that an answer begins with is part of it."""
+    said = generation.text.rstrip() if solution.decoding.keep_space else generation.text.strip()
+    reads = solution.cite and solution.retriever is not None
+    found = cited(said, {n: p.id for n, p in numbered(passages).items()}) if reads else Cited(said)
     return Prediction(
         id=query.id,
-        text=generation.text.rstrip() if keep_space else generation.text.strip(),
+        text=found.text,
         tokens_in=generation.tokens_in,
         tokens_out=generation.tokens_out,
         latency_s=generation.latency_s,
@@ -94,4 +98,6 @@ def _prediction(query: Query, generation: Generation, passages: Sequence[Documen
         passages=tuple(p.id for p in passages),
         error=generation.error,
         finish=generation.finish,
+        citations=found.ids,
+        bad_citations=found.bad,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from rung.solutions.citing import CITE_NOTE
 from rung.solutions.fencing import harmless
 from rung.types import Demo, Document, Message, Query, RetrieverSpec, Solution
 
@@ -24,34 +25,40 @@ def render(
 ) -> tuple[Message, ...]:
     """Chat turns that end where the answer begins. demos and passages: those chosen for this input, in prompt order.
 
-    Where passages are fenced, the instruction says so, whether any was found or not.
+    Where passages are fenced or to be cited, the instruction says so, whether any was found or not.
     Without an instruction the system turn is empty: models leave it out, or say by it that a template's own text for
     that place is not wanted. So training, answering and serving agree.
     The earlier turns of a conversation stand behind the demos; what the row asks for stands with its input. Turns of
     the user that follow each other are one, as many chat templates want them.
     """
     spec = solution.retriever
-    fenced = spec is not None and spec.fenced
-    said = f"{solution.instruction.rstrip()}\n\n{FENCE_NOTE}".lstrip() if fenced else solution.instruction
+    cites = spec is not None and solution.cite
+    notes = [*([FENCE_NOTE] if spec is not None and spec.fenced else []), *([CITE_NOTE] if cites else [])]
+    said = "\n\n".join([solution.instruction.rstrip(), *notes]).lstrip() if notes else solution.instruction
     turns = [Message("system", said)]
     for demo in demos:
         turns += [Message("user", demo.input), Message("assistant", demo.output)]
-    for turn in (*query.turns, Message("user", with_passages(query.asked, passages, spec))):
+    for turn in (*query.turns, Message("user", with_passages(query.asked, passages, spec, cite=cites))):
         if turn.role == turns[-1].role == "user":
             turn = Message("user", f"{turns.pop().content}\n\n{turn.content}")
         turns.append(turn)
     return tuple(turns)
 
 
-def with_passages(text: str, passages: Sequence[Document], spec: RetrieverSpec | None = None) -> str:
+def with_passages(
+    text: str, passages: Sequence[Document], spec: RetrieverSpec | None = None, *, cite: bool = False
+) -> str:
     """The text behind its passages. The best passage stands last, next to the question that it answers.
 
     spec: says whether they are fenced; each then has a number, from 1 in the order in which they stand (`numbered`).
+    cite: they have their numbers without a fence, too.
     """
     if not passages:
         return text
     if spec is not None and spec.fenced:
         listed = "\n".join(fenced(number, p) for number, p in numbered(passages).items())
+    elif cite:
+        listed = "\n".join(f"[{number}] {passage_text(p)}" for number, p in numbered(passages).items())
     else:
         listed = "\n".join(passage_text(p) for p in reversed(passages))
     return f"{listed}\n\n{text}"
