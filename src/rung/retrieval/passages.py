@@ -1,0 +1,122 @@
+"""Passages by their content: what names an index of them, and files of passages that are read one by one.
+
+Knows no index. A corpus of any size takes 16 bytes a passage here, as long as it is read from its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from rung.records import read_lines, write_lines
+from rung.types import Document
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FILE_FROM = 20_000_000
+"""Bytes of a file of passages from which they are read from it one by one, instead of held in memory."""
+
+_BLOCK = 1 << 24  # bytes read at once to find where lines begin
+
+
+def searched(passage: Document) -> str:
+    """The text of a passage that is searched: its title and its text."""
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+def keys_of(passages: Iterable[Document]) -> NDArray[np.int64]:
+    """A number for the searched text of each passage, shape (passages,), all different.
+
+    Equal texts get equal numbers wherever they stand; only a text that stands again gets another one, by how often it
+    stood before. The first 64 bits of BLAKE2b: two of a million texts share them with a probability of 3e-8, and then
+    count as equal.
+    """
+    import numpy as np
+
+    keys = np.frombuffer(b"".join(_hash(searched(p).encode("utf-8", "surrogatepass")) for p in passages), np.int64)
+    keys, order = keys.copy(), np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    times = 0
+    again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # places in the order that repeat the one before
+    for place, before in zip(again.tolist(), [-1, *again[:-1].tolist()], strict=True) if len(again) else ():
+        times = times + 1 if before == place - 1 else 1
+        keys[order[place]] = int.from_bytes(_hash(ordered[place].tobytes() + b"%d" % times), "little", signed=True)
+    return keys
+
+
+def content_of(keys: NDArray[np.int64]) -> str:
+    """A name for these passages in this order, from their keys."""
+    return hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+class PassageFile(Sequence[Document]):
+    """The passages of a file as `write_passages` wrote it, read from it whenever they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Finds the lines of the file (about a second a GB). A last line torn by a kill is left out."""
+        self.path = path
+        self._file = os.open(path, os.O_RDONLY)
+        self._starts = _line_starts(self._file)  # (passages + 1,)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> Document: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Document]: ...
+    def __getitem__(self, place: int | slice) -> Document | Sequence[Document]:
+        if isinstance(place, slice):
+            return tuple(self[i] for i in range(*place.indices(len(self))))
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"{self.path}: no passage {place}; there are {len(self)}")
+        start, end = (int(self._starts[place % len(self) + i]) for i in (0, 1))
+        return _document(os.pread(self._file, end - start, start))
+
+    def __iter__(self) -> Iterator[Document]:
+        with self.path.open("rb") as file:
+            for _, line in zip(range(len(self)), file, strict=False):
+                yield _document(line)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+
+def write_passages(path: Path, passages: Iterable[Document]) -> None:
+    """Writes the passages into a file, whole or not at all."""
+    write_lines(path, (asdict(p) for p in passages))
+
+
+def read_passages(path: Path) -> Sequence[Document]:
+    """The passages in a file: in memory where they are few, else read when asked for. None where there is no file."""
+    if path.is_file() and path.stat().st_size >= FILE_FROM:
+        return PassageFile(path)
+    return tuple(Document(**record) for record in read_lines(path))
+
+
+def _document(line: bytes) -> Document:
+    record: dict[str, Any] = json.loads(line)
+    return Document(**record)
+
+
+def _line_starts(file: int) -> NDArray[np.int64]:
+    """Where each line begins and the last whole one ends, in bytes."""
+    import numpy as np
+
+    found, place = [np.zeros(1, np.int64)], 0
+    while block := os.pread(file, _BLOCK, place):
+        found.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + place + 1)
+        place += len(block)
+    return np.concatenate(found)
