@@ -61,5 +61,5 @@ def test_a_kind_is_registered_once() -> None:
 
 
 def test_an_unknown_kind_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(RungError, match=r'no index of the kind "dense". The kinds are bm25'):
-        open_index(RetrieverSpec("dense", 1, 100), PASSAGES)
+    with pytest.raises(RungError, match=r'no index of the kind "tarot". The kinds are bm25'):
+        open_index(RetrieverSpec("tarot", 1, 100), PASSAGES)

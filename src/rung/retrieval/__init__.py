@@ -18,7 +18,12 @@ Opener = Callable[[RetrieverSpec, Sequence[Document], Path | None], Retriever]
 """(what is asked for, passages, a folder where the index may be kept) -> the index. The folder holds indexes of other
 passages, too, and may not exist yet; what is kept there is named by its content. None: nowhere."""
 
-INDEXES: dict[str, str | Opener] = {"bm25": "rung.retrieval.bm25:open_bm25"}
+INDEXES: dict[str, str | Opener] = {
+    "bm25": "rung.retrieval.bm25:open_bm25",
+    "dense": "rung.retrieval.dense:open_dense",
+    "fused": "rung.retrieval.fused:open_fused",
+    "lancedb": "rung.retrieval.lance:open_lance",
+}
 """Kind of index -> "module:attribute" of its Opener, or the Opener itself."""
 
 
@@ -32,7 +37,7 @@ def register_index(kind: str, opener: str | Opener) -> None:
 def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> Retriever:
     """The index over the passages that the spec names. folder: where it may keep files between runs.
 
-    Raises TaskError for an unknown kind.
+    Where the spec names a cross-encoder, that orders the first hits anew. Raises TaskError for an unknown kind.
     """
     opener = INDEXES.get(spec.kind)
     if opener is None:
@@ -43,4 +48,9 @@ def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
     if isinstance(opener, str):
         module, attribute = opener.split(":")
         opener = cast(Opener, getattr(importlib.import_module(module), attribute))
-    return opener(spec, passages, folder)
+    found = opener(spec, passages, folder)
+    if spec.reranker in ("", "model"):
+        return found
+    from rung.retrieval.rerank import Reranked, open_reranker
+
+    return Reranked(found, open_reranker(spec.reranker))

@@ -1,0 +1,119 @@
+"""Dense search: the passages whose embeddings are nearest to that of the query, by an exact search.
+
+Every passage is compared: nothing is approximated, and nothing has to be built beyond the embeddings, which are kept
+by content for all runs. Knows nothing of models; an embedder says what is near.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rung.retrieval.embedders import Embedder, open_embedder
+from rung.retrieval.embeddings import Embeddings, Tell
+from rung.types import Document, Query, RetrieverSpec
+
+_IN_MEMORY_BYTES = 512 * 2**20
+"""Vectors up to so many bytes, as float32, are held in memory; more are read from the disk for each search."""
+_ROWS_AT_ONCE = 65_536
+_QUERIES_AT_ONCE = 256
+_KNOWN_QUERIES = 20_000
+_DECIMALS = 6  # differences beyond are of rounding; equal scores are ranked by position
+
+
+def open_dense(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> Dense:
+    """The index over the passages by spec.embedder; an empty name is the first one that is here."""
+    from rung.retrieval.embedders import embedders_here
+
+    name = spec.embedder or next(iter(embedders_here()), "minilm")
+    return Dense(open_embedder(name, folder), passages, folder)
+
+
+def searched_text(passage: Document) -> str:
+    """What of a passage is embedded, or read by a cross-encoder."""
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+class Dense:
+    """An index over passages. `prepare` embeds them; without it, the first search does."""
+
+    def __init__(self, embedder: Embedder, passages: Sequence[Document], folder: Path | None = None) -> None:
+        self.passages = tuple(passages)
+        self._embedder = embedder
+        self._kept = Embeddings(embedder, folder)
+        self._parts: list[tuple[Any, Any]] | None = None  # (vectors (rows, d), their rows or None for all)
+        self._vector_of: Any = None  # passage -> place of its vector among those of all parts, (passages,)
+        self._queries: dict[str, Any] = {}
+        self._working = threading.Lock()
+
+    def prepare(self, tell: Tell) -> None:
+        """Embeds the passages that no run has embedded yet, in steps. What `tell` raises goes through."""
+        import numpy as np
+
+        with self._working:
+            if self._parts is not None or not self.passages:
+                return
+            texts = [searched_text(passage) for passage in self.passages]
+            self._kept.add(texts, tell)
+            places = sorted(set(rows := self._kept.rows(texts)))  # one for each text: of equal texts, scores are equal
+            order = {place: i for i, place in enumerate(places)}
+            self._vector_of = np.array([order[place] for place in rows])
+            self._parts = [
+                (self._kept.block(block), np.array([row for b, row in places if b == block]))
+                for block in sorted({block for block, _ in places})
+            ]
+            if len(places) * self._embedder.dimensions * 4 <= _IN_MEMORY_BYTES:
+                held = np.concatenate([vectors[of].astype(np.float32) for vectors, of in self._parts])
+                self._parts = [(held, None)]
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        """The k nearest passages to the input of each query, nearest first; of equal ones, the earlier first."""
+        return self.search_texts([query.input for query in queries], k)
+
+    def search_texts(self, texts: Sequence[str], k: int) -> list[list[Document]]:
+        if not self.passages or k <= 0:
+            return [[] for _ in texts]
+        self.prepare(lambda what, share: None)
+        found: list[list[Document]] = []
+        for start in range(0, len(texts), _QUERIES_AT_ONCE):
+            some = texts[start : start + _QUERIES_AT_ONCE]
+            for text, row in zip(some, self._scores(self._embedded(some)), strict=True):
+                found.append(self._ranked(row[self._vector_of], k) if text.strip() else [])
+        return found
+
+    def _embedded(self, texts: Sequence[str]) -> Any:
+        """Vectors of queries, float32, (n, d); those asked before are known."""
+        import numpy as np
+
+        with self._working:
+            new = [text for text in dict.fromkeys(texts) if text not in self._queries]
+            if len(self._queries) + len(new) > _KNOWN_QUERIES:
+                self._queries, new = {}, list(dict.fromkeys(texts))
+            if new:
+                self._queries.update(zip(new, self._embedder.embed(new, query=True), strict=True))
+            return np.stack([self._queries[text] for text in texts])
+
+    def _scores(self, asked: Any) -> Any:
+        """Cosines, (queries, vectors)."""
+        import numpy as np
+
+        assert self._parts is not None
+        scores = []
+        for vectors, of in self._parts:
+            rows = len(vectors) if of is None else len(of)
+            for start in range(0, rows, _ROWS_AT_ONCE):
+                part = slice(start, start + _ROWS_AT_ONCE)
+                block = vectors[part] if of is None else vectors[of[part]].astype(np.float32)
+                scores.append(asked @ block.T)
+        return np.round(np.concatenate(scores, axis=1), _DECIMALS)
+
+    def _ranked(self, scores: Any, k: int) -> list[Document]:
+        """scores: of the passages, (passages,)."""
+        import numpy as np
+
+        least = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
+        places = np.flatnonzero(scores >= least)
+        best = places[np.argsort(-scores[places], kind="stable")[:k]]
+        return [self.passages[int(place)] for place in best]

@@ -1,0 +1,57 @@
+"""Fused search: a lexical and a dense ranking of the same passages, made one by reciprocal rank.
+
+Source: Cormack, Clarke & Büttcher, Reciprocal rank fusion outperforms Condorcet (2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rung.retrieval.embeddings import Tell
+from rung.types import Document, Query, Retriever, RetrieverSpec
+
+RANK_CONSTANT = 60
+"""k of the formula, as in the source."""
+DEPTH = 100
+"""Passages at least that each ranking is asked for."""
+
+
+def open_fused(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> Fused:
+    """BM25 with spec.stem and the dense search with spec.embedder, fused."""
+    from rung.retrieval import open_index
+
+    kinds = ("bm25", "dense")
+    return Fused([open_index(replace(spec, kind=kind, reranker=""), passages, folder) for kind in kinds], passages)
+
+
+class Fused:
+    """A passage scores the sum of 1 / (60 + its rank) over the rankings that hold it."""
+
+    def __init__(self, searches: Sequence[Retriever], passages: Sequence[Document]) -> None:
+        self.searches = tuple(searches)
+        self._position = {passage.id: place for place, passage in enumerate(passages)}
+
+    def prepare(self, tell: Tell) -> None:
+        """Prepares the searches that have something to prepare."""
+        for search in self.searches:
+            if (prepare := getattr(search, "prepare", None)) is not None:
+                prepare(tell)
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        """The k best passages of each query; of equal ones, the earlier in the corpus first."""
+        if k <= 0:
+            return [[] for _ in queries]
+        rankings = [search.search(queries, max(DEPTH, 2 * k)) for search in self.searches]
+        return [self._fused(rows, k) for rows in zip(*rankings, strict=True)]
+
+    def _fused(self, rankings: Sequence[Sequence[Document]], k: int) -> list[Document]:
+        scores: dict[str, float] = {}
+        passages: dict[str, Document] = {}
+        for ranking in rankings:
+            for rank, passage in enumerate(ranking, 1):
+                scores[passage.id] = scores.get(passage.id, 0.0) + 1 / (RANK_CONSTANT + rank)
+                passages[passage.id] = passage
+        best = sorted(scores, key=lambda i: (-scores[i], self._position.get(i, 0)))
+        return [passages[i] for i in best[:k]]

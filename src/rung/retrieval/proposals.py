@@ -1,0 +1,77 @@
+"""Which searches are worth measuring on a corpus, and which are left out and why.
+
+Every kind of index, with and without stems, by every embedder; a fused search of the better lexical form and each
+embedder; a cross-encoder where one is named. Sizes of passages and queries are the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rung.retrieval import INDEXES
+from rung.retrieval.embedders import embedders_here, why_not
+from rung.retrieval.languages import languages_of
+from rung.types import Document, RetrieverSpec, SearchKeys
+
+LEXICAL, DENSE, FUSED = "bm25", "dense", "fused"
+_LARGE = ("lancedb",)
+"""Kinds for corpora past memory: tried where they are named, because they find what the others find."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """specs: in the order to measure them, the quickest first. not_tried: (what, why it is left out), why as a sentence
+    part without a full stop."""
+
+    specs: tuple[RetrieverSpec, ...]
+    not_tried: tuple[tuple[str, str], ...] = ()
+
+
+def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_budget: int) -> Proposals:
+    """The single searches that the task's keys allow here; `fusions` and `rerankings` build on those that are good.
+
+    Raises TaskError when the keys name a kind that nobody registered.
+    """
+    chosen = keys.kinds or tuple(kind for kind in INDEXES if kind not in _LARGE)
+    specs: list[RetrieverSpec] = []
+    not_tried: list[tuple[str, str]] = []
+    for kind in chosen:
+        spec = RetrieverSpec(kind, k, token_budget)
+        if kind == LEXICAL:
+            specs += [replace(spec, stem=stem) for stem in _stems(passages, keys)]
+        elif kind == DENSE:
+            names, left_out = _embedders(keys)
+            specs += [replace(spec, embedder=name) for name in names]
+            not_tried += left_out
+        elif kind in _LARGE:
+            specs += [replace(spec, embedder=name) for name in ("", *_embedders(keys)[0])]
+        elif kind != FUSED:
+            specs.append(spec)
+    return Proposals(tuple(specs), tuple(not_tried))
+
+
+def fusions(lexical: RetrieverSpec, keys: SearchKeys) -> tuple[RetrieverSpec, ...]:
+    """The fused searches of a lexical one, the better of those that were measured, with each embedder."""
+    if keys.kinds and FUSED not in keys.kinds:
+        return ()
+    return tuple(replace(lexical, kind=FUSED, embedder=name) for name in _embedders(keys)[0])
+
+
+def rerankings(spec: RetrieverSpec, keys: SearchKeys) -> tuple[RetrieverSpec, ...]:
+    """The same search, its first hits ordered anew by each reranker that the task names ("model" is one)."""
+    return tuple(replace(spec, reranker=name) for name in keys.rerankers if name)
+
+
+def _stems(passages: Sequence[Document], keys: SearchKeys) -> tuple[str, ...]:
+    stem = languages_of(passages) if keys.stem is None else keys.stem
+    return ("",) if not stem else ("", stem) if keys.stem is None else (stem,)
+
+
+def _embedders(keys: SearchKeys) -> tuple[list[str], list[tuple[str, str]]]:
+    """(names that can be opened here as far as is seen, those that cannot with the reason)."""
+    wanted = keys.embedders or embedders_here()
+    if not wanted:
+        return [], [("dense search", "no embedder is installed. Install one with pip install 'rung[dense]'")]
+    left_out = [(f'dense search with "{name}"', why) for name in wanted if (why := why_not(name)) is not None]
+    return [name for name in wanted if why_not(name) is None], left_out
