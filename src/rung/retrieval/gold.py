@@ -1,19 +1,24 @@
 """Gold passages: those that hold the answer to an example.
 
-They are the passages that the example marks by its gold_ids; without marks, the best-ranked one that contains an
+They are the passages that the example marks by its gold_ids; without marks, those that were found and contain an
 accepted answer as whole words. Training puts them into prompts, the diagnosis answers with them in the place of
-retrieved ones. Results are keyed by example id: two examples with one input keep their own passages.
+retrieved ones, and searches are measured by them, under any cutting of the documents. Results are keyed by example id:
+two examples with one input keep their own passages.
 Knows nothing of prompts; whether a passage fits into one is asked of the caller.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice, pairwise, zip_longest
 
+from rung.retrieval.answers_in_text import AnswersInText, contains_answer, standing
 from rung.retrieval.chunk import document_id
 from rung.text import units
 from rung.types import Document, Example, Query, Retriever
+
+__all__ = ["GoldIndex", "GoldRetriever", "WithGold", "WithoutGold", "contains_answer", "pooled"]
 
 MOST_GOLD = 3
 """Gold passages of one example at most."""
@@ -23,7 +28,8 @@ SEARCHED = 5
 _LEFT_OUT = 50
 """Ranked passages at most in whose place later ones come, where passages are left out."""
 
-_ARTICLES = frozenset({"a", "an", "the"})
+_OVERLAP = 0.5
+"""Share of the neighbouring words of the shorter passage that two cuttings of one document must have in common."""
 
 
 class GoldIndex:
@@ -36,6 +42,7 @@ class GoldIndex:
         for place, passage in enumerate(self._passages):
             self._by_id[passage.id] = place
             self._by_document[document_id(passage.id)].append(place)
+        self._holds: AnswersInText | None = None
 
     def passage(self, example: Example, ranked: Sequence[Document] = ()) -> Document | None:
         """The gold passage: of the marked ones, or else of the ranked ones, the first that contains an answer.
@@ -59,6 +66,53 @@ class GoldIndex:
         rest = [p for p in self._parts(example) if p != best and (p.id in own or contains_answer(p, example))]
         return (best, *rest)[:MOST_GOLD]
 
+    def marked(self, example: Example) -> frozenset[str]:
+        """Ids of the marked passages; of a marked document the parts that contain an answer, else all its parts."""
+        own = {i for i in example.gold_ids if i in self._by_id}
+        for id_ in set(example.gold_ids) - own:
+            parts = [self._passages[place] for place in self._by_document.get(id_, ())]
+            own.update(p.id for p in _with_answer(parts, example))
+        return frozenset(own)
+
+    def relevant(self, example: Example, pooled: Sequence[Document] = ()) -> frozenset[str]:
+        """Ids of the passages that count as found for this example, when a search is measured.
+
+        Those that are marked (`marked`); else, of the pooled hits of several searches, best first, those that contain
+        an accepted answer, unless so many passages hold it that a hit at that rank says nothing (`AnswersInText`).
+        Empty where nothing is marked and found: the example then does not count. Where answers are labels, give no
+        pooled hits.
+        """
+        return self.marked(example) or frozenset(p.id for p in self._contained(example, pooled))
+
+    def in_corpus(self, examples: Sequence[Example]) -> dict[str, bool | None]:
+        """Example id -> whether a marked passage is here, or an answer stands in any; None: cannot be said.
+
+        One pass over all passages for all examples (see `standing`): give them together.
+        """
+        marked = {e.id for e in examples if self.marked(e)}
+        return dict.fromkeys(marked, True) | standing(self._passages, [e for e in examples if e.id not in marked])
+
+    def overlapping(self, passages: Sequence[Document]) -> frozenset[str]:
+        """Ids of the passages here that hold the text of these, which were cut in another way, or half of it."""
+        found: set[str] = set()
+        for passage in passages:
+            here = self._by_document.get(document_id(passage.id), ())
+            text = _neighbours(passage)
+            for other in (self._passages[place] for place in here):
+                own = _neighbours(other)
+                if other == passage or len(text & own) >= _OVERLAP * max(1, min(len(text), len(own))):
+                    found.add(other.id)
+        return frozenset(found)
+
+    def with_answer(self, ids: Collection[str], example: Example) -> frozenset[str]:
+        """Of passages here, those that contain an answer to the example; all, where none does."""
+        return frozenset(p.id for p in _with_answer([self._passages[self._by_id[i]] for i in ids], example))
+
+    def _contained(self, example: Example, pooled: Sequence[Document]) -> list[Document]:
+        if self._holds is None:
+            self._holds = AnswersInText(self._passages)
+        return self._holds.telling_hits(example, pooled)
+
     def _parts(self, example: Example) -> list[Document]:
         """Every passage that is marked, or cut from a document that is, in the order of the corpus."""
         places = {self._by_id[i] for i in example.gold_ids if i in self._by_id}
@@ -66,15 +120,21 @@ class GoldIndex:
         return [self._passages[place] for place in sorted(places)]
 
 
-def contains_answer(passage: Document, example: Example) -> bool:
-    """Whether title or text holds an accepted answer as whole words, case, punctuation and articles aside."""
-    text = _plain(f"{passage.title or ''}\n{passage.text}")
-    return any(answer in text for r in example.references if (answer := _plain(r)).strip())
+def pooled(rankings: Sequence[Sequence[Document]], most: int = 40) -> tuple[Document, ...]:
+    """Hits of several searches for one query as one ranking: the first of each, then the second of each, …"""
+    rows = zip_longest(*rankings)
+    found = {p.id: p for row in rows for p in row if p is not None}
+    return tuple(islice(found.values(), most))
 
 
-def _plain(text: str) -> str:
-    found = units(text)
-    return f" {' '.join([u for u in found if u not in _ARTICLES] or found)} "
+def _with_answer(passages: Sequence[Document], example: Example) -> Sequence[Document]:
+    return [p for p in passages if contains_answer(p, example)] or passages
+
+
+def _neighbours(passage: Document) -> set[tuple[str, str]]:
+    """Pairs of neighbouring words of the text."""
+    found = units(passage.text)
+    return set(pairwise(found)) or {(unit, "") for unit in found}
 
 
 class GoldRetriever:
