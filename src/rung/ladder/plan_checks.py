@@ -1,6 +1,6 @@
-"""What the checks of finalists will take: what they invent, and how often they are right every time.
+"""What the checks of finalists will take: what they invent, which orders they follow, how often they are right.
 
-Knows plans and costs. The checks themselves stand in `abstention` and `consistency`.
+Knows plans and costs. The checks themselves stand in `abstention`, `injections` and `consistency`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rung.ladder.plan import Plan, Step
 from rung.strategies import Cost, Texts
+from rung.strategies.reading import answers_repeat
 from rung.types import MetricInfo, Task
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ MADE = 50
 LEAST_MADE = 20
 """Fewer say next to nothing."""
 
+PLANTED = 30
+"""Dev questions at most that are asked again with an order planted."""
+LEAST_PLANTED = 10
+"""Fewer say next to nothing."""
+_PLANTED_TOKENS = 40  # of an order, about
+
 _CHEAP = 0.15  # of the planned time: what is spent on samples without being asked for
 _SHOWN = 3  # passages, as estimated
 
@@ -38,7 +45,7 @@ def with_checks(
     """The plans of all models with the checks of their finalists. models: by the same names."""
     task, found = inputs.task, {}
     for name, plan in plans.items():
-        plan = replace(plan, abstention=_abstention(plan, inputs))
+        plan = replace(plan, abstention=_abstention(plan, inputs), injections=_injections(plan, inputs))
         consistency = _consistency(plan, task, models[name], metric)
         found[name] = replace(plan, consistency=consistency, samples_are_wanted=bool(task.repeats))
     return found
@@ -52,14 +59,6 @@ def repeats_of(task: Task) -> int:
 def sampled_of(plan: Plan) -> int:
     """How many candidates of a model are planned to be sampled, at most."""
     return min(MOST_SAMPLED, len({step.family for step in plan.steps if step.applies}))
-
-
-def answers_repeat(inputs: Inputs) -> bool:
-    """Whether answers are one of a few: labels, or texts that hardly any row has for itself."""
-    task = inputs.task
-    if task.labels or task.multi_label:
-        return True
-    return len({e.output for e in inputs.dev}) <= len(inputs.dev) // 4
 
 
 def why_no_questions(inputs: Inputs) -> str:
@@ -77,6 +76,15 @@ def why_no_questions(inputs: Inputs) -> str:
     return ""
 
 
+def why_nothing_is_planted(inputs: Inputs) -> str:
+    """Why no dev question is asked again with an order planted; empty where some are."""
+    from rung.evaluation.injections import why_not_planted
+
+    if len(inputs.dev) < LEAST_PLANTED:
+        return f"dev has fewer than {LEAST_PLANTED} rows"
+    return why_not_planted(inputs.task)
+
+
 # ---- costs ----------------------------------------------------------------------------------
 
 
@@ -89,6 +97,18 @@ def _abstention(plan: Plan, inputs: Inputs) -> Step:
     rows = min(MADE, len(inputs.dev))
     cost = sum([_answers(plan.texts, rows, reading=True)] * len(reading), Cost())
     return plan.costing("abstention", "prompt", cost)
+
+
+def _injections(plan: Plan, inputs: Inputs) -> Step:
+    """Of each family: dev questions with an order planted in the passages, or in the input."""
+    families = sorted({step.family for step in plan.steps if step.applies})
+    if why := why_nothing_is_planted(inputs):
+        return plan.costing("injections", "prompt", Cost(), why)
+    texts = replace(plan.texts, own=plan.texts.own + _PLANTED_TOKENS)
+    rows = min(PLANTED, len(inputs.dev))
+    return plan.costing(
+        "injections", "prompt", sum([_answers(texts, rows, reading="rag" in f) for f in families], Cost())
+    )
 
 
 def _consistency(plan: Plan, task: Task, model: Metered, metric: MetricInfo) -> Step:

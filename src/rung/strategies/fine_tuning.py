@@ -22,6 +22,7 @@ from rung.strategies.course import (
 )
 from rung.strategies.fit import fit
 from rung.strategies.prompting import answering
+from rung.strategies.reading import reading
 from rung.strategies.registry import Cost, Texts
 from rung.strategies.training_rows import training_rows, without_long
 from rung.trials.workshop import Workshop, sample_of
@@ -38,11 +39,13 @@ def lora(workshop: Workshop) -> Solution:
 
 
 def rag_lora(workshop: Workshop) -> Solution:
-    """As `lora`, with retrieved passages in every prompt, so that the adapter learns to read them."""
+    """As `lora`, with retrieved passages in every prompt, so that the adapter learns to read them.
+
+    It learns to name its sources and to refuse, too, where the task says so.
+    """
     before = workshop.best_rag.retriever if workshop.best_rag is not None else None
     shown = workshop.passages_spec(max(before.k if before is not None else 0, _TRAINED_PASSAGES))
-    plain = replace(workshop.solution("rag_lora"), constraint=workshop.inputs.constraint, retriever=shown)
-    return _tuned(workshop, plain)
+    return _tuned(workshop, replace(reading(workshop, "rag_lora"), retriever=shown))
 
 
 def full(workshop: Workshop) -> Solution:

@@ -83,8 +83,8 @@ def both_forms(workshop: Workshop, solution: Solution) -> list[Solution]:
     """
     task, inputs = workshop.inputs.task, workshop.inputs
     if solution.name.endswith(_FORM):
-        plain = replace(solution, name=solution.name.removesuffix(_FORM), instruction=task.instruction)
-        return [solution, plain]
+        said = solution.instruction.removesuffix(f"\n\n{form_in_words(task, inputs.train)}")
+        return [solution, replace(solution, name=solution.name.removesuffix(_FORM), instruction=said)]
     form = None if names_its_labels(task) else form_in_words(task, inputs.train)
     if not form:
         return [solution]

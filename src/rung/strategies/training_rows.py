@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rung.errors import TrainingError
-from rung.retrieval.gold import GoldIndex, WithGold
+from rung.retrieval.gold import GoldIndex, WithGold, WithoutGold
 from rung.solutions.answer import requests_for
 from rung.solutions.prompt_rendering import within_budget
+from rung.strategies.reading import Parted, learnt_answer, to_refuse
 from rung.trials.workshop import Workshop
 from rung.types import Document, Example, Preferring, RetrieverSpec, Solution, Trainable, TrainingRow
 
@@ -45,17 +46,28 @@ def training_rows(
 
     For a solution with a retriever, the prompt shows what the search returns, wrong passages among it. Where that
     misses the passage that holds the answer, this passage takes the place of the last one: an answer that stands
-    nowhere teaches to invent. Source: Zhang et al., RAFT (2024), which departs by leaving some prompts without it.
-    gold: False shows what the search returns and no more, as answering does.
+    nowhere teaches to invent. Source: Zhang et al., RAFT (2024).
+    Some prompts show no passage that holds the answer, and learn the task's `abstain` (`to_refuse`); a solution that
+    cites learns the number of the passage that holds it. gold: False shows what the search returns and no more, as
+    answering does.
     """
-    retriever = workshop.retriever_of(solution)
-    if retriever is not None and gold:
+    abstain = workshop.inputs.task.abstain
+    search = retriever = workshop.retriever_of(solution)
+    refused: frozenset[str] = frozenset()
+    if search is not None and gold:
         index = gold_index(workshop, solution.retriever)
-        retriever = WithGold(retriever, examples, index, fitting_into(workshop, solution))
-    requests, _ = requests_for(solution, workshop.tools.model, [e.query for e in examples], retriever=retriever)
+        retriever = WithGold(search, examples, index, fitting_into(workshop, solution))
+        if refused := to_refuse(workshop, search, index, examples):
+            retriever = Parted(refused, WithoutGold(search, examples), retriever)
+    queries = [e.query for e in examples]
+    requests, shown = requests_for(solution, workshop.tools.model, queries, retriever=retriever)
+    answers = [e.output for e in examples]
+    if search is not None and solution.cite:
+        index = gold_index(workshop, solution.retriever)
+        answers = [learnt_answer(e, solution, seen, index, abstain) for e, seen in zip(examples, shown, strict=True)]
     return [
-        TrainingRow(example.row or example.id, request.messages, example.output)
-        for example, request in zip(examples, requests, strict=True)
+        TrainingRow(example.row or example.id, request.messages, abstain or "" if example.id in refused else learnt)
+        for example, request, learnt in zip(examples, requests, answers, strict=True)
     ]
 
 

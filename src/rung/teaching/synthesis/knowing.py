@@ -12,6 +12,7 @@ from pathlib import Path
 from rung.data.constraint import form_in_words
 from rung.errors import NoGain
 from rung.solutions.demos import demo
+from rung.solutions.refusing import with_refusal
 from rung.teaching.answering import Voted, answered, scorer_of
 from rung.teaching.synthesis.counts import DEMOS, Counts
 from rung.trials.workshop import Workshop, sample_of
@@ -47,9 +48,8 @@ def settings(workshop: Workshop, held: Sequence[Example]) -> list[Solution]:
     """
     inputs = workshop.inputs
     shown = workshop.passages_spec(SHOWN_PASSAGES) if inputs.passages else None
-    instruction = inputs.task.instruction.rstrip()
-    if inputs.task.abstain and inputs.passages:
-        instruction += f"\n\nIf the passages do not hold the answer, answer exactly: {inputs.task.abstain}"
+    abstain = inputs.task.abstain if inputs.passages else None
+    instruction = with_refusal(inputs.task.instruction.rstrip(), abstain)
     plain = replace(workshop.solution("plain"), instruction=instruction, retriever=shown)
     form = form_in_words(inputs.task, inputs.train)
     formed = replace(plain, name="form", instruction=f"{instruction}\n\n{form}") if form else plain

@@ -1,0 +1,100 @@
+"""What all solutions that read passages have in common: they name their sources, and refuse, where the task says so.
+
+Neither is chosen on dev. A dev set without unanswerable questions would never choose to refuse, and marks of sources
+are taken out before anything is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rung.evaluation.abstention import refuses_by_reference
+from rung.retrieval.gold import SEARCHED, GoldIndex, contains_answer
+from rung.solutions.citing import ROOM, with_marks
+from rung.solutions.prompt_rendering import numbered
+from rung.solutions.refusing import with_refusal
+from rung.trials.workshop import Inputs, Workshop
+from rung.types import Document, Example, Query, Retriever, Solution
+
+REFUSED = 10
+"""One in so many training prompts shows no passage that holds the answer."""
+
+
+def reading(workshop: Workshop, name: str) -> Solution:
+    """The plainest Solution of the task that is to read passages; without its retriever yet."""
+    inputs, task = workshop.inputs, workshop.inputs.task
+    plain = workshop.solution(name)
+    room = plain.decoding.max_new_tokens + (ROOM if task.cite else 0)
+    return replace(
+        plain,
+        instruction=with_refusal(plain.instruction, None if task.multi_label else task.abstain),
+        decoding=replace(plain.decoding, max_new_tokens=room),
+        constraint=inputs.constraint,
+        cite=task.cite,
+    )
+
+
+def answers_repeat(inputs: Inputs) -> bool:
+    """Whether answers are one of a few: labels, or texts that hardly any row has for itself."""
+    task = inputs.task
+    if task.labels or task.multi_label:
+        return True
+    return len({e.output for e in inputs.dev}) <= len(inputs.dev) // 4
+
+
+def to_refuse(workshop: Workshop, search: Retriever, index: GoldIndex, examples: Sequence[Example]) -> frozenset[str]:
+    """Ids of the examples whose training prompts show no passage that holds the answer, and that learn `abstain`.
+
+    About one in REFUSED, always the same ones, of those for which a passage is known to hold the answer. None where
+    the task names no `abstain`, its own rows teach it often enough, or answers are labels, one of a few or held to a
+    form: that a passage holds such a word says nothing. So that the adapter keeps refusing.
+    Source: Zhang et al., RAFT (2024); Zhang et al., R-Tuning (2024).
+    """
+    inputs, task = workshop.inputs, workshop.inputs.task
+    if task.abstain is None or task.schema or task.pattern or answers_repeat(inputs):
+        return frozenset()
+    own = sum(refuses_by_reference(e, task.abstain) for e in inputs.train)
+    if own * REFUSED >= len(inputs.train):
+        return frozenset()
+    drawn = [e for e in examples if _is_drawn(e, task.seed) and not refuses_by_reference(e, task.abstain)]
+    ranked = search.search([e.query for e in drawn], SEARCHED)
+    known = zip(drawn, ranked, strict=True)
+    return frozenset(e.id for e, row in known if (p := index.passage(e, row)) is not None and contains_answer(p, e))
+
+
+def _is_drawn(example: Example, seed: int) -> bool:
+    digest = hashlib.sha256(f"{seed} {example.id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % REFUSED == 0
+
+
+class Parted:
+    """Two searches: one for the queries with these ids, the other for all others."""
+
+    def __init__(self, ids: frozenset[str], of_these: Retriever, of_others: Retriever) -> None:
+        self._ids, self._of_these, self._of_others = ids, of_these, of_others
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
+        these = [q for q in queries if q.id in self._ids]
+        others = [q for q in queries if q.id not in self._ids]
+        found_of = dict(zip((q.id for q in these), self._of_these.search(these, k) if these else [], strict=True))
+        found_of |= zip((q.id for q in others), self._of_others.search(others, k) if others else [], strict=True)
+        return [found_of[q.id] for q in queries]
+
+
+def learnt_answer(
+    example: Example, solution: Solution, shown: Sequence[Document], index: GoldIndex, abstain: str | None
+) -> str:
+    """The answer to learn: where the solution cites, with the number of the passage that holds it in this prompt.
+
+    shown: passages of the prompt, best first. Without a mark where none of them holds the answer, and of a refusal.
+    """
+    if not solution.cite or not example.output.strip() or refuses_by_reference(example, abstain):
+        return example.output
+    place = {p.id: (n, p) for n, p in numbered(shown).items()}
+    for gold in index.passages(example, shown):
+        number, seen = place.get(gold.id, (0, gold))
+        if number and (contains_answer(seen, example) or not contains_answer(gold, example)):  # it may be cut
+            return with_marks(example.output, [number])
+    return example.output
