@@ -70,6 +70,7 @@ _RECORDS = {
     "judge": "judge.json",
     "judged": "judge",
     "teacher": "teacher",
+    "search": "search.json",
 }
 _OF_A_MODEL = ("diagnosis", "diagnosed", "pilot", "piloted")
 

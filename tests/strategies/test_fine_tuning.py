@@ -278,8 +278,9 @@ def test_the_gold_passage_stays_where_the_budget_has_room_for_fewer(tmp_path: Pa
 
 
 def test_rag_lora_trains_with_the_passages_that_rag_chose(tmp_path: Path) -> None:
-    shop = replace(shop_of(Trainee(learns), tmp_path), passages_shown=5, index_kind="bm25")
-    solution = rag_lora(shop)
+    shop = shop_of(Trainee(learns), tmp_path)
+    chosen = replace(shop.solution("rag"), retriever=RetrieverSpec("bm25", 5, 600))
+    solution = rag_lora(replace(shop, best_rag=chosen))
     assert solution.retriever == RetrieverSpec("bm25", 5, 600) and solution.family == "rag+fine-tune"
 
 

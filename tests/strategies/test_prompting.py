@@ -13,11 +13,11 @@ import pytest
 from rung.retrieval import INDEXES
 from rung.solutions.demos import covering
 from rung.strategies.prompting import NEAREST_POOL, constrained, demo_settings, few_shot, names_its_labels, zero_shot
-from rung.strategies.retrieving import demos_with_passages, rag, spec
+from rung.strategies.retrieving import demos_with_passages, rag
 from rung.testing import FakeModel
 from rung.trials.choose import screened
 from rung.trials.workshop import Workshop
-from rung.types import Constraint, Document, ModelSpec, Query, Request, Retriever, Solution, Task
+from rung.types import Constraint, Document, ModelSpec, Query, Request, Retriever, RetrieverSpec, Solution, Task
 from workshops import COLOURS, INSTRUCTION, PASSAGES, example, workshop_of
 
 LABELS = Constraint("labels", COLOURS)
@@ -194,7 +194,7 @@ def test_rag_chooses_among_the_kinds_of_index_that_are_registered(
 
 def test_demos_show_the_passage_that_is_theirs(tmp_path: Path) -> None:
     shop = workshop_of(FakeModel({}), tmp_path)
-    for shown in demos_with_passages(shop, replace(shop.solution("x"), retriever=spec(3)), 4):
+    for shown in demos_with_passages(shop, replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 3, 600)), 4):
         number = shown.input.split()[-1]
         assert shown.input.startswith(f"Thing {number} is {shown.output}.\n\n")
 
@@ -202,7 +202,7 @@ def test_demos_show_the_passage_that_is_theirs(tmp_path: Path) -> None:
 def test_a_label_that_stands_in_a_passage_makes_no_demo_that_shows_it(tmp_path: Path) -> None:
     shop = workshop_of(FakeModel({}), tmp_path, labels=COLOURS)
     unmarked = tuple(replace(e, gold_ids=()) for e in shop.inputs.train)
-    solution = replace(shop.solution("x"), retriever=spec(3))
+    solution = replace(shop.solution("x"), retriever=RetrieverSpec("bm25", 3, 600))
     assert not demos_with_passages(replace(shop, inputs=replace(shop.inputs, train=unmarked)), solution, 4)
     assert len(demos_with_passages(shop, solution, 4)) == 4, "marked ones count"
 

@@ -107,7 +107,7 @@ def task_record(task: Task) -> dict[str, object]:
         "repeats": task.repeats,
         "abstain": task.abstain,
         "cite": task.cite,
-        "retrieval": asdict(task.retrieval),
+        "retrieval": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(task.retrieval).items()},
     }
 
 

@@ -23,6 +23,7 @@ from rung.ladder.finalists import floor_on_dev
 from rung.ladder.gains import Gain, Way, expected_gain, order, too_little, what_matters
 from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.plan import Step
+from rung.ladder.search import measure_search
 from rung.ladder.shortening import ENDED
 from rung.ladder.state import LEAST_OF_A_STEP, PROMPT_SHARE, RunState, WholeRun, scale_of
 from rung.resume import is_done, record_of
@@ -49,6 +50,7 @@ def climb(run: WholeRun, *, finish: bool = False) -> Climbed:
     for climber in climbers:
         climber.take_all(climber.cheap, later=later)
     for climber in climbers:
+        climber.measure_search()
         climber.retrieve_first()
     for climber in climbers:
         climber.take_all(climber.other_prompts, later=later)
@@ -116,6 +118,12 @@ class _Climber:
     def take_all(self, steps: Sequence[Step], *, later: bool) -> None:
         for step in steps:
             self.take(step, later=later)
+
+    def measure_search(self) -> None:
+        """Measures the ways to find passages, where something is left that reads them."""
+        reading = any("corpus" in s.strategy.needs for s in self.dearer if s.name not in self.climbed.built)
+        if reading and not self.climbed.enough and not self.finishes:
+            measure_search(self.run, self.climbed)
 
     def retrieve_first(self) -> None:
         """Retrieval, where it is tried before the dearer prompts."""

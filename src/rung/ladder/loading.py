@@ -23,6 +23,7 @@ from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_o
 from rung.ladder.options import Listener, RunOptions
 from rung.ladder.plan import Plan, Step, make_plan, plan_record, planned_before
 from rung.ladder.plan_checks import with_checks
+from rung.ladder.plan_search import with_search
 from rung.ladder.plan_shortening import with_shortening
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
@@ -306,7 +307,7 @@ def _plans(
         for spec in inputs.task.models
     }
     plans = {name: with_shortening(plan) for name, plan in plans.items()}
-    plans = with_checks(plans, inputs, models.counted, metric)
+    plans = with_search(with_checks(plans, inputs, models.counted, metric), inputs, earlier)
     groups = sum(len({s.family for s in p.steps if s.applies}) + p.shortened for p in plans.values())
     return {name: plan.with_detectable(groups, split) for name, plan in _asking_once(plans).items()}
 

@@ -26,6 +26,7 @@ from rung.types import (
     ModelSpec,
     Prediction,
     Price,
+    RetrieverSpec,
     Score,
     SealedTest,
     candidate_name,
@@ -246,6 +247,7 @@ class RunState:
             "prompt_answers": prompting.predictions if prompting is not None else (),
             "best_tuned": tuned.solution if tuned is not None else None,
             "best_rag": retrieving.solution if retrieving is not None else None,
+            "search": tuple(RetrieverSpec(**spec) for spec in record_of(self.files.search).get("best", ())),
             "diagnosis": record_of(self.files.diagnosis),
         }
 

@@ -53,6 +53,13 @@ class Library:
             self._opened[key] = open_index(spec, self.passages(spec), self._folder)
         return self._opened[key]
 
+    def prepare(self, spec: RetrieverSpec, tell: Callable[[str, float], None]) -> None:
+        """Does the long work of opening that index, where it has some, and tells how far it is; tell may raise, and
+        what was done until then is kept."""
+        prepare = getattr(self.search(spec), "prepare", None)
+        if prepare is not None:
+            prepare(tell)
+
     def gold(self, spec: RetrieverSpec | None = None) -> GoldIndex:
         """The passages of that size by their marks."""
         size = _size(spec)
