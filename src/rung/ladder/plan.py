@@ -29,6 +29,7 @@ from rung.types import (
 
 if TYPE_CHECKING:
     from rung.ladder.judge_costs import JudgeShare
+    from rung.ladder.plan_search import SearchPlan
     from rung.models.metering import Metered
     from rung.trials.workshop import Inputs
 
@@ -84,6 +85,8 @@ _NO_SKILLS = Step("skills", "fine-tune", False, "no fine-tuning is tried")
 _NO_SHORTENING = Step("shortening", "fine-tune", False, "no fine-tuning is tried")
 _NO_TEACHER = Step("teacher", "prompt", False, "no answers of a teacher are learnt")
 _NO_ABSTENTION = Step("abstention", "prompt", False, "no questions are made unanswerable")
+_NO_INJECTIONS = Step("injections", "prompt", False, "no orders are planted")
+_NO_SEARCH = Step("search", "rag", False, "nothing reads passages")
 _NO_CONSISTENCY = Step("consistency", "prompt", False, "the test is answered once")
 
 
@@ -97,9 +100,11 @@ class Plan:
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
     difference it can show, where so many pairs of candidates (`comparisons`) are compared. price: of the model. timed:
     requests that each finalist is timed with.
-    teacher_speed: of the teacher, where there is one. abstention, consistency: checks of finalists (`plan_checks`), the
-    second with the opened test. samples_are_wanted: the task names how many, so that they are reserved as the test is.
+    teacher_speed: of the teacher, where there is one. abstention, injections, consistency: checks of finalists
+    (`plan_checks`), the last with the opened test. samples_are_wanted: the task names how many, so that they are
+    reserved as the test is.
     shortening: of the prompts of so many (`shortened`) fine-tuned finalists (`plan_shortening`).
+    search: measuring the ways to find passages (`plan_search`), and which ways (`searching`).
     judging: what a judge takes for one answer, which the steps hold already (`judge_costs`).
     """
 
@@ -119,11 +124,14 @@ class Plan:
     timed: int = LATENCY_INPUTS
     teacher_speed: Speed | None = None
     abstention: Step = _NO_ABSTENTION
+    injections: Step = _NO_INJECTIONS
     consistency: Step = _NO_CONSISTENCY
     samples_are_wanted: bool = False
     shortening: Step = _NO_SHORTENING
     shortened: int = 0
     judging: JudgeShare | None = None
+    search: Step = _NO_SEARCH
+    searching: SearchPlan | None = None
 
     @property
     def training_tokens(self) -> int:
@@ -154,7 +162,8 @@ class Plan:
     def experiments(self) -> list[Step]:
         """What ships nothing."""
         judge = self.judging.beside if self.judging is not None else ()
-        return [self.diagnosis, self.pilot, self.teacher, self.skills, self.shortening, self.abstention, *judge]
+        checks = [self.skills, self.shortening, self.abstention, self.injections]
+        return [self.search, self.diagnosis, self.pilot, self.teacher, *checks, *judge]
 
     @property
     def test(self) -> Step:
@@ -202,6 +211,7 @@ def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any
         "comparisons": any_plan.comparisons,
         "max_new_tokens": any_plan.decoding.max_new_tokens,
         "models": {name: _basis_of(plan) for name, plan in plans.items()},
+        "search": next((plan.searching.record() for plan in plans.values() if plan.searching is not None), None),
     }
 
 
