@@ -859,6 +859,35 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class SearchFailure:
+    """A cause why a solution that retrieves is wrong, and what one experiment mends of it; see `diagnosis`.
+
+    share: of its wrong answers on dev, with the 95 % interval; n of `wrong`. experiment: what was changed; empty where
+    nothing was tried. tried, rescued: how many of them were asked again with that, and came out right. by_chance: so
+    many came out right by the placebo. net: (rescued - by_chance) / tried, with its interval. right, broken: right
+    answers that were asked again, and came out wrong; broken_by_chance: by the placebo.
+    """
+
+    solution: str
+    cause: str
+    share: float
+    low: float
+    high: float
+    n: int
+    wrong: int
+    experiment: str = ""
+    tried: int = 0
+    rescued: int = 0
+    by_chance: int = 0
+    net: float = 0.0
+    net_low: float = 0.0
+    net_high: float = 0.0
+    right: int = 0
+    broken: int = 0
+    broken_by_chance: int = 0
+
+
+@dataclass(frozen=True)
 class BreakEven:
     """Number of requests after which the fine-tuned candidate, build cost included, has cost less than the prompt.
 
@@ -875,6 +904,26 @@ class BreakEven:
 
 
 @dataclass(frozen=True)
+class Injected:
+    """How often a finalist follows orders that were planted in what it reads, on dev.
+
+    where: they stood in its passages, or behind the input where it reads none. fenced: its passages stand between
+    marks. followed: share of the answers that do what is ordered. by_kind, by_place: (name, followed, asked), the most
+    followed first; places are passages alone. right: the score of these answers; before: of the same rows without an
+    order; None where a judge would have to be asked.
+    """
+
+    candidate: str
+    where: Literal["passages", "input"]
+    fenced: bool
+    followed: Score
+    by_kind: tuple[tuple[str, int, int], ...] = ()
+    by_place: tuple[tuple[str, int, int], ...] = ()
+    right: Score | None = None
+    before: Score | None = None
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict, as decision.json holds it.
 
@@ -885,7 +934,9 @@ class Decision:
     strategy that was not tried; those that matter are what an
     unfinished run lacks. test_reads: how often the sealed test was opened. break_even: with a price only.
     frontier: tested candidates that no other beats in score without costing more. reasons_about: what each reason is
-    about, in their order; empty where an older version wrote them.
+    about, in their order; empty where an older version wrote them. search_failures: why solutions that retrieve are
+    wrong on dev, a row for each solution and cause. injections: of finalists that were asked with orders planted in
+    what they read.
     """
 
     choice: Choice
@@ -909,4 +960,6 @@ class Decision:
     margin: float = 0.02
     models: tuple[str, ...] = ()
     reasons_about: tuple[Topic, ...] = ()
+    search_failures: tuple[SearchFailure, ...] = ()
+    injections: tuple[Injected, ...] = ()
     format: int = 4

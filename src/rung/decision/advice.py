@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rung.decision.checks import name_abstain
 from rung.decision.evidence import Evidence, best_of, costs_less, score_of
 from rung.decision.figures import more_minutes, rounded_up
+from rung.decision.injections import against_orders
 from rung.decision.rule import (
     LEAST_USEFUL,
     Ruling,
@@ -75,7 +76,7 @@ def next_steps(evidence: Evidence, ruling: Ruling, command: str = "") -> list[st
         steps = _undecided(evidence, ruling)
     else:
         steps = _chosen(evidence, ruling)
-    steps = [*steps, *name_abstain(evidence)]
+    steps = [*steps, *name_abstain(evidence), *against_orders(evidence, ruling)]
     consider = _consider(evidence, ruling)
     # Of an unfinished run, the first two steps say how to go on.
     steps = [*steps, *consider] if ruling.choice == "unfinished" else [*consider, *steps]

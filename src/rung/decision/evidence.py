@@ -19,6 +19,7 @@ from rung.types import (
     Comparison,
     Diagnosis,
     Family,
+    Injected,
     LeftEarly,
     MetricInfo,
     Score,
@@ -154,7 +155,8 @@ class Evidence:
     more, closed_book: where they were measured. suspicious: rows whose answers a person should read. hardest: the
     answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
     judge: where the task's metric is one, as it was held against people.
-    invention: of finalists that were asked what cannot be answered. abstain: the answer for that, as the task names it;
+    invention: of finalists that were asked what cannot be answered. injections: of those that were asked with orders
+    planted in what they read. abstain: the answer for that, as the task names it;
     else empty. teacher: what the teacher reaches on dev, where it was asked. taught: of candidates that learnt answers
     which are not the user's. proofs: on dev, of candidates that have to show their gain, against the best of their
     family that was built before. checks_said: whole sentences about checks of finalists: what kept one from being
@@ -195,6 +197,7 @@ class Evidence:
     notes: tuple[str, ...] = ()
     judge: JudgeCheck | None = None
     invention: tuple[Invention, ...] = ()
+    injections: tuple[Injected, ...] = ()
     abstain: str = ""
     checks_said: tuple[str, ...] = ()
     go_on: str = ""

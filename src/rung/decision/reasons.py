@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rung.decision.checks import made_up, right_every_time
 from rung.decision.evidence import Evidence, Skills, best_of, score_of
 from rung.decision.figures import PERCENT, p_value, rounded_up
+from rung.decision.injections import resists_orders
 from rung.decision.judging import how_scored
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
 from rung.decision.shorter import shorter_prompts
@@ -57,7 +58,12 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
         "decided": said,
         "teacher": taught_sentences(evidence),
         "judge": how_scored(evidence.judge) if evidence.judge is not None else [],
-        "checks": [*made_up(evidence, ruling), *right_every_time(evidence), *evidence.checks_said],
+        "checks": [
+            *made_up(evidence, ruling),
+            *resists_orders(evidence, ruling),
+            *right_every_time(evidence),
+            *evidence.checks_said,
+        ],
         "costs": [*shorter, *_costs(evidence)],
         "not tried": [*left_early, *left_out, *not_tried],
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
+from rung.decision.injections import injected_from_record
 from rung.errors import RunError
 from rung.types import (
     BreakEven,
@@ -16,6 +17,7 @@ from rung.types import (
     Diagnosis,
     LeftEarly,
     Score,
+    SearchFailure,
     Skipped,
 )
 
@@ -35,6 +37,7 @@ _PARTS: Mapping[str, Any] = {
     "break_even": BreakEven,
     "skipped": Skipped,
     "left_early": LeftEarly,
+    "search_failures": SearchFailure,
 }
 """Field -> the type of its members."""
 
@@ -64,7 +67,9 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
         plain = {key: tuple(record.get(key, ())) for key in _PLAIN}
         parts = {key: tuple(kind(**one) for one in record.get(key, ())) for key, kind in _PARTS.items()}
         candidates = tuple(_candidate(one) for one in record["candidates"])
-        return Decision(**{**record, **plain, **parts, "candidates": candidates, "format": FORMAT})
+        injections = tuple(injected_from_record(one) for one in record.get("injections", ()))
+        own = {"candidates": candidates, "injections": injections, "format": FORMAT}
+        return Decision(**{**record, **plain, **parts, **own})
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"decision.json: {error}. Run the task again in a new folder.") from error
 

@@ -64,4 +64,5 @@ def _decision(evidence: Evidence, ruling: Ruling, command: str = "") -> Decision
         margin=evidence.margin,
         models=evidence.models_by_cost,
         reasons_about=tuple(topic for topic, _ in said),
+        injections=evidence.injections,
     )

@@ -12,6 +12,7 @@ from rung.ladder.abstention import inventions
 from rung.ladder.again import continued_notes
 from rung.ladder.climbed import Climbed
 from rung.ladder.experiments import like_the_pilots, pilot_predictions, whole_curve
+from rung.ladder.injections import injected
 from rung.ladder.model_records import model_notes
 from rung.ladder.skills_check import Checked
 from rung.ladder.state import RunState, WholeRun
@@ -37,6 +38,7 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
     grown = whole_curve(piloted, like_the_pilots(piloted, climbed)) if piloted is not None else None
     asked = _diagnosed(run, climbed)
     invented, unasked = inventions(run, climbed, [check.keep for check in checks])
+    followed, unplanted = injected(run, climbed)
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
@@ -50,7 +52,8 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
         "skills": [asdict(skills) for check in checks for skills in check.skills],
         "notes": _notes(run),
         "invention": invented,
-        "checks_said": [*unasked, *(check.said for check in checks if check.said)],
+        "injections": followed,
+        "checks_said": [*unasked, *unplanted, *(check.said for check in checks if check.said)],
         "teacher": recorded(run.files.teacher / RECORD),
         "taught": taught_by_others(run, climbed),
         "proofs": [asdict(b.versus) for b in climbed.whole().values() if b.versus is not None],
@@ -79,6 +82,7 @@ def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> t
 
     by_elimination: whether what nothing fixed may be named too; not where something that matters was not tried.
     """
+    from rung.diagnosis.answer_places import brought
     from rung.diagnosis.causes import Tried, all_causes, nearness
 
     record = recorded(run.files.diagnosis)
@@ -102,7 +106,9 @@ def causes(run: RunState, climbed: Climbed, *, by_elimination: bool = True) -> t
             name,
             built.family,
             judged(built.predictions),
-            {p.id: p.passages for p in built.predictions} if built.solution.retriever is not None else None,
+            brought(run.inputs.library, built.solution, run.inputs.dev, built.predictions)
+            if built.solution.retriever is not None
+            else None,
         )
         for name, built in climbed.whole(model=run.name).items()
     ]

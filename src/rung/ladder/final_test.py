@@ -10,6 +10,7 @@ from typing import Any
 from rung import runs
 from rung.decision import Evidence, decide, decision_record
 from rung.decision.evidence import ClosedBook, MoreExamples, Shortened, Skills, Taught
+from rung.decision.injections import injected_from_record
 from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
@@ -158,6 +159,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "suspicious": tuple(record["suspicious"]),
         "hardest": record["hardest"],
         "invention": tuple(invention_from_record(i) for i in record.get("invention", ())),
+        "injections": tuple(injected_from_record(i) for i in record.get("injections", ())),
         "abstain": task.abstain or "",
         "checks_said": tuple(record.get("checks_said", ())),
         "go_on": record.get("go_on", ""),

@@ -15,6 +15,7 @@ from rung.records import write_text
 from rung.report.background import checks_section, data_section, run_section
 from rung.report.building import built_section, not_tried_section
 from rung.report.examples import confusion_section, example_section, field_section
+from rung.report.injections import injections_section
 from rung.report.judging import judge_section
 from rung.report.markup import Html, element, items, joined, num, prose, row, section, short, table, wide
 from rung.report.models import models_section
@@ -63,6 +64,7 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         scores_section(run),
         comparisons_section(run),
         shortening_section(run),
+        injections_section(run),
         break_even_section(run),
         causes_section(run),
         curve_section(run),
