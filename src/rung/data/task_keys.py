@@ -21,12 +21,11 @@ from pydantic import (
     WrapValidator,
 )
 
-from rung.data import key_files, key_labels, taught_keys
+from rung.data import key_answers, key_files, key_labels, taught_keys
 from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import CASELESS, JSON_METRICS, JUDGE, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import kind_of, nearest
-from rung.text import normal_form
 from rung.types import Budget, ModelSpec, Price, SearchKeys, SetName, Task, Whitespace
 
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
@@ -274,7 +273,8 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     labels = _labels_of(keys)
     metric = keys.metric or _default_metric(keys)
     _check_metrics(keys, metric, labels)
-    _check_abstain(keys, labels)
+    key_answers.check_abstain(keys, labels)
+    key_answers.check_cite(keys)
     judge = taught_keys.to_judge(keys.judge, metric, judged=bool(keys.judged))  # before a budget asks for its price
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(
@@ -324,16 +324,6 @@ def _retrieval(keys: RetrievalKeys) -> SearchKeys:
         tokens=tuple(keys.tokens),
         rewrite=keys.rewrite,
     )
-
-
-def _check_abstain(keys: TaskKeys, labels: tuple[str, ...] | None) -> None:
-    """Raises ValueError where no answer could be the one that `abstain` names."""
-    if keys.abstain is None or keys.multi_label:
-        return
-    if labels and normal_form(keys.abstain) not in map(normal_form, labels):
-        raise ValueError(f'abstain is "{keys.abstain}", which is no label. Add it to labels, or delete abstain.')
-    if keys.pattern and not re.fullmatch(keys.pattern, keys.abstain):
-        raise ValueError(f'abstain is "{keys.abstain}", which breaks the pattern. Allow it there, or delete abstain.')
 
 
 def _labels_of(keys: TaskKeys) -> tuple[str, ...] | None:
