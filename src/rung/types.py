@@ -924,6 +924,38 @@ class Injected:
 
 
 @dataclass(frozen=True)
+class Citing:
+    """How a candidate names the sources of its answers to a set; answers that say that there is none do not count.
+
+    cites: share of the answers that name anything. holds: of all that is named, the share of passages that hold an
+    accepted answer or are marked; supports: of those that hold what was answered. A number that no passage has counts
+    as named; bad: how many there are. None where nothing is named.
+    """
+
+    candidate: str
+    set: SetName
+    cites: Score
+    holds: Score | None
+    supports: Score | None
+    bad: int
+
+
+@dataclass(frozen=True)
+class Refusing:
+    """How often a candidate is wrong to answer, and wrong to refuse, on dev.
+
+    given: the questions without an answer are rows of the task; else dev questions whose passages were taken out.
+    made_up: share of these for which an answer is made up. refused: share of the answerable rows that get none; None
+    where none were looked at.
+    """
+
+    candidate: str
+    given: bool
+    made_up: Score
+    refused: Score | None
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict, as decision.json holds it.
 
@@ -962,4 +994,6 @@ class Decision:
     reasons_about: tuple[Topic, ...] = ()
     search_failures: tuple[SearchFailure, ...] = ()
     injections: tuple[Injected, ...] = ()
+    citing: tuple[Citing, ...] = ()
+    refusing: tuple[Refusing, ...] = ()
     format: int = 4

@@ -146,7 +146,7 @@ def test_what_gold_passages_fix_and_the_search_did_not_bring_belongs_to_the_sear
         causes=[cause("knowledge", 0.6, 0.3)],
         examples=rows,
     )
-    brought = {name: [f"p{i}"] if i < 6 else ["p99"] for i, name in enumerate(FAILED)}
+    brought = set(FAILED[:6])
     found = {d.cause: d for d in causes(given, base(0), Tried("r", "rag", scores(0), brought))}
     # Gold passages fix 12 of 20. The search brought those of 6 and did not find those of the other 6.
     assert found["retrieval"].share == pytest.approx(0.3) and found["retrieval"].low > 0
@@ -159,7 +159,7 @@ def test_gold_passages_that_break_more_than_they_fix_are_no_cause_beside_a_searc
     rows = [{"id": n, "failed": True, "outcomes": {"knowledge": False}, "gold_passages": ["p"]} for n in FAILED]
     for share in (-0.3, 0.0):
         worse = {**cause("knowledge", 0.0, -0.5), "share": share}
-        found = causes(record(causes=[worse], examples=rows), base(0), Tried("r", "rag", scores(0), {}))
+        found = causes(record(causes=[worse], examples=rows), base(0), Tried("r", "rag", scores(0), set()))
         assert [d.cause for d in found] == ["reasoning"]
 
 
@@ -171,7 +171,7 @@ def test_gold_passages_that_break_right_answers_prove_nothing_of_the_search_or_o
     for harmful in (False, True):
         tried = {"knowledge": {"failed": 20, "harmful": harmful}}
         given = record(derivable=NOT_AT_HAND, interventions=tried, examples=rows)
-        found = causes(given, base(0), Tried("r", "rag", scores(0), {}))
+        found = causes(given, base(0), Tried("r", "rag", scores(0), set()))
         assert ("retrieval" in {d.cause for d in found}) != harmful
         [rest] = [d for d in found if not d.fixed]
         assert rest.cause == ("knowledge" if harmful else "retrieval+reasoning")

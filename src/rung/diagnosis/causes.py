@@ -13,7 +13,7 @@ a part, the rest needs both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,14 @@ Scores = Mapping[str, float]
 class Tried:
     """A built solution that answered all of dev.
 
-    scores: its dev scores, or nearness (see `nearness`). passages: example id -> ids of the passages that the search
-    brought it; None where it does not retrieve.
+    scores: its dev scores, or nearness (see `nearness`). brought: ids of the examples that the search brought a passage
+    which holds the answer, however passages are cut (`answer_places.brought`); None where it does not retrieve.
     """
 
     name: str
     family: Family
     scores: Scores
-    passages: Mapping[str, Sequence[str]] | None = None
+    brought: Collection[str] | None = None
 
 
 def nearness(metric: MetricInfo, train: Sequence[Example]) -> Callable[[str, Sequence[str]], float] | None:
@@ -172,14 +172,13 @@ class _Experiments:
         if _did_harm(self.record, KNOWLEDGE):
             return None
         rows = [r for r in self.record["examples"] if r["failed"] and KNOWLEDGE in r["outcomes"]]
-        searching = [(b.scores, b.passages) for b in self.built if b.passages is not None]
+        searching = [(b.scores, b.brought) for b in self.built if b.brought is not None]
         if not searching or not rows:
             return None
-        scores, found = max(searching, key=lambda pair: _mean(pair[0].values()))
+        scores, brought = max(searching, key=lambda pair: _mean(pair[0].values()))
         right = self.record["dev"]["right_from"]
         now = {r["id"]: float(scores[r["id"]] >= right) for r in rows}
-        brought = {r["id"]: bool(set(r["gold_passages"]) & set(found.get(r["id"], ()))) for r in rows}
-        gold = {r["id"]: now[r["id"]] if brought[r["id"]] else float(r["outcomes"][KNOWLEDGE]) for r in rows}
+        gold = {r["id"]: now[r["id"]] if r["id"] in brought else float(r["outcomes"][KNOWLEDGE]) for r in rows}
         net = self._net(now, gold)
         tried = len(rows) / self.record["failed"]
         share, low, high = (tried * max(0.0, x) for x in (net.difference, net.low, net.high))

@@ -141,9 +141,11 @@ def gold_instead(base: Solution, workshop: Workshop) -> Solution | Impossible:
 
 
 def _with_gold(base: Solution, workshop: Workshop, token_budget: int) -> Solution | Impossible:
+    """Passages are shown as the base shows them: fenced or not."""
     if not workshop.inputs.passages:
         return Impossible("there is no corpus")
-    return replace(base, retriever=RetrieverSpec("gold", MOST_GOLD, token_budget))
+    fenced = base.retriever is not None and base.retriever.fenced
+    return replace(base, retriever=RetrieverSpec("gold", MOST_GOLD, token_budget, fenced=fenced))
 
 
 def gold_retriever(examples: Sequence[Example], workshop: Workshop) -> tuple[Retriever, Sequence[Example]]:

@@ -1,0 +1,257 @@
+"""Where the right answers stand: in which passages of the corpus, how high these rank, and whether the prompt has them.
+
+A mark of the example says which passages hold its answer. Without marks, ranked passages that contain an accepted
+answer hold it, as far as chance does not put it there (`AnswersInText`). Where none does, the whole corpus is read
+through for it. That it stands nowhere says that the corpus lacks it only where answers of this task usually stand word
+for word in the corpus, by the train examples. What cannot be said is called unknown, with the reason: of labels, JSON,
+yes and no, long answers, and answers that many passages contain. Passages are cut as the solution's own retriever says.
+Answers nothing and judges no answer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from rung.diagnosis.lenient import is_json
+from rung.retrieval.answers_in_text import LONGEST_SHORT, AnswersInText, contains_answer, says_something
+from rung.retrieval.chunk import document_id
+from rung.retrieval.library import Library
+from rung.solutions.prompt_rendering import within_budget
+from rung.text import units
+from rung.trials.workshop import Workshop, sample_of
+from rung.types import Document, Example, Prediction, Query, Solution
+
+RANKED = 50
+"""Ranked passages among which one that holds the answer counts as found."""
+
+MOST_READ = 200_000
+"""Passages at most that are read through for an answer that no example marks; about 10 s for 100,000."""
+
+VERBATIM = 0.5
+"""Share of train answers that stand word for word in the corpus, from which one that does not is missing there."""
+
+ELSEWHERE = 0.5
+"""Share of the found answers that stand in other documents as well, above which standing somewhere says nothing."""
+
+_LEARNT_FROM = 100  # train examples
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the answer to one example stands.
+
+    unknown: why it is not known; empty where it is. gold: the passages that hold it, best first; none where the corpus
+    lacks it. cut_apart: a document holds it, and was cut into passages just there; gold are all of these. any_part:
+    gold are the passages of a marked document that contains the answer nowhere word for word. ranked: the passages down
+    to the best of gold, where that is among the first RANKED. shown: the prompt has the part that holds the answer.
+    """
+
+    unknown: str = ""
+    gold: tuple[Document, ...] = ()
+    cut_apart: bool = False
+    any_part: bool = False
+    ranked: tuple[Document, ...] = ()
+    shown: bool = False
+
+    @property
+    def rank(self) -> int | None:
+        """Of the best passage that holds the answer, from 1; None where it is not among the first RANKED."""
+        return len(self.ranked) or None
+
+
+def places_of(
+    workshop: Workshop, solution: Solution, examples: Sequence[Example], answers: Mapping[str, Prediction]
+) -> dict[str, Place]:
+    """Example id -> where its answer stands for a solution that retrieves. answers: example id -> its prediction."""
+    spec = solution.retriever
+    assert spec is not None, "a solution that retrieves"
+    cut = _Cut(workshop.inputs.library, solution)
+    ranked = dict(
+        zip([e.id for e in examples], ranked_for(workshop, solution, [e.query for e in examples]), strict=True)
+    )
+    unmarked = _unmarked(workshop, cut, [e for e in examples if not e.gold_ids], ranked)
+    found = {}
+    for example in examples:
+        place, row = unmarked.get(example.id) or _by_marks(cut, example), ranked[example.id]
+        ids, order = {p.id for p in place.gold}, {p.id: i for i, p in enumerate(row)}
+        gold = tuple(sorted(place.gold, key=lambda p: order.get(p.id, len(order))))  # stable
+        rank = next((i for i, p in enumerate(row, 1) if p.id in ids), 0)
+        seen = [cut.passages[i] for i in answers[example.id].passages if i in cut.passages]
+        visible = within_budget(spec, seen, workshop.tools.model.count_tokens)
+        has = [p.id in ids and not _lost(cut.passages[p.id], p, example) for p in visible]
+        unknown = place.unknown
+        if place.any_part and any(has) and sum(has) < len(ids):
+            unknown = "which part of the marked document holds the answer is not known"
+        shown = any(has) and not place.cut_apart
+        found[example.id] = replace(place, unknown=unknown, gold=gold, ranked=tuple(row[:rank]), shown=shown)
+    return found
+
+
+def ranked_for(workshop: Workshop, solution: Solution, queries: Sequence[Query]) -> list[list[Document]]:
+    """The first RANKED passages for each query, as the index of the solution ranks them."""
+    search = workshop.retriever_of(solution)
+    assert search is not None, "a solution that retrieves"
+    return [list(row) for row in search.search(queries, RANKED)]
+
+
+def brought(
+    library: Library, solution: Solution, examples: Sequence[Example], answers: Iterable[Prediction]
+) -> set[str]:
+    """Ids of the examples whose prompt has a passage that holds the answer, whatever size passages are cut to."""
+    cut = _Cut(library, solution)
+    seen = {p.id: [cut.passages[i] for i in p.passages if i in cut.passages] for p in answers}
+    found = set()
+    for example in examples:
+        gold = {p.id for p in cut.marked(example)}
+        if any(p.id in gold if example.gold_ids else contains_answer(p, example) for p in seen.get(example.id, ())):
+            found.add(example.id)
+    return found
+
+
+def _lost(whole: Document, visible: Document, example: Example) -> bool:
+    """Whether the prompt has a cut passage without the answer that the whole one contains."""
+    return visible != whole and contains_answer(whole, example) and not contains_answer(visible, example)
+
+
+# ---- by marks -----------------------------------------------------------------------------------
+
+
+class _Cut:
+    """The passages as the solution's retriever cuts them, and those that an example marks."""
+
+    def __init__(self, library: Library, solution: Solution) -> None:
+        self.all = library.passages(solution.retriever)
+        self.passages = {p.id: p for p in self.all}
+        self.documents = {d.id: d for d in library.documents}
+        self.parts: dict[str, list[Document]] = defaultdict(list)
+        for passage in self.all:
+            self.parts[document_id(passage.id)].append(passage)
+        self._library, self._spec = library, solution.retriever
+
+    @cached_property
+    def _usual(self) -> dict[str, Document]:
+        """The passages as they are cut where nothing is chosen, by which ids of passages are marked."""
+        usual = self._library.passages()
+        return {} if usual == self.all else {p.id: p for p in usual}
+
+    @property
+    def divided(self) -> list[Document]:
+        """The documents that were cut into several passages."""
+        return [d for d in self.documents.values() if d.id not in self.passages]
+
+    def marked(self, example: Example) -> tuple[Document, ...]:
+        """The passages that the example marks.
+
+        Of a document that is marked, or a passage by the usual cutting, those that contain an answer; all of them where
+        the answer stands so in none of its passages, of which every one may hold it then.
+        """
+        named = [self.passages[i] for i in example.gold_ids if self._is_named(i)]
+        rest = [i for i in example.gold_ids if not self._is_named(i)]
+        parts = [p for i in dict.fromkeys(rest) for p in self._parts_of(i)]
+        holding = [p for p in parts if contains_answer(p, example)]
+        return tuple(dict.fromkeys([*named, *(holding if holding or named else parts)]))
+
+    def _is_named(self, mark: str) -> bool:
+        """Whether a mark is the id of one of these passages, and not of another that the usual cutting calls so."""
+        return mark in self.passages and (mark in self.documents or not self._usual)
+
+    def _parts_of(self, mark: str) -> list[Document]:
+        if mark in self.documents or mark not in self._usual:
+            return self.parts.get(mark, [])
+        same = self._library.gold(self._spec).overlapping([self._usual[mark]])
+        return [self.passages[i] for i in sorted(same)]
+
+
+def _by_marks(cut: _Cut, example: Example) -> Place:
+    """Without rank and what is shown."""
+    gold = cut.marked(example)
+    if any(contains_answer(p, example) for p in gold):
+        return Place(gold=gold)
+    own = {document_id(p.id) for p in gold}
+    apart = any(contains_answer(d, example) for d in cut.divided if d.id in own)
+    named = set(example.gold_ids) & {p.id for p in gold}
+    return Place(gold=gold, cut_apart=apart, any_part=len(gold) > 1 and not named and not apart)
+
+
+# ---- without marks ------------------------------------------------------------------------------
+
+
+def _unmarked(
+    workshop: Workshop, cut: _Cut, examples: Sequence[Example], ranked: Mapping[str, Sequence[Document]]
+) -> dict[str, Place]:
+    """Example id -> where its answer stands by what passages contain; without rank and what is shown."""
+    inputs = workshop.inputs
+    closed = "answers are labels" if inputs.task.labels or inputs.task.multi_label else ""
+    found = {e.id: Place(why) for e in examples if (why := closed or _why_unreadable(e))}
+    open_ = [e for e in examples if e.id not in found]
+    if not open_:
+        return found
+    answers_in = AnswersInText(cut.all)
+    for example in open_:
+        if hits := answers_in.telling_hits(example, ranked[example.id]):
+            found[example.id] = Place(gold=tuple(hits))
+    rest = [e for e in open_ if e.id not in found]
+    if rest and len(cut.all) > MOST_READ:
+        why = f"the corpus has more than {MOST_READ:,} passages, and the example marks none"
+        return found | {e.id: Place(why) for e in rest}
+    if rest:
+        train = [e for e in inputs.train if not _why_unreadable(e)]
+        known = sample_of(train, _LEARNT_FROM, inputs.task.seed)
+        located = [e for e in open_ if e.id in found]
+        containing = passages_with(cut.all, [*open_, *known])
+        verbatim = _mean([bool(containing[e.id]) for e in known])
+        elsewhere = _mean([len({document_id(p.id) for p in containing[e.id]}) > 1 for e in located])
+        apart = passages_with(cut.divided, [e for e in rest if not containing[e.id]])
+        for example in rest:
+            others = containing[example.id]
+            if others and ({p.id for p in others} & {p.id for p in ranked[example.id]} or elsewhere > ELSEWHERE):
+                found[example.id] = Place("the answer stands in passages by chance, too")
+            elif others:
+                found[example.id] = Place(gold=tuple(others))
+            elif documents := apart[example.id]:
+                gold = tuple(p for d in documents for p in cut.parts[d.id])
+                found[example.id] = Place(gold=gold, cut_apart=True)
+            else:
+                found[example.id] = Place(_why_not_absent(example, verbatim))
+    return found
+
+
+def _why_unreadable(example: Example) -> str:
+    """Why it says nothing that a passage contains the answer; empty where it does."""
+    if all(map(is_json, example.references)):
+        return "answers are JSON"
+    return "" if any(map(says_something, example.references)) else "the answer is like yes and no"
+
+
+def _why_not_absent(example: Example, verbatim: float) -> str:
+    """Why an answer that no passage contains may stand in the corpus all the same; empty where it does not."""
+    if verbatim < VERBATIM:
+        return "answers seldom stand in the documents word for word"
+    short = any(len(units(r)) <= LONGEST_SHORT for r in example.references if says_something(r))
+    return "" if short else "the answer is long, and stands in no passage word for word"
+
+
+def passages_with(passages: Sequence[Document], examples: Sequence[Example]) -> dict[str, list[Document]]:
+    """Example id -> the passages that contain an accepted answer. One pass over the passages.
+
+    Only passages with the longest word of an answer are looked at closely.
+    """
+    by_word: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        for word in {max(units(r), key=len) for r in example.references if says_something(r)}:
+            by_word[word].append(example)
+    hits: dict[str, list[Document]] = {e.id: [] for e in examples}
+    for passage in passages if by_word else ():
+        here = by_word.keys() & set(units(f"{passage.title or ''}\n{passage.text}"))
+        near = {e.id: e for word in here for e in by_word[word]}
+        for name, example in near.items():
+            if contains_answer(passage, example):
+                hits[name].append(passage)
+    return hits
+
+
+def _mean(flags: Sequence[bool]) -> float:
+    return sum(flags) / max(1, len(flags))
