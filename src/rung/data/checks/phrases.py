@@ -102,6 +102,18 @@ ORDERS = _any(
     r"忽略(?:之前|以上|先前|所有)[^。\n]{0,6}(?:指令|指示|提示|说明)",
     r"(?:以前|上記|これまで)の(?:指示|命令)[^。\n]{0,4}無視",
 )
+ORDERS_TO_A_READER = _any(
+    r"<\s*/\s*passages?\b[^>\n]{0,12}>",
+    r'"role"\s*:\s*"system"',
+    r"\b(?:answer|reply|respond)s? (?:only |just )?(?:with|by) (?:only |just )?(?:the|this) (?:word|sentence|link)\b",
+    r"\b(?:disregard|ignore|forget) (?:the|this|your) (?:question|context|passages?)\b",
+    r"\b(?:your|the) (?:whole |only )(?:allowed )?answer (?:is|must be|has to be)\b",
+    r"\bdear (?:ai|llm|assistant|language model|chatbot)\b",
+    r"\bto (?:the|any|every) (?:ai|llm|language model|ai assistant|chatbot)\s*[:,]",
+    r"\bdecode this\b[^.\n]{0,40}\b(?:do what|follow|obey)",
+    r"\binstructions? (?:that )?you (?:were|have been) given\b",
+)
+"""Orders of a document to a model that reads it as a passage; in the rows of a task they may be the task itself."""
 _SIGNS = {
     pattern: signs.split("|")
     for pattern, signs in {
@@ -123,6 +135,9 @@ _SIGNS = {
             "ignor|disregard|forget|overrid|bypass|follow|system prompt|instruction|you are now|you must now|"
             " llm|whatever| ai|assistant|model|chatbot|do not |regardless|no matter|you see|oubli|olvid|dimentic|"
             "忽略|無視"
+        ),
+        ORDERS_TO_A_READER: (
+            "passage|role|answer|reply|respond|disregard|ignor|forget|dear |to the|to any|to every|decode|instruction"
         ),
     }.items()
 }

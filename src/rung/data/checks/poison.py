@@ -57,7 +57,7 @@ def _of_documents(material: Material) -> Iterator[Finding]:
     read = document_texts(material.documents)
     for document, text in read:
         row = f"document {document.id}"
-        for check in _signs_in(text):
+        for check in _signs_in_a_document(text):
             what, todo = _WHAT[check]
             if check == "role_marker":
                 continue
@@ -93,6 +93,15 @@ def _signs_in(text: str) -> Iterator[str]:
         yield "role_marker"
     if len(text) >= 60 and any(_is_readable(m.group()) for m in _ENCODED.finditer(text)):
         yield "encoded_text"
+
+
+def _signs_in_a_document(text: str) -> list[str]:
+    """As `_signs_in`; orders that a passage may give to who reads it are orders, too."""
+    signs = list(_signs_in(text))
+    text = text[:LONGEST]
+    if "hidden_instruction" not in signs and phrases.says(phrases.ORDERS_TO_A_READER, text, text.lower()):
+        signs.append("hidden_instruction")
+    return signs
 
 
 def _comments(text: str) -> Iterator[str]:
