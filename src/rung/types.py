@@ -968,7 +968,8 @@ class Decision:
     frontier: tested candidates that no other beats in score without costing more. reasons_about: what each reason is
     about, in their order; empty where an older version wrote them. search_failures: why solutions that retrieve are
     wrong on dev, a row for each solution and cause. injections: of finalists that were asked with orders planted in
-    what they read.
+    what they read. citing: of candidates that name their sources, on dev and on the test. refusing: of finalists that
+    were asked what cannot be answered.
     """
 
     choice: Choice

@@ -16,6 +16,7 @@ from rung.types import (
     FAMILIES,
     BreakEven,
     Candidate,
+    Citing,
     Comparison,
     Diagnosis,
     Family,
@@ -23,6 +24,7 @@ from rung.types import (
     LeftEarly,
     MetricInfo,
     Score,
+    SearchFailure,
     SetName,
     Skipped,
 )
@@ -156,12 +158,12 @@ class Evidence:
     answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
     judge: where the task's metric is one, as it was held against people.
     invention: of finalists that were asked what cannot be answered. injections: of those that were asked with orders
-    planted in what they read. abstain: the answer for that, as the task names it;
-    else empty. teacher: what the teacher reaches on dev, where it was asked. taught: of candidates that learnt answers
-    which are not the user's. proofs: on dev, of candidates that have to show their gain, against the best of their
-    family that was built before. checks_said: whole sentences about checks of finalists: what kept one from being
-    made, or limits it. go_on: the command with a budget for all that the budget kept out; empty where it kept out
-    nothing.
+    planted in what they read. citing: how candidates name their sources. search_failures: why finalists that retrieve
+    are wrong on dev. abstain: the answer for that, as the task names it; else empty. teacher: what the teacher reaches
+    on dev, where it was asked. taught: of candidates that learnt answers which are not the user's. proofs: on dev, of
+    candidates that have to show their gain, against the best of their family that was built before. checks_said: whole
+    sentences about checks of finalists: what kept one from being made, or limits it. go_on: the command with a budget
+    for all that the budget kept out; empty where it kept out nothing.
     """
 
     metric: MetricInfo
@@ -198,6 +200,8 @@ class Evidence:
     judge: JudgeCheck | None = None
     invention: tuple[Invention, ...] = ()
     injections: tuple[Injected, ...] = ()
+    citing: tuple[Citing, ...] = ()
+    search_failures: tuple[SearchFailure, ...] = ()
     abstain: str = ""
     checks_said: tuple[str, ...] = ()
     go_on: str = ""

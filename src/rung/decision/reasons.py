@@ -10,7 +10,9 @@ from rung.decision.figures import PERCENT, p_value, rounded_up
 from rung.decision.injections import resists_orders
 from rung.decision.judging import how_scored
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
+from rung.decision.search_causes import why_search_fails
 from rung.decision.shorter import shorter_prompts
+from rung.decision.sources import names_sources
 from rung.decision.teaching import taught_sentences
 from rung.decision.words import (
     bare,
@@ -44,7 +46,7 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
     shorter = shorter_prompts(evidence)
     if ruling.ship is not None and evidence.long_form_of(ruling.ship.name) is not None:
         said[1:1], shorter = shorter, []  # it is what is shipped
-    said += [*_closed_book(evidence), *_kept_skills(evidence, ruling)]
+    said += [*_closed_book(evidence), *why_search_fails(evidence, ruling), *_kept_skills(evidence, ruling)]
     left_early = [
         f"{one.name} {'is no candidate' if one.unproven else 'was stopped early on dev'}: {bare(one.why)}."
         for one in evidence.left_early
@@ -60,6 +62,7 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
         "judge": how_scored(evidence.judge) if evidence.judge is not None else [],
         "checks": [
             *made_up(evidence, ruling),
+            *names_sources(evidence, ruling),
             *resists_orders(evidence, ruling),
             *right_every_time(evidence),
             *evidence.checks_said,

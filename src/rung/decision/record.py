@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
 from rung.decision.injections import injected_from_record
+from rung.decision.sources import citing_from_record, refusing_from_record
 from rung.errors import RunError
 from rung.types import (
     BreakEven,
@@ -68,7 +69,10 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
         parts = {key: tuple(kind(**one) for one in record.get(key, ())) for key, kind in _PARTS.items()}
         candidates = tuple(_candidate(one) for one in record["candidates"])
         injections = tuple(injected_from_record(one) for one in record.get("injections", ()))
-        own = {"candidates": candidates, "injections": injections, "format": FORMAT}
+        citing = tuple(citing_from_record(one) for one in record.get("citing", ()))
+        refusing = tuple(refusing_from_record(one) for one in record.get("refusing", ()))
+        checks = {"injections": injections, "citing": citing, "refusing": refusing}
+        own = {"candidates": candidates, **checks, "format": FORMAT}
         return Decision(**{**record, **plain, **parts, **own})
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"decision.json: {error}. Run the task again in a new folder.") from error

@@ -9,6 +9,7 @@ from rung.decision.evidence import Evidence, score_of
 from rung.decision.headline import headline
 from rung.decision.reasons import reasons
 from rung.decision.rule import Ruling, rule_on_dev, rule_on_test
+from rung.decision.sources import refusing_of
 from rung.decision.warnings import warnings
 from rung.evaluation.costs import frontier
 from rung.types import Decision
@@ -65,4 +66,7 @@ def _decision(evidence: Evidence, ruling: Ruling, command: str = "") -> Decision
         models=evidence.models_by_cost,
         reasons_about=tuple(topic for topic, _ in said),
         injections=evidence.injections,
+        citing=evidence.citing,
+        refusing=tuple(map(refusing_of, evidence.invention)),
+        search_failures=evidence.search_failures,
     )

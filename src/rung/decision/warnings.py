@@ -8,6 +8,7 @@ from rung.decision.figures import PERCENT, more_minutes
 from rung.decision.injections import follows_orders
 from rung.decision.judging import biases_in_words, first_of_all, unlike_in_words
 from rung.decision.rule import Ruling, learner_claim, shortfall, within_margin
+from rung.decision.sources import seldom_names_sources
 from rung.decision.words import (
     FAMILY_WORDS,
     SET_WORDS,
@@ -30,7 +31,7 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [_kept_out(evidence, s) for s in evidence.kept_out]
     said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
     said += invents_more(evidence, ruling)
-    said += follows_orders(evidence, ruling)
+    said += [*seldom_names_sources(evidence, ruling), *follows_orders(evidence, ruling)]
     learner = learner_of(evidence, ruling)
     if learner is not None:
         said.append(_learner_warning(evidence, ruling, learner))

@@ -10,10 +10,12 @@ from typing import Any
 from rung import runs
 from rung.ladder.abstention import inventions
 from rung.ladder.again import continued_notes
+from rung.ladder.citations import citing_on_dev
 from rung.ladder.climbed import Climbed
 from rung.ladder.experiments import like_the_pilots, pilot_predictions, whole_curve
 from rung.ladder.injections import injected
 from rung.ladder.model_records import model_notes
+from rung.ladder.search_failures import search_failures
 from rung.ladder.skills_check import Checked
 from rung.ladder.state import RunState, WholeRun
 from rung.ladder.taught import RECORD, taught_by_others
@@ -39,6 +41,7 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
     asked = _diagnosed(run, climbed)
     invented, unasked = inventions(run, climbed, [check.keep for check in checks])
     followed, unplanted = injected(run, climbed)
+    unfound, untried = search_failures(run, [check.keep for check in checks])
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
@@ -53,7 +56,9 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
         "notes": _notes(run),
         "invention": invented,
         "injections": followed,
-        "checks_said": [*unasked, *unplanted, *(check.said for check in checks if check.said)],
+        "citing": citing_on_dev(run, climbed),
+        "search_failures": unfound,
+        "checks_said": [*unasked, *unplanted, *untried, *(check.said for check in checks if check.said)],
         "teacher": recorded(run.files.teacher / RECORD),
         "taught": taught_by_others(run, climbed),
         "proofs": [asdict(b.versus) for b in climbed.whole().values() if b.versus is not None],

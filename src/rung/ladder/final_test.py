@@ -11,12 +11,14 @@ from rung import runs
 from rung.decision import Evidence, decide, decision_record
 from rung.decision.evidence import ClosedBook, MoreExamples, Shortened, Skills, Taught
 from rung.decision.injections import injected_from_record
+from rung.decision.sources import citing_from_record
 from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
 from rung.ladder.abstention import invention_from_record
 from rung.ladder.again import opened_again_notes
 from rung.ladder.candidate_costs import break_evens
+from rung.ladder.citations import citing_on_test
 from rung.ladder.climbed import Climbed
 from rung.ladder.consistency import with_consistency
 from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
@@ -27,7 +29,17 @@ from rung.ladder.taught import score_of_teacher
 from rung.models import next_larger
 from rung.records import write_json
 from rung.resume import is_done
-from rung.types import Candidate, Comparison, Decision, Diagnosis, Example, LeftEarly, Prediction, Skipped
+from rung.types import (
+    Candidate,
+    Comparison,
+    Decision,
+    Diagnosis,
+    Example,
+    LeftEarly,
+    Prediction,
+    SearchFailure,
+    Skipped,
+)
 
 _OVERRUN = 1.25
 """Times the budget in minutes, from which the verdict says that a run took longer."""
@@ -67,6 +79,7 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
     fields = evidence_from_dev(run, named)
     fields["notes"] = (*fields["notes"], *opened_again_notes(run.folder), *_overrun(run))
     fields["judge"] = seen_on_test(run, answers, test)
+    fields["citing"] = (*fields["citing"], *citing_on_test(run, answers, test))
     evidence = Evidence(
         metric=run.metric,
         candidates=tuple(_with_faults(c, answers.get(c.name, ())) for c in candidates),
@@ -160,6 +173,8 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "hardest": record["hardest"],
         "invention": tuple(invention_from_record(i) for i in record.get("invention", ())),
         "injections": tuple(injected_from_record(i) for i in record.get("injections", ())),
+        "citing": tuple(citing_from_record(i) for i in record.get("citing", ())),
+        "search_failures": tuple(SearchFailure(**one) for one in record.get("search_failures", ())),
         "abstain": task.abstain or "",
         "checks_said": tuple(record.get("checks_said", ())),
         "go_on": record.get("go_on", ""),

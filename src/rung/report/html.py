@@ -22,8 +22,10 @@ from rung.report.models import models_section
 from rung.report.pairs import break_even_section, comparisons_section
 from rung.report.reading import RunRecords, models_in_words, read_run
 from rung.report.scores import causes_section, curve_section, scores_section
+from rung.report.search_failures import search_failures_section
 from rung.report.searching import searched_section
 from rung.report.shortening import shortening_section
+from rung.report.sources import sources_section
 from rung.types import Example, Topic
 
 _BADGES = {"none": "none works"}
@@ -64,9 +66,11 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         scores_section(run),
         comparisons_section(run),
         shortening_section(run),
+        sources_section(run),
         injections_section(run),
         break_even_section(run),
         causes_section(run),
+        search_failures_section(run),
         curve_section(run),
         *(() if run.unfinished else (next_,)),
         data_section(run),

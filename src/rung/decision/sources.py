@@ -1,0 +1,71 @@
+"""Sentences about sources that answers name; and records of sources and of refusals, as decision.json holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rung.decision.evidence import Evidence, Invention
+from rung.decision.figures import PERCENT
+from rung.decision.rule import Ruling
+from rung.decision.words import SET_WORDS
+from rung.types import Citing, Refusing, Score
+
+SELDOM = 0.5
+"""Share of answers with a source, or of sources that hold the answer, below which a reader must not miss it."""
+
+
+def citing_from_record(record: Mapping[str, Any]) -> Citing:
+    """As `asdict` and JSON left it."""
+    return Citing(**{**record, **_scores(record, "cites", "holds", "supports")})
+
+
+def refusing_from_record(record: Mapping[str, Any]) -> Refusing:
+    """As `asdict` and JSON left it."""
+    return Refusing(**{**record, **_scores(record, "made_up", "refused")})
+
+
+def _scores(record: Mapping[str, Any], *keys: str) -> dict[str, Score]:
+    return {key: Score(**given) for key in keys if (given := record[key])}
+
+
+def refusing_of(found: Invention) -> Refusing:
+    """Both ways to be wrong, without what the candidate is compared with."""
+    return Refusing(found.candidate, found.given, found.share, found.refused)
+
+
+def names_sources(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """How the candidate to ship names its sources, where that is no warning."""
+    found = _of_shipped(evidence, ruling)
+    return [_said(found)] if found is not None and not _seldom(found) else []
+
+
+def seldom_names_sources(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """A warning: the candidate to ship names no source for most answers, or the wrong ones."""
+    found = _of_shipped(evidence, ruling)
+    return [f"{_said(found)} Do not rely on its sources."] if found is not None and _seldom(found) else []
+
+
+def _seldom(found: Citing) -> bool:
+    return found.cites.mean < SELDOM or found.holds is None or found.holds.mean < SELDOM
+
+
+def _said(found: Citing) -> str:
+    said = f"{found.candidate} names sources in {PERCENT.full(found.cites)} of its answers to {SET_WORDS[found.set]}"
+    if found.holds is None or found.supports is None:
+        return f"{said}."
+    said += (
+        f"; of what it names, {PERCENT.full(found.holds)} are passages that hold an accepted answer, and "
+        f"{PERCENT.full(found.supports)} hold what it answered."
+    )
+    if found.bad:
+        said += f" {found.bad:,} of the numbers that it names {'is' if found.bad == 1 else 'are'} of no passage."
+    return said
+
+
+def _of_shipped(evidence: Evidence, ruling: Ruling) -> Citing | None:
+    """Of the candidate to ship, on the test where that was opened."""
+    if ruling.ship is None:
+        return None
+    by_set = {found.set: found for found in evidence.citing if found.candidate == ruling.ship.name}
+    return by_set.get("test") or by_set.get("dev")
