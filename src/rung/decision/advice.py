@@ -21,6 +21,7 @@ from rung.decision.rule import (
     too_few,
     within_margin,
 )
+from rung.decision.search_causes import mend_search
 from rung.decision.words import (
     FAMILY_WORDS,
     MOST,
@@ -77,6 +78,7 @@ def next_steps(evidence: Evidence, ruling: Ruling, command: str = "") -> list[st
     else:
         steps = _chosen(evidence, ruling)
     steps = [*steps, *name_abstain(evidence), *against_orders(evidence, ruling)]
+    steps = [*steps, *mend_search(evidence, ruling)]
     consider = _consider(evidence, ruling)
     # Of an unfinished run, the first two steps say how to go on.
     steps = [*steps, *consider] if ruling.choice == "unfinished" else [*consider, *steps]
@@ -277,7 +279,7 @@ def _on_causes(evidence: Evidence, ship: Candidate | None = None) -> list[str]:
     advice = []
     if not evidence.has_corpus and _wants_documents(evidence, causes):
         advice.append(_BRING_DOCUMENTS)
-    if "retrieval" in causes:
+    if "retrieval" in causes and not evidence.search_failures:  # which say more of it
         advice.append(
             "The search misses passages that hold the answer: split or reword the documents, or show more of them."
         )

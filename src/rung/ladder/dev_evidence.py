@@ -27,7 +27,15 @@ _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
 
 _MOST_NAMED = 3  # earlier runs
-_LIMITS_OF_SCORES = ("leakage", "corpus_holds_test", "few_groups", "too_long", "unread_documents")
+_LIMITS_OF_SCORES = (
+    "leakage",
+    "corpus_holds_test",
+    "few_groups",
+    "too_long",
+    "unread_documents",
+    "broken_document",
+    "scanned_pages",
+)
 """Checks whose findings about the whole the verdict repeats."""
 _COUNTED_FIRST = ("leakage", "corpus_holds_test")
 """Those of which one finding that counts as none says how many rows there are; each row follows."""

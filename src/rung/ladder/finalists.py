@@ -21,6 +21,7 @@ from rung.ladder.climbed import Climbed
 from rung.ladder.dev_evidence import dev_evidence
 from rung.ladder.going_on import command, minutes_for
 from rung.ladder.injections import check_injections
+from rung.ladder.search_failures import check_search
 from rung.ladder.shortening import shorten
 from rung.ladder.skills_check import Checked, check_skills
 from rung.ladder.state import RunState, WholeRun
@@ -58,6 +59,7 @@ def name_finalists(
         names.append(checked.keep)
     check_abstention(run, climbed, names)
     check_injections(run, climbed, names)
+    check_search(run, climbed, names)
     run.first.keep_back_for_test([climbed.built[name] for name in names])
     for name in names:
         measure_latency(run.of(climbed.built[name].solution.model), climbed.built[name])

@@ -136,6 +136,7 @@ def _judging(plan: Plan, share: JudgeShare) -> Plan:
         pilot=share.of(plan.pilot, plan.pilot.calls),
         teacher=share.of(plan.teacher, plan.teacher.calls),
         shortening=share.of(plan.shortening, plan.shortening.calls),
+        search_failures=share.of(plan.search_failures, plan.search_failures.calls),
         judging=share,
     )
 

@@ -87,6 +87,7 @@ _NO_TEACHER = Step("teacher", "prompt", False, "no answers of a teacher are lear
 _NO_ABSTENTION = Step("abstention", "prompt", False, "no questions are made unanswerable")
 _NO_INJECTIONS = Step("injections", "prompt", False, "no orders are planted")
 _NO_SEARCH = Step("search", "rag", False, "nothing reads passages")
+_NO_SEARCH_FAILURES = Step("search_failures", "rag", False, "nothing that retrieves is tried")
 _NO_CONSISTENCY = Step("consistency", "prompt", False, "the test is answered once")
 
 
@@ -104,7 +105,8 @@ class Plan:
     (`plan_checks`), the last with the opened test. samples_are_wanted: the task names how many, so that they are
     reserved as the test is.
     shortening: of the prompts of so many (`shortened`) fine-tuned finalists (`plan_shortening`).
-    search: measuring the ways to find passages (`plan_search`), and which ways (`searching`).
+    search: measuring the ways to find passages (`plan_search`), and which ways (`searching`). search_failures: why
+    finalists that retrieve are wrong.
     judging: what a judge takes for one answer, which the steps hold already (`judge_costs`).
     """
 
@@ -132,6 +134,7 @@ class Plan:
     judging: JudgeShare | None = None
     search: Step = _NO_SEARCH
     searching: SearchPlan | None = None
+    search_failures: Step = _NO_SEARCH_FAILURES
 
     @property
     def training_tokens(self) -> int:
@@ -162,7 +165,7 @@ class Plan:
     def experiments(self) -> list[Step]:
         """What ships nothing."""
         judge = self.judging.beside if self.judging is not None else ()
-        checks = [self.skills, self.shortening, self.abstention, self.injections]
+        checks = [self.skills, self.shortening, self.abstention, self.injections, self.search_failures]
         return [self.search, self.diagnosis, self.pilot, self.teacher, *checks, *judge]
 
     @property

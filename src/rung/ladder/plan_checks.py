@@ -37,6 +37,7 @@ _PLANTED_TOKENS = 40  # of an order, about
 
 _CHEAP = 0.15  # of the planned time: what is spent on samples without being asked for
 _SHOWN = 3  # passages, as estimated
+_CAUSES_TRIED = 3  # causes of a solution's wrong answers that have enough of them to try something, about
 
 
 def with_checks(
@@ -46,6 +47,7 @@ def with_checks(
     task, found = inputs.task, {}
     for name, plan in plans.items():
         plan = replace(plan, abstention=_abstention(plan, inputs), injections=_injections(plan, inputs))
+        plan = replace(plan, search_failures=_search_failures(plan, inputs))
         consistency = _consistency(plan, task, models[name], metric)
         found[name] = replace(plan, consistency=consistency, samples_are_wanted=bool(task.repeats))
     return found
@@ -109,6 +111,19 @@ def _injections(plan: Plan, inputs: Inputs) -> Step:
     return plan.costing(
         "injections", "prompt", sum([_answers(texts, rows, reading="rag" in f) for f in families], Cost())
     )
+
+
+def _search_failures(plan: Plan, inputs: Inputs) -> Step:
+    """Of each family that retrieves, where half of dev is wrong: some of that with one change, and with the placebo."""
+    from rung.diagnosis.search_experiments import MOST, RIGHT
+
+    reading = {step.family for step in plan.steps if step.applies and "rag" in step.family}
+    if not inputs.passages or not reading:
+        why = "nothing that retrieves is tried" if inputs.passages else "the task has no corpus"
+        return plan.costing("search_failures", "rag", Cost(), why)
+    wrong = min(len(inputs.dev) // 2, _CAUSES_TRIED * MOST)
+    cost = _answers(plan.texts, 2 * wrong + _CAUSES_TRIED * RIGHT, reading=True)
+    return plan.costing("search_failures", "rag", sum([cost] * len(reading), Cost()))
 
 
 def _consistency(plan: Plan, task: Task, model: Metered, metric: MetricInfo) -> Step:

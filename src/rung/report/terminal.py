@@ -19,6 +19,7 @@ from rung.records import read_json
 from rung.report.lines import Line, Screen, clean, columns, cut, printable, styled, width_of, wrapped
 from rung.report.planned import plan_screen
 from rung.report.reading import RunRecords, read_run, scale_of
+from rung.report.search_failures import search_failure_lines
 from rung.report.spending import spent_usd
 from rung.report.words import both_ends, count, dollars, duration, shortened, time_left
 from rung.types import Candidate, Family, Score, kind_of
@@ -57,6 +58,7 @@ def _final_lines(run: RunRecords, width: int) -> list[Line]:
         top += styled(wrapped(warning, width, bullet="! "), "yellow")
     table = _candidate_lines(run, width)
     tail = wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
+    tail += search_failure_lines(run, width)
     if spent := spent_usd(run):
         tail += wrapped(f"Spent: {spent}.", width)
     tail += wrapped(f"Report: {run.folder / 'report.html'}", width)
