@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +81,6 @@ class LanceIndex:
         self._embedder = embedder
         self._approximate = embedder is not None and len(passages) > EXACT_UP_TO
         self._given = folder
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._table: Any = None
         self._preparing = threading.Lock()
 
@@ -168,8 +169,9 @@ class LanceIndex:
                 return folder
             except OSError:  # a cache that cannot be written spoils no run
                 pass
-        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="rung-index-")
-        return Path(self._scratch.name)
+        scratch = tempfile.mkdtemp(prefix="rung-index-")
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        return Path(scratch)
 
     def _schema(self) -> Any:
         import pyarrow as pa

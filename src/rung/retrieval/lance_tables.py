@@ -1,8 +1,9 @@
 """LanceDB tables in a folder, one for each set of rows that was searched: found again, updated, never half.
 
-Rows have keys that say their content. state.json is written last: a table without it is unfinished, is never searched,
-and the next build goes on with it. One that has it never changes: where some rows changed, its files are linked into a
-new table, which then loses and gains the rows that differ. Knows nothing of what is in a row.
+Rows have keys that say their content. state.json is written last, with the sizes of all files: a table without it is
+unfinished, is never searched, and the next build goes on with it. One that has it never changes: where some rows
+changed, its files are linked into a new table, which then loses and gains the rows that differ. Knows nothing of what
+is in a row.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ class LanceTables:
             if kept.get("content") != self._content:
                 continue
             try:
+                if _files(state.parent) != kept["files"]:
+                    continue
                 table = _connected(state.parent).open_table(_TABLE)
-                if table.version == kept["version"] and table.count_rows() == len(self._keys):
+                if table.count_rows() == len(self._keys):
                     os.utime(state)
                     return table
             except (OSError, RuntimeError, ValueError):  # damaged: another one is built
@@ -103,7 +106,7 @@ class LanceTables:
                 table.optimize(cleanup_older_than=timedelta(milliseconds=1))  # nobody reads an older version of it
                 if table.count_rows() != len(self._keys):
                     raise RuntimeError("it holds other rows than were written")
-            state = {"content": self._content, "version": table.version, "changed": 0 if anew else changed}
+            state = {"content": self._content, "changed": 0 if anew else changed, "files": _files(home)}
             write_json(home / _STATE, state)
             tell("the index is whole", 1.0)
             return table
@@ -170,6 +173,12 @@ def _content_of(keys: NDArray[np.int64]) -> str:
     import numpy as np
 
     return hashlib.blake2b(np.sort(keys).tobytes(), digest_size=16).hexdigest()
+
+
+def _files(home: Path) -> dict[str, int]:
+    """Bytes of each file of a table."""
+    table = home / f"{_TABLE}.lance"
+    return {str(p.relative_to(table)): p.stat().st_size for p in sorted(table.rglob("*")) if p.is_file()}
 
 
 def _connected(folder: Path) -> Any:
