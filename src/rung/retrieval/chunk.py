@@ -1,4 +1,4 @@
-"""Documents cut into passages, at sentence ends where there are any.
+"""Documents cut into passages: by their headings, pages and paragraphs, at sentence ends where there are any.
 
 Knows nothing of search. A document that is short enough stays whole and keeps its id, so that ids
 marked in the examples keep their meaning.
@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from rung.text import pieces, units
+from rung.retrieval.cutting import Cutter
+from rung.text import pieces, units, whole
 from rung.types import Document
 
 MAX_WORDS = 180
@@ -28,9 +29,25 @@ def chunk(
     overlap: int = 0,
     count_tokens: Callable[[str], int] | None = None,
 ) -> tuple[Document, ...]:
-    """Passages of at most about `max_words` words. A cut document's passages are named id#1, id#2, …"""
+    """Passages of at most about `max_words` words. A cut document's passages are named id#1, id#2, …
+
+    A passage of a document with headings is titled "Title › Heading › Subheading"; one of a document with pages has the
+    page that it begins on.
+    tokens: of a passage at most, its title included, as `count_tokens` counts; 0: words count, and the title does not.
+    Only one character that is larger than that makes a passage larger. overlap: tokens at most that a passage repeats
+    of the one before it, under the same heading.
+    """
+    if tokens:
+        assert count_tokens is not None, "passages of so many tokens need something that counts them"
+        count = count_tokens
+        cutter = Cutter(tokens, overlap, lambda text: count(whole(text)), titles=True)
+    else:
+        cutter = Cutter(max_words, 0, lambda text: len(units(text)), titles=False)
     passages: list[Document] = []
     for document in documents:
+        if tokens or document.markdown or "\f" in document.text:
+            passages.extend(cutter.passages(document))
+            continue
         parts = _parts(document.text, max_words)
         if len(parts) == 1:
             passages.append(document)
