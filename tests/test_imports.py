@@ -26,7 +26,7 @@ ROWS = [
     {"runs"},
     {"resume"},
     {"constraints"},  # what a schema or pattern means: to checks of data, grammars and endpoints alike
-    {"records", "text"},
+    {"records", "text", "cache"},
     {"types"},
     {"errors", "__init__"},
 ]

@@ -164,7 +164,7 @@ BROKEN: dict[str, Broken] = {
     "schema with a date": _task("schema: {const: 2020-01-01}", "JSON cannot hold"),
     "bad pattern": _task("pattern: '(a'", "line 4: \"pattern\" is no regular expression"),
     "absent corpus": _task("corpus: docs/", 'line 4: "corpus" names docs/, which does not exist'),
-    "corpus is a PDF": _task("corpus: book.pdf", "cannot be read", book__pdf="%PDF"),
+    "corpus is a picture": _task("corpus: book.png", "cannot be read", book__png="x"),
     "unknown field": _task("fields: {inptu: question}", 'Did you mean "input"?'),
     "fields are a text": _task("fields: question", "Write fields:"),
     "one column twice": _task("fields: {input: a, output: a}", 'uses the column "a"'),
@@ -330,7 +330,8 @@ BROKEN: dict[str, Broken] = {
     "CSV empty cell": _csv('line 22: "output" is empty', last="x,"),
     # documents
     "empty corpus": _corpus("the file holds no rows", text=""),
-    "corpus folder without texts": _corpus("no .txt or .md file in the folder", file="docs"),
+    "corpus folder without texts": _corpus("no file of documents in the folder", file="docs"),
+    "corpus is no PDF": _corpus("is not PDF, although its name ends in .pdf", file="book.pdf", text="text"),
     "corpus without text": _corpus('columns are id, one, two. Rename', text='{"id": 1, "one": "b", "two": "c"}'),
     "corpus with empty text": _corpus('no row holds text', text='{"id": 1, "text": ""}'),
     "corpus with duplicate ids": _corpus('the id "1" is', text='{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}'),

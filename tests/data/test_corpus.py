@@ -13,10 +13,13 @@ from rung.types import Document, Example
 
 
 def test_a_folder_gives_its_texts_in_order_with_paths_as_ids(tmp_path: Path) -> None:
-    for name, text in {"b.txt": "two", "a/x.md": "# Fees\n\nNone.", ".git/c.txt": "no", "p.pdf": "no"}.items():
+    for name, text in {"b.txt": "two", "a/x.md": "# Fees\n\nNone.", ".git/c.txt": "no", "p.png": "no"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert read_corpus(tmp_path) == (Document("a/x.md", "# Fees\n\nNone.", "Fees"), Document("b.txt", "two"))
+    assert read_corpus(tmp_path) == (
+        Document("a/x.md", "# Fees\n\nNone.", "Fees", markdown=True),
+        Document("b.txt", "two"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_documents_without_text_are_left_out_and_told(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "empty.txt").write_text(" \n")
-    with pytest.raises(DataError, match=r"docs: none of its 1 .txt and .md files holds text"):
+    with pytest.raises(DataError, match=r"docs: none of its 1 files of documents holds text"):
         read_corpus(folder)
     (folder / "full.txt").write_text("text")
     rows = tmp_path / "c.jsonl"
@@ -66,11 +69,11 @@ def test_documents_without_text_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
-    for name in ("a.md", "b.pdf", "c.pdf", "d.docx", ".e.pdf"):
+    for name in ("a.md", "b.png", "c.png", "d.odt", ".e.png"):
         (tmp_path / name).write_text("text")
     _, (finding,) = documents_and_findings(tmp_path)
     assert (finding.check, finding.severity, finding.count) == ("unread_documents", "warning", 3)
-    assert "3 of 4 files are not read (2 × .pdf, 1 × .docx)" in finding.message
+    assert "3 of 4 files are not read (2 × .png, 1 × .odt)" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
     [
         ({"id": "1", "body": "a"}, "body"),
         ({"_id": "1", "Text": "a", "title": ""}, "Text, _id"),
-        ({"id": "1", "fees of 2024": "a", "url": "b"}, "fees of 2024; not read: url"),
+        ({"id": "1", "fees of 2024": "a", "date": "b"}, "fees of 2024; not read: date"),
         ({"id": "1", "question": "q", "answer": "a"}, "answer; not read: question"),
     ],
 )

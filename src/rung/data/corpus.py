@@ -1,68 +1,100 @@
-"""The documents of a corpus, from one file of rows or of text, or from a folder of texts.
+"""The documents of a corpus, from one file or from a folder of files.
 
-Knows files and ids; does not chunk, index or search.
+Knows files and ids; what stands in files is read in `rung.data.documents`. Does not chunk, index or search.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from rung.data.documents.collected import Collected, files_below, shown_name
+from rung.data.documents.kinds import NAMES, Kind, kind_of, named_kind
+from rung.data.documents.parsed import Parsed
+from rung.data.documents.reading import NOT_INSTALLED
+from rung.data.documents.tables import Named, lists_files, named_files, rows_of
+from rung.data.documents.text_file import read_text_file
+from rung.data.documents.workers import parse_all
 from rung.data.findings import bounded
 from rung.data.formats import read_table
-from rung.data.formats.encoding import encoding_of, text_of
 from rung.data.formats.source import identify
-from rung.data.rows import Problem, Table, as_text, nearest, raise_problems, shown_columns
+from rung.data.rows import Problem, Table, nearest, raise_problems
 from rung.errors import DataError
-from rung.types import Document, Example, Finding
+from rung.types import Document, Example, Finding, Task
 
-TEXT_SUFFIXES = (".txt", ".md")
-MAX_FILE_BYTES = 50_000_000
 _MOST_GUESSES = 20  # of ids that may have been meant; each compares with all documents
-_TEXT_NAMES = ("text", "content", "contents", "body", "passage", "document", "paragraph", "page_content", "chunk",
-               "answer")  # fmt: skip
-_ID_NAMES = ("id", "_id", "doc_id", "docid", "document_id", "passage_id", "pid")
-_TITLE_NAMES = ("title", "heading", "headline")
+_HEAD = 65_536
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The documents, what is to be said of them, and the number of files that were read."""
+
+    documents: tuple[Document, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    files: int = 0
 
 
 @dataclass
-class _Read:
-    """What a corpus holds, and what is to be said of it."""
+class _Entry:
+    """A file to read. name: what messages call it. id: of its document. source, title: what a list of pages says."""
 
-    documents: list[Document] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    path: Path
+    name: str
+    id: str
+    kind: Kind
+    source: str | None = None
+    title: str | None = None
 
-    def tell(self, check: str, row: str, message: str, count: int = 1) -> None:
-        severity: Literal["warning", "note"] = "note" if check == "document_form" else "warning"
-        self.findings.append(Finding(check, severity, row, message, count=count))
+
+@dataclass
+class _Reading:
+    """What is known while files are read. others: endings of files that nothing reads, and of those that need more."""
+
+    collected: Collected = field(default_factory=Collected)
+    problems: list[Problem] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    files: int = 0
 
 
-def read_corpus(path: Path) -> tuple[Document, ...]:
-    """Every document: rows with text (and id, title), or the .txt and .md files below a folder, ids their paths.
+def _quiet(line: str) -> None:
+    """Tells nobody."""
 
-    Hidden files and folders are skipped, and documents without text. Raises DataError when the corpus is absent or
-    holds no text, an id stands twice, or a file cannot be read.
-    """
-    return documents_and_findings(path)[0]
+
+def read_corpus(path: Path, but: Collection[Path] = ()) -> tuple[Document, ...]:
+    """The documents of `read_documents`."""
+    return read_documents(path, but=but).documents
 
 
 def documents_and_findings(path: Path) -> tuple[tuple[Document, ...], tuple[Finding, ...]]:
-    """The documents as `read_corpus` returns them, and what is to be said of them.
+    """The documents as `read_documents` returns them, and what is to be said of them."""
+    read = read_documents(path)
+    return read.documents, read.findings
 
-    The findings are of files that are not read (unread_documents), documents without text (empty_document), files that
-    are not UTF-8 (document_encoding), and how a file of rows was understood (document_form).
+
+def read_documents(path: Path, say: Callable[[str], None] = _quiet, but: Collection[Path] = ()) -> Corpus:
+    """Every document of a folder or a file; ids are paths, of rows in a folder with the row's id behind.
+
+    but: files that are no documents, such as the examples. say: hears how far it is where it takes long.
+    The findings are of files that cannot be read (broken_document), of formats that are not read (unread_documents),
+    without text (empty_document), with pages without text (scanned_pages), not in UTF-8 (document_encoding), and how
+    files were understood (document_form). Raises DataError when the corpus is absent or holds no text, and for a file
+    of rows that is the whole corpus, when an id stands twice or a row cannot be read.
     """
     if not os.path.exists(path):
         raise DataError(f"{path.name}: no such file or folder ({path}). Check corpus: in task.yaml.")
-    if os.path.isdir(path):
-        read = _read_folder(path)
-    else:
-        read = _read_text_file(path) if path.suffix.lower() in TEXT_SUFFIXES else _read_rows(path)
-    return tuple(read.documents), bounded(read.findings)
+    read = _read_folder(path, say, but) if os.path.isdir(path) else _read_file(path, say)
+    collected = read.collected
+    return Corpus(tuple(collected.documents), bounded(collected.findings), read.files)
+
+
+def files_of_task(task: Task) -> tuple[Path, ...]:
+    """The files of a task that are no documents, wherever they lie."""
+    return (*task.example_files, *task.judged, *task.unlabelled, *task.synthetic, *task.preferences)
 
 
 def check_gold_ids(examples: Iterable[Example], documents: Sequence[Document]) -> tuple[Finding, ...]:
@@ -84,146 +116,261 @@ def check_gold_ids(examples: Iterable[Example], documents: Sequence[Document]) -
     return bounded(findings())
 
 
-def _read_rows(path: Path) -> _Read:
-    table = read_table(path)
-    read = _Read()
-    for fact in table.how:
-        read.tell("document_form", path.name, f"{path.name}: {fact}.")
-    text_column = _text_column(table) if table.rows else "text"
-    columns = (text_column, _named(table, _ID_NAMES) or "id", _named(table, _TITLE_NAMES) or "title")
-    others = [c for c, name in zip(columns, ("text", "id", "title"), strict=True) if c != name]
-    if others:
-        unused = [c for c in table.columns if c not in columns]
-        left = f"; not read: {', '.join(unused[:10])}{', …' if len(unused) > 10 else ''}" if unused else ""
-        fact = f"documents are read from the column {', '.join(others)}{left}"
-        read.tell("document_form", path.name, f"{path.name}: {fact}.")
-    problems = list(table.problems)
-    first_with: dict[str, str] = {}
-    for row in table.taken():
-        try:
-            text, name, title = (as_text(row.values.get(c)) for c in columns)
-        except ValueError as e:
-            problems.append(Problem(row.where, str(e)))
-            continue
-        name = name.strip() or row.key
-        if not text.strip():
-            message = f'{row.where}: "{text_column}" is empty, so the row is no document. Fill it in or remove the row.'
-            read.tell("empty_document", row.where, message)
-        elif name in first_with:
-            fact = f'the id "{name[:60]}" is that of {first_with[name]} already; make ids unique'
-            problems.append(Problem(row.where, fact))
-        else:
-            first_with[name] = row.where
-            read.documents.append(Document(name, text, title.strip() or None))
-    if table.problems:
-        problems.sort(key=lambda p: int(p.where.rsplit(" ", 1)[1]))
-    raise_problems(problems)
-    if not read.documents:
-        raise DataError(f'{path.name}: no row holds text; "{text_column}" is empty in all of them. Fill it in.')
-    return read
+def texts_of(path: Path, but: Collection[Path] = ()) -> list[Path]:
+    """The files that a corpus is read from: those of a folder that can be read, or the one with those that it lists."""
+    if path.is_dir():
+        return [p for p in files_below(path, but)[0] if _kind(p) is not None]
+    return [path, *_listed_by(path)]
 
 
-def _text_column(table: Table) -> str:
-    """The column of texts: by its name, else the only one that is neither id nor title. Raises DataError."""
-    if (named := _named(table, _TEXT_NAMES)) is not None:
-        return named
-    known = (*_ID_NAMES, *_TITLE_NAMES, "url", "source", "date", "metadata")
-    others = [c for c in table.columns if c and c.strip().casefold() not in known]
-    if len(others) == 1:
-        return others[0]
-    guess = nearest("text", table.columns)
-    fact = f'{table.path.name}: no column "text"; columns are {shown_columns(table.columns)}'
-    raise DataError(f"{fact}. Rename {guess or 'the column of texts'} to text.")
-
-
-def _named(table: Table, names: Sequence[str]) -> str | None:
-    """The first of the names that is a column, in whatever case."""
-    folded = {c.strip().casefold(): c for c in reversed(table.columns)}
-    return next((folded[name] for name in names if name in folded), None)
-
-
-def _read_text_file(path: Path) -> _Read:
-    """One file of text as a corpus of one document."""
-    read, problems = _Read(), list[Problem]()
-    _add_text(path, path.name, read, problems)
-    raise_problems(problems)
-    if not read.documents:
-        raise DataError(f"{path.name}: the file holds no text. Fill it in.")
-    return read
-
-
-def _read_folder(folder: Path) -> _Read:
-    read = _Read()
-    problems: list[Problem] = []
-    others: Counter[str] = Counter()
-    texts = 0
-    for path in _files(folder):
-        if path.suffix.lower() in TEXT_SUFFIXES:
-            texts += 1
-            _add_text(path, path.relative_to(folder).as_posix(), read, problems)
-        else:
-            others[path.suffix.lower() or "no suffix"] += 1
-    raise_problems([Problem(f"{folder.name}/{p.where}", p.text) for p in problems])
-    held = ", ".join(f"{n} × {s}" for s, n in others.most_common(5)) + (", …" if len(others) > 5 else "")
-    if not read.documents:
-        if texts:
-            raise DataError(f"{folder.name}: none of its {texts} .txt and .md files holds text. Fill them in.")
-        fact = f"no .txt or .md file in the folder, only {held or 'hidden or no files'}"
-        raise DataError(f"{folder.name}: {fact}. Add or convert documents.")
-    if others:
-        count, total = others.total(), others.total() + texts
-        fact = (
-            f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({held}); only .txt and .md files are"
-        )
-        read.tell("unread_documents", "", f"{folder.name}: {fact}. Convert them, or move them out.", count)
-    return read
-
-
-def _add_text(path: Path, name: str, read: _Read, problems: list[Problem]) -> None:
-    """Reads one file of text into `read`, or says in `problems` why it cannot be."""
+def _kind(path: Path) -> Kind | None:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            problems.append(Problem(name, f"larger than {MAX_FILE_BYTES // 1_000_000} MB; cut it into documents"))
-            return
-        source = identify(path)
-        if source.kind != "text" or source.packing:
-            problems.append(Problem(name, "is no text but a packed or binary file; convert it to text"))
-            return
-        encoding = encoding_of(source)
-        text = as_text(text_of(source, encoding, MAX_FILE_BYTES))
+        return kind_of(path)
+    except OSError:
+        return None
+
+
+def _listed_by(path: Path) -> list[Path]:
+    """The files that a list of pages names. A file that does not speak of files is not read for it."""
+    kind = _kind(path)
+    if kind not in ("rows", "workbook"):
+        return []
+    try:
+        if kind == "rows" and path.suffix.lower() in (".jsonl", ".csv", ".tsv"):
+            with identify(path).open() as file:
+                head = file.read(_HEAD).lower()
+            if b"file" not in head and b"path" not in head:
+                return []
+        return named_files(read_table(path))
+    except (DataError, OSError):
+        return []
+
+
+# ---- one file -----------------------------------------------------------------------------------
+
+
+def _read_file(path: Path, say: Callable[[str], None]) -> _Reading:
+    """A corpus of one file. Raises DataError where it cannot be read or holds no text."""
+    try:
+        kind = kind_of(path)
     except OSError as e:
-        problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))
-    except DataError as e:
-        problems.append(Problem(name, str(e).removeprefix(path.name).lstrip(":, ")))
-    except ValueError as e:
-        problems.append(Problem(name, str(e)))
+        raise DataError(f"{path.name}: cannot be read ({e.strerror}). Check its permissions: {path}") from e
+    named = named_kind(path)
+    read = _Reading()
+    if kind == "workbook" and named in ("rows", "workbook"):
+        table: Table | None = None
+        try:
+            table = read_table(path)
+            _read_rows(path, table, read, say)
+        except DataError:
+            if table is not None and table.problems:
+                raise
+            read = _Reading()  # several sheets, or no column of texts: pages of tables
+            _read_entries([_Entry(path, path.name, path.name, kind)], read, say)
+    elif kind is None or kind == "rows":
+        _read_rows(path, read_table(path), read, say)
     else:
-        if encoding.name not in ("utf-8", "utf-8-sig"):
-            message = f"{name}: read as {encoding.how}. Check its special characters, or save it as UTF-8."
-            read.tell("document_encoding", name, message)
-        if text.strip():
-            title = _title(text) if path.suffix.lower() == ".md" else None
-            read.documents.append(Document(name, text, title))
+        _read_entries([_Entry(path, path.name, path.name, kind)], read, say)
+    if read.collected.documents:
+        return read
+    raise_problems(read.problems)
+    if read.missing:
+        raise DataError(f"{path.name}: to read it, rung {NOT_INSTALLED}.")
+    if unreadable := read.collected.told("scanned_pages"):
+        raise DataError(unreadable[0].message)
+    raise DataError(f"{path.name}: the file holds no text. Fill it in.")
+
+
+def _read_rows(path: Path, table: Table, read: _Reading, say: Callable[[str], None]) -> None:
+    """A file of rows as the whole corpus. Raises DataError for rows that cannot be used."""
+    for fact in table.how:
+        read.collected.tell("document_form", path.name, f"{path.name}: {fact}.")
+    is_list = lists_files(table)
+    found = rows_of(table, path.name, read.collected, alone=True)
+    if not is_list:
+        raise_problems(found.problems)
+    read.problems += found.problems
+    read.collected.documents += found.documents
+    read.files += 1
+    _read_entries(_entries_of(found.files, read), read, say)
+    if not read.collected.documents and not read.problems:
+        raise DataError(f"{path.name}: no row holds text; its texts are empty in all of them. Fill it in.")
+    if read.collected.documents:
+        _tell_problems(read)
+
+
+def _entries_of(files: Sequence[Named], read: _Reading) -> list[_Entry]:
+    """The files that a list of pages names, each once."""
+    entries: dict[str, _Entry] = {}
+    for named in files:
+        kind = _kind(named.path)
+        if kind is None or kind == "rows":
+            read.problems.append(Problem(named.where, f"names {named.path.name}, which is no web page or document"))
+        elif named.id in entries:
+            read.problems.append(Problem(named.where, f'the id "{named.id[:60]}" stands in an earlier row already'))
         else:
-            read.tell("empty_document", name, f"{name}: holds no text, so it is no document. Fill it in or remove it.")
+            name = shown_name(named.id)
+            entries[named.id] = _Entry(named.path, name, name, kind, named.source, named.title)
+    return list(entries.values())
 
 
-def texts_of(path: Path) -> list[Path]:
-    """The files that a corpus is read from: the one, or those of a folder that hold text."""
-    return [p for p in _files(path) if p.suffix.lower() in TEXT_SUFFIXES] if path.is_dir() else [path]
+# ---- a folder -----------------------------------------------------------------------------------
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files below but hidden ones, in the order of their relative paths; links to folders are not followed."""
-    found: list[Path] = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [p for f in files if not f.startswith(".") and os.path.isfile(p := Path(root) / f)]
-    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]) -> _Reading:
+    read = _Reading()
+    files, troubles = files_below(folder, but)
+    for path, why in troubles:
+        name = shown_name(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name)
+        read.problems.append(Problem(name, f"{why}; check its permissions, or remove it"))
+    entries: list[_Entry] = []
+    listed: list[Named] = []
+    names: set[str] = set()
+    owners: dict[str, str] = {}  # id of a row's document -> its file
+    for path in files:
+        name = _distinct(shown_name(path.relative_to(folder).as_posix()), names)
+        try:
+            kind = kind_of(path)
+        except OSError as e:
+            read.problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))
+            continue
+        if kind is None:
+            read.others[shown_name(path.suffix.lower()) or "no suffix"] += 1
+        elif kind == "rows":
+            before = len(read.collected.documents)
+            listed += _read_table(path, name, read)
+            owners |= dict.fromkeys((d.id for d in read.collected.documents[before:]), name)
+        else:
+            entries.append(_Entry(path, name, name, kind))
+    said = {os.path.realpath(named.path): named for named in listed}
+    for entry in entries:
+        if named := said.get(os.path.realpath(entry.path)):
+            entry.source, entry.title = named.source, named.title
+    _read_entries(entries, read, say)
+    read.collected.documents.sort(key=lambda d: owners.get(d.id, d.id))
+    _check_some(folder, read)
+    _tell_problems(read)
+    _tell_others(folder, read)
+    return read
 
 
-def _title(text: str) -> str | None:
-    """The first heading of a Markdown text, where it opens with one."""
-    first = text.lstrip().split("\n", 1)[0]
-    return first.lstrip("#").strip() or None if first.startswith("#") else None
+def _distinct(name: str, names: set[str]) -> str:
+    """The name, with a number behind where another file is shown alike."""
+    written, number = name, 2
+    while written in names:
+        written, number = f"{name} ({number})", number + 1
+    names.add(written)
+    return written
+
+
+def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
+    """Adds the documents of a file of rows among others, and returns the files that it lists."""
+    try:
+        if not path.stat().st_size:
+            read.files += 1
+            read.collected.tell("empty_document", name, _no_text(name))
+            return []
+        table = read_table(path)
+        table.call(name)
+        rows = rows_of(table, name, read.collected, alone=False)
+    except OSError as e:
+        read.problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))
+        return []
+    except DataError as e:
+        if path.suffix.lower() == ".json" and not (parsed := read_text_file(path)).problem:
+            read.collected.tell("document_form", name, f"{name}: read as text, as it holds no rows.")
+            _add(_Entry(path, name, name, "text"), parsed, read)
+        else:
+            read.problems.append(Problem(name, str(e).removeprefix(path.name).lstrip(":, ")))
+        return []
+    read.files += 1
+    read.problems += rows.problems
+    read.collected.documents += rows.documents
+    return rows.files
+
+
+def _check_some(folder: Path, read: _Reading) -> None:
+    """Raises DataError where a folder gave no document."""
+    if read.collected.documents:
+        return
+    raise_problems([Problem(f"{folder.name}/{p.where}", p.text) for p in read.problems])
+    if unreadable := read.collected.told("scanned_pages"):
+        raise DataError(f"{folder.name}: no file holds text. {unreadable[0].message}")
+    if read.missing:
+        raise DataError(f"{folder.name}: to read {_held(read.missing)}, rung {NOT_INSTALLED}.")
+    if read.files:
+        raise DataError(f"{folder.name}: none of its {read.files} files of documents holds text. Fill them in.")
+    held = _held(read.others) or "hidden or no files"
+    raise DataError(f"{folder.name}: no file of documents in the folder, only {held}. Add or convert documents.")
+
+
+def _held(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} × {s}" for s, n in counts.most_common(5)) + (", …" if len(counts) > 5 else "")
+
+
+def _tell_problems(read: _Reading) -> None:
+    """What is wrong with files among others, which are left out."""
+    for problem in read.problems:
+        message = f"{problem.where}: {problem.text.rstrip('.')}. It is left out."
+        read.collected.tell("broken_document", problem.where, message)
+    read.problems = []
+
+
+def _tell_others(folder: Path, read: _Reading) -> None:
+    total = read.files + read.others.total() + read.missing.total()
+    if read.missing:
+        count = read.missing.total()
+        fact = f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({_held(read.missing)})"
+        read.collected.tell("unread_documents", "", f"{folder.name}: {fact}; for these, rung {NOT_INSTALLED}.", count)
+    if read.others:
+        count = read.others.total()
+        fact = f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({_held(read.others)})"
+        told = f"{folder.name}: {fact}; nothing reads these formats. Convert them, or move them out."
+        read.collected.tell("unread_documents", "", told, count)
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _read_entries(entries: Sequence[_Entry], read: _Reading, say: Callable[[str], None]) -> None:
+    jobs = [(entry.path, entry.kind) for entry in entries if entry.kind != "text"]
+    parsed = iter(parse_all(jobs, say))
+    for entry in entries:
+        _add(entry, read_text_file(entry.path) if entry.kind == "text" else next(parsed), read)
+
+
+def _add(entry: _Entry, parsed: Parsed, read: _Reading) -> None:
+    """Adds the document of a file, or says why there is none."""
+    name, tell = entry.name, read.collected.tell
+    if parsed.problem.startswith(NOT_INSTALLED) and not parsed.lasting:
+        read.missing[entry.path.suffix.lower() or NAMES[entry.kind]] += 1
+        return
+    if parsed.problem:
+        read.problems.append(Problem(name, parsed.problem))
+        return
+    read.files += 1
+    named = named_kind(entry.path)
+    if named != entry.kind:
+        tell("document_form", name, f"{name}: read as {NAMES[entry.kind]}, which its name does not say.")
+    if parsed.encoding:
+        fact = f"read as {parsed.encoding}. Check its special characters, or save it as UTF-8"
+        tell("document_encoding", name, f"{name}: {fact}.")
+    if parsed.unreadable_pages:
+        tell("scanned_pages", name, _scanned(name, parsed))
+    if parsed.text.strip():
+        title, source = entry.title or parsed.title, entry.source or parsed.source
+        read.collected.documents.append(Document(entry.id, parsed.text, title, parsed.markdown, source=source))
+    elif not parsed.unreadable_pages:
+        tell("empty_document", name, _no_text(name))
+
+
+def _no_text(name: str) -> str:
+    return f"{name}: holds no text, so it is no document. Fill it in or remove it."
+
+
+def _scanned(name: str, parsed: Parsed) -> str:
+    count = len(parsed.unreadable_pages)
+    shown = ", ".join(map(str, parsed.unreadable_pages[:10])) + (", …" if count > 10 else "")
+    pages = f"page {shown} of {parsed.pages}" if count == 1 else f"{count} of {parsed.pages} pages ({shown})"
+    fact = f"{pages} {'holds' if count == 1 else 'hold'} no text that can be read, only pictures or drawings"
+    return f"{name}: {fact}. Run text recognition (OCR) over the file, and it is read."

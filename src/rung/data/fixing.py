@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rung.data.corpus import read_corpus
+from rung.data.corpus import files_of_task, read_corpus
 from rung.data.examples import MIN_EXAMPLES, Sets, names_of, read_data
 from rung.data.fixed_task import write_task
 from rung.data.hidden import without_hidden
@@ -107,7 +107,7 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     _leave_out_empty_dev(work)
     if (left := sum(map(len, work.sets.values()))) < MIN_EXAMPLES:
         raise DataError(f"{task.path.name}: only {left} rows are left after cleaning; {MIN_EXAMPLES} are needed.")
-    documents = read_corpus(task.corpus) if task.corpus is not None else ()
+    documents = read_corpus(task.corpus, files_of_task(task)) if task.corpus is not None else ()
     cleaned = _clean_documents(work, documents)
     if mask:
         cleaned = _mask(work, cleaned)
@@ -115,7 +115,7 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
     corpus = None
     if cleaned != documents:
         corpus = out / "documents.jsonl"
-        write_lines(corpus, ({"id": d.id, "title": d.title, "text": d.text} for d in cleaned))
+        write_lines(corpus, map(_document_record, cleaned))
     path, form = _write(work, before, out, corpus)
     if mask and any(work.beside.values()):
         form = (
@@ -269,6 +269,14 @@ def _clean_documents(work: Work, documents: Sequence[Document]) -> tuple[Documen
             work.changes.append(Mended(f"document {document.id}", "", "invisible_characters", what))
         cleaned.append(document if text == document.text else replace(document, text=text))
     return tuple(cleaned)
+
+
+def _document_record(document: Document) -> dict[str, object]:
+    """A row of documents.jsonl, which is read as the document again."""
+    record: dict[str, object] = {"id": document.id, "title": document.title, "text": document.text}
+    if document.markdown:
+        record["markdown"] = True
+    return record | ({} if document.source is None else {"source": document.source})
 
 
 def _mask(work: Work, documents: Sequence[Document]) -> tuple[Document, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationInfo
 
+from rung.data.documents.kinds import named_kind
 from rung.data.key_values import beside_task, no_such_path, task_folder
 from rung.data.metric_names import JUDGE, KNOWN_METRICS
 from rung.data.rows import SUFFIXES, SUPPORTED, decode, kind_of, nearest, parse_json
@@ -150,6 +151,7 @@ def corpus(value: str, info: ValidationInfo) -> Path:
     path = beside_task(value, info)
     if not value or not os.path.exists(path):
         raise ValueError(f"names {value}, which {no_such_path(value, path)}")
-    if os.path.isfile(path) and path.suffix.lower() not in (*SUFFIXES, ".md"):
-        raise ValueError(f"names {value}, which cannot be read. Give a folder of .txt and .md files, or {SUPPORTED}.")
+    if os.path.isfile(path) and path.suffix.lower() not in SUFFIXES and named_kind(path) is None:
+        formats = "text, Markdown, HTML, PDF, Word (.docx), PowerPoint (.pptx)"
+        raise ValueError(f"names {value}, which cannot be read. Give a folder of documents, {formats}, or {SUPPORTED}.")
     return path

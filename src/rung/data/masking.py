@@ -105,6 +105,7 @@ class Masks:
             id=self._id("document", document.id, said, checks),
             text=self._masked(document.text, said, checks),
             title=None if document.title is None else self._masked(document.title, said, checks),
+            source=None if document.source is None else self._masked(document.source, said, checks),
         )
         return changed, frozenset(checks)
 

@@ -115,7 +115,7 @@ def check_task(task_path: Path, say: Say = quiet, *, beside: bool = True) -> Che
 def read(task: Task, say: Say = quiet) -> Read:
     """Examples, documents and the metric of a task. Raises RungError for what cannot be read."""
     from rung.data.answer_form import found_whitespace
-    from rung.data.corpus import documents_and_findings
+    from rung.data.corpus import Corpus, files_of_task, read_documents
     from rung.data.examples import read_data
     from rung.evaluation.metrics import as_observed, metric_for
 
@@ -123,8 +123,8 @@ def read(task: Task, say: Say = quiet) -> Read:
         say(f"Reading {size / 1e6:,.0f} MB of examples.")
     found = read_data(task)
     sets = found.sets
-    documents, of_corpus = documents_and_findings(task.corpus) if task.corpus else ((), ())
-    findings = (*map(_unusable, found.problems), *found.findings, *of_corpus)
+    corpus = read_documents(task.corpus, say, files_of_task(task)) if task.corpus else Corpus()
+    findings = (*map(_unusable, found.problems), *found.findings, *corpus.findings)
     how = found.how
     examples = [e for part in sets.values() for e in part]
     if task.whitespace is None:
@@ -136,7 +136,7 @@ def read(task: Task, say: Say = quiet) -> Read:
     metric = metric_for(task, task.metric)
     if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
         metric = as_observed(metric, _scores_of_answers(metric, examples))
-    return Read(task, sets, documents, metric, how, findings)
+    return Read(task, sets, corpus.documents, metric, how, findings)
 
 
 def check(data: Read, say: Say = quiet) -> CheckedData:

@@ -93,15 +93,20 @@ def file_hashes(task: Task) -> dict[str, str]:
 
 def _hashes_beside_examples(task: Task) -> dict[str, str]:
     """Of the documents, of a user's metric and of the files beside it that it imports."""
-    from rung.data.corpus import texts_of
+    from rung.data.corpus import files_of_task, texts_of
     from rung.evaluation.metric_files import metric_files
 
-    files = list(texts_of(task.corpus)) if task.corpus is not None else []
+    files = list(texts_of(task.corpus, files_of_task(task))) if task.corpus is not None else []
     return _hashes(task, [*files, *metric_files(task.metric, task.path.parent)])
 
 
 def _hashes(task: Task, files: Sequence[Path]) -> dict[str, str]:
-    return {os.path.relpath(p, task.path.parent): _sha256(p) for p in files}
+    return {_as_text(os.path.relpath(p, task.path.parent)): _sha256(p) for p in files}
+
+
+def _as_text(path: str) -> str:
+    """A path as UTF-8 can hold it: other bytes of a name are escaped."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _sha256(path: Path) -> str:

@@ -1,13 +1,5 @@
-"""The cache folder that all runs share. Its files are written whole, under a scratch name until they are complete."""
+"""The cache folder under its earlier name; it lies in `rung.cache`."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-
-def cache_folder() -> Path:
-    """$RUNG_CACHE, or `rung` in the user's cache folder."""
-    if chosen := os.environ.get("RUNG_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rung"
+from rung.cache import cache_folder as cache_folder

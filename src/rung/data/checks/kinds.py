@@ -188,7 +188,13 @@ KINDS: Mapping[str, Kind] = {
     "ip_address": Kind("IP addresses", "personal", _MASK, "mask"),
     # the corpus
     "unknown_gold_id": Kind("gold_ids that no document has", "coverage", "Correct the ids, or add the documents."),
-    "unread_documents": Kind("Files of the corpus that are not read", "coverage", "Convert them to text or Markdown."),
+    "unread_documents": Kind(
+        "Files of the corpus that are not read", "coverage", "Convert them, or install what reads them."
+    ),
+    "broken_document": Kind(
+        "Documents that cannot be read", "coverage", "They are left out. Save them again, or convert them."
+    ),
+    "scanned_pages": Kind("Pages of pictures without text", "coverage", "Run text recognition (OCR) over these files."),
     "empty_document": Kind("Documents without text", "coverage", "Fill them in, or remove them."),
     "document_encoding": Kind("Documents that are not UTF-8", "coverage", "Check their special characters."),
     "document_form": Kind("How the corpus was understood", "coverage", "Correct the file where this is wrong."),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,9 @@ SET_NAMES: dict[SetName, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 CORPUS_NAMES = ("corpus", "docs", "documents", "passages")
+GOLD_SUFFIX = ".gold.jsonl"
+"""Of the copy of a file of examples that has a column gold_ids."""
+_CORPUS_NOTES = 10
 _FILE_NAMES = ("examples", "data", "dataset", "qa", "questions")
 
 
@@ -81,7 +84,7 @@ def find_sources(data: Sequence[str], docs: str | None = None) -> Sources:
         found, left_out = _files(text)
         if left_out:
             notes.append(f"Not taken for examples: {_listed(left_out)}.")
-        for path in found:
+        for path in (p for p in found if not _is_gold_copy(p, found)):
             named.setdefault(path, text if remote else _relative(_written(path), folder))
     by_set: dict[str, list[Path]] = {}
     for path in named:
@@ -149,6 +152,7 @@ def _folder_of(text: str) -> Path:
 
 def _examples_in(folder: Path, found: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The files of a folder that hold examples, and the others that could be read. Raises DataError."""
+    found = [p for p in found if not _is_gold_copy(p, found)]
     usable = [p for p in found if not _is_corpus(p, folder) and not p.name.endswith(".schema.json")]
     if not usable:
         raise DataError(f"{folder.name}: the folder holds no examples ({folder}). Put them there as {SUPPORTED}.")
@@ -161,6 +165,14 @@ def _examples_in(folder: Path, found: Sequence[Path]) -> tuple[list[Path], list[
     return chosen, [p for p in found if p not in chosen and not p.name.endswith(".schema.json")]
 
 
+def _is_gold_copy(path: Path, beside: Sequence[Path]) -> bool:
+    """Whether a file is such a copy of one of the files beside it."""
+    return path.name.endswith(GOLD_SUFFIX) and any(
+        p != path and p.parent == path.parent and p.name.split(".")[0] == path.name.removesuffix(GOLD_SUFFIX)
+        for p in beside
+    )
+
+
 def _is_corpus(path: Path, folder: Path) -> bool:
     parts = [*path.relative_to(folder).parts[:-1], path.name.split(".")[0]] if path.is_relative_to(folder) else []
     return any(part.lower() in CORPUS_NAMES for part in parts)
@@ -171,19 +183,19 @@ def _corpus(folder: Path, data: Iterable[Path], docs: str | None, notes: list[st
 
     Raises DataError where named ones are absent or cannot be read; others are then left out.
     """
+    taken = set(data)
     if docs is not None:
         path = Path(os.path.abspath(docs))
         if not path.exists():
             raise DataError(f"--docs {docs}: no such file or folder ({path}). Check the path.")
-        return _relative(path, folder), f"named with --docs; {_counted(path, notes)}"
+        return _relative(path, folder), f"named with --docs; {_counted(path, taken, notes)}"
     beside = sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name))
-    taken = set(data)
     for name in CORPUS_NAMES:
         for path in beside:
             if path.name.split(".")[0].lower() != name or path in taken or not (path.is_dir() or _may_be_corpus(path)):
                 continue
             try:
-                counted = _counted(path, notes)
+                counted = _counted(path, taken, notes)
             except DataError as error:
                 notes.append(f"Not taken for documents: {str(error).splitlines()[0]}")
                 continue
@@ -193,21 +205,23 @@ def _corpus(folder: Path, data: Iterable[Path], docs: str | None, notes: list[st
 
 
 def _may_be_corpus(path: Path) -> bool:
+    from rung.data.documents.kinds import named_kind
     from rung.data.formats import is_data_file
 
-    return is_data_file(path) or path.suffix.lower() in (".txt", ".md")
+    return is_data_file(path) or named_kind(path) is not None
 
 
-def _counted(path: Path, notes: list[str]) -> str:
+def _counted(path: Path, data: Collection[Path], notes: list[str]) -> str:
     """How many files are read as documents; what is said of the others goes to `notes`. Raises DataError."""
-    from rung.data.corpus import documents_and_findings, texts_of
+    from rung.data.corpus import read_documents
 
-    _, findings = documents_and_findings(path)
-    notes += [finding.message for finding in findings]
+    read = read_documents(path, but=data)
+    notes += [finding.message for finding in read.findings[:_CORPUS_NOTES]]
+    if len(read.findings) > _CORPUS_NOTES:
+        notes.append(f"{len(read.findings) - _CORPUS_NOTES} more notes about the documents: rung check lists them.")
     if not path.is_dir():
         return "one file"
-    read = len(texts_of(path))
-    return f"{read} file{'s are' if read != 1 else ' is'} read"
+    return f"{read.files} file{'s are' if read.files != 1 else ' is'} read"
 
 
 def _relative(path: Path, folder: Path) -> str:

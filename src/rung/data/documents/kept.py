@@ -1,0 +1,50 @@
+"""What was read from files of documents, kept by their content and by what read them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rung.cache import cache_folder
+from rung.data.documents.kinds import Kind
+from rung.data.documents.parsed import Parsed, parsed_from
+from rung.data.documents.reading import LIBRARIES
+from rung.records import read_json, write_json
+
+READER_VERSION = 1
+"""Raise it when files are read otherwise."""
+
+
+def kept_at(path: Path, kind: Kind) -> Path:
+    """Where what a file holds is kept. Raises OSError where the file cannot be read."""
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    how = [content, kind, str(READER_VERSION), *map(_version, LIBRARIES[kind])]
+    key = hashlib.sha256(" ".join(how).encode()).hexdigest()[:32]
+    return cache_folder() / "documents" / key[:2] / f"{key}.json"
+
+
+def kept(place: Path) -> Parsed | None:
+    try:
+        record = read_json(place)
+        return None if record is None else parsed_from(record)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged: the file is read again
+        return None
+
+
+def keep(place: Path, parsed: Parsed) -> None:
+    """Keeps it where that is possible; problems only where they lie in the file."""
+    if parsed.problem and not parsed.lasting:
+        return
+    try:
+        write_json(place, parsed.record, synced=False)
+    except (OSError, ValueError):
+        return
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
