@@ -6,11 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rung.errors import RunError, came
 from rung.types import Query
+
+if TYPE_CHECKING:
+    from rung.serving.bundle import Bundle
+    from rung.types import Prediction
 
 
 @click.command()
@@ -41,6 +46,7 @@ def ask(
     Without TEXT, standard input is read to its end and is one input. With --lines, every line is one, and has one line
     of output: an empty line stays empty, and line breaks within an answer become blanks. Where the examples have a
     context or an instruction of their own, give them with --context and --instruction; they go with every input.
+    A solution that cites has its sources below the answer, with --lines on standard error.
     """
     from rung.serving.bundle import open_bundle
 
@@ -73,6 +79,7 @@ def ask(
             room = "there is room for a quarter more than the longest usual answer, or for what the context leaves"
             click.echo(f"rung: input {number}: {fact}; {room}.", err=True)
         click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
+        _tell_sources(bundle, prediction, number, lines=lines, verbose=verbose)
         if verbose:
             seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
             click.echo(
@@ -86,6 +93,26 @@ def ask(
         raise RunError(
             f"{failed} of {len(asked)} inputs could not be answered; their answers are empty. Shorten these inputs."
         )
+
+
+def _tell_sources(bundle: Bundle, prediction: Prediction, number: int, *, lines: bool, verbose: bool) -> None:
+    """That it refuses, or what it names: below the answer, and with --lines on standard error, where each answer is one
+    line. verbose: of a solution that does not cite, all passages that it read."""
+    refuses, cites = bundle.refuses(prediction), bundle.solution.cite
+    if refuses:
+        click.echo(f"rung: input {number}: it says that there is no answer.", err=True)
+    shown = bundle.sources(prediction) if cites or verbose else ()
+    named = [s for s in shown if s.cited] if cites else []
+    for source in named:
+        click.echo(f"  {source.line}", err=lines)
+    if cites and not refuses and not prediction.error and not named:
+        click.echo(f"rung: input {number}: the answer names no source.", err=True)
+    if prediction.bad_citations:
+        what = "1 number that is" if prediction.bad_citations == 1 else f"{prediction.bad_citations} numbers that are"
+        click.echo(f"rung: input {number}: the answer names {what} of no passage.", err=True)
+    if verbose and not cites:
+        for source in shown:
+            click.echo(f"  {source.line}", err=True)
 
 
 def _questions(text: str | None, lines: bool) -> list[str]:

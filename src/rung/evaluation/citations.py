@@ -6,7 +6,7 @@ that holds the words in another sense counts as holding it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rung.errors import came
@@ -66,8 +66,8 @@ def supports(passage: Document, answer: str) -> bool:
     said, there = units(answer), units(f"{passage.title or ''}\n{passage.text}")
     if f" {' '.join(said)} " in f" {' '.join(there)} ":
         return True
-    words: Collection[str] = set(said)
-    return len(said) > SHORT and len(words & set(there)) >= MOST_WORDS * len(words)
+    words = set(said)
+    return len(said) > SHORT and len(words.intersection(there)) >= MOST_WORDS * len(words)
 
 
 def citing(

@@ -31,6 +31,7 @@ def hand_over(run: WholeRun, decision: Decision) -> None:
             "model_version": state.model.version,
             "solution": solution.name,
             "instruction": run.inputs.task.instruction,
+            "abstain": run.inputs.task.abstain,
             "choice": decision.choice,
             "headline": decision.headline,
         }

@@ -199,7 +199,14 @@ def _answer(run: RunRecords, prediction: Record | None) -> Html:
         text = f"no answer: {prediction['error']}"
     elif prediction.get("metric_error"):
         text += f" (not scored: {prediction['metric_error']})"
-    return joined([mark, text], " ")
+    return joined([mark, text, _sources(prediction)], " ")
+
+
+def _sources(prediction: Record) -> str:
+    """The ids of the passages that an answer names; empty where it names none."""
+    named, bad = [str(i) for i in prediction.get("citations") or ()], int(prediction.get("bad_citations") or 0)
+    parts = [*named, *([count(bad, "number") + " of no passage"] if bad else [])]
+    return element("span", f"Sources: {', '.join(parts)}", class_="whose") if parts else ""
 
 
 def _score(prediction: Record) -> float:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rung.errors import RunError
 from rung.records import read_json
-from rung.types import Model, Prediction, Query, Retriever, Solution, model_of
+from rung.serving.sources import Source, sources_of
+from rung.types import Document, Model, Prediction, Query, Retriever, Solution, model_of
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A solution with its model loaded and its passages indexed.
 
-    instruction: of the task, as its examples were read with it; a solution may have another one, or none.
+    instruction: of the task, as its examples were read with it; a solution may have another one, or none. passages:
+    those that are searched. abstain: the answer that says that there is none, where the task names one.
     """
 
     solution: Solution
     model: Model
     retriever: Retriever | None
     instruction: str = ""
+    passages: Sequence[Document] = ()
+    abstain: str | None = None
 
     def answer(self, inputs: Sequence[str | Query]) -> list[Prediction]:
         """One prediction an input, in order. A Query brings a context, an instruction of its own or earlier turns."""
@@ -30,6 +35,26 @@ class Bundle:
 
         queries = [Query(str(i), asked) if isinstance(asked, str) else asked for i, asked in enumerate(inputs)]
         return answer(self.solution, self.model, queries, retriever=self.retriever)
+
+    def sources(self, prediction: Prediction) -> tuple[Source, ...]:
+        """The passages that this bundle gave the answer with, by their numbers; `cited` says which of them it names."""
+        return sources_of(prediction, self._by_id)
+
+    def refuses(self, prediction: Prediction) -> bool:
+        """Whether the answer says that there is none. Where answers are held to a form, only the task's `abstain` says
+        so; where the task names none, only a solution that reads passages is heard."""
+        from rung.evaluation.abstention import says_nothing
+        from rung.text import normal_form
+
+        if prediction.error is not None or (self.abstain is None and self.solution.retriever is None):
+            return False
+        if self.solution.constraint is not None:
+            return self.abstain is not None and normal_form(prediction.text) == normal_form(self.abstain)
+        return says_nothing(prediction.text, self.abstain)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Document]:
+        return {p.id: p for p in self.passages}
 
 
 def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str], None] = lambda _: None) -> Bundle:
@@ -51,10 +76,12 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
             f"({note['model_version']}, here {model.version}). "
             "Run the task again with this model."
         )
-    index = None
+    index: Retriever | None = None
+    passages: tuple[Document, ...] = ()
     if loaded.retriever is not None:
-        index = open_index(loaded.retriever, load_passages(place), place / "index")
-    return Bundle(loaded, model, index, note.get("instruction", ""))
+        passages = load_passages(place)
+        index = open_index(loaded.retriever, passages, place / "index")
+    return Bundle(loaded, model, index, note.get("instruction") or "", passages, note.get("abstain"))
 
 
 def _check_base(place: Path, model: str, file: Path) -> None:
@@ -67,8 +94,9 @@ def _check_base(place: Path, model: str, file: Path) -> None:
         )
 
 
-def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, str]:
-    """The model of a run's solution, and its version. task: task.json, as this version or an older one wrote it.
+def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, Any]:
+    """The model of a run's solution, its version, and what the task says. task: task.json, as this version or an older
+    one wrote it.
 
     Raises RunError where the run names the model no more.
     """
@@ -78,14 +106,15 @@ def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, str]:
     for spec in task["models"]:
         if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
             version = versions[spec["name"]]
-            return {"model": spec["spec"], "model_version": version, "instruction": task.get("instruction", "")}
+            said = {key: task.get(key) for key in ("instruction", "abstain")}
+            return {"model": spec["spec"], "model_version": version, **said}
     raise RunError(
         f"{place}: the run no longer names the model of this solution{f', {own}' if own else ''}. Name it again in "
         "task.yaml, and run it with --again."
     )
 
 
-def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, str], Path]:
+def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Path]:
     """The solution's folder, what is noted of its model, and the file that notes it."""
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder. Name a run folder, as runs/NAME.")
