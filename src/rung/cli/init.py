@@ -33,14 +33,16 @@ def init(
 
     Columns, labels, schema and metric are guessed from the data; every guess says why, and is yours to change. The
     task is read back with all its rows, so that it runs as it is, or says which rows to correct. Files named train,
-    dev and test stay apart. A name that begins with - is written ./-name.
+    dev and test stay apart. Where there are documents, those that hold the answers are marked in a copy of the rows. A
+    name that begins with - is written ./-name.
     """
     from rung.cli.convert import field_pairs
+    from rung.cli.init_gold import mark_gold
     from rung.data.init import draft_task, try_draft
 
     ask = None if yes or not sys.stdin.isatty() else _Questions()
     draft = draft_task(data, docs=docs, fields=field_pairs(fields), shape=shape, ask=ask)
-    trial = try_draft(draft, force=force)
+    trial = mark_gold(try_draft(draft, force=force), ask, force)
     notes = {f"# {note}" for note in trial.draft.notes}  # printed below
     lines = [line for line in trial.draft.text.rstrip().split("\n") if line not in notes]
     click.echo("\n".join(_without_many_labels(lines)))

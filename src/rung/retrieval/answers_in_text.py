@@ -15,8 +15,8 @@ from rung.text import is_character, units
 from rung.types import Document, Example
 
 BY_CHANCE = 0.05
-"""Passages that may hold an answer by chance among those ranked so far: rank times the share of others that hold it.
-With it, 98 % of the passages sets found in two public tasks with marks held the marked one (docs/retrieval.md)."""
+"""Hits that hold an answer by chance, up to and at a rank: the rank times the share of all passages that hold it. Of
+fewer than 20 passages none counts: a search that finds most of them says nothing. docs/retrieval.md has figures."""
 
 LONGEST_SHORT = 8
 """Words of an answer that is expected to stand verbatim where a text holds it; a longer one may be worded otherwise."""
@@ -85,14 +85,12 @@ class AnswersInText:
 
     def __init__(self, passages: Sequence[Document]) -> None:
         """passages: of the whole corpus, of which a fixed sample is looked at."""
-        all_of_them = len(passages) <= _SAMPLED
-        sample = passages if all_of_them else random.Random(0).sample(list(passages), _SAMPLED)
+        sample = passages if len(passages) <= _SAMPLED else random.Random(0).sample(list(passages), _SAMPLED)
         self._sample = tuple(map(_plain_of, sample))
-        self._own = 1 if all_of_them else 0  # the hit itself is among them
         self._shares: dict[str, float] = {}
 
     def telling_hits(self, example: Example, ranked: Sequence[Document]) -> list[Document]:
-        """Of ranked passages, best first, those with an answer that so few others hold that it is no chance there."""
+        """Of ranked passages, best first, those with an answer that so few hold that it is no chance at that rank."""
         answers = list(_telling(example))
         found = []
         for rank, passage in enumerate(ranked, 1):
@@ -102,10 +100,9 @@ class AnswersInText:
         return found
 
     def _share(self, answer: str) -> float:
-        """Share of other passages that hold the answer."""
+        """Share of the passages that hold the answer."""
         if answer not in self._shares:
-            held = sum(answer in text for text in self._sample)
-            self._shares[answer] = max(0, held - self._own) / max(1, len(self._sample))
+            self._shares[answer] = sum(answer in text for text in self._sample) / max(1, len(self._sample))
         return self._shares[answer]
 
 

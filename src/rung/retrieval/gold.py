@@ -28,7 +28,7 @@ SEARCHED = 5
 _LEFT_OUT = 50
 """Ranked passages at most in whose place later ones come, where passages are left out."""
 
-_OVERLAP = 0.5
+_OVERLAP = 0.4
 """Share of the neighbouring words of the shorter passage that two cuttings of one document must have in common."""
 
 
@@ -93,7 +93,7 @@ class GoldIndex:
         return dict.fromkeys(marked, True) | standing(self._passages, [e for e in examples if e.id not in marked])
 
     def overlapping(self, passages: Sequence[Document]) -> frozenset[str]:
-        """Ids of the passages here that hold the text of these, which were cut in another way, or half of it."""
+        """Ids of the passages here that hold the text of these, which were cut in another way, or about half of it."""
         found: set[str] = set()
         for passage in passages:
             here = self._by_document.get(document_id(passage.id), ())
