@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rung.retrieval.structure import Block, Cut, Section, halves, sections_of, sentences, windows
+from rung.retrieval.structure import TextBlock, Cut, Section, halves, sections_of, sentences, windows
 from rung.text import normal_form
 from rung.types import Document
 
@@ -132,7 +132,7 @@ class Cutter:
         return node
 
     def _title(self, path: tuple[str, ...]) -> _Title:
-        """Title and headings in one, within half of a passage: else the first and the last, the last, a part of it."""
+        """Title and headings in one, within half of a passage: else the first and the last; the last; none."""
         if path in self._sized:
             return self._sized[path]
         shown = [part if len(part) <= _LONGEST_HEADING else f"{part[:_LONGEST_HEADING].rstrip()}…" for part in path]
@@ -151,7 +151,7 @@ class Cutter:
         self._sized[path] = found
         return found
 
-    def _sizes(self, blocks: Sequence[Block], room: int) -> Iterator[_Piece]:
+    def _sizes(self, blocks: Sequence[TextBlock], room: int) -> Iterator[_Piece]:
         """The blocks in pieces with their sizes: a few pieces are counted at once, and each has its share by bytes."""
         run: list[_Piece] = []
         weight = 0
@@ -169,7 +169,7 @@ class Cutter:
         for piece, weight in zip(run, weights, strict=True):
             yield replace(piece, size=each * weight)
 
-    def _pieces(self, blocks: Sequence[Block], room: int) -> Iterator[_Piece]:
+    def _pieces(self, blocks: Sequence[TextBlock], room: int) -> Iterator[_Piece]:
         header, header_size = "", 0.0
         for block in blocks:
             if block.header != header:

@@ -32,7 +32,7 @@ class Cut(IntEnum):
 
 
 @dataclass
-class Block:
+class TextBlock:
     """A paragraph, a list item, a table row or a block of code; lines end with their line breaks.
 
     cut: at its beginning. page: that it begins on; None where the document has no pages. header: the header rows of the
@@ -56,8 +56,8 @@ class Section:
 
     level: int = 0
     heading: str = ""
-    line: Block | None = None
-    blocks: list[Block] = field(default_factory=list)
+    line: TextBlock | None = None
+    blocks: list[TextBlock] = field(default_factory=list)
     children: list[Section] = field(default_factory=list)
 
 
@@ -106,7 +106,7 @@ class _Reader:
         self._markdown = markdown
         self._open = [self.root]
         self._page: int | None = None
-        self._block: Block | None = None
+        self._block: TextBlock | None = None
         self._gap = False  # an empty line stands behind the block
         self._turned: Cut | None = None  # the page was turned, and the next block is the first one there
         self._fence = ""
@@ -170,7 +170,7 @@ class _Reader:
         while self._open[-1].level >= level:
             self._open.pop()
         section = Section(level, " ".join(_MARKUP.sub("", heading).split()))
-        section.line = Block([f"{line}\n"], Cut.HEADING, self._page)
+        section.line = TextBlock([f"{line}\n"], Cut.HEADING, self._page)
         self._open[-1].children.append(section)
         self._open.append(section)
         self._turned, self._table = None, None
@@ -197,7 +197,7 @@ class _Reader:
 
     def _begin(self, line: str, kind: Kind, cut: Cut, header: str = "") -> None:
         self._close()
-        self._block = Block([], cut if self._turned is None else self._turned, self._page, kind, header)
+        self._block = TextBlock([], cut if self._turned is None else self._turned, self._page, kind, header)
         self._turned = None
         self._open[-1].blocks.append(self._block)
         self._add(line)
