@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rung.retrieval.structure import TextBlock, Cut, Section, halves, sections_of, sentences, windows
+from rung.retrieval.structure import Cut, Section, TextBlock, halves, sections_of, sentences, windows
 from rung.text import normal_form
 from rung.types import Document
 
