@@ -110,7 +110,7 @@ def test_a_kill_while_saving_leaves_no_folder_that_counts(
         if torn == "adapter":
             patched.setattr(shutil, "copytree", killed)
         else:
-            patched.setattr(store, "write_lines" if torn == "passages" else "write_json", killed)
+            patched.setattr(store, "put_passages" if torn == "passages" else "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             save_solution(new, folder, passages=PASSAGES)
     with pytest.raises(RunError, match=r"no solution\.json"):
@@ -119,3 +119,36 @@ def test_a_kill_while_saving_leaves_no_folder_that_counts(
     assert load_solution(folder) == saved
     assert (folder / "adapter" / "adapter_config.json").read_text() == "{}"
     assert sorted(p.name for p in folder.iterdir()) == ["adapter", "index", "solution.json"]
+
+
+def test_solutions_of_one_run_share_the_file_of_their_passages(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("solutions/a", "solutions/b", "winner.1-2.tmp"):
+        save_solution(FULL, run / name, passages=PASSAGES)
+    save_solution(FULL, run / "solutions" / "other", passages=PASSAGES[:1])
+    files = [run / name / "index" / "passages.jsonl" for name in ("solutions/a", "solutions/b", "winner.1-2.tmp")]
+    assert len({file.stat().st_ino for file in files}) == 1
+    assert load_passages(run / "solutions" / "other") == PASSAGES[:1]
+    # Each folder stays whole whatever becomes of the others.
+    save_solution(FULL, run / "solutions" / "a", passages=PASSAGES[1:])
+    assert load_passages(run / "solutions" / "a") == PASSAGES[1:]
+    shutil.move(run / "solutions" / "b", tmp_path / "moved")
+    shutil.rmtree(run / "solutions")
+    assert load_passages(tmp_path / "moved") == load_passages(run / "winner.1-2.tmp") == PASSAGES
+
+
+def test_passages_that_differ_only_beside_their_text_are_not_shared(tmp_path: Path) -> None:
+    paged = tuple(replace(p, page=2, source="here") for p in PASSAGES)
+    save_solution(FULL, tmp_path / "a", passages=PASSAGES)
+    save_solution(FULL, tmp_path / "b", passages=paged)
+    assert load_passages(tmp_path / "b") == paged and load_passages(tmp_path / "a") == PASSAGES
+
+
+def test_a_disk_without_links_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refused)
+    for name in ("a", "b"):
+        save_solution(FULL, tmp_path / name, passages=PASSAGES)
+    assert load_passages(tmp_path / "b") == PASSAGES

@@ -9,11 +9,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from rung.records import read_lines, write_lines
+from rung.records import link_or_copy, read_lines, scratch_beside, write_lines, write_text
 from rung.types import Document
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FILE_FROM = 20_000_000
 """Bytes of a file of passages from which they are read from it one by one, instead of held in memory."""
 
+_FIELDS = tuple(field.name for field in fields(Document))
 _BLOCK = 1 << 24  # bytes read at once to find where lines begin
 
 
@@ -96,7 +97,25 @@ class PassageFile(Sequence[Document]):
 
 def write_passages(path: Path, passages: Iterable[Document]) -> None:
     """Writes the passages into a file, whole or not at all."""
-    write_lines(path, (asdict(p) for p in passages))
+    write_lines(path, ({name: getattr(p, name) for name in _FIELDS} for p in passages))
+
+
+def put_passages(path: Path, passages: Sequence[Document], beside: Iterable[Path]) -> None:
+    """Makes a file of the passages: a link to one that holds the same, of those that are beside; else it is written.
+
+    beside: files that were made by this function. What a file holds is noted next to it, in NAME.content.
+    """
+    content, note = _all_of(passages), _note(path)
+    note.unlink(missing_ok=True)
+    same = next((p for p in beside if p != path and p.is_file() and _noted(p) == content), None)
+    if same is None:
+        write_passages(path, passages)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = scratch_beside(path)
+        link_or_copy(same, scratch)
+        os.replace(scratch, path)
+    write_text(note, content)
 
 
 def read_passages(path: Path) -> Sequence[Document]:
@@ -104,6 +123,24 @@ def read_passages(path: Path) -> Sequence[Document]:
     if path.is_file() and path.stat().st_size >= FILE_FROM:
         return PassageFile(path)
     return tuple(Document(**record) for record in read_lines(path))
+
+
+def _all_of(passages: Iterable[Document]) -> str:
+    """A name for these passages in this order with all that is known of each."""
+    content = hashlib.blake2b(digest_size=16)
+    for passage in passages:
+        known = "\x1f".join(str(getattr(passage, name)) for name in _FIELDS)
+        content.update(f"{len(known)}\x1f{known}".encode("utf-8", "surrogatepass"))
+    return content.hexdigest()
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".content")
+
+
+def _noted(path: Path) -> str:
+    note = _note(path)
+    return note.read_text("utf-8") if note.is_file() else ""
 
 
 def _document(line: bytes) -> Document:

@@ -1,23 +1,26 @@
 """A Solution in a folder, and back: solution.json, adapter/, index/passages.jsonl.
 
-The folder is whole in itself: moved elsewhere or copied to another machine, it answers the same.
+The folder is whole in itself: moved elsewhere or copied to another machine, it answers the same. The passages of a
+run's solutions are one file on the disk where they are the same: a hard link of each folder.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rung.errors import RunError
-from rung.records import read_lines, write_json, write_lines
+from rung.records import write_json
 from rung.resume import folder_once
+from rung.retrieval.passages import put_passages, read_passages
 from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, RetrieverSpec, Solution
 
 FORMAT = 1
+PASSAGES = "index/passages.jsonl"
 
 
 def save_solution(solution: Solution, folder: Path, *, passages: Sequence[Document] = ()) -> Solution:
@@ -30,7 +33,7 @@ def save_solution(solution: Solution, folder: Path, *, passages: Sequence[Docume
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "solution.json").unlink(missing_ok=True)
     if solution.retriever is not None:
-        write_lines(folder / "index" / "passages.jsonl", (asdict(p) for p in passages))
+        put_passages(folder / PASSAGES, passages, _beside(folder))
     if solution.adapter is not None:
         inside = folder / "adapter"
         if Path(solution.adapter).resolve() != inside.resolve():
@@ -69,6 +72,12 @@ def load_solution(folder: Path) -> Solution:
         raise RunError(f"{path}: not a solution that this version can read ({error!r}).") from None
 
 
-def load_passages(folder: Path) -> tuple[Document, ...]:
-    """The passages that a saved solution searches; empty when it has no retriever."""
-    return tuple(Document(**record) for record in read_lines(folder / "index" / "passages.jsonl"))
+def load_passages(folder: Path) -> Sequence[Document]:
+    """The passages that a saved solution searches; empty when it has no retriever. Many stay in their file."""
+    return read_passages(folder / PASSAGES)
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """The passages of the run's other solutions, of which the folder is one, or the winner."""
+    for solutions in (folder.parent, folder.parent / "solutions"):
+        yield from sorted(solutions.glob(f"*/{PASSAGES}"))
