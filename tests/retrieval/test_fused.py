@@ -53,4 +53,8 @@ def test_a_spec_fuses_a_lexical_and_a_dense_search(monkeypatch: pytest.MonkeyPat
     passages = (Document("a", "replacing cards"), Document("b", "boats"), Document("c", "cards"))
     index = open_index(RetrieverSpec("fused", 2, 100, stem="english", embedder="hashed"), passages)
     assert [d.id for d in index.search([Query("q", "cards")], 3)[0]] == ["c", "a", "b"]
+    assert isinstance(index, Fused)
+    lexical = open_index(RetrieverSpec("bm25", 5, 300, stem="english"), passages)
+    assert index.searches[0] is lexical  # one index serves both
+    assert open_index(RetrieverSpec("bm25", 5, 300), passages) is not lexical
     assert set(INDEXES) >= {"bm25", "dense", "fused"}

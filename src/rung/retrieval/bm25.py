@@ -18,6 +18,7 @@ from typing import Any
 from rung import text
 from rung.resume import folder_once
 from rung.retrieval import stemming
+from rung.retrieval.shared import shared
 from rung.text import words
 from rung.types import Document, Query, RetrieverSpec
 
@@ -27,7 +28,7 @@ KEPT_FROM = 20_000
 
 def open_bm25(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> BM25:
     """The index over the passages, by the stems of spec.stem. A large one is kept in the folder."""
-    return BM25(passages, stem=spec.stem, folder=folder)
+    return shared(passages, ("bm25", spec.stem, folder), lambda: BM25(passages, stem=spec.stem, folder=folder))
 
 
 class BM25:

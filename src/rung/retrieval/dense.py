@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rung.retrieval.embedders import Embedder, open_embedder
+from rung.retrieval.embedders import Embedder, embedders_here, open_embedder
 from rung.retrieval.embeddings import Embeddings, Tell
+from rung.retrieval.shared import shared
 from rung.types import Document, Query, RetrieverSpec
 
 _IN_MEMORY_BYTES = 512 * 2**20
@@ -25,10 +26,8 @@ _DECIMALS = 6  # differences beyond are of rounding; equal scores are ranked by 
 
 def open_dense(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> Dense:
     """The index over the passages by spec.embedder; an empty name is the first one that is here."""
-    from rung.retrieval.embedders import embedders_here
-
     name = spec.embedder or next(iter(embedders_here()), "minilm")
-    return Dense(open_embedder(name, folder), passages, folder)
+    return shared(passages, ("dense", name, folder), lambda: Dense(open_embedder(name, folder), passages, folder))
 
 
 def searched_text(passage: Document) -> str:

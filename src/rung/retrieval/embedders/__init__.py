@@ -97,7 +97,7 @@ def why_not(name: str) -> str | None:
     return None
 
 
-def seconds_for(embedder: Embedder, texts: Sequence[str], folder: Path | None = None) -> float:
+def seconds_for(embedder: Embedder, texts: Sequence[str]) -> float:
     """About how many seconds the texts take to embed here, from a few of them timed.
 
     Time is taken as proportional to characters; what of it lies beyond the model's window is counted too, so that long

@@ -12,6 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,12 @@ def fetched(name: str, what: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    with suppress(Exception):
+        here = Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
+        if any(here.glob("*.safetensors")):  # else only a part of it was fetched
+            return here
     try:
-        try:
-            return Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
-        except Exception:
-            return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except Exception as error:
         raise ModelError(
             f'{what} "{name}": it is not on this machine and could not be fetched ({first_line(error)}). Check the '
