@@ -63,6 +63,7 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
     Raises RunError when there is nothing to open, or the model has changed since.
     """
     from rung.models import open_model
+    from rung.models.cache import cache_folder
     from rung.retrieval import open_index
     from rung.solutions.store import load_passages, load_solution
 
@@ -77,10 +78,10 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
             "Run the task again with this model."
         )
     index: Retriever | None = None
-    passages: tuple[Document, ...] = ()
+    passages: Sequence[Document] = ()
     if loaded.retriever is not None:
         passages = load_passages(place)
-        index = open_index(loaded.retriever, passages, place / "index")
+        index = open_index(loaded.retriever, passages, cache_folder() / "indexes")
     return Bundle(loaded, model, index, note.get("instruction") or "", passages, note.get("abstain"))
 
 
