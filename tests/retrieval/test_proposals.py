@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from rung.errors import TaskError
 from rung.retrieval import INDEXES, proposals, register_index
 from rung.retrieval.proposals import fusions, rerankings, specs_to_try
 from rung.types import Document, RetrieverSpec, SearchKeys
@@ -72,6 +73,23 @@ def test_a_reranker_is_tried_where_the_task_names_one() -> None:
         "model",
         "cross-encoder/x",
     ]
+
+
+def test_a_kind_that_nobody_registered_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(TaskError, match=r'no index of the kind "tarot". The kinds are bm25'):
+        specs_to_try(ENGLISH, SearchKeys(kinds=("bm25", "tarot")), 4, 300)
+
+
+@pytest.mark.usefixtures("minilm_here")
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_index_for_large_corpora_is_tried_where_it_is_named_and_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(proposals, "find_spec", lambda name: object() if installed else None)
+    proposed = specs_to_try(ENGLISH, SearchKeys(kinds=("lancedb",)), 4, 300)
+    assert [s.embedder for s in proposed.specs] == (["", "minilm"] if installed else [])
+    assert [what for what, _ in proposed.not_tried] == ([] if installed else ["lancedb"])
+    assert "lancedb" not in {s.kind for s in specs_to_try(ENGLISH, SearchKeys(), 4, 300).specs}
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
+from rung.errors import TaskError
 from rung.retrieval import INDEXES
 from rung.retrieval.embedders import embedders_here, why_not
 from rung.retrieval.languages import languages_of
@@ -33,6 +35,10 @@ def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_b
 
     Raises TaskError when the keys name a kind that nobody registered.
     """
+    if unknown := [kind for kind in keys.kinds if kind not in INDEXES]:
+        raise TaskError(
+            f'retrieval.kinds: there is no index of the kind "{unknown[0]}". The kinds are {", ".join(INDEXES)}.'
+        )
     chosen = keys.kinds or tuple(kind for kind in INDEXES if kind not in _LARGE)
     specs: list[RetrieverSpec] = []
     not_tried: list[tuple[str, str]] = []
@@ -44,6 +50,8 @@ def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_b
             names, left_out = _embedders(keys)
             specs += [replace(spec, embedder=name) for name in names]
             not_tried += left_out
+        elif kind in _LARGE and find_spec(kind) is None:
+            not_tried.append((kind, f"it is not installed. Install it with pip install 'rung[{kind}]'"))
         elif kind in _LARGE:
             specs += [replace(spec, embedder=name) for name in ("", *_embedders(keys)[0])]
         elif kind != FUSED:
