@@ -99,6 +99,7 @@ def planted(each: int, seed: int, kind: str) -> dict[str, Any]:
     print(f"  questions without a fault that were answered wrongly: {wrongly}")
     return {
         "right": right,
+        "unknown": unknown,
         "of": total,
         "table": {f: dict(row) for f, row in table.items()},
         "causes": record["causes"],
@@ -141,7 +142,7 @@ def made(each: int, seed: int, kind: str) -> tuple[list[Example], list[Document]
     rows, documents, faults = [], [], {}
     codes = draw.sample(range(10_000, 99_999), len(kinds))
     if kind == REPEATED:
-        codes = [codes[i % ANSWERS] for i in range(len(kinds))]
+        codes = [draw.choice(codes[:ANSWERS]) for _ in kinds]
     for place, (fault, name) in enumerate(zip(kinds, names, strict=False)):
         device, code = _DEVICES[place % len(_DEVICES)], f"K{codes[place]}"
         question = asked_of(device, name)

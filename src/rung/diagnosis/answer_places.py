@@ -1,10 +1,10 @@
 """Where the right answers stand: in which passages of the corpus, how high these rank, and whether the prompt has them.
 
 A mark of the example says which passages hold its answer. Without marks, ranked passages that contain an accepted
-answer hold it, as far as chance does not put it there (`AnswersInText`). Where none does, the whole corpus is read
-through for it. That it stands nowhere says that the corpus lacks it only where answers of this task usually stand word
-for word in the corpus, by the train examples. What cannot be said is called unknown, with the reason: of labels, JSON,
-yes and no, long answers, and answers that many passages contain. Passages are cut as the solution's own retriever says.
+answer hold it, as far as chance does not put it there. Where none does, the whole corpus is read through for it. That
+it stands nowhere says that the corpus lacks it only where answers of this task usually stand word for word in the
+corpus, by the train examples. What cannot be said is called unknown, with the reason: of labels, JSON, yes and no, long
+answers, and answers that many passages contain. Passages are cut as the solution's own retriever says.
 Answers nothing and judges no answer.
 """
 
@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rung.diagnosis.lenient import is_json
-from rung.retrieval.answers_in_text import LONGEST_SHORT, AnswersInText, contains_answer, says_something
+from rung.retrieval.answers_in_text import BY_CHANCE, LONGEST_SHORT, contains_answer, says_something
 from rung.retrieval.chunk import document_id
 from rung.retrieval.library import Library
 from rung.solutions.prompt_rendering import within_budget
+from rung.solutions.searching import found as found_by
 from rung.text import units
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Document, Example, Prediction, Query, Solution
@@ -35,6 +36,9 @@ VERBATIM = 0.5
 
 ELSEWHERE = 0.5
 """Share of the found answers that stand in other documents as well, above which standing somewhere says nothing."""
+
+BROUGHT_TO_OTHERS = 0.1
+"""Share of other questions whose rankings hold the answer as high, above which it stands there by chance."""
 
 _LEARNT_FROM = 100  # train examples
 
@@ -91,10 +95,15 @@ def places_of(
 
 
 def ranked_for(workshop: Workshop, solution: Solution, queries: Sequence[Query]) -> list[list[Document]]:
-    """The first RANKED passages for each query, as the index of the solution ranks them."""
+    """The first RANKED passages for each query, as the index of the solution ranks them.
+
+    The model is not asked: the conversation stands for a query that it would write, and the order of the index for its
+    own.
+    """
     search = workshop.retriever_of(solution)
     assert search is not None, "a solution that retrieves"
-    return [list(row) for row in search.search(queries, RANKED)]
+    rows = found_by(solution, workshop.tools.model, queries, search, RANKED, asking=False)
+    return [list(row.passages) for row in rows]
 
 
 def brought(
@@ -189,33 +198,61 @@ def _unmarked(
     open_ = [e for e in examples if e.id not in found]
     if not open_:
         return found
-    answers_in = AnswersInText(cut.all)
-    for example in open_:
-        if hits := answers_in.telling_hits(example, ranked[example.id]):
-            found[example.id] = Place(gold=tuple(hits))
+    is_large = len(cut.all) > MOST_READ
+    train = [] if is_large else [e for e in inputs.train if not _why_unreadable(e)]
+    known = sample_of(train, _LEARNT_FROM, inputs.task.seed)
+    read = {p.id: p for e in open_ for p in ranked[e.id]} if is_large else cut.passages
+    containing = passages_with(tuple(read.values()), [*open_, *known])
+    found |= {n: Place(gold=hits) for n, hits in _found_by_search(cut, open_, ranked, containing).items()}
     rest = [e for e in open_ if e.id not in found]
-    if rest and len(cut.all) > MOST_READ:
+    if is_large:
         why = f"the corpus has more than {MOST_READ:,} passages, and the example marks none"
         return found | {e.id: Place(why) for e in rest}
-    if rest:
-        train = [e for e in inputs.train if not _why_unreadable(e)]
-        known = sample_of(train, _LEARNT_FROM, inputs.task.seed)
-        located = [e for e in open_ if e.id in found]
-        containing = passages_with(cut.all, [*open_, *known])
-        verbatim = _mean([bool(containing[e.id]) for e in known])
-        elsewhere = _mean([len({document_id(p.id) for p in containing[e.id]}) > 1 for e in located])
-        apart = passages_with(cut.divided, [e for e in rest if not containing[e.id]])
-        for example in rest:
-            others = containing[example.id]
-            if others and ({p.id for p in others} & {p.id for p in ranked[example.id]} or elsewhere > ELSEWHERE):
-                found[example.id] = Place("the answer stands in passages by chance, too")
-            elif others:
-                found[example.id] = Place(gold=tuple(others))
-            elif documents := apart[example.id]:
-                gold = tuple(p for d in documents for p in cut.parts[d.id])
-                found[example.id] = Place(gold=gold, cut_apart=True)
-            else:
-                found[example.id] = Place(_why_not_absent(example, verbatim))
+    located = [e for e in open_ if e.id in found]
+    verbatim = _mean([bool(containing[e.id]) for e in known])
+    elsewhere = _mean([len({document_id(p.id) for p in containing[e.id]}) > 1 for e in located])
+    apart = passages_with(cut.divided, [e for e in rest if not containing[e.id]])
+    for example in rest:
+        others = containing[example.id]
+        if others and ({p.id for p in others} & {p.id for p in ranked[example.id]} or elsewhere > ELSEWHERE):
+            found[example.id] = Place("the answer stands in passages by chance, too")
+        elif others:
+            found[example.id] = Place(gold=tuple(others))
+        elif documents := apart[example.id]:
+            gold = tuple(p for d in documents for p in cut.parts[d.id])
+            found[example.id] = Place(gold=gold, cut_apart=True)
+        else:
+            found[example.id] = Place(_why_not_absent(example, verbatim))
+    return found
+
+
+def _found_by_search(
+    cut: _Cut,
+    examples: Sequence[Example],
+    ranked: Mapping[str, Sequence[Document]],
+    containing: Mapping[str, Sequence[Document]],
+) -> dict[str, tuple[Document, ...]]:
+    """Example id -> the ranked passages that contain its answer, and not by chance; without those that have none.
+
+    Two guards: the rank times the share of other passages of the corpus that contain it is small; and few of the other
+    questions are brought the same answer as high in their ranking, since a search brings passages that are alike, and
+    so may their answers be.
+    """
+    found = {}
+    for example in examples:
+        row, own = ranked[example.id], {p.id for p in containing[example.id]}
+        hits = [(rank, p) for rank, p in enumerate(row, 1) if p.id in own]
+        share = max(0, len(own) - 1) / max(1, len(cut.all))
+        refs = set(example.references)
+        others = [ranked[e.id] for e in examples if not refs & set(e.references)] if hits else []
+        first = [next((i for i, p in enumerate(other, 1) if p.id in own), 0) for other in others]
+        told = [
+            p
+            for rank, p in hits
+            if rank * share <= BY_CHANCE and _mean([0 < i <= rank for i in first]) <= BROUGHT_TO_OTHERS
+        ]
+        if told:
+            found[example.id] = tuple(told)
     return found
 
 

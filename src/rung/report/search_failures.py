@@ -54,8 +54,8 @@ def _causes(failures: list[SearchFailure]) -> Html:
     first = failures[0]
     caption = (
         f"Each of the {first.wrong:,} wrong answers of {first.solution} on dev has one cause: the first link of the "
-        "chain that broke. Some of them were answered again with what should mend them, and so were some right answers; in "
-        "parentheses what the placebo does, which is the same prompt, sampled."
+        "chain that broke. Some of them were answered again with what should mend them, and so were some right ones. "
+        "What the placebo does, which is the same prompt, sampled, stands in parentheses."
     )
     header = ("Cause", "What happens", "Answers", "Share", "Tried on some", "Came out right", "Right ones broken")
     right = (header[2], *header[5:])
