@@ -82,8 +82,8 @@ def test_a_whole_corpus_is_read_once_for_all_answers() -> None:
 
 
 def test_a_hit_counts_where_so_few_passages_hold_the_answer_that_it_is_no_chance() -> None:
-    rare = [Document(f"r{i}", f"Thing {i} costs {1000 + i} pounds.") for i in range(90)]
-    common = [Document(f"c{i}", f"Thing {100 + i} comes from Spain.") for i in range(10)]
+    rare = [Document(f"r{i}", f"Thing {i} costs {1000 + i} pounds.") for i in range(80)]
+    common = [Document(f"c{i}", f"Thing {100 + i} comes from Spain.") for i in range(20)]
     holds = AnswersInText([*rare, *common])
 
     def ids(answer: str, hits: list[Document]) -> list[str]:
@@ -91,7 +91,7 @@ def test_a_hit_counts_where_so_few_passages_hold_the_answer_that_it_is_no_chance
 
     assert ids("1002 pounds", rare[:20]) == ["r2"], "one passage alone holds it"
     assert ids("1007 pounds", rare[:20]) == [], "of a hundred passages, the eighth hit is the one by chance too often"
-    assert ids("Spain", common) == [], "of ten in a hundred, even a first hit is chance too often"
+    assert ids("Spain", common) == [], "of twenty in a hundred, even a first hit is chance too often"
     assert ids("pounds", rare[:3]) == []
     few = AnswersInText([*rare, *common[:2]])
     found = few.telling_hits(example("e", "Spain"), [common[0], *rare[:5], common[1]])

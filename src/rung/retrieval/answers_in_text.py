@@ -15,8 +15,8 @@ from rung.text import is_character, units
 from rung.types import Document, Example
 
 BY_CHANCE = 0.05
-"""Hits that hold an answer by chance, up to and at a rank: the rank times the share of all passages that hold it. Of
-fewer than 20 passages none counts: a search that finds most of them says nothing. docs/retrieval.md has figures."""
+"""Hits that hold an answer by chance up to the middle of a rank: (rank - 1/2) times the share of all passages that hold
+it. Of fewer than 10 passages none counts: a search that finds most of them says nothing. docs/retrieval.md: figures."""
 
 LONGEST_SHORT = 8
 """Words of an answer that is expected to stand verbatim where a text holds it; a longer one may be worded otherwise."""
@@ -95,7 +95,7 @@ class AnswersInText:
         found = []
         for rank, passage in enumerate(ranked, 1):
             text = _plain_of(passage)
-            if any(a in text and rank * self._share(a) <= BY_CHANCE for a in answers):
+            if any(a in text and (rank - 0.5) * self._share(a) <= BY_CHANCE for a in answers):
                 found.append(passage)
         return found
 

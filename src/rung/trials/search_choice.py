@@ -15,6 +15,7 @@ from typing import Any
 
 from rung.evaluation.ranking import Ranking, ranking_of
 from rung.evaluation.statistics import score, units_of
+from rung.retrieval.gold import pooled
 from rung.retrieval.ways import way
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, within_budget
 from rung.trials.workshop import Workshop, sample_of
@@ -147,9 +148,8 @@ class _Measuring:
         found = [self._search(spec, place / len(specs)) for place, spec in enumerate(specs)]
         cutting = (specs[0].tokens, specs[0].overlap)
         if cutting not in self._relevant:
-            pools = [{p.id: p for rows, _, _ in found for p in rows[i]} for i in range(len(self._questions))]
             self._relevant[cutting] = [
-                self.gold(e, specs[0], list(pool.values())) for e, pool in zip(self._questions, pools, strict=True)
+                self.gold(e, specs[0], pooled([rows[i] for rows, _, _ in found])) for i, e in enumerate(self._questions)
             ]
         relevant = self._relevant[cutting]
         known = [i for i, ids in enumerate(relevant) if ids]
