@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rung.retrieval import passages
-from rung.retrieval.passages import PassageFile, keys_of, read_passages, write_passages
+from rung.retrieval.passages import PassageFile, by_id, keys_of, read_passages, write_passages
 from rung.types import Document
 
 SOME = (Document("a", "Text\nwith lines"), Document("b#1", "größe \u2028 😀", title="T › H", page=3), Document("c", ""))
@@ -57,3 +57,11 @@ def test_keys_are_of_what_is_searched_and_all_different() -> None:
     titled = keys_of([Document("a", "same", title="T"), Document("b", "T\nsame"), Document("c", "same")])
     assert titled[2] == keys[0] and len(set(titled.tolist())) == 3
     assert keys_of([]).shape == (0,) and keys.dtype == np.int64
+
+
+def test_passages_are_found_by_their_ids_in_memory_and_in_a_file(tmp_path: Path) -> None:
+    write_passages(tmp_path / "p.jsonl", SOME)
+    for passages_here in (SOME, PassageFile(tmp_path / "p.jsonl")):
+        found = by_id(passages_here)
+        assert dict(found) == {p.id: p for p in SOME} and found["b#1"] == SOME[1]
+        assert "d" not in found and len(found) == 3

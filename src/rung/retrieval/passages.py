@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -41,7 +41,7 @@ def keys_of(passages: Iterable[Document]) -> NDArray[np.int64]:
     """
     import numpy as np
 
-    keys = np.frombuffer(b"".join(_hash(searched(p).encode("utf-8", "surrogatepass")) for p in passages), np.int64)
+    keys = np.frombuffer(b"".join(_hash(_encoded(searched(p))) for p in passages), np.int64)
     keys, order = keys.copy(), np.argsort(keys, kind="stable")
     ordered = keys[order]
     times = 0
@@ -55,6 +55,10 @@ def keys_of(passages: Iterable[Document]) -> NDArray[np.int64]:
 def content_of(keys: NDArray[np.int64]) -> str:
     """A name for these passages in this order, from their keys."""
     return hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _hash(data: bytes) -> bytes:
@@ -95,6 +99,39 @@ class PassageFile(Sequence[Document]):
             os.close(self._file)
 
 
+class _ById(Mapping[str, Document]):
+    """The passages of a file by their ids: 16 bytes each in memory."""
+
+    def __init__(self, passages: PassageFile) -> None:
+        import numpy as np
+
+        self._passages = passages
+        hashes = np.frombuffer(b"".join(_hash(_encoded(p.id)) for p in passages), np.int64)
+        self._places = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._places]
+
+    def __getitem__(self, id_: str) -> Document:
+        import numpy as np
+
+        hashed = np.frombuffer(_hash(_encoded(id_)), np.int64)[0]
+        first, end = (int(np.searchsorted(self._hashes, hashed, side=side)) for side in ("left", "right"))
+        for place in self._places[first:end]:
+            if (passage := self._passages[int(place)]).id == id_:
+                return passage
+        raise KeyError(id_)
+
+    def __len__(self) -> int:
+        return len(self._passages)
+
+    def __iter__(self) -> Iterator[str]:
+        return (p.id for p in self._passages)
+
+
+def by_id(passages: Sequence[Document]) -> Mapping[str, Document]:
+    """The passages by their ids, in memory only where they are."""
+    return _ById(passages) if isinstance(passages, PassageFile) else {p.id: p for p in passages}
+
+
 def write_passages(path: Path, passages: Iterable[Document]) -> None:
     """Writes the passages into a file, whole or not at all."""
     write_lines(path, ({name: getattr(p, name) for name in _FIELDS} for p in passages))
@@ -130,7 +167,7 @@ def _all_of(passages: Iterable[Document]) -> str:
     content = hashlib.blake2b(digest_size=16)
     for passage in passages:
         known = "\x1f".join(str(getattr(passage, name)) for name in _FIELDS)
-        content.update(f"{len(known)}\x1f{known}".encode("utf-8", "surrogatepass"))
+        content.update(_encoded(f"{len(known)}\x1f{known}"))
     return content.hexdigest()
 
 

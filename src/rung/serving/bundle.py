@@ -53,8 +53,10 @@ class Bundle:
         return says_nothing(prediction.text, self.abstain)
 
     @cached_property
-    def _by_id(self) -> dict[str, Document]:
-        return {p.id: p for p in self.passages}
+    def _by_id(self) -> Mapping[str, Document]:
+        from rung.retrieval.passages import by_id
+
+        return by_id(self.passages)
 
 
 def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str], None] = lambda _: None) -> Bundle:
