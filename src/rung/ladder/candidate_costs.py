@@ -58,6 +58,7 @@ def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
 def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
     """Of a model on this machine: requests that come at once are answered in one batch, and each takes as long."""
     from rung.solutions.answer import answer, requests_for, shared_prefix_tokens
+    from rung.solutions.searching import forget
 
     solution, model = built.solution, run.model
     retriever = run.inputs.library.search(solution.retriever) if solution.retriever is not None else None
@@ -67,6 +68,7 @@ def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
     seconds: list[float] = []
     for place in range(batches):
         some = [queries[i % len(queries)] for i in range(place * size, (place + 1) * size)]
+        forget(model)  # each request is to be searched for afresh
         started = time.perf_counter()
         try:
             answer(solution, model, some, retriever=retriever)
@@ -86,23 +88,28 @@ def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
 
 
 def _timed_elsewhere(run: RunState, built: Built, timed: Timed) -> dict[str, Any]:
-    """Of an endpoint: fresh, streamed requests, at most as many as half of the dollars that are left allow."""
-    from rung.solutions.answer import requests_for
+    """Of an endpoint: fresh, streamed requests, at most as many as half of the dollars that are left allow.
+
+    Where the model is asked for the search, too, those seconds are as they were when it was first asked.
+    """
+    from rung.solutions.answer import asked_for
 
     solution, concurrency = built.solution, run.inputs.task.concurrency
     retriever = run.inputs.library.search(solution.retriever) if solution.retriever is not None else None
     queries = [example.query for example in run.inputs.dev]
     n = _affordable(run, built, timed_requests(run.model, concurrency))
     some = [queries[i % len(queries)] for i in range(n)]
-    requests, _ = requests_for(solution, run.model, some, retriever=retriever)
+    waited: list[float] = []
     try:
+        requests, searches = asked_for(solution, run.model, some, retriever=retriever)
+        waited = [search.latency_s for search in searches]
         answers = timed(requests, concurrency) if requests else []
     except BudgetSpent:  # calls had to be asked again, so that they cost more than on dev
         answers = []
-    read = [answer for answer in answers if came(answer.error)]
+    read = [(answer, s) for answer, s in zip(answers, waited, strict=False) if came(answer.error)]
     return {
-        "seconds": [answer.latency_s for answer in read],
-        "first_tokens": [answer.first_token_s for answer in read if answer.first_token_s is not None],
+        "seconds": [answer.latency_s + s for answer, s in read],
+        "first_tokens": [answer.first_token_s + s for answer, s in read if answer.first_token_s is not None],
         "concurrency": concurrency,
         "failed": len(answers) - len(read),
         "tokens_cached": round(built.tokens_cached, 2),

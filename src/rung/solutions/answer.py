@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rung.solutions.citing import Cited, cited
 from rung.solutions.demos import select_demos
 from rung.solutions.prompt_rendering import numbered, render, within_budget
+from rung.solutions.searching import Found, found
 from rung.types import Document, Generation, Message, Model, Prediction, Query, Request, Retriever, Solution
 
 BLOCK = 64
@@ -24,26 +26,50 @@ def answer(
     Never raises for one bad input: its prediction is empty and carries the error. Raises ModelError when the model
     fails for all.
     """
-    requests, shown = requests_for(solution, model, queries, retriever=retriever)
+    requests, shown = asked_for(solution, model, queries, retriever=retriever)
     generations = model.generate(requests)
     return [
-        _prediction(solution, query, generation, passages)
-        for query, generation, passages in zip(queries, generations, shown, strict=True)
+        _prediction(solution, query, generation, search)
+        for query, generation, search in zip(queries, generations, shown, strict=True)
     ]
+
+
+def asked_for(
+    solution: Solution, model: Model, queries: Sequence[Query], *, retriever: Retriever | None = None
+) -> tuple[list[Request], list[Found]]:
+    """The requests that `answer` sends, and the passages that each one shows, with what it took to find them: where the
+    solution says so, the model is asked for that first."""
+    shown = _shown(solution, model, queries, retriever, asking=True)
+    return _requests(solution, queries, [search.passages for search in shown]), shown
 
 
 def requests_for(
     solution: Solution, model: Model, queries: Sequence[Query], *, retriever: Retriever | None = None
 ) -> tuple[list[Request], list[tuple[Document, ...]]]:
-    """The requests that `answer` sends, and the passages that each one shows. Training renders its prompts here too."""
+    """The requests, and the passages that each one shows, as far as the model is not asked for them.
+
+    Prompts are counted and trained on so. Where the model writes queries or orders passages, they may show others than
+    those of `answer`.
+    """
+    passages = [search.passages for search in _shown(solution, model, queries, retriever, asking=False)]
+    return _requests(solution, queries, passages), passages
+
+
+def _shown(
+    solution: Solution, model: Model, queries: Sequence[Query], retriever: Retriever | None, *, asking: bool
+) -> list[Found]:
+    """For each query the passages that its prompt shows."""
+    spec = solution.retriever
+    if spec is None:
+        return [Found()] * len(queries)
+    assert retriever is not None, "a solution with a retriever needs passages to search"
+    ranked = found(solution, model, queries, retriever, spec.k, asking=asking)
+    return [replace(row, passages=within_budget(spec, row.passages, model.count_tokens)) for row in ranked]
+
+
+def _requests(solution: Solution, queries: Sequence[Query], passages: Sequence[Sequence[Document]]) -> list[Request]:
     demos = select_demos(solution, queries)
-    passages: list[tuple[Document, ...]] = [()] * len(queries)
-    if solution.retriever is not None:
-        assert retriever is not None, "a solution with a retriever needs passages to search"
-        spec = solution.retriever
-        ranked = retriever.search(queries, spec.k)
-        passages = [within_budget(spec, row, model.count_tokens) for row in ranked]
-    requests = [
+    return [
         Request(
             render(solution, query, demos=chosen, passages=shown),
             solution.decoding,
@@ -52,7 +78,6 @@ def requests_for(
         )
         for query, chosen, shown in zip(queries, demos, passages, strict=True)
     ]
-    return requests, passages
 
 
 def shared_turns(prompts: Sequence[Sequence[Message]]) -> int:
@@ -83,21 +108,22 @@ def shared_prefix_tokens(requests: Sequence[Request], model: Model) -> int:
     return tokens
 
 
-def _prediction(solution: Solution, query: Query, generation: Generation, passages: Sequence[Document]) -> Prediction:
-    """keep_space of the solution's decoding: the space that an answer begins with is part of it."""
+def _prediction(solution: Solution, query: Query, generation: Generation, search: Found) -> Prediction:
+    """What the search took of the model is part of what the answer took. keep_space of the solution's decoding: the
+    space that an answer begins with is part of it."""
     said = generation.text.rstrip() if solution.decoding.keep_space else generation.text.strip()
     reads = solution.cite and solution.retriever is not None
-    found = cited(said, {n: p.id for n, p in numbered(passages).items()}) if reads else Cited(said)
+    read = cited(said, {n: p.id for n, p in numbered(search.passages).items()}) if reads else Cited(said)
     return Prediction(
         id=query.id,
-        text=found.text,
-        tokens_in=generation.tokens_in,
-        tokens_out=generation.tokens_out,
-        latency_s=generation.latency_s,
-        tokens_cached=generation.tokens_cached,
-        passages=tuple(p.id for p in passages),
+        text=read.text,
+        tokens_in=search.tokens_in + generation.tokens_in,
+        tokens_out=search.tokens_out + generation.tokens_out,
+        latency_s=search.latency_s + generation.latency_s,
+        tokens_cached=search.tokens_cached + generation.tokens_cached,
+        passages=tuple(p.id for p in search.passages),
         error=generation.error,
         finish=generation.finish,
-        citations=found.ids,
-        bad_citations=found.bad,
+        citations=read.ids,
+        bad_citations=read.bad,
     )
