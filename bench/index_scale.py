@@ -1,6 +1,7 @@
 """Indexes of growing corpora: seconds to build, memory, milliseconds a query, disk, updates, and what is found.
 
     python bench/index_scale.py [--sizes 10000 100000] [--kinds bm25 lancedb fts5] [--folder PLACE] [--json FILE]
+    python bench/index_scale.py --sizes 10000 1000000 --kinds lancedb fts5 --folder PLACE
 
 Passages are synthetic: 100 words each of 200,000, drawn by Zipf's law; every thousandth also holds a planted fact, two
 words that stand nowhere else together. Recall is the share of facts whose passage is among the first 5 for those words
@@ -9,7 +10,8 @@ among two common ones. Kinds:
     bm25             rung's index in memory, kept in the folder
     lancedb          rung's index on disk, by words alone
     lancedb-vectors  the same, fused with vectors. The embedder is made here: a random projection of words to 128
-                     numbers. It is cheap and knows no meaning, so it measures the index and not an embedder.
+                     numbers. It is cheap and knows no meaning, so it measures the index and not an embedder. What the
+                     index over vectors finds of the 10 nearest stands beside
     fts5             the peer: SQLite's full-text index (BM25), given the same words
 
 Each kind runs in a process of its own, which reads the passages from their file when it needs them. Peak is the largest
@@ -20,7 +22,6 @@ is against the first size, ratios are against fts5 of the same size.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import resource
@@ -31,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,22 +90,16 @@ class Projection:
     name, version, dimensions = "random-projection", "1", 128
 
     def __init__(self) -> None:
-        self._of: dict[str, Any] = {}
+        self._table = np.random.default_rng(0).normal(size=(1 << 16, self.dimensions)).astype(np.float32)
 
     def embed(self, texts: Sequence[str], query: bool = False) -> Any:
-        rows = np.stack([self._sum(text) for text in texts])
+        rows = np.stack([self._sum(text) for text in texts])  # (n, d)
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
     def _sum(self, text: str) -> Any:
-        total = np.zeros(self.dimensions, np.float32)
-        for word in text.split():
-            if word not in self._of:
-                seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-                # Rare words weigh more, as in any embedder that is of use.
-                weight = 0.1 if word.startswith("w") and len(word) < 5 else 1.0
-                self._of[word] = weight * np.random.default_rng(seed).normal(size=self.dimensions).astype(np.float32)
-            total += self._of[word]
-        return total
+        words = text.split()
+        weights = np.array([0.1 if len(word) < 5 else 1.0 for word in words], np.float32)  # common ones say little
+        return weights @ self._table[[zlib.crc32(word.encode()) & 0xFFFF for word in words]]
 
 
 class Fts5:
@@ -167,6 +163,7 @@ def measured(kind: str, folder: Path, n: int, limit_gb: float) -> dict[str, floa
     passages = read_passages(folder / "passages.jsonl")
     figures = {"memory_before_mb": _resident_mb()}
     index, figures["build_s"] = _timed(lambda: opened(kind, passages, place))
+    figures["build_cpu_s"] = time.process_time()
     figures["build_peak_mb"] = _peak_mb()
     figures["disk_mb"] = sum(p.stat().st_size for p in place.rglob("*") if p.is_file()) / 2**20
     asked = questions(n)
@@ -179,6 +176,8 @@ def measured(kind: str, folder: Path, n: int, limit_gb: float) -> dict[str, floa
     figures["query_p50_ms"] = statistics.median(times)
     figures["query_p95_ms"] = sorted(times)[int(0.95 * (len(times) - 1))]
     figures["recall_at_5"] = found / len(asked)
+    if kind == "lancedb-vectors":
+        figures["vectors_recall_at_10"] = found_by_vectors(index, passages)
     _, figures["open_s"] = _timed(lambda: opened(kind, passages, place))
     changed = read_passages(folder / "changed.jsonl")
     if isinstance(index, Fts5):
@@ -187,6 +186,18 @@ def measured(kind: str, folder: Path, n: int, limit_gb: float) -> dict[str, floa
         _, figures["update_s"] = _timed(lambda: opened(kind, changed, place))
     figures["peak_mb"] = _peak_mb()
     return figures
+
+
+def found_by_vectors(index: Any, passages: Sequence[Document]) -> float:
+    """Share of the 10 nearest passages that the index over vectors finds, for halves of 50 passages as queries."""
+    embedder, shares = Projection(), []
+    for place in range(0, len(passages), len(passages) // 50):
+        text = passages[place].text
+        vector = embedder.embed([text[: len(text) // 2]])[0]
+        exact = index._table.search(vector, vector_column_name="vector").distance_type("dot").bypass_vector_index()
+        nearest = index._ranked(exact.select(["key", "_distance"]).limit(10).to_arrow(), "_distance", 1)
+        shares.append(len(set(nearest) & set(index._by_vector(vector, 10))) / 10)
+    return statistics.mean(shares)
 
 
 def _timed(do: Callable[[], Any]) -> tuple[Any, float]:
@@ -208,6 +219,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--folder", type=Path, help="for corpora and indexes (3 GB for a million); else a scratch one")
     parser.add_argument("--limit-gb", type=float, default=0, help="address space of each process; 0: none")
+    parser.add_argument("--keep", action="store_true", help="go on with indexes that a run before left in --folder")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--measure", nargs=2, metavar=("KIND", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -235,7 +247,8 @@ def of_size(n: int, folder: Path, options: argparse.Namespace) -> list[dict[str,
             write_passages(folder / name, corpus(n, changed=changed))
     rows = []
     for kind in options.kinds:
-        shutil.rmtree(folder / kind, ignore_errors=True)
+        if not options.keep:
+            shutil.rmtree(folder / kind, ignore_errors=True)
         command = [sys.executable, __file__, "--measure", kind, str(n), "--folder", str(folder)]
         done = subprocess.run([*command, "--limit-gb", str(options.limit_gb)], capture_output=True, text=True)
         row: dict[str, Any] = {"kind": kind, "passages": n}
@@ -247,13 +260,14 @@ def of_size(n: int, folder: Path, options: argparse.Namespace) -> list[dict[str,
             figures = "  ".join(f"{name} {value:,.2f}" for name, value in row.items() if isinstance(value, float))
             print(f"{kind:16} {n:>9,}  {figures}", flush=True)
         rows.append(row)
-        shutil.rmtree(folder / kind, ignore_errors=True)
+        if not options.keep:
+            shutil.rmtree(folder / kind, ignore_errors=True)
     return rows
 
 
 def print_ratios(rows: Sequence[dict[str, Any]]) -> None:
     done = {(row["kind"], row["passages"]): row for row in rows if "failed" not in row}
-    names = ("build_s", "build_peak_mb", "query_p50_ms", "query_p95_ms", "disk_mb", "open_s", "update_s")
+    names = ("build_s", "build_cpu_s", "build_peak_mb", "query_p50_ms", "query_p95_ms", "disk_mb", "open_s", "update_s")
     for (kind, n), row in done.items():
         first = next(other for (k, _), other in done.items() if k == kind)
         for what, other in (("fts5", done.get(("fts5", n))), (f"{first['passages']:,} passages", first)):
