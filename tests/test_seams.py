@@ -104,7 +104,7 @@ def added() -> Iterator[None]:
 
 @pytest.mark.usefixtures("added")
 def test_a_dummy_of_each_kind_drives_a_whole_run(tmp_path: Path) -> None:
-    task = write_task(tmp_path, Path("dummy:parrot"), corpus=True)
+    task = write_task(tmp_path, Path("dummy:parrot"), corpus=True, retrieval={"kinds": ["bm25", "first_words"]})
     task.write_text(task.read_text().replace("metric: label_accuracy", "metric: spoken"))
     executor = Counting()
     run = rung.run(task, out=tmp_path / "run", executor=executor, exhaustive=True)

@@ -956,6 +956,29 @@ class Refusing:
 
 
 @dataclass(frozen=True)
+class SearchWay:
+    """A way to find passages, measured on train questions of which a passage that holds the answer is known.
+
+    way: its name. stage: "way" (at the cutting that is tried first, or the best one), or "size" (sizes of passages).
+    recall_1, recall_5, ndcg, mrr: see `evaluation.ranking`. shown: share of questions of which such a passage stands in
+    a prompt. build_s: seconds until it could be searched. query_ms: a mean. chosen: the best solution that retrieves
+    searches so.
+    """
+
+    way: str
+    stage: Literal["way", "size"]
+    n: int
+    recall_1: Score
+    recall_5: Score
+    ndcg: Score
+    mrr: Score
+    shown: Score
+    build_s: float
+    query_ms: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict, as decision.json holds it.
 
@@ -966,7 +989,8 @@ class Decision:
     strategy that was not tried; those that matter are what an
     unfinished run lacks. test_reads: how often the sealed test was opened. break_even: with a price only.
     frontier: tested candidates that no other beats in score without costing more. reasons_about: what each reason is
-    about, in their order; empty where an older version wrote them. search_failures: why solutions that retrieve are
+    about, in their order; empty where an older version wrote them. searches: the ways to find passages as they were
+    measured, and what of them was not tried. search_failures: why solutions that retrieve are
     wrong on dev, a row for each solution and cause. injections: of finalists that were asked with orders planted in
     what they read. citing: of candidates that name their sources, on dev and on the test. refusing: of finalists that
     were asked what cannot be answered.
@@ -994,6 +1018,8 @@ class Decision:
     models: tuple[str, ...] = ()
     reasons_about: tuple[Topic, ...] = ()
     search_failures: tuple[SearchFailure, ...] = ()
+    searches: tuple[SearchWay, ...] = ()
+    searches_not_tried: tuple[str, ...] = ()
     injections: tuple[Injected, ...] = ()
     citing: tuple[Citing, ...] = ()
     refusing: tuple[Refusing, ...] = ()

@@ -25,6 +25,7 @@ from rung.types import (
     MetricInfo,
     Score,
     SearchFailure,
+    SearchWay,
     SetName,
     Skipped,
 )
@@ -158,12 +159,13 @@ class Evidence:
     answer that is wrong most often, as a noun phrase. notes: whole sentences that a reader must not miss.
     judge: where the task's metric is one, as it was held against people.
     invention: of finalists that were asked what cannot be answered. injections: of those that were asked with orders
-    planted in what they read. citing: how candidates name their sources. search_failures: why finalists that retrieve
-    are wrong on dev. abstain: the answer for that, as the task names it; else empty. teacher: what the teacher reaches
-    on dev, where it was asked. taught: of candidates that learnt answers which are not the user's. proofs: on dev, of
-    candidates that have to show their gain, against the best of their family that was built before. checks_said: whole
-    sentences about checks of finalists: what kept one from being made, or limits it. go_on: the command with a budget
-    for all that the budget kept out; empty where it kept out nothing.
+    planted in what they read. citing: how candidates name their sources. searches: the ways to find passages on
+    train, and sentences about those that were not tried. search_failures: why finalists that retrieve are wrong on
+    dev. abstain: the answer for that, as the task names it; else empty. teacher: what the teacher reaches on dev,
+    where it was asked. taught: of candidates that learnt answers which are not the user's. proofs: on dev, of
+    candidates that have to show their gain, against the best of their family that was built before. checks_said:
+    whole sentences about checks of finalists: what kept one from being made, or limits it. go_on: the command with
+    a budget for all that the budget kept out; empty where it kept out nothing.
     """
 
     metric: MetricInfo
@@ -202,6 +204,8 @@ class Evidence:
     injections: tuple[Injected, ...] = ()
     citing: tuple[Citing, ...] = ()
     search_failures: tuple[SearchFailure, ...] = ()
+    searches: tuple[SearchWay, ...] = ()
+    searches_not_tried: tuple[str, ...] = ()
     abstain: str = ""
     checks_said: tuple[str, ...] = ()
     go_on: str = ""

@@ -11,6 +11,7 @@ from rung.decision.injections import resists_orders
 from rung.decision.judging import how_scored
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
 from rung.decision.search_causes import why_search_fails
+from rung.decision.searches import how_found
 from rung.decision.shorter import shorter_prompts
 from rung.decision.sources import names_sources
 from rung.decision.teaching import taught_sentences
@@ -46,7 +47,8 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
     shorter = shorter_prompts(evidence)
     if ruling.ship is not None and evidence.long_form_of(ruling.ship.name) is not None:
         said[1:1], shorter = shorter, []  # it is what is shipped
-    said += [*_closed_book(evidence), *why_search_fails(evidence, ruling), *_kept_skills(evidence, ruling)]
+    said += [*_closed_book(evidence), *how_found(evidence), *why_search_fails(evidence, ruling)]
+    said += _kept_skills(evidence, ruling)
     left_early = [
         f"{one.name} {'is no candidate' if one.unproven else 'was stopped early on dev'}: {bare(one.why)}."
         for one in evidence.left_early
@@ -68,7 +70,7 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
             *evidence.checks_said,
         ],
         "costs": [*shorter, *_costs(evidence)],
-        "not tried": [*left_early, *left_out, *not_tried],
+        "not tried": [*left_early, *left_out, *not_tried, *evidence.searches_not_tried],
     }
     return [(topic, sentence) for topic, some in by_topic.items() for sentence in some]
 

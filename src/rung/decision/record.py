@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
 from rung.decision.injections import injected_from_record
+from rung.decision.searches import way_from_record
 from rung.decision.sources import citing_from_record, refusing_from_record
 from rung.errors import RunError
 from rung.types import (
@@ -29,7 +30,7 @@ READS = (2, 3, FORMAT)
 """The formats that this version reads. In format 2 no model is named: a run had one. Format 3 knows no samples of the
 test, and no solution that has to prove its gain."""
 
-_PLAIN = ("reasons", "reasons_about", "next", "warnings", "frontier", "models")
+_PLAIN = ("reasons", "reasons_about", "next", "warnings", "frontier", "models", "searches_not_tried")
 """Fields that are lists of texts."""
 
 _PARTS: Mapping[str, Any] = {
@@ -71,7 +72,8 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
         injections = tuple(injected_from_record(one) for one in record.get("injections", ()))
         citing = tuple(citing_from_record(one) for one in record.get("citing", ()))
         refusing = tuple(refusing_from_record(one) for one in record.get("refusing", ()))
-        checks = {"injections": injections, "citing": citing, "refusing": refusing}
+        searches = tuple(way_from_record(one) for one in record.get("searches", ()))
+        checks = {"injections": injections, "citing": citing, "refusing": refusing, "searches": searches}
         own = {"candidates": candidates, **checks, "format": FORMAT}
         return Decision(**{**record, **plain, **parts, **own})
     except (KeyError, TypeError, ValueError) as error:

@@ -69,4 +69,6 @@ def _decision(evidence: Evidence, ruling: Ruling, command: str = "") -> Decision
         citing=evidence.citing,
         refusing=tuple(map(refusing_of, evidence.invention)),
         search_failures=evidence.search_failures,
+        searches=evidence.searches,
+        searches_not_tried=evidence.searches_not_tried,
     )

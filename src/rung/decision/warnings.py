@@ -8,6 +8,7 @@ from rung.decision.figures import PERCENT, more_minutes
 from rung.decision.injections import follows_orders
 from rung.decision.judging import biases_in_words, first_of_all, unlike_in_words
 from rung.decision.rule import Ruling, learner_claim, shortfall, within_margin
+from rung.decision.searches import searches_left_out
 from rung.decision.sources import seldom_names_sources
 from rung.decision.words import (
     FAMILY_WORDS,
@@ -29,6 +30,7 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     """What a reader must not miss, the gravest first: whole sentences that no page shortens or drops."""
     said = first_of_all(evidence.judge) if evidence.judge is not None else []
     said += [_kept_out(evidence, s) for s in evidence.kept_out]
+    said += searches_left_out(evidence, ruling)
     said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
     said += invents_more(evidence, ruling)
     said += [*seldom_names_sources(evidence, ruling), *follows_orders(evidence, ruling)]

@@ -15,6 +15,7 @@ from rung.ladder.climbed import Climbed
 from rung.ladder.experiments import like_the_pilots, pilot_predictions, whole_curve
 from rung.ladder.injections import injected
 from rung.ladder.model_records import model_notes
+from rung.ladder.search import searches
 from rung.ladder.search_failures import search_failures
 from rung.ladder.skills_check import Checked
 from rung.ladder.state import RunState, WholeRun
@@ -65,6 +66,7 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
         "invention": invented,
         "injections": followed,
         "citing": citing_on_dev(run, climbed),
+        **searches(run, climbed),
         "search_failures": unfound,
         "checks_said": [*unasked, *unplanted, *untried, *(check.said for check in checks if check.said)],
         "teacher": recorded(run.files.teacher / RECORD),

@@ -11,6 +11,7 @@ from rung import runs
 from rung.decision import Evidence, decide, decision_record
 from rung.decision.evidence import ClosedBook, MoreExamples, Shortened, Skills, Taught
 from rung.decision.injections import injected_from_record
+from rung.decision.searches import way_from_record
 from rung.decision.sources import citing_from_record
 from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
@@ -174,6 +175,8 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "invention": tuple(invention_from_record(i) for i in record.get("invention", ())),
         "injections": tuple(injected_from_record(i) for i in record.get("injections", ())),
         "citing": tuple(citing_from_record(i) for i in record.get("citing", ())),
+        "searches": tuple(way_from_record(one) for one in record.get("searches", ())),
+        "searches_not_tried": tuple(record.get("searches_not_tried", ())),
         "search_failures": tuple(SearchFailure(**one) for one in record.get("search_failures", ())),
         "abstain": task.abstain or "",
         "checks_said": tuple(record.get("checks_said", ())),

@@ -5,18 +5,22 @@ What was measured and what is best stands in search.json, with what was not trie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from rung import runs
 from rung.errors import BudgetSpent, RungError, SealedTestError
 from rung.ladder.climbed import Climbed
 from rung.ladder.ledger import Meter, stage_of
-from rung.ladder.state import RunState
+from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
-from rung.resume import is_done
-from rung.types import Document, Example, RetrieverSpec
+from rung.resume import is_done, recorded
+
+_FEW = (
+    "The ways to find passages could not be told apart on train: for too few questions a passage is known to hold the "
+    "answer. Mark such passages as gold_ids in the examples."
+)
 
 
 def measure_search(run: RunState, climbed: Climbed) -> None:
@@ -33,7 +37,7 @@ def measure_search(run: RunState, climbed: Climbed) -> None:
     folder = run.folder / "search"
     meter = Meter(run.asked, folder)
     try:
-        record = measured_search(run.workshop(folder, climbed, meter), planned.specs, _gold(run))
+        record = measured_search(run.workshop(folder, climbed, meter), planned.specs, folder)
     except (BudgetSpent, SealedTestError) as ended:
         runs.log(run.folder, "not searched", why=str(ended))
         if isinstance(ended, SealedTestError):
@@ -66,10 +70,38 @@ def in_words(record: Mapping[str, Any]) -> list[str]:
     return said + [f"not tried: {row['what']}: {row['why']}" for row in record["not_tried"]]
 
 
-def _gold(run: RunState):  # type: ignore[no-untyped-def]
-    library = run.inputs.library
+def searches(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
+    """Fields of the evidence: the ways as they were measured, and sentences about what was not tried."""
+    from rung.retrieval.ways import way
 
-    def gold(example: Example, spec: RetrieverSpec, pooled: Sequence[Document]) -> frozenset[str]:
-        return library.gold(spec).relevant(example, pooled)
+    record = recorded(run.files.search)
+    if record is None:
+        return {}
+    best = climbed.built.get(climbed.best("rag") or climbed.best("rag+fine-tune") or "")
+    spec = best.solution.retriever if best is not None else None
+    chosen = ""
+    if spec is not None:  # what the model adds is told apart on dev
+        chosen = way(replace(spec, query="input", reranker="" if spec.reranker == "model" else spec.reranker))
+    rows = [("way", row) for row in record["tried"]] + [("size", row) for row in record["sizes"]]
+    found = [
+        {
+            "way": row["way"],
+            "stage": stage,
+            "n": row["n"],
+            "recall_1": row["recall"]["1"],
+            "recall_5": row["recall"]["5"],
+            **{key: row[key] for key in ("ndcg", "mrr", "shown", "build_s", "query_ms")},
+            "chosen": stage == "way" and row["way"] == chosen,
+        }
+        for stage, row in rows
+    ]
+    said = [f"{_capital(row['what'])} was not tried: {row['why'].rstrip('.')}." for row in record["not_tried"]]
+    if "fault" in record:
+        said.insert(0, f"The ways to find passages were not measured: {record['fault'].rstrip('.')}.")
+    elif not record["tried"]:
+        said.insert(0, _FEW)
+    return {"searches": found, "searches_not_tried": said}
 
-    return gold
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

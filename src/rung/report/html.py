@@ -23,6 +23,7 @@ from rung.report.pairs import break_even_section, comparisons_section
 from rung.report.reading import RunRecords, models_in_words, read_run
 from rung.report.scores import causes_section, curve_section, scores_section
 from rung.report.search_failures import search_failures_section
+from rung.report.searches import searches_section
 from rung.report.searching import searched_section
 from rung.report.shortening import shortening_section
 from rung.report.sources import sources_section
@@ -70,6 +71,7 @@ def _page(run: RunRecords, examples: Mapping[str, Example]) -> str:
         injections_section(run),
         break_even_section(run),
         causes_section(run),
+        searches_section(run),
         search_failures_section(run),
         curve_section(run),
         *(() if run.unfinished else (next_,)),

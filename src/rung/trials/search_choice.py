@@ -9,8 +9,9 @@ ways search passages of the best size. The best few are left to be told apart by
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rung.evaluation.ranking import Ranking, ranking_of
@@ -18,8 +19,9 @@ from rung.evaluation.statistics import score, units_of
 from rung.retrieval.gold import pooled
 from rung.retrieval.ways import way
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, within_budget
+from rung.trials.sufficiency import GoldFound, gold_of
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import Document, Example, RetrieverSpec, Score
+from rung.types import Document, RetrieverSpec, Score
 
 QUESTIONS = 200
 """Train questions at most that ways are measured on."""
@@ -42,9 +44,6 @@ _OVERLAP = 8  # one in so many tokens of a passage is repeated in the next one
 _CUT_SHARE = 0.1  # of the documents must be longer than a size for it to be tried
 _BETTER = 0.01  # share of questions by which another size has to be ahead of the default
 _WORDS_A_TOKEN = 0.6  # at least, of usual text
-
-Gold = Callable[[Example, RetrieverSpec, Sequence[Document]], frozenset[str]]
-"""(question, how documents are cut, passages that some search found) -> ids of the passages that hold its answer."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +80,25 @@ class MeasuredWay:
         }
 
 
-def measured_search(workshop: Workshop, specs: Sequence[RetrieverSpec], gold: Gold) -> dict[str, Any]:
+def measured_search(workshop: Workshop, specs: Sequence[RetrieverSpec], folder: Path) -> dict[str, Any]:
     """What the ways reach on train questions, and the best few: what search.json holds, but for what was not tried.
 
     specs: the single searches, the quickest first. What fuses them, and what orders hits anew, follows from the best.
+    folder: where the model's replies about passages are kept.
     Raises BudgetSpent, by the workshop's tools, with the indexes as far as they were made.
     """
     from rung.retrieval.proposals import fusions, rerankings
 
-    measuring, keys = _Measuring(workshop, gold), workshop.inputs.task.retrieval
+    measuring, keys = _Measuring(workshop, folder), workshop.inputs.task.retrieval
     measured = measuring.all_of(specs)
     if not measured:
-        return {"questions": 0, "tried": [], "best": [asdict(s) for s in specs[:MOST]], "sizes": []}
+        return {
+            "questions": 0,
+            "tried": [],
+            "best": [asdict(s) for s in specs[:MOST]],
+            "sizes": [],
+            **measuring.gold_record,
+        }
     lexical = next(iter(_ranked([m for m in measured if not m.spec.embedder])), None)
     if lexical is not None:
         embedders = {spec.embedder for spec in specs}
@@ -112,6 +118,7 @@ def measured_search(workshop: Workshop, specs: Sequence[RetrieverSpec], gold: Go
         "tried": [m.record() for m in measured],
         "best": [asdict(m.spec) for m in best],
         "sizes": [m.record() for m in sizes],
+        **measuring.gold_record,
     }
 
 
@@ -129,29 +136,33 @@ def _near(measured: Sequence[MeasuredWay]) -> list[MeasuredWay]:
 class _Measuring:
     """The questions, and the passages that are known to hold their answers."""
 
-    def __init__(self, workshop: Workshop, gold: Gold) -> None:
+    def __init__(self, workshop: Workshop, folder: Path) -> None:
         self.workshop = workshop
-        self.gold = gold
         self.count = 0
+        self._folder = folder
         self._questions = sample_of(workshop.inputs.train, QUESTIONS, workshop.inputs.task.seed)
         self._tokens: dict[str, int] = {}
-        self._relevant: dict[tuple[int, int], list[frozenset[str]]] = {}
+        self._gold: GoldFound | None = None
+
+    @property
+    def gold_record(self) -> dict[str, Any]:
+        """How the passages that hold an answer are known."""
+        return {"gold": self._gold.record if self._gold is not None else None}
 
     def all_of(self, specs: Sequence[RetrieverSpec]) -> list[MeasuredWay]:
         """Measured on the same questions, those of which a passage that holds the answer is known; none with too few.
 
-        Which passages hold an answer is seen once for each cutting, among what the first ways to search it found.
-        specs: of one cutting.
+        What any of the first ways found counts for all of them. specs: of one cutting.
         """
         if not specs:
             return []
         found = [self._search(spec, place / len(specs)) for place, spec in enumerate(specs)]
-        cutting = (specs[0].tokens, specs[0].overlap)
-        if cutting not in self._relevant:
-            self._relevant[cutting] = [
-                self.gold(e, specs[0], pooled([rows[i] for rows, _, _ in found])) for i, e in enumerate(self._questions)
-            ]
-        relevant = self._relevant[cutting]
+        if self._gold is None:
+            hits = [pooled([rows[i] for rows, _, _ in found]) for i in range(len(self._questions))]
+            of_question = {e.id: row for e, row in zip(self._questions, hits, strict=True)}
+            self._gold = gold_of(self.workshop, self._questions, of_question, self._folder, specs[0])
+        index = self.workshop.inputs.library.gold(specs[0])
+        relevant = [self._gold.relevant_in(index, e) for e in self._questions]
         known = [i for i, ids in enumerate(relevant) if ids]
         self.count = max(self.count, len(known))
         if len(known) < LEAST_QUESTIONS:
@@ -201,7 +212,8 @@ class _Measuring:
         seed = self.workshop.inputs.task.seed
         found = [[p.id for p in rows[i]] for i in known]
         needed = [relevant[i] for i in known]
-        unmarked = [not self._questions[i].gold_ids for i in known]
+        assert self._gold is not None
+        unmarked = self._gold.any_of([self._questions[i] for i in known])
         ranking = ranking_of(found, needed, any_of=unmarked, groups=groups, seed=seed)
         room = replace(spec, k=DEPTH, token_budget=PASSAGE_TOKENS)
         shown = [float(bool({p.id for p in within_budget(room, rows[i], self._counted)} & relevant[i])) for i in known]
