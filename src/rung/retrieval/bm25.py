@@ -18,6 +18,7 @@ from typing import Any
 from rung import text
 from rung.resume import folder_once
 from rung.retrieval import stemming
+from rung.retrieval.passages import PassageFile, searched
 from rung.retrieval.shared import shared
 from rung.text import words
 from rung.types import Document, Query, RetrieverSpec
@@ -37,7 +38,7 @@ class BM25:
     def __init__(self, passages: Sequence[Document], *, stem: str = "", folder: Path | None = None) -> None:
         """stem: the language whose endings are left out; empty: none. folder: where a large index is kept by its
         content, for all runs. Raises TaskError for a language without a stemmer."""
-        self.passages = tuple(passages)
+        self.passages = passages if isinstance(passages, PassageFile) else tuple(passages)
         self._stemmed = stemming.stemmer(stem)
         self._stemming = threading.Lock()
         kept = folder is not None and len(self.passages) >= KEPT_FROM
@@ -51,7 +52,7 @@ class BM25:
         ids: list[list[int]] = []
         for passage in self.passages:
             row: list[int] = []
-            for word in words(_searched(passage)):
+            for word in words(searched(passage)):
                 known = number.get(word)
                 if known is None:
                     known = number[word] = vocabulary.setdefault(self._stemmed(word), len(vocabulary))
@@ -71,8 +72,8 @@ class BM25:
         version = stemming.version() if stem else ""
         content = hashlib.sha256(f"{bm25s.__version__} {text.NORMAL_FORM} {stem} {version}".encode())
         for passage in self.passages:
-            searched = _searched(passage).encode("utf-8", "surrogatepass")
-            content.update(len(searched).to_bytes(8, "little") + searched)
+            encoded = searched(passage).encode("utf-8", "surrogatepass")
+            content.update(len(encoded).to_bytes(8, "little") + encoded)
         path = folder / content.hexdigest()[:24]
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,10 +113,6 @@ class BM25:
         places = np.flatnonzero((scores >= least) & (scores > 0))
         best = places[np.argsort(-scores[places], kind="stable")[:k]]
         return [self.passages[int(place)] for place in best]
-
-
-def _searched(passage: Document) -> str:
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 
 
 def _bm25s() -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rung.retrieval.embedders import Embedder, embedders_here, open_embedder
 from rung.retrieval.embeddings import Embeddings, Tell
+from rung.retrieval.passages import searched
 from rung.retrieval.shared import shared
 from rung.types import Document, Query, RetrieverSpec
 
@@ -28,11 +29,6 @@ def open_dense(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
     """The index over the passages by spec.embedder; an empty name is the first one that is here."""
     name = spec.embedder or next(iter(embedders_here()), "minilm")
     return shared(passages, ("dense", name, folder), lambda: Dense(open_embedder(name, folder), passages, folder))
-
-
-def searched_text(passage: Document) -> str:
-    """What of a passage is embedded, or read by a cross-encoder."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 
 
 class Dense:
@@ -54,7 +50,7 @@ class Dense:
         with self._working:
             if self._parts is not None or not self.passages:
                 return
-            texts = [searched_text(passage) for passage in self.passages]
+            texts = [searched(passage) for passage in self.passages]
             self._kept.add(texts, tell)
             places = sorted(set(rows := self._kept.rows(texts)))  # one for each text: of equal texts, scores are equal
             order = {place: i for i, place in enumerate(places)}

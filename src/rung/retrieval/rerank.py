@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ModelError, first_line
-from rung.retrieval.dense import searched_text
 from rung.retrieval.embedders.transformer import device, fetched, quiet
 from rung.retrieval.embeddings import Tell
+from rung.retrieval.passages import searched
 from rung.types import Document, Query, Retriever
 
 DEPTH = 50
@@ -107,6 +107,6 @@ class Reranked:
     def _ordered(self, query: str, found: Sequence[Document]) -> list[Document]:
         if len(found) < 2:
             return list(found)
-        scores = self._reranker.scores(query, [searched_text(passage) for passage in found])
+        scores = self._reranker.scores(query, [searched(passage) for passage in found])
         best = sorted(range(len(found)), key=lambda i: -scores[i])  # of equal ones, the first hit first
         return [found[i] for i in best]

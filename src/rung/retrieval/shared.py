@@ -11,7 +11,8 @@ from rung.types import Document
 
 
 class _Index(Protocol):
-    passages: tuple[Document, ...]
+    @property
+    def passages(self) -> Sequence[Document]: ...
 
 
 Index = TypeVar("Index", bound=_Index)
