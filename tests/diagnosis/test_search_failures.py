@@ -14,7 +14,7 @@ import pytest
 
 from rung.diagnosis.answer_places import Place, brought, places_of
 from rung.diagnosis.search_experiments import MOST, search_record, set_up_check
-from rung.diagnosis.search_failures import CAUSES, Facts, Mended, cause_of, shares
+from rung.diagnosis.search_failures import CAUSES, Facts, Remedy, cause_of, shares
 from rung.retrieval.library import Library
 from rung.testing import FakeModel
 from rung.trials.trial import attempt
@@ -58,7 +58,7 @@ def test_shares_add_up_and_the_rescue_rate_is_net_of_the_placebo() -> None:
     causes = {e.id: "missed" if i < 12 else "absent" for i, e in enumerate(wrong)}
     outcome = {e.id: i < 8 for i, e in enumerate(wrong[:10])} | {e.id: e.id != "r0" for e in right}
     placebo = {e.id: i < 2 for i, e in enumerate(wrong[:10])} | {e.id: True for e in right}
-    missed, absent = shares("rag", causes, {"missed": Mended("gold", outcome, placebo)}, wrong, right, {}, 0)
+    missed, absent = shares("rag", causes, {"missed": Remedy("gold", outcome, placebo)}, wrong, right, {}, 0)
     assert (missed.cause, missed.n, missed.wrong, missed.share) == ("missed", 12, 20, 0.6)
     assert missed.low < 0.6 < missed.high and missed.share + absent.share == pytest.approx(1)
     assert (missed.tried, missed.rescued, missed.by_chance, missed.net) == (10, 8, 2, pytest.approx(0.6))

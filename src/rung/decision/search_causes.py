@@ -70,13 +70,10 @@ def mend_search(evidence: Evidence, ruling: Ruling) -> list[str]:
     if not rows:
         return []
     first = rows[0]
-    step = (
-        _READS_ALONE if first.cause == "unused" and first.net >= _MENDED and first.net_low > 0 else _STEPS[first.cause]
-    )
+    alone = first.cause == "unused" and first.net >= _MENDED and first.net_low > 0
+    step, what = _READS_ALONE if alone else _STEPS[first.cause], SEARCH_CAUSE_WORDS[first.cause]
     share = f"{first.n:,} of the {first.wrong:,} wrong answers of {first.solution} on dev"
-    return [
-        f"{step}: of {share}, {SEARCH_CAUSE_WORDS[first.cause]}. search_failures.json in its folder names the rows."
-    ]
+    return [f"{step}. The cause of {share} is that {what}. search_failures.json in its folder names the rows."]
 
 
 def failures_of_one(evidence: Evidence, ruling: Ruling) -> Sequence[SearchFailure]:

@@ -28,7 +28,7 @@ from rung.diagnosis.search_failures import (
     UNKNOWN,
     UNUSED,
     Facts,
-    Mended,
+    Remedy,
     cause_of,
     shares,
 )
@@ -263,13 +263,13 @@ def _causes(check: SearchCheck, outcomes: Mapping[str, Mapping[str, bool]]) -> d
     return causes
 
 
-def _mended(check: SearchCheck, outcomes: Mapping[str, Mapping[str, bool]]) -> dict[str, Mended]:
+def _mended(check: SearchCheck, outcomes: Mapping[str, Mapping[str, bool]]) -> dict[str, Remedy]:
     """Cause -> its experiment; of the two for a wrong form, the one that mends more.
 
     What was named a wrong form because one of these mended it, is not counted among what it mends.
     """
     found = {
-        cause: Mended(WHAT[name], outcomes[name], outcomes[PLACEBO])
+        cause: Remedy(WHAT[name], outcomes[name], outcomes[PLACEBO])
         for cause, name in EXPERIMENTS.items()
         if name in outcomes
     }
@@ -278,5 +278,5 @@ def _mended(check: SearchCheck, outcomes: Mapping[str, Mapping[str, bool]]) -> d
     if forms:
         wrong = {i for i, cause in check.causes.items() if cause == FORM}
         best = max(forms, key=lambda name: sum(forms[name].get(i, False) for i in wrong))  # of equals, the first
-        found[FORM] = Mended(WHAT[best], forms[best], outcomes[PLACEBO])
+        found[FORM] = Remedy(WHAT[best], forms[best], outcomes[PLACEBO])
     return found

@@ -68,7 +68,7 @@ def cause_of(facts: Facts) -> str:
 
 
 @dataclass(frozen=True)
-class Mended:
+class Remedy:
     """One experiment on wrong answers. what: was changed. outcome, placebo: which came out right, right ones too."""
 
     what: str
@@ -79,7 +79,7 @@ class Mended:
 def shares(
     solution: str,
     causes: Mapping[str, str],
-    mended: Mapping[str, Mended],
+    mended: Mapping[str, Remedy],
     wrong: Sequence[Example],
     right: Sequence[Example],
     groups: Mapping[str, str],
@@ -103,7 +103,7 @@ def shares(
 
 def _with(
     row: SearchFailure,
-    mended: Mended,
+    mended: Remedy,
     own: Sequence[Example],
     right: tuple[Example, ...],
     groups: Mapping[str, str],

@@ -101,12 +101,11 @@ class Plan:
     sizes: numbers of examples. capped: sets that were cut -> examples before. detectable: set -> the smallest
     difference it can show, where so many pairs of candidates (`comparisons`) are compared. price: of the model. timed:
     requests that each finalist is timed with.
-    teacher_speed: of the teacher, where there is one. abstention, injections, consistency: checks of finalists
-    (`plan_checks`), the last with the opened test. samples_are_wanted: the task names how many, so that they are
-    reserved as the test is.
+    teacher_speed: of the teacher, where there is one. abstention, injections, search_failures, consistency: checks of
+    finalists (`plan_checks`), the last with the opened test. samples_are_wanted: the task names how many, so that they
+    are reserved as the test is.
     shortening: of the prompts of so many (`shortened`) fine-tuned finalists (`plan_shortening`).
-    search: measuring the ways to find passages (`plan_search`), and which ways (`searching`). search_failures: why
-    finalists that retrieve are wrong.
+    search: measuring the ways to find passages (`plan_search`), and which ways (`searching`).
     judging: what a judge takes for one answer, which the steps hold already (`judge_costs`).
     """
 
