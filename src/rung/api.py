@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rung.ladder.checking import CheckedData
     from rung.ladder.options import Listener, RunOptions
     from rung.ladder.synthesis import SynthOptions
-    from rung.serving.sources import Source
+    from rung.serving.sources import ShownPassage
     from rung.teaching.synthesis import Synthesis
     from rung.types import Candidate, Decision, Prediction, Query, SetName
 
@@ -115,28 +115,28 @@ def synth(
     return ready.write(lambda what, share: hears.progress(what, share, None))
 
 
-class Reply(str):
+class Sourced(str):
     """An answer, as a text.
 
-    sources: the passages that it was given with, by their numbers (`rung.serving.sources.Source`: title, page, source,
-    text, and whether the answer names it). refused: whether it says that there is no answer.
+    sources: the passages that it was given with, by their numbers (title, page, source, text, and whether the answer
+    names it). refused: whether it says that there is no answer.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[ShownPassage, ...]
     refused: bool
 
-    def __new__(cls, text: str, sources: tuple[Source, ...] = (), refused: bool = False) -> Reply:
+    def __new__(cls, text: str, sources: tuple[ShownPassage, ...] = (), refused: bool = False) -> Sourced:
         reply = super().__new__(cls, text)
         reply.sources, reply.refused = sources, refused
         return reply
 
 
-def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str | Query], Reply]:
+def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str | Query], Sourced]:
     """The winner of a run folder, or a bundle, as a function of an input.
 
     The input is a text, or a Query where it has a context, an instruction of its own or earlier turns. solution:
-    another solution of the run. The function returns a text that knows its sources (Reply), and raises ModelError where
-    the model gives no answer.
+    another solution of the run. The function returns a text that knows its sources, and raises ModelError where the
+    model gives no answer.
     Raises RunError when there is nothing to load, or its model is not the one that it was made with.
     """
     from rung.errors import ModelError
@@ -144,10 +144,10 @@ def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str | 
 
     bundle = open_bundle(Path(folder), solution=solution)
 
-    def answer(asked: str | Query) -> Reply:
+    def answer(asked: str | Query) -> Sourced:
         (prediction,) = bundle.answer([asked])
         if prediction.error is not None:
             raise ModelError(f"no answer: {prediction.error}")
-        return Reply(prediction.text, bundle.sources(prediction), bundle.refuses(prediction))
+        return Sourced(prediction.text, bundle.sources(prediction), bundle.refuses(prediction))
 
     return answer

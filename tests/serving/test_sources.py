@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 import rung
-from rung.api import Reply
+from rung.api import Sourced
 from rung.cli.main import rung as command
 from rung.serving.bundle import Bundle
-from rung.serving.sources import Source
+from rung.serving.sources import ShownPassage
 from rung.testing import FakeModel
 from rung.types import Constraint, Decoding, Document, Query, RetrieverSpec, Solution
 
@@ -48,7 +48,7 @@ def test_a_source_is_told_with_its_headings_its_page_and_its_place() -> None:
     assert (first.number, first.id, first.cited) == (1, "d7", False) and (second.number, second.cited) == (2, True)
     assert second.line == "[2] Handbook › Seat, page 3 (leave.pdf#2)" and second.text == "Paris is the seat."
     assert first.line == "[1] d7 (https://example.org/rome)"
-    assert Source(1, "notes.md", "x").line == "[1] notes.md"
+    assert ShownPassage(1, "notes.md", "x").line == "[1] notes.md"
 
 
 def test_ask_shows_the_sources_that_an_answer_names_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,4 +105,4 @@ def test_a_loaded_winner_returns_a_text_that_knows_its_sources(monkeypatch: pyte
     assert [s.title for s in reply.sources if s.cited] == ["Handbook › Seat"]
     assert refusal == "not said" and refusal.refused and not any(s.cited for s in refusal.sources)
     for same in (copy.deepcopy(reply), pickle.loads(pickle.dumps(reply))):
-        assert isinstance(same, Reply) and same == reply and same.sources == reply.sources
+        assert isinstance(same, Sourced) and same == reply and same.sources == reply.sources

@@ -81,18 +81,19 @@ def ask(
         click.echo(" ".join(prediction.text.splitlines()) if lines else prediction.text)
         _tell_sources(bundle, prediction, number, lines=lines, verbose=verbose)
         if verbose:
-            seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
-            click.echo(
-                f"  [{bundle.solution.name}: {prediction.tokens_in} tokens in, {prediction.tokens_out} out, "
-                f"{prediction.latency_s:.2f} s{seen}]",
-                err=True,
-            )
+            click.echo(_what_it_took(bundle.solution.name, prediction), err=True)
     if broken and not failed:
         raise RunError(f"{broken} of {len(asked)} answers break what the task says of answers, as said above.")
     if failed:
         raise RunError(
             f"{failed} of {len(asked)} inputs could not be answered; their answers are empty. Shorten these inputs."
         )
+
+
+def _what_it_took(solution: str, prediction: Prediction) -> str:
+    seen = f", passages {', '.join(prediction.passages)}" if prediction.passages else ""
+    tokens = f"{prediction.tokens_in} tokens in, {prediction.tokens_out} out"
+    return f"  [{solution}: {tokens}, {prediction.latency_s:.2f} s{seen}]"
 
 
 def _tell_sources(bundle: Bundle, prediction: Prediction, number: int, *, lines: bool, verbose: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rung.errors import RunError
 from rung.records import read_json
-from rung.serving.sources import Source, sources_of
+from rung.serving.sources import ShownPassage, sources_of
 from rung.types import Document, Model, Prediction, Query, Retriever, Solution, model_of
 
 
@@ -36,7 +36,7 @@ class Bundle:
         queries = [Query(str(i), asked) if isinstance(asked, str) else asked for i, asked in enumerate(inputs)]
         return answer(self.solution, self.model, queries, retriever=self.retriever)
 
-    def sources(self, prediction: Prediction) -> tuple[Source, ...]:
+    def sources(self, prediction: Prediction) -> tuple[ShownPassage, ...]:
         """The passages that this bundle gave the answer with, by their numbers; `cited` says which of them it names."""
         return sources_of(prediction, self._by_id)
 

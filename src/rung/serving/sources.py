@@ -9,7 +9,7 @@ from rung.types import Document, Prediction
 
 
 @dataclass(frozen=True)
-class Source:
+class ShownPassage:
     """A passage of an answer's prompt.
 
     number: in that prompt, from 1. title: with the headings that it stands under. page: that it begins on, from 1.
@@ -32,10 +32,10 @@ class Source:
         return f"[{self.number}] {name}{page}{f' ({place})' if place != name else ''}"
 
 
-def sources_of(prediction: Prediction, passages: Mapping[str, Document]) -> tuple[Source, ...]:
+def sources_of(prediction: Prediction, passages: Mapping[str, Document]) -> tuple[ShownPassage, ...]:
     """The passages that its prompt showed, in the order of their numbers. passages: by id, all that are searched."""
     found = []
     for number, id_ in enumerate(reversed(prediction.passages), 1):
         p, cited = passages[id_], id_ in prediction.citations
-        found.append(Source(number, id_, p.text, p.title, p.page, p.source, cited))
+        found.append(ShownPassage(number, id_, p.text, p.title, p.page, p.source, cited))
     return tuple(found)
