@@ -6,14 +6,14 @@ held against a part of the budget; what does not fit is named with its minutes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import RungError
 from rung.ladder.plan import Plan
 from rung.strategies import Cost
-from rung.types import Document, RetrieverSpec
+from rung.types import RetrieverSpec
 
 if TYPE_CHECKING:
     from rung.trials.workshop import Inputs
@@ -50,15 +50,23 @@ def with_search(plans: Mapping[str, Plan], inputs: Inputs, earlier: Mapping[str,
     )
     if first is None:
         return dict(plans)
+    from rung.trials.search_choice import QUESTIONS
+    from rung.trials.sufficiency import calls_of
+
     known = ((earlier or {}).get("search") or {}).get("embedding_s", {})
     searching = search_plan(inputs, known)
     plan = plans[first]
-    step = plan.costing("search", "rag", Cost())
+    asked, texts = calls_of(inputs.task, inputs.train[:QUESTIONS]), plan.texts
+    read = asked * (texts.own + texts.passage)
+    step = plan.costing("search", "rag", Cost(asked, read, 2.0 * asked, sent=read))
     thousands = len(inputs.passages) / 1000
     embedded = {spec.embedder for spec in searching.specs if spec.embedder}
     seconds = _LEXICAL_S * thousands * (len(searching.specs) + _SIZES)
     seconds += sum(searching.embedding_s.get(name, 0.0) for name in embedded)
-    return {**plans, first: replace(plan, search=replace(step, seconds=round(seconds, 1)), searching=searching)}
+    return {
+        **plans,
+        first: replace(plan, search=replace(step, seconds=round(step.seconds + seconds, 1)), searching=searching),
+    }
 
 
 def search_plan(inputs: Inputs, known: Mapping[str, float]) -> SearchPlan:
@@ -70,7 +78,7 @@ def search_plan(inputs: Inputs, known: Mapping[str, float]) -> SearchPlan:
     keys = inputs.task.retrieval
     proposals = specs_to_try(inputs.passages, keys, k=SHOWN, token_budget=PASSAGE_TOKENS)
     names = dict.fromkeys(spec.embedder for spec in proposals.specs if spec.embedder)
-    taken = {name: known[name] if name in known else embedding_seconds(name, inputs.passages) for name in names}
+    taken = {name: known[name] if name in known else embedding_seconds(name, inputs) for name in names}
     minutes = inputs.task.budget.minutes
     allowed = 60 * (SEARCH_SHARE * minutes if minutes is not None else FREE_MINUTES)
     too_dear: dict[str, str] = {}
@@ -90,13 +98,17 @@ def search_plan(inputs: Inputs, known: Mapping[str, float]) -> SearchPlan:
     return SearchPlan(kept, (*proposals.not_tried, *left_out), seconds)
 
 
-def embedding_seconds(name: str, passages: Sequence[Document]) -> float | str:
-    """Seconds that embedding the passages takes here, estimated from a few; a sentence part, where it cannot be."""
+def embedding_seconds(name: str, inputs: Inputs) -> float | str:
+    """Seconds that embedding the passages takes here, estimated from a few; a sentence part, where it cannot be.
+
+    Twice where documents are cut: passages of another size may turn out to be better, and are embedded then.
+    """
     from rung.models.cache import cache_folder
     from rung.retrieval.embedders import open_embedder, seconds_for
 
-    texts = [f"{p.title}\n{p.text}" if p.title else p.text for p in passages]
+    texts = [f"{p.title}\n{p.text}" if p.title else p.text for p in inputs.passages]
+    times = 1 if len(texts) == len(inputs.library.documents) else 2
     try:
-        return seconds_for(open_embedder(name, cache_folder() / "indexes"), texts)
+        return times * seconds_for(open_embedder(name, cache_folder() / "indexes"), texts)
     except RungError as fault:
         return str(fault).rstrip(".")
