@@ -29,7 +29,7 @@ _STEPS = {
     "cut": "Give passages more room, cut them smaller (`retrieval: {tokens: …}` in task.yaml), or name a reranker",
     "unused": "Fine-tune with passages, or try a larger model",
     "form": "Hold answers to their form: labels, a schema or a pattern in task.yaml, more examples, or fine-tuning",
-    "invented": "Say in the instruction what to answer where the passages hold no answer, and add examples of it",
+    "invented": "Add examples whose answer is that the documents hold none (`abstain`), and fine-tune with passages",
     "refused": "Add examples that are answered from their passage, and fine-tune with passages",
     "unknown": "Mark the passages that hold the answers (`gold_ids` in the examples), to learn why answers are wrong",
 }

@@ -50,7 +50,8 @@ class Place:
     unknown: why it is not known; empty where it is. gold: the passages that hold it, best first; none where the corpus
     lacks it. cut_apart: a document holds it, and was cut into passages just there; gold are all of these. any_part:
     gold are the passages of a marked document that contains the answer nowhere word for word. ranked: the passages down
-    to the best of gold, where that is among the first RANKED. shown: the prompt has the part that holds the answer.
+    to the best of gold, where that is among the first RANKED. visible: what the prompt has, cut as it is there. shown:
+    the part that holds the answer is there.
     """
 
     unknown: str = ""
@@ -58,6 +59,7 @@ class Place:
     cut_apart: bool = False
     any_part: bool = False
     ranked: tuple[Document, ...] = ()
+    visible: tuple[Document, ...] = ()
     shown: bool = False
 
     @property
@@ -90,7 +92,10 @@ def places_of(
         if place.any_part and any(has) and sum(has) < len(ids):
             unknown = "which part of the marked document holds the answer is not known"
         shown = any(has) and not place.cut_apart
-        found[example.id] = replace(place, unknown=unknown, gold=gold, ranked=tuple(row[:rank]), shown=shown)
+        ranked_to = tuple(row[:rank])
+        found[example.id] = replace(
+            place, unknown=unknown, gold=gold, ranked=ranked_to, visible=tuple(visible), shown=shown
+        )
     return found
 
 

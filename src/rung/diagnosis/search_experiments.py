@@ -36,7 +36,8 @@ from rung.errors import came
 from rung.evaluation.abstention import refuses_by_reference, says_nothing
 from rung.retrieval.gold import MOST_GOLD, GoldRetriever
 from rung.solutions.demos import NEAREST_POOL
-from rung.solutions.prompt_rendering import passage_text, within_budget
+from rung.solutions.prompt_rendering import passage_text
+from rung.solutions.refusing import with_refusal
 from rung.trials.trial import Trial, read_predictions, try_all
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Example, Prediction, Retriever, Solution
@@ -59,9 +60,8 @@ WHAT = {
 """Experiment -> what is changed, in words."""
 
 EXPERIMENTS = {MISSED: GOLD, CUT: MORE, UNUSED: GOLD, REFUSED: GOLD, INVENTED: TOLD}
-"""Cause -> the experiment that should mend it; a wrong form has two."""
-
-_TELL = 'If the passages do not hold the answer, answer "{abstain}" and nothing else.'
+"""Cause -> the experiment that should mend it; a wrong form has two. Where the instruction says already what to answer
+where passages hold no answer, demos are tried."""
 
 
 @dataclass(frozen=True)
@@ -108,33 +108,23 @@ def set_up_check(
     places = places_of(workshop, solution, (*wrong, *right), answers)
     some = sample_of(inputs.train, NEAREST_POOL, inputs.task.seed)
     by = yardstick(scorer, limit, inputs.task.labels, some)
-    facts = {e.id: _facts(workshop, solution, e, answers[e.id], places[e.id], by) for e in wrong}
+    facts = {e.id: _facts(workshop, e, answers[e.id], places[e.id], by) for e in wrong}
     check = SearchCheck(workshop, solution, folder, by, answers, wrong, right, places, facts, {})
     return replace(check, trials=_trials(check, most))
 
 
-def _facts(
-    workshop: Workshop, solution: Solution, example: Example, answer: Prediction, place: Place, by: Yardstick
-) -> Facts:
+def _facts(workshop: Workshop, example: Example, answer: Prediction, place: Place, by: Yardstick) -> Facts:
     abstain = workshop.inputs.task.abstain
     closed = bool(by.labels) or any(says_nothing(r) for r in example.references if r != abstain)
     return Facts(
         answerable=not refuses_by_reference(example, abstain),
         refuses=not closed and says_nothing(answer.text, abstain),
-        holds=reads_right(answer.text, example, by, passages=_read(workshop, solution, answer)),
+        holds=reads_right(answer.text, example, by, passages="\n".join(p.text for p in place.visible)),
         located=not place.unknown,
         held=bool(place.gold),
         found=place.rank is not None or place.cut_apart,
         shown=place.shown,
     )
-
-
-def _read(workshop: Workshop, solution: Solution, answer: Prediction) -> str:
-    """The passages of the prompt."""
-    by_id = {p.id: p for p in workshop.inputs.library.passages(solution.retriever)}
-    assert solution.retriever is not None
-    seen = [by_id[i] for i in answer.passages if i in by_id]
-    return "\n".join(p.text for p in within_budget(solution.retriever, seen, workshop.tools.model.count_tokens))
 
 
 # ---- what is answered again -----------------------------------------------------------------------
@@ -160,17 +150,18 @@ def _trials(check: SearchCheck, most: int) -> dict[str, Trial]:
         add(GOLD, _with_gold(check, missing), missing, GoldRetriever(gold))
     if of[CUT] and (wider := _with_room(check, of[CUT])) is not None:
         add(MORE, wider, of[CUT])
-    abstain = check.workshop.inputs.task.abstain
-    if of[INVENTED] and abstain is not None:
-        told = f"{check.solution.instruction.rstrip()}\n\n{_TELL.format(abstain=abstain)}".lstrip()
+    told = with_refusal(check.solution.instruction, check.workshop.inputs.task.abstain)
+    untold = of[INVENTED] if told == check.solution.instruction else ()  # the instruction says it already
+    if of[INVENTED] and not untold:
         add(TOLD, replace(check.solution, instruction=told), of[INVENTED])
-    for name, make in ((CONSTRAINT, constrained), (DEMOS, nearest_demos)):
-        made = make(check.solution, check.workshop) if of[FORM] or of[UNUSED] else Impossible("nothing needs it")
+    formed = (*of[FORM], *of[UNUSED])
+    for name, make, asked in ((CONSTRAINT, constrained, formed), (DEMOS, nearest_demos, (*formed, *untold))):
+        made = make(check.solution, check.workshop) if asked else Impossible("nothing needs it")
         if not isinstance(made, Impossible):
-            add(name, made, (*of[FORM], *of[UNUSED]))
+            add(name, made, asked)
     if found:
-        asked = {e.id: e for trial in found.values() for e in trial.examples}
-        in_order = [e for e in check.workshop.inputs.dev if e.id in asked]
+        again_asked = {e.id for trial in found.values() for e in trial.examples}
+        in_order = [e for e in check.workshop.inputs.dev if e.id in again_asked]
         model = OwnSeeds(check.workshop.tools.model, check.solution.decoding.seed)
         again = replace(placebo(check.solution), name=f"{check.solution.name} again ({PLACEBO})")
         found[PLACEBO] = Trial(again, in_order, check.folder / f"{PLACEBO}.jsonl", model=model)
@@ -273,6 +264,8 @@ def _mended(check: SearchCheck, outcomes: Mapping[str, Mapping[str, bool]]) -> d
         for cause, name in EXPERIMENTS.items()
         if name in outcomes
     }
+    if INVENTED not in found and DEMOS in outcomes:
+        found[INVENTED] = Remedy(WHAT[DEMOS], outcomes[DEMOS], outcomes[PLACEBO])
     kept = {e.id for e in check.right} | {i for i, cause in check.causes.items() if cause == FORM}
     forms = {n: {i: r for i, r in outcomes[n].items() if i in kept} for n in (CONSTRAINT, DEMOS) if n in outcomes}
     if forms:
