@@ -59,6 +59,7 @@ def refused(rows: list[TrainingRow]) -> set[str]:
     ("instruction", "abstain", "said"),
     [
         ("Answer.", None, "Answer."),
+        ("", ABSTAIN, f"If the passages do not hold the answer, answer exactly: {ABSTAIN}"),
         ("Answer.\n", ABSTAIN, f"Answer.\n\nIf the passages do not hold the answer, answer exactly: {ABSTAIN}"),
         (f"Answer, or say {ABSTAIN.upper()}", ABSTAIN, f"Answer, or say {ABSTAIN.upper()}"),
         ("Answer from known facts.", "known", "Answer from known facts."),

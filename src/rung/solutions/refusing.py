@@ -12,7 +12,7 @@ def with_refusal(instruction: str, abstain: str | None) -> str:
     """
     if abstain is None or _names(instruction, abstain):
         return instruction
-    return f"{instruction.rstrip()}\n\nIf the passages do not hold the answer, answer exactly: {abstain}"
+    return f"{instruction.rstrip()}\n\nIf the passages do not hold the answer, answer exactly: {abstain}".lstrip()
 
 
 def _names(instruction: str, abstain: str) -> bool:
