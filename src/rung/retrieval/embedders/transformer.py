@@ -1,7 +1,8 @@
 """Embedders that are transformers: those saved as sentence-transformers does, read with transformers alone.
 
 Read are the layers that nearly all of them have: a transformer, pooling (mean, first or last token), a dense layer,
-normalisation. Texts are embedded in batches of about one length, so that next to nothing is padding.
+normalisation. A text that is longer than the model's window is the mean of its windows, weighed by their tokens. Texts
+are embedded in batches of about one length, so that next to nothing is padding.
 Source: Reimers & Gurevych, Sentence-BERT (2019).
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from rung.errors import ModelError, first_line
 
-RECIPE = 1
+RECIPE = 2
 """Version of what is computed here; it is part of an embedder's version."""
 
 BATCH_TOKENS = 4096
@@ -104,6 +105,7 @@ class TransformerEmbedder:
         limit = _read(own / "sentence_bert_config.json").get("max_seq_length")
         known = (limit, self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", None))
         self._window = int(min(_WINDOW if not limit else 10**9, *(n for n in known if n)))
+        self._special = self._tokenizer.num_special_tokens_to_add()
         self._model.to(self._device)
         self.dimensions = len(self._embedded(["a"])[0])
         self.version = f"{RECIPE}-{'bf16' if self._half else 'f32'}-{_fingerprint(folder)}"
@@ -118,19 +120,27 @@ class TransformerEmbedder:
 
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
-        with self._working:
-            tokens = self._tokenizer(list(texts), truncation=True, max_length=self._window)["input_ids"]
-        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-        room = _GPU_BATCH_TOKENS if self._device != "cpu" else BATCH_TOKENS
-        vectors, start = None, 0
         with self._working, torch.inference_mode():
+            windows, of = self._windows(texts)
+            order = sorted(range(len(windows)), key=lambda i: -len(windows[i]))
+            room = _GPU_BATCH_TOKENS if self._device != "cpu" else BATCH_TOKENS
+            vectors: Any = None
+            start = 0
             while start < len(order):
-                batch = order[start : start + max(1, room // max(1, len(tokens[order[start]])))]
+                batch = order[start : start + max(1, room // max(1, len(windows[order[start]])))]
                 start += len(batch)
-                pooled = self._forward([tokens[i] for i in batch])  # (batch, d)
-                vectors = np.empty((len(texts), pooled.shape[1]), np.float32) if vectors is None else vectors
-                vectors[batch] = pooled
-        return vectors
+                pooled = self._forward([windows[i] for i in batch])  # (batch, d)
+                if vectors is None:
+                    vectors = np.zeros((len(texts), pooled.shape[1]), dtype=np.float32)
+                own = np.array([max(1, len(windows[i]) - self._special) for i in batch], dtype=np.float32)
+                np.add.at(vectors, [of[i] for i in batch], pooled * own[:, None])
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], Sequence[int]]:
+        """(token ids of windows, place of the text that each is of). A text beyond the model's window has several."""
+        fast = self._tokenizer.is_fast
+        said = self._tokenizer(list(texts), truncation=True, max_length=self._window, return_overflowing_tokens=fast)
+        return said["input_ids"], said["overflow_to_sample_mapping"] if fast else range(len(texts))
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> Any:
         """Token ids of texts, the longest first -> their vectors, float32, shape (rows, d)."""
