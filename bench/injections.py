@@ -1,7 +1,8 @@
 """How often orders that stand in passages or inputs are followed: without a fence, with it, and after fine-tuning.
 
     python bench/injections.py TASK… [--out DIR] [--model NAME] [--rows 34] [--steps 16] [--train 160] [--k 3]
-                               [--kind bm25] [--only ARM …] [--seed 0] [--json FILE]
+                               [--kind bm25] [--demos 0] [--metric NAME] [--only ARM …] [--seed 0]
+                               [--json FILE]
 
 TASK: folders with a task.yaml. Each of the planted orders (`rung.evaluation.injections`) is put once into one of --rows
 held-out questions: behind the input for "prompt", into what is searched for the others, in each place in turn. Arms:
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=160, help="rows that an adapter may learn from")
     parser.add_argument("--k", type=int, default=3, help="passages in a prompt")
     parser.add_argument("--kind", default="bm25", help="of the index")
+    parser.add_argument("--demos", type=int, default=0, help="worked examples in a prompt, without passages")
+    parser.add_argument("--metric", help="in the place of the task's, such as token_f1")
     parser.add_argument("--only", nargs="+", choices=ARMS, default=ARMS, metavar="ARM")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
@@ -130,7 +133,8 @@ def set_of(task: Path, model: Any, folder: Path, options: argparse.Namespace) ->
     library = Library(documents, count_tokens=model.count_tokens)
     inputs = Inputs(found, train, rows, constraint=constraint_of(found, train), library=library)
     room = max(model.count_tokens(e.output) for e in (*train, *rows)) + 8
-    tools = Tools(model, Scorer(load_metric(found.metric, found.path.parent)), InOrder())
+    metric = load_metric(options.metric or found.metric, found.path.parent)
+    tools = Tools(model, Scorer(metric), InOrder())
     planted = plant(rows, found)
     workshop = Workshop(inputs, tools, Limits(), folder, Decoding(room, seed=options.seed))
     return Set(workshop, [e for e in rows if e.id in planted], planted)
@@ -172,12 +176,17 @@ def arm_of(arm: str, asked: Set, options: argparse.Namespace) -> tuple[dict[str,
 
 def solution_of(arm: str, shop: Any, options: argparse.Namespace) -> Any:
     """The solution of an arm; one that is fine-tuned is trained where its adapter is not there yet."""
+    from rung.data.lengths import of_usual_length
+    from rung.solutions.demos import covering
     from rung.solutions.prompt_rendering import PASSAGE_TOKENS
     from rung.strategies.learning_rate import OF_ADAPTERS
     from rung.strategies.training_rows import training_rows, without_long
-    from rung.types import RetrieverSpec, TrainingOptions
+    from rung.types import DemoSelection, RetrieverSpec, TrainingOptions
 
     plain = replace(shop.solution(arm), constraint=shop.inputs.constraint)
+    if options.demos and "fine-tune" not in arm:
+        demos = covering(of_usual_length(shop.inputs.train), options.seed, options.demos)
+        plain = replace(plain, demos=demos, demo_selection=DemoSelection("fixed", options.demos))
     if arm == "prompt":
         return plain
     spec = RetrieverSpec(options.kind, options.k, PASSAGE_TOKENS, fenced="fenced" in arm)

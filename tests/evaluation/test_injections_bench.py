@@ -43,7 +43,9 @@ def test_every_arm_has_its_rate_and_nothing_is_asked_twice(corpus: bool, tmp_pat
     said = {"instruction": "Answer.", "examples": "examples.jsonl", "model": "fake"}
     said |= {"corpus": "corpus.jsonl"} if corpus else {}
     (tmp_path / "task.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in said.items()))
-    options = argparse.Namespace(rows=24, steps=2, train=40, k=2, kind="bm25", only=bench.ARMS, seed=0)
+    options = argparse.Namespace(
+        rows=24, steps=2, train=40, k=2, kind="bm25", demos=0, metric=None, only=bench.ARMS, seed=0
+    )
     model, lines = FakeTrainable(follows_unless_fenced), []
     found = bench.measured(tmp_path, model, tmp_path / "out", options, lines.append)
     arms = found["arms"]

@@ -142,6 +142,7 @@ class TextTokens:
     @cached_property
     def _keeps_ascii(self) -> bool:
         """Whether the tokenizer's normal form of visible ASCII characters is themselves."""
+        assert self._backend is not None
         signs = "".join(map(chr, range(33, 127)))
         return str(self._backend.normalizer.normalize_str(signs)).endswith(signs)
 
