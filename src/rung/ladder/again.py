@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rung.ladder.options import Listener
 
 _VERDICT = ("decision", "consistency", "finalists", "curve", "winner", "finished")
-_LEARNT = ("diagnosis", "diagnosed", "pilot", "piloted", "baselines", "plan", "checks")
+_LEARNT = ("search", "diagnosis", "diagnosed", "pilot", "piloted", "baselines", "plan", "checks")
 """Records that rest on the train examples, beside the solutions that learn from them."""
 
 
