@@ -9,20 +9,24 @@ from typing import Any
 import pytest
 
 from rung.errors import BudgetSpent, ConstraintError, ModelError
+from rung.models import Metered
 from rung.retrieval.gold import GoldRetriever
 from rung.solutions.answer import answer, requests_for
-from rung.solutions.searching import JUDGED, QUERY_TOKENS, conversation_text, forget, found, written_query
+from rung.solutions.searching import JUDGED, QUERY_TOKENS, _to_judge, conversation_text, forget, found, written_query
 from rung.testing import FakeModel
+from rung.trials.sampling import DrawnTogether
 from rung.types import (
     Constraint,
     Decoding,
     Document,
     Generation,
     Message,
+    Price,
     Query,
     Request,
     RetrieverSpec,
     Solution,
+    TrainingRow,
 )
 
 SPEC = RetrieverSpec("bm25", 2, 600)
@@ -253,3 +257,45 @@ def test_a_local_model_writes_queries_and_is_held_to_yes_or_no(tiny: Any) -> Non
     again = answer(solution, tiny, [TALK, Query("r", "who?")], retriever=index)
     assert [(p.text, p.passages, p.tokens_in) for p in again] == [(p.text, p.passages, p.tokens_in) for p in first]
     assert index.asked[:2] == index.asked[2:]
+
+
+def test_a_model_that_computes_losses_grades_passages(tiny: Any) -> None:
+    passages = [Document(f"p{i}", text) for i, text in enumerate(["a card", "the user", "x " * 40, "answer", "a card"])]
+    model, solution = Metered(tiny), searching(reranker="model")
+    queries = [Query("q", "a card?"), Query("r", "who?")]
+    hits = found(solution, model, queries, Listed(passages), 5)
+    assert all({p.id for p in hit.passages} == {p.id for p in passages} for hit in hits)
+    for query, hit in zip(queries, hits, strict=True):
+        prompts = [_to_judge(query.input, p) for p in hit.passages]
+        votes = [
+            tiny.loss([TrainingRow("", prompt, "no")], None) - tiny.loss([TrainingRow("", prompt, "yes")], None)
+            for prompt in prompts
+        ]
+        assert votes == pytest.approx(sorted(votes, reverse=True), abs=1e-4)
+        places = [hit.passages.index(p) for p in (passages[0], passages[4])]
+        assert places[0] + 1 == places[1], "of equals the order stays"
+        assert hit.tokens_in > 0 and hit.latency_s > 0
+    assert model.calls == len({_to_judge(q.input, p) for q in queries for p in passages}) == 8
+    assert model.tokens_in > 0
+
+
+def test_what_does_not_fit_the_context_comes_last_and_paid_tokens_are_asked_for_in_words(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passages = [Document("long", "card " * 400), Document("p1", "a card")]
+    monkeypatch.setattr(tiny, "context_length", 700)
+    (hit,) = found(searching(reranker="model"), tiny, [Query("q", "card?")], Listed(passages), 2)
+    assert [p.id for p in hit.passages] == ["p1", "long"]
+    paid = Metered(tiny, Price(usd_per_million_in=1.0))
+    assert paid.row_losses is None
+    (hit,) = found(searching(reranker="model"), paid, [Query("q", "card?")], Listed(PASSAGES), 2)
+    assert paid.calls == 8 and len(hit.passages) == 2
+
+
+def test_samples_are_searched_for_by_the_model_itself() -> None:
+    model = FakeModel(replying(yes=[1]))
+    solution = searching(reranker="model")
+    plain = found(solution, model, [TALK], Listed(), 2)
+    asked = len(model.requests)
+    assert found(solution, DrawnTogether(model, lambda d: [d]), [TALK], Listed(), 2) == plain
+    assert len(model.requests) == asked, "it was asked already"

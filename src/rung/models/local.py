@@ -35,7 +35,7 @@ from rung.models.identity import BESIDE_WEIGHTS
 from rung.models.thinking import TAGS, THOUGHT_TOKENS
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train as train_rows
-from rung.training.loss import mean_loss
+from rung.training.loss import mean_loss, row_losses
 from rung.training.preferences import train_on_pairs
 from rung.types import (
     DPO,
@@ -243,6 +243,11 @@ class LocalModel:
         """Mean loss per answer token, end token included. adapter None: the base network."""
         with self._memory_errors():
             return mean_loss(self.engine, self.encode_rows(rows), adapter)
+
+    def row_losses(self, rows: Sequence[TrainingRow], adapter: Path | None) -> list[float]:
+        """As `loss`, of each row by itself, in order: what given answers are compared by."""
+        with self._memory_errors():
+            return row_losses(self.engine, self.encode_rows(rows), adapter)
 
     def release(self, adapter: Path) -> None:
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is then read afresh."""

@@ -205,6 +205,23 @@ class Metered:
         return lambda requests, concurrency: self._paid(lambda asked: own(asked, concurrency), requests)
 
     @property
+    def row_losses(self) -> Callable[[Sequence[TrainingRow], Path | None], list[float]] | None:
+        """(rows, adapter) -> the mean loss per answer token of each row; None where the model cannot, and where tokens
+        are paid for. Each prompt is a call."""
+        own = getattr(self.inner, "row_losses", None)
+        if own is None or _by_the_token(self.price):
+            return None
+
+        def counted(rows: Sequence[TrainingRow], adapter: Path | None) -> list[float]:
+            prompts = {row.messages for row in rows}
+            self.calls += len(prompts)
+            self.tokens_in += sum(self.count_tokens(m.content) for prompt in prompts for m in prompt)
+            with self._clock(), _failures(self.inner):
+                return list(own(rows, adapter))
+
+        return counted
+
+    @property
     def remark(self) -> str | None:
         """What a user should know of the model before a run; None where there is nothing."""
         return getattr(self.inner, "remark", None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rung.solutions.citing import Cited, cited
 from rung.solutions.demos import select_demos
 from rung.solutions.prompt_rendering import numbered, render, within_budget
-from rung.solutions.searching import Found, found
+from rung.solutions.searching import FoundPassages, found
 from rung.types import Document, Generation, Message, Model, Prediction, Query, Request, Retriever, Solution
 
 BLOCK = 64
@@ -36,7 +36,7 @@ def answer(
 
 def asked_for(
     solution: Solution, model: Model, queries: Sequence[Query], *, retriever: Retriever | None = None
-) -> tuple[list[Request], list[Found]]:
+) -> tuple[list[Request], list[FoundPassages]]:
     """The requests that `answer` sends, and the passages that each one shows, with what it took to find them: where the
     solution says so, the model is asked for that first."""
     shown = _shown(solution, model, queries, retriever, asking=True)
@@ -57,11 +57,11 @@ def requests_for(
 
 def _shown(
     solution: Solution, model: Model, queries: Sequence[Query], retriever: Retriever | None, *, asking: bool
-) -> list[Found]:
+) -> list[FoundPassages]:
     """For each query the passages that its prompt shows."""
     spec = solution.retriever
     if spec is None:
-        return [Found()] * len(queries)
+        return [FoundPassages()] * len(queries)
     assert retriever is not None, "a solution with a retriever needs passages to search"
     ranked = found(solution, model, queries, retriever, spec.k, asking=asking)
     return [replace(row, passages=within_budget(spec, row.passages, model.count_tokens)) for row in ranked]
@@ -108,7 +108,7 @@ def shared_prefix_tokens(requests: Sequence[Request], model: Model) -> int:
     return tokens
 
 
-def _prediction(solution: Solution, query: Query, generation: Generation, search: Found) -> Prediction:
+def _prediction(solution: Solution, query: Query, generation: Generation, search: FoundPassages) -> Prediction:
     """What the search took of the model is part of what the answer took. keep_space of the solution's decoding: the
     space that an answer begins with is part of it."""
     said = generation.text.rstrip() if solution.decoding.keep_space else generation.text.strip()

@@ -3,8 +3,8 @@
 An index ranks passages for a text. Which text that is (the input, the conversation, a query that the model writes) and
 whether the model judges the first hits is decided here. Knows prompts of its own for both, no indexes.
 
-The model judges one passage a request, yes or no. A finer score would need the loss of a given answer for each passage
-by itself, and models compute no such losses in batches.
+The model judges one passage a request. A model that computes losses of given answers in batches (`row_losses`) is
+asked how likely "yes" is beside "no"; any other one says either.
 Source: Nogueira et al., Document Ranking with a Pretrained Sequence-to-Sequence Model (2020), for pointwise judging;
 Ma et al., Query Rewriting for Retrieval-Augmented Large Language Models (2023), for rewriting.
 """
@@ -12,12 +12,16 @@ Ma et al., Query Rewriting for Retrieval-Augmented Large Language Models (2023),
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import threading
+import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rung.errors import BudgetSpent, ConstraintError, RungError, came, may_pass
 from rung.retrieval.gold import GoldRetriever
@@ -34,7 +38,13 @@ from rung.types import (
     Request,
     Retriever,
     Solution,
+    Trainable,
+    TrainingRow,
 )
+
+Reply = TypeVar("Reply")
+Losses = Callable[[Sequence[TrainingRow], Path | None], list[float]]
+"""(rows, adapter) -> the mean loss per answer token of each row."""
 
 JUDGED = 10
 """Hits of a query at most that the model judges."""
@@ -65,7 +75,7 @@ _NAMED = re.compile(r"^\W*(?:search\s+)?query\s*:\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPassages:
     """Passages for one query, best first, and what it took of the model to find them.
 
     latency_s: that one query waits: requests that go out at once count as long as the slowest.
@@ -80,7 +90,7 @@ class Found:
 
 def found(
     solution: Solution, model: Model, queries: Sequence[Query], retriever: Retriever, k: int, *, asking: bool = True
-) -> list[Found]:
+) -> list[FoundPassages]:
     """At most k passages for each query, as the solution's retriever says, in the order of the queries.
 
     asking: the model may be asked. Without, the conversation stands for what it would write, and the index's order for
@@ -89,8 +99,9 @@ def found(
     """
     spec = solution.retriever
     assert spec is not None, "a solution without a retriever finds nothing"
+    model = getattr(model, "searching", model)
     asking = asking and not isinstance(retriever, GoldRetriever)  # which knows what belongs to a query
-    costs = [Found() for _ in queries]
+    costs = [FoundPassages() for _ in queries]
     texts = [query.input if spec.query == "input" else conversation_text(query) for query in queries]
     if asking and spec.query == "rewritten":
         texts, costs = _rewritten(model, queries)
@@ -118,14 +129,14 @@ def conversation_text(query: Query) -> str:
 # ---- queries that the model writes ----------------------------------------------------------
 
 
-def _rewritten(model: Model, queries: Sequence[Query]) -> tuple[list[str], list[Found]]:
+def _rewritten(model: Model, queries: Sequence[Query]) -> tuple[list[str], list[FoundPassages]]:
     """What each query is searched with, and what it took; the input where the model writes nothing of use."""
     requests = [
         Request((Message("system", _REWRITE), Message("user", _to_rewrite(q))), Decoding(QUERY_TOKENS)) for q in queries
     ]
     replies = _generated(model, requests)
     texts = [written_query(reply) or query.input for query, reply in zip(queries, replies, strict=True)]
-    return texts, [_with(Found(), [reply]) for reply in replies]
+    return texts, [_with(FoundPassages(), [reply]) for reply in replies]
 
 
 def _to_rewrite(query: Query) -> str:
@@ -153,33 +164,79 @@ def _judged(
     model: Model,
     questions: Sequence[str],
     judged: Sequence[Sequence[Document]],
-    costs: Sequence[Found],
+    costs: Sequence[FoundPassages],
     rows: Sequence[Sequence[Document]],
     k: int,
-) -> list[Found]:
-    """The rows with those first that the model says yes to, and those last among the judged that it says no to.
+) -> list[FoundPassages]:
+    """The rows, with the judged passages in front, those first that the model says yes to.
 
     judged: the first passages of each row, shape (questions, at most JUDGED). Of equals the order stays.
     """
+    prompts = [_to_judge(question, passage) for question, row in zip(questions, judged, strict=True) for passage in row]
+    votes = iter(_votes(model, prompts))
+    results = []
+    for cost, first, row in zip(costs, judged, rows, strict=True):
+        own = [next(votes) for _ in first]
+        order = sorted(range(len(first)), key=lambda place: -own[place].vote)
+        ranked = [first[place] for place in order] + list(row[len(first) :])
+        results.append(replace(_with(cost, [vote.reply for vote in own]), passages=tuple(ranked[:k])))
+    return results
+
+
+@dataclass(frozen=True)
+class _Vote:
+    """vote: for a passage; larger is better. reply: what it took."""
+
+    vote: float
+    reply: Generation
+
+
+def _votes(model: Model, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
+    """One for each prompt, by losses where the model computes them."""
+    losses: Losses | None = getattr(model, "row_losses", None)
+    if losses is not None:
+        return _graded(model, losses, prompts)
     try:
         model.check(_YES_OR_NO)
         constraint: Constraint | None = _YES_OR_NO
     except ConstraintError:
         constraint = None
-    requests = [
-        Request(_to_judge(question, passage), Decoding(_LABEL_TOKENS), constraint)
-        for question, row in zip(questions, judged, strict=True)
-        for passage in row
-    ]
-    replies = iter(_generated(model, requests))
-    results = []
-    for cost, first, row in zip(costs, judged, rows, strict=True):
-        own = [next(replies) for _ in first]
-        votes = [_vote(reply) for reply in own]
-        order = sorted(range(len(first)), key=lambda place: -votes[place])
-        ranked = [first[place] for place in order] + list(row[len(first) :])
-        results.append(replace(_with(cost, own), passages=tuple(ranked[:k])))
-    return results
+    replies = _generated(model, [Request(prompt, Decoding(_LABEL_TOKENS), constraint) for prompt in prompts])
+    return [_Vote(_said(reply), reply) for reply in replies]
+
+
+def _graded(model: Model, losses: Losses, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
+    """Loss of "no" less loss of "yes", each a mean per token with the end. A prompt that is too long comes last.
+
+    Equal prompts are read once, so that they have equal votes.
+    """
+    assert isinstance(model, Trainable)
+    pairs = {prompt: [TrainingRow("", prompt, answer) for answer in ("yes", "no")] for prompt in prompts}
+    long = {row.messages for row in model.too_long([row for pair in pairs.values() for row in pair])}
+    rows = [row for prompt, pair in pairs.items() if prompt not in long for row in pair]
+
+    def ask() -> list[_Vote]:
+        started = time.perf_counter()
+        found = losses(rows, None) if rows else []
+        took = time.perf_counter() - started
+        alone = took * min(1.0, 2 * JUDGED / max(1, len(rows)))  # the passages of one query are judged at once
+        votes = {row.messages: no - yes for row, yes, no in zip(rows[::2], found[::2], found[1::2], strict=True)}
+        return [
+            _Vote(votes.get(prompt, -math.inf), Generation("", _tokens(model, prompt, long), 0, alone))
+            for prompt in prompts
+        ]
+
+    try:
+        return _once(model, [Request(prompt, Decoding(0), _YES_OR_NO) for prompt in prompts], ask)
+    except BudgetSpent:
+        raise
+    except RungError as error:
+        return [_Vote(0.0, Generation("", 0, 0, 0.0, "error", str(error)))] * len(prompts)
+
+
+def _tokens(model: Model, prompt: tuple[Message, ...], long: Collection[tuple[Message, ...]]) -> int:
+    """Of a prompt that was read."""
+    return 0 if prompt in long else sum(model.count_tokens(m.content) for m in prompt)
 
 
 def _question(query: Query) -> str:
@@ -196,7 +253,7 @@ def _to_judge(question: str, passage: Document) -> tuple[Message, ...]:
     return Message("system", _JUDGE), Message("user", text)
 
 
-def _vote(reply: Generation) -> float:
+def _said(reply: Generation) -> float:
     """1 for yes, 0 for no, and between them what says neither."""
     said = reply.text.strip().casefold() if came(reply.error) else ""
     return 1.0 if said.startswith("yes") else 0.0 if said.startswith("no") else 0.5
@@ -205,7 +262,7 @@ def _vote(reply: Generation) -> float:
 # ---- asking ---------------------------------------------------------------------------------
 
 
-def _with(cost: Found, replies: Sequence[Generation]) -> Found:
+def _with(cost: FoundPassages, replies: Sequence[Generation]) -> FoundPassages:
     """The cost with that of replies which were asked for at once."""
     return replace(
         cost,
@@ -216,7 +273,7 @@ def _with(cost: Found, replies: Sequence[Generation]) -> Found:
     )
 
 
-_Calls = OrderedDict[bytes, list[Generation]]
+_Calls = OrderedDict[bytes, list[Any]]
 
 _kept: list[tuple[weakref.ref[Model], _Calls]] = []
 """What the models that were asked last replied to whole calls. Solutions that differ in nothing but how many passages
@@ -226,6 +283,16 @@ _keeping = threading.Lock()
 
 def _generated(model: Model, requests: Sequence[Request]) -> list[Generation]:
     """The replies, asked for once; errors in the place of all where the model fails for all."""
+    try:
+        return _once(model, requests, lambda: model.generate(requests))
+    except BudgetSpent:
+        raise
+    except RungError as error:
+        return [Generation("", 0, 0, 0.0, "error", str(error))] * len(requests)
+
+
+def _once(model: Model, requests: Sequence[Request], ask: Callable[[], list[Reply]]) -> list[Reply]:
+    """What `ask` returns for the requests, or returned before. What may come later is asked again."""
     if not requests:
         return []
     key = _digest(requests)
@@ -234,13 +301,8 @@ def _generated(model: Model, requests: Sequence[Request]) -> list[Generation]:
         if key in calls:
             calls.move_to_end(key)
             return calls[key]
-    try:
-        replies = model.generate(requests)
-    except BudgetSpent:
-        raise
-    except RungError as error:
-        return [Generation("", 0, 0, 0.0, "error", str(error))] * len(requests)
-    if not any(may_pass(reply.error) for reply in replies):
+    replies = ask()
+    if not any(isinstance(reply, Generation) and may_pass(reply.error) for reply in replies):
         with _keeping:
             calls[key] = replies
             while len(calls) > _KEPT_CALLS:

@@ -121,6 +121,18 @@ def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None) ->
     return sum(found) / _target_tokens(rows)
 
 
+def row_losses(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None) -> list[float]:
+    """As `mean_loss`, of each row by itself, in order."""
+
+    def of_part(part: list[TokenRow]) -> list[float]:
+        logits, targets, computed = target_logits(engine, part)
+        engine.computed_tokens += computed
+        each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return [float(own.mean()) for own in each.split([len(row.target) for row in part])]
+
+    return [loss for part in without_gradients(engine, rows, adapter, of_part) for loss in part]
+
+
 def without_gradients(
     engine: Engine, items: Sequence[Item], adapter: Path | None, work: Callable[[list[Item]], Result]
 ) -> list[Result]:

@@ -24,6 +24,8 @@ class DrawnTogether:
         self.version = model.version
         self.context_length = model.context_length
         self.price = model.price
+        self.searching: Model = getattr(model, "searching", model)
+        """What is asked while passages are looked for: the model itself, as nothing is sampled there."""
         self._model = model
         self._siblings = siblings
         self._drawn: dict[str, Generation] = {}
