@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+import injections as bench
 from rung.evaluation.injections import CANARIES
 from rung.solutions.prompt_rendering import FENCE_NOTE
 from rung.testing import FakeTrainable
 from rung.types import Request
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-bench = pytest.importorskip("injections")
 
 WORD = re.compile("|".join(CANARIES))
 
