@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,20 @@ def test_a_query_that_was_asked_before_is_not_embedded_again() -> None:
     index = Dense(embedder, PASSAGES)
     assert index.search([Query("1", "red"), Query("2", "red")], 1) == index.search([Query("3", "red")], 1) * 2
     assert embedder.texts.count("red") == 1
+
+
+def test_a_query_is_embedded_by_itself_so_that_many_are_found_as_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, sizes = Hashed(), []
+    embed = embedder.embed
+
+    def noted(texts: Sequence[str], query: bool = False) -> Any:
+        if query:
+            sizes.append(len(texts))
+        return embed(texts, query)
+
+    monkeypatch.setattr(embedder, "embed", noted)
+    Dense(embedder, PASSAGES).search([Query(t, t) for t in ("red", "sea", "cards")], 2)
+    assert sizes == [1, 1, 1]
 
 
 def test_passages_are_embedded_once_for_all_indexes_in_a_folder(tmp_path: Path) -> None:

@@ -79,15 +79,15 @@ class Dense:
         return found
 
     def _embedded(self, texts: Sequence[str]) -> Any:
-        """Vectors of queries, float32, (n, d); those asked before are known."""
+        """Vectors of queries, float32, (n, d); those asked before are known. Each is embedded by itself, since a batch
+        changes the last digits: what was measured on many is what one alone gets."""
         import numpy as np
 
         with self._working:
             new = [text for text in dict.fromkeys(texts) if text not in self._queries]
             if len(self._queries) + len(new) > _KNOWN_QUERIES:
                 self._queries, new = {}, list(dict.fromkeys(texts))
-            if new:
-                self._queries.update(zip(new, self._embedder.embed(new, query=True), strict=True))
+            self._queries.update((text, self._embedder.embed([text], query=True)[0]) for text in new)
             return np.stack([self._queries[text] for text in texts])
 
     def _scores(self, asked: Any) -> Any:
