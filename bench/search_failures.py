@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -233,7 +232,7 @@ def of_task(task: Path, out: Path | None) -> dict[str, Any]:
             ends = f"{100 * row['low']:.0f}–{100 * row['high']:.0f} %"
             mended = f"{row['experiment']}: mends {row['rescued']} of {row['tried']}" if row["tried"] else ""
             print(f"  {row['cause']:8} {row['n']:4} {100 * row['share']:3.0f} % ({ends})  {mended}")
-        found[path.parent.name] = re.sub(r"\s+", " ", json.dumps(record["causes"]))
+        found[path.parent.name] = record["causes"]
     return found
 
 
