@@ -151,6 +151,8 @@ def _listed_by(path: Path) -> list[Path]:
 
 def _read_file(path: Path, say: Callable[[str], None]) -> _Reading:
     """A corpus of one file. Raises DataError where it cannot be read or holds no text."""
+    if not os.path.isfile(path):  # a pipe would wait for ever
+        raise DataError(f"{path.name}: is no file that holds data ({path}). Copy the documents into a file first.")
     try:
         kind = kind_of(path)
     except OSError as e:
@@ -222,7 +224,7 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
     files, troubles = files_below(folder, but)
     for path, why in troubles:
         name = shown_name(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name)
-        read.problems.append(Problem(name, f"{why}; check its permissions, or remove it"))
+        read.problems.append(Problem(name, why))
     entries: list[_Entry] = []
     listed: list[Named] = []
     names: set[str] = set()
@@ -350,7 +352,7 @@ def _add(entry: _Entry, parsed: Parsed, read: _Reading) -> None:
         return
     read.files += 1
     named = named_kind(entry.path)
-    if named != entry.kind:
+    if named != entry.kind and not (named == "rows" and entry.kind == "text"):
         tell("document_form", name, f"{name}: read as {NAMES[entry.kind]}, which its name does not say.")
     if parsed.encoding:
         fact = f"read as {parsed.encoding}. Check its special characters, or save it as UTF-8"
@@ -372,5 +374,5 @@ def _scanned(name: str, parsed: Parsed) -> str:
     count = len(parsed.unreadable_pages)
     shown = ", ".join(map(str, parsed.unreadable_pages[:10])) + (", …" if count > 10 else "")
     pages = f"page {shown} of {parsed.pages}" if count == 1 else f"{count} of {parsed.pages} pages ({shown})"
-    fact = f"{pages} {'holds' if count == 1 else 'hold'} no text that can be read, only pictures or drawings"
-    return f"{name}: {fact}. Run text recognition (OCR) over the file, and it is read."
+    fact = f"{pages} {'holds' if count == 1 else 'hold'} no text that can be read"
+    return f"{name}: {fact}, only pictures or drawings, or damaged. Run text recognition (OCR) over the file."

@@ -12,6 +12,7 @@ from typing import Literal
 from rung.types import Document, Finding
 
 _NOTES = ("document_form",)
+_COPIES = (".gold.jsonl", ".schema.json")  # that rung writes of examples, or reads beside them
 
 
 @dataclass
@@ -37,7 +38,9 @@ def files_below(folder: Path, but: Collection[Path] = ()) -> tuple[list[Path], l
     troubles: list[tuple[Path, str]] = []
 
     def refused(error: OSError) -> None:
-        troubles.append((Path(os.fsdecode(error.filename or folder)), f"cannot be opened ({error.strerror})"))
+        troubles.append(
+            (Path(os.fsdecode(error.filename or folder)), f"cannot be opened ({error.strerror}); check its permissions")
+        )
 
     for root, folders, files in os.walk(folder, onerror=refused):
         if {"task.json", "events.jsonl"} <= set(files):
@@ -46,14 +49,13 @@ def files_below(folder: Path, but: Collection[Path] = ()) -> tuple[list[Path], l
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(root) / name
-            if name.startswith(".") or (left_out and os.path.realpath(path) in left_out):
+            if name.startswith(".") or name.endswith(_COPIES) or (left_out and os.path.realpath(path) in left_out):
                 continue
             if os.path.isfile(path):
                 found.append(path)
             else:
-                troubles.append(
-                    (path, "is a link to nothing" if os.path.islink(path) else "is no file that holds data")
-                )
+                link = "is a link to nothing; copy the file there, or remove the link"
+                troubles.append((path, link if os.path.islink(path) else "is no file that holds data; remove it"))
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix()), troubles
 
 

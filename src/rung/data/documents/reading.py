@@ -44,14 +44,20 @@ def parse(path: Path, kind: Kind) -> Parsed:
     except ImportError as e:
         return Parsed(problem=f"{NOT_INSTALLED} ({first_line(e)[:80]})", lasting=False)
     except OSError as e:
+        if e.errno is None:  # a library's word for a part that is missing
+            return _damaged(kind, e)
         return Parsed(problem=f"cannot be read ({e.strerror or first_line(e)}). Check its permissions.", lasting=False)
     except MemoryError:
         return Parsed(problem="needs too much memory to be read. Cut it into smaller files.", lasting=False)
     except RecursionError:
         return Parsed(problem="is nested too deeply to be read. Save it again, or convert it to text.")
     except Exception as e:  # whatever a library comes upon in a damaged file
-        fact = f"cannot be read as {NAMES[kind]}, it is damaged ({type(e).__name__}: {first_line(e)[:100]})"
-        return Parsed(problem=f"{fact}. Save it again, or convert it to text.")
+        return _damaged(kind, e)
+
+
+def _damaged(kind: Kind, error: Exception) -> Parsed:
+    fact = f"cannot be read as {NAMES[kind]}, it is damaged ({type(error).__name__}: {first_line(error)[:100]})"
+    return Parsed(problem=f"{fact}. Save it again, or convert it to text.")
 
 
 def _check_beginning(path: Path, kind: Kind, begins: bytes) -> None:

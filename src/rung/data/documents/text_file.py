@@ -32,6 +32,8 @@ def read_text_file(path: Path) -> Parsed:
         problem = f"cannot be read ({e.strerror}); check its permissions"
     except DataError as e:
         problem = str(e).removeprefix(path.name).lstrip(":, ")
+        problem = problem.replace(", not a file of rows.", ". Convert it to text, or remove it.")
+        problem = problem.replace("Convert it to JSONL or CSV.", "Convert it to text, or remove it.")
     except ValueError as e:
         problem = str(e)
     if problem:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TextIO
 
 from rung.data.documents.parsed import Parsed
 from rung.data.documents.reading import parse
 
-MAX_MEMORY = 3_000_000_000
+MAX_MEMORY = 2_000_000_000
 """Bytes of address space."""
+WALL_TIMES = 5
+"""A file may take so many times its seconds of computing: a busy machine decides nothing about a file."""
 
 
 def main() -> None:
@@ -26,7 +30,8 @@ def main() -> None:
     _limit_memory()
     for line in sys.stdin:
         request = json.loads(line)
-        faulthandler.dump_traceback_later(request["seconds"], exit=True, file=nowhere)
+        _limit_seconds(request["seconds"])
+        faulthandler.dump_traceback_later(WALL_TIMES * request["seconds"], exit=True, file=nowhere)
         parsed = parse(Path(os.fsdecode(bytes.fromhex(request["path"]))), request["kind"])
         _answer(answers, parsed)
         faulthandler.cancel_dump_traceback_later()
@@ -45,6 +50,19 @@ def _limit_memory() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     except (ValueError, OSError):  # a lower limit is set already
+        return
+
+
+def _limit_seconds(seconds: float) -> None:
+    """From now on, the process may compute so long."""
+    try:
+        import resource
+    except ImportError:  # Windows: the time on the wall limits it
+        return
+    try:
+        most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), most))
+    except (ValueError, OSError):
         return
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,14 +16,16 @@ from pathlib import Path
 from rung.data.documents.kept import keep, kept, kept_at
 from rung.data.documents.kinds import Kind
 from rung.data.documents.parsed import Parsed, parsed_from
+from rung.data.documents.worker import WALL_TIMES
 
 SECONDS = 60.0
-"""That reading a file may take."""
+"""Of computing, that reading a file may take."""
 SECONDS_A_MB = 20.0
 MOST_SECONDS = 900.0
 _WORKERS = 4
 _MANY_FILES, _MANY_BYTES = 50, 20_000_000  # from so much on, reading is told
 _LINES_EVERY = 10.0
+_CPU_LIMIT = -int(getattr(signal, "SIGXCPU", 0))
 _START = "import sys; sys.path[:] = {path!r}; from rung.data.documents.worker import main; main()"
 
 Job = tuple[Path, Kind]
@@ -102,11 +105,11 @@ class _Worker:
             line = ""
         if line:
             return parsed_from(json.loads(line))
-        self.end(for_good=False)
-        if time.monotonic() - begun >= seconds:
+        killed = self.end(for_good=False)
+        if killed == _CPU_LIMIT or time.monotonic() - begun >= WALL_TIMES * seconds:
             fact = f"took over {seconds:.0f} seconds to be read, so it was left"
             return Parsed(problem=f"{fact}. Save it again, cut it, or convert it to text.", lasting=False)
-        fact = "crashed the program that reads it; it is damaged, or needs too much memory"
+        fact = "ended the program that reads it; it is damaged, or needs too much memory"
         return Parsed(problem=f"{fact}. Save it again, cut it, or convert it to text.", lasting=False)
 
     def _ask(self, request: dict[str, object]) -> str:
@@ -124,16 +127,21 @@ class _Worker:
         self._process.stdin.flush()
         return self._process.stdout.readline()
 
-    def end(self, *, for_good: bool = True) -> None:
+    def end(self, *, for_good: bool = True) -> int | None:
+        """Ends the process; returns what ended it before, if anything did."""
         self._ended = self._ended or for_good
         process, self._process = self._process, None
         if process is None:
-            return
-        process.kill()
-        process.wait()
+            return None
+        try:
+            status = process.wait(0 if for_good else 5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 try:
                     stream.close()
                 except OSError:  # what was not sent any more
                     continue
+        return status

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from documents import broken_documents
+from made_documents import docx_of, paragraph, pdf_of, pptx_of, ruled, word_table, xlsx_of
+from rung.data.corpus import documents_and_findings, read_corpus, read_documents, texts_of
+from rung.data.documents import workers
+from rung.data.documents.markdown import pipe_table
+from rung.data.documents.web_page import markdown_of
+from rung.errors import DataError
+from rung.types import Document, Finding
+
+pytest.importorskip("pypdfium2")
+pytest.importorskip("mammoth")
+pytest.importorskip("pptx")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("RUNG_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    return folder
+
+
+def only(folder: Path) -> Document:
+    (document,) = read_corpus(folder)
+    return document
+
+
+def test_a_pdf_keeps_headings_paragraphs_tables_and_pages(docs: Path) -> None:
+    first = [(72, 720, 24, "Fees"), (72, 680, 12, "A card costs"), (72, 664, 12, "5 euros."), (72, 600, 16, "Loans"),
+             (72, 570, 12, "Loans are free of any fee, and are paid out at once.")]  # fmt: skip
+    table = ruled(72, 500, [["Card", "Fee"], ["Gold", "12"]]) + b"\nBT /F1 12 Tf 1 0 0 1 72 400 Tm (After it.) Tj ET"
+    (docs / "a.pdf").write_bytes(pdf_of([first, table]))
+    loans = "Loans are free of any fee, and are paid out at once."
+    page = "| Card | Fee |\n| --- | --- |\n| Gold | 12 |\n\nAfter it."
+    text = f"# Fees\n\nA card costs\n5 euros.\n\n## Loans\n\n{loans}\f{page}"
+    assert only(docs) == Document("a.pdf", text, "Fees", markdown=True)
+
+
+def test_the_outline_of_a_pdf_names_its_headings_and_running_titles_go(docs: Path) -> None:
+    pages = [
+        [
+            (72, 760, 10, f"Report of the bank {n}"),
+            (72, 700, 12, f"{n}. Part {name}"),
+            (72, 680, 12, f"Text of {name}."),
+        ]
+        for n, name in enumerate(("one", "two", "three", "four"), 1)
+    ]
+    outline = [(n, f"Part {name}") for n, name in enumerate(("one", "two", "three", "four"))]
+    (docs / "a.pdf").write_bytes(pdf_of(pages, title="A report", outline=outline))
+    document = only(docs)
+    assert document.title == "A report" and "Report of the bank" not in document.text
+    assert document.text.split("\f")[1] == "# 2. Part two\n\nText of two."
+
+
+def test_a_word_file_keeps_headings_and_tables(docs: Path) -> None:
+    body = paragraph("Leave", "Heading1") + paragraph("26 weeks.") + word_table([["Kind", "Days"], ["Flu", "5"]])
+    (docs / "a.docx").write_bytes(docx_of(body, title="Handbook"))
+    text = "# Leave\n\n26 weeks.\n\n| Kind | Days |\n| --- | --- |\n| Flu | 5 |"
+    assert only(docs) == Document("a.docx", text, "Handbook", markdown=True)
+
+
+def test_slides_and_sheets_are_pages(docs: Path) -> None:
+    (docs / "a.pptx").write_bytes(pptx_of([("Plan", ["One", "Two"]), ("End", ["Only"])]))
+    (docs / "b.xlsx").write_bytes(
+        xlsx_of({"Prices": [["Item", "Price"], ["Pen", "2"]], "Stock": [["Item", "n"], ["Pen", "9"]]})
+    )
+    slides, sheets = read_corpus(docs)
+    assert slides == Document("a.pptx", "# Plan\n\n- One\n- Two\f# End\n\nOnly", "Plan", markdown=True)
+    assert sheets.text.split("\f")[0] == "# Prices\n\n| Item | Price |\n| --- | --- |\n| Pen | 2 |"
+    assert read_corpus(docs / "b.xlsx") == (Document("b.xlsx", sheets.text, markdown=True),)
+
+
+def test_a_web_page_is_read_without_its_menus(docs: Path) -> None:
+    page = (
+        "<html><head><title>Fees - Bank</title><link rel=canonical href=https://b.example/fees></head><nav>Menu</nav>"
+        "<h1>Fees</h1><p>A card\ncosts <b>5</b> euros.<ul><li>One<li>Two<ol><li>a</ol></ul><table>"
+        "<caption>All</caption><tr><th>Card<th>Fee<tr><td rowspan=2>Gold<td>12<tr><td>13</table><pre># x\n  y</pre>"
+        "<script>no</script><footer>Imprint</footer>"
+    )
+    (docs / "a.html").write_text(page)
+    text = (
+        "# Fees\n\nA card costs 5 euros.\n\n- One\n- Two\n  1. a\n\nAll\n\n"
+        "| Card | Fee |\n| --- | --- |\n| Gold | 12 |\n| Gold | 13 |\n\n```\n# x\n  y\n```"
+    )
+    assert only(docs) == Document("a.html", text, "Fees", markdown=True, source="https://b.example/fees")
+
+
+def test_a_page_that_is_nearly_all_menu_is_read_whole() -> None:
+    assert "Opening hours" in markdown_of(f"<nav>{'Opening hours are long. ' * 20}</nav><p>x</p>").text
+
+
+def test_lines_that_look_like_headings_are_marked_as_none() -> None:
+    assert markdown_of("<p># 1 of the list</p>").text == "\\# 1 of the list"
+
+
+def test_a_large_table_repeats_its_header() -> None:
+    table = pipe_table([["Item", "Price"], *([f"Item {n}", str(n)] for n in range(200))])
+    blocks = table.split("\n\n")
+    assert len(blocks) > 2 and all(block.startswith("| Item | Price |\n| --- | --- |\n| Item ") for block in blocks)
+    assert sum(block.count("\n") - 1 for block in blocks) == 200
+
+
+def test_rows_in_a_folder_have_ids_behind_the_path_and_addresses_as_sources(docs: Path) -> None:
+    (docs / "a.jsonl").write_text('{"id": 1, "text": "a", "url": "http://x/1"}\n{"text": "b"}\n')
+    (docs / "b.csv").write_text("question,answer\nWhat?,That\n")
+    assert read_corpus(docs) == (
+        Document("a.jsonl/1", "a", source="http://x/1"),
+        Document("a.jsonl/line-2", "b"),
+        Document("b.csv", "| question | answer |\n| --- | --- |\n| What? | That |", markdown=True),
+    )
+
+
+def test_a_list_of_fetched_pages_gives_sources_to_files(docs: Path) -> None:
+    (docs / "pages").mkdir()
+    (docs / "pages" / "1.html").write_text("<h1>Fees</h1><p>5 euros")
+    (docs / "urls.csv").write_text("url,file\nhttps://b.example/fees,pages/1.html\nhttps://b.example/x,pages/2.html\n")
+    page = Document("pages/1.html", "# Fees\n\n5 euros", "Fees", markdown=True, source="https://b.example/fees")
+    documents, (absent,) = documents_and_findings(docs)
+    assert documents == (page,)
+    assert absent.check == "broken_document" and "names pages/2.html, which is not there" in absent.message
+    assert read_corpus(docs / "urls.csv") == (page,)
+    assert texts_of(docs / "urls.csv") == [docs / "urls.csv", docs / "pages" / "1.html"]
+    assert texts_of(docs) == [docs / "pages" / "1.html", docs / "urls.csv"]
+
+
+def test_a_table_of_addresses_and_html_is_read_as_pages(tmp_path: Path) -> None:
+    path = tmp_path / "pages.jsonl"
+    path.write_text(json.dumps({"url": "https://b.example/fees", "html": "<title>T</title><h2>Fees</h2><p>5 euros"}))
+    assert read_corpus(path) == (Document("line-1", "## Fees\n\n5 euros", "T", True, source="https://b.example/fees"),)
+
+
+def test_files_of_the_task_and_folders_of_runs_are_no_documents(docs: Path) -> None:
+    (docs / "runs").mkdir()
+    for name in ("runs/task.json", "runs/events.jsonl", "runs/README.md", "a.md", "examples.jsonl"):
+        (docs / name).write_text('{"text": "x"}')
+    assert [d.id for d in read_corpus(docs, [docs / "examples.jsonl"])] == ["a.md"]
+    assert texts_of(docs, [docs / "examples.jsonl"]) == [docs / "a.md"]
+
+
+def test_scanned_pages_are_said_and_a_folder_of_them_is_an_error(docs: Path) -> None:
+    (docs / "scan.pdf").write_bytes(pdf_of([b"0 0 500 700 re f"] * 2))
+    with pytest.raises(DataError, match=r"scan.pdf: 2 of 2 pages \(1, 2\) hold no text"):
+        read_corpus(docs)
+    (docs / "a.txt").write_text("text")
+    documents, (finding,) = documents_and_findings(docs)
+    assert [d.id for d in documents] == ["a.txt"] and finding.check == "scanned_pages"
+
+
+def test_a_file_that_cannot_be_read_stops_no_other_and_alone_is_an_error(docs: Path) -> None:
+    (docs / "a.pdf").write_bytes(pdf_of([[(72, 700, 12, "x")]], password="p"))
+    (docs / "b.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
+    documents, findings = documents_and_findings(docs)
+    assert [d.id for d in documents] == ["b.jsonl/1"]
+    assert [(f.check, f.severity) for f in findings] == [("broken_document", "warning")] * 2
+    assert "b.jsonl, line 2" in findings[0].message and "protected by a password" in findings[1].message
+    with pytest.raises(DataError, match=r"a\.pdf: is protected by a password"):
+        read_corpus(docs / "a.pdf")
+
+
+_SLOW = {"endless.pdf", "bomb.docx", "bomb.txt.gz", "huge.txt", "two-million-items.html", "deep.docx", "huge-cell.csv",
+         "huge-table.docx", "far-cell.xlsx", "closed.txt"}  # fmt: skip
+
+
+def test_each_broken_document_has_one_message_and_stops_no_other(docs: Path) -> None:
+    """All that are quick; `bench/documents.py` reads the others too."""
+    made = [broken for broken in broken_documents() if broken.name not in _SLOW]
+    for broken in made:
+        broken.make(docs / broken.name)
+    (docs / "sound.txt").write_text("text")
+    read = read_documents(docs)
+    ids = {d.id for d in read.documents}
+
+    def told(name: str) -> list[Finding]:
+        return [f for f in read.findings if f.row == name or f.row.startswith(f"{name},")]
+
+    for broken in made:
+        name = broken.name.replace("\n", "\ufffd").replace("\udcff", "\ufffd")
+        assert any(i == name or i.startswith(f"{name}/") for i in ids) == (broken.expect == "read"), name
+        messages = [f.message for f in told(name)]
+        assert len(messages) == (1 if broken.says or broken.expect == "left out" else 0), (name, messages)
+        assert broken.says in "".join(messages) and "Traceback" not in "".join(messages), (name, messages)
+    assert "sound.txt" in ids and len(made) >= 60
+
+
+def test_a_file_that_takes_for_ever_costs_its_seconds_alone(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "SECONDS", 1.0)
+    next(b for b in broken_documents() if b.name == "endless.pdf").make(docs / "a.pdf")
+    (docs / "b.pdf").write_bytes(pdf_of([[(72, 700, 12, "read all the same")]]))
+    documents, (finding,) = documents_and_findings(docs)
+    assert [d.text for d in documents] == ["read all the same"]
+    assert finding.message.startswith("a.pdf: took over 1 seconds to be read")
+
+
+def test_what_was_read_is_kept_by_content(docs: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (docs / "a.pdf").write_bytes(pdf_of([[(72, 700, 12, "one")]]))
+    first = read_corpus(docs)
+    (docs / "a.pdf").rename(docs / "moved.pdf")
+    monkeypatch.setattr(workers, "_Worker", None)  # nothing is parsed again
+    assert [d.text for d in read_corpus(docs)] == [d.text for d in first]
+    (kept,) = (own_cache / "documents").rglob("*.json")
+    kept.write_text("{")
+    monkeypatch.undo()
+    assert [d.text for d in read_corpus(docs)] == [d.text for d in first]
+
+
+def test_without_the_extra_files_are_counted_with_what_to_install(docs: Path, tmp_path: Path) -> None:
+    (docs / "a.pdf").write_bytes(pdf_of([[(72, 700, 12, "one")]]))
+    (docs / "b.html").write_text("<p>text")
+    code = f"""
+import sys
+sys.modules["pypdfium2"] = None
+from pathlib import Path
+from rung.data.documents import workers
+from rung.data.documents.reading import parse
+workers._Worker.parse = lambda self, path, kind: parse(path, kind)
+from rung.data.corpus import documents_and_findings
+documents, findings = documents_and_findings(Path({str(docs)!r}))
+print([d.id for d in documents], [(f.check, f.count, f.message) for f in findings])
+"""
+    environment = os.environ | {"RUNG_CACHE": str(tmp_path / "c")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "['b.html'] [('unread_documents', 1, 'docs: 1 of 2 files is not read (1 × .pdf)" in done.stdout, done.stderr
+    assert 'pip install "rung[documents]"' in done.stdout
+
+
+def test_names_that_utf8_cannot_hold_are_shown_and_kept_apart(docs: Path) -> None:
+    for name in (b"a\xff.txt", b"a\xfe.txt"):
+        (docs / os.fsdecode(name)).write_text("text")
+    assert [d.id for d in read_corpus(docs)] == ["a\ufffd.txt", "a\ufffd.txt (2)"]
+
+
+def test_many_files_tell_how_far_reading_is(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_MANY_FILES", 2)
+    for name in "ab":
+        (docs / f"{name}.html").write_text(f"<p>{name}")
+    said: list[str] = []
+    read_documents(docs, said.append)
+    assert said == ["Reading 2 files of documents (0 MB)."]
+    read_documents(docs, said.append)  # kept
+    assert len(said) == 1
