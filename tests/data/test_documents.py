@@ -14,6 +14,8 @@ from rung.data.corpus import documents_and_findings, read_corpus, read_documents
 from rung.data.documents import workers
 from rung.data.documents.markdown import pipe_table
 from rung.data.documents.web_page import markdown_of
+from rung.data.fixing import fix_task
+from rung.data.task_file import read_task
 from rung.errors import DataError
 from rung.types import Document, Finding
 
@@ -254,3 +256,18 @@ def test_many_files_tell_how_far_reading_is(docs: Path, monkeypatch: pytest.Monk
     assert said == ["Reading 2 files of documents (0 MB)."]
     read_documents(docs, said.append)  # kept
     assert len(said) == 1
+
+
+def test_a_cleaned_copy_of_documents_keeps_pages_markdown_and_sources(docs: Path, tmp_path: Path) -> None:
+    (docs / "a.pdf").write_bytes(pdf_of([[(72, 700, 12, "Write to mia@mail.example")], [(72, 700, 12, "two")]]))
+    (docs / "b.html").write_text("<link rel=canonical href=https://b.example/x><p>text")
+    rows = [json.dumps({"input": f"question number {n}", "output": f"answer {n}"}) for n in range(20)]
+    (docs / "e.jsonl").write_text("\n".join(rows))
+    task = tmp_path / "task.yaml"
+    task.write_text("instruction: Answer.\nexamples: docs/e.jsonl\nmetric: exact_match\ncorpus: docs\n")
+    fixed = fix_task(read_task(task), tmp_path / "out", mask=True)
+    corpus = read_task(fixed.task).corpus
+    assert corpus is not None and read_corpus(corpus) == (
+        Document("a.pdf", "Write to <EMAIL_1>\ftwo", markdown=True),
+        Document("b.html", "text", markdown=True, source="https://b.example/x"),
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rung.data.documents.collected import Collected, files_below, shown_name
 from rung.data.documents.kinds import NAMES, Kind, kind_of, named_kind
-from rung.data.documents.parsed import Parsed
+from rung.data.documents.parsed import ParsedFile
 from rung.data.documents.reading import NOT_INSTALLED
 from rung.data.documents.tables import Named, lists_files, named_files, rows_of
 from rung.data.documents.text_file import read_text_file
@@ -341,7 +341,7 @@ def _read_entries(entries: Sequence[_Entry], read: _Reading, say: Callable[[str]
         _add(entry, read_text_file(entry.path) if entry.kind == "text" else next(parsed), read)
 
 
-def _add(entry: _Entry, parsed: Parsed, read: _Reading) -> None:
+def _add(entry: _Entry, parsed: ParsedFile, read: _Reading) -> None:
     """Adds the document of a file, or says why there is none."""
     name, tell = entry.name, read.collected.tell
     if parsed.problem.startswith(NOT_INSTALLED) and not parsed.lasting:
@@ -370,7 +370,7 @@ def _no_text(name: str) -> str:
     return f"{name}: holds no text, so it is no document. Fill it in or remove it."
 
 
-def _scanned(name: str, parsed: Parsed) -> str:
+def _scanned(name: str, parsed: ParsedFile) -> str:
     count = len(parsed.unreadable_pages)
     shown = ", ".join(map(str, parsed.unreadable_pages[:10])) + (", …" if count > 10 else "")
     pages = f"page {shown} of {parsed.pages}" if count == 1 else f"{count} of {parsed.pages} pages ({shown})"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rung.cache import cache_folder
 from rung.data.documents.kinds import Kind
-from rung.data.documents.parsed import Parsed, parsed_from
+from rung.data.documents.parsed import ParsedFile, parsed_from
 from rung.data.documents.reading import LIBRARIES
 from rung.records import read_json, write_json
 
@@ -25,7 +25,7 @@ def kept_at(path: Path, kind: Kind) -> Path:
     return cache_folder() / "documents" / key[:2] / f"{key}.json"
 
 
-def kept(place: Path) -> Parsed | None:
+def kept(place: Path) -> ParsedFile | None:
     try:
         record = read_json(place)
         return None if record is None else parsed_from(record)
@@ -33,7 +33,7 @@ def kept(place: Path) -> Parsed | None:
         return None
 
 
-def keep(place: Path, parsed: Parsed) -> None:
+def keep(place: Path, parsed: ParsedFile) -> None:
     """Keeps it where that is possible; problems only where they lie in the file."""
     if parsed.problem and not parsed.lasting:
         return

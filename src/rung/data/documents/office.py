@@ -10,7 +10,7 @@ from typing import Any
 from xml.sax.saxutils import unescape
 
 from rung.data.documents.markdown import clean, heading, one_line, pipe_table, plain
-from rung.data.documents.parsed import Parsed
+from rung.data.documents.parsed import ParsedFile
 from rung.data.documents.web_page import markdown_of
 from rung.errors import DataError, first_line
 
@@ -20,7 +20,7 @@ _STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fres
 _TITLE = re.compile(r"<dc:title[^>]*>([^<]*)</dc:title>")
 
 
-def read_word(path: Path) -> Parsed:
+def read_word(path: Path) -> ParsedFile:
     """Paragraphs, headings by their styles, lists, tables, text boxes and footnotes. A Word file has no pages."""
     named = _checked(path)
     import mammoth
@@ -30,10 +30,10 @@ def read_word(path: Path) -> Parsed:
             file, style_map=_STYLES, convert_image=mammoth.images.img_element(lambda _: {"src": ""})
         ).value
     found = markdown_of(html.replace("↑", ""))
-    return Parsed(found.text, named or found.title)
+    return ParsedFile(found.text, named or found.title)
 
 
-def read_slides(path: Path) -> Parsed:
+def read_slides(path: Path) -> ParsedFile:
     """Each slide is a page: its title as heading, texts from top to bottom, tables, figures of charts, notes."""
     named = _checked(path)
     import pptx
@@ -42,7 +42,7 @@ def read_slides(path: Path) -> Parsed:
     unreadable = tuple(n for n, (text, pictures) in enumerate(slides, 1) if pictures and not text)
     first = next((m[1] for text, _ in slides if (m := re.match(r"# (.+)", text))), None)
     text = "\f".join(text for text, _ in slides)
-    return Parsed(text, named or first, pages=len(slides), unreadable_pages=unreadable)
+    return ParsedFile(text, named or first, pages=len(slides), unreadable_pages=unreadable)
 
 
 def check_archive(path: Path, most: int = MAX_UNPACKED) -> list[str]:

@@ -10,7 +10,7 @@ MAX_CHARACTERS = 50_000_000
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedFile:
     """The text of one file, or why there is none.
 
     text: its pages are parted by form feeds. pages: their number, 0 where the format has none. unreadable_pages: pages,
@@ -35,6 +35,6 @@ class Parsed:
         return asdict(self)
 
 
-def parsed_from(record: dict[str, Any]) -> Parsed:
+def parsed_from(record: dict[str, Any]) -> ParsedFile:
     """From JSON values. Raises TypeError for others."""
-    return Parsed(**{**record, "unreadable_pages": tuple(record["unreadable_pages"])})
+    return ParsedFile(**{**record, "unreadable_pages": tuple(record["unreadable_pages"])})

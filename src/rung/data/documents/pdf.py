@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.data.documents.markdown import clean, heading, one_line, pipe_table, plain
-from rung.data.documents.parsed import MAX_CHARACTERS, Parsed
+from rung.data.documents.parsed import MAX_CHARACTERS, ParsedFile
 from rung.errors import DataError, first_line
 
 MOST_PAGES = 50_000
@@ -44,7 +44,7 @@ class _Line:
     end: float  # height of its last letter, below y where it goes on in the next line
 
 
-def read_pdf(path: Path) -> Parsed:
+def read_pdf(path: Path) -> ParsedFile:
     """Raises DataError for a file that is damaged or protected, ImportError without pypdfium2."""
     import pypdfium2
 
@@ -61,7 +61,7 @@ def read_pdf(path: Path) -> Parsed:
         return _read(path, document)
 
 
-def _read(path: Path, document: Any) -> Parsed:
+def _read(path: Path, document: Any) -> ParsedFile:
     pages: list[list[_Line]] = []
     unreadable: list[int] = []
     ruled: list[int] = []
@@ -87,7 +87,7 @@ def _read(path: Path, document: Any) -> Parsed:
     title = one_line(clean(document.get_metadata_dict().get("Title", "")))
     if _NO_TITLE.match(title):
         title = largest
-    return Parsed("\f".join(texts), title[:300] or None, pages=len(pages), unreadable_pages=tuple(unreadable))
+    return ParsedFile("\f".join(texts), title[:300] or None, pages=len(pages), unreadable_pages=tuple(unreadable))
 
 
 def _largest(lines: Sequence[_Line]) -> str:

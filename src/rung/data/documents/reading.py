@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.data.documents.kinds import NAMES, Kind
-from rung.data.documents.parsed import Parsed
+from rung.data.documents.parsed import ParsedFile
 from rung.errors import DataError, first_line
 
 _READERS: dict[Kind, str] = {
@@ -30,34 +30,36 @@ NOT_INSTALLED = 'needs a package more: pip install "rung[documents]"'
 _BEGINS = {"pdf": b"%PDF-", "word": b"PK", "slides": b"PK", "workbook": b"PK"}
 
 
-def parse(path: Path, kind: Kind) -> Parsed:
+def parse(path: Path, kind: Kind) -> ParsedFile:
     """Never raises but for Ctrl-C: what is wrong stands in `problem`."""
     try:
         if begins := _BEGINS.get(kind):
             _check_beginning(path, kind, begins)
         module, _, name = _READERS[kind].partition(":")
         read: Any = getattr(importlib.import_module(module), name)
-        found: Parsed = read(path)
+        found: ParsedFile = read(path)
         return found
     except DataError as e:
-        return Parsed(problem=re.sub(rf"^{re.escape(path.name)}(, |: )", "", str(e)))
+        return ParsedFile(problem=re.sub(rf"^{re.escape(path.name)}(, |: )", "", str(e)))
     except ImportError as e:
-        return Parsed(problem=f"{NOT_INSTALLED} ({first_line(e)[:80]})", lasting=False)
+        return ParsedFile(problem=f"{NOT_INSTALLED} ({first_line(e)[:80]})", lasting=False)
     except OSError as e:
         if e.errno is None:  # a library's word for a part that is missing
             return _damaged(kind, e)
-        return Parsed(problem=f"cannot be read ({e.strerror or first_line(e)}). Check its permissions.", lasting=False)
+        return ParsedFile(
+            problem=f"cannot be read ({e.strerror or first_line(e)}). Check its permissions.", lasting=False
+        )
     except MemoryError:
-        return Parsed(problem="needs too much memory to be read. Cut it into smaller files.", lasting=False)
+        return ParsedFile(problem="needs too much memory to be read. Cut it into smaller files.", lasting=False)
     except RecursionError:
-        return Parsed(problem="is nested too deeply to be read. Save it again, or convert it to text.")
+        return ParsedFile(problem="is nested too deeply to be read. Save it again, or convert it to text.")
     except Exception as e:  # whatever a library comes upon in a damaged file
         return _damaged(kind, e)
 
 
-def _damaged(kind: Kind, error: Exception) -> Parsed:
+def _damaged(kind: Kind, error: Exception) -> ParsedFile:
     fact = f"cannot be read as {NAMES[kind]}, it is damaged ({type(error).__name__}: {first_line(error)[:100]})"
-    return Parsed(problem=f"{fact}. Save it again, or convert it to text.")
+    return ParsedFile(problem=f"{fact}. Save it again, or convert it to text.")
 
 
 def _check_beginning(path: Path, kind: Kind, begins: bytes) -> None:

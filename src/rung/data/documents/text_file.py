@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rung.data.documents.kinds import MARKDOWN_SUFFIXES
-from rung.data.documents.parsed import MAX_CHARACTERS, Parsed
+from rung.data.documents.parsed import MAX_CHARACTERS, ParsedFile
 from rung.data.formats.encoding import encoding_of, text_of
 from rung.data.formats.source import identify
 from rung.data.rows import PACKED_SUFFIXES, as_text, unpacked_name
@@ -15,17 +15,17 @@ from rung.errors import DataError
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(['\"]?)(.+?)\1[ \t]*$", re.MULTILINE)
 
 
-def read_text_file(path: Path) -> Parsed:
+def read_text_file(path: Path) -> ParsedFile:
     """Never raises: what is wrong stands in `problem`."""
     problem = ""
     try:
         if (size := path.stat().st_size) > MAX_CHARACTERS:
-            return Parsed(problem=f"larger than {MAX_CHARACTERS // 1_000_000} MB; cut it into documents")
+            return ParsedFile(problem=f"larger than {MAX_CHARACTERS // 1_000_000} MB; cut it into documents")
         if not size:
-            return Parsed(markdown=False)
+            return ParsedFile(markdown=False)
         source = identify(path)
         if source.kind != "text" or (source.packing and path.suffix.lower() not in PACKED_SUFFIXES):
-            return Parsed(problem="is no text but a packed or binary file; convert it to text")
+            return ParsedFile(problem="is no text but a packed or binary file; convert it to text")
         encoding = encoding_of(source)
         text = as_text(text_of(source, encoding, MAX_CHARACTERS))
     except OSError as e:
@@ -37,10 +37,10 @@ def read_text_file(path: Path) -> Parsed:
     except ValueError as e:
         problem = str(e)
     if problem:
-        return Parsed(problem=problem)
+        return ParsedFile(problem=problem)
     is_markdown = unpacked_name(path).suffix.lower() in MARKDOWN_SUFFIXES
     told = "" if encoding.name in ("utf-8", "utf-8-sig") else encoding.how
-    return Parsed(text, _title(text) if is_markdown else None, is_markdown, encoding=told)
+    return ParsedFile(text, _title(text) if is_markdown else None, is_markdown, encoding=told)
 
 
 def _title(text: str) -> str | None:

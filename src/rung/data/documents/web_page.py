@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from rung.data.documents.markdown import clean, heading, one_line, pipe_table, plain
-from rung.data.documents.parsed import MAX_CHARACTERS, Parsed
+from rung.data.documents.parsed import MAX_CHARACTERS, ParsedFile
 from rung.data.formats.encoding import Encoding, encoding_of, text_of
 from rung.data.formats.source import Source
 from rung.errors import DataError
@@ -34,14 +34,14 @@ _DECLARED = re.compile(rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\
 _LEAST_SHARE = 0.2  # of a page's text; below it, what was taken for menus is the page
 
 
-def read_web_page(path: Path) -> Parsed:
+def read_web_page(path: Path) -> ParsedFile:
     """Raises DataError for a file without a sensible encoding, or with over MAX_CHARACTERS."""
     source = Source(path, "text", "gzip" if path.suffix.lower() == ".gz" else None)
     encoding = _encoding(source)
     return markdown_of(text_of(source, encoding, MAX_CHARACTERS), encoding.how)
 
 
-def markdown_of(page: str, encoding: str = "") -> Parsed:
+def markdown_of(page: str, encoding: str = "") -> ParsedFile:
     """A page of HTML. Its menus and footers are left out, unless they hold nearly everything."""
     page = _MARKED_SECTION.sub("", page.replace("\0", ""))
     reader = _Reader(menus=False)
@@ -50,7 +50,7 @@ def markdown_of(page: str, encoding: str = "") -> Parsed:
         whole = _Reader(menus=True)
         if len(text) < _LEAST_SHARE * len(everything := whole.read(page)):
             reader, text = whole, everything
-    return Parsed(text, reader.named(), encoding=encoding, source=reader.address)
+    return ParsedFile(text, reader.named(), encoding=encoding, source=reader.address)
 
 
 def _encoding(source: Source) -> Encoding:

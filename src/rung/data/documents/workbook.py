@@ -10,7 +10,7 @@ from typing import Any
 
 from rung.data.documents.markdown import clean, heading, pipe_table, plain
 from rung.data.documents.office import check_archive
-from rung.data.documents.parsed import MAX_CHARACTERS, Parsed
+from rung.data.documents.parsed import MAX_CHARACTERS, ParsedFile
 from rung.data.formats.header import titles
 from rung.errors import DataError
 
@@ -20,7 +20,7 @@ _ROWS = 500_000
 _SAMPLE = 500
 
 
-def read_workbook_pages(path: Path) -> Parsed:
+def read_workbook_pages(path: Path) -> ParsedFile:
     """Formulas are read as the values that Excel computed last."""
     check_archive(path, _UNPACKED)
     import openpyxl
@@ -37,7 +37,7 @@ def read_workbook_pages(path: Path) -> Parsed:
                 left -= len(pages[-1])
         finally:
             book.close()
-    return Parsed("\f".join(pages), pages=len(pages))
+    return ParsedFile("\f".join(pages), pages=len(pages))
 
 
 def _page(sheet: Any, most: int) -> str:

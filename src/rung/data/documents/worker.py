@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from rung.data.documents.parsed import Parsed
+from rung.data.documents.parsed import ParsedFile
 from rung.data.documents.reading import parse
 
 MAX_MEMORY = 2_000_000_000
@@ -37,7 +37,7 @@ def main() -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _answer(answers: TextIO, parsed: Parsed) -> None:
+def _answer(answers: TextIO, parsed: ParsedFile) -> None:
     answers.write(json.dumps(parsed.record) + "\n")
     answers.flush()
 

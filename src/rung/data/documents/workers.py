@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rung.data.documents.kept import keep, kept, kept_at
 from rung.data.documents.kinds import Kind
-from rung.data.documents.parsed import Parsed, parsed_from
+from rung.data.documents.parsed import ParsedFile, parsed_from
 from rung.data.documents.worker import WALL_TIMES
 
 SECONDS = 60.0
@@ -31,7 +31,7 @@ _START = "import sys; sys.path[:] = {path!r}; from rung.data.documents.worker im
 Job = tuple[Path, Kind]
 
 
-def parse_all(jobs: Sequence[Job], say: Callable[[str], None]) -> list[Parsed]:
+def parse_all(jobs: Sequence[Job], say: Callable[[str], None]) -> list[ParsedFile]:
     """What each file holds, in order; of files that were read before, what was kept. say: hears how far it is."""
     found = [_from_cache(path, kind) for path, kind in jobs]
     places = [place for place, (parsed, _) in enumerate(found) if parsed is None]
@@ -50,12 +50,12 @@ def parse_all(jobs: Sequence[Job], say: Callable[[str], None]) -> list[Parsed]:
     return [parsed for parsed in results if parsed is not None]
 
 
-def _from_cache(path: Path, kind: Kind) -> tuple[Parsed | None, Path | None]:
+def _from_cache(path: Path, kind: Kind) -> tuple[ParsedFile | None, Path | None]:
     """What was kept of a file, and where it is kept."""
     try:
         place = kept_at(path, kind)
     except OSError as e:
-        return Parsed(problem=f"cannot be read ({e.strerror}). Check its permissions.", lasting=False), None
+        return ParsedFile(problem=f"cannot be read ({e.strerror}). Check its permissions.", lasting=False), None
     return kept(place), place
 
 
@@ -66,13 +66,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _parsed(jobs: Sequence[tuple[int, Job]]) -> Iterator[tuple[int, Parsed]]:
+def _parsed(jobs: Sequence[tuple[int, Job]]) -> Iterator[tuple[int, ParsedFile]]:
     if not jobs:
         return
     workers: list[_Worker] = []
     own = threading.local()
 
-    def work(job: tuple[int, Job]) -> tuple[int, Parsed]:
+    def work(job: tuple[int, Job]) -> tuple[int, ParsedFile]:
         if not hasattr(own, "worker"):
             own.worker = _Worker()
             workers.append(own.worker)
@@ -94,23 +94,23 @@ class _Worker:
         self._process: subprocess.Popen[str] | None = None
         self._ended = False
 
-    def parse(self, path: Path, kind: Kind) -> Parsed:
+    def parse(self, path: Path, kind: Kind) -> ParsedFile:
         seconds = min(SECONDS + SECONDS_A_MB * _size(path) / 1e6, MOST_SECONDS)
         begun = time.monotonic()
         try:
             line = self._ask({"path": os.fsencode(path).hex(), "kind": kind, "seconds": seconds})
         except OSError:
             if self._ended:
-                return Parsed(problem="was not read, as reading was interrupted.", lasting=False)
+                return ParsedFile(problem="was not read, as reading was interrupted.", lasting=False)
             line = ""
         if line:
             return parsed_from(json.loads(line))
         killed = self.end(for_good=False)
         if killed == _CPU_LIMIT or time.monotonic() - begun >= WALL_TIMES * seconds:
             fact = f"took over {seconds:.0f} seconds to be read, so it was left"
-            return Parsed(problem=f"{fact}. Save it again, cut it, or convert it to text.", lasting=False)
+            return ParsedFile(problem=f"{fact}. Save it again, cut it, or convert it to text.", lasting=False)
         fact = "ended the program that reads it; it is damaged, or needs too much memory"
-        return Parsed(problem=f"{fact}. Save it again, cut it, or convert it to text.", lasting=False)
+        return ParsedFile(problem=f"{fact}. Save it again, cut it, or convert it to text.", lasting=False)
 
     def _ask(self, request: dict[str, object]) -> str:
         """The answer, "" where the process died. Raises OSError where it cannot be asked."""
