@@ -7,6 +7,7 @@ whose text follows the name of the key: `"target" is 90; write 0.9`.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -311,15 +312,20 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         repeats=keys.repeats or 0,
         abstain=keys.abstain,
         cite=keys.cite,
-        retrieval=_retrieval(keys.retrieval),
+        retrieval=_retrieval(keys.retrieval, path.parent),
     )
 
 
-def _retrieval(keys: RetrievalKeys) -> SearchKeys:
+def _retrieval(keys: RetrievalKeys, folder: Path) -> SearchKeys:
+    """Names that begin with a point are folders beside the task."""
+
+    def named(names: list[str]) -> tuple[str, ...]:
+        return tuple(os.path.normpath(folder / name) if name.startswith(".") else name for name in names)
+
     return SearchKeys(
         kinds=tuple(keys.kinds),
-        embedders=tuple(keys.embedders),
-        rerankers=tuple(keys.rerankers),
+        embedders=named(keys.embedders),
+        rerankers=named(keys.rerankers),
         stem=keys.stem,
         tokens=tuple(keys.tokens),
         rewrite=keys.rewrite,

@@ -105,10 +105,13 @@ def embedding_seconds(name: str, inputs: Inputs) -> float | str:
     """
     from rung.models.cache import cache_folder
     from rung.retrieval.embedders import open_embedder, seconds_for
+    from rung.retrieval.embeddings import Embeddings
 
     texts = [f"{p.title}\n{p.text}" if p.title else p.text for p in inputs.passages]
     times = 1 if len(texts) == len(inputs.library.documents) else 2
     try:
-        return times * seconds_for(open_embedder(name, cache_folder() / "indexes"), texts)
+        folder = cache_folder() / "indexes"
+        embedder = open_embedder(name, folder)
+        return times * seconds_for(embedder, Embeddings(embedder, folder).missing(texts))
     except RungError as fault:
         return str(fault).rstrip(".")
