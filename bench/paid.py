@@ -248,9 +248,9 @@ def kept_records(folder: Path) -> dict[str, str]:
 def client(options: argparse.Namespace) -> None:
     """Asks all requests; with a price, the dollars come from the purse, as `rung.ladder.loading` does it."""
     import rung.models.endpoint.endpoint  # noqa: F401  before the clock starts: kills are to fall on work
+    from rung.cache import cache_folder
     from rung.errors import BudgetSpent
     from rung.models import metered, open_model
-    from rung.models.cache import cache_folder
     from rung.models.purse import Purse
     from rung.testing.endpoint import spec_of
     from rung.types import Decoding, Message, Price, Request

@@ -68,7 +68,8 @@ def check(name: str) -> None:
 
 
 def _list_present() -> None:
-    from rung.models.catalogue import CATALOGUE, cache_folder, present
+    from rung.cache import cache_folder
+    from rung.models.catalogue import CATALOGUE, present
     from rung.models.sizes import as_size
     from rung.models.suggestions import folder_bytes, on_disk
 

@@ -259,8 +259,8 @@ def _beside(loaded: Loaded, split: Split, listener: Listener) -> Beside:
 
 
 def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, models: Opened) -> Inputs:
+    from rung.cache import cache_folder
     from rung.data.fence import fence_of
-    from rung.models.cache import cache_folder
     from rung.retrieval.library import Library
     from rung.trials.workshop import Inputs
 
@@ -355,7 +355,7 @@ def _asked(task: Task, options: RunOptions) -> dict[str, Any]:
 
 def _shared(model: Model) -> Path:
     """Where answers are kept that all runs with this model share."""
+    from rung.cache import cache_folder
     from rung.models import answers_key
-    from rung.models.cache import cache_folder
 
     return cache_folder() / "answers" / answers_key(model)

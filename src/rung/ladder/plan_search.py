@@ -103,7 +103,7 @@ def embedding_seconds(name: str, inputs: Inputs) -> float | str:
 
     Twice where documents are cut: passages of another size may turn out to be better, and are embedded then.
     """
-    from rung.models.cache import cache_folder
+    from rung.cache import cache_folder
     from rung.retrieval.embedders import open_embedder, seconds_for
     from rung.retrieval.embeddings import Embeddings
 

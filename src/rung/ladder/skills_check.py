@@ -179,9 +179,9 @@ def _repair(run: RunState, climbed: Climbed, name: str, other: str) -> Built | N
 
 def _skills_of(run: RunState, name: str, adapter: str) -> SkillsReport:
     """The solution's skills against the base's. The base model's outcomes are kept for all runs with that model."""
+    from rung.cache import cache_folder
     from rung.evaluation.skills import answered, compare_skills, suite_version
     from rung.models import answers_key
-    from rung.models.cache import cache_folder
 
     shared = cache_folder() / "skills" / f"{answers_key(run.model)}-{suite_version()}.json"
     base = once_for_all(shared, lambda: {"outcomes": answered(run.model, None)})

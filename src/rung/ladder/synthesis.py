@@ -203,10 +203,10 @@ def _teacher(checked: CheckedData, say: Say) -> Metered:
 
 def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) -> Workshop:
     """A workshop without dev: nothing in it is chosen on dev, and nobody is shown it."""
+    from rung.cache import cache_folder
     from rung.data.fence import fence_of
     from rung.data.lengths import of_usual_length
     from rung.evaluation.scorer import Scorer
-    from rung.models.cache import cache_folder
     from rung.models.speed import count_error
     from rung.retrieval.library import Library
     from rung.trials.trial import InOrder

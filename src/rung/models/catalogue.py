@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rung.cache import cache_folder
 from rung.errors import DownloadError, ModelError, first_line
-from rung.models.cache import cache_folder as cache_folder
 from rung.models.identity import STAMP, content_version, file_sha256
 from rung.models.weights import read_weights
 from rung.records import write_json

@@ -12,7 +12,7 @@ import re
 import time
 from pathlib import Path
 
-from rung.models.cache import cache_folder
+from rung.cache import cache_folder
 from rung.records import write_json
 
 STAMP = "rung.json"

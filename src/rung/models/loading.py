@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from rung.cache import cache_folder
 from rung.engine.devices import best_device, device_name
 from rung.engine.engine import Engine
 from rung.engine.kept_check import code_version
@@ -25,7 +26,6 @@ from rung.engine.loading_check import checked_engine
 from rung.engine.memory import free_bytes, free_host_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, OutOfMemory, first_line
-from rung.models.cache import cache_folder
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
 from rung.models.file_faults import fault_of, first_fault
 from rung.models.four_bit import (

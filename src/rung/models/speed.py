@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.cache import cache_folder
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.models.cache import cache_folder
 from rung.records import write_json
 from rung.resume import once_for_all
 from rung.types import Decoding, Generation, Measured, Message, Model, Request, Speed

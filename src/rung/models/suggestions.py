@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rung.models.cache import cache_folder
+from rung.cache import cache_folder
 from rung.models.catalogue import CATALOGUE, DEFAULT_MODEL, GGUF_FORMAT, find_model
 from rung.models.four_bit import split_spec
 from rung.models.identity import STAMP

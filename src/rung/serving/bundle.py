@@ -64,8 +64,8 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
 
     Raises RunError when there is nothing to open, or the model has changed since.
     """
+    from rung.cache import cache_folder
     from rung.models import open_model
-    from rung.models.cache import cache_folder
     from rung.retrieval import open_index
     from rung.solutions.store import load_passages, load_solution
 

@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rung.cache import cache_folder
 from rung.constraints import checked
 from rung.errors import DOES_NOT_FIT, NO_REPLY, ModelError, came
-from rung.models.cache import cache_folder
 from rung.models.endpoint.asking import FILTERED, Asked, Asker, estimate_tokens
 from rung.models.endpoint.batch_api import MOST_CALLS
 from rung.models.endpoint.batch_jobs import LEAST_CALLS
