@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rung.retrieval.answers_in_text import AnswersInText, says_something, standing
+from rung.retrieval.answers_in_text import AnswersInText, passages_with, says_something
 from rung.retrieval.gold import GoldIndex
 from rung.types import Document, Example
 
@@ -38,36 +38,25 @@ def test_answers_like_yes_and_single_signs_say_nothing_of_a_passage(answer: str,
     assert says_something(answer) is says
 
 
-def test_an_answer_stands_in_the_corpus_or_not_or_that_cannot_be_said() -> None:
+def test_the_passages_that_hold_an_answer_are_found_in_one_pass_and_others_are_not() -> None:
     documents = [Document("a", "The boat leaves Tokyo at noon."), Document("b", "It is red.", title="The Old Pier")]
-    long = "a sentence of so many words that a document may well say it in other words"
     asked = {
         "in": ("tokyo",),
         "title": ("old pier",),
-        "second": ("Kyoto", "at noon"),
+        "both": ("Old Pier", "at noon"),
         "out": ("Kyoto",),
         "apart": ("boat noon",),
-        "long": (long,),
         "yes": ("yes",),
     }
-    found = standing(documents, [example(id_, *answers) for id_, answers in asked.items()])
-    assert found == {
-        "in": True,
-        "title": True,
-        "second": True,
-        "out": False,
-        "apart": False,
-        "long": None,
-        "yes": None,
+    found = passages_with(documents, [example(id_, *answers) for id_, answers in asked.items()])
+    assert {id_: [p.id for p in row] for id_, row in found.items()} == {
+        "in": ["a"],
+        "title": ["b"],
+        "both": ["a", "b"],
+        "out": [],
+        "apart": [],
+        "yes": [],
     }
-
-
-def test_a_marked_passage_is_in_the_corpus_whatever_stands_in_it_and_a_cut_answer_stands_in_no_passage() -> None:
-    halves = [Document("d#1", "The boat leaves from the old"), Document("d#2", "pier at noon.")]
-    rows = [example("marked", "Kyoto", gold=("d",)), example("cut", "old pier"), example("lost", "Kyoto", gold=("x",))]
-    assert GoldIndex(halves).in_corpus(rows) == {"marked": True, "cut": False, "lost": False}
-    whole = Document("d", " ".join(p.text for p in halves))
-    assert GoldIndex([whole]).in_corpus(rows)["cut"] is True
 
 
 def test_a_whole_corpus_is_read_once_for_all_answers() -> None:
@@ -76,9 +65,9 @@ def test_a_whole_corpus_is_read_once_for_all_answers() -> None:
     documents = [Document(str(i), " ".join(known[i * 60 : i * 60 + 60])) for i in range(5_000)]
     rows = [example(str(i), " ".join(known[i * 100 : i * 100 + 2])) for i in range(1_000)]
     started = time.process_time()
-    found = standing(documents, rows)
+    found = passages_with(documents, rows)
     assert time.process_time() - started < 5  # a scan for each example takes minutes
-    assert sum(found[str(i)] is True for i in range(1_000)) >= 980  # the others stand across two documents
+    assert sum(bool(found[str(i)]) for i in range(1_000)) >= 980  # the others stand across two documents
 
 
 def test_a_hit_counts_where_so_few_passages_hold_the_answer_that_it_is_no_chance() -> None:

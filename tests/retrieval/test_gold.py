@@ -117,7 +117,7 @@ def test_what_holds_the_answer_can_be_left_out_and_later_passages_come_in_its_pl
     fee, refund, card, boat = PASSAGES
 
     def left(*gold: str, answer: str, k: int = 2, of: str = "a") -> list[Document]:
-        search = WithoutGold(Fixed(fee, refund, card, boat), [example("a", answer, *gold)])
+        search = WithoutGold(Fixed(fee, refund, card, boat), [example("a", answer, *gold)], GoldIndex(PASSAGES))
         return search.search([Query(of, "How much?")], k)[0]
 
     assert left(answer="7 pounds") == [fee, refund], "17 pounds is another answer"
@@ -125,3 +125,23 @@ def test_what_holds_the_answer_can_be_left_out_and_later_passages_come_in_its_pl
     assert left("fees#1", answer="a lot") == [refund, card], "the marked passage"
     assert left("fees", answer="a lot") == [card, boat], "every part of a marked document"
     assert left("fees", answer="a lot", of="b") == [fee, refund], "of the example with the query's id"
+
+
+def test_a_mark_of_a_part_means_what_holds_its_text_however_documents_are_cut() -> None:
+    sentences = [
+        " ".join(f"{word}{i}" for i in range(9)) for word in ("ash", "bay", "cob", "dew", "elm", "fig", "gum", "hay")
+    ]
+    usual = [Document(f"d#{i + 1}", " ".join(sentences[4 * i : 4 * i + 4])) for i in range(2)]
+    small = [Document(f"d#{i + 1}", " ".join(sentences[2 * i : 2 * i + 2])) for i in range(4)]
+    index = GoldIndex([*small, PASSAGES[2]], [*usual, PASSAGES[2]])
+    second = example("e", "fig3 fig4", "d#2")
+    assert index.marked(second) == {"d#3"}, "d#2 of the usual cutting, of it the part with the answer"
+    assert index.passage(second) == small[2] and index.named(second) == []
+    assert index.marked(example("e", "elsewhere", "d#2")) == {"d#3", "d#4"}
+    assert index.marked(example("e", "ash3 ash4", "d#1", "cards")) == {"d#1", "cards"}
+    assert index.marked(example("e", "fig3 fig4", "d")) == {"d#3"}
+    assert index.marked(example("e", "fig3 fig4", "d#4")) == set(), "the usual cutting has no such part"
+    whole = GoldIndex([Document("d", " ".join(sentences))], usual)
+    assert whole.marked(second) == {"d"}
+    left = WithoutGold(Fixed(*small), [example("e", "elsewhere", "d#2")], index)
+    assert left.search([Query("e", "?")], 4) == [[small[0], small[1]]]

@@ -10,13 +10,11 @@ Answers nothing and judges no answer.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from rung.diagnosis.lenient import is_json
-from rung.retrieval.answers_in_text import BY_CHANCE, LONGEST_SHORT, contains_answer, says_something
+from rung.retrieval.answers_in_text import contains_answer, is_telling, passages_with, says_something
 from rung.retrieval.chunk import document_id
 from rung.retrieval.library import Library
 from rung.solutions.prompt_rendering import within_budget
@@ -33,6 +31,9 @@ MOST_READ = 200_000
 
 VERBATIM = 0.5
 """Share of train answers that stand word for word in the corpus, from which one that does not is missing there."""
+
+LONGEST_SHORT = 8
+"""Words of an answer that is expected to stand verbatim where a text holds it; a longer one may be worded otherwise."""
 
 ELSEWHERE = 0.5
 """Share of the found answers that stand in other documents as well, above which standing somewhere says nothing."""
@@ -140,16 +141,7 @@ class _Cut:
         self.all = library.passages(solution.retriever)
         self.passages = {p.id: p for p in self.all}
         self.documents = {d.id: d for d in library.documents}
-        self.parts: dict[str, list[Document]] = defaultdict(list)
-        for passage in self.all:
-            self.parts[document_id(passage.id)].append(passage)
-        self._library, self._spec = library, solution.retriever
-
-    @cached_property
-    def _usual(self) -> dict[str, Document]:
-        """The passages as they are cut where nothing is chosen, by which ids of passages are marked."""
-        usual = self._library.passages()
-        return {} if usual == self.all else {p.id: p for p in usual}
+        self.gold = library.gold(solution.retriever)
 
     @property
     def divided(self) -> list[Document]:
@@ -162,21 +154,9 @@ class _Cut:
         Of a document that is marked, or a passage by the usual cutting, those that contain an answer; all of them where
         the answer stands so in none of its passages, of which every one may hold it then.
         """
-        named = [self.passages[i] for i in example.gold_ids if self._is_named(i)]
-        rest = [i for i in example.gold_ids if not self._is_named(i)]
-        parts = [p for i in dict.fromkeys(rest) for p in self._parts_of(i)]
+        named, parts = self.gold.named(example), self.gold.parts(example)
         holding = [p for p in parts if contains_answer(p, example)]
         return tuple(dict.fromkeys([*named, *(holding if holding or named else parts)]))
-
-    def _is_named(self, mark: str) -> bool:
-        """Whether a mark is the id of one of these passages, and not of another that the usual cutting calls so."""
-        return mark in self.passages and (mark in self.documents or not self._usual)
-
-    def _parts_of(self, mark: str) -> list[Document]:
-        if mark in self.documents or mark not in self._usual:
-            return self.parts.get(mark, [])
-        same = self._library.gold(self._spec).overlapping([self._usual[mark]])
-        return [self.passages[i] for i in sorted(same)]
 
 
 def _by_marks(cut: _Cut, example: Example) -> Place:
@@ -186,8 +166,7 @@ def _by_marks(cut: _Cut, example: Example) -> Place:
         return Place(gold=gold)
     own = {document_id(p.id) for p in gold}
     apart = any(contains_answer(d, example) for d in cut.divided if d.id in own)
-    named = set(example.gold_ids) & {p.id for p in gold}
-    return Place(gold=gold, cut_apart=apart, any_part=len(gold) > 1 and not named and not apart)
+    return Place(gold=gold, cut_apart=apart, any_part=len(gold) > 1 and not cut.gold.named(example) and not apart)
 
 
 # ---- without marks ------------------------------------------------------------------------------
@@ -207,8 +186,8 @@ def _unmarked(
     train = [] if is_large else [e for e in inputs.train if not _why_unreadable(e)]
     known = sample_of(train, _LEARNT_FROM, inputs.task.seed)
     read = {p.id: p for e in open_ for p in ranked[e.id]} if is_large else cut.passages
-    containing = passages_with(tuple(read.values()), [*open_, *known])
-    found |= {n: Place(gold=hits) for n, hits in _found_by_search(cut, open_, ranked, containing).items()}
+    containing = passages_with(read.values(), [*open_, *known])
+    found |= {n: Place(gold=hits) for n, hits in _found_by_search(open_, ranked, containing, len(read)).items()}
     rest = [e for e in open_ if e.id not in found]
     if is_large:
         why = f"the corpus has more than {MOST_READ:,} passages, and the example marks none"
@@ -224,7 +203,7 @@ def _unmarked(
         elif others:
             found[example.id] = Place(gold=tuple(others))
         elif documents := apart[example.id]:
-            gold = tuple(p for d in documents for p in cut.parts[d.id])
+            gold = tuple(cut.gold.parts(replace(example, gold_ids=tuple(d.id for d in documents))))
             found[example.id] = Place(gold=gold, cut_apart=True)
         else:
             found[example.id] = Place(_why_not_absent(example, verbatim))
@@ -232,29 +211,29 @@ def _unmarked(
 
 
 def _found_by_search(
-    cut: _Cut,
     examples: Sequence[Example],
     ranked: Mapping[str, Sequence[Document]],
     containing: Mapping[str, Sequence[Document]],
+    read: int,
 ) -> dict[str, tuple[Document, ...]]:
     """Example id -> the ranked passages that contain its answer, and not by chance; without those that have none.
 
-    Two guards: the rank times the share of other passages of the corpus that contain it is small; and few of the other
-    questions are brought the same answer as high in their ranking, since a search brings passages that are alike, and
-    so may their answers be.
+    read: number of passages that were looked at. Two guards: few of the others contain it (`is_telling`); and few of
+    the other questions are brought the same answer as high in their ranking, since a search brings passages that are
+    alike, and so may their answers be.
     """
     found = {}
     for example in examples:
         row, own = ranked[example.id], {p.id for p in containing[example.id]}
         hits = [(rank, p) for rank, p in enumerate(row, 1) if p.id in own]
-        share = max(0, len(own) - 1) / max(1, len(cut.all))
+        share = max(0, len(own) - 1) / max(1, read)
         refs = set(example.references)
         others = [ranked[e.id] for e in examples if not refs & set(e.references)] if hits else []
         first = [next((i for i, p in enumerate(other, 1) if p.id in own), 0) for other in others]
         told = [
             p
             for rank, p in hits
-            if rank * share <= BY_CHANCE and _mean([0 < i <= rank for i in first]) <= BROUGHT_TO_OTHERS
+            if is_telling(rank, share) and _mean([0 < i <= rank for i in first]) <= BROUGHT_TO_OTHERS
         ]
         if told:
             found[example.id] = tuple(told)
@@ -274,25 +253,6 @@ def _why_not_absent(example: Example, verbatim: float) -> str:
         return "answers seldom stand in the documents word for word"
     short = any(len(units(r)) <= LONGEST_SHORT for r in example.references if says_something(r))
     return "" if short else "the answer is long, and stands in no passage word for word"
-
-
-def passages_with(passages: Sequence[Document], examples: Sequence[Example]) -> dict[str, list[Document]]:
-    """Example id -> the passages that contain an accepted answer. One pass over the passages.
-
-    Only passages with the longest word of an answer are looked at closely.
-    """
-    by_word: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        for word in {max(units(r), key=len) for r in example.references if says_something(r)}:
-            by_word[word].append(example)
-    hits: dict[str, list[Document]] = {e.id: [] for e in examples}
-    for passage in passages if by_word else ():
-        here = by_word.keys() & set(units(f"{passage.title or ''}\n{passage.text}"))
-        near = {e.id: e for word in here for e in by_word[word]}
-        for name, example in near.items():
-            if contains_answer(passage, example):
-                hits[name].append(passage)
-    return hits
 
 
 def _mean(flags: Sequence[bool]) -> float:

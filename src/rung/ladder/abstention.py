@@ -164,10 +164,10 @@ def _without_passages(
     meter = Meter(run.asked, folder)
     workshop = run.workshop(folder, climbed, meter)
     workshop = replace(workshop, tools=replace(workshop.tools, scorer=_scorer(run.inputs.task.abstain)))
-    search = workshop.retriever_of(solution)
+    search, index = workshop.retriever_of(solution), run.inputs.library.gold(solution.retriever)
     assert search is not None
     try:
-        answers = attempt(workshop, solution, rows, path, retriever=WithoutGold(search, rows))
+        answers = attempt(workshop, solution, rows, path, retriever=WithoutGold(search, rows, index))
     except SealedTestError:
         raise
     except RungError as fault:

@@ -9,17 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rung.text import is_character, units
 from rung.types import Document, Example
 
 BY_CHANCE = 0.05
-"""Hits that hold an answer by chance up to the middle of a rank: (rank - 1/2) times the share of all passages that hold
-it. Of fewer than 10 passages none counts: a search that finds most of them says nothing. docs/retrieval.md: figures."""
-
-LONGEST_SHORT = 8
-"""Words of an answer that is expected to stand verbatim where a text holds it; a longer one may be worded otherwise."""
+"""Hits that hold an answer by chance, at most, down to the rank of one that counts. docs/retrieval.md: figures."""
 
 _SAMPLED = 2_000
 """Passages on which the share that holds an answer is estimated."""
@@ -47,37 +43,33 @@ def says_something(answer: str) -> bool:
     return len(found) > 1 or (len(found[0]) > 1 and not is_character(found[0]))
 
 
-def standing(documents: Sequence[Document], examples: Sequence[Example]) -> dict[str, bool | None]:
-    """Example id -> whether an accepted answer stands in any of the documents or passages.
+def is_telling(rank: int, share: float) -> bool:
+    """Whether it is no chance that a hit holds an answer: so few are expected down to the middle of its rank.
 
-    None where that cannot be said: the answers are like yes and no, or none stands there and all are so long that the
-    documents may word them otherwise. One pass, about 8 s for 100,000 passages of 150 words, whatever the number of
-    examples; holds the answers in memory and one text at a time.
+    rank: from 1. share: of the passages that hold the answer. Of all passages, this one among them: then of fewer than
+    10 passages no hit counts. Of all others: then one that alone holds the answer counts at any rank.
     """
-    wanted: dict[str, set[str]] = defaultdict(set)
+    return (rank - 0.5) * share <= BY_CHANCE
+
+
+def passages_with(passages: Iterable[Document], examples: Sequence[Example]) -> dict[str, list[Document]]:
+    """Example id -> the passages that hold an accepted answer which says something.
+
+    One pass, about 8 s for 100,000 passages of 150 words, whatever the number of examples: only texts with the longest
+    word of an answer are looked at closely. Holds the answers in memory, and one text at a time.
+    """
+    wanted: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
-        for answer in _telling(example):
-            wanted[max(answer.split(), key=len)].add(answer)
-    found: set[str] = set()
-    for document in documents:
-        text = f"{document.title or ''}\n{document.text}"
+        for answer in set(_telling(example)):
+            wanted[max(answer.split(), key=len)][answer].append(example.id)
+    hits: dict[str, list[Document]] = {e.id: [] for e in examples}
+    for passage in passages if wanted else ():
+        text = f"{passage.title or ''}\n{passage.text}"
         here = wanted.keys() & units(text)
-        if not here:
-            continue
-        plain = plain_words(text)
-        for unit in here:
-            if held := {answer for answer in wanted[unit] if answer in plain}:
-                found |= held
-                wanted[unit] -= held
-                if not wanted[unit]:
-                    del wanted[unit]
-    return {e.id: _verdict(list(_telling(e)), found) for e in examples}
-
-
-def _verdict(answers: Sequence[str], found: set[str]) -> bool | None:
-    if any(answer in found for answer in answers):
-        return True
-    return False if any(len(answer.split()) <= LONGEST_SHORT for answer in answers) else None
+        plain = plain_words(text) if here else ""
+        for name in {n for unit in here for answer, own in wanted[unit].items() if answer in plain for n in own}:
+            hits[name].append(passage)
+    return hits
 
 
 class AnswersInText:
@@ -95,7 +87,7 @@ class AnswersInText:
         found = []
         for rank, passage in enumerate(ranked, 1):
             text = _plain_of(passage)
-            if any(a in text and (rank - 0.5) * self._share(a) <= BY_CHANCE for a in answers):
+            if any(a in text and is_telling(rank, self._share(a)) for a in answers):
                 found.append(passage)
         return found
 

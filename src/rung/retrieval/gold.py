@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from itertools import islice, pairwise, zip_longest
 
-from rung.retrieval.answers_in_text import AnswersInText, contains_answer, standing
+from rung.retrieval.answers_in_text import AnswersInText, contains_answer
 from rung.retrieval.chunk import document_id
 from rung.text import units
 from rung.types import Document, Example, Query, Retriever
@@ -33,10 +34,16 @@ _OVERLAP = 0.4
 
 
 class GoldIndex:
-    """Passages by their own id and by the id of the document they were cut from."""
+    """Passages by their own id and by the id of the document they were cut from.
 
-    def __init__(self, passages: Sequence[Document]) -> None:
+    A mark names a document, or a part of one as documents are usually cut. Under another cutting, parts have the same
+    ids and hold something else; a mark means what holds the text of that part.
+    """
+
+    def __init__(self, passages: Sequence[Document], usual: Sequence[Document] = ()) -> None:
+        """usual: the passages as documents are cut where nothing is chosen; none, where that is how these are cut."""
         self._passages = tuple(passages)
+        self._usual = usual
         self._by_id: dict[str, int] = {}
         self._by_document: dict[str, list[int]] = defaultdict(list)
         for place, passage in enumerate(self._passages):
@@ -49,8 +56,7 @@ class GoldIndex:
 
         Where the marked passages contain none, the first marked one. None where nothing is marked and found.
         """
-        marked = [self._passages[self._by_id[i]] for i in example.gold_ids if i in self._by_id]
-        marked = marked or self._parts(example)
+        marked = self.named(example) or self.parts(example)
         return next((p for p in marked or ranked if contains_answer(p, example)), next(iter(marked), None))
 
     def passages(self, example: Example, ranked: Sequence[Document] = ()) -> tuple[Document, ...]:
@@ -62,15 +68,24 @@ class GoldIndex:
         best = self.passage(example, ranked)
         if best is None:
             return ()
-        own = set(example.gold_ids)
-        rest = [p for p in self._parts(example) if p != best and (p.id in own or contains_answer(p, example))]
+        own = {p.id for p in self.named(example)}
+        rest = [p for p in self.parts(example) if p != best and (p.id in own or contains_answer(p, example))]
         return (best, *rest)[:MOST_GOLD]
+
+    def named(self, example: Example) -> list[Document]:
+        """The passages that are marked as such, whole documents among them; not parts of a marked document."""
+        return [self._passages[self._by_id[i]] for i in example.gold_ids if self._is_named(i)]
+
+    def parts(self, example: Example) -> list[Document]:
+        """Every passage that is marked, or cut from a document that is, in the order of the corpus."""
+        places = {place for i in example.gold_ids for place in self._parts_of(i)}
+        return [self._passages[place] for place in sorted(places)]
 
     def marked(self, example: Example) -> frozenset[str]:
         """Ids of the marked passages; of a marked document the parts that contain an answer, else all its parts."""
-        own = {i for i in example.gold_ids if i in self._by_id}
-        for id_ in set(example.gold_ids) - own:
-            parts = [self._passages[place] for place in self._by_document.get(id_, ())]
+        own = {p.id for p in self.named(example)}
+        for id_ in {i for i in example.gold_ids if not self._is_named(i)}:
+            parts = [self._passages[place] for place in self._parts_of(id_)]
             own.update(p.id for p in _with_answer(parts, example))
         return frozenset(own)
 
@@ -83,14 +98,6 @@ class GoldIndex:
         pooled hits.
         """
         return self.marked(example) or frozenset(p.id for p in self._contained(example, pooled))
-
-    def in_corpus(self, examples: Sequence[Example]) -> dict[str, bool | None]:
-        """Example id -> whether a marked passage is here, or an answer stands in any; None: cannot be said.
-
-        One pass over all passages for all examples (see `standing`): give them together.
-        """
-        marked = {e.id for e in examples if self.marked(e)}
-        return dict.fromkeys(marked, True) | standing(self._passages, [e for e in examples if e.id not in marked])
 
     def overlapping(self, passages: Sequence[Document]) -> frozenset[str]:
         """Ids of the passages here that hold the text of these, which were cut in another way, or about half of it."""
@@ -113,11 +120,22 @@ class GoldIndex:
             self._holds = AnswersInText(self._passages)
         return self._holds.telling_hits(example, pooled)
 
-    def _parts(self, example: Example) -> list[Document]:
-        """Every passage that is marked, or cut from a document that is, in the order of the corpus."""
-        places = {self._by_id[i] for i in example.gold_ids if i in self._by_id}
-        places.update(place for i in example.gold_ids for place in self._by_document.get(i, ()))
-        return [self._passages[place] for place in sorted(places)]
+    @cached_property
+    def _usual_by_id(self) -> dict[str, Document]:
+        return {p.id: p for p in self._usual}
+
+    def _is_named(self, mark: str) -> bool:
+        if mark not in self._by_id or not self._usual:
+            return mark in self._by_id
+        return document_id(mark) == mark or self._usual_by_id.get(mark) == self._passages[self._by_id[mark]]
+
+    def _parts_of(self, mark: str) -> Collection[int]:
+        """Places of the passages that a mark means, be it one passage, a document or a part as it is usually cut."""
+        if self._is_named(mark):
+            return {self._by_id[mark], *self._by_document.get(mark, ())}
+        if mark in self._by_document or not self._usual or mark not in self._usual_by_id:
+            return self._by_document.get(mark, ())
+        return [self._by_id[i] for i in self.overlapping([self._usual_by_id[mark]])]
 
 
 def pooled(rankings: Sequence[Sequence[Document]], most: int = 40) -> tuple[Document, ...]:
@@ -186,10 +204,11 @@ class WithoutGold:
     Left out is what the example marks, every part of a document that it marks, and what contains an accepted answer.
     """
 
-    def __init__(self, search: Retriever, examples: Sequence[Example]) -> None:
-        """examples: those that may be asked for; for any other query nothing is left out."""
+    def __init__(self, search: Retriever, examples: Sequence[Example], index: GoldIndex) -> None:
+        """examples: those that may be asked for; for any other query nothing is left out. index: of the passages."""
         self._search = search
         self._examples = {e.id: e for e in examples}
+        self._index = index
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
         found = self._search.search(queries, k + _LEFT_OUT)
@@ -199,5 +218,5 @@ class WithoutGold:
         example = self._examples.get(query.id)
         if example is None:
             return list(ranked)
-        marked = set(example.gold_ids)
-        return [p for p in ranked if not {p.id, document_id(p.id)} & marked and not contains_answer(p, example)]
+        marked = {p.id for p in self._index.parts(example)}
+        return [p for p in ranked if p.id not in marked and not contains_answer(p, example)]

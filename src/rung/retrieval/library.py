@@ -64,7 +64,7 @@ class Library:
         """The passages of that size by their marks."""
         size = _size(spec)
         if size not in self._gold:
-            self._gold[size] = GoldIndex(self.passages(spec))
+            self._gold[size] = GoldIndex(self.passages(spec), self.passages())
         return self._gold[size]
 
 

@@ -58,7 +58,7 @@ def training_rows(
         index = gold_index(workshop, solution.retriever)
         retriever = WithGold(search, examples, index, fitting_into(workshop, solution))
         if refused := to_refuse(workshop, search, index, examples):
-            retriever = Parted(refused, WithoutGold(search, examples), retriever)
+            retriever = Parted(refused, WithoutGold(search, examples, index), retriever)
     queries = [e.query for e in examples]
     requests, shown = requests_for(solution, workshop.tools.model, queries, retriever=retriever)
     answers = [e.output for e in examples]
@@ -80,8 +80,10 @@ class _MarkedOnly(GoldIndex):
 
 def gold_index(workshop: Workshop, spec: RetrieverSpec | None) -> GoldIndex:
     """The gold passages of the workshop's examples, cut as the spec says; of labels, only marked ones."""
-    index = _MarkedOnly if workshop.inputs.task.labels else GoldIndex
-    return index(workshop.inputs.library.passages(spec))
+    library = workshop.inputs.library
+    if not workshop.inputs.task.labels:
+        return library.gold(spec)
+    return _MarkedOnly(library.passages(spec), library.passages())
 
 
 def fitting_into(workshop: Workshop, solution: Solution) -> Callable[[Sequence[Document]], Sequence[Document]]:
