@@ -2,8 +2,7 @@
 
 A row is a passage: its key, its words as every other search here cuts them, its vector. Texts stay with the caller.
 LanceDB works in this process and calls nobody.
-Source: Robertson & Zaragoza, The Probabilistic Relevance Framework (2009), with k1 = 1.2 where `bm25.py` has 1.5;
-Jégou, Douze & Schmid, Product quantization for nearest neighbor search (2011).
+Source: Robertson & Zaragoza, The Probabilistic Relevance Framework (2009), with k1 = 1.2 where `bm25.py` has 1.5.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from rung.retrieval.embedders import Embedder
 
 EXACT_UP_TO = 50_000
-"""Rows up to which a query is compared with the vectors of all; beyond, an index of them is asked first (IVF_PQ)."""
+"""Rows up to which a query is compared with the vectors of all; beyond, an index of them is asked first (IVF_SQ, a
+byte a number)."""
 
 _FORMAT = 1
 _WRITTEN = 20_000  # rows a commit; with vectors _EMBEDDED
@@ -196,7 +196,7 @@ class LanceIndex:
         return pa.Table.from_arrays(columns, schema=self._schema())
 
     def _index(self, table: Any, anew: bool, tell: Tell) -> None:
-        from lancedb.index import FTS, IvfPq
+        from lancedb.index import FTS, IvfSq
 
         indexed = {column for index in table.list_indices() for column in index.columns}
         if anew or "words" not in indexed:
@@ -213,7 +213,7 @@ class LanceIndex:
             table.create_index("words", config=config, replace=True)
         if self._approximate and (anew or "vector" not in indexed):
             tell("the index over vectors is built", 0.5)
-            table.create_index("vector", config=IvfPq(distance_type="dot"), replace=True)
+            table.create_index("vector", config=IvfSq(distance_type="dot"), replace=True)
 
 
 def _fused(rankings: Sequence[Sequence[int]]) -> list[int]:
