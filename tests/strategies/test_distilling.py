@@ -20,7 +20,7 @@ from rung.strategies.registry import Texts
 from rung.teaching.answering import VOTES
 from rung.testing import FakeModel
 from rung.trials.workshop import Workshop
-from rung.types import Query, Request, RetrieverSpec
+from rung.types import Demo, DemoSelection, Query, Request, RetrieverSpec
 from workshops import COLOURS, Trainee, example, workshop_of
 
 Answer = Callable[[Request], str]
@@ -193,6 +193,17 @@ def test_an_adapter_learns_what_retrieval_answers_without_the_passages(tmp_path:
     assert trained_on(shop)[20:] == [(f"what colour is thing {i}", COLOURS[i % 3]) for i in range(44, 56)]
     row = read_lines(shop.folder / TAUGHT)[0]
     assert row["origin"].items() >= {"kind": "read from passages", "teacher": "fake", "prompt": "rag"}.items()
+
+
+def test_what_is_learnt_without_passages_names_none_of_them(tmp_path: Path) -> None:
+    shop = reading_shop(tmp_path)
+    assert shop.best_rag is not None
+    demo = Demo("<passage 1>\nThing 3 is red.\n</passage 1>\n\nwhat colour is thing 3", "red [1]")
+    citing = replace(shop.best_rag, cite=True, demos=(demo,), demo_selection=DemoSelection("fixed", 1))
+    model = Trainee(lambda request, note: f"{reads(request, note)} [1]")
+    rag_distilled(replace(shop, best_rag=citing, tools=replace(shop.tools, model=model)))
+    learnt = [row.answer for row in model.trainings[-1]["rows"]]
+    assert len(learnt) == 32 and not any("[" in answer for answer in learnt)
 
 
 def test_without_a_retrieval_solution_there_is_nothing_to_put_into_weights(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def requests_for(
     return _requests(solution, queries, passages), passages
 
 
+def without_marks(solution: Solution, said: str, passages: Sequence[Document]) -> Cited:
+    """What an answer says, and what it names where the solution cites. passages: those of its prompt, best first."""
+    if not solution.cite or solution.retriever is None:
+        return Cited(said)
+    return cited(said, {n: p.id for n, p in numbered(passages).items()})
+
+
 def _shown(
     solution: Solution, model: Model, queries: Sequence[Query], retriever: Retriever | None, *, asking: bool
 ) -> list[FoundPassages]:
@@ -112,8 +119,7 @@ def _prediction(solution: Solution, query: Query, generation: Generation, search
     """What the search took of the model is part of what the answer took. keep_space of the solution's decoding: the
     space that an answer begins with is part of it."""
     said = generation.text.rstrip() if solution.decoding.keep_space else generation.text.strip()
-    reads = solution.cite and solution.retriever is not None
-    read = cited(said, {n: p.id for n, p in numbered(search.passages).items()}) if reads else Cited(said)
+    read = without_marks(solution, said, search.passages)
     return Prediction(
         id=query.id,
         text=read.text,

@@ -63,7 +63,6 @@ def rag_distilled(workshop: Workshop) -> Solution:
         raise TrainingError("no retrieval solution stands in this run whose answers could be learnt. Name rag, too.")
     plain = replace(workshop.solution("rag_distilled"), constraint=workshop.inputs.constraint)
     asked = _to_answer(workshop, plain, MOST_READ)
-    reading = replace(reading, cite=False)  # what is learnt without passages names none
     return tuned_on(workshop, plain, _learnt(workshop, asked, 1, "read from passages", reading))
 
 

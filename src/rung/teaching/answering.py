@@ -25,7 +25,7 @@ from rung.evaluation.metrics import metric_for
 from rung.evaluation.scorer import Scorer
 from rung.models.journal import Journal
 from rung.models.metering import charged_usd
-from rung.solutions.answer import requests_for
+from rung.solutions.answer import requests_for, without_marks
 from rung.trials.workshop import Workshop
 from rung.types import Answer, Constraint, Generation, Model, Query, Request, Solution
 
@@ -72,19 +72,25 @@ def answered(
     path: the journal of the samples, JSON lines; what stands there is not asked again. votes: samples of each answer.
     solution: what asks; None: the best prompt so far, else the bare instruction. model: what answers; None: the
     teacher, or where the task has none the workshop's own model. what: is being done, for who hears of progress.
+    Marks of sources are no part of an answer to learn.
     len(queries) x votes requests are made. Raises ModelError, and BudgetSpent with all that was answered on disk.
     """
     teacher = model or workshop.tools.teacher or workshop.tools.model
     asking = solution or workshop.best_prompt or workshop.solution("asking")
     asking = held_to(workshop, teacher, replace(asking, constraint=workshop.inputs.constraint))
-    requests, _ = requests_for(asking, teacher, queries, retriever=workshop.retriever_of(asking))
+    requests, shown = requests_for(asking, teacher, queries, retriever=workshop.retriever_of(asking))
     sampled = [_sample(request, number) for request in requests for number in range(votes)]
     told = what or f"{teacher.name} answers {len(queries)} inputs"
     answers = Journal(teacher, path).generate(sampled, workshop.tools.tell, told)
     form = TaughtForm.of(workshop)
     return [
-        _voted(form, query, answers[place * votes : (place + 1) * votes], teacher)
-        for place, query in enumerate(queries)
+        _voted(
+            form,
+            query,
+            [replace(s, text=without_marks(asking, s.text, seen).text) for s in answers[n * votes : (n + 1) * votes]],
+            teacher,
+        )
+        for n, (query, seen) in enumerate(zip(queries, shown, strict=True))
     ]
 
 
