@@ -11,6 +11,7 @@ import pytest
 
 from rung.errors import BudgetSpent, NoGain
 from rung.resume import record_of
+from rung.solutions.refusing import with_refusal
 from rung.strategies.fine_tuning import lora
 from rung.strategies.registry import Cost, Texts
 from rung.strategies.replay import trained_on
@@ -26,7 +27,7 @@ from rung.strategies.shortening import (
 )
 from rung.trials.trial import read_predictions
 from rung.trials.workshop import Workshop, cut_of
-from rung.types import Decoding, Demo, DemoSelection, Request, Solution
+from rung.types import Decoding, Demo, DemoSelection, Request, RetrieverSpec, Solution
 from workshops import COLOURS, Note, Trainee, workshop_of
 
 LONG = "Say the colour of the thing. There are three of them, and no others: red, green and blue. One word."
@@ -217,6 +218,18 @@ def test_the_lengths_follow_from_the_prompt_and_no_two_are_alike(tmp_path: Path)
     assert list(lengths(shop, shown)) == [AS_IT_IS, "without demos", ALONE]
     assert all(not s.demos for length, s in lengths(shop, shown).items() if length != AS_IT_IS)
     assert removable(shop, bare) == (3.0, 8.0)
+
+
+def test_a_shorter_prompt_with_passages_still_says_what_to_answer_where_they_hold_no_answer(tmp_path: Path) -> None:
+    shop = workshop_of(Trainee(), tmp_path, instruction=LONG, abstain="not given")
+    spec = RetrieverSpec("bm25", 3, 600, fenced=True)
+    reads = Solution("rag_lora", with_refusal(LONG, "not given"), Decoding(8), adapter="a", retriever=spec)
+    found = lengths(shop, reads)
+    assert list(found) == [AS_IT_IS, FIRST, ALONE] and found[AS_IT_IS] == reads
+    assert all(solution.instruction.endswith("answer exactly: not given") for solution in found.values())
+    assert found[ALONE].instruction == with_refusal("", "not given")
+    for other in (replace(reads, retriever=None), replace(reads, instruction=LONG)):  # of an older version
+        assert lengths(shop, other)[AS_IT_IS] == other and lengths(shop, other)[ALONE].instruction == ""
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rung.solutions.citing import ROOM, with_marks
 from rung.solutions.prompt_rendering import numbered
 from rung.solutions.refusing import with_refusal
 from rung.trials.workshop import Inputs, Workshop
-from rung.types import Document, Example, Query, Retriever, Solution
+from rung.types import Document, Example, Query, Retriever, Solution, Task
 
 REFUSED = 10
 """One in so many training prompts shows no passage that holds the answer."""
@@ -29,11 +29,17 @@ def reading(workshop: Workshop, name: str) -> Solution:
     room = plain.decoding.max_new_tokens + (ROOM if task.cite else 0)
     return replace(
         plain,
-        instruction=with_refusal(plain.instruction, None if task.multi_label else task.abstain),
+        instruction=with_refusal(plain.instruction, abstain_of(task)),
         decoding=replace(plain.decoding, max_new_tokens=room),
         constraint=inputs.constraint,
         cite=task.cite,
     )
+
+
+def abstain_of(task: Task) -> str | None:
+    """What a prompt with passages says to answer where none of them holds the answer; None: nothing. An answer of
+    several labels says it by none of them."""
+    return None if task.multi_label else task.abstain
 
 
 def answers_repeat(inputs: Inputs) -> bool:

@@ -21,8 +21,10 @@ from rung.evaluation.statistics import MARGIN, compare, score, units_of
 from rung.records import write_json, write_lines
 from rung.resume import recorded
 from rung.solutions.answer import requests_for
+from rung.solutions.refusing import with_refusal
 from rung.strategies.course import Lengths, onward_steps, steps_of
 from rung.strategies.prompting import answering
+from rung.strategies.reading import abstain_of
 from rung.strategies.registry import SHORTENED, Cost, Texts
 from rung.strategies.replay import REPAIR, Onward, trained_on
 from rung.trials.trial import attempt, read_predictions
@@ -96,9 +98,16 @@ def shortened(workshop: Workshop, tuned: Solution) -> Solution:
 
 
 def lengths(workshop: Workshop, tuned: Solution) -> dict[str, Solution]:
-    """The tuned solution under each length of its prompt, by the length in words; the longest first, no two alike."""
+    """The tuned solution under each length of its prompt, by the length in words; the longest first, no two alike.
+
+    Where a prompt with passages says what to answer if none of them holds the answer, each length does: dev may hold no
+    question that shows its use.
+    """
     inputs = workshop.inputs
     form = form_in_words(inputs.task, inputs.train)
+    abstain = abstain_of(inputs.task) if tuned.retriever is not None else None
+    if with_refusal(tuned.instruction, abstain) != tuned.instruction:
+        abstain = None
     plain = replace(tuned, demos=(), demo_selection=None)
     whole = tuned.instruction.rstrip()
     without_form = whole.removesuffix(form).rstrip() if form else whole
@@ -111,6 +120,7 @@ def lengths(workshop: Workshop, tuned: Solution) -> dict[str, Solution]:
     }
     kept: dict[str, Solution] = {}
     for length, solution in found.items():
+        solution = replace(solution, instruction=with_refusal(solution.instruction, abstain))
         if all((solution.instruction, solution.demos) != (o.instruction.rstrip(), o.demos) for o in kept.values()):
             kept[length] = replace(solution, name=f"{tuned.name} ({length})") if kept else solution
     return kept
