@@ -131,3 +131,10 @@ def test_a_copy_that_would_be_read_otherwise_is_taken_away(tmp_path: Path, monke
     assert "Gold passages are not marked, as copies of the rows cannot be used" in done.output
     assert not (tmp_path / "examples.gold.jsonl").exists()
     assert read_task(tmp_path).examples == (tmp_path / "examples.jsonl",)
+
+
+def test_rows_among_the_documents_are_neither_marked_as_such_nor_copied(tmp_path: Path) -> None:
+    data(tmp_path)
+    done = call(tmp_path / "examples.jsonl", "--docs", tmp_path, "--yes")
+    assert "Gold passages are not marked: rows lie in the folder of the documents" in done.output
+    assert not (tmp_path / "examples.gold.jsonl").exists()

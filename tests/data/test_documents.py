@@ -17,6 +17,7 @@ from rung.data.documents.web_page import markdown_of
 from rung.data.fixing import fix_task
 from rung.data.task_file import read_task
 from rung.errors import DataError
+from rung.retrieval.chunk import chunk
 from rung.types import Document, Finding
 
 pytest.importorskip("pypdfium2")
@@ -107,8 +108,20 @@ def test_a_page_that_is_nearly_all_menu_is_read_whole() -> None:
     assert "Opening hours" in markdown_of(f"<nav>{'Opening hours are long. ' * 20}</nav><p>x</p>").text
 
 
-def test_lines_that_look_like_headings_are_marked_as_none() -> None:
-    assert markdown_of("<p># 1 of the list</p>").text == "\\# 1 of the list"
+def test_lines_that_look_like_headings_or_code_are_marked_as_none_and_passages_show_them_as_they_are() -> None:
+    page = "<p># 1 of the list<br>| x<p>``` a<ul><li># b</ul><table><tr><td># c<td>d<tr><td>e<td>f</table>"
+    text = markdown_of(page).text
+    assert text == "\\# 1 of the list\n| x\n\n\\``` a\n\n- # b\n\n| # c | d |\n| --- | --- |\n| e | f |"
+    document = Document("d", f"# T\n\nabove\f{text}", markdown=True)
+    (whole,), parts = chunk([document]), chunk([document], max_words=4)
+    assert whole.text == document.text.replace("\f\\", "\n").replace("\\", "")
+    assert len(parts) > 2 and {p.title for p in parts} == {"T"} and not any("\\" in p.text for p in parts)
+
+
+def test_cells_of_a_table_that_arranges_a_page_stand_once() -> None:
+    menu, long = "<td rowspan=3 colspan=2>Prices", "word " * 300
+    page = f"<table><tr>{menu}<td>{long}<tr><td>two<tr><td>Prices too</table>"
+    assert markdown_of(page).text == f"Prices\n\n{long.strip()}\n\ntwo\n\nPrices too"
 
 
 def test_a_large_table_repeats_its_header() -> None:
@@ -126,6 +139,32 @@ def test_rows_in_a_folder_have_ids_behind_the_path_and_addresses_as_sources(docs
         Document("a.jsonl/line-2", "b"),
         Document("b.csv", "| question | answer |\n| --- | --- |\n| What? | That |", markdown=True),
     )
+
+
+def test_a_column_of_markdown_is_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "pages.jsonl"
+    path.write_text('{"url": "https://b.example/a", "markdown": "# Fees"}\n')
+    assert read_corpus(path) == (Document("line-1", "# Fees", markdown=True, source="https://b.example/a"),)
+
+
+def test_how_a_file_of_rows_in_a_folder_was_understood_is_told(docs: Path) -> None:
+    (docs / "a.csv").write_bytes("id;text\n1;Gebühr\n2;Öffnung\n".encode("cp1252"))
+    documents, findings = documents_and_findings(docs)
+    assert [d.text for d in documents] == ["Gebühr", "Öffnung"]
+    assert any("a.csv: " in f.message and "Windows-1252" in f.message for f in findings), findings
+
+
+def test_a_table_with_too_much_text_is_left_out(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rung.data.documents.tables.MAX_CHARACTERS", 10)
+    (docs / "a.csv").write_text("a,b\n12345,123456\n")
+    (docs / "b.txt").write_text("text")
+    documents, (finding,) = documents_and_findings(docs)
+    assert [d.id for d in documents] == ["b.txt"] and "a.csv: holds over" in finding.message
+
+
+def test_arrows_of_a_word_file_stay(docs: Path) -> None:
+    (docs / "a.docx").write_bytes(docx_of(paragraph("Press ↑ twice.")))
+    assert only(docs).text == "Press ↑ twice."
 
 
 def test_a_list_of_fetched_pages_gives_sources_to_files(docs: Path) -> None:
@@ -218,7 +257,38 @@ def test_what_was_read_is_kept_by_content(docs: Path, own_cache: Path, monkeypat
     (kept,) = (own_cache / "documents").rglob("*.json")
     kept.write_text("{")
     monkeypatch.undo()
+    monkeypatch.setenv("RUNG_CACHE", str(own_cache))
     assert [d.text for d in read_corpus(docs)] == [d.text for d in first]
+    monkeypatch.setattr("rung.data.documents.kept.python_version", lambda: "4.0.0")  # whose parser may read otherwise
+    read_corpus(docs)
+    assert len(list((own_cache / "documents").rglob("*.json"))) == 2
+
+
+def test_ctrl_c_while_files_are_read_ends_at_once_and_leaves_no_process(docs: Path, tmp_path: Path) -> None:
+    next(b for b in broken_documents() if b.name == "endless.pdf").make(docs / "a.pdf")
+    code = f"""
+import os, signal, sys, threading
+from pathlib import Path
+from rung.data.corpus import read_documents
+from rung.data.documents import workers
+threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    read_documents(Path({str(docs)!r}))
+except KeyboardInterrupt:
+    try:
+        print("ended", os.waitpid(-1, os.WNOHANG))
+    except ChildProcessError:
+        print("no child is left")
+"""
+    environment = os.environ | {"RUNG_CACHE": str(tmp_path / "c")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=20)
+    assert done.stdout.strip() == "no child is left", (done.stdout, done.stderr)
+
+
+def test_a_worker_that_was_ended_starts_no_process_again(docs: Path) -> None:
+    worker = workers._Worker()
+    worker.end()
+    assert "interrupted" in worker.parse(docs / "a.html", "web").problem and worker._process is None
 
 
 def test_without_the_extra_files_are_counted_with_what_to_install(docs: Path, tmp_path: Path) -> None:

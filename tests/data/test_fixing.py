@@ -427,3 +427,15 @@ def test_the_copy_says_what_it_is_and_not_how_old_files_were_read(tmp_path: Path
     text = copy.read_text("utf-8")
     assert text.startswith("# A cleaned copy of ../a/task.yaml;") and "# mine: keep" in text and "# 20 answers" in text
     assert "semicolons" not in text and "left out" not in text and "a line of it" in read_task(copy).instruction
+
+
+def test_a_copy_of_a_task_whose_rows_lie_among_its_documents_does_not_read_them_as_documents(tmp_path: Path) -> None:
+    rows = [{"question": f"Where is number {n} of the rooms?", "answer": f"floor {n}"} for n in range(20)]
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "docs" / "a.txt").write_text("text")
+    keys = "instruction: Answer.\nexamples: docs/rows.jsonl\nmetric: exact_match\ncorpus: docs\n"
+    (tmp_path / "task.yaml").write_text(keys)
+    fixed = read_task(fix_task(read_task(tmp_path / "task.yaml"), tmp_path / "out").task)
+    assert fixed.corpus == tmp_path / "out" / "documents.jsonl"
+    assert [d.id for d in read_corpus(fixed.corpus)] == ["a.txt"]

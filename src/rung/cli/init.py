@@ -41,7 +41,9 @@ def init(
     from rung.data.init import draft_task, try_draft
 
     ask = None if yes or not sys.stdin.isatty() else _Questions()
-    draft = draft_task(data, docs=docs, fields=field_pairs(fields), shape=shape, ask=ask)
+    draft = draft_task(
+        data, docs=docs, fields=field_pairs(fields), shape=shape, ask=ask, say=lambda line: click.echo(line, err=True)
+    )
     trial = mark_gold(try_draft(draft, force=force), ask, force)
     notes = {f"# {note}" for note in trial.draft.notes}  # printed below
     lines = [line for line in trial.draft.text.rstrip().split("\n") if line not in notes]

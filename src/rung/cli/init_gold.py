@@ -29,7 +29,7 @@ def mark_gold(trial: TriedDraft, ask: Ask | None, force: bool) -> TriedDraft:
     ask: who is asked before anything is written; None: nobody, and copies are written. What was done, or why nothing
     was, is one of the trial's notes.
     """
-    from rung.data.corpus import read_corpus
+    from rung.data.corpus import files_of_task, read_corpus
     from rung.data.examples import read_sets
     from rung.data.init.gold_copies import copy_names, rows_are_examples, with_gold_copies
     from rung.retrieval.marking import mark
@@ -40,7 +40,7 @@ def mark_gold(trial: TriedDraft, ask: Ask | None, force: bool) -> TriedDraft:
     examples = [e for several in read_sets(task).values() for e in several]
     if any(e.gold_ids for e in examples):
         return trial
-    documents = read_corpus(task.corpus)
+    documents = read_corpus(task.corpus, files_of_task(task))
     why_not = _why_not(task, examples, documents, rows_are_examples(examples))
     there = [copy.name for copy in copy_names(task).values() if copy.exists()]
     if not why_not and there and not force:
@@ -70,8 +70,12 @@ def mark_gold(trial: TriedDraft, ask: Ask | None, force: bool) -> TriedDraft:
 
 def _why_not(task: Task, examples: Sequence[Example], documents: Sequence[Document], one_each: bool) -> str:
     """Why no row can be marked, a sentence part; empty where rows can."""
+    from rung.data.corpus import examples_lie_in_the_corpus
+
     if task.labels is not None or task.multi_label:
         return "answers are labels, and that a document contains one says nothing"
+    if examples_lie_in_the_corpus(task):
+        return "rows lie in the folder of the documents, where a marked copy would leave the first ones as a document"
     if not one_each:
         return "several examples come of one row"
     if sum(len(d.text) for d in documents) > MOST_CHARACTERS:

@@ -94,7 +94,16 @@ def read_documents(path: Path, say: Callable[[str], None] = _quiet, but: Collect
 
 def files_of_task(task: Task) -> tuple[Path, ...]:
     """The files of a task that are no documents, wherever they lie."""
-    return (*task.example_files, *task.judged, *task.unlabelled, *task.synthetic, *task.preferences)
+    return (task.path, *task.example_files, *task.judged, *task.unlabelled, *task.synthetic, *task.preferences)
+
+
+def examples_lie_in_the_corpus(task: Task) -> bool:
+    """Whether files of examples lie in the folder of the documents: a task with copies of them would read the first
+    ones as documents, and look its answers up there."""
+    if task.corpus is None or not task.corpus.is_dir():
+        return False
+    folder = task.corpus.resolve()
+    return any(path.resolve().is_relative_to(folder) for path in task.example_files)
 
 
 def check_gold_ids(examples: Iterable[Example], documents: Sequence[Document]) -> tuple[Finding, ...]:
@@ -274,6 +283,8 @@ def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
             return []
         table = read_table(path)
         table.call(name)
+        for fact in table.how:
+            read.collected.tell("document_form", name, f"{name}: {fact}.")
         rows = rows_of(table, name, read.collected, alone=False)
     except OSError as e:
         read.problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))

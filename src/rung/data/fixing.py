@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rung.data.corpus import files_of_task, read_corpus
+from rung.data.corpus import examples_lie_in_the_corpus, files_of_task, read_corpus
 from rung.data.examples import MIN_EXAMPLES, Sets, names_of, read_data
 from rung.data.fixed_task import write_task
 from rung.data.hidden import without_hidden
@@ -113,7 +113,7 @@ def fix_task(task: Task, out: Path, *, mask: bool = False) -> Fixed:
         cleaned = _mask(work, cleaned)
     _make(out, task, tuple(work.sets))
     corpus = None
-    if cleaned != documents:
+    if cleaned != documents or examples_lie_in_the_corpus(task):
         corpus = out / "documents.jsonl"
         write_lines(corpus, map(_document_record, cleaned))
     path, form = _write(work, before, out, corpus)

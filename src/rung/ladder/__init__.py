@@ -44,7 +44,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     task = with_options(read_task(task_path), options)
     loaded = load(task, listener)
     task = loaded.read.task
-    record = task_record_of(task, options, loaded.read.metric, loaded.versions, loaded.helpers)
+    record = task_record_of(task, options, loaded.read.metric, loaded.versions, loaded.helpers, loaded.read.documents)
     basis = record["basis"] if options.again else None
     folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
     files = Files(folder)

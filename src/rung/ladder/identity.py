@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rung import __version__, runs
+from rung.data.documents.kinds import MARKDOWN_SUFFIXES
 from rung.ladder.options import RunOptions
-from rung.types import MetricInfo, Model, SearchKeys, Task
+from rung.types import Document, MetricInfo, Model, SearchKeys, Task
 
 _NOT_MEASURED = (
     *("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore", "repeats"),
@@ -31,6 +33,7 @@ def task_record_of(
     metric: MetricInfo,
     model_versions: Mapping[str, str],
     helpers: Mapping[str, str],
+    documents: Sequence[Document] = (),
 ) -> dict[str, Any]:
     """What task.json holds. identity: of all that decides what an answer scores; two runs with one continue each other.
 
@@ -38,7 +41,7 @@ def task_record_of(
     not part of it either, so that a folder may be moved. basis: of the same without models and examples, which --again
     may change; a judge stays, with what people scored. home: version of the model that the run began with by itself.
     taught: hashes of what teaches beside the train examples, which --again may change too. helpers: versions of the
-    teacher and the judge.
+    teacher and the judge. documents: as they were read.
     """
     from rung.data.task_file import task_record
 
@@ -53,6 +56,8 @@ def task_record_of(
     if task.retrieval != SearchKeys():
         measured["retrieval"] = resolved["retrieval"]
     stays: dict[str, Any] = {"task": measured, "beside": beside, "exhaustive": options.exhaustive}
+    if (texts := _hash_of_parsed(documents)) is not None:
+        stays["documents"] = texts
     if task.judge is not None:
         how = {key: value for key, value in asdict(task.judge).items() if key != "model"}
         stays |= {"judge": [helpers["judge"], how], "judged": _hashes(task, task.judged)}
@@ -98,6 +103,18 @@ def _hashes_beside_examples(task: Task) -> dict[str, str]:
 
     files = list(texts_of(task.corpus, files_of_task(task))) if task.corpus is not None else []
     return _hashes(task, [*files, *metric_files(task.metric, task.path.parent)])
+
+
+def _hash_of_parsed(documents: Sequence[Document]) -> str | None:
+    """Of what was read from web pages, PDF and the like, since the libraries that read them decide it, too: one that is
+    installed or replaced between two commands changes the documents. None where texts and rows are all there is, whose
+    files say everything."""
+    if not any(d.markdown and not d.id.lower().endswith(MARKDOWN_SUFFIXES) for d in documents):
+        return None
+    found = hashlib.sha256()
+    for d in documents:
+        found.update(json.dumps([d.id, d.title, d.text, d.markdown]).encode())
+    return found.hexdigest()
 
 
 def _hashes(task: Task, files: Sequence[Path]) -> dict[str, str]:

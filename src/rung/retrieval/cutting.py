@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rung.retrieval.structure import Cut, Section, TextBlock, halves, sections_of, sentences, windows
+from rung.retrieval.structure import Cut, Section, TextBlock, halves, sections_of, sentences, windows, without_escapes
 from rung.text import normal_form
 from rung.types import Document
 
@@ -81,7 +81,7 @@ class Cutter:
         paged = "\f" in document.text
         plain = replace(
             document,
-            text=document.text.replace("\f", "\n"),
+            text=without_escapes(document).replace("\f", "\n"),
             page=(document.page or 1) if paged else document.page,
         )
         if not plain.text.strip() or self._fits(plain):

@@ -67,6 +67,7 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+•‣▪–]|\(?\d{1,3}[.)]|\(?[a-zA-Z]\))\s+\S")
 _ROW = re.compile(r"\s*\|")
 _RULE = re.compile(r"\s*\|?(?:\s*:?-+:?\s*\|)*(?:\s*:?-+:?\s*)?\Z")
+_ESCAPED = re.compile(r"(?:^|(?<=\f))\\(?=#{1,6}\s|```|~~~)", re.MULTILINE)
 _MARKUP = re.compile(r"[*`]+")
 
 _LONGEST_HEADING = 300  # characters of the line
@@ -96,6 +97,11 @@ def sections_of(document: Document) -> Section:
         for line in page.split("\n"):
             reader.read(line)
     return reader.root
+
+
+def without_escapes(document: Document) -> str:
+    """The text. Of Markdown, lines that only look like headings or code have no backslash in front."""
+    return _ESCAPED.sub("", document.text) if document.markdown else document.text
 
 
 class _Reader:
@@ -137,7 +143,7 @@ class _Reader:
             return
         if not (self._markdown and self._read_markdown(line)):
             self._table = None
-            self._read_text(line)
+            self._read_text(_ESCAPED.sub("", line) if self._markdown else line)
         self._gap = False
 
     def _read_markdown(self, line: str) -> bool:

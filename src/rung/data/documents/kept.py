@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
 
+from rung import __version__
 from rung.cache import cache_folder
 from rung.data.documents.kinds import Kind
 from rung.data.documents.parsed import ParsedFile, parsed_from
 from rung.data.documents.reading import LIBRARIES
 from rung.records import read_json, write_json
 
-READER_VERSION = 1
-"""Raise it when files are read otherwise."""
+_OURS = ("documents", "formats")
+"""Folders of rung.data whose code reads files."""
 
 
 def kept_at(path: Path, kind: Kind) -> Path:
     """Where what a file holds is kept. Raises OSError where the file cannot be read."""
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    how = [content, kind, str(READER_VERSION), *map(_version, LIBRARIES[kind])]
+    how = [content, kind, _own_code(), python_version(), *map(_version, LIBRARIES[kind])]
     key = hashlib.sha256(" ".join(how).encode()).hexdigest()[:32]
     return cache_folder() / "documents" / key[:2] / f"{key}.json"
 
@@ -43,6 +46,17 @@ def keep(place: Path, parsed: ParsedFile) -> None:
         return
 
 
+@cache
+def _own_code() -> str:
+    """Hash of the code here that reads files: where it changes, they are read again, and no number has to be raised."""
+    found = hashlib.sha256(__version__.encode())
+    for folder in _OURS:
+        for path in sorted((Path(__file__).parent.parent / folder).glob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

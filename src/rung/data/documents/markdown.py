@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 BLOCK_CHARACTERS = 1_200
 """So many characters of rows stand under one header; then it is repeated, so that a cut passage knows its columns."""
-_MARKS = re.compile(r"^(#{1,6}\s|\|)", re.MULTILINE)
+_MARKS = re.compile(r"^(?=#{1,6}\s|```|~~~)", re.MULTILINE)
 _UNWANTED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 
@@ -26,8 +26,8 @@ def heading(level: int, text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text in which no line looks like a heading or a table."""
-    return _MARKS.sub(r"\\\1", text)
+    """A text in which no line looks like a heading or code: such lines get a backslash, which passages drop."""
+    return _MARKS.sub(r"\\", text)
 
 
 def pipe_table(rows: Sequence[Sequence[str]]) -> str:

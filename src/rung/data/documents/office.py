@@ -17,6 +17,8 @@ from rung.errors import DataError, first_line
 MAX_UNPACKED = 200_000_000
 """Bytes of the parts of an archive that are read, pictures aside."""
 _STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
+_BACK = re.compile(r'<a href="#[^"]*">↑</a>')
+"""Links back from footnotes, which mammoth adds."""
 _TITLE = re.compile(r"<dc:title[^>]*>([^<]*)</dc:title>")
 
 
@@ -29,7 +31,7 @@ def read_word(path: Path) -> ParsedFile:
         html = mammoth.convert_to_html(
             file, style_map=_STYLES, convert_image=mammoth.images.img_element(lambda _: {"src": ""})
         ).value
-    found = markdown_of(html.replace("↑", ""))
+    found = markdown_of(_BACK.sub("", html))
     return ParsedFile(found.text, named or found.title)
 
 
@@ -95,7 +97,7 @@ def _slide(slide: Any) -> tuple[str, bool]:
             parts.append(_paragraphs(shape.text_frame))
     if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
         notes = clean(slide.notes_slide.notes_text_frame.text).strip()
-        parts.append(f"Notes: {plain(notes)}" if notes else "")
+        parts.append(plain(f"Notes: {notes}") if notes else "")
     return "\n\n".join(filter(None, (part.strip("\n") for part in parts))), pictures
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from rung.data.documents.collected import Collected
 from rung.data.documents.markdown import clean, pipe_table
+from rung.data.documents.parsed import MAX_CHARACTERS
 from rung.data.documents.web_page import markdown_of
 from rung.data.rows import Problem, Row, Table, as_text, nearest, shown_columns
 from rung.errors import DataError
 from rung.types import Document
 
 _TEXT_NAMES = ("text", "content", "contents", "body", "passage", "document", "paragraph", "page_content", "chunk",
-               "answer")  # fmt: skip
+               "markdown", "answer")  # fmt: skip
 _ID_NAMES = ("id", "_id", "doc_id", "docid", "document_id", "passage_id", "pid")
 _TITLE_NAMES = ("title", "heading", "headline")
 _HTML_NAMES = ("html", "raw_html", "page_html")
@@ -142,7 +143,7 @@ def _add_row(
         found.problems.append(Problem(row.where, str(e)))
         return
     id_ = id_.strip() or row.key
-    is_markdown = row.values.get("markdown") in (True, "true", "True") and columns.text != "markdown"
+    is_markdown = columns.text.strip().casefold() == "markdown" or row.values.get("markdown") in (True, "true", "True")
     if columns.html or text.lstrip()[:20].lower().startswith(("<!doctype html", "<html")):
         try:
             page = markdown_of(text)
@@ -193,9 +194,15 @@ def _add_files(table: Table, column: str, found: Rows) -> None:
 
 
 def _as_one(table: Table, name: str) -> Document:
-    """A table without a column of texts, as one document."""
+    """A table without a column of texts, as one document. Raises DataError for one with too many characters."""
     rows = [[clean(c) for c in table.columns]]
-    rows += [[_cell(row.values.get(c)) for c in table.columns] for row in table.taken()]
+    characters = 0
+    for row in table.taken():
+        rows.append([_cell(row.values.get(c)) for c in table.columns])
+        characters += sum(map(len, rows[-1]))
+        if characters > MAX_CHARACTERS:
+            fact = f"{table.path.name}: holds over {MAX_CHARACTERS // 1_000_000} million characters in one table"
+            raise DataError(f"{fact}. Give it a column text, or cut it into several files.")
     return Document(name, pipe_table(rows), markdown=True)
 
 

@@ -31,6 +31,7 @@ _ITEM = "\0"  # before a block that is an item of a list
 _LONG_CELL = 1_000  # characters: a table with such a cell arranges a page
 _MARKED_SECTION = re.compile(r"<!\[(?!CDATA\[)[^>]*>")
 _DECLARED = re.compile(rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.I)
+_CELL_MARKS = re.compile(r"^(#{1,6} |\\(?=[#`~]))")  # no line of a table begins with a cell
 _LEAST_SHARE = 0.2  # of a page's text; below it, what was taken for menus is the page
 
 
@@ -78,10 +79,12 @@ def _encoding(source: Source) -> Encoding:
 
 @dataclass
 class _Table:
-    """rows: texts of cells. cell: blocks of the one that is being read. carried: column -> (rows left, text)."""
+    """rows: texts of cells, in each row and column that they reach over. each: the same, each once. cell: blocks of the
+    one that is being read. carried: column -> (rows left, text)."""
 
     outer: list[str]  # blocks before it
     rows: list[list[str]] = field(default_factory=list)
+    each: list[str] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)  # its caption, and what stands outside its cells
     cell: list[str] | None = None
     columns: int = 1
@@ -261,6 +264,7 @@ class _Reader(HTMLParser):
         self._flush()
         text = _joined(table.cell)
         table.is_layout = table.is_layout or len(text) > _LONG_CELL
+        table.each.append(text)
         row = table.rows[-1]
         self._carry(table, row)
         for _ in range(table.columns):
@@ -286,9 +290,9 @@ class _Reader(HTMLParser):
             self._carry(table, table.rows[-1])
         self._blocks = [*table.outer, *table.beside] if table.beside else table.outer
         if table.is_layout:
-            self._blocks += [cell for row in table.rows for cell in dict.fromkeys(row) if cell.strip()]
+            self._blocks += filter(str.strip, table.each)
         else:
-            rows = [[re.sub(r"^#{1,6} ", "", cell) for cell in row] for row in table.rows]
+            rows = [[_CELL_MARKS.sub("", cell) for cell in row] for row in table.rows]
             if written := pipe_table(rows):
                 self._blocks.append(written)
 
@@ -307,7 +311,7 @@ class _Reader(HTMLParser):
             self._blocks.append(heading(self._level, text))
             self._first_heading = self._first_heading or one_line(text)
             return
-        self._blocks.append((_ITEM + self._item if self._item else "") + plain(text))
+        self._blocks.append(_ITEM + plain(self._item + text) if self._item else plain(text))
         self._item = ""
 
 

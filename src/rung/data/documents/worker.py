@@ -27,7 +27,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     os.dup2(nowhere.fileno(), 1)  # libraries may print
-    _limit_memory()
+    _limit_memory_and_dumps()
     for line in sys.stdin:
         request = json.loads(line)
         _limit_seconds(request["seconds"])
@@ -42,12 +42,14 @@ def _answer(answers: TextIO, parsed: ParsedFile) -> None:
     answers.flush()
 
 
-def _limit_memory() -> None:
+def _limit_memory_and_dumps() -> None:
+    """A crash leaves no picture of the memory in the folder where rung was called."""
     try:
         import resource
     except ImportError:  # Windows
         return
     try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     except (ValueError, OSError):  # a lower limit is set already
         return

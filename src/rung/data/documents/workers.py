@@ -99,10 +99,10 @@ class _Worker:
         begun = time.monotonic()
         try:
             line = self._ask({"path": os.fsencode(path).hex(), "kind": kind, "seconds": seconds})
-        except OSError:
-            if self._ended:
-                return ParsedFile(problem="was not read, as reading was interrupted.", lasting=False)
+        except (OSError, ValueError):  # ValueError: of a pipe that was closed meanwhile
             line = ""
+        if self._ended:
+            return ParsedFile(problem="was not read, as reading was interrupted.", lasting=False)
         if line:
             return parsed_from(json.loads(line))
         killed = self.end(for_good=False)
@@ -114,6 +114,8 @@ class _Worker:
 
     def _ask(self, request: dict[str, object]) -> str:
         """The answer, "" where the process died. Raises OSError where it cannot be asked."""
+        if self._ended:
+            raise OSError("reading was interrupted")
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START.format(path=[os.path.abspath(p) for p in sys.path])],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,14 +77,16 @@ def draft_task(
     fields: Mapping[str, str | tuple[str, ...]] | None = None,
     shape: str | None = None,
     ask: Ask | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Draft:
     """A task.yaml for the files, folders, globs or hf:NAME of `data`.
 
     docs: the corpus. fields, shape: as task.yaml has them, where the user chose them. ask: answers a question about
     what is uncertain, at most two a call; None: nobody is there, and what has two sensible readings is an error.
-    Raises DataError when there is no data file, it cannot be read, or its columns leave no guess.
+    say: hears how far reading documents is. Raises DataError when there is no data file, it cannot be read, or its
+    columns leave no guess.
     """
-    read = read_files(find_sources(data, docs), dict(fields or {}), shape, ask)
+    read = read_files(find_sources(data, docs, say), dict(fields or {}), shape, ask)
     sources = read.sources
     if read.answers.n == 0 and not isinstance(read.reading.fields.get("output"), tuple):
         raise_problems([*read.problems, *read.unread])

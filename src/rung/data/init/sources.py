@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,8 +70,10 @@ class Sources:
         return short.get("", short)
 
 
-def find_sources(data: Sequence[str], docs: str | None = None) -> Sources:
-    """The files that DATA… of `rung init` names: files, folders, globs, hf:NAME.
+def find_sources(
+    data: Sequence[str], docs: str | None = None, say: Callable[[str], None] = lambda line: None
+) -> Sources:
+    """The files that DATA… of `rung init` names: files, folders, globs, hf:NAME. say: as in `read_documents`.
 
     Raises DataError where there is no file of examples, or a folder does not say which of several it is.
     """
@@ -100,7 +102,7 @@ def find_sources(data: Sequence[str], docs: str | None = None) -> Sources:
         by_set["train"] += unnamed
     sets = {name: by_set[name] for name in ("", *SET_NAMES) if name in by_set}
     written = {name: [named[path] for path in files] for name, files in sets.items()}
-    corpus = _corpus(folder, named, docs, notes)
+    corpus = _corpus(folder, named, docs, notes, say)
     return Sources(tuple(data), folder, sets, written, corpus, tuple(notes))
 
 
@@ -178,7 +180,9 @@ def _is_corpus(path: Path, folder: Path) -> bool:
     return any(part.lower() in CORPUS_NAMES for part in parts)
 
 
-def _corpus(folder: Path, data: Iterable[Path], docs: str | None, notes: list[str]) -> tuple[str, str] | None:
+def _corpus(
+    folder: Path, data: Iterable[Path], docs: str | None, notes: list[str], say: Callable[[str], None]
+) -> tuple[str, str] | None:
     """The documents named, or those beside the examples, and why; what was not read goes to `notes`.
 
     Raises DataError where named ones are absent or cannot be read; others are then left out.
@@ -188,14 +192,14 @@ def _corpus(folder: Path, data: Iterable[Path], docs: str | None, notes: list[st
         path = Path(os.path.abspath(docs))
         if not path.exists():
             raise DataError(f"--docs {docs}: no such file or folder ({path}). Check the path.")
-        return _relative(path, folder), f"named with --docs; {_counted(path, taken, notes)}"
+        return _relative(path, folder), f"named with --docs; {_counted(path, taken, notes, say)}"
     beside = sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name))
     for name in CORPUS_NAMES:
         for path in beside:
             if path.name.split(".")[0].lower() != name or path in taken or not (path.is_dir() or _may_be_corpus(path)):
                 continue
             try:
-                counted = _counted(path, taken, notes)
+                counted = _counted(path, taken, notes, say)
             except DataError as error:
                 notes.append(f"Not taken for documents: {str(error).splitlines()[0]}")
                 continue
@@ -211,11 +215,11 @@ def _may_be_corpus(path: Path) -> bool:
     return is_data_file(path) or named_kind(path) is not None
 
 
-def _counted(path: Path, data: Collection[Path], notes: list[str]) -> str:
+def _counted(path: Path, data: Collection[Path], notes: list[str], say: Callable[[str], None]) -> str:
     """How many files are read as documents; what is said of the others goes to `notes`. Raises DataError."""
     from rung.data.corpus import read_documents
 
-    read = read_documents(path, but=data)
+    read = read_documents(path, say, data)
     notes += [finding.message for finding in read.findings[:_CORPUS_NOTES]]
     if len(read.findings) > _CORPUS_NOTES:
         notes.append(f"{len(read.findings) - _CORPUS_NOTES} more notes about the documents: rung check lists them.")
