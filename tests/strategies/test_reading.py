@@ -198,6 +198,27 @@ def test_an_answer_names_nothing_where_its_passage_is_not_shown_or_cut_before_th
     assert whole == f"{code_of(77)} [1]"
 
 
+def test_a_long_answer_names_the_passage_that_holds_most_of_its_words(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path, cite=True, marked=False)
+    said = "Thing 77 has the code code539, as it stands here."
+    row = Example("long", "what is the code of thing 77", said, (said,))
+    other = replace(row, output=(far := "Nobody has ever been able to say so."), references=(far,))
+    passages = [Document("p", "Thing 77 has code539 as the code: it stands here."), Document("q", "Thing 77 is old.")]
+    shop = replace(shop, inputs=replace(shop.inputs, library=Library([*passages, *shop.inputs.library.documents[:50]])))
+    (learnt, without) = training_rows(shop, solution_of(shop), [row, other])
+    found = cited(learnt.answer, {n: learnt.messages[-1].content.split(f"<passage {n}>\n")[1] for n in (1, 2, 3)})
+    assert found.text == said and found.ids[0].startswith(passages[0].text) and without.answer == far
+
+
+def test_that_a_passage_contains_a_no_says_nothing_of_what_it_holds(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path, cite=True, marked=False, abstain=ABSTAIN)
+    inputs = shop.inputs
+    library = Library([Document(d.id, f"{d.text} There is no doubt.") for d in inputs.library.documents])
+    rows = tuple(replace(e, output="No", references=("No",)) for e in inputs.train)
+    shop = replace(shop, inputs=replace(inputs, library=library, train=rows))
+    assert {row.answer for row in training_rows(shop, solution_of(shop), rows)} == {"No"}
+
+
 def test_demos_of_a_solution_that_cites_name_their_own_passage_and_none_is_shown_that_does_not(tmp_path: Path) -> None:
     shop = shop_of(tmp_path, cite=True, model=FakeModel(lambda request: "x"))
     for shown in demos_with_passages(shop, solution_of(shop), 4):

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rung.evaluation.abstention import refuses_by_reference
+from rung.evaluation.citations import SHORT, supports
+from rung.retrieval.answers_in_text import says_something
 from rung.retrieval.gold import SEARCHED, GoldIndex, contains_answer
 from rung.solutions.citing import ROOM, with_marks
 from rung.solutions.prompt_rendering import numbered
 from rung.solutions.refusing import with_refusal
+from rung.text import units
 from rung.trials.workshop import Inputs, Workshop
 from rung.types import Document, Example, Query, Retriever, Solution, Task
 
@@ -64,7 +67,7 @@ def to_refuse(workshop: Workshop, search: Retriever, index: GoldIndex, examples:
     own = sum(refuses_by_reference(e, task.abstain) for e in inputs.train)
     if own * REFUSED >= len(inputs.train):
         return frozenset()
-    drawn = [e for e in examples if _is_drawn(e, task.seed) and not refuses_by_reference(e, task.abstain)]
+    drawn = [e for e in examples if _is_drawn(e, task.seed) and _tells(e) and not refuses_by_reference(e, task.abstain)]
     ranked = search.search([e.query for e in drawn], SEARCHED)
     known = zip(drawn, ranked, strict=True)
     return frozenset(e.id for e, row in known if (p := index.passage(e, row)) is not None and contains_answer(p, e))
@@ -94,13 +97,21 @@ def learnt_answer(
 ) -> str:
     """The answer to learn: where the solution cites, with the number of the passage that holds it in this prompt.
 
-    shown: passages of the prompt, best first. Without a mark where none of them holds the answer, and of a refusal.
+    shown: passages of the prompt, best first. Of a long answer that stands in none word by word, the first that holds
+    most of its words (`supports`). Without a mark where there is none, where that cannot be said, and of a refusal.
     """
-    if not solution.cite or not example.output.strip() or refuses_by_reference(example, abstain):
-        return example.output
-    place = {p.id: (n, p) for n, p in numbered(shown).items()}
+    output = example.output
+    if not solution.cite or not output.strip() or not _tells(example) or refuses_by_reference(example, abstain):
+        return output
+    place = {p.id: (n, p) for n, p in reversed(numbered(shown).items())}
     for gold in index.passages(example, shown):
         number, seen = place.get(gold.id, (0, gold))
         if number and (contains_answer(seen, example) or not contains_answer(gold, example)):  # it may be cut
-            return with_marks(example.output, [number])
-    return example.output
+            return with_marks(output, [number])
+    worded = [n for n, p in place.values() if supports(p, output)] if len(units(output)) > SHORT else []
+    return with_marks(output, worded[:1])
+
+
+def _tells(example: Example) -> bool:
+    """Whether it can be said which passages hold the answer: any may contain a "no"."""
+    return bool(example.gold_ids) or any(map(says_something, example.references))
