@@ -221,10 +221,10 @@ def test_that_a_passage_contains_a_no_says_nothing_of_what_it_holds(tmp_path: Pa
 
 def test_demos_of_a_solution_that_cites_name_their_own_passage_and_none_is_shown_that_does_not(tmp_path: Path) -> None:
     shop = shop_of(tmp_path, cite=True, model=FakeModel(lambda request: "x"))
-    for shown in demos_with_passages(shop, solution_of(shop), 4):
-        assert shown.input.startswith("<passage 1>\n") and shown.output.endswith(" [1]")
-    for shown in demos_with_passages(shop, solution_of(shop, replace(SPEC, fenced=False)), 4):
-        assert shown.input.startswith("[1] The code")
+    for number, shown in enumerate(demos_with_passages(shop, solution_of(shop), 4), 1):
+        assert shown.input.startswith(f"<passage {number}>\n") and shown.output.endswith(f" [{number}]")
+    for number, shown in enumerate(demos_with_passages(shop, solution_of(shop, replace(SPEC, fenced=False)), 4), 1):
+        assert shown.input.startswith(f"[{number}] The code")
     rag(shop)
     tried = {path.stem for path in (shop.folder / "trials").iterdir()}
     assert any("-shown" in name for name in tried) and not any("-demos" in name for name in tried)

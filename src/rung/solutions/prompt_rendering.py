@@ -46,27 +46,32 @@ def render(
 
 
 def with_passages(
-    text: str, passages: Sequence[Document], spec: RetrieverSpec | None = None, *, cite: bool = False
+    text: str,
+    passages: Sequence[Document],
+    spec: RetrieverSpec | None = None,
+    *,
+    cite: bool = False,
+    first: int = 1,
 ) -> str:
     """The text behind its passages. The best passage stands last, next to the question that it answers.
 
-    spec: says whether they are fenced; each then has a number, from 1 in the order in which they stand (`numbered`).
-    cite: they have their numbers without a fence, too.
+    spec: says whether they are fenced; each then has a number, in the order in which they stand (`numbered`). cite:
+    they have their numbers without a fence, too. first: the number of the first one.
     """
     if not passages:
         return text
     if spec is not None and spec.fenced:
-        listed = "\n".join(fenced(number, p) for number, p in numbered(passages).items())
+        listed = "\n".join(fenced(number, p) for number, p in numbered(passages, first).items())
     elif cite:
-        listed = "\n".join(f"[{number}] {passage_text(p)}" for number, p in numbered(passages).items())
+        listed = "\n".join(f"[{number}] {passage_text(p)}" for number, p in numbered(passages, first).items())
     else:
         listed = "\n".join(passage_text(p) for p in reversed(passages))
     return f"{listed}\n\n{text}"
 
 
-def numbered(ranked: Sequence[Document]) -> dict[int, Document]:
+def numbered(ranked: Sequence[Document], first: int = 1) -> dict[int, Document]:
     """Number in a prompt -> passage, in the order in which they stand there. ranked: best first."""
-    return dict(enumerate(reversed(ranked), 1))
+    return dict(enumerate(reversed(ranked), first))
 
 
 def fenced(number: int, passage: Document) -> str:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from rung.data.lengths import of_usual_length
 from rung.retrieval.gold import SEARCHED
 from rung.retrieval.proposals import specs_to_try
-from rung.retrieval.ways import way
+from rung.retrieval.ways import dearness, way
 from rung.solutions.citing import with_marks
 from rung.solutions.demos import covering, demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, with_passages
+from rung.solutions.searching import JUDGED
 from rung.strategies.prompting import answering, choose_form, forms, in_form_of
 from rung.strategies.reading import reading
 from rung.strategies.registry import Cost, Texts
@@ -27,6 +28,8 @@ _FIRST = 3  # passages while all else is chosen
 _WAYS = 3  # to find passages, at most
 _MANY = 10  # passages where there is room for them
 _WIDE = 1_600  # tokens of them
+_ASKED = 80  # tokens of what the model is told to write or to judge
+_WRITTEN_QUERY = 20  # tokens
 _DEMOS = 4
 _SPREAD = 8  # one in so many of the shortest candidates becomes a demo, so that they differ
 _CANDIDATES = 2_000  # train examples at most whose passage is looked for
@@ -41,10 +44,9 @@ def rag(workshop: Workshop) -> Solution:
     passages; and the form again.
     """
     plain = reading(workshop, "rag")
-    ways = [_with_way(plain, spec) for spec in ways_to_try(workshop)]
-    best = choose(workshop, ways) if len(ways) > 1 else ways[0]
+    best = choose(workshop, [_with_way(plain, spec) for spec in ways_to_try(workshop)], in_order=True)
     if helped := [_with_way(plain, spec) for spec in helped_by_model(workshop, _spec_of(best))]:
-        best = choose(workshop, [best, *helped])
+        best = choose(workshop, [best, *helped], in_order=True)
     best = choose(workshop, _with_demos(workshop, choose_form(workshop, best)))
     shown = [_showing(best, k) for k in PASSAGES]
     wide = replace(_showing(best, _MANY), retriever=replace(_spec_of(best), k=_MANY, token_budget=_WIDE))
@@ -54,19 +56,22 @@ def rag(workshop: Workshop) -> Solution:
 
 
 def ways_to_try(workshop: Workshop) -> tuple[RetrieverSpec, ...]:
-    """The ways to find passages that did best on train questions; where nothing was measured, each kind of index that
-    works as it is."""
+    """The ways to find passages that did best on train questions, the cheapest first; where nothing was measured, each
+    kind of index that works as it is."""
     if workshop.search:
-        return tuple(replace(spec, k=_FIRST, token_budget=PASSAGE_TOKENS, fenced=True) for spec in workshop.search)
+        near = sorted(workshop.search, key=dearness)
+        return tuple(replace(spec, k=_FIRST, token_budget=PASSAGE_TOKENS, fenced=True) for spec in near)
     found = specs_to_try(workshop.inputs.passages, workshop.inputs.task.retrieval, _FIRST, PASSAGE_TOKENS)
     plain = [spec for spec in found.specs if not spec.embedder] or list(found.specs)
     return tuple(replace(spec, fenced=True) for spec in plain[:_WAYS])
 
 
 def helped_by_model(workshop: Workshop, spec: RetrieverSpec) -> list[RetrieverSpec]:
-    """The same way with what the model adds to it, where the task names that, or inputs are conversations."""
+    """The same way with what the model adds to it, where the task names that, or inputs are conversations. The whole
+    conversation, too, where it was not among the best on train questions."""
     keys, turns = workshop.inputs.task.retrieval, any(e.turns for e in workshop.inputs.dev)
-    found = [replace(spec, query="conversation")] if turns else []
+    known = any(s.query == "conversation" for s in (spec, *workshop.search))
+    found = [replace(spec, query="conversation")] if turns and not known else []
     if keys.rewrite or (turns and keys.rewrite is None):
         found.append(replace(spec, query="rewritten"))
     if MODEL in keys.rerankers:
@@ -78,7 +83,8 @@ def demos_with_passages(workshop: Workshop, solution: Solution, count: int) -> t
     """At most `count` worked examples whose input shows the passage that holds the answer; short ones.
 
     solution: whose index finds passages for examples that mark none. Where answers are labels, only examples that mark
-    a passage have one. Where the solution cites, their answers do.
+    a passage have one. Where the solution cites, their answers do, and no two passages have the same number: what is to
+    be learnt from them is to look at it.
     """
     inputs = workshop.inputs
     retriever, index = workshop.retriever_of(solution), gold_index(workshop, solution.retriever)
@@ -88,8 +94,12 @@ def demos_with_passages(workshop: Workshop, solution: Solution, count: int) -> t
     pairs = [(e, gold) for e, row in zip(some, ranked, strict=True) if (gold := index.passage(e, row)) is not None]
     short = sorted(pairs, key=lambda pair: len(pair[1].text))[: count * _SPREAD : _SPREAD]
     cite, spec = solution.cite, solution.retriever
-    shown = [(with_passages(demo(e).input, [gold], spec, cite=cite), demo(e).output) for e, gold in short]
-    return tuple(Demo(asked, with_marks(output, [1]) if cite else output) for asked, output in shown)
+    found = []
+    for place, (example, gold) in enumerate(short, 1):
+        number, plain = place if cite else 1, demo(example)
+        asked = with_passages(plain.input, [gold], spec, cite=cite, first=number)
+        found.append(Demo(asked, with_marks(plain.output, [number] if cite else [])))
+    return tuple(found)
 
 
 def _with_demos(workshop: Workshop, best: Solution) -> list[Solution]:
@@ -131,4 +141,18 @@ def cost_of_rag(texts: Texts) -> Cost:
     own = texts.own + _FIRST * texts.passage
     demos = _DEMOS * (texts.own + texts.answer)  # the mean of none, and of those that show a passage
     calls = (4 + _WAYS) * texts.screen + texts.dev
-    return answering(texts, calls, own, demos=demos) + forms(texts, 2, own, demos=demos)
+    helped = _helping(texts, rest=4 * texts.screen + texts.dev)
+    return answering(texts, calls, own, demos=demos) + forms(texts, 2, own, demos=demos) + helped
+
+
+def _helping(texts: Texts, rest: int) -> Cost:
+    """Of queries that the model writes, and of passages that it judges: answers on the screen with each of them, and
+    what it is asked for these. One of two is taken to be the better way, and to be asked in the `rest` of the answers.
+    """
+    own, cost = texts.own + _FIRST * texts.passage, Cost()
+    asked = ((1, texts.own + _ASKED, _WRITTEN_QUERY), (JUDGED, texts.own + texts.passage + _ASKED, 0))
+    for wanted, (calls, read, written) in zip((texts.rewrites, texts.judges), asked, strict=True):
+        if wanted:
+            n = calls * (texts.screen + rest // 2)
+            cost += answering(texts, texts.screen, own) + Cost(n, n * read, float(n * written), sent=n * read)
+    return cost
