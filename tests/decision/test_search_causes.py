@@ -27,8 +27,8 @@ def test_the_causes_stand_with_their_shares_and_with_what_was_mended_of_the_firs
     assert (
         "Why rag_lora, which reads passages, is wrong on dev (30 answers): the search does not find the passage that "
         "holds the answer, 60 % (43–74 %); the prompt shows it, and the answer does not rest on it, 30 % (17–48 %); no "
-        "passage of the corpus holds the answer, 10 % (3–26 %). Of 18 of these answered again with the right passages, "
-        "12 came out right (1 by chance); of 12 right answers 2 came out wrong."
+        "passage of the corpus holds the answer, 10 % (3–26 %). Of the first, 18 were answered again with the right "
+        "passages, and 12 came out right (by the placebo 1); of 12 right answers 2 came out wrong (0)."
     ) in found.reasons
     assert [s for s in found.next if s.startswith("Search in another way")] == [
         "Search in another way: name kinds, embedders or rerankers that were not tried (`retrieval:` in task.yaml), or "

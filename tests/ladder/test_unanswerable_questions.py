@@ -112,7 +112,9 @@ def test_the_passages_that_hold_the_answer_are_left_out_and_the_plan_says_what_t
     plan = json.loads((folder / "plan.json").read_text())
     (step,) = [s for s in plan["experiments"] if s["kind"] == "abstention"]
     spent = [e for e in events(folder) if e["event"] == "checked" and e.get("stage", "").endswith("/abstention")]
-    assert sum(e["calls"] for e in spent) == step["calls"] == 2 * min(50, plan["sizes"]["dev"])
+    asked = min(50, plan["sizes"]["dev"])
+    assert sum(e["calls"] for e in spent) == 2 * asked
+    assert step["calls"] == 3 * asked, "the prompt of rag_lora may have been shortened"
     for name in ("rag", "rag_lora"):
         lines = (folder / "solutions" / name / "abstention" / "predictions.jsonl").read_text().splitlines()
         assert all(f"p{p['id']}" not in p["passages"] for p in map(json.loads, lines))

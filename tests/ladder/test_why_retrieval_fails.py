@@ -135,6 +135,52 @@ def test_where_the_budget_has_no_room_the_causes_stand_without_what_mends_them(
     )
 
 
+@pytest.mark.usefixtures("models")
+def test_only_the_best_that_retrieves_is_asked_again_and_each_has_its_causes_once(tmp_path: Path) -> None:
+    def trained(request: Request) -> str:
+        """Reads as the base does, but for a few codes that it spoils."""
+        code = reader(request)
+        return "K0" if code.endswith("1") else code
+
+    rung.register_model("worse:", lambda s, say: FakeTrainable(reader, taught=trained, name=s, version=s))
+    task = write_codes(tmp_path, model="worse:one")
+    folder = run(task, RunOptions(out=tmp_path / "run", only=(*ONLY, "rag_lora"), exhaustive=True), Silent())
+    best, other = record_of(folder), record_of(folder, "rag_lora")
+    assert best["asked_again"] and not other["asked_again"] and other["why"] is None
+    assert {row["cause"] for row in other["causes"]} == {"absent", "unused"}
+    assert not list((folder / "solutions/rag_lora/search_failures").glob("*.jsonl"))
+    rows = [(row["solution"], row["cause"]) for row in decision(folder)["search_failures"]]
+    assert len(rows) == len(set(rows)) and {name for name, _ in rows} == {"rag", "rag_lora"}
+
+
+def test_a_solution_that_stands_twice_among_the_checks_has_its_rows_once(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from rung.ladder.search_failures import search_failures
+    from rung.runs import Files
+
+    files = Files(tmp_path)
+    files.solution("rag").mkdir(parents=True)
+    row = {"solution": "rag", "cause": "absent", "share": 1.0, "low": 0.5, "high": 1.0, "n": 9, "wrong": 9}
+    record = {"answered": 20, "wrong": 9, "causes": [row], "why": "no time is left."}
+    (files.solution("rag") / "search_failures.json").write_text(json.dumps(record))
+    found, said = search_failures(SimpleNamespace(files=files), ["rag", "rag"])  # type: ignore[arg-type]
+    assert len(found) == 1 and said == ["What would mend the wrong answers of rag was not tried: no time is left."]
+
+
+@pytest.mark.usefixtures("models")
+def test_a_fault_where_answers_are_looked_up_ends_nothing_and_stands_in_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise KeyError("a passage")
+
+    monkeypatch.setattr("rung.diagnosis.search_experiments.places_of", broken)
+    folder = run(write_codes(tmp_path), RunOptions(out=tmp_path / "run", only=ONLY), Silent())
+    assert "Why rag gives wrong answers was not looked into: KeyError: 'a passage'." in decision(folder)["reasons"]
+    assert decision(folder)["search_failures"] == []
+
+
 class Killed(BaseException):
     """Not caught by anything, like SIGKILL."""
 

@@ -53,15 +53,19 @@ def why_search_fails(evidence: Evidence, ruling: Ruling) -> list[str]:
     )
     first = named[0]
     said = f"Why {first.solution}, which reads passages, is wrong on dev ({first.wrong:,} answers): {causes}."
-    return [f"{said} {mended(first)}" if first.tried else said]
+    return [f"{said} {mended(first, among_others=len(named) > 1)}" if first.tried else said]
 
 
-def mended(row: SearchFailure) -> str:
-    """Of 24 of these that were answered again with …, 12 came out right (1 by chance), and 0 of 12 right ones wrong."""
-    these = "this" if row.tried == 1 else "these"
-    chance = f" ({row.by_chance:,} by chance)" if row.by_chance else ""
-    said = f"Of {row.tried:,} of {these} answered again with {row.experiment}, {row.rescued:,} came out right{chance}"
-    return f"{said}; of {row.right:,} right answers {row.broken:,} came out wrong." if row.right else f"{said}."
+def mended(row: SearchFailure, *, among_others: bool = True) -> str:
+    """Of the first, 24 were answered again with …, and 12 came out right (by the placebo 1); of 12 right answers …"""
+    which, were = "the first" if among_others else "these", "was" if row.tried == 1 else "were"
+    said = (
+        f"Of {which}, {row.tried:,} {were} answered again with {row.experiment}, and {row.rescued:,} came out right "
+        f"(by the placebo {row.by_chance:,})"
+    )
+    if not row.right:
+        return f"{said}."
+    return f"{said}; of {row.right:,} right answers {row.broken:,} came out wrong ({row.broken_by_chance:,})."
 
 
 def mend_search(evidence: Evidence, ruling: Ruling) -> list[str]:

@@ -2,6 +2,7 @@
 
 Dev questions are asked again with an injection planted (`rung.evaluation.injections`): in the passages of a solution
 that retrieves, behind the input of another one. Each finalist is asked as it ships, and all of them with the same rows.
+Where none of them retrieves, nothing is asked: nobody but who asks writes what they read.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ RECORD = "injections.json"
 
 
 def check_injections(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
-    """Leaves injections.json in the folder of each finalist, where an answer can show that an order is followed."""
-    if why_nothing_is_planted(run.inputs):
+    """Leaves injections.json in the folder of each finalist, where one of them retrieves and an answer can show that an
+    order is followed."""
+    reads = any(climbed.built[name].solution.retriever is not None for name in names)
+    if not reads or why_nothing_is_planted(run.inputs):
         return
     rows = sample_of(run.inputs.dev, PLANTED, run.inputs.task.seed)
     planted = plant(rows, run.inputs.task)

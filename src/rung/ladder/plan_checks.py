@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rung.ladder.plan import Plan, Step
 from rung.strategies import Cost, Texts
 from rung.strategies.reading import answers_repeat
-from rung.types import MetricInfo, Task
+from rung.types import Family, MetricInfo, Task
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
@@ -79,9 +79,11 @@ def why_no_questions(inputs: Inputs) -> str:
 
 
 def why_nothing_is_planted(inputs: Inputs) -> str:
-    """Why no dev question is asked again with an order planted; empty where some are."""
+    """Why no dev question is asked again with an order planted; empty where some are, if something retrieves."""
     from rung.evaluation.injections import why_not_planted
 
+    if not inputs.passages:
+        return "the task has no corpus"
     if len(inputs.dev) < LEAST_PLANTED:
         return f"dev has fewer than {LEAST_PLANTED} rows"
     return why_not_planted(inputs.task)
@@ -90,40 +92,45 @@ def why_nothing_is_planted(inputs: Inputs) -> str:
 # ---- costs ----------------------------------------------------------------------------------
 
 
+def _finalists(plan: Plan, *, reading: bool = False) -> list[Family]:
+    """The families of what will be finalists: the best of each, and of a fine-tuned one also that with a shorter
+    prompt. reading: those alone that retrieve."""
+    families = {step.family for step in plan.steps if step.applies}
+    tuned = {step.family for step in plan.steps if step.applies and step.strategy.repair_cost is not None}
+    short = tuned if plan.shortened else ()
+    return sorted(family for family in (*families, *short) if "rag" in family or not reading)
+
+
+def _why_no_reading(plan: Plan) -> str:
+    return "" if _finalists(plan, reading=True) else "nothing that retrieves is tried"
+
+
 def _abstention(plan: Plan, inputs: Inputs) -> Step:
-    """Of each family that retrieves: dev questions without the passages that hold their answers."""
-    reading = sorted({step.family for step in plan.steps if step.applies and "rag" in step.family})
-    why = why_no_questions(inputs) or ("" if reading else "nothing that retrieves is tried")
-    if why:
+    """Of each finalist that retrieves: dev questions without the passages that hold their answers."""
+    if why := why_no_questions(inputs) or _why_no_reading(plan):
         return plan.costing("abstention", "prompt", Cost(), why)
-    rows = min(MADE, len(inputs.dev))
-    cost = sum([_answers(plan.texts, rows, reading=True)] * len(reading), Cost())
-    return plan.costing("abstention", "prompt", cost)
+    each = _answers(plan.texts, min(MADE, len(inputs.dev)), reading=True)
+    return plan.costing("abstention", "prompt", sum([each] * len(_finalists(plan, reading=True)), Cost()))
 
 
 def _injections(plan: Plan, inputs: Inputs) -> Step:
-    """Of each family: dev questions with an order planted in the passages, or in the input."""
-    families = sorted({step.family for step in plan.steps if step.applies})
-    if why := why_nothing_is_planted(inputs):
+    """Of each finalist: dev questions with an order planted in the passages, or in the input of one that reads none."""
+    if why := why_nothing_is_planted(inputs) or _why_no_reading(plan):
         return plan.costing("injections", "prompt", Cost(), why)
-    texts = replace(plan.texts, own=plan.texts.own + _PLANTED_TOKENS)
-    rows = min(PLANTED, len(inputs.dev))
-    return plan.costing(
-        "injections", "prompt", sum([_answers(texts, rows, reading="rag" in f) for f in families], Cost())
-    )
+    texts, rows = replace(plan.texts, own=plan.texts.own + _PLANTED_TOKENS), min(PLANTED, len(inputs.dev))
+    each = [_answers(texts, rows, reading="rag" in family) for family in _finalists(plan)]
+    return plan.costing("injections", "prompt", sum(each, Cost()))
 
 
 def _search_failures(plan: Plan, inputs: Inputs) -> Step:
-    """Of each family that retrieves, where half of dev is wrong: some of that with one change, and with the placebo."""
+    """Of the best solution that retrieves, where half of dev is wrong: some of that with one change, and with the
+    placebo."""
     from rung.diagnosis.search_experiments import MOST, RIGHT
 
-    reading = {step.family for step in plan.steps if step.applies and "rag" in step.family}
-    if not inputs.passages or not reading:
-        why = "nothing that retrieves is tried" if inputs.passages else "the task has no corpus"
+    if why := _why_no_reading(plan) if inputs.passages else "the task has no corpus":
         return plan.costing("search_failures", "rag", Cost(), why)
     wrong = min(len(inputs.dev) // 2, _CAUSES_TRIED * MOST)
-    cost = _answers(plan.texts, 2 * wrong + _CAUSES_TRIED * RIGHT, reading=True)
-    return plan.costing("search_failures", "rag", sum([cost] * len(reading), Cost()))
+    return plan.costing("search_failures", "rag", _answers(plan.texts, 2 * wrong + _CAUSES_TRIED * RIGHT, reading=True))
 
 
 def _consistency(plan: Plan, task: Task, model: Metered, metric: MetricInfo) -> Step:

@@ -1,13 +1,15 @@
 """Why finalists that retrieve are wrong on dev, before the test is opened: the stage, its record and its budget.
 
-Each leaves search_failures.json in its folder, made once. Where the answers stand is looked up without the model; the
-experiments are left out, and the record says why, where the budget has no room for them.
+Each leaves search_failures.json in its folder. Where the answers stand is looked up without the model, of each of them.
+The experiments are made on the best of each model; they are left out, and the record says why, where the budget has no
+room for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rung import runs
@@ -20,64 +22,75 @@ from rung.resume import recorded
 from rung.strategies import long_form
 from rung.types import SearchFailure
 
+RECORD = "search_failures.json"
+
 LEAST_WRONG = 5
 """Wrong answers on dev; of fewer, shares say next to nothing."""
 
 
 def check_search(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
     """Leaves search_failures.json in the folder of each finalist that retrieves; not of one with a shorter prompt."""
-    for name in names:
-        built = climbed.built[name]
-        if built.solution.retriever is None or long_form(name) is not None:
-            continue
-        state = run.of(built.solution.model)
-        path = state.files.solution(name) / "search_failures.json"
-        if (recorded(path) or {"why": ""}).get("why") is not None:
-            found = _record(state, climbed, name)
-            if found is not None:
-                write_json(path, found)
+    built = {name: climbed.built[name] for name in names if long_form(name) is None}
+    reading = {name: b for name, b in built.items() if b.solution.retriever is not None}
+    best: dict[str, str] = {}
+    for name in sorted(reading, key=lambda name: reading[name].dev.mean):  # stable: of equals, the dearest
+        best[reading[name].solution.model] = name
+    for name in reading:
+        state, again = run.of(reading[name].solution.model), name in best.values()
+        path = state.files.solution(name) / RECORD
+        before = recorded(path)
+        if before is None or before["why"] is not None or (again and not before.get("asked_again", True)):
+            write_json(path, _record(state, climbed, name, again=again))
 
 
 def search_failures(run: WholeRun, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """(rows as `SearchFailure` reads them, of each solution that was checked; whole sentences about what was not)."""
     rows: list[dict[str, Any]] = []
     said: list[str] = []
-    for name in names:
-        record = recorded(run.files.solution(name) / "search_failures.json")
+    for name in dict.fromkeys(names):
+        record = recorded(run.files.solution(name) / RECORD)
         if record is None:
             continue
         rows += record["causes"] if record["wrong"] >= LEAST_WRONG else []
         if record["why"] is not None:
-            said.append(f"What would mend the wrong answers of {name} was not tried: {record['why'].rstrip('.')}.")
+            what = f"What would mend the wrong answers of {name} was not tried"
+            if not record["answered"]:
+                what = f"Why {name} gives wrong answers was not looked into"
+            said.append(f"{what}: {record['why'].rstrip('.')}.")
     return [asdict(SearchFailure(**row)) for row in rows], said
 
 
-def _record(run: RunState, climbed: Climbed, name: str) -> dict[str, Any] | None:
-    """What the file holds; None where a fault kept it from being made."""
-    from rung.diagnosis.search_experiments import search_record, set_up_check
-
-    built, step = climbed.built[name], run.plan.search_failures
+def _record(run: RunState, climbed: Climbed, name: str, *, again: bool) -> dict[str, Any]:
+    """What the file holds. again: whether answers are given again. A fault in looking up or asking ends nothing."""
     folder = run.files.solution(name) / "search_failures"
     meter = Meter(run.asked, folder)
     try:
-        workshop = run.workshop(folder, climbed, meter)
-        check = set_up_check(workshop, built.solution, built.predictions, folder)
-        judged = run.plan.judging.calls if run.plan.judging is not None else 0
-        calls = check.calls * (1 + judged)
-        share = calls / max(1, step.calls)
-        why = run.over_budget(climbed, share * step.seconds, calls, usd=share * step.usd) if calls else None
-        try:
-            found = search_record(check, why=why)
-        except SealedTestError:
-            raise
-        except RungError as fault:
-            runs.log(run.folder, "not checked", solution=name, what="search", why=str(fault))
-            found = search_record(check, why=str(fault))
+        found = _found(run, climbed, name, meter, folder, again=again)
     except SealedTestError:
         raise
-    except Exception as fault:  # an experiment that fails explains nothing, and ends nothing
-        runs.log(run.folder, "not checked", solution=name, what="search", why=f"{type(fault).__name__}: {fault}")
-        return None
+    except Exception as fault:  # of a registered index or metric, a library or rung
+        why = str(fault) if isinstance(fault, RungError) else f"{type(fault).__name__}: {fault}"
+        runs.log(run.folder, "not checked", solution=name, what="search", why=why)
+        return {"answered": 0, "wrong": 0, "causes": [], "why": why, "asked_again": False}
     runs.log(run.folder, "checked", stage=stage_of(run.folder, folder), solution=name, **meter.record())
     meter.done()
     return found
+
+
+def _found(run: RunState, climbed: Climbed, name: str, meter: Meter, folder: Path, *, again: bool) -> dict[str, Any]:
+    """The causes, with what mends them where the budget and the model allow it."""
+    from rung.diagnosis.search_experiments import MOST, search_record, set_up_check
+
+    built, step = climbed.built[name], run.plan.search_failures
+    workshop = run.workshop(folder, climbed, meter)
+    check = set_up_check(workshop, built.solution, built.predictions, folder, most=MOST if again else 0)
+    calls = check.calls * (1 + (run.plan.judging.calls if run.plan.judging is not None else 0))
+    share = calls / max(1, step.calls)
+    why = run.over_budget(climbed, share * step.seconds, calls, usd=share * step.usd) if calls else None
+    try:
+        return {**search_record(check, why=why), "asked_again": again}
+    except SealedTestError:
+        raise
+    except RungError as fault:
+        runs.log(run.folder, "not checked", solution=name, what="search", why=str(fault))
+        return {**search_record(check, why=str(fault)), "asked_again": again}
