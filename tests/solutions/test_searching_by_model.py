@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rung.errors import BudgetSpent, ConstraintError, ModelError
 from rung.models import Metered
+from rung.models.purse import Purse
 from rung.retrieval.gold import GoldRetriever
 from rung.solutions.answer import answer, requests_for
 from rung.solutions.searching import JUDGED, QUERY_TOKENS, _to_judge, conversation_text, forget, found, written_query
@@ -209,6 +211,30 @@ class Failing(FakeModel):
         return super().generate(requests)
 
 
+def test_a_model_that_cannot_be_referred_to_is_asked_each_time() -> None:
+    class Slotted:
+        __slots__ = ("asked",)
+        name, version, context_length = "slotted", "1", 4096
+        price: Price | None = None
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def generate(self, requests: Sequence[Request]) -> list[Generation]:
+            self.asked += len(requests)
+            return [Generation("tower", 1, 1, 0.0)] * len(requests)
+
+        def count_tokens(self, text: str) -> int:
+            return len(text.split())
+
+        def check(self, constraint: Constraint) -> None: ...
+
+    model, search = Slotted(), Listed()
+    for _ in range(2):
+        found(searching(query="rewritten"), model, [TALK], search, 2)
+    assert model.asked == 2 and search.asked == ["tower", "tower"]
+
+
 def test_a_model_that_cannot_order_passages_still_answers() -> None:
     solution = searching(query="rewritten", reranker="model")
     (prediction,) = answer(solution, Failing(ModelError("model fake: the model failed.")), [TALK], retriever=Listed())
@@ -279,17 +305,25 @@ def test_a_model_that_computes_losses_grades_passages(tiny: Any) -> None:
     assert model.tokens_in > 0
 
 
-def test_what_does_not_fit_the_context_comes_last_and_paid_tokens_are_asked_for_in_words(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_the_context_comes_last(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     passages = [Document("long", "card " * 400), Document("p1", "a card")]
     monkeypatch.setattr(tiny, "context_length", 700)
     (hit,) = found(searching(reranker="model"), tiny, [Query("q", "card?")], Listed(passages), 2)
     assert [p.id for p in hit.passages] == ["p1", "long"]
-    paid = Metered(tiny, Price(usd_per_million_in=1.0))
-    assert paid.row_losses is None
-    (hit,) = found(searching(reranker="model"), paid, [Query("q", "card?")], Listed(PASSAGES), 2)
-    assert paid.calls == 8 and len(hit.passages) == 2
+
+
+def test_passages_are_judged_alike_whatever_tokens_cost_and_are_paid_for(tiny: Any, tmp_path: Path) -> None:
+    solution, query = searching(reranker="model"), Query("q", "card?")
+    paid, purse = Metered(tiny, Price(usd_per_million_in=1.0)), Purse(tmp_path / "purse.json", 1.0)
+    paid.use_purse(purse)
+    (hit,) = found(solution, paid, [query], Listed(PASSAGES), 2)
+    assert found(solution, tiny, [query], Listed(PASSAGES), 2)[0].passages == hit.passages, "as a bundle answers"
+    assert paid.calls == 8 and purse.spent == pytest.approx(paid.usd) and paid.usd == pytest.approx(hit.tokens_in / 1e6)
+    poor = Metered(tiny, Price(usd_per_million_in=1.0))
+    poor.use_purse(Purse(tmp_path / "poor.json", 1e-9))
+    with pytest.raises(BudgetSpent, match="8 passages to judge"):
+        found(solution, poor, [query], Listed(PASSAGES), 2)
+    assert poor.calls == 0 and poor.usd == 0.0
 
 
 def test_samples_are_searched_for_by_the_model_itself() -> None:

@@ -206,18 +206,27 @@ class Metered:
 
     @property
     def row_losses(self) -> Callable[[Sequence[TrainingRow], Path | None], list[float]] | None:
-        """(rows, adapter) -> the mean loss per answer token of each row; None where the model cannot, and where tokens
-        are paid for. Each prompt is a call."""
+        """(rows, adapter) -> the mean loss per answer token of each row; None where the model cannot. Each prompt is a
+        call, and its tokens are paid for once. Raises BudgetSpent when the purse does not suffice."""
         own = getattr(self.inner, "row_losses", None)
-        if own is None or _by_the_token(self.price):
+        if own is None:
             return None
 
         def counted(rows: Sequence[TrainingRow], adapter: Path | None) -> list[float]:
             prompts = {row.messages for row in rows}
+            read = sum(self.count_tokens(m.content) for prompt in prompts for m in prompt)
+            usd = self._tokens_usd(read, 0)
+            if self._purse is not None and not self._purse.reserve(usd):
+                raise BudgetSpent(f"model {self.name}: {len(prompts):,} passages to judge would cost {usd:.2g} USD")
+            try:
+                with self._clock(), _failures(self.inner):
+                    found = list(own(rows, adapter))
+            finally:
+                if self._purse is not None:
+                    self._purse.settle(usd, usd)
             self.calls += len(prompts)
-            self.tokens_in += sum(self.count_tokens(m.content) for prompt in prompts for m in prompt)
-            with self._clock(), _failures(self.inner):
-                return list(own(rows, adapter))
+            self._count(Generation("", read, 0, 0.0))
+            return found
 
         return counted
 

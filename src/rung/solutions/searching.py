@@ -194,7 +194,7 @@ class _Vote:
 def _votes(model: Model, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
     """One for each prompt, by losses where the model computes them."""
     losses: Losses | None = getattr(model, "row_losses", None)
-    if losses is not None:
+    if losses is not None and isinstance(model, Trainable):
         return _graded(model, losses, prompts)
     try:
         model.check(_YES_OR_NO)
@@ -205,12 +205,11 @@ def _votes(model: Model, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
     return [_Vote(_said(reply), reply) for reply in replies]
 
 
-def _graded(model: Model, losses: Losses, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
+def _graded(model: Trainable, losses: Losses, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
     """Loss of "no" less loss of "yes", each a mean per token with the end. A prompt that is too long comes last.
 
     Equal prompts are read once, so that they have equal votes.
     """
-    assert isinstance(model, Trainable)
     pairs = {prompt: [TrainingRow("", prompt, answer) for answer in ("yes", "no")] for prompt in prompts}
     long = {row.messages for row in model.too_long([row for pair in pairs.values() for row in pair])}
     rows = [row for prompt, pair in pairs.items() if prompt not in long for row in pair]
@@ -324,11 +323,14 @@ def _digest(requests: Sequence[Request]) -> bytes:
 
 
 def _calls_of(model: Model) -> _Calls:
-    """Of this very model; a model that is gone takes them with it."""
+    """Of this very model; a model that is gone takes them with it. Of one that cannot be referred to none is kept."""
     alive = [(ref, calls) for ref, calls in _kept if ref() is not None]
     own = next((calls for ref, calls in alive if ref() is model), None)
     if own is None:
         own = OrderedDict()
-        alive.append((weakref.ref(model), own))
+        try:
+            alive.append((weakref.ref(model), own))
+        except TypeError:
+            return own
     _kept[:] = alive[-_KEPT_MODELS:]
     return own
