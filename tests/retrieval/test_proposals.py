@@ -87,9 +87,30 @@ def test_an_index_for_large_corpora_is_tried_where_it_is_named_and_installed(
 ) -> None:
     monkeypatch.setattr(proposals, "find_spec", lambda name: object() if installed else None)
     proposed = specs_to_try(ENGLISH, SearchKeys(kinds=("lancedb",)), 4, 300)
-    assert [s.embedder for s in proposed.specs] == (["", "minilm"] if installed else [])
+    found = [(s.stem, s.embedder) for s in proposed.specs]
+    assert found == ([("", ""), ("english", ""), ("english", "minilm")] if installed else [])
     assert [what for what, _ in proposed.not_tried] == ([] if installed else ["lancedb"])
     assert "lancedb" not in {s.kind for s in specs_to_try(ENGLISH, SearchKeys(), 4, 300).specs}
+
+
+@pytest.mark.usefixtures("minilm_here")
+@pytest.mark.parametrize("installed", [True, False])
+def test_of_very_many_passages_the_index_on_disk_is_tried_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(proposals, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(proposals, "MANY", len(ENGLISH))
+    in_memory = [("bm25", "", ""), ("bm25", "english", ""), ("dense", "", "minilm")]
+    on_disk = [("lancedb", "", ""), ("lancedb", "english", ""), ("lancedb", "english", "minilm")]
+    assert tried(SearchKeys()) == (on_disk if installed else in_memory)
+    assert tried(SearchKeys(kinds=("bm25",), stem="")) == [("bm25", "", "")], "what is named is tried"
+    assert fusions(RetrieverSpec("lancedb", 4, 300), SearchKeys()) == ()
+
+
+@pytest.mark.usefixtures("minilm_here")
+def test_a_fused_search_alone_is_tried_with_and_without_stems() -> None:
+    assert tried(SearchKeys(kinds=("fused",))) == [("fused", "", "minilm"), ("fused", "english", "minilm")]
+    assert tried(SearchKeys(kinds=("dense", "fused"), stem="")) == [("dense", "", "minilm"), ("fused", "", "minilm")]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rung.decision.injections import resists_orders
 from rung.decision.judging import how_scored
 from rung.decision.rule import Ruling, ahead_on_dev, shortfall, within_margin
 from rung.decision.search_causes import why_search_fails
-from rung.decision.searches import how_found
+from rung.decision.searches import how_found, searches_beside
 from rung.decision.shorter import shorter_prompts
 from rung.decision.sources import names_sources
 from rung.decision.teaching import taught_sentences
@@ -70,7 +70,7 @@ def reasons(evidence: Evidence, ruling: Ruling) -> list[tuple[Topic, str]]:
             *evidence.checks_said,
         ],
         "costs": [*shorter, *_costs(evidence)],
-        "not tried": [*left_early, *left_out, *not_tried, *evidence.searches_not_tried],
+        "not tried": [*left_early, *left_out, *not_tried, *searches_beside(evidence, ruling)],
     }
     return [(topic, sentence) for topic, some in by_topic.items() for sentence in some]
 

@@ -35,6 +35,11 @@ def searches_left_out(evidence: Evidence, ruling: Ruling) -> list[str]:
     return list(evidence.searches_not_tried)
 
 
+def searches_beside(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """The same where it is no warning."""
+    return [] if searches_left_out(evidence, ruling) else list(evidence.searches_not_tried)
+
+
 def way_from_record(record: Mapping[str, Any]) -> SearchWay:
     """As `asdict` left it."""
     return SearchWay(**{**record, **{key: Score(**record[key]) for key in _SCORES}})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.ladder.applies import OFF_BY_DEFAULT, has, why_not
 from rung.ladder.plan_rates import PlanRates, rates_of, seconds_of
-from rung.ladder.plan_texts import texts_of
+from rung.ladder.plan_texts import as_asked, texts_of
 from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.types import (
     Decoding,
@@ -258,8 +258,7 @@ def make_plan(
         texts = Texts(**{**earlier["texts"], "training_tokens": tokens})
     else:
         texts = texts_of(task, split, model, inputs.passages, tokens)
-    beside = {"preferences": len(inputs.preferences), "synthetic": len(inputs.synthetic)}
-    texts = replace(texts, unlabelled=len(inputs.unlabelled), **beside)
+    texts = replace(texts, **as_asked(inputs))
     steps = [_step(strategy, texts, rates, why_not(strategy, have, only)) for strategy in STRATEGIES.values()]
     applying = [step for step in steps if step.applies]
     families = {step.family for step in applying}

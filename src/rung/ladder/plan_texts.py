@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rung.strategies import Texts
 from rung.types import Decoding, Document, Example, Model, Request, Solution, Split, Task
+
+if TYPE_CHECKING:
+    from rung.trials.workshop import Inputs
 
 _SAMPLED = 32  # train examples and passages whose tokens are counted
 _MOST_CHARACTERS = 50  # of a text that may fit, for each token of the context
@@ -40,6 +44,18 @@ def texts_of(task: Task, split: Split, model: Model, passages: Sequence[Document
         training_tokens=training_tokens,
         thought=thought_tokens(model),
     )
+
+
+def as_asked(inputs: Inputs) -> dict[str, Any]:
+    """Fields of Texts that the task says, whatever an earlier command counted."""
+    keys, talk = inputs.task.retrieval, any(e.turns for e in inputs.dev)
+    return {
+        "unlabelled": len(inputs.unlabelled),
+        "preferences": len(inputs.preferences),
+        "synthetic": len(inputs.synthetic),
+        "rewrites": talk if keys.rewrite is None else keys.rewrite,
+        "judges": "model" in keys.rerankers,
+    }
 
 
 def _usual_rows(train: Sequence[Example], model: Model) -> list[Example]:

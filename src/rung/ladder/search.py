@@ -12,32 +12,46 @@ from typing import Any
 from rung import runs
 from rung.errors import BudgetSpent, RungError, SealedTestError
 from rung.ladder.climbed import Climbed
-from rung.ladder.ledger import Meter, stage_of
+from rung.ladder.ledger import Meter, spent_on, stage_of
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import is_done, recorded
+from rung.types import RetrieverSpec
 
 _FEW = (
     "The ways to find passages could not be told apart on train: for too few questions a passage is known to hold the "
     "answer. Mark such passages as gold_ids in the examples."
+)
+_NOT_MEASURED = (
+    "The ways to find passages were not measured: the budget left no time. Passages were found by words alone, unless "
+    "the task names other ways."
 )
 
 
 def measure_search(run: RunState, climbed: Climbed) -> None:
     """Leaves search.json, where something is to read passages.
 
-    A fault in an index ends nothing: the plainest way is tried then, and the record says why. Where the budget ends it,
-    there is no record, and the next command measures it.
+    A fault ends nothing: the plainest way is tried then, and the record says why. Where the budget ends it, there is no
+    record, and the next command measures it. Where it has no room for asking the model, the model is not asked.
     """
     from rung.trials.search_choice import measured_search
 
     planned = run.plan.searching
-    if planned is None or is_done(run.files.search) or run.over_budget(climbed, run.plan.search.seconds, 0):
+    if planned is None or is_done(run.files.search):
         return
-    folder = run.folder / "search"
+    folder, step = run.folder / "search", run.plan.search
+    spent = spent_on(folder)
+    seconds = max(0.0, step.seconds - spent.seconds)
+    if (why := run.over_budget(climbed, seconds, 0)) is not None:
+        runs.log(run.folder, "not searched", why=why)
+        return
+    asking = (
+        run.over_budget(climbed, seconds, max(0, step.calls - spent.calls), usd=max(0.0, step.usd - spent.usd)) is None
+    )
     meter = Meter(run.asked, folder)
     try:
-        record = measured_search(run.workshop(folder, climbed, meter), planned.specs, folder)
+        workshop = run.workshop(folder, climbed, meter)
+        record = measured_search(workshop, planned.specs, folder, sizes=planned.sizes, asking=asking)
     except (BudgetSpent, SealedTestError) as ended:
         runs.log(run.folder, "not searched", why=str(ended))
         if isinstance(ended, SealedTestError):
@@ -45,8 +59,10 @@ def measure_search(run: RunState, climbed: Climbed) -> None:
         return
     except Exception as defect:  # of a registered index, a library or rung
         why = str(defect) if isinstance(defect, RungError) else f"{type(defect).__name__}: {defect}"
-        record = {"questions": 0, "tried": [], "sizes": [], "best": [asdict(planned.specs[0])], "fault": why}
-    record["not_tried"] = [{"what": what, "why": why} for what, why in planned.not_tried]
+        best = asdict(planned.specs[0])
+        record = {"questions": 0, "tried": [], "sizes": [], "best": [best], "not_tried": [], "fault": why}
+    run.inputs.library.keep_only([RetrieverSpec(**spec) for spec in record["best"]])
+    record["not_tried"] = [{"what": what, "why": why} for what, why in planned.not_tried] + record["not_tried"]
     write_json(run.files.search, record)
     runs.log(run.folder, "searched", stage=stage_of(run.folder, folder), **meter.record())
     meter.done()
@@ -76,12 +92,15 @@ def searches(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
 
     record = recorded(run.files.search)
     if record is None:
-        return {}
+        reads = any("rag" in built.family for built in climbed.built.values())
+        return {"searches_not_tried": [_NOT_MEASURED]} if reads else {}
     best = climbed.built.get(climbed.best("rag") or climbed.best("rag+fine-tune") or "")
     spec = best.solution.retriever if best is not None else None
     chosen = ""
     if spec is not None:  # what the model adds is told apart on dev
-        chosen = way(replace(spec, query="input", reranker="" if spec.reranker == "model" else spec.reranker))
+        plain = replace(spec, reranker="" if spec.reranker == "model" else spec.reranker)
+        names = (way(plain), way(replace(plain, query="conversation")), way(replace(plain, query="input")))
+        chosen = next((name for name in names if any(row["way"] == name for row in record["tried"])), "")
     rows = [("way", row) for row in record["tried"]] + [("size", row) for row in record["sizes"]]
     found = [
         {

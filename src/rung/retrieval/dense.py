@@ -13,13 +13,15 @@ from typing import Any
 
 from rung.retrieval.embedders import Embedder, embedders_here, open_embedder
 from rung.retrieval.embeddings import Embeddings, Tell
-from rung.retrieval.passages import searched
+from rung.retrieval.passages import PassageFile, searched
 from rung.retrieval.shared import shared
 from rung.types import Document, Query, RetrieverSpec
 
 _IN_MEMORY_BYTES = 512 * 2**20
 """Vectors up to so many bytes, as float32, are held in memory; more are read from the disk for each search."""
 _ROWS_AT_ONCE = 65_536
+_SCORES_AT_ONCE = 2**26
+"""Cosines in memory at once, as float32: of so many fewer queries, the more vectors there are."""
 _QUERIES_AT_ONCE = 256
 _KNOWN_QUERIES = 20_000
 _DECIMALS = 6  # differences beyond are of rounding; equal scores are ranked by position
@@ -35,9 +37,9 @@ class Dense:
     """An index over passages. `prepare` embeds them; without it, the first search does."""
 
     def __init__(self, embedder: Embedder, passages: Sequence[Document], folder: Path | None = None) -> None:
-        self.passages = tuple(passages)
+        self.passages = passages if isinstance(passages, PassageFile) else tuple(passages)
         self._embedder = embedder
-        self._kept = Embeddings(embedder, folder)
+        self._folder = folder
         self._parts: list[tuple[Any, Any]] | None = None  # (vectors (rows, d), their rows or None for all)
         self._vector_of: Any = None  # passage -> place of its vector among those of all parts, (passages,)
         self._queries: dict[str, Any] = {}
@@ -51,14 +53,15 @@ class Dense:
             if self._parts is not None or not self.passages:
                 return
             texts = [searched(passage) for passage in self.passages]
-            self._kept.add(texts, tell)
-            places = sorted(set(rows := self._kept.rows(texts)))  # one for each text: of equal texts, scores are equal
+            kept = Embeddings(self._embedder, self._folder)  # knows all texts that any run embedded: not held
+            kept.add(texts, tell)
+            places = sorted(set(rows := kept.rows(texts)))  # one for each text: of equal texts, scores are equal
             order = {place: i for i, place in enumerate(places)}
             self._vector_of = np.array([order[place] for place in rows])
-            self._parts = [
-                (self._kept.block(block), np.array([row for b, row in places if b == block]))
-                for block in sorted({block for block, _ in places})
-            ]
+            of_block: dict[int, list[int]] = {}
+            for block, row in places:
+                of_block.setdefault(block, []).append(row)
+            self._parts = [(kept.block(block), np.array(found)) for block, found in of_block.items()]
             if len(places) * self._embedder.dimensions * 4 <= _IN_MEMORY_BYTES:
                 held = np.concatenate([vectors[of].astype(np.float32) for vectors, of in self._parts])
                 self._parts = [(held, None)]
@@ -72,8 +75,9 @@ class Dense:
             return [[] for _ in texts]
         self.prepare(lambda what, share: None)
         found: list[list[Document]] = []
-        for start in range(0, len(texts), _QUERIES_AT_ONCE):
-            some = texts[start : start + _QUERIES_AT_ONCE]
+        at_once = max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // len(self.passages)))
+        for start in range(0, len(texts), at_once):
+            some = texts[start : start + at_once]
             for text, row in zip(some, self._scores(self._embedded(some)), strict=True):
                 found.append(self._ranked(row[self._vector_of], k) if text.strip() else [])
         return found

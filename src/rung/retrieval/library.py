@@ -48,7 +48,7 @@ class Library:
 
     def search(self, spec: RetrieverSpec) -> Retriever:
         """The index that the spec names, over the passages that it says."""
-        key = replace(spec, k=0, token_budget=0, query="input", fenced=False, reranker=_own(spec.reranker))
+        key = _key(spec)
         if key not in self._opened:
             self._opened[key] = open_index(spec, self.passages(spec), self._folder)
         return self._opened[key]
@@ -66,6 +66,13 @@ class Library:
         if size not in self._gold:
             self._gold[size] = GoldIndex(self.passages(spec), self.passages())
         return self._gold[size]
+
+    def keep_only(self, specs: Sequence[RetrieverSpec]) -> None:
+        """Lets go of all other indexes, and of what was cut for them; what is asked for again is made again."""
+        sizes = {_size(None), *map(_size, specs)}
+        self._opened = {key: opened for spec in specs if (opened := self._opened.get(key := _key(spec))) is not None}
+        self._cut = {size: passages for size, passages in self._cut.items() if size in sizes}
+        self._gold = {size: gold for size, gold in self._gold.items() if size in sizes}
 
 
 class SearchedBy(Library):
@@ -86,6 +93,7 @@ def _size(spec: RetrieverSpec | None) -> tuple[int, int]:
     return (0, 0) if spec is None else (spec.tokens, spec.overlap)
 
 
-def _own(reranker: str) -> str:
-    """The reranker that is part of an index: a model that answers orders passages elsewhere."""
-    return "" if reranker == "model" else reranker
+def _key(spec: RetrieverSpec) -> RetrieverSpec:
+    """What decides which index it is: a model that answers orders passages elsewhere."""
+    reranker = "" if spec.reranker == "model" else spec.reranker
+    return replace(spec, k=0, token_budget=0, query="input", fenced=False, reranker=reranker)

@@ -18,7 +18,9 @@ from rung.types import Document, RetrieverSpec, SearchKeys
 
 LEXICAL, DENSE, FUSED = "bm25", "dense", "fused"
 _LARGE = ("lancedb",)
-"""Kinds for corpora past memory: tried where they are named, because they find what the others find."""
+"""Kinds for corpora past memory. They find what the others find, so they are tried in their place, or where named."""
+MANY = 200_000
+"""Passages from which on a kind for large corpora takes the place of those in memory, where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_b
         raise TaskError(
             f'retrieval.kinds: there is no index of the kind "{unknown[0]}". The kinds are {", ".join(INDEXES)}.'
         )
-    chosen = keys.kinds or tuple(kind for kind in INDEXES if kind not in _LARGE)
+    chosen = keys.kinds or _unnamed(passages)
     specs: list[RetrieverSpec] = []
     not_tried: list[tuple[str, str]] = []
+    stems = _stems(passages, keys)
     for kind in chosen:
         spec = RetrieverSpec(kind, k, token_budget)
         if kind == LEXICAL:
-            specs += [replace(spec, stem=stem) for stem in _stems(passages, keys)]
+            specs += [replace(spec, stem=stem) for stem in stems]
         elif kind == DENSE:
             names, left_out = _embedders(keys)
             specs += [replace(spec, embedder=name) for name in names]
@@ -53,7 +56,14 @@ def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_b
         elif kind in _LARGE and find_spec(kind) is None:
             not_tried.append((kind, f"it is not installed. Install it with pip install 'rung[{kind}]'"))
         elif kind in _LARGE:
-            specs += [replace(spec, embedder=name) for name in ("", *_embedders(keys)[0])]
+            names, left_out = _embedders(keys)
+            specs += [replace(spec, stem=stem) for stem in stems]
+            specs += [replace(spec, stem=stems[-1], embedder=name) for name in names]
+            not_tried += [] if DENSE in chosen else left_out
+        elif kind == FUSED and LEXICAL not in chosen:
+            names, left_out = _embedders(keys)
+            specs += [replace(spec, stem=stem, embedder=name) for name in names for stem in stems]
+            not_tried += [] if DENSE in chosen else left_out
         elif kind != FUSED:
             specs.append(spec)
     return Proposals(tuple(specs), tuple(not_tried))
@@ -61,7 +71,7 @@ def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_b
 
 def fusions(lexical: RetrieverSpec, keys: SearchKeys) -> tuple[RetrieverSpec, ...]:
     """The fused searches of a lexical one, the better of those that were measured, with each embedder."""
-    if keys.kinds and FUSED not in keys.kinds:
+    if lexical.kind != LEXICAL or (keys.kinds and FUSED not in keys.kinds):
         return ()
     return tuple(replace(lexical, kind=FUSED, embedder=name) for name in _embedders(keys)[0])
 
@@ -69,6 +79,13 @@ def fusions(lexical: RetrieverSpec, keys: SearchKeys) -> tuple[RetrieverSpec, ..
 def rerankings(spec: RetrieverSpec, keys: SearchKeys) -> tuple[RetrieverSpec, ...]:
     """The same search, its first hits ordered anew by each reranker that the task names ("model" is one)."""
     return tuple(replace(spec, reranker=name) for name in keys.rerankers if name)
+
+
+def _unnamed(passages: Sequence[Document]) -> tuple[str, ...]:
+    """The kinds that are tried where the task names none."""
+    large = tuple(kind for kind in _LARGE if len(passages) >= MANY and find_spec(kind) is not None)
+    in_memory = (LEXICAL, DENSE, FUSED) if large else ()
+    return tuple(kind for kind in INDEXES if kind in large or kind not in (*_LARGE, *in_memory))
 
 
 def _stems(passages: Sequence[Document], keys: SearchKeys) -> tuple[str, ...]:

@@ -9,6 +9,11 @@ from rung.types import RetrieverSpec
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+def dearness(spec: RetrieverSpec) -> tuple[bool, int]:
+    """For ordering: of ways that find as much, the one that takes less is chosen."""
+    return bool(spec.reranker), bool(spec.embedder) + (spec.kind == "fused")
+
+
 def way(spec: RetrieverSpec) -> str:
     """A name that is fit for a file: kind, stemming, embedder, size, reranker and what is searched with, as far as they
     are not the plainest."""

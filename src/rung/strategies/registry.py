@@ -39,7 +39,8 @@ class Texts:
     task. forms: of the answer's form in words (labels, schema or pattern), 0 without. passage: of one passage.
     train, dev, screen: numbers of examples. training_tokens: what one training may put through the network. thought:
     that the model writes before an answer, at most, where it cannot be asked not to think; with an adapter it does not.
-    unlabelled, preferences, synthetic: numbers of such rows.
+    unlabelled, preferences, synthetic: numbers of such rows. rewrites, judges: the model may write what passages are
+    searched with; it may order them.
     """
 
     own: float
@@ -56,6 +57,8 @@ class Texts:
     unlabelled: int = 0
     preferences: int = 0
     synthetic: int = 0
+    rewrites: bool = False
+    judges: bool = False
 
 
 @dataclass(frozen=True)

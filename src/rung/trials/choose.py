@@ -22,9 +22,10 @@ _SCREENED = "screened.jsonl"
 _AFFORDABLE_ON = 8  # dev inputs
 
 
-def choose(workshop: Workshop, variants: Sequence[Solution]) -> Solution:
+def choose(workshop: Workshop, variants: Sequence[Solution], *, in_order: bool = False) -> Solution:
     """The best variant on the screening sample; of equals, the one with the fewest prompt tokens.
 
+    in_order: of equals, the first one, where the length of a prompt says nothing of what a variant takes.
     Successive halving: all answer a third of the sample, drawn at random, and the best two (and their equals) the rest.
     Variants are only compared on examples that each of them has answered. When the time of this step is up, only
     variants whose answers are all on disk are compared, and the cut is noted; the first one of a round is always
@@ -39,6 +40,7 @@ def choose(workshop: Workshop, variants: Sequence[Solution]) -> Solution:
     early = {e.id for e in first}
     alive = list(variants)
     answered: dict[str, list[Prediction]] = {v.name: [] for v in variants}
+    places = {v.name: place for place, v in enumerate(variants)}
     cut: str | None = None
     for number, part in enumerate((first, tuple(e for e in screen if e.id not in early)), 1):
         if not part:
@@ -51,7 +53,7 @@ def choose(workshop: Workshop, variants: Sequence[Solution]) -> Solution:
             answered[name] += predictions
         means = {v.name: mean_score(answered[v.name]) for v in tried}
         tokens = {v.name: sum(p.tokens_in for p in answered[v.name]) for v in tried}
-        ranked = sorted(tried, key=lambda v: (-means[v.name], tokens[v.name]))
+        ranked = sorted(tried, key=lambda v: (-means[v.name], (places if in_order else tokens)[v.name]))
         second = ranked[min(1, len(ranked) - 1)]
         alive = [v for v in ranked if means[v.name] >= means[second.name]]
     workshop.note_cut(f"choice among {', '.join(v.name for v in variants)}", cut)
