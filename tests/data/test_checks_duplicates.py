@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +153,14 @@ def test_documents_that_hold_question_and_answer_of_the_test_are_told() -> None:
     assert row.row == "line 0" and '"faq"' in row.message
     assert list(corpus_holds_test(material({None: rows}, frozenset({"3", "4"}), documents))) == []
     assert list(corpus_holds_test(material({None: rows}, None, documents[1:]))) == []
+
+
+def test_a_copy_of_the_rows_as_chats_is_found_among_the_documents_whatever_their_line_breaks() -> None:
+    rows = tuple(example(i, f"Please compute\n\\nabla {i} of\tit", f"one\ntwo {i}") for i in range(3))
+    chats = [[{"role": "user", "content": e.input}, {"role": "assistant", "content": e.output}] for e in rows]
+    documents = tuple(Document(f"chats/{i}", json.dumps(chat)) for i, chat in enumerate(chats))
+    whole, *_ = corpus_holds_test(material({None: rows}, None, documents))
+    assert whole.ids == ("0", "1", "2")
 
 
 def test_findings_of_duplicates_and_leaks_never_show_what_a_row_says() -> None:

@@ -323,7 +323,7 @@ def test_many_files_tell_how_far_reading_is(docs: Path, monkeypatch: pytest.Monk
         (docs / f"{name}.html").write_text(f"<p>{name}")
     said: list[str] = []
     read_documents(docs, said.append)
-    assert said == ["Reading 2 files of documents (0 MB)."]
+    assert said == ["Reading 2 files of documents (1 MB)."]
     read_documents(docs, said.append)  # kept
     assert len(said) == 1
 

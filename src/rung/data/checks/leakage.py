@@ -152,7 +152,7 @@ def _held(rows: Sequence[Example], documents: Iterable[Document]) -> list[tuple[
     """Rows whose input and one of whose answers stand in one document, with the first such document."""
     inputs: dict[tuple[str, ...], list[tuple[list[str], Example]]] = defaultdict(list)
     for e in rows:
-        if len(words := units(e.input)) >= LEAST_INPUT:
+        if len(words := _words(e.input)) >= LEAST_INPUT:
             inputs[tuple(words[:LEAST_INPUT])].append((words, e))
     if not inputs:
         return []
@@ -162,13 +162,18 @@ def _held(rows: Sequence[Example], documents: Iterable[Document]) -> list[tuple[
         searched += len(document.text)
         if searched > MOST_SEARCHED:
             break
-        words = units(f"{document.title or ''} {document.text}")
+        words = _words(f"{document.title or ''} {document.text}")
         whole = ""
         for k, start in enumerate(zip(words, words[1:], words[2:], strict=False)):
             for asked, e in inputs.get(start, ()):
                 if e.id in found or words[k : k + len(asked)] != asked:
                     continue
                 whole = whole or f" {' '.join(words)} "
-                if any((said := units(answer)) and f" {' '.join(said)} " in whole for answer in e.references):
+                if any((said := _words(answer)) and f" {' '.join(said)} " in whole for answer in e.references):
                     found[e.id] = (e, document)
     return [found[e.id] for e in rows if e.id in found]
+
+
+def _words(text: str) -> list[str]:
+    """Units; a line break counts as one where JSON writes it as \\n, too: a document may be rows of chats."""
+    return units(text.replace("\\n", "\n").replace("\\t", "\t"))

@@ -37,16 +37,19 @@ def parse_all(jobs: Sequence[Job], say: Callable[[str], None]) -> list[ParsedFil
     places = [place for place, (parsed, _) in enumerate(found) if parsed is None]
     size = sum(_size(jobs[place][0]) for place in places)
     if len(places) >= _MANY_FILES or size >= _MANY_BYTES:
-        say(f"Reading {len(places):,} files of documents ({size / 1e6:,.0f} MB).")
+        say(f"Reading {len(places):,} files of documents ({max(size, 1e6) / 1e6:,.0f} MB).")
     results = [parsed for parsed, _ in found]
-    told = time.monotonic()
+    begun = told = time.monotonic()
+    done = 0
     for count, (place, parsed) in enumerate(_parsed([(p, jobs[p]) for p in places]), 1):
         results[place] = parsed
+        done += _size(jobs[place][0])
         if (where := found[place][1]) is not None:
             keep(where, parsed)
         if time.monotonic() - told >= _LINES_EVERY:
             told = time.monotonic()
-            say(f"Read {count:,} of {len(places):,} files of documents.")
+            left = (told - begun) * (size - done) / done if done else 0.0
+            say(f"Read {count:,} of {len(places):,} files of documents, about {left / 60:.0f} min left.")
     return [parsed for parsed in results if parsed is not None]
 
 
