@@ -239,4 +239,5 @@ def test_rag_lora_is_judged_by_its_answers_without_marks(tmp_path: Path) -> None
     shop = shop_of(tmp_path, model=Trainee(answers), cite=True)
     solution = rag_lora(shop)
     found = read_predictions(shop.folder / "predictions.dev.jsonl")
+    assert solution.retriever is not None and solution.retriever.fenced, "where no search was measured and no rag built"
     assert solution.cite and mean_score(found) == 1.0 and all(len(p.citations) == 1 for p in found)

@@ -154,10 +154,11 @@ class Workshop:
 
     def passages_spec(self, k: int) -> RetrieverSpec:
         """At most k passages, found as the best solution with retrieval finds them; else as was measured to be best;
-        else by the kind of index that is registered first."""
+        else by the kind of index that is registered first, and fenced."""
         if self.best_rag is not None and self.best_rag.retriever is not None:
             return replace(self.best_rag.retriever, k=k)
-        return replace(next(iter(self.search), RetrieverSpec(next(iter(INDEXES)), k, PASSAGE_TOKENS)), k=k)
+        plainest = RetrieverSpec(next(iter(INDEXES)), k, PASSAGE_TOKENS, fenced=True)
+        return replace(next(iter(self.search), plainest), k=k)
 
     def retriever_of(self, solution: Solution) -> Retriever | None:
         """The index that the solution searches; None where it retrieves nothing."""
