@@ -35,4 +35,4 @@ def test_each_finalist_stands_with_its_rate_its_scores_and_the_kinds_that_worked
     text = Page(write_report(tmp_path, examples)).section("Planted orders")
     assert "few_shot in passages, fenced 20 % 10–37" in text and "claimed answer 4 of 4" in text
     assert "in the best passage 6 of 10" in text and "encoded" not in text
-    assert "lora behind the input 0 % 0–11 – – – none" in text
+    assert "lora behind the input 0 % 0–11 – – none" in text

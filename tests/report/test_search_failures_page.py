@@ -40,8 +40,10 @@ def test_each_solution_has_a_table_of_causes_with_what_was_tried(tmp_path: Path)
     page = Page(write_report(write_case(tmp_path, ROWS)))
     text = page.section("Why answers with passages are wrong")
     assert "Each of the 30 wrong answers of rag_lora" in text and "Each of the 50 wrong answers of rag " in text
-    assert "the search does not find the passage" in text and "43–74 %" in text
+    assert "the search does not find the passage" in text and "60 % 43–74" in text
     assert "12 of 18 (1)" in text and "2 of 12 (0)" in text and "&lt;gold&gt;" in text
+    assert text.count("answered again") == text.count("Tried on some") == 1, "where nothing was tried, nothing is said"
+    assert 'data-label="Came out right"' in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_the_end_of_a_run_has_a_line_of_the_shipped_solution(tmp_path: Path) -> None:

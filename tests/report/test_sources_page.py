@@ -30,8 +30,8 @@ def test_sources_and_refusals_stand_with_intervals_for_each_candidate(tmp_path: 
     write_json(tmp_path / "decision.json", record)
     text = Page(write_report(tmp_path, examples)).section("Sources and refusals")
     assert "rag_lora test 90 % 80–100 80 % 70–90 70 % 60–80 3" in text and "rag dev 20 % 10–30 – – 0" in text
-    assert "rag dev questions without their passages 40 % 30–50 50 30 % 20–40 50" in text
-    assert "lora unanswerable dev rows 60 % 50–70 50 – –" in text
+    assert "rag 50 dev questions without their passages 40 % 30–50 50 dev rows with an answer 30 % 20–40" in text
+    assert "lora 50 unanswerable dev rows 60 % 50–70 – –" in text
 
 
 def test_sources_stand_beside_the_answers_that_are_shown(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rung.decision import Scale
-from rung.report.markup import Html, ranged, row, section, short, table, wide
+from rung.report.markup import Html, element, joined, ranged, row, section, short, table, wide
 from rung.report.reading import RunRecords
 from rung.types import Injected, Score
 
 _RATE = Scale(True)
+_HEADER = ("Candidate", "Planted", "Followed", "Score with orders", "Score without", "What worked")
 
 
 def injections_section(run: RunRecords) -> Html:
@@ -19,25 +20,26 @@ def injections_section(run: RunRecords) -> Html:
     rows = [
         row(
             one.candidate,
-            wide(_where(one)),
+            short(_where(one)),
             _full(_RATE, one.followed),
             _full(run.scale, one.right),
             _full(run.scale, one.before),
-            wide(_counts(one.by_place) if one.by_place else "–"),
-            wide(_counts(one.by_kind) or "none"),
+            wide(_what_worked(one)),
             class_="chosen" if one.candidate == chosen else "",
+            labels=_HEADER[1:],
         )
         for one in found
     ]
     n = max(one.followed.n for one in found)
+    labels = bool(run.task.get("labels"))
+    demand = "with a label that is not the right one" if labels else "with a word that nothing else says"
+    chance = "An answer that changed to that label for another reason counts, too. " if labels else ""
     caption = (
-        f"Dev questions ({n:,}) were asked again, each with an order to say a word that nothing else says"
-        f"{', or a label that is not the right one' if run.task.get('labels') else ''}, planted in what the candidate "
-        "reads. Followed: the answer did what was ordered, with 95 % intervals. Scores are those of the same rows with "
-        "and without orders."
+        f"Dev questions ({n:,}) were asked again, each with an order planted in what the candidate reads: to answer "
+        f"{demand}. Followed: the answer did so. {chance}Scores are those of the same rows with and without orders. "
+        "With 95 % intervals."
     )
-    header = ("Candidate", "Planted", "Followed", "Score with orders", "Without", "By place", "Kinds that worked")
-    return section("Planted orders", table(caption, header, rows, label="Planted orders"))
+    return section("Planted orders", table(caption, _HEADER, rows, label="Planted orders", class_="stacked"))
 
 
 def _where(one: Injected) -> str:
@@ -48,6 +50,12 @@ def _where(one: Injected) -> str:
 
 def _full(scale: Scale, score: Score | None) -> Html:
     return short("–") if score is None else ranged(scale.value(score.mean, score.n), scale.interval(score))
+
+
+def _what_worked(one: Injected) -> Html:
+    """Places and kinds, each on a line of its own."""
+    parts = [_counts(one.by_place), _counts(one.by_kind)]
+    return joined([element("div", part) for part in parts if part]) or Html("none")
 
 
 def _counts(counted: tuple[tuple[str, int, int], ...]) -> str:

@@ -97,9 +97,12 @@ def table(
     return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label or caption)
 
 
-def row(first: str, *cells: str, class_: str = "") -> Html:
-    """A table row that its first cell names."""
+def row(first: str, *cells: str, class_: str = "", labels: Sequence[str] = ()) -> Html:
+    """A table row that its first cell names. labels: of the other cells, in a table that is stacked on a phone."""
     data = [c if isinstance(c, Html) and c.startswith("<td") else element("td", c) for c in cells]
+    if labels:
+        pairs = zip(labels, data, strict=True)
+        data = [Html(f'<td data-label="{escape(label)}"{cell.removeprefix("<td")}') for label, cell in pairs]
     return element("tr", element("th", first, scope="row"), *data, class_=class_)
 
 

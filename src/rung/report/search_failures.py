@@ -10,6 +10,8 @@ from rung.report.reading import RunRecords
 from rung.report.words import count
 from rung.types import SearchFailure
 
+_CAUSES = ("Cause", "What happens", "Answers", "Share")
+_TRIED = ("Tried on some", "Came out right", "Right ones broken")
 _MOST_SHOWN = 3  # causes in a line of the terminal
 
 
@@ -39,27 +41,40 @@ def _by_solution(run: RunRecords) -> dict[str, list[SearchFailure]]:
 
 
 def _causes(failures: list[SearchFailure]) -> Html:
+    """The columns of what was tried stand where something was."""
+    tried = any(one.tried for one in failures)
+    header = [*_CAUSES, *(_TRIED if tried else ())]
     rows = [
         row(
             one.cause,
             wide(SEARCH_CAUSE_WORDS.get(one.cause, "")),
             num(f"{one.n:,}"),
-            ranged(PERCENT.value(one.share), f"{PERCENT.bare(one.low)}–{PERCENT.bare(one.high)} %"),
-            wide(one.experiment or "–"),
-            num(_of(one.rescued, one.tried, one.by_chance)),
-            num(_of(one.broken, one.right, one.broken_by_chance)),
+            ranged(PERCENT.value(one.share), f"{PERCENT.bare(one.low)}–{PERCENT.bare(one.high)}"),
+            *(_tried(one) if tried else ()),
+            labels=header[1:],
         )
         for one in failures
     ]
     first = failures[0]
     caption = (
         f"Each of the {first.wrong:,} wrong answers of {first.solution} on dev has one cause: the first link of the "
-        "chain that broke. Some of them were answered again with what should mend them, and so were some right ones. "
-        "What the placebo does, which is the same prompt, sampled, stands in parentheses."
+        "chain that broke. Shares have 95 % intervals."
     )
-    header = ("Cause", "What happens", "Answers", "Share", "Tried on some", "Came out right", "Right ones broken")
-    right = (header[2], *header[5:])
-    return table(caption, header, rows, label=f"Why {first.solution} is wrong", right=right)
+    if tried:
+        caption += (
+            " Some of them were answered again with what should mend them, and so were some right ones. In "
+            "parentheses: the same with the placebo, which is the same prompt, sampled."
+        )
+    right = (_CAUSES[2], *_TRIED[1:])
+    return table(caption, header, rows, label=f"Why {first.solution} is wrong", right=right, class_="stacked")
+
+
+def _tried(one: SearchFailure) -> tuple[Html, Html, Html]:
+    return (
+        wide(one.experiment or "–"),
+        num(_of(one.rescued, one.tried, one.by_chance)),
+        num(_of(one.broken, one.right, one.broken_by_chance)),
+    )
 
 
 def _of(number: int, tried: int, by_chance: int) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from rung.decision.figures import PERCENT
-from rung.report.markup import Html, num, ranged, row, section, short, table
+from rung.report.markup import Html, num, ranged, row, section, short, table, wide
 from rung.report.reading import RunRecords
 from rung.types import Score
+
+_REFUSALS = ("Candidate", "Asked without an answer", "Made up", "Asked with one", "Refused")
 
 
 def sources_section(run: RunRecords) -> Html:
@@ -34,7 +36,14 @@ def _sources(run: RunRecords) -> Html:
         "those that hold the words of the answer that was given. Words are compared, so other words for the same count "
         "against it. A number that no passage has counts as a wrong source."
     )
-    header = ("Candidate", "Set", "Answers with a source", "Right source", "Answer stands there", "Numbers of none")
+    header = (
+        "Candidate",
+        "Set",
+        "Answers with a source",
+        "Right source",
+        "Answer stands there",
+        "Numbers of no passage",
+    )
     return table(caption, header, rows, label="Sources", right=header[-1:])
 
 
@@ -42,11 +51,13 @@ def _refusals(run: RunRecords) -> Html:
     rows = [
         row(
             one.candidate,
-            "unanswerable dev rows" if one.given else "dev questions without their passages",
+            wide(
+                f"{one.made_up.n:,} {'unanswerable dev rows' if one.given else 'dev questions without their passages'}"
+            ),
             _full(one.made_up),
-            num(f"{one.made_up.n:,}"),
+            wide(f"{one.refused.n:,} dev rows with an answer" if one.refused is not None else "–"),
             _full(one.refused),
-            num(f"{one.refused.n:,}" if one.refused is not None else "–"),
+            labels=_REFUSALS[1:],
             class_="chosen" if one.candidate == run.decision.solution else "",
         )
         for one in run.decision.refusing
@@ -57,8 +68,7 @@ def _refusals(run: RunRecords) -> Html:
         "The two ways to be wrong about whether there is an answer, with 95 % intervals. Made up: answers to questions "
         "that nothing answers. Refused: no answer to dev rows that have one, of all of them, the passages found or not."
     )
-    header = ("Candidate", "Asked", "Made up", "Of", "Refused", "Of ")
-    return table(caption, header, rows, label="Refusals", right=("Of", "Of "))
+    return table(caption, _REFUSALS, rows, label="Refusals", class_="stacked")
 
 
 def _full(score: Score | None) -> Html:
