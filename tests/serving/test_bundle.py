@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rung.errors import RunError
 from rung.models import model_version
 from rung.serving.bundle import open_bundle
 from rung.solutions.store import save_solution
-from rung.types import Decoding, Solution
+from rung.types import Decoding, Document, RetrieverSpec, Solution
 
 
 def test_a_base_that_was_moved_is_named_with_the_place_where_its_new_one_goes(
@@ -32,3 +33,18 @@ def test_a_base_that_was_moved_is_named_with_the_place_where_its_new_one_goes(
         assert f'"model" into {winner / "bundle.json"}' in str(caught.value)
     (winner / "bundle.json").write_text(json.dumps({**note, "model": str(tmp_path / "moved")}))
     assert open_bundle(winner).model.version == note["model_version"]
+
+
+@pytest.mark.parametrize("key", ["embedder", "reranker"])
+def test_a_folder_of_the_search_that_was_moved_is_named_with_the_place_where_its_new_one_goes(
+    tiny_folder: Path, tmp_path: Path, key: str
+) -> None:
+    winner, gone = tmp_path / "winner", str(tmp_path / "gone")
+    spec = replace(RetrieverSpec("dense", 1, 60), **{key: gone})  # type: ignore[arg-type]
+    save_solution(Solution("rag", "Answer.", Decoding(4), retriever=spec), winner, passages=[Document("a", "b")])
+    note = {"model": str(tiny_folder), "model_version": model_version(str(tiny_folder))}
+    (winner / "bundle.json").write_text(json.dumps(note))
+    with pytest.raises(RunError) as caught:
+        open_bundle(winner)
+    assert f"its {key} {gone} is no longer there" in str(caught.value)
+    assert f'"{key}" into {winner / "solution.json"}' in str(caught.value)

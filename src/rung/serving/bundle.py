@@ -11,7 +11,7 @@ from typing import Any
 from rung.errors import RunError
 from rung.records import read_json
 from rung.serving.sources import ShownPassage, sources_of
-from rung.types import Document, Model, Prediction, Query, Retriever, Solution, model_of
+from rung.types import Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution, model_of
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str
     index: Retriever | None = None
     passages: Sequence[Document] = ()
     if loaded.retriever is not None:
+        _check_search(place, loaded.retriever)
         passages = load_passages(place)
         index = open_index(loaded.retriever, passages, cache_folder() / "indexes")
     return Bundle(loaded, model, index, note.get("instruction") or "", passages, note.get("abstain"))
@@ -95,6 +96,17 @@ def _check_base(place: Path, model: str, file: Path) -> None:
             f"{place}: its base model {base} is no longer there. Put it back; or, where it lies elsewhere now, write "
             f'its new place as "model" into {file}. Its version is checked.'
         )
+
+
+def _check_search(place: Path, spec: RetrieverSpec) -> None:
+    """Raises RunError where an embedder or a reranker was a folder that is there no more."""
+    for key, name in (("embedder", spec.embedder), ("reranker", spec.reranker)):
+        folder = Path(name)
+        if folder.is_absolute() and not folder.exists():
+            raise RunError(
+                f"{place}: its {key} {folder} is no longer there. Put it back; or, where it lies elsewhere now, write "
+                f'its new place as "{key}" into {place / "solution.json"}.'
+            )
 
 
 def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, Any]:
