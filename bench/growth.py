@@ -51,7 +51,8 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
     from rung.data.near_duplicates import near_duplicate_groups, near_duplicates
     from rung.data.split import split_examples, split_from_record, split_record
     from rung.data.task_file import read_task
-    from rung.ladder.plan import make_plan, plan_record
+    from rung.ladder.plan import make_plan
+    from rung.ladder.plan_records import plan_record
     from rung.solutions.demos import covering
     from rung.testing import FakeTrainable
     from rung.trials.workshop import Inputs

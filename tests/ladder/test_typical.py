@@ -31,8 +31,9 @@ def test_the_plan_counts_the_check_of_general_skills_and_the_dearest_repair() ->
 def test_the_plan_counts_the_thoughts_of_a_model_that_always_thinks() -> None:
     from dataclasses import replace
 
-    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _step, plan_record
+    from rung.ladder.plan import LATENCY_INPUTS, TYPICAL, Plan, Step, _diagnosis, _step
     from rung.ladder.plan_rates import PlanRates
+    from rung.ladder.plan_records import plan_record
     from rung.strategies import STRATEGIES
     from rung.types import Decoding
 

@@ -21,8 +21,9 @@ from rung.ladder.judging import hold_judge, read_scored
 from rung.ladder.ledger import Ledger, Spent, spent_before
 from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_of, hourly_usd, purse_of, token_price
 from rung.ladder.options import Listener, RunOptions
-from rung.ladder.plan import Plan, Step, make_plan, plan_record, planned_before
+from rung.ladder.plan import Plan, Step, make_plan
 from rung.ladder.plan_checks import with_checks
+from rung.ladder.plan_records import plan_record, planned_before
 from rung.ladder.plan_search import with_search
 from rung.ladder.plan_shortening import with_shortening
 from rung.ladder.state import RunState, WholeRun
@@ -194,10 +195,10 @@ def start(
     write_json(files.task, {**{k: known[k] for k in ("versions", "machine")}, **record})  # first: whose folder this is
     once(files.checks, lambda: examined.checks_record)  # before the split: it is not
     split = _kept_split(files, loaded, examined)  # checked again once that is recorded
-    inputs = _inputs(loaded, examined, split, beside, models)
+    homes = {name for name, version in loaded.versions.items() if version == record["home"]}
+    inputs = _inputs(loaded, examined, split, beside, models, homes)
     purse = purse_of(files, task, models, before)  # first: speeds are measured by calls, too
     with closed_on_error(purse):
-        homes = {name for name, version in loaded.versions.items() if version == record["home"]}
         plans = _plans(inputs, split, models, homes, options, recorded(files.plan), loaded.read.metric)
         share = share_of(task, split.train, models.helpers.get("judge"), recorded(files.plan))
         plans = with_judge(plans, share, len(scored))
@@ -258,19 +259,22 @@ def _beside(loaded: Loaded, split: Split, listener: Listener) -> Beside:
     return read_beside(loaded.read.task, fence_of(loaded.read.examples, split), listener.say)
 
 
-def _inputs(loaded: Loaded, examined: Examined, split: Split, beside: Beside, models: Opened) -> Inputs:
+def _inputs(
+    loaded: Loaded, examined: Examined, split: Split, beside: Beside, models: Opened, homes: Collection[str]
+) -> Inputs:
+    """homes: names of the model that the run began with. It counts the tokens of passages, whatever model is added."""
     from rung.cache import cache_folder
     from rung.data.fence import fence_of
     from rung.retrieval.library import Library
     from rung.trials.workshop import Inputs
 
-    first = next(iter(models.counted.values()))
+    counting = models.counted[next((name for name in models.counted if name in homes), next(iter(models.counted)))]
     return Inputs(
         task=loaded.read.task,
         train=split.train,
         dev=split.dev,
         constraint=examined.constraint,
-        library=Library(loaded.read.documents, count_tokens=first.count_tokens, folder=cache_folder() / "indexes"),
+        library=Library(loaded.read.documents, count_tokens=counting.count_tokens, folder=cache_folder() / "indexes"),
         groups=split.groups,
         unlabelled=beside.unlabelled,
         synthetic=beside.synthetic,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rung.ladder.applies import OFF_BY_DEFAULT, has, why_not
@@ -194,41 +194,6 @@ class Plan:
         return replace(self, detectable=found, comparisons=comparisons)
 
 
-def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any]:
-    """As plan.json holds it. plans: name of a model -> its plan. hourly: dollars an hour of the machine."""
-    any_plan = next(iter(plans.values()))
-    at_the_test = [step for plan in plans.values() for step in (plan.test, plan.consistency) if step.applies]
-    everything = [*(step for plan in plans.values() for step in plan.everything), *at_the_test]
-    seconds = sum(step.seconds for step in everything)
-    return {
-        "steps": [asdict(step) for plan in plans.values() for step in plan.steps],
-        "experiments": [asdict(s) for plan in plans.values() for s in (*plan.experiments, plan.consistency)],
-        "calls": sum(step.calls for step in everything),
-        "tokens": sum(step.tokens for step in everything),
-        "seconds": round(seconds, 1),
-        "usd": round(seconds / 3600 * hourly + sum(step.usd for step in everything), 4),
-        "sizes": any_plan.sizes,
-        "capped": any_plan.capped,
-        "minimum_detectable_difference": any_plan.detectable,
-        "comparisons": any_plan.comparisons,
-        "max_new_tokens": any_plan.decoding.max_new_tokens,
-        "models": {name: _basis_of(plan) for name, plan in plans.items()},
-        "search": next((plan.searching.record() for plan in plans.values() if plan.searching is not None), None),
-    }
-
-
-def _basis_of(plan: Plan) -> dict[str, Any]:
-    """What the estimates rest on, to be read back."""
-    own = {"texts": asdict(plan.texts), "speed": asdict(plan.speed)}
-    return own if plan.teacher_speed is None else {**own, "teacher_speed": asdict(plan.teacher_speed)}
-
-
-def planned_before(record: Mapping[str, Any] | None, model: str) -> Mapping[str, Any] | None:
-    """What plan.json says of a model; None where it says nothing."""
-    own: Mapping[str, Any] | None = (record or {}).get("models", {}).get(model)
-    return own
-
-
 def make_plan(
     inputs: Inputs,
     split: Split,
@@ -244,9 +209,9 @@ def make_plan(
 ) -> Plan:
     """The strategies that apply to one model, what each will spend, and the smallest difference each set can show.
 
-    earlier: what an earlier command on this run planned with this model (`planned_before`), whose counts and speeds are
-    used again. called: strategy -> name of its candidate. spec: as the task names the model; None: its first one.
-    price: of the model. sharing: number of models that share the time for training. teacher: whom strategies ask.
+    earlier: what an earlier command on this run planned with this model (`plan_records.planned_before`), whose counts
+    and speeds are used again. called: strategy -> name of its candidate. spec: as the task names the model; None: its
+    first one. price: of the model. sharing: number of models that share the time for training. teacher: whom strategies ask.
     """
     task = inputs.task
     own = spec or task.models[0]
