@@ -154,6 +154,19 @@ def test_how_a_file_of_rows_in_a_folder_was_understood_is_told(docs: Path) -> No
     assert any("a.csv: " in f.message and "Windows-1252" in f.message for f in findings), findings
 
 
+def test_a_table_without_rows_is_no_document_and_a_link_to_a_folder_is_told(docs: Path, tmp_path: Path) -> None:
+    (docs / "numbers.json").write_text("[1, 2]")
+    (docs / "empty.json").write_text("[{}]")
+    (docs / "a.txt").write_text("text")
+    (tmp_path / "elsewhere").mkdir()
+    (docs / "link").symlink_to(tmp_path / "elsewhere")
+    documents, findings = documents_and_findings(docs)
+    assert [d.id for d in documents] == ["a.txt"]
+    told = {(f.check, f.row) for f in findings}
+    assert {("broken_document", "numbers.json, item 1"), ("broken_document", "link")} <= told
+    assert ("empty_document", "empty.json") in told, told
+
+
 def test_a_table_with_too_much_text_is_left_out(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rung.data.documents.tables.MAX_CHARACTERS", 10)
     (docs / "a.csv").write_text("a,b\n12345,123456\n")

@@ -86,6 +86,11 @@ def test_what_all_rows_of_a_kind_say_at_their_end_is_not_repeated() -> None:
     assert "line 0: Holds 0. Both here. Mask it." in page(found[0])
 
 
+def test_a_message_that_begins_with_its_row_does_not_name_it_twice() -> None:
+    shown = page(*(finding("broken_document", "warning", f"{i}.pdf", f"{i}.pdf: is damaged.") for i in range(2)))
+    assert "  - 1.pdf: is damaged." in shown
+
+
 def test_what_is_ignored_is_one_line_and_is_not_counted() -> None:
     note = finding("ignored", "note", "", "Not told, as ignore: in task.yaml says: casing (3).", count=0)
     shown = page(note)

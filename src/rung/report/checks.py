@@ -199,7 +199,8 @@ def _kind_lines(one: FoundKind, width: int, most: int | None) -> list[Line]:
         lines += wrapped(one.kind.todo.replace("`", ""), width, bullet="  ")
     said = _without_common([_SENTENCE.split(str(finding["message"])) for finding in rows])
     for finding, message in zip(shown, said, strict=False):
-        place = f"{finding['row']}: " if finding.get("row") else ""
+        row = finding.get("row") or ""
+        place = "" if not row or message.startswith(f"{row}:") else f"{row}: "
         lines += wrapped(f"{place}{message}", width, 4, bullet="  - ")
     if rows and (left := one.count - sum(int(f.get("count", 1)) for f in shown)):
         lines += styled(wrapped(f"and {left:,} more", width, bullet="    "), "dim")

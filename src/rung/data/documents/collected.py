@@ -31,7 +31,8 @@ class Collected:
 def files_below(folder: Path, but: Collection[Path] = ()) -> tuple[list[Path], list[tuple[Path, str]]]:
     """All files below but hidden ones, in the order of their relative paths, and (path, why) of what cannot be opened.
 
-    Links to folders are not followed. Left out are the files `but`, and folders of runs, which hold rung's own texts.
+    Links to folders are not followed, and stand among the latter. Left out are the files `but`, and folders of runs,
+    which hold rung's own texts.
     """
     left_out = {os.path.realpath(path) for path in but}
     found: list[Path] = []
@@ -47,6 +48,8 @@ def files_below(folder: Path, but: Collection[Path] = ()) -> tuple[list[Path], l
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [path for name in folders if (path := Path(root) / name).is_symlink()]
+        troubles += [(path, "is a link to a folder, which is not followed; copy the folder there") for path in links]
         for name in files:
             path = Path(root) / name
             if name.startswith(".") or name.endswith(_COPIES) or (left_out and os.path.realpath(path) in left_out):

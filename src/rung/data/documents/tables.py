@@ -65,7 +65,7 @@ def rows_of(table: Table, name: str, read: Collected, *, alone: bool) -> Rows:
     """The documents of a table, or the files that it lists. read: hears what is to be said.
 
     alone: whether it is the whole corpus; its ids are then those of its rows, else they follow its name. Where no
-    column holds texts, a table among others is one document; Raises DataError for one that is alone.
+    column holds texts, a table among others is one document. Raises DataError for one that is alone.
     """
     found = Rows(problems=list(table.problems))
     if file_column := _file_column(table):
@@ -76,7 +76,11 @@ def rows_of(table: Table, name: str, read: Collected, *, alone: bool) -> Rows:
     except DataError:
         if alone:
             raise
-        found.documents.append(_as_one(table, name))
+        document = _as_one(table, name)
+        if document.text:
+            found.documents.append(document)
+        elif not found.problems:
+            read.tell("empty_document", name, f"{name}: holds no text, so it is no document. Fill it in or remove it.")
         return found
     _tell_columns(table, columns, name, read)
     first_with: dict[str, str] = {}
