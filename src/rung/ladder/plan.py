@@ -211,7 +211,8 @@ def make_plan(
 
     earlier: what an earlier command on this run planned with this model (`plan_records.planned_before`), whose counts
     and speeds are used again. called: strategy -> name of its candidate. spec: as the task names the model; None: its
-    first one. price: of the model. sharing: number of models that share the time for training. teacher: whom strategies ask.
+    first one. price: of the model. sharing: number of models that share the time for training. teacher: whom strategies
+    ask.
     """
     task = inputs.task
     own = spec or task.models[0]
