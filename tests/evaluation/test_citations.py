@@ -36,8 +36,16 @@ def test_a_named_passage_holds_the_answer_by_its_words_or_its_mark_and_supports_
     assert checked(said("q", "Lutetia", "c#2", "c#1"), example("q", "Lutetia", "c")) == CitedAnswer(
         (True, False), (True, False)
     ), "of a marked document, the part that contains it"
-    assert checked(said("q", "x", "c#1"), example("q", "in other words", "c")) == CitedAnswer((True,), (False,))
+    assert checked(said("q", "x y", "c#1"), example("q", "in other words", "c")) == CitedAnswer((True,), (False,))
     assert checked(said("q", "Paris", bad=2), example("q", "Paris")) == CitedAnswer(bad=2)
+
+
+def test_whether_a_passage_holds_a_yes_or_a_no_is_said_by_marks_alone() -> None:
+    assert checked(said("q", "no", "a", bad=1), example("q", "No")) == CitedAnswer((None,), (None,), 1)
+    assert checked(said("q", "no", "a", "b"), example("q", "No", "a")) == CitedAnswer((True, False), (None, None))
+    found = citing("rag", "dev", {"1": CitedAnswer((None,), (None,)), "2": CitedAnswer((True,), (None,))}, {}, 0)
+    assert found is not None and found.holds is not None and (found.holds.mean, found.holds.n) == (1.0, 1)
+    assert found.cites.mean == 1.0 and found.supports is None
 
 
 @pytest.mark.parametrize("text", ["not said", "", "I do not know"])

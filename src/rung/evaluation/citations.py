@@ -6,15 +6,16 @@ that holds the words in another sense counts as holding it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rung.errors import came
 from rung.evaluation.abstention import says_nothing
 from rung.evaluation.statistics import score, units_of
+from rung.retrieval.answers_in_text import says_something
 from rung.retrieval.gold import GoldIndex, contains_answer
 from rung.text import units
-from rung.types import Citing, Document, Example, Prediction, SetName
+from rung.types import Citing, Document, Example, Prediction, Score, SetName
 
 SHORT = 5
 """Words of an answer up to which a passage that supports it holds all of them in their order."""
@@ -24,10 +25,11 @@ MOST_WORDS = 0.8
 
 @dataclass(frozen=True)
 class CitedAnswer:
-    """What one answer names. holds, supports: of each passage, in order. bad: numbers that no passage has."""
+    """What one answer names. holds, supports: of each passage, in order; None where it cannot be said, as of an answer
+    "no" that nobody marked. bad: numbers that no passage has."""
 
-    holds: tuple[bool, ...] = ()
-    supports: tuple[bool, ...] = ()
+    holds: tuple[bool | None, ...] = ()
+    supports: tuple[bool | None, ...] = ()
     bad: int = 0
 
     @property
@@ -46,7 +48,8 @@ def checked_citations(
 
     examples: by id. passages: by id, those that are named at least. gold: the same passages by their marks. A passage
     holds the answer where it contains an accepted one as whole words, or is marked; of a marked document, a part that
-    contains an accepted answer, or any where no part does.
+    contains an accepted answer, or any where no part does. Any passage may contain a "no": whether it holds that is said
+    by marks alone.
     """
     found = {}
     for p in predictions:
@@ -55,8 +58,13 @@ def checked_citations(
         example = examples[p.id]
         named = [passages[i] for i in p.citations if i in passages]
         marked = gold.marked(example)
-        holds = tuple(c.id in marked or contains_answer(c, example) for c in named)
-        found[p.id] = CitedAnswer(holds, tuple(supports(c, p.text) for c in named), p.bad_citations)
+        tells = any(map(says_something, example.references))
+        holds = [c.id in marked or (tells and contains_answer(c, example)) for c in named]
+        found[p.id] = CitedAnswer(
+            tuple(h if tells or marked else None for h in holds),
+            tuple(supports(c, p.text) if says_something(p.text) else None for c in named),
+            p.bad_citations,
+        )
     return found
 
 
@@ -80,14 +88,18 @@ def citing(
     if not rows:
         return None
     unit = dict(zip(rows, units_of(list(rows), groups) or rows, strict=True))
-    named = [unit[i] for i, row in rows.items() for _ in range(row.named)]
-    holds = [float(v) for row in rows.values() for v in (*row.holds, *[False] * row.bad)]
-    supported = [float(v) for row in rows.values() for v in (*row.supports, *[False] * row.bad)]
+
+    def share(of: Callable[[CitedAnswer], tuple[bool | None, ...]]) -> Score | None:
+        known = [
+            (float(v), unit[i]) for i, row in rows.items() for v in (*of(row), *[False] * row.bad) if v is not None
+        ]
+        return score([v for v, _ in known], groups=[own for _, own in known], seed=seed) if known else None
+
     return Citing(
         name,
         set_,
         score([float(row.named > 0) for row in rows.values()], groups=list(unit.values()), seed=seed),
-        score(holds, groups=named, seed=seed) if named else None,
-        score(supported, groups=named, seed=seed) if named else None,
+        share(lambda row: row.holds),
+        share(lambda row: row.supports),
         sum(row.bad for row in rows.values()),
     )
