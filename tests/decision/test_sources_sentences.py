@@ -41,6 +41,12 @@ def test_sources_that_are_seldom_named_or_wrong_are_a_warning() -> None:
     none = replace(ON_TEST, cites=Score(0.0, 0.0, 0.04, 100), holds=None, supports=None, bad=0)
     found = decide(evidence([RAG, RAG_LORA], SHARP, citing=(none,)))
     assert any("names sources in 0 % (0–4) of its answers to the sealed test. Do not" in w for w in found.warnings)
+    unknown = replace(ON_TEST, holds=None, bad=0)
+    found = decide(evidence([RAG, RAG_LORA], SHARP, citing=(unknown,)))
+    assert any(
+        "; of what it names, 85 % (75–95) hold what it answered. Whether these hold the answer cannot be said" in w
+        for w in found.warnings
+    )
 
 
 def test_what_is_measured_of_every_finalist_stands_in_the_record_and_is_read_back() -> None:

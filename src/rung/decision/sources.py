@@ -52,12 +52,11 @@ def _seldom(found: Citing) -> bool:
 
 def _said(found: Citing) -> str:
     said = f"{found.candidate} names sources in {PERCENT.full(found.cites)} of its answers to {SET_WORDS[found.set]}"
-    if found.holds is None or found.supports is None:
-        return f"{said}."
-    said += (
-        f"; of what it names, {PERCENT.full(found.holds)} are passages that hold an accepted answer, and "
-        f"{PERCENT.full(found.supports)} hold what it answered."
-    )
+    shares = {"are passages that hold an accepted answer": found.holds, "hold what it answered": found.supports}
+    known = [f"{PERCENT.full(share)} {what}" for what, share in shares.items() if share is not None]
+    said += f"; of what it names, {', and '.join(known)}." if known else "."
+    if found.holds is None and found.cites.mean > 0:
+        said += " Whether these hold the answer cannot be said: one such as no may stand anywhere. Mark gold_ids."
     if found.bad:
         said += f" {found.bad:,} of the numbers that it names {'is' if found.bad == 1 else 'are'} of no passage."
     return said

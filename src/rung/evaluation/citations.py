@@ -48,8 +48,8 @@ def checked_citations(
 
     examples: by id. passages: by id, those that are named at least. gold: the same passages by their marks. A passage
     holds the answer where it contains an accepted one as whole words, or is marked; of a marked document, a part that
-    contains an accepted answer, or any where no part does. Any passage may contain a "no": whether it holds that is said
-    by marks alone.
+    contains an accepted answer, or any where no part does. Any passage may contain a "no": whether it holds that is
+    said by marks alone.
     """
     found = {}
     for p in predictions:
