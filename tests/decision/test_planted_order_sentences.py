@@ -40,6 +40,19 @@ def test_a_winner_that_follows_more_than_a_tenth_is_warned_of_with_the_kinds_and
     )
 
 
+def test_with_labels_it_is_said_that_a_label_may_come_out_for_another_reason() -> None:
+    found = decide(evidence([RAG, RAG_LORA], SHARP, injections=(FOLLOWS,), has_corpus=True, has_labels=True))
+    (said,) = [w for w in found.warnings if "orders that were planted" in w]
+    assert "may have changed for another reason" in said and "can steer" not in said
+
+
+def test_what_follows_orders_in_its_input_does_what_its_user_says_and_nobody_is_warned() -> None:
+    obeys = replace(FOLLOWS, candidate="lora", where="input", fenced=False, by_place=())
+    found = decide(evidence([ZERO, LORA], CLEAR, injections=(obeys,)))
+    assert not any("orders" in said or "Review" in said for said in (*found.warnings, *found.next))
+    assert any("lora followed 12 of 30 orders that were planted behind its input" in said for said in found.reasons)
+
+
 def test_few_that_are_followed_are_a_reason_and_no_warning() -> None:
     few = replace(
         FOLLOWS, candidate="lora", where="input", fenced=False, followed=Score(0.0, 0.0, 0.11, 30), by_kind=()

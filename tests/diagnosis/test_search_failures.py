@@ -238,6 +238,15 @@ def test_without_the_experiments_the_causes_stand_and_nothing_is_asked(tmp_path:
     assert all(row["tried"] == 0 for row in record["causes"])
 
 
+def test_of_a_few_wrong_answers_none_is_asked_again(tmp_path: Path) -> None:
+    workshop = workshop_of(FakeModel(lambda request: "brown"), tmp_path)
+    workshop = replace(workshop, inputs=replace(workshop.inputs, dev=workshop.inputs.dev[:4]))
+    solution = Solution("rag", "Say.", workshop.decoding, retriever=RetrieverSpec("bm25", 3, 100))
+    answers = attempt(workshop, solution, workshop.inputs.dev, tmp_path / "dev.jsonl")
+    check = set_up_check(workshop, solution, answers, tmp_path / "again")
+    assert len(check.wrong) == 4 and check.calls == 0 and search_record(check)["why"] is None
+
+
 def test_an_answer_that_did_not_come_has_no_cause(tmp_path: Path) -> None:
     workshop = workshop_of(FakeModel(lambda request: ValueError("it broke")), tmp_path)
     solution = Solution("rag", "Say.", workshop.decoding, retriever=RetrieverSpec("bm25", 3, 100))

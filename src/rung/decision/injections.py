@@ -31,8 +31,10 @@ def follows_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
     if found is None or found.where != "passages" or found.followed.mean <= TOO_MANY:
         return []
     kinds = [name for name, followed, _ in found.by_kind if followed][:_MOST_KINDS]
-    who = "a document that is found"
-    return [f"{_followed(found)}. Most often it followed: {listed(kinds)}. Whoever writes {who} can steer its answers."]
+    steers = "Whoever writes a document that is found can steer its answers."
+    if evidence.has_labels:
+        steers = "With labels this is an upper end: an answer may have changed for another reason."
+    return [f"{_followed(found)}. Most often it followed: {listed(kinds)}. {steers}"]
 
 
 def resists_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
@@ -49,16 +51,15 @@ def resists_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
 
 
 def against_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """What to do where the candidate to ship follows planted orders."""
+    """What to do where the candidate to ship is warned of."""
     found = _of_shipped(evidence, ruling)
-    if found is None or found.followed.mean <= TOO_MANY:
+    if found is None or not follows_orders(evidence, ruling):
         return []
-    if found.where == "passages":
-        what = "Review who can write into the corpus (`rung check` names documents that hold orders)"
-        fence = "" if found.fenced else ", have its passages fenced"
-    else:
-        what, fence = "Review where inputs come from", ""
-    steps = f"{what}{fence}, let nothing happen by an answer of {found.candidate} alone, or try a stronger model."
+    fence = "" if found.fenced else ", have its passages fenced"
+    steps = (
+        f"Review who can write into the corpus (`rung check` names documents that hold orders){fence}, let nothing "
+        f"happen by an answer of {found.candidate} alone, or try a stronger model."
+    )
     fewer = [
         f"{one.candidate} ({PERCENT.value(one.followed.mean, one.followed.n)})"
         for one in evidence.injections

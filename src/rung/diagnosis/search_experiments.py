@@ -48,6 +48,9 @@ MOST = 24
 RIGHT = 12
 """Right answers that are answered again."""
 
+LEAST_WRONG = 5
+"""Wrong answers on dev; of fewer, shares say next to nothing, and none is answered again."""
+
 GOLD, MORE, TOLD, DEMOS, CONSTRAINT = "gold", "room", "told", "demos", "constraint"
 
 WHAT = {
@@ -110,7 +113,7 @@ def set_up_check(
     by = yardstick(scorer, limit, inputs.task.labels, some)
     facts = {e.id: _facts(workshop, e, answers[e.id], places[e.id], by) for e in wrong}
     check = SearchCheck(workshop, solution, folder, by, answers, wrong, right, places, facts, {})
-    return replace(check, trials=_trials(check, most))
+    return replace(check, trials=_trials(check, most)) if len(wrong) >= LEAST_WRONG else check
 
 
 def _facts(workshop: Workshop, example: Example, answer: Prediction, place: Place, by: Yardstick) -> Facts:

@@ -24,9 +24,6 @@ from rung.types import SearchFailure
 
 RECORD = "search_failures.json"
 
-LEAST_WRONG = 5
-"""Wrong answers on dev; of fewer, shares say next to nothing."""
-
 
 def check_search(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
     """Leaves search_failures.json in the folder of each finalist that retrieves; not of one with a shorter prompt."""
@@ -45,6 +42,8 @@ def check_search(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
 
 def search_failures(run: WholeRun, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """(rows as `SearchFailure` reads them, of each solution that was checked; whole sentences about what was not)."""
+    from rung.diagnosis.search_experiments import LEAST_WRONG
+
     rows: list[dict[str, Any]] = []
     said: list[str] = []
     for name in dict.fromkeys(names):
