@@ -29,3 +29,9 @@ def test_chance_is_measured_by_answers_of_other_rows() -> None:
     marks = mark(examples, [both, *(Document(f"f{i}", f"About boats {i}.") for i in range(60))])
     assert set(marks.gold.values()) == {"d"}
     assert marks.by_chance == marks.drawn > 10 and marks.wrong == 1
+
+
+def test_where_all_answers_are_one_chance_cannot_be_measured_and_nothing_is_sure() -> None:
+    examples = [Example(f"e{i}", f"Who is mayor of Town{i}?", "Name1", ("Name1",)) for i in range(5)]
+    marks = mark(examples, DOCUMENTS)
+    assert marks.drawn == 0 and marks.gold and marks.wrong == 1

@@ -36,9 +36,10 @@ class Marks:
 
     @property
     def wrong(self) -> float:
-        """Share of the marks that may be chance, at most: as many examples as chance marks, of those marked."""
+        """Share of the marks that may be chance, at most: as many examples as chance marks, of those marked. All
+        where no two answers differ, so that chance cannot be measured."""
         if not self.gold or not self.drawn:
-            return 0.0
+            return float(bool(self.gold))
         return min(1.0, self.by_chance / self.drawn * self.n / len(self.gold))
 
 
