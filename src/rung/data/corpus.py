@@ -285,6 +285,8 @@ def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
         table.call(name)
         for fact in table.how:
             read.collected.tell("document_form", name, f"{name}: {fact}.")
+        if path.suffix.lower() == ".json" and table.problems and not table.rows:
+            raise DataError(table.problems[0].text)
         rows = rows_of(table, name, read.collected, alone=False)
     except OSError as e:
         read.problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))
