@@ -11,6 +11,7 @@ from hashed_embedder import Hashed
 from rung.retrieval import dense, embedders, open_index
 from rung.retrieval.dense import Dense
 from rung.retrieval.embedders import register_embedder
+from rung.retrieval.passages import PassageFile, write_passages
 from rung.types import Document, Query, RetrieverSpec
 
 TEXTS = ("red cards", "blue boats at sea", "red boats", "cards", "nothing of that kind", "red cards")
@@ -45,6 +46,28 @@ def test_vectors_read_from_the_disk_in_blocks_give_the_same_ranks(
     queries = [Query(t, t) for t in ("red boats", "cards", "sea of cards", "red", "red boats")]
     found = [[d.id for d in row] for row in both.search(queries, 4)]
     assert found == [by_hand(Hashed(), q.input, 4) for q in queries]
+
+
+def test_many_queries_are_compared_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "_SCORES_AT_ONCE", 2 * len(PASSAGES))
+    index, real = Dense(Hashed(), PASSAGES), Dense._scores
+    sizes: list[int] = []
+
+    def noted(self: Dense, asked: Any) -> Any:
+        sizes.append(len(asked))
+        return real(self, asked)
+
+    monkeypatch.setattr(Dense, "_scores", noted)
+    found = index.search([Query(f"q{i}", t) for i, t in enumerate(TEXTS)], 3)
+    assert sizes == [2, 2, 2]
+    assert [[d.id for d in row] for row in found] == [by_hand(Hashed(), t, 3) for t in TEXTS]
+
+
+def test_passages_in_a_file_are_searched_from_it(tmp_path: Path) -> None:
+    write_passages(tmp_path / "p.jsonl", PASSAGES)
+    index = Dense(Hashed(), PassageFile(tmp_path / "p.jsonl"), tmp_path)
+    assert ids(index, "red boats") == by_hand(Hashed(), "red boats", 10)
+    assert isinstance(index.passages, PassageFile)
 
 
 def test_the_title_is_embedded_too() -> None:
