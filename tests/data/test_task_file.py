@@ -253,3 +253,32 @@ def test_what_yaml_reads_in_another_way_than_meant_is_said(tmp_path: Path, text:
     with pytest.raises(TaskError) as caught:
         read_task(write(tmp_path, text))
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("retrieval: {tokens: 5}", '"retrieval.tokens" is a number, but must be a list. Write tokens: [128, 256]'),
+        ("retrieval: {tokens: [5]}", "Write tokens: [128, 256]"),
+        ("retrieval: {kinds: dense}", '"retrieval.kinds" is text, but must be a list. Write kinds: [bm25, dense]'),
+        ("retrieval: {rewrite: 3}", '"retrieval.rewrite" is a number, but must be true or false. Write rewrite: true'),
+        ("cite: yes please", '"cite" is yes please, but must be true or false. Write cite: true'),
+    ],
+)
+def test_a_wrong_value_is_told_with_a_hint_for_that_very_key(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        read_task(write(tmp_path, f"{TASK}\n{more}\n"))
+    assert said in str(caught.value)
+
+
+def test_every_key_of_retrieval_and_budget_has_a_hint_of_its_own() -> None:
+    from rung.data.task_keys import HINTS, NESTED
+
+    assert {f"{key}.{inner}" for key, model in NESTED.items() for inner in model.model_fields} <= set(HINTS)
+
+
+def test_a_form_that_leaves_no_room_for_sources_is_told_before_what_it_says_to_abstain(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    more = "cite: true\nlabels: [a, b]\nabstain: I do not know.\ncorpus: docs\n"
+    with pytest.raises(TaskError, match="and labels leaves no room for them"):
+        read_task(write(tmp_path, f"{TASK}\n{more}"))

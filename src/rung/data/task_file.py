@@ -284,6 +284,8 @@ def _explain(parsed: Parsed, place: Place, kind: str, value: object, problem: di
         if not raw:
             return f"{at} is empty. {hint}"
         return f'{at} is {raw}, which YAML reads as {kind_of(value)}, not text; quote it: "{raw}"'
+    if kind == "bool_type" and isinstance(value, str):
+        return f"{at} is {parsed.raw.get(place, 'text')}, but must be true or false. {hint}"
     if kind in _MUST_BE:
         return f"{at} is {kind_of(value)}, but must be {_MUST_BE[kind]}. {hint}"
     return f"{at} is {parsed.raw.get(place, kind_of(value))}, but {str(problem['msg']).replace('Input ', '')}. {hint}"
@@ -292,6 +294,7 @@ def _explain(parsed: Parsed, place: Place, kind: str, value: object, problem: di
 _MUST_BE = {
     "string_type": "text",
     "list_type": "a list",
+    "bool_type": "true or false",
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "int_type": "a whole number",

@@ -59,6 +59,13 @@ HINTS = {
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "cite": "Write cite: true where answers are to name the passages that they rest on.",
     "retrieval": "Write retrieval: {kinds: [bm25, dense]}, where only some ways to find passages are to be tried.",
+    "retrieval.kinds": "Write kinds: [bm25, dense], the kinds of search that are to be tried.",
+    "retrieval.embedders": "Write embedders: [minilm], or OWNER/NAME of the hub, or a folder.",
+    "retrieval.rerankers": "Write rerankers: [model], or OWNER/NAME of a cross-encoder, or a folder.",
+    "retrieval.stem": 'Write stem: english, or another language; stem: "" for none.',
+    "retrieval.tokens": "Write tokens: [128, 256], the sizes of passages that are to be tried, each from 32 to 8192.",
+    "retrieval.rewrite": "Write rewrite: true where the model is to write the query anew before it is searched.",
+    "budget.minutes": "Write budget: {minutes: 30}.",
     "seed": "Write seed: 0, or another whole number from 0.",
     **taught_keys.TAUGHT_HINTS,
 }
@@ -274,8 +281,8 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
     labels = _labels_of(keys)
     metric = keys.metric or _default_metric(keys)
     _check_metrics(keys, metric, labels)
-    key_answers.check_abstain(keys, labels)
     key_answers.check_cite(keys)
+    key_answers.check_abstain(keys, labels)
     judge = taught_keys.to_judge(keys.judge, metric, judged=bool(keys.judged))  # before a budget asks for its price
     examples: tuple[Path, ...] | Mapping[SetName, tuple[Path, ...]] = keys.examples
     return Task(

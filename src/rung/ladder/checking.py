@@ -118,7 +118,9 @@ def read(task: Task, say: Say = quiet) -> Read:
     from rung.data.corpus import Corpus, files_of_task, read_documents
     from rung.data.examples import read_data
     from rung.evaluation.metrics import as_observed, metric_for
+    from rung.ladder.search_keys import check_search_keys
 
+    check_search_keys(task)
     if (size := sum(path.stat().st_size for path in task.example_files if os.path.isfile(path))) >= MANY_BYTES:
         say(f"Reading {size / 1e6:,.0f} MB of examples.")
     found = read_data(task)

