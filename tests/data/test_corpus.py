@@ -57,7 +57,9 @@ def test_documents_without_text_are_left_out_and_told(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "empty.txt").write_text(" \n")
-    with pytest.raises(DataError, match=r"docs: none of its 1 files of documents holds text"):
+    with pytest.raises(
+        DataError, match=r"docs: no document can be read. docs/empty.txt: holds no text, so it is no document"
+    ):
         read_corpus(folder)
     (folder / "full.txt").write_text("text")
     rows = tmp_path / "c.jsonl"
@@ -74,6 +76,37 @@ def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
     _, (finding,) = documents_and_findings(tmp_path)
     assert (finding.check, finding.severity, finding.count) == ("unread_documents", "warning", 3)
     assert "3 of 4 files are not read (2 × .png, 1 × .odt)" in finding.message
+
+
+def mixed(folder: Path) -> Path:
+    """A broken PDF, an empty file and a packed one."""
+    folder.mkdir()
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (folder / "empty.txt").write_text("")
+    (folder / "old.zip").write_bytes(b"PK\3\4")
+    return folder
+
+
+def test_of_a_folder_without_a_document_every_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_corpus(mixed(tmp_path / "docs"))
+    first, *lines = str(caught.value).splitlines()
+    assert first == "docs: none of its 3 files is a document that can be read."
+    assert [line.split(":")[0].strip() for line in lines] == ["docs/broken.pdf", "docs/empty.txt", "1 × .zip"]
+
+
+def test_files_that_give_documents_and_those_that_do_not_add_up(tmp_path: Path) -> None:
+    folder = mixed(tmp_path / "docs")
+    for name in ("a.txt", "b.md"):
+        (folder / name).write_text("text")
+    (folder / "rows.csv").write_text("id,text\n1,one\n2,two\n")
+    (folder / "no.csv").write_text("id,text\n1,\n")
+    read = corpus.read_documents(folder)
+    assert (len(read.documents), read.files, read.found) == (4, 3, 7)
+    said = [f.message for f in read.findings if not f.row]
+    assert said[0] == "docs: 1 of 7 files cannot be read, and is left out."
+    assert said[1].startswith("docs: 1 of 7 files is not read (1 × .zip)")
+    assert {f.row for f in read.findings if f.row} == {"broken.pdf", "empty.txt", "no.csv, line 2"}
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_table_without_rows_is_no_document_and_a_link_to_a_folder_is_told(docs
     (docs / "link").symlink_to(tmp_path / "elsewhere")
     documents, findings = documents_and_findings(docs)
     assert [(d.id, d.text) for d in documents] == [("a.txt", "text"), ("words.json", '["one", "two"]')]
-    told = {(f.check, f.row) for f in findings}
+    told = {(f.check, f.row) for f in findings if f.row}
     assert told == {("broken_document", "link"), ("empty_document", "empty.json"), ("document_form", "words.json")}
 
 
@@ -170,7 +170,7 @@ def test_a_table_with_too_much_text_is_left_out(docs: Path, monkeypatch: pytest.
     monkeypatch.setattr("rung.data.documents.tables.MAX_CHARACTERS", 10)
     (docs / "a.csv").write_text("a,b\n12345,123456\n")
     (docs / "b.txt").write_text("text")
-    documents, (finding,) = documents_and_findings(docs)
+    documents, (finding, _) = documents_and_findings(docs)
     assert [d.id for d in documents] == ["b.txt"] and "a.csv: holds over" in finding.message
 
 
@@ -184,7 +184,7 @@ def test_a_list_of_fetched_pages_gives_sources_to_files(docs: Path) -> None:
     (docs / "pages" / "1.html").write_text("<h1>Fees</h1><p>5 euros")
     (docs / "urls.csv").write_text("url,file\nhttps://b.example/fees,pages/1.html\nhttps://b.example/x,pages/2.html\n")
     page = Document("pages/1.html", "# Fees\n\n5 euros", "Fees", markdown=True, source="https://b.example/fees")
-    documents, (absent,) = documents_and_findings(docs)
+    documents, (absent, _) = documents_and_findings(docs)
     assert documents == (page,)
     assert absent.check == "broken_document" and "names pages/2.html, which is not there" in absent.message
     assert read_corpus(docs / "urls.csv") == (page,)
@@ -220,7 +220,9 @@ def test_a_file_that_cannot_be_read_stops_no_other_and_alone_is_an_error(docs: P
     (docs / "b.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
     documents, findings = documents_and_findings(docs)
     assert [d.id for d in documents] == ["b.jsonl/1"]
-    assert [(f.check, f.severity) for f in findings] == [("broken_document", "warning")] * 2
+    assert [(f.check, f.severity) for f in findings] == [("broken_document", "warning")] * 3
+    assert (findings[2].row, findings[2].count) == ("", 0)
+    assert findings[2].message == "docs: 1 of 2 files and 1 row of the others cannot be read, and are left out."
     assert "b.jsonl, line 2" in findings[0].message and "protected by a password" in findings[1].message
     with pytest.raises(DataError, match=r"a\.pdf: is protected by a password"):
         read_corpus(docs / "a.pdf")
@@ -255,7 +257,7 @@ def test_a_file_that_takes_for_ever_costs_its_seconds_alone(docs: Path, monkeypa
     monkeypatch.setattr(workers, "SECONDS", 1.0)
     next(b for b in broken_documents() if b.name == "endless.pdf").make(docs / "a.pdf")
     (docs / "b.pdf").write_bytes(pdf_of([[(72, 700, 12, "read all the same")]]))
-    documents, (finding,) = documents_and_findings(docs)
+    documents, (finding, _) = documents_and_findings(docs)
     assert [d.text for d in documents] == ["read all the same"]
     assert finding.message.startswith("a.pdf: took over 1 seconds to be read")
 

@@ -82,7 +82,10 @@ def _about(checked: CheckedData) -> list[str]:
     space = "white space inside answers counts" if task.whitespace == "counts" else "white space is folded"
     lines.append(f"Answers: {answers}." if task.labels else f"Answers: {answers}; {space}.")
     if checked.documents:
-        lines.append(f"Corpus: {len(checked.documents):,} documents.")
+        number, read = len(checked.documents), checked.read
+        documents = "1 document" if number == 1 else f"{number:,} documents"
+        files = f" from {read.files:,} of {read.found:,} files" if read.files < read.found else ""
+        lines.append(f"Corpus: {documents}{files}.")
     return lines
 
 

@@ -27,15 +27,22 @@ from rung.types import Document, Example, Finding, Task
 
 _MOST_GUESSES = 20  # of ids that may have been meant; each compares with all documents
 _HEAD = 65_536
+_SHOWN = 10  # files that a message about a corpus without documents spells out
+_NO_TEXT = ("empty_document", "scanned_pages")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents, what is to be said of them, and the number of files that were read."""
+    """The documents, and what is to be said of them.
+
+    files: those of them that gave documents or listed some. found: all that were found; a finding counts each of the
+    others.
+    """
 
     documents: tuple[Document, ...] = ()
     findings: tuple[Finding, ...] = ()
     files: int = 0
+    found: int = 0
 
 
 @dataclass
@@ -52,13 +59,30 @@ class _Entry:
 
 @dataclass
 class _Reading:
-    """What is known while files are read. others: endings of files that nothing reads, and of those that need more."""
+    """What is known while files are read. Each file counts once.
+
+    others: endings of files that nothing reads. missing: of those that need a package. files: number of those that gave
+    something. blank: of those without text. broken: of those that cannot be read. bad_rows: rows of `files` that cannot
+    be used.
+    """
 
     collected: Collected = field(default_factory=Collected)
     problems: list[Problem] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
     files: int = 0
+    blank: int = 0
+    broken: int = 0
+    bad_rows: int = 0
+
+    @property
+    def found(self) -> int:
+        return self.files + self.blank + self.broken + self.others.total() + self.missing.total()
+
+    def breaks(self, where: str, why: str) -> None:
+        """Notes a file that cannot be read."""
+        self.broken += 1
+        self.problems.append(Problem(where, why))
 
 
 def _quiet(line: str) -> None:
@@ -89,7 +113,7 @@ def read_documents(path: Path, say: Callable[[str], None] = _quiet, but: Collect
         raise DataError(f"{path.name}: no such file or folder ({path}). Check corpus: in task.yaml.")
     read = _read_folder(path, say, but) if os.path.isdir(path) else _read_file(path, say)
     collected = read.collected
-    return Corpus(tuple(collected.documents), bounded(collected.findings), read.files)
+    return Corpus(tuple(collected.documents), bounded(collected.findings), read.files, read.found)
 
 
 def files_of_task(task: Task) -> tuple[Path, ...]:
@@ -201,13 +225,14 @@ def _read_rows(path: Path, table: Table, read: _Reading, say: Callable[[str], No
     if not is_list:
         raise_problems(found.problems)
     read.problems += found.problems
+    read.bad_rows += len(found.problems)
     read.collected.documents += found.documents
     read.files += 1
     _read_entries(_entries_of(found.files, read), read, say)
     if not read.collected.documents and not read.problems:
         raise DataError(f"{path.name}: no row holds text; its texts are empty in all of them. Fill it in.")
     if read.collected.documents:
-        _tell_problems(read)
+        _tell_problems(path, read)
 
 
 def _entries_of(files: Sequence[Named], read: _Reading) -> list[_Entry]:
@@ -216,8 +241,9 @@ def _entries_of(files: Sequence[Named], read: _Reading) -> list[_Entry]:
     for named in files:
         kind = _kind(named.path)
         if kind is None or kind == "rows":
-            read.problems.append(Problem(named.where, f"names {named.path.name}, which is no web page or document"))
+            read.breaks(named.where, f"names {named.path.name}, which is no web page or document")
         elif named.id in entries:
+            read.bad_rows += 1
             read.problems.append(Problem(named.where, f'the id "{named.id[:60]}" stands in an earlier row already'))
         else:
             name = shown_name(named.id)
@@ -233,7 +259,7 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
     files, troubles = files_below(folder, but)
     for path, why in troubles:
         name = shown_name(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name)
-        read.problems.append(Problem(name, why))
+        read.breaks(name, why)
     entries: list[_Entry] = []
     listed: list[Named] = []
     names: set[str] = set()
@@ -243,7 +269,7 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
         try:
             kind = kind_of(path)
         except OSError as e:
-            read.problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))
+            read.breaks(name, f"cannot be read ({e.strerror}); check its permissions")
             continue
         if kind is None:
             read.others[shown_name(path.suffix.lower()) or "no suffix"] += 1
@@ -260,7 +286,7 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
     _read_entries(entries, read, say)
     read.collected.documents.sort(key=lambda d: owners.get(d.id, d.id))
     _check_some(folder, read)
-    _tell_problems(read)
+    _tell_problems(folder, read)
     _tell_others(folder, read)
     return read
 
@@ -278,7 +304,7 @@ def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
     """Adds the documents of a file of rows among others, and returns the files that it lists."""
     try:
         if not path.stat().st_size:
-            read.files += 1
+            read.blank += 1
             read.collected.tell("empty_document", name, _no_text(name))
             return []
         table = read_table(path)
@@ -289,16 +315,22 @@ def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
             raise DataError(table.problems[0].text)
         rows = rows_of(table, name, read.collected, alone=False)
     except OSError as e:
-        read.problems.append(Problem(name, f"cannot be read ({e.strerror}); check its permissions"))
+        read.breaks(name, f"cannot be read ({e.strerror}); check its permissions")
         return []
     except DataError as e:
         if path.suffix.lower() == ".json" and not (parsed := read_text_file(path)).problem:
             read.collected.tell("document_form", name, f"{name}: read as text, as it holds no rows.")
             _add(_Entry(path, name, name, "text"), parsed, read)
         else:
-            read.problems.append(Problem(name, str(e).removeprefix(path.name).lstrip(":, ")))
+            read.breaks(name, str(e).removeprefix(path.name).lstrip(":, "))
         return []
-    read.files += 1
+    if rows.documents or rows.files:
+        read.files += 1
+        read.bad_rows += len(rows.problems)
+    elif rows.problems:
+        read.broken += 1
+    else:
+        read.blank += 1
     read.problems += rows.problems
     read.collected.documents += rows.documents
     return rows.files
@@ -308,13 +340,21 @@ def _check_some(folder: Path, read: _Reading) -> None:
     """Raises DataError where a folder gave no document."""
     if read.collected.documents:
         return
-    raise_problems([Problem(f"{folder.name}/{p.where}", p.text) for p in read.problems])
-    if unreadable := read.collected.told("scanned_pages"):
-        raise DataError(f"{folder.name}: no file holds text. {unreadable[0].message}")
+    lines = [f"{folder.name}/{p.where}: {p.text.rstrip('.')}." for p in read.problems]
+    lines += [f"{folder.name}/{f.message}" for check in _NO_TEXT for f in read.collected.told(check)]
+    if len(lines) > _SHOWN:
+        lines = [*lines[:_SHOWN], f"… and {len(lines) - _SHOWN:,} more"]
     if read.missing:
-        raise DataError(f"{folder.name}: to read {_held(read.missing)}, rung {NOT_INSTALLED}.")
-    if read.files:
-        raise DataError(f"{folder.name}: none of its {read.files} files of documents holds text. Fill them in.")
+        lines.append(
+            f"{_held(read.missing)}: to read {'it' if read.missing.total() == 1 else 'them'}, rung {NOT_INSTALLED}."
+        )
+    if read.others and lines:
+        lines.append(f"{_held(read.others)}: nothing reads these formats. Convert them, or move them out.")
+    if len(lines) == 1:
+        raise DataError(f"{folder.name}: no document can be read. {lines[0]}")
+    if lines:
+        fact = f"{folder.name}: none of its {read.found:,} files is a document that can be read"
+        raise DataError("\n  ".join([f"{fact}.", *lines]))
     held = _held(read.others) or "hidden or no files"
     raise DataError(f"{folder.name}: no file of documents in the folder, only {held}. Add or convert documents.")
 
@@ -323,16 +363,24 @@ def _held(counts: Counter[str]) -> str:
     return ", ".join(f"{n} × {s}" for s, n in counts.most_common(5)) + (", …" if len(counts) > 5 else "")
 
 
-def _tell_problems(read: _Reading) -> None:
-    """What is wrong with files among others, which are left out."""
+def _tell_problems(corpus: Path, read: _Reading) -> None:
+    """What is wrong with files among others, which are left out; and how many they are, for the verdict."""
     for problem in read.problems:
         message = f"{problem.where}: {problem.text.rstrip('.')}. It is left out."
         read.collected.tell("broken_document", problem.where, message)
+    parts = [f"{read.broken:,} of {read.found:,} files"] if read.broken else []
+    if read.bad_rows:
+        rows = "1 row" if read.bad_rows == 1 else f"{read.bad_rows:,} rows"
+        parts.append(f"{rows} of the others" if read.broken else rows)
+    if parts:
+        is_one = read.broken + read.bad_rows == 1
+        fact = f"{corpus.name}: {' and '.join(parts)} cannot be read, and {'is' if is_one else 'are'} left out."
+        read.collected.tell("broken_document", "", fact, count=0)
     read.problems = []
 
 
 def _tell_others(folder: Path, read: _Reading) -> None:
-    total = read.files + read.others.total() + read.missing.total()
+    total = read.found
     if read.missing:
         count = read.missing.total()
         fact = f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({_held(read.missing)})"
@@ -361,9 +409,12 @@ def _add(entry: _Entry, parsed: ParsedFile, read: _Reading) -> None:
         read.missing[entry.path.suffix.lower() or NAMES[entry.kind]] += 1
         return
     if parsed.problem:
-        read.problems.append(Problem(name, parsed.problem))
+        read.breaks(name, parsed.problem)
         return
-    read.files += 1
+    if parsed.text.strip():
+        read.files += 1
+    else:
+        read.blank += 1
     named = named_kind(entry.path)
     if named != entry.kind and not (named == "rows" and entry.kind == "text"):
         tell("document_form", name, f"{name}: read as {NAMES[entry.kind]}, which its name does not say.")

@@ -43,6 +43,7 @@ class Read:
     """What the user brought. task: with what the answers showed filled in. how: how it was read, line by line.
 
     findings: of rows and files that could not be read, or were read otherwise than they were written.
+    files: of documents, those that gave some; found: all that were found where the documents are.
     """
 
     task: Task
@@ -51,6 +52,8 @@ class Read:
     metric: MetricInfo
     how: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    files: int = 0
+    found: int = 0
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -138,7 +141,7 @@ def read(task: Task, say: Say = quiet) -> Read:
     metric = metric_for(task, task.metric)
     if task.metric.startswith("python:"):  # of a user's metric it is not known whether it grades
         metric = as_observed(metric, _scores_of_answers(metric, examples))
-    return Read(task, sets, corpus.documents, metric, how, findings)
+    return Read(task, sets, corpus.documents, metric, how, findings, corpus.files, corpus.found)
 
 
 def check(data: Read, say: Say = quiet) -> CheckedData:

@@ -225,7 +225,9 @@ def _counted(path: Path, data: Collection[Path], notes: list[str], say: Callable
         notes.append(f"{len(read.findings) - _CORPUS_NOTES} more notes about the documents: rung check lists them.")
     if not path.is_dir():
         return "one file"
-    return f"{read.files} file{'s are' if read.files != 1 else ' is'} read"
+    if read.files < read.found:
+        return f"{read.files:,} of {read.found:,} files {'are' if read.files != 1 else 'is'} read"
+    return f"{read.files:,} file{'s are' if read.files != 1 else ' is'} read"
 
 
 def _relative(path: Path, folder: Path) -> str:
