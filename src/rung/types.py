@@ -42,6 +42,7 @@ class Example:
     the input. gold_ids: ids of the passages that hold the answer. row: where it stood, for messages
     ("examples.jsonl, line 7"). instruction: what this row asks for, where rows ask for different things; the
     instruction of the task is then the preface. turns: of a conversation, those before the input, oldest first.
+    gold_found: gold_ids were found by a search for the answer's words, and say nothing of how good a search is.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Example:
     row: str = ""
     instruction: str | None = None
     turns: tuple[Message, ...] = ()
+    gold_found: bool = False
 
     @property
     def query(self) -> Query:
@@ -106,7 +108,7 @@ class Document:
     Pages of a document are parted by form feeds. title: of a passage, with the headings that it stands under
     ("Handbook › Leave › Sick leave"). markdown: lines that begin with # are headings, lines of pipes are tables. page:
     that a passage begins on, from 1; None where the document has no pages. source: where a reader finds it, where its
-    id does not say so.
+    id does not say so. last_page: that it ends on, where that is another one.
     """
 
     id: str
@@ -115,6 +117,7 @@ class Document:
     markdown: bool = False
     page: int | None = None
     source: str | None = None
+    last_page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -962,7 +965,7 @@ class SearchWay:
     way: its name. stage: "way" (at the cutting that is tried first, or the best one), or "size" (sizes of passages).
     recall_1, recall_5, ndcg, mrr: see `evaluation.ranking`. shown: share of questions of which such a passage stands in
     a prompt. build_s: seconds until it could be searched. query_ms: a mean. chosen: the best solution that retrieves
-    searches so.
+    searches so. known: how these passages are known, and for how many questions none is; empty in older records.
     """
 
     way: str
@@ -976,6 +979,7 @@ class SearchWay:
     build_s: float
     query_ms: float
     chosen: bool = False
+    known: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def test_documents_that_hold_the_answers_are_marked_in_a_copy_that_the_task_read
     assert (tmp_path / "examples.jsonl").read_bytes() == before, "the user's file is never changed"
     assert read_task(tmp_path).examples == (tmp_path / "examples.gold.jsonl",)
     assert [e.gold_ids for e in examples_of(tmp_path)] == [(f"d{i}",) for i in range(N)]
+    assert all(e.gold_found for e in examples_of(tmp_path)), "nobody marked them, so no search is measured by them"
     assert "\nexamples: examples.gold.jsonl  # 30 rows" in (tmp_path / "task.yaml").read_text()
     assert done.output.count("in examples.gold.jsonl, which the task reads; look at some.") == 1
 
@@ -73,7 +74,8 @@ def test_sets_stay_apart_and_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> N
     assert task.examples == {"train": (tmp_path / "train.gold.jsonl",), "test": (tmp_path / "test.gold.jsonl",)}
     assert [e.gold_ids for e in read_sets(task)["test"]] == [(f"d{i}",) for i in range(20, 30)]
     row = json.loads((tmp_path / "test.gold.jsonl").read_text().splitlines()[0])
-    assert row == {"question": "Who is mayor of Town20?", "answer": "Name20", "number": "0020", "gold_ids": ["d20"]}
+    asked = {"question": "Who is mayor of Town20?", "answer": "Name20", "number": "0020"}
+    assert row == {**asked, "gold_ids": ["d20"], "gold_by": "rung init"}
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,20 @@ def test_rows_among_the_documents_are_neither_marked_as_such_nor_copied(tmp_path
     done = call(tmp_path / "examples.jsonl", "--docs", tmp_path, "--yes")
     assert "Gold passages are not marked: rows lie in the folder of the documents" in done.output
     assert not (tmp_path / "examples.gold.jsonl").exists()
+
+
+def test_a_mark_that_a_person_checked_and_one_that_init_made_stay_apart_when_rows_are_written_again(
+    tmp_path: Path,
+) -> None:
+    data(tmp_path)
+    call(tmp_path / "examples.jsonl", "--docs", tmp_path / "docs.jsonl", "--yes")
+    copy = tmp_path / "examples.gold.jsonl"
+    rows = [json.loads(line) for line in copy.read_text().splitlines()]
+    del rows[0]["gold_by"]
+    copy.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [e.gold_found for e in examples_of(tmp_path)] == [False, *[True] * (N - 1)]
+    done = CliRunner().invoke(rung, ["convert", str(copy), str(tmp_path / "out.jsonl"), "--to", "messages"])
+    assert done.exit_code == 0, done.output
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row.get("gold_by") for row in written] == [None, *["rung init"] * (N - 1)]
+    assert all(row["gold_ids"] for row in written)

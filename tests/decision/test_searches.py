@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from evidence_cases import CLEAR, LORA, ZERO, candidate, evidence
 
@@ -28,6 +29,14 @@ def test_the_chosen_way_is_told_beside_the_others_with_its_interval() -> None:
         "Passages are found by dense-minilm: one that holds the answer is among the first 5 for 80 % (70–90) of 120 "
         "train questions (bm25 70 %)."
     ) in found.reasons
+
+
+def test_how_the_passages_are_known_that_ways_are_measured_by_is_told() -> None:
+    known = "found by containing the answer for 120; 80 of 200 questions are left out"
+    ways = tuple(replace(w, known=known) for w in WAYS)
+    found = decide(evidence([RAG, BARE], SHARP, searches=ways, has_corpus=True))
+    assert any(said.endswith(f"(bm25 70 %). These passages are {known}.") for said in found.reasons)
+    assert decision_from_record(json.loads(json.dumps(decision_record(found)))) == found
 
 
 def test_where_nothing_was_measured_or_nothing_retrieves_no_way_is_told() -> None:

@@ -17,6 +17,7 @@ from hashed_embedder import Hashed
 from rung.errors import BudgetSpent, TaskError
 from rung.ladder import RunOptions, plan_search, run
 from rung.ladder.plan_search import search_plan
+from rung.ladder.search import in_words
 from rung.retrieval import proposals
 from rung.retrieval.embedders import EMBEDDERS
 from rung.retrieval.library import Library
@@ -185,6 +186,19 @@ def test_a_budget_of_calls_without_room_asks_the_model_nothing_about_passages(
     record = searched(go(task))
     assert record["gold"]["counts"]["contained"] == record["questions"] > 20
     assert "no room for asking the model" in record["gold"]["why"]
+
+
+def test_how_passages_are_known_and_how_many_questions_are_left_out_is_told() -> None:
+    score = {"mean": 1.0}
+    row = {"way": "bm25", "recall": {"5": score}}
+    counts = {"marked": 2, "contained": 28, "model": 0}
+    record = {"tried": [row], "not_tried": [], "questions": 30, "gold": {"n": 40, "counts": counts}}
+    said = (
+        "these passages are marked by you for 2, found by containing the answer for 28; 10 of 40 questions are left out"
+    )
+    assert any(line.startswith(said) for line in in_words(record))
+    record["gold"] = {"counts": counts}
+    assert not any("these passages" in line for line in in_words(record)), "an older version did not count them"
 
 
 def test_of_several_models_the_ways_are_measured_once(tmp_path: Path) -> None:

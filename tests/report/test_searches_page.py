@@ -37,6 +37,12 @@ def test_ways_and_sizes_have_a_table_each_and_the_chosen_one_is_marked(tmp_path:
     assert "Fused search was not tried: x." in text
 
 
+def test_the_page_says_how_the_passages_are_known(tmp_path: Path) -> None:
+    ways = [{**asdict(w), "known": "marked by you for 100 of 100"} for w in WAYS]
+    text = page_of(tmp_path, searches=ways).section("How passages are found")
+    assert "These passages are marked by you for 100 of 100." in text
+
+
 def test_a_run_without_a_corpus_has_no_such_section(tmp_path: Path) -> None:
     page_of(tmp_path)
     assert "How passages are found" not in (tmp_path / "report.html").read_text("utf-8")

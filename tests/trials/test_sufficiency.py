@@ -78,6 +78,17 @@ def test_marked_passages_need_no_model(tmp_path: Path) -> None:
     assert calls_of(workshop(tmp_path, model).inputs.task, marked) == 0
 
 
+def test_marks_that_a_search_found_are_none_when_a_search_is_measured(tmp_path: Path) -> None:
+    made = workshop(tmp_path, FakeModel(always("no")))
+    wrong = [replace(example(i, f"p{(i + 1) % N}"), gold_found=True) for i in range(20)]
+    mixed = [example(20, "p20"), *wrong]
+    found = gold_of(made, mixed, POOLED, tmp_path, asking=False)
+    assert found.counts == {"marked": 1, "contained": 20, "model": 0} and found.record["n"] == 21
+    assert found.passages["e0"] == {"p0"} and found.any_of(mixed) == [False, *[True] * 20]
+    assert found.relevant_in(made.inputs.library.gold(), wrong[0]) == {"p0"}
+    assert calls_of(made.inputs.task, wrong) == CALLS
+
+
 def test_a_careful_model_is_measured_and_finds_what_no_passage_holds_word_by_word(tmp_path: Path) -> None:
     model = FakeModel(careful)
     asked = [*EXAMPLES, *(paraphrased(i) for i in range(20, 24))]

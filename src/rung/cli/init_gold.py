@@ -62,7 +62,8 @@ def mark_gold(trial: TriedDraft, ask: Ask | None, force: bool) -> TriedDraft:
         return trial
     more = f" Rows after the first {MOST_EXAMPLES:,} are not marked." if len(examples) > MOST_EXAMPLES else ""
     note = (
-        f"{fact}. Your rows with these documents as gold_ids are in {copies}, which the task reads; look at some.{more}"
+        f"{fact}. Your rows with these documents as gold_ids are in {copies}, which the task reads; look at some. No "
+        f"search is measured by them, unless you check a row and delete its gold_by.{more}"
     )
     rows = {e.id: e.row for e in examples}
     return with_gold_copies(trial, {rows[id_]: document for id_, document in marks.gold.items()}, note)

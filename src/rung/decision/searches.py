@@ -25,7 +25,8 @@ def how_found(evidence: Evidence) -> list[str]:
     )
     others = sorted((w for w in ways if w.way != chosen.way), key=lambda w: -w.recall_5.mean)
     beside = [f"{w.way} {PERCENT.value(w.recall_5.mean)}" for w in others[:3]]
-    return [f"{said} ({', '.join(beside)})." if beside else f"{said}."]
+    said += f" ({', '.join(beside)})" if beside else ""
+    return [f"{said}. These passages are {chosen.known}." if chosen.known else f"{said}."]
 
 
 def searches_left_out(evidence: Evidence, ruling: Ruling) -> list[str]:

@@ -79,11 +79,35 @@ def in_words(record: Mapping[str, Any]) -> list[str]:
         said.append(
             f"passages that hold the answer among the first 5, on {record['questions']} train questions: {listed}"
         )
+        said += [f"these passages are {known}"] if (known := known_in_words(record)) else []
     elif "fault" in record:
         said.append(f"the ways to find passages were not measured: {record['fault'].rstrip('.')}")
     else:
         said.append("the ways to find passages cannot be told apart on train: too few questions have a known passage")
     return said + [f"not tried: {row['what']}: {row['why']}" for row in record["not_tried"]]
+
+
+def known_in_words(record: Mapping[str, Any]) -> str:
+    """How the passages are known that the ways were measured by, and for how many questions none is.
+
+    Empty where none was looked for, or an older version did not count.
+    """
+    gold = record.get("gold")
+    if not gold or "n" not in gold:
+        return ""
+    ways = {
+        "marked": "marked by you",
+        "contained": "found by containing the answer",
+        "model": "pointed out by the model",
+    }
+    how = ", ".join(f"{ways[name]} for {gold['counts'][name]:,}" for name in ways if gold["counts"][name])
+    left = gold["n"] - record["questions"]
+    if not left:
+        return f"{how} of {gold['n']:,}"
+    out = (
+        f"{left:,} of {gold['n']:,} questions are left out, as no way found a passage that is known to hold the answer"
+    )
+    return f"{how}; {out}"
 
 
 def searches(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
@@ -101,6 +125,7 @@ def searches(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
         plain = replace(spec, reranker="" if spec.reranker == "model" else spec.reranker)
         names = (way(plain), way(replace(plain, query="conversation")), way(replace(plain, query="input")))
         chosen = next((name for name in names if any(row["way"] == name for row in record["tried"])), "")
+    known = known_in_words(record)
     rows = [("way", row) for row in record["tried"]] + [("size", row) for row in record["sizes"]]
     found = [
         {
@@ -111,6 +136,7 @@ def searches(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
             "recall_5": row["recall"]["5"],
             **{key: row[key] for key in ("ndcg", "mrr", "shown", "build_s", "query_ms")},
             "chosen": stage == "way" and row["way"] == chosen,
+            "known": known,
         }
         for stage, row in rows
     ]

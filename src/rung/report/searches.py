@@ -22,10 +22,12 @@ def searches_section(run: RunRecords) -> Html:
 
 
 def _about(ways: list[SearchWay]) -> str:
+    known = f"These passages are {ways[0].known}. " if ways[0].known else ""
     return (
         f"On {ways[0].n:,} train questions of which a passage that holds the answer is known, before any answer was "
         "asked for: how often such a passage comes first, or is among the first 5; how well it ranks; and how often a "
-        "prompt of the usual length shows one. With 95 % intervals. The best few were told apart by answers on dev. An "
+        "prompt of the usual length shows one. With 95 % intervals. "
+        f"{known}The best few were told apart by answers on dev. An "
         "index takes less time where another way, or an earlier run, has made a part of it."
     )
 

@@ -1,5 +1,6 @@
 """Gold passages of examples, for measuring a search: marked ones, contained ones, and those that the model points out.
 
+Marks that a search found (`Example.gold_found`) are none here: that search would be measured by what it found itself.
 The model is asked whether a passage shows the accepted answer to a question. It is asked first about pairs for which
 that is known, and its word counts only where it is right often enough there. Else containment alone counts.
 Knows no search: the hits among which is looked are given. Asks at most CALLS times, and nothing twice: replies are kept
@@ -79,7 +80,7 @@ class GoldFound:
     """The passages that count as relevant, for measuring. Examples without any do not count.
 
     passages: example id -> ids, in the cutting of the hits that were given. how: example id -> how they were found.
-    hits: the passages themselves, where none is marked, best first.
+    hits: the passages themselves, where none is marked, best first. n: examples that were looked at.
     errors: of the model, None where it was not asked about enough. why: one sentence about what was asked and counted.
     """
 
@@ -88,6 +89,7 @@ class GoldFound:
     errors: SufficiencyErrors | None
     why: str
     hits: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
+    n: int = 0
 
     @property
     def counts(self) -> dict[How, int]:
@@ -110,6 +112,7 @@ class GoldFound:
     def record(self) -> dict[str, Any]:
         """As JSON values, without passages."""
         return {
+            "n": self.n,
             "counts": self.counts,
             "errors": None if self.errors is None else asdict(self.errors),
             "why": self.why,
@@ -118,7 +121,7 @@ class GoldFound:
 
 def calls_of(task: Task, examples: Sequence[Example]) -> int:
     """Requests that `gold_of` makes at most, each of about a passage and a question, for a word or an answer."""
-    unmarked = sum(not e.gold_ids for e in examples)
+    unmarked = sum(e.gold_found or not e.gold_ids for e in examples)
     return 0 if _has_labels(task) else min(CALLS, (3 + READ_FIRST) * unmarked)
 
 
@@ -133,18 +136,21 @@ def gold_of(
 ) -> GoldFound:
     """The gold passages of examples, which may not be of the test.
 
+    Marks that a search found count as none.
     pooled: example id -> hits of several searches, best first (`retrieval.gold.pooled`), as `spec` cuts documents.
     folder: where replies are kept. asking: whether the model may be asked.
     Raises BudgetSpent and ModelError as it does.
     """
     index, task = workshop.inputs.library.gold(spec), workshop.inputs.task
+    examples = [replace(e, gold_ids=()) if e.gold_found else e for e in examples]
+    n = len(examples)
     marked = {e.id: ids for e in examples if (ids := index.marked(e))}
     how: dict[str, How] = dict.fromkeys(marked, "marked")
     if len(marked) == len(examples):
-        return GoldFound(marked, how, None, "Every example marks its passages.")
+        return GoldFound(marked, how, None, "Every example marks its passages.", n=n)
     if _has_labels(task):
         why = "Answers are labels, which passages do not hold, so only marked passages count."
-        return GoldFound(marked, how, None, why)
+        return GoldFound(marked, how, None, why, n=n)
     unmarked = [e for e in examples if e.id not in marked and not refuses_by_reference(e, task.abstain)]
     hits = {e.id: _hits(index, e, pooled.get(e.id, ())) for e in unmarked}
     found = {id_: row for id_, row in hits.items() if row}
@@ -158,7 +164,8 @@ def gold_of(
         found = {id_: tuple(p for p in row if (id_, p.id) not in doubted) for id_, row in found.items()} | pointed_out
         how |= dict.fromkeys(pointed_out, "model")
         why += f" It read passages for {n} questions whose answers stand in none, and {checked} passages that hold one."
-    return GoldFound(marked | {i: frozenset(p.id for p in row) for i, row in found.items()}, how, errors, why, found)
+    passages = marked | {i: frozenset(p.id for p in row) for i, row in found.items()}
+    return GoldFound(passages, how, errors, why, found, n)
 
 
 def suffices(workshop: Workshop, pairs: Sequence[Pair], folder: Path) -> list[bool | None]:

@@ -1,5 +1,6 @@
 """Copies of the example files with a column gold_ids, beside the task.yaml that then reads them.
 
+A column gold_by says of each marked row that a search found the mark, so that no search is measured by it.
 The user's own files are only read. A copy that would not be read as the same examples is taken away again. Knows not
 how gold passages are found.
 """
@@ -17,12 +18,14 @@ from rung.data.formats import read_table
 from rung.data.init.sources import GOLD_SUFFIX
 from rung.data.init.trial import TriedDraft
 from rung.data.init.yaml_text import as_comment, as_yaml
+from rung.data.shapes.values import FOUND_BY
 from rung.data.task_file import read_task
 from rung.errors import RungError
 from rung.records import write_lines
 from rung.types import Example, Task
 
 COLUMN = "gold_ids"
+BY = "gold_by"
 
 
 def copy_names(task: Task) -> dict[Path, Path]:
@@ -52,11 +55,14 @@ def with_gold_copies(trial: TriedDraft, gold: Mapping[str, str], note: str) -> T
             table = read_table(path)
             table.call(called[path])
             marked = ([gold[row.where]] if row.where in gold else [] for row in table.rows)
-            write_lines(copy, [{**row.values, COLUMN: m} for row, m in zip(table.rows, marked, strict=True)])
+            rows = [(row, m, FOUND_BY if m else None) for row, m in zip(table.rows, marked, strict=True)]
+            write_lines(copy, [{**row.values, COLUMN: m, BY: by} for row, m, by in rows])
         before = _read(task)
         trial.path.write_text(text, "utf-8")
         made = read_task(trial.path)
-        expected = [replace(e, gold_ids=(gold[e.row],) if e.row in gold else ()) for e in before]
+        expected = [
+            replace(e, gold_ids=(gold[e.row],) if e.row in gold else (), gold_found=e.row in gold) for e in before
+        ]
         if [_said(e) for e in _read(made)] != [_said(e) for e in expected]:
             raise ValueError("they would be read otherwise")
     except (RungError, OSError, TypeError, ValueError) as fault:

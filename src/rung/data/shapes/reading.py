@@ -22,6 +22,7 @@ from rung.data.shapes.conversation import (
 from rung.data.shapes.labels import Labels, UnknownLabel, as_answer, several
 from rung.data.shapes.seam import Fields, Values
 from rung.data.shapes.values import (
+    FOUND_BY,
     accepted,
     gold_ids_of,
     group_of,
@@ -132,6 +133,7 @@ class RowReader:
             row=row.where,
             instruction=instruction,
             turns=turns,
+            gold_found=values.get(str(self.fields.get("gold_by"))) == FOUND_BY,
         )
 
     def instruction_of(self, values: Values) -> str | None:

@@ -19,7 +19,7 @@ Fields = Mapping[str, str | tuple[str, ...]]
 Values = Mapping[str, object]
 """One row: column -> value."""
 
-OPTIONAL = ("id", "group", "context", "gold_ids", "references", "turns")
+OPTIONAL = ("id", "group", "context", "gold_ids", "gold_by", "references", "turns")
 """Fields that a column of the same name holds, whatever the shape."""
 
 LOOKED_AT = 200

@@ -154,6 +154,10 @@ def gold_ids_of(value: object, column: str) -> tuple[str, ...]:
     return _texts([value] if is_scalar(value) else value, column)
 
 
+FOUND_BY = "rung init"
+"""In a column gold_by: the row's gold_ids were found by a search for the words of its answer; nobody marked them."""
+
+
 def separator_of(cells: Sequence[str]) -> str | None:
     """What stands between several values in the cells of a column, where it does in one of twenty and in two."""
     return next(

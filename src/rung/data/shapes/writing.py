@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rung.data.shapes.values import FOUND_BY
 from rung.types import Example, Message
 
 _NO_ID = re.compile(r"(line|item|row)-\d+(\.\d+)?$")
@@ -21,7 +22,8 @@ def asked(example: Example) -> list[Message]:
 
 
 def beside(example: Example) -> dict[str, object]:
-    """id, group, context, gold_ids and references, where the example has them. An id that names a line is not one."""
+    """id, group, context, gold_ids (with gold_by) and references, where the example has them. An id that names a line
+    is not one."""
     found: dict[str, object] = {}
     from_place = _NO_ID.search(example.id)
     if from_place is None or not example.row.endswith(from_place[0].replace("-", " ")):
@@ -32,6 +34,8 @@ def beside(example: Example) -> dict[str, object]:
         found["context"] = example.context
     if example.gold_ids:
         found["gold_ids"] = list(example.gold_ids)
+        if example.gold_found:
+            found["gold_by"] = FOUND_BY
     if len(example.references) > 1:
         found["references"] = list(example.references)
     return found
