@@ -47,7 +47,7 @@ NEAR = 0.02
 
 _OVERLAP = 8  # one in so many tokens of a passage is repeated in the next one
 _CUT_SHARE = 0.1  # of the text must stand in documents longer than a size for it to be tried
-_BETTER = 0.03  # share of questions by which another size has to be ahead of the default: less is noise of 200 questions
+_BETTER = 0.03  # share of questions by which another size has to be ahead: less is noise of 200 questions
 _BYTES_A_TOKEN = 4  # of usual text
 _ROUNDING = 1e-9
 
