@@ -118,8 +118,8 @@ def synth(
 class Sourced(str):
     """An answer, as a text.
 
-    sources: the passages that it was given with, by their numbers (title, page, source, text, and whether the answer
-    names it). refused: whether it says that there is no answer.
+    sources: the passages that it was given with, by their numbers (title, page, source, text, whether the answer
+    names it, and whether its words then stand there). refused: whether it says that there is no answer.
     """
 
     sources: tuple[ShownPassage, ...]

@@ -151,7 +151,7 @@ def test_a_document_that_fits_keeps_its_id_and_its_text() -> None:
     ]
     found = chunk(documents, tokens=20, count_tokens=by_spaces)
     assert found[:2] == (documents[0], documents[1])
-    assert found[2] == Document("c", "one\ntwo", page=1)
+    assert found[2] == Document("c", "one\ntwo", page=1, last_page=2)
     assert found[3] == documents[3]
     assert chunk(documents) == found, "also at the default size"
 
@@ -165,6 +165,41 @@ def test_a_passage_has_the_page_that_it_begins_on() -> None:
         (2, "It has two sentences.\nThe fourth."),
     ]
     assert chunk([Document("d", text, page=7)], tokens=7, count_tokens=by_spaces)[-1].page == 8
+
+
+def test_a_passage_of_several_pages_has_the_last_one_too() -> None:
+    small = Document("six.pdf", "\f".join(["", "Two.", "Three.", "Four.", "Five.", "Six.", " "]), markdown=True)
+    (whole,) = chunk([small])
+    assert (whole.page, whole.last_page) == (2, 6), "pages without text are none of it"
+    text = "The first page ends here.\fThe second one is a little longer. It has two sentences.\f\fThe fourth."
+    found = chunk([Document("d", text)], tokens=7, count_tokens=by_spaces)
+    assert [(p.page, p.last_page) for p in found] == [(1, None), (2, None), (2, 4)]
+    assert chunk([Document("d", "One page.", page=3, markdown=True)])[0].last_page is None
+
+
+@pytest.mark.parametrize(
+    ("title", "text", "expected"),
+    [
+        ("Warranty", "# Warranty\n\nTwo years.", "Two years."),
+        ("Book › Warranty", "## **Warranty** ##\nTwo years.", "Two years."),
+        ("Warranty", "Warranty\n===\n\nTwo years.\n", "Two years.\n"),
+        ("Warranty", "# Warranty", "# Warranty"),
+        ("Warranty", "# Warranty of parts\n\nTwo years.", "# Warranty of parts\n\nTwo years."),
+        ("Warranty", "Warranty lasts for\ntwo years.", "Warranty lasts for\ntwo years."),
+        (None, "# Warranty\n\nTwo years.", "# Warranty\n\nTwo years."),
+    ],
+)
+def test_a_heading_that_the_title_ends_with_stands_there_alone(title: str | None, text: str, expected: str) -> None:
+    (whole,) = chunk([Document("w.md", text, title, markdown=True)])
+    assert (whole.id, whole.title, whole.text) == ("w.md", title, expected)
+    assert chunk([Document("w.txt", text, title)])[0].text == text, "of plain text a line is no heading"
+
+
+def test_the_first_passage_of_a_cut_document_does_not_repeat_its_title() -> None:
+    text = "# Warranty\n\nAll of it.\n\n## Parts\n\nTwo years. And more.\n\n## Work\n\nOne year. And less.\n"
+    for tokens in (7, 9, 11, 15, 17):
+        found = chunk([Document("w.md", text, "Warranty", markdown=True)], tokens=tokens, count_tokens=by_spaces)
+        assert not any("# Warranty" in p.text for p in found) and found[0].text.startswith("All of it."), tokens
 
 
 def test_a_sentence_that_runs_over_a_page_is_not_cut_there_where_a_better_place_is_near() -> None:

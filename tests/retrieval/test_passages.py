@@ -9,7 +9,7 @@ from rung.retrieval import passages
 from rung.retrieval.passages import PassageFile, by_id, keys_of, read_passages, write_passages
 from rung.types import Document
 
-SOME = (Document("a", "Text\nwith lines"), Document("b#1", "größe \u2028 😀", title="T › H", page=3), Document("c", ""))
+SOME = (Document("a", "Text\nwith lines"), Document("b#1", "größe \u2028 😀", title="T › H", page=3, last_page=4), Document("c", ""))
 
 
 def test_a_file_of_passages_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -65,3 +65,8 @@ def test_passages_are_found_by_their_ids_in_memory_and_in_a_file(tmp_path: Path)
         found = by_id(passages_here)
         assert dict(found) == {p.id: p for p in SOME} and found["b#1"] == SOME[1]
         assert "d" not in found and len(found) == 3
+
+
+def test_passages_of_an_older_version_have_no_last_page(tmp_path: Path) -> None:
+    (tmp_path / "passages.jsonl").write_text('{"id": "a", "text": "x", "title": null, "page": 2}\n')
+    assert read_passages(tmp_path / "passages.jsonl") == (Document("a", "x", page=2),)

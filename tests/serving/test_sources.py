@@ -49,6 +49,20 @@ def test_a_source_is_told_with_its_headings_its_page_and_its_place() -> None:
     assert second.line == "[2] Handbook › Seat, page 3 (leave.pdf#2)" and second.text == "Paris is the seat."
     assert first.line == "[1] d7 (https://example.org/rome)"
     assert ShownPassage(1, "notes.md", "x").line == "[1] notes.md"
+    assert ShownPassage(1, "six.pdf", "x", page=1, last_page=6).line == "[1] six.pdf, pages 1–6"
+
+
+def test_a_cited_passage_without_the_words_of_the_answer_is_marked() -> None:
+    said = iter(["Paris [1][2]", "no [1]", "Rome was it for many years [1]"])
+    found = bundle_of(lambda request: next(said))
+    first, second = found.sources(found.answer(["Where?"])[0])
+    assert (first.supports, second.supports) == (False, True) and "contain" not in second.line
+    assert first.line == "[1] d7 (https://example.org/rome) – does not contain this answer"
+    first, second = found.sources(found.answer(["Is it?"])[0])
+    assert (first.supports, second.supports) == (None, None), "any passage may hold a no; the second is not cited"
+    assert "contain" not in first.line
+    first, _ = found.sources(found.answer(["Which?"])[0])
+    assert first.supports is False, "a third of the words is not enough"
 
 
 def test_ask_shows_the_sources_that_an_answer_names_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +74,7 @@ def test_ask_shows_the_sources_that_an_answer_names_below_it(monkeypatch: pytest
 
 def test_ask_says_what_is_wrong_with_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     done = asked(monkeypatch, bundle_of(lambda request: "Paris [1][7]"), "Where?")
-    assert done.stdout == "Paris\n  [1] d7 (https://example.org/rome)\n"
+    assert done.stdout == "Paris\n  [1] d7 (https://example.org/rome) – does not contain this answer\n"
     assert done.stderr == "rung: input 1: the answer names 1 number that is of no passage.\n"
     done = asked(monkeypatch, bundle_of(lambda request: "Paris"), "Where?")
     assert done.stdout == "Paris\n" and done.stderr == "rung: input 1: the answer names no source.\n"

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rung.retrieval.structure import Cut, Section, TextBlock, halves, sections_of, sentences, windows, without_escapes
+from rung.retrieval.structure import (
+    Cut,
+    Section,
+    TextBlock,
+    halves,
+    sections_of,
+    sentences,
+    split_heading,
+    windows,
+    without_escapes,
+)
 from rung.text import normal_form
 from rung.types import Document
 
@@ -77,13 +87,16 @@ class Cutter:
         self._sized: dict[tuple[str, ...], _Title] = {}
 
     def passages(self, document: Document) -> list[Document]:
-        """In order. A document that fits stays whole and keeps its id; else they are named id#1, id#2, …"""
-        paged = "\f" in document.text
-        plain = replace(
-            document,
-            text=without_escapes(document).replace("\f", "\n"),
-            page=(document.page or 1) if paged else document.page,
-        )
+        """In order. A document that fits stays whole and keeps its id; else they are named id#1, id#2, …
+
+        A heading that a passage begins with and its title ends with stands in the title alone.
+        """
+        return [_told_once(p) if p.markdown and p.title else p for p in self._cut(document)]
+
+    def _cut(self, document: Document) -> list[Document]:
+        first, last = _pages(document)
+        text = without_escapes(document).replace("\f", "\n")
+        plain = replace(document, text=text, page=first, last_page=last)
         if not plain.text.strip() or self._fits(plain):
             return [plain]
         self._sized = {}
@@ -98,6 +111,7 @@ class Cutter:
                 text=part.text,
                 title=part.title,
                 page=part.page,
+                last_page=part.last_page,
             )
             for number, part in enumerate(parts, 1)
         ]
@@ -243,7 +257,7 @@ class Cutter:
         """The pieces in one passage; None where they do not fit or are empty."""
         text = _text(pieces)
         fits = text and len(text) <= _LONG * self._size and self._measure(title.text, text) <= self._size
-        return Document("", text, title.text, page=pieces[0].page) if fits else None
+        return _passage(title, text, pieces) if fits else None
 
     def _packed(self, title: _Title, pieces: Sequence[_Piece]) -> Iterator[Document]:
         """Passages of pieces that stand under one heading, each with the end of the one before."""
@@ -253,7 +267,7 @@ class Cutter:
             lead, taken = self._filled(title, lead, rest)
             filled = [*lead, *taken]
             if text := _text(filled):
-                yield Document("", text, title.text, page=filled[0].page)
+                yield _passage(title, text, filled)
             lead = self._lead(filled)
 
     def _filled(self, title: _Title, lead: list[_Piece], rest: list[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
@@ -334,6 +348,29 @@ def _text(pieces: Sequence[_Piece]) -> str:
     if not pieces:
         return ""
     return (pieces[0].header + "".join(piece.text for piece in pieces)).strip()
+
+
+def _passage(title: _Title, text: str, pieces: Sequence[_Piece]) -> Document:
+    pages = [p.page for p in pieces if p.page is not None and p.text.strip()] or [pieces[0].page]
+    return Document("", text, title.text, page=pages[0], last_page=pages[-1] if pages[-1] != pages[0] else None)
+
+
+def _pages(document: Document) -> tuple[int | None, int | None]:
+    """(page that a whole document begins on, page that it ends on where that is another one), by where text stands."""
+    pages = document.text.split("\f")
+    if len(pages) == 1:
+        return document.page, document.last_page
+    filled = [number for number, page in enumerate(pages, document.page or 1) if page.strip()] or [document.page or 1]
+    return filled[0], filled[-1] if filled[-1] != filled[0] else None
+
+
+def _told_once(passage: Document) -> Document:
+    """The passage without the heading that it begins with, where its title ends with that one and more text follows."""
+    assert passage.title is not None
+    heading, rest = split_heading(passage.text)
+    ends = (passage.title, passage.title.rpartition(BETWEEN)[2])
+    same = heading and normal_form(heading) in map(normal_form, ends)
+    return replace(passage, text=rest) if same and rest.strip() else passage
 
 
 def _weight(text: str) -> int:

@@ -99,6 +99,22 @@ def sections_of(document: Document) -> Section:
     return reader.root
 
 
+def split_heading(text: str) -> tuple[str, str]:
+    """(the heading that a Markdown text begins with, what follows it); ("", text) where it begins with none."""
+    first, _, rest = text.lstrip().partition("\n")
+    if len(first) <= _LONGEST_HEADING and (heading := _HEADING.match(first.rstrip("\r"))):
+        return _plain_heading(heading[2] or ""), rest.lstrip("\r\n")
+    under, _, behind = rest.partition("\n")
+    if len(first) <= _LONGEST_HEADING and first.strip() and _UNDERLINE.match(under.rstrip("\r")):
+        return _plain_heading(first.strip()), behind.lstrip("\r\n")
+    return "", text
+
+
+def _plain_heading(line: str) -> str:
+    """As titles say it."""
+    return " ".join(_MARKUP.sub("", line).split())
+
+
 def without_escapes(document: Document) -> str:
     """The text. Of Markdown, lines that only look like headings or code have no backslash in front."""
     return _ESCAPED.sub("", document.text) if document.markdown else document.text
@@ -175,7 +191,7 @@ class _Reader:
         self._close()
         while self._open[-1].level >= level:
             self._open.pop()
-        section = Section(level, " ".join(_MARKUP.sub("", heading).split()))
+        section = Section(level, _plain_heading(heading))
         section.line = TextBlock([f"{line}\n"], Cut.HEADING, self._page)
         self._open[-1].children.append(section)
         self._open.append(section)
