@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from evidence_cases import CLEAR, GRADED, LORA, ZERO, candidate, evidence
 
-from rung.decision import decide, decision_from_record, decision_record
+from rung.decision import decide, decision_from_record, decision_record, unfinished
 from rung.decision.checks import times_in
 from rung.decision.evidence import Invention
-from rung.types import Score
+from rung.types import Citing, Score
 
 RAG, RAG_LORA = candidate("rag", "rag", 0.5), candidate("rag_lora", "rag+fine-tune", 0.8)
 SHARP = {("rag", "rag_lora"): 1e-9}
@@ -56,6 +56,45 @@ def test_a_winner_that_makes_up_less_is_said_to() -> None:
 def test_what_is_not_shipped_is_not_spoken_of() -> None:
     found = decide(evidence([ZERO, LORA], CLEAR, invention=(invention(0.8, 0.4, 0.0001),)))
     assert not any("makes up" in said for said in (*found.warnings, *found.reasons))
+
+
+UNKNOWN = "I do not know."
+RASH = Invention("rag_lora", True, share(0.9, 15), share(0.1, 40))
+
+
+def test_a_winner_that_makes_up_most_or_refuses_much_is_warned_of_where_the_task_names_a_refusal() -> None:
+    found = decide(evidence([RAG, RAG_LORA], SHARP, invention=(RASH,), abstain=UNKNOWN))
+    told = (
+        "rag_lora makes up an answer to 90 % (80–100) of 15 unanswerable dev rows; it gives none to 10 % (0–20) of "
+        "those that can be answered. Do not rely on its refusals."
+    )
+    assert told in found.warnings and not any("makes up" in r for r in found.reasons)
+    shy = replace(RASH, share=share(0.1), refused=share(0.4))
+    found = decide(evidence([RAG, RAG_LORA], SHARP, invention=(shy,), abstain=UNKNOWN))
+    assert any("it gives none to 40 % (30–50)" in w for w in found.warnings)
+    for fine, abstain in ((RASH, ""), (replace(RASH, share=share(0.4)), UNKNOWN)):
+        found = decide(evidence([RAG, RAG_LORA], SHARP, invention=(fine,), abstain=abstain))
+        assert not any("refusals" in w for w in found.warnings) and any("makes up" in r for r in found.reasons)
+
+
+@pytest.mark.parametrize("choice", ["none", "unfinished"])
+def test_where_nothing_is_chosen_the_best_that_reads_passages_is_warned_of(choice: str) -> None:
+    on, chance = ("test" if choice == "none" else "dev"), {("most_frequent", "few"): 0.5, ("most_frequent", "rag"): 0.5}
+    few, rag = candidate("few", "prompt", 0.13), candidate("rag", "rag", 0.1)
+    made = (replace(RASH, candidate="rag"), replace(RASH, candidate="few"))
+    sources = (Citing("rag", "dev", share(0.3), share(0.06), share(0.06), 9),)
+    known = evidence([few, rag], chance, on=on, invention=made, citing=sources, abstain=UNKNOWN)  # type: ignore[arg-type]
+    found = decide(known) if on == "test" else unfinished(known, "rung run t")
+    assert found.choice == choice and found.solution is None
+    assert [w.split()[0] for w in found.warnings if w.endswith("Do not rely on its refusals.")] == ["rag"]
+    (said,) = [w for w in found.warnings if w.endswith("Do not rely on its sources.")]
+    assert said.startswith("rag names sources in 30 %") and "9 of the numbers that it names are of no passage" in said
+
+
+def test_a_winner_that_reads_no_passages_is_not_warned_of_questions_whose_passages_were_taken_out() -> None:
+    made = replace(RASH, candidate="lora", given=False)
+    found = decide(evidence([ZERO, LORA], CLEAR, invention=(made,), abstain=UNKNOWN))
+    assert not any("refusals" in w for w in found.warnings) and any("lora makes up" in r for r in found.reasons)
 
 
 @pytest.mark.parametrize(

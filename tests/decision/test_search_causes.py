@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from evidence_cases import CLEAR, LORA, ZERO, candidate, evidence
+from evidence_cases import CLEAR, LORA, RIGHT_OR_WRONG, ZERO, candidate, evidence
 
-from rung.decision import decide, decision_from_record, decision_record
+from rung.decision import decide, decision_from_record, decision_record, unfinished
 from rung.decision.search_causes import _STEPS, SEARCH_CAUSE_WORDS
 from rung.diagnosis.search_failures import CAUSES
 from rung.types import SearchFailure
@@ -44,6 +44,31 @@ def test_every_cause_has_its_words_and_its_next_step(cause: str) -> None:
     found = decide(evidence([RAG, RAG_LORA], SHARP, search_failures=(row,), has_corpus=True))
     assert sum(SEARCH_CAUSE_WORDS[cause] in r for r in found.reasons) == 1
     assert sum(step.startswith(_STEPS[cause]) for step in found.next) == 1
+
+
+def steps_of(*rows: SearchFailure, name: str = "label_accuracy") -> list[str]:
+    metric = replace(RIGHT_OR_WRONG, name=name)
+    known = evidence([RAG, RAG_LORA], SHARP, search_failures=rows, has_corpus=True, metric=metric)
+    return [s for s in decide(known).next if s.endswith("search_failures.json in its folder names the rows.")]
+
+
+def test_each_cause_of_a_fifth_or_more_has_a_step_at_most_two_and_the_largest_always() -> None:
+    form = replace(ABSENT, cause="form", share=0.29, n=9)
+    assert [s.split()[0] for s in steps_of(MISSED, UNUSED, form, ABSENT)] == ["Search", "Show"]
+    assert [s.split()[0] for s in steps_of(MISSED, ABSENT)] == ["Search"]
+    assert [s.split()[0] for s in steps_of(ABSENT)] == ["Add"], "the largest, however small"
+
+
+def test_the_step_for_a_wrong_form_names_the_metric_where_that_is_exact_match() -> None:
+    form = replace(ABSENT, cause="form", share=0.31, n=16)
+    (step,) = steps_of(form, name="exact_match")
+    assert step.startswith(_STEPS["form"]) and "`metric: token_f1`" in step and "answer with the name only" in step
+    assert "exact_match" not in steps_of(form)[0] and "exact_match" not in steps_of(MISSED, name="exact_match")[0]
+
+
+def test_an_unfinished_verdict_has_the_steps_too() -> None:
+    found = unfinished(evidence([RAG, RAG_LORA], on="dev", search_failures=(MISSED, UNUSED), has_corpus=True), "rung")
+    assert sum("search_failures.json" in s for s in found.next) == 2
 
 
 def test_what_is_read_rightly_alone_wants_fewer_passages_and_what_is_not_a_model_that_reads() -> None:

@@ -485,3 +485,15 @@ def test_a_break_even_gives_the_saving_and_the_interval_of_requests() -> None:
         "lora saves 0.0312 USD per 1,000 requests against few_shot, and has paid for its training after about 13,000 "
         "requests (9,100 to no number)."
     )
+
+
+def test_the_floor_says_which_answer_it_always_gives_shortened() -> None:
+    def floor_of(frequent: str) -> str:
+        reasons = decide(evidence([ZERO, LORA], CLEAR, frequent=frequent)).reasons
+        return next(r for r in reasons if r.startswith("The floor"))
+
+    assert floor_of("I do not\nknow.").startswith(
+        'The floor (most_frequent), which always answers "I do not know." and looks at no input, is 12 %;'
+    )
+    assert f'"{"word " * 7}word…"' in floor_of("word " * 30)
+    assert floor_of("").startswith("The floor (most_frequent), which looks at no input,")

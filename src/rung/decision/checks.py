@@ -5,11 +5,17 @@ from __future__ import annotations
 from rung.decision.evidence import Evidence, Invention
 from rung.decision.figures import PERCENT, p_value
 from rung.decision.rule import Ruling
-from rung.decision.words import listed, scale_of
+from rung.decision.words import listed, reads, scale_of, spoken_of
 from rung.types import Candidate, Score
 
 _NEARLY_ALWAYS = 0.9
 """Share made up from which a solution refuses next to nothing."""
+
+MOSTLY = 0.5
+"""Share made up above which a reader must not miss it, where the task names `abstain`."""
+
+OFTEN = 0.25
+"""Share of the answerable rows above which a reader must not miss that they are refused."""
 
 _NUMBERS = ("", "once", "twice", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -21,14 +27,31 @@ def invents_more(evidence: Evidence, ruling: Ruling) -> list[str]:
         f"{_full(found.share)} of {_questions(found)}, {found.base} to {_full(found.base_share)}. That is "
         f"{PERCENT.gap(found.difference)} more ({PERCENT.ends(found.low, found.high)}), {p_value(found.p)}, and speaks "
         "against it where a wrong answer costs more than none."
-        for found in _of_shipped(evidence, ruling)
+        for found in _of_one(evidence, ruling)
         if found.worse
     ]
 
 
+def refuses_wrongly(evidence: Evidence, ruling: Ruling) -> list[str]:
+    """A warning where the task names `abstain`: most unanswerable questions get an answer, or many answerable none."""
+    return [
+        f"{_made_up(found)} Do not rely on its refusals."
+        for found in _of_one(evidence, ruling)
+        if not found.worse and _must_be_told(evidence, found)
+    ]
+
+
+def _must_be_told(evidence: Evidence, found: Invention) -> bool:
+    one = evidence.named(found.candidate)
+    if not evidence.abstain or one is None or not (found.given or reads(one)):
+        return False  # no passages can be taken out of what reads none
+    return found.share.mean > MOSTLY or (found.refused is not None and found.refused.mean > OFTEN)
+
+
 def made_up(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """What the candidate to ship makes up, where that is no reason against it."""
-    return [_made_up(found) for found in _of_shipped(evidence, ruling) if not found.worse]
+    """What the candidate that is spoken of makes up, where that is no warning."""
+    found = _of_one(evidence, ruling)
+    return [_made_up(one) for one in found if not one.worse and not _must_be_told(evidence, one)]
 
 
 def _made_up(found: Invention) -> str:
@@ -79,12 +102,13 @@ def name_abstain(evidence: Evidence) -> list[str]:
     ]
 
 
-def _of_shipped(evidence: Evidence, ruling: Ruling) -> list[Invention]:
-    """Of the candidate to ship; of one with a shorter prompt, what was asked of it with its longer one."""
-    if ruling.ship is None:
+def _of_one(evidence: Evidence, ruling: Ruling) -> list[Invention]:
+    """Of the candidate that is spoken of; of one with a shorter prompt, what was asked of it with its longer one."""
+    one = spoken_of(evidence, ruling)
+    if one is None:
         return []
-    own = [found for found in evidence.invention if found.candidate == ruling.ship.name]
-    long = evidence.long_form_of(ruling.ship.name)
+    own = [found for found in evidence.invention if found.candidate == one.name]
+    long = evidence.long_form_of(one.name)
     return own or [found for found in evidence.invention if found.candidate == long]
 
 

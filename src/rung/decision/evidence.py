@@ -151,6 +151,7 @@ class Evidence:
     has_corpus, has_labels, has_schema: of the task. target: good enough, as the task says. margin: a difference that
     does not matter. models: names in the task's order, cheapest first; with one name or none, sentences name no model.
     model: a model's name in the task. larger: the next larger one than that, to try; empty where none is known.
+    frequent: the answer that "most_frequent" always gives; empty where it is not known.
     diagnosis: why the prompt of the candidate `diagnosed` fails, the leading cause first. skipped, left_early: as in
     Decision. earlier_reads: of each earlier opening of the test, when (ISO 8601) and for which solutions.
     break_even: with a price only. skills: of fine-tuned candidates that were checked. shortened: of those whose prompts
@@ -187,6 +188,7 @@ class Evidence:
     margin: float = MARGIN
     model: str = ""
     larger: str = ""
+    frequent: str = ""
     diagnosis: tuple[Diagnosis, ...] = ()
     diagnosed: str = ""
     skipped: tuple[Skipped, ...] = ()

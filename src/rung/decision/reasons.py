@@ -35,7 +35,10 @@ from rung.decision.words import (
     value,
     worth_naming,
 )
+from rung.evaluation.baselines import MOST_FREQUENT
 from rung.types import Candidate, Skipped, Topic, kind_of, model_of
+
+_SHOWN = 40  # characters of an answer
 
 _FEW_SKILLS = 0.1
 """Share of the general prompts below which a base model has hardly any skills to lose."""
@@ -200,7 +203,7 @@ def _floors(evidence: Evidence, ruling: Ruling, best: Candidate) -> list[str]:
     if floor is not None:
         against = evidence.contrast(floor, candidate, on)
         said.append(
-            f"The floor ({floor.name}), which looks at no input, is {value(evidence, floor, on)}{where}; "
+            f"The floor ({floor.name}), which {_blind(evidence, floor)}, is {value(evidence, floor, on)}{where}; "
             f"{minus(evidence, against)}."
         )
     if learners and learner_of(evidence, ruling) is None:
@@ -210,6 +213,14 @@ def _floors(evidence: Evidence, ruling: Ruling, best: Candidate) -> list[str]:
             f"{value(evidence, learners[0], on)}{where}; {minus(evidence, against)}."
         )
     return said
+
+
+def _blind(evidence: Evidence, floor: Candidate) -> str:
+    """always answers "I do not know." and looks at no input"""
+    if floor.name != MOST_FREQUENT or not (answer := " ".join(evidence.frequent.split())):
+        return "looks at no input"
+    short = answer if len(answer) <= _SHOWN else f"{answer[:_SHOWN].rstrip()}…"
+    return f'always answers "{short}" and looks at no input'
 
 
 def _target(evidence: Evidence, wanted: float, candidate: Candidate) -> str:

@@ -36,7 +36,16 @@ _STEPS = {
 _READS_ALONE = "Show fewer passages, or name a reranker"
 """In the place of the step for "unused", where most of these are right once no other passage stands beside."""
 
+_EXACT = (
+    "By exact_match, an answer that holds the reference among other words is wrong: say in the instruction to answer "
+    "with it alone (answer with the name only), give a `pattern` where references have one, or take `metric: "
+    "token_f1` where more words do no harm"
+)
+"""The step for "form" where the metric is exact_match."""
+
 _WORTH_NAMING = 0.1
+_WORTH_A_STEP = 0.2
+_MOST_STEPS = 2
 _MOST_NAMED = 3
 _MENDED = 0.5  # net of the placebo, from which the passage alone is what is missing
 
@@ -69,15 +78,19 @@ def mended(row: SearchFailure, *, among_others: bool = True) -> str:
 
 
 def mend_search(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """What to do about the largest cause."""
+    """What to do about the largest causes, a step for each."""
     rows = failures_of_one(evidence, ruling)
-    if not rows:
-        return []
-    first = rows[0]
-    alone = first.cause == "unused" and first.net >= _MENDED and first.net_low > 0
-    step, what = _READS_ALONE if alone else _STEPS[first.cause], SEARCH_CAUSE_WORDS[first.cause]
-    share = f"{first.n:,} of the {first.wrong:,} wrong answers of {first.solution} on dev"
-    return [f"{step}. The cause of {share} is that {what}. search_failures.json in its folder names the rows."]
+    large = [row for row in rows if row.share >= _WORTH_A_STEP][:_MOST_STEPS] or rows[:1]
+    return [_mend(evidence, row) for row in large]
+
+
+def _mend(evidence: Evidence, row: SearchFailure) -> str:
+    alone = row.cause == "unused" and row.net >= _MENDED and row.net_low > 0
+    step, what = _READS_ALONE if alone else _STEPS[row.cause], SEARCH_CAUSE_WORDS[row.cause]
+    if row.cause == "form" and evidence.metric.name == "exact_match":
+        step = f"{step}. {_EXACT}"
+    share = f"{row.n:,} of the {row.wrong:,} wrong answers of {row.solution} on dev"
+    return f"{step}. The cause of {share} is that {what}. search_failures.json in its folder names the rows."
 
 
 def failures_of_one(evidence: Evidence, ruling: Ruling) -> Sequence[SearchFailure]:

@@ -8,7 +8,7 @@ from typing import Any
 from rung.decision.evidence import Evidence, Invention
 from rung.decision.figures import PERCENT
 from rung.decision.rule import Ruling
-from rung.decision.words import SET_WORDS
+from rung.decision.words import SET_WORDS, spoken_of
 from rung.types import Citing, Refusing, Score
 
 SELDOM = 0.5
@@ -35,14 +35,14 @@ def refusing_of(found: Invention) -> Refusing:
 
 
 def names_sources(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """How the candidate to ship names its sources, where that is no warning."""
-    found = _of_shipped(evidence, ruling)
+    """How the candidate that is spoken of names its sources, where that is no warning."""
+    found = _of_one(evidence, ruling)
     return [_said(found)] if found is not None and not _seldom(found) else []
 
 
 def seldom_names_sources(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """A warning: the candidate to ship names no source for most answers, or the wrong ones."""
-    found = _of_shipped(evidence, ruling)
+    """A warning: the candidate that is spoken of names no source for most answers, or the wrong ones."""
+    found = _of_one(evidence, ruling)
     return [f"{_said(found)} Do not rely on its sources."] if found is not None and _seldom(found) else []
 
 
@@ -62,9 +62,10 @@ def _said(found: Citing) -> str:
     return said
 
 
-def _of_shipped(evidence: Evidence, ruling: Ruling) -> Citing | None:
-    """Of the candidate to ship, on the test where that was opened."""
-    if ruling.ship is None:
+def _of_one(evidence: Evidence, ruling: Ruling) -> Citing | None:
+    """Of the candidate that is spoken of, on the test where that was opened."""
+    one = spoken_of(evidence, ruling)
+    if one is None:
         return None
-    by_set = {found.set: found for found in evidence.citing if found.candidate == ruling.ship.name}
+    by_set = {found.set: found for found in evidence.citing if found.candidate == one.name}
     return by_set.get("test") or by_set.get("dev")

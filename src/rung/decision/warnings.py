@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.decision.checks import invents_more
+from rung.decision.checks import invents_more, refuses_wrongly
 from rung.decision.evidence import Evidence, Skills, costs_less, turned
 from rung.decision.figures import PERCENT, more_minutes
 from rung.decision.injections import follows_orders
@@ -32,7 +32,7 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [_kept_out(evidence, s) for s in evidence.kept_out]
     said += searches_left_out(evidence, ruling)
     said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
-    said += invents_more(evidence, ruling)
+    said += [*invents_more(evidence, ruling), *refuses_wrongly(evidence, ruling)]
     said += [*seldom_names_sources(evidence, ruling), *follows_orders(evidence, ruling)]
     learner = learner_of(evidence, ruling)
     if learner is not None:

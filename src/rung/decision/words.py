@@ -265,6 +265,22 @@ def percentages(low: float, high: float) -> str:
     return f"{PERCENT.bare(low)}–{PERCENT.bare(high)} %"
 
 
+def spoken_of(evidence: Evidence, ruling: Ruling) -> Candidate | None:
+    """The candidate whose sources and refusals are told: the one to ship; where the verdict is none or unfinished, the
+    best that reads passages, if there is one."""
+    if ruling.choice not in ("none", "unfinished"):
+        return ruling.ship
+    reading = [c for c in evidence.rated("dev") if reads(c)]
+    if ruling.best in reading:
+        return ruling.best
+    return best_of(reading, "dev") if reading else ruling.ship
+
+
+def reads(candidate: Candidate) -> bool:
+    """Whether it reads passages."""
+    return "rag" in candidate.family
+
+
 def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 

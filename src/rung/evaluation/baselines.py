@@ -22,8 +22,8 @@ from rung.types import Answer, Example, Prediction, Query
 if TYPE_CHECKING:
     import numpy as np
 
-CHANCE = "chance"
-FLOORS = ("most_frequent", CHANCE)
+MOST_FREQUENT, CHANCE = "most_frequent", "chance"
+FLOORS = (MOST_FREQUENT, CHANCE)
 """The baselines that look at no input."""
 
 _MOST_ROWS = 20_000
@@ -68,8 +68,8 @@ def baselines(
     forms = {normal_form(label) for label in labels}
     closed = any(normal_form(e.output) in forms for e in (*train, *asked))
     if train:
-        frequent = _most_frequent([e.output for e in train])
-        answers["most_frequent"] = _scored(asked, [frequent] * len(asked), scorer)
+        frequent = most_frequent([e.output for e in train])
+        answers[MOST_FREQUENT] = _scored(asked, [frequent] * len(asked), scorer)
     if closed and not scorer.metric.needs_judge:
         answers[CHANCE] = _chance(asked, labels, scorer)
     if train:
@@ -100,7 +100,8 @@ def _alike(outputs: Sequence[str]) -> list[str]:
     return [first.setdefault(visible_lines(output), output.rstrip()) for output in outputs]
 
 
-def _most_frequent(outputs: Sequence[str]) -> str:
+def most_frequent(outputs: Sequence[str]) -> str:
+    """The most frequent of one or more answers; of equally frequent ones the first."""
     return Counter(_alike(outputs)).most_common(1)[0][0]
 
 
@@ -127,7 +128,7 @@ def _linear(outputs: Sequence[str], known: Any, asked: Any, seed: int) -> list[s
 
 def _nearest(outputs: Sequence[str], known: Any, asked: Any) -> list[str]:
     """As `_linear`. Of equally near inputs the first; where none has a feature in common, the most frequent answer."""
-    frequent = _most_frequent(outputs)
+    frequent = most_frequent(outputs)
     answers: list[str] = []
     for start in range(0, asked.shape[0], _BATCH):
         cosines: np.ndarray = (asked[start : start + _BATCH] @ known.T).toarray()  # (batch, rows)

@@ -65,8 +65,11 @@ def check_abstention(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> N
 
 
 def inventions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(of each finalist that was checked what `invention_from_record` reads, whole sentences about what was not)."""
-    records = {n: r for n in names if (r := recorded(run.files.solution(n) / "abstention.json")) is not None}
+    """(of each of these solutions what `invention_from_record` reads, whole sentences about what was not measured).
+
+    Of one that was not checked, as where a run is unfinished, what its dev answers say of rows that are given.
+    """
+    records = {n: recorded(run.files.solution(n) / "abstention.json") or _known(run, climbed, n) for n in names}
     said = [
         f"What {name} says where no passage holds the answer was not measured: {record['why'].rstrip('.')}."
         for name, record in records.items()
@@ -91,19 +94,22 @@ def invention_from_record(record: Mapping[str, Any]) -> Invention:
 
 
 def _questions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> _Questions:
-    inputs = run.inputs
-    task = inputs.task
+    inputs, found = run.inputs, _as_given(run)
+    reads = any(climbed.built[name].solution.retriever is not None for name in names)
+    if not reads or why_no_questions(inputs):
+        return found
+    known = _with_known_passages(run, climbed, found.answerable)
+    return replace(found, made=sample_of(known, MADE, inputs.task.seed) if len(known) >= LEAST_MADE else ())
+
+
+def _as_given(run: WholeRun) -> _Questions:
+    """Rows of dev as the task gives them; none is made."""
+    dev, task = run.inputs.dev, run.inputs.task
     if task.labels or task.multi_label:
         return _Questions((), (), ())
-    refused = {e.id for e in inputs.dev if refuses_by_reference(e, task.abstain)}
-    answerable = tuple(e for e in inputs.dev if e.id not in refused)
-    given = tuple(e for e in inputs.dev if e.id in refused) if len(refused) >= LEAST_GIVEN else ()
-    reads = any(climbed.built[name].solution.retriever is not None for name in names)
-    made: tuple[Example, ...] = ()
-    if reads and not why_no_questions(inputs):
-        known = _with_known_passages(run, climbed, answerable)
-        made = sample_of(known, MADE, task.seed) if len(known) >= LEAST_MADE else ()
-    return _Questions(given, made, answerable)
+    refused = {e.id for e in dev if refuses_by_reference(e, task.abstain)}
+    given = tuple(e for e in dev if e.id in refused) if len(refused) >= LEAST_GIVEN else ()
+    return _Questions(given, (), tuple(e for e in dev if e.id not in refused))
 
 
 def _with_known_passages(run: WholeRun, climbed: Climbed, examples: Sequence[Example]) -> Sequence[Example]:
@@ -124,15 +130,7 @@ def _record(run: RunState, climbed: Climbed, name: str, questions: _Questions) -
     """
     built, abstain = climbed.built[name], run.inputs.task.abstain
     on_dev = {p.id: p for p in built.predictions if came(p.error)}
-    answerable = {
-        e.id: "nothing" if says_nothing(on_dev[e.id].text, abstain) else "right"
-        for e in questions.answerable
-        if e.id in on_dev
-    }
-    given, made, why = None, None, None
-    if questions.given:
-        said = {e.id: what_it_says(on_dev[e.id].text, (), abstain) for e in questions.given if e.id in on_dev}
-        given = {"rows": said, "answerable": answerable} if said else None
+    made, why = None, None
     if questions.made:
         answers: Mapping[str, Prediction] | str = on_dev
         if built.solution.retriever is not None:
@@ -142,9 +140,26 @@ def _record(run: RunState, climbed: Climbed, name: str, questions: _Questions) -
         else:
             asked = [e for e in questions.made if e.id in answers]
             said = {e.id: what_it_says(answers[e.id].text, e.references, abstain) for e in asked}
-            made = {"rows": said, "answerable": answerable} if said else None
+            made = {"rows": said, "answerable": _to_answerable(on_dev, questions, abstain)} if said else None
             why = None if said else "none of its answers came"
-    return {"given": given, "made": made, "why": why}
+    return {"given": _to_given(on_dev, questions, abstain), "made": made, "why": why}
+
+
+def _known(run: WholeRun, climbed: Climbed, name: str) -> dict[str, Any]:
+    """The same without what would have to be asked."""
+    on_dev = {p.id: p for p in climbed.built[name].predictions if came(p.error)}
+    return {"given": _to_given(on_dev, _as_given(run), run.inputs.task.abstain), "made": None, "why": None}
+
+
+def _to_given(on_dev: Mapping[str, Prediction], questions: _Questions, abstain: str | None) -> dict[str, Any] | None:
+    """on_dev: row id -> an answer that came."""
+    said = {e.id: what_it_says(on_dev[e.id].text, (), abstain) for e in questions.given if e.id in on_dev}
+    return {"rows": said, "answerable": _to_answerable(on_dev, questions, abstain)} if said else None
+
+
+def _to_answerable(on_dev: Mapping[str, Prediction], questions: _Questions, abstain: str | None) -> dict[str, str]:
+    asked = [e.id for e in questions.answerable if e.id in on_dev]
+    return {i: "nothing" if says_nothing(on_dev[i].text, abstain) else "right" for i in asked}
 
 
 def _without_passages(

@@ -38,22 +38,27 @@ _LIMITS_OF_SCORES = (
     "scanned_pages",
 )
 """Checks whose findings about the whole the verdict repeats."""
-_COUNTED_FIRST = ("leakage", "corpus_holds_test")
-"""Those of which one finding that counts as none says how many rows there are; each row follows."""
+_COUNTED_FIRST = ("leakage", "corpus_holds_test", "broken_document")
+"""Those of which one finding that counts as none says how many rows there are; each row has its own."""
 
 
 def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
-    """All that the verdict reads beside scores and costs."""
+    """All that the verdict reads beside scores and costs. checks: none where no finalists were named; then what is
+    known without them of the best of each model and family."""
+    from rung.evaluation.baselines import most_frequent
+
     complete = not any(s.matters for s in climbed.skipped.values())
     piloted = _piloted(run, climbed)
     grown = whole_curve(piloted, like_the_pilots(piloted, climbed)) if piloted is not None else None
     asked = _diagnosed(run, climbed)
-    invented, unasked = inventions(run, climbed, [check.keep for check in checks])
+    names = [check.keep for check in checks] or climbed.best_of_groups()
+    invented, unasked = inventions(run, climbed, names)
     followed, unplanted = injected(run, climbed)
-    unfound, untried = search_failures(run, [check.keep for check in checks])
+    unfound, untried = search_failures(run, names)
     return {
         "skipped": [asdict(s) for s in climbed.skipped.values()],
         "left_early": [asdict(left) for left in climbed.left_early],
+        "frequent": most_frequent([e.output for e in run.inputs.train]) if run.inputs.train else "",
         "diagnosis": [asdict(d) for d in causes(asked, climbed, by_elimination=complete)] if asked else [],
         "diagnosed": record_of(asked.files.diagnosis).get("base") if asked else None,
         "curve": {**grown, "model": piloted.name} if grown is not None and piloted is not None else None,

@@ -163,6 +163,7 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "model": _in_words(diagnosed, several=len(run.states) > 1),
         "larger": _larger(run, diagnosed),
         "diagnosed": record.get("diagnosed") or "",
+        "frequent": record.get("frequent", ""),
         "diagnosis": tuple(Diagnosis(**d) for d in record["diagnosis"]),
         "skipped": tuple(Skipped(**s) for s in record["skipped"]),
         "left_early": tuple(LeftEarly(**s) for s in record["left_early"]),
