@@ -230,6 +230,37 @@ def test_demos_of_a_solution_that_cites_name_their_own_passage_and_none_is_shown
     assert any("-shown" in name for name in tried) and not any("-demos" in name for name in tried)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["rows of the task's own", "rows that are made"])
+@pytest.mark.parametrize("cite", [True, False])
+def test_one_of_four_demos_refuses_beside_a_passage_that_does_not_hold_the_answer(
+    cite: bool, own: bool, tmp_path: Path
+) -> None:
+    shop = shop_of(tmp_path, abstain=ABSTAIN, cite=cite)
+    unknown = [Example(f"u{i}", f"what is the code of thing {900 + i}", ABSTAIN, (ABSTAIN,)) for i in range(30)]
+    train = (*shop.inputs.train, *unknown) if own else shop.inputs.train
+    shop = replace(shop, inputs=replace(shop.inputs, train=train))
+    demos = demos_with_passages(shop, solution_of(shop), 4)
+    assert [d.output == ABSTAIN for d in demos] == [False, True, False, False]
+    assert [bool(cited(d.output, {n: "x" for n in range(1, 5)}).ids) for d in demos] == [
+        cite and i != 1 for i in range(4)
+    ]
+    thing = int(demos[1].input.split()[-1])
+    assert "The code of thing" in demos[1].input and f"{code_of(thing)}." not in demos[1].input
+    assert (thing >= 900) == own
+    assert len({d.input.split()[-1] for d in demos}) == 4, "no question is both answered and refused"
+
+
+def test_no_demo_refuses_where_the_task_names_no_refusal_or_none_can_be_made(tmp_path: Path) -> None:
+    for task in ({}, {"abstain": ABSTAIN, "pattern": r"code\d+"}):
+        shop = shop_of(tmp_path, **task)
+        demos = demos_with_passages(shop, solution_of(shop), 4)
+        assert len(demos) == 4 and all(d.output.startswith("code") for d in demos)
+    refusing = tuple(replace(e, output=ABSTAIN, references=(ABSTAIN,)) for e in shop.inputs.train)
+    shop = shop_of(tmp_path, abstain=ABSTAIN)
+    shop = replace(shop, inputs=replace(shop.inputs, train=refusing))
+    assert demos_with_passages(shop, solution_of(shop), 4) == (), "refusals alone would teach to refuse"
+
+
 def test_rag_lora_is_judged_by_its_answers_without_marks(tmp_path: Path) -> None:
     from rung.trials.trial import mean_score, read_predictions
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from rung.evaluation.abstention import refuses_by_reference
 from rung.evaluation.citations import SHORT, supports
 from rung.retrieval.answers_in_text import says_something
-from rung.retrieval.gold import SEARCHED, GoldIndex, contains_answer
+from rung.retrieval.gold import SEARCHED, GoldIndex, WithoutGold, contains_answer
 from rung.solutions.citing import ROOM, with_marks
 from rung.solutions.prompt_rendering import numbered
 from rung.solutions.refusing import with_refusal
@@ -23,6 +23,8 @@ from rung.types import Document, Example, Query, Retriever, Solution, Task
 
 REFUSED = 10
 """One in so many training prompts shows no passage that holds the answer."""
+
+_LOOKED_AT = 200  # examples, for demos that refuse
 
 
 def reading(workshop: Workshop, name: str) -> Solution:
@@ -62,7 +64,7 @@ def to_refuse(workshop: Workshop, search: Retriever, index: GoldIndex, examples:
     Source: Zhang et al., RAFT (2024); Zhang et al., R-Tuning (2024).
     """
     inputs, task = workshop.inputs, workshop.inputs.task
-    if task.abstain is None or task.schema or task.pattern or answers_repeat(inputs):
+    if not _may_be_made(inputs):
         return frozenset()
     own = sum(refuses_by_reference(e, task.abstain) for e in inputs.train)
     if own * REFUSED >= len(inputs.train):
@@ -71,6 +73,36 @@ def to_refuse(workshop: Workshop, search: Retriever, index: GoldIndex, examples:
     ranked = search.search([e.query for e in drawn], SEARCHED)
     known = zip(drawn, ranked, strict=True)
     return frozenset(e.id for e, row in known if (p := index.passage(e, row)) is not None and contains_answer(p, e))
+
+
+def refusals(
+    workshop: Workshop, search: Retriever, index: GoldIndex, examples: Sequence[Example]
+) -> list[tuple[Example, Document]]:
+    """Examples to refuse, each with the best passage that does not hold its answer; the shortest passages first.
+
+    Those whose own answer is `abstain`; without any, those of which a passage is known to hold the answer, as in
+    `to_refuse`. None where the prompt does not say to refuse.
+    """
+    abstain = abstain_of(workshop.inputs.task)
+    if abstain is None:
+        return []
+    asked = [e for e in examples if refuses_by_reference(e, abstain)][:_LOOKED_AT]
+    examples = examples[:_LOOKED_AT]
+    if not asked and _may_be_made(workshop.inputs):
+        ranked = search.search([e.query for e in examples], SEARCHED)
+        known = zip(examples, ranked, strict=True)
+        asked = [e for e, row in known if _tells(e) and not refuses_by_reference(e, abstain) and index.passage(e, row)]
+    if not asked:
+        return []
+    others = WithoutGold(search, asked, index).search([e.query for e in asked], 1)
+    found = [(e, row[0]) for e, row in zip(asked, others, strict=True) if row]
+    return sorted(found, key=lambda pair: len(pair[1].text))
+
+
+def _may_be_made(inputs: Inputs) -> bool:
+    """Whether an example with an answer may stand for one without, where its passages are not shown."""
+    task = inputs.task
+    return task.abstain is not None and not (task.schema or task.pattern or answers_repeat(inputs))
 
 
 def _is_drawn(example: Example, seed: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rung.data.lengths import of_usual_length
+from rung.evaluation.abstention import refuses_by_reference
 from rung.retrieval.gold import SEARCHED
 from rung.retrieval.proposals import specs_to_try
 from rung.retrieval.ways import dearness, way
@@ -13,7 +14,7 @@ from rung.solutions.demos import covering, demo
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, with_passages
 from rung.solutions.searching import JUDGED
 from rung.strategies.prompting import answering, choose_form, forms, in_form_of
-from rung.strategies.reading import reading
+from rung.strategies.reading import abstain_of, reading, refusals
 from rung.strategies.registry import Cost, Texts
 from rung.strategies.training_rows import gold_index
 from rung.trials.choose import affordable, choose
@@ -84,21 +85,30 @@ def demos_with_passages(workshop: Workshop, solution: Solution, count: int) -> t
 
     solution: whose index finds passages for examples that mark none. Where answers are labels, only examples that mark
     a passage have one. Where the solution cites, their answers do, and no two passages have the same number: what is to
-    be learnt from them is to look at it.
+    be learnt from them is to look at it. Where the task names `abstain`, one of four shows a passage that does not hold
+    the answer, and refuses, if there are examples for that (`refusals`). It does not stand last, beside the question.
     """
-    inputs = workshop.inputs
+    task, abstain = workshop.inputs.task, abstain_of(workshop.inputs.task)
     retriever, index = workshop.retriever_of(solution), gold_index(workshop, solution.retriever)
     assert retriever is not None
-    some = sample_of(inputs.train, _CANDIDATES, inputs.task.seed)
-    ranked = retriever.search([e.query for e in some], SEARCHED)
-    pairs = [(e, gold) for e, row in zip(some, ranked, strict=True) if (gold := index.passage(e, row)) is not None]
+    some = sample_of(workshop.inputs.train, _CANDIDATES, task.seed)
+    answered = [e for e in some if not refuses_by_reference(e, abstain)]
+    ranked = retriever.search([e.query for e in answered], SEARCHED)
+    pairs = [(e, gold) for e, row in zip(answered, ranked, strict=True) if (gold := index.passage(e, row)) is not None]
+    if not pairs:
+        return ()
     short = sorted(pairs, key=lambda pair: len(pair[1].text))[: count * _SPREAD : _SPREAD]
+    others = [e for e in some if all(e is not one for one, _ in short)]
+    refused = refusals(workshop, retriever, index, others)[: count // _DEMOS]
+    shown = [(demo(e), gold, True) for e, gold in short[: count - len(refused)]]
+    for example, passage in refused:
+        shown.insert(len(shown) // 2, (Demo(example.query.text, abstain or ""), passage, False))
     cite, spec = solution.cite, solution.retriever
     found = []
-    for place, (example, gold) in enumerate(short, 1):
-        number, plain = place if cite else 1, demo(example)
-        asked = with_passages(plain.input, [gold], spec, cite=cite, first=number)
-        found.append(Demo(asked, with_marks(plain.output, [number] if cite else [])))
+    for place, (plain, passage, holds) in enumerate(shown, 1):
+        number = place if cite else 1
+        asked = with_passages(plain.input, [passage], spec, cite=cite, first=number)
+        found.append(Demo(asked, with_marks(plain.output, [number] if cite and holds else [])))
     return tuple(found)
 
 
