@@ -109,7 +109,12 @@ def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE
 
 def of_basis(name: str, basis: str, *, base: Path = BASE) -> list[Path]:
     """The runs of that name that differ in models and examples at most, the newest last."""
-    found = [p for p in _taken(name, base) if (read_json(p / "task.json") or {}).get("basis") == basis]
+    return [p for p in of_name(name, base=base) if (read_json(p / "task.json") or {}).get("basis") == basis]
+
+
+def of_name(name: str, *, base: Path = BASE) -> list[Path]:
+    """The runs of that name, whatever they are of, the newest last."""
+    found = [p for p in _taken(name, base) if (p / "task.json").is_file()]
     return sorted(found, key=lambda p: (p / "task.json").stat().st_mtime)
 
 

@@ -267,3 +267,37 @@ def test_an_opening_that_an_interruption_repeats_is_not_told(tmp_path: Path) -> 
     append_lines(tmp_path / "test_reads.jsonl", [other, {**other, "continues": True}])
     log(tmp_path, "finalists", solutions=["b"])
     assert opened_again_notes(tmp_path) == []
+
+
+def test_a_new_run_because_documents_changed_says_so(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = write_task(tmp_path / "t", Path("small:clerk"), examples=96, corpus=True)
+    run(task, RunOptions(only=ONLY), Silent())
+    corpus = tmp_path / "t" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text() + json.dumps({"id": "fees", "text": "Five euros."}) + "\n")
+
+    class Hearing(Silent):
+        def say(self, text: str) -> None:
+            heard.append(text)
+
+    heard: list[str] = []
+    assert run(task, RunOptions(again=True, only=ONLY), Hearing()) == Path("runs/t-2")
+    assert heard[0] == (
+        "This is a new run, in runs/t-2: documents changed since runs/t (1 changed), and they are part of what "
+        "decides scores. Nothing of runs/t holds for it."
+    )
+    heard.clear()
+    task.write_text(task.read_text().replace("Answer with the colour.", "Name the colour."))
+    run(task, RunOptions(again=True, only=ONLY), Hearing())
+    assert heard[0].startswith("This is a new run, in runs/t-3: what decides scores beside models and examples is ")
+
+
+def test_documents_are_told_from_examples_and_metrics_wherever_they_lie() -> None:
+    before = {"corpus": "/t/docs", "examples": ["/t/e.jsonl"], "path": "/t/task.yaml", "data": {"e.jsonl": "1"}}
+    now = {**before, "data": {"e.jsonl": "2", "metric.py": "1"}}
+    assert again.changed_documents(before, now) == ""
+    grown = {**now, "data": {**now["data"], "docs/a.md": "1", "docs/b.md": "1"}}
+    assert again.changed_documents(now, grown) == "2 added"
+    assert again.changed_documents(grown, {**grown, "data": {"docs/a.md": "2"}}) == "1 removed, 1 changed"

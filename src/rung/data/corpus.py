@@ -6,12 +6,12 @@ Knows files and ids; what stands in files is read in `rung.data.documents`. Does
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from rung.data.documents.collected import Collected, files_below, shown_name
+from rung.data.documents.collected import files_below, shown_name
+from rung.data.documents.counted import CorpusFiles, check_some, no_text, scanned, tell_others, tell_problems
 from rung.data.documents.kinds import NAMES, Kind, kind_of, named_kind
 from rung.data.documents.parsed import ParsedFile
 from rung.data.documents.reading import NOT_INSTALLED
@@ -27,8 +27,6 @@ from rung.types import Document, Example, Finding, Task
 
 _MOST_GUESSES = 20  # of ids that may have been meant; each compares with all documents
 _HEAD = 65_536
-_SHOWN = 10  # files that a message about a corpus without documents spells out
-_NO_TEXT = ("empty_document", "scanned_pages")
 
 
 @dataclass(frozen=True)
@@ -55,34 +53,6 @@ class _Entry:
     kind: Kind
     source: str | None = None
     title: str | None = None
-
-
-@dataclass
-class _Reading:
-    """What is known while files are read. Each file counts once.
-
-    others: endings of files that nothing reads. missing: of those that need a package. files: number of those that gave
-    something. blank: of those without text. broken: of those that cannot be read. bad_rows: rows of `files` that cannot
-    be used.
-    """
-
-    collected: Collected = field(default_factory=Collected)
-    problems: list[Problem] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-    files: int = 0
-    blank: int = 0
-    broken: int = 0
-    bad_rows: int = 0
-
-    @property
-    def found(self) -> int:
-        return self.files + self.blank + self.broken + self.others.total() + self.missing.total()
-
-    def breaks(self, where: str, why: str) -> None:
-        """Notes a file that cannot be read."""
-        self.broken += 1
-        self.problems.append(Problem(where, why))
 
 
 def _quiet(line: str) -> None:
@@ -182,7 +152,7 @@ def _listed_by(path: Path) -> list[Path]:
 # ---- one file -----------------------------------------------------------------------------------
 
 
-def _read_file(path: Path, say: Callable[[str], None]) -> _Reading:
+def _read_file(path: Path, say: Callable[[str], None]) -> CorpusFiles:
     """A corpus of one file. Raises DataError where it cannot be read or holds no text."""
     if not os.path.isfile(path):  # a pipe would wait for ever
         raise DataError(f"{path.name}: is no file that holds data ({path}). Copy the documents into a file first.")
@@ -191,7 +161,7 @@ def _read_file(path: Path, say: Callable[[str], None]) -> _Reading:
     except OSError as e:
         raise DataError(f"{path.name}: cannot be read ({e.strerror}). Check its permissions: {path}") from e
     named = named_kind(path)
-    read = _Reading()
+    read = CorpusFiles()
     if kind == "workbook" and named in ("rows", "workbook"):
         table: Table | None = None
         try:
@@ -200,7 +170,7 @@ def _read_file(path: Path, say: Callable[[str], None]) -> _Reading:
         except DataError:
             if table is not None and table.problems:
                 raise
-            read = _Reading()  # several sheets, or no column of texts: pages of tables
+            read = CorpusFiles()  # several sheets, or no column of texts: pages of tables
             _read_entries([_Entry(path, path.name, path.name, kind)], read, say)
     elif kind is None or kind == "rows":
         _read_rows(path, read_table(path), read, say)
@@ -216,7 +186,7 @@ def _read_file(path: Path, say: Callable[[str], None]) -> _Reading:
     raise DataError(f"{path.name}: the file holds no text. Fill it in.")
 
 
-def _read_rows(path: Path, table: Table, read: _Reading, say: Callable[[str], None]) -> None:
+def _read_rows(path: Path, table: Table, read: CorpusFiles, say: Callable[[str], None]) -> None:
     """A file of rows as the whole corpus. Raises DataError for rows that cannot be used."""
     for fact in table.how:
         read.collected.tell("document_form", path.name, f"{path.name}: {fact}.")
@@ -232,10 +202,10 @@ def _read_rows(path: Path, table: Table, read: _Reading, say: Callable[[str], No
     if not read.collected.documents and not read.problems:
         raise DataError(f"{path.name}: no row holds text; its texts are empty in all of them. Fill it in.")
     if read.collected.documents:
-        _tell_problems(path, read)
+        tell_problems(path, read)
 
 
-def _entries_of(files: Sequence[Named], read: _Reading) -> list[_Entry]:
+def _entries_of(files: Sequence[Named], read: CorpusFiles) -> list[_Entry]:
     """The files that a list of pages names, each once."""
     entries: dict[str, _Entry] = {}
     for named in files:
@@ -254,8 +224,8 @@ def _entries_of(files: Sequence[Named], read: _Reading) -> list[_Entry]:
 # ---- a folder -----------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]) -> _Reading:
-    read = _Reading()
+def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]) -> CorpusFiles:
+    read = CorpusFiles()
     files, troubles = files_below(folder, but)
     for path, why in troubles:
         name = shown_name(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name)
@@ -285,9 +255,9 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
             entry.source, entry.title = named.source, named.title
     _read_entries(entries, read, say)
     read.collected.documents.sort(key=lambda d: owners.get(d.id, d.id))
-    _check_some(folder, read)
-    _tell_problems(folder, read)
-    _tell_others(folder, read)
+    check_some(folder, read)
+    tell_problems(folder, read)
+    tell_others(folder, read)
     return read
 
 
@@ -300,12 +270,12 @@ def _distinct(name: str, names: set[str]) -> str:
     return written
 
 
-def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
+def _read_table(path: Path, name: str, read: CorpusFiles) -> list[Named]:
     """Adds the documents of a file of rows among others, and returns the files that it lists."""
     try:
         if not path.stat().st_size:
             read.blank += 1
-            read.collected.tell("empty_document", name, _no_text(name))
+            read.collected.tell("empty_document", name, no_text(name))
             return []
         table = read_table(path)
         table.call(name)
@@ -336,73 +306,17 @@ def _read_table(path: Path, name: str, read: _Reading) -> list[Named]:
     return rows.files
 
 
-def _check_some(folder: Path, read: _Reading) -> None:
-    """Raises DataError where a folder gave no document."""
-    if read.collected.documents:
-        return
-    lines = [f"{folder.name}/{p.where}: {p.text.rstrip('.')}." for p in read.problems]
-    lines += [f"{folder.name}/{f.message}" for check in _NO_TEXT for f in read.collected.told(check)]
-    if len(lines) > _SHOWN:
-        lines = [*lines[:_SHOWN], f"… and {len(lines) - _SHOWN:,} more"]
-    if read.missing:
-        lines.append(
-            f"{_held(read.missing)}: to read {'it' if read.missing.total() == 1 else 'them'}, rung {NOT_INSTALLED}."
-        )
-    if read.others and lines:
-        lines.append(f"{_held(read.others)}: nothing reads these formats. Convert them, or move them out.")
-    if len(lines) == 1:
-        raise DataError(f"{folder.name}: no document can be read. {lines[0]}")
-    if lines:
-        fact = f"{folder.name}: none of its {read.found:,} files is a document that can be read"
-        raise DataError("\n  ".join([f"{fact}.", *lines]))
-    held = _held(read.others) or "hidden or no files"
-    raise DataError(f"{folder.name}: no file of documents in the folder, only {held}. Add or convert documents.")
-
-
-def _held(counts: Counter[str]) -> str:
-    return ", ".join(f"{n} × {s}" for s, n in counts.most_common(5)) + (", …" if len(counts) > 5 else "")
-
-
-def _tell_problems(corpus: Path, read: _Reading) -> None:
-    """What is wrong with files among others, which are left out; and how many they are, for the verdict."""
-    for problem in read.problems:
-        message = f"{problem.where}: {problem.text.rstrip('.')}. It is left out."
-        read.collected.tell("broken_document", problem.where, message)
-    parts = [f"{read.broken:,} of {read.found:,} files"] if read.broken else []
-    if read.bad_rows:
-        rows = "1 row" if read.bad_rows == 1 else f"{read.bad_rows:,} rows"
-        parts.append(f"{rows} of the others" if read.broken else rows)
-    if parts:
-        is_one = read.broken + read.bad_rows == 1
-        fact = f"{corpus.name}: {' and '.join(parts)} cannot be read, and {'is' if is_one else 'are'} left out."
-        read.collected.tell("broken_document", "", fact, count=0)
-    read.problems = []
-
-
-def _tell_others(folder: Path, read: _Reading) -> None:
-    total = read.found
-    if read.missing:
-        count = read.missing.total()
-        fact = f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({_held(read.missing)})"
-        read.collected.tell("unread_documents", "", f"{folder.name}: {fact}; for these, rung {NOT_INSTALLED}.", count)
-    if read.others:
-        count = read.others.total()
-        fact = f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({_held(read.others)})"
-        told = f"{folder.name}: {fact}; nothing reads these formats. Convert them, or move them out."
-        read.collected.tell("unread_documents", "", told, count)
-
-
 # ---- files --------------------------------------------------------------------------------------
 
 
-def _read_entries(entries: Sequence[_Entry], read: _Reading, say: Callable[[str], None]) -> None:
+def _read_entries(entries: Sequence[_Entry], read: CorpusFiles, say: Callable[[str], None]) -> None:
     jobs = [(entry.path, entry.kind) for entry in entries if entry.kind != "text"]
     parsed = iter(parse_all(jobs, say))
     for entry in entries:
         _add(entry, read_text_file(entry.path) if entry.kind == "text" else next(parsed), read)
 
 
-def _add(entry: _Entry, parsed: ParsedFile, read: _Reading) -> None:
+def _add(entry: _Entry, parsed: ParsedFile, read: CorpusFiles) -> None:
     """Adds the document of a file, or says why there is none."""
     name, tell = entry.name, read.collected.tell
     if parsed.problem.startswith(NOT_INSTALLED) and not parsed.lasting:
@@ -422,21 +336,9 @@ def _add(entry: _Entry, parsed: ParsedFile, read: _Reading) -> None:
         fact = f"read as {parsed.encoding}. Check its special characters, or save it as UTF-8"
         tell("document_encoding", name, f"{name}: {fact}.")
     if parsed.unreadable_pages:
-        tell("scanned_pages", name, _scanned(name, parsed))
+        tell("scanned_pages", name, scanned(name, parsed))
     if parsed.text.strip():
         title, source = entry.title or parsed.title, entry.source or parsed.source
         read.collected.documents.append(Document(entry.id, parsed.text, title, parsed.markdown, source=source))
     elif not parsed.unreadable_pages:
-        tell("empty_document", name, _no_text(name))
-
-
-def _no_text(name: str) -> str:
-    return f"{name}: holds no text, so it is no document. Fill it in or remove it."
-
-
-def _scanned(name: str, parsed: ParsedFile) -> str:
-    count = len(parsed.unreadable_pages)
-    shown = ", ".join(map(str, parsed.unreadable_pages[:10])) + (", …" if count > 10 else "")
-    pages = f"page {shown} of {parsed.pages}" if count == 1 else f"{count} of {parsed.pages} pages ({shown})"
-    fact = f"{pages} {'holds' if count == 1 else 'hold'} no text that can be read"
-    return f"{name}: {fact}, only pictures or drawings, or damaged. Run text recognition (OCR) over the file."
+        tell("empty_document", name, no_text(name))

@@ -7,7 +7,6 @@ whose text follows the name of the key: `"target" is 90; write 0.9`.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +21,12 @@ from pydantic import (
     WrapValidator,
 )
 
-from rung.data import key_answers, key_files, key_labels, taught_keys
+from rung.data import key_answers, key_files, key_labels, retrieval_keys, taught_keys
 from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import CASELESS, JSON_METRICS, JUDGE, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import kind_of, nearest
-from rung.types import Budget, ModelSpec, Price, SearchKeys, SetName, Task, Whitespace
+from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
 
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
 SEVERAL_COLUMNS = ("input", "output", "instruction")
@@ -58,16 +57,10 @@ HINTS = {
     "price": PRICE_HINT,
     "concurrency": "Write concurrency: 8, the requests that your product has in flight at once.",
     "cite": "Write cite: true where answers are to name the passages that they rest on.",
-    "retrieval": "Write retrieval: {kinds: [bm25, dense]}, where only some ways to find passages are to be tried.",
-    "retrieval.kinds": "Write kinds: [bm25, dense], the kinds of search that are to be tried.",
-    "retrieval.embedders": "Write embedders: [minilm], or OWNER/NAME of the hub, or a folder.",
-    "retrieval.rerankers": "Write rerankers: [model], or OWNER/NAME of a cross-encoder, or a folder.",
-    "retrieval.stem": 'Write stem: english, or another language; stem: "" for none.',
-    "retrieval.tokens": "Write tokens: [128, 256], the sizes of passages that are to be tried, each from 32 to 8192.",
-    "retrieval.rewrite": "Write rewrite: true where the model is to write the query anew before it is searched.",
     "budget.minutes": "Write budget: {minutes: 30}.",
     "seed": "Write seed: 0, or another whole number from 0.",
     **taught_keys.TAUGHT_HINTS,
+    **retrieval_keys.RETRIEVAL_HINTS,
 }
 
 
@@ -210,20 +203,7 @@ class BudgetKeys(BaseModel):
     usd: Annotated[float, Field(gt=0)] | None = None
 
 
-class RetrievalKeys(BaseModel):
-    """retrieval: {kinds, embedders, rerankers, stem, tokens, rewrite}."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    kinds: list[str] = Field(default_factory=list)
-    embedders: list[str] = Field(default_factory=list)
-    rerankers: list[str] = Field(default_factory=list)
-    stem: str | None = None
-    tokens: list[Annotated[int, Field(ge=32, le=8192)]] = Field(default_factory=list)
-    rewrite: bool | None = None
-
-
-NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys, "retrieval": RetrievalKeys}
+NESTED: dict[str, type[BaseModel]] = {"budget": BudgetKeys, "retrieval": retrieval_keys.RetrievalKeys}
 """Keys that hold keys, and are pydantic's own."""
 
 
@@ -260,7 +240,7 @@ class TaskKeys(BaseModel):
     repeats: Annotated[int, AfterValidator(_repeats)] | None = None
     abstain: Annotated[str, AfterValidator(_abstain)] | None = None
     cite: bool = False
-    retrieval: RetrievalKeys = Field(default_factory=RetrievalKeys)
+    retrieval: retrieval_keys.RetrievalKeys = Field(default_factory=retrieval_keys.RetrievalKeys)
     target: Annotated[Any, PlainValidator(_target)] = None
     budget: BudgetKeys = Field(default_factory=BudgetKeys)
     price: Annotated[Any, PlainValidator(_price)] = None
@@ -319,23 +299,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         repeats=keys.repeats or 0,
         abstain=keys.abstain,
         cite=keys.cite,
-        retrieval=_retrieval(keys.retrieval, path.parent),
-    )
-
-
-def _retrieval(keys: RetrievalKeys, folder: Path) -> SearchKeys:
-    """Names that begin with a point are folders beside the task."""
-
-    def named(names: list[str]) -> tuple[str, ...]:
-        return tuple(os.path.normpath(folder / name) if name.startswith(".") else name for name in names)
-
-    return SearchKeys(
-        kinds=tuple(keys.kinds),
-        embedders=named(keys.embedders),
-        rerankers=named(keys.rerankers),
-        stem=keys.stem,
-        tokens=tuple(keys.tokens),
-        rewrite=keys.rewrite,
+        retrieval=retrieval_keys.to_search_keys(keys.retrieval, path.parent),
     )
 
 

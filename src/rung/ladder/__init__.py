@@ -8,9 +8,10 @@ strategies, and what the numbers mean in decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rung import runs
 from rung.errors import BudgetSpent
@@ -51,10 +52,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     if runs.is_finished(folder) and not options.again:
         listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path)}")
         return folder
-    if not is_done(files.task) and (alike := runs.of_basis(task.name, record["basis"])) and options.out is None:
-        listener.say(f"This run lies in {folder}. {_how_to_go_on_with_another(alike)}")
-    elif options.again:
-        listener.say(f"This run lies in {folder}.")
+    if where := _where(folder, task.name, record, options):
+        listener.say(where)
     examined = examine(loaded, options, kept := read_json(files.split), listener)
     models = open_models(task, examined.constraint, listener)
     with runs.held(folder), clocked(folder), _saying_how_to_pay(folder):
@@ -106,6 +105,28 @@ def _how_to_go_on_with_another(alike: Sequence[Path]) -> str:
         f"{other} holds the same task with other models or examples: to go on with that one instead, stop this and "
         f"add {add}."
     )
+
+
+def _where(folder: Path, name: str, record: Mapping[str, Any], options: RunOptions) -> str:
+    """Where the run lies, and of a new one what it has to do with earlier runs; empty: nothing is said."""
+    from rung.ladder.again import changed_documents
+
+    lies = f"This run lies in {folder}." if options.again else ""
+    earlier = runs.of_name(name)
+    if is_done(Files(folder).task) or options.out is not None or not earlier:
+        return lies
+    if alike := runs.of_basis(name, record["basis"]):
+        return f"This run lies in {folder}. {_how_to_go_on_with_another(alike)}"
+    last = earlier[-1]
+    if changed := changed_documents(read_json(last / "task.json") or {}, record):
+        fact = f"documents changed since {last} ({changed}), and they are part of what decides scores"
+    elif options.again:
+        fact = (
+            f"what decides scores beside models and examples is another than in {last}, such as instruction or metric"
+        )
+    else:
+        return lies
+    return f"This is a new run, in {folder}: {fact}. Nothing of {last} holds for it."
 
 
 @contextmanager

@@ -6,6 +6,7 @@ finalists to the same verdict, or, once these are set aside too, by climbing. Th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,28 @@ def reopen(
         write_json(files.split, split)
     for text in _said(facts, growth):
         listener.say(text)
+
+
+def changed_documents(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How files of documents differ between two records of task.json, as "1 added, 2 changed"; empty: they do not."""
+    old, new = _documents(before), _documents(now)
+    numbers = {
+        "added": len(new.keys() - old.keys()),
+        "removed": len(old.keys() - new.keys()),
+        "changed": sum(old[name] != new[name] for name in old.keys() & new.keys()),
+    }
+    return ", ".join(f"{number:,} {what}" for what, number in numbers.items() if number)
+
+
+def _documents(record: Mapping[str, Any]) -> dict[str, str]:
+    """Path of each file of documents -> its hash."""
+    if not record.get("corpus") or "data" not in record:  # the latter: of an older version
+        return {}
+    named = record["examples"]
+    paths = [path for some in named.values() for path in some] if isinstance(named, Mapping) else named
+    home = Path(record["path"]).parent
+    others = {os.path.relpath(path, home).encode("utf-8", "backslashreplace").decode("utf-8") for path in paths}
+    return {name: hash_ for name, hash_ in record["data"].items() if name not in others and not name.endswith(".py")}
 
 
 def _built(files: Files) -> list[str]:
