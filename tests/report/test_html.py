@@ -339,6 +339,24 @@ def test_many_findings_are_folded_and_few_are_open(page: Callable[..., Page], tm
     assert "The first 40 are shown; all are in checks.json." in shown
 
 
+def test_findings_stand_below_each_other_on_a_phone_each_with_its_name(page: Callable[..., Page]) -> None:
+    checks = page().source.split("<h2>Data checks</h2>")[1].split("<h2>")[0]
+    assert checks.count('<table class="stacked">') == 2
+    for name in ("Kind", "Severity", "Finding", "What to do"):
+        assert f'<td data-label="{name}"' in checks
+
+
+@pytest.mark.parametrize("number, folded", [(3, False), (40, True)])
+def test_the_hashes_of_many_files_are_folded(tmp_path: Path, number: int, folded: bool) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "task.json"
+    write_json(path, {**(read_json(path) or {}), "data": {f"docs/{i}.md": "ab12" for i in range(number)}})
+    made = Page(write_report(tmp_path))
+    run = made.source.split("<h2>The run</h2>")[1]
+    assert ("<summary>SHA-256 of 40 data files</summary>" in run) is folded
+    assert made.open == [] and f"docs/{number - 1}.md" in run
+
+
 def test_a_run_that_left_only_its_verdict_still_has_a_page(page: Callable[..., Page], tmp_path: Path) -> None:
     page()
     for path in tmp_path.rglob("*"):

@@ -99,6 +99,32 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert f"  {9 - steps} more steps in report.html" in lines
 
 
+def test_checks_of_finalists_that_were_not_made_are_named_at_the_end_however_many_reasons_there_are(
+    tmp_path: Path,
+) -> None:
+    write_run(tmp_path)
+    why = "the budget of 16 minutes leaves no time for it"
+    unmeasured = [
+        f"What rag says where no passage holds the answer was not measured: {why}.",
+        f"Whether rag follows planted orders was not measured: {why}.",
+        "What lora has forgotten was not measured: the model is gone.",
+    ]
+    reasons = [f"Reason {i}." for i in range(30)]
+    about = ["decided"] * 30 + ["checks"] * 3
+    rewrite(tmp_path, reasons=[*reasons, *unmeasured], reasons_about=about)
+    lines = printed(final_screen(tmp_path))
+    said = joined(lines)
+    assert (
+        "Not measured: what rag says where no passage holds the answer; whether rag follows planted orders "
+        f"({why})." in said
+    )
+    assert "Not measured: what lora has forgotten (the model is gone)." in said
+    shown = sum(line.startswith("- Reason") for line in lines)
+    assert f"  {30 - shown} more reasons in report.html" in lines and len(lines) <= FINAL_LINES
+    rewrite(tmp_path, reasons=reasons, reasons_about=about[:30])
+    assert "Not measured" not in joined(printed(final_screen(tmp_path)))
+
+
 def test_an_unfinished_run_says_how_to_go_on_and_how_to_finish(tmp_path: Path) -> None:
     write_run(tmp_path, UNFINISHED)
     said = joined(printed(final_screen(tmp_path)))
@@ -291,17 +317,50 @@ def test_the_difference_is_written_on_the_metrics_own_scale() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_the_plan_never_outgrows_its_screen(width: int) -> None:
+def test_the_plan_outgrows_its_screen_only_by_steps_that_take_a_noticeable_part(width: int) -> None:
     plan, checks = plan_record(EVERYTHING), checks_record(40)
     plan["steps"] = [{**step, "name": f"{step['name']}_{i}", "why": LONG} for step in plan["steps"] for i in range(4)]
     plan["steps"] += [{**step, "applies": False, "name": "left_" + step["name"]} for step in plan["steps"]]
     checks["findings"][0]["message"] = LONG
     task = {**task_record(), "name": LONG, "model": WIDE}
     lines = printed(plan_screen(Path("runs") / ("long-" * 20), plan, checks, task), width)
-    assert len(lines) <= PLAN_LINES
+    header = next(i for i, line in enumerate(lines) if line.startswith("strategy"))
+    rows = lines[header + 1 : lines.index("", header)]
+    seconds = [step["seconds"] for step in plan["steps"] if step["applies"]]
+    shown = sum(s >= 0.02 * sum(seconds) for s in seconds)
+    rest = joined(rows[shown:])
+    assert rest.startswith("and ") and rest.endswith(" skipped, in plan.json") and rest.count("and ") == 2
+    assert len(lines) - len(rows) + 4 <= PLAN_LINES
     assert max(map(cell_len, lines)) <= width
-    assert any("more, in plan.json" in line for line in lines)
     assert any(line.startswith("In all about") for line in lines)
+
+
+def test_no_large_step_of_the_plan_is_hidden_and_the_small_rest_is_summed_up() -> None:
+    minutes = {"zero_shot": 0.1, "few_shot": 0.4, "rag": 6.3, "lora": 1.7, "rag_lora": 3.9}
+    after = {"search": 0.6, "diagnosis": 0.6, "pilot": 0.4, "skills": 6.3, "shortening": 17.9, "consistency": 2.4}
+    step = {"family": "prompt", "calls": 1, "tokens": 1, "applies": True, "why": ""}
+    made, tried = ([{**step, "name": n, "seconds": 60 * m} for n, m in own.items()] for own in (minutes, after))
+    left = [{**step, "name": n, "seconds": 0.0, "applies": False, "why": "no teacher"} for n in ("dpo", "stated_rules")]
+    plan = {**plan_record(), "steps": [*made, *left], "experiments": tried, "seconds": 2436.0}
+    lines = printed(plan_screen(Path("r"), plan, {}, task_record()))
+    start = next(i for i, line in enumerate(lines) if line.startswith("strategy")) + 1
+    end = next(i for i, line in enumerate(lines) if line.startswith("and "))
+    shown = [line.split()[0] for line in lines[start:end]]
+    assert set(shown) >= {"rag", "lora", "rag_lora", "skills", "shortening", "consistency"}
+    assert shown == [name for name in (*minutes, *after) if name in shown]
+    hidden = [name for name in (*minutes, *after) if name not in shown]
+    rest = sum({**minutes, **after}[name] for name in hidden)
+    assert lines[end] == f"and {len(hidden)} more, {rest:.1f} min, and 2 skipped, in plan.json"
+    assert len(lines) <= PLAN_LINES
+
+
+def test_a_plan_by_dollars_shows_the_dearest_steps_however_fast_they_are() -> None:
+    step = {"family": "prompt", "calls": 1, "tokens": 1, "applies": True, "why": "", "seconds": 60.0, "usd": 0.01}
+    steps = [{**step, "name": f"slow_{i}"} for i in range(12)] + [{**step, "name": "dear", "seconds": 1.0, "usd": 2.0}]
+    steps += [{**step, "name": "small", "seconds": 1.0, "usd": 0.01}]
+    lines = printed(plan_screen(Path("r"), {**plan_record(), "steps": steps, "usd": 2.13}, {}, task_record()))
+    assert any(line.startswith("dear ") for line in lines)
+    assert "and 1 more, 0.0 min, 0.010 USD, in plan.json" in lines
 
 
 # ---- meanwhile ------------------------------------------------------------------------------

@@ -127,6 +127,15 @@ def test_only_missing_answers_are_asked_for_whatever_the_blocks_were_before(tmp_
     assert attempt(later, shop.solution("a"), examples, path) == first and sum(model.calls) == 100 - len(left)
 
 
+def test_progress_says_how_many_examples_are_answered(tmp_path: Path) -> None:
+    shop, said = workshop_of(FakeModel(right), tmp_path), set()
+    shop = replace(shop, tools=replace(shop.tools, tell=lambda what, _: said.add(what)))
+    some = shop.inputs.dev[:2]
+    attempt(shop, shop.solution("p"), some, tmp_path / "two.jsonl")
+    attempt(shop, shop.solution("p"), some[:1], tmp_path / "one.jsonl")
+    assert said == {"answering p, 2 examples", "answering p, 1 example"}
+
+
 def test_calls_without_a_reply_are_made_again_and_no_others(tmp_path: Path) -> None:
     model = Remote(16, silent={"3", "40", "41"})
     shop = workshop_of(model, tmp_path, train=60)

@@ -16,6 +16,9 @@ UNITS = {"minutes": "min", "calls": "calls", "usd": "USD"}
 """Of a budget's limits."""
 
 _MOST_FINDINGS = 40
+_MOST_HASHES = 5  # that are open
+_KINDS = ("Kind", "Severity", "Number", "What to do")
+_FINDINGS = ("Row", "Kind", "Severity", "Finding")
 
 
 def data_section(run: RunRecords) -> Html:
@@ -87,18 +90,30 @@ def checks_section(run: RunRecords) -> Html:
     if not run.findings:
         return section("Data checks", element("p", "The checks have nothing to report."))
     said, kinds = counted(run.findings), by_kind(run.findings)
-    header = ("Kind", "Severity", "Number", "What to do")
     told = [
-        row(one.kind.title, one.severity, num(f"{one.count:,}"), wide(one.kind.todo.replace("`", ""))) for one in kinds
+        row(
+            one.kind.title,
+            one.severity,
+            num(f"{one.count:,}"),
+            wide(one.kind.todo.replace("`", "")),
+            labels=_KINDS[1:],
+        )
+        for one in kinds
     ]
-    summary = table(f"{said}.", header, told, label="Kinds of findings", right=("Number",))
+    summary = table(f"{said}.", _KINDS, told, label="Kinds of findings", right=("Number",), class_="stacked")
     findings = [(one, f) for one in kinds for f in one.findings]
     rows = [
-        row(f.get("row") or "all examples", one.kind.title, f["severity"], wide(f["message"]))
+        row(
+            f.get("row") or "all examples",
+            one.kind.title,
+            f["severity"],
+            wide(f["message"]),
+            labels=_FINDINGS[1:],
+        )
         for one, f in findings[:_MOST_FINDINGS]
     ]
     shown = f"The first {len(rows)} are shown; all are in checks.json." if len(findings) > len(rows) else "All of them."
-    content = table(shown, ("Row", "Kind", "Severity", "Finding"), rows, label="Data checks")
+    content = table(shown, _FINDINGS, rows, label="Data checks", class_="stacked")
     if len(rows) > 8:
         content = element("details", element("summary", f"{said}: show the rows"), content)
     return section("Data checks", summary, content)
@@ -137,6 +152,8 @@ def run_section(run: RunRecords) -> Html:
         for name, value in own.items()
     ]
     files = table("SHA-256 of the data files.", ("File", "Hash"), hashes) if hashes else ""
+    if len(hashes) > _MOST_HASHES:
+        files = element("details", element("summary", f"SHA-256 of {len(hashes):,} data files"), files)
     record = json.dumps(task.get("schema"), indent=1, ensure_ascii=False) if task.get("schema") else ""
     schema = (
         element("details", element("summary", "The schema of the answers"), element("pre", record)) if record else ""

@@ -56,19 +56,6 @@ def styled(lines: Sequence[Line], style: str) -> list[Line]:
     return [(text, style) for text, _ in lines]
 
 
-def at_most(entries: list[list[Line]], most: int, more: Callable[[int], str]) -> list[Line]:
-    """As many entries, each whole, as so many lines have room for, and a line that counts the others."""
-    used, number = 0, 0
-    for lines in entries:
-        last = number + 1 == len(entries)
-        if used + len(lines) + (0 if last else 1) > most:
-            break
-        used, number = used + len(lines), number + 1
-    left = len(entries) - number
-    shown = [line for lines in entries[:number] for line in lines]
-    return [*shown, (more(left), "dim")] if left else shown
-
-
 def width_of(rows: Sequence[Sequence[str]]) -> int:
     from rich.cells import cell_len
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,27 @@ from rung.decision.words import listed
 from rung.records import read_json, read_lines
 from rung.report.background import UNITS, sizes
 from rung.report.checks import screen_lines
-from rung.report.lines import Line, Screen, at_most, clean, columns, cut, styled, width_of, wrapped
+from rung.report.lines import Line, Screen, clean, columns, cut, styled, width_of, wrapped
 from rung.report.reading import Record, models_in_words, models_of, scale_of
 from rung.report.words import both_ends, count, dollars, duration, thousands
 
 PLAN_LINES = 25
+"""The plan is laid out for so many lines. Only steps that take a noticeable part of it need more."""
+
 _TABLE_LINES = 9  # below the header, with what is skipped
-_LEAST_TABLE = 5
+_LEAST_TABLE = 4
+_NOTICEABLE = 0.02  # of the whole plan's time or dollars
 _EXPERIMENT = "experiment"
 _SHORTEST_NAME = 12
 
 
 def plan_screen(folder: Path, plan: Mapping[str, Any], checks: Mapping[str, Any], task: Mapping[str, Any]) -> Screen:
-    """What is going to be done and spent, and what the data can show: at most PLAN_LINES lines."""
-    return Screen(lambda width: _plan_lines(folder, plan, checks, task, width)[:PLAN_LINES])
+    """What is going to be done and spent, and what the data can show.
+
+    At most PLAN_LINES lines, unless the steps of one model that take a noticeable part need more: none of them is
+    hidden.
+    """
+    return Screen(lambda width: _plan_lines(folder, plan, checks, task, width))
 
 
 def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width: int) -> list[Line]:
@@ -50,11 +58,11 @@ def _plan_lines(folder: Path, plan: Record, checks: Record, task: Record, width:
     tried = [s for s in plan.get("experiments", ()) if s["applies"]]
     names = list(dict.fromkeys(_model(s) for s in steps if _model(s)))
     if len(names) > 1:
-        table = _several(names, made, tried, most - sum(map(len, skipped)), width)
+        table, rows = _several(names, made, tried, most - sum(len(one.lines) for one in skipped), width)
     else:
-        table = columns(*_steps(made, tried), width)
+        table, rows = columns(*_steps(made, tried), width), [[s] for s in (*made, *tried)]
     lines.append((table[0], "dim"))
-    lines += at_most([*([(line, "")] for line in table[1:]), *skipped], most, lambda n: f"and {n} more, in plan.json")
+    lines += _table_lines(table[1:], rows, skipped, most, width, at_least_noticeable=len(names) < 2)
     return [*lines, ("", ""), *total, *checked]
 
 
@@ -147,12 +155,20 @@ def _steps(made: Sequence[Record], tried: Sequence[Record]) -> Table:
     return [header, *rows], "llrrr" + "r" * priced
 
 
-def _several(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], room: int, width: int) -> list[str]:
-    """Strategies by models, as detailed as fits into so many lines below its header; else a line a model."""
+def _several(
+    names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], room: int, width: int
+) -> tuple[list[str], list[list[Record]]]:
+    """Strategies by models, as detailed as fits into so many lines below its header; else a line a model.
+
+    Also the steps of each line below the header; none of a table of strategies by models, which fits whole.
+    """
     together = [{**s, "kind": "experiments"} for s in tried]
     tables = [_matrix(names, made, tried), _matrix(names, made, together), _matrix(names, made, together, tokens=False)]
-    fitting = (table for table in tables if len(table[0]) <= room + 1 and width_of(table[0]) <= width)
-    return columns(*next(fitting, _a_line_each(names, made, tried, width)), width)
+    for table in tables:
+        if len(table[0]) <= room + 1 and width_of(table[0]) <= width:
+            return columns(*table, width), []
+    own = [[s for s in (*made, *tried) if _model(s) == name] for name in names]
+    return columns(*_a_line_each(names, made, tried, width), width), own
 
 
 def _matrix(names: Sequence[str], made: Sequence[Record], tried: Sequence[Record], *, tokens: bool = True) -> Table:
@@ -192,10 +208,73 @@ def _a_line_each(names: Sequence[str], made: Sequence[Record], tried: Sequence[R
     return [header, *rows], "lrrrr" + "r" * priced
 
 
+# ---- what is shown of a table -------------------------------------------------
+
+
+def _table_lines(
+    table: Sequence[str],
+    rows: Sequence[Sequence[Record]],
+    skipped: Sequence[_Skipped],
+    most: int,
+    width: int,
+    *,
+    at_least_noticeable: bool,
+) -> list[Line]:
+    """The table in so many lines, the largest of its rows in their order, then what is skipped; the rest is summed up.
+
+    rows: the steps of each line of the table; none where the table fits whole. at_least_noticeable: rows that take a
+    noticeable part of the whole are shown however many there are.
+    """
+    places = list(range(len(table)))
+    if rows and len(table) + sum(len(one.lines) for one in skipped) > most:
+        shares = _shares(rows)
+        noticeable = sum(share >= _NOTICEABLE for share in shares) if at_least_noticeable else 0
+        number = len(table) if len(table) < most else max(most - 1, noticeable)
+        places = sorted(sorted(places, key=lambda i: -shares[i])[:number])
+    lines: list[Line] = [(table[i], "") for i in places]
+    named = 0
+    for place, one in enumerate(skipped):
+        if len(lines) + len(one.lines) + (place + 1 < len(skipped)) > most or len(places) < len(table):
+            break
+        lines, named = [*lines, *one.lines], place + 1
+    left = [s for i, steps in enumerate(rows) if i not in places for s in steps]
+    more = _more(len(table) - len(places), left, sum(one.steps for one in skipped[named:]))
+    return [*lines, *styled(wrapped(more, width), "dim")]
+
+
+def _shares(rows: Sequence[Sequence[Record]]) -> list[float]:
+    """Of each row its part of the time or of the dollars of all, whichever is larger."""
+    found = [0.0] * len(rows)
+    for key in ("seconds", "usd"):
+        own = [sum(s.get(key) or 0.0 for s in steps) for steps in rows]
+        if whole := sum(own):
+            found = [max(share, value / whole) for share, value in zip(found, own, strict=True)]
+    return found
+
+
+def _more(rows: int, steps: Sequence[Record], skipped: int) -> str:
+    """and 8 more, 0.4 min, and 3 skipped, in plan.json. Empty where nothing is left out."""
+    if not rows:
+        return f"and {skipped} skipped, in plan.json" if skipped else ""
+    seconds, usd = (sum(s.get(key) or 0.0 for s in steps) for key in ("seconds", "usd"))
+    parts = [f"and {rows} more", f"{seconds / 60:.1f} min"]
+    parts += [f"{dollars(usd)} USD"] if usd else []
+    parts += [f"and {skipped} skipped"] if skipped else []
+    return ", ".join([*parts, "in plan.json"])
+
+
 # ---- what is skipped ----------------------------------------------------------
 
 
-def _skipped(steps: Sequence[Record], width: int) -> list[list[Line]]:
+@dataclass(frozen=True)
+class _Skipped:
+    """What is skipped for one reason: the number of steps, and how it is said."""
+
+    steps: int
+    lines: list[Line]
+
+
+def _skipped(steps: Sequence[Record], width: int) -> list[_Skipped]:
     """A line or more for each reason, with all that is skipped for it; what no model can do is named once.
 
     Of several models, estimates that stand in a reason are left out: they differ from model to model.
@@ -209,9 +288,12 @@ def _skipped(steps: Sequence[Record], width: int) -> list[list[Line]]:
             by_reason.setdefault(why, []).append(s)
     several = len(models) > 1
     return [
-        _skipped_lines(_named(some, models), width, why, 0)
-        if several
-        else _skipped_lines(", ".join(s["name"] for s in some), width, why, names)
+        _Skipped(
+            len(some),
+            _skipped_lines(_named(some, models), width, why, 0)
+            if several
+            else _skipped_lines(", ".join(s["name"] for s in some), width, why, names),
+        )
         for why, some in by_reason.items()
     ]
 

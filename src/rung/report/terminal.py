@@ -1,8 +1,9 @@
 """What the terminal shows: the plan before, one live line meanwhile, the verdict after.
 
-Screens are renderables of rich that know the width they are printed at. Of the verdict, the headline, the warnings and
-the first next step are always whole; other sentences are whole or left to the report. Plain without colour, and in
-ASCII where the terminal has no more. The plan screen stands in `planned`. Knows records and words; decides nothing.
+Screens are renderables of rich that know the width they are printed at. Of the verdict, the headline, the warnings,
+what was not measured and the first next step are always whole; other sentences are whole or left to the report. Plain
+without colour, and in ASCII where the terminal has no more. The plan screen stands in `planned`. Knows records and
+words; decides nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rung.report.reading import RunRecords, read_run, scale_of
 from rung.report.search_failures import search_failure_lines
 from rung.report.spending import spent_usd
 from rung.report.words import both_ends, count, dollars, duration, shortened, time_left
-from rung.types import Candidate, Family, Score, kind_of
+from rung.types import Candidate, Decision, Family, Score, kind_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,12 +37,13 @@ _QUIET_S = 10.0  # between progress lines where there is no live line
 _LEAST_SHARE = 0.005
 _MOST_CANDIDATES = 6
 _WIDEST_NAME = 18
+_UNMEASURED = " was not measured: "  # in a reason about a check of a finalist
 
 # ---- after ----------------------------------------------------------------------------------
 
 
 def final_screen(folder: Path) -> Screen:
-    """The verdict, its warnings, why, the candidates and what to do next.
+    """The verdict, its warnings, why, the candidates, what to do next, and which checks of finalists were not made.
 
     Headline, warnings and the first next step (two of an unfinished run, three while undecided) are always whole. Of
     the other sentences as many are shown, whole, as FINAL_LINES have room for.
@@ -59,6 +61,9 @@ def _final_lines(run: RunRecords, width: int) -> list[Line]:
     table = _candidate_lines(run, width)
     tail = wrapped(f'Try it: rung ask {shlex.join(run.asking)} "…"' if run.asking else "", width)
     tail += search_failure_lines(run, width)
+    reasons, unmeasured = _by_measured(decision)
+    for sentence in unmeasured:
+        tail += styled(wrapped(sentence, width, bullet="! "), "yellow")
     if spent := spent_usd(run):
         tail += wrapped(f"Spent: {spent}.", width)
     tail += wrapped(f"Report: {run.folder / 'report.html'}", width)
@@ -66,9 +71,28 @@ def _final_lines(run: RunRecords, width: int) -> list[Line]:
     steps = _sentences(
         decision.next, width, room // 2, "more step", least={"unfinished": 2, "undecided": 3}.get(decision.choice, 1)
     )
-    reasons = _sentences(decision.reasons, width, room - len(steps), "more reason")
+    why = _sentences(reasons, width, room - len(steps), "more reason")
     empty: Line = ("", "")
-    return [*top, *reasons, empty, *table, empty, *steps, empty, *tail]
+    return [*top, *why, empty, *table, empty, *steps, empty, *tail]
+
+
+def _by_measured(decision: Decision) -> tuple[list[str], list[str]]:
+    """(the reasons without checks of finalists that were not made, a sentence about those for each cause).
+
+    A sentence: Not measured: whether rag follows planted orders; what few_shot has forgotten (the budget was spent).
+    """
+    about = decision.reasons_about
+    if len(about) != len(decision.reasons):  # of an older version
+        return list(decision.reasons), []
+    rest: list[str] = []
+    by_why: dict[str, list[str]] = {}
+    for reason, topic in zip(decision.reasons, about, strict=True):
+        what, found, why = reason.partition(_UNMEASURED)
+        if topic == "checks" and found:
+            by_why.setdefault(why.rstrip("."), []).append(what[:1].lower() + what[1:])
+        else:
+            rest.append(reason)
+    return rest, [f"Not measured: {'; '.join(own)} ({why})." for why, own in by_why.items()]
 
 
 def _sentences(texts: Sequence[str], width: int, room: int, more: str, *, least: int = 0) -> list[Line]:

@@ -87,8 +87,9 @@ def _run(workshop: Workshop, trial: Trial) -> list[Prediction]:
         write_lines(trial.path, (asdict(p) for p in (*given.values(), *done.values())))
     missing = [e for e in rest if e.id not in done]  # only then is an index opened
     retriever = (trial.retriever or workshop.retriever_of(trial.solution)) if missing else None
+    what = f"answering {trial.solution.name}, {len(rest):,} example{'' if len(rest) == 1 else 's'}"
     for block in _blocks(model, missing):
-        workshop.tools.tell(f"answering {trial.solution.name}", len(done) / len(rest))
+        workshop.tools.tell(what, len(done) / len(rest))
         predictions = answer(trial.solution, model, [e.query for e in block], retriever=retriever)
         scored = _scored(workshop, trial, predictions, block)
         append_lines(trial.path, (asdict(p) for p in scored))
