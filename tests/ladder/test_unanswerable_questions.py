@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 import rung
 from conftest import decision, events
+from rung.errors import BudgetSpent
 from rung.ladder import RunOptions, run
+from rung.strategies import STRATEGIES
 from rung.testing import FakeTrainable, Silent
 from rung.types import Request
 
@@ -137,6 +140,25 @@ def test_rows_that_the_task_calls_unanswerable_cost_nothing_and_refusals_are_cou
     assert plain["refused"]["mean"] == 1, "without passages it knows no code"
     tuned = next((f for f in found if f["candidate"] == "lora"), None)
     assert tuned is None or (tuned["base"] == "zero_shot" and tuned["base_refused"]["mean"] == 1)
+
+
+@pytest.mark.usefixtures("models")
+def test_an_unfinished_verdict_tells_what_dev_says_of_given_rows_and_asks_nothing_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spent(workshop: Any) -> Any:
+        raise BudgetSpent("the budget was spent while training")
+
+    monkeypatch.setitem(STRATEGIES, "rag_lora", replace(STRATEGIES["rag_lora"], build=spent))
+    task = write_codes(tmp_path, "bold:one", rows=200, unknown=80, abstain=UNKNOWN, budget={"minutes": 9})
+    folder = run(task, RunOptions(out=tmp_path / "run", only=ONLY), Silent())
+    found = decision(folder)
+    assert found["choice"] == "unfinished" and not list(folder.rglob("abstention*"))
+    told = {one["candidate"]: one for one in found["refusing"]}
+    assert {"zero_shot", "rag"} == set(told) and all(one["given"] for one in told.values())
+    assert told["rag"]["made_up"]["mean"] == 1 and told["rag"]["refused"]["mean"] == 0
+    assert any(w.startswith("rag makes up an answer to 100 %") for w in found["warnings"])
+    assert f'always answers "{UNKNOWN}"' in " ".join(found["reasons"])
 
 
 @pytest.mark.usefixtures("models")
