@@ -9,7 +9,11 @@ from rung.retrieval import passages
 from rung.retrieval.passages import PassageFile, by_id, keys_of, read_passages, write_passages
 from rung.types import Document
 
-SOME = (Document("a", "Text\nwith lines"), Document("b#1", "größe \u2028 😀", title="T › H", page=3, last_page=4), Document("c", ""))
+SOME = (
+    Document("a", "Text\nwith lines"),
+    Document("b#1", "größe \u2028 😀", title="T › H", page=3, last_page=4),
+    Document("c", ""),
+)
 
 
 def test_a_file_of_passages_is_read_as_it_was_written(tmp_path: Path) -> None:

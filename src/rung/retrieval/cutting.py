@@ -351,8 +351,14 @@ def _text(pieces: Sequence[_Piece]) -> str:
 
 
 def _passage(title: _Title, text: str, pieces: Sequence[_Piece]) -> Document:
-    pages = [p.page for p in pieces if p.page is not None and p.text.strip()] or [pieces[0].page]
-    return Document("", text, title.text, page=pages[0], last_page=pages[-1] if pages[-1] != pages[0] else None)
+    filled: list[int | None] = [piece.page for piece in pieces if piece.text.strip()]
+    first, last = _span(filled or [pieces[0].page])
+    return Document("", text, title.text, page=first, last_page=last)
+
+
+def _span(pages: Sequence[int | None]) -> tuple[int | None, int | None]:
+    """(the first page, the last one where that is another)."""
+    return pages[0], pages[-1] if pages[-1] != pages[0] else None
 
 
 def _pages(document: Document) -> tuple[int | None, int | None]:
@@ -361,7 +367,7 @@ def _pages(document: Document) -> tuple[int | None, int | None]:
     if len(pages) == 1:
         return document.page, document.last_page
     filled = [number for number, page in enumerate(pages, document.page or 1) if page.strip()] or [document.page or 1]
-    return filled[0], filled[-1] if filled[-1] != filled[0] else None
+    return _span(filled)
 
 
 def _told_once(passage: Document) -> Document:
