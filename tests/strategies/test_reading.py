@@ -251,7 +251,8 @@ def test_one_of_four_demos_refuses_beside_a_passage_that_does_not_hold_the_answe
 
 
 def test_no_demo_refuses_where_the_task_names_no_refusal_or_none_can_be_made(tmp_path: Path) -> None:
-    for task in ({}, {"abstain": ABSTAIN, "pattern": r"code\d+"}):
+    tasks: tuple[dict[str, Any], ...] = ({}, {"abstain": ABSTAIN, "pattern": r"code\d+"})
+    for task in tasks:
         shop = shop_of(tmp_path, **task)
         demos = demos_with_passages(shop, solution_of(shop), 4)
         assert len(demos) == 4 and all(d.output.startswith("code") for d in demos)
