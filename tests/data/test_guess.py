@@ -587,3 +587,27 @@ def test_a_task_that_is_there_is_kept(tmp_path: Path) -> None:
         tried(path)
     assert (tmp_path / "task.yaml").read_text() == "mine"
     assert try_draft(draft(path), force=True).problem is None
+
+
+def with_documents(folder: Path, answers: Sequence[object]) -> Path:
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "a.md").write_text("text")
+    return answered(folder, answers)
+
+
+def test_a_usual_refusal_is_proposed_to_abstain_where_there_are_documents(tmp_path: Path) -> None:
+    known: list[object] = [f"{word} {i}" for i, word in enumerate(["valve", "Ben Okoro", "Oxmere"] * 20)]
+    answers = [*known, *["I do not know."] * 7, "I do not know", "We cannot tell."]
+    data = with_documents(tmp_path / "some", answers)
+    text = draft(data).text
+    assert 'abstain: "I do not know."  # 8 of 69 answers; right where the documents hold no answer\n' in text
+    assert "# cite: true  #" in text and "# retrieval: {kinds: [bm25, dense]}  #" in text and "# abstain" not in text
+    assert guess(data).abstain == "I do not know."
+    assert "abstain" not in draft(answered(tmp_path / "none", answers)).text
+    rare = draft(with_documents(tmp_path / "rare", [*known, *["I do not know."] * 4])).text
+    assert "\n# abstain: I do not know.  #" in rare and "\nabstain" not in rare
+
+
+def test_labels_and_schemas_are_offered_no_sources(tmp_path: Path) -> None:
+    labels = draft(with_documents(tmp_path, ["yes", "no", "unknown"] * 20)).text
+    assert "labels: [" in labels and "cite" not in labels and "abstain" not in labels and "# retrieval:" in labels

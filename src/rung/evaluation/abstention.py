@@ -6,36 +6,17 @@ that hold its answer were taken out of the corpus. Knows answers as texts; nothi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rung.data.checks import phrases
+from rung.data.refusals import says_nothing as says_nothing
 from rung.evaluation.statistics import compare, score, units_of
-from rung.text import normal_form, units
+from rung.text import units
 from rung.types import Comparison, Example, Score
 
 Said = Literal["nothing", "right", "made up"]
 """nothing: that there is no answer, or no word. right: an accepted answer all the same. made up: anything else."""
-
-_LONG_ENOUGH = 8  # characters of an `abstain` that may stand in front of more words
-_UNKNOWN = re.compile(
-    r"^\W*(?:(?:i'm |i am )?sorry\W+)?(?:but )?(?:"
-    r"(?:i|we) (?:do not|don't|cannot|can't|could not|couldn't) (?:really |actually )?(?:know|determine)\b"
-    r"|i (?:do not|don't|cannot|can't|could not|couldn't) (?:tell|say|(?:find|see) (?:that|this|it|an?|any|the) ?)"
-    r"|(?:the |this |that )?(?:\w+ ){0,2}(?:is |are |was |were )?not (?:known(?! for| as| to)|given|stated|mentioned"
-    r"|specified|provided|available|found|answerable|in the (?:passage|document|text|context))"
-    r"|(?:the |these |this |those |provided |given |above )*(?:passages?|documents?|texts?|contexts?|information)"
-    r"(?: provided)? (?:do not|does not|don't|doesn't|did not|didn't|is not|isn't|are not|aren't)\b"
-    r"|(?:there is )?(?:no|not enough|insufficient) (?:answer|information|mention|data|evidence)\b"
-    r"|unknown\W*$|unanswerable\b|unclear\W*$|n/?a\W*$|none of (?:the|these) (?:passages|documents)\b"
-    r"|(?:das )?(?:weiß|weiss) ich nicht|ich weiß (?:es )?nicht|keine (?:angabe|antwort|information)"
-    r"|je ne sais pas|aucune (?:information|r[ée]ponse)|no (?:lo )?sé\b|no se (?:menciona|indica)"
-    r"|non lo so|n[aã]o sei|ik weet het niet|不知道|未提及|無法|无法|わかりません|分かりません|모르겠)",
-    re.I,
-)
-"""Beginnings of an answer that says that there is none."""
 
 
 def what_it_says(text: str, references: Sequence[str], abstain: str | None = None) -> Said:
@@ -48,20 +29,6 @@ def what_it_says(text: str, references: Sequence[str], abstain: str | None = Non
     if says_nothing(text, abstain):
         return "nothing"
     return "right" if _holds(text, references) else "made up"
-
-
-def says_nothing(text: str, abstain: str | None = None) -> bool:
-    """Whether an answer is empty, is or begins with `abstain`, refuses, or says that it does not know."""
-    plain = normal_form(text).replace("’", "'")
-    if not units(plain):
-        return True
-    if abstain is not None and _is_or_begins_with(units(plain), units(abstain), len(abstain) >= _LONG_ENOUGH):
-        return True
-    return bool(_UNKNOWN.match(plain)) or phrases.refuses(text)
-
-
-def _is_or_begins_with(said: Sequence[str], abstain: Sequence[str], may_go_on: bool) -> bool:
-    return said == abstain or (may_go_on and bool(abstain) and said[: len(abstain)] == abstain)
 
 
 def _holds(text: str, references: Sequence[str]) -> bool:

@@ -18,6 +18,7 @@ from rung.data.init.reading import MOST_ASKED, Ask, FilesRead, read_files
 from rung.data.init.schemas import closed
 from rung.data.init.sources import Sources, find_sources
 from rung.data.init.yaml_text import as_comment, as_yaml, escaped, quoted
+from rung.data.refusals import usual_refusal
 from rung.data.rows import raise_problems
 from rung.data.shapes import Recognised
 from rung.data.shapes.seam import key_of
@@ -110,6 +111,9 @@ def draft_task(
     plain = replace(form, metric="exact_match", why="the same text", kind="answer", counts={}, keys=empty, schema=None)
     one_label = form.labels and "multi_label" not in form.keys
     form = plain if empty and one_label else replace(form, keys={**form.keys, **empty})  # no label is empty
+    if sources.corpus is not None and _leaves_room(form):
+        abstain = _abstain(read.answers)
+        form, plain = (replace(f, keys={**f.keys, **abstain}) for f in (form, plain))
     return replace(_written(sources, read, form), plain=_written(sources, read, plain), faulty=form.faulty)
 
 
@@ -120,6 +124,20 @@ def _empty_answers(answers: AnswersSeen, ask: Ask | None) -> dict[str, tuple[obj
     question = f"{answers.empty} of {answers.n + answers.empty} rows have no answer. Is an empty answer a right one?"
     right = ask(question, ("no: these rows have to be filled in or removed", "yes: there is nothing to answer"))
     return {"empty": ("allowed", f"{answers.empty} answers are empty")} if right else {}
+
+
+def _abstain(answers: AnswersSeen) -> dict[str, tuple[object, str]]:
+    """abstain: the usual answer where the documents hold none."""
+    found = usual_refusal(answers.counts or {})
+    if found is None:
+        return {}
+    text, rows = found
+    return {"abstain": (text, f"{rows:,} of {answers.n:,} answers; right where the documents hold no answer")}
+
+
+def _leaves_room(form: AnswerForm) -> bool:
+    """Whether an answer may be any text, so that it can name sources or say that there is none."""
+    return not form.labels and form.schema is None and "multi_label" not in form.keys
 
 
 def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
@@ -159,6 +177,7 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
     lines += [f"# {as_comment(note)}" for note in notes]
     if sources.corpus:
         lines.append(f"corpus: {as_yaml(sources.corpus[0])}  # {as_comment(sources.corpus[1])}")
+        lines += _keys_of_documents(form)
     lines += [
         f"model: {DEFAULT_MODEL}  # the default: small, answers and trains on two CPU cores",
         "# model: {endpoint: https://api.openai.com/v1, name: gpt-5-mini}  # behind an API; its key: OPENAI_API_KEY",
@@ -169,6 +188,16 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         "seed: 0",
     ]
     return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *notes))
+
+
+def _keys_of_documents(form: AnswerForm) -> list[str]:
+    """Keys that a task with documents may have, as comments."""
+    lines = ["# retrieval: {kinds: [bm25, dense]}  # only some ways to find passages; all that work here are tried"]
+    if _leaves_room(form):
+        lines.append("# cite: true  # answers name the passages that they rest on")
+        if "abstain" not in form.keys:
+            lines.append("# abstain: I do not know.  # the answer where the documents hold none")
+    return lines
 
 
 def _fixed(schema: Mapping[str, object]) -> str:
