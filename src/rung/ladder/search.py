@@ -20,7 +20,7 @@ from rung.types import RetrieverSpec
 
 _FEW = (
     "The ways to find passages could not be told apart on train: for too few questions a passage is known to hold the "
-    "answer. Mark such passages as gold_ids in the examples."
+    "answer. Mark such passages as gold_ids in the examples; marks that rung init made do not count here."
 )
 _NOT_MEASURED = (
     "The ways to find passages were not measured: the budget left no time. Passages were found by words alone, unless "
