@@ -178,3 +178,16 @@ def test_a_file_that_nothing_uses_is_told_and_good_ones_are_named_as_read(tmp_pa
     assert "unlabelled: 9 inputs without answers" in one_line(result)
     path.write_text(path.read_text() + TEACHER)
     assert "is not used" not in one_line(check(path))
+
+
+def test_files_of_documents_add_up_and_a_misspelt_search_stops(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name, text in {"a.txt": "text", "b.txt": "", "c.zip": "x", "d.pdf": "%PDF-1.4"}.items():
+        (tmp_path / "docs" / name).write_text(text)
+    path = task(tmp_path, rows(), "labels: [a, b]\ncorpus: docs\n")
+    said = one_line(check(path))
+    assert "Corpus: 1 document from 1 of 4 files." in said
+    assert "docs: 1 of 4 files cannot be read, and is left out." in said and "docs: 1 of 4 files is not read" in said
+    path.write_text(path.read_text() + "retrieval: {kinds: [dens]}\n")
+    done = check(path)
+    assert done.exit_code and 'Did you mean "dense"?' in str(done.exception)

@@ -211,8 +211,9 @@ def test_scanned_pages_are_said_and_a_folder_of_them_is_an_error(docs: Path) -> 
     with pytest.raises(DataError, match=r"scan.pdf: 2 of 2 pages \(1, 2\) hold no text"):
         read_corpus(docs)
     (docs / "a.txt").write_text("text")
-    documents, (finding,) = documents_and_findings(docs)
-    assert [d.id for d in documents] == ["a.txt"] and finding.check == "scanned_pages"
+    documents, findings = documents_and_findings(docs)
+    assert [d.id for d in documents] == ["a.txt"] and {f.check for f in findings} == {"scanned_pages"}
+    assert findings[-1].message == "docs: 1 of 2 files has pages without text that can be read."
 
 
 def test_a_file_that_cannot_be_read_stops_no_other_and_alone_is_an_error(docs: Path) -> None:

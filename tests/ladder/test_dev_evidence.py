@@ -26,12 +26,13 @@ def test_the_verdict_repeats_what_the_checks_say_of_the_whole_and_no_row(tmp_pat
         found("broken_document", "a.pdf", "a.pdf: is damaged.", 1),
         found("broken_document", "", "1 of 9 files cannot be read, and is left out.", 0),
         found("broken_document", "", "11 more findings of this kind are not listed.", 11),
+        found("scanned_pages", "", "1 of 9 files has pages without text.", 0),
         found("unread_documents", "", "3 of 9 files are not read.", 3),
         found("too_long", "", "1 input does not fit with its answer.", 1, "note"),
         found("email", "t, line 2", "An address.", 1),
     ]
     write_json(Files(tmp_path).checks, {"findings": findings})
-    assert _of_the_data(Files(tmp_path)) == [findings[i]["message"] for i in (0, 3, 5, 7)]
+    assert _of_the_data(Files(tmp_path)) == [findings[i]["message"] for i in (0, 3, 5, 7, 8)]
 
 
 def test_a_folder_that_may_not_be_listed_hides_no_run_elsewhere_and_stops_no_verdict(

@@ -38,7 +38,7 @@ _LIMITS_OF_SCORES = (
     "scanned_pages",
 )
 """Checks whose findings about the whole the verdict repeats."""
-_COUNTED_FIRST = ("leakage", "corpus_holds_test", "broken_document")
+_COUNTED_FIRST = ("leakage", "corpus_holds_test", "broken_document", "scanned_pages")
 """Those of which one finding that counts as none says how many rows there are; each row has its own."""
 
 

@@ -89,7 +89,11 @@ def tell_problems(corpus: Path, read: CorpusFiles) -> None:
 
 
 def tell_others(folder: Path, read: CorpusFiles) -> None:
+    """How many files of a folder are not read or hold pages without text, for the verdict."""
     total = read.found
+    if count := len(read.collected.told("scanned_pages")):
+        fact = f"{count:,} of {total:,} files {'has' if count == 1 else 'have'} pages without text that can be read"
+        read.collected.tell("scanned_pages", "", f"{folder.name}: {fact}.", count=0)
     if read.missing:
         count = read.missing.total()
         fact = f"{count} of {total} files {'is' if count == 1 else 'are'} not read ({_held(read.missing)})"

@@ -53,7 +53,7 @@ def read_pdf(path: Path) -> ParsedFile:
     except pypdfium2.PdfiumError as e:
         if "password" in str(e).lower():
             raise DataError("is protected by a password. Save it without one.") from e
-        raise DataError(f"is damaged or no PDF ({first_line(e)[:100]}). Copy or save it again.") from e
+        raise DataError(f"is damaged or no PDF ({first_line(e)[:100].rstrip('.')}). Copy or save it again.") from e
     with document:
         count = len(document)
         if not count or count > MOST_PAGES:
