@@ -295,8 +295,8 @@ def test_a_new_run_because_documents_changed_says_so(
 
 
 def test_documents_are_told_from_examples_and_metrics_wherever_they_lie() -> None:
-    before = {"corpus": "/t/docs", "examples": ["/t/e.jsonl"], "path": "/t/task.yaml", "data": {"e.jsonl": "1"}}
-    now = {**before, "data": {"e.jsonl": "2", "metric.py": "1"}}
+    task: dict[str, Any] = {"corpus": "/t/docs", "examples": ["/t/e.jsonl"], "path": "/t/task.yaml"}
+    before, now = {**task, "data": {"e.jsonl": "1"}}, {**task, "data": {"e.jsonl": "2", "metric.py": "1"}}
     assert again.changed_documents(before, now) == ""
     grown = {**now, "data": {**now["data"], "docs/a.md": "1", "docs/b.md": "1"}}
     assert again.changed_documents(now, grown) == "2 added"
