@@ -98,7 +98,7 @@ def test_a_careful_model_is_measured_and_finds_what_no_passage_holds_word_by_wor
     assert found.errors is not None and found.errors.low
     assert (found.errors.missed.mean, found.errors.passed.mean) == (0, 0)
     assert (found.errors.missed.n, found.errors.passed.n) == (KNOWN, KNOWN)
-    assert found.counts == {"marked": 0, "contained": 20, "model": 4}
+    assert found.counts == {"marked": 0, "contained": 20, "model": 4} and found.n == len(asked)
     assert found.passages["e20"] == {"w20"} and found.passages["e3"] == {"p3"}
     assert "so its word counts. It read passages for 4 questions" in found.why
     assert len(model.requests) <= calls_of(made.inputs.task, asked) <= CALLS

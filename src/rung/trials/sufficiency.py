@@ -159,11 +159,13 @@ def gold_of(
     if asking:
         errors, why = _measured(model, examples, pooled, index, found)
     if errors is not None and errors.low:
-        pointed_out, n = _pointed_out(model, [e for e in unmarked if e.id not in found], pooled)
+        pointed_out, read = _pointed_out(model, [e for e in unmarked if e.id not in found], pooled)
         doubted, checked = _doubted(model, [e for e in unmarked if e.id in found], found)
         found = {id_: tuple(p for p in row if (id_, p.id) not in doubted) for id_, row in found.items()} | pointed_out
         how |= dict.fromkeys(pointed_out, "model")
-        why += f" It read passages for {n} questions whose answers stand in none, and {checked} passages that hold one."
+        why += (
+            f" It read passages for {read} questions whose answers stand in none, and {checked} passages that hold one."
+        )
     passages = marked | {i: frozenset(p.id for p in row) for i, row in found.items()}
     return GoldFound(passages, how, errors, why, found, n)
 
