@@ -301,3 +301,9 @@ def test_documents_are_told_from_examples_and_metrics_wherever_they_lie() -> Non
     grown = {**now, "data": {**now["data"], "docs/a.md": "1", "docs/b.md": "1"}}
     assert again.changed_documents(now, grown) == "2 added"
     assert again.changed_documents(grown, {**grown, "data": {"docs/a.md": "2"}}) == "1 removed, 1 changed"
+
+
+@pytest.mark.parametrize("before", [{}, {"corpus": "/t/docs", "examples": ["/t/e.jsonl"], "path": "/t/task.yaml"}])
+def test_of_a_record_without_files_nothing_is_said_to_have_been_added(before: dict[str, Any]) -> None:
+    now = {"corpus": "/t/docs", "examples": [], "path": "/t/task.yaml", "data": {"docs/a.md": "1"}}
+    assert again.changed_documents(before, now) == ""

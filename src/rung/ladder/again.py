@@ -102,7 +102,10 @@ def reopen(
 
 
 def changed_documents(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """How files of documents differ between two records of task.json, as "1 added, 2 changed"; empty: they do not."""
+    """How files of documents differ between two records of task.json, as "1 added, 2 changed"; empty: they do not, or
+    the earlier record does not say it."""
+    if "data" not in before:  # of an older version, or not readable
+        return ""
     old, new = _documents(before), _documents(now)
     numbers = {
         "added": len(new.keys() - old.keys()),
@@ -114,7 +117,7 @@ def changed_documents(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def _documents(record: Mapping[str, Any]) -> dict[str, str]:
     """Path of each file of documents -> its hash."""
-    if not record.get("corpus") or "data" not in record:  # the latter: of an older version
+    if not record.get("corpus"):
         return {}
     named = record["examples"]
     paths = [path for some in named.values() for path in some] if isinstance(named, Mapping) else named
