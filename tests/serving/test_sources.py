@@ -65,6 +65,13 @@ def test_a_cited_passage_without_the_words_of_the_answer_is_marked() -> None:
     assert first.supports is False, "a third of the words is not enough"
 
 
+@pytest.mark.parametrize("abstain", ["Not in these documents.", None])
+def test_a_passage_that_a_refusal_names_is_not_said_to_lack_it(abstain: str | None) -> None:
+    found = bundle_of(lambda request: f"{abstain or 'I do not know.'} [1]", abstain=abstain)
+    first, _ = found.sources(found.answer(["Where?"])[0])
+    assert first.cited and first.supports is None and "contain" not in first.line
+
+
 def test_ask_shows_the_sources_that_an_answer_names_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     done = asked(monkeypatch, bundle_of(lambda request: "Paris [2]"), "Where?")
     assert done.stdout == "Paris\n  [2] Handbook › Seat, page 3 (leave.pdf#2)\n" and done.stderr == ""

@@ -38,7 +38,7 @@ class Bundle:
 
     def sources(self, prediction: Prediction) -> tuple[ShownPassage, ...]:
         """The passages that this bundle gave the answer with, by their numbers; `cited` says which of them it names."""
-        return sources_of(prediction, self._by_id)
+        return sources_of(prediction, self._by_id, refuses=self.refuses(prediction))
 
     def refuses(self, prediction: Prediction) -> bool:
         """Whether the answer says that there is none. Where answers are held to a form, only the task's `abstain` says

@@ -17,7 +17,7 @@ class ShownPassage:
     number: in that prompt, from 1. title: with the headings that it stands under. page: that it begins on, from 1.
     last_page: that it ends on, where that is another one. source: where a reader finds it, where its id does not say
     so. cited: whether the answer names it. supports: of a cited one, whether the words of the answer stand in it
-    (`evaluation.citations.supports`); None where that cannot be said, as of an answer "no".
+    (`evaluation.citations.supports`); None where that cannot be said, as of an answer "no" or of one that refuses.
     """
 
     number: int
@@ -41,10 +41,13 @@ class ShownPassage:
         return f"[{self.number}] {name}{page}{f' ({place})' if place != name else ''}{doubt}"
 
 
-def sources_of(prediction: Prediction, passages: Mapping[str, Document]) -> tuple[ShownPassage, ...]:
-    """The passages that its prompt showed, in the order of their numbers. passages: by id, all that are searched."""
+def sources_of(
+    prediction: Prediction, passages: Mapping[str, Document], *, refuses: bool = False
+) -> tuple[ShownPassage, ...]:
+    """The passages that its prompt showed, in the order of their numbers. passages: by id, all that are searched.
+    refuses: whether it says that there is no answer."""
     found = []
-    tells = says_something(prediction.text)
+    tells = not refuses and says_something(prediction.text)
     for number, id_ in enumerate(reversed(prediction.passages), 1):
         p, cited = passages[id_], id_ in prediction.citations
         holds = supports(p, prediction.text) if cited and tells else None
