@@ -64,7 +64,7 @@ def test_a_row_that_is_read_back_from_its_line_is_the_same() -> None:
         instruction="Answer.",
         turns=(Message("user", "hello"), Message("assistant", "good day")),
     )
-    for example in (plain, whole):
+    for example in (plain, whole, replace(whole, gold_found=True)):
         record = SyntheticRow(example, {"kind": "new"}).record
         assert example_of(json.loads(json.dumps(record))) == example
 
@@ -183,12 +183,14 @@ def test_an_input_that_is_answered_otherwise_than_it_was_written_for_is_left_out
 
 def test_a_paraphrase_keeps_the_references_and_gold_passages_of_its_row(tmp_path: Path) -> None:
     train = tuple(
-        Example(e.id, e.input, e.output, (e.output, f"the {e.output}"), gold_ids=("p1",)) for e in train_rows()
+        Example(e.id, e.input, e.output, (e.output, f"the {e.output}"), gold_ids=("p1",), gold_found=i % 2 == 0)
+        for i, e in enumerate(train_rows())
     )
     found = synthesise(shop_of(scripted(), tmp_path, train=train), counts(10, ("paraphrase",)))
     for row in found.rows:
         (source,) = [e for e in train if e.id == row.origin["from"][0]]
         assert row.example.references == source.references and row.example.gold_ids == ("p1",)
+        assert row.example.gold_found == source.gold_found
 
 
 def test_what_is_wrong_on_dev_gets_more_new_inputs() -> None:

@@ -189,6 +189,7 @@ def _row(draft: DraftInput, voted: Voted, answer: str, teacher: str) -> Syntheti
         row=f"synthetic {query.id}",
         instruction=query.instruction,
         turns=query.turns,
+        gold_found=draft.like is not None and draft.like.gold_found,
     )
     origin = {
         "kind": draft.kind,

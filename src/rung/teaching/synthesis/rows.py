@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rung.data.shapes.values import FOUND_BY
 from rung.types import Example, Message
 
 
@@ -34,6 +35,7 @@ class SyntheticRow:
             "instruction": example.instruction,
             "turns": [asdict(turn) for turn in example.turns] or None,
             "gold_ids": list(example.gold_ids) or None,
+            "gold_by": FOUND_BY if example.gold_found else None,
         }
         found = {key: value for key, value in more.items() if value is not None}
         shown = {"id": example.id, "input": example.input, "output": example.output, **found}
@@ -52,4 +54,5 @@ def example_of(record: Mapping[str, Any]) -> Example:
         row=f"synthetic {record['id']}",
         instruction=record.get("instruction"),
         turns=tuple(Message(**turn) for turn in record.get("turns") or ()),
+        gold_found=record.get("gold_by") == FOUND_BY,
     )
