@@ -22,6 +22,8 @@ MODEL = Path("smollm2-135m-instruct")
         ({"embedders": ["nonsense"]}, 'names "nonsense": there is no such embedder. Write minilm, model2vec:NAME, '),
         ({"embedders": ["minlm"]}, 'Did you mean "minilm"?'),
         ({"embedders": ["model2vec"]}, "it names no model. Write model2vec:NAME."),
+        ({"embedders": [""]}, 'names "": there is no such embedder.'),
+        ({"rerankers": [""]}, 'names "": there is no such reranker.'),
         ({"embedders": ["./absent"]}, "there is no such folder"),
         ({"rerankers": ["foo"]}, 'names "foo": there is no such reranker. Write model, or OWNER/NAME or a folder'),
         ({"rerankers": ["modle"]}, 'Did you mean "model"?'),
@@ -44,6 +46,13 @@ def test_all_misspelt_names_are_in_one_message(tmp_path: Path) -> None:
         '"retrieval.kinds" names "a"',
         '"retrieval.rerankers" names "b"',
     ]
+
+
+def test_a_name_that_lacks_its_model_is_not_proposed_again(tmp_path: Path) -> None:
+    task = write_task(tmp_path, MODEL, corpus=True, retrieval={"embedders": ["model2vec"]})
+    with pytest.raises(TaskError) as caught:
+        check_search_keys(read_task(task))
+    assert "Did you mean" not in str(caught.value)
 
 
 def test_names_of_the_hub_folders_and_what_is_only_not_installed_pass(tmp_path: Path) -> None:

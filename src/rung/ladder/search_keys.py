@@ -46,4 +46,4 @@ def _wrong(task: Task) -> Iterator[str]:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     guess = nearest(name, known)
-    return f' Did you mean "{guess}"?' if guess else ""
+    return f' Did you mean "{guess}"?' if guess and guess != name else ""

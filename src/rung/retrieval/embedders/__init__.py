@@ -110,7 +110,7 @@ def misnamed(name: str) -> str | None:
 
 def not_to_be_found(name: str, what: str) -> str | None:
     """Why a name of a `what` is neither a folder here nor a possible name of the hub; None where it is one of these."""
-    if _is_folder(name):
+    if name.strip() and _is_folder(name):
         return None
     if name.startswith(("/", ".", "~")):
         return "there is no such folder"
