@@ -52,11 +52,6 @@ def keys_of(passages: Iterable[Document]) -> NDArray[np.int64]:
     return keys
 
 
-def content_of(keys: NDArray[np.int64]) -> str:
-    """A name for these passages in this order, from their keys."""
-    return hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
-
-
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
