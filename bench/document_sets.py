@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from made_sets import MadeSet
 from set_catalogue import catalogue
 from set_handbook import handbook
 from set_support import support
@@ -28,13 +27,9 @@ def main() -> None:
         print(path)
 
 
-def made(seed: int = 0) -> list[MadeSet]:
-    return [make(seed) for make in SETS.values()]
-
-
 def written(folder: Path, seed: int = 0) -> list[Path]:
     """The folders of the tasks."""
-    return [one.write(folder / one.name) for one in made(seed)]
+    return [make(seed).write(folder / name) for name, make in SETS.items()]
 
 
 if __name__ == "__main__":

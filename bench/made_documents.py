@@ -1,4 +1,4 @@
-"""Small documents made without libraries: PDF, Word, PowerPoint and Excel files, the same bytes each time.
+"""Small documents made without libraries: PDF, web pages, Word, PowerPoint and Excel files, the same bytes each time.
 
 Tests and `bench/documents.py` read them back, so that no reader is held against itself.
 """
@@ -116,6 +116,16 @@ def _rc4(key: bytes, data: bytes) -> bytes:
         box[i], box[j] = box[j], box[i]
         out.append(byte ^ box[(box[i] + box[j]) % 256])
     return bytes(out)
+
+
+# ---- web pages ----------------------------------------------------------------------------------
+
+
+def html_of(title: str, body: str, language: str = "") -> bytes:
+    """body: its HTML."""
+    said = f" lang='{language}'" if language else ""
+    head = f"<head><meta charset='utf-8'><title>{escape(title)}</title></head>"
+    return f"<!DOCTYPE html><html{said}>{head}<body>{body}</body></html>".encode()
 
 
 # ---- Office -------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from rung.records import write_lines
+
 T = TypeVar("T")
 
 
@@ -42,18 +44,13 @@ class MadeSet:
             {"id": r.id, "input": r.question, "output": r.answer, "gold_ids": list(r.gold), "group": r.group}
             for r in self.rows
         ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "examples.jsonl").write_text(lines, "utf-8")
+        write_lines(folder / "examples.jsonl", rows)
         (folder / "task.yaml").write_text(
             f"name: {self.name}\ninstruction: {json.dumps(self.instruction)}\nexamples: examples.jsonl\n"
             "metric: token_f1\ncorpus: docs\nmodel: smollm2-135m-instruct\n",
             "utf-8",
         )
         return folder
-
-
-def groups_of(*names: str) -> str:
-    return "/".join(names)
 
 
 def taken(items: Sequence[T], count: int, draw: random.Random) -> list[T]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from made_documents import xlsx_of
-from made_sets import MadeSet, Row, groups_of, taken
+from made_documents import html_of, xlsx_of
+from made_sets import MadeSet, Row, taken
 
 Value = Callable[[random.Random], str]
 
@@ -146,7 +146,7 @@ def catalogue(seed: int = 0, questions: int = 260) -> MadeSet:
             asked += _reversed(family, model, sheets, path, draw)
         asked += _tables(family, models, files, draw)
     rows = [
-        Row(f"catalogue-{i:03}", question, answer, (path,), groups_of(group))
+        Row(f"catalogue-{i:03}", question, answer, (path,), group)
         for i, (question, answer, path, group) in enumerate(taken(asked, questions, draw))
     ]
     return MadeSet(
@@ -170,9 +170,8 @@ def _sheet(family: Family, model: str, values: dict[str, str], draw: random.Rand
     draw.shuffle(order)
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(values[name])}</td></tr>" for name in order)
     body = f"<h1>{escape(title)}</h1><p>{draw.choice(_SALES)}</p><h2>Technical data</h2><table>{rows}</table>"
-    body += f"<h2>Notes</h2><p>{draw.choice(_NOTES)}</p>"
-    head = f"<head><meta charset='utf-8'><title>{escape(title)}</title></head>"
-    return f"<!DOCTYPE html><html>{head}<body>{body}<footer>Catalogue 12</footer></body></html>".encode()
+    body += f"<h2>Notes</h2><p>{draw.choice(_NOTES)}</p><footer>Catalogue 12</footer>"
+    return html_of(title, body)
 
 
 def _item(family: Family, model: str) -> str:

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from html import escape
 
-from made_documents import docx_of, paragraph, word_table
-from made_sets import MadeSet, Row, groups_of, taken
+from made_documents import docx_of, html_of, paragraph, word_table
+from made_sets import MadeSet, Row, taken
 
 SITES = {
     "Bergen head office": ("in Bergen", "at headquarters", "at the Bergen office"),
@@ -158,7 +158,7 @@ def _row(number: int, fact: tuple[str, str, str, str, str], draw: random.Random)
     question = draw.choice(RULES[rule][1]).format(
         who=draw.choice(STAFF[staff]), where=draw.choice(SITES[site]), what=draw.choice(SUBJECTS[subject])
     )
-    return Row(f"handbook-{number:03}", question, value, (path,), groups_of(path, staff))
+    return Row(f"handbook-{number:03}", question, value, (path,), f"{path}/{staff}")
 
 
 def _markdown(title: str, sections: Sections) -> bytes:
@@ -171,8 +171,7 @@ def _markdown(title: str, sections: Sections) -> bytes:
 def _html(title: str, sections: Sections) -> bytes:
     body = "".join(f"<h{n}>{escape(h)}</h{n}>" + "".join(f"<p>{escape(p)}</p>" for p in ps) for n, h, ps in sections)
     menu = "<nav><a href='/'>Home</a> <a href='/handbook'>Handbook</a> <a href='/contact'>Contact</a></nav>"
-    head = f"<head><meta charset='utf-8'><title>{escape(title)}</title></head>"
-    return f"<!DOCTYPE html><html>{head}<body>{menu}<main><h1>{escape(title)}</h1>{body}</main></body></html>".encode()
+    return html_of(title, f"{menu}<main><h1>{escape(title)}</h1>{body}</main>")
 
 
 def _docx(title: str, sections: Sections) -> bytes:

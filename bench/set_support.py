@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from made_documents import pdf_of
-from made_sets import MadeSet, Row, groups_of, taken
+from made_documents import html_of, pdf_of
+from made_sets import MadeSet, Row, taken
 
 LANGUAGES = ("en", "de", "zh", "ja", "th")
 DEVICES = {
@@ -209,7 +209,7 @@ def support(seed: int = 0, questions: int = 400) -> MadeSet:
                 for question in matter.asked[language]:
                     asked.append((question.format(c=called), value, path, f"{language}-{number}-{question}"))
     rows = [
-        Row(f"support-{i:03}", question, answer, (path,), groups_of(group))
+        Row(f"support-{i:03}", question, answer, (path,), group)
         for i, (question, answer, path, group) in enumerate(taken(asked, questions, draw))
     ]
     return MadeSet(
@@ -223,8 +223,7 @@ def _text(title: str, lines: Sequence[str], language: str) -> bytes:
 
 def _html(title: str, lines: Sequence[str], language: str) -> bytes:
     body = f"<h1>{escape(title)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
-    head = f"<head><meta charset='utf-8'><title>{escape(title)}</title></head>"
-    return f"<!DOCTYPE html><html lang='{language}'>{head}<body><main>{body}</main></body></html>".encode()
+    return html_of(title, f"<main>{body}</main>", language)
 
 
 def _pdf(title: str, lines: Sequence[str], language: str) -> bytes:
