@@ -45,12 +45,13 @@ from rung.evaluation.scorer import Scorer
 from rung.evaluation.statistics import compare
 from rung.ladder.checking import Read, read
 from rung.models.token_counter import counter_of
+from rung.records import write_lines
 from rung.retrieval.chunk import document_id
 from rung.retrieval.embedders import open_embedder
 from rung.retrieval.library import Library
 from rung.retrieval.proposals import fusions, specs_to_try
 from rung.retrieval.ways import way
-from rung.solutions.prompt_rendering import PASSAGE_TOKENS
+from rung.solutions.prompt_rendering import PASSAGE_TOKENS, passage_text
 from rung.trials.search_choice import SHOWN, SIZES, measured_search
 from rung.trials.trial import InOrder
 from rung.trials.workshop import Inputs, Limits, Tools, Workshop
@@ -132,9 +133,9 @@ class Way:
 
 def measured(path: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Every way, the chosen ones and the peers on one task, as JSON values."""
-    data = with_documents(read(read_task(path / "task.yaml" if path.is_dir() else path)), options.limit)
+    data = with_documents(read(read_task(path)), options.limit)
     task = replace(data.task, retrieval=replace(data.task.retrieval, embedders=tuple(options.embedders)))
-    model, examples = SaysNo(), [e for part in data.sets.values() for e in part if e.gold_ids]
+    model, examples = SaysNo(), [e for e in data.examples if e.gold_ids]
     kept = options.cache or folder / "indexes"
     library = Library(data.documents, count_tokens=model.count_tokens, folder=kept)
     divisions = divided(examples, task, options.seeds)
@@ -176,7 +177,7 @@ def measured(path: Path, options: argparse.Namespace, folder: Path) -> dict[str,
 def with_documents(data: Read, limit: int | None) -> Read:
     """Its passages as documents, where they stand in the inputs; and no more questions than wanted, with the documents
     of these and as many others again three times over."""
-    examples = [e for part in data.sets.values() for e in part]
+    examples = list(data.examples)
     if not data.documents:
         parts = [_READING.fullmatch(e.input) for e in examples]
         assert all(parts), f"{data.task.name} has no corpus, and its inputs do not hold their passages"
@@ -221,12 +222,8 @@ def searched(spec: RetrieverSpec, library: Library, asked: Sequence[Example], fo
     built = time.perf_counter()
     rows = index.search([e.query for e in asked], DEPTH)
     took = time.perf_counter() - built
-    hits = {e.id: [(document_id(p.id), shown(p)) for p in row] for e, row in zip(asked, rows, strict=True)}
+    hits = {e.id: [(document_id(p.id), passage_text(p)) for p in row] for e, row in zip(asked, rows, strict=True)}
     return Way(way(spec), hits, built - started, 1000 * took / len(asked))
-
-
-def shown(passage: Document) -> str:
-    return f"{passage.title}: {passage.text}" if passage.title else passage.text
 
 
 def choice(
@@ -263,8 +260,8 @@ def of_peers(
 
     place = folder / "peers"
     place.mkdir(parents=True, exist_ok=True)
-    _write(place / "documents.jsonl", [{"id": d.id, "text": titled(d)} for d in documents])
-    _write(place / "questions.jsonl", [{"id": e.id, "text": e.input} for e in asked])
+    write_lines(place / "documents.jsonl", ({"id": d.id, "text": titled(d)} for d in documents))
+    write_lines(place / "questions.jsonl", ({"id": e.id, "text": e.input} for e in asked))
     script = Path(__file__).with_name("retrieval_peers.py")
     command = [str(options.peers), str(script), str(place), "--minilm", str(get_model_path())]
     command += ["--only", *options.tools] if options.tools else []
@@ -285,10 +282,6 @@ def titled(document: Document) -> str:
     """The text of a document with its title before it, unless it begins with it."""
     text, title = document.text.replace("\f", "\n\n"), document.title or ""
     return text if text[: len(title) + 9].lstrip("# ").startswith(title) else f"{title}\n\n{text}"
-
-
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 # ---- what is printed ------------------------------------------------------------------------------
