@@ -18,10 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rung.data.corpus import read_corpus
-from rung.data.examples import read_sets
 from rung.data.task_file import read_task
 from rung.evaluation.scorer import Scorer
+from rung.ladder.checking import read
 from rung.models import open_model
 from rung.retrieval.chunk import document_id
 from rung.retrieval.library import Library
@@ -41,12 +40,12 @@ def main() -> None:
     options = parser.parse_args()
     found = {}
     for path in options.tasks:
-        task = read_task(path)
-        assert task.corpus is not None, f"{task.name} has no corpus"
-        documents = read_corpus(task.corpus)
-        examples = [e for rows in read_sets(task).values() for e in rows if e.gold_ids]
-        found[task.name] = measured(task, examples, documents, options.model, options.questions)
-        print(task.name, json.dumps(found[task.name], indent=1), flush=True)
+        data = read(read_task(path))
+        name = data.task.name
+        assert data.documents, f"{name} has no corpus"
+        examples = [e for e in data.examples if e.gold_ids]
+        found[name] = measured(data.task, examples, data.documents, options.model, options.questions)
+        print(name, json.dumps(found[name], indent=1), flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 

@@ -111,7 +111,7 @@ def measured(
 def set_of(task: Path, model: Any, folder: Path, options: argparse.Namespace) -> Set:
     """Rows to ask, and others to train on; near-duplicates are never parted."""
     from rung.data.constraint import constraint_of
-    from rung.data.corpus import read_corpus
+    from rung.data.corpus import files_of_task, read_corpus
     from rung.data.examples import read_sets
     from rung.data.near_duplicates import near_duplicate_groups
     from rung.data.sampling import sample_of
@@ -124,12 +124,12 @@ def set_of(task: Path, model: Any, folder: Path, options: argparse.Namespace) ->
     from rung.trials.workshop import Inputs, Limits, Tools, Workshop
     from rung.types import Decoding
 
-    found = replace(read_task(task / "task.yaml" if task.is_dir() else task), seed=options.seed)
+    found = replace(read_task(task), seed=options.seed)
     examples = [e for part in read_sets(found).values() for e in part]
     taught, tested = divided(examples, near_duplicate_groups(examples), options.seed)
     train = sample_of(taught, options.train, options.seed)
     rows = sample_of(tested, options.rows, options.seed)
-    documents = read_corpus(found.corpus) if found.corpus is not None else ()
+    documents = read_corpus(found.corpus, files_of_task(found)) if found.corpus is not None else ()
     library = Library(documents, count_tokens=model.count_tokens)
     inputs = Inputs(found, train, rows, constraint=constraint_of(found, train), library=library)
     room = max(model.count_tokens(e.output) for e in (*train, *rows)) + 8
@@ -143,7 +143,7 @@ def set_of(task: Path, model: Any, folder: Path, options: argparse.Namespace) ->
 def arm_of(arm: str, asked: Set, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
     """(what is known of an arm, row id -> 1.0 where its order was followed)."""
     from rung.evaluation.statistics import score
-    from rung.ladder.injections import asked_again, injected_of, rows_record
+    from rung.ladder.injections import injected_of, planted_answers, rows_record
     from rung.trials.trial import attempt
 
     began = time.monotonic()
@@ -155,7 +155,7 @@ def arm_of(arm: str, asked: Set, options: argparse.Namespace) -> tuple[dict[str,
     if "reminder" in arm:
         shop = replace(shop, inputs=replace(shop.inputs, library=searched_without(shop, asked.rows)))
     plain = attempt(shop, solution, rows, folder / "plain.jsonl")
-    answers = asked_again(shop, solution, rows, asked.planted, folder / "planted.jsonl")
+    answers = planted_answers(shop, solution, rows, asked.planted, folder / "planted.jsonl")
     before = {p.id: p for p in plain}
     found = rows_record(rows, asked.planted, answers, before, scored=not shop.tools.scorer.metric.needs_judge)
     record = {
