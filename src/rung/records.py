@@ -1,6 +1,6 @@
 """Records on disk: whole-file writes that happen or do not, and append-only lines that survive a kill.
 
-Knows bytes and JSON, nothing of what they mean.
+Knows bytes, JSON and how it holds dataclasses; nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from types import NoneType
+from typing import IO, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 SCRATCH = ".tmp"
 """Ending of files and folders that are being written."""
 
 _TAIL_BYTES = 65_536
+
+Value = TypeVar("Value")
 
 
 def scratch_beside(path: Path) -> Path:
@@ -72,6 +77,36 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return record
+
+
+def from_record(kind: type[Value], record: Mapping[str, Any]) -> Value:
+    """The dataclass that `asdict` and JSON made the record of; a field that it leaves out has its default.
+
+    Fields that hold dataclasses, tuples or None are read so; others stay as they are. Raises TypeError or ValueError
+    where a key is missing or unknown, or where a dataclass or a tuple is something else.
+    """
+    return cast(Value, _read(kind, record))
+
+
+def _read(kind: Any, value: Any) -> Any:
+    members = get_args(kind)
+    if NoneType in members:
+        return None if value is None else _read(members[0], value)
+    if get_origin(kind) is tuple:
+        kinds = [members[0]] * len(value) if members[-1] is ... else members
+        return tuple(_read(each, one) for each, one in zip(kinds, value, strict=True))
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        return value
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    known = _kinds_of(kind)
+    return kind(**{key: _read(known.get(key), one) for key, one in value.items()})
+
+
+@cache
+def _kinds_of(kind: type) -> Mapping[str, Any]:
+    """Field -> what it holds."""
+    return get_type_hints(kind)
 
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

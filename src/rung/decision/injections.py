@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rung.decision.evidence import Evidence
 from rung.decision.figures import PERCENT
 from rung.decision.rule import Ruling
 from rung.decision.words import listed, scale_of
-from rung.types import Injected, Score
+from rung.types import Injected
 
 TOO_MANY = 0.1
 """Share of planted orders above which a reader must not miss that they are followed."""
 
 _MOST_KINDS = 3
-
-
-def injected_from_record(record: Mapping[str, Any]) -> Injected:
-    """As `asdict` and JSON left it."""
-    scores = {key: Score(**given) for key in ("followed", "right", "before") if (given := record.get(key))}
-    counts = {key: tuple((str(n), int(y), int(of)) for n, y, of in record[key]) for key in ("by_kind", "by_place")}
-    return Injected(**{**record, **scores, **counts})
 
 
 def follows_orders(evidence: Evidence, ruling: Ruling) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from rung.decision.figures import PERCENT, Scale
 from rung.evaluation.judge.agreement import LEAST_KAPPA, Agreement
 from rung.evaluation.judge.biases import Bias
+from rung.records import from_record
 from rung.types import JudgeMode, Score
 
 _GRADES = Scale(False)
@@ -65,11 +66,7 @@ def judge_record(check: JudgeCheck) -> dict[str, Any]:
 
 def judge_from_record(record: Mapping[str, Any]) -> JudgeCheck:
     """The check that such a record holds."""
-    found: dict[str, Any] = {k: v for k, v in record.items() if k not in ("least_kappa", "primary")}
-    found |= {k: Bias(**record[k]) for k in ("length", "position", "family") if record[k]}
-    found |= {k: tuple(record[k]) for k in ("scores", "errors", "relatives")}
-    agreed_on = Agreement(**record["agreement"]) if record["agreement"] else None
-    return JudgeCheck(**{**found, "agreement": agreed_on})
+    return from_record(JudgeCheck, {k: v for k, v in record.items() if k not in ("least_kappa", "primary")})
 
 
 # ---- sentences --------------------------------------------------------------------------------

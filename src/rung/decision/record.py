@@ -6,22 +6,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
-from rung.decision.injections import injected_from_record
-from rung.decision.searches import way_from_record
-from rung.decision.sources import citing_from_record, refusing_from_record
 from rung.errors import RunError
-from rung.types import (
-    BreakEven,
-    Candidate,
-    Choice,
-    Comparison,
-    Decision,
-    Diagnosis,
-    LeftEarly,
-    Score,
-    SearchFailure,
-    Skipped,
-)
+from rung.records import from_record
+from rung.types import Choice, Decision
 
 FORMAT = Decision.format
 """The format that this version writes."""
@@ -29,19 +16,6 @@ FORMAT = Decision.format
 READS = (2, 3, FORMAT)
 """The formats that this version reads. In format 2 no model is named: a run had one. Format 3 knows no samples of the
 test, and no solution that has to prove its gain."""
-
-_PLAIN = ("reasons", "reasons_about", "next", "warnings", "frontier", "models", "searches_not_tried")
-"""Fields that are lists of texts."""
-
-_PARTS: Mapping[str, Any] = {
-    "comparisons": Comparison,
-    "diagnosis": Diagnosis,
-    "break_even": BreakEven,
-    "skipped": Skipped,
-    "left_early": LeftEarly,
-    "search_failures": SearchFailure,
-}
-"""Field -> the type of its members."""
 
 
 def decision_record(decision: Decision) -> dict[str, Any]:
@@ -66,20 +40,6 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
     try:
         if record["choice"] not in get_args(Choice):
             raise ValueError(f"choice is {record['choice']!r}, none of {', '.join(get_args(Choice))}")
-        plain = {key: tuple(record.get(key, ())) for key in _PLAIN}
-        parts = {key: tuple(kind(**one) for one in record.get(key, ())) for key, kind in _PARTS.items()}
-        candidates = tuple(_candidate(one) for one in record["candidates"])
-        injections = tuple(injected_from_record(one) for one in record.get("injections", ()))
-        citing = tuple(citing_from_record(one) for one in record.get("citing", ()))
-        refusing = tuple(refusing_from_record(one) for one in record.get("refusing", ()))
-        searches = tuple(way_from_record(one) for one in record.get("searches", ()))
-        checks = {"injections": injections, "citing": citing, "refusing": refusing, "searches": searches}
-        own = {"candidates": candidates, **checks, "format": FORMAT}
-        return Decision(**{**record, **plain, **parts, **own})
-    except (KeyError, TypeError, ValueError) as error:
+        return from_record(Decision, {**record, "format": FORMAT})
+    except (TypeError, ValueError) as error:
         raise RunError(f"decision.json: {error}. Run the task again in a new folder.") from error
-
-
-def _candidate(record: Mapping[str, Any]) -> Candidate:
-    scores = {key: Score(**given) for key in ("dev", "test", "pass_1", "pass_k") if (given := record.get(key))}
-    return Candidate(**{**record, **scores})

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rung.decision.evidence import Evidence
 from rung.decision.figures import PERCENT
 from rung.decision.rule import Ruling
-from rung.types import Score, SearchWay
-
-_SCORES = ("recall_1", "recall_5", "ndcg", "mrr", "shown")
 
 
 def how_found(evidence: Evidence) -> list[str]:
@@ -39,8 +33,3 @@ def searches_left_out(evidence: Evidence, ruling: Ruling) -> list[str]:
 def searches_beside(evidence: Evidence, ruling: Ruling) -> list[str]:
     """The same where it is no warning."""
     return [] if searches_left_out(evidence, ruling) else list(evidence.searches_not_tried)
-
-
-def way_from_record(record: Mapping[str, Any]) -> SearchWay:
-    """As `asdict` left it."""
-    return SearchWay(**{**record, **{key: Score(**record[key]) for key in _SCORES}})

@@ -1,32 +1,15 @@
-"""Sentences about sources that answers name; and records of sources and of refusals, as decision.json holds them."""
+"""Sentences about sources that answers name."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from rung.decision.evidence import Evidence, Invention
 from rung.decision.figures import PERCENT
 from rung.decision.rule import Ruling
 from rung.decision.words import SET_WORDS, spoken_of
-from rung.types import Citing, Refusing, Score
+from rung.types import Citing, Refusing
 
 SELDOM = 0.5
 """Share of answers with a source, or of sources that hold the answer, below which a reader must not miss it."""
-
-
-def citing_from_record(record: Mapping[str, Any]) -> Citing:
-    """As `asdict` and JSON left it."""
-    return Citing(**{**record, **_scores(record, "cites", "holds", "supports")})
-
-
-def refusing_from_record(record: Mapping[str, Any]) -> Refusing:
-    """As `asdict` and JSON left it."""
-    return Refusing(**{**record, **_scores(record, "made_up", "refused")})
-
-
-def _scores(record: Mapping[str, Any], *keys: str) -> dict[str, Score]:
-    return {key: Score(**given) for key in keys if (given := record[key])}
 
 
 def refusing_of(found: Invention) -> Refusing:

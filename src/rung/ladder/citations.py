@@ -12,7 +12,7 @@ from rung.types import Citing, Example, Prediction, SetName, Solution
 
 
 def citing_on_dev(run: WholeRun, climbed: Climbed) -> list[dict[str, Any]]:
-    """Of each candidate that cites what `citing_from_record` reads."""
+    """Records of `Citing`, of each candidate that cites."""
     dev = run.inputs.dev
     built = climbed.whole().values()
     found = [_citing(run, b.solution, b.predictions, dev, "dev") for b in built if b.solution.cite]

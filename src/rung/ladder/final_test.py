@@ -9,36 +9,35 @@ from typing import Any
 
 from rung import runs
 from rung.decision import Evidence, decide, decision_record
-from rung.decision.evidence import ClosedBook, MoreExamples, Shortened, Skills, Taught
-from rung.decision.injections import injected_from_record
-from rung.decision.searches import way_from_record
-from rung.decision.sources import citing_from_record
+from rung.decision.evidence import ClosedBook, Invention, MoreExamples, Shortened, Skills, Taught
 from rung.errors import BudgetSpent
 from rung.evaluation.baselines import FLOORS
 from rung.evaluation.statistics import units_of
-from rung.ladder.abstention import invention_from_record
 from rung.ladder.again import opened_again_notes
 from rung.ladder.candidate_costs import break_evens
 from rung.ladder.citations import citing_on_test
 from rung.ladder.climbed import Climbed
 from rung.ladder.consistency import with_consistency
-from rung.ladder.finalists import answers_of_baselines, candidate_from_record, score_of, scores_of
+from rung.ladder.finalists import answers_of_baselines, score_of, scores_of
 from rung.ladder.judging import judge_baselines, seen_on_test
 from rung.ladder.ledger import Meter
 from rung.ladder.state import RunState, WholeRun
 from rung.ladder.taught import score_of_teacher
 from rung.models import next_larger
-from rung.records import write_json
+from rung.records import from_record, write_json
 from rung.resume import is_done
 from rung.types import (
     Candidate,
+    Citing,
     Comparison,
     Decision,
     Diagnosis,
     Example,
+    Injected,
     LeftEarly,
     Prediction,
     SearchFailure,
+    SearchWay,
     Skipped,
 )
 
@@ -73,8 +72,8 @@ def test_and_decide(run: WholeRun, named: Mapping[str, Any]) -> Decision:
         against += compare_all([(baseline, name) for name in names], scores, "test", groups=groups, seed=seed)
     tested = {name: score_of(run.first, name, predictions) for name, predictions in {**answers, **baselines}.items()}
     candidates = tuple(
-        replace(candidate, test=tested.get(candidate.name))
-        for candidate in map(candidate_from_record, (*named["baselines"], *named["candidates"]))
+        replace(from_record(Candidate, one), test=tested.get(one["name"]))
+        for one in (*named["baselines"], *named["candidates"])
     )
     by_name = {c.name: c for c in candidates}
     fields = evidence_from_dev(run, named)
@@ -173,10 +172,10 @@ def evidence_from_dev(run: WholeRun, record: Mapping[str, Any]) -> dict[str, Any
         "closed_book": ClosedBook(**record["closed_book"]) if record["closed_book"] else None,
         "suspicious": tuple(record["suspicious"]),
         "hardest": record["hardest"],
-        "invention": tuple(invention_from_record(i) for i in record.get("invention", ())),
-        "injections": tuple(injected_from_record(i) for i in record.get("injections", ())),
-        "citing": tuple(citing_from_record(i) for i in record.get("citing", ())),
-        "searches": tuple(way_from_record(one) for one in record.get("searches", ())),
+        "invention": tuple(from_record(Invention, i) for i in record.get("invention", ())),
+        "injections": tuple(from_record(Injected, i) for i in record.get("injections", ())),
+        "citing": tuple(from_record(Citing, i) for i in record.get("citing", ())),
+        "searches": tuple(from_record(SearchWay, one) for one in record.get("searches", ())),
         "searches_not_tried": tuple(record.get("searches_not_tried", ())),
         "search_failures": tuple(SearchFailure(**one) for one in record.get("search_failures", ())),
         "abstain": task.abstain or "",

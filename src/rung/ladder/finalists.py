@@ -6,7 +6,7 @@ opens the test for the same candidates and reaches the same verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,6 @@ def answers_of_baselines(run: RunState, asked: Sequence[Example], which: SetName
 def baseline_candidate(name: str, dev: Score) -> Candidate:
     """A baseline as a candidate: it reads and writes no tokens."""
     return Candidate(name, "baseline", dev, None, 0.0, 0.0, None, None, None, 0.0, 0.0)
-
-
-def candidate_from_record(record: Mapping[str, Any]) -> Candidate:
-    """As `asdict` left it."""
-    return Candidate(**{**record, "dev": Score(**record["dev"])})
 
 
 def score_of(run: RunState, name: str, predictions: Sequence[Prediction]) -> Score:
