@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rung.data import corpus
-from rung.data.corpus import check_gold_ids, documents_and_findings, read_corpus
+from rung.data.corpus import check_gold_ids, read_corpus, read_documents
 from rung.errors import DataError
 from rung.types import Document, Example
 
@@ -48,7 +48,7 @@ def test_every_file_of_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> 
 def test_a_document_in_windows_1252_is_read_and_told(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_bytes("le café – naïf".encode("cp1252"))
     assert read_corpus(tmp_path)[0].text == "le café – naïf"
-    _, (finding,) = documents_and_findings(tmp_path)
+    (finding,) = read_documents(tmp_path).findings
     assert (finding.check, finding.severity, finding.row) == ("document_encoding", "warning", "old.txt")
     assert "read as Windows-1252" in finding.message
 
@@ -66,14 +66,14 @@ def test_documents_without_text_are_left_out_and_told(tmp_path: Path) -> None:
     rows.write_text('{"id": "a", "text": ""}\n{"id": "b", "text": "b"}\n')
     for path, row in ((folder, "empty.txt"), (rows, "c.jsonl, line 1")):
         assert len(read_corpus(path)) == 1
-        _, (finding,) = documents_and_findings(path)
+        (finding,) = read_documents(path).findings
         assert (finding.check, finding.row) == ("empty_document", row)
 
 
 def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
     for name in ("a.md", "b.png", "c.png", "d.odt", ".e.png"):
         (tmp_path / name).write_text("text")
-    _, (finding,) = documents_and_findings(tmp_path)
+    (finding,) = read_documents(tmp_path).findings
     assert (finding.check, finding.severity, finding.count) == ("unread_documents", "warning", 3)
     assert "3 of 4 files are not read (2 × .png, 1 × .odt)" in finding.message
 
@@ -121,7 +121,7 @@ def test_files_that_give_documents_and_those_that_do_not_add_up(tmp_path: Path) 
 def test_columns_with_other_names_are_read_and_told(tmp_path: Path, row: dict[str, str], told: str) -> None:
     (tmp_path / "c.jsonl").write_text(json.dumps(row))
     assert read_corpus(tmp_path / "c.jsonl") == (Document("1", "a"),)
-    _, (finding,) = documents_and_findings(tmp_path / "c.jsonl")
+    (finding,) = read_documents(tmp_path / "c.jsonl").findings
     assert (finding.check, finding.severity) == ("document_form", "note")
     assert finding.message == f"c.jsonl: documents are read from the column {told}."
 

@@ -10,7 +10,7 @@ import pytest
 
 from documents import broken_documents
 from made_documents import docx_of, paragraph, pdf_of, pptx_of, ruled, word_table, xlsx_of
-from rung.data.corpus import documents_and_findings, read_corpus, read_documents, texts_of
+from rung.data.corpus import read_corpus, read_documents, texts_of
 from rung.data.documents import workers
 from rung.data.documents.markdown import pipe_table
 from rung.data.documents.web_page import markdown_of
@@ -149,7 +149,8 @@ def test_a_column_of_markdown_is_the_text(tmp_path: Path) -> None:
 
 def test_how_a_file_of_rows_in_a_folder_was_understood_is_told(docs: Path) -> None:
     (docs / "a.csv").write_bytes("id;text\n1;Gebühr\n2;Öffnung\n".encode("cp1252"))
-    documents, findings = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, findings = read.documents, read.findings
     assert [d.text for d in documents] == ["Gebühr", "Öffnung"]
     assert any("a.csv: " in f.message and "Windows-1252" in f.message for f in findings), findings
 
@@ -160,7 +161,8 @@ def test_a_table_without_rows_is_no_document_and_a_link_to_a_folder_is_told(docs
     (docs / "a.txt").write_text("text")
     (tmp_path / "elsewhere").mkdir()
     (docs / "link").symlink_to(tmp_path / "elsewhere")
-    documents, findings = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, findings = read.documents, read.findings
     assert [(d.id, d.text) for d in documents] == [("a.txt", "text"), ("words.json", '["one", "two"]')]
     told = {(f.check, f.row) for f in findings if f.row}
     assert told == {("broken_document", "link"), ("empty_document", "empty.json"), ("document_form", "words.json")}
@@ -170,7 +172,8 @@ def test_a_table_with_too_much_text_is_left_out(docs: Path, monkeypatch: pytest.
     monkeypatch.setattr("rung.data.documents.tables.MAX_CHARACTERS", 10)
     (docs / "a.csv").write_text("a,b\n12345,123456\n")
     (docs / "b.txt").write_text("text")
-    documents, (finding, _) = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, (finding, _) = read.documents, read.findings
     assert [d.id for d in documents] == ["b.txt"] and "a.csv: holds over" in finding.message
 
 
@@ -184,7 +187,8 @@ def test_a_list_of_fetched_pages_gives_sources_to_files(docs: Path) -> None:
     (docs / "pages" / "1.html").write_text("<h1>Fees</h1><p>5 euros")
     (docs / "urls.csv").write_text("url,file\nhttps://b.example/fees,pages/1.html\nhttps://b.example/x,pages/2.html\n")
     page = Document("pages/1.html", "# Fees\n\n5 euros", "Fees", markdown=True, source="https://b.example/fees")
-    documents, (absent, _) = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, (absent, _) = read.documents, read.findings
     assert documents == (page,)
     assert absent.check == "broken_document" and "names pages/2.html, which is not there" in absent.message
     assert read_corpus(docs / "urls.csv") == (page,)
@@ -211,7 +215,8 @@ def test_scanned_pages_are_said_and_a_folder_of_them_is_an_error(docs: Path) -> 
     with pytest.raises(DataError, match=r"scan.pdf: 2 of 2 pages \(1, 2\) hold no text"):
         read_corpus(docs)
     (docs / "a.txt").write_text("text")
-    documents, findings = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, findings = read.documents, read.findings
     assert [d.id for d in documents] == ["a.txt"] and {f.check for f in findings} == {"scanned_pages"}
     assert findings[-1].message == "docs: 1 of 2 files has pages without text that can be read."
 
@@ -219,7 +224,8 @@ def test_scanned_pages_are_said_and_a_folder_of_them_is_an_error(docs: Path) -> 
 def test_a_file_that_cannot_be_read_stops_no_other_and_alone_is_an_error(docs: Path) -> None:
     (docs / "a.pdf").write_bytes(pdf_of([[(72, 700, 12, "x")]], password="p"))
     (docs / "b.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
-    documents, findings = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, findings = read.documents, read.findings
     assert [d.id for d in documents] == ["b.jsonl/1"]
     assert [(f.check, f.severity) for f in findings] == [("broken_document", "warning")] * 3
     assert (findings[2].row, findings[2].count) == ("", 0)
@@ -258,7 +264,8 @@ def test_a_file_that_takes_for_ever_costs_its_seconds_alone(docs: Path, monkeypa
     monkeypatch.setattr(workers, "SECONDS", 1.0)
     next(b for b in broken_documents() if b.name == "endless.pdf").make(docs / "a.pdf")
     (docs / "b.pdf").write_bytes(pdf_of([[(72, 700, 12, "read all the same")]]))
-    documents, (finding, _) = documents_and_findings(docs)
+    read = read_documents(docs)
+    documents, (finding, _) = read.documents, read.findings
     assert [d.text for d in documents] == ["read all the same"]
     assert finding.message.startswith("a.pdf: took over 1 seconds to be read")
 
@@ -316,8 +323,9 @@ from pathlib import Path
 from rung.data.documents import workers
 from rung.data.documents.reading import parse
 workers._Worker.parse = lambda self, path, kind: parse(path, kind)
-from rung.data.corpus import documents_and_findings
-documents, findings = documents_and_findings(Path({str(docs)!r}))
+from rung.data.corpus import read_documents
+read = read_documents(Path({str(docs)!r}))
+documents, findings = read.documents, read.findings
 print([d.id for d in documents], [(f.check, f.count, f.message) for f in findings])
 """
     environment = os.environ | {"RUNG_CACHE": str(tmp_path / "c")}

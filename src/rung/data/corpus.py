@@ -64,12 +64,6 @@ def read_corpus(path: Path, but: Collection[Path] = ()) -> tuple[Document, ...]:
     return read_documents(path, but=but).documents
 
 
-def documents_and_findings(path: Path) -> tuple[tuple[Document, ...], tuple[Finding, ...]]:
-    """The documents as `read_documents` returns them, and what is to be said of them."""
-    read = read_documents(path)
-    return read.documents, read.findings
-
-
 def read_documents(path: Path, say: Callable[[str], None] = _quiet, but: Collection[Path] = ()) -> Corpus:
     """Every document of a folder or a file; ids are paths, of rows in a folder with the row's id behind.
 

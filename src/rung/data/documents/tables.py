@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rung.data.documents.collected import Collected
+from rung.data.documents.counted import no_text
 from rung.data.documents.markdown import clean, pipe_table
 from rung.data.documents.parsed import MAX_CHARACTERS
 from rung.data.documents.web_page import markdown_of
@@ -80,7 +81,7 @@ def rows_of(table: Table, name: str, read: Collected, *, alone: bool) -> Rows:
         if document.text:
             found.documents.append(document)
         elif not found.problems:
-            read.tell("empty_document", name, f"{name}: holds no text, so it is no document. Fill it in or remove it.")
+            read.tell("empty_document", name, no_text(name))
         return found
     _tell_columns(table, columns, name, read)
     first_with: dict[str, str] = {}
