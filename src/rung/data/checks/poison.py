@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rung.data.checks import phrases
 from rung.data.checks.material import Material
@@ -57,7 +57,7 @@ def _of_documents(material: Material) -> Iterator[Finding]:
     read = document_texts(material.documents)
     for document, text in read:
         row = f"document {document.id}"
-        for check in _signs_in_a_document(text):
+        for check in _signs_in(text, (phrases.ORDERS, phrases.ORDERS_TO_A_READER)):
             what, todo = _WHAT[check]
             if check == "role_marker":
                 continue
@@ -80,10 +80,11 @@ def _hidden(text: str, place: str, row: str, ids: tuple[str, ...]) -> Finding:
     return Finding("invisible_characters", "warning" if disguises(text) else "note", row, message, ids)
 
 
-def _signs_in(text: str) -> Iterator[str]:
-    """Checks that a text fails, each once."""
+def _signs_in(text: str, orders: Sequence[re.Pattern[str]] = (phrases.ORDERS,)) -> Iterator[str]:
+    """Checks that a text fails, each once. orders: what gives a model orders where it stands in the open."""
     text = text[:LONGEST]
-    if phrases.says(phrases.ORDERS, text, text.lower()) or (
+    small = text.lower()
+    if any(phrases.says(order, text, small) for order in orders) or (
         "<!--" in text and any(map(phrases.SPOKEN_TO.search, _comments(text)))
     ):
         yield "hidden_instruction"
@@ -93,15 +94,6 @@ def _signs_in(text: str) -> Iterator[str]:
         yield "role_marker"
     if len(text) >= 60 and any(_is_readable(m.group()) for m in _ENCODED.finditer(text)):
         yield "encoded_text"
-
-
-def _signs_in_a_document(text: str) -> list[str]:
-    """As `_signs_in`; orders that a passage may give to who reads it are orders, too."""
-    signs = list(_signs_in(text))
-    text = text[:LONGEST]
-    if "hidden_instruction" not in signs and phrases.says(phrases.ORDERS_TO_A_READER, text, text.lower()):
-        signs.append("hidden_instruction")
-    return signs
 
 
 def _comments(text: str) -> Iterator[str]:
