@@ -57,8 +57,7 @@ _CONTEXT = 500  # of them, of a context
 _READ = 4_000  # characters of a conversation that the model rewrites
 _PASSAGE = 2_000  # characters of a passage that it judges
 _LONGEST_QUERY = 400  # characters
-_KEPT_CALLS = 64  # of each of the last models
-_KEPT_MODELS = 4
+_KEPT_CALLS = 64  # of each model
 
 _REWRITE = (
     "You write queries for a search in documents. Write one short query that finds the text which answers the last "
@@ -112,7 +111,8 @@ def found(
     judged = min(JUDGED, _TIMES_K * k)
     rows = retriever.search(asked, max(k, judged))
     questions = texts if spec.query == "rewritten" else [_question(query) for query in queries]
-    return _judged(model, questions, [row[:judged] for row in rows], costs, rows, k)
+    ranked = _judged(model, questions, rows, costs, judged)
+    return [replace(row, passages=row.passages[:k]) for row in ranked]
 
 
 def conversation_text(query: Query) -> str:
@@ -163,23 +163,19 @@ def written_query(reply: Generation) -> str:
 def _judged(
     model: Model,
     questions: Sequence[str],
-    judged: Sequence[Sequence[Document]],
-    costs: Sequence[FoundPassages],
     rows: Sequence[Sequence[Document]],
-    k: int,
+    costs: Sequence[FoundPassages],
+    most: int,
 ) -> list[FoundPassages]:
-    """The rows, with the judged passages in front, those first that the model says yes to.
-
-    judged: the first passages of each row, shape (questions, at most JUDGED). Of equals the order stays.
-    """
-    prompts = [_to_judge(question, passage) for question, row in zip(questions, judged, strict=True) for passage in row]
+    """The rows, the first `most` passages of each judged: those first that the model says yes to. Of equals the order
+    stays."""
+    prompts = [_to_judge(question, p) for question, row in zip(questions, rows, strict=True) for p in row[:most]]
     votes = iter(_votes(model, prompts))
     results = []
-    for cost, first, row in zip(costs, judged, rows, strict=True):
-        own = [next(votes) for _ in first]
-        order = sorted(range(len(first)), key=lambda place: -own[place].vote)
-        ranked = [first[place] for place in order] + list(row[len(first) :])
-        results.append(replace(_with(cost, [vote.reply for vote in own]), passages=tuple(ranked[:k])))
+    for cost, row in zip(costs, rows, strict=True):
+        first = [(passage, next(votes)) for passage in row[:most]]
+        ranked = [passage for passage, _ in sorted(first, key=lambda judged: -judged[1].vote)] + list(row[most:])
+        results.append(replace(_with(cost, [vote.reply for _, vote in first]), passages=tuple(ranked)))
     return results
 
 
@@ -274,9 +270,9 @@ def _with(cost: FoundPassages, replies: Sequence[Generation]) -> FoundPassages:
 
 _Calls = OrderedDict[bytes, list[Any]]
 
-_kept: list[tuple[weakref.ref[Model], _Calls]] = []
-"""What the models that were asked last replied to whole calls. Solutions that differ in nothing but how many passages
-they show search alike. The same requests in the same order have the same texts, so that nothing depends on it."""
+_kept: weakref.WeakKeyDictionary[Model, _Calls] = weakref.WeakKeyDictionary()
+"""What models that are in use replied to their last calls. Solutions that differ in nothing but how many passages they
+show search alike. The same requests in the same order have the same texts, so that nothing depends on it."""
 _keeping = threading.Lock()
 
 
@@ -323,14 +319,8 @@ def _digest(requests: Sequence[Request]) -> bytes:
 
 
 def _calls_of(model: Model) -> _Calls:
-    """Of this very model; a model that is gone takes them with it. Of one that cannot be referred to none is kept."""
-    alive = [(ref, calls) for ref, calls in _kept if ref() is not None]
-    own = next((calls for ref, calls in alive if ref() is model), None)
-    if own is None:
-        own = OrderedDict()
-        try:
-            alive.append((weakref.ref(model), own))
-        except TypeError:
-            return own
-    _kept[:] = alive[-_KEPT_MODELS:]
-    return own
+    """Of this very model; nothing is kept of one that no dictionary takes."""
+    try:
+        return _kept.setdefault(model, OrderedDict())
+    except TypeError:
+        return OrderedDict()
