@@ -23,6 +23,10 @@ ROW_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet"
 PACKED_SUFFIXES = (".gz", ".zst")
 SUFFIXES = (*ROW_SUFFIXES, *PACKED_SUFFIXES, ".txt")
 """Of files that can be read; a .txt file where it clearly holds rows."""
+GOLD_SUFFIX = ".gold.jsonl"
+"""Of the copy of a file of examples that has a column gold_ids."""
+SCHEMA_SUFFIX = ".schema.json"
+"""Of a file beside the examples that says the form of their answers."""
 SUPPORTED = "JSONL, JSON, CSV, TSV, Parquet, Excel (.xlsx) or Arrow, packed as .gz or .zst if you like"
 PROBLEMS_SHOWN = 10
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rung.data.rows import GOLD_SUFFIX, SCHEMA_SUFFIX
 from rung.types import Document, Finding
 
 _NOTES = ("document_form",)
-_COPIES = (".gold.jsonl", ".schema.json")  # that rung writes of examples, or reads beside them
+_BESIDE = (GOLD_SUFFIX, SCHEMA_SUFFIX)  # that rung writes of examples, or reads beside them
 
 
 @dataclass
@@ -52,7 +53,7 @@ def files_below(folder: Path, but: Collection[Path] = ()) -> tuple[list[Path], l
         troubles += [(path, "is a link to a folder, which is not followed; copy the folder there") for path in links]
         for name in files:
             path = Path(root) / name
-            if name.startswith(".") or name.endswith(_COPIES) or (left_out and os.path.realpath(path) in left_out):
+            if name.startswith(".") or name.endswith(_BESIDE) or (left_out and os.path.realpath(path) in left_out):
                 continue
             if os.path.isfile(path):
                 found.append(path)

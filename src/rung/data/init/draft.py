@@ -19,7 +19,7 @@ from rung.data.init.schemas import closed
 from rung.data.init.sources import Sources, find_sources
 from rung.data.init.yaml_text import as_comment, as_yaml, escaped, quoted
 from rung.data.refusals import usual_refusal
-from rung.data.rows import raise_problems
+from rung.data.rows import SCHEMA_SUFFIX, raise_problems
 from rung.data.shapes import Recognised
 from rung.data.shapes.seam import key_of
 from rung.errors import DataError
@@ -29,7 +29,7 @@ _NAMED_LABELS = 30  # more of them make a long instruction, paid for on every re
 _LABELS_ON_A_LINE = 12
 _FEW_INSTRUCTIONS = 5
 _INLINE_SCHEMA = 1_500  # characters; a longer one goes into a file of its own
-SCHEMA_FILE = "answer.schema.json"
+SCHEMA_FILE = f"answer{SCHEMA_SUFFIX}"
 _INSTRUCTIONS = {
     "label": "Classify the input. Answer with one of the labels only.",
     "labels": "Say which labels apply to the input. Answer with a JSON list of them.",

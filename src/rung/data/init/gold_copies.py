@@ -15,9 +15,9 @@ from pathlib import Path
 
 from rung.data.examples import names_of, read_data
 from rung.data.formats import read_table
-from rung.data.init.sources import GOLD_SUFFIX
 from rung.data.init.trial import TriedDraft
 from rung.data.init.yaml_text import as_comment, as_yaml
+from rung.data.rows import GOLD_SUFFIX
 from rung.data.shapes.values import FOUND_BY
 from rung.data.task_file import read_task
 from rung.errors import RungError

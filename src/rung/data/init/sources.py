@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rung.data.rows import SUPPORTED
+from rung.data.rows import GOLD_SUFFIX, SCHEMA_SUFFIX, SUPPORTED
 from rung.errors import DataError
 from rung.types import SetName
 
@@ -21,8 +21,6 @@ SET_NAMES: dict[SetName, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 CORPUS_NAMES = ("corpus", "docs", "documents", "passages")
-GOLD_SUFFIX = ".gold.jsonl"
-"""Of the copy of a file of examples that has a column gold_ids."""
 _CORPUS_NOTES = 10
 _FILE_NAMES = ("examples", "data", "dataset", "qa", "questions")
 
@@ -155,7 +153,7 @@ def _folder_of(text: str) -> Path:
 def _examples_in(folder: Path, found: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The files of a folder that hold examples, and the others that could be read. Raises DataError."""
     found = [p for p in found if not _is_gold_copy(p, found)]
-    usable = [p for p in found if not _is_corpus(p, folder) and not p.name.endswith(".schema.json")]
+    usable = [p for p in found if not _is_corpus(p, folder) and not p.name.endswith(SCHEMA_SUFFIX)]
     if not usable:
         raise DataError(f"{folder.name}: the folder holds no examples ({folder}). Put them there as {SUPPORTED}.")
     stem = {p: p.name.split(".")[0].lower() for p in usable}
@@ -164,7 +162,7 @@ def _examples_in(folder: Path, found: Sequence[Path]) -> tuple[list[Path], list[
         chosen = [p for p in usable if set_of(p)]
     else:
         chosen = next(([p] for name in _FILE_NAMES for p in usable if stem[p] == name), usable)
-    return chosen, [p for p in found if p not in chosen and not p.name.endswith(".schema.json")]
+    return chosen, [p for p in found if p not in chosen and not p.name.endswith(SCHEMA_SUFFIX)]
 
 
 def _is_gold_copy(path: Path, beside: Sequence[Path]) -> bool:
