@@ -22,6 +22,8 @@ Topic = Literal["decided", "teacher", "judge", "checks", "costs", "not tried"]
 
 Whitespace = Literal["counts", "folded"]
 SearchedWith = Literal["input", "conversation", "rewritten"]
+Tell = Callable[[str, float], None]
+"""(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
 
 FAMILIES: tuple[Family, ...] = ("prompt", "rag", "fine-tune", "rag+fine-tune")
 """The families that use a language model, cheapest first: what it takes to build, run and change.

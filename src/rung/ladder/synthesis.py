@@ -17,12 +17,12 @@ from rung.ladder.checking import CheckedData, check_task, refuse
 from rung.ladder.opening import token_price
 from rung.records import write_json, write_lines
 from rung.runs import held
-from rung.types import Model, Request
+from rung.types import Model, Request, Tell
 
 if TYPE_CHECKING:
     from rung.models.metering import Metered
     from rung.teaching.synthesis import Counts, Kind, Synthesis, SynthesisOptions
-    from rung.trials.workshop import Tell, Workshop
+    from rung.trials.workshop import Workshop
 
 Say = Callable[[str], None]
 

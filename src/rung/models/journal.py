@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rung.errors import may_pass
 from rung.records import append_lines, read_lines
-from rung.types import Generation, Model, Request
+from rung.types import Generation, Model, Request, Tell
 
 _BLOCK = 64  # requests asked at once, of a model that names no size of its own
 
@@ -28,7 +28,7 @@ class Journal:
         self._known = {str(line.pop("key")): Generation(**line) for line in read_lines(path)}
 
     def generate(
-        self, requests: Sequence[Request], tell: Callable[[str, float], None] = lambda what, share: None, what: str = ""
+        self, requests: Sequence[Request], tell: Tell = lambda what, share: None, what: str = ""
     ) -> list[Generation]:
         """One Generation a request, in order. tell, what: who hears of progress, and of what; it may end the work.
 

@@ -7,14 +7,14 @@ Knows no files.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rung.retrieval import open_index
 from rung.retrieval.answers_in_text import contains_answer
 from rung.retrieval.chunk import chunk, document_id
 from rung.retrieval.gold import GoldIndex
-from rung.types import Document, Example, RetrieverSpec
+from rung.types import Document, Example, RetrieverSpec, Tell
 
 POOL = 20
 """Hits among which the answer is looked for."""
@@ -48,7 +48,7 @@ def mark(
     documents: Sequence[Document],
     *,
     seed: int = 0,
-    tell: Callable[[str, float], None] = lambda what, share: None,
+    tell: Tell = lambda what, share: None,
 ) -> Marks:
     """The best-ranked document that holds an accepted answer, for each example for which that is no chance.
 

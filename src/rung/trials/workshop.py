@@ -29,6 +29,7 @@ from rung.types import (
     RetrieverSpec,
     Solution,
     Task,
+    Tell,
 )
 
 if TYPE_CHECKING:
@@ -43,9 +44,6 @@ PILOTED = 150
 """Dev examples that a pilot is judged on: enough to tell 'fixes nothing' from 'fixes a few per cent'."""
 
 _CUT = "cut.json"
-
-Tell = Callable[[str, float], None]
-"""(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
 
 
 @dataclass(frozen=True)

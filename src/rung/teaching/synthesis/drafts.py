@@ -19,8 +19,8 @@ from rung.retrieval.chunk import document_id
 from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
 from rung.teaching.synthesis.counts import KINDS, WRITTEN, Counts, Kind
 from rung.teaching.synthesis.prompts import ROOM, STYLES, inputs_in, new_inputs, other_words, questions, reply_form
-from rung.trials.workshop import Inputs, Tell
-from rung.types import Constraint, Decoding, Document, Example, Generation, Message, Model, Query, Request
+from rung.trials.workshop import Inputs
+from rung.types import Constraint, Decoding, Document, Example, Generation, Message, Model, Query, Request, Tell
 
 PROMPTS = "prompts.jsonl"
 """Beside the journal: {prompt, messages} of every request for new inputs."""
