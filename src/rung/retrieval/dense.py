@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rung.retrieval.embedders import Embedder, embedders_here, open_embedder
-from rung.retrieval.embeddings import Embeddings, Tell
+from rung.retrieval.embeddings import Embeddings
 from rung.retrieval.passages import PassageFile, searched
 from rung.retrieval.shared import shared
-from rung.types import Document, Query, RetrieverSpec
+from rung.types import Document, Query, RetrieverSpec, Tell
 
 _IN_MEMORY_BYTES = 512 * 2**20
 """Vectors up to so many bytes, as float32, are held in memory; more are read from the disk for each search."""

@@ -11,15 +11,14 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rung.records import scratch_beside
 from rung.retrieval.embedders import Embedder
-
-Tell = Callable[[str, float], None]
-"""(what is done, share of it that is done) -> nothing; may raise to stop the work."""
+from rung.retrieval.shared import alone
+from rung.types import Tell
 
 _STEP_SECONDS = 1.0
 """About so long is embedded between two calls of `tell`."""
@@ -87,28 +86,15 @@ class Embeddings:
     @contextmanager
     def _turn(self, told: Callable[[], None]) -> Iterator[None]:
         """Within: no other process embeds by this embedder, and what others have embedded is known."""
-        if self._folder is None:
-            yield
-            return
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(str(self._folder / ".lock"), timeout=1)
-        while True:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-                break
-            except Timeout:
-                told()
-            except OSError:
-                self._folder = None
-                yield
-                return
-        try:
+        with ExitStack() as turn:
+            if self._folder is not None:
+                try:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    turn.enter_context(alone(self._folder / ".lock", told))
+                except OSError:
+                    self._folder = None
             self._refresh()
             yield
-        finally:
-            lock.release()
 
     def _refresh(self) -> None:
         """Reads the blocks that have come since the last time."""

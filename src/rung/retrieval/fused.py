@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rung.retrieval.embeddings import Tell
-from rung.types import Document, Query, Retriever, RetrieverSpec
+from rung.retrieval.shared import prepare
+from rung.types import Document, Query, Retriever, RetrieverSpec, Tell
 
 RANK_CONSTANT = 60
 """k of the formula, as in the source."""
@@ -34,10 +34,8 @@ class Fused:
         self._position = {passage.id: place for place, passage in enumerate(passages)}
 
     def prepare(self, tell: Tell) -> None:
-        """Prepares the searches that have something to prepare."""
         for search in self.searches:
-            if (prepare := getattr(search, "prepare", None)) is not None:
-                prepare(tell)
+            prepare(search, tell)
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
         """The k best passages of each query; of equal ones, the earlier in the corpus first."""

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import TaskError
 from rung.retrieval import stemming
 from rung.retrieval.fused import DEPTH, RANK_CONSTANT
-from rung.retrieval.lance_tables import LanceTables, Tell
+from rung.retrieval.lance_tables import LanceTables
 from rung.retrieval.passages import keys_of, searched
 from rung.text import NORMAL_FORM, words
-from rung.types import Document, Query, RetrieverSpec
+from rung.types import Document, Query, RetrieverSpec, Tell
 
 if TYPE_CHECKING:
     import numpy as np

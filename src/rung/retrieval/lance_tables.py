@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import TaskError
 from rung.records import SCRATCH, link_or_copy, read_json, write_json
 from rung.resume import folder_once
+from rung.retrieval.shared import alone
+from rung.types import Tell
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Tell = Callable[[str, float], None]
-"""(what is done, share of it that is done) -> nothing; may raise to stop the work."""
 
 DRIFT = 0.1
 """Share of rows that may change until the indexes are built anew. One that is only added to keeps counting the words of
@@ -38,7 +37,6 @@ UNUSED_S = 30 * 86_400
 """Since a table was opened last, until it makes room for another."""
 
 _REMOVED = 5_000  # rows a commit
-_WAIT_S = 1.0  # between two looks at the lock of another process
 _CACHE_MB = 256  # of memory, for what searches read again
 _TABLE, _STATE = "passages", "state.json"
 _WRITTEN_ONCE = ("data", "_indices", "_deletions")  # folders of a table in which LanceDB changes no file
@@ -88,7 +86,7 @@ class LanceTables:
 
         What `tell` raises goes through, and the next call goes on from there. Raises TaskError for a fault of LanceDB.
         """
-        with _alone(self._folder / "lock", tell):
+        with alone(self._folder / "lock", lambda: tell("another process is building an index", 0.0)):
             if (table := self.whole()) is not None:  # another process was faster
                 return table
             self._make_room()
@@ -212,21 +210,3 @@ def _named(home: Path) -> Iterator[None]:
             f"{home}: the index could not be built ({str(fault)[:300]}). See that the disk has room, delete the "
             "folder, and give the same command again."
         ) from fault
-
-
-@contextmanager
-def _alone(lock: Path, tell: Tell) -> Iterator[None]:
-    """Within: no other process writes below the lock's folder."""
-    from filelock import FileLock, Timeout
-
-    held = FileLock(lock)
-    while True:
-        try:
-            held.acquire(timeout=_WAIT_S)
-            break
-        except Timeout:
-            tell("another process is building an index", 0.0)
-    try:
-        yield
-    finally:
-        held.release()

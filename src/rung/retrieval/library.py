@@ -9,7 +9,8 @@ from pathlib import Path
 from rung.retrieval import open_index
 from rung.retrieval.chunk import chunk
 from rung.retrieval.gold import GoldIndex
-from rung.types import Document, Retriever, RetrieverSpec
+from rung.retrieval.shared import prepare
+from rung.types import Document, Retriever, RetrieverSpec, Tell
 
 
 class Library:
@@ -53,12 +54,10 @@ class Library:
             self._opened[key] = open_index(spec, self.passages(spec), self._folder)
         return self._opened[key]
 
-    def prepare(self, spec: RetrieverSpec, tell: Callable[[str, float], None]) -> None:
+    def prepare(self, spec: RetrieverSpec, tell: Tell) -> None:
         """Does the long work of opening that index, where it has some, and tells how far it is; tell may raise, and
         what was done until then is kept."""
-        prepare = getattr(self.search(spec), "prepare", None)
-        if prepare is not None:
-            prepare(tell)
+        prepare(self.search(spec), tell)
 
     def gold(self, spec: RetrieverSpec | None = None) -> GoldIndex:
         """The passages of that size by their marks."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from rung.errors import ModelError, first_line
 from rung.retrieval.embedders.transformer import device, fetched, quiet
-from rung.retrieval.embeddings import Tell
 from rung.retrieval.passages import searched
-from rung.types import Document, Query, Retriever
+from rung.retrieval.shared import prepare
+from rung.types import Document, Query, Retriever, Tell
 
 DEPTH = 50
 """First hits that are ordered anew; more only where more are asked for."""
@@ -95,8 +95,7 @@ class Reranked:
         self._reranker = reranker
 
     def prepare(self, tell: Tell) -> None:
-        if (prepare := getattr(self.first, "prepare", None)) is not None:
-            prepare(tell)
+        prepare(self.first, tell)
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
         if k <= 0:

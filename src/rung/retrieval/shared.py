@@ -1,13 +1,17 @@
-"""Indexes that several searches stand on: while one holds an index, the others get the same."""
+"""What indexes have in common: one that several searches stand on, and long work that others wait for and hear of."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from rung.types import Document
+from rung.types import Document, Retriever, Tell
+
+_WAIT_S = 1.0  # between two looks at the lock of another process
 
 
 class _Index(Protocol):
@@ -36,3 +40,27 @@ def shared(passages: Sequence[Document], how: tuple[Hashable, ...], make: Callab
             assert found.passages is passages
             _alive[key] = found
         return found
+
+
+def prepare(search: Retriever, tell: Tell) -> None:
+    """Does the long work of opening a search, where it has some: it then has a method of this name."""
+    if (work := getattr(search, "prepare", None)) is not None:
+        work(tell)
+
+
+@contextmanager
+def alone(lock: Path, told: Callable[[], None]) -> Iterator[None]:
+    """Within: no other process holds the lock. told: called about once a second while one does; may raise."""
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock)
+    while True:
+        try:
+            held.acquire(timeout=_WAIT_S)
+            break
+        except Timeout:
+            told()
+    try:
+        yield
+    finally:
+        held.release()
