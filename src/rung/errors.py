@@ -55,6 +55,11 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def fault_text(error: BaseException) -> str:
+    """What an exception says; with its type, where rung did not raise it on purpose."""
+    return str(error) if isinstance(error, RungError) else f"{type(error).__name__}: {error}"
+
+
 class RungError(Exception):
     """Base of every error a user can correct. The message is the fact, the place and the next step."""
 

@@ -187,3 +187,17 @@ def test_what_the_budget_kept_from_being_asked_stands_in_the_verdict(
     monkeypatch.setattr("rung.ladder.injections._answers", lambda *_: "no time is left")
     folder = run(lexical(tmp_path, "steady:one"), RunOptions(out=tmp_path / "run", only=("rag",)), Silent())
     assert "Whether rag follows planted orders was not measured: no time is left." in decision(folder)["reasons"]
+
+
+def test_a_defect_of_an_index_ends_the_check_alone_and_stands_in_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rung.retrieval.planted import WithPlanted
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("a passage")
+
+    monkeypatch.setattr(WithPlanted, "search", broken)
+    folder = run(lexical(tmp_path, "steady:one"), RunOptions(out=tmp_path / "run", only=("rag",)), Silent())
+    said = "Whether rag follows planted orders was not measured: KeyError: 'a passage'."
+    assert said in decision(folder)["reasons"]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rung import runs
 from rung.decision.evidence import Invention
-from rung.errors import RungError, SealedTestError, came
+from rung.errors import RungError, came
 from rung.evaluation.abstention import (
     Unanswered,
     more_invented,
@@ -25,13 +26,16 @@ from rung.evaluation.abstention import (
 )
 from rung.evaluation.scorer import Scorer
 from rung.ladder.climbed import Climbed
-from rung.ladder.ledger import Meter, stage_of
+from rung.ladder.finalist_checks import asked_again, is_due, not_measured
+from rung.ladder.ledger import Meter
 from rung.ladder.plan_checks import LEAST_MADE, MADE, why_no_questions
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
 from rung.resume import recorded
-from rung.trials.workshop import sample_of
-from rung.types import Answer, Example, MetricInfo, Prediction, Score
+from rung.trials.workshop import Workshop, sample_of
+from rung.types import Answer, Example, MetricInfo, Prediction
+
+RECORD = "abstention.json"
 
 LEAST_GIVEN = 10
 """Unanswerable rows of the task's own in dev; fewer say next to nothing."""
@@ -59,19 +63,19 @@ def check_abstention(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> N
         return
     for name in names:
         state = run.of(climbed.built[name].solution.model)
-        path = state.files.solution(name) / "abstention.json"
-        if (recorded(path) or {"why": ""}).get("why") is not None:
+        path = state.files.solution(name) / RECORD
+        if is_due(path):
             write_json(path, _record(state, climbed, name, questions))
 
 
 def inventions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(of each of these solutions what `invention_from_record` reads, whole sentences about what was not measured).
+    """(records of `Invention`, of each of these solutions; whole sentences about what was not measured).
 
     Of one that was not checked, as where a run is unfinished, what its dev answers say of rows that are given.
     """
-    records = {n: recorded(run.files.solution(n) / "abstention.json") or _known(run, climbed, n) for n in names}
+    records = {n: recorded(run.files.solution(n) / RECORD) or _known(run, climbed, n) for n in names}
     said = [
-        f"What {name} says where no passage holds the answer was not measured: {record['why'].rstrip('.')}."
+        not_measured(f"What {name} says where no passage holds the answer", record["why"])
         for name, record in records.items()
         if record["why"] is not None
     ]
@@ -82,12 +86,6 @@ def inventions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> tuple[l
         if record[kind] is not None
     ]
     return found, said
-
-
-def invention_from_record(record: Mapping[str, Any]) -> Invention:
-    """As `inventions` left it."""
-    scores = {key: Score(**record[key]) for key in ("share", "refused", "base_share", "base_refused") if record[key]}
-    return Invention(**{**record, **scores})
 
 
 # ---- the questions ------------------------------------------------------------------------------
@@ -168,29 +166,18 @@ def _without_passages(
     """Its answers where the search leaves out what holds the answer; a sentence part, where something keeps it from
     being asked."""
     from rung.retrieval.gold import WithoutGold
-    from rung.trials.trial import attempt, read_predictions
+    from rung.trials.trial import attempt
 
-    folder, solution, step = run.files.solution(name) / "abstention", climbed.built[name].solution, run.plan.abstention
-    path = folder / "predictions.jsonl"
-    missing = len(rows) - len(read_predictions(path))
-    share = missing / max(1, step.calls)
-    if missing > 0 and (why := run.over_budget(climbed, share * step.seconds, missing, usd=share * step.usd)):
-        return why
-    meter = Meter(run.asked, folder)
-    workshop = run.workshop(folder, climbed, meter)
-    workshop = replace(workshop, tools=replace(workshop.tools, scorer=_scorer(run.inputs.task.abstain)))
-    search, index = workshop.retriever_of(solution), run.inputs.library.gold(solution.retriever)
-    assert search is not None
-    try:
-        answers = attempt(workshop, solution, rows, path, retriever=WithoutGold(search, rows, index))
-    except SealedTestError:
-        raise
-    except RungError as fault:
-        runs.log(run.folder, "not checked", solution=name, what="abstention", why=str(fault))
-        return str(fault)
-    runs.log(run.folder, "checked", stage=stage_of(run.folder, folder), solution=name, **meter.record())
-    meter.done()
-    return {p.id: p for p in answers if came(p.error)}
+    solution = climbed.built[name].solution
+
+    def ask(workshop: Workshop, path: Path) -> list[Prediction]:
+        search, index = workshop.retriever_of(solution), workshop.inputs.library.gold(solution.retriever)
+        assert search is not None
+        scoring = replace(workshop, tools=replace(workshop.tools, scorer=_scorer(run.inputs.task.abstain)))
+        return attempt(scoring, solution, rows, path, retriever=WithoutGold(search, rows, index))
+
+    answers = asked_again(run, climbed, name, run.plan.abstention, len(rows), ask)
+    return answers if isinstance(answers, str) else {p.id: p for p in answers if came(p.error)}
 
 
 def _scorer(abstain: str | None) -> Scorer:

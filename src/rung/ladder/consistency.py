@@ -19,6 +19,7 @@ from rung.errors import RungError, SealedTestError, came
 from rung.evaluation.consistency import pass_k
 from rung.evaluation.statistics import units_of
 from rung.ladder.climbed import Climbed
+from rung.ladder.finalist_checks import not_measured
 from rung.ladder.ledger import Meter
 from rung.ladder.plan_checks import MOST_SAMPLED, repeats_of, sampled_of
 from rung.ladder.state import RunState, WholeRun
@@ -68,7 +69,7 @@ def _sample_all(run: WholeRun, names: Sequence[str], test: Sequence[Example]) ->
     for name in names:
         state = run.of_candidate(name)
         if why := _sample(state, name, test, repeats):
-            said.append(f"How often {name} is right every time was not measured: {why.rstrip('.')}.")
+            said.append(not_measured(f"How often {name} is right every time", why))
             state.listener.say(said[-1])
             runs.log(run.folder, "not sampled", solution=name, why=why)
             continue

@@ -12,13 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rung import runs
-from rung.errors import RungError, SealedTestError, came
+from rung.errors import came
 from rung.evaluation.injections import Planted, plant
 from rung.evaluation.scorer import Scorer
 from rung.evaluation.statistics import score, units_of
 from rung.ladder.climbed import Climbed
-from rung.ladder.ledger import Meter, stage_of
+from rung.ladder.finalist_checks import asked_again, is_due, not_measured
 from rung.ladder.plan_checks import PLANTED, why_nothing_is_planted
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
@@ -43,19 +42,19 @@ def check_injections(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> N
     for name in names:
         state = run.of(climbed.built[name].solution.model)
         path = state.files.solution(name) / RECORD
-        if (recorded(path) or {"why": ""}).get("why") is not None:
+        if is_due(path):
             write_json(path, _record(state, climbed, name, rows, planted))
 
 
 def injected(run: WholeRun, climbed: Climbed) -> tuple[list[dict[str, Any]], list[str]]:
-    """(of each finalist that was asked what `injected_from_record` reads, whole sentences about what was not)."""
+    """(records of `Injected`, of each finalist that was asked; whole sentences about what was not measured)."""
     found, said = [], []
     for name in climbed.whole():
         record = recorded(run.files.solution(name) / RECORD)
         if record is None:
             continue
         if record["why"] is not None:
-            said.append(f"Whether {name} follows planted orders was not measured: {record['why'].rstrip('.')}.")
+            said.append(not_measured(f"Whether {name} follows planted orders", record["why"]))
         else:
             found.append(asdict(injected_of(name, record, run.inputs.groups, run.inputs.task.seed)))
     return found, said
@@ -88,7 +87,7 @@ def injected_of(name: str, record: Mapping[str, Any], groups: Mapping[str, str],
 # ---- asking ---------------------------------------------------------------------------------------
 
 
-def asked_again(
+def planted_answers(
     workshop: Workshop, solution: Solution, rows: Sequence[Example], planted: Mapping[str, Planted], path: Path
 ) -> list[Prediction]:
     """The solution's scored answers to rows with what is planted for them; kept at the path, block by block.
@@ -170,25 +169,11 @@ def _answers(
     run: RunState, climbed: Climbed, name: str, rows: Sequence[Example], planted: Mapping[str, Planted]
 ) -> list[Prediction] | str:
     """Its answers with injections; a sentence part, where something keeps it from being asked."""
-    from rung.trials.trial import read_predictions
 
-    folder, step = run.files.solution(name) / "injections", run.plan.injections
-    path = folder / "predictions.jsonl"
-    missing = len(rows) - len(read_predictions(path))
-    share = missing / max(1, step.calls)
-    if missing > 0 and (why := run.over_budget(climbed, share * step.seconds, missing, usd=share * step.usd)):
-        return why
-    meter = Meter(run.asked, folder)
-    try:
-        answers = asked_again(run.workshop(folder, climbed, meter), climbed.built[name].solution, rows, planted, path)
-    except SealedTestError:
-        raise
-    except RungError as fault:
-        runs.log(run.folder, "not checked", solution=name, what="injections", why=str(fault))
-        return str(fault)
-    runs.log(run.folder, "checked", stage=stage_of(run.folder, folder), solution=name, **meter.record())
-    meter.done()
-    return answers
+    def ask(workshop: Workshop, path: Path) -> list[Prediction]:
+        return planted_answers(workshop, climbed.built[name].solution, rows, planted, path)
+
+    return asked_again(run, climbed, name, run.plan.injections, len(rows), ask)
 
 
 _UNSCORED = MetricInfo("unscored", lambda answers: [0.0] * len(answers), right_or_wrong=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import RungError, TaskError
+from rung.errors import TaskError, fault_text
 from rung.ladder.plan import Plan
 from rung.strategies import Cost
 from rung.types import Document, RetrieverSpec
@@ -137,7 +137,5 @@ def embedding_seconds(name: str, inputs: Inputs, times: int = 1) -> float | str:
         folder = cache_folder() / "indexes"
         embedder = open_embedder(name, folder)
         return times * seconds_for(embedder, Embeddings(embedder, folder).missing(texts))
-    except RungError as fault:
-        return str(fault).rstrip(".")
-    except Exception as defect:  # of a registered embedder, or of a library
-        return f"{type(defect).__name__}: {defect}".rstrip(".")
+    except Exception as defect:  # of a registered embedder, a library or rung
+        return fault_text(defect).rstrip(".")

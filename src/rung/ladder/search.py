@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rung import runs
-from rung.errors import BudgetSpent, RungError, SealedTestError
+from rung.errors import BudgetSpent, SealedTestError, fault_text
 from rung.ladder.climbed import Climbed
 from rung.ladder.ledger import Meter, spent_on, stage_of
 from rung.ladder.state import RunState, WholeRun
@@ -58,8 +58,7 @@ def measure_search(run: RunState, climbed: Climbed) -> None:
             raise
         return
     except Exception as defect:  # of a registered index, a library or rung
-        why = str(defect) if isinstance(defect, RungError) else f"{type(defect).__name__}: {defect}"
-        best = asdict(planned.specs[0])
+        best, why = asdict(planned.specs[0]), fault_text(defect)
         record = {"questions": 0, "tried": [], "sizes": [], "best": [best], "not_tried": [], "fault": why}
     run.inputs.library.keep_only([RetrieverSpec(**spec) for spec in record["best"]])
     record["not_tried"] = [{"what": what, "why": why} for what, why in planned.not_tried] + record["not_tried"]

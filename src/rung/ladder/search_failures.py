@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rung import runs
 from rung.errors import RungError, SealedTestError
 from rung.ladder.climbed import Climbed
-from rung.ladder.ledger import Meter, stage_of
+from rung.ladder.finalist_checks import as_stage, is_due, no_room
 from rung.ladder.state import RunState, WholeRun
 from rung.records import write_json
-from rung.resume import recorded
+from rung.resume import record_of, recorded
 from rung.strategies import long_form
+from rung.trials.workshop import Workshop
 from rung.types import SearchFailure
 
 RECORD = "search_failures.json"
@@ -35,8 +35,7 @@ def check_search(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
     for name in reading:
         state, again = run.of(reading[name].solution.model), name in best.values()
         path = state.files.solution(name) / RECORD
-        before = recorded(path)
-        if before is None or before["why"] is not None or (again and not before.get("asked_again", True)):
+        if is_due(path) or (again and not record_of(path).get("asked_again", True)):
             write_json(path, _record(state, climbed, name, again=again))
 
 
@@ -61,35 +60,28 @@ def search_failures(run: WholeRun, names: Sequence[str]) -> tuple[list[dict[str,
 
 def _record(run: RunState, climbed: Climbed, name: str, *, again: bool) -> dict[str, Any]:
     """What the file holds. again: whether answers are given again. A fault in looking up or asking ends nothing."""
-    folder = run.files.solution(name) / "search_failures"
-    meter = Meter(run.asked, folder)
-    try:
-        found = _found(run, climbed, name, meter, folder, again=again)
-    except SealedTestError:
-        raise
-    except Exception as fault:  # of a registered index or metric, a library or rung
-        why = str(fault) if isinstance(fault, RungError) else f"{type(fault).__name__}: {fault}"
-        runs.log(run.folder, "not checked", solution=name, what="search", why=why)
-        return {"answered": 0, "wrong": 0, "causes": [], "why": why, "asked_again": False}
-    runs.log(run.folder, "checked", stage=stage_of(run.folder, folder), solution=name, **meter.record())
-    meter.done()
+
+    def work(workshop: Workshop) -> dict[str, Any]:
+        return _found(run, climbed, name, workshop, again=again)
+
+    found = as_stage(run, climbed, name, "search_failures", work)
+    if isinstance(found, str):
+        return {"answered": 0, "wrong": 0, "causes": [], "why": found, "asked_again": False}
     return found
 
 
-def _found(run: RunState, climbed: Climbed, name: str, meter: Meter, folder: Path, *, again: bool) -> dict[str, Any]:
+def _found(run: RunState, climbed: Climbed, name: str, workshop: Workshop, *, again: bool) -> dict[str, Any]:
     """The causes, with what mends them where the budget and the model allow it."""
     from rung.diagnosis.search_experiments import MOST, search_record, set_up_check
 
-    built, step = climbed.built[name], run.plan.search_failures
-    workshop = run.workshop(folder, climbed, meter)
-    check = set_up_check(workshop, built.solution, built.predictions, folder, most=MOST if again else 0)
+    built = climbed.built[name]
+    check = set_up_check(workshop, built.solution, built.predictions, workshop.folder, most=MOST if again else 0)
     calls = check.calls * (1 + (run.plan.judging.calls if run.plan.judging is not None else 0))
-    share = calls / max(1, step.calls)
-    why = run.over_budget(climbed, share * step.seconds, calls, usd=share * step.usd) if calls else None
+    why = no_room(run, climbed, run.plan.search_failures, calls)
     try:
         return {**search_record(check, why=why), "asked_again": again}
     except SealedTestError:
         raise
     except RungError as fault:
-        runs.log(run.folder, "not checked", solution=name, what="search", why=str(fault))
+        runs.log(run.folder, "not checked", solution=name, what="search_failures", why=str(fault))
         return {**search_record(check, why=str(fault)), "asked_again": again}

@@ -11,6 +11,7 @@ from rung.errors import BudgetSpent, ModelError, TrainingError
 from rung.evaluation.skills import SkillsReport
 from rung.ladder.building import noted_once, solution_once
 from rung.ladder.climbed import Built, Climbed
+from rung.ladder.finalist_checks import not_measured
 from rung.ladder.ledger import Meter, spent_on
 from rung.ladder.plan import cost_of_suite
 from rung.ladder.plan_rates import seconds_of
@@ -90,7 +91,7 @@ def skills_of(run: RunState, climbed: Climbed, name: str) -> Checked:
 
 
 def _unmeasured(name: str, why: str) -> str:
-    return f"What {name} has forgotten was not measured: {why.rstrip('.')}."
+    return not_measured(f"What {name} has forgotten", why)
 
 
 def _report(run: RunState, climbed: Climbed, name: str) -> SkillsReport | str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rung.errors import BudgetSpent, RungError, SealedTestError
+from rung.errors import BudgetSpent, SealedTestError, fault_text
 from rung.evaluation.ranking import Ranking, ranking_of
 from rung.evaluation.statistics import score, units_of
 from rung.retrieval.gold import contains_answer, pooled
@@ -245,7 +245,7 @@ class _Measuring:
         except (BudgetSpent, SealedTestError):
             raise
         except Exception as defect:  # of a registered index, a model of the hub, a library or rung
-            self.failed[spec] = str(defect) if isinstance(defect, RungError) else f"{type(defect).__name__}: {defect}"
+            self.failed[spec] = fault_text(defect)
             return None
         took = time.perf_counter() - built
         return _Hits(rows, built - started, 1000 * took / max(1, len(rows)))
