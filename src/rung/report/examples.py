@@ -48,8 +48,7 @@ def example_section(run: RunRecords, examples: Mapping[str, Example]) -> Html:
         cells = [_short(example.output if example else "")] if known else []
         cells += [_answers(run, said)] if together else [_answer(run, p) for p in said.values()]
         first = element("span", _short(example.input), class_="text") if example else i
-        named = zip(header[1:], cells, strict=True)
-        rows.append(row(first, *(element("td", cell, class_="text", data_label=title) for title, cell in named)))
+        rows.append(row(first, *(element("td", cell, class_="text") for cell in cells), labels=header[1:]))
     shown = table(_caption(rows, kinds), header, rows, class_="stacked")
     return joined([element("p", _tally(winner, rival, answers, kinds)), shown])
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rung.decision import Scale
-from rung.report.markup import Html, element, joined, ranged, row, section, short, table, wide
+from rung.decision.figures import PERCENT
+from rung.report.markup import Html, element, joined, row, scored, section, short, table, wide
 from rung.report.reading import RunRecords
-from rung.types import Injected, Score
+from rung.types import Injected
 
-_RATE = Scale(True)
 _HEADER = ("Candidate", "Planted", "Followed", "Score with orders", "Score without", "What worked")
 
 
@@ -21,9 +20,9 @@ def injections_section(run: RunRecords) -> Html:
         row(
             one.candidate,
             short(_where(one)),
-            _full(_RATE, one.followed),
-            _full(run.scale, one.right),
-            _full(run.scale, one.before),
+            scored(PERCENT, one.followed),
+            scored(run.scale, one.right),
+            scored(run.scale, one.before),
             wide(_what_worked(one)),
             class_="chosen" if one.candidate == chosen else "",
             labels=_HEADER[1:],
@@ -46,10 +45,6 @@ def _where(one: Injected) -> str:
     if one.where == "input":
         return "behind the input"
     return f"in passages, {'fenced' if one.fenced else 'not fenced'}"
-
-
-def _full(scale: Scale, score: Score | None) -> Html:
-    return short("–") if score is None else ranged(scale.value(score.mean, score.n), scale.interval(score))
 
 
 def _what_worked(one: Injected) -> Html:

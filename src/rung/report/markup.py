@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
+from rung.decision.figures import Scale
 from rung.report.words import tied
+from rung.types import Score
 
 _OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 
@@ -119,6 +121,11 @@ def short(text: str) -> Html:
 def ranged(text: str, ends: str) -> Html:
     """A cell with a figure and its interval."""
     return short(joined([text, element("span", ends, class_="range")], " "))
+
+
+def scored(scale: Scale, score: Score | None) -> Html:
+    """A cell with a score and its interval; a dash where there is none."""
+    return short("–") if score is None else ranged(scale.value(score.mean, score.n), scale.interval(score))
 
 
 def wide(text: str) -> Html:

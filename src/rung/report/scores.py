@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rung.decision import cause_evidence, cause_words
 from rung.decision.figures import PERCENT, rounded_up
-from rung.report.markup import Html, element, joined, num, ranged, row, section, short, table, wide
+from rung.report.markup import Html, element, joined, num, ranged, row, scored, section, short, table, wide
 from rung.report.plots import curve_plot, interval_plot
 from rung.report.reading import RunRecords
 from rung.report.words import count, dollars, duration
@@ -141,10 +141,9 @@ def _timing(run: RunRecords) -> str:
 
 
 def _scored(run: RunRecords, score: Score | None) -> Html:
-    if score is None:
-        return element("td", "–")
-    scale, known = run.scale, score.low == score.high == score.mean
-    return ranged(scale.value(score.mean, score.n), "known" if known else scale.interval(score))
+    if score is not None and score.low == score.high == score.mean:
+        return ranged(run.scale.value(score.mean, score.n), "known")
+    return scored(run.scale, score)
 
 
 # ---- causes -----------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rung.decision.figures import PERCENT
-from rung.report.markup import Html, element, items, joined, num, ranged, row, section, table
+from rung.decision.figures import PERCENT, Scale
+from rung.report.markup import Html, element, items, joined, num, row, scored, section, table
 from rung.report.reading import RunRecords
-from rung.types import Score, SearchWay
+from rung.types import SearchWay
 
+_MEAN = Scale(False)
 _HEADER = ("Way", "First", "First 5", "nDCG@10", "MRR", "In the prompt", "Index built in", "A query")
 
 
@@ -36,9 +37,9 @@ def _table(ways: list[SearchWay], caption: str, label: str) -> Html:
     rows = [
         row(
             joined([way.way, element("span", "chosen", class_="tag")], " ") if way.chosen else way.way,
-            *(_percent(score) for score in (way.recall_1, way.recall_5)),
-            *(ranged(f"{s.mean:.2f}", f"{s.low:.2f}–{s.high:.2f}") for s in (way.ndcg, way.mrr)),
-            _percent(way.shown),
+            *(scored(PERCENT, share) for share in (way.recall_1, way.recall_5)),
+            *(scored(_MEAN, mean) for mean in (way.ndcg, way.mrr)),
+            scored(PERCENT, way.shown),
             num(f"{way.build_s:,.1f} s"),
             num(f"{way.query_ms:,.1f} ms"),
             class_="chosen" if way.chosen else "",
@@ -46,7 +47,3 @@ def _table(ways: list[SearchWay], caption: str, label: str) -> Html:
         for way in ways
     ]
     return table(caption, _HEADER, rows, label=label, right=_HEADER[6:])
-
-
-def _percent(score: Score) -> Html:
-    return ranged(PERCENT.value(score.mean), PERCENT.interval(score))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.report.markup import Html, element, joined, num, ranged, row, section, short, table
+from rung.report.markup import Html, element, joined, num, ranged, row, scored, section, short, table
 from rung.report.reading import Record, RunRecords
 from rung.types import Score
 
@@ -21,7 +21,6 @@ def _lengths(run: RunRecords, name: str, record: Record) -> Html:
         said = length["length"] + (", trained on with it" if length["trained"] else "")
         tag = element("span", name, class_="tag")
         where = f"{score.n:,} of dev" if length["set"] == "screen" else "dev"
-        mean = ranged(scale.value(score.mean, score.n), scale.interval(score))
         difference = short("–")
         if versus is not None:
             interval = f"{scale.signed(versus['low'])} to {scale.signed(versus['high'])}"
@@ -29,7 +28,7 @@ def _lengths(run: RunRecords, name: str, record: Record) -> Html:
         first = joined([said, tag], " ") if place == taken else said
         tokens = num(f"{length['tokens_in']:,.0f}")
         class_ = "chosen" if place == taken else ""
-        rows.append(row(first, tokens, mean, difference, short(where), class_=class_))
+        rows.append(row(first, tokens, scored(scale, score), difference, short(where), class_=class_))
     unit = " in points" if scale.right_or_wrong else ""
     margin = scale.gap(run.decision.margin)
     caption = (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rung.decision.figures import PERCENT
-from rung.report.markup import Html, num, ranged, row, section, short, table, wide
+from rung.report.markup import Html, num, row, scored, section, short, table, wide
 from rung.report.reading import RunRecords
-from rung.types import Score
 
 _REFUSALS = ("Candidate", "Asked without an answer", "Made up", "Asked with one", "Refused")
 
@@ -20,9 +19,9 @@ def _sources(run: RunRecords) -> Html:
         row(
             one.candidate,
             short(one.set),
-            _full(one.cites),
-            _full(one.holds),
-            _full(one.supports),
+            scored(PERCENT, one.cites),
+            scored(PERCENT, one.holds),
+            scored(PERCENT, one.supports),
             num(f"{one.bad:,}"),
             class_="chosen" if one.candidate == run.decision.solution else "",
         )
@@ -54,9 +53,9 @@ def _refusals(run: RunRecords) -> Html:
             wide(
                 f"{one.made_up.n:,} {'unanswerable dev rows' if one.given else 'dev questions without their passages'}"
             ),
-            _full(one.made_up),
+            scored(PERCENT, one.made_up),
             wide(f"{one.refused.n:,} dev rows with an answer" if one.refused is not None else "–"),
-            _full(one.refused),
+            scored(PERCENT, one.refused),
             labels=_REFUSALS[1:],
             class_="chosen" if one.candidate == run.decision.solution else "",
         )
@@ -69,7 +68,3 @@ def _refusals(run: RunRecords) -> Html:
         "that nothing answers. Refused: no answer to dev rows that have one, of all of them, the passages found or not."
     )
     return table(caption, _REFUSALS, rows, label="Refusals", class_="stacked")
-
-
-def _full(score: Score | None) -> Html:
-    return short("–") if score is None else ranged(PERCENT.value(score.mean, score.n), PERCENT.interval(score))
