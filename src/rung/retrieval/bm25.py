@@ -19,7 +19,7 @@ from rung import text
 from rung.resume import folder_once
 from rung.retrieval import stemming
 from rung.retrieval.passages import PassageFile, searched
-from rung.retrieval.shared import shared
+from rung.retrieval.shared import best_places, shared
 from rung.text import words
 from rung.types import Document, Query, RetrieverSpec
 
@@ -101,18 +101,12 @@ class BM25:
             return [self._stemmed(word) for word in words(query)]
 
     def _ranked(self, asked: list[str], k: int) -> list[Document]:
-        import numpy as np
-
         assert self._index is not None
         known = [word for word in asked if word in self._index.vocab_dict]
         if not known or k <= 0:
             return []
         scores = self._index.get_scores(known)  # (passages,)
-        # Only the scores that can be among the k best are sorted; equal ones stay in the order of the corpus.
-        least = np.partition(scores, -k)[-k] if k < len(scores) else 0.0
-        places = np.flatnonzero((scores >= least) & (scores > 0))
-        best = places[np.argsort(-scores[places], kind="stable")[:k]]
-        return [self.passages[int(place)] for place in best]
+        return [self.passages[place] for place in best_places(scores, k, above=0.0)]
 
 
 def _bm25s() -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from rung.retrieval.embedders import Embedder, embedders_here, open_embedder
 from rung.retrieval.embeddings import Embeddings
 from rung.retrieval.passages import PassageFile, searched
-from rung.retrieval.shared import shared
+from rung.retrieval.shared import best_places, shared
 from rung.types import Document, Query, RetrieverSpec, Tell
 
 _IN_MEMORY_BYTES = 512 * 2**20
@@ -79,7 +79,8 @@ class Dense:
         for start in range(0, len(texts), at_once):
             some = texts[start : start + at_once]
             for text, row in zip(some, self._scores(self._embedded(some)), strict=True):
-                found.append(self._ranked(row[self._vector_of], k) if text.strip() else [])
+                places = best_places(row[self._vector_of], k) if text.strip() else []
+                found.append([self.passages[place] for place in places])
         return found
 
     def _embedded(self, texts: Sequence[str]) -> Any:
@@ -107,12 +108,3 @@ class Dense:
                 block = vectors[part] if of is None else vectors[of[part]].astype(np.float32)
                 scores.append(asked @ block.T)
         return np.round(np.concatenate(scores, axis=1), _DECIMALS)
-
-    def _ranked(self, scores: Any, k: int) -> list[Document]:
-        """scores: of the passages, (passages,)."""
-        import numpy as np
-
-        least = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
-        places = np.flatnonzero(scores >= least)
-        best = places[np.argsort(-scores[places], kind="stable")[:k]]
-        return [self.passages[int(place)] for place in best]

@@ -1,7 +1,9 @@
-"""What indexes have in common: one that several searches stand on, and long work that others wait for and hear of."""
+"""What indexes have in common: one that several searches stand on, long work that others wait for and hear of, and the
+best of all scores."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,3 +66,16 @@ def alone(lock: Path, told: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def best_places(scores: Any, k: int, above: float = -math.inf) -> list[int]:
+    """Places of the k best scores that lie above a bound, the best first; of equal ones, the earlier first.
+
+    scores: (n,). k: from 1.
+    """
+    import numpy as np
+
+    # Only the scores that can be among the k best are sorted.
+    least = np.partition(scores, -k)[-k] if k < len(scores) else -math.inf
+    places = np.flatnonzero((scores >= least) & (scores > above))
+    return [int(place) for place in places[np.argsort(-scores[places], kind="stable")[:k]]]
