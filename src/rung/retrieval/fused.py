@@ -27,11 +27,12 @@ def open_fused(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
 
 
 class Fused:
-    """A passage scores the sum of 1 / (60 + its rank) over the rankings that hold it."""
+    """Several searches as one, by `by_reciprocal_rank`."""
 
     def __init__(self, searches: Sequence[Retriever], passages: Sequence[Document]) -> None:
         self.searches = tuple(searches)
-        self._position = {passage.id: place for place, passage in enumerate(passages)}
+        self._passages = passages
+        self._place_of = {passage.id: place for place, passage in enumerate(passages)}
 
     def prepare(self, tell: Tell) -> None:
         for search in self.searches:
@@ -45,11 +46,15 @@ class Fused:
         return [self._fused(rows, k) for rows in zip(*rankings, strict=True)]
 
     def _fused(self, rankings: Sequence[Sequence[Document]], k: int) -> list[Document]:
-        scores: dict[str, float] = {}
-        passages: dict[str, Document] = {}
-        for ranking in rankings:
-            for rank, passage in enumerate(ranking, 1):
-                scores[passage.id] = scores.get(passage.id, 0.0) + 1 / (RANK_CONSTANT + rank)
-                passages[passage.id] = passage
-        best = sorted(scores, key=lambda i: (-scores[i], self._position.get(i, 0)))
-        return [passages[i] for i in best[:k]]
+        places = by_reciprocal_rank([[self._place_of[passage.id] for passage in ranking] for ranking in rankings])
+        return [self._passages[place] for place in places[:k]]
+
+
+def by_reciprocal_rank(rankings: Sequence[Sequence[int]]) -> list[int]:
+    """Places in the corpus as one ranking: each scores the sum of 1 / (60 + its rank) over the rankings that hold it;
+    of equal ones, the earlier comes first."""
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, place in enumerate(ranking, 1):
+            scores[place] = scores.get(place, 0.0) + 1 / (RANK_CONSTANT + rank)
+    return sorted(scores, key=lambda place: (-scores[place], place))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import TaskError
 from rung.retrieval import stemming
-from rung.retrieval.fused import DEPTH, RANK_CONSTANT
+from rung.retrieval.fused import DEPTH, by_reciprocal_rank
 from rung.retrieval.lance_tables import LanceTables
 from rung.retrieval.passages import keys_of, searched
 from rung.text import NORMAL_FORM, words
@@ -115,7 +115,7 @@ class LanceIndex:
         else:
             vectors, depth = self._embedder.embed([q.input for q in queries], query=True), max(DEPTH, 2 * k)
             places = [
-                _fused((self._by_words(query.input, depth), self._by_vector(vector, depth)))
+                by_reciprocal_rank((self._by_words(query.input, depth), self._by_vector(vector, depth)))
                 for query, vector in zip(queries, vectors, strict=True)
             ]
         return [[self._passages[place] for place in row[:k]] for row in places]
@@ -214,12 +214,3 @@ class LanceIndex:
         if self._approximate and (anew or "vector" not in indexed):
             tell("the index over vectors is built", 0.5)
             table.create_index("vector", config=IvfSq(distance_type="dot"), replace=True)
-
-
-def _fused(rankings: Sequence[Sequence[int]]) -> list[int]:
-    """Places by the sum of their reciprocal ranks as in `fused.py`, best first; of equal ones the earlier place."""
-    scores: dict[int, float] = {}
-    for ranking in rankings:
-        for rank, place in enumerate(ranking, 1):
-            scores[place] = scores.get(place, 0.0) + 1 / (RANK_CONSTANT + rank)
-    return sorted(scores, key=lambda place: (-scores[place], place))
