@@ -14,6 +14,7 @@ from rung.evaluation.abstention import says_nothing
 from rung.evaluation.statistics import score, units_of
 from rung.retrieval.answers_in_text import says_something
 from rung.retrieval.gold import GoldIndex, contains_answer
+from rung.retrieval.passages import searched
 from rung.text import units
 from rung.types import Citing, Document, Example, Prediction, Score, SetName
 
@@ -71,7 +72,7 @@ def checked_citations(
 def supports(passage: Document, answer: str) -> bool:
     """Whether the words of the answer stand in the passage: all of them in their order, or of an answer of more than
     SHORT words, MOST_WORDS of those that differ."""
-    said, there = units(answer), units(f"{passage.title or ''}\n{passage.text}")
+    said, there = units(answer), units(searched(passage))
     if f" {' '.join(said)} " in f" {' '.join(there)} ":
         return True
     words = set(said)

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from rung.retrieval.passages import searched
 from rung.text import is_character, units
 from rung.types import Document, Example
 
@@ -64,7 +65,7 @@ def passages_with(passages: Iterable[Document], examples: Sequence[Example]) -> 
             wanted[max(answer.split(), key=len)][answer].append(example.id)
     hits: dict[str, list[Document]] = {e.id: [] for e in examples}
     for passage in passages if wanted else ():
-        text = f"{passage.title or ''}\n{passage.text}"
+        text = searched(passage)
         here = wanted.keys() & units(text)
         plain = plain_words(text) if here else ""
         for name in {n for unit in here for answer, own in wanted[unit].items() if answer in plain for n in own}:
@@ -105,7 +106,7 @@ def plain_words(text: str) -> str:
 
 
 def _plain_of(passage: Document) -> str:
-    return plain_words(f"{passage.title or ''}\n{passage.text}")
+    return plain_words(searched(passage))
 
 
 def _answers(example: Example) -> Iterator[str]:
