@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from rung.cli.init_gold import mark_gold
 from rung.cli.main import rung
+from rung.data import corpus
 from rung.data.examples import read_sets
 from rung.data.init import draft_task, try_draft
 from rung.data.task_file import read_task
@@ -48,6 +49,19 @@ def test_documents_that_hold_the_answers_are_marked_in_a_copy_that_the_task_read
     assert all(e.gold_found for e in examples_of(tmp_path)), "nobody marked them, so no search is measured by them"
     assert "\nexamples: examples.gold.jsonl  # 30 rows" in (tmp_path / "task.yaml").read_text()
     assert done.output.count("in examples.gold.jsonl, which the task reads; look at some.") == 1
+
+
+def test_documents_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data(tmp_path)
+    read, asked = corpus.read_documents, list[Path]()
+
+    def counted(path: Path, *more: object, **named: object) -> corpus.Corpus:
+        asked.append(path)
+        return read(path, *more, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(corpus, "read_documents", counted)
+    call(tmp_path / "examples.jsonl", "--yes")
+    assert (tmp_path / "examples.gold.jsonl").exists() and asked == [tmp_path / "docs.jsonl"]
 
 
 def test_a_second_init_reads_the_rows_of_the_user_and_not_the_copy(tmp_path: Path) -> None:

@@ -29,18 +29,15 @@ def mark_gold(trial: TriedDraft, ask: Ask | None, force: bool) -> TriedDraft:
     ask: who is asked before anything is written; None: nobody, and copies are written. What was done, or why nothing
     was, is one of the trial's notes.
     """
-    from rung.data.corpus import files_of_task, read_corpus
-    from rung.data.examples import read_sets
     from rung.data.init.gold_copies import copy_names, rows_are_examples, with_gold_copies
     from rung.retrieval.marking import mark
 
     task = trial.task
     if task is None or trial.problem is not None or task.corpus is None:
         return trial
-    examples = [e for several in read_sets(task).values() for e in several]
+    examples, documents = trial.every, trial.draft.documents
     if any(e.gold_ids for e in examples):
         return trial
-    documents = read_corpus(task.corpus, files_of_task(task))
     why_not = _why_not(task, examples, documents, rows_are_examples(examples))
     there = [copy.name for copy in copy_names(task).values() if copy.exists()]
     if not why_not and there and not force:

@@ -24,6 +24,7 @@ from rung.data.shapes import Recognised
 from rung.data.shapes.seam import key_of
 from rung.errors import DataError
 from rung.text import normal_form
+from rung.types import Document
 
 _NAMED_LABELS = 30  # more of them make a long instruction, paid for on every request
 _LABELS_ON_A_LINE = 12
@@ -61,6 +62,7 @@ class Draft:
 
     notes: what the user should not miss, one sentence each; they are comments of the text, too. plain: the same task
     with nothing said about the form of answers, for data that the draft fails on. faulty: some rows must be corrected.
+    documents: of its corpus.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Draft:
     notes: tuple[str, ...] = ()
     plain: Draft | None = None
     faulty: bool = False
+    documents: tuple[Document, ...] = ()
 
 
 def draft_task(
@@ -175,8 +178,9 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         lines.append(f"schema: {value}  # {_fixed(form.schema)}; all {read.answers.n} answers meet it")
     notes = (*form.notes, *_of_conversations(read))
     lines += [f"# {as_comment(note)}" for note in notes]
-    if sources.corpus:
-        lines.append(f"corpus: {as_yaml(sources.corpus[0])}  # {as_comment(sources.corpus[1])}")
+    documents = () if sources.corpus is None else sources.corpus.documents
+    if sources.corpus is not None:
+        lines.append(f"corpus: {as_yaml(sources.corpus.written)}  # {as_comment(sources.corpus.why)}")
         lines += _keys_of_documents(form)
     lines += [
         f"model: {DEFAULT_MODEL}  # the default: small, answers and trains on two CPU cores",
@@ -187,7 +191,7 @@ def _written(sources: Sources, read: FilesRead, form: AnswerForm) -> Draft:
         "# budget: {minutes: 30}",
         "seed: 0",
     ]
-    return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *notes))
+    return Draft(sources.folder, "\n".join(lines) + "\n", files, (*sources.notes, *notes), documents=documents)
 
 
 def _keys_of_documents(form: AnswerForm) -> list[str]:

@@ -17,7 +17,7 @@ from rung.data.examples import names_of, read_data
 from rung.data.formats import read_table
 from rung.data.init.trial import TriedDraft
 from rung.data.init.yaml_text import as_comment, as_yaml
-from rung.data.rows import GOLD_SUFFIX
+from rung.data.rows import GOLD_SUFFIX, Row
 from rung.data.shapes.values import FOUND_BY
 from rung.data.task_file import read_task
 from rung.errors import RungError
@@ -54,16 +54,14 @@ def with_gold_copies(trial: TriedDraft, gold: Mapping[str, str], note: str) -> T
         for path, copy in copies.items():
             table = read_table(path)
             table.call(called[path])
-            marked = ([gold[row.where]] if row.where in gold else [] for row in table.rows)
-            rows = [(row, m, FOUND_BY if m else None) for row, m in zip(table.rows, marked, strict=True)]
-            write_lines(copy, [{**row.values, COLUMN: m, BY: by} for row, m, by in rows])
-        before = _read(task)
+            write_lines(copy, (_marked(row, gold.get(row.where)) for row in table.taken()))
         trial.path.write_text(text, "utf-8")
         made = read_task(trial.path)
+        found = [_said(e) for examples in read_data(made).sets.values() for e in examples]
         expected = [
-            replace(e, gold_ids=(gold[e.row],) if e.row in gold else (), gold_found=e.row in gold) for e in before
+            replace(e, gold_ids=(gold[e.row],) if e.row in gold else (), gold_found=e.row in gold) for e in trial.every
         ]
-        if [_said(e) for e in _read(made)] != [_said(e) for e in expected]:
+        if found != [_said(e) for e in expected]:
             raise ValueError("they would be read otherwise")
     except (RungError, OSError, TypeError, ValueError) as fault:
         for copy in copies.values():
@@ -73,6 +71,13 @@ def with_gold_copies(trial: TriedDraft, gold: Mapping[str, str], note: str) -> T
         failed = f"Gold passages are not marked, as copies of the rows cannot be used: {why}."
         return replace(trial, draft=replace(trial.draft, notes=(*trial.draft.notes, failed)))
     return replace(trial, task=made, draft=replace(trial.draft, text=text, notes=(*trial.draft.notes, note)))
+
+
+def _marked(row: Row, document: str | None) -> dict[str, object]:
+    """The values of a row with its mark, where it has one."""
+    if document is None:
+        return {**row.values, COLUMN: [], BY: None}
+    return {**row.values, COLUMN: [document], BY: FOUND_BY}
 
 
 def _naming(text: str, task: Task, copies: Mapping[Path, Path], note: str) -> str:
@@ -98,10 +103,6 @@ def _stem(name: str) -> str:
     """Of "a/train.csv": "a-train"."""
     *folders, file = name.split("/")
     return "-".join([*folders, file.split(".")[0] or file])
-
-
-def _read(task: Task) -> list[Example]:
-    return [e for examples in read_data(task).sets.values() for e in examples]
 
 
 def _said(example: Example) -> Example:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rung.data.rows import GOLD_SUFFIX, SCHEMA_SUFFIX, SUPPORTED
 from rung.errors import DataError
-from rung.types import SetName
+from rung.types import Document, SetName
 
 SET_NAMES: dict[SetName, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -26,18 +26,26 @@ _FILE_NAMES = ("examples", "data", "dataset", "qa", "questions")
 
 
 @dataclass(frozen=True)
+class FoundCorpus:
+    """The documents. written: as `corpus:` says it. why: who named them, and how many files are read."""
+
+    written: str
+    why: str
+    documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True)
 class Sources:
     """Files of examples by set, "" where rung makes the split, and what `examples:` says for each of them.
 
-    data: what the user named. folder: where task.yaml is written. corpus: the documents, as `corpus:` says it, and why.
-    notes: what was left out.
+    data: what the user named. folder: where task.yaml is written. notes: what was left out.
     """
 
     data: tuple[str, ...]
     folder: Path
     sets: dict[str, list[Path]]
     written: dict[str, list[str]]
-    corpus: tuple[str, str] | None = None
+    corpus: FoundCorpus | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -180,8 +188,8 @@ def _is_corpus(path: Path, folder: Path) -> bool:
 
 def _corpus(
     folder: Path, data: Iterable[Path], docs: str | None, notes: list[str], say: Callable[[str], None]
-) -> tuple[str, str] | None:
-    """The documents named, or those beside the examples, and why; what was not read goes to `notes`.
+) -> FoundCorpus | None:
+    """The documents named, or those beside the examples; what was not read goes to `notes`.
 
     Raises DataError where named ones are absent or cannot be read; others are then left out.
     """
@@ -190,19 +198,20 @@ def _corpus(
         path = Path(os.path.abspath(docs))
         if not path.exists():
             raise DataError(f"--docs {docs}: no such file or folder ({path}). Check the path.")
-        return _relative(path, folder), f"named with --docs; {_counted(path, taken, notes, say)}"
+        counted, documents = _read(path, taken, notes, say)
+        return FoundCorpus(_relative(path, folder), f"named with --docs; {counted}", documents)
     beside = sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name))
     for name in CORPUS_NAMES:
         for path in beside:
             if path.name.split(".")[0].lower() != name or path in taken or not (path.is_dir() or _may_be_corpus(path)):
                 continue
             try:
-                counted = _counted(path, taken, notes, say)
+                counted, documents = _read(path, taken, notes, say)
             except DataError as error:
                 notes.append(f"Not taken for documents: {str(error).splitlines()[0]}")
                 continue
             kind, end = ("folder", "/") if path.is_dir() else ("file", "")
-            return f"{path.name}{end}", f"a {kind} of documents beside the examples; {counted}"
+            return FoundCorpus(f"{path.name}{end}", f"a {kind} of documents beside the examples; {counted}", documents)
     return None
 
 
@@ -213,8 +222,10 @@ def _may_be_corpus(path: Path) -> bool:
     return is_data_file(path) or named_kind(path) is not None
 
 
-def _counted(path: Path, data: Collection[Path], notes: list[str], say: Callable[[str], None]) -> str:
-    """How many files are read as documents; what is said of the others goes to `notes`. Raises DataError."""
+def _read(
+    path: Path, data: Collection[Path], notes: list[str], say: Callable[[str], None]
+) -> tuple[str, tuple[Document, ...]]:
+    """How many files are read as documents, and these; what is said of the others goes to `notes`. Raises DataError."""
     from rung.data.corpus import read_documents
 
     read = read_documents(path, say, data)
@@ -222,10 +233,12 @@ def _counted(path: Path, data: Collection[Path], notes: list[str], say: Callable
     if len(read.findings) > _CORPUS_NOTES:
         notes.append(f"{len(read.findings) - _CORPUS_NOTES} more notes about the documents: rung check lists them.")
     if not path.is_dir():
-        return "one file"
-    if read.files < read.found:
-        return f"{read.files:,} of {read.found:,} files {'are' if read.files != 1 else 'is'} read"
-    return f"{read.files:,} file{'s are' if read.files != 1 else ' is'} read"
+        counted = "one file"
+    elif read.files < read.found:
+        counted = f"{read.files:,} of {read.found:,} files {'are' if read.files != 1 else 'is'} read"
+    else:
+        counted = f"{read.files:,} file{'s are' if read.files != 1 else ' is'} read"
+    return counted, read.documents
 
 
 def _relative(path: Path, folder: Path) -> str:

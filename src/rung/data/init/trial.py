@@ -23,7 +23,7 @@ _LOOKED_AT = 500  # examples among which different answers are sought
 class TriedDraft:
     """The task as it was written. examples: some, with different answers, of train where the user made the split.
 
-    problem: why the task cannot run on its data yet; None where it can.
+    every: all examples. problem: why the task cannot run on its data yet; None where it can.
     bad_rows: how many rows that is about. note: what was taken back, or empty.
     """
 
@@ -31,6 +31,7 @@ class TriedDraft:
     draft: Draft
     task: Task | None = None
     examples: tuple[Example, ...] = ()
+    every: tuple[Example, ...] = ()
     problem: str | None = None
     bad_rows: int = 0
     note: str = ""
@@ -71,7 +72,7 @@ def _write(path: Path, draft: Draft) -> None:
 
 
 def _read(trial: TriedDraft) -> TriedDraft:
-    """The trial with its task, some of its examples, and why it cannot run."""
+    """The trial with its task, its examples, and why it cannot run."""
     task = None
     bad_rows = 0
     try:
@@ -82,7 +83,8 @@ def _read(trial: TriedDraft) -> TriedDraft:
     except RungError as error:
         return replace(trial, task=task, problem=str(error), bad_rows=bad_rows or _all_rows(str(error)))
     train = found.sets.get("train", found.sets.get(None, ()))
-    return replace(trial, task=task, examples=tuple(_different(train)))
+    every = tuple(e for part in found.sets.values() for e in part)
+    return replace(trial, task=task, examples=tuple(_different(train)), every=every)
 
 
 def _all_rows(message: str) -> int:
