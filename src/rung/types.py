@@ -372,6 +372,10 @@ class DemoSelection:
     k: int
 
 
+THE_MODEL = "model"
+"""Name of the reranker that is the model which answers."""
+
+
 @dataclass(frozen=True)
 class RetrieverSpec:
     """How passages are cut, found and shown.
@@ -395,6 +399,11 @@ class RetrieverSpec:
     reranker: str = ""
     query: SearchedWith = "input"
     fenced: bool = False
+
+    @property
+    def cross_encoder(self) -> str:
+        """The reranker where an index has it; empty where there is none, or the model orders the hits."""
+        return "" if self.reranker == THE_MODEL else self.reranker
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rung.strategies import Texts
-from rung.types import Decoding, Document, Example, Model, Request, Solution, Split, Task
+from rung.types import THE_MODEL, Decoding, Document, Example, Model, Request, Solution, Split, Task
 
 if TYPE_CHECKING:
     from rung.trials.workshop import Inputs
@@ -54,7 +54,7 @@ def as_asked(inputs: Inputs) -> dict[str, Any]:
         "preferences": len(inputs.preferences),
         "synthetic": len(inputs.synthetic),
         "rewrites": talk if keys.rewrite is None else keys.rewrite,
-        "judges": "model" in keys.rerankers,
+        "judges": THE_MODEL in keys.rerankers,
     }
 
 

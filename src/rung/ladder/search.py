@@ -121,7 +121,7 @@ def searches(run: WholeRun, climbed: Climbed) -> dict[str, Any]:
     spec = best.solution.retriever if best is not None else None
     chosen = ""
     if spec is not None:  # what the model adds is told apart on dev
-        plain = replace(spec, reranker="" if spec.reranker == "model" else spec.reranker)
+        plain = replace(spec, reranker=spec.cross_encoder)
         names = (way(plain), way(replace(plain, query="conversation")), way(replace(plain, query="input")))
         chosen = next((name for name in names if any(row["way"] == name for row in record["tried"])), "")
     known = known_in_words(record)

@@ -10,10 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from rung.data.rows import nearest
 from rung.errors import TaskError
-from rung.types import Task
-
-MODEL = "model"
-"""The reranker that is the model of the task itself."""
+from rung.types import THE_MODEL, Task
 
 
 def check_search_keys(task: Task) -> None:
@@ -36,9 +33,9 @@ def _wrong(task: Task) -> Iterator[str]:
         if (why := misnamed(name)) is not None:
             yield f'"retrieval.embedders" names "{name}": {why}.{_meant(name, EMBEDDERS)}'
     for name in keys.rerankers:
-        if name != MODEL and (why := not_to_be_found(name, "reranker")) is not None:
-            what = f"{why}. Write {MODEL}, or OWNER/NAME or a folder of a cross-encoder"
-            yield f'"retrieval.rerankers" names "{name}": {what}.{_meant(name, [MODEL])}'
+        if name != THE_MODEL and (why := not_to_be_found(name, "reranker")) is not None:
+            what = f"{why}. Write {THE_MODEL}, or OWNER/NAME or a folder of a cross-encoder"
+            yield f'"retrieval.rerankers" names "{name}": {what}.{_meant(name, [THE_MODEL])}'
     if keys.stem and keys.stem not in (known := languages()):
         what = f'for which there is no stemmer.{_meant(keys.stem, known)} Write one of {", ".join(known)}, or stem: ""'
         yield f'"retrieval.stem" is "{keys.stem}", {what} for none.'

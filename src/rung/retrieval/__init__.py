@@ -49,8 +49,8 @@ def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
         module, attribute = opener.split(":")
         opener = cast(Opener, getattr(importlib.import_module(module), attribute))
     found = opener(spec, passages, folder)
-    if spec.reranker in ("", "model"):
+    if not spec.cross_encoder:
         return found
     from rung.retrieval.rerank import Reranked, open_reranker
 
-    return Reranked(found, open_reranker(spec.reranker))
+    return Reranked(found, open_reranker(spec.cross_encoder))

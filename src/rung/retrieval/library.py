@@ -94,5 +94,4 @@ def _size(spec: RetrieverSpec | None) -> tuple[int, int]:
 
 def _key(spec: RetrieverSpec) -> RetrieverSpec:
     """What decides which index it is: a model that answers orders passages elsewhere."""
-    reranker = "" if spec.reranker == "model" else spec.reranker
-    return replace(spec, k=0, token_budget=0, query="input", fenced=False, reranker=reranker)
+    return replace(spec, k=0, token_budget=0, query="input", fenced=False, reranker=spec.cross_encoder)

@@ -28,6 +28,7 @@ from rung.retrieval.gold import GoldRetriever
 from rung.solutions.fencing import harmless
 from rung.solutions.prompt_rendering import fenced
 from rung.types import (
+    THE_MODEL,
     Constraint,
     Decoding,
     Document,
@@ -105,7 +106,7 @@ def found(
     if asking and spec.query == "rewritten":
         texts, costs = _rewritten(model, queries)
     asked = [replace(query, input=text) for query, text in zip(queries, texts, strict=True)]
-    if not asking or spec.reranker != "model":
+    if not asking or spec.reranker != THE_MODEL:
         rows = retriever.search(asked, k)
         return [replace(cost, passages=tuple(row)) for cost, row in zip(costs, rows, strict=True)]
     judged = min(JUDGED, _TIMES_K * k)

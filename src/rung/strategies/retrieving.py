@@ -18,9 +18,8 @@ from rung.strategies.reading import abstain_of, reading, refusals
 from rung.strategies.registry import Cost, Texts
 from rung.strategies.training_rows import gold_index
 from rung.trials.choose import affordable, choose
-from rung.trials.search_choice import MODEL
 from rung.trials.workshop import Workshop, sample_of
-from rung.types import Demo, DemoSelection, RetrieverSpec, Solution
+from rung.types import THE_MODEL, Demo, DemoSelection, RetrieverSpec, Solution
 
 PASSAGES = (1, 3, 5)
 """Numbers of passages that are tried."""
@@ -75,8 +74,8 @@ def helped_by_model(workshop: Workshop, spec: RetrieverSpec) -> list[RetrieverSp
     found = [replace(spec, query="conversation")] if turns and not known else []
     if keys.rewrite or (turns and keys.rewrite is None):
         found.append(replace(spec, query="rewritten"))
-    if MODEL in keys.rerankers:
-        found.append(replace(spec, reranker=MODEL))
+    if THE_MODEL in keys.rerankers:
+        found.append(replace(spec, reranker=THE_MODEL))
     return found
 
 

@@ -19,6 +19,7 @@ from rung.errors import BudgetSpent, SealedTestError, fault_text
 from rung.evaluation.ranking import Ranking, ranking_of
 from rung.evaluation.statistics import score, units_of
 from rung.retrieval.gold import contains_answer, pooled
+from rung.retrieval.proposals import LEXICAL, fusions, rerankings
 from rung.retrieval.ways import way
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, within_budget
 from rung.solutions.searching import conversation_text
@@ -40,8 +41,6 @@ SIZES = (128, 256, 512)
 """Tokens of a passage that are tried, where the task names none."""
 MOST = 3
 """Ways at most that go to dev."""
-MODEL = "model"
-"""Name of the reranker that is the model which answers; it is tried where answers are asked for."""
 NEAR = 0.02
 """Of recall@5: ways that are no further below the best, or one question, go to dev."""
 
@@ -96,8 +95,6 @@ def measured_search(
     model may be asked about passages. A way that fails is left out, and `not_tried` says why.
     Raises BudgetSpent, by the workshop's tools, with the indexes as far as they were made.
     """
-    from rung.retrieval.proposals import LEXICAL, fusions, rerankings
-
     measuring, keys = _Measuring(workshop, folder, asking), workshop.inputs.task.retrieval
     embedders = {spec.embedder for spec in specs}
     measured = measuring.all_of(specs)
@@ -119,7 +116,7 @@ def measured_search(
         if resized and (keys.tokens or _most_shown(resized) >= _most_shown(best)):
             best = _near(resized)
         measured += resized
-    if again := [s for s in rerankings(best[0].spec, keys) if s.reranker != MODEL]:
+    if again := [s for s in rerankings(best[0].spec, keys) if s.cross_encoder]:
         ordered = measuring.all_of(again)
         measured += ordered
         best = _near([*best, *ordered])
@@ -128,14 +125,12 @@ def measured_search(
 
 def _untold(specs: Sequence[RetrieverSpec], keys: SearchKeys) -> list[RetrieverSpec]:
     """What goes to dev where too few questions tell ways apart: of each kind one first, and what the task names."""
-    from rung.retrieval.proposals import LEXICAL, fusions, rerankings
-
     words = [s for s in specs if s.kind == LEXICAL]
     first = words[-1:] or list(specs[:1])  # with stems, where the language is known
     other = [s for s in specs if s not in words and s not in first]
     embedders = {s.embedder for s in specs}
     fused = [s for w in words[-1:] for s in fusions(w, keys) if s.embedder in embedders]
-    ordered = [s for spec in first for s in rerankings(spec, keys) if s.reranker != MODEL]
+    ordered = [s for spec in first for s in rerankings(spec, keys) if s.cross_encoder]
     found = [*first, *ordered, *other, *fused, *words[:-1]]
     if keys.tokens:
         found = [_cut(spec, size) for spec in found for size in keys.tokens]
