@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from hashed_embedder import Hashed
 from rung.errors import NO_REPLY, BudgetSpent
 from rung.ladder import candidate_costs
 from rung.ladder.candidate_costs import machine_seconds, measure_latency
 from rung.ladder.climbed import Built
 from rung.records import read_json
+from rung.retrieval.dense import Dense
+from rung.retrieval.fused import Fused
+from rung.retrieval.library import SearchedBy
 from rung.runs import Files
 from rung.testing import FakeModel
-from rung.types import Decoding, Example, Generation, Prediction, Request, Score, Solution
+from rung.types import Decoding, Document, Example, Generation, Prediction, Request, RetrieverSpec, Score, Solution
 
 DEV = tuple(Example(f"e{i}", f"question {i}", str(i), (str(i),)) for i in range(20))
 SEEN = tuple(Prediction(e.id, "7", 100, 1, 0.1, tokens_cached=40) for e in DEV)
@@ -41,16 +45,19 @@ class Endpoint(FakeModel):
         ]
 
 
-def timed(folder: Path, model: FakeModel, concurrency: int, left: float | None = None, each: float = 0.0) -> Any:
-    """latency.json of a solution. left: dollars in the purse. each: dollars that a request is expected to cost."""
+def timed(
+    folder: Path, model: FakeModel, concurrency: int, left: float | None = None, each: float = 0.0, **more: Any
+) -> Any:
+    """latency.json of a solution. left: dollars in the purse. each: dollars that a request is expected to cost. more:
+    built and library, where they differ from FEW_SHOT and none."""
     run: Any = SimpleNamespace(
         files=Files(folder),
         listener=SimpleNamespace(progress=lambda *_: None),
         model=model,
-        inputs=SimpleNamespace(dev=DEV, task=SimpleNamespace(concurrency=concurrency)),
+        inputs=SimpleNamespace(dev=DEV, task=SimpleNamespace(concurrency=concurrency), library=more.get("library")),
         ledger=SimpleNamespace(purse=None if left is None else SimpleNamespace(left=left)),
     )
-    measure_latency(run, replace(FEW_SHOT, usd_per_answer=each))
+    measure_latency(run, replace(more.get("built", FEW_SHOT), usd_per_answer=each))
     return read_json(folder / "solutions" / "few_shot" / "latency.json") or {}
 
 
@@ -112,6 +119,18 @@ def test_on_this_machine_requests_at_once_are_one_batch_and_each_takes_as_long_a
     # The machine is paid for once for all that it answers at once.
     assert machine_seconds(found) == pytest.approx([0.1] * found["n"])
     assert found["failed"] == 0 and "first_token_p50" not in found
+
+
+def test_what_an_index_keeps_of_dev_queries_does_not_make_latency_look_shorter(tmp_path: Path) -> None:
+    embedder, passages = Hashed(), (Document("a", "question 1"), Document("b", "question 2"))
+    dense = Dense(embedder, passages)
+    dense.search([e.query for e in DEV], 1)
+    embedder.texts.clear()
+    spec = RetrieverSpec("fused", 1, 100)
+    retrieving = replace(FEW_SHOT, solution=replace(FEW_SHOT.solution, retriever=spec))
+    library = SearchedBy(passages, Fused([dense], passages))
+    timed(tmp_path, FakeModel(lambda _: "7"), 2, built=retrieving, library=library)
+    assert embedder.texts[:4] == [e.input for e in DEV[:4]] and embedder.texts.count(DEV[0].input) > 1
 
 
 def test_older_records_are_of_one_request_at_a_time() -> None:

@@ -39,6 +39,23 @@ def test_the_first_hits_are_ordered_by_their_scores_and_equal_ones_keep_their_or
     assert len(Reranked(first, Longest()).search([Query("q", "?")], DEPTH + 10)[0]) == DEPTH + 10
 
 
+def test_hits_that_were_ordered_before_for_a_query_are_ordered_once_until_it_is_to_forget() -> None:
+    asked: list[str] = []
+
+    class Counted(Longest):
+        def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+            asked.append(query)
+            return super().scores(query, texts)
+
+    search, queries = Reranked(First(), Counted()), [Query("q", "one"), Query("r", "two"), Query("s", "one")]
+    first = search.search(queries, 4)
+    assert search.search(queries[:1], 2) == [first[0][:2]] and asked == ["one", "two"]
+    search.search(queries[:1], DEPTH + 10)
+    assert asked == ["one", "two", "one"], "it has other hits to order"
+    search.forget_queries()
+    assert search.search(queries, 4) == first and asked[3:] == ["one", "two"]
+
+
 def test_scores_are_those_of_the_model_whatever_stands_beside_a_text(tmp_path: Path) -> None:
     import torch
     from transformers import AutoTokenizer

@@ -57,6 +57,7 @@ def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
 
 def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
     """Of a model on this machine: requests that come at once are answered in one batch, and each takes as long."""
+    from rung.retrieval.shared import forget_queries
     from rung.solutions.answer import answer, requests_for, shared_prefix_tokens
     from rung.solutions.searching import forget
 
@@ -69,6 +70,8 @@ def _timed_here(run: RunState, built: Built) -> dict[str, Any]:
     for place in range(batches):
         some = [queries[i % len(queries)] for i in range(place * size, (place + 1) * size)]
         forget(model)  # each request is to be searched for afresh
+        if retriever is not None:
+            forget_queries(retriever)
         started = time.perf_counter()
         try:
             answer(solution, model, some, retriever=retriever)

@@ -66,6 +66,10 @@ class Dense:
                 held = np.concatenate([vectors[of].astype(np.float32) for vectors, of in self._parts])
                 self._parts = [(held, None)]
 
+    def forget_queries(self) -> None:
+        with self._working:
+            self._queries = {}
+
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
         """The k nearest passages to the input of each query, nearest first; of equal ones, the earlier first."""
         return self.search_texts([query.input for query in queries], k)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rung.retrieval.shared import prepare
+from rung.retrieval.shared import forget_queries, prepare
 from rung.types import Document, Query, Retriever, RetrieverSpec, Tell
 
 RANK_CONSTANT = 60
@@ -37,6 +37,10 @@ class Fused:
     def prepare(self, tell: Tell) -> None:
         for search in self.searches:
             prepare(search, tell)
+
+    def forget_queries(self) -> None:
+        for search in self.searches:
+            forget_queries(search)
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
         """The k best passages of each query; of equal ones, the earlier in the corpus first."""

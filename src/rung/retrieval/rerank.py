@@ -14,11 +14,12 @@ from typing import Any
 from rung.errors import ModelError, first_line
 from rung.retrieval.embedders.transformer import device, fetched, quiet
 from rung.retrieval.passages import searched
-from rung.retrieval.shared import prepare
+from rung.retrieval.shared import forget_queries, prepare
 from rung.types import Document, Query, Retriever, Tell
 
 DEPTH = 50
 """First hits that are ordered anew; more only where more are asked for."""
+_KNOWN_QUERIES = 20_000
 _WINDOW = 512
 _BATCH_TOKENS = 4096
 
@@ -87,15 +88,23 @@ def open_reranker(name: str) -> CrossEncoder:
 
 
 class Reranked:
-    """A search whose first hits a cross-encoder orders anew; those behind them keep their order."""
+    """A search whose first hits a cross-encoder orders anew; those behind them keep their order.
+
+    Solutions and checks ask with the same inputs: the order of hits that were ordered before is known.
+    """
 
     def __init__(self, search: Retriever, reranker: Any) -> None:
         """reranker: has `scores`, as a CrossEncoder."""
         self.first = search
         self._reranker = reranker
+        self._orders: dict[tuple[str, tuple[str, ...]], list[int]] = {}  # (query, ids of its hits) -> their order
 
     def prepare(self, tell: Tell) -> None:
         prepare(self.first, tell)
+
+    def forget_queries(self) -> None:
+        self._orders.clear()
+        forget_queries(self.first)
 
     def search(self, queries: Sequence[Query], k: int) -> list[list[Document]]:
         if k <= 0:
@@ -106,6 +115,10 @@ class Reranked:
     def _ordered(self, query: str, found: Sequence[Document]) -> list[Document]:
         if len(found) < 2:
             return list(found)
-        scores = self._reranker.scores(query, [searched(passage) for passage in found])
-        best = sorted(range(len(found)), key=lambda i: -scores[i])  # of equal ones, the first hit first
-        return [found[i] for i in best]
+        key = (query, tuple(passage.id for passage in found))
+        if key not in self._orders:
+            scores = self._reranker.scores(query, [searched(passage) for passage in found])
+            if len(self._orders) >= _KNOWN_QUERIES:
+                self._orders.clear()
+            self._orders[key] = sorted(range(len(found)), key=lambda i: -scores[i])  # of equals, the first hit first
+        return [found[i] for i in self._orders[key]]

@@ -50,6 +50,12 @@ def prepare(search: Retriever, tell: Tell) -> None:
         work(tell)
 
 
+def forget_queries(search: Retriever) -> None:
+    """Lets go of what an index keeps of queries, so that each is searched for afresh: where time is taken."""
+    if (forget := getattr(search, "forget_queries", None)) is not None:
+        forget()
+
+
 @contextmanager
 def alone(lock: Path, told: Callable[[], None]) -> Iterator[None]:
     """Within: no other process holds the lock. told: called about once a second while one does; may raise."""
