@@ -19,6 +19,13 @@ def minilm_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proposals, "why_not", lambda name: "it is not here" if name == "absent" else None)
 
 
+@pytest.fixture(params=[True, False])
+def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether packages of indexes for large corpora are."""
+    monkeypatch.setattr(proposals, "find_spec", lambda name: object() if request.param else None)
+    return bool(request.param)
+
+
 def tried(keys: SearchKeys, passages: list[Document] = ENGLISH) -> list[tuple[str, str, str]]:
     return [(s.kind, s.stem, s.embedder) for s in specs_to_try(passages, keys, 4, 300).specs]
 
@@ -51,6 +58,14 @@ def test_what_is_not_here_is_left_out_and_said() -> None:
     assert proposed.not_tried == (('dense search with "absent"', "it is not here"),)
 
 
+@pytest.mark.usefixtures("minilm_here", "installed")
+@pytest.mark.parametrize("kinds", [("dense", "lancedb", "fused"), ("lancedb", "fused")])
+def test_an_embedder_that_is_not_here_is_said_once(kinds: tuple[str, ...]) -> None:
+    keys = SearchKeys(kinds=kinds, embedders=("absent",))
+    said = [what for what, _ in specs_to_try(ENGLISH, keys, 4, 300).not_tried if what != "lancedb"]
+    assert said == ['dense search with "absent"']
+
+
 def test_without_an_embedder_the_search_is_lexical_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proposals, "embedders_here", lambda: ())
     proposed = specs_to_try(ENGLISH, SearchKeys(), 4, 300)
@@ -81,11 +96,7 @@ def test_a_kind_that_nobody_registered_is_an_error_that_names_the_known_ones() -
 
 
 @pytest.mark.usefixtures("minilm_here")
-@pytest.mark.parametrize("installed", [True, False])
-def test_an_index_for_large_corpora_is_tried_where_it_is_named_and_installed(
-    monkeypatch: pytest.MonkeyPatch, installed: bool
-) -> None:
-    monkeypatch.setattr(proposals, "find_spec", lambda name: object() if installed else None)
+def test_an_index_for_large_corpora_is_tried_where_it_is_named_and_installed(installed: bool) -> None:
     proposed = specs_to_try(ENGLISH, SearchKeys(kinds=("lancedb",)), 4, 300)
     found = [(s.stem, s.embedder) for s in proposed.specs]
     assert found == ([("", ""), ("english", ""), ("english", "minilm")] if installed else [])
@@ -94,11 +105,9 @@ def test_an_index_for_large_corpora_is_tried_where_it_is_named_and_installed(
 
 
 @pytest.mark.usefixtures("minilm_here")
-@pytest.mark.parametrize("installed", [True, False])
 def test_of_very_many_passages_the_index_on_disk_is_tried_where_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    monkeypatch.setattr(proposals, "find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr(proposals, "MANY", len(ENGLISH))
     in_memory = [("bm25", "", ""), ("bm25", "english", ""), ("dense", "", "minilm")]
     on_disk = [("lancedb", "", ""), ("lancedb", "english", ""), ("lancedb", "english", "minilm")]

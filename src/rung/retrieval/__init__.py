@@ -34,17 +34,22 @@ def register_index(kind: str, opener: str | Opener) -> None:
     INDEXES[kind] = opener
 
 
+def check_kind(kind: str) -> None:
+    """Raises TaskError for a kind of index that nobody registered."""
+    if kind not in INDEXES:
+        raise TaskError(
+            f'retriever: there is no index of the kind "{kind}". The kinds are {", ".join(INDEXES)}. '
+            "Import the module that registers it first."
+        )
+
+
 def open_index(spec: RetrieverSpec, passages: Sequence[Document], folder: Path | None = None) -> Retriever:
     """The index over the passages that the spec names. folder: where it may keep files between runs.
 
     Where the spec names a cross-encoder, that orders the first hits anew. Raises TaskError for an unknown kind.
     """
-    opener = INDEXES.get(spec.kind)
-    if opener is None:
-        raise TaskError(
-            f'retriever: there is no index of the kind "{spec.kind}". The kinds are {", ".join(INDEXES)}. '
-            "Import the module that registers it first."
-        )
+    check_kind(spec.kind)
+    opener = INDEXES[spec.kind]
     if isinstance(opener, str):
         module, attribute = opener.split(":")
         opener = cast(Opener, getattr(importlib.import_module(module), attribute))

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from rung.errors import TaskError
-from rung.retrieval import INDEXES
+from rung.retrieval import INDEXES, check_kind
 from rung.retrieval.embedders import embedders_here, why_not
 from rung.retrieval.languages import languages_of
 from rung.types import Document, RetrieverSpec, SearchKeys
@@ -37,36 +36,32 @@ def specs_to_try(passages: Sequence[Document], keys: SearchKeys, k: int, token_b
 
     Raises TaskError when the keys name a kind that nobody registered.
     """
-    if unknown := [kind for kind in keys.kinds if kind not in INDEXES]:
-        raise TaskError(
-            f'retrieval.kinds: there is no index of the kind "{unknown[0]}". The kinds are {", ".join(INDEXES)}.'
-        )
+    for kind in keys.kinds:
+        check_kind(kind)
     chosen = keys.kinds or _unnamed(passages)
     specs: list[RetrieverSpec] = []
     not_tried: list[tuple[str, str]] = []
     stems = _stems(passages, keys)
+    names, left_out = _embedders(keys)
     for kind in chosen:
         spec = RetrieverSpec(kind, k, token_budget)
         if kind == LEXICAL:
             specs += [replace(spec, stem=stem) for stem in stems]
         elif kind == DENSE:
-            names, left_out = _embedders(keys)
             specs += [replace(spec, embedder=name) for name in names]
             not_tried += left_out
         elif kind in _LARGE and find_spec(kind) is None:
             not_tried.append((kind, f"it is not installed. Install it with pip install 'rung[{kind}]'"))
         elif kind in _LARGE:
-            names, left_out = _embedders(keys)
             specs += [replace(spec, stem=stem) for stem in stems]
             specs += [replace(spec, stem=stems[-1], embedder=name) for name in names]
-            not_tried += [] if DENSE in chosen else left_out
+            not_tried += left_out
         elif kind == FUSED and LEXICAL not in chosen:
-            names, left_out = _embedders(keys)
             specs += [replace(spec, stem=stem, embedder=name) for name in names for stem in stems]
-            not_tried += [] if DENSE in chosen else left_out
+            not_tried += left_out
         elif kind != FUSED:
             specs.append(spec)
-    return Proposals(tuple(specs), tuple(not_tried))
+    return Proposals(tuple(specs), tuple(dict.fromkeys(not_tried)))
 
 
 def fusions(lexical: RetrieverSpec, keys: SearchKeys) -> tuple[RetrieverSpec, ...]:
@@ -98,5 +93,6 @@ def _embedders(keys: SearchKeys) -> tuple[list[str], list[tuple[str, str]]]:
     wanted = keys.embedders or embedders_here()
     if not wanted:
         return [], [("dense search", "no embedder is installed. Install one with pip install 'rung[dense]'")]
-    left_out = [(f'dense search with "{name}"', why) for name in wanted if (why := why_not(name)) is not None]
-    return [name for name in wanted if why_not(name) is None], left_out
+    reasons = {name: why_not(name) for name in wanted}
+    left_out = [(f'dense search with "{name}"', why) for name, why in reasons.items() if why is not None]
+    return [name for name, why in reasons.items() if why is None], left_out
