@@ -54,16 +54,15 @@ def training_rows(
     abstain = workshop.inputs.task.abstain
     search = retriever = workshop.retriever_of(solution)
     refused: frozenset[str] = frozenset()
-    if search is not None and gold:
-        index = gold_index(workshop, solution.retriever)
+    index = gold_index(workshop, solution.retriever) if search is not None and (gold or solution.cite) else None
+    if search is not None and index is not None and gold:
         retriever = WithGold(search, examples, index, fitting_into(workshop, solution))
         if refused := to_refuse(workshop, search, index, examples):
             retriever = Parted(refused, WithoutGold(search, examples, index), retriever)
     queries = [e.query for e in examples]
     requests, shown = requests_for(solution, workshop.tools.model, queries, retriever=retriever)
     answers = [e.output for e in examples]
-    if search is not None and solution.cite:
-        index = gold_index(workshop, solution.retriever)
+    if index is not None and solution.cite:
         answers = [learnt_answer(e, solution, seen, index, abstain) for e, seen in zip(examples, shown, strict=True)]
     return [
         TrainingRow(example.row or example.id, request.messages, abstain or "" if example.id in refused else learnt)
