@@ -16,7 +16,6 @@ from html import escape
 from made_documents import html_of, pdf_of
 from made_sets import MadeSet, Row, taken
 
-LANGUAGES = ("en", "de", "zh", "ja", "th")
 DEVICES = {
     "Visto": {"en": ("video intercom", "doorbell"), "de": ("Türsprechanlage", "Klingel"), "zh": ("可视门铃", "门口的门铃"),
               "ja": ("テレビドアホン", "玄関のチャイム"), "th": ("กริ่งประตูวิดีโอ", "กริ่งหน้าบ้าน")},

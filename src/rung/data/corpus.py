@@ -45,11 +45,11 @@ class Corpus:
 
 @dataclass
 class _Entry:
-    """A file to read. name: what messages call it. id: of its document. source, title: what a list of pages says."""
+    """A file to read. name: what messages call it, and the id of its document. source, title: what a list of pages
+    says."""
 
     path: Path
     name: str
-    id: str
     kind: Kind
     source: str | None = None
     title: str | None = None
@@ -165,11 +165,11 @@ def _read_file(path: Path, say: Callable[[str], None]) -> CorpusFiles:
             if table is not None and table.problems:
                 raise
             read = CorpusFiles()  # several sheets, or no column of texts: pages of tables
-            _read_entries([_Entry(path, path.name, path.name, kind)], read, say)
+            _read_entries([_Entry(path, path.name, kind)], read, say)
     elif kind is None or kind == "rows":
         _read_rows(path, read_table(path), read, say)
     else:
-        _read_entries([_Entry(path, path.name, path.name, kind)], read, say)
+        _read_entries([_Entry(path, path.name, kind)], read, say)
     if read.collected.documents:
         return read
     raise_problems(read.problems)
@@ -210,8 +210,7 @@ def _entries_of(files: Sequence[Named], read: CorpusFiles) -> list[_Entry]:
             read.bad_rows += 1
             read.problems.append(Problem(named.where, f'the id "{named.id[:60]}" stands in an earlier row already'))
         else:
-            name = shown_name(named.id)
-            entries[named.id] = _Entry(named.path, name, name, kind, named.source, named.title)
+            entries[named.id] = _Entry(named.path, shown_name(named.id), kind, named.source, named.title)
     return list(entries.values())
 
 
@@ -242,7 +241,7 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
             listed += _read_table(path, name, read)
             owners |= dict.fromkeys((d.id for d in read.collected.documents[before:]), name)
         else:
-            entries.append(_Entry(path, name, name, kind))
+            entries.append(_Entry(path, name, kind))
     said = {os.path.realpath(named.path): named for named in listed}
     for entry in entries:
         if named := said.get(os.path.realpath(entry.path)):
@@ -284,7 +283,7 @@ def _read_table(path: Path, name: str, read: CorpusFiles) -> list[Named]:
     except DataError as e:
         if path.suffix.lower() == ".json" and not (parsed := read_text_file(path)).problem:
             read.collected.tell("document_form", name, f"{name}: read as text, as it holds no rows.")
-            _add(_Entry(path, name, name, "text"), parsed, read)
+            _add(_Entry(path, name, "text"), parsed, read)
         else:
             read.breaks(name, str(e).removeprefix(path.name).lstrip(":, "))
         return []
@@ -333,6 +332,6 @@ def _add(entry: _Entry, parsed: ParsedFile, read: CorpusFiles) -> None:
         tell("scanned_pages", name, scanned(name, parsed))
     if parsed.text.strip():
         title, source = entry.title or parsed.title, entry.source or parsed.source
-        read.collected.documents.append(Document(entry.id, parsed.text, title, parsed.markdown, source=source))
+        read.collected.documents.append(Document(name, parsed.text, title, parsed.markdown, source=source))
     elif not parsed.unreadable_pages:
         tell("empty_document", name, no_text(name))
