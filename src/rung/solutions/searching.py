@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rung.errors import BudgetSpent, ConstraintError, RungError, came, may_pass
+from rung.errors import BudgetSpent, RungError, came, may_pass
+from rung.models.constraining import enforced
 from rung.retrieval.gold import GoldRetriever
 from rung.solutions.fencing import harmless
 from rung.solutions.prompt_rendering import fenced
@@ -193,11 +194,7 @@ def _votes(model: Model, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
     losses: Losses | None = getattr(model, "row_losses", None)
     if losses is not None and isinstance(model, Trainable):
         return _graded(model, losses, prompts)
-    try:
-        model.check(_YES_OR_NO)
-        constraint: Constraint | None = _YES_OR_NO
-    except ConstraintError:
-        constraint = None
+    constraint = enforced(model, _YES_OR_NO)
     replies = _generated(model, [Request(prompt, Decoding(_LABEL_TOKENS), constraint) for prompt in prompts])
     return [_Vote(_said(reply), reply) for reply in replies]
 

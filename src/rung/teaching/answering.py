@@ -19,10 +19,11 @@ from rung.constraints import NAMES, fault_of
 from rung.data.checks.phrases import refuses
 from rung.data.constraint import form_in_words
 from rung.data.shapes.labels import Labels, as_answer, several
-from rung.errors import ConstraintError, came
+from rung.errors import came
 from rung.evaluation.abstention import says_nothing
 from rung.evaluation.metrics import metric_for
 from rung.evaluation.scorer import Scorer
+from rung.models.constraining import enforced
 from rung.models.journal import Journal
 from rung.models.metering import charged_usd
 from rung.solutions.answer import requests_for, without_marks
@@ -96,15 +97,11 @@ def answered(
 
 def held_to(workshop: Workshop, model: Model, solution: Solution) -> Solution:
     """The solution as it is; where that model cannot be held to its constraint, the form of the answer in words."""
-    if solution.constraint is None:
+    if solution.constraint is None or enforced(model, solution.constraint) is not None:
         return solution
-    try:
-        model.check(solution.constraint)
-    except ConstraintError:
-        form, said = form_in_words(workshop.inputs.task, workshop.inputs.train), solution.instruction
-        told = said if form is None or form in said else f"{said}\n\n{form}"
-        return replace(solution, constraint=None, instruction=told)
-    return solution
+    form, said = form_in_words(workshop.inputs.task, workshop.inputs.train), solution.instruction
+    told = said if form is None or form in said else f"{said}\n\n{form}"
+    return replace(solution, constraint=None, instruction=told)
 
 
 @dataclass(frozen=True)

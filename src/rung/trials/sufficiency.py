@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from rung.errors import ConstraintError, came
+from rung.errors import came
 from rung.evaluation.abstention import refuses_by_reference
 from rung.evaluation.statistics import score
+from rung.models.constraining import enforced
 from rung.models.journal import Journal
 from rung.retrieval.gold import GoldIndex, GoldRetriever, contains_answer
 from rung.solutions.answer import requests_for
@@ -189,12 +190,7 @@ class _Asking:
         self.left = CALLS
         self._model: Model = workshop.tools.model
         self._journal = Journal(self._model, folder / _FILE)
-        try:
-            self._model.check(_YES_NO)
-        except ConstraintError:
-            self._constraint = None
-        else:
-            self._constraint = _YES_NO
+        self._constraint = enforced(self._model, _YES_NO)
 
     def sample(self, rows: Sequence[Row], n: int) -> Sequence[Row]:
         """At most n of them, always the same ones."""

@@ -11,7 +11,8 @@ from itertools import accumulate, cycle, islice
 from pathlib import Path
 
 from rung.data.lengths import of_usual_length
-from rung.errors import ConstraintError, came
+from rung.errors import came
+from rung.models.constraining import enforced
 from rung.models.journal import Journal
 from rung.models.metering import charged_usd
 from rung.records import write_lines
@@ -20,7 +21,7 @@ from rung.teaching.synthesis.aims import Aim, aims_of, in_turns, spread
 from rung.teaching.synthesis.counts import KINDS, WRITTEN, Counts, Kind
 from rung.teaching.synthesis.prompts import ROOM, STYLES, inputs_in, new_inputs, other_words, questions, reply_form
 from rung.trials.workshop import Inputs
-from rung.types import Constraint, Decoding, Document, Example, Generation, Message, Model, Query, Request, Tell
+from rung.types import Decoding, Document, Example, Generation, Message, Model, Query, Request, Tell
 
 PROMPTS = "prompts.jsonl"
 """Beside the journal: {prompt, messages} of every request for new inputs."""
@@ -183,14 +184,7 @@ def _asking(inputs: Inputs, teacher: Model, counts: Counts, seed: int) -> Callab
     rooms = {
         kind: min(ROOM + round(WRITTEN[kind] * (_LONGER * usual + 8)), teacher.context_length // 2) for kind in KINDS
     }
-    forms: dict[Kind, Constraint | None] = {}
-    for kind in counts.wanted:
-        form = reply_form(WRITTEN[kind])
-        try:
-            teacher.check(form)
-            forms[kind] = form
-        except ConstraintError:
-            forms[kind] = None
+    forms = {kind: enforced(teacher, reply_form(WRITTEN[kind])) for kind in counts.wanted}
 
     def ask(order: _Order, number: int) -> Request:
         decoding = Decoding(rooms[order.kind], temperature=_TEMPERATURE, seed=seed + number)
