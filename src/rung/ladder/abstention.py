@@ -54,6 +54,9 @@ class _Questions:
 
 def check_abstention(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> None:
     """Leaves abstention.json in the folder of each finalist, where there are questions that cannot be answered."""
+    due = [name for name in names if is_due(run.files.solution(name) / RECORD)]
+    if not due:
+        return
     try:
         questions = _questions(run, climbed, names)
     except RungError as fault:
@@ -61,11 +64,9 @@ def check_abstention(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> N
         return
     if not (questions.given or questions.made):
         return
-    for name in names:
+    for name in due:
         state = run.of(climbed.built[name].solution.model)
-        path = state.files.solution(name) / RECORD
-        if is_due(path):
-            write_json(path, _record(state, climbed, name, questions))
+        write_json(run.files.solution(name) / RECORD, _record(state, climbed, name, questions))
 
 
 def inventions(run: WholeRun, climbed: Climbed, names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -6,12 +6,12 @@ finalists to the same verdict, or, once these are set aside too, by climbing. Th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
+from rung.ladder.identity import name_in_record
 from rung.records import read_json, read_lines, write_json
 from rung.resume import is_done
 from rung.runs import Files
@@ -122,7 +122,7 @@ def _documents(record: Mapping[str, Any]) -> dict[str, str]:
     named = record["examples"]
     paths = [path for some in named.values() for path in some] if isinstance(named, Mapping) else named
     home = Path(record["path"]).parent
-    others = {os.path.relpath(path, home).encode("utf-8", "backslashreplace").decode("utf-8") for path in paths}
+    others = {name_in_record(path, home) for path in paths}
     return {name: hash_ for name, hash_ in record["data"].items() if name not in others and not name.endswith(".py")}
 
 

@@ -118,12 +118,12 @@ def _hash_of_parsed(documents: Sequence[Document]) -> str | None:
 
 
 def _hashes(task: Task, files: Sequence[Path]) -> dict[str, str]:
-    return {_as_text(os.path.relpath(p, task.path.parent)): _sha256(p) for p in files}
+    return {name_in_record(path, task.path.parent): _sha256(path) for path in files}
 
 
-def _as_text(path: str) -> str:
-    """A path as UTF-8 can hold it: other bytes of a name are escaped."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+def name_in_record(path: Path | str, home: Path) -> str:
+    """A file by its path from the folder of task.yaml, as UTF-8 can hold it: other bytes of a name are escaped."""
+    return os.path.relpath(path, home).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _sha256(path: Path) -> str:
