@@ -1001,14 +1001,13 @@ class Decision:
     warnings: what a reader must not miss; they stand first and are never cut. reasons, next: in order of weight.
     comparisons: of finalists with each other and with the baselines. floor: the score of the best baseline that needs
     no data but the answers themselves. models: names of the models that were compared, cheapest first. skipped: every
-    strategy that was not tried; those that matter are what an
-    unfinished run lacks. test_reads: how often the sealed test was opened. break_even: with a price only.
-    frontier: tested candidates that no other beats in score without costing more. reasons_about: what each reason is
-    about, in their order; empty where an older version wrote them. searches: the ways to find passages as they were
-    measured, and what of them was not tried. search_failures: why solutions that retrieve are
-    wrong on dev, a row for each solution and cause. injections: of finalists that were asked with orders planted in
-    what they read. citing: of candidates that name their sources, on dev and on the test. refusing: of finalists that
-    were asked what cannot be answered.
+    strategy that was not tried; those that matter are what an unfinished run lacks. test_reads: how often the sealed
+    test was opened. break_even: with a price only. frontier: tested candidates that no other beats in score without
+    costing more. reasons_about: what each reason is about, in their order; empty where an older version wrote them.
+    searches: the ways to find passages as they were measured. searches_not_tried: sentences about the others.
+    search_failures: why solutions that retrieve are wrong on dev, a row for each solution and cause. injections: of
+    finalists that were asked with orders planted in what they read. citing: of candidates that name their sources, on
+    dev and on the test. refusing: of finalists that were asked what cannot be answered.
     """
 
     choice: Choice

@@ -12,7 +12,7 @@ from rung.diagnosis.interventions import FORMAT, INCONSISTENCY, LENIENT
 from rung.diagnosis.lenient import bare, reads_right, vote
 from rung.diagnosis.placebo import PLACEBO, samples
 from rung.diagnosis.shares import Outcome
-from rung.types import Document, Example, Prediction
+from rung.types import Example, Prediction
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,11 @@ class Outcomes:
         """How many different answers the samples gave."""
         return len({bare(p.text) for p in self.drawn(example) if p.error is None})
 
-    @property
-    def _cut(self) -> tuple[Document, ...]:
-        """The passages that answers may rest on, as the diagnosed solution or the gold passages cut them."""
-        shop = self.experiment.workshop
-        return shop.inputs.library.passages(shop.passages_spec(1))
-
     @cached_property
     def _texts(self) -> dict[str, str]:
-        return {p.id: p.text for p in self._cut}
+        """Of the passages that answers may rest on, as the diagnosed solution or the gold passages cut them."""
+        shop = self.experiment.workshop
+        return {p.id: p.text for p in shop.inputs.library.passages(shop.passages_spec(1))}
 
     def _by_majority(self, drawn: Sequence[Prediction]) -> bool:
         """Whether the answer with the most votes is right. One vote is no majority; of equals, the first drawn."""
