@@ -60,6 +60,24 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
+class Killed(BaseException):
+    """Not caught by anything, like SIGKILL."""
+
+
+def killed_in_search(monkeypatch: pytest.MonkeyPatch, search: type, at: int) -> list[int]:
+    """The search of that class kills the run once, behind `at` blocks. [0] of the list: how often it was asked."""
+    real, asked = search.search, [0]  # type: ignore[attr-defined]
+
+    def search_or_die(self: Any, queries: Any, k: int) -> Any:
+        asked[0] += 1
+        if asked[0] == at + 1:
+            raise Killed
+        return real(self, queries, k)
+
+    monkeypatch.setattr(search, "search", search_or_die)
+    return asked
+
+
 def append_rows(task: Path, rows: list[dict[str, Any]]) -> None:
     with (task.parent / "examples.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

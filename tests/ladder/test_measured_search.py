@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rung
-from conftest import decision, events
+from conftest import Killed, decision, events
 from hashed_embedder import Hashed
 from rung.errors import BudgetSpent, TaskError
 from rung.ladder import RunOptions, plan_search, run
@@ -118,10 +118,6 @@ def test_a_command_that_goes_on_measures_nothing_again(tmp_path: Path, monkeypat
     before = searched(go(task))
     monkeypatch.setattr(search_choice, "measured_search", None)
     assert searched(go(task, ("zero_shot", "rag", "few_shot"), again=True)) == before
-
-
-class Killed(BaseException):
-    """Not caught by anything, like SIGKILL."""
 
 
 def test_killed_while_it_measures_it_goes_on_and_ends_in_the_same_record(

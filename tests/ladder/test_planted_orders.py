@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_unanswerable_questions import Killed, asked, code_of, name_of, write_codes
+from test_unanswerable_questions import asked, code_of, name_of, write_codes
 
 import rung
-from conftest import decision, events
+from conftest import Killed, decision, events, killed_in_search
 from rung.evaluation.injections import CANARIES
 from rung.ladder import RunOptions, run
 from rung.testing import FakeTrainable, Silent
@@ -163,16 +163,8 @@ def test_killed_while_it_asks_it_goes_on_and_asks_nothing_twice(
 ) -> None:
     from rung.retrieval.planted import WithPlanted
 
-    real, searches = WithPlanted.search, [0]
-
-    def search(self: WithPlanted, queries: Any, k: int) -> Any:
-        searches[0] += 1
-        if searches[0] == at + 1:
-            raise Killed
-        return real(self, queries, k)
-
+    searches = killed_in_search(monkeypatch, WithPlanted, at)
     task, out = lexical(tmp_path, "steady:one"), tmp_path / "run"
-    monkeypatch.setattr(WithPlanted, "search", search)
     with pytest.raises(Killed):
         run(task, RunOptions(out=out, only=ONLY), Silent())
     assert not (out / "finalists.json").exists()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rung
-from conftest import decision, events
+from conftest import Killed, decision, events, killed_in_search
 from rung.errors import BudgetSpent
 from rung.ladder import RunOptions, run
 from rung.strategies import STRATEGIES
@@ -199,10 +199,6 @@ def test_labels_and_too_few_known_passages_are_never_asked(tmp_path: Path) -> No
         assert not list(folder.rglob("abstention.json"))
 
 
-class Killed(BaseException):
-    """Not caught by anything, like SIGKILL."""
-
-
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize("at", [0, 1])
 def test_killed_while_it_asks_it_goes_on_and_asks_nothing_twice(
@@ -210,16 +206,8 @@ def test_killed_while_it_asks_it_goes_on_and_asks_nothing_twice(
 ) -> None:
     from rung.retrieval.gold import WithoutGold
 
-    real, searches = WithoutGold.search, [0]
-
-    def search(self: WithoutGold, queries: Any, k: int) -> Any:
-        searches[0] += 1
-        if searches[0] == at + 1:
-            raise Killed
-        return real(self, queries, k)
-
+    searches = killed_in_search(monkeypatch, WithoutGold, at)
     task, out = write_codes(tmp_path, "careful:one"), tmp_path / "run"
-    monkeypatch.setattr(WithoutGold, "search", search)
     with pytest.raises(Killed):
         run(task, RunOptions(out=out, only=ONLY), Silent())
     assert not (out / "finalists.json").exists()

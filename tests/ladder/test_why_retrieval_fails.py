@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import rung
-from conftest import decision, events
+from conftest import Killed, decision, events
 from rung.ladder import RunOptions, run
 from rung.report.html import write_report
 from rung.report.terminal import final_screen
@@ -179,10 +179,6 @@ def test_a_fault_where_answers_are_looked_up_ends_nothing_and_stands_in_the_verd
     folder = run(write_codes(tmp_path), RunOptions(out=tmp_path / "run", only=ONLY), Silent())
     assert "Why rag gives wrong answers was not looked into: KeyError: 'a passage'." in decision(folder)["reasons"]
     assert decision(folder)["search_failures"] == []
-
-
-class Killed(BaseException):
-    """Not caught by anything, like SIGKILL."""
 
 
 @pytest.mark.usefixtures("models")
