@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ModelError, first_line
-from rung.retrieval.embedders.transformer import device, fetched, quiet
+from rung.retrieval.embedders.transformer import BATCH_TOKENS, batches, device, fetched, quiet
 from rung.retrieval.passages import searched
 from rung.retrieval.shared import forget_queries, prepare
 from rung.types import Document, Query, Retriever, Tell
@@ -21,7 +21,6 @@ DEPTH = 50
 """First hits that are ordered anew; more only where more are asked for."""
 _KNOWN_QUERIES = 20_000
 _WINDOW = 512
-_BATCH_TOKENS = 4096
 
 
 class CrossEncoder:
@@ -62,12 +61,8 @@ class CrossEncoder:
             pairs = self._tokenizer(
                 [query] * len(texts), list(texts), truncation="longest_first", max_length=self._window
             )
-            lengths = [len(ids) for ids in pairs["input_ids"]]
-            order = sorted(range(len(texts)), key=lambda i: -lengths[i])
-            scores, start = [0.0] * len(texts), 0
-            while start < len(order):
-                batch = order[start : start + max(1, _BATCH_TOKENS // lengths[order[start]])]
-                start += len(batch)
+            scores = [0.0] * len(texts)
+            for batch in batches([len(ids) for ids in pairs["input_ids"]], BATCH_TOKENS):
                 rows = [{key: values[i] for key, values in pairs.items()} for i in batch]
                 padded = self._tokenizer.pad(rows, return_tensors="pt").to(self._device)
                 for place, score in zip(batch, self._model(**padded).logits[:, 0].float().tolist(), strict=True):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,9 @@ class TransformerEmbedder:
             return np.zeros((0, self.dimensions), dtype=np.float32)
         with self._working, torch.inference_mode():
             windows, of = self._windows(texts)
-            order = sorted(range(len(windows)), key=lambda i: -len(windows[i]))
             room = _GPU_BATCH_TOKENS if self._device != "cpu" else BATCH_TOKENS
             vectors: Any = None
-            start = 0
-            while start < len(order):
-                batch = order[start : start + max(1, room // max(1, len(windows[order[start]])))]
-                start += len(batch)
+            for batch in batches([len(window) for window in windows], room):
                 pooled = self._forward([windows[i] for i in batch])  # (batch, d)
                 if vectors is None:
                     vectors = np.zeros((len(texts), pooled.shape[1]), dtype=np.float32)
@@ -164,6 +160,18 @@ class TransformerEmbedder:
             pooled = torch.nn.functional.linear(pooled, weight.to(pooled.device), bias.to(pooled.device))
             pooled = torch.tanh(pooled) if tanh else pooled
         return torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+
+
+def batches(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Places of texts, the longest first, so that next to nothing of a batch is padding.
+
+    lengths: tokens of each text. room: tokens of a batch, its padding included; a longer text is alone.
+    """
+    order, start = sorted(range(len(lengths)), key=lambda i: -lengths[i]), 0
+    while start < len(order):
+        batch = order[start : start + max(1, room // max(1, lengths[order[start]]))]
+        start += len(batch)
+        yield batch
 
 
 def device() -> str:
