@@ -95,6 +95,19 @@ def test_of_a_folder_without_a_document_every_file_is_told(tmp_path: Path) -> No
     assert [line.split(":")[0].strip() for line in lines] == ["docs/broken.pdf", "docs/empty.txt", "1 × .zip"]
 
 
+def test_files_of_the_task_are_no_documents_by_whatever_way_they_are_reached(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a.txt", "more/b.txt", "more/rows.txt"):
+        (folder / name).write_text(name)
+    (tmp_path / "other.txt").write_text("other")
+    (folder / "more" / "linked.txt").symlink_to(tmp_path / "other.txt")
+    (tmp_path / "way").symlink_to(folder)
+    left_out = (tmp_path / "way" / "more" / "rows.txt", tmp_path / "other.txt")
+    for corpus_folder in (folder, tmp_path / "way"):
+        assert [d.id for d in read_corpus(corpus_folder, left_out)] == ["a.txt", "more/b.txt"]
+
+
 def test_files_that_give_documents_and_those_that_do_not_add_up(tmp_path: Path) -> None:
     folder = mixed(tmp_path / "docs")
     for name in ("a.txt", "b.md"):

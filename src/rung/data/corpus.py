@@ -242,10 +242,11 @@ def _read_folder(folder: Path, say: Callable[[str], None], but: Collection[Path]
             owners |= dict.fromkeys((d.id for d in read.collected.documents[before:]), name)
         else:
             entries.append(_Entry(path, name, kind))
-    said = {os.path.realpath(named.path): named for named in listed}
-    for entry in entries:
-        if named := said.get(os.path.realpath(entry.path)):
-            entry.source, entry.title = named.source, named.title
+    if listed:
+        said = {os.path.realpath(named.path): named for named in listed}
+        for entry in entries:
+            if named := said.get(os.path.realpath(entry.path)):
+                entry.source, entry.title = named.source, named.title
     _read_entries(entries, read, say)
     read.collected.documents.sort(key=lambda d: owners.get(d.id, d.id))
     check_some(folder, read)

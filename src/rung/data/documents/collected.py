@@ -51,9 +51,12 @@ def files_below(folder: Path, but: Collection[Path] = ()) -> tuple[list[Path], l
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [path for name in folders if (path := Path(root) / name).is_symlink()]
         troubles += [(path, "is a link to a folder, which is not followed; copy the folder there") for path in links]
+        real = os.path.realpath(root)  # once a folder: it takes longer than reading a small file
         for name in files:
             path = Path(root) / name
-            if name.startswith(".") or name.endswith(_BESIDE) or (left_out and os.path.realpath(path) in left_out):
+            if name.startswith(".") or name.endswith(_BESIDE):
+                continue
+            if (os.path.realpath(path) if path.is_symlink() else os.path.join(real, name)) in left_out:
                 continue
             if os.path.isfile(path):
                 found.append(path)
