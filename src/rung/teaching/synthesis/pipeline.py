@@ -29,7 +29,7 @@ from rung.teaching.synthesis.knowing import TeacherScore, measured
 from rung.teaching.synthesis.rows import SyntheticRow
 from rung.text import normal_form
 from rung.trials.workshop import Workshop
-from rung.types import Example, Solution, Task
+from rung.types import Solution, Task
 
 JOURNAL, REJECTED = "teacher.jsonl", "rejected.jsonl"
 """Files in the folder of a synthesis: the teacher's answers, and {id, kind, input, why} of what was left out."""
@@ -179,16 +179,10 @@ def _row(draft: DraftInput, voted: Voted, answer: str, teacher: str) -> Syntheti
     query = draft.query
     references = draft.like.references if draft.like is not None else (answer,)
     passages = draft.like.gold_ids if draft.like is not None else (draft.passage.id,) if draft.passage else ()
-    example = Example(
-        query.id,
-        query.input,
-        answer,
-        references,
-        context=query.context,
+    example = replace(
+        query.answered(answer, row=f"synthetic {query.id}"),
+        references=references,
         gold_ids=passages,
-        row=f"synthetic {query.id}",
-        instruction=query.instruction,
-        turns=query.turns,
         gold_found=draft.like is not None and draft.like.gold_found,
     )
     origin = {
