@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,13 @@ def test_after_many_changes_words_weigh_as_in_a_new_index(tmp_path: Path) -> Non
     draw = random.Random(2)
     asked = [Query(str(i), " ".join(draw.sample(VOCABULARY, 4))) for i in range(20)]
     assert updated.search(asked, 5) == new.search(asked, 5)
+
+
+def test_searches_of_the_same_passages_stand_on_one_index(tmp_path: Path) -> None:
+    documents = tuple(made(10))
+    index = open_index(SPEC, documents, tmp_path)
+    assert open_index(replace(SPEC, k=9, query="conversation"), documents, tmp_path) is index
+    assert open_index(replace(SPEC, stem="english"), documents, tmp_path) is not index
 
 
 def test_other_passages_have_a_table_of_their_own(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rung.retrieval import stemming
 from rung.retrieval.fused import DEPTH, by_reciprocal_rank
 from rung.retrieval.lance_tables import LanceTables
 from rung.retrieval.passages import keys_of, searched
+from rung.retrieval.shared import shared
 from rung.text import NORMAL_FORM, words
 from rung.types import Document, Query, RetrieverSpec, Tell
 
@@ -55,12 +56,14 @@ def open_lance(spec: RetrieverSpec, passages: Sequence[Document], folder: Path |
         raise TaskError(
             'retriever: the kind "lancedb" needs a package more. Install it with: pip install "rung[lancedb]"'
         ) from None
-    embedder = None
-    if spec.embedder:
+
+    def made() -> LanceIndex:
         from rung.retrieval.embedders import open_embedder
 
-        embedder = open_embedder(spec.embedder, folder)
-    return LanceIndex(passages, folder, stem=spec.stem, embedder=embedder)
+        embedder = open_embedder(spec.embedder, folder) if spec.embedder else None
+        return LanceIndex(passages, folder, stem=spec.stem, embedder=embedder)
+
+    return shared(passages, ("lancedb", spec.stem, spec.embedder, folder), made)
 
 
 class LanceIndex:
@@ -76,7 +79,7 @@ class LanceIndex:
     ) -> None:
         """folder: None is a scratch folder. embedder: None is words alone. Raises TaskError for a language without a
         stemmer."""
-        self._passages = passages
+        self.passages = passages
         self._stem, self._stemmed, self._stemming = stem, stemming.stemmer(stem), threading.Lock()
         self._embedder = embedder
         self._approximate = embedder is not None and len(passages) > EXACT_UP_TO
@@ -93,9 +96,9 @@ class LanceIndex:
         import numpy as np
 
         with self._preparing:
-            if self._table is not None or not len(self._passages):
+            if self._table is not None or not len(self.passages):
                 return
-            keys = keys_of(self._passages)  # (passages,), in the order of the corpus
+            keys = keys_of(self.passages)  # (passages,), in the order of the corpus
             self._places = np.argsort(keys, kind="stable")  # (passages,): place of each key of the next line
             self._ordered, self._keys = keys[self._places], keys
             size = _WRITTEN if self._embedder is None else _EMBEDDED
@@ -118,7 +121,7 @@ class LanceIndex:
                 by_reciprocal_rank((self._by_words(query.input, depth), self._by_vector(vector, depth)))
                 for query, vector in zip(queries, vectors, strict=True)
             ]
-        return [[self._passages[place] for place in row[:k]] for row in places]
+        return [[self.passages[place] for place in row[:k]] for row in places]
 
     # ---- what is searched --------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class LanceIndex:
         import pyarrow as pa
 
         told(0)
-        texts = [searched(self._passages[int(place)]) for place in places]
+        texts = [searched(self.passages[int(place)]) for place in places]
         columns = [pa.array(self._keys[places]), pa.array([self._words(text) for text in texts], pa.utf8())]
         if self._embedder is not None:
             vectors = []
