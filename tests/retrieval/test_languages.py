@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from rung.retrieval import languages as module
 from rung.retrieval.languages import languages_of
 from rung.types import Document
 
@@ -43,6 +44,11 @@ def test_the_language_of_a_corpus_is_recognised(language: str) -> None:
 @pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS.keys())
 def test_no_language_is_named_where_none_has_a_stemmer(text: str) -> None:
     assert languages_of(corpus(text)) == ""
+
+
+def test_no_language_is_named_whose_stemmer_an_older_package_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "languages", lambda: ("english",))
+    assert [languages_of(corpus(SENTENCES[name])) for name in ("english", "german")] == ["english", ""]
 
 
 @pytest.mark.parametrize("other", ["german", "russian", "vietnamese"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from rung.retrieval.stemming import languages
 from rung.text import units
 from rung.types import Document
 
@@ -64,10 +65,7 @@ _WORDS = {
     "tamil": "ஒரு என்று மற்றும் இந்த அது என உள்ளது இது அவர் இருந்து கொண்டு போன்ற அல்லது",
     "yiddish": "און אין די איז דער צו פֿון מיט דאָס ניט פאר איך האט וואס געווען",
 }
-"""Language -> some of its short words."""
-
-_UNSTEMMED = ("vietnamese", "ukrainian", "bulgarian", "urdu", "marathi")
-"""Languages without a stemmer; they are here to be told from those that have one."""
+"""Language -> some of its short words. Some have no stemmer, and are here to be told from those that have one."""
 
 _OF = {language: frozenset(said.split()) for language, said in _WORDS.items()}
 _KNOWN = frozenset().union(*_OF.values())
@@ -85,7 +83,7 @@ def languages_of(passages: Sequence[Document]) -> str:
         weights[language] += len(found)
     known = weights.total() - weights[""]
     best = max(weights.keys() - {""}, key=lambda language: weights[language], default="")
-    if not best or best in _UNSTEMMED or short < _LEAST_WORDS:
+    if best not in languages() or short < _LEAST_WORDS:
         return ""
     return best if weights[best] >= _SURE * known and known >= _LEAST_KNOWN * weights.total() else ""
 
