@@ -20,6 +20,7 @@ from rung.evaluation.ranking import Ranking, ranking_of
 from rung.evaluation.statistics import score, units_of
 from rung.retrieval.gold import contains_answer, pooled
 from rung.retrieval.proposals import LEXICAL, fusions, rerankings
+from rung.retrieval.shared import forget_queries
 from rung.retrieval.ways import way
 from rung.solutions.prompt_rendering import PASSAGE_TOKENS, within_budget
 from rung.solutions.searching import conversation_text
@@ -235,6 +236,7 @@ class _Measuring:
         try:
             inputs.library.prepare(spec, tell)
             retriever = inputs.library.search(spec)
+            forget_queries(retriever)  # a way that was measured before may have embedded them
             built = time.perf_counter()
             rows = retriever.search(queries, DEPTH)
         except (BudgetSpent, SealedTestError):
