@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch" "hatchling" "editables"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--no-build-isolation --editable ".[dense,documents,endpoint,files,lancedb,search]" $(shell $(PYTHON) -c "import tomllib; print(' '.join('\"' + d + '\"' for d in tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev']))")
+		--no-build-isolation --editable ".[dense,documents,endpoint,files,lancedb,mcp,search,serve]" $(shell $(PYTHON) -c "import tomllib; print(' '.join('\"' + d + '\"' for d in tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev']))")
 	touch $(READY)
 
 demo: setup

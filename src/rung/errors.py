@@ -15,7 +15,12 @@
     ├── ScoreMismatch             two score lists that should be about the same examples are not
     ├── NoGain                    an experiment within a step shows that the step brings nothing; the ladder goes on
     ├── BudgetSpent               the budget ran out in the middle of a step; the ladder goes on to the verdict
-    └── RunError                  a run folder is in use, foreign, unfinished or damaged
+    ├── RunError                  a run folder or bundle is in use, foreign, unfinished or damaged
+    ├── ExportError               an export cannot be made, or does not answer as the bundle does
+    └── ServingError              a request to a server cannot be answered
+        ├── UnknownModel          no bundle, adapter or base has this name
+        ├── Unanswerable          the request itself is at fault: too long, or it asks for what there is not
+        └── Busy                  too many requests wait, or the server is about to end: try again later
 
 A bad reply of a model is not an error but a scored failure. Anything outside this tree is a defect of rung.
 """
@@ -121,4 +126,32 @@ class BudgetSpent(RungError):
 
 
 class RunError(RungError):
-    """A run folder is in use, foreign, unfinished or damaged."""
+    """A run folder or bundle is in use, foreign, unfinished or damaged."""
+
+
+class ExportError(RungError):
+    """An export cannot be made, or does not answer as the bundle does."""
+
+
+class ServingError(RungError):
+    """A request to a server cannot be answered."""
+
+
+class UnknownModel(ServingError):
+    """No bundle, adapter or base has this name."""
+
+
+class Unanswerable(ServingError):
+    """The request itself is at fault: the same request fails again. param: the field that is at fault."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Busy(ServingError):
+    """Too many requests wait, or the server is about to end. retry_after_s: when it is worth trying again."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

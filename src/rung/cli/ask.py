@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rung.errors import RunError, came
-from rung.types import Query
+from rung.types import Message, Query
 
 if TYPE_CHECKING:
     from rung.serving.bundle import Bundle
@@ -49,12 +47,14 @@ def ask(
     A solution that cites has its sources below the answer, with --lines on standard error.
     """
     from rung.serving.bundle import open_bundle
+    from rung.serving.conversation import query_of
 
     if messages is not None:
         if text is not None or lines or context is not None or instruction is not None:
             raise click.UsageError("--messages holds the whole input. Leave out TEXT and the options about it.")
-        query = _conversation(messages)
-        questions, asked = [query.input], [query] if query.input.strip() else []
+        conversation = _conversation(messages)
+        questions = [conversation[-1].content]
+        asked = [Query("0", questions[0])] if questions[0].strip() else []
     else:
         questions = _questions(text, lines)
         asked = [Query(str(i), q, context, instruction) for i, q in enumerate(questions) if q.strip()]
@@ -62,8 +62,9 @@ def ask(
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
     bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
     if messages is not None:
-        told = (bundle.instruction, bundle.solution.instruction)
-        asked = [_without_what_is_said(query, told) for query in asked]
+        query = query_of(conversation, (bundle.instruction, bundle.solution.instruction))
+        assert query is not None  # it ends with a user turn
+        asked = [query]
     failed, broken, answers = 0, 0, iter(bundle.answer(asked))
     for number, question in enumerate(questions, 1):
         if not question.strip():
@@ -127,20 +128,9 @@ def _questions(text: str | None, lines: bool) -> list[str]:
     return given.removesuffix("\n").split("\n") if lines else [given.rstrip("\n")]
 
 
-def _without_what_is_said(query: Query, instructions: Sequence[str]) -> Query:
-    """The input without system turns that the task's or the solution's instruction holds, as examples are read."""
-    from rung.text import visible
-
-    own = query.instruction
-    said = own is not None and any(visible(own) in visible(instruction) for instruction in instructions)
-    return replace(query, instruction=None) if said else query
-
-
-def _conversation(path: Path) -> Query:
-    """The last user turn with the turns before it; system turns become the instruction of the input."""
+def _conversation(path: Path) -> list[Message]:
+    """The turns; the last one that is no system turn is a user's."""
     import json
-
-    from rung.types import Message
 
     form = 'It must be a JSON list such as [{"role": "user", "content": "…"}] that ends with a user turn.'
     try:
@@ -155,6 +145,4 @@ def _conversation(path: Path) -> Query:
         or any(m.role not in roles or not isinstance(m.content, str) for m in found)
     ):
         raise RunError(f"{path}: no conversation that can be answered. {form}")
-    system = "\n\n".join(m.content for m in found if m.role == "system")
-    earlier = tuple(m for m in found[:-1] if m.role != "system")
-    return Query("0", found[-1].content, instruction=system or None, turns=earlier)
+    return found

@@ -23,6 +23,12 @@ VERBS: dict[str, str] = {
     "run": "Find out: prompt, retrieve or fine-tune?",
     "ask": "Answer an input with a run's winner.",
     "report": "Show a run's verdict and write its report.",
+    "bundle": "Put a solution into a folder to ship.",
+    "serve": "Serve bundles as an OpenAI-compatible API.",
+    "export": "Write a bundle for other tools, and prove that it answers the same.",
+    "check-bundle": "Has a bundle become worse? For pull requests.",
+    "drift": "Are requests still like those that were tested?",
+    "mcp": "Offer rung to coding agents, by the Model Context Protocol.",
     "models": "List models to choose from, and check one.",
 }
 
@@ -39,7 +45,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = getattr(import_module(f"rung.cli.{name}"), name)
+        module = name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"rung.cli.{module}"), module)
         return command
 
     def resolve_command(

@@ -253,6 +253,11 @@ class LocalModel:
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is then read afresh."""
         self.engine.forget_adapter(str(adapter))
 
+    def check_fits(self, adapter: Path) -> None:
+        """Raises ModelError unless the adapter folder fits this network; its weights stay loaded."""
+        with self._memory_errors():
+            self.engine.adapters.mixable(str(adapter))
+
     def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
         """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
         encoded = [self._row(row) for row in rows]

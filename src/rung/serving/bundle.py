@@ -59,33 +59,74 @@ class Bundle:
         return by_id(self.passages)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A solution in its folder, read and not yet opened: no model is loaded.
+
+    place: the folder. model: what `open_model` takes. model_version: of the model that it was made with. note: all
+    that its bundle.json, or the run, says. file: where that stands.
+    """
+
+    place: Path
+    solution: Solution
+    model: str
+    model_version: str
+    note: Mapping[str, Any]
+    file: Path
+
+    @property
+    def instruction(self) -> str:
+        """Of the task; empty where it has none."""
+        return self.note.get("instruction") or ""
+
+    @property
+    def abstain(self) -> str | None:
+        said: str | None = self.note.get("abstain")
+        return said
+
+    def opened(self, model: Model) -> Bundle:
+        """With its model, and its passages indexed. Raises RunError where the model is another version."""
+        from rung.cache import cache_folder
+        from rung.retrieval import open_index
+        from rung.solutions.store import load_passages
+
+        if model.version != self.model_version:
+            raise RunError(
+                f"{self.place}: was made with another version of {self.model} "
+                f"({self.model_version}, here {model.version}). "
+                "Run the task again with this model."
+            )
+        index: Retriever | None = None
+        passages: Sequence[Document] = ()
+        if (spec := self.solution.retriever) is not None:
+            _check_search(self.place, spec)
+            passages = load_passages(self.place)
+            index = open_index(spec, passages, cache_folder() / "indexes")
+        return Bundle(self.solution, model, index, self.instruction, passages, self.abstain)
+
+
+def read_bundle(folder: Path, *, solution: str | None = None) -> Packed:
+    """What a run folder (its winner, or the solution named) or a bundle folder holds. Loads no model.
+
+    Raises RunError when there is nothing to open.
+    """
+    from rung.solutions.store import load_solution
+
+    place, note, file = _find(folder, solution)
+    loaded = load_solution(place)
+    _check_base(place, note["model"], file)
+    return Packed(place, loaded, note["model"], note["model_version"], note, file)
+
+
 def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str], None] = lambda _: None) -> Bundle:
     """Opens a run folder (its winner, or the solution named), or a bundle folder by itself.
 
     Raises RunError when there is nothing to open, or the model has changed since.
     """
-    from rung.cache import cache_folder
     from rung.models import open_model
-    from rung.retrieval import open_index
-    from rung.solutions.store import load_passages, load_solution
 
-    place, note, file = _find(folder, solution)
-    loaded = load_solution(place)
-    _check_base(place, note["model"], file)
-    model = open_model(note["model"], say=say)
-    if model.version != note["model_version"]:
-        raise RunError(
-            f"{place}: was made with another version of {note['model']} "
-            f"({note['model_version']}, here {model.version}). "
-            "Run the task again with this model."
-        )
-    index: Retriever | None = None
-    passages: Sequence[Document] = ()
-    if loaded.retriever is not None:
-        _check_search(place, loaded.retriever)
-        passages = load_passages(place)
-        index = open_index(loaded.retriever, passages, cache_folder() / "indexes")
-    return Bundle(loaded, model, index, note.get("instruction") or "", passages, note.get("abstain"))
+    packed = read_bundle(folder, solution=solution)
+    return packed.opened(open_model(packed.model, say=say))
 
 
 def _check_base(place: Path, model: str, file: Path) -> None:

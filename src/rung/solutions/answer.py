@@ -29,7 +29,7 @@ def answer(
     requests, shown = asked_for(solution, model, queries, retriever=retriever)
     generations = model.generate(requests)
     return [
-        _prediction(solution, query, generation, search)
+        predicted(solution, query, generation, search)
         for query, generation, search in zip(queries, generations, shown, strict=True)
     ]
 
@@ -115,9 +115,9 @@ def shared_prefix_tokens(requests: Sequence[Request], model: Model) -> int:
     return tokens
 
 
-def _prediction(solution: Solution, query: Query, generation: Generation, search: FoundPassages) -> Prediction:
-    """What the search took of the model is part of what the answer took. keep_space of the solution's decoding: the
-    space that an answer begins with is part of it."""
+def predicted(solution: Solution, query: Query, generation: Generation, search: FoundPassages) -> Prediction:
+    """What an answer says. search: what it was asked with; what that took of the model is part of what the answer took.
+    keep_space of the solution's decoding: the space that an answer begins with is part of it."""
     said = generation.text.rstrip() if solution.decoding.keep_space else generation.text.strip()
     read = without_marks(solution, said, search.passages)
     return Prediction(

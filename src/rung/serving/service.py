@@ -1,0 +1,317 @@
+"""Names that answer: bundles, plain adapters and bases, many over one base. Knows nothing of HTTP.
+
+Each base has one Answerer, which batches what is asked of it. A bundle's search and prompt are made in threads beside
+it. Adapters come and go while others answer: a name is gone at once, its weights once nobody uses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from rung.errors import (
+    DOES_NOT_FIT,
+    OUT_OF_MEMORY,
+    REFUSED_TURNS,
+    Busy,
+    ConstraintError,
+    ModelError,
+    Unanswerable,
+    UnknownModel,
+    came,
+)
+from rung.models.streaming import Answerer, Ask, Load, as_model
+from rung.serving.bundle import Bundle, Packed, read_bundle
+from rung.serving.conversation import query_of
+from rung.serving.events import Begun, Call, Event, Piece, Served
+from rung.serving.names import check_name, confined
+from rung.serving.tidying import Tidied
+from rung.types import Decoding, Generation, Query, Request
+
+_Result = TypeVar("_Result")
+_ROOM = 1 << 20  # tokens: what a base may write at most, where neither the request nor the service says less
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """most_tokens: of an answer; None: what the context leaves. most_waiting: requests of all bases together; beyond
+    them a new one is refused. threads: searches and prompts that are made at the same time."""
+
+    most_tokens: int | None = None
+    most_waiting: int = 256
+    threads: int = 8
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A name. users: requests that are being answered with it; gone: it takes no more of them."""
+
+    served: Served
+    answerer: Answerer
+    bundle: Bundle | None = None
+    users: int = 0
+    gone: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ModelService:
+    """bases: name -> who answers with that base. adapters: the folder that hot-loaded adapters must lie in; None: none
+    may be loaded."""
+
+    def __init__(
+        self, bases: Mapping[str, Answerer], *, adapters: Path | None = None, limits: ServiceLimits | None = None
+    ) -> None:
+        self._bases = dict(bases)
+        self._adapters = adapters.resolve() if adapters is not None else None
+        self._limits = limits = limits or ServiceLimits()
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="prompts")
+        self._preparing = 0
+        self._draining = False
+        self._loading = asyncio.Lock()
+        self._entries: dict[str, _Entry] = {}
+        for name, answerer in self._bases.items():
+            served = Served(name, "base", None, name, int(time.time()), answerer.model.context_length)
+            self._entries[name] = _Entry(served, answerer)
+
+    # ---- names ------------------------------------------------------------------------------
+
+    def add(self, name: str, packed: Packed, base: str) -> Served:
+        """A bundle, before or while others answer. base: a name among the bases; its model must be the bundle's.
+
+        Raises ServingError where the name is taken or not allowed, RunError or ModelError where the bundle does not
+        fit.
+        """
+        check_name(name)
+        self._check_free(name)
+        answerer = self._bases[base]
+        bundle = packed.opened(answerer.model)
+        adapter = Path(packed.solution.adapter) if packed.solution.adapter else None
+        if adapter is not None:
+            answerer.hold(adapter)
+        length = answerer.model.context_length
+        served = Served(name, "bundle", base, packed.place.resolve().name, int(time.time()), length, adapter)
+        self._check_free(name)
+        self._entries[name] = _Entry(served, answerer, bundle)
+        return served
+
+    async def load_adapter(self, name: str, path: str, *, base: str | None = None) -> Served:
+        """Serves an adapter folder, or a bundle, that lies in the folder for adapters. base: needed where there are
+        several. Raises ServingError, ModelError or RunError, which say what is wrong with it."""
+        check_name(name)
+        async with self._loading:
+            self._check_free(name)
+            folder = confined(self._adapters, path)
+            chosen = self._base(base)
+            if (folder / "bundle.json").is_file():
+                packed = await asyncio.to_thread(read_bundle, folder)
+                return await asyncio.to_thread(self.add, name, packed, chosen)
+            answerer = self._bases[chosen]
+            await asyncio.to_thread(answerer.hold, folder)
+            length = answerer.model.context_length
+            served = Served(name, "adapter", chosen, folder.name, int(time.time()), length, folder)
+            self._entries[name] = _Entry(served, answerer)
+            return served
+
+    async def unload_adapter(self, name: str) -> None:
+        """The name answers no more from now on; what it is answering ends in peace, then its memory is let go."""
+        entry = self._entry(name)
+        if entry.served.kind == "base":
+            raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
+        del self._entries[name]
+        entry.gone = True
+        if entry.users:
+            await entry.idle.wait()
+        folder = entry.served.adapter
+        if folder is not None and all(other.served.adapter != folder for other in self._entries.values()):
+            await asyncio.to_thread(entry.answerer.release, folder)
+
+    def models(self) -> list[Served]:
+        """What answers, bases first."""
+        return [entry.served for entry in self._entries.values()]
+
+    def model(self, name: str) -> Served:
+        """Raises UnknownModel."""
+        return self._entry(name).served
+
+    # ---- answering --------------------------------------------------------------------------
+
+    async def answer(self, asked: Call) -> AsyncIterator[Event]:
+        """Begun, pieces, Done. Where the caller stops listening, the answer ends.
+
+        Before the first event it raises UnknownModel, Unanswerable or Busy; ModelError where the model fails.
+        """
+        entry = self._entry(asked.model)
+        if self._draining:
+            raise Busy("the server is about to end. Ask another one, or try again later.", 5.0)
+        if self._preparing + sum(a.load().waiting for a in self._bases.values()) >= self._limits.most_waiting:
+            raise Busy(f"{self._limits.most_waiting:,} requests wait already. Try again later.", 1.0)
+        with self._using(entry):
+            heard = _Heard(asyncio.get_running_loop())
+            self._preparing += 1
+            try:
+                ask, tidied = await self._off_loop(self._prepare, entry, asked)
+                ticket = entry.answerer.submit(ask, heard)
+            finally:
+                self._preparing -= 1
+            try:
+                async for event in _events(heard, tidied):
+                    yield event
+            finally:
+                ticket.cancel()
+
+    def load(self) -> dict[str, Load]:
+        """What the bases have to do."""
+        return {name: answerer.load() for name, answerer in self._bases.items()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return not self._draining
+
+    def drain(self) -> None:
+        """Takes no more requests; what runs goes on."""
+        self._draining = True
+
+    async def close(self, grace_s: float = 30.0) -> None:
+        """Takes no more requests, lets what runs end for at most `grace_s` seconds, then ends."""
+        self.drain()
+        until = time.monotonic() + grace_s
+        while any(entry.users for entry in self._entries.values()) and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        for answerer in self._bases.values():
+            await asyncio.to_thread(answerer.close)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # ---- parts ------------------------------------------------------------------------------
+
+    def _prepare(self, entry: _Entry, asked: Call) -> tuple[Ask, Tidied]:
+        """What the base is asked, and how its answer is told. Runs in a thread: a search may take a while."""
+        if asked.constraint is not None:
+            try:
+                entry.answerer.model.check(asked.constraint)
+            except ConstraintError as error:
+                raise Unanswerable(str(error), "response_format") from error
+        if entry.bundle is None:
+            adapter = str(entry.served.adapter) if entry.served.adapter is not None else None
+            decoding = self._decoding(Decoding(_ROOM, keep_space=True), asked)
+            request = Request(asked.messages, decoding, asked.constraint, adapter)
+            return self._ask(request, asked, asked.prompt), Tidied(None)
+        from rung.solutions.answer import asked_for
+
+        bundle = entry.bundle
+        queries = [self._query(bundle, asked)]
+        (request,), (search,) = asked_for(
+            bundle.solution, as_model(entry.answerer), queries, retriever=bundle.retriever
+        )
+        request = replace(request, decoding=self._decoding(request.decoding, asked))
+        if asked.constraint is not None:
+            request = replace(request, constraint=asked.constraint)
+        return self._ask(request, asked, None), Tidied(bundle, search)
+
+    def _query(self, bundle: Bundle, asked: Call) -> Query:
+        if asked.prompt is not None:
+            return Query("0", asked.prompt, asked.context)
+        said = (bundle.instruction, bundle.solution.instruction)
+        query = query_of(asked.messages, said, context=asked.context)
+        if query is None:
+            raise Unanswerable("the last message must be the user's: it is the input.", "messages")
+        return query
+
+    def _decoding(self, tested: Decoding, asked: Call) -> Decoding:
+        most = tested.max_new_tokens if asked.max_tokens is None else asked.max_tokens
+        return replace(
+            tested,
+            max_new_tokens=min(most, self._limits.most_tokens or most),
+            temperature=tested.temperature if asked.temperature is None else asked.temperature,
+            seed=tested.seed if asked.seed is None else asked.seed,
+        )
+
+    def _ask(self, request: Request, asked: Call, text: str | None) -> Ask:
+        return Ask(request, text, asked.top_p, asked.stop, asked.logprobs)
+
+    async def _off_loop(self, work: Callable[..., _Result], *args: object) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args))
+
+    @contextmanager
+    def _using(self, entry: _Entry) -> Iterator[None]:
+        entry.users += 1
+        try:
+            yield
+        finally:
+            entry.users -= 1
+            if entry.gone and not entry.users:
+                entry.idle.set()
+
+    def _entry(self, name: str) -> _Entry:
+        if name not in self._entries:
+            raise UnknownModel(f"there is no model {name!r} here. GET /v1/models lists those that are.")
+        return self._entries[name]
+
+    def _base(self, name: str | None) -> str:
+        if name is None and len(self._bases) == 1:
+            return next(iter(self._bases))
+        if name is None:
+            raise Unanswerable(f"there are several bases. Name one as base_model: {', '.join(self._bases)}.")
+        if name not in self._bases:
+            raise Unanswerable(f"{name!r} is no base here. There are {', '.join(self._bases)}.", "base_model")
+        return name
+
+    def _check_free(self, name: str) -> None:
+        if name in self._entries:
+            raise Unanswerable(f"{name} is loaded already. Unload it first, or choose another name.", "lora_name")
+
+
+class _Heard:
+    """A Hearer that hands what it hears to an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.queue: asyncio.Queue[Begun | Piece | Generation] = asyncio.Queue()
+
+    def begun(self, tokens_in: int, tokens_cached: int) -> None:
+        self._put(Begun(tokens_in, tokens_cached))
+
+    def piece(self, piece: Piece) -> None:
+        self._put(piece)
+
+    def done(self, generation: Generation) -> None:
+        self._put(generation)
+
+    def _put(self, what: Begun | Piece | Generation) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, what)
+
+
+async def _events(heard: _Heard, tidied: Tidied) -> AsyncIterator[Event]:
+    while True:
+        what = await heard.queue.get()
+        if isinstance(what, Begun):
+            yield tidied.begun(what)
+        elif isinstance(what, Piece):
+            if (piece := tidied.piece(what)) is not None:
+                yield piece
+        else:
+            break
+    _raise_what_is_no_answer(what)
+    last, done = tidied.done(what)
+    if last is not None:
+        yield last
+    yield done
+
+
+def _raise_what_is_no_answer(generation: Generation) -> None:
+    error = generation.error
+    if error is None or came(error):
+        return
+    if DOES_NOT_FIT in error or REFUSED_TURNS in error:
+        raise Unanswerable(f"{error}.", "messages")
+    if error == OUT_OF_MEMORY:
+        raise Busy("memory does not suffice for this request now. Try again later.", 5.0)
+    raise ModelError(error)
