@@ -12,7 +12,7 @@ from rung.types import Constraint, Message
 
 
 @dataclass(frozen=True)
-class Call:
+class ModelCall:
     """One request to a name. What is None or empty stays as the bundle was tested.
 
     messages: a conversation that ends with a user turn. prompt: instead of it a text: to a bundle it is the input, to a

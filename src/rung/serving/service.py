@@ -30,7 +30,7 @@ from rung.errors import (
 from rung.models.streaming import Answerer, Ask, Load, as_model
 from rung.serving.bundle import Bundle, Packed, read_bundle
 from rung.serving.conversation import query_of
-from rung.serving.events import Begun, Call, Event, Piece, Served
+from rung.serving.events import Begun, ModelCall, Event, Piece, Served
 from rung.serving.names import check_name, confined
 from rung.serving.tidying import Tidied
 from rung.types import Decoding, Generation, Query, Request
@@ -142,7 +142,7 @@ class ModelService:
 
     # ---- answering --------------------------------------------------------------------------
 
-    async def answer(self, asked: Call) -> AsyncIterator[Event]:
+    async def answer(self, asked: ModelCall) -> AsyncIterator[Event]:
         """Begun, pieces, Done. Where the caller stops listening, the answer ends.
 
         Before the first event it raises UnknownModel, Unanswerable or Busy; ModelError where the model fails.
@@ -191,7 +191,7 @@ class ModelService:
 
     # ---- parts ------------------------------------------------------------------------------
 
-    def _prepare(self, entry: _Entry, asked: Call) -> tuple[Ask, Tidied]:
+    def _prepare(self, entry: _Entry, asked: ModelCall) -> tuple[Ask, Tidied]:
         """What the base is asked, and how its answer is told. Runs in a thread: a search may take a while."""
         if asked.constraint is not None:
             try:
@@ -215,7 +215,7 @@ class ModelService:
             request = replace(request, constraint=asked.constraint)
         return self._ask(request, asked, None), Tidied(bundle, search)
 
-    def _query(self, bundle: Bundle, asked: Call) -> Query:
+    def _query(self, bundle: Bundle, asked: ModelCall) -> Query:
         if asked.prompt is not None:
             return Query("0", asked.prompt, asked.context)
         said = (bundle.instruction, bundle.solution.instruction)
@@ -224,7 +224,7 @@ class ModelService:
             raise Unanswerable("the last message must be the user's: it is the input.", "messages")
         return query
 
-    def _decoding(self, tested: Decoding, asked: Call) -> Decoding:
+    def _decoding(self, tested: Decoding, asked: ModelCall) -> Decoding:
         most = tested.max_new_tokens if asked.max_tokens is None else asked.max_tokens
         return replace(
             tested,
@@ -233,7 +233,7 @@ class ModelService:
             seed=tested.seed if asked.seed is None else asked.seed,
         )
 
-    def _ask(self, request: Request, asked: Call, text: str | None) -> Ask:
+    def _ask(self, request: Request, asked: ModelCall, text: str | None) -> Ask:
         return Ask(request, text, asked.top_p, asked.stop, asked.logprobs)
 
     async def _off_loop(self, work: Callable[..., _Result], *args: object) -> _Result:
