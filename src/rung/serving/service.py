@@ -30,7 +30,7 @@ from rung.errors import (
 from rung.models.streaming import Answerer, Ask, Load, as_model
 from rung.serving.bundle import Bundle, Packed, read_bundle
 from rung.serving.conversation import query_of
-from rung.serving.events import Begun, ModelCall, Event, Piece, Served
+from rung.serving.events import Begun, Event, ModelCall, Piece, Served
 from rung.serving.names import check_name, confined
 from rung.serving.tidying import Tidied
 from rung.types import Decoding, Generation, Query, Request
