@@ -393,3 +393,28 @@ def test_a_system_turn_without_text_vanishes_and_takes_a_templates_own_text_with
 def test_a_system_turn_without_text_adds_nothing_to_the_first_user_turn(template: str) -> None:
     format = chat(template)
     assert format.encode([Message("system", ""), USER]) == format.encode([USER])
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, "none", "refuses system", "own system", "thinks"])
+def test_one_template_gives_others_the_same_ids(name: str) -> None:
+    more: dict[str, Any] = {
+        "none": lambda: _tiny_tokenizer(None),
+        "refuses system": lambda: _tiny_tokenizer(REFUSES_SYSTEM),
+        "own system": lambda: _tiny_tokenizer(DEFAULT_SYSTEM),
+        "thinks": lambda: _tiny_tokenizer(shapes.QWEN_3),
+    }
+    tokenizer = {**TEMPLATES, **more}[name]()
+    format = ChatFormat(tokenizer)
+    if format._turns._in_parts:
+        pytest.skip("a template that only takes lists of parts is handed lists of parts")
+    whole = format.whole_template()
+    earlier = [USER, Message("assistant", "A plastic one.")]
+    for turns in (
+        [Message("system", ""), USER],
+        [SYSTEM, USER],
+        [SYSTEM, *earlier, USER],
+        [Message("system", ""), *earlier, USER],
+    ):
+        sent = [{"role": m.role, "content": m.content} for m in turns if m.content]
+        text = tokenizer.apply_chat_template(sent, chat_template=whole, add_generation_prompt=True, tokenize=False)
+        assert tokenizer.encode(text, add_special_tokens=False) == format.encode(turns)

@@ -58,6 +58,12 @@ class ChatFormat:
         """Ids of a conversation as the template writes it, without a turn to come."""
         return [*self._first, *self._tokens.encode(self._render(messages, answer_next=False))]
 
+    def whole_template(self) -> str:
+        """A template by which a plain `apply_chat_template` with a generation prompt gives the ids of `encode`, where
+        no text spells a control token."""
+        first = self.tokenizer.bos_token if self._first else ""
+        return self._turns.whole_template(first=first, closed=self._closed)
+
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer with its end token; they follow the ids of `encode`."""
         return [*self._answers.encode(text), self.end_id]
@@ -89,6 +95,19 @@ class ChatFormat:
             stop_ids=self.stop_ids,
             serialised=lambda: self._tokens.plain_json,
         )
+
+    def record(self) -> dict[str, Any]:
+        """What prompts, answers and their ends go by, as JSON values, for programs that do the same without rung."""
+        return {
+            **self._turns.record(),
+            **self._tokens.record(),
+            "first": self._first,
+            "closed_thought": self._closed,
+            "end_id": self.end_id,
+            "stop_ids": sorted(self.stop_ids),
+            "lead": self._answers.lead,
+            "next_turn": "" if self._turns.has_template else _NEXT_TURN,
+        }
 
     # ---- thoughts ---------------------------------------------------------------------------
 

@@ -20,6 +20,20 @@ PLAIN_TEMPLATE = (
 TODAY = date(2024, 7, 26)
 """The date in prompts of templates that write today's, so that they are equal every day; Llama's own default."""
 
+_SWITCHES = ("enable_thinking", "thinking")  # of models that can think before they answer
+_WITHOUT_EMPTY_SYSTEM = (
+    "{%- if messages | length > 1 and messages[0]['role'] == 'system' and not messages[0]['content'] -%}"
+    "{%- set messages = messages[1:] -%}{%- endif -%}"
+)
+_WITH_EMPTY_SYSTEM = (
+    "{%- if messages[0]['role'] != 'system' -%}"
+    "{%- set messages = [{'role': 'system', 'content': ''}] + messages -%}{%- endif -%}"
+)
+_SYSTEM_INTO_USER = (
+    "{%- if messages | length > 1 and messages[0]['role'] == 'system' -%}"
+    "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] + '\\n\\n' + messages[1]['content']}]"
+    " + messages[2:] -%}{%- endif -%}"
+)
 _DIRECTIVES = ("%Y", "%y", "%m", "%B", "%b", "%-d", "%d", "%e", "%A", "%a", "%H", "%M", "%S", "%p", "%j")
 _SYSTEM, _USER, _ANSWER, _NEXT = (f"@@{letter}" for letter in "suan")
 
@@ -47,6 +61,31 @@ class Turns:
         if not self._takes_system and len(turns) > 1 and turns[0][0] == "system":
             turns[:2] = [("user", f"{turns[0][1]}\n\n{turns[1][1]}")]
         return self._written(turns, answer_next)
+
+    def whole_template(self, *, first: str = "", closed: str = "") -> str:
+        """One template that writes for a plain `apply_chat_template` what `render` writes, its contents aside.
+
+        Others need then not know how turns are handed over: no text of the template's own where there is no system
+        turn, thinking off, a fixed date. first: text before all turns. closed: text that an answer begins behind.
+        """
+        parts = [f"{{%- set {name} = false -%}}" for name in _SWITCHES if name in self.source]
+        if "date_string" in self.source:
+            parts.append(f"{{%- set date_string = {_formatted('%d %b %Y')!r} -%}}")
+        if self._takes_empty:
+            parts.append(_WITH_EMPTY_SYSTEM)
+        else:
+            parts.append(_WITHOUT_EMPTY_SYSTEM)
+        if not self._takes_system:
+            parts.append(_SYSTEM_INTO_USER)
+        before = "".join(parts) + (f"{{{{- {first!r} -}}}}" if first else "")
+        after = f"{{% if add_generation_prompt %}}{{{{ {closed!r} }}}}{{% endif %}}" if closed else ""
+        source = _with_fixed_date(self.source)
+        return f"{before}\n{source.removesuffix(chr(10)) if after else source}{after}"
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the template takes contents as lists of parts."""
+        return self._in_parts
 
     def _written(self, turns: Sequence[tuple[str, str]], answer_next: bool) -> str:
         # Switches for models that can think before they answer: Qwen and others; Granite, DeepSeek and Kimi.
