@@ -40,6 +40,7 @@ def choose(
     temperatures: Sequence[float],
     generators: Sequence[torch.Generator | None],
     matchers: Sequence[Matcher | None],
+    top_ps: Sequence[float],
 ) -> list[int]:
     """The next token of each row. logits: (B, V)."""
     if ruled := [row for row, matcher in enumerate(matchers) if matcher is not None]:
@@ -47,11 +48,20 @@ def choose(
         masked = logits[ruled].masked_fill_(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
         logits = logits.index_copy(0, torch.tensor(ruled, device=logits.device), masked)
     tokens: list[int] = logits.argmax(-1).tolist()
-    for row, (temperature, generator) in enumerate(zip(temperatures, generators, strict=True)):
+    for row, (temperature, generator, top_p) in enumerate(zip(temperatures, generators, top_ps, strict=True)):
         if generator is not None:
             weights = torch.softmax(logits[row].cpu() / temperature, dim=-1)
+            if top_p < 1:
+                weights = _likeliest(weights, top_p)
             tokens[row] = int(torch.multinomial(weights, 1, generator=generator))
     return tokens
+
+
+def _likeliest(weights: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The weights of the likeliest tokens that hold at least this share, 0 for all others. weights: (V,), sum 1."""
+    ordered, places = weights.sort(descending=True)
+    kept = places[: int((ordered.cumsum(0) < top_p).sum()) + 1]
+    return torch.zeros_like(weights).index_copy(0, kept, weights[kept])
 
 
 def in_parts(

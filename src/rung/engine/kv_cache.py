@@ -88,6 +88,8 @@ class RowCache:
         """
         device = self.lengths.device
         number = torch.tensor(counts, device=device)
+        if (needed := int((self.lengths + number).max())) > self._room:
+            self._widen(max(needed, self._room + self._room // 2))
         self.wanted = number.cumsum(0) - 1 if max(counts) > 1 else None
         first = (number.cumsum(0) - number).tolist()
         self._padded = Padded.of(first, counts, device)
@@ -95,7 +97,7 @@ class RowCache:
         columns = self.lengths[:, None] + torch.arange(max(counts), device=device)  # (B, n)
         self._rows = torch.arange(len(counts), device=device).repeat_interleave(number)
         self._columns = columns.flatten() if self._padded.taken is None else columns.flatten()[self._padded.taken]
-        width = int((self.lengths + number).max())
+        width = needed
         unseen = torch.arange(width, device=device) > columns[..., None]  # (B, n, width)
         levels = [[_Seen(shared) for shared in level] for level in self._levels]
         self._seen: dict[int | None, tuple[torch.Tensor, list[list[_Seen]]]] = {None: (unseen, levels)}
@@ -198,6 +200,66 @@ class RowCache:
             for shared in level
         ]
         self._levels = _levels([shared for shared in moved if shared.last > shared.first])
+
+    def _widen(self, room: int) -> None:
+        """Makes room for so many columns."""
+        more = room - self._room
+        ahead = torch.arange(1, more + 1, device=self._positions.device)
+        self._positions = torch.cat([self._positions, self._positions[:, -1:] + ahead], dim=1)
+        for layer, (key, value) in enumerate(self._own):  # one by one: both copies of all layers need not fit
+            self._own[layer] = (_padded(key, more), _padded(value, more))
+        self._room = room
+
+    def join(self, other: RowCache) -> None:
+        """Takes over the rows of another cache of the same network, behind its own. The other one is empty then."""
+        assert self.long == other.long
+        rows, room = len(self.lengths), max(self._room, other._room)
+        for cache in (self, other):
+            if cache._room < room:
+                cache._widen(room)
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self._positions = torch.cat([self._positions, other._positions])
+        self._ends += other._ends
+        for layer in range(len(self._own)):
+            (key, value), (key_2, value_2) = self._own[layer], other._own[layer]
+            self._own[layer] = (torch.cat([key, key_2]), torch.cat([value, value_2]))
+            other._own[layer] = (key_2[:0], value_2[:0])
+        mine = [shared for level in self._levels for shared in level]
+        theirs = [
+            replace(shared, first=shared.first + rows, last=shared.last + rows)
+            for level in other._levels
+            for shared in level
+        ]
+        self._levels = _levels(_as_one(mine, theirs))
+
+    @property
+    def own_bytes(self) -> int:
+        """Of the rows' own keys and values, room to come included."""
+        return sum(key.nbytes + value.nbytes for key, value in self._own)
+
+
+def _padded(x: torch.Tensor, more: int) -> torch.Tensor:
+    """(B, H, S, D) to (B, H, S + more, D)."""
+    return torch.nn.functional.pad(x, (0, 0, 0, more))
+
+
+def _as_one(mine: Sequence[Shared], theirs: Sequence[Shared]) -> list[Shared]:
+    """All of them; the same tokens that neighbouring rows of both see are one."""
+    found, left = list(mine), list(theirs)
+    for place, shared in enumerate(found):
+        for other in left:
+            if shared.last == other.first and _same(shared, other):
+                found[place] = replace(shared, last=other.last)
+                left.remove(other)
+                break
+    return found + left
+
+
+def _same(one: Shared, other: Shared) -> bool:
+    key, other_key = one.layers[0][0], other.layers[0][0]
+    return (
+        key.data_ptr() == other_key.data_ptr() and key.shape == other_key.shape and key.stride() == other_key.stride()
+    )
 
 
 def _levels(shared: Sequence[Shared]) -> list[list[Shared]]:

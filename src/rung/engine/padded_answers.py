@@ -92,6 +92,7 @@ class Choice:
             [self._jobs[row].temperature for row in rows],
             [self._generators[row] for row in rows],
             [self._matchers[row] for row in rows],
+            [self._jobs[row].top_p for row in rows],
         )
 
     def ended(self, ids: torch.Tensor, _: Any = None, **__: Any) -> torch.Tensor:

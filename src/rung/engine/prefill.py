@@ -28,7 +28,8 @@ class Job:
     """One prompt to answer.
 
     most: new tokens at most. temperature 0: the likeliest token; otherwise tokens are sampled, with a generator of the
-    job's own seed. matcher: a grammar at its start; it is copied before use.
+    job's own seed, from the likeliest ones that hold `top_p` of the chance. matcher: a grammar at its start; it is
+    copied before use.
     """
 
     prompt: list[int]
@@ -37,12 +38,14 @@ class Job:
     seed: int = 0
     matcher: Matcher | None = None
     adapter: str | None = None
+    top_p: float = 1.0
 
 
 class SharedPrefixes:
     """The prefix that all prompts of one adapter share, computed once. Adapters stand in order of first use.
 
-    long: whether all rows with these prompts are long, as `Engine.is_long` says; else none may be.
+    Jobs of one adapter are a family. long: whether all rows with these prompts are long, as `Engine.is_long` says; else
+    none may be.
     """
 
     def __init__(
@@ -53,15 +56,17 @@ class SharedPrefixes:
         self.prefixes: dict[str | None, Prefix | None] = {}
         for adapter in self.adapters:
             own = [p for a, p in zip(adapters, prompts, strict=True) if a == adapter]
-            self.prefixes[adapter] = _prefix_in_memory(engine, adapter, own[0][: common_prefix_length(own)], long)
+            self.prefixes[adapter] = prefix_in_memory(engine, adapter, own[0][: common_prefix_length(own)], long)
         self.in_order = [self.prefixes[adapter] for adapter in self.adapters]
 
     def own_part(self, job: Job) -> list[int]:
         """The tokens of a prompt behind the shared prefix."""
-        return job.prompt[self.length_of(job.adapter) :]
+        prefix = self.in_order[self.family(job)]
+        return job.prompt[len(prefix.ids) :] if prefix is not None else job.prompt
 
-    def family(self, adapter: str | None) -> int:
-        return self.adapters.index(adapter)
+    def family(self, job: Job) -> int:
+        """Number of the job's family."""
+        return self.adapters.index(job.adapter)
 
     def length_of(self, adapter: str | None) -> int:
         prefix = self.prefixes[adapter]
@@ -75,7 +80,7 @@ class SharedPrefixes:
         return engine.adapters.mixed(self.adapters, torch.tensor(families, device=engine.device))
 
 
-def _prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int], long: bool) -> Prefix | None:
+def prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int], long: bool) -> Prefix | None:
     """The prefix, from the cache or computed; None where it is empty or memory does not suffice for it.
 
     Without it every prompt is computed whole, in batches that are as small as memory demands.
@@ -97,27 +102,27 @@ def batches(engine: TreeEngine, jobs: Sequence[Job]) -> Iterator[tuple[list[int]
         adapters, prompts = [jobs[i].adapter for i in places], [jobs[i].prompt for i in places]
         shared = SharedPrefixes(engine, adapters, prompts, long=long)
         own = {i: shared.own_part(jobs[i]) for i in places}
-        order = sorted(places, key=lambda i: (shared.family(jobs[i].adapter), own[i], i))
+        order = sorted(places, key=lambda i: (shared.family(jobs[i]), own[i], i))
         for batch in cut(engine, jobs, {i: len(ids) for i, ids in own.items()}, order):
             yield batch, shared
 
 
 def prefill(
-    engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes
+    engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, *, room: int | None = None
 ) -> tuple[RowCache, torch.Tensor, list[int]]:
-    """Computes the prompts of a batch.
+    """Computes the prompts of a batch. room: new tokens that the cache has room for before it grows; None: all.
 
     Returns the KV cache of the rows, final hidden states of their last tokens, (B, C), and the batch in the order of
     the rows: depth first, so that rows behind one node are neighbours.
     """
-    tree = grow([shared.own_part(jobs[i]) for i in batch], families=[shared.family(jobs[i].adapter) for i in batch])
+    tree = grow([shared.own_part(jobs[i]) for i in batch], families=[shared.family(jobs[i]) for i in batch])
     rows = sorted(range(len(batch)), key=lambda row: (tree.chains[row][-1], row))
     kept: list[KeysAndValues] = []
     ends = [tree.nodes[tree.chains[row][-1]] for row in rows]
     places = [node.start + node.length - 1 for node in ends]
     with shared.applied(engine, [node.family for node in tree.nodes for _ in range(node.length)]):
         last = engine.hidden_of(tree, shared.in_order, kept, places, long=shared.long)
-    cache = _cache_of(engine, [jobs[i] for i in batch], shared, tree, rows, kept)
+    cache = _cache_of(engine, [jobs[i] for i in batch], shared, tree, rows, kept, room)
     return cache, last, [batch[row] for row in rows]
 
 
@@ -128,6 +133,7 @@ def _cache_of(
     tree: Tree,
     rows: list[int],
     kept: list[KeysAndValues],
+    new: int | None,
 ) -> RowCache:
     """The KV cache of a batch. rows: of the tree, in the cache's order. kept: of the tree's tokens; emptied.
 
@@ -138,7 +144,8 @@ def _cache_of(
     alone = [[node for node in chain if not _stored_once(node)] for chain in chains]
     lengths = torch.tensor([sum(node.length for node in nodes) for nodes in alone], device=device)
     ends = [len(jobs[row].prompt) for row in rows]
-    room = int(lengths.max()) + max(job.most for job in jobs)
+    most = max(job.most for job in jobs)
+    room = int(lengths.max()) + (most if new is None else min(new, most))
     known = [len(prefix.ids) if prefix is not None else 0 for prefix in shared.in_order]
     positions = tree.positions(known)
     behind: list[Shared] = []

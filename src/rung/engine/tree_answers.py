@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -51,10 +51,11 @@ def _answer(
             [jobs[i].temperature for i in active],
             [generators[i] for i in active],
             [matchers[i] for i in active],
+            [jobs[i].top_p for i in active],
         )
         new: list[list[int]] = []
         for place, token in zip(active, chosen, strict=True):
-            tokens = [token, *_forced(matchers[place], token, stop_ids)][: jobs[place].most - len(answers[place])]
+            tokens = [token, *forced(matchers[place], token, stop_ids)][: jobs[place].most - len(answers[place])]
             answers[place] += tokens
             new.append(tokens)
         going = [
@@ -82,13 +83,13 @@ def decode_step(
     """Final hidden states of the last of each row's new tokens, (B, C). known: tokens of each row before the new."""
     counts = [len(tokens) for tokens in new]
     positions = [first + i for first, count in zip(known, counts, strict=True) for i in range(count)]
-    families = [shared.family(job.adapter) for job, count in zip(jobs, counts, strict=True) for _ in range(count)]
+    families = [shared.family(job) for job, count in zip(jobs, counts, strict=True) for _ in range(count)]
     cache.expect(counts)
     with shared.applied(engine, families):
         return engine.forward([token for tokens in new for token in tokens], positions, cache)
 
 
-def _forced(matcher: Matcher | None, token: int, stop_ids: set[int]) -> list[int]:
+def forced(matcher: Matcher | None, token: int, stop_ids: Collection[int]) -> list[int]:
     """Gives the chosen token to the grammar; returns the tokens that can only follow."""
     if matcher is None or token in stop_ids:
         return []

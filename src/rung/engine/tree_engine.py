@@ -155,13 +155,7 @@ class TreeEngine(Engine):
         long: as in `hidden_of`.
         """
         wanted = tuple(ids)
-        best, length = None, 0
-        for key in [k for k in self._prefixes if k[0] == (adapter, long)]:
-            equal = 0
-            while equal < min(len(key[1]), len(wanted)) and key[1][equal] == wanted[equal]:
-                equal += 1
-            if equal > length:
-                best, length = key, equal
+        best, length = self._longest_known(adapter, wanted, long)
         known = None
         if best is not None:
             known = self._prefixes[best] = self._prefixes.pop(best)  # the one used last is dropped last
@@ -175,6 +169,22 @@ class TreeEngine(Engine):
         while sum(p.bytes for p in self._prefixes.values()) > self.limits.prefix_bytes:
             del self._prefixes[next(iter(self._prefixes))]
         return computed
+
+    def known_of(self, adapter: str | None, ids: Sequence[int], *, long: bool = False) -> int:
+        """How many of these tokens the prefix cache holds."""
+        return self._longest_known(adapter, tuple(ids), long)[1]
+
+    def _longest_known(
+        self, adapter: str | None, wanted: tuple[int, ...], long: bool
+    ) -> tuple[tuple[tuple[str | None, bool], tuple[int, ...]] | None, int]:
+        """The prefix in the cache that begins like these ids for longest, and for how long."""
+        best, length = None, 0
+        for key in [k for k in self._prefixes if k[0] == (adapter, long)]:
+            equal = next((i for i, (a, b) in enumerate(zip(key[1], wanted, strict=False)) if a != b), None)
+            equal = min(len(key[1]), len(wanted)) if equal is None else equal
+            if equal > length:
+                best, length = key, equal
+        return best, length
 
     def clear_prefix_cache(self) -> None:
         self._prefixes.clear()

@@ -20,9 +20,9 @@ Decode = Callable[[Sequence[Job], Collection[int]], Iterator[Answered]]
 
 @dataclass
 class AnswerRow:
-    """One prompt on its way to an answer.
+    """One prompt on its way to an answer, step by step: `next_step` says what the engine is asked, `heard` takes it in.
 
-    job: what the engine is asked next; its prompt grows by a thought. thought: to be written before the answer. spelt:
+    job: the answer that is asked for; its prompt grows by a thought. thought: to be written before the answer. spelt:
     whether a thought may be spelt as ordinary text. ids: the answer; None where memory did not suffice. written: tokens
     so far, thoughts included. seconds: in its batches.
     """
@@ -33,71 +33,83 @@ class AnswerRow:
     ids: list[int] | None = None
     written: int = 0
     seconds: float = 0.0
+    answers_left: int = 2  # one that turns out to begin with a thought is written again behind it
+
+    def next_step(self, chat: ChatFormat, context_length: int) -> Step | None:
+        """What comes next: a thought, an answer, or nothing more. A thought without room is closed empty."""
+        if self.thought is not None:
+            closing = len(chat.closed_thought(self.thought, []))
+            room = context_length - len(self.job.prompt) - closing - self.job.most
+            if room > 0:
+                job = replace(self.job, prompt=self.job.prompt, most=min(room, THOUGHT_TOKENS), matcher=None)
+                return Step(job, chat.thought_stops(self.thought), thinks=True)
+            self._close(self.thought, [], chat)
+        return Step(self.job, chat.stop_ids, thinks=False) if self.answers_left else None
+
+    def heard(self, step: Step, ids: list[int] | None, chat: ChatFormat, context_length: int) -> None:
+        """ids: what the engine wrote; None where memory did not suffice."""
+        self.written += len(ids or ())
+        if ids is None:
+            self.ids, self.thought, self.answers_left = None, None, 0
+        elif step.thinks:
+            assert self.thought is not None
+            self._close(self.thought, ids, chat)
+        else:
+            self.ids = ids
+            self.answers_left -= 1
+            self._look_for_thought(ids, chat, context_length)
+
+    def _look_for_thought(self, ids: list[int], chat: ChatFormat, context_length: int) -> None:
+        """Where the answer turns out to begin with a thought, both get room of their own."""
+        begun = chat.begun_thought(ids, spelt=self.spelt) if ids and self.answers_left else None
+        self.answers_left = self.answers_left if begun is not None else 0
+        if begun is None:
+            return
+        is_closed, has_ended = chat.is_closed(begun, ids), ids[-1] in chat.stop_ids
+        kept = chat.closed_thought(begun, ids) if is_closed else ids[:-1] if has_ended else ids
+        closing = 0 if is_closed else len(chat.closed_thought(begun, []))
+        room = context_length - len(self.job.prompt) - len(kept) - closing
+        if (is_closed and has_ended) or room < 1:
+            self.answers_left = 0
+            return
+        self.thought = None if is_closed else begun
+        self.job = replace(self.job, prompt=[*self.job.prompt, *kept], most=min(self.job.most, room))
+
+    def _close(self, thought: Thought, ids: list[int], chat: ChatFormat) -> None:
+        self.job = replace(self.job, prompt=[*self.job.prompt, *chat.closed_thought(thought, ids)])
+        self.thought = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the engine is asked next. thinks: a thought, which is no part of the answer."""
+
+    job: Job
+    stop_ids: frozenset[int]
+    thinks: bool
 
 
 def write_answers(rows: Sequence[AnswerRow], chat: ChatFormat, context_length: int, decode: Decode) -> None:
-    """Fills in answers. Where one turns out to begin with a thought, both get room of their own."""
-    going = _think([row for row in rows if row.thought is not None], chat, context_length, decode)
-    _write([row for row in rows if row.thought is None] + going, chat.stop_ids, decode)
-    thinking, closed = list[AnswerRow](), list[AnswerRow]()
-    for row in rows:
-        begun = chat.begun_thought(row.ids, spelt=row.spelt) if row.ids else None
-        if begun is None or not row.ids:
-            continue
-        is_closed, has_ended = chat.is_closed(begun, row.ids), row.ids[-1] in chat.stop_ids
-        kept = chat.closed_thought(begun, row.ids) if is_closed else row.ids[:-1] if has_ended else row.ids
-        closing = 0 if is_closed else len(chat.closed_thought(begun, []))
-        room = context_length - len(row.job.prompt) - len(kept) - closing
-        if (is_closed and has_ended) or room < 1:
-            continue
-        row.thought = begun
-        row.job = replace(row.job, prompt=[*row.job.prompt, *kept], most=min(row.job.most, room))
-        (closed if is_closed else thinking).append(row)
-    _write(closed + _think(thinking, chat, context_length, decode), chat.stop_ids, decode)
+    """Fills in answers, step by step: those that end by the same tokens together."""
+    going = list(rows)
+    while going:
+        steps = [(row, step) for row in going if (step := row.next_step(chat, context_length)) is not None]
+        # Thoughts first: an answer behind one is then written together with those of the others.
+        thinking = [(row, step) for row, step in steps if step.thinks]
+        now = [(row, step) for row, step in thinking if step.stop_ids == thinking[0][1].stop_ids] or steps
+        _decode(now, chat, context_length, decode)
+        going = [row for row, _ in steps]
 
 
-def _think(rows: Sequence[AnswerRow], chat: ChatFormat, context_length: int, decode: Decode) -> list[AnswerRow]:
-    """Adds a closed thought to each prompt; returns the rows for which memory sufficed. No room: it is closed empty."""
-    going: list[AnswerRow] = []
-    for thought in dict.fromkeys(row.thought for row in rows):
-        assert thought is not None
-        closing = len(chat.closed_thought(thought, []))
-        asked: list[tuple[AnswerRow, Job]] = []
-        thoughts: list[tuple[AnswerRow, list[int] | None]] = []
-        for row in rows:
-            if row.thought == thought:
-                room = context_length - len(row.job.prompt) - closing - row.job.most
-                if room > 0:
-                    asked.append((row, replace(row.job, most=min(room, THOUGHT_TOKENS), matcher=None)))
-                else:
-                    thoughts.append((row, []))
-        thoughts += _decoded(asked, chat.thought_stops(thought), decode)
-        for row, ids in thoughts:
-            if ids is None:
-                row.ids = None
-            else:
-                row.job = replace(row.job, prompt=[*row.job.prompt, *chat.closed_thought(thought, ids)])
-                going.append(row)
-    return going
-
-
-def _write(rows: Sequence[AnswerRow], stop_ids: Collection[int], decode: Decode) -> None:
-    for row, ids in _decoded([(row, row.job) for row in rows], stop_ids, decode):
-        row.ids = ids
-
-
-def _decoded(
-    asked: Sequence[tuple[AnswerRow, Job]], stop_ids: Collection[int], decode: Decode
-) -> Iterator[tuple[AnswerRow, list[int] | None]]:
-    """The rows with what they wrote, as batches are done; tokens and seconds are added to them."""
+def _decode(asked: Sequence[tuple[AnswerRow, Step]], chat: ChatFormat, context_length: int, decode: Decode) -> None:
+    """One step of these rows; they hear what was written as batches are done."""
     if not asked:
         return
     started = time.perf_counter()
-    for answers in decode([job for _, job in asked], stop_ids):  # ids are on the CPU: the device is done
+    for answers in decode([step.job for _, step in asked], asked[0][1].stop_ids):  # ids are on the CPU: all is done
         taken = time.perf_counter() - started
         for place, ids in answers:
-            row = asked[place][0]
+            row, step = asked[place]
             row.seconds += taken
-            row.written += len(ids or ())
-            yield row, ids
+            row.heard(step, ids, chat, context_length)
         started = time.perf_counter()
