@@ -1,0 +1,72 @@
+"""`merged`: base and adapter as one Hugging Face folder of safetensors."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rung.models.four_bit import split_spec
+from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
+
+_SHARD = "4GB"
+
+
+def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
+    from rung.serving.exports.tokenizer_files import chat_of, write_prompt, write_tokenizer
+
+    write_network(source, folder)
+    beside = write_tokenizer(source.base, chat_of(source.base), folder, source.packed.solution)
+    notes = list(write_prompt(source.packed.solution, folder))
+    four_bit = split_spec(source.packed.model)[1]
+    if four_bit:
+        notes.append("The bundle was made with its base in 4 bits; these weights are whole, so answers may differ.")
+    weights = sorted(path.name for path in folder.glob("model*.safetensors*"))
+    use = f'AutoModelForCausalLM.from_pretrained("{HERE}")'
+    return Exported((*weights, "config.json", *beside, "prompt.json"), (use, *notes), quantised=four_bit)
+
+
+def write_network(source: ExportSource, folder: Path) -> None:
+    """Writes config.json and the weights, in the base's stored type. The network is in memory once.
+
+    Weights that were trained whole, and a base without an adapter, are copied as they are.
+    """
+    adapter = source.adapter
+    if adapter is None or not (adapter / "adapter_config.json").is_file():
+        copied = source.base if adapter is None else adapter
+        for pattern in ("config.json", "*.safetensors", "*.safetensors.index.json"):
+            for path in copied.glob(pattern):
+                shutil.copyfile(path, folder / path.name)
+        return
+    source.say("merging base and adapter …")
+    network = merged_network(source.base, adapter)
+    network.save_pretrained(folder, max_shard_size=_SHARD)
+
+
+def merged_network(base: Path, adapter: Path) -> Any:
+    """The base with the adapter merged in, by PEFT. Raises ValueError for weights that are no numbers."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    read: Any = AutoModelForCausalLM.from_pretrained
+    network = read(base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto")
+    put: Any = PeftModel.from_pretrained
+    return put(network, adapter).merge_and_unload(safe_merge=True)
+
+
+def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
+    from transformers import AutoModelForCausalLM
+
+    from rung.serving.exports.transformers_runtime import opened
+
+    def load() -> Any:
+        read: Any = AutoModelForCausalLM.from_pretrained
+        return read(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
+
+    return opened(load, folder, "merged weights")
+
+
+MERGED = Export("merged", "Base and adapter as one Hugging Face folder.", write, runtime)

@@ -1,0 +1,71 @@
+"""`peft`: the plain adapter, with a base that PEFT finds, and the tokenizer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rung.errors import ExportError
+from rung.models.catalogue import CATALOGUE
+from rung.models.four_bit import split_spec
+from rung.records import read_json, write_json
+from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
+
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def base_name(source: ExportSource) -> str:
+    """What others load the base from: an id of the hub, else its absolute folder on this machine."""
+    name, _ = split_spec(source.packed.model)
+    is_id = name not in CATALOGUE and name.count("/") == 1 and not Path(name).expanduser().exists()
+    return name if is_id else str(source.base)
+
+
+def plain_adapter(source: ExportSource, what: str) -> Path:
+    """The folder of a PEFT adapter. Raises ExportError where the bundle has none."""
+    if source.adapter is None:
+        raise ExportError(
+            f"{source.packed.place}: {source.packed.solution.name} has no adapter, so there is no {what} of it. "
+            "Use --to merged for its base model and prompt."
+        )
+    if not (source.adapter / "adapter_config.json").is_file():
+        raise ExportError(
+            f"{source.packed.place}: all weights were trained, so there is no adapter. Use --to merged."
+        )
+    return source.adapter
+
+
+def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
+    from rung.serving.exports.tokenizer_files import chat_of, write_prompt, write_tokenizer
+
+    adapter = plain_adapter(source, "PEFT folder")
+    for name in _FILES:
+        shutil.copyfile(adapter / name, folder / name)
+    config = read_json(folder / "adapter_config.json")
+    assert config is not None
+    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": base_name(source)})
+    beside = write_tokenizer(source.base, chat_of(source.base), folder, source.packed.solution)
+    notes = write_prompt(source.packed.solution, folder)
+    use = f'AutoPeftModelForCausalLM.from_pretrained("{HERE}")'
+    found = f"The base is {base_name(source)} (version {source.packed.model_version}); elsewhere, write its place there "
+    return Exported(
+        (*_FILES, *beside, "prompt.json"),
+        (use, *notes, f'{found}into adapter_config.json as "base_model_name_or_path".'),
+        quantised=False,
+    )
+
+
+def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
+    import peft
+
+    from rung.serving.exports.transformers_runtime import opened
+
+    def load() -> Any:
+        read: Any = peft.AutoPeftModelForCausalLM.from_pretrained
+        return read(folder, local_files_only=True)
+
+    return opened(load, folder, f"PEFT {peft.__version__}")
+
+
+PEFT = Export("peft", "The plain adapter, with its base's name and the tokenizer.", write, runtime)

@@ -1,0 +1,81 @@
+"""Tokenizer, chat template, end tokens and the prompt, as files that need nothing of rung.
+
+The chat template is the base's, completed so that a plain `apply_chat_template` gives the tokens that rung gives.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.models.identity import BESIDE_WEIGHTS
+from rung.records import read_json, write_json, write_text
+from rung.types import Query, Solution
+
+if TYPE_CHECKING:
+    from rung.models.chat_template import ChatFormat
+
+PROMPT = "prompt.json"
+"""File of an export: the turns to send, with {input} in the place of the input."""
+
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size")
+
+
+def chat_of(base: Path) -> ChatFormat:
+    """The chat format of a base folder, as the bundle uses it; no weights are read."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    from rung.models.chat_template import ChatFormat
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    ends = (base / "generation_config.json").is_file()
+    return ChatFormat(tokenizer, GenerationConfig.from_pretrained(base, local_files_only=True) if ends else None)
+
+
+def write_tokenizer(base: Path, chat: ChatFormat, folder: Path, solution: Solution) -> tuple[str, ...]:
+    """Writes the base's tokenizer with the completed template, and a generation config that answers as the bundle does.
+
+    Returns the files' names.
+    """
+    templates = {path for pattern in _TEMPLATES for path in base.glob(pattern)}
+    files = [path for pattern in BESIDE_WEIGHTS for path in base.glob(pattern) if path not in templates]
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    write_text(folder / "chat_template.jinja", chat.whole_template())
+    own = read_json(folder / "tokenizer_config.json")
+    if own is not None:
+        own.pop("chat_template", None)
+        write_json(folder / "tokenizer_config.json", own)
+    config = read_json(folder / "generation_config.json") or {}
+    for key in _SAMPLING:
+        config.pop(key, None)
+    ends = [chat.end_id, *sorted(chat.stop_ids - {chat.end_id})]
+    config |= {"do_sample": False, "eos_token_id": ends, "max_new_tokens": solution.decoding.max_new_tokens}
+    write_json(folder / "generation_config.json", config)
+    return tuple(sorted({*(path.name for path in files), "chat_template.jinja", "generation_config.json"}))
+
+
+def write_prompt(solution: Solution, folder: Path) -> tuple[str, ...]:
+    """Writes prompt.json: what to send, and what a runtime is to hold answers to. Returns notes for the user."""
+    from rung.solutions.prompt_rendering import render
+
+    fixed = solution.demos[: solution.demo_selection.k] if solution.demo_selection else ()
+    nearest = solution.demo_selection is not None and solution.demo_selection.kind == "nearest"
+    messages = render(solution, Query("", "{input}"), demos=() if nearest else fixed)
+    record: dict[str, Any] = {
+        "messages": [{"role": m.role, "content": m.content} for m in messages if m.content],
+        "max_new_tokens": solution.decoding.max_new_tokens,
+        "temperature": solution.decoding.temperature,
+        "constraint": asdict(solution.constraint) if solution.constraint is not None else None,
+    }
+    write_text(folder / PROMPT, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    notes = [f"{PROMPT} holds the turns to send: put your input in the place of {{input}}."]
+    if nearest:
+        notes.append("The bundle chooses demos for each input; these files do not. `rung serve` does.")
+    if solution.retriever is not None:
+        notes.append("The bundle puts passages before each input; these files do not. `rung serve` does.")
+    return tuple(notes)

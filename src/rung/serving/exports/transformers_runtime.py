@@ -1,0 +1,97 @@
+"""The runtime of transformers folders: an export's own files, asked as anybody asks a transformers model.
+
+The one thing of rung's own is the grammar, where the bundle holds answers to labels, a schema or a pattern: it stands
+in for the library of constrained decoding that a user brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rung.errors import first_line
+from rung.models.chat_template import ChatFormat
+from rung.serving.exports.export import NamedCheck, NoRuntime, ParityAsk, asked_messages
+
+
+class TransformersRuntime:
+    """A network that `load` gives, with the tokenizer and the generation config in `folder`."""
+
+    holds = True
+
+    def __init__(self, network: Any, folder: Path, name: str) -> None:
+        from transformers import AutoTokenizer, GenerationConfig
+
+        self.name = name
+        self._network = network.eval()
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self._config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        self._chat = ChatFormat(self._tokenizer, self._config)
+        self._grammars: Any = None
+
+    def answers(self, asks: Sequence[ParityAsk]) -> list[str]:
+        return [self._answer(ask) for ask in asks]
+
+    def checks(self, asks: Sequence[ParityAsk]) -> Sequence[NamedCheck]:
+        return ()
+
+    def close(self) -> None:
+        self._network = None
+
+    def _answer(self, ask: ParityAsk) -> str:
+        import torch
+
+        sent = [{"role": m.role, "content": m.content} for m in asked_messages(ask)]
+        encoded = self._tokenizer.apply_chat_template(
+            sent, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        length = encoded["input_ids"].shape[1]
+        held: dict[str, Any] = {}
+        if ask.request.constraint is not None:
+            held["logits_processor"] = [self._processor(ask, length)]
+        with torch.no_grad():
+            written = self._network.generate(
+                **{k: v.to(self._network.device) for k, v in encoded.items()},
+                generation_config=self._config,
+                max_new_tokens=ask.request.decoding.max_new_tokens,
+                **held,
+            )
+        text: str = self._tokenizer.decode(written[0, length:], skip_special_tokens=True)
+        return text
+
+    def _processor(self, ask: ParityAsk, length: int) -> Callable[[Any, Any], Any]:
+        """Lets through what the constraint allows next. length: of the prompt."""
+        import torch
+
+        from rung.engine.grammar import Grammars
+
+        if self._grammars is None:
+            self._grammars = Grammars(self._chat.answer_tokens(), self._network.get_output_embeddings().weight.shape[0])
+        assert ask.request.constraint is not None
+        matcher = self._grammars.matcher(ask.request.constraint)
+        seen = length
+
+        def allow(ids: Any, scores: Any) -> Any:
+            nonlocal seen
+            for token in ids[0, seen:].tolist():
+                matcher.consume(token)
+            seen = ids.shape[1]
+            allowed = torch.from_numpy(matcher.allowed()).to(scores.device)
+            return scores.masked_fill(~allowed[: scores.shape[1]], -torch.inf)
+
+        return allow
+
+
+def opened(load: Callable[[], Any], folder: Path, name: str) -> TransformersRuntime | NoRuntime:
+    """load: gives the network; what it raises is why there is no runtime. name: of the package, "PEFT"."""
+    import transformers
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        network = load()
+        return TransformersRuntime(network, folder, f"{name} with transformers {transformers.__version__}")
+    except Exception as error:  # of many kinds; each means that an outsider cannot load it either
+        return NoRuntime(f"{name} could not load it ({first_line(error)})")
