@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung.cli.as_json import json_option, print_json
 from rung.errors import RunError, came
 from rung.types import Message, Query
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     help="A conversation instead of TEXT: a JSON list of {role, content} that ends with a user turn.",
 )
 @click.option("--verbose", is_flag=True, help="Also show passages, tokens and time.")
+@json_option
 def ask(
     run: Path,
     text: str | None,
@@ -38,7 +42,8 @@ def ask(
     instruction: str | None,
     messages: Path | None,
     verbose: bool,
-) -> None:
+    as_json: bool,
+) -> int:
     """Answer TEXT with the winner of RUN, a run folder or its winner/ folder.
 
     Without TEXT, standard input is read to its end and is one input. With --lines, every line is one, and has one line
@@ -65,7 +70,41 @@ def ask(
         query = query_of(conversation, (bundle.instruction, bundle.solution.instruction))
         assert query is not None  # it ends with a user turn
         asked = [query]
-    failed, broken, answers = 0, 0, iter(bundle.answer(asked))
+    answered = bundle.answer(asked)
+    if as_json:
+        return print_json(_record(bundle, asked, answered), 2 if any(p.error for p in answered) else 0)
+    return _print_answers(bundle, questions, answered, lines=lines, verbose=verbose)
+
+
+def _record(bundle: Bundle, asked: Sequence[Query], answered: Sequence[Prediction]) -> dict[str, Any]:
+    """The answers, for programs, with all passages that their prompts showed."""
+    return {
+        "solution": bundle.solution.name,
+        "model": bundle.model.name,
+        "answers": [
+            {
+                "input": query.input,
+                "text": prediction.text,
+                "error": prediction.error,
+                "finish": prediction.finish,
+                "refused": bundle.refuses(prediction),
+                "sources": [asdict(source) for source in bundle.sources(prediction)],
+                "bad_citations": prediction.bad_citations,
+                "tokens_in": prediction.tokens_in,
+                "tokens_out": prediction.tokens_out,
+                "latency_s": prediction.latency_s,
+            }
+            for query, prediction in zip(asked, answered, strict=True)
+        ],
+    }
+
+
+def _print_answers(
+    bundle: Bundle, questions: Sequence[str], answered: Sequence[Prediction], *, lines: bool, verbose: bool
+) -> int:
+    """Answers on standard output, what there is to say of them on standard error. answered: of the questions that are
+    not empty. Raises RunError where one has no answer, or a broken one."""
+    failed, broken, answers = 0, 0, iter(answered)
     for number, question in enumerate(questions, 1):
         if not question.strip():
             click.echo()
@@ -84,11 +123,12 @@ def ask(
         if verbose:
             click.echo(_what_it_took(bundle.solution.name, prediction), err=True)
     if broken and not failed:
-        raise RunError(f"{broken} of {len(asked)} answers break what the task says of answers, as said above.")
+        raise RunError(f"{broken} of {len(answered)} answers break what the task says of answers, as said above.")
     if failed:
         raise RunError(
-            f"{failed} of {len(asked)} inputs could not be answered; their answers are empty. Shorten these inputs."
+            f"{failed} of {len(answered)} inputs could not be answered; their answers are empty. Shorten these inputs."
         )
+    return 0
 
 
 def _what_it_took(solution: str, prediction: Prediction) -> str:

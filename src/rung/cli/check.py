@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung.cli.as_json import json_option, print_json
 from rung.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ STOPS = 2
 
 @click.command()
 @click.argument("task", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for programs.")
+@json_option
 @click.option("--all", "every", is_flag=True, help="Print every row that is found, not only the first of each kind.")
 @click.option("--strict", is_flag=True, help="Exit with 2 for warnings, too.")
 @click.option("--fix", type=click.Path(path_type=Path), metavar="OUT", help="Write a cleaned copy into the folder OUT.")
@@ -49,12 +48,12 @@ def check(task: Path, as_json: bool, every: bool, strict: bool, fix: Path | None
     page = _page(task, checked, fix)
     stops = any(f.severity == "error" or (strict and f.severity == "warning") for f in checked.findings)
     if fix is not None:
-        return _print_fixed(_fix(task, fix, mask, checked), _record(page, checked, 0), as_json)
+        return _print_fixed(_fix(task, fix, mask, checked), _record(page, checked), as_json)
+    code = STOPS if stops else 0
     if as_json:
-        _print_json(_record(page, checked, STOPS if stops else 0))
-    else:
-        _print(page, every)
-    return STOPS if stops else 0
+        return print_json(_record(page, checked), code)
+    _print(page, every)
+    return code
 
 
 def _say(line: str) -> None:
@@ -120,7 +119,7 @@ def _print(page: CheckPage, every: bool) -> None:
         click.echo("\n" + "\n".join(page.next_steps))  # whole lines: a command that is cut cannot be pasted
 
 
-def _record(page: CheckPage, checked: CheckedData, code: int) -> dict[str, Any]:
+def _record(page: CheckPage, checked: CheckedData) -> dict[str, Any]:
     from rung.report.checks import page_record
 
     task = checked.task
@@ -135,14 +134,8 @@ def _record(page: CheckPage, checked: CheckedData, code: int) -> dict[str, Any]:
         "sets": split and {"train": len(split.train), "dev": len(split.dev), "test": len(split.test)},
         "documents": len(checked.documents),
         "reading": list(checked.reading),
-        "exit": code,
     }
     return page_record(page, facts)
-
-
-def _print_json(record: Mapping[str, Any]) -> None:
-    json.dump(record, sys.stdout, ensure_ascii=False, indent=1)
-    click.echo()
 
 
 def _fix(task: Path, out: Path, mask: bool, checked: CheckedData | None = None) -> Fixed:
@@ -155,8 +148,7 @@ def _fix(task: Path, out: Path, mask: bool, checked: CheckedData | None = None) 
 def _print_fixed(fixed: Fixed, record: Mapping[str, Any], as_json: bool) -> int:
     """The list of changes by kind; as JSON, all of them behind the page of the original. 0: the copy is written."""
     if as_json:
-        _print_json({**record, "fixed": fixed.record})
-        return 0
+        return print_json({**record, "fixed": fixed.record})
     for line in fixed.lines:
         click.echo(line)
     name = shlex.quote(str(fixed.task))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung.cli.as_json import json_option, print_json
 from rung.errors import DataError
+
+if TYPE_CHECKING:
+    from rung.data.shapes.converting import Converted
 
 SHAPES = ("messages", "prompt_completion", "alpaca", "sharegpt", "columns")
 
@@ -20,9 +25,17 @@ SHAPES = ("messages", "prompt_completion", "alpaca", "sharegpt", "columns")
 @click.option("--shape", "own", metavar="SHAPE", help="The shape of the rows of DATA, where they do not say it.")
 @click.option("--empty", is_flag=True, help="An answer may be empty: there is nothing to say.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
+@json_option
 def convert(
-    data: Path, out: Path, shape: str, fields: tuple[str, ...], own: str | None, empty: bool, force: bool
-) -> None:
+    data: Path,
+    out: Path,
+    shape: str,
+    fields: tuple[str, ...],
+    own: str | None,
+    empty: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
     """Write the rows of DATA as JSONL rows of another shape to OUT.
 
     Ids, groups, contexts, references, earlier turns and instructions are kept, and so are other columns. Several
@@ -35,6 +48,8 @@ def convert(
     if out.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DataError(f"{out}: rows are written as JSONL. Give it a name that ends in .jsonl.")
     done = convert_rows(data, shape, out, field_pairs(fields), own, empty)
+    if as_json:
+        return print_json(_record(done, out, shape))
     click.echo(f"{done.rows:,} rows of {data.name} ({done.reading.shape}) written to {out} as {shape}.")
     if done.reading.why:
         click.echo(f"Read so: {done.reading.why}.")
@@ -46,6 +61,22 @@ def convert(
         click.echo(f"Left out: the turns after the last answer, in {done.cut:,} rows.")
     if done.left_out:
         click.echo(f"Left out, as {shape} uses these names: {', '.join(done.left_out)}. Rename them to keep them.")
+    return 0
+
+
+def _record(done: Converted, out: Path, shape: str) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "shape": shape,
+        "rows": done.rows,
+        "read_as": done.reading.shape,
+        "fields": done.reading.fields,
+        "why": done.reading.why,
+        "several_labels": done.reading.several is not None,
+        "kept": list(done.kept),
+        "left_out": list(done.left_out),
+        "cut": done.cut,
+    }
 
 
 def field_pairs(fields: Sequence[str]) -> dict[str, str | tuple[str, ...]]:

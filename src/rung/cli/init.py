@@ -6,11 +6,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung.cli.as_json import json_option, print_json
 from rung.errors import DataError
 from rung.types import Example
+
+if TYPE_CHECKING:
+    from rung.data.init import TriedDraft
 
 _LONGEST = 600  # characters of one turn on the screen
 _LINES = 14  # and lines of it
@@ -26,25 +31,34 @@ MOST_QUESTIONS = 2
 @click.option("--force", is_flag=True, help="Replace a task.yaml that is there.")
 @click.option("--field", "fields", multiple=True, metavar="NAME=COLUMN", help="Which column is input, output, … .")
 @click.option("--shape", metavar="NAME", help="How rows are read, where that is not recognised.")
+@json_option
 def init(
-    data: tuple[str, ...], docs: str | None, yes: bool, force: bool, fields: tuple[str, ...], shape: str | None
-) -> None:
+    data: tuple[str, ...],
+    docs: str | None,
+    yes: bool,
+    force: bool,
+    fields: tuple[str, ...],
+    shape: str | None,
+    as_json: bool,
+) -> int:
     """Write a commented task.yaml beside DATA: files of rows, folders, globs or hf:NAME.
 
     Columns, labels, schema and metric are guessed from the data; every guess says why, and is yours to change. The
     task is read back with all its rows, so that it runs as it is, or says which rows to correct. Files named train,
     dev and test stay apart. Where there are documents, those that hold the answers are marked in a copy of the rows. A
-    name that begins with - is written ./-name.
+    name that begins with - is written ./-name. With --json nothing is asked.
     """
     from rung.cli.convert import field_pairs
     from rung.cli.init_gold import mark_gold
     from rung.data.init import draft_task, try_draft
 
-    ask = None if yes or not sys.stdin.isatty() else _Questions()
+    ask = None if yes or as_json or not sys.stdin.isatty() else _Questions()
     draft = draft_task(
         data, docs=docs, fields=field_pairs(fields), shape=shape, ask=ask, say=lambda line: click.echo(line, err=True)
     )
     trial = mark_gold(try_draft(draft, force=force), ask, force)
+    if as_json:
+        return print_json(_record(trial), 0 if trial.problem is None else 2)
     notes = {f"# {note}" for note in trial.draft.notes}  # printed below
     lines = [line for line in trial.draft.text.rstrip().split("\n") if line not in notes]
     click.echo("\n".join(_without_many_labels(lines)))
@@ -60,6 +74,22 @@ def init(
     _show(trial.task.instruction, trial.examples)
     click.echo(f"\nWritten to {path}. Read it, and put your own instruction in. Then:", err=True)
     click.echo(f"  rung check {path}\n  rung run {path}", err=True)
+    return 0
+
+
+def _record(trial: TriedDraft) -> dict[str, Any]:
+    """The task that is written, and what keeps it from running."""
+    task = trial.task
+    return {
+        "task": str(trial.path),
+        "yaml": trial.draft.text,
+        "notes": [note for note in (*trial.draft.notes, trial.note) if note],
+        "problem": trial.problem,
+        "metric": task and task.metric,
+        "labels": list(task.labels) if task is not None and task.labels else None,
+        "rows": len(trial.every),
+        "examples": [{"input": e.input, "output": e.output} for e in trial.examples],
+    }
 
 
 def _without_many_labels(lines: Sequence[str]) -> list[str]:

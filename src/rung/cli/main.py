@@ -1,4 +1,7 @@
-"""`rung`: finds the verb, imports that verb's file alone, and turns errors into one message and exit code 2."""
+"""`rung`: finds the verb, imports that verb's file alone, and turns errors into one message and an exit code.
+
+With --json an error is an object on standard output, too: of every verb alike, since it is made here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from importlib import import_module
 import click
 
 from rung import __version__
+from rung.cli.as_json import is_wanted, print_error
 from rung.errors import RungError
 
 VERBS: dict[str, str] = {
@@ -34,6 +38,9 @@ VERBS: dict[str, str] = {
 
 _CONTINUED = ("run", "demo", "synth", "review")
 """Verbs that keep what they have done, so that the same command goes on."""
+
+DEFECT, BROKEN_PIPE, TERMINATED = 70, 141, 143
+"""Exit codes. 70 is EX_SOFTWARE of sysexits.h; the others are 128 and the signal's number."""
 
 
 class _Verbs(click.Group):
@@ -77,7 +84,11 @@ def rung() -> None:
 
 
 def main() -> None:
-    """The entry point. 0: done; 2: something the user can correct; 130: interrupted (the same run continues)."""
+    """The entry point. Exit codes:
+
+    0 done; 1 a check that the verb makes failed; 2 something the user can correct; 70 a defect of rung; 130 interrupted
+    and 143 ended from outside (the same run continues); 141 nobody reads what is printed any more.
+    """
     # Waiting threads spin briefly, then sleep: beside other work on the machine, long spinning makes two
     # threads several times slower than one. Read by OpenMP when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -85,7 +96,7 @@ def main() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     signal.signal(signal.SIGINT, _interrupt)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, _interrupt)
@@ -96,6 +107,8 @@ def main() -> None:
         goes_on = " Nothing finished is lost; the same command continues." if verb in _CONTINUED else ""
         click.echo(f"\nrung: interrupted.{goes_on}", err=True)
         code = 130
+        if is_wanted(sys.argv[1:]):
+            print_error("Interrupted", f"interrupted.{goes_on}", code)
     for name in ("SIGINT", "SIGALRM"):  # leaving: a late Ctrl-C must not change the exit code
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -114,17 +127,31 @@ def _interrupt(*_: object) -> None:
 
 def _call() -> int:
     """Calls the verb and turns errors into messages. Returns the exit code."""
+    as_json = is_wanted(sys.argv[1:])
     try:
         code = rung.main(standalone_mode=False)
+    except click.exceptions.Abort:  # is a RuntimeError, and no defect
+        raise
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        code = error.exit_code
+        return print_error("UsageError", error.format_message(), code) if as_json else code
     except RungError as error:
         click.echo(f"rung: {error}", err=True)
-        return 2
+        return print_error(type(error).__name__, str(error), 2) if as_json else 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return BROKEN_PIPE
+    except SystemExit as ended:
+        if as_json and ended.code == TERMINATED:
+            print_error("Interrupted", "ended from outside.", TERMINATED)
+        raise
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        click.echo("rung: this is a defect of rung. Report it with what stands above.", err=True)
+        return print_error("Defect", f"{type(error).__name__}: {error}", DEFECT) if as_json else DEFECT
     return code if isinstance(code, int) else 0
 
 

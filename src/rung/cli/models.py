@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import click
+
+from rung.cli.as_json import json_option, print_json
 
 
 def _say(line: str) -> None:
@@ -22,8 +27,9 @@ class _Models(click.Group):
 
 @click.group(cls=_Models, invoke_without_command=True)
 @click.option("--fetch", metavar="NAME", help="Fetch and convert a model now.")
+@json_option
 @click.pass_context
-def models(context: click.Context, fetch: str | None) -> None:
+def models(context: click.Context, fetch: str | None, as_json: bool) -> int:
     """List models: those on this machine, and some to choose from, with what they need.
 
     A task may name any of them, a local Hugging Face folder, a .gguf file, or another Hugging Face id; with :4bit
@@ -31,24 +37,31 @@ def models(context: click.Context, fetch: str | None) -> None:
     rung models check NAME tries one, rung models check https://host/v1#NAME asks an endpoint one question.
     """
     if context.invoked_subcommand is not None:
-        return
+        return 0
     if fetch is not None:
         from rung.models.catalogue import ensure_model
         from rung.models.four_bit import split_spec
 
-        click.echo(str(ensure_model(split_spec(fetch)[0], say=_say)))
-        return
+        folder = ensure_model(split_spec(fetch)[0], say=_say)
+        if as_json:
+            return print_json({"name": fetch, "folder": str(folder)})
+        click.echo(str(folder))
+        return 0
+    if as_json:
+        return print_json(_record())
     _list_present()
     _list_suggestions()
     click.echo(
         "\nBehind an API (OpenAI, vLLM, Ollama and others): {endpoint: https://host/v1, name: NAME} in a task,"
         "\nwith the key in an environment variable. `rung models check https://host/v1#NAME` tries one."
     )
+    return 0
 
 
 @models.command(short_help="Try the model NAME and say what it is like.")
 @click.argument("name")
-def check(name: str) -> None:
+@json_option
+def check(name: str, as_json: bool) -> int:
     """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained.
 
     Of an endpoint, NAME is https://host/v1#MODEL, or its mapping in a task as JSON: '{"endpoint": …, "name": …}'. It is
@@ -58,6 +71,9 @@ def check(name: str) -> None:
     from rung.models.check import check_model
 
     found = check_model(name, say=_say)
+    if as_json:
+        speed = None if found.speed is None else asdict(found.speed)
+        return print_json({"name": found.name, "facts": dict(found.facts), "tokens_a_second": speed})
     click.echo(found.name)
     for what, finding in found.facts:
         click.echo(f"  {what + ':':<15}{finding}")
@@ -65,6 +81,35 @@ def check(name: str) -> None:
         from rung.ladder.plan import typical_seconds
 
         click.echo(f"  {'400 rows:':<15}{_minutes(typical_seconds(found.speed))} for a run on short inputs")
+    return 0
+
+
+def _record() -> dict[str, Any]:
+    """Models here, and some to choose from. Bytes are for bfloat16, weights included."""
+    from rung.cache import cache_folder
+    from rung.models.catalogue import CATALOGUE, present
+    from rung.models.suggestions import SUGGESTIONS, on_disk
+
+    own = [(entry.name, present(entry.name), entry.license) for entry in CATALOGUE.values()]
+    listed = [*own, *((name, folder, None) for name, folder in on_disk())]
+    return {
+        "cache": str(cache_folder()),
+        "models": [
+            {"name": name, "folder": None if folder is None else str(folder), "license": license_}
+            for name, folder, license_ in listed
+        ],
+        "suggestions": [
+            {
+                "name": one.hub,
+                "license": one.license,
+                "asks": one.asks,
+                "parameters": one.shape.parameters,
+                "bytes_to_answer": one.bytes_to_answer(),
+                "bytes_to_train": one.bytes_to_train(),
+            }
+            for one in SUGGESTIONS
+        ],
+    }
 
 
 def _list_present() -> None:

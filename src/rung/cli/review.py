@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung.cli.as_json import json_option, print_json
 from rung.errors import DataError, TaskError
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ _KEYS = "a accept   r reject   e edit the answer   s skip   b back   q quit"
     help="The task that the rows are for. Default: task.yaml beside FILE.",
 )
 @click.option("--force", is_flag=True, help="With --to-csv: replace OUT if it is there.")
-def review(file: Path, out: Path | None, back: Path | None, task_path: Path | None, force: bool) -> None:
+@json_option
+def review(file: Path, out: Path | None, back: Path | None, task_path: Path | None, force: bool, as_json: bool) -> int:
     """Look at the rows of FILE, which rung synth wrote: accept, reject, or correct their answers.
 
     Row by row in the terminal, saved after each key; or in a spreadsheet, by --to-csv and --from-csv: write accepted,
     edited or rejected into the column review, and correct the column output. Rejected rows do not train. An answer that
-    the task does not allow is refused.
+    the task does not allow is refused. With --json no row is shown, and none is asked about: reviews are counted.
     """
     from rung.data.beside.review import ReviewFile
 
@@ -52,17 +54,28 @@ def review(file: Path, out: Path | None, back: Path | None, task_path: Path | No
         if out.exists() and not force:
             raise DataError(f"{out}: is there already. Use --force to replace it.")
         rows.to_csv(out)
+        if as_json:
+            return print_json({**_record(rows), "csv": str(out)})
         click.echo(f"Rows written to {out}: {len(rows.rows):,}. Fill in the column review, correct the column output.")
         click.echo(f"Then: rung review {shlex.quote(str(file))} --from-csv {shlex.quote(str(out))}")
-        return
+        return 0
     if back is not None:
         returned = rows.from_csv(back)
+        if as_json:
+            return print_json({**_record(rows), "changed": returned.changed, "missing": returned.missing})
         click.echo(f"Changed by {back}: {returned.changed:,} of {len(rows.rows):,} rows.")
         if returned.missing:
             click.echo(f"Not in it, and as they were: {returned.missing:,}.")
+    elif as_json:
+        return print_json(_record(rows))
     else:
         _one_by_one(rows)
     click.echo(_counted(rows))
+    return 0
+
+
+def _record(rows: ReviewFile) -> dict[str, Any]:
+    return {"file": str(rows.path), "rows": len(rows.rows), "counts": dict(rows.counts())}
 
 
 def _task(file: Path, named: Path | None) -> Task | None:

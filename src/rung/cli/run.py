@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from rung.cli.as_json import json_option
+
 
 def _strategies() -> str:
     from rung.strategies import STRATEGIES
@@ -28,6 +30,7 @@ def _strategies() -> str:
 )
 @click.option("--strict", is_flag=True, help="Stop when the data checks warn, before anything is spent.")
 @click.option("--exhaustive", is_flag=True, help="Build every strategy in full, whatever it can be expected to bring.")
+@json_option
 def run(
     task: Path,
     out: Path | None,
@@ -39,7 +42,8 @@ def run(
     again: bool,
     strict: bool,
     exhaustive: bool,
-) -> None:
+    as_json: bool,
+) -> int:
     """Find out, on your own TASK (a task.yaml), whether to prompt, retrieve or fine-tune.
 
     Prompts come first. Then experiments show why they fail, and what can be expected to fix that is tried. The sealed
@@ -54,7 +58,7 @@ def run(
     names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
     if only is not None and not names:
         raise click.UsageError(f"--only names no strategy. The strategies are {_strategies()}.")
-    climb(
+    return climb(
         task,
         RunOptions(
             out=out,
@@ -67,4 +71,5 @@ def run(
             finish=finish,
             again=again,
         ),
+        as_json=as_json,
     )

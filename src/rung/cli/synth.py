@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from rung.cli.as_json import json_option, print_json
 
 if TYPE_CHECKING:
     from rung.ladder.synthesis import Prepared
@@ -41,6 +43,7 @@ KINDS = ("new", "paraphrase", "document", "unanswerable")
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be asked, and ask nothing.")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@json_option
 def synth(
     task: Path,
     rows: int,
@@ -51,7 +54,8 @@ def synth(
     usd: float | None,
     only_plan: bool,
     force: bool,
-) -> None:
+    as_json: bool,
+) -> int:
     """Let the teacher of TASK (a task.yaml) write examples to train on, each with its origin.
 
     It writes new inputs where examples are thin, says train inputs in other words, and asks questions about the
@@ -72,10 +76,31 @@ def synth(
         for line in ready.plan.lines:
             listener.say(line)
         if only_plan:
-            return
+            return print_json(_planned(ready)) if as_json else 0
         found = ready.write(lambda what, share: listener.progress(what, share, None))
+    if as_json:
+        return print_json(_record(ready, found))
     for line in _told(ready, found, task):
         click.echo(line)
+    return 0
+
+
+def _planned(ready: Prepared) -> dict[str, Any]:
+    plan = ready.plan
+    return {"out": str(ready.out), "teacher": plan.teacher, "wanted": dict(plan.wanted), "plan": list(plan.lines)}
+
+
+def _record(ready: Prepared, found: Synthesis) -> dict[str, Any]:
+    return {
+        **_planned(ready),
+        "rows": len(found.rows),
+        "written": dict(found.by_kind),
+        "left_out": dict(found.rejected),
+        "spare": found.spare,
+        "teacher_scores": found.known.said,
+        "calls": found.calls,
+        "usd": None if ready.plan.usd is None else found.usd,
+    }
 
 
 def _too_few(ready: Prepared, found: Synthesis) -> list[str]:
