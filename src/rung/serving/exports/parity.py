@@ -114,9 +114,7 @@ def measured(
         if answer != ask.text
     ]
     equal = len(asks) - len(differing)
-    return ParityResult(
-        runtime, reference, len(asks), equal, tuple(differing), _scores(asks, answers, metric), holds
-    )
+    return ParityResult(runtime, reference, len(asks), equal, tuple(differing), _scores(asks, answers, metric), holds)
 
 
 def _read(solution: Solution, text: str, ask: ParityAsk) -> str:

@@ -30,9 +30,7 @@ def plain_adapter(source: ExportSource, what: str) -> Path:
             "Use --to merged for its base model and prompt."
         )
     if not (source.adapter / "adapter_config.json").is_file():
-        raise ExportError(
-            f"{source.packed.place}: all weights were trained, so there is no adapter. Use --to merged."
-        )
+        raise ExportError(f"{source.packed.place}: all weights were trained, so there is no adapter. Use --to merged.")
     return source.adapter
 
 
@@ -48,7 +46,9 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     beside = write_tokenizer(source.base, chat_of(source.base), folder, source.packed.solution)
     notes = write_prompt(source.packed.solution, folder)
     use = f'AutoPeftModelForCausalLM.from_pretrained("{HERE}")'
-    found = f"The base is {base_name(source)} (version {source.packed.model_version}); elsewhere, write its place there "
+    found = (
+        f"The base is {base_name(source)} (version {source.packed.model_version}); elsewhere, write its place there "
+    )
     return Exported(
         (*_FILES, *beside, "prompt.json"),
         (use, *notes, f'{found}into adapter_config.json as "base_model_name_or_path".'),

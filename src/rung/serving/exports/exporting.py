@@ -1,0 +1,130 @@
+"""Writes an export, has it answer in its own runtime, and keeps it only where it answers as the bundle does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rung import __version__
+from rung.errors import ExportError
+from rung.records import scratch_beside, write_json
+from rung.serving.exports.export import (
+    HERE,
+    Export,
+    Exported,
+    ExportOptions,
+    ExportSource,
+    NamedCheck,
+    NoRuntime,
+)
+from rung.serving.exports.parity import ParityResult, measured
+
+RECORD = "export.json"
+"""File of an export: what it was made of, and what its parity test found."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What came of an export. folder: where it lies, which is beside the wanted place where it failed. untested: why
+    there was no parity test, None where there was one or nothing can answer. faults: why it must not be used."""
+
+    export: str
+    folder: Path
+    exported: Exported
+    checks: tuple[NamedCheck, ...]
+    parity: ParityResult | None
+    untested: str | None
+    faults: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user, with the folder in its place."""
+        return [note.replace(HERE, str(self.folder)) for note in self.exported.notes]
+
+    def record(self, source: ExportSource) -> dict[str, Any]:
+        """For export.json and `--json`; no path but the notes' is in it."""
+        return {
+            "export": self.export,
+            "rung": __version__,
+            "solution": source.packed.solution.name,
+            "model": Path(source.packed.model).name,
+            "model_version": source.packed.model_version,
+            "files": list(self.exported.files),
+            "quantised": self.exported.quantised,
+            "checks": [asdict(check) for check in self.checks],
+            "parity": self.parity.record() if self.parity is not None else None,
+            "untested": self.untested,
+            "faults": list(self.faults),
+        }
+
+
+def check_place(out: Path, *, force: bool) -> None:
+    """Raises ExportError where something is there that must not be replaced."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
+        raise ExportError(f"{out}: is there already. Use --force to replace it, or name another folder with --out.")
+
+
+def export(
+    source: ExportSource, chosen: Export, out: Path, options: ExportOptions, *, parity: bool = True
+) -> ExportReport:
+    """Writes the folder `out`; where a check or the parity test fails, `out` with ".failed" behind its name.
+
+    What was at that place is replaced (see `check_place`). Raises ExportError where the bundle cannot be exported so.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = scratch_beside(out)
+    scratch.mkdir()
+    try:
+        source.say(f"writing {chosen.name} …")
+        exported = chosen.write(source, scratch, options)
+        checks, result, untested = (
+            _asked(source, chosen, scratch, exported, options) if parity else (exported.checks, None, "--no-parity")
+        )
+        faults = [f"{check.name}: {check.fact}" for check in checks if not check.ok]
+        if result is not None and (fault := result.fault(quantised=exported.quantised)) is not None:
+            faults.append(fault)
+        place = out.with_name(f"{out.name}.failed") if faults else out
+        report = ExportReport(chosen.name, place, exported, tuple(checks), result, untested, tuple(faults))
+        write_json(scratch / RECORD, report.record(source))
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+        os.replace(scratch, place)
+        return report
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _asked(
+    source: ExportSource, chosen: Export, folder: Path, exported: Exported, options: ExportOptions
+) -> tuple[Sequence[NamedCheck], ParityResult | None, str | None]:
+    """The checks, the parity test's result, and why there is none where something could answer."""
+    if chosen.runtime is None:
+        return exported.checks, None, None
+    if not source.asks:
+        return exported.checks, None, "the bundle has no dev examples with answers; give inputs with --parity FILE"
+    runtime = chosen.runtime(source, folder, options)
+    if isinstance(runtime, NoRuntime):
+        return exported.checks, None, runtime.reason
+    try:
+        checks = [*exported.checks, *runtime.checks(source.asks)]
+        source.say(f"{runtime.name} answers {len(source.asks)} inputs …")
+        texts = runtime.answers(source.asks)
+    finally:
+        runtime.close()
+    solution = source.packed.solution
+    result = measured(
+        solution,
+        source.asks,
+        texts,
+        metric=source.metric,
+        runtime=runtime.name,
+        reference=source.reference,
+        holds=runtime.holds if solution.constraint is not None else None,
+    )
+    return checks, result, None
