@@ -64,6 +64,12 @@ class ChatFormat:
         first = self.tokenizer.bos_token if self._first else ""
         return self._turns.whole_template(first=first, closed=self._closed)
 
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text that the model continues, control tokens in it included: no turns are written around it."""
+        first = _first_ids(self.tokenizer)
+        ids = self._tokens.encode(text)
+        return ids if ids[: len(first)] == first else [*first, *ids]
+
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer with its end token; they follow the ids of `encode`."""
         return [*self._answers.encode(text), self.end_id]
@@ -79,6 +85,24 @@ class ChatFormat:
         text = self._answers.decode(ids)
         # A base model continues with the next turn.
         return text if self._turns.has_template else text.partition(_NEXT_TURN)[0]
+
+    def decode_part(self, ids: Sequence[int]) -> str:
+        """Text that ids in the middle of a text add to it, without special tokens; a torn character ends in U+FFFD."""
+        return self._tokens.decode(ids)
+
+    def bytes_of(self, id_: int) -> bytes:
+        """Bytes that a token adds behind other text; none for special tokens."""
+        return self._tokens.bytes_of(id_)
+
+    @property
+    def lead(self) -> str:
+        """White space that an answer's ids begin with, and that is no part of its text."""
+        return self._answers.lead
+
+    @property
+    def ends_before(self) -> tuple[str, ...]:
+        """Texts before which an answer ends by itself: a base model goes on with the next turn."""
+        return () if self._turns.has_template else (_NEXT_TURN,)
 
     def count(self, text: str) -> int:
         return len(self._tokens.encode(self._tokens.hide(text)))
@@ -97,12 +121,11 @@ class ChatFormat:
         )
 
     def record(self) -> dict[str, Any]:
-        """What prompts, answers and their ends go by, as JSON values, for programs that do the same without rung."""
+        """What prompts, answers and their ends go by beside `whole_template`, as JSON values, for programs that do the
+        same without rung."""
         return {
-            **self._turns.record(),
+            "in_parts": self._turns.in_parts,
             **self._tokens.record(),
-            "first": self._first,
-            "closed_thought": self._closed,
             "end_id": self.end_id,
             "stop_ids": sorted(self.stop_ids),
             "lead": self._answers.lead,

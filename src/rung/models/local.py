@@ -32,7 +32,7 @@ from rung.models.answering import AnswerRow, write_answers
 from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
 from rung.models.identity import BESIDE_WEIGHTS
-from rung.models.thinking import TAGS, THOUGHT_TOKENS
+from rung.models.thinking import TAGS, THOUGHT_TOKENS, Thought
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss, row_losses
@@ -103,7 +103,7 @@ class LocalModel:
         grammar could hold of its constraint has an error beside its text. A model that always thinks does so before it
         answers, without an adapter: its thought is cut out, and counts as tokens written.
         """
-        asked = [self._asked(request) for request in requests]
+        asked = [self.asked(request) for request in requests]
         rows = [row for row in asked if isinstance(row, AnswerRow)]
         prompts = [len(row.job.prompt) for row in rows]
         with self._memory_errors():
@@ -115,19 +115,26 @@ class LocalModel:
             )
         if len(requests) >= _TRIMMED_FROM:
             give_back()
-        answered = iter(map(self._generation, rows, prompts))
+        answered = iter(map(self.generation, rows, prompts))
         generations = [next(answered) if isinstance(row, AnswerRow) else row for row in asked]
-        may_break = [_may_break(request.constraint) for request in requests]
-        return [checked(one, constraint) for one, constraint in zip(generations, may_break, strict=True)]
+        return [held_to(one, request.constraint) for one, request in zip(generations, requests, strict=True)]
 
-    def _asked(self, request: Request) -> AnswerRow | Generation:
+    def asked(self, request: Request) -> AnswerRow | Generation:
         """What the engine is to answer, or why it cannot."""
-        decoding = request.decoding
         thought = self.chat.thought if request.adapter is None else None  # adapters are trained without one
         try:
             prompt = self.encode(request.messages) if thought is None else self.chat.encode_open(request.messages)
         except Exception as error:  # a template may raise anything
             return Generation("", 0, 0, 0.0, "error", f"{REFUSED_TURNS} ({error})")
+        # An answer may begin with `<reasoning>` because a grammar, training, or the prompt itself says so.
+        wanted = any(tag in message.content for message in request.messages for tag in TAGS)
+        spelt = not (wanted or request.constraint or request.adapter)
+        return self._row_of(prompt, thought, request, spelt=spelt)
+
+    def _row_of(
+        self, prompt: list[int], thought: Thought | None, request: Request, *, spelt: bool
+    ) -> AnswerRow | Generation:
+        decoding = request.decoding
         closing = 0 if thought is None else len(self.chat.closed_thought(thought, []))
         room = min(decoding.max_new_tokens, self.context_length - len(prompt) - closing)
         if room < 1:
@@ -135,12 +142,14 @@ class LocalModel:
             return Generation("", len(prompt), 0, 0.0, "error", fact)
         matcher = self._matcher(request.constraint) if request.constraint is not None else None
         job = Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter)
-        # An answer may begin with `<reasoning>` because a grammar, training, or the prompt itself says so.
-        wanted = any(tag in message.content for message in request.messages for tag in TAGS)
-        return AnswerRow(job, thought, spelt=not (wanted or matcher or request.adapter))
+        return AnswerRow(job, thought, spelt)
 
-    def _generation(self, row: AnswerRow, prompt: int) -> Generation:
-        """prompt: tokens of the request."""
+    def continued(self, text: str, request: Request) -> AnswerRow | Generation:
+        """As `asked`, of a text that the model continues as it is, instead of the request's messages."""
+        return self._row_of(self.chat.encode_text(text) or [self.chat.end_id], None, request, spelt=False)
+
+    def generation(self, row: AnswerRow, prompt: int) -> Generation:
+        """What a row has come to. prompt: tokens of the request."""
         ids = row.ids
         if ids is None:
             return Generation("", prompt, 0, row.seconds, "error", OUT_OF_MEMORY)
@@ -347,6 +356,7 @@ class LocalModel:
             raise OutOfMemory(f"model {self.name}: memory ran out ({fact}). Close other programs.") from error
 
 
-def _may_break(constraint: Constraint | None) -> Constraint | None:
-    """The constraint, unless its grammar holds it whole: labels in the spelling that the tokenizer gives them."""
-    return None if constraint is None or constraint.kind == "labels" else constraint
+def held_to(generation: Generation, constraint: Constraint | None) -> Generation:
+    """The generation, checked for what no grammar could hold of the constraint. A grammar holds labels whole: in the
+    spelling that the tokenizer gives them."""
+    return checked(generation, None if constraint is None or constraint.kind == "labels" else constraint)

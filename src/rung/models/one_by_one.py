@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rung.errors import Busy, ModelError, Unanswerable, fault_text
 from rung.models.stop_texts import cut_at
-from rung.models.streaming import Ask, Hearer, Load, Piece
+from rung.models.streaming import Ask, Hearer, Load, Whole, no_answer, tell_whole
 from rung.types import Generation, Model, Request
 
 
@@ -21,7 +21,7 @@ class _Waiting:
     ask: Ask
     hears: Hearer
     cancelled: bool = False
-    ended: threading.Event = field(default_factory=threading.Event)
+    ended: bool = False
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -57,11 +57,10 @@ class OneByOne:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Whole answers, in order. They wait among the others, and are not refused for their number."""
-        kept = [_Kept() for _ in requests]
-        tickets = [self._put(Ask(r), k, refuse=False) for r, k in zip(requests, kept, strict=True)]
-        for ticket in tickets:
-            ticket.ended.wait()
-        return [k.generation for k in kept]
+        kept = [Whole() for _ in requests]
+        for request, hears in zip(requests, kept, strict=True):
+            self._put(Ask(request), hears, refuse=False)
+        return [hears.wait() for hears in kept]
 
     def hold(self, adapter: Path) -> None:
         from rung.models.local import LocalModel
@@ -85,7 +84,7 @@ class OneByOne:
             waiting, self._waiting = list(self._waiting), deque()
             self._changed.notify_all()
         for one in waiting:
-            self._end(one, _failed("the server ends"))
+            self._end(one, no_answer("the server ends"))
         for thread in self._threads:
             thread.join(grace_s)
 
@@ -113,8 +112,8 @@ class OneByOne:
                 self._answer([one for one in taken if not one.cancelled])
             finally:
                 for one in taken:
-                    if not one.ended.is_set():
-                        self._end(one, _failed("nobody listens any more"))
+                    if not one.ended:
+                        self._end(one, no_answer("nobody listens any more"))
 
     def _answer(self, taken: list[_Waiting]) -> None:
         if not taken:
@@ -122,7 +121,7 @@ class OneByOne:
         try:
             generations = self.model.generate([one.ask.request for one in taken])
         except Exception as error:  # of a model of any kind: the others who wait must not suffer from it
-            generations = [_failed(fault_text(error))] * len(taken)
+            generations = [no_answer(fault_text(error))] * len(taken)
         for one, generation in zip(taken, generations, strict=True):
             self._end(one, cut_at(generation, one.ask.stop))
 
@@ -131,25 +130,5 @@ class OneByOne:
             self._running.discard(one)
             for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
                 self._tokens[place] += tokens
-        one.hears.begun(generation.tokens_in, generation.tokens_cached)
-        if generation.text:
-            one.hears.piece(Piece(generation.text))
-        one.hears.done(generation)
-        one.ended.set()
-
-
-class _Kept:
-    """A Hearer that waits for the whole answer."""
-
-    generation: Generation
-
-    def begun(self, tokens_in: int, tokens_cached: int) -> None: ...
-
-    def piece(self, piece: Piece) -> None: ...
-
-    def done(self, generation: Generation) -> None:
-        self.generation = generation
-
-
-def _failed(why: str) -> Generation:
-    return Generation("", 0, 0, 0.0, "error", why)
+        one.ended = True
+        tell_whole(one.hears, generation)

@@ -6,6 +6,7 @@ An Answerer takes requests at any time, from any thread, and tells each caller o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,40 @@ class Hearer(Protocol):
     def piece(self, piece: Piece) -> None: ...
 
     def done(self, generation: Generation) -> None: ...
+
+
+class Whole:
+    """A Hearer that waits for the whole answer."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._generation: Generation | None = None
+
+    def begun(self, tokens_in: int, tokens_cached: int) -> None: ...
+
+    def piece(self, piece: Piece) -> None: ...
+
+    def done(self, generation: Generation) -> None:
+        self._generation = generation
+        self._ended.set()
+
+    def wait(self) -> Generation:
+        """The answer, once it is whole."""
+        self._ended.wait()
+        assert self._generation is not None
+        return self._generation
+
+
+def tell_whole(hears: Hearer, generation: Generation) -> None:
+    """Tells an answer that is there at once."""
+    hears.begun(generation.tokens_in, generation.tokens_cached)
+    if generation.text:
+        hears.piece(Piece(generation.text))
+    hears.done(generation)
+
+
+def no_answer(why: str) -> Generation:
+    return Generation("", 0, 0, 0.0, "error", why)
 
 
 class Ticket(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -52,6 +53,7 @@ class TextTokens:
         self._guarded = re.compile(f"(?=[{firsts}{_PRIVATE}])(?:{_any_of(guarded).pattern}|[{_PRIVATE}])")
         self._placeholders: dict[str, str] = {}
         self._hidden: dict[str, str] = {}
+        self._lock = threading.Lock()
         self._dropped = set(self.special.values()) - {self.control[tag] for tag in tags if tag in self.control}
         self._anchor = self._ordinary_ids()
         self._anchor_text = self._raw_decode(self._anchor)
@@ -93,6 +95,18 @@ class TextTokens:
         if byte := _BYTE.fullmatch(name):
             return bytes([int(byte[1], 16)])
         return self.decode([id_]).encode()
+
+    def record(self) -> dict[str, Any]:
+        """What `hide`, `encode` and `decode` go by, as JSON values, for programs that do so without rung. named: control
+        string -> its name in `plain_json`."""
+        return {
+            "named": {text: self._name(text) for text in self.control},
+            "guarded": self._guarded.pattern,
+            "first_placeholder": _FIRST_PLACEHOLDER,
+            "border": _BORDER,
+            "dropped": sorted(self._dropped),
+            "anchor": self._anchor,
+        }
 
     def last_control(self, text: str) -> int:
         """Where the last control token of a rendered text begins; 0 where there is none."""
@@ -151,10 +165,12 @@ class TextTokens:
         return f"\U00100000{self._nonce}{self.control[token]}\U00100001"
 
     def _placeholder(self, text: str) -> str:
-        if text not in self._placeholders:
-            self._placeholders[text] = chr(_FIRST_PLACEHOLDER + len(self._placeholders))
-            self._hidden[self._placeholders[text]] = text
-        return self._placeholders[text]
+        with self._lock:  # several threads may write prompts
+            if text not in self._placeholders:
+                placeholder = chr(_FIRST_PLACEHOLDER + len(self._placeholders))
+                self._hidden[placeholder] = text
+                self._placeholders[text] = placeholder
+            return self._placeholders[text]
 
     def _encode_in_pieces(self, text: str) -> list[int]:
         """For tokenizers without a fast backend: what was hidden is encoded apart from its neighbours."""

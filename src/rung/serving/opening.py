@@ -84,6 +84,10 @@ def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> An
     from rung.models.local import LocalModel
     from rung.models.one_by_one import OneByOne
 
+    if isinstance(model, LocalModel) and model.engine.path == "tree":
+        from rung.models.continuous import Continuous
+
+        return Continuous(model, slots=slots, most_waiting=most_waiting)
     if isinstance(model, LocalModel):
         return OneByOne(model, together=64, most_waiting=most_waiting)
     return OneByOne(model, at_once=_CALLS_AT_ONCE, most_waiting=most_waiting)

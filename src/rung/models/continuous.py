@@ -1,0 +1,277 @@
+"""The local engine as an Answerer: one thread computes, whoever asks is told of each token.
+
+Requests join between two tokens of the others (`engine.continuous`). What is not about the network is done in the
+threads of those who ask: templates, grammars, reading adapters.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rung.engine.continuous import Row, Running
+from rung.engine.memory import free_bytes
+from rung.engine.tree_engine import TreeEngine
+from rung.errors import Busy, Unanswerable, fault_text
+from rung.models.answering import AnswerRow, Step
+from rung.models.incremental_text import AnswerText
+from rung.models.local import LocalModel, held_to
+from rung.models.streaming import (
+    Ask,
+    Hearer,
+    Load,
+    Piece,
+    Token,
+    Whole,
+    WrittenToken,
+    no_answer,
+    tell_whole,
+)
+from rung.types import Generation, Request
+
+MOST_LOGPROBS = 20  # tokens beside the one that was chosen
+
+_log = logging.getLogger(__name__)
+_MOST_CACHE = 4 << 30  # bytes of the rows' keys and values, and as many of kept prefixes
+_NOBODY, _ENDS = "nobody listens any more", "the server ends"
+
+
+@dataclass(eq=False)
+class _Going:
+    """A request on its way; the Ticket of who asked. row: what the engine answers now. cancelled, over: it is at its
+    end."""
+
+    ask: Ask
+    hears: Hearer
+    asked: AnswerRow
+    text: AnswerText
+    step: Step
+    row: Row
+    prompt: int
+    begun: bool = False
+    cancelled: bool = False
+    told_tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Continuous:
+    """An Answerer over a local model on the tree path. slots: adapters of one pass. most_waiting: beyond them `submit`
+    refuses."""
+
+    def __init__(self, model: LocalModel, *, slots: int = 8, most_waiting: int = 256) -> None:
+        engine = model.engine
+        assert isinstance(engine, TreeEngine)
+        self.model = model
+        self._engine, self._slots, self._most_waiting = engine, slots, most_waiting
+        room = min(_MOST_CACHE, free_bytes(engine.device) // 6)
+        had = engine.limits
+        engine.limits = replace(had, cache_bytes=max(room, had.cache_bytes), prefix_bytes=max(room, had.prefix_bytes))
+        self._running = Running(engine, slots=slots)
+        self._new: deque[_Going] = deque()
+        self._going: dict[Row, _Going] = {}
+        self._held: Counter[str] = Counter()
+        self._released: deque[str] = deque()
+        self._tokens = [0, 0, 0]  # in, cached, out
+        self._changed = threading.Condition()
+        self._prompts = threading.Lock()  # templates and grammars are not made for several threads
+        self._closed, self._until = False, float("inf")
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    # ---- from any thread --------------------------------------------------------------------
+
+    def submit(self, ask: Ask, hears: Hearer) -> _Going | _Over:
+        if ask.logprobs is not None and ask.logprobs > MOST_LOGPROBS:
+            raise Unanswerable(f"at most {MOST_LOGPROBS} log-probabilities are told at each place.", "top_logprobs")
+        return self._put(ask, hears, refuse=True)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Whole answers, in order. They wait among the others, and are not refused for their number."""
+        kept = [Whole() for _ in requests]
+        for request, hears in zip(requests, kept, strict=True):
+            self._put(Ask(request), hears, refuse=False)
+        return [hears.wait() for hears in kept]
+
+    def hold(self, adapter: Path) -> None:
+        self.model.check_fits(adapter)
+        with self._changed:
+            self._held[str(adapter)] += 1
+
+    def release(self, adapter: Path) -> None:
+        folder = str(adapter)
+        with self._changed:
+            self._held[folder] -= 1
+            if self._held[folder] <= 0:
+                del self._held[folder]
+                self._released.append(folder)
+                self._changed.notify()
+
+    def load(self) -> Load:
+        running = self._running.running
+        waiting = max(0, len(self._going) - running) + len(self._new)
+        return Load(running, waiting, len(self._held), *self._tokens)
+
+    def close(self, grace_s: float = 0.0) -> None:
+        with self._changed:
+            self._closed, self._until = True, time.monotonic() + grace_s
+            self._changed.notify()
+        self._thread.join(grace_s + 30.0)
+
+    def _put(self, ask: Ask, hears: Hearer, *, refuse: bool) -> _Going | _Over:
+        with self._prompts:
+            going = self._going_of(ask, hears)
+        if isinstance(going, Generation):
+            tell_whole(hears, going)
+            return _Over()
+        with self._changed:
+            if self._closed:
+                raise Busy("the server is about to end. Try again later.", 5.0)
+            if refuse and self.load().waiting >= self._most_waiting:
+                raise Busy(f"{self._most_waiting:,} requests wait already. Try again later.")
+            self._new.append(going)
+            self._changed.notify()
+        return going
+
+    def _going_of(self, ask: Ask, hears: Hearer) -> _Going | Generation:
+        """The request as its first step, or the error that it ends with."""
+        request, chat = ask.request, self.model.chat
+        asked = self.model.asked(request) if ask.text is None else self.model.continued(ask.text, request)
+        if isinstance(asked, Generation):
+            return asked
+        asked.job = replace(asked.job, top_p=ask.top_p)
+        prompt = len(asked.job.prompt)
+        step = asked.next_step(chat, self.model.context_length)
+        assert step is not None  # an answer has yet to be written
+        text = AnswerText(chat, stop=ask.stop, spelt=asked.spelt, raw=ask.text is not None)
+        return _Going(ask, hears, asked, text, step, _row(ask, step), prompt)
+
+    # ---- in the engine's thread -------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._new or self._released or self._going or self._closed):
+                    self._changed.wait()
+                new, self._new = self._new, deque()
+                for going in new:
+                    self._going[going.row] = going
+                released, self._released = self._released, deque()
+                ends = self._closed and (not self._going or time.monotonic() > self._until)
+            if ends:
+                self._end_all(_ENDS)
+                return
+            try:
+                for folder in released:
+                    self._running.forget(folder)
+                    self._engine.forget_adapter(folder)
+                for going in new:
+                    self._running.add(going.row)
+                self._round()
+            except Exception as error:  # whoever asks next must still be answered
+                _log.exception("the engine failed; what it was answering ends with this error")
+                self._running = Running(self._engine, slots=self._slots)
+                self._end_all(fault_text(error))
+
+    def _round(self) -> None:
+        for going in [going for going in self._going.values() if going.cancelled]:
+            going.row.dropped = True
+            self._end(going, no_answer(_NOBODY))
+        for row in self._running.admit():
+            self._row_ended(row)
+        for row in self._running.choose():
+            self._tell(row)
+        for row in self._running.advance():
+            self._row_ended(row)
+
+    def _tell(self, row: Row) -> None:
+        """Tells of a row's new tokens."""
+        going = self._going.get(row)
+        if going is None:
+            return
+        if not going.begun:
+            going.begun = True
+            going.hears.begun(going.prompt, row.cached)
+        if not going.step.thinks:
+            new = row.answer[going.told_tokens :]
+            going.told_tokens = len(row.answer)
+            written = new[:-1] if new and new[-1] in row.stop_ids else new
+            text, tokens = going.text.add(written), self._written_tokens(row, len(new), len(written))
+            if text or tokens:
+                going.hears.piece(Piece(text, tokens))
+        if row.ended or going.text.stopped:
+            self._row_ended(row)
+
+    def _written_tokens(self, row: Row, new: int, written: int) -> tuple[WrittenToken, ...]:
+        """The newest tokens with their log-probabilities, where they are told; an end token is none of the text."""
+        if row.logprobs is None or not written:
+            return ()
+        told = row.chosen[-new:][:written]
+        return tuple(
+            WrittenToken(*self._token(c.id, c.logprob), tuple(Token(*self._token(*pair)) for pair in c.top))
+            for c in told
+        )
+
+    def _token(self, id_: int, logprob: float) -> tuple[str, bytes, float]:
+        chat = self.model.chat
+        return chat.decode_part([id_]), chat.bytes_of(id_), logprob
+
+    def _row_ended(self, row: Row) -> None:
+        """A step of a request is over: the next one begins, or its answer is whole."""
+        going = self._going.pop(row, None)
+        if going is None:
+            return
+        row.dropped = row.dropped or not row.ended  # a stop text was written
+        asked, chat = going.asked, self.model.chat
+        asked.heard(going.step, None if row.failed else row.answer, chat, self.model.context_length)
+        step = None if going.text.stopped else asked.next_step(chat, self.model.context_length)
+        if step is not None:
+            going.step, going.row, going.told_tokens = step, _row(going.ask, step), 0
+            self._going[going.row] = going
+            self._running.add(going.row)
+            return
+        asked.seconds = time.perf_counter() - going.started
+        self._end(going, self._whole(going, row.cached))
+
+    def _whole(self, going: _Going, cached: int) -> Generation:
+        generation = self.model.generation(going.asked, going.prompt)
+        if going.ask.text is not None and generation.error is None:
+            ids = going.asked.ids or []
+            kept = ids[:-1] if ids and ids[-1] in self.model.chat.stop_ids else ids
+            generation = replace(generation, text=self.model.chat.decode_part(kept))
+        cut = going.text.cut(generation.text)
+        if len(cut) < len(generation.text):
+            generation = replace(generation, text=cut, finish="stop")
+        return held_to(replace(generation, tokens_cached=min(cached, going.prompt)), going.ask.request.constraint)
+
+    def _end(self, going: _Going, generation: Generation) -> None:
+        self._going.pop(going.row, None)
+        for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
+            self._tokens[place] += tokens
+        if not going.begun:
+            going.hears.begun(generation.tokens_in, generation.tokens_cached)
+        if rest := going.text.finish(generation.text):
+            going.hears.piece(Piece(rest))
+        going.hears.done(generation)
+
+    def _end_all(self, why: str) -> None:
+        for going in list(self._going.values()):
+            self._end(going, no_answer(why))
+        self._going.clear()
+
+
+class _Over:
+    """The Ticket of what is answered already."""
+
+    def cancel(self) -> None: ...
+
+
+def _row(ask: Ask, step: Step) -> Row:
+    return Row(step.job, step.stop_ids, None if step.thinks else ask.logprobs)
