@@ -222,11 +222,17 @@ class Running:
             return not self._is_reserved(row)
         if adapter in self._slots[1:] or len(self._held) < len(self._slots):
             if adapter not in self._slots:
-                free = next(i for i, name in enumerate(self._slots) if i and name not in self._held)
+                free = min((i for i, name in enumerate(self._slots) if i and self._is_free(name)), key=self._is_taken)
                 self._slots[free] = adapter
             self._held.add(adapter)
             return True
         return False
+
+    def _is_free(self, name: str | None) -> bool:
+        return name is None or name not in self._held
+
+    def _is_taken(self, slot: int) -> bool:
+        return self._slots[slot] is not None
 
     def _is_reserved(self, row: Row) -> bool:
         """Whether a row that came before this one has waited for a slot for too long: slots must become free."""
