@@ -15,7 +15,7 @@ import pytest
 
 from rung.constraints import fault_of, loosened
 from rung.data.constraint import constraint_of, form_in_words
-from rung.engine.grammar import _grammar
+from rung.engine.grammar import grammar_of
 from rung.types import Constraint, Example, ModelSpec, Task
 
 pydantic = pytest.importorskip("pydantic")
@@ -136,7 +136,7 @@ def test_what_a_model_of_pydantic_means_is_what_answers_are_held_to(kind: Any, g
 
 
 def writes(constraint: Constraint, text: str) -> bool:
-    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), _grammar(constraint, ""))
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar_of(constraint, ""))
     assert not matcher.is_error(), matcher.get_error()
     written = list(text.encode())
     return bool(matcher.try_consume_tokens(written) == len(written) and matcher.is_accepting())

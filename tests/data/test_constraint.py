@@ -12,7 +12,7 @@ import pytest
 from rung.constraints import fault_of
 from rung.data.constraint import constraint_of, form_in_words
 from rung.data.key_order import key_orders
-from rung.engine.grammar import _grammar
+from rung.engine.grammar import grammar_of
 from rung.types import Constraint, Example, ModelSpec, Task
 
 SCHEMA = {
@@ -32,7 +32,7 @@ def rows(*outputs: str) -> list[Example]:
 
 def writes(constraint: Constraint, text: str) -> bool:
     """Whether a grammar of the constraint lets a model write the text."""
-    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), _grammar(constraint, ""))
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar_of(constraint, ""))
     assert not matcher.is_error()
     written = list(text.encode())
     return bool(matcher.try_consume_tokens(written) == len(written) and matcher.is_accepting())

@@ -81,7 +81,7 @@ class Grammars:
             raise ConstraintError("schema: this model's tokenizer loses the spacing of JSON. Use another model.")
         if self._inner is None:
             self._inner = _inner_tokenizer(self._tokens, self._vocabulary, self._stops)
-        matcher = llguidance.LLMatcher(self._inner, _grammar(constraint, self._tokens.lead))
+        matcher = llguidance.LLMatcher(self._inner, grammar_of(constraint, self._tokens.lead))
         if matcher.is_error():
             fact = matcher.get_error().strip().splitlines()[0]
             raise ConstraintError(f"{NAMES[constraint.kind]}: no grammar can be made of it ({fact}). Simplify it.")
@@ -211,8 +211,22 @@ class _Spelt:
         return self._encode(text.decode(errors="replace") if isinstance(text, bytes) else text)
 
 
+def reads_by_itself(tokens: AnswerTokens, vocabulary: int) -> bool:
+    """Whether llguidance reads the serialised tokenizer as it is."""
+    return _own_reading(tokens, vocabulary, [tokens.end_id]) is not None
+
+
 def _inner_tokenizer(tokens: AnswerTokens, vocabulary: int, stops: Sequence[int]) -> Any:
     """llguidance's own reading of the tokenizer where it can read the decoder, else one by what tokens decode to."""
+    import llguidance
+
+    if (own := _own_reading(tokens, vocabulary, stops)) is not None:
+        return own
+    wrapped = llguidance.TokenizerWrapper(_Spelt(tokens, vocabulary))
+    return llguidance.LLTokenizer(wrapped, n_vocab=vocabulary, eos_token=list(stops))
+
+
+def _own_reading(tokens: AnswerTokens, vocabulary: int, stops: Sequence[int]) -> Any:
     import llguidance
 
     if (serialised := tokens.serialised()) is not None:
@@ -222,11 +236,10 @@ def _inner_tokenizer(tokens: AnswerTokens, vocabulary: int, stops: Sequence[int]
                 return inner
         except ValueError:  # a decoder that it does not know, as Unigram and WordPiece have
             pass
-    wrapped = llguidance.TokenizerWrapper(_Spelt(tokens, vocabulary))
-    return llguidance.LLTokenizer(wrapped, n_vocab=vocabulary, eos_token=list(stops))
+    return None
 
 
-def _grammar(constraint: Constraint, lead: str) -> str:
+def grammar_of(constraint: Constraint, lead: str) -> str:
     """The constraint for llguidance, as far as a grammar can hold it. lead: white space before the answer."""
     import llguidance
 

@@ -97,8 +97,10 @@ class TextTokens:
         return self.decode([id_]).encode()
 
     def record(self) -> dict[str, Any]:
-        """What `hide`, `encode` and `decode` go by, as JSON values, for programs that do so without rung. named: control
-        string -> its name in `plain_json`."""
+        """What `hide`, `encode` and `decode` go by, as JSON values, for programs that do so without rung.
+
+        named: control string -> its name in `plain_json`.
+        """
         return {
             "named": {text: self._name(text) for text in self.control},
             "guarded": self._guarded.pattern,

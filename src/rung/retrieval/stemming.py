@@ -41,7 +41,7 @@ def stemmer(language: str) -> Callable[[str], str]:
             'stem: "" for none.'
         )
     snowball = Stemmer.Stemmer(language, 0)
-    letters = re.compile(f"[{_SCRIPTS.get(language, _LATIN)}]+").fullmatch
+    letters = re.compile(f"[{letters_of(language)}]+").fullmatch
     known: dict[str, str] = {}
 
     def stem(word: str) -> str:
@@ -51,6 +51,11 @@ def stemmer(language: str) -> Callable[[str], str]:
         return found
 
     return stem
+
+
+def letters_of(language: str) -> str:
+    """The letters of its script, as they stand in a class of a regular expression."""
+    return _SCRIPTS.get(language, _LATIN)
 
 
 def languages() -> tuple[str, ...]:

@@ -13,6 +13,14 @@ EXPORTS: dict[str, str] = {
     "merged": "rung.serving.exports.merged:MERGED",
     "gguf": "rung.serving.exports.gguf:GGUF",
     "ollama": "rung.serving.exports.ollama:OLLAMA",
+    "vllm": "rung.serving.exports.vllm:VLLM",
+    "python": "rung.serving.exports.python:PYTHON",
+    "openai-jsonl": "rung.serving.exports.training_data:OPENAI_JSONL",
+    "messages": "rung.serving.exports.training_data:MESSAGES",
+    "alpaca": "rung.serving.exports.training_data:ALPACA",
+    "sharegpt": "rung.serving.exports.training_data:SHAREGPT",
+    "dspy": "rung.serving.exports.dspy:DSPY",
+    "promptfoo": "rung.serving.exports.promptfoo:PROMPTFOO",
 }
 """Name -> "module:attribute" of an Export; one module an export, imported when it is chosen."""
 
