@@ -1,4 +1,4 @@
-"""The page at the server's root: plain files that a strict policy lets run. A browser looks at it in `test_page_in_a_browser`."""
+"""The page at the server's root: plain files that a strict policy lets run."""
 
 from __future__ import annotations
 

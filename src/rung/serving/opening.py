@@ -81,6 +81,7 @@ def open_service(
 
 def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> Answerer:
     """Who answers with this model: continuous batches where its engine can, else whole answers."""
+    from rung.models.endpoint.spec import EndpointSpec
     from rung.models.local import LocalModel
     from rung.models.one_by_one import OneByOne
 
@@ -90,6 +91,12 @@ def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> An
         return Continuous(model, slots=slots, most_waiting=most_waiting)
     if isinstance(model, LocalModel):
         return OneByOne(model, together=64, most_waiting=most_waiting)
+    if isinstance(getattr(model, "spec", None), EndpointSpec):
+        from rung.models.endpoint.endpoint import Endpoint
+        from rung.serving.engines.endpoint import Proxied
+
+        assert isinstance(model, Endpoint)
+        return Proxied(model, most_waiting=most_waiting)
     return OneByOne(model, at_once=_CALLS_AT_ONCE, most_waiting=most_waiting)
 
 

@@ -19,7 +19,7 @@ from rung.models.endpoint.label_tokens import label_tokens
 from rung.models.endpoint.policy import BadReply, CallFailed, Calls, Refused
 from rung.models.endpoint.protocol import chat_body, most_tokens_in, most_tokens_out, turns_of, utf8_bytes
 from rung.models.endpoint.refusals import error_of_all, learnt, refusal_of, room_told
-from rung.models.endpoint.replies import Answered, Reader, Reading, wants_tags
+from rung.models.endpoint.replies import Answered, Reader, Reading, Tells, wants_tags
 from rung.models.endpoint.spec import EndpointSpec
 from rung.models.endpoint.structured import Form, Mode, UnfitReply, modes, told
 from rung.models.endpoint.till import Bill, billed, most_usd_of, usd_of
@@ -92,7 +92,7 @@ class _Talk:
 
     patient: whatever fails is not its mode. loose: in this request alone nothing is sent that holds it to its form.
     doubted: modes that failed, while no other one has worked yet: it may be the endpoint, or the request itself.
-    gate: held while others wait for what is found out.
+    gate: held while others wait for what is found out. more: fields of the body. tells: what is told of a stream.
     """
 
     request: Request
@@ -104,6 +104,8 @@ class _Talk:
     loose: bool = False
     doubted: list[Mode] = field(default_factory=list)
     gate: asyncio.Lock | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+    tells: Tells | None = None
 
     def let_others(self) -> None:
         if self.gate is not None:
@@ -140,13 +142,18 @@ class Asker:
         self._open: set[str] = set()
         self._forms: dict[int, Form] = {}
 
-    async def ask(self, request: Request) -> Asked:
+    async def ask(
+        self, request: Request, *, more: Mapping[str, Any] | None = None, tells: Tells | None = None
+    ) -> Asked:
         """The answer, or an error that concerns this request. Raises ModelError for what concerns all of them.
 
         Where it is not known yet how the endpoint takes requests of its kind, one goes ahead and the others wait.
+        more: fields of the body. tells: asked at each attempt for what gets the text while it is written, unless that
+        is only an answer once it is read: of a constraint, or behind a thought.
         """
         form = self._form_of(request)
-        talk = _Talk(request, form, turns_of(request.messages))
+        tells = None if form is not None or self.known.habits.thinks else tells
+        talk = _Talk(request, form, turns_of(request.messages), more=more or {}, tells=tells)
         kind = form.key if form is not None else ""
         if kind in self._open or self._is_proven(form):
             self._open.add(kind)
@@ -219,7 +226,8 @@ class Asker:
             body = self._body(talk, mode)
             sure = talk.patient or self._is_sure(talk, mode)
             try:
-                reading = await self.send(body, talk.request, attempts=None if sure else _TRIES)
+                attempts = None if sure else _TRIES
+                reading = await self.send(body, talk.request, attempts=attempts, tells=talk.tells)
             except Refused as refused:
                 error = self._refused(refused, body, mode, talk)
                 if error is not None:
@@ -291,10 +299,17 @@ class Asker:
         return None
 
     async def send(
-        self, body: Mapping[str, Any], request: Request, *, attempts: int | None = None, calls: Calls | None = None
+        self,
+        body: Mapping[str, Any],
+        request: Request,
+        *,
+        attempts: int | None = None,
+        calls: Calls | None = None,
+        tells: Tells | None = None,
     ) -> Reading:
-        """The answer to a body. calls: by others than its own. Raises Refused, CallFailed, and BudgetSpent."""
-        reader = Reader(wants_tags(request.messages))
+        """The answer to a body. calls: by others than its own. tells: as of Reader. Raises Refused, CallFailed, and
+        BudgetSpent."""
+        reader = Reader(wants_tags(request.messages), tells)
 
         def usd(reply: Reply) -> float | None:
             try:
@@ -328,7 +343,7 @@ class Asker:
         return usd_of(price, answered.tokens_in, answered.tokens_out, cached, written)
 
     def _body(self, talk: _Talk, mode: Mode, *, stream: bool = False) -> dict[str, Any]:
-        return chat_body(
+        body = chat_body(
             self.spec,
             talk.request,
             self.known.habits,
@@ -337,8 +352,9 @@ class Asker:
             turns=talk.turns,
             room=talk.room,
             wrapping=talk.form.wrapping(mode) if talk.form is not None else 0,
-            stream=stream,
+            stream=stream or talk.tells is not None,
         )
+        return {**body, **talk.more}
 
     @staticmethod
     def _failed(asked: Asked, error: str) -> Asked:
@@ -375,4 +391,7 @@ class Asker:
             if refusal.is_about_form or not self.known.mode_proven(talk.form, mode):
                 talk.doubted.append(mode)
                 return None
+        if talk.tells is not None:
+            talk.tells = None  # it may take no streams
+            return None
         return f"the endpoint refused the request: {refusal.said}"

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from rung.models.endpoint.loop import LoopThread
 from rung.models.endpoint.policy import Calls
 from rung.models.endpoint.prices import price_of, why_no_price
 from rung.models.endpoint.protocol import Keys, first_habits, repeated
+from rung.models.endpoint.replies import Tells
 from rung.models.endpoint.spec import EndpointSpec, version_of
 from rung.models.endpoint.structured import Form
 from rung.models.endpoint.structured import check as check_constraint
@@ -134,6 +136,22 @@ class Endpoint:
         line.till.start()
         answers = self._run(timed(line.asker, line.till, requests, concurrency))
         return [self._generation(asked, request) for asked, request in zip(answers, requests, strict=True)]
+
+    def start(
+        self, request: Request, ended: Callable[[Future[Generation]], None], more: Mapping[str, Any], tells: Tells
+    ) -> Callable[[], None]:
+        """A fresh answer, which is not kept. Returns at once, with what cancels it. ended: as of `LoopThread.start`;
+        more, tells: as of `Asker.ask`."""
+
+        async def fresh() -> Generation:
+            return self._generation(await self._line.asker.ask(request, more=more, tells=tells), request)
+
+        return self._line.loop.start(fresh(), ended)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that may run at once now."""
+        return self._line.calls.limit
 
     async def _generate(self, requests: Sequence[Request]) -> list[Generation]:
         line = self._line

@@ -11,7 +11,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from rung.errors import ModelError
@@ -53,6 +53,24 @@ class LoopThread:
             raise ModelError("The call was cancelled, because the endpoint was closed meanwhile.") from None
         finally:
             self._works.discard(work)
+
+    def start(
+        self, coroutine: Coroutine[Any, Any, T], ended: Callable[[concurrent.futures.Future[T]], None]
+    ) -> Callable[[], None]:
+        """Returns at once, with what cancels the coroutine. ended: is called once, mostly from the loop's thread."""
+        work = _Work(self._loop, coroutine)
+        self._hand(work)
+
+        def over(future: concurrent.futures.Future[T]) -> None:
+            self._works.discard(work)
+            ended(future)
+
+        def cancel() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it all that ran
+                self._loop.call_soon_threadsafe(work.cancel)
+
+        work.done.add_done_callback(over)
+        return cancel
 
     def close(self) -> None:
         """Cancel what runs, wait for its clean end for some seconds, and end the thread. A second call does nothing."""

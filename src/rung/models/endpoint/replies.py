@@ -6,7 +6,7 @@ Knows bodies, nothing of connections and of what is kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,17 +60,24 @@ class Reading:
     first_token_s: float | None = None
 
 
+Told = Callable[[str], None]
+"""Gets each piece of an answer's text as it comes, thoughts spelt in it included."""
+
+Tells = Callable[[], Told]
+"""Is asked at each attempt, whose stream begins anew, for what gets its pieces."""
+
+
 class Reader:
     """Reads the replies to one call, whole or streamed, each once."""
 
-    def __init__(self, tags_wanted: bool) -> None:
-        self._tags = tags_wanted
+    def __init__(self, tags_wanted: bool, tells: Tells | None = None) -> None:
+        self._tags, self._tells = tags_wanted, tells
         self._stream: Stream | None = None
         self._last: tuple[Reply, Reading] | None = None
 
     def watch(self) -> OnData:
         """For a new attempt, which begins its stream anew."""
-        self._stream = Stream()
+        self._stream = Stream(self._tells() if self._tells is not None else None)
         return self._stream.feed
 
     def read(self, reply: Reply) -> Reading:
@@ -134,7 +141,8 @@ def parse_answer(body: bytes, *, tags_wanted: bool = False) -> Answered:
 class Stream:
     """A streamed reply, read piece by piece. record: the reply as it would have come in one piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Told | None = None) -> None:
+        self._told = told
         self.first_token_s: float | None = None
         self.done = False
         self._rest = b""
@@ -183,6 +191,8 @@ class Stream:
                 self.first_token_s = seconds
             for name, text in written.items():
                 self._said[name].append(text)
+            if self._told is not None and written["content"]:
+                self._told(written["content"])
 
     @property
     def record(self) -> dict[str, Any]:

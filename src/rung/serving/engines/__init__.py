@@ -1,0 +1,1 @@
+"""Other engines than rung's own: each opens a base as an Answerer (`models.streaming`)."""
