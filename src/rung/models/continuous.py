@@ -20,7 +20,8 @@ from rung.engine.tree_engine import TreeEngine
 from rung.errors import Busy, Unanswerable, fault_text
 from rung.models.answering import AnswerRow, Step
 from rung.models.incremental_text import AnswerText
-from rung.models.local import LocalModel, held_to
+from rung.models.local import LocalModel
+from rung.models.request_rows import held_to
 from rung.models.streaming import (
     Ask,
     Hearer,

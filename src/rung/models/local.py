@@ -11,17 +11,13 @@ from typing import Any
 
 import torch
 
-from rung.constraints import checked
 from rung.engine.adapters import check_adapter as check_adapter
-from rung.engine.decode import Job, decode
+from rung.engine.decode import decode
 from rung.engine.devices import device_name
 from rung.engine.engine import Engine
-from rung.engine.grammar import Grammars, Matcher
 from rung.engine.memory import give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import (
-    DOES_NOT_FIT,
-    OUT_OF_MEMORY,
     REFUSED_TURNS,
     OutOfMemory,
     TrainingError,
@@ -32,14 +28,14 @@ from rung.models.answering import AnswerRow, write_answers
 from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
 from rung.models.identity import BESIDE_WEIGHTS
-from rung.models.thinking import TAGS, THOUGHT_TOKENS, Thought
+from rung.models.request_rows import RequestRows, held_to
+from rung.models.thinking import THOUGHT_TOKENS
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train as train_rows
 from rung.training.loss import mean_loss, row_losses
 from rung.training.preferences import train_on_pairs
 from rung.types import (
     DPO,
-    Constraint,
     Generation,
     Message,
     PreferenceRow,
@@ -56,7 +52,7 @@ _TRIMMED_FROM = 8  # requests; after fewer of them, handing memory back would co
 _NAMED_ROWS = 5  # in messages
 
 
-class LocalModel:
+class LocalModel(RequestRows):
     """A causal language model in this process: Model, Preferring and Measured. Load it with `loading.load_model`.
 
     folder: where its files lie; None, or one that is gone: the tokenizer is saved anew where it must be.
@@ -70,9 +66,9 @@ class LocalModel:
         self._folder = folder
         self.engine = engine
         self.network = engine.network
-        self.chat = ChatFormat(tokenizer, getattr(self.network, "generation_config", None))
-        self.context_length = context_length(self.network.config.get_text_config(), tokenizer)
-        self._grammars: Grammars | None = None
+        chat = ChatFormat(tokenizer, getattr(self.network, "generation_config", None))
+        length = context_length(self.network.config.get_text_config(), tokenizer)
+        super().__init__(chat, length, engine.vocabulary)
         self._rows: dict[TrainingRow, TokenRow] = {}
         self._row_tokens = 0  # of all of them
         self._speed: Speed | None = None
@@ -89,9 +85,6 @@ class LocalModel:
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer with its end token."""
         return self.chat.encode_answer(text)
-
-    def count_tokens(self, text: str) -> int:
-        return self.chat.count(text)
 
     # ---- answering -------------------------------------------------------------------------
 
@@ -118,56 +111,6 @@ class LocalModel:
         answered = iter(map(self.generation, rows, prompts))
         generations = [next(answered) if isinstance(row, AnswerRow) else row for row in asked]
         return [held_to(one, request.constraint) for one, request in zip(generations, requests, strict=True)]
-
-    def asked(self, request: Request) -> AnswerRow | Generation:
-        """What the engine is to answer, or why it cannot."""
-        thought = self.chat.thought if request.adapter is None else None  # adapters are trained without one
-        try:
-            prompt = self.encode(request.messages) if thought is None else self.chat.encode_open(request.messages)
-        except Exception as error:  # a template may raise anything
-            return Generation("", 0, 0, 0.0, "error", f"{REFUSED_TURNS} ({error})")
-        # An answer may begin with `<reasoning>` because a grammar, training, or the prompt itself says so.
-        wanted = any(tag in message.content for message in request.messages for tag in TAGS)
-        spelt = not (wanted or request.constraint or request.adapter)
-        return self._row_of(prompt, thought, request, spelt=spelt)
-
-    def _row_of(
-        self, prompt: list[int], thought: Thought | None, request: Request, *, spelt: bool
-    ) -> AnswerRow | Generation:
-        decoding = request.decoding
-        closing = 0 if thought is None else len(self.chat.closed_thought(thought, []))
-        room = min(decoding.max_new_tokens, self.context_length - len(prompt) - closing)
-        if room < 1:
-            fact = f"prompt of {len(prompt)} tokens {DOES_NOT_FIT} of {self.context_length}"
-            return Generation("", len(prompt), 0, 0.0, "error", fact)
-        matcher = self._matcher(request.constraint) if request.constraint is not None else None
-        job = Job(prompt, room, decoding.temperature, decoding.seed, matcher, request.adapter)
-        return AnswerRow(job, thought, spelt)
-
-    def continued(self, text: str, request: Request) -> AnswerRow | Generation:
-        """As `asked`, of a text that the model continues as it is, instead of the request's messages."""
-        return self._row_of(self.chat.encode_text(text) or [self.chat.end_id], None, request, spelt=False)
-
-    def generation(self, row: AnswerRow, prompt: int) -> Generation:
-        """What a row has come to. prompt: tokens of the request."""
-        ids = row.ids
-        if ids is None:
-            return Generation("", prompt, 0, row.seconds, "error", OUT_OF_MEMORY)
-        stopped = bool(ids) and ids[-1] in self.chat.stop_ids
-        text_ids = ids[:-1] if stopped else ids
-        begun = self.chat.begun_thought(text_ids, spelt=row.spelt)
-        whole = stopped and (begun is None or self.chat.is_closed(begun, text_ids))
-        text = self.chat.decode(text_ids, spelt=row.spelt)
-        return Generation(text, prompt, row.written, row.seconds, "stop" if whole else "length")
-
-    def check(self, constraint: Constraint) -> None:
-        """Raises ConstraintError when no grammar can be made of it."""
-        self._matcher(constraint)
-
-    def _matcher(self, constraint: Constraint) -> Matcher:
-        if self._grammars is None:
-            self._grammars = Grammars(self.chat.answer_tokens(), self.engine.vocabulary)
-        return self._grammars.matcher(constraint)
 
     # ---- training --------------------------------------------------------------------------
 
@@ -354,9 +297,3 @@ class LocalModel:
                 raise
             fact = first_line(error)
             raise OutOfMemory(f"model {self.name}: memory ran out ({fact}). Close other programs.") from error
-
-
-def held_to(generation: Generation, constraint: Constraint | None) -> Generation:
-    """The generation, checked for what no grammar could hold of the constraint. A grammar holds labels whole: in the
-    spelling that the tokenizer gives them."""
-    return checked(generation, None if constraint is None or constraint.kind == "labels" else constraint)
