@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,30 @@ from rung.models.gguf_positions import scale_positions
 from rung.models.weights import named
 
 # Pre-tokenizer -> patterns, applied in turn; each splits the pieces of the one before.
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf"{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
 _QWEN2 = rf"{_LETTERS}|\p{{N}}|{_REST}"
 _PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
-    "gpt-2": (_GPT2,),
-    "smollm": (r"\p{N}", _GPT2),
-    "starcoder": (r"\p{N}", _GPT2),
+    "gpt-2": (GPT2_PATTERN,),
+    "smollm": (r"\p{N}", GPT2_PATTERN),
+    "starcoder": (r"\p{N}", GPT2_PATTERN),
     "llama-bpe": (_LLAMA3,),
     "llama3": (_LLAMA3,),
     "qwen2": (_QWEN2,),
 }
 _WHOLE_WORDS = ("llama-bpe", "llama3")  # a word that is a token is that token, whatever the merges say
 _CONTROL, _USER_DEFINED = 3, 4  # token types of the GGUF specification
+
+
+def pre_tokenizer_named(patterns: Sequence[str], *, whole_words: bool) -> str | None:
+    """What GGUF calls the pre-tokenizer of these patterns; None where it is none of those known here. whole_words: a
+    word that is a token is that token, whatever the merges say."""
+    for name, known in _PRE_TOKENIZERS.items():
+        if known == tuple(patterns) and (name in _WHOLE_WORDS) == whole_words:
+            return name
+    return None
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from rung.errors import ExportError
 from rung.serving.bundle import Packed
-from rung.types import Document, Message, MetricInfo, Query, Request
+from rung.types import Document, Message, MetricInfo, Query, Request, Solution
 
 HERE = "{folder}"
 """Stands in notes for the folder of the export, which gets its last name after the parity test."""
@@ -49,13 +49,15 @@ class ParityAsk:
 @dataclass
 class ExportSource:
     """What is exported. given: the folder that the user named, a bundle or a run. asks: inputs for the parity test.
-    reference: where their answers come from, in words ("recorded on dev"). metric: None where none can be loaded."""
+    reference: where their answers come from, in words ("recorded on dev"). metric: None where none can be loaded.
+    again: the same asks, answered anew by the bundle in float32; None where its model computes elsewhere."""
 
     packed: Packed
     given: Path
     asks: Sequence[ParityAsk] = ()
     reference: str = ""
     metric: MetricInfo | None = None
+    again: Callable[[Sequence[ParityAsk]], Sequence[ParityAsk]] | None = None
     say: Callable[[str], None] = field(default=lambda _: None)
 
     @cached_property
@@ -156,3 +158,8 @@ class Export:
 def asked_messages(ask: ParityAsk) -> list[Message]:
     """The turns as an outsider sends them: as rendered, without a system turn that has no text."""
     return [m for m in ask.request.messages if m.role != "system" or m.content]
+
+
+def answer_text(solution: Solution, text: str) -> str:
+    """A raw text without the white space around it that is no part of the answer."""
+    return text.rstrip() if solution.decoding.keep_space else text.strip()

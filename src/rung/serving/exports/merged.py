@@ -62,11 +62,11 @@ def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> Expor
 
     from rung.serving.exports.transformers_runtime import opened
 
-    def load() -> Any:
+    def load(dtype: Any) -> Any:
         read: Any = AutoModelForCausalLM.from_pretrained
-        return read(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
+        return read(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype)
 
-    return opened(load, folder, "merged weights")
+    return opened(load, folder, "merged weights", source.base)
 
 
 MERGED = Export("merged", "Base and adapter as one Hugging Face folder.", write, runtime)

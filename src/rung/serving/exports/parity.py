@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rung.serving.exports.export import ParityAsk
+from rung.serving.exports.export import ParityAsk, answer_text
 from rung.types import Solution
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class ScoreChange:
 class ParityResult:
     """What a parity test found. rows: asked; equal: of them, those with the same answer. score: None where the rows
     have no accepted answers, or the metric is not known. reference: where the bundle's answers come from. holds:
-    whether the runtime held answers to the bundle's constraint; None where there is none."""
+    whether the runtime held answers to the bundle's constraint; None where there is none. as_recorded: of the export's
+    answers, those equal to the recorded ones, where the bundle answered anew because too few were."""
 
     runtime: str
     reference: str
@@ -59,6 +60,7 @@ class ParityResult:
     differing: tuple[DifferingAnswer, ...]
     score: ScoreChange | None = None
     holds: bool | None = None
+    as_recorded: int | None = None
 
     @property
     def share(self) -> float:
@@ -82,6 +84,9 @@ class ParityResult:
     def lines(self) -> list[str]:
         """The result in words."""
         found = [f"{self.equal} of {self.rows} answers equal ({100 * self.share:.1f} %), answered by {self.runtime}"]
+        if self.as_recorded is not None:
+            rounding = "the recorded ones were computed in another numeric type, which decides near ties"
+            found.append(f"{self.as_recorded} of {self.rows} equal the recorded answers: {rounding}")
         if (c := self.score) is not None:
             change = f"{_signed(c.difference)} points, 95 % interval {_signed(c.low)} to {_signed(c.high)}"
             found.append(f"score {100 * c.before:.1f} -> {100 * c.after:.1f}: {change}")
@@ -121,8 +126,7 @@ def _read(solution: Solution, text: str, ask: ParityAsk) -> str:
     """What an answer says, read as the bundle's own is."""
     from rung.solutions.answer import without_marks
 
-    said = text.rstrip() if solution.decoding.keep_space else text.strip()
-    return without_marks(solution, said, ask.passages).text
+    return without_marks(solution, answer_text(solution, text), ask.passages).text
 
 
 def _scores(asks: Sequence[ParityAsk], answers: Sequence[str], metric: MetricInfo | None) -> ScoreChange | None:

@@ -61,11 +61,11 @@ def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> Expor
 
     from rung.serving.exports.transformers_runtime import opened
 
-    def load() -> Any:
+    def load(dtype: Any) -> Any:
         read: Any = peft.AutoPeftModelForCausalLM.from_pretrained
-        return read(folder, local_files_only=True)
+        return read(folder, local_files_only=True, dtype=dtype)
 
-    return opened(load, folder, f"PEFT {peft.__version__}")
+    return opened(load, folder, f"PEFT {peft.__version__}", source.base)
 
 
 PEFT = Export("peft", "The plain adapter, with its base's name and the tokenizer.", write, runtime)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import ExportError, MetricError, came
 from rung.records import read_json, read_lines
 from rung.serving.bundle import Packed, read_bundle
-from rung.serving.exports.export import ExportSource, ParityAsk
+from rung.serving.exports.export import ExportSource, ParityAsk, answer_text
 from rung.types import Document, Message, MetricInfo, Query, RetrieverSpec
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def read_source(
     asking = _Asking(packed, say)
     if any(r.text is None for r in recorded):
         recorded, reference = asking.answered(recorded), "given by the bundle now"
-    return ExportSource(packed, folder, asking.asks(recorded), reference, metric, say)
+    again = None if _is_endpoint(packed.model) else asking.answered_exactly
+    return ExportSource(packed, folder, asking.asks(recorded), reference, metric, again, say)
 
 
 class _Asking:
@@ -85,6 +86,22 @@ class _Asking:
             RecordedAnswer(r.query, r.references, p.text, None, p.passages)
             for r, p in zip(recorded, predictions, strict=True)
             if came(p.error)
+        ]
+
+    def answered_exactly(self, asks: Sequence[ParityAsk]) -> list[ParityAsk]:
+        """The asks with the answers that the bundle gives in float32, where rounding decides next to nothing."""
+        import torch
+
+        from rung.models.loading import load_model
+        from rung.solutions.answer import without_marks
+
+        self._say(f"the bundle answers {len(asks)} inputs anew, in float32 …")
+        model = load_model(self._packed.model, dtype=torch.float32, say=self._say)
+        generations = model.generate([ask.request for ask in asks])
+        solution = self._packed.solution
+        return [
+            replace(ask, text=without_marks(solution, answer_text(solution, g.text), ask.passages).text, score=None)
+            for ask, g in zip(asks, generations, strict=True)
         ]
 
     def asks(self, recorded: Sequence[RecordedAnswer]) -> list[ParityAsk]:
@@ -136,6 +153,10 @@ class _Asking:
 
         found = counter_of(split_spec(self._packed.model)[0])
         return found[0] if found is not None else self._bundle.model.count_tokens
+
+
+def _is_endpoint(model: str) -> bool:
+    return model.lstrip().startswith(("{", "http://", "https://"))
 
 
 def _of_file(path: Path) -> list[RecordedAnswer]:

@@ -83,15 +83,28 @@ class TransformersRuntime:
         return allow
 
 
-def opened(load: Callable[[], Any], folder: Path, name: str) -> TransformersRuntime | NoRuntime:
-    """load: gives the network; what it raises is why there is no runtime. name: of the package, "PEFT"."""
+def opened(load: Callable[[Any], Any], folder: Path, name: str, base: Path) -> TransformersRuntime | NoRuntime:
+    """load: dtype -> the network; what it raises is why there is no runtime. name: of the package, "PEFT". base: whose
+    weights tell the memory that it takes: float32 where that suffices, so that rounding does not decide near ties.
+    """
     import transformers
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        network = load()
-        return TransformersRuntime(network, folder, f"{name} with transformers {transformers.__version__}")
+        network = load(_dtype_that_fits(base))
+        kind = str(network.dtype).removeprefix("torch.")
+        return TransformersRuntime(network, folder, f"{name} with transformers {transformers.__version__} in {kind}")
     except Exception as error:  # of many kinds; each means that an outsider cannot load it either
         return NoRuntime(f"{name} could not load it ({first_line(error)})")
+
+
+def _dtype_that_fits(base: Path) -> Any:
+    import torch
+
+    from rung.engine.memory import free_host_bytes
+    from rung.models.weights import network_bytes, read_weights
+
+    wanted = 1.3 * network_bytes(read_weights(base), 4, unpacked=True)
+    return torch.float32 if wanted < free_host_bytes() else "auto"
