@@ -69,7 +69,7 @@ class Served:
 
     kind: a base model as it is, a bundle, or a plain adapter over a base. parent: the name of the base; None of a base
     itself. root: what stands behind the name: a base's id, or the folder's name (never a path). created: in seconds
-    since 1970. context_length: tokens of prompt and answer together.
+    since 1970. context_length: tokens of prompt and answer together. solution: the name of a bundle's.
     """
 
     name: str
@@ -79,3 +79,4 @@ class Served:
     created: int
     context_length: int
     adapter: Path | None = None
+    solution: str | None = None

@@ -90,34 +90,42 @@ class ModelService:
         """
         check_name(name)
         self._check_free(name)
-        answerer = self._bases[base]
-        bundle = packed.opened(answerer.model)
-        adapter = Path(packed.solution.adapter) if packed.solution.adapter else None
-        if adapter is not None:
-            answerer.hold(adapter)
-        length = answerer.model.context_length
-        served = Served(name, "bundle", base, packed.place.resolve().name, int(time.time()), length, adapter)
+        entry = self._bundle(name, packed, base)
         self._check_free(name)
-        self._entries[name] = _Entry(served, answerer, bundle)
-        return served
+        self._entries[name] = entry
+        return entry.served
 
-    async def load_adapter(self, name: str, path: str, *, base: str | None = None) -> Served:
+    async def load_adapter(self, name: str, path: str, *, base: str | None = None, in_place: bool = False) -> Served:
         """Serves an adapter folder, or a bundle, that lies in the folder for adapters. base: needed where there are
-        several. Raises ServingError, ModelError or RunError, which say what is wrong with it."""
+        several. in_place: it may take the place of another one of this name, whose answers end in peace first.
+
+        Raises ServingError, ModelError or RunError, which say what is wrong with it.
+        """
         check_name(name)
         async with self._loading:
-            self._check_free(name)
+            old = self._entries.get(name)
+            if not in_place:
+                self._check_free(name)
+            elif old is not None and old.served.kind == "base":
+                raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
             folder = confined(self._adapters, path)
             chosen = self._base(base)
             if (folder / "bundle.json").is_file():
                 packed = await asyncio.to_thread(read_bundle, folder)
-                return await asyncio.to_thread(self.add, name, packed, chosen)
-            answerer = self._bases[chosen]
-            await asyncio.to_thread(answerer.hold, folder)
-            length = answerer.model.context_length
-            served = Served(name, "adapter", chosen, folder.name, int(time.time()), length, folder)
-            self._entries[name] = _Entry(served, answerer)
-            return served
+                entry = await asyncio.to_thread(self._bundle, name, packed, chosen)
+            else:
+                answerer = self._bases[chosen]
+                await asyncio.to_thread(answerer.hold, folder)
+                length = answerer.model.context_length
+                served = Served(name, "adapter", chosen, folder.name, int(time.time()), length, folder)
+                entry = _Entry(served, answerer)
+            if not in_place:
+                self._check_free(name)
+            old = self._entries.get(name)  # it may have been unloaded meanwhile
+            self._entries[name] = entry
+        if old is not None:
+            await self._let_go(old)
+        return entry.served
 
     async def unload_adapter(self, name: str) -> None:
         """The name answers no more from now on; what it is answering ends in peace, then its memory is let go."""
@@ -125,16 +133,11 @@ class ModelService:
         if entry.served.kind == "base":
             raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
         del self._entries[name]
-        entry.gone = True
-        if entry.users:
-            await entry.idle.wait()
-        folder = entry.served.adapter
-        if folder is not None and all(other.served.adapter != folder for other in self._entries.values()):
-            await asyncio.to_thread(entry.answerer.release, folder)
+        await self._let_go(entry)
 
     def models(self) -> list[Served]:
         """What answers, bases first."""
-        return [entry.served for entry in self._entries.values()]
+        return [entry.served for entry in tuple(self._entries.values())]
 
     def model(self, name: str) -> Served:
         """Raises UnknownModel."""
@@ -190,6 +193,25 @@ class ModelService:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # ---- parts ------------------------------------------------------------------------------
+
+    def _bundle(self, name: str, packed: Packed, base: str) -> _Entry:
+        answerer = self._bases[base]
+        bundle = packed.opened(answerer.model)
+        adapter = Path(packed.solution.adapter) if packed.solution.adapter else None
+        if adapter is not None:
+            answerer.hold(adapter)
+        root, length = packed.place.resolve().name, answerer.model.context_length
+        served = Served(name, "bundle", base, root, int(time.time()), length, adapter, packed.solution.name)
+        return _Entry(served, answerer, bundle)
+
+    async def _let_go(self, entry: _Entry) -> None:
+        """Of what no name stands for any more."""
+        entry.gone = True
+        if entry.users:
+            await entry.idle.wait()
+        folder = entry.served.adapter
+        if folder is not None and all(other.served.adapter != folder for other in tuple(self._entries.values())):
+            await asyncio.to_thread(entry.answerer.release, folder)
 
     def _prepare(self, entry: _Entry, asked: ModelCall) -> tuple[Ask, Tidied]:
         """What the base is asked, and how its answer is told. Runs in a thread: a search may take a while."""
