@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_adapters import write_adapter
 
+from plain_adapters import write_adapter
 from rung.engine import continuous as engine_rows
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import Busy, Unanswerable
@@ -21,7 +21,7 @@ from rung.models.streaming import Ask, Piece, Whole
 from rung.testing import tiny_model
 from rung.types import Constraint, Decoding, Message, Request
 
-WORDS = "one two three four five six seven eight nine ten the cat sat on a mat".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "the", "cat", "sat", "on", "a", "mat"]
 FLAT = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}
 
 
@@ -102,9 +102,7 @@ def test_answers_of_requests_that_come_one_after_another_equal_those_of_one_list
     assert answerer.load().running == answerer.load().waiting == 0
 
 
-def test_more_adapters_than_slots_are_all_answered_right(
-    model: Any, answerer: Continuous, adapters: list[str]
-) -> None:
+def test_more_adapters_than_slots_are_all_answered_right(model: Any, answerer: Continuous, adapters: list[str]) -> None:
     given = [replace(r, adapter=[None, *adapters][i % 6]) for i, r in enumerate(requests(36, 4))]
     for folder in adapters:
         answerer.hold(Path(folder))

@@ -32,13 +32,13 @@ def confined(root: Path | None, given: str) -> Path:
         raise elsewhere
     try:
         folder = (root / given).resolve()
+        if root not in folder.parents:
+            raise elsewhere
+        if not folder.is_dir():
+            raise Unanswerable(f"there is no folder {folder.relative_to(root)} among the adapters.", "lora_path")
+        for path in folder.rglob("*"):
+            if path.is_symlink() and root not in path.resolve().parents:
+                raise Unanswerable(f"{path.relative_to(root)} is a link that leads out of the folder.", "lora_path")
     except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
         raise elsewhere from error
-    if root not in folder.parents:
-        raise elsewhere
-    for path in (folder, *folder.rglob("*")):
-        if path.is_symlink() and root not in path.resolve().parents:
-            raise Unanswerable(f"{path.relative_to(root)} is a link that leads out of the folder.", "lora_path")
-    if not folder.is_dir():
-        raise Unanswerable(f"there is no folder {folder.relative_to(root)} among the adapters.", "lora_path")
     return folder

@@ -1,0 +1,293 @@
+"""Names that answer: bundles, adapters and bases, while adapters come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plain_adapters import write_adapter
+from rung.errors import Busy, ModelError, RunError, Unanswerable, UnknownModel
+from rung.models import model_version
+from rung.models.continuous import Continuous
+from rung.models.loading import load_model
+from rung.models.one_by_one import OneByOne
+from rung.records import write_json
+from rung.serving.bundle import open_bundle, read_bundle
+from rung.serving.events import Begun, Done, ModelCall, Piece
+from rung.serving.service import ModelService, ServiceLimits
+from rung.solutions.store import save_solution
+from rung.testing import FakeModel
+from rung.types import Constraint, Decoding, Demo, Document, Message, Query, RetrieverSpec, Solution
+
+PASSAGES = [Document(f"p{i}", f"The code of {town} is {i}.") for i, town in enumerate(("Oslo", "Rome", "Bern"))]
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+async def heard(service: ModelService, call: ModelCall) -> tuple[list[Any], Done]:
+    events = [event async for event in service.answer(call)]
+    assert isinstance(events[0], Begun) and isinstance(events[-1], Done)
+    assert "".join(e.text for e in events if isinstance(e, Piece)) == events[-1].text
+    return events, events[-1]
+
+
+def said(service: ModelService, call: ModelCall) -> str:
+    return asyncio.run(heard(service, call))[1].text
+
+
+def pack(folder: Path, solution: Solution, base: Path, **note: Any) -> Path:
+    save_solution(solution, folder, passages=PASSAGES)
+    write_json(folder / "bundle.json", {"model": str(base), "model_version": model_version(str(base)), **note})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> Any:
+    return load_model(str(tiny_folder))
+
+
+@pytest.fixture
+def answerer(model: Any) -> Iterator[Continuous]:
+    one = Continuous(model, slots=2)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, tiny_folder: Path, model: Any) -> dict[str, Path]:
+    adapter = write_adapter(tmp_path / "lora", model.network, 1)
+    plain = Solution("few_shot", "Say it again.", Decoding(12), demos=(Demo("a", "b"),))
+    return {
+        "plain": pack(tmp_path / "b1", plain, tiny_folder),
+        "tuned": pack(tmp_path / "b2", replace(plain, name="lora", adapter=str(adapter)), tiny_folder),
+        "held": pack(tmp_path / "b3", replace(plain, constraint=Constraint("labels", ("yes", "no"))), tiny_folder),
+        "cites": pack(
+            tmp_path / "b4", replace(plain, retriever=RetrieverSpec("bm25", 2, 60, fenced=True), cite=True), tiny_folder
+        ),
+    }
+
+
+def test_bundles_of_one_base_answer_together_as_each_does_alone(answerer: Continuous, bundles: dict[str, Path]) -> None:
+    service = ModelService({"tiny": answerer})
+    inputs = [f"tell me: which code has {town}, {i}" for i, town in enumerate(("Oslo", "Rome", "Bern", "Oslo"))]
+    alone = {name: [p.text for p in open_bundle(folder).answer(inputs)] for name, folder in bundles.items()}
+    for name, folder in bundles.items():
+        service.add(name, read_bundle(folder), "tiny")
+
+    async def all_at_once() -> list[tuple[list[Any], Done]]:
+        calls = [ModelCall(name, user(text)) for text in inputs for name in bundles]
+        return list(await asyncio.gather(*(heard(service, call) for call in calls)))
+
+    answered = iter(asyncio.run(all_at_once()))
+    for i in range(len(inputs)):
+        for name in bundles:
+            assert next(answered)[1].text == alone[name][i], name
+    assert {served.parent for served in service.models() if served.kind == "bundle"} == {"tiny"}
+
+
+def test_a_conversation_is_the_input_with_its_turns_and_its_own_instruction(
+    answerer: Continuous, bundles: dict[str, Path]
+) -> None:
+    service = ModelService({"tiny": answerer})
+    service.add("plain", read_bundle(bundles["plain"]), "tiny")
+    turns = (Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
+    bundle = open_bundle(bundles["plain"])
+    own = bundle.answer([Query("0", "three", instruction="Shout.", turns=turns[:2])])[0].text
+    assert said(service, ModelCall("plain", (Message("system", "Shout."), *turns))) == own
+    plain = bundle.answer([Query("0", "three", turns=turns[:2])])[0].text
+    assert said(service, ModelCall("plain", (Message("system", "Say it again."), *turns))) == plain
+    with pytest.raises(Unanswerable):
+        said(service, ModelCall("plain", turns[:2]))
+
+
+def test_the_sources_of_an_answer_are_told_with_it(answerer: Continuous, bundles: dict[str, Path]) -> None:
+    service = ModelService({"tiny": answerer})
+    service.add("cites", read_bundle(bundles["cites"]), "tiny")
+    done = asyncio.run(heard(service, ModelCall("cites", user("the code of Rome"))))[1]
+    assert done.sources[-1].id == "p1" and done.sources[-1].number == len(done.sources)
+
+
+def test_what_the_client_asks_for_takes_the_place_of_what_was_tested(
+    answerer: Continuous, bundles: dict[str, Path]
+) -> None:
+    service = ModelService({"tiny": answerer}, limits=ServiceLimits(most_tokens=5))
+    service.add("plain", read_bundle(bundles["plain"]), "tiny")
+    assert asyncio.run(heard(service, ModelCall("plain", user("x"), max_tokens=3)))[1].tokens_out <= 3
+    assert asyncio.run(heard(service, ModelCall("plain", user("x"), max_tokens=300)))[1].tokens_out <= 5
+    labels = Constraint("labels", ("up", "down"))
+    assert said(service, ModelCall("plain", user("x"), constraint=labels)) in ("up", "down")
+    sampled = {said(service, ModelCall("plain", user("x"), temperature=2.0, seed=i)) for i in range(4)}
+    assert len(sampled) > 1
+
+
+def test_the_base_answers_chats_as_they_are_and_continues_texts(answerer: Continuous, model: Any) -> None:
+    service = ModelService({"tiny": answerer})
+    from rung.types import Request
+
+    expected = model.generate([Request(user("hello there"), Decoding(6, keep_space=True))])[0].text
+    assert said(service, ModelCall("tiny", user("hello there"), max_tokens=6)) == expected
+    assert asyncio.run(heard(service, ModelCall("tiny", prompt="hello", max_tokens=4)))[1].tokens_out <= 4
+
+
+def test_adapters_come_and_go_while_others_answer_and_no_request_is_dropped(
+    answerer: Continuous, tmp_path: Path, model: Any
+) -> None:
+    for i in range(4):
+        write_adapter(tmp_path / "adapters" / f"a{i}", model.network, i)
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    call = ModelCall("", user("the same for all"), max_tokens=16)
+
+    async def expected() -> dict[str, str]:
+        found = {}
+        for i in range(4):
+            await service.load_adapter(f"x{i}", f"a{i}")
+            found[f"a{i}"] = (await heard(service, replace(call, model=f"x{i}")))[1].text
+            await service.unload_adapter(f"x{i}")
+        return found
+
+    async def churn() -> None:
+        for round_ in range(12):
+            folder = f"a{round_ % 4}"
+            name = f"hot{round_}"
+            await service.load_adapter(name, folder)
+            answers = [asyncio.ensure_future(heard(service, replace(call, model=name))) for _ in range(3)]
+            await asyncio.sleep(0)
+            leaving = asyncio.ensure_future(service.unload_adapter(name))
+            for _, done in await asyncio.gather(*answers):
+                assert done.text == texts[folder]
+            await leaving
+            with pytest.raises(UnknownModel):
+                service.model(name)
+
+    texts = asyncio.run(expected())
+    assert len(set(texts.values())) == 4
+
+    async def both() -> None:
+        await asyncio.gather(churn(), *(heard(service, replace(call, model="tiny")) for _ in range(10)))
+
+    asyncio.run(both())
+    assert answerer.load().adapters == 0 and [m.name for m in service.models()] == ["tiny"]
+
+
+@pytest.mark.parametrize("path", ["..", "../secret", "/etc", "a/../../secret", ".", "", "\0", "nowhere", "x" * 5000])
+def test_only_folders_among_the_adapters_are_loaded(answerer: Continuous, tmp_path: Path, path: str) -> None:
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "secret").mkdir()
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    with pytest.raises(Unanswerable) as caught:
+        asyncio.run(service.load_adapter("a", path))
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_links_that_lead_out_of_the_adapters_are_refused(answerer: Continuous, tmp_path: Path, model: Any) -> None:
+    outside = write_adapter(tmp_path / "outside", model.network, 1)
+    inside = write_adapter(tmp_path / "adapters" / "inside", model.network, 1)
+    (tmp_path / "adapters" / "link").symlink_to(outside)
+    (inside / "adapter_model.safetensors").unlink()
+    (inside / "adapter_model.safetensors").symlink_to(outside / "adapter_model.safetensors")
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    for path in ("link", "inside"):
+        with pytest.raises(Unanswerable):
+            asyncio.run(service.load_adapter("a", path))
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a b", "a\n", "x" * 200, "a/b/c", ".hidden", "é", "tiny"])
+def test_names_are_plain_and_free(answerer: Continuous, tmp_path: Path, model: Any, name: str) -> None:
+    write_adapter(tmp_path / "adapters" / "a", model.network, 1)
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    with pytest.raises(Unanswerable):
+        asyncio.run(service.load_adapter(name, "a"))
+
+
+def test_an_adapter_of_another_shape_and_a_pickled_one_are_refused(
+    answerer: Continuous, tmp_path: Path, model: Any
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = write_adapter(tmp_path / "adapters" / "a", model.network, 1)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: t[:, :-1].contiguous() for name, t in tensors.items()}, folder / "adapter_model.safetensors")
+    pickled = write_adapter(tmp_path / "adapters" / "b", model.network, 1)
+    (pickled / "adapter_model.safetensors").unlink()
+    torch.save(tensors, pickled / "adapter_model.bin")
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    for path in "ab":
+        with pytest.raises(ModelError):
+            asyncio.run(service.load_adapter("hot", path))
+    assert [m.name for m in service.models()] == ["tiny"]
+
+
+def test_a_bundle_of_another_base_is_refused(answerer: Continuous, tmp_path: Path, tiny_folder: Path) -> None:
+    folder = pack(tmp_path / "b", Solution("zero_shot", "", Decoding(4)), tiny_folder)
+    write_json(folder / "bundle.json", {"model": str(tiny_folder), "model_version": "another"})
+    with pytest.raises(RunError):
+        ModelService({"tiny": answerer}).add("b", read_bundle(folder), "tiny")
+
+
+def test_an_unknown_name_and_a_prompt_that_does_not_fit_are_told_before_anything_else(answerer: Continuous) -> None:
+    service = ModelService({"tiny": answerer})
+    with pytest.raises(UnknownModel):
+        said(service, ModelCall("nobody", user("x")))
+    with pytest.raises(Unanswerable):
+        said(service, ModelCall("tiny", user("word " * 5000)))
+
+
+def test_a_service_that_ends_lets_what_runs_end_and_takes_nothing_new(answerer: Continuous) -> None:
+    service = ModelService({"tiny": answerer})
+    call = ModelCall("tiny", user("x"), max_tokens=40, temperature=1.0)
+
+    async def ending() -> None:
+        running = asyncio.ensure_future(heard(service, call))
+        await asyncio.sleep(0.02)
+        closing = asyncio.ensure_future(service.close(10.0))
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await heard(service, call)
+        assert (await running)[1].tokens_out > 0
+        await closing
+
+    asyncio.run(ending())
+
+
+def test_who_stops_listening_ends_the_answer(answerer: Continuous) -> None:
+    service = ModelService({"tiny": answerer})
+
+    async def leaving() -> None:
+        events = service.answer(ModelCall("tiny", user("x"), temperature=1.0))
+        async for event in events:
+            if isinstance(event, Piece):
+                break
+        await events.aclose()  # type: ignore[attr-defined]
+        for _ in range(500):
+            if not answerer.load().running:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it goes on")
+
+    asyncio.run(leaving())
+
+
+def test_a_model_that_gives_whole_answers_serves_bundles_too(tmp_path: Path) -> None:
+    fake = FakeModel(lambda request: f" {request.messages[-1].content.upper()} ")
+    save_solution(Solution("zero_shot", "", Decoding(12)), tmp_path / "b")
+    write_json(tmp_path / "b" / "bundle.json", {"model": fake.name, "model_version": fake.version})
+    answerer = OneByOne(fake, at_once=4)
+    service = ModelService({"fake": answerer})
+    service.add("loud", read_bundle(tmp_path / "b"), "fake")
+
+    async def many() -> list[str]:
+        calls: list[Coroutine[Any, Any, Any]] = [heard(service, ModelCall("loud", user(f"say {i}"))) for i in range(20)]
+        return [done.text for _, done in await asyncio.gather(*calls)]
+
+    assert asyncio.run(many()) == [f"SAY {i}" for i in range(20)]
+    with pytest.raises(Unanswerable):
+        said(service, ModelCall("loud", user("x"), logprobs=1))
+    asyncio.run(service.close(1.0))
