@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @click.option("--to", "name", metavar="NAME", help="What to write; --list names all.")
 @click.option("--list", "listing", is_flag=True, help="List what can be written.")
 @click.option("--solution", help="Another solution of the run than its winner.")
+@click.option("--base", metavar="MODEL", help="Where the base model lies, if that is not known here.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write. [default: exports/TASK-NAME]")
 @click.option("--merged", is_flag=True, help="Adapter and base as one, for gguf and ollama.")
 @click.option("--quantise", metavar="TYPE", help="Type of the weights, for gguf and ollama: f16, q8_0, q4_0, …")
 @click.option("--rows", type=click.IntRange(min=1), default=50, show_default=True, help="Inputs of the parity test.")
 @click.option("--parity", type=click.Path(path_type=Path, exists=True), help="A JSONL file of inputs to test with.")
 @click.option("--no-parity", is_flag=True, help="Do not test whether it answers as the bundle does.")
+@click.option("--trust-code", is_flag=True, help="Let the bundle's own metric, which is code, run.")
 @click.option(
     "--runtime-python", type=click.Path(path_type=Path, exists=True), help="A Python that has the export's runtime."
 )
@@ -36,12 +38,14 @@ def export(
     name: str | None,
     listing: bool,
     solution: str | None,
+    base: str | None,
     out: Path | None,
     merged: bool,
     quantise: str | None,
     rows: int,
     parity: Path | None,
     no_parity: bool,
+    trust_code: bool,
     runtime_python: Path | None,
     force: bool,
     as_json: bool,
@@ -55,7 +59,7 @@ def export(
     from rung.serving.exports.export import ExportOptions
     from rung.serving.exports.exporting import check_place
     from rung.serving.exports.exporting import export as write_export
-    from rung.serving.exports.source import read_source
+    from rung.serving.exports.source import SourceOptions, read_source
 
     if listing:
         _tell_all(as_json)
@@ -63,13 +67,8 @@ def export(
     if bundle is None or name is None:
         raise click.UsageError("name a bundle or run folder and what to write, as: rung export runs/NAME --to merged.")
     chosen = export_named(name)
-    source = read_source(
-        bundle,
-        solution=solution,
-        rows=0 if no_parity else rows,
-        parity=parity,
-        say=lambda line: click.echo(line, err=True),
-    )
+    reading = SourceOptions(solution, base, 0 if no_parity else rows, parity, trust_code)
+    source = read_source(bundle, reading, say=lambda line: click.echo(line, err=True))
     place = out or Path("exports") / f"{source.packed.note.get('task') or bundle.resolve().name}-{name}"
     check_place(place, force=force)
     options = ExportOptions(merged=merged, quantise=quantise, runtime_python=runtime_python)

@@ -297,7 +297,7 @@ def alpha_of(says: Mapping[str, Any]) -> float:
 
 
 def _own_scale(says: Mapping[str, Any], module: str, rank: int) -> float:
-    """By what B is multiplied so that alpha / rank of the whole gives this module's scale; 1 where it is the whole's."""
+    """By what B is multiplied so that the adapter's one alpha gives this module's scale; 1 where it has the same."""
     patterns = (says.get("alpha_pattern") or {}).items()
     alpha = next((v for k, v in patterns if re.fullmatch(rf"(.*\.)?({k})", module)), says["lora_alpha"])
     wanted = float(alpha) / (math.sqrt(rank) if says.get("use_rslora") else rank)

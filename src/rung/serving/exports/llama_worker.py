@@ -21,7 +21,7 @@ class Worker:
     def open(self, model: str, lora: str | None, context: int) -> dict[str, Any]:
         """Loads the files. context: tokens of prompt and answer together."""
         self.llama = llama_cpp.Llama(
-            model, lora_path=lora, n_ctx=context, n_threads=os.cpu_count(), verbose=False, seed=0
+            model, lora_path=lora, n_ctx=context, n_threads=_threads(), verbose=False, seed=0
         )
         return {"version": llama_cpp.__version__}
 
@@ -53,13 +53,17 @@ class Worker:
         )
         return {"text": done["choices"][0]["message"]["content"] or ""}
 
+    def text_ids(self, text: str) -> dict[str, Any]:
+        """Ids of a text in which the names of control tokens are these tokens."""
+        return {"ids": self.llama.tokenize(text.encode(), add_bos=True, special=True)}
+
     def complete(self, prompt: str, tokens: int, stop: list[str], grammar: dict[str, Any] | None) -> dict[str, Any]:
         """A greedy continuation of a text in which the names of control tokens are these tokens."""
-        ids = self.llama.tokenize(prompt.encode(), add_bos=True, special=True)
+        ids = self.text_ids(prompt)["ids"]
         done = self.llama.create_completion(
             ids, max_tokens=tokens, temperature=0.0, repeat_penalty=1.0, stop=stop, grammar=_grammar(grammar)
         )
-        return {"text": done["choices"][0]["text"], "ids": ids}
+        return {"text": done["choices"][0]["text"]}
 
     def _vocabulary(self) -> Any:
         return llama_cpp.llama_model_get_vocab(self.llama.model)
@@ -75,7 +79,13 @@ class Worker:
         )
 
 
-OPERATIONS = ("open", "facts", "ends", "chat_ids", "chat", "complete")
+OPERATIONS = ("open", "facts", "ends", "chat_ids", "chat", "text_ids", "complete")
+
+
+def _threads() -> int | None:
+    """As many as other programs are told to use; waiting threads of llama.cpp spin, and slow each other down."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() else os.cpu_count()
 
 
 def _grammar(held: dict[str, Any] | None) -> Any:

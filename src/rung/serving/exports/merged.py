@@ -47,10 +47,10 @@ def merged_network(base: Path, adapter: Path) -> Any:
     """The base with the adapter merged in, by PEFT. Raises ValueError for weights that are no numbers."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as hf_logging
 
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    from rung.serving.exports.transformers_runtime import quiet
+
+    quiet()
     read: Any = AutoModelForCausalLM.from_pretrained
     network = read(base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto")
     put: Any = PeftModel.from_pretrained

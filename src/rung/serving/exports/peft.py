@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rung.bundles.bases import base_of
 from rung.errors import ExportError
-from rung.models.catalogue import CATALOGUE
-from rung.models.four_bit import split_spec
 from rung.records import read_json, write_json
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
 
@@ -16,10 +15,9 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def base_name(source: ExportSource) -> str:
-    """What others load the base from: an id of the hub, else its absolute folder on this machine."""
-    name, _ = split_spec(source.packed.model)
-    is_id = name not in CATALOGUE and name.count("/") == 1 and not Path(name).expanduser().exists()
-    return name if is_id else str(source.base)
+    """What others load the base from: an id of the hub that has these very weights, else its folder on this machine."""
+    base = base_of(source.packed.model, source.packed.model_version)
+    return base.hub if base.hub is not None and base.exact else str(source.base)
 
 
 def plain_adapter(source: ExportSource, what: str) -> Path:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import ExportError, MetricError, came
+from rung.errors import ExportError, MetricError, RungError, came
 from rung.records import read_json, read_lines
 from rung.serving.bundle import Packed, read_bundle
 from rung.serving.exports.export import ExportSource, ParityAsk, answer_text
@@ -17,14 +17,23 @@ from rung.types import Document, Message, MetricInfo, Query, RetrieverSpec
 if TYPE_CHECKING:
     from rung.serving.bundle import Bundle
 
-PARITY = "parity.jsonl"
-"""File of a bundle: dev examples with the answers that were recorded."""
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read. solution, base: as for `read_bundle`. rows: so many inputs for the parity test, 0 for none.
+    parity: a file of inputs, in the form of a bundle's parity.jsonl or with `input` alone; None: the bundle's own, or
+    the run's answers to dev. trusted: code of the bundle, its metric, may run."""
+
+    solution: str | None = None
+    base: str | None = None
+    rows: int = 50
+    parity: Path | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
-class RecordedAnswer:
-    """A dev example and the bundle's answer to it. passages: ids of those of its prompt, best first; None: not known.
-    text: None where it is still to be answered."""
+class _Row:
+    """An input, and the bundle's answer; text None: still to be given. passages: ids, best first; None: not known."""
 
     query: Query
     references: tuple[str, ...]
@@ -34,35 +43,29 @@ class RecordedAnswer:
 
 
 def read_source(
-    folder: Path,
-    *,
-    solution: str | None = None,
-    rows: int = 50,
-    parity: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    folder: Path, options: SourceOptions | None = None, *, say: Callable[[str], None] = lambda _: None
 ) -> ExportSource:
-    """A bundle or run folder as a source of exports.
+    """A bundle or run folder as a source of exports. What has no recorded answer is answered by the bundle now.
 
-    rows: so many inputs for the parity test, 0 for none. parity: a file of inputs, in the form of parity.jsonl or with
-    `input` alone; by default the bundle's own parity.jsonl, or the run's answers to dev. What has no recorded answer is
-    answered by the bundle now. Raises RunError, ExportError or what opening the model raises.
+    Raises RunError, ExportError or what opening the model raises.
     """
-    packed = read_bundle(folder, solution=solution)
-    metric = _metric_of(folder, packed)
-    if rows == 0:
+    options = options or SourceOptions()
+    packed = read_bundle(folder, solution=options.solution, base=options.base)
+    metric = _metric_of(packed, options.trusted)
+    if options.rows == 0:
         return ExportSource(packed, folder, metric=metric, say=say)
-    if parity is not None:
-        recorded, reference = _of_file(parity), "recorded in the file"
+    if options.parity is not None:
+        rows, reference = _of_file(options.parity), f"recorded in {options.parity.name}"
     else:
-        recorded, reference = _of_file(packed.place / PARITY) or _of_run(packed), "recorded on dev"
-    if not recorded:
+        rows, reference = _of_bundle(packed) or _of_run(packed), "recorded on dev"
+    if not rows:
         return ExportSource(packed, folder, metric=metric, say=say)
-    recorded = _spread(recorded, rows)
+    rows = _spread(rows, options.rows)
     asking = _Asking(packed, say)
-    if any(r.text is None for r in recorded):
-        recorded, reference = asking.answered(recorded), "given by the bundle now"
+    if any(row.text is None for row in rows):
+        rows, reference = asking.answered(rows), "given by the bundle now"
     again = None if _is_endpoint(packed.model) else asking.answered_exactly
-    return ExportSource(packed, folder, asking.asks(recorded), reference, metric, again, say)
+    return ExportSource(packed, folder, asking.asks(rows), reference, metric, again, say)
 
 
 class _Asking:
@@ -78,12 +81,12 @@ class _Asking:
 
         return self._packed.opened(open_model(self._packed.model, say=self._say))
 
-    def answered(self, recorded: Sequence[RecordedAnswer]) -> list[RecordedAnswer]:
+    def answered(self, recorded: Sequence[_Row]) -> list[_Row]:
         """With the answers that the bundle gives now, where none is recorded."""
         self._say(f"no answers are recorded: the bundle answers {len(recorded)} inputs now …")
         predictions = self._bundle.answer([r.query for r in recorded])
         return [
-            RecordedAnswer(r.query, r.references, p.text, None, p.passages)
+            _Row(r.query, r.references, p.text, None, p.passages)
             for r, p in zip(recorded, predictions, strict=True)
             if came(p.error)
         ]
@@ -104,7 +107,7 @@ class _Asking:
             for ask, g in zip(asks, generations, strict=True)
         ]
 
-    def asks(self, recorded: Sequence[RecordedAnswer]) -> list[ParityAsk]:
+    def asks(self, recorded: Sequence[_Row]) -> list[ParityAsk]:
         from rung.solutions.demos import select_demos
         from rung.solutions.prompt_rendering import render
         from rung.types import Request
@@ -128,7 +131,7 @@ class _Asking:
             for r, demos, shown in zip(recorded, select_demos(solution, queries), passages, strict=True)
         ]
 
-    def _passages(self, recorded: Sequence[RecordedAnswer]) -> list[tuple[Document, ...]]:
+    def _passages(self, recorded: Sequence[_Row]) -> list[tuple[Document, ...]]:
         """Those that were recorded, cut as they were; else those that the search finds now."""
         from rung.retrieval.passages import by_id
         from rung.solutions.answer import asked_for
@@ -159,48 +162,50 @@ def _is_endpoint(model: str) -> bool:
     return model.lstrip().startswith(("{", "http://", "https://"))
 
 
-def _of_file(path: Path) -> list[RecordedAnswer]:
-    """Rows in the form of parity.jsonl; none where there is no such file. Raises ExportError for others."""
-    if not path.is_file():
-        return []
+def _of_bundle(packed: Packed) -> list[_Row]:
+    retrieves = packed.solution.retriever is not None
+    return [
+        _Row(r.query, r.example.references, r.text, r.score, r.passages if retrieves else ())
+        for r in packed.recorded
+        if came(r.error)
+    ]
+
+
+def _of_file(path: Path) -> list[_Row]:
+    """Rows in the form of parity.jsonl, or with `input` alone. Raises ExportError for others."""
     try:
-        return [_row(number, record) for number, record in enumerate(read_lines(path), 1)]
+        rows = [_row(number, record) for number, record in enumerate(read_lines(path), 1)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        fact = f"{type(error).__name__}: {error}"
-        raise ExportError(
-            f"{path}: a row cannot be read ({fact}). Each line is a JSON object with at least input."
-        ) from None
+        form = "Each line is a JSON object with at least input."
+        raise ExportError(f"{path}: a row cannot be read ({type(error).__name__}: {error}). {form}") from None
+    if not rows:
+        raise ExportError(f"{path}: there are no rows in it. Each line is a JSON object with at least input.")
+    return rows
 
 
-def _row(number: int, record: dict[str, Any]) -> RecordedAnswer:
+def _row(number: int, record: dict[str, Any]) -> _Row:
     turns = tuple(Message(t["role"], t["content"]) for t in record.get("turns") or ())
-    query = Query(
-        str(record.get("id") or number), record["input"], record.get("context"), record.get("instruction"), turns
-    )
+    id_ = str(record.get("id") or number)
+    query = Query(id_, record["input"], record.get("context"), record.get("instruction"), turns)
+    references = tuple(record.get("references") or ([record["output"]] if record.get("output") else ()))
     passages = record.get("passages")
-    return RecordedAnswer(
-        query,
-        tuple(record.get("references") or ([record["output"]] if record.get("output") else ())),
-        record.get("text"),
-        record.get("score"),
-        None if passages is None else tuple(p if isinstance(p, str) else p["id"] for p in passages),
+    return _Row(
+        query, references, record.get("text"), record.get("score"), None if passages is None else tuple(passages)
     )
 
 
-def _of_run(packed: Packed) -> list[RecordedAnswer]:
+def _of_run(packed: Packed) -> list[_Row]:
     """The answers to dev of a solution in a run folder, where its examples are still where they were."""
     from rung.data.examples import read_examples
     from rung.data.task_file import read_task
-    from rung.errors import RungError
     from rung.trials.trial import read_predictions
 
-    name = packed.solution.name
-    run = next((p for p in packed.place.resolve().parents if (p / "task.json").is_file()), None)
-    task = read_json(run / "task.json") if run is not None else None
-    if run is None or task is None:
+    run, task = _run_of(packed)
+    if run is None:
         return []
-    folder = packed.place if packed.place.parent.name == "solutions" else run / "solutions" / name
-    predictions = [p for p in read_predictions(folder / "predictions.dev.jsonl") if came(p.error)]
+    name = packed.place.name if packed.place.parent.name == "solutions" else packed.solution.name
+    answers = read_predictions(run / "solutions" / name / "predictions.dev.jsonl")
+    predictions = [p for p in answers if came(p.error)]
     if not predictions:
         return []
     try:
@@ -209,34 +214,40 @@ def _of_run(packed: Packed) -> list[RecordedAnswer]:
         return []
     retrieves = packed.solution.retriever is not None
     return [
-        RecordedAnswer(e.query, e.references, p.text, p.score, p.passages if retrieves else ())
+        _Row(e.query, e.references, p.text, p.score, p.passages if retrieves else ())
         for p in predictions
         if (e := examples.get(p.id)) is not None
     ]
 
 
-def _metric_of(folder: Path, packed: Packed) -> MetricInfo | None:
-    """The task's metric, as far as it can be loaded from what is noted of it; a judge's is not."""
-    from rung.evaluation.metrics import load_metric
+def _run_of(packed: Packed) -> tuple[Path | None, dict[str, Any]]:
+    """The run folder that the solution lies in, and its task.json; None where it lies in none."""
+    for folder in packed.place.resolve().parents[:2]:
+        if (task := read_json(folder / "task.json")) is not None:
+            return folder, task
+    return None, {}
 
-    run = next((p for p in (folder, *packed.place.resolve().parents) if (p / "task.json").is_file()), None)
-    task = {**((read_json(run / "task.json") if run is not None else None) or {}), **packed.note}
-    name = task.get("metric")
-    if not isinstance(name, str) or name == "judge":
-        return None
+
+def _metric_of(packed: Packed, trusted: bool) -> MetricInfo | None:
+    """The task's metric; None where it is not known, a judge, or code that may not run."""
+    from rung.bundles.scoring import load_scoring
+    from rung.evaluation.metrics import metric_for
+
+    note = packed.note.get("metric")
     try:
-        return load_metric(
-            name,
-            Path(task.get("path") or folder).parent,
-            whitespace=task.get("whitespace") or "folded",
-            unordered=bool(task.get("unordered")),
-            tolerance=task.get("tolerance"),
-        )
-    except MetricError:
+        if isinstance(note, dict):
+            return load_scoring(packed.place, note, trusted=trusted)
+        run, task = _run_of(packed)
+        if run is None or task.get("metric") in (None, "judge"):
+            return None
+        from rung.data.task_file import read_task
+
+        return metric_for(read_task(Path(task["path"])), str(task["metric"]))
+    except (MetricError, RungError, OSError):
         return None
 
 
-def _spread(rows: Sequence[RecordedAnswer], most: int) -> list[RecordedAnswer]:
+def _spread(rows: Sequence[_Row], most: int) -> list[_Row]:
     """At most so many rows, evenly spread, so that those of files that are sorted differ."""
     if len(rows) <= most:
         return list(rows)

@@ -88,10 +88,8 @@ def opened(load: Callable[[Any], Any], folder: Path, name: str, base: Path) -> T
     weights tell the memory that it takes: float32 where that suffices, so that rounding does not decide near ties.
     """
     import transformers
-    from transformers.utils import logging as hf_logging
 
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    quiet()
     try:
         network = load(_dtype_that_fits(base))
         kind = str(network.dtype).removeprefix("torch.")
@@ -108,3 +106,12 @@ def _dtype_that_fits(base: Path) -> Any:
 
     wanted = 1.3 * network_bytes(read_weights(base), 4, unpacked=True)
     return torch.float32 if wanted < free_host_bytes() else "auto"
+
+
+def quiet() -> None:
+    """transformers says no more than errors, and draws no bars."""
+    from transformers.utils import logging
+
+    library: Any = logging  # untyped
+    library.set_verbosity_error()
+    library.disable_progress_bar()
