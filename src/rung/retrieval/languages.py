@@ -88,6 +88,11 @@ def languages_of(passages: Sequence[Document]) -> str:
     return best if weights[best] >= _SURE * known and known >= _LEAST_KNOWN * weights.total() else ""
 
 
+def language_of(text: str) -> str:
+    """The language of one text; empty where its short words do not say it."""
+    return _language(units(text[:_LONGEST]))[0]
+
+
 def _language(found: Sequence[str]) -> tuple[str, int]:
     """(the language of a text in units, how many of its short words it holds); empty and 0 where it is not known."""
     here = Counter(unit for unit in found if unit in _KNOWN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rung.data.beside.asking import AskedColumns, asked_in_examples, asks, columns_of, kept_away, own_ids, there
@@ -47,9 +47,9 @@ def read_unlabelled(task: Task, fence: Fence, say: Callable[[str], None]) -> tup
     rows without an input, and files of which nothing is left.
     """
     called = names_of(task.unlabelled)
-    like = asked_in_examples(task)
+    how = HowAsked(asked_in_examples(task), task.fields, task.instruction)
     problems: list[Problem] = []
-    found = [query for path in task.unlabelled for query in _read_file(path, called[path], task, like, problems, say)]
+    found = [query for path in task.unlabelled for query in read_asked(path, called[path], how, problems, say)]
     raise_problems(problems)
     kept = kept_away(found, lambda query: normal_form(query.text), lambda query: query, MOST, task.seed, fence)
     number, out = len(kept.rows), kept.left_out("that nearly repeat")
@@ -64,10 +64,22 @@ def read_unlabelled(task: Task, fence: Fence, say: Callable[[str], None]) -> tup
     return tuple(replace(query, id=i) for query, i in zip(kept.rows, ids, strict=True))
 
 
-def _read_file(
-    path: Path, name: str, task: Task, like: AskedColumns, problems: list[Problem], say: Callable[[str], None]
+@dataclass(frozen=True)
+class HowAsked:
+    """like: how the examples say what is asked. fields: those that the task names. instruction: of the task."""
+
+    like: AskedColumns
+    fields: Fields
+    instruction: str
+
+
+def read_asked(
+    path: Path, name: str, how: HowAsked, problems: list[Problem], say: Callable[[str], None]
 ) -> list[Query]:
-    """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read."""
+    """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read.
+
+    Raises DataError for a file that cannot be read, or in which no column is like the input.
+    """
     if unpacked_name(path).suffix.lower() == ".txt":
         return [Query(f"{name}:line-{n}", line) for n, line in _lines(path, name)]
     table = read_table(path)
@@ -75,9 +87,10 @@ def _read_file(
     problems += table.problems
     if not table.rows:
         return []
-    fields = _fields(table, name, task, like, say)
+    like = how.like
+    fields = _fields(table, name, how, say)
     answered, asked = (
-        RowReader(own, Answers(empty=True), f"{name}:", visible(task.instruction), like.same)
+        RowReader(own, Answers(empty=True), f"{name}:", visible(how.instruction), like.same)
         for own in (fields, {**fields, "output": _ANSWER})
     )
     found: list[Query] = []
@@ -105,17 +118,17 @@ def _lines(path: Path, name: str) -> list[tuple[int, str]]:
     return found
 
 
-def _fields(table: Table, name: str, task: Task, like: AskedColumns, say: Callable[[str], None]) -> Fields:
+def _fields(table: Table, name: str, how: HowAsked, say: Callable[[str], None]) -> Fields:
     """The columns of what is asked in a file: those of the examples, else as they are recognised in it, which is said.
 
     Raises DataError where none is like an input.
     """
     rows = list(flat(table.rows))
     columns = columns_of(table, rows)
-    own = there(like.fields, columns)
+    own = there(how.like.fields, columns)
     if "input" in own or "instruction" in own:
         return own
-    chosen = {**there(asks(task.fields), columns), "output": _ANSWER}
+    chosen = {**there(asks(how.fields), columns), "output": _ANSWER}
     answered = [replace(row, values={**row.values, _ANSWER: "?"}) for row in rows]
     try:
         reading = recognised([*columns, _ANSWER], answered, chosen)
@@ -123,7 +136,7 @@ def _fields(table: Table, name: str, task: Task, like: AskedColumns, say: Callab
         reading = None
     column = reading.fields.get("input") if reading is not None and not reading.alternatives else None
     if reading is None or not isinstance(column, str):
-        wanted = " and ".join(f'"{column}"' for column in listed(like.fields.get("input", "input")))
+        wanted = " and ".join(f'"{column}"' for column in listed(how.like.fields.get("input", "input")))
         fact = f"{name}: it is not clear which column is the input; columns are {shown_columns(columns)}"
         raise DataError(f"{fact}. Name it as in the examples: {wanted}.")
     say(f'{name}: the inputs are read from the column "{column}".')

@@ -1,0 +1,137 @@
+"""`rung drift`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rung.cli.as_json import json_option, print_json
+
+if TYPE_CHECKING:
+    from rung.serving.watching.drift import Drift
+    from rung.serving.watching.requests import KnownInputs, RequestFile
+
+MOST_ANSWERED = 500
+"""Requests that --answer lets the bundle answer; of more, a fixed random sample."""
+_CLUSTERS = 5  # that are shown
+_WIDEST = 100  # characters of an example on the screen
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("requests", type=click.Path(path_type=Path))
+@click.option("--answers", is_flag=True, help="Also compare the answers that stand in the file, given by the bundle.")
+@click.option("--answer", is_flag=True, help=f"Let the bundle answer up to {MOST_ANSWERED} of them, and compare these.")
+@click.option("--strict", is_flag=True, help="Exit with 1 where drift is shown.")
+@json_option
+def drift(bundle: Path, requests: Path, answers: bool, answer: bool, strict: bool, as_json: bool) -> int:
+    """Say how far REQUESTS, a file of inputs, are from those that BUNDLE (or a run folder) was tested on.
+
+    Looked at are new clusters, topics, words, lengths, languages, odd inputs and, where there are answers, labels. One
+    statistical level holds for all of it: of files that are drawn like the tested inputs, at most 5 % are called drift.
+    REQUESTS is in any form that unlabelled: of a task may have, as a server's sample is. No model is needed, except
+    with --answer.
+    """
+    from rung.serving.watching.drift import drift as compare
+    from rung.serving.watching.requests import known_inputs, read_requests
+
+    if answers and answer:
+        raise click.UsageError("--answers reads answers, and --answer makes them. Leave one of them out.")
+    known = known_inputs(bundle)
+    asked = read_requests(requests, known, answers=answers, say=_say)
+    if answer:
+        asked = replace(asked, answers=_answered(bundle, asked))
+    found = compare(known, asked)
+    steps = _next(found, known, bundle, requests)
+    code = 1 if strict and found.outcome == "drift" else 0
+    if as_json:
+        return print_json(_record(found, bundle, requests, steps), code)
+    _print(found, steps)
+    return code
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _answered(bundle: Path, asked: RequestFile) -> tuple[str, ...]:
+    from rung.data.sampling import sample_of
+    from rung.serving.bundle import open_bundle
+
+    some = sample_of(asked.inputs, MOST_ANSWERED, 0)
+    opened = open_bundle(bundle, say=_say)
+    _say(f"Answering {len(some):,} requests …")
+    given = opened.answer([replace(query, id=str(i)) for i, query in enumerate(some)])
+    return tuple(p.text for p in given if p.error is None)
+
+
+def _next(found: Drift, known: KnownInputs, bundle: Path, requests: Path) -> list[str]:
+    """What to do next, with the command."""
+    task = shlex.quote(str(known.task.path)) if known.task is not None else "task.yaml"
+    look = f"rung drift {shlex.quote(str(bundle))} {shlex.quote(str(requests))}"
+    if found.outcome == "drift":
+        first = "those of the new clusters first, " if found.clusters else ""
+        steps = [
+            f"Answer some of the requests, {first}add them to the examples, and run again: rung run {task} --again"
+        ]
+        if known.task is None or known.task.teacher is not None:
+            steps.append(
+                f"Or let the teacher answer them: unlabelled: {requests.name} in task.yaml, and the same command."
+            )
+        return steps
+    if found.outcome == "too few" and found.least is not None:
+        return [f"Look again when there are {found.least:,} requests: {look}"]
+    if found.outcome == "too few":
+        return [f"Name the run folder instead of the bundle, whose train rows count too, or add examples to {task}."]
+    return [f"Look again when there are about {max(found.requests, found.least or 0):,} new requests: {look}"]
+
+
+def _record(found: Drift, bundle: Path, requests: Path, steps: Sequence[str]) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle),
+        "file": str(requests),
+        "outcome": found.outcome,
+        "headline": found.headline,
+        "tested": found.tested,
+        "requests": found.requests,
+        "repeated": found.repeated,
+        "least": found.least,
+        "looks": [{**asdict(look), "differs": look.differs} for look in found.looks],
+        "not_looked_at": dict(found.not_looked_at),
+        "clusters": [asdict(cluster) for cluster in found.clusters],
+        "unreadable": list(found.unreadable),
+        "next": list(steps),
+    }
+
+
+def _print(found: Drift, steps: Sequence[str]) -> None:
+    click.echo(found.headline)
+    for look in found.looks:
+        mark = "!" if look.differs else " "
+        click.echo(f"{mark} {look.name + ':':<14}{look.said} (p {look.corrected:.2g})")
+    for name, why in found.not_looked_at.items():
+        click.echo(f"  {name + ':':<14}not looked at: {why}")
+    for number, cluster in enumerate(found.clusters[:_CLUSTERS] if found.outcome == "drift" else (), 1):
+        click.echo(f"New cluster {number}, {cluster.size:,} requests:")
+        for text in cluster.examples:
+            click.echo(f"    {_short(text)}")
+    if (more := len(found.clusters) - _CLUSTERS) > 0 and found.outcome == "drift":
+        click.echo(f"and {more:,} more new clusters (--json lists them).")
+    if found.repeated:
+        click.echo(f"Requests that stand there again: {found.repeated:,}. Each text counts once.")
+    for problem in found.unreadable[:3]:
+        click.echo(f"Cannot be read: {problem}")
+    click.echo()
+    for step in steps:
+        click.echo(step)
+
+
+def _short(text: str) -> str:
+    """An example in one line, without characters that would steer the terminal."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= _WIDEST else f"{line[:_WIDEST]} …"

@@ -1,0 +1,152 @@
+"""What is compared: the inputs that a bundle or run was tested on, and a file of requests.
+
+Of a run, these are the rows of train and dev as far as they are what they were; of a bundle by itself, the dev rows
+that it holds. Rows of the sealed test are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rung.errors import DataError, RunError, RungError
+from rung.records import read_json
+from rung.types import Example, Query, Task
+
+Say = Callable[[str], None]
+_ASKED = {name: name for name in ("input", "instruction", "context", "turns", "id")}
+
+
+@dataclass(frozen=True)
+class KnownInputs:
+    """inputs: each once. answers: what the solution answered to some of them, as recorded on dev. labels: the closed
+    set of answers, where the task has one. task: its file, where it is still there."""
+
+    inputs: tuple[Query, ...]
+    answers: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class RequestFile:
+    """inputs: of the rows that can be read. answers: to them, where they were asked for. unreadable: what is wrong with
+    the other rows, with the row."""
+
+    inputs: tuple[Query, ...]
+    answers: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+def known_inputs(folder: Path) -> KnownInputs:
+    """folder: a run, or a bundle. Raises RunError where it holds no input that it was tested on."""
+    from rung.bundles.recorded import read_recorded
+
+    if (run := read_json(folder / "task.json")) is not None and (folder / "split.json").is_file():
+        found = _of_run(folder, run)
+        if found.inputs:
+            return found
+        folder = folder / "winner"
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such folder. Name a bundle, or a run folder as runs/NAME.")
+    recorded = read_recorded(folder)
+    if not recorded:
+        raise RunError(
+            f"{folder}: holds no inputs that it was tested on (parity.jsonl), so nothing can be compared. Name the "
+            "run folder that it comes from, or write the bundle anew: rung bundle RUN --out DIR."
+        )
+    answers = tuple(a.text for a in recorded if a.error is None)
+    return KnownInputs(tuple(a.query for a in recorded), answers, _labels(folder))
+
+
+def read_requests(path: Path, tested: KnownInputs, *, answers: bool, say: Say = lambda _: None) -> RequestFile:
+    """The requests of a file in any format and shape that `unlabelled:` reads. answers: read the answers, too.
+
+    Raises DataError for a file that cannot be read, or none of whose rows can.
+    """
+    from rung.data.rows import Problem
+
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file. Name a file of requests.")
+    problems: list[Problem] = []
+    if answers:
+        examples = _answered(path, tested.task, problems)
+        inputs, said = tuple(e.query for e in examples), tuple(e.output for e in examples)
+    else:
+        inputs, said = tuple(_asked(path, tested.task, problems, say)), ()
+    told = tuple(f"{p.where}: {p.text}" for p in problems)
+    if not inputs:
+        more = f" The first: {told[0]}." if told else ""
+        raise DataError(f"{path}: no request can be read.{more} Put each into a row with its text as input.")
+    return RequestFile(inputs, said, told)
+
+
+def _of_run(folder: Path, run: dict[str, Any]) -> KnownInputs:
+    """What a run was tested on and learnt from; nothing where its data are no longer what they were."""
+    from rung.data.examples import read_sets
+    from rung.data.split import row_digest
+    from rung.data.task_file import read_task
+
+    split = read_json(folder / "split.json") or {}
+    digests = split.get("row_digests", {})
+    try:
+        task = read_task(Path(run["path"]))
+        sets = read_sets(task)
+    except (RungError, KeyError, OSError):
+        return KnownInputs(())
+    # train is drawn as dev is only where rung made the split, and chose nothing of it
+    alike = None in sets and task.train_size is None
+    ids = {i for name in (("train", "dev") if alike else ("dev",)) for i in split.get("sets", {}).get(name, ())}
+    rows: Sequence[Example] = [e for part in sets.values() for e in part if e.id in ids]
+    inputs = tuple(e.query for e in rows if row_digest(e) == digests.get(e.id))
+    return KnownInputs(inputs, _answers_on_dev(folder), tuple(task.labels or ()), task)
+
+
+def _answers_on_dev(folder: Path) -> tuple[str, ...]:
+    """Of the solution that the run ships."""
+    from rung.trials.trial import read_predictions
+
+    name = (read_json(folder / "decision.json") or {}).get("solution")
+    if not name:
+        return ()
+    found = read_predictions(folder / "solutions" / name / "predictions.dev.jsonl")
+    return tuple(p.text for p in found if p.error is None)
+
+
+def _labels(folder: Path) -> tuple[str, ...]:
+    """The labels that a bundle's answers are held to; none where they are held to something else, or to nothing."""
+    constraint = (read_json(folder / "solution.json") or {}).get("constraint") or {}
+    return tuple(constraint["value"]) if constraint.get("kind") == "labels" else ()
+
+
+def _asked(path: Path, task: Task | None, problems: list[Any], say: Say) -> Sequence[Query]:
+    from rung.data.beside.asking import AskedColumns, asked_in_examples
+    from rung.data.beside.unlabelled import HowAsked, read_asked
+
+    how = HowAsked(AskedColumns(_ASKED, same=False, talks=False), {}, "")
+    if task is not None:
+        how = HowAsked(asked_in_examples(task), task.fields, task.instruction)
+    return read_asked(path, path.name, how, problems, say)
+
+
+def _answered(path: Path, task: Task | None, problems: list[Any]) -> Sequence[Example]:
+    from rung.data.formats import read_table
+    from rung.data.rows import Problem
+    from rung.data.shapes import flat, recognise
+    from rung.data.shapes.reading import RowReader
+    from rung.text import visible
+
+    table = read_table(path)
+    problems += table.problems
+    reading = recognise(table, task.fields if task else {}, task.shape if task else None)
+    same = reading.instruction is not None
+    read = RowReader(reading.fields, reading.answers(empty=True), "", visible(task.instruction) if task else "", same)
+    found = []
+    for row in flat(table.taken()):
+        try:
+            found.append(read(row))
+        except ValueError as error:
+            problems.append(Problem(row.where, str(error)))
+    return found
