@@ -19,7 +19,7 @@ class RequestRows:
     """What a model needs to know for it: its chat format, the tokens that fit it, and the width of its logits."""
 
     def __init__(self, chat: ChatFormat, context_length: int, vocabulary: int) -> None:
-        self.chat, self.context_length, self._vocabulary = chat, context_length, vocabulary
+        self.chat, self.context_length, self.vocabulary = chat, context_length, vocabulary
         self._grammars: Grammars | None = None
 
     def count_tokens(self, text: str) -> int:
@@ -72,7 +72,7 @@ class RequestRows:
 
     def _matcher(self, constraint: Constraint) -> Matcher:
         if self._grammars is None:
-            self._grammars = Grammars(self.chat.answer_tokens(), self._vocabulary)
+            self._grammars = Grammars(self.chat.answer_tokens(), self.vocabulary)
         return self._grammars.matcher(constraint)
 
 
