@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bundle_runs import echo as echo
 from rung.errors import ModelError
 from rung.testing import save_tiny_model, tiny_model
 

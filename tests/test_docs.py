@@ -94,7 +94,7 @@ def test_the_example_of_an_adapter_elsewhere_answers_as_rung_does(
     rate = 3e-3 if full else 3e-2
     options = TrainingOptions(rate, steps=25, batch_size=1, full=full)
     adapter = model.train([TrainingRow("a", asked, "the card")], options, tmp_path / "training")
-    save_solution(replace(solution, adapter=str(adapter)), tmp_path / "winner")
+    save_solution(replace(solution, adapter=str(adapter)), tmp_path / "solutions" / ("full" if full else "lora"))
     (tmp_path / "task.json").write_text(json.dumps({"machine": model.describe()}))
     (ours,) = model.generate([Request(asked, solution.decoding, adapter=str(adapter))])
     names: dict[str, Any] = {}

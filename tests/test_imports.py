@@ -15,6 +15,7 @@ ROWS = [
     {"cli"},
     {"api"},
     {"ladder", "report", "serving"},
+    {"bundles"},  # what the ladder writes and serving reads
     {"strategies", "diagnosis", "decision"},
     {"teaching"},  # what a stronger model does: strategies and commands ask for it
     {"trials"},  # a solution answered and scored: what strategies and diagnosis have in common

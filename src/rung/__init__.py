@@ -14,6 +14,7 @@ _PUBLIC = {
     "run": "rung.api",
     "check": "rung.api",
     "load": "rung.api",
+    "bundle": "rung.api",
     "synth": "rung.api",
     "RunOptions": "rung.ladder.options",
     "Listener": "rung.ladder.options",
@@ -67,6 +68,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from rung.api import Run as Run
+    from rung.api import bundle as bundle
     from rung.api import load as load
     from rung.api import run as run
     from rung.api import synth as synth

@@ -115,6 +115,17 @@ def synth(
     return ready.write(lambda what, share: hears.progress(what, share, None))
 
 
+def bundle(run: str | Path, solution: str | None = None, *, out: str | Path, examples: bool = True) -> Path:
+    """Writes the bundle of a run's solution into the new folder `out`, and returns it.
+
+    solution: None: the one that the verdict ships. examples: whether dev examples with their recorded answers are put
+    in. Raises RunError when the run holds no such solution, or `out` is there already.
+    """
+    from rung.ladder.hand_over import bundle_run
+
+    return bundle_run(Path(run), solution, Path(out), examples=examples)
+
+
 class Sourced(str):
     """An answer, as a text.
 
@@ -131,18 +142,21 @@ class Sourced(str):
         return reply
 
 
-def load(folder: str | Path, *, solution: str | None = None) -> Callable[[str | Query], Sourced]:
+def load(
+    folder: str | Path, *, solution: str | None = None, base: str | Path | None = None
+) -> Callable[[str | Query], Sourced]:
     """The winner of a run folder, or a bundle, as a function of an input.
 
     The input is a text, or a Query where it has a context, an instruction of its own or earlier turns. solution:
-    another solution of the run. The function returns a text that knows its sources, and raises ModelError where the
-    model gives no answer.
-    Raises RunError when there is nothing to load, or its model is not the one that it was made with.
+    another solution of the run. base: where the base model lies, where that is not known on this machine. The function
+    returns a text that knows its sources, and raises ModelError where the model gives no answer.
+    Raises RunError when there is nothing to load, a file of the bundle is missing or changed, or its model is not the
+    one that it was made with.
     """
     from rung.errors import ModelError
     from rung.serving.bundle import open_bundle
 
-    bundle = open_bundle(Path(folder), solution=solution)
+    bundle = open_bundle(Path(folder), solution=solution, base=None if base is None else str(base))
 
     def answer(asked: str | Query) -> Sourced:
         (prediction,) = bundle.answer([asked])

@@ -241,7 +241,8 @@ class Task:
     teacher. synthetic: rows that were written by a model and reviewed, which only train. preferences: pairs of answers,
     chosen and rejected. repeats: how often a candidate near the top answers each test input, to see whether it is
     right every time; 0: once. abstain: the answer that is right where the documents do not hold one. cite: answers name
-    the passages that they rest on. retrieval: how passages may be found.
+    the passages that they rest on. retrieval: how passages may be found. license: of the data, in the hub's words; None
+    where the task does not say it.
     """
 
     name: str
@@ -278,6 +279,7 @@ class Task:
     abstain: str | None = None
     cite: bool = False
     retrieval: SearchKeys = SearchKeys()
+    license: str | None = None
 
     @property
     def example_files(self) -> tuple[Path, ...]:

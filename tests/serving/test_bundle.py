@@ -16,9 +16,10 @@ from rung.solutions.store import save_solution
 from rung.types import Decoding, Document, RetrieverSpec, Solution
 
 
-def test_a_base_that_was_moved_is_named_with_the_place_where_its_new_one_goes(
-    tiny_folder: Path, tmp_path: Path
+def test_of_an_older_bundle_too_a_base_that_was_moved_is_named_with_how_to_say_its_new_place(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))
     base = Path(shutil.copytree(tiny_folder, tmp_path / "base"))
     winner = tmp_path / "run" / "winner"
     save_solution(Solution("zero_shot", "Answer.", Decoding(4)), winner)
@@ -30,7 +31,10 @@ def test_a_base_that_was_moved_is_named_with_the_place_where_its_new_one_goes(
         with pytest.raises(RunError) as caught:
             open_bundle(folder)
         assert f"its base model {base} is no longer there" in str(caught.value)
-        assert f'"model" into {winner / "bundle.json"}' in str(caught.value)
+        assert f"named in {winner / 'bundle.json'}" in str(caught.value) and "--base PATH" in str(caught.value)
+    moved = str(tmp_path / "moved")
+    assert open_bundle(winner, base=moved).model.version == note["model_version"]
+    assert open_bundle(winner).model.version == note["model_version"], "its place is known now"
     (winner / "bundle.json").write_text(json.dumps({**note, "model": str(tmp_path / "moved")}))
     assert open_bundle(winner).model.version == note["model_version"]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("text", required=False)
 @click.option("--solution", help="Another solution of the run than its winner.")
+@click.option("--base", metavar="MODEL", help="Where the base model lies, where that is not known here.")
 @click.option("--lines", is_flag=True, help="Take every line of standard input as an input of its own.")
 @click.option("--context", metavar="TEXT", help="The context of the input, where the examples have one.")
 @click.option("--instruction", metavar="TEXT", help="What this input asks for, where each example has its own.")
@@ -37,6 +38,7 @@ def ask(
     run: Path,
     text: str | None,
     solution: str | None,
+    base: str | None,
     lines: bool,
     context: str | None,
     instruction: str | None,
@@ -65,7 +67,7 @@ def ask(
         asked = [Query(str(i), q, context, instruction) for i, q in enumerate(questions) if q.strip()]
     if not asked:
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
-    bundle = open_bundle(run, solution=solution, say=lambda line: click.echo(line, err=True))
+    bundle = open_bundle(run, solution=solution, base=base, say=lambda line: click.echo(line, err=True))
     if messages is not None:
         query = query_of(conversation, (bundle.instruction, bundle.solution.instruction))
         assert query is not None  # it ends with a user turn

@@ -65,10 +65,11 @@ def read_sets(task: Task) -> Sets:
     return found.sets
 
 
-def read_data(task: Task, *, beside: bool = False) -> ReadExamples:
+def read_data(task: Task, *, beside: bool = False, least: int = MIN_EXAMPLES) -> ReadExamples:
     """As `read_sets`, with what was recognised; bad rows are in `problems` as long as 12 good ones are left.
 
-    beside: keep the columns that the examples do not use, too.
+    beside: keep the columns that the examples do not use, too. least: another number than 12, for rows that are only
+    answered.
     """
     by_set: dict[SetName | None, tuple[Path, ...]]
     by_set = dict(task.examples.items()) if isinstance(task.examples, Mapping) else {None: task.examples}
@@ -83,7 +84,7 @@ def read_data(task: Task, *, beside: bool = False) -> ReadExamples:
     everything = [file for read in files.values() for file in read]
     problems = _allow_empty([p for file in everything for p in file.problems], everything, task)
     total = sum(len(file.examples) for file in everything)
-    if total < MIN_EXAMPLES:
+    if total < least:
         raise_problems(problems)
         raise DataError(
             f"{', '.join(called.values())}: only {total} example{'s' if total != 1 else ''}; at least {MIN_EXAMPLES} "

@@ -108,6 +108,7 @@ def task_record(task: Task) -> dict[str, object]:
         "abstain": task.abstain,
         "cite": task.cite,
         "retrieval": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(task.retrieval).items()},
+        "license": task.license,
     }
 
 

@@ -59,6 +59,7 @@ HINTS = {
     "cite": "Write cite: true where answers are to name the passages that they rest on.",
     "budget.minutes": "Write budget: {minutes: 30}.",
     "seed": "Write seed: 0, or another whole number from 0.",
+    "license": "Write license: cc-by-4.0, the licence of your data.",
     **taught_keys.TAUGHT_HINTS,
     **retrieval_keys.RETRIEVAL_HINTS,
 }
@@ -80,6 +81,12 @@ def _repeats(value: int) -> int:
     if not 2 <= value <= 100:
         raise ValueError(f"is {value}, but must be from 2 to 100. Write repeats: 10, or delete the line.")
     return value
+
+
+def _license(value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"is empty. {HINTS['license']}")
+    return " ".join(value.split()).lower()
 
 
 def _name(value: str) -> str:
@@ -246,6 +253,7 @@ class TaskKeys(BaseModel):
     price: Annotated[Any, PlainValidator(_price)] = None
     concurrency: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    license: Annotated[str, AfterValidator(_license)] | None = None
 
 
 def to_task(keys: TaskKeys, path: Path) -> Task:
@@ -300,6 +308,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         abstain=keys.abstain,
         cite=keys.cite,
         retrieval=retrieval_keys.to_search_keys(keys.retrieval, path.parent),
+        license=keys.license,
     )
 
 

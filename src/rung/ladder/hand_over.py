@@ -1,40 +1,88 @@
-"""The winner as a bundle: the folder to ship."""
+"""The winner, or any other solution of a run, as a bundle: the folder to ship."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rung import runs
+from rung.bundles.packing import FORMAT, pack
+from rung.errors import RunError, RungError
 from rung.ladder.state import WholeRun
-from rung.records import read_json, write_json
-from rung.resume import folder_once
-from rung.types import Decision
+from rung.records import read_json
+from rung.resume import folder_once, is_done
+from rung.types import Decision, Example
 
 
 def hand_over(run: WholeRun, decision: Decision) -> None:
-    """Copies the solution to ship to winner/, in the place of what an earlier verdict left there."""
-    from rung.solutions.store import load_solution, save_solution
+    """Puts the bundle of the solution to ship into winner/, in the place of what an earlier verdict left there."""
+    folder, name = run.files.winner, decision.solution
+    note = read_json(folder / "bundle.json") or {}
+    if (note.get("format"), note.get("solution"), note.get("headline")) != (FORMAT, name, decision.headline):
+        shutil.rmtree(folder, ignore_errors=True)
+    if name is not None:
+        folder_once(folder, lambda scratch: pack(run.files.folder, name, scratch, dev=run.inputs.dev))
 
-    note = read_json(run.files.winner / "bundle.json") or {}
-    if (note.get("solution"), note.get("headline")) != (decision.solution, decision.headline):
-        shutil.rmtree(run.files.winner, ignore_errors=True)
-    if decision.solution is None:
-        return
-    solution = load_solution(run.files.solution(decision.solution))
-    state = run.of_candidate(decision.solution)
 
-    def fill(folder: Path) -> None:
-        save_solution(solution, folder, passages=run.inputs.library.passages(solution.retriever))
-        note = {
-            "task": run.inputs.task.name,
-            "model": state.spec.spec,
-            "model_version": state.model.version,
-            "solution": solution.name,
-            "instruction": run.inputs.task.instruction,
-            "abstain": run.inputs.task.abstain,
-            "choice": decision.choice,
-            "headline": decision.headline,
-        }
-        write_json(folder / "bundle.json", note)
+def bundle_run(
+    run: Path,
+    solution: str | None,
+    out: Path,
+    *,
+    examples: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Writes the bundle of a run's solution into the new folder `out`, and returns it.
 
-    folder_once(run.files.winner, fill)
+    solution: None: the one that the verdict ships. examples: whether dev examples with their recorded answers are put
+    in, where the data of the run is still there. Raises RunError.
+    """
+    if not is_done(run / "task.json"):
+        raise RunError(f"{run}: not a run folder (no task.json). Name a folder that rung run wrote, as runs/NAME.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: is there already. Name a new folder with --out.")
+    name = solution or _shipped(run)
+    if not is_done(run / "solutions" / name / "solution.json"):
+        made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
+        raise RunError(f"{run}: no solution {name!r} here; there are {', '.join(made) or 'none yet'}.")
+    dev = dev_examples(run) if examples else ()
+    if examples and not dev:
+        say(
+            f"The data of {run} cannot be read as it was, so that the bundle holds no recorded answers: rung "
+            "check-bundle and rung export then need --examples."
+        )
+    if out.is_dir():
+        out.rmdir()
+    return folder_once(out, lambda scratch: pack(run, name, scratch, dev=dev, examples=examples))
+
+
+def dev_examples(run: Path) -> Sequence[Example]:
+    """The dev examples of a run that ended: from its data, as far as its rows are what they were; else those that its
+    winner holds. Rows of other sets are never returned."""
+    from rung.bundles.recorded import read_recorded
+    from rung.data.examples import read_examples
+    from rung.data.split import row_digest
+    from rung.data.task_file import read_task
+
+    split = read_json(run / "split.json") or {}
+    digests, dev = split.get("row_digests", {}), split.get("sets", {}).get("dev", ())
+    try:
+        task = read_task(Path((read_json(run / "task.json") or {})["path"]))
+        by_id = {e.id: e for e in read_examples(task)}
+    except (RungError, KeyError, OSError):
+        by_id = {}
+    found = [by_id[i] for i in dev if i in by_id and row_digest(by_id[i]) == digests.get(i)]
+    return found or [answer.example for answer in read_recorded(runs.Files(run).winner)]
+
+
+def _shipped(run: Path) -> str:
+    """The solution that the verdict ships. Raises RunError where there is none."""
+    made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
+    choose = f"Name a solution: rung bundle {run} SOLUTION --out DIR; there are {', '.join(made) or 'none yet'}."
+    decision = read_json(run / "decision.json")
+    if decision is None or decision["choice"] == "unfinished":
+        raise RunError(f"{run}: not finished, so there is no winner yet. {choose}")
+    if decision["solution"] is None:
+        raise RunError(f"{run}: the verdict is {decision['choice']!r}, so there is no winner. {choose}")
+    return str(decision["solution"])

@@ -19,10 +19,10 @@ from rung.types import Document, MetricInfo, Model, SearchKeys, Task
 _NOT_MEASURED = (
     *("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore", "repeats"),
     *("teacher", "unlabelled", "synthetic", "preferences", "judge", "judged", "abstain"),
-    *("cite", "retrieval"),
+    *("cite", "retrieval", "license"),
 )
-"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. The last five do
-where they are named, and are added then: a run of a version that did not know them goes on."""
+"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. `abstain`, `cite`
+and `retrieval` do where they are named, and are added then: a run of a version that did not know them goes on."""
 
 _TAUGHT = ("unlabelled", "synthetic", "preferences")
 

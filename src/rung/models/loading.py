@@ -42,6 +42,7 @@ from rung.models.four_bit import (
 from rung.models.identity import BESIDE_WEIGHTS, version_of
 from rung.models.kinds import check_loaded, inside, read_config
 from rung.models.local import LocalModel
+from rung.models.places import remember
 from rung.models.sizes import as_count, as_size, shape_of, working_bytes
 from rung.models.speed import kept_dtype
 from rung.models.suggestions import that_fit
@@ -114,6 +115,7 @@ def load_model(
         say(f"the GPU of this machine cannot run {spec} ({error}); using the CPU …")
         engine = _load_engine(source, "cpu", dtype, say)
     engine.base, engine.base_version = _base_of(name, folder), base_version
+    remember(source.version, spec)
     with _loading_errors(source, "its tokenizer"):
         return LocalModel(engine, tokenizer, name=spec, version=source.version, folder=folder)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rung.bundles.bases import find_base, find_folder, other_base
+from rung.bundles.files import check_files
+from rung.bundles.packing import FORMAT, note_of_run
+from rung.bundles.recorded import RecordedExample, read_recorded
 from rung.errors import RunError
 from rung.records import read_json
 from rung.serving.sources import ShownPassage, sources_of
-from rung.types import Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution, model_of
+from rung.types import Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class Bundle:
 class Packed:
     """A solution in its folder, read and not yet opened: no model is loaded.
 
-    place: the folder. model: what `open_model` takes. model_version: of the model that it was made with. note: all
-    that its bundle.json, or the run, says. file: where that stands.
+    place: the folder. model: what `open_model` takes on this machine. model_version: of the model that it was made
+    with. note: all that its bundle.json, or the run, says. file: where that stands.
     """
 
     place: Path
@@ -84,6 +88,12 @@ class Packed:
         said: str | None = self.note.get("abstain")
         return said
 
+    @property
+    def recorded(self) -> list[RecordedExample]:
+        """Dev examples with what the run answered; none in a bundle without examples, and none of a run's solution
+        that is no bundle. Raises RunError where they cannot be read."""
+        return read_recorded(self.place)
+
     def opened(self, model: Model) -> Bundle:
         """With its model, and its passages indexed. Raises RunError where the model is another version."""
         from rung.cache import cache_folder
@@ -91,90 +101,86 @@ class Packed:
         from rung.solutions.store import load_passages
 
         if model.version != self.model_version:
-            raise RunError(
-                f"{self.place}: was made with another version of {self.model} "
-                f"({self.model_version}, here {model.version}). "
-                "Run the task again with this model."
-            )
+            raise other_base(self.place, self.note, model.version)
         index: Retriever | None = None
         passages: Sequence[Document] = ()
         if (spec := self.solution.retriever) is not None:
-            _check_search(self.place, spec)
             passages = load_passages(self.place)
             index = open_index(spec, passages, cache_folder() / "indexes")
         return Bundle(self.solution, model, index, self.instruction, passages, self.abstain)
 
 
-def read_bundle(folder: Path, *, solution: str | None = None) -> Packed:
+def read_bundle(
+    folder: Path, *, solution: str | None = None, base: str | None = None, bases: Sequence[str] = ()
+) -> Packed:
     """What a run folder (its winner, or the solution named) or a bundle folder holds. Loads no model.
 
-    Raises RunError when there is nothing to open.
+    base: where its base model lies, where that is not known here. bases: specs of models of which one may be it; others
+    are left aside. Both are compared by content. Every file of a bundle is compared with its hash.
+    Raises RunError when there is nothing to open, a file is missing or changed, or the base is not found or another.
     """
     from rung.solutions.store import load_solution
 
     place, note, file = _find(folder, solution)
+    if (written := note.get("format", 1)) > FORMAT:
+        raise RunError(
+            f"{file}: is of format {written}, and this rung reads formats 1 to {FORMAT}. Install a newer one."
+        )
+    if "files" in note:
+        check_files(place, note["files"])
     loaded = load_solution(place)
-    _check_base(place, note["model"], file)
-    return Packed(place, loaded, note["model"], note["model_version"], note, file)
+    if loaded.retriever is not None:
+        loaded = replace(loaded, retriever=_found_search(place, loaded.retriever, note.get("search") or {}))
+    model = find_base(place, note, file, base=base, bases=bases)
+    return Packed(place, loaded, model, note["model_version"], note, file)
 
 
-def open_bundle(folder: Path, *, solution: str | None = None, say: Callable[[str], None] = lambda _: None) -> Bundle:
-    """Opens a run folder (its winner, or the solution named), or a bundle folder by itself.
+def open_bundle(
+    folder: Path,
+    *,
+    solution: str | None = None,
+    base: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Opens a run folder (its winner, or the solution named), or a bundle folder by itself. base: as `read_bundle`.
 
     Raises RunError when there is nothing to open, or the model has changed since.
     """
     from rung.models import open_model
 
-    packed = read_bundle(folder, solution=solution)
+    packed = read_bundle(folder, solution=solution, base=base)
     return packed.opened(open_model(packed.model, say=say))
 
 
-def _check_base(place: Path, model: str, file: Path) -> None:
-    """Raises RunError where the model was a folder or file that is there no more. file: what names it."""
-    base = Path(model.removesuffix(":4bit"))
-    if base.is_absolute() and not base.exists():
-        raise RunError(
-            f"{place}: its base model {base} is no longer there. Put it back; or, where it lies elsewhere now, write "
-            f'its new place as "model" into {file}. Its version is checked.'
-        )
+def _found_search(place: Path, spec: RetrieverSpec, search: Mapping[str, Mapping[str, str]]) -> RetrieverSpec:
+    """The spec with an embedder and a reranker that are folders where these lie on this machine.
 
-
-def _check_search(place: Path, spec: RetrieverSpec) -> None:
-    """Raises RunError where an embedder or a reranker was a folder that is there no more."""
-    for key, name in (("embedder", spec.embedder), ("reranker", spec.reranker)):
-        folder = Path(name)
-        if folder.is_absolute() and not folder.exists():
-            raise RunError(
-                f"{place}: its {key} {folder} is no longer there. Put it back; or, where it lies elsewhere now, write "
-                f'its new place as "{key}" into {place / "solution.json"}.'
-            )
-
-
-def _note_of(place: Path, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The model of a run's solution, its version, and what the task says. task: task.json, as this version or an older
-    one wrote it.
-
-    Raises RunError where the run names the model no more.
+    search: what bundle.json says of them. Raises RunError where one is not there.
     """
-    if "models" not in task:
-        return {"model": task["model"], "model_version": task["model_version"]}
-    own, versions = model_of(place.name), task["model_versions"]
-    for spec in task["models"]:
-        if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
-            version = versions[spec["name"]]
-            said = {key: task.get(key) for key in ("instruction", "abstain")}
-            return {"model": spec["spec"], "model_version": version, **said}
-    raise RunError(
-        f"{place}: the run no longer names the model of this solution{f', {own}' if own else ''}. Name it again in "
-        "task.yaml, and run it with --again."
-    )
+    for key in ("embedder", "reranker"):
+        kind, colon, name = getattr(spec, key).rpartition(":")
+        if (known := search.get(key)) is not None or (Path(name).is_absolute() and not Path(name).exists()):
+            found = find_folder(place, key, name, known["version"] if known is not None else None)
+            spec = replace(spec, **{key: f"{kind}{colon}{found}"})  # type: ignore[arg-type]
+    return spec
+
+
+def _note(file: Path) -> dict[str, Any] | None:
+    """What a bundle.json says; None where there is none. Raises RunError where it is damaged."""
+    try:
+        note = read_json(file)
+        if note is not None and not (isinstance(note["model"], str) and isinstance(note["model_version"], str)):
+            raise ValueError("it names no model")
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{file}: cannot be read as a bundle ({error!r}). Copy the bundle again.") from None
+    return note
 
 
 def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Path]:
     """The solution's folder, what is noted of its model, and the file that notes it."""
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder. Name a run folder, as runs/NAME.")
-    if solution is None and (note := read_json(folder / "bundle.json")):
+    if solution is None and (note := _note(folder / "bundle.json")):
         return folder, note, folder / "bundle.json"
     task = read_json(folder / "task.json")
     if task is None:
@@ -184,8 +190,8 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Pat
         if not (place / "solution.json").is_file():
             made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
             raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
-        return place, _note_of(place, task), folder / "task.json"
-    if note := read_json(folder / "winner" / "bundle.json"):
+        return place, note_of_run(place, task), folder / "task.json"
+    if note := _note(folder / "winner" / "bundle.json"):
         return folder / "winner", note, folder / "winner" / "bundle.json"
     decision = read_json(folder / "decision.json")
     if decision is None or decision["choice"] == "unfinished":

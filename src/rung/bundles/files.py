@@ -1,0 +1,55 @@
+"""The hashes of a bundle's files, written when it is made and compared when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from rung.errors import RunError
+from rung.models.identity import file_sha256
+from rung.records import SCRATCH
+
+NOTE = "bundle.json"
+CARD = "README.md"
+"""People may add to the card: its hash is recorded and not compared."""
+
+_READ = ("adapter", "index", "metric")
+"""Folders of a bundle in which whatever lies is read. A file there that the bundle does not list is refused."""
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Path inside the folder, with slashes -> SHA-256 in hexadecimal digits; of every file but bundle.json."""
+    return {name: _digest(folder / name) for name in _names(folder) if name != NOTE}
+
+
+def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raises RunError that names the file which is missing, changed, or not one of the bundle's.
+
+    hashes: as bundle.json lists them. The hash of a large file is remembered by its path, size and time.
+    """
+    for name, hash_ in hashes.items():
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name:
+            raise RunError(f"{folder / NOTE}: lists {name!r}, which is no file of the bundle. {_AGAIN}")
+        if not (folder / name).is_file():
+            raise RunError(f"{folder}: {name} is missing. {_AGAIN}")
+        if name != CARD and file_sha256(folder / name) != hash_:
+            raise RunError(f"{folder}: {name} is not what it was when the bundle was made. {_AGAIN}")
+    for name in _names(folder):
+        if name not in hashes and PurePosixPath(name).parts[0] in _READ:
+            raise RunError(f"{folder}: {name} is no file of this bundle. Delete it, or copy the bundle again.")
+
+
+_AGAIN = "Copy the bundle again, or make it anew with rung bundle RUN SOLUTION --out DIR."
+
+
+def _names(folder: Path) -> list[str]:
+    """Files inside, also what links lead to; none that is hidden, being written, or Python's bytecode."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and SCRATCH not in path.name)
+    return sorted(p.as_posix() for p in found if not any(n.startswith(".") or n == "__pycache__" for n in p.parts))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

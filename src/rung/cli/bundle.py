@@ -1,0 +1,30 @@
+"""`rung bundle`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("solution", required=False)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new folder.")
+@click.option("--without-examples", is_flag=True, help="Put in no dev examples with their recorded answers.")
+def bundle(run: Path, solution: str | None, out: Path, without_examples: bool) -> None:
+    """Put SOLUTION of the run folder RUN into the new folder DIR, ready to ship.
+
+    Without SOLUTION it is the one that the verdict ships. DIR holds the prompt, the adapter, the passages, the figures
+    of the sealed test, a model card and the hash of every file, and no path of this machine. Up to 100 dev examples
+    with what the run answered are in it, by which rung check-bundle and rung export prove that it still answers so;
+    leave them out where the data must not leave the house. Examples of the test are never put in.
+    """
+    from rung.ladder.hand_over import bundle_run
+
+    bundle_run(run, solution, out, examples=not without_examples, say=lambda line: click.echo(line, err=True))
+    files = [path for path in out.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    click.echo(f"{out}: {len(files)} files, {size / 1e6:,.1f} MB. Its card is {out / 'README.md'}.")
+    click.echo(f'Ask it with: rung ask {shlex.quote(str(out))} "an input"')
