@@ -19,6 +19,7 @@ from rung.errors import Busy, Unanswerable
 from rung.models.continuous import Continuous
 from rung.models.streaming import Ask, Piece, Whole
 from rung.testing import tiny_model
+from rung.testing.fakes import byte_level_bpe
 from rung.types import Constraint, Decoding, Message, Request
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "the", "cat", "sat", "on", "a", "mat"]
@@ -232,3 +233,12 @@ def test_a_fault_of_the_engine_ends_what_runs_and_not_what_comes_later(
         patch.setattr(model.engine, "forward", broken)
         assert "a defect" in str(answerer.generate([request])[0].error)
     assert answerer.generate([request])[0].error is None
+
+
+def test_the_bytes_of_tokens_are_those_of_the_text_also_where_characters_are_torn() -> None:
+    tokenizer_bytes = byte_level_bpe(["<|end|>"], ["the", "cat"])
+    from rung.models.text_tokens import TextTokens
+
+    tokens = TextTokens(tokenizer_bytes, "", (), (), ())
+    for text in ("the cat – naïve 日本語 👍", "\x00\x7f \n"):
+        assert b"".join(tokens.bytes_of(i) for i in tokens.encode(text)) == text.encode()

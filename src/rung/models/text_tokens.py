@@ -94,7 +94,21 @@ class TextTokens:
             return b""
         if byte := _BYTE.fullmatch(name):
             return bytes([int(byte[1], 16)])
+        coded = self._of_bytes if id_ not in self.tokenizer.added_tokens_decoder else None
+        if coded is not None and all(character in coded for character in name):
+            return bytes(coded[character] for character in name)
         return self.decode([id_]).encode()
+
+    @cached_property
+    def _of_bytes(self) -> dict[str, int] | None:
+        """Character -> byte, where tokens are named by their bytes so that each has a visible character (GPT-2)."""
+        decoder = json.loads(self._backend.to_str())["decoder"] if self._backend is not None else None
+        parts = decoder.get("decoders", [decoder]) if decoder else []
+        if not any(part["type"] == "ByteLevel" for part in parts):
+            return None
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        return {character: byte for byte, character in bytes_to_unicode().items()}
 
     def record(self) -> dict[str, Any]:
         """What `hide`, `encode` and `decode` go by, as JSON values, for programs that do so without rung.
