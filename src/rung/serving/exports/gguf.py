@@ -132,7 +132,7 @@ def _write_adapter(adapter: Path, config: dict[str, Any], path: Path) -> None:
     writer = GGUFWriter(path, architecture.name)
     try:
         writer.add_type(GGUFType.ADAPTER)
-        writer.add_string("adapter.type", "lora")
+        writer.add_string("adapter.type", str(says["peft_type"]).lower())
         writer.add_float32("adapter.lora.alpha", alpha_of(says))
         write_tensors(writer, tensors, "f32")
     finally:

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from export_cases import ask_of
+from rung.errors import ExportError
+from rung.serving.bundle import Packed
+from rung.serving.exports import EXPORTS, export_named, register_export
+from rung.serving.exports.export import (
+    HERE,
+    Export,
+    Exported,
+    ExportOptions,
+    ExportSource,
+    NamedCheck,
+    NoRuntime,
+    ParityAsk,
+)
+from rung.serving.exports.exporting import check_place, export
+from rung.types import Decoding, Solution
+
+ASKS = tuple(ask_of(f"{i}", "yes") for i in range(10))
+
+
+class Speaks:
+    """A runtime that says the same to all."""
+
+    name, holds = "a runtime", True
+
+    def __init__(self, text: str, checks: Sequence[NamedCheck] = ()) -> None:
+        self._text, self._checks = text, checks
+
+    def answers(self, asks: Sequence[ParityAsk]) -> list[str]:
+        return [self._text] * len(asks)
+
+    def checks(self, asks: Sequence[ParityAsk]) -> Sequence[NamedCheck]:
+        return self._checks
+
+    def close(self) -> None:
+        self._text = "closed"
+
+
+def source(tmp_path: Path, asks: Sequence[ParityAsk] = ASKS) -> ExportSource:
+    packed = Packed(tmp_path, Solution("s", "Answer.", Decoding(8)), "tiny", "v", {}, tmp_path / "bundle.json")
+    return ExportSource(packed, tmp_path, asks, "recorded on dev")
+
+
+def made(runtime: object | None) -> Export:
+    def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
+        (folder / "file").write_text("weights")
+        return Exported(("file",), (f"use {HERE}/file",))
+
+    if runtime is None:
+        return Export("made", "Made up.", write)
+    return Export("made", "Made up.", write, lambda *_: runtime)  # type: ignore[arg-type,return-value]
+
+
+def test_an_export_that_answers_alike_is_kept_with_what_was_found(tmp_path: Path) -> None:
+    report = export(source(tmp_path), made(Speaks("yes")), tmp_path / "out", ExportOptions())
+    assert report.folder == tmp_path / "out" and not report.faults
+    assert report.notes == [f"use {tmp_path}/out/file"]
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (record["parity"]["equal"], record["parity"]["share"]) == (10, 1.0)
+    assert str(tmp_path) not in json.dumps(record)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_export_that_answers_otherwise_is_kept_aside_and_leaves_an_earlier_one_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "earlier").write_text("good")
+    report = export(source(tmp_path), made(Speaks("no")), tmp_path / "out", ExportOptions())
+    assert report.folder == tmp_path / "out.failed" and "only 0 of 10 answers are equal" in report.faults[0]
+    assert (tmp_path / "out" / "earlier").is_file() and (tmp_path / "out.failed" / "file").is_file()
+
+
+def test_a_check_that_fails_fails_the_export_though_the_answers_are_alike(tmp_path: Path) -> None:
+    runtime = Speaks("yes", [NamedCheck("end token", False, "it is 5")])
+    report = export(source(tmp_path), made(runtime), tmp_path / "out", ExportOptions())
+    assert report.faults == ("end token: it is 5",) and report.folder.name == "out.failed"
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_what_was_not_tested_says_so(tmp_path: Path, parity: bool) -> None:
+    runtime = NoRuntime("it is not installed")
+    report = export(source(tmp_path), made(runtime), tmp_path / "out", ExportOptions(), parity=parity)
+    assert report.untested == ("it is not installed" if parity else "--no-parity") and report.folder.name == "out"
+
+
+def test_data_has_nothing_that_answers_and_is_not_called_untested(tmp_path: Path) -> None:
+    report = export(source(tmp_path), made(None), tmp_path / "out", ExportOptions())
+    assert report.untested is None and report.parity is None
+
+
+def test_without_examples_the_user_is_told_how_to_give_some(tmp_path: Path) -> None:
+    report = export(source(tmp_path, ()), made(Speaks("yes")), tmp_path / "out", ExportOptions())
+    assert report.untested is not None and "--parity FILE" in report.untested
+
+
+def test_where_recorded_answers_differ_the_bundle_answers_anew_in_float32(tmp_path: Path) -> None:
+    told = source(tmp_path)
+    told.again = lambda asks: [replace(ask, text="no") for ask in asks]
+    report = export(told, made(Speaks("no")), tmp_path / "out", ExportOptions())
+    assert report.parity is not None and report.parity.equal == 10 and report.parity.as_recorded == 0
+    assert any("0 of 10 equal the recorded answers" in line for line in report.parity.lines())
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
+        raise ExportError("it cannot be")
+
+    with pytest.raises(ExportError):
+        export(source(tmp_path), Export("made", "", write), tmp_path / "out", ExportOptions())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="--force"):
+        check_place(tmp_path, force=False)
+    check_place(tmp_path, force=True)
+    check_place(tmp_path / "new", force=False)
+
+
+def test_every_named_export_is_there_and_says_what_it_writes() -> None:
+    for name in ("peft", "merged", "gguf", "ollama"):
+        found = export_named(name)
+        assert (found.name, found.about.endswith(".")) == (name, True)
+
+
+def test_an_unknown_export_is_named_with_one_that_is_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExportError, match="Did you mean merged"):
+        export_named("merge")
+    monkeypatch.setattr("rung.serving.exports.EXPORTS", dict(EXPORTS))
+    with pytest.raises(ExportError, match="is taken"):
+        register_export("peft", "somewhere:ELSE")
