@@ -66,7 +66,7 @@ def _front_matter(note: Mapping[str, Any]) -> dict[str, Any]:
     found |= {"pipeline_tag": "text-generation", "license": license}
     if name is not None:
         found["license_name"] = name
-    found["tags"] = ["rung", note["family"], *(["lora"] if trained == "adapter" else [])]
+    found["tags"] = ["rung", note["family"]]
     metric = _metric(note)
     found["metrics"] = [_HUB_METRICS.get(metric, metric)]
     results = [_result(note, kind) for kind in ("test", "dev") if note["figures"][kind] is not None]
