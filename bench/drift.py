@@ -1,6 +1,6 @@
 """How often `rung drift` cries drift without any, and how often it finds what is planted.
 
-    python bench/drift.py [TASK …] [--times N] [--tested N] [--requests N] [--json FILE]
+    python bench/drift.py [TASK …] [--times N] [--tested N] [--requests N] [--embedder NAME] [--json FILE]
 
 Without TASK, on made messages of a shop: topics with words of their own, in sentences of varying length. A TASK is a
 folder with a task.yaml whose answers are labels: tested inputs and requests are drawn from its rows, a new topic is a
@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rung.retrieval.embedders import Embedder, open_embedder
 from rung.serving.watching.drift import drift, least_requests
 from rung.serving.watching.requests import KnownInputs, RequestFile
 from rung.types import Query
@@ -86,7 +87,9 @@ def planted(kind: str, tested: list[Row], rows: list[Row], draw: Draw, rng: rand
 KINDS = ("nothing", "new topic", "language", "twice as long", "new label")
 
 
-def measure(draw: Draw, sizes: tuple[int, int], times: int) -> dict[str, dict[str, object]]:
+def measure(
+    draw: Draw, sizes: tuple[int, int], times: int, embedder: Embedder | None = None
+) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for kind in KINDS:
         shown, looks = 0, dict[str, int]()
@@ -95,7 +98,7 @@ def measure(draw: Draw, sizes: tuple[int, int], times: int) -> dict[str, dict[st
             rows = draw(rng, sum(sizes), False)
             rng.shuffle(rows)
             tested, rest = rows[: sizes[0]], rows[sizes[0] :]
-            result = drift(*files(tested, planted(kind, tested, rest, draw, rng)), seed=seed)
+            result = drift(*files(tested, planted(kind, tested, rest, draw, rng)), embedder=embedder, seed=seed)
             shown += result.outcome == "drift"
             for look in result.looks:
                 looks[look.name] = looks.get(look.name, 0) + look.differs
@@ -116,12 +119,14 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--tested", type=int, default=200)
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--embedder")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    embedder = open_embedder(options.embedder) if options.embedder else None
     record = {}
     draws: dict[str, Draw] = {p.name: of_task(p) for p in options.tasks} or {"made": made}
     for name, draw in draws.items():
-        record[name] = measure(draw, (options.tested, options.requests), options.times)
+        record[name] = measure(draw, (options.tested, options.requests), options.times, embedder)
         least = least_requests(options.tested, 7)
         print(f"{name}: {options.tested} tested, {options.requests} requests (at least {least} asked for)")
         for kind, found in record[name].items():

@@ -13,6 +13,7 @@ import click
 from rung.cli.as_json import json_option, print_json
 
 if TYPE_CHECKING:
+    from rung.retrieval.embedders import Embedder
     from rung.serving.watching.drift import Drift
     from rung.serving.watching.requests import KnownInputs, RequestFile
 
@@ -27,9 +28,12 @@ _WIDEST = 100  # characters of an example on the screen
 @click.argument("requests", type=click.Path(path_type=Path))
 @click.option("--answers", is_flag=True, help="Also compare the answers that stand in the file, given by the bundle.")
 @click.option("--answer", is_flag=True, help=f"Let the bundle answer up to {MOST_ANSWERED} of them, and compare these.")
+@click.option("--embedder", metavar="NAME", help="Compare by meaning, too: minilm, or as under retrieval: of a task.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where drift is shown.")
 @json_option
-def drift(bundle: Path, requests: Path, answers: bool, answer: bool, strict: bool, as_json: bool) -> int:
+def drift(
+    bundle: Path, requests: Path, answers: bool, answer: bool, embedder: str | None, strict: bool, as_json: bool
+) -> int:
     """Say how far REQUESTS, a file of inputs, are from those that BUNDLE (or a run folder) was tested on.
 
     Looked at are new clusters, topics, words, lengths, languages, odd inputs and, where there are answers, labels. One
@@ -46,13 +50,25 @@ def drift(bundle: Path, requests: Path, answers: bool, answer: bool, strict: boo
     asked = read_requests(requests, known, answers=answers, say=_say)
     if answer:
         asked = replace(asked, answers=_answered(bundle, asked))
-    found = compare(known, asked)
+    found = compare(known, asked, embedder=_opened(embedder))
     steps = _next(found, known, bundle, requests)
     code = 1 if strict and found.outcome == "drift" else 0
     if as_json:
         return print_json(_record(found, bundle, requests, steps), code)
     _print(found, steps)
     return code
+
+
+def _opened(name: str | None) -> Embedder | None:
+    """Raises ModelError where there is no such embedder here."""
+    if name is None:
+        return None
+    from rung.errors import ModelError
+    from rung.retrieval.embedders import open_embedder, why_not
+
+    if (wrong := why_not(name)) is not None:
+        raise ModelError(f"--embedder {name}: {wrong}.")
+    return open_embedder(name)
 
 
 def _say(line: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rung.retrieval.embedders import Embedder
     from rung.serving.watching.looks import Deals, Statistic
     from rung.serving.watching.requests import KnownInputs, RequestFile
 
@@ -71,8 +72,11 @@ class Drift:
     not_looked_at: Mapping[str, str] = field(default_factory=dict)
 
 
-def drift(known: KnownInputs, asked: RequestFile, *, seed: int = 0) -> Drift:
-    """Compares requests with what was tested. Takes seconds; needs no model. Deterministic for one seed."""
+def drift(known: KnownInputs, asked: RequestFile, *, embedder: Embedder | None = None, seed: int = 0) -> Drift:
+    """Compares requests with what was tested. Takes seconds; needs no model. Deterministic for one seed.
+
+    embedder: compares by meaning, too. It finds new topics that share their words with tested ones.
+    """
     from rung.data.sampling import sample_of
 
     tested = sample_of(_once(known.inputs), MOST, seed)
@@ -84,7 +88,8 @@ def drift(known: KnownInputs, asked: RequestFile, *, seed: int = 0) -> Drift:
     left: dict[str, str] = {}
     if len(tested) >= LEAST and len(requests) >= LEAST:
         found = _Compared(tested, requests, seed)
-        views = [found.far(), found.neighbours(), found.words(), found.lengths(), found.languages()]
+        views = [found.far(), found.topics(), found.words(), found.lengths(), found.languages()]
+        views += [found.meaning(embedder)] if embedder is not None else []
         views += [found.forms(len(asked.unreadable)), *_answers(known, asked, seed)]
         left = {view.name: view.why_not for view in views if view.why_not}
         looks = _corrected([view for view in views if not view.why_not])
@@ -136,12 +141,12 @@ class _Compared:
     """Two samples of texts, and the looks at them."""
 
     def __init__(self, tested: Sequence[Query], requests: Sequence[Query], seed: int) -> None:
-        from rung.serving.watching.looks import Neighbours, deals_of
+        from rung.serving.watching.looks import Neighbours, by_words, deals_of
 
         self.queries = (*tested, *requests)
         self.texts = tuple(query.text for query in self.queries)
         self.deals = deals_of(len(tested), len(requests), seed)
-        self.near = Neighbours(self.texts)
+        self.near = Neighbours(by_words(self.texts))
 
     @property
     def _requests(self) -> NDArray[np.bool_]:
@@ -157,11 +162,28 @@ class _Compared:
         )
         return self._view("new clusters", self.near.far_requests, said, {"far": share, "far_tested": usual})
 
-    def neighbours(self) -> _View:
-        found = float(self.near.of_requests(self.deals[:1])[0])
-        chance = float((self._requests.sum() - 1) / (len(self.texts) - 1))
-        said = f"of the nearest texts of a request {_percent(found)} are requests, {_percent(chance)} by chance"
-        return self._view("topics", self.near.of_requests, said, {"share": found, "by_chance": chance})
+    def topics(self) -> _View:
+        from rung.serving.watching.looks import told_apart
+
+        statistic, pairs = told_apart(self.near.alike)
+        share = pairs(self._requests)
+        said = (
+            f"a classifier by words tells a request from a tested input in {_percent(share)} of pairs, 50 % by chance"
+        )
+        return self._view("topics", statistic, said, {"pairs": share})
+
+    def meaning(self, embedder: Embedder) -> _View:
+        import numpy as np
+
+        from rung.data.vectors import TEXT_CHARACTERS
+        from rung.serving.watching.looks import Neighbours, p_and_chance
+
+        vectors = np.asarray(embedder.embed([text[:TEXT_CHARACTERS] for text in self.texts]), np.float32)
+        near = Neighbours(vectors @ vectors.T)
+        p, chance = p_and_chance(near.crowds, self.deals)
+        found = float(near.crowds(self.deals[:1])[0])
+        said = f"requests crowd together {found / max(chance, 1e-9):.2f} times as much as by chance, by {embedder.name}"
+        return _View("meaning", p, said, {"crowded": found, "by_chance": chance})
 
     def words(self) -> _View:
         from rung.serving.watching.looks import p_and_chance, unknown_words

@@ -3,8 +3,7 @@
 Every statistic is computed in one way for the samples as they are and for the same texts dealt out anew, so that its
 p-value is exact whatever the statistic: the share of the deals whose statistic is at least as large, those as they are
 among them. Alternatives are one-sided: a statistic is large where the second sample differs.
-Sources: Phipson & Smyth, Permutation p-values should never be zero (2010); for neighbours, Schilling (1986) and Henze
-(1988); for distances to the nearest, the leave-one-out form of a one-class test.
+Source: Phipson & Smyth, Permutation p-values should never be zero (2010).
 Knows texts and numbers; nothing of bundles, files and what is told.
 """
 
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
 
 DEALS = 999
 """Ways to deal the texts out, the first one as they are. The least p-value is one in so many."""
-NEIGHBOURS = 5
+NEIGHBOURS = 20
 _LISTED = 50  # nearest texts of each text that are looked through for the nearest tested one
 _FAR = 0.05  # share of the tested texts that stand as far from the others as a far request
 _AT_ONCE = 200  # deals
+_RIDGE = 1.0
 
 Statistic = Callable[["Deals"], "Numbers"]
 """Deals, shape (deals, texts), True for a request -> a statistic for each deal, shape (deals,)."""
@@ -58,16 +58,13 @@ def p_and_chance(statistic: Statistic, deals: Deals) -> tuple[float, float]:
 
 
 class Neighbours:
-    """Which texts are near which. texts: of both samples. Cosines of TF-IDF over words and characters."""
+    """Which texts are near which. alike: cosines, shape (texts, texts), of both samples together."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, alike: NDArray[np.float32]) -> None:
         import numpy as np
 
-        from rung.data.vectors import TEXT_CHARACTERS, tfidf
-
-        vectors = tfidf([text[:TEXT_CHARACTERS] for text in texts])
-        n = len(texts)
-        self.alike = np.zeros((n, n), np.float32) if vectors is None else (vectors @ vectors.T).toarray()
+        n = len(alike)
+        self.alike = alike
         # of equally near texts a random one comes first: their places say which sample they are of
         noise = np.random.default_rng(0).random((n, n), np.float32) * 1e-6
         np.fill_diagonal(noise, -2.0)
@@ -77,13 +74,14 @@ class Neighbours:
         self.order = np.take_along_axis(order, np.argsort(-scores, axis=1), axis=1)  # (n, listed)
         self.near = np.take_along_axis(self.alike, self.order, axis=1)
 
-    def of_requests(self, deals: Deals) -> Numbers:
-        """Of the nearest texts of requests, the share that are requests."""
+    def crowds(self, deals: Deals) -> Numbers:
+        """How much more than their share requests are among the nearest texts of a request: squares, the mean of."""
         import numpy as np
 
         found = []
         for requests in deals:
-            found.append(requests[self.order[requests, :NEIGHBOURS]].mean())
+            beyond = requests[self.order[requests, :NEIGHBOURS]].mean(axis=1) - requests.mean()
+            found.append((np.maximum(0.0, beyond) ** 2).mean())
         return np.array(found)
 
     def nearest_tested(self, requests: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -110,6 +108,51 @@ class Neighbours:
             far = self.far(requests)
             found.append(far[requests].mean() - far[~requests].mean())
         return np.array(found)
+
+
+def by_words(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Cosines of TF-IDF over words and characters, shape (texts, texts)."""
+    import numpy as np
+
+    from rung.data.vectors import TEXT_CHARACTERS, tfidf
+
+    vectors = tfidf([text[:TEXT_CHARACTERS] for text in texts])
+    found: NDArray[np.float32] = (
+        np.zeros((len(texts), len(texts)), np.float32) if vectors is None else (vectors @ vectors.T).toarray()
+    )
+    return found
+
+
+def told_apart(alike: NDArray[np.float32]) -> tuple[Statistic, Callable[[NDArray[np.bool_]], float]]:
+    """How well a classifier that has not seen a text tells which sample it is of: (the correlation, for a test; the
+    share of pairs of a request and a tested input in which the request gets the higher score).
+
+    Ridge regression on the cosines, each text left out in turn. Left-out predictions have a closed form that is linear
+    in the labels, so that all deals are one product of matrices.
+    Sources: Lopez-Paz & Oquab, Revisiting classifier two-sample tests (2017); for the form, Cawley & Talbot (2003).
+    """
+    import numpy as np
+
+    hat = alike @ np.linalg.inv(alike + _RIDGE * np.eye(len(alike), dtype=np.float32))
+    own = np.diag(hat)[:, None]
+
+    def scores(deals: Deals) -> tuple[Any, Any]:  # (texts, deals) each
+        centred = deals.T.astype(np.float32) - deals.mean(axis=1, dtype=np.float32)
+        return (hat @ centred - own * centred) / (1 - own), centred
+
+    def statistic(deals: Deals) -> Numbers:
+        score, centred = scores(deals)
+        found: Numbers = (score * centred).sum(axis=0) / np.sqrt((score**2).sum(axis=0) + 1e-9)
+        return found
+
+    def pairs(requests: NDArray[np.bool_]) -> float:
+        from scipy.stats import rankdata
+
+        score = scores(requests[None, :])[0][:, 0]
+        n, m = int(requests.sum()), int((~requests).sum())
+        return float((rankdata(score)[requests].sum() - n * (n + 1) / 2) / (n * m))
+
+    return statistic, pairs
 
 
 def unknown_words(texts: Sequence[str]) -> Statistic:
