@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from http_server import start as start
