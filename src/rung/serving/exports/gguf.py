@@ -110,7 +110,7 @@ def _write_network(network: Path, config: dict[str, Any], chat: ChatFormat, path
     from rung.serving.exports.gguf_tokenizer import add_tokenizer, read_vocabulary
 
     architecture = architecture_of(config)
-    vocabulary = read_vocabulary(Path(chat.tokenizer.name_or_path), int(config["vocab_size"]))
+    vocabulary = read_vocabulary(Path(chat.tokenizer.name_or_path), int(config["vocab_size"]), chat)
     writer = GGUFWriter(path, architecture.name)
     with ExitStack() as stack:
         stack.callback(writer.close)

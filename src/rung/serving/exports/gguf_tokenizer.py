@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import ExportError
 from rung.models.gguf import GPT2_PATTERN, pre_tokenizer_named
+from rung.types import Message
 
 if TYPE_CHECKING:
     from rung.models.chat_template import ChatFormat
@@ -40,8 +41,8 @@ class GgufVocabulary:
     space_prefix: bool
 
 
-def read_vocabulary(base: Path, size: int) -> GgufVocabulary:
-    """The vocabulary of a base folder. size: rows of the embedding; ids without a token are unused.
+def read_vocabulary(base: Path, size: int, chat: ChatFormat) -> GgufVocabulary:
+    """The vocabulary of a base folder. size: rows of the embedding; ids without a token are unused. chat: of the base.
 
     Raises ExportError for a tokenizer that llama.cpp does not have.
     """
@@ -70,7 +71,7 @@ def read_vocabulary(base: Path, size: int) -> GgufVocabulary:
         if pre is None:
             raise ExportError(f"{base}: how its tokenizer cuts words has no name known here. {_ELSEWHERE}")
         return GgufVocabulary("gpt2", pre, named, types, merges, [], False)
-    return GgufVocabulary("llama", "default", named, types, [], _scores(named, merges), _space_prefix(record))
+    return GgufVocabulary("llama", "default", named, types, [], _scores(named, merges), _space_prefix(record, chat))
 
 
 def add_tokenizer(writer: Any, chat: ChatFormat, vocabulary: GgufVocabulary) -> None:
@@ -150,14 +151,19 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
     return [-float(first.get(token, last)) for token in tokens]
 
 
-def _space_prefix(record: Mapping[str, Any]) -> bool:
-    """Whether a text gets a space before it: by a normaliser, or by the pre-tokenizer."""
+def _space_prefix(record: Mapping[str, Any], chat: ChatFormat) -> bool:
+    """Whether a text gets a space before it: by a normaliser, or by the pre-tokenizer.
+
+    llama.cpp then puts one behind every control token, too. Where tokenizer.json does so before the first word alone,
+    chats that begin with a control token are right without.
+    """
     normalizer = record.get("normalizer") or {}
     parts = normalizer.get("normalizers", [normalizer])
     if any(part.get("type") == "Prepend" and part.get("prepend") == _SPACE for part in parts):
         return True
     own = record.get("pre_tokenizer") or {}
-    return any(
-        part.get("type") == "Metaspace" and part.get("prepend_scheme", "always") != "never"
-        for part in own.get("pretokenizers", [own])
-    )
+    cuts = [part for part in own.get("pretokenizers", [own]) if part.get("type") == "Metaspace"]
+    scheme = cuts[0].get("prepend_scheme", "always") if cuts else "never"
+    if scheme == "first":
+        return chat.encode([Message("user", "a")])[0] not in chat.tokenizer.all_special_ids
+    return bool(scheme == "always")

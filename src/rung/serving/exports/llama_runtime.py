@@ -118,12 +118,17 @@ class LlamaRuntime:
         return NamedCheck("end token", right, fact)
 
     def _beginning(self, facts: dict[str, Any]) -> NamedCheck:
-        alone: list[int] = [int(i) for i in self._chat.tokenizer.encode("a")]
-        what = "a text begins with it by itself" if facts["add_bos"] else "no text begins with it by itself"
-        if facts["alone"] == alone:
-            return NamedCheck("beginning token", True, f"{facts['bos']}; {what}, as in the base's tokenizer")
+        tokenizer = self._chat.tokenizer
+        bos = tokenizer.bos_token_id
+        wanted = bos is not None and tokenizer.encode("a")[:1] == [bos]
+        found = facts["alone"][:1] == [facts["bos"]]
+        which = "none" if bos is None else f"{bos}"
+        what = "before a text by itself" if found else "before no text by itself"
+        if found == wanted == facts["add_bos"] and (bos is None or facts["bos"] == bos):
+            return NamedCheck("beginning token", True, f"{which}, {what}, as in the base's tokenizer")
+        fact = f"it is {facts['bos']}, {what}; in the base's tokenizer it is {which}, and "
         return NamedCheck(
-            "beginning token", False, f"a text alone has the tokens {facts['alone']}, in the base's tokenizer {alone}"
+            "beginning token", False, fact + ("stands before a text" if wanted else "does not stand there")
         )
 
 
