@@ -221,7 +221,7 @@ class ExportedFlags(VllmFlags):
     told: tuple[str, ...] = ()
 
     def words(self, port: int) -> list[str]:
-        return ["--model", *self.told, "--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
+        return [*self.told, "--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
 
 
 class VllmServer:
