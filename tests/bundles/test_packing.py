@@ -75,9 +75,14 @@ def test_a_file_that_the_bundle_does_not_list_is_refused_where_it_would_be_read(
 
 def test_a_list_of_files_that_leads_out_of_the_bundle_is_refused(tmp_path: Path, echo: str) -> None:
     out = packed(write_run(tmp_path / "run", echo, "1"), tmp_path / "out")
-    write_json(out / "bundle.json", {**note_in(out), "files": {"../run/task.json": "0"}})
+    note = note_in(out)
+    write_json(out / "bundle.json", {**note, "files": {"../run/task.json": "0", **note["files"]}})
     with pytest.raises(RunError, match="no file of the bundle"):
         read_bundle(out)
+    for files in ({}, None, []):
+        write_json(out / "bundle.json", {**note, "files": files})
+        with pytest.raises(RunError, match="does not list the bundle's files"):
+            read_bundle(out)
 
 
 def test_a_bundle_of_a_newer_format_and_a_damaged_one_are_refused(tmp_path: Path, echo: str) -> None:

@@ -23,11 +23,13 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {name: _digest(folder / name) for name in _names(folder) if name != NOTE}
 
 
-def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+def check_files(folder: Path, hashes: Mapping[str, str] | None) -> None:
     """Raises RunError that names the file which is missing, changed, or not one of the bundle's.
 
     hashes: as bundle.json lists them. The hash of a large file is remembered by its path, size and time.
     """
+    if not isinstance(hashes, Mapping) or "solution.json" not in hashes:
+        raise RunError(f"{folder / NOTE}: does not list the bundle's files. {_AGAIN}")
     for name, hash_ in hashes.items():
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:

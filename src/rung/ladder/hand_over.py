@@ -64,15 +64,18 @@ def dev_examples(run: Path) -> Sequence[Example]:
     from rung.data.examples import read_examples
     from rung.data.split import row_digest
     from rung.data.task_file import read_task
+    from rung.ladder.identity import file_hashes
 
-    split = read_json(run / "split.json") or {}
-    digests, dev = split.get("row_digests", {}), split.get("sets", {}).get("dev", ())
+    split, record = read_json(run / "split.json") or {}, read_json(run / "task.json") or {}
+    digests, dev = split.get("row_digests"), split.get("sets", {}).get("dev", ())
     try:
-        task = read_task(Path((read_json(run / "task.json") or {})["path"]))
+        task = read_task(Path(record["path"]))
         by_id = {e.id: e for e in read_examples(task)}
+        if digests is None and file_hashes(task) != record["data"]:  # an older version kept no digests
+            by_id = {}
     except (RungError, KeyError, OSError):
         by_id = {}
-    found = [by_id[i] for i in dev if i in by_id and row_digest(by_id[i]) == digests.get(i)]
+    found = [by_id[i] for i in dev if i in by_id and (digests is None or row_digest(by_id[i]) == digests.get(i))]
     return found or [answer.example for answer in read_recorded(runs.Files(run).winner)]
 
 

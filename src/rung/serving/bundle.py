@@ -126,8 +126,8 @@ def read_bundle(
         raise RunError(
             f"{file}: is of format {written}, and this rung reads formats 1 to {FORMAT}. Install a newer one."
         )
-    if "files" in note:
-        check_files(place, note["files"])
+    if written > 1:
+        check_files(place, note.get("files"))
     loaded = load_solution(place)
     if loaded.retriever is not None:
         loaded = replace(loaded, retriever=_found_search(place, loaded.retriever, note.get("search") or {}))
@@ -171,6 +171,8 @@ def _note(file: Path) -> dict[str, Any] | None:
         note = read_json(file)
         if note is not None and not (isinstance(note["model"], str) and isinstance(note["model_version"], str)):
             raise ValueError("it names no model")
+        if note is not None and not isinstance(note.get("format", 1), int):
+            raise ValueError(f"its format is {note['format']!r}")
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{file}: cannot be read as a bundle ({error!r}). Copy the bundle again.") from None
     return note
