@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from http_server import Server, Start, WordByWord, chat_body
+from http_server import HTTP, Server, Start, WordByWord, chat_body
 from rung.types import Constraint, Request
 
 
@@ -24,7 +24,7 @@ def events(response: httpx.Response) -> list[Any]:
 
 
 def complete(server: Server, **body: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/completions", json={"model": "fake", **body}, timeout=20)
+    return HTTP.post(f"{server.url}/v1/completions", json={"model": "fake", **body})
 
 
 def test_a_chat_is_answered_in_the_form_of_openai(start: Start) -> None:
@@ -179,12 +179,12 @@ def test_a_prompt_to_a_bundle_is_its_input(start: Start) -> None:
 
 def test_models_are_listed_with_their_parents(start: Start) -> None:
     server = start(WordByWord(says))
-    base, bundle = httpx.get(f"{server.url}/v1/models").json()["data"]
+    base, bundle = HTTP.get(f"{server.url}/v1/models").json()["data"]
     assert base["id"] == "fake" and base["parent"] is None and base["max_model_len"] == 8192
     assert bundle["id"] == "handbook" and bundle["parent"] == "fake" and bundle["root"] == "handbook"
     assert bundle["rung"] == {"kind": "bundle", "solution": "rag"}
-    assert httpx.get(f"{server.url}/v1/models/handbook").json() == bundle
-    assert httpx.get(f"{server.url}/v1/models/some/thing").status_code == 404
+    assert HTTP.get(f"{server.url}/v1/models/handbook").json() == bundle
+    assert HTTP.get(f"{server.url}/v1/models/some/thing").status_code == 404
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -212,4 +212,4 @@ def test_half_a_character_of_an_answer_breaks_nothing(start: Start) -> None:
 def test_what_no_field_needs_is_taken(start: Start) -> None:
     body = chat_body(user="me", metadata={"a": "b"}, store=False, tools=[], frequency_penalty=0, logit_bias={}, odd=1)
     server = start(WordByWord(says))
-    assert httpx.post(f"{server.url}/v1/chat/completions", json=body).status_code == 200
+    assert HTTP.post(f"{server.url}/v1/chat/completions", json=body).status_code == 200

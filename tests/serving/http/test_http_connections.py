@@ -10,10 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import httpx
 import pytest
 
-from http_server import Server, Start, WordByWord, chat_body, connected, eventually
+from http_server import HTTP, Server, Start, WordByWord, chat_body, connected, eventually
 from rung.serving.http.limits import HttpLimits
 from rung.types import Request
 
@@ -87,7 +86,7 @@ def test_half_a_body_is_not_waited_for(start: Start) -> None:
 
 def test_a_body_that_is_too_large_is_refused_whether_its_length_is_told_or_not(start: Start) -> None:
     server = start(WordByWord(long), limits=HttpLimits(body_bytes=10_000))
-    reply = httpx.post(f"{server.url}/v1/chat/completions", json=chat_body(text="a" * 3_000_000))
+    reply = HTTP.post(f"{server.url}/v1/chat/completions", json=chat_body(text="a" * 3_000_000))
     assert reply.status_code == 413 and reply.json()["error"]["code"] == "body_too_large"
     with connected(server, head(None, "Transfer-Encoding: chunked")) as connection:
         started = time.monotonic()
@@ -121,8 +120,8 @@ def test_a_server_that_ends_lets_what_runs_end_and_takes_no_more(start: Start) -
         running = pool.submit(server.chat)
         assert eventually(lambda: answerer.now == 1)
         server.tell(signal.SIGTERM)
-        assert eventually(lambda: httpx.get(f"{server.url}/ready").status_code == 503)
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert eventually(lambda: HTTP.get(f"{server.url}/ready").status_code == 503)
+        assert HTTP.get(f"{server.url}/health").status_code == 200
         late = server.chat()
         assert late.status_code == 503 and late.headers["Retry-After"] == "5"
         assert late.json()["error"]["code"] == "draining"

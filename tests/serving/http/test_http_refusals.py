@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from http_server import Server, Start, WordByWord, chat_body, running_server
+from http_server import HTTP, Server, Start, WordByWord, chat_body, running_server
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def sent(server: Server, body: bytes, path: str = "/v1/chat/completions", kind: str = "application/json") -> Any:
-    return httpx.post(server.url + path, content=body, headers={"Content-Type": kind} if kind else {}, timeout=20)
+    return HTTP.post(server.url + path, content=body, headers={"Content-Type": kind} if kind else {})
 
 
 def refused(response: httpx.Response, status: int) -> dict[str, Any]:
@@ -128,11 +128,11 @@ def test_a_body_that_a_foreign_page_could_send_is_refused(server: Server, kind: 
 
 def test_unknown_models_paths_and_methods_are_told_in_one_form(server: Server) -> None:
     assert refused(server.chat("nobody"), 404)["code"] == "model_not_found"
-    assert refused(httpx.get(f"{server.url}/v2/models"), 404)["code"] == "unknown_path"
-    response = httpx.get(f"{server.url}/v1/chat/completions")
+    assert refused(HTTP.get(f"{server.url}/v2/models"), 404)["code"] == "unknown_path"
+    response = HTTP.get(f"{server.url}/v1/chat/completions")
     refused(response, 405)
     assert response.headers["Allow"] == "POST"
-    refused(httpx.options(f"{server.url}/v1/chat/completions"), 405)
+    refused(HTTP.options(f"{server.url}/v1/chat/completions"), 405)
 
 
 def test_a_full_queue_says_when_to_come_again(start: Start) -> None:
@@ -143,5 +143,5 @@ def test_a_full_queue_says_when_to_come_again(start: Start) -> None:
 
 def test_a_request_keeps_the_id_that_it_came_with(server: Server) -> None:
     url = f"{server.url}/health"
-    assert httpx.get(url, headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
-    assert len(httpx.get(url, headers={"X-Request-Id": "a b"}).headers["X-Request-Id"]) == 32
+    assert HTTP.get(url, headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
+    assert len(HTTP.get(url, headers={"X-Request-Id": "a b"}).headers["X-Request-Id"]) == 32

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from http_server import Start, WordByWord, chat_body
+from http_server import HTTP, Start, WordByWord, chat_body
 from rung.errors import RungError, ServingError
 from rung.serving.http.errors import HttpRefusal
 from rung.serving.http.security import ServerKeys, check_host, is_loopback, read_key
@@ -25,14 +25,14 @@ def test_who_asks_needs_a_key_and_who_looks_needs_none(start: Start) -> None:
     for key, status in ((None, 401), ("wrong-key", 401), (KEY + "x", 401), ("ключ", 401), (KEY, 200), (ADMIN, 200)):
         headers = {"Authorization": f"Bearer {key}".encode()} if key else {}
         for path in ("/v1/models", "/metrics"):
-            assert httpx.get(server.url + path, headers=headers).status_code == status
-        reply = httpx.post(f"{server.url}/v1/chat/completions", json=chat_body(), headers=headers)
+            assert HTTP.get(server.url + path, headers=headers).status_code == status
+        reply = HTTP.post(f"{server.url}/v1/chat/completions", json=chat_body(), headers=headers)
         assert reply.status_code == status
         if status == 401:
             assert reply.json()["error"]["code"] == "invalid_api_key" and reply.headers["WWW-Authenticate"] == "Bearer"
-    assert httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Basic {KEY}"}).status_code == 401
+    assert HTTP.get(f"{server.url}/v1/models", headers={"Authorization": f"Basic {KEY}"}).status_code == 401
     for path in ("/", "/health", "/ready", "/openapi.json"):
-        assert httpx.get(server.url + path).status_code == 200
+        assert HTTP.get(server.url + path).status_code == 200
 
 
 def test_adapters_are_loaded_with_the_admin_key_alone(start: Start, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_adapters_are_loaded_with_the_admin_key_alone(start: Start, tmp_path: Pa
 
     def post(path: str, body: object, key: str | None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.post(server.url + path, json=body, headers=headers)
+        return HTTP.post(server.url + path, json=body, headers=headers)
 
     assert post("/v1/load_lora_adapter", asked, None).status_code == 401
     assert post("/v1/load_lora_adapter", asked, KEY).status_code == 403
@@ -66,14 +66,14 @@ def test_adapters_are_loaded_with_the_admin_key_alone(start: Start, tmp_path: Pa
 
 def test_without_an_admin_key_nobody_loads_adapters(start: Start, tmp_path: Path) -> None:
     server = start(WordByWord(yes), adapters=tmp_path)
-    reply = httpx.post(f"{server.url}/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": "b"})
+    reply = HTTP.post(f"{server.url}/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": "b"})
     assert reply.status_code == 403 and reply.json()["error"]["code"] == "no_admin_key"
 
 
 def test_a_server_on_loopback_answers_to_its_own_names_alone(start: Start) -> None:
     server = start(WordByWord(yes), loopback=True)
     for host, status in ((f"localhost:{server.port}", 200), ("evil.example", 403), ("127.0.0.1.evil.example", 403)):
-        assert httpx.get(f"{server.url}/v1/models", headers={"Host": host}).status_code == status
+        assert HTTP.get(f"{server.url}/v1/models", headers={"Host": host}).status_code == status
     for good in ("127.0.0.1", "127.0.0.1:80", "[::1]:80", "LOCALHOST"):
         check_host(good)
     for bad in ("", None, "10.0.0.1", "localhost.evil", "[::2]"):
@@ -86,8 +86,8 @@ def test_pages_of_other_origins_read_nothing_unless_theirs_is_named(start: Start
     for origins, allowed in (((), None), (("https://app.example",), "https://app.example")):
         server = start(WordByWord(yes), cors=origins, keys=KEYS)
         url = f"{server.url}/v1/chat/completions"
-        assert httpx.options(url, headers=asking).headers.get("Access-Control-Allow-Origin") == allowed
-        refused = httpx.post(url, json=chat_body(), headers={"Origin": "https://app.example"})
+        assert HTTP.options(url, headers=asking).headers.get("Access-Control-Allow-Origin") == allowed
+        refused = HTTP.post(url, json=chat_body(), headers={"Origin": "https://app.example"})
         assert refused.status_code == 401 and refused.headers.get("Access-Control-Allow-Origin") == allowed
 
 

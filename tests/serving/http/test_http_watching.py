@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from http_server import Start, WordByWord, chat_body, eventually
+from http_server import HTTP, Start, WordByWord, chat_body, eventually
 from rung.serving.http.app import build_app
 from rung.serving.http.logs import RequestLog
 from rung.serving.http.setup import HttpSetup
@@ -23,8 +22,17 @@ def says(_: object) -> str:
     return f"so {SECRET} opens"
 
 
-def logged(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+def logged(capfd: pytest.CaptureFixture[str], lines: int) -> tuple[list[dict[str, Any]], str]:
+    """The lines of the log, as soon as there are so many, and all of standard error. A line is written once its
+    request has ended, which the client may know before."""
+    output: list[str] = []
+
+    def found() -> list[dict[str, Any]]:
+        output.append(capfd.readouterr().err)
+        return [json.loads(line) for line in "".join(output).splitlines() if line.startswith("{")]
+
+    assert eventually(lambda: len(found()) >= lines)
+    return found(), "".join(output)
 
 
 def test_metrics_count_requests_and_tokens_by_model(start: Start) -> None:
@@ -33,8 +41,8 @@ def test_metrics_count_requests_and_tokens_by_model(start: Start) -> None:
     server.chat(stream=True)
     for i in range(5):
         server.chat(f"nobody-{i}")
-    text = httpx.get(f"{server.url}/metrics").text
-    assert 'rung_requests_total{model="fake",status="200"} 2.0' in text
+    assert eventually(lambda: 'model="fake",status="200"} 2.0' in HTTP.get(f"{server.url}/metrics").text)
+    text = HTTP.get(f"{server.url}/metrics").text
     assert 'rung_requests_total{model="other",status="404"} 5.0' in text and "nobody" not in text
     assert 'rung_tokens_total{kind="out",model="fake"} 6.0' in text
     assert 'rung_tokens_total{kind="cached",model="fake"} 2.0' in text
@@ -49,10 +57,8 @@ def test_a_request_is_one_line_of_the_log_without_contents(start: Start, capfd: 
     server.chat(text=SECRET)
     server.chat(text=SECRET, stream=True)
     server.chat("nobody", text=SECRET, temperature=9)
-    assert eventually(lambda: not server.setup.in_flight)
-    output = capfd.readouterr().err
+    (first, second, third), output = logged(capfd, 3)
     assert SECRET not in output
-    first, second, third = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
     assert first["status"] == 200 and first["model"] == "fake" and first["client"] == "127.0.0.1"
     assert first["tokens_out"] == 3 and first["ms"] >= first["ttft_ms"] > 0 and len(first["id"]) == 32
     assert second["stream"] is True and second["tokens_out"] == 3
@@ -63,12 +69,12 @@ def test_contents_are_logged_where_that_is_wanted_and_quiet_logs_faults_alone(
     start: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
     start(WordByWord(says), log=RequestLog(contents=True)).chat(text="open")
-    (line,) = logged(capfd)
+    ((line,), _) = logged(capfd, 1)
     assert line["asked"]["messages"][0]["content"] == "open" and line["answered"] == [f"so {SECRET} opens"]
     quiet = start(WordByWord(lambda request: ValueError("broken inside")), log=RequestLog(quiet=True))
     quiet.chat("nobody")
     quiet.chat()
-    (line,) = logged(capfd)
+    ((line,), _) = logged(capfd, 1)
     assert line["status"] == 500 and "broken inside" in line["why"]
 
 
@@ -78,7 +84,7 @@ def test_a_sample_of_requests_to_bundles_is_kept(start: Start, tmp_path: Path) -
     server.chat("handbook", "How long is leave?")
     server.chat("fake", "not to a bundle")
     body = {"model": "handbook", "prompt": ["When is pay?"], "n": 2}
-    assert httpx.post(f"{server.url}/v1/completions", json=body).status_code == 200
+    assert HTTP.post(f"{server.url}/v1/completions", json=body).status_code == 200
     kept.close()
     rows = [json.loads(line) for line in (tmp_path / "unlabelled.jsonl").read_text().splitlines()]
     assert [(row["input"], row["model"]) for row in rows] == [
@@ -103,7 +109,7 @@ def test_the_schema_tells_bodies_limits_and_errors() -> None:
 
 
 def test_the_page_is_shown_with_its_own_headers(start: Start) -> None:
-    reply = httpx.get(start(WordByWord(says)).url + "/")
+    reply = HTTP.get(start(WordByWord(says)).url + "/")
     assert reply.headers["content-type"] == "text/html; charset=utf-8" and "<html" in reply.text
     assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert reply.headers.get_list("x-content-type-options") == ["nosniff"]

@@ -21,7 +21,7 @@ class ServerMetrics:
     """What `/metrics` tells."""
 
     def __init__(self, service: ModelService) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._labels: set[str] = set()
         self._requests = Counter("rung_requests", "Requests that were ended.", ["model", "status"], registry=registry)
