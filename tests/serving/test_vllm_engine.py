@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -250,10 +251,9 @@ def test_vllm_is_started_with_flags_that_follow_from_the_base_and_its_adapters(
     answerer = opened(tiny_folder, (adapter_folder(tmp_path / "a", 40),))
     answerer.close()
     words = fake.seen[0]["words"]
-    flags = dict(zip(words[2::2], words[3::2], strict=False))
-    assert words[:2] == ["serve", str(tiny_folder)]
-    assert flags["--max-model-len"] == str(local.context_length) and flags["--host"] == "127.0.0.1"
-    assert words[words.index("--max-lora-rank") + 1] == "64"
+    flags = dict(pairwise(words))
+    assert (flags["--model"], flags["--host"]) == (str(tiny_folder), "127.0.0.1")
+    assert (flags["--max-model-len"], flags["--max-lora-rank"]) == (str(local.context_length), "64")
     assert "--enable-lora" in words and fake.seen[0]["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     key = fake.seen[0]["environment"]["VLLM_API_KEY"]
     assert len(key) > 20 and not any(key in word for word in words)

@@ -38,15 +38,21 @@ _LOOK_S, _TELL_S, _END_S = 0.25, 10.0, 15.0
 _SHOWN_LINES = 12
 _GPUS = ("/dev/nvidiactl", "/dev/kfd")
 
-# Sets what ends the child with its parent, looks whether the parent is still there, and becomes vLLM.
+# Sets what ends the child with its parent, looks whether the parent is still there, and becomes vLLM. Builds of it for
+# other devices go by other names, under which its own command does not start.
 _LAUNCH = """
-import os, sys
+import importlib.metadata, os, sys
 if sys.platform == "linux":
     import ctypes, signal
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the server that wanted vLLM has ended")
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+try:
+    importlib.metadata.version("vllm")
+    words = ["vllm.entrypoints.cli.main", "serve", sys.argv[2]]
+except importlib.metadata.PackageNotFoundError:
+    words = ["vllm.entrypoints.openai.api_server", "--model", sys.argv[2]]
+os.execv(sys.executable, [sys.executable, "-m", *words, *sys.argv[3:]])
 """
 
 
@@ -72,16 +78,16 @@ class VllmFlags:
         return next(rank for rank in _RANKS if rank >= max(self.rank, 16))
 
     def words(self, port: int) -> list[str]:
-        """What stands behind `vllm serve`. The model's own defaults of sampling do not count: a bundle says its own."""
+        """The base's folder, and flags. The model's own defaults of sampling do not count: a bundle says its own."""
         held = max(self.slots, self.adapters)
-        flags = [str(self.folder), "--served-model-name", self.name, "--host", "127.0.0.1", "--port", str(port)]
+        flags = ["--served-model-name", self.name, "--host", "127.0.0.1", "--port", str(port)]
         flags += ["--max-model-len", str(self.context_length), "--generation-config", "vllm"]
         flags += ["--enable-lora", "--max-loras", str(self.slots), "--max-cpu-loras", str(held)]
         flags += ["--max-lora-rank", str(self.most_rank), "--enable-prompt-tokens-details"]
         flags += ["--structured-outputs-config", '{"backend": "guidance"}', "--disable-uvicorn-access-log"]
         if not has_gpu():
             flags += ["--dtype", "float32", "--enforce-eager"]
-        return [*flags, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
+        return [str(self.folder), *flags, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
 
 
 def has_gpu() -> bool:
@@ -120,7 +126,7 @@ class VllmProcess:
         folder = cache_folder() / "vllm"
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{port}.log"
-        words = ["-c", _LAUNCH, str(os.getpid()), "-m", "vllm.entrypoints.cli.main", "serve", *flags.words(port)]
+        words = ["-c", _LAUNCH, str(os.getpid()), *flags.words(port)]
         self._child: subprocess.Popen[bytes] | None = None
         self._failed: OSError | None = None
         self._begun = threading.Event()

@@ -1,4 +1,4 @@
-"""What rung uses of `vllm serve`, faked with the standard library: `python -m vllm.entrypoints.cli.main serve FOLDER …`.
+"""What rung uses of vLLM's server, faked with the standard library: `python -m vllm.entrypoints.openai.api_server …`.
 
 $FAKE_VLLM names a folder. plan.json in it: answers (name of the base or of an adapter's folder -> token ids), delay_s
 of each token, fails (a text: it says so and does not start), max_model_len. What it was asked goes into seen.jsonl.
