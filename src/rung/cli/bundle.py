@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
+from rung.cli.as_json import json_option, print_json
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("solution", required=False)
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new folder.")
 @click.option("--without-examples", is_flag=True, help="Put in no dev examples with their recorded answers.")
-def bundle(run: Path, solution: str | None, out: Path, without_examples: bool) -> None:
+@json_option
+def bundle(run: Path, solution: str | None, out: Path, without_examples: bool, as_json: bool) -> int:
     """Put SOLUTION of the run folder RUN into the new folder DIR, ready to ship.
 
     Without SOLUTION it is the one that the verdict ships. DIR holds the prompt, the adapter, the passages, the figures
@@ -26,5 +29,9 @@ def bundle(run: Path, solution: str | None, out: Path, without_examples: bool) -
     bundle_run(run, solution, out, examples=not without_examples, say=lambda line: click.echo(line, err=True))
     files = [path for path in out.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
+    if as_json:
+        names = sorted(str(path.relative_to(out)) for path in files)
+        return print_json({"folder": str(out), "card": str(out / "README.md"), "files": names, "bytes": size})
     click.echo(f"{out}: {len(files)} files, {size / 1e6:,.1f} MB. Its card is {out / 'README.md'}.")
     click.echo(f'Ask it with: rung ask {shlex.quote(str(out))} "an input"')
+    return 0

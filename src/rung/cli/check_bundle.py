@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from rung.cli.as_json import print_json
 
 if TYPE_CHECKING:
     from rung.serving.bundle_check import BundleCheck
@@ -57,7 +58,7 @@ def check_bundle(
     options = CheckOptions(examples, baseline, share, base, trust_code)
     found = check_answers(bundle, options, say=_say, tell=_Progress().tell)
     if as_json:
-        click.echo(json.dumps(found.record, ensure_ascii=False, indent=1))
+        print_json(found.record, 0 if found.passed else DROPPED)
     else:
         _print(found)
     if not found.passed:

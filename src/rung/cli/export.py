@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from rung.cli.as_json import print_json
 from rung.errors import ExportError
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 @click.option("--base", metavar="MODEL", help="Where the base model lies, if that is not known here.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write. [default: exports/TASK-NAME]")
 @click.option("--merged", is_flag=True, help="Adapter and base as one, for gguf and ollama.")
-@click.option("--quantise", metavar="TYPE", help="Type of the weights, for gguf and ollama: f16, q8_0, q4_0, …")
+@click.option(
+    "--quantise",
+    metavar="TYPE",
+    help="Type of the weights: f16, q8_0, q4_0, … for gguf and ollama; f32, bf16, f16 for merged.",
+)
 @click.option("--rows", type=click.IntRange(min=1), default=50, show_default=True, help="Inputs of the parity test.")
 @click.option("--parity", type=click.Path(path_type=Path, exists=True), help="A JSONL file of inputs to test with.")
 @click.option("--no-parity", is_flag=True, help="Do not test whether it answers as the bundle does.")
@@ -74,7 +78,8 @@ def export(
     options = ExportOptions(merged=merged, quantise=quantise, runtime_python=runtime_python)
     report = write_export(source, chosen, place, options, parity=not no_parity)
     if as_json:
-        click.echo(json.dumps({"folder": str(report.folder), **report.record(source), "notes": report.notes}, indent=1))
+        record = {"folder": str(report.folder), **report.record(source), "notes": report.notes}
+        print_json(record, 1 if report.faults else 0)
     else:
         _tell(report, source)
     if report.faults:
@@ -109,7 +114,7 @@ def _tell_all(as_json: bool) -> None:
 
     about = {name: export_named(name).about for name in EXPORTS}
     if as_json:
-        click.echo(json.dumps(about, indent=1))
+        print_json({"exports": about})
         return
     width = max(map(len, about))
     for name, line in about.items():
