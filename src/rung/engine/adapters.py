@@ -1,13 +1,13 @@
-"""LoRA adapters on one network: loaded by PEFT, applied in one fused step, several in one batch.
+"""LoRA adapters on one network, applied in one fused step, several in one batch.
 
-PEFT makes, loads and stores adapters. Its layers need several operations; here they are one step (`factors`). Adapters
-that hold more than two factors (DoRA, dropout, biases) go through PEFT's own layers. A folder of whole weights takes
-the place of the base network (`whole_weights`).
+Plain ones are read from their files and stand beside the network (`adapter_plain`). PEFT makes adapters for training,
+stores them, and loads what is not plain (DoRA, biases, whole layers); its layers need several operations, which here
+are one step where they allow it (`factors`). A folder of whole weights takes the place of the base network
+(`whole_weights`).
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +18,12 @@ from typing import Any
 import torch
 
 from rung.engine.adapter_folder import check_adapter as check_adapter
-from rung.engine.adapter_folder import check_base_stays
-from rung.engine.factors import Factors, FusedLinear, flat, side_by_side
+from rung.engine.adapter_held import HeldAdapters
+from rung.engine.adapter_mix import AdapterMix
+from rung.engine.adapter_peft import adds_factors_only, without_remarks
+from rung.engine.adapter_plain import AdapterLayout, LinearSize, PlainAdapter, linears_of
+from rung.engine.adapter_slots import AdapterSlots
+from rung.engine.factors import Factors, FusedLinear, flat, side_by_side, with_plain
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.target_modules import adaptable_layers
 from rung.engine.whole_weights import WholeWeights, is_whole
@@ -27,29 +31,44 @@ from rung.errors import ModelError, first_line
 
 IN_TRAINING = "in_training"
 _NO_ADAPTER = "none"
+_MOST_SLOTS = 16
+_MOST_LAYOUTS = 4  # that have slots
 
 
 class Adapters:
-    """The adapters of one network, by folder. model: its name, for messages."""
+    """The adapters of one network, by folder. model: its name, for messages.
+
+    `hold` may be called from any thread at any time. Everything else is for the thread that computes.
+    """
 
     def __init__(self, network: Any, model: str) -> None:
         self._network = network
         self._model = model
-        self._dtype = next(network.parameters()).dtype
+        first = next(network.parameters())
+        self._dtype = first.dtype
+        self._linears = linears_of(network)
+        self._paths = {id(module): name for name, module in self._linears.items()}
+        sizes = {name: LinearSize(m.in_features, m.out_features) for name, m in self._linears.items()}
+        self.held = HeldAdapters(sizes, model, self._dtype, first.device)
+        """The plain adapters in memory."""
+        self.most_slots = _MOST_SLOTS
+        """Adapters that share one product where their tokens are few. More of them in one pass take one each."""
+        self._slots: dict[int, AdapterSlots] = {}  # by the id of their layout; the one used last stands last
+        self._last: AdapterMix | None = None
         self._peft: Any = None
         self._names: dict[str, str] = {}
         self._named = 0
-        self._applied: tuple[str | None, ...] = (None,)
-        self._stored: dict[tuple[tuple[int, ...], tuple[str | None, ...]], list[Factors]] = {}
-        self._known_sizes: dict[str, frozenset[tuple[int, float]]] = {}
-        self._known_mixable: dict[str, bool] = {}
+        self._applied: str | PlainAdapter | AdapterMix | None = None  # a str: PEFT's name of an adapter
+        self._stored: dict[tuple[tuple[int, ...], str], list[Factors]] = {}
         self.whole = WholeWeights(network, model)
+        self.base_version = ""
+        """The version of the network's files; an adapter that was trained on another one is refused. Empty: unknown."""
         self.plain = False
-        """Whether PEFT's layers compute as PEFT wrote them, without the fused step."""
+        """Whether PEFT's layers compute as PEFT wrote them, without the fused step; PEFT loads every adapter then."""
+        self.reads = True
+        """Whether plain adapters are read without PEFT."""
         self.on_first_use: Callable[[], None] | None = None
-        """Called when PEFT's wrapper was made, until it passes: the check of adapters. It needs PEFT's slow import."""
-        self.mask: torch.Tensor | None = None
-        """With several adapters at once: each rank's scaling for each token, 0 for those of others, (T, all ranks)."""
+        """The check of adapters, called when the first one is used, until it passes. It needs PEFT's slow import."""
 
     # ---- which adapter is applied ---------------------------------------------------------------
 
@@ -66,119 +85,160 @@ class Adapters:
         if adapter is None and self._peft is None:
             yield
             return
-        self._apply(None if adapter is None else self._loaded(adapter))
+        self._apply(None if adapter is None else self._plain(adapter) or self._loaded(adapter))
         try:
             yield
         finally:
-            self._applied = (None,)
+            self._applied = None
 
     @contextmanager
     def mixed(self, adapters: Sequence[str | None], of_tokens: torch.Tensor) -> Iterator[None]:
-        """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`."""
-        names = tuple(None if a is None else self._loaded(a) for a in adapters)
-        self._apply(None)  # no layer that PEFT computes itself keeps the adapter of an earlier pass
-        columns = []
-        for place, name in enumerate(names):
-            if name is not None:
-                ((rank, scaling),) = self._sizes(name)
-                columns.append((of_tokens == place).to(self._dtype)[:, None].expand(-1, rank) * scaling)
-        self._applied, self.mask = names, torch.cat(columns, dim=1)
+        """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`.
+
+        Adapters that no token has cost nothing. The same call as the one before costs next to nothing.
+        """
+        places: list[int] = of_tokens.tolist()
+        present = set(places)
+        found = [self._mixed(a) if i in present and a is not None else None for i, a in enumerate(adapters)]
+        if self._last is None or self._last.adapters != tuple(found) or self._last.of_tokens != places:
+            self._last = AdapterMix(found, places, self._slots_of, of_tokens.device)
+        self._apply(self._last)
         try:
             yield
         finally:
-            self._applied, self.mask = (None,), None
+            self._applied = None
 
     def mixable(self, adapter: str | None) -> bool:
-        """Whether an adapter may share a batch with others: plain, and of one rank and scaling in all layers."""
+        """Whether an adapter may share a batch with others: a plain one. Loads it where it is not loaded.
+
+        Raises ModelError where the folder holds no adapter for this network.
+        """
         if adapter is None:
             return True
         if is_whole(Path(adapter)):
             self.whole.load(adapter)
             return False
-        name = self._loaded(adapter)
-        if name not in self._known_mixable:
-            config = self._peft.peft_config[name]
-            more = config.modules_to_save or getattr(config, "trainable_token_indices", None)
-            layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ()) or _embeds(m, name)]
-            plain = not self.plain and not more and all(_plain(layer, name) for layer in layers)
-            self._known_mixable[name] = plain and len(self._sizes(name)) == 1
-        return self._known_mixable[name]
+        if self._plain(adapter) is not None:
+            return True
+        self._loaded(adapter)
+        return False
+
+    def hold(self, adapter: str) -> bool:
+        """Reads a plain adapter into memory; takes tens of milliseconds. Returns False where it did not, since PEFT has
+        to load the folder or it holds whole weights: `mixable` does that, in the thread that computes.
+
+        May be called from any thread, also while the network computes. Raises ModelError as `mixable` does.
+        """
+        if is_whole(Path(adapter)):
+            check_adapter(Path(adapter), self.base_version)
+            return False
+        if self.plain or not self.reads:
+            check_adapter(Path(adapter), self.base_version)
+            return False
+        return self.held.hold(adapter, self.base_version) is not None
+
+    def check(self) -> None:
+        """Checks adapters against PEFT's own arithmetic, unless that was done. The first use of one does it otherwise.
+
+        It takes seconds. Raises ModelError where even PEFT's own layers would compute something else.
+        """
+        if (check := self.on_first_use) is not None:
+            self.on_first_use = None  # the check itself uses adapters
+            try:
+                check()
+            except BaseException:  # whoever asks next finds no adapters either
+                self.on_first_use = check
+                raise
 
     @property
     def is_base(self) -> bool:
         """Whether no adapter is applied."""
-        return self._applied == (None,)
+        return self._applied is None
 
-    def _sizes(self, name: str) -> frozenset[tuple[int, float]]:
-        """(rank, scaling) of the layers of a loaded adapter."""
-        if name not in self._known_sizes:
-            layers = [m for m in self._peft.modules() if name in getattr(m, "lora_A", ())]
-            self._known_sizes[name] = frozenset((m.r[name], m.scaling[name]) for m in layers)
-        return self._known_sizes[name]
+    @property
+    def is_beside(self) -> bool:
+        """Whether what is applied stands beside the network: a plain adapter, or several."""
+        return isinstance(self._applied, (PlainAdapter, AdapterMix))
 
-    def _apply(self, name: str | None) -> None:
-        wanted = name or _NO_ADAPTER
-        if self._peft.active_adapter != wanted:
-            self._peft.set_adapter(wanted, inference_mode=True)
-        self._applied = (name,)
+    @property
+    def mix(self) -> AdapterMix | None:
+        """With several adapters at once: which tokens have which."""
+        return self._applied if isinstance(self._applied, AdapterMix) else None
+
+    def _plain(self, folder: str) -> PlainAdapter | None:
+        """The adapter, read where it is not held; None where PEFT has to load it."""
+        self.check()
+        if self.plain or not self.reads or folder in self._names:
+            return None
+        return self.held.hold(folder, self.base_version)
+
+    def _mixed(self, folder: str) -> PlainAdapter:
+        if (adapter := self._plain(folder)) is None:
+            raise ValueError(f"adapter {folder}: it cannot share a batch")
+        return adapter
+
+    def _slots_of(self, layout: AdapterLayout) -> AdapterSlots:
+        """Few layouts have slots at a time, so that their memory is bounded."""
+        slots = self._slots.pop(id(layout), None) or AdapterSlots(layout, self.most_slots)
+        self._slots[id(layout)] = slots
+        while len(self._slots) > _MOST_LAYOUTS:
+            del self._slots[next(iter(self._slots))]
+        return slots
+
+    def _apply(self, adapter: str | PlainAdapter | AdapterMix | None) -> None:
+        if self._peft is not None:
+            # No layer that PEFT computes itself keeps the adapter of an earlier pass.
+            wanted = adapter if isinstance(adapter, str) else _NO_ADAPTER
+            if self._peft.active_adapter != wanted:
+                self._peft.set_adapter(wanted, inference_mode=True)
+        self._applied = adapter
+        if self.is_beside:
+            self._fuse_linears()
 
     def factors(self, layer: Any) -> Factors | None:
-        """A linear layer with the adapter that is applied; None when it needs PyTorch's or PEFT's own code.
+        """A linear layer with PEFT's adapter that is applied; None when it needs PyTorch's or PEFT's own code.
 
         It does where its weights are trained themselves, and for DoRA and the like.
         """
-        if getattr(layer, "base_layer", layer).weight.requires_grad:
+        base = getattr(layer, "base_layer", layer)
+        if base.weight.requires_grad or type(base) is not torch.nn.Linear:
             return None
-        if type(layer) is torch.nn.Linear:
-            return Factors(layer.weight, layer.bias)
-        if type(getattr(layer, "base_layer", None)) is not torch.nn.Linear:
-            return None
-        base = layer.base_layer
-        if len(self._applied) > 1:
-            return self._join(layer)
-        (name,) = self._applied
-        if name is None or name not in layer.lora_A:
+        name = self._applied
+        if layer is base or not isinstance(name, str) or name not in layer.lora_A:
             return Factors(base.weight, base.bias)
-        if not _plain(layer, name):
+        if not adds_factors_only(layer, name):
             return None
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
         return Factors(base.weight, base.bias, a, b, layer.scaling[name])
 
     def together(self, layers: Sequence[Any]) -> list[Factors] | None:
-        """`factors` of linear layers with the same input; None when any of them needs other code.
+        """Linear layers with the same input, with what is applied; None when any of them needs other code.
 
         Factors of adapters that are not in training are stored for the next pass, in the type of the network.
         """
-        key = (tuple(id(layer) for layer in layers), self._applied)
-        if (stored := self._stored.get(key)) is not None:
-            return stored
+        applied = self._applied
+        if isinstance(applied, str):
+            key = (tuple(id(layer) for layer in layers), applied)
+            if (stored := self._stored.get(key)) is not None:
+                return stored
         found = [self.factors(layer) for layer in layers]
         known = [f for f in found if f is not None]
         if len(known) < len(found):
             return None
-        if IN_TRAINING in self._applied or all(f.a is None for f in known):
+        if self.is_beside:
+            names = tuple(self._paths.get(id(getattr(layer, "base_layer", layer)), "") for layer in layers)
+            if isinstance(applied, PlainAdapter):
+                return with_plain(known, applied, names)
+            known[0] = replace(known[0], side=names)
             return known
-        if any(names != self._applied for _, names in self._stored):
+        if applied in (None, IN_TRAINING) or all(f.a is None for f in known):
+            return known
+        if any(name != applied for _, name in self._stored):
             self._stored.clear()
         known = [f if f.a is None else replace(f, a=f.a.to(self._dtype), b=f.b.to(self._dtype)) for f in known]
         known[0] = replace(known[0], side=side_by_side(known, self._dtype))
         self._stored[key] = known
         return known
-
-    def _join(self, layer: Any) -> Factors:
-        base = layer.base_layer
-        a, b = [], []
-        for name in self._applied:
-            if name is None:
-                continue
-            if name in layer.lora_A:
-                a.append(layer.lora_A[name].weight.to(self._dtype))
-                b.append(layer.lora_B[name].weight.to(self._dtype))
-            else:  # this adapter has no factors for the layer
-                ((rank, _),) = self._sizes(name)
-                a.append(base.weight.new_zeros(rank, base.weight.shape[1]))
-                b.append(base.weight.new_zeros(base.weight.shape[0], rank))
-        return Factors(base.weight, base.bias, torch.cat(a), torch.cat(b, dim=1))
 
     # ---- making, loading, dropping ---------------------------------------------------------
 
@@ -190,7 +250,7 @@ class Adapters:
         network = self.wrapper
         self.end_training()  # of one that was begun when memory ran out
         torch.manual_seed(seed)
-        with _without_remarks():
+        with without_remarks():
             network.add_adapter(IN_TRAINING, config)
         self._fuse()
         self._apply(IN_TRAINING)
@@ -216,14 +276,18 @@ class Adapters:
     def forget(self, folder: str) -> None:
         """Frees an adapter's weights; a folder rewritten on disk is read afresh."""
         self.whole.forget(folder)
+        if (adapter := self.held.forget(folder)) is not None:
+            for layout, slots in list(self._slots.items()):
+                slots.forget(adapter)
+                if not len(slots):
+                    del self._slots[layout]
+        self._last = None
         if name := self._names.pop(folder, None):
             self._drop(name)
 
     def _drop(self, name: str) -> None:
         self._apply(None)
         self._stored.clear()
-        self._known_sizes.pop(name, None)
-        self._known_mixable.pop(name, None)
         # Where making an adapter fails midway, PEFT forgets its config but not the layers that have it.
         self._peft.peft_config.setdefault(name, self._peft.peft_config[_NO_ADAPTER])
         self._peft.delete_adapter(name)
@@ -236,17 +300,11 @@ class Adapters:
 
             # PEFT's wrapper needs an adapter; this one has rank 1 and stays untrained, so that it adds zero.
             config = LoraConfig(r=1, target_modules=adaptable_layers(self._network))
-            with _without_remarks():
+            with without_remarks():
                 self._peft = PeftModel(self._network, config, adapter_name=_NO_ADAPTER)
             self._peft.requires_grad_(False)
             self._fuse()
-        if (check := self.on_first_use) is not None:
-            self.on_first_use = None  # the check itself uses the wrapper
-            try:
-                check()
-            except BaseException:  # whoever asks next finds no adapters either
-                self.on_first_use = check
-                raise
+        self.check()
         return self._peft
 
     @property
@@ -261,18 +319,17 @@ class Adapters:
 
     def _loaded(self, folder: str) -> str:
         if folder not in self._names:
-            check_adapter(Path(folder))
+            check_adapter(Path(folder), self.base_version)
             name = f"a{self._named}"  # a new name each time: PEFT would load into the weights that are there
             self._named += 1
             wrapper = self.wrapper
             try:
-                check_base_stays(folder)
                 at = str(next(self._network.parameters()).device)  # else PEFT goes by way of a GPU where there is one
-                with _without_remarks():
+                with without_remarks():
                     keys = wrapper.load_adapter(folder, adapter_name=name, is_trainable=False, torch_device=at)
                 if missing := [key for key in keys.missing_keys if f".{name}." in key]:
                     raise ValueError(f"its weights lack {len(missing)} of its layers, {missing[0]} first")
-                if more := [key for key in keys.unexpected_keys if ".lora_" in key]:
+                if more := list(keys.unexpected_keys):
                     raise ValueError(f"it has weights for {len(more)} places that the model lacks, {more[0]} first")
                 output = self._network.get_output_embeddings()
                 if name in getattr(output, "lora_A", ()) or name in getattr(output, "modules_to_save", ()):
@@ -294,6 +351,12 @@ class Adapters:
             if getattr(vars(module).get("forward"), "func", None) is _forward:
                 del module.forward
 
+    def _fuse_linears(self) -> None:
+        """Puts the fused step into linear layers that PEFT has not wrapped: those of layers that are not fused."""
+        for module in self._linears.values():
+            if "forward" not in vars(module):
+                vars(module)["forward"] = partial(_forward, module, self, module.forward)
+
     def _fuse(self) -> None:
         """Puts the fused step before PEFT's own in every linear layer that PEFT has wrapped, unless `plain`."""
         if self.plain:
@@ -305,51 +368,15 @@ class Adapters:
                 vars(module)["forward"] = partial(_forward, module, self, module.forward)
 
 
-_REMARKS: tuple[tuple[str, type[Warning]], ...] = (
-    (".*is_gradient_checkpointing.*", FutureWarning),  # PEFT asks transformers for a property by its former name
-    (".*fan_in_fan_out.*", UserWarning),  # PEFT sets it right by itself
-    # It sets these itself for adapters of experts, applies them, and says that it does not.
-    (".*_pattern keys did not match.*gate_up_proj.*", RuntimeWarning),
-)
-
-
-@contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Within: PEFT does not warn of what it settles by itself when it puts adapters into a network."""
-    with warnings.catch_warnings():
-        for message, kind in _REMARKS:
-            warnings.filterwarnings("ignore", message, kind)
-        yield
-
-
-def _embeds(layer: Any, name: str) -> bool:
-    return name in getattr(layer, "lora_embedding_A", ())
-
-
-def _plain(layer: Any, name: str) -> bool:
-    """Whether an adapter adds no more than B A x alpha / rank to this layer."""
-    from peft.tuners.lora.layer import Linear
-
-    return (
-        type(layer) is Linear
-        and type(layer.base_layer) is torch.nn.Linear
-        and name not in layer.lora_variant
-        and not layer.lora_bias[name]
-        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
-    )
-
-
 def _forward(
     layer: Any, adapters: Adapters, otherwise: Any, x: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
-    """The forward pass of a wrapped linear layer. x: (..., in)."""
-    factors = adapters.together([layer])
+    """The forward pass of a linear layer, wrapped by PEFT or not. x: (..., in)."""
+    inner = getattr(layer, "base_layer", None)
+    known = adapters.together([layer]) if inner is not None or adapters.is_beside else None
     result: torch.Tensor
-    if factors is None and adapters.is_base:
-        result = layer.base_layer(x, *args, **kwargs)
-    elif factors is None:
-        result = otherwise(x, *args, **kwargs)
-    else:
-        (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mask, *flat(factors))
-        result = result.view(*x.shape[:-1], -1)
+    if known is not None:
+        (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mix, *flat(known))
+        return result.view(*x.shape[:-1], -1)
+    result = inner(x, *args, **kwargs) if inner is not None and adapters.is_base else otherwise(x, *args, **kwargs)
     return result

@@ -32,8 +32,6 @@ class Engine:
         self.name = name
         self.base = name
         """What PEFT loads the base of an adapter from: a folder or an id of the hub."""
-        self.base_version = ""
-        """The version of what lies there; empty where the loader does not say it."""
         self.network = network.eval().requires_grad_(False)
         self.device: torch.device = next(network.parameters()).device
         self.dtype: torch.dtype = network.dtype  # of the first weights that are no integers
@@ -56,6 +54,15 @@ class Engine:
         self.shortage = Shortage()
         self.computed_tokens = 0
         """Tokens that went through the network so far; a token that is trained on counts twice, for its way back."""
+
+    @property
+    def base_version(self) -> str:
+        """The version of what lies at `base`; empty where the loader does not say it."""
+        return self.adapters.base_version
+
+    @base_version.setter
+    def base_version(self, version: str) -> None:
+        self.adapters.base_version = version
 
     def is_long(self, length: int) -> bool:
         """Whether a row of so many tokens, with room for those to come, is long: it never shares a pass with others.

@@ -1,19 +1,20 @@
 """The fused step of linear layers with LoRA adapters in them: two products that add in place, forward and backward.
 
-For several adapters in one batch the factors stand side by side, each token's other factors are multiplied by zero, and
-the base network is computed once for all. Knows nothing of PEFT, files and which adapter is applied.
-Sources: Hu et al., LoRA (2021); Chen et al., Punica (2023), and Sheng et al., S-LoRA (2023), for many
-adapters over one base.
+What several adapters in one batch add is an `AdapterMix`'s matter. Knows nothing of PEFT, files and which adapter is
+applied.
+Source: Hu et al., LoRA (2021).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from rung.engine.adapter_mix import AdapterMix
+from rung.engine.adapter_plain import Names, PlainAdapter
 from rung.engine.products import linear
 
 _FIELDS = 6  # of Factors
@@ -23,9 +24,9 @@ _FIELDS = 6  # of Factors
 class Factors:
     """A linear layer with its adapter: x W' + bias + scaling x A' B'.
 
-    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter is applied. With several adapters at once
-    their ranks stand side by side, scaled by the mask of the pass. side: of the first of several layers with the same
-    input, the a of all of them side by side, where that is stored; None elsewhere.
+    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter is applied, or several at once. side: of
+    the first of several layers with the same input, the a of all of them side by side, where that is stored; with
+    several adapters at once, the names of these layers; None elsewhere.
     """
 
     weight: torch.Tensor
@@ -45,18 +46,34 @@ def unflat(fields: Sequence[Any]) -> list[Factors]:
     return [Factors(*fields[i : i + _FIELDS]) for i in range(0, len(fields), _FIELDS)]
 
 
+def with_plain(known: list[Factors], adapter: PlainAdapter, names: Names) -> list[Factors]:
+    """Layers with a plain adapter in them."""
+    sides, rank = [], adapter.layout.rank
+    for a, bs in adapter.blocks(names):
+        sides.append(a)
+        for number, (place, b) in enumerate(bs):
+            known[place] = replace(known[place], a=a[number * rank : (number + 1) * rank], b=b.T)
+    if len(sides) == 1:
+        known[0] = replace(known[0], side=sides[0])
+    return known
+
+
 def project(
-    x: torch.Tensor, factors: Sequence[Factors], mask: torch.Tensor | None
+    x: torch.Tensor, factors: Sequence[Factors], mix: AdapterMix | None
 ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """x (T, in) through linear layers with the same input. Also returns x A' of all their adapters, (T, all ranks)."""
+    """x (T, in) through linear layers with the same input. Also returns x A' of all their adapters, (T, all ranks).
+
+    mix: of the pass, where several adapters are applied.
+    """
     outs = [linear(x, f.weight, f.bias) for f in factors]
+    if mix is not None:
+        mix.add(x, outs, factors[0].side)
+        return outs, None
     adapted = [(out, f) for out, f in zip(outs, factors, strict=True) if f.a is not None]
     if not adapted:
         return outs, None
     narrow = linear(x, side_by_side(factors, x.dtype))
     first = 0
-    if mask is not None:
-        narrow.unflatten(1, (len(adapted), -1)).mul_(mask[:, None])
     for out, f in adapted:
         part = narrow[:, first : first + len(f.a)]
         out.addmm_(part, f.b.to(x.dtype).T, alpha=f.scaling)
@@ -105,11 +122,11 @@ def side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor
 
 
 class FusedLinear(torch.autograd.Function):
-    """x: (T, in); the mask of the pass; one layer's fields. Returns a tuple that holds the layer's output, (T, out)."""
+    """x: (T, in); the mix of the pass; one layer's fields. Returns a tuple that holds the layer's output, (T, out)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, mask: torch.Tensor | None, *fields: Any) -> tuple[torch.Tensor, ...]:
-        outs, narrow = project(x, unflat(fields), mask)
+    def forward(ctx: Any, x: torch.Tensor, mix: AdapterMix | None, *fields: Any) -> tuple[torch.Tensor, ...]:
+        outs, narrow = project(x, unflat(fields), mix)
         ctx.save_for_backward(x, narrow)
         ctx.fields = fields
         return tuple(outs)

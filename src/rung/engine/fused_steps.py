@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn.functional import gelu, silu
 
+from rung.engine.adapter_mix import AdapterMix
 from rung.engine.factors import project, project_back, unflat
 
 _ops = torch.ops.aten
@@ -118,12 +119,12 @@ class Enter(torch.autograd.Function):
         parts: EnterParts,
         cos: torch.Tensor | None,
         sin: torch.Tensor | None,
-        mask: torch.Tensor | None,
+        mix: AdapterMix | None,
         *fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         factors = unflat(fields)
         normed, factor = _normed(x, parts.norm, factors[0].weight.dtype)
-        outs, narrow = project(normed, factors, mask)
+        outs, narrow = project(normed, factors, mix)
         if len(outs) == 1:
             outs = [out.contiguous() for out in outs[0].split(parts.sizes, dim=1)]
         query, query_factor = _of_heads(outs[0], parts.query_norm, parts)
@@ -193,9 +194,9 @@ class Leave(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, seen: torch.Tensor, parts: LeaveParts, mask: torch.Tensor | None, *fields: Any
+        ctx: Any, x: torch.Tensor, seen: torch.Tensor, parts: LeaveParts, mix: AdapterMix | None, *fields: Any
     ) -> torch.Tensor:
-        (out,), narrow = project(seen, unflat(fields), mask)
+        (out,), narrow = project(seen, unflat(fields), mix)
         result, out, factor = _added(x, out, parts.behind, parts.multiplier)
         ctx.save_for_backward(seen, narrow, out, factor)
         ctx.rest = (parts, fields)
@@ -231,14 +232,14 @@ class FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, parts: FeedForwardParts, mask: torch.Tensor | None, *fields: Any
+        ctx: Any, x: torch.Tensor, parts: FeedForwardParts, mix: AdapterMix | None, *fields: Any
     ) -> torch.Tensor:
         *inner, down = unflat(fields)
         activation, _ = ACTIVATIONS[parts.activation]
         normed, factor = _normed(x, parts.norm, down.weight.dtype)
-        outs, narrow_up = project(normed, inner, mask)
+        outs, narrow_up = project(normed, inner, mix)
         gated, upper = outs if len(outs) == 2 else outs[0].chunk(2, dim=1)
-        (out,), narrow_down = project(activation(gated).mul_(upper), [down], mask)
+        (out,), narrow_down = project(activation(gated).mul_(upper), [down], mix)
         result, out, out_factor = _added(x, out, parts.behind, parts.multiplier)
         ctx.save_for_backward(x, factor, gated, upper, narrow_up, narrow_down, out, out_factor)
         ctx.rest = (parts, fields)

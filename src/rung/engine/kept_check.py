@@ -50,6 +50,7 @@ def keep(record: Path | None, engine: Engine, *, adapters: bool = False) -> None
             "head_alone": engine.head_alone,
             "adapters": adapters,
             "plain_adapters": engine.adapters.plain,
+            "reads_adapters": engine.adapters.reads,
         }
     with contextlib.suppress(OSError):  # without a cache it is checked again next time
         write_json(record, content)
@@ -84,6 +85,7 @@ def _padded(network: Any, name: str, content: dict[str, Any]) -> PaddedEngine:
 
 def _tree(network: Any, name: str, content: dict[str, Any]) -> TreeEngine:
     fused, alone, plain = list(content["fused"]), bool(content["head_alone"]), bool(content["plain_adapters"])
+    reads = bool(content["reads_adapters"])
     layers = decoder_layers(network)
     if len(fused) != len(layers):
         raise ValueError("the record is of another network")
@@ -92,6 +94,6 @@ def _tree(network: Any, name: str, content: dict[str, Any]) -> TreeEngine:
     for layer, was_fused in zip(layers, fused, strict=True):
         if not was_fused:
             unfuse(layer)
-    engine.head_alone, engine.adapters.plain = alone, plain
+    engine.head_alone, engine.adapters.plain, engine.adapters.reads = alone, plain, reads
     engine.fused = (len(fused_layers(network)), len(layers))
     return engine

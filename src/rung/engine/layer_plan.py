@@ -101,14 +101,14 @@ def enter(plan: LayerPlan, adapters: Adapters, x: torch.Tensor, known: Any, rota
     Returns query, (T, H, D), and key and value, (T, Hkv, D).
     """
     cos, sin = rotation if plan.enter.rotation != "none" else (None, None)
-    return Enter.apply(x, plan.enter, cos, sin, adapters.mask, *flat(known))
+    return Enter.apply(x, plan.enter, cos, sin, adapters.mix, *flat(known))
 
 
-def leave(plan: LayerPlan, layer: Any, x: torch.Tensor, seen: torch.Tensor, known: Any, mask: Any) -> torch.Tensor:
+def leave(plan: LayerPlan, layer: Any, x: torch.Tensor, seen: torch.Tensor, known: Any, mix: Any) -> torch.Tensor:
     """x: (T, C) in float32, the input of the layer; seen: (T, H * D). Returns the layer's output, (T, C) in float32."""
-    x = Leave.apply(x, seen, plan.leave, mask, *flat(known[1]))
+    x = Leave.apply(x, seen, plan.leave, mix, *flat(known[1]))
     if plan.gated:
-        out: torch.Tensor = FeedForward.apply(x, plan.feed, mask, *flat([f for group in known[2:] for f in group]))
+        out: torch.Tensor = FeedForward.apply(x, plan.feed, mix, *flat([f for group in known[2:] for f in group]))
         return out
     given = _plain_norm(x, plan.feed.norm).to(known[1][0].weight.dtype)
     found = getattr(layer, plan.mlp)(given[None])

@@ -125,10 +125,10 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
     rotation = (angles[0][0], angles[1][0]) if angles is not None and rotates else None
     query, key, value = (part.transpose(0, 1)[None] for part in enter(plan, adapters, x, known[0], rotation))
     more = {"s_aux": own.sinks} if plan.sinks else {}
-    seen, mask = attention(own, query, key, value, None, **plan.given, **more)[0][0].flatten(1), adapters.mask
-    if wanted is not None and (plan.gated or mask is None):  # with a mask, other networks need all of their tokens
-        x, seen, mask, wanted = x[wanted], seen[wanted], mask[wanted] if mask is not None else None, None
-    out = leave(plan, layer, x, seen, known, mask)
+    seen, mix = attention(own, query, key, value, None, **plan.given, **more)[0][0].flatten(1), adapters.mix
+    if wanted is not None and (plan.gated or mix is None):  # with a mix, other networks need all of their tokens
+        x, seen, mix, wanted = x[wanted], seen[wanted], mix[wanted] if mix is not None else None, None
+    out = leave(plan, layer, x, seen, known, mix)
     if wanted is not None:
         out = out[wanted]
     # A layer that is not fused takes the type of its weights.

@@ -206,9 +206,13 @@ class LocalModel(RequestRows):
         self.engine.forget_adapter(str(adapter))
 
     def check_fits(self, adapter: Path) -> None:
-        """Raises ModelError unless the adapter folder fits this network; its weights stay loaded."""
+        """Raises ModelError unless the adapter folder fits this network; its weights stay loaded.
+
+        For plain adapters it may be called from any thread; the others change the network.
+        """
         with self._memory_errors():
-            self.engine.adapters.mixable(str(adapter))
+            if not self.engine.adapters.hold(str(adapter)):
+                self.engine.adapters.mixable(str(adapter))
 
     def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
         """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
