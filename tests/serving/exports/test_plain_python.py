@@ -141,6 +141,22 @@ def test_the_program_runs_by_itself_with_the_adapter(source: ExportSource, tmp_p
     assert not report.faults and "peft==" in (tmp_path / "out" / "requirements.txt").read_text()
 
 
+def test_weights_that_were_trained_whole_stand_in_the_place_of_the_base(
+    source_of: Callable[[Solution], ExportSource], loaded: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = source_of(KINDS["plain"])
+    network = AutoModelForCausalLM.from_pretrained(source.packed.model, dtype=torch.bfloat16)
+    network.save_pretrained(tmp_path / "whole")
+    whole = replace(source.packed.solution, adapter=str(tmp_path / "whole"))
+    source.packed = replace(source.packed, solution=whole)
+    export(source, export_named("python"), tmp_path / "out", ExportOptions(), parity=False)
+    program = loaded(tmp_path / "out")
+    assert [program.reply(row_of(q))["answer"] for q in QUERIES] == [p.text for p in opened(source).answer(QUERIES)]
+
+
 def test_lines_are_answered_one_a_line(source_of: Callable[[Solution], ExportSource], tmp_path: Path) -> None:
     export(source_of(KINDS["labels"]), export_named("python"), tmp_path / "out", ExportOptions(), parity=False)
     asked = [sys.executable, str(tmp_path / "out" / "answer.py"), "--lines"]

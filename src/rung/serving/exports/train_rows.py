@@ -69,7 +69,8 @@ def _run_of(source: ExportSource) -> Path:
     """The run folder that the solution is from."""
     places = (source.given, *source.given.resolve().parents, *source.packed.place.resolve().parents)
     for place in places:
-        if (place / "split.json").is_file() and (place / "task.json").is_file():
+        solution = place / "solutions" / source.packed.solution.name / "solution.json"
+        if all(path.is_file() for path in (place / "split.json", place / "task.json", solution)):
             return place
     raise ExportError(
         f"{source.given}: a bundle holds no train examples. Name the run that it is from: rung export runs/NAME --to …."

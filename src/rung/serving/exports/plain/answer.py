@@ -91,7 +91,7 @@ def _network(folder: Path, says: Mapping[str, Any], base: str | None, dtype: str
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     place = str(folder / says["weights"]) if says["weights"] else base or says["base"]
-    for name, size in says["base_files"].items() if Path(place).is_dir() else ():
+    for name, size in says["base_files"].items() if Path(place).is_dir() and not says["weights"] else ():
         if not (Path(place) / name).is_file() or (Path(place) / name).stat().st_size != size:
             raise SystemExit(f"{place}: {name} is not the base model's. Give the right folder with --base.")
     load: Any = AutoModelForCausalLM.from_pretrained
