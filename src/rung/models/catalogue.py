@@ -28,7 +28,7 @@ from rung.records import write_json
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _A_PATH = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")  # how a path begins, and no id
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.txt"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.txt", "README.md"]  # the card: licence
 _NOT_NEEDED = ["consolidated*", "original/*", "onnx/*", "*/*.safetensors"]  # the same weights in other forms
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 _FORMAT = 1  # of the embedded model's converted folder; raise it when the conversion changes for it
