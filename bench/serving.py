@@ -2,7 +2,7 @@
 
     python bench/serving.py [--json FILE] [--requests 64] [--new-tokens 32] [--rounds 3] [--adapters 40] [--slots 8]
                             [--vllm PYTHON] [--seconds 120] [--clients 200] [--threads N] [--model NAME|FOLDER]
-                            [--only mixed,vllm,many,soak]
+                            [--dtype float32|bfloat16] [--only mixed,vllm,many,soak]
 
 A real server process answers chat completions over HTTP, greedy, on the CPU. Adapters are random (rank 16, every linear
 layer), made by the script. Four measurements:
@@ -14,7 +14,8 @@ layer), made by the script. Four measurements:
 
 Requests share a system turn, which the prefix caches hold already; their inputs are new in every round, and alike in
 length. Of each measurement the fastest round counts. Throughput is tokens written in a second. In the soak every
-answer must be the one that was recorded before, when nobody else asked.
+answer must be the one that was recorded before, when nobody else asked; in bfloat16 a greedy answer may depend on what
+else is in its batch.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=120.0, help="of the soak")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each server")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="computed in, at all servers"
+    )
     parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="an interpreter that has vLLM")
     parser.add_argument("--only", default=",".join(PARTS), help="measurements, with commas between")
     parser.add_argument("--json", type=Path)
@@ -84,11 +88,17 @@ def measure(options: argparse.Namespace, chosen: Sequence[str]) -> dict[str, Any
     root = options.folder / "adapters"
     made = {f"a{i}": write_adapter(base, root / f"a{i}", seed=i) for i in range(count)}
     mixed = dict(list(made.items())[:MIXED])
-    common = {"slots": options.slots, "threads": options.threads, "log": options.folder / "rung.log"}
+    common = {
+        "slots": options.slots,
+        "threads": options.threads,
+        "dtype": options.dtype,
+        "log": options.folder / "rung.log",
+    }
     found: dict[str, Any] = {
         "requests": options.requests,
         "new_tokens": options.new_tokens,
         "threads": options.threads,
+        "dtype": options.dtype,
         "slots": options.slots,
     }
     print(f"{options.requests} requests at once, {options.new_tokens} new tokens each, {options.threads} threads")
@@ -104,7 +114,9 @@ def measure(options: argparse.Namespace, chosen: Sequence[str]) -> dict[str, Any
             print("  vllm: not measured. Name an interpreter that has it with --vllm.")
         else:
             log = options.folder / "vllm.log"
-            with vllm_server(options.vllm, base, mixed, threads=options.threads, log=log) as server:
+            with vllm_server(
+                options.vllm, base, mixed, threads=options.threads, dtype=options.dtype, log=log
+            ) as server:
                 found["vllm"] = against(server, options, "vllm", [server.base], list(mixed))
             ratio = found["mixed"]["tokens_per_s"] / found["vllm"]["tokens_per_s"]
             found["ratio_vs_vllm_cpu"] = round(ratio, 2)

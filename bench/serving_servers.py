@@ -18,7 +18,15 @@ from typing import Any
 RANK = 16
 STRENGTH = 0.3  # size of an adapter's change to a layer's weights, as a share of theirs: answers differ from the base's
 CONTEXT = 2048  # tokens of a request at the peer
+KEY = "key-of-the-bench"  # for loading adapters; rung wants one
 PORT = "PORT"  # in a command: a free one is put there
+IN_DTYPE = """
+import rung.models.speed
+rung.models.speed.kept_dtype = lambda device: getattr(__import__("torch"), "{}")
+from rung.cli.main import main
+main()
+"""
+"""`rung` with the type that models compute in; by itself it takes the fastest of the machine."""
 UP_S = 300.0  # a server may take so long to start
 
 
@@ -32,9 +40,8 @@ class Server:
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
         """Raises HTTPError where the server refuses."""
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
         urllib.request.urlopen(request, timeout=120).read()
 
     def load(self, name: str, folder: Path) -> None:
@@ -92,19 +99,21 @@ def write_adapter(base: Path, folder: Path, seed: int) -> Path:
 
 
 @contextmanager
-def rung_server(spec: str, adapters: Path, *, slots: int, threads: int, log: Path) -> Iterator[Server]:
+def rung_server(spec: str, adapters: Path, *, slots: int, threads: int, dtype: str, log: Path) -> Iterator[Server]:
     """rung's server over a base, which loads adapters of that folder."""
-    command = [sys.executable, "-m", "rung", "serve", "--base", spec, "--adapters", str(adapters)]
-    command += ["--slots", str(slots), "--port", PORT]
-    with _running(command, {"OMP_NUM_THREADS": str(threads)}, log) as server:
+    command = [sys.executable, "-c", IN_DTYPE.format(dtype), "serve", "--base", spec, "--adapters", str(adapters)]
+    command += ["--slots", str(slots), "--port", PORT, "--admin-key-env", "RUNG_ADMIN_KEY"]
+    with _running(command, {"OMP_NUM_THREADS": str(threads), "RUNG_ADMIN_KEY": KEY}, log) as server:
         yield server
 
 
 @contextmanager
-def vllm_server(python: Path, base: Path, adapters: Mapping[str, Path], *, threads: int, log: Path) -> Iterator[Server]:
+def vllm_server(
+    python: Path, base: Path, adapters: Mapping[str, Path], *, threads: int, dtype: str, log: Path
+) -> Iterator[Server]:
     """vLLM on the CPU with adapters that it loads at its start."""
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(base), "--host", "127.0.0.1"]
-    command += ["--port", PORT, "--served-model-name", "base", "--dtype", "float32", "--enforce-eager"]
+    command += ["--port", PORT, "--served-model-name", "base", "--dtype", dtype, "--enforce-eager"]
     command += ["--max-model-len", str(CONTEXT), "--enable-lora", "--max-loras", str(len(adapters))]
     command += ["--max-lora-rank", str(RANK), "--lora-modules", *(f"{n}={path}" for n, path in adapters.items())]
     environment = {
@@ -135,7 +144,7 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
         try:
             while (base := _base(url)) is None:
                 if process.poll() is not None or time.monotonic() - started > UP_S:
-                    sys.exit(f"{command[2]} did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
+                    sys.exit(f"{log.stem} did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
                 time.sleep(0.3)
             yield Server(url, base, process.pid)
         finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serving_client import Connection, Reply
-from serving_servers import Server
+from serving_servers import KEY, Server
 
 STEADY = 4  # adapters that stay loaded
 NAMES = 4  # names whose adapters are exchanged
@@ -94,7 +94,7 @@ class Clients:
     async def exchange(self, name: str, adapters: Mapping[str, Path]) -> None:
         """Loads one adapter after another under the name, until the end."""
         drawn = random.Random(name)
-        connection = Connection(self.server.url)
+        connection = Connection(self.server.url, KEY)
         stood = self.names[name] = Stood()
         while time.monotonic() < self.until:
             adapter = drawn.choice(list(adapters))

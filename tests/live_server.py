@@ -20,7 +20,7 @@ from typing import Any
 from rung.models import model_version
 from rung.solutions.store import save_solution
 from rung.types import Decoding, Document, RetrieverSpec, Solution
-from serving_servers import write_adapter
+from serving_servers import IN_DTYPE, write_adapter
 
 KEY, ADMIN_KEY = "key-of-the-tests", "admin-key-of-the-tests"
 PASSAGES = tuple(Document(noun, f"Every {noun} is {colour}.") for noun, colour in (("door", "red"), ("boat", "green")))
@@ -66,12 +66,12 @@ class Live:
     def unload(self, name: str) -> tuple[int, Any]:
         return self.ask("/v1/unload_lora_adapter", {"lora_name": name}, key=ADMIN_KEY)[:2]
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric of the server over its labels."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric of the server over its labels. label: of those with this one, as kind="out"."""
         _, text, _ = self.ask("/metrics", key=ADMIN_KEY)
-        values = [line.rpartition(" ")[2] for line in text.splitlines() if line.partition("{")[0].split(" ")[0] == name]
-        assert values, f"no metric {name} in:\n{text}"
-        return sum(map(float, values))
+        lines = [line for line in text.splitlines() if line.partition(" ")[0].partition("{")[0] == name]
+        assert lines, f"no metric {name} in:\n{text}"
+        return sum(float(line.rpartition(" ")[2]) for line in lines if label in line)
 
 
 def _read(text: bytes) -> Any:
@@ -94,7 +94,7 @@ def write_bundles(folder: Path, model: Path) -> list[str]:
 
 @contextmanager
 def live_server(folder: Path, model: Path) -> Iterator[Live]:
-    """The process, which ends with the block."""
+    """The process, which ends with the block. It computes in float32, so that answers are the same on every machine."""
     base = Path(shutil.copytree(model, folder / "tiny"))
     adapters = folder / "adapters"
     for seed, name in enumerate(("first", "second")):
@@ -102,8 +102,16 @@ def live_server(folder: Path, model: Path) -> Iterator[Live]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "rung", "serve", *write_bundles(folder, base), "--port", str(port)]
-    command += ["--adapters", str(adapters)]
+    command = [
+        sys.executable,
+        "-c",
+        IN_DTYPE.format("float32"),
+        "serve",
+        *write_bundles(folder, base),
+        "--port",
+        str(port),
+    ]
+    command += ["--adapters", str(adapters), "--api-key-env", "RUNG_API_KEY", "--admin-key-env", "RUNG_ADMIN_KEY"]
     environment = {"RUNG_API_KEY": KEY, "RUNG_ADMIN_KEY": ADMIN_KEY, "OMP_NUM_THREADS": "1"}
     live = Live(f"http://127.0.0.1:{port}", "tiny", adapters)
     log = folder / "server.log"
