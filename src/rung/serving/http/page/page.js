@@ -271,7 +271,7 @@ function showProblem(failure) {
   byId("problem").hidden = !failure;
   if (failure?.status === 401 || failure?.status === 403) {
     byId("key-box").open = true;
-    key.focus();
+    if (!input.value) key.focus(); // else somebody is typing
   }
 }
 
