@@ -125,7 +125,7 @@ class RequestSample:
             elif (key := _key(masked)) in self._held or key in rows:
                 self._counts["kept before"] += 1
             elif len(self._held) + len(rows) >= self._most or self._path_bytes() >= MOST_BYTES:
-                self._counts["full"] += 1
+                self._counts["file is full"] += 1
             else:
                 rows[key] = _row(masked, model)
         if not rows:

@@ -52,7 +52,7 @@ def test_a_text_is_kept_once_also_by_a_later_server_and_the_file_is_bounded(tmp_
             sample.add(text, model="a")
         sample.close()
     assert [row["input"] for row in rows_of(path)] == ["Where is my card?", "Two"]
-    assert sample.counts == {"kept before": 3, "empty": 1, "too long": 1, "full": 1}
+    assert sample.counts == {"kept before": 3, "empty": 1, "too long": 1, "file is full": 1}
 
 
 def test_a_line_that_a_kill_tore_is_cut_off_by_the_next_server(tmp_path: Path) -> None:
