@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -92,6 +92,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Any]]:
         spec = importlib.util.spec_from_file_location("exported_answer", folder / "answer.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
         return module.PlainSolution(folder)
 
@@ -157,16 +158,20 @@ def test_weights_that_were_trained_whole_stand_in_the_place_of_the_base(
     assert [program.reply(row_of(q))["answer"] for q in QUERIES] == [p.text for p in opened(source).answer(QUERIES)]
 
 
-def test_lines_are_answered_one_a_line(source_of: Callable[[Solution], ExportSource], tmp_path: Path) -> None:
+def test_lines_are_answered_one_a_line(
+    source_of: Callable[[Solution], ExportSource],
+    loaded: Callable[[Path], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     export(source_of(KINDS["labels"]), export_named("python"), tmp_path / "out", ExportOptions(), parity=False)
-    asked = [sys.executable, str(tmp_path / "out" / "answer.py"), "--lines"]
-    done = subprocess.run(asked, input="a card?\n\nnone?\n", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2 and set(map(json.loads, done.stdout.splitlines())) <= {
-        "card",
-        "card use",
-        "none",
-    }
+    program = loaded(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", ["answer.py", "--lines"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a card?\r\n\nnone?\n")))
+    sys.modules[type(program).__module__].main()
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert answers == [program.reply({"input": asked})["answer"] for asked in ("a card?", "none?")]
 
 
 def test_nothing_of_rung_is_imported(source_of: Callable[[Solution], ExportSource], tmp_path: Path) -> None:
