@@ -14,6 +14,7 @@ import pytest
 
 from plain_adapters import write_adapter
 from rung.engine import continuous as engine_rows
+from rung.engine.cohorts import AllCohorts
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import Busy, Unanswerable
 from rung.models.continuous import Continuous
@@ -211,7 +212,7 @@ def test_where_memory_runs_out_fewer_rows_run_and_all_answers_are_the_same(
     forward = model.engine.forward
 
     def limited(ids: Any, positions: Any, view: Any) -> Any:
-        if isinstance(view, engine_rows._AllCohorts) and len(ids) > 5:
+        if isinstance(view, AllCohorts) and len(ids) > 5:
             error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
             assert is_out_of_memory(error)
             raise error
@@ -242,3 +243,8 @@ def test_the_bytes_of_tokens_are_those_of_the_text_also_where_characters_are_tor
     tokens = TextTokens(tokenizer_bytes, "", (), (), ())
     for text in ("the cat – naïve 日本語 👍", "\x00\x7f \n"):
         assert b"".join(tokens.bytes_of(i) for i in tokens.encode(text)) == text.encode()
+
+
+def test_a_text_to_continue_may_hold_characters_of_private_use(answerer: Continuous) -> None:
+    (heard,) = asked(answerer, [Ask(Request((), Decoding(6)), text="a \U000f0000 card \U000ffffd\U00100000")])
+    assert heard.generation.error is None

@@ -11,76 +11,23 @@ Source of the idea: Yu et al., Orca (2022); of many adapters in a batch: Sheng e
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 import torch
 
-from rung.engine.batch import choose, generator_of
-from rung.engine.grammar import Matcher
-from rung.engine.kv_cache import RowCache
+from rung.engine.batch import choose
+from rung.engine.cohorts import AllCohorts, Cohort, PassKind
+from rung.engine.live_rows import LiveRow, take
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job, SharedPrefixes, prefill, prefix_in_memory
-from rung.engine.tree_answers import forced
+from rung.engine.starts import Starts
 from rung.engine.tree_engine import Prefix, TreeEngine
 
 _ROOM = 64  # new tokens that a row has room for before its cache grows
 _COHORTS = 4  # of one kind; beyond them the two smallest are joined
 _JOINING = 2_048  # tokens that are prefilled in one round, so that rows which are being answered do not wait for long
 _PASSED_OVER = 256  # rows that may go before one that waits for a slot; then no other takes a slot before it
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A token and its log-probability, with the likeliest tokens at its place, the likeliest first."""
-
-    id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(eq=False)
-class Row:
-    """A job on its way.
-
-    stop_ids: end tokens; the answer's last token is one, unless its room ended first. logprobs: so many of the
-    likeliest tokens are told at each place; None: none, and no log-probabilities. answer: tokens so far; `chosen` tells
-    them where logprobs are asked for. read: its prompt was computed; cached: of its tokens, that were computed before.
-    failed: memory does not suffice, even for this row alone. dropped: nobody waits for it any more. passed_over: rows
-    that went before it while it waited for a slot.
-    """
-
-    job: Job
-    stop_ids: Collection[int]
-    logprobs: int | None = None
-    answer: list[int] = field(default_factory=list)
-    chosen: list[Chosen] = field(default_factory=list)
-    read: bool = False
-    cached: int = 0
-    failed: bool = False
-    dropped: bool = False
-    matcher: Matcher | None = None
-    generator: Any = None
-    passed_over: int = 0
-
-    def __post_init__(self) -> None:
-        self.matcher = self.job.matcher.copy() if self.job.matcher is not None else None
-        self.generator = generator_of(self.job)
-
-    @property
-    def ended(self) -> bool:
-        if self.failed or self.dropped:
-            return True
-        return bool(self.answer) and (self.answer[-1] in self.stop_ids or len(self.answer) >= self.job.most)
-
-    @property
-    def tokens(self) -> list[int]:
-        """What the network has read or is to read: the prompt, and the answer so far."""
-        return [*self.job.prompt, *self.answer]
 
 
 class Running:
@@ -93,13 +40,13 @@ class Running:
     def __init__(self, engine: TreeEngine, *, slots: int = 8) -> None:
         self._engine = engine
         self._slots: list[str | None] = [None] * (1 + slots)  # the base stands first, and always
-        self._waiting: list[Row] = []
-        self._cohorts: list[_Cohort] = []
+        self._waiting: list[LiveRow] = []
+        self._cohorts: list[Cohort] = []
         self._held: set[str | None] = {None}  # adapters that rows need
         self._starts = Starts()
         self._most_rows = engine.limits.rows
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LiveRow) -> None:
         self._waiting.append(row)
 
     @property
@@ -123,7 +70,7 @@ class Running:
 
     # ---- a round ----------------------------------------------------------------------------
 
-    def admit(self) -> list[Row]:
+    def admit(self) -> list[LiveRow]:
         """Prefills waiting rows as far as there is room; returns rows that ended without an answer."""
         gone = [row for row in self._waiting if row.dropped]
         self._waiting = [row for row in self._waiting if not row.dropped]
@@ -139,7 +86,7 @@ class Running:
                 gone += self._without_memory(rows)
         return gone
 
-    def choose(self) -> list[Row]:
+    def choose(self) -> list[LiveRow]:
         """Every row gets a token, or several where its grammar leaves no choice. Returns all rows; ended ones leave."""
         ready = [cohort for cohort in self._cohorts if cohort.last is not None]
         if not ready:
@@ -159,7 +106,7 @@ class Running:
         at = 0
         for cohort in ready:
             cohort.new = [
-                _taken(row, token, told.get(at + i))
+                take(row, token, told.get(at + i))
                 for i, (row, token) in enumerate(zip(cohort.rows, tokens[at : at + len(cohort.rows)], strict=True))
             ]
             at += len(cohort.rows)
@@ -168,9 +115,9 @@ class Running:
         self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
         return rows
 
-    def advance(self) -> list[Row]:
+    def advance(self) -> list[LiveRow]:
         """Puts the chosen tokens through the network; returns rows for which memory does not suffice."""
-        gone: list[Row] = []
+        gone: list[LiveRow] = []
         for kind in dict.fromkeys(cohort.kind for cohort in self._cohorts):
             cohorts = [cohort for cohort in self._cohorts if cohort.kind == kind and cohort.new]
             if not cohorts:
@@ -185,10 +132,10 @@ class Running:
 
     # ---- joining ----------------------------------------------------------------------------
 
-    def _chosen_to_join(self) -> dict[_Kind, list[Row]]:
+    def _chosen_to_join(self) -> dict[PassKind, list[LiveRow]]:
         """Waiting rows that are prefilled in this round, by kind, taken off the list; the oldest come first."""
-        chosen: dict[_Kind, list[Row]] = {}
-        without_slot: list[Row] = []
+        chosen: dict[PassKind, list[LiveRow]] = {}
+        without_slot: list[LiveRow] = []
         free = self._most_rows - self.running
         room = self._engine.limits.cache_bytes - sum(cohort.cache.own_bytes for cohort in self._cohorts)
         tokens = looked_at = 0
@@ -210,12 +157,12 @@ class Running:
         self._waiting = without_slot + self._waiting[looked_at:]
         return chosen
 
-    def _kind(self, row: Row) -> _Kind:
+    def _kind(self, row: LiveRow) -> PassKind:
         mixable = self._engine.retried(lambda: self._engine.adapters.mixable(row.job.adapter))
         long = self._engine.is_long(len(row.job.prompt) + row.job.most)
-        return _Kind(None if mixable else row.job.adapter, long)
+        return PassKind(None if mixable else row.job.adapter, long)
 
-    def _has_slot(self, row: Row) -> bool:
+    def _has_slot(self, row: LiveRow) -> bool:
         """Whether the row's adapter is in a slot, or takes one now in the place of an adapter that no row needs."""
         adapter = row.job.adapter
         if adapter in self._held:
@@ -234,14 +181,14 @@ class Running:
     def _is_taken(self, slot: int) -> bool:
         return self._slots[slot] is not None
 
-    def _is_reserved(self, row: Row) -> bool:
+    def _is_reserved(self, row: LiveRow) -> bool:
         """Whether a row that came before this one has waited for a slot for too long: slots must become free."""
         first = next((other for other in self._waiting if other.passed_over > _PASSED_OVER), None)
         return first is not None and row is not first and first.job.adapter not in self._held
 
-    def _join(self, kind: _Kind, rows: list[Row]) -> None:
+    def _join(self, kind: PassKind, rows: list[LiveRow]) -> None:
         """Prefills the rows as a cohort of their own. The rest of a long prompt is read in later rounds."""
-        engine, ready = self._engine, list[Row]()
+        engine, ready = self._engine, list[LiveRow]()
         families: dict[int, tuple[str | None, Prefix | None]] = {}
         for row in rows:
             tokens, adapter = row.tokens, row.job.adapter
@@ -267,11 +214,11 @@ class Running:
             cache, last, order = prefill(engine, jobs, list(range(len(jobs))), shared, room=_ROOM)
         for row in ready:
             row.read = True
-        self._cohorts.append(_Cohort(kind, [ready[i] for i in order], cache, last))
+        self._cohorts.append(Cohort(kind, [ready[i] for i in order], cache, last))
 
     # ---- a step -----------------------------------------------------------------------------
 
-    def _step(self, kind: _Kind, cohorts: list[_Cohort]) -> None:
+    def _step(self, kind: PassKind, cohorts: list[Cohort]) -> None:
         cohorts = self._fewer(cohorts)
         ids: list[int] = []
         positions: list[int] = []
@@ -284,13 +231,13 @@ class Running:
                 ids += new
                 positions += range(first, first + len(new))
                 adapters += [row.job.adapter] * len(new)
-        view = _AllCohorts([cohort.cache for cohort in cohorts], [sum(map(len, c.new)) for c in cohorts], kind.long)
+        view = AllCohorts([cohort.cache for cohort in cohorts], [sum(map(len, c.new)) for c in cohorts], kind.long)
         with torch.inference_mode(), self.applied(kind, adapters):
             last = self._engine.forward(ids, positions, view)
         for cohort, part in zip(cohorts, last.split([len(cohort.rows) for cohort in cohorts]), strict=True):
             cohort.last, cohort.new = part, []
 
-    def _fewer(self, cohorts: list[_Cohort]) -> list[_Cohort]:
+    def _fewer(self, cohorts: list[Cohort]) -> list[Cohort]:
         """At most `_COHORTS` of them: the smallest are joined."""
         while len(cohorts) > _COHORTS:
             second, first = sorted(cohorts, key=lambda cohort: len(cohort.rows))[:2]
@@ -299,7 +246,7 @@ class Running:
             self._cohorts.remove(second)
         return cohorts
 
-    def applied(self, kind: _Kind, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+    def applied(self, kind: PassKind, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
         """Within: each token's adapter is applied. adapters: one a token."""
         engine = self._engine
         present = set(adapters)
@@ -311,7 +258,7 @@ class Running:
         of_tokens = torch.tensor([place[a] if a is not None else 0 for a in adapters], device=engine.device)
         return engine.adapters.mixed(self._slots, of_tokens)
 
-    def _without_memory(self, rows: Sequence[Row]) -> list[Row]:
+    def _without_memory(self, rows: Sequence[LiveRow]) -> list[LiveRow]:
         """Memory ran out with these rows: all cohorts are given up, their rows wait again, and fewer run at once.
 
         Returns the row that does not fit even alone. What rows have written stays written: it is read again.
@@ -328,64 +275,6 @@ class Running:
         return []
 
 
-def _taken(row: Row, token: int, chances: torch.Tensor | None) -> list[int]:
-    """Gives a row its next token, and those that its grammar then leaves no choice about. chances: log-probabilities
-    (V,), where they are told; then each token has a step of its own."""
-    if chances is None:
-        tokens = [token, *forced(row.matcher, token, row.stop_ids)][: row.job.most - len(row.answer)]
-    else:
-        tokens = [token]
-        if row.matcher is not None and token not in row.stop_ids:
-            row.matcher.consume(token)
-        top = torch.topk(chances, row.logprobs) if row.logprobs else None
-        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True) if top is not None else ()
-        row.chosen.append(Chosen(token, float(chances[token]), tuple(pairs)))
-    row.answer += tokens
-    return tokens
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What may share a pass. alone: the adapter whose rows share it with no others; None: a plain one, or none."""
-
-    alone: str | None
-    long: bool
-
-
-@dataclass(eq=False)
-class _Cohort:
-    """Rows with one KV cache, in its order.
-
-    last: hidden states from which their next tokens follow, (B, C). new: tokens of each row that are chosen and not yet
-    computed.
-    """
-
-    kind: _Kind
-    rows: list[Row]
-    cache: RowCache
-    last: torch.Tensor | None
-    new: list[list[int]] = field(default_factory=list)
-
-    def leave(self) -> list[Row]:
-        """Rows that ended leave; returns those of them that were dropped."""
-        kept = [i for i, row in enumerate(self.rows) if not row.ended]
-        gone = [row for row in self.rows if row.dropped]
-        if len(kept) < len(self.rows):
-            if kept:
-                self.cache.keep_rows(kept)
-            self.rows = [self.rows[i] for i in kept]
-            self.new = [self.new[i] for i in kept] if self.new else []
-            self.last = self.last[kept] if self.last is not None else None
-        return gone
-
-    def join(self, other: _Cohort) -> None:
-        """Takes over another cohort's rows. Both have chosen tokens that are not yet computed."""
-        assert self.kind == other.kind and self.last is None and other.last is None
-        self.cache.join(other.cache)
-        self.rows += other.rows
-        self.new += other.new
-
-
 class _Families(SharedPrefixes):
     """Rows by adapter and by the start that they share with earlier prompts. of_jobs: both for each job."""
 
@@ -394,7 +283,7 @@ class _Families(SharedPrefixes):
         running: Running,
         jobs: Sequence[Job],
         of_jobs: Sequence[tuple[str | None, Prefix | None]],
-        kind: _Kind,
+        kind: PassKind,
     ) -> None:
         self.long = kind.long
         self._running, self._kind = running, kind
@@ -410,63 +299,3 @@ class _Families(SharedPrefixes):
 
     def applied(self, engine: TreeEngine, families: Sequence[int]) -> AbstractContextManager[None]:
         return self._running.applied(self._kind, [self.adapters[family] for family in families])
-
-
-class _AllCohorts:
-    """A View of a decode step of several cohorts. counts: tokens of each in this pass."""
-
-    def __init__(self, caches: Sequence[RowCache], counts: Sequence[int], long: bool) -> None:
-        self.long = long
-        self._caches, self._counts = caches, list(counts)
-        self.wanted: torch.Tensor | None = None
-        if any(cache.wanted is not None for cache in caches):
-            starts = [sum(counts[:i]) for i in range(len(counts))]
-            parts = [
-                start + (cache.wanted if cache.wanted is not None else torch.arange(count, device=cache.lengths.device))
-                for cache, start, count in zip(caches, starts, counts, strict=True)
-            ]
-            self.wanted = torch.cat(parts)
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, **more: Any
-    ) -> torch.Tensor:
-        if len(self._caches) == 1:
-            return self._caches[0].attend(layer, query, key, value, scaling, **more)
-        parts = zip(self._caches, *(x.split(self._counts) for x in (query, key, value)), strict=True)
-        return torch.cat([cache.attend(layer, q, k, v, scaling, **more) for cache, q, k, v in parts])
-
-
-class Starts:
-    """What prompts begin with alike, for each adapter, in whole blocks of tokens. Remembers the latest blocks only."""
-
-    BLOCK = 32
-    MOST = 65_536  # blocks
-
-    def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[str | None, int], None] = OrderedDict()
-
-    def shared(self, adapter: str | None, prompt: Sequence[int]) -> int:
-        """How many of its first tokens an earlier prompt began with, whole blocks; at least one token is left."""
-        known = 0
-        for length, key in self._blocks(adapter, prompt):
-            if key not in self._seen:
-                break
-            known = length
-        self.add(adapter, prompt)
-        return known
-
-    def add(self, adapter: str | None, prompt: Sequence[int]) -> None:
-        for _, key in self._blocks(adapter, prompt):
-            self._seen[key] = None
-            self._seen.move_to_end(key)
-        for key in list(islice(self._seen, max(0, len(self._seen) - self.MOST))):
-            del self._seen[key]
-
-    def forget(self, adapter: str) -> None:
-        self._seen = OrderedDict((key, None) for key in self._seen if key[0] != adapter)
-
-    def _blocks(self, adapter: str | None, prompt: Sequence[int]) -> Iterator[tuple[int, tuple[str | None, int]]]:
-        chain = 0
-        for start in range(0, len(prompt) - self.BLOCK, self.BLOCK):
-            chain = hash((chain, tuple(prompt[start : start + self.BLOCK])))
-            yield start + self.BLOCK, (adapter, chain)

@@ -35,18 +35,18 @@ class AnswerRow:
     seconds: float = 0.0
     answers_left: int = 2  # one that turns out to begin with a thought is written again behind it
 
-    def next_step(self, chat: ChatFormat, context_length: int) -> Step | None:
+    def next_step(self, chat: ChatFormat, context_length: int) -> AnswerStep | None:
         """What comes next: a thought, an answer, or nothing more. A thought without room is closed empty."""
         if self.thought is not None:
             closing = len(chat.closed_thought(self.thought, []))
             room = context_length - len(self.job.prompt) - closing - self.job.most
             if room > 0:
                 job = replace(self.job, prompt=self.job.prompt, most=min(room, THOUGHT_TOKENS), matcher=None)
-                return Step(job, chat.thought_stops(self.thought), thinks=True)
+                return AnswerStep(job, chat.thought_stops(self.thought), thinks=True)
             self._close(self.thought, [], chat)
-        return Step(self.job, chat.stop_ids, thinks=False) if self.answers_left else None
+        return AnswerStep(self.job, chat.stop_ids, thinks=False) if self.answers_left else None
 
-    def heard(self, step: Step, ids: list[int] | None, chat: ChatFormat, context_length: int) -> None:
+    def heard(self, step: AnswerStep, ids: list[int] | None, chat: ChatFormat, context_length: int) -> None:
         """ids: what the engine wrote; None where memory did not suffice."""
         self.written += len(ids or ())
         if ids is None:
@@ -81,7 +81,7 @@ class AnswerRow:
 
 
 @dataclass(frozen=True)
-class Step:
+class AnswerStep:
     """What the engine is asked next. thinks: a thought, which is no part of the answer."""
 
     job: Job
@@ -101,7 +101,9 @@ def write_answers(rows: Sequence[AnswerRow], chat: ChatFormat, context_length: i
         going = [row for row, _ in steps]
 
 
-def _decode(asked: Sequence[tuple[AnswerRow, Step]], chat: ChatFormat, context_length: int, decode: Decode) -> None:
+def _decode(
+    asked: Sequence[tuple[AnswerRow, AnswerStep]], chat: ChatFormat, context_length: int, decode: Decode
+) -> None:
     """One step of these rows; they hear what was written as batches are done."""
     if not asked:
         return

@@ -67,7 +67,7 @@ class ChatFormat:
     def encode_text(self, text: str) -> list[int]:
         """Ids of a text that the model continues, control tokens in it included: no turns are written around it."""
         first = _first_ids(self.tokenizer)
-        ids = self._tokens.encode(text)
+        ids = self._tokens.encode_raw(text)
         return ids if ids[: len(first)] == first else [*first, *ids]
 
     def encode_answer(self, text: str) -> list[int]:

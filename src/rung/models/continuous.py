@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rung.engine.continuous import Row, Running
+from rung.engine.continuous import Running
+from rung.engine.live_rows import LiveRow
 from rung.engine.memory import free_bytes
 from rung.engine.tree_engine import TreeEngine
 from rung.errors import Busy, Unanswerable, fault_text
-from rung.models.answering import AnswerRow, Step
+from rung.models.answering import AnswerRow, AnswerStep
 from rung.models.incremental_text import AnswerText
 from rung.models.local import LocalModel
 from rung.models.request_rows import held_to
@@ -51,8 +52,8 @@ class _Going:
     hears: Hearer
     asked: AnswerRow
     text: AnswerText
-    step: Step
-    row: Row
+    step: AnswerStep
+    row: LiveRow
     prompt: int
     begun: bool = False
     cancelled: bool = False
@@ -77,7 +78,7 @@ class Continuous:
         engine.limits = replace(had, cache_bytes=max(room, had.cache_bytes), prefix_bytes=max(room, had.prefix_bytes))
         self._running = Running(engine, slots=slots)
         self._new: deque[_Going] = deque()
-        self._going: dict[Row, _Going] = {}
+        self._going: dict[LiveRow, _Going] = {}
         self._held: Counter[str] = Counter()
         self._released: deque[str] = deque()
         self._tokens = [0, 0, 0]  # in, cached, out
@@ -192,7 +193,7 @@ class Continuous:
         for row in self._running.advance():
             self._row_ended(row)
 
-    def _tell(self, row: Row) -> None:
+    def _tell(self, row: LiveRow) -> None:
         """Tells of a row's new tokens."""
         going = self._going.get(row)
         if going is None:
@@ -210,7 +211,7 @@ class Continuous:
         if row.ended or going.text.stopped:
             self._row_ended(row)
 
-    def _written_tokens(self, row: Row, new: int, written: int) -> tuple[WrittenToken, ...]:
+    def _written_tokens(self, row: LiveRow, new: int, written: int) -> tuple[WrittenToken, ...]:
         """The newest tokens with their log-probabilities, where they are told; an end token is none of the text."""
         if row.logprobs is None or not written:
             return ()
@@ -224,7 +225,7 @@ class Continuous:
         chat = self.model.chat
         return chat.decode_part([id_]), chat.bytes_of(id_), logprob
 
-    def _row_ended(self, row: Row) -> None:
+    def _row_ended(self, row: LiveRow) -> None:
         """A step of a request is over: the next one begins, or its answer is whole."""
         going = self._going.pop(row, None)
         if going is None:
@@ -274,5 +275,5 @@ class _Over:
     def cancel(self) -> None: ...
 
 
-def _row(ask: Ask, step: Step) -> Row:
-    return Row(step.job, step.stop_ids, None if step.thinks else ask.logprobs)
+def _row(ask: Ask, step: AnswerStep) -> LiveRow:
+    return LiveRow(step.job, step.stop_ids, None if step.thinks else ask.logprobs)

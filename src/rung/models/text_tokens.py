@@ -81,6 +81,10 @@ class TextTokens:
         shown = _PLACEHOLDER.sub(lambda found: self._hidden[found[0]], named)
         return [int(i) for i in self._plain.encode(shown, add_special_tokens=False).ids]
 
+    def encode_raw(self, text: str) -> list[int]:
+        """As `encode`, of a text that nothing was hidden in: it may hold the characters of placeholders."""
+        return self.encode(_PLACEHOLDER.sub(lambda found: self._placeholder(found[0]), text))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text that the ids add behind other text, without special tokens."""
         kept = [i for i in ids if i not in self._dropped]

@@ -1,0 +1,78 @@
+"""Cohorts: rows that were prefilled together and keep one KV cache, and a pass over several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from rung.engine.kv_cache import RowCache
+from rung.engine.live_rows import LiveRow
+
+
+@dataclass(frozen=True)
+class PassKind:
+    """What may share a pass. alone: the adapter whose rows share it with no others; None: a plain one, or none."""
+
+    alone: str | None
+    long: bool
+
+
+@dataclass(eq=False)
+class Cohort:
+    """Rows with one KV cache, in its order.
+
+    last: hidden states from which their next tokens follow, (B, C). new: tokens of each row that are chosen and not yet
+    computed.
+    """
+
+    kind: PassKind
+    rows: list[LiveRow]
+    cache: RowCache
+    last: torch.Tensor | None
+    new: list[list[int]] = field(default_factory=list)
+
+    def leave(self) -> list[LiveRow]:
+        """Rows that ended leave; returns those of them that were dropped."""
+        kept = [i for i, row in enumerate(self.rows) if not row.ended]
+        gone = [row for row in self.rows if row.dropped]
+        if len(kept) < len(self.rows):
+            if kept:
+                self.cache.keep_rows(kept)
+            self.rows = [self.rows[i] for i in kept]
+            self.new = [self.new[i] for i in kept] if self.new else []
+            self.last = self.last[kept] if self.last is not None else None
+        return gone
+
+    def join(self, other: Cohort) -> None:
+        """Takes over another cohort's rows. Both have chosen tokens that are not yet computed."""
+        assert self.kind == other.kind and self.last is None and other.last is None
+        self.cache.join(other.cache)
+        self.rows += other.rows
+        self.new += other.new
+
+
+class AllCohorts:
+    """A View of a decode step of several cohorts. counts: tokens of each in this pass."""
+
+    def __init__(self, caches: Sequence[RowCache], counts: Sequence[int], long: bool) -> None:
+        self.long = long
+        self._caches, self._counts = caches, list(counts)
+        self.wanted: torch.Tensor | None = None
+        if any(cache.wanted is not None for cache in caches):
+            starts = [sum(counts[:i]) for i in range(len(counts))]
+            parts = [
+                start + (cache.wanted if cache.wanted is not None else torch.arange(count, device=cache.lengths.device))
+                for cache, start, count in zip(caches, starts, counts, strict=True)
+            ]
+            self.wanted = torch.cat(parts)
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, **more: Any
+    ) -> torch.Tensor:
+        if len(self._caches) == 1:
+            return self._caches[0].attend(layer, query, key, value, scaling, **more)
+        parts = zip(self._caches, *(x.split(self._counts) for x in (query, key, value)), strict=True)
+        return torch.cat([cache.attend(layer, q, k, v, scaling, **more) for cache, q, k, v in parts])
