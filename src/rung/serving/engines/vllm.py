@@ -20,7 +20,7 @@ from rung.engine.adapter_folder import check_adapter
 from rung.engine.whole_weights import is_whole
 from rung.errors import Busy, ModelError, fault_text
 from rung.models import model_version
-from rung.models.answering import AnswerRow, Step
+from rung.models.answering import AnswerRow, AnswerStep
 from rung.models.endpoint.http_connection import ConnectionFault, Reply
 from rung.models.endpoint.loop import LoopThread
 from rung.models.endpoint.transport import Headers, Hidden, Transport
@@ -62,6 +62,7 @@ def open_vllm(
         return answerer_for(open_model(spec, say=say), most_waiting=most_waiting)
     if split_spec(spec)[1]:
         raise ModelError(f"{name}: vLLM serves no base in rung's 4 bits. Leave out --engine vllm.")
+    Transport("http://127.0.0.1:1")  # says what is missing here before anything is started
     folder = ensure_model(spec, say=say)
     rows = _rows_of(spec, folder)
     rank = max((_rank_of(adapter) for adapter in adapters), default=0)
@@ -205,7 +206,7 @@ class Vllm:
             generation = replace(generation, text=cut, finish="stop")
         return held_to(replace(generation, tokens_cached=min(cached, going.prompt)), going.ask.request.constraint)
 
-    async def _stream(self, going: _Going, step: Step) -> VllmStream:
+    async def _stream(self, going: _Going, step: AnswerStep) -> VllmStream:
         """The whole step, or what was written until a stop text. Raises ModelError."""
         request, chat = going.ask.request, self._rows.chat
         logprobs = None if step.thinks else going.ask.logprobs
