@@ -247,4 +247,4 @@ def test_the_bytes_of_tokens_are_those_of_the_text_also_where_characters_are_tor
 
 def test_a_text_to_continue_may_hold_characters_of_private_use(answerer: Continuous) -> None:
     (heard,) = asked(answerer, [Ask(Request((), Decoding(6)), text="a \U000f0000 card \U000ffffd\U00100000")])
-    assert heard.generation.error is None
+    assert heard.wait().error is None

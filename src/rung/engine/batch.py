@@ -15,6 +15,7 @@ from rung.engine.prefill import Job
 
 Answered = list[tuple[int, list[int] | None]]
 """Places in the list of jobs, with the tokens of each answer; None where memory does not suffice for that row alone."""
+_COLDEST = 1e-6  # a temperature far below it would be rounded to zero
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def choose(
     tokens: list[int] = logits.argmax(-1).tolist()
     for row, (temperature, generator, top_p) in enumerate(zip(temperatures, generators, top_ps, strict=True)):
         if generator is not None:
-            weights = torch.softmax(logits[row].cpu() / temperature, dim=-1)
+            own = logits[row].cpu()
+            weights = torch.softmax((own - own.max()) / max(temperature, _COLDEST), dim=-1)
+            if not bool(weights.isfinite().all()):
+                continue  # a network that computes no numbers must not end the answers of the other rows
             if top_p < 1:
                 weights = _likeliest(weights, top_p)
             tokens[row] = int(torch.multinomial(weights, 1, generator=generator))
