@@ -24,7 +24,7 @@ def bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_list_names_every_export_with_a_line_about_it() -> None:
     lines = rung_export("--list").output.splitlines()
     assert {"peft", "merged", "gguf", "ollama"} <= {line.split()[0] for line in lines}
-    assert json.loads(rung_export("--list", "--json").output)["merged"].endswith(".")
+    assert json.loads(rung_export("--list", "--json").output)["exports"]["merged"].endswith(".")
 
 
 def test_an_export_prints_its_parity_and_how_to_use_it(bundle: Path, tmp_path: Path) -> None:

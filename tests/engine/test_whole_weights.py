@@ -86,3 +86,19 @@ def test_one_folder_is_kept_in_memory_and_a_rewritten_one_is_read_afresh(tmp_pat
     assert read() == 2.0, "it is kept"
     adapters.forget(folder)
     assert read() != 2.0
+
+
+@pytest.mark.parametrize("template", ["ChatML", "none"])
+def test_whole_weights_answer_with_their_own_output_layer(template: str, tmp_path: Path) -> None:
+    from rung.models.loading import load_model
+    from rung.testing.fakes import TINY_TEMPLATE, save_tiny_model
+    from rung.types import Decoding, Message, Request
+
+    shape = TINY_TEMPLATE if template == "ChatML" else None
+    folders = [save_tiny_model(tmp_path / f"{seed}", seed, template=shape) for seed in (0, 3)]
+    base, other = (load_model(str(folder), dtype=torch.float32) for folder in folders)
+    asked = [(Message("system", "Answer."), Message("user", text)) for text in ("What is a card?", "no", "a use")]
+    expected = [g.text for g in other.generate([Request(turns, Decoding(8)) for turns in asked])]
+    assert [
+        g.text for g in base.generate([Request(turns, Decoding(8), None, str(folders[1])) for turns in asked])
+    ] == expected

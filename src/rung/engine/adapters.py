@@ -9,7 +9,7 @@ are one step where they allow it (`factors`). A folder of whole weights takes th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,6 +90,13 @@ class Adapters:
             yield
         finally:
             self._applied = None
+
+    def output_of(self, adapter: str | None) -> AbstractContextManager[None]:
+        """Within: logits are computed with the output layer of this adapter's network: a folder of whole weights has
+        its own; every other adapter has the base's."""
+        if adapter is not None and is_whole(Path(adapter)):
+            return self.whole.using(adapter)
+        return nullcontext()
 
     @contextmanager
     def mixed(self, adapters: Sequence[str | None], of_tokens: torch.Tensor) -> Iterator[None]:
@@ -179,7 +186,7 @@ class Adapters:
 
     def _slots_of(self, layout: AdapterLayout) -> AdapterSlots:
         """Few layouts have slots at a time, so that their memory is bounded."""
-        slots = self._slots.pop(id(layout), None) or AdapterSlots(layout, self.most_slots)
+        slots = self._slots.pop(id(layout), None) or AdapterSlots(self.most_slots)
         self._slots[id(layout)] = slots
         while len(self._slots) > _MOST_LAYOUTS:
             del self._slots[next(iter(self._slots))]

@@ -46,8 +46,10 @@ def _answer(
     matchers = [job.matcher.copy() if job.matcher is not None else None for job in jobs]
     active = list(range(len(jobs)))  # rows of the cache -> places in jobs
     while True:
+        with engine.adapters.output_of(jobs[active[0]].adapter):  # whole weights answer in batches of their own
+            logits = engine.logits(last)
         chosen = choose(
-            engine.logits(last),
+            logits,
             [jobs[i].temperature for i in active],
             [generators[i] for i in active],
             [matchers[i] for i in active],

@@ -56,6 +56,26 @@ def test_a_bundle_without_an_adapter_has_no_peft_folder_and_its_base_can_be_writ
     assert report.parity is not None and report.parity.equal == len(INPUTS)
 
 
+def test_weights_that_were_trained_whole_are_copied(tiny_folder: Path, tmp_path: Path) -> None:
+    from rung.testing import save_tiny_model
+
+    whole = save_tiny_model(tmp_path / "whole", seed=3)
+    bundle = read_source(make_bundle(tiny_folder, tmp_path / "bundle", whole))
+    with pytest.raises(ExportError, match="all weights were trained"):
+        export(bundle, export_named("peft"), tmp_path / "out", ExportOptions())
+    report = export(bundle, export_named("merged"), tmp_path / "out", ExportOptions())
+    assert report.parity is not None and report.parity.equal == len(INPUTS) and not report.faults
+    written = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert written == (whole / "model.safetensors").read_bytes()
+
+
+def test_merged_weights_have_the_type_that_is_asked_for(source: ExportSource, tmp_path: Path) -> None:
+    export(source, export_named("merged"), tmp_path / "out", ExportOptions(quantise="bf16"), parity=False)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    with pytest.raises(ExportError, match="whole"):
+        export(source, export_named("merged"), tmp_path / "other", ExportOptions(quantise="q8_0"), parity=False)
+
+
 def test_inputs_alone_are_answered_by_the_bundle_first(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "inputs.jsonl").write_text('{"input": "What is a card?"}\n{"input": "no", "output": "x"}\n')
     read = read_source(bundle, SourceOptions(parity=tmp_path / "inputs.jsonl"))

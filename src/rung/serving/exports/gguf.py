@@ -75,6 +75,7 @@ def kind_of(options: ExportOptions) -> str:
 def write_gguf(source: ExportSource, folder: Path, options: ExportOptions, chat: ChatFormat) -> tuple[str, ...]:
     """Writes base and adapter, or one file, and returns the files' names: weights first."""
     from rung.serving.exports.merged import write_network
+    from rung.serving.exports.transformers_runtime import dtype_that_fits
 
     kind = kind_of(options)
     adapter = source.adapter
@@ -84,7 +85,7 @@ def write_gguf(source: ExportSource, folder: Path, options: ExportOptions, chat:
     try:
         if adapter is not None and not apart:
             scratch.mkdir()
-            write_network(source, scratch)
+            write_network(source, scratch, dtype_that_fits(source.base))  # rounded once, when it is written
             network = scratch
         config = _config_of(network)
         name = f"{'base' if apart or adapter is None else 'model'}-{kind}.gguf"

@@ -6,16 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rung.errors import ExportError
 from rung.models.four_bit import split_spec
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
 
 _SHARD = "4GB"
+_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
     from rung.serving.exports.tokenizer_files import chat_of, write_prompt, write_tokenizer
 
-    write_network(source, folder)
+    write_network(source, folder, dtype_of(options))
     beside = write_tokenizer(source.base, chat_of(source.base), folder, source.packed.solution)
     notes = list(write_prompt(source.packed.solution, folder))
     four_bit = split_spec(source.packed.model)[1]
@@ -26,8 +28,18 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     return Exported((*weights, "config.json", *beside, "prompt.json"), (use, *notes), quantised=four_bit)
 
 
-def write_network(source: ExportSource, folder: Path) -> None:
-    """Writes config.json and the weights, in the base's stored type. The network is in memory once.
+def dtype_of(options: ExportOptions) -> str:
+    """The type that --quantise names, "auto" for the base's own. Raises ExportError for one that is not whole."""
+    if options.quantise is None:
+        return "auto"
+    if (found := _TYPES.get(options.quantise.lower())) is None:
+        raise ExportError(f"--quantise {options.quantise}: merged weights are whole: {', '.join(_TYPES)}.")
+    return found
+
+
+def write_network(source: ExportSource, folder: Path, dtype: Any = "auto") -> None:
+    """Writes config.json and the weights. dtype: to merge in and write; "auto": the base's stored type. The network is
+    in memory once.
 
     Weights that were trained whole, and a base without an adapter, are copied as they are.
     """
@@ -39,11 +51,11 @@ def write_network(source: ExportSource, folder: Path) -> None:
                 shutil.copyfile(path, folder / path.name)
         return
     source.say("merging base and adapter …")
-    network = merged_network(source.base, adapter)
+    network = merged_network(source.base, adapter, dtype)
     network.save_pretrained(folder, max_shard_size=_SHARD)
 
 
-def merged_network(base: Path, adapter: Path) -> Any:
+def merged_network(base: Path, adapter: Path, dtype: Any = "auto") -> Any:
     """The base with the adapter merged in, by PEFT. Raises ValueError for weights that are no numbers."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -52,7 +64,7 @@ def merged_network(base: Path, adapter: Path) -> Any:
 
     quiet()
     read: Any = AutoModelForCausalLM.from_pretrained
-    network = read(base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto")
+    network = read(base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype)
     put: Any = PeftModel.from_pretrained
     return put(network, adapter).merge_and_unload(safe_merge=True)
 

@@ -91,14 +91,15 @@ def opened(load: Callable[[Any], Any], folder: Path, name: str, base: Path) -> T
 
     quiet()
     try:
-        network = load(_dtype_that_fits(base))
+        network = load(dtype_that_fits(base))
         kind = str(network.dtype).removeprefix("torch.")
         return TransformersRuntime(network, folder, f"{name} with transformers {transformers.__version__} in {kind}")
     except Exception as error:  # of many kinds; each means that an outsider cannot load it either
         return NoRuntime(f"{name} could not load it ({first_line(error)})")
 
 
-def _dtype_that_fits(base: Path) -> Any:
+def dtype_that_fits(base: Path) -> Any:
+    """float32 where memory suffices for the weights of this folder, else "auto": the type that they are stored in."""
     import torch
 
     from rung.engine.memory import free_host_bytes
