@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rung.engine.attention_kernels import attend, attend_back
-from rung.engine.blocks import Block, Blocks, blocks_of, windowed
+from rung.engine.blocks import Block, Blocks, Padded, blocks_of, windowed
 from rung.engine.prefix_tree import Tree, grow
 
 CPU = torch.device("cpu")
@@ -106,3 +106,14 @@ def test_a_query_that_sees_nothing_gets_zeros_and_passes_no_gradient_on(cap: flo
     found = attend_back(grad, query, key, value, out, elsewhere, scaling=0.5, unseen=unseen, cap=cap)
     assert all(part.isfinite().all() for part in found) and found[0][:, :, 0].eq(0).all()
     assert found[1][:, :, 1].eq(0).all() and found[2][:, :, 1].eq(0).all()
+
+
+def test_a_stretch_is_padded_with_itself() -> None:
+    rows = torch.arange(6.0)[:, None, None]
+    rows[0] = float("nan")
+    padded = Padded.of([0, 1, 4], [1, 3, 2], rows.device)
+    gathered = padded.gather(rows)[:, 0, :, 0]  # (3, 3)
+    assert gathered[1:].tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 5.0]]
+    found = torch.zeros_like(rows)
+    padded.scatter(found, padded.gather(rows))
+    assert found[1:].equal(rows[1:])

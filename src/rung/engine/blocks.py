@@ -21,8 +21,9 @@ _BLOCK_SCORES = 1 << 20  # a head, computed together
 class Padded:
     """Stretches of packed tokens side by side, padded to one length.
 
-    places: (n, length), the place of each token in the packed order, 0 for padding. padding: (n, length), true where
-    padding is; None where there is none. to, taken: packed places of the real tokens and their places in (n * length).
+    places: (n, length), the place of each token in the packed order. Padding has the place of its stretch's last token:
+    what is no number in one stretch must not reach another. padding: (n, length), true where padding is; None where
+    there is none. to, taken: packed places of the real tokens and their places in (n * length).
     """
 
     places: torch.Tensor
@@ -32,10 +33,10 @@ class Padded:
 
     @staticmethod
     def of(starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Padded:
-        first = torch.tensor(starts)[:, None]
+        first, length = torch.tensor(starts)[:, None], torch.tensor(lengths)[:, None]
         columns = torch.arange(max(lengths))[None]
-        real = columns < torch.tensor(lengths)[:, None]
-        places = torch.where(real, first + columns, 0)
+        real = columns < length
+        places = torch.where(length > 0, first + columns.minimum(length - 1), 0)
         if bool(real.all()):
             return Padded(places.to(device), None, places.flatten().to(device), None)
         taken = real.flatten().nonzero()[:, 0]
