@@ -340,7 +340,11 @@ def test_an_endpoint_and_a_base_in_4_bits_are_not_vllms_to_serve(fake: Place, ti
 
 @pytest.mark.skipif(not os.environ.get(PYTHON), reason=f"{PYTHON} names no Python that has vLLM")
 def test_the_real_vllm_answers_as_the_local_engine_does(embedded_folder: Path) -> None:
-    local = open_model(str(embedded_folder))
+    import torch
+
+    from rung.models.loading import load_model
+
+    local = load_model(str(embedded_folder), dtype=torch.float32)  # as vLLM computes without a GPU
     asks = [request(f"What is the capital of {place}?") for place in ("France", "Japan", "Peru")]
     labels = [request("Is the sky red? yes or no", constraint=Constraint("labels", ("yes", "no")))]
     answerer = open_vllm(str(embedded_folder), "base")
