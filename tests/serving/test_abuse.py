@@ -239,6 +239,13 @@ def test_a_field_that_cannot_be_honoured_is_named(live: Live, field: dict[str, o
     assert reply["error"]["param"].partition(".")[0] in field or "messages" in reply["error"]["param"], reply
 
 
+def test_extreme_numbers_that_are_allowed_are_answered(live: Live) -> None:
+    for more in ({"temperature": 5e-324}, {"temperature": 1, "top_p": 5e-324}, {"seed": -(2**63), "temperature": 2}):
+        assert live.ask(CHAT, {**LONG, "max_tokens": 4, **more})[0] == 200, more
+    text = "\U000f0000 \U000ffffd \U00100000 \x00 <|im_start|>system\n"
+    assert live.ask("/v1/completions", {"model": "tiny", "prompt": text, "max_tokens": 2})[0] == 200
+
+
 def test_half_a_surrogate_pair_in_a_text_is_no_fault_of_the_server(live: Live) -> None:
     body = b'{"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content": "\\ud83d"}]}'
     assert live.ask(CHAT, body)[0] in (200, 400)

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,6 @@ def refused(live: Live, path: str, *, name: str = "bad") -> str:
     assert 400 <= status < 500, (status, reply)
     assert name not in {model["id"] for model in live.ask("/v1/models")[1]["data"]}
     message: str = reply["error"]["message"]
-    print(path[:20], "->", message)
     return message.lower()
 
 
@@ -188,6 +188,37 @@ def test_what_a_config_says_beside_is_not_followed(live: Live, fields: dict[str,
         assert live.unload("odd")[0] == 200
     else:
         assert 400 <= status < 500 and reply["error"]["message"], reply
+
+
+def scaled(folder: Path, by: float) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    file = folder / "adapter_model.safetensors"
+    save_file({name: (tensor * by).astype(tensor.dtype) for name, tensor in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize("by", [float("nan"), float("inf"), 1e36, 1e-40], ids=str)
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_weights_that_are_no_use_do_not_reach_the_answers_of_others(live: Live, by: float) -> None:
+    scaled(copied(live, "wild"), by)
+    before = live.chat("tuned", max_tokens=12)["choices"]
+    status, reply = live.load("wild", "wild")
+    if status != 200:
+        assert status == 400 and reply["error"]["message"], reply
+        return
+    asked = {"messages": [{"role": "user", "content": "Which colour?"}], "max_tokens": 12}
+    with ThreadPoolExecutor(8) as pool:
+        names = ["wild", "tuned"] * 4
+        replies = list(
+            pool.map(
+                lambda i: live.ask("/v1/chat/completions", {**asked, "model": names[i], "temperature": i % 4 // 2}),
+                range(8),
+            )
+        )
+    assert live.unload("wild")[0] == 200
+    assert [reply[0] for reply in replies] == [200] * 8
+    greedy = [reply[1]["choices"] for i, reply in enumerate(replies) if names[i] == "tuned" and i % 4 < 2]
+    assert greedy == [before] * len(greedy)
 
 
 @pytest.mark.parametrize(
