@@ -104,6 +104,10 @@ def test_the_schema_tells_bodies_limits_and_errors() -> None:
     assert "422" not in text
     assert {"text/event-stream", "application/json"} <= set(chat["responses"]["200"]["content"])
     assert parts["ChatAsked"]["properties"]["tools"]["enum"] == [None, []]
+    loading = schema["paths"]["/v1/load_lora_adapter"]["post"]["responses"]
+    assert list(loading["200"]["content"]) == ["text/plain"] and list(loading["400"]["content"]) == ["application/json"]
+    (parameter,) = schema["paths"]["/v1/models/{model}"]["get"]["parameters"]
+    assert parameter["in"] == "path" and parameter["required"]
     references = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert references <= set(parts)
 

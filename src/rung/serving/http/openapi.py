@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from rung import __version__
+from rung.serving.http.limits import LONGEST_NAME
 from rung.serving.http.schemas import AdapterToLoad, AdapterToUnload, ChatAsked, CompletionAsked
 from rung.serving.http.shapes import ErrorBody
 
@@ -35,20 +36,34 @@ def _faults(*statuses: int) -> Responses:
     return {status: {"model": ErrorBody, "description": _WHY[status]} for status in statuses}
 
 
+def _plain(*statuses: int) -> Responses:
+    """Faults of a path whose good responses are no JSON."""
+    schema = {"$ref": _REF.format(model=ErrorBody.__name__)}
+    content = {"application/json": {"schema": schema}}
+    return {status: {"content": content, "description": _WHY[status]} for status in statuses}
+
+
 READING_FAULTS = _faults(401, 403, 404)
+METRICS_FAULTS = _plain(401, 403)
 ASKING_FAULTS = _faults(*_WHY)
-ADMIN_FAULTS = _faults(400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
+ADMIN_FAULTS = _plain(400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
 
 
 def streams() -> Responses:
-    what = "The answer; with `stream`, events of chunks, and [DONE] at the end."
-    return {200: {"description": what, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    what = "The answer; with `stream`, events whose data are chunks, as OpenAI writes them, and [DONE] at the end."
+    return {200: {"description": what, "content": {"text/event-stream": {"schema": {"description": what}}}}}
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     """For `openapi_extra` of a path."""
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def model_in_path() -> dict[str, Any]:
+    """For `openapi_extra` of a path that ends with a model's name, which may hold a slash."""
+    schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
+    return {"parameters": [{"name": "model", "in": "path", "required": True, "schema": schema}]}
 
 
 def describe(app: FastAPI) -> None:

@@ -113,8 +113,10 @@ class _Writing:
             answer.begun = event
         elif isinstance(event, Piece):
             self.record.first_piece()
-            answer.text += event.text
-            answer.tokens += event.tokens
+            if not self.asking.stream:
+                answer.tokens += event.tokens
+            if not self.asking.stream or self.setup.log.contents:
+                answer.text += event.text
         else:
             answer.done = event
 

@@ -17,7 +17,15 @@ from rung.serving.http.completions import CompletionWriter, completion_asking
 from rung.serving.http.errors import HttpRefusal
 from rung.serving.http.json_text import json_bytes
 from rung.serving.http.metrics import ServerMetrics
-from rung.serving.http.openapi import ADMIN_FAULTS, ASKING_FAULTS, READING_FAULTS, body_schema, streams
+from rung.serving.http.openapi import (
+    ADMIN_FAULTS,
+    ASKING_FAULTS,
+    METRICS_FAULTS,
+    READING_FAULTS,
+    body_schema,
+    model_in_path,
+    streams,
+)
 from rung.serving.http.replying import reply
 from rung.serving.http.schemas import AdapterToLoad, AdapterToUnload, ChatAsked, CompletionAsked
 from rung.serving.http.setup import HttpSetup, record_of
@@ -65,7 +73,9 @@ def model_routes(setup: HttpSetup) -> APIRouter:
         """The names that answer, bases first."""
         return _json({"object": "list", "data": [_shape(served) for served in service.models()]})
 
-    @router.get("/v1/models/{model:path}", response_model=ModelShape, responses=READING_FAULTS)
+    @router.get(
+        "/v1/models/{model:path}", response_model=ModelShape, responses=READING_FAULTS, openapi_extra=model_in_path()
+    )
     async def show_model(request: Request) -> Response:
         return _json(_shape(service.model(request.path_params["model"])))
 
@@ -125,7 +135,7 @@ def watching_routes(setup: HttpSetup, metrics: ServerMetrics) -> APIRouter:
         """Whether requests are taken: not any more while the server ends."""
         return _json({"status": "ready"}) if service.ready else _json({"status": "draining"}, 503)
 
-    @router.get("/metrics", response_class=PlainTextResponse, responses=READING_FAULTS)
+    @router.get("/metrics", response_class=PlainTextResponse, responses=METRICS_FAULTS)
     async def figures() -> Response:
         """Prometheus's text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
