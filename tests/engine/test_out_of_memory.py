@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine import prefill, tree_answers
+from rung.engine import adapter_held, prefill, tree_answers
 from rung.engine.decode import logprobs
 from rung.engine.kv_cache import RowCache
 from rung.engine.memory import MemoryLimits, Shortage
@@ -166,15 +166,15 @@ def test_memory_that_runs_out_while_an_adapter_is_loaded_is_freed_and_the_adapte
     asked = Request((Message("user", "a"),), Decoding(4), adapter=str(folder))
     expected = model.generate([asked])[0].text
     model.release(folder)
-    whole, failures = model.engine.adapters.wrapper.load_adapter, [ALLOCATORS[0]]
+    read, failures = adapter_held.read_plain, [ALLOCATORS[0]]
 
-    def load(*given: Any, **named: Any) -> Any:
-        keys = whole(*given, **named)
+    def load(*given: Any) -> Any:
+        found = read(*given)
         if failures:
             raise failures.pop()
-        return keys
+        return found
 
-    monkeypatch.setattr(model.engine.adapters.wrapper, "load_adapter", load)
+    monkeypatch.setattr(adapter_held, "read_plain", load)
     assert model.generate([asked])[0].text == expected
     model.release(folder)
     failures += [ALLOCATORS[1]] * 2

@@ -1,6 +1,7 @@
-"""Rows of several adapters in one matrix, so that one product serves them all. A change of one replaces one row.
+"""Factors of several adapters in one matrix for each layer, so that one product serves them all.
 
-Only the engine's thread may touch slots.
+A change of one adapter copies its factors into its slot; the others stay where they are. Only the engine's thread may
+touch slots.
 """
 
 from __future__ import annotations
@@ -9,66 +10,81 @@ from collections.abc import Sequence
 
 import torch
 
-from rung.engine.adapter_plain import AdapterLayout, Blocks, Names, PlainAdapter
+from rung.engine.adapter_plain import Blocks, Names, PlainAdapter
 
 
 class AdapterSlots:
-    """Slots for adapters of one layout. most: slots at most; memory is taken as they are needed."""
+    """Slots for adapters of one layout. most: slots at most; memory is taken as they are needed.
 
-    def __init__(self, layout: AdapterLayout, most: int) -> None:
-        self._layout = layout
+    What stands in a slot stays in memory until another adapter takes the slot or it is forgotten.
+    """
+
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._rows: torch.Tensor | None = None  # (slots, length)
-        self._places: dict[int, int] = {}  # number of an adapter -> its slot; the one used last stands last
-        self._known: dict[tuple[Names, int, int], Blocks] = {}
+        self._held: list[PlainAdapter | None] = []  # by slot
+        self._places: dict[PlainAdapter, int] = {}  # the one used last stands last
+        # By the names of layers: of all slots, (slots, …); a batched product is fast on whole matrices only.
+        self._whole: dict[Names, Blocks] = {}
+        self._ranges: dict[tuple[Names, int, int], Blocks] = {}
 
     def __len__(self) -> int:
         return len(self._places)
 
     def place(self, adapters: Sequence[PlainAdapter]) -> dict[PlainAdapter, int]:
         """A slot for each of the adapters, as far as there are enough of them: those that have one keep it."""
-        wanted = sorted(adapters, key=lambda adapter: adapter.number not in self._places)[: self._most]
+        wanted = sorted(adapters, key=lambda adapter: adapter not in self._places)[: self._most]
         for adapter in wanted:
-            if adapter.number in self._places:
-                self._places[adapter.number] = self._places.pop(adapter.number)
-        kept = {adapter.number for adapter in wanted}
+            if adapter in self._places:
+                self._places[adapter] = self._places.pop(adapter)
         for adapter in wanted:
-            if adapter.number not in self._places:
-                self._put(adapter, kept)
-        return {adapter: self._places[adapter.number] for adapter in wanted}
+            if adapter not in self._places:
+                self._put(adapter, wanted)
+        return {adapter: self._places[adapter] for adapter in wanted}
 
     def forget(self, adapter: PlainAdapter) -> None:
         """Its slot is free again."""
-        self._places.pop(adapter.number, None)
+        if (slot := self._places.pop(adapter, None)) is not None:
+            self._held[slot] = None
 
     def blocks(self, names: Names, first: int, stop: int) -> Blocks:
         """As `AdapterLayout.blocks`, of a range of slots: a (S, n × rank, in), b (S, rank, out)."""
-        assert self._rows is not None
         key = names, first, stop
-        if (found := self._known.get(key)) is None:
-            found = self._known[key] = self._layout.blocks(self._rows[first:stop], names)
+        if (found := self._ranges.get(key)) is None:
+            whole = self._whole_of(names)
+            found = [(a[first:stop], [(place, b[first:stop]) for place, b in bs]) for a, bs in whole]
+            self._ranges[key] = found
         return found
 
-    def _put(self, adapter: PlainAdapter, kept: set[int]) -> None:
-        taken = set(self._places.values())
-        free = next(slot for slot in range(self._most + 1) if slot not in taken)
-        if free == self._most:
-            oldest = next(number for number in self._places if number not in kept)
-            free = self._places.pop(oldest)
-        if self._rows is None or free >= len(self._rows):
-            self._grow(adapter.row, free + 1)
-        assert self._rows is not None
-        self._rows[free].copy_(adapter.row)
-        self._places[adapter.number] = free
+    def _put(self, adapter: PlainAdapter, kept: Sequence[PlainAdapter]) -> None:
+        if None not in self._held:
+            if len(self._held) < self._most:
+                self._held += [None] * min(max(2, len(self._held)), self._most - len(self._held))
+                self._whole.clear()
+                self._ranges.clear()
+            else:
+                self.forget(next(other for other in self._places if other not in kept))
+        slot = self._held.index(None)
+        self._held[slot], self._places[adapter] = adapter, slot
+        for names, blocks in self._whole.items():
+            _copy(adapter.blocks(names), blocks, slot)
 
-    def _grow(self, row: torch.Tensor, least: int) -> None:
-        old, count = self._rows, 2
-        while count < least:
-            count *= 2
-        with torch.inference_mode(False):
-            # A range of slots may hold some that were never written, and 0 × a stray NaN would be no zero.
-            rows = row.new_zeros(min(count, self._most), len(row))
-            if old is not None:
-                rows[: len(old)] = old
-        self._rows = rows
-        self._known.clear()
+    def _whole_of(self, names: Names) -> Blocks:
+        if (found := self._whole.get(names)) is None:
+            count, own = len(self._held), next(iter(self._places)).blocks(names)
+            with torch.inference_mode(False):
+                # Zeros: a range may hold slots that were never written, and 0 × a stray NaN would be no zero.
+                found = [
+                    (a.new_zeros(count, *a.shape), [(place, b.new_zeros(count, *b.shape)) for place, b in bs])
+                    for a, bs in own
+                ]
+            for adapter, slot in self._places.items():
+                _copy(adapter.blocks(names), found, slot)
+            self._whole[names] = found
+        return found
+
+
+def _copy(own: Blocks, whole: Blocks, slot: int) -> None:
+    for (a, bs), (into_a, into_bs) in zip(own, whole, strict=True):
+        into_a[slot].copy_(a)
+        for (_, b), (_, into_b) in zip(bs, into_bs, strict=True):
+            into_b[slot].copy_(b)
