@@ -227,6 +227,8 @@ def test_adapters_are_loaded_as_they_are_held_and_never_twice_under_one_name(
         answering.hold(mine)
     assert told(answering, Ask(request(adapter=mine)))[0].text == "mine"
     answering.release(mine)
+    assert told(answering, Ask(request(adapter=mine)))[0].text == "mine"  # it was held twice
+    answering.release(mine)
     answering.hold(mine)  # its files may be others now: kept beginnings of prompts must not serve them
     assert told(answering, Ask(request(adapter=mine)))[0].text == "mine"
     assert [one["lora_name"] for one in fake.asked("/v1/load_lora_adapter")] == ["adapter-1", "adapter-2"]

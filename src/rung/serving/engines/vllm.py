@@ -10,6 +10,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
@@ -95,7 +96,8 @@ class Vllm:
         self._loop = LoopThread("rung-vllm")
         self._going: set[_Going] = set()
         self._names: dict[Path, str] = {}  # of adapters in vLLM; one that is loaded again gets another
-        self._held = 0
+        self._holds: Counter[Path] = Counter()
+        self._loaded = 0
         self._holding = threading.Lock()
         self._text_lock = threading.Lock()  # tokenizers and grammars are not made for several threads
         self._changed = threading.Condition()
@@ -125,18 +127,20 @@ class Vllm:
             )
         with self._holding:
             if adapter in self._names:
+                self._holds[adapter] += 1
                 return
-            self._held += 1
-            name = f"adapter-{self._held}"
+            self._loaded += 1
+            name = f"adapter-{self._loaded}"
             record = {"lora_name": name, "lora_path": str(adapter.resolve())}
             reply = self._loop.run(self._post("/v1/load_lora_adapter", record, _LOADING_S))
             if reply.status != 200:
                 raise ModelError(f"adapter {adapter.name}: vLLM does not load it: {_said(reply)}.")
-            self._names[adapter] = name
+            self._names[adapter], self._holds[adapter] = name, 1
 
     def release(self, adapter: Path) -> None:
         with self._holding:
-            if (name := self._names.pop(adapter, None)) is not None:
+            self._holds[adapter] -= 1
+            if self._holds[adapter] <= 0 and (name := self._names.pop(adapter, None)) is not None:
                 self._loop.run(self._post("/v1/unload_lora_adapter", {"lora_name": name}, _LOADING_S))
 
     def load(self) -> Load:
