@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Literal
 
 import openai
 import pytest
+import uvicorn
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from live_server import KEY, Live
+from rung.models.one_by_one import OneByOne
+from rung.serving.http.app import build_app
+from rung.serving.http.setup import HttpSetup
+from rung.serving.service import ModelService, ServiceLimits
+from rung.testing import FakeModel
+from rung.types import Request
 
 ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Which colour is the door?"}]
 
@@ -133,6 +145,46 @@ def test_faults_are_the_exceptions_that_they_should_be(client: OpenAI, live: Liv
         client.chat.completions.create(model=live.base, messages=ASKED, max_tokens=-1)
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="wrong").models.list()
+
+
+@contextmanager
+def busy_server() -> Iterator[str]:
+    """One request is being answered, one waits, and there is no room for more."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def answer(_: Request) -> str:
+        asked.set()
+        go_on.wait(30)
+        return "yes"
+
+    service = ModelService({"slow": OneByOne(FakeModel(answer))}, limits=ServiceLimits(most_waiting=1))
+    server = uvicorn.Server(uvicorn.Config(build_app(HttpSetup(service)), port=0, lifespan="off", log_config=None))
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    serving.start()
+    with OpenAI(base_url=url, api_key="none", max_retries=5) as client, ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(client.chat.completions.create, model="slow", messages=ASKED)]
+        assert asked.wait(10)
+        found.append(pool.submit(client.chat.completions.create, model="slow", messages=ASKED))
+        until = time.monotonic() + 10
+        while not service.load()["slow"].waiting and time.monotonic() < until:
+            time.sleep(0.01)
+        try:
+            yield url
+        finally:
+            go_on.set()
+            assert [one.result().choices[0].message.content for one in found] == ["yes", "yes"]
+            server.should_exit = True
+            serving.join(10)
+            listening.close()
+
+
+def test_a_full_queue_is_a_rate_limit_with_a_time_to_come_back() -> None:
+    with busy_server() as url, OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(model="slow", messages=ASKED)
+        assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
 def test_many_asynchronous_clients_each_get_their_answer(live: Live) -> None:
