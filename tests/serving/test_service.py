@@ -181,6 +181,42 @@ def test_adapters_come_and_go_while_others_answer_and_no_request_is_dropped(
     assert answerer.load().adapters == 0 and [m.name for m in service.models()] == ["tiny"]
 
 
+def test_an_adapter_that_was_rewritten_in_its_place_is_read_afresh_while_the_old_one_answers(
+    answerer: Continuous, tmp_path: Path, model: Any
+) -> None:
+    folder = write_adapter(tmp_path / "adapters" / "a", model.network, 1)
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    call = ModelCall("hot", user("the same for all"), max_tokens=16)
+
+    async def twice() -> list[str]:
+        await service.load_adapter("hot", "a")
+        first = await heard(service, call)
+        folder.rename(tmp_path / "old")
+        write_adapter(folder, model.network, 2)
+        running = asyncio.ensure_future(heard(service, call))
+        await asyncio.sleep(0)
+        await service.load_adapter("hot", "a", in_place=True)
+        return [first[1].text, (await running)[1].text, (await heard(service, call))[1].text]
+
+    old, meanwhile, new = asyncio.run(twice())
+    assert old == meanwhile != new and answerer.load().adapters == 1
+
+
+def test_two_names_for_one_adapter_are_let_go_of_one_by_one(answerer: Continuous, tmp_path: Path, model: Any) -> None:
+    write_adapter(tmp_path / "adapters" / "a", model.network, 1)
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+
+    async def both() -> None:
+        for name in ("one", "two"):
+            await service.load_adapter(name, "a")
+        await service.unload_adapter("one")
+        await heard(service, ModelCall("two", user("x")))
+        await service.unload_adapter("two")
+
+    asyncio.run(both())
+    assert answerer.load().adapters == 0
+
+
 @pytest.mark.parametrize("path", ["..", "../secret", "/etc", "a/../../secret", ".", "", "\0", "nowhere", "x" * 5000])
 def test_only_folders_among_the_adapters_are_loaded(answerer: Continuous, tmp_path: Path, path: str) -> None:
     (tmp_path / "adapters").mkdir()

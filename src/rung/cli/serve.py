@@ -97,7 +97,7 @@ def _open(bundles: tuple[str, ...], options: dict[str, Any], say: Callable[[str]
     from rung.serving.opening import named_bundles, open_service
     from rung.serving.service import ServiceLimits
 
-    named = named_bundles(bundles)
+    named = named_bundles(bundles, options["bases"])
     return open_service(
         named,
         bases=options["bases"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +28,17 @@ class NamedBundle:
     packed: Packed
 
 
-def named_bundles(given: Sequence[str]) -> list[NamedBundle]:
-    """Folders of bundles or runs, each as PATH or NAME=PATH; without a name it is the task's.
+def named_bundles(given: Sequence[str], bases: Sequence[str] = ()) -> list[NamedBundle]:
+    """Folders of bundles or runs, each as PATH or NAME=PATH; without a name it is the task's. bases: where the base of a
+    bundle may lie.
 
     Raises RunError or ServingError.
     """
     found: list[NamedBundle] = []
     for text in given:
         name, _, path = text.rpartition("=") if "=" in text and not Path(text).exists() else ("", "", text)
-        packed = read_bundle(Path(path))
-        name = name or str(packed.note.get("task") or packed.place.resolve().name)
+        packed = read_bundle(Path(path), bases=bases)
+        name = name or _plain(str(packed.note.get("task") or packed.place.resolve().name))
         check_name(name)
         if any(other.name == name for other in found):
             raise RunError(f"{path}: there is a {name} already. Give it a name of its own, as OTHER={path}.")
@@ -125,5 +127,10 @@ def _short(spec: str) -> str:
         spec = parse(spec).name
     elif Path(spec).expanduser().exists():
         spec = Path(spec).expanduser().resolve().stem
-    kept = "".join(c if c.isalnum() or c in "._@-/" else "-" for c in spec).strip("-./")
-    return "/".join(kept.split("/")[-2:]) or "base"
+    return _plain(spec) or "base"
+
+
+def _plain(text: str) -> str:
+    """What `check_name` allows of a text."""
+    kept = re.sub(r"[^A-Za-z0-9._@/-]+", "-", text).split("/")[-2:]
+    return "/".join(part.strip("-._@")[:64] for part in kept).strip("/")

@@ -7,18 +7,21 @@ it. Adapters come and go while others answer: a name is gone at once, its weight
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeVar
 
 from rung.errors import (
     DOES_NOT_FIT,
-    OUT_OF_MEMORY,
     REFUSED_TURNS,
     Busy,
     ConstraintError,
@@ -26,6 +29,7 @@ from rung.errors import (
     Unanswerable,
     UnknownModel,
     came,
+    may_pass,
 )
 from rung.models.streaming import Answerer, Ask, Load, as_model
 from rung.serving.bundle import Bundle, Packed, read_bundle
@@ -74,6 +78,7 @@ class ModelService:
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="prompts")
         self._preparing = 0
         self._draining = False
+        self._numbers = count()
         self._loading = asyncio.Lock()
         self._entries: dict[str, _Entry] = {}
         for name, answerer in self._bases.items():
@@ -111,13 +116,12 @@ class ModelService:
             folder = confined(self._adapters, path)
             chosen = self._base(base)
             if (folder / "bundle.json").is_file():
-                packed = await asyncio.to_thread(read_bundle, folder)
-                entry = await asyncio.to_thread(self._bundle, name, packed, chosen)
+                entry = await asyncio.to_thread(self._hot_bundle, name, folder, chosen)
             else:
-                answerer = self._bases[chosen]
-                await asyncio.to_thread(answerer.hold, folder)
+                answerer, own = self._bases[chosen], self._own_path(folder)
+                await asyncio.to_thread(answerer.hold, own)
                 length = answerer.model.context_length
-                served = Served(name, "adapter", chosen, folder.name, int(time.time()), length, folder)
+                served = Served(name, "adapter", chosen, folder.name, int(time.time()), length, own)
                 entry = _Entry(served, answerer)
             if not in_place:
                 self._check_free(name)
@@ -194,6 +198,27 @@ class ModelService:
 
     # ---- parts ------------------------------------------------------------------------------
 
+    def _hot_bundle(self, name: str, folder: Path, base: str) -> _Entry:
+        packed = read_bundle(folder)
+        if (adapter := packed.solution.adapter) is not None:
+            packed = replace(packed, solution=replace(packed.solution, adapter=str(self._own_path(Path(adapter)))))
+        return self._bundle(name, packed, base)
+
+    def _own_path(self, folder: Path) -> Path:
+        """A path to the folder that nobody else has, so that files which were rewritten are read afresh while the old
+        weights still answer. Where there are no links it is the folder itself."""
+        link = self._links / f"{next(self._numbers)}-{folder.name}"
+        with suppress(OSError):
+            link.symlink_to(folder, target_is_directory=True)
+            return link
+        return folder
+
+    @cached_property
+    def _links(self) -> Path:
+        folder = Path(mkdtemp(prefix="rung-adapters-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
     def _bundle(self, name: str, packed: Packed, base: str) -> _Entry:
         answerer = self._bases[base]
         bundle = packed.opened(answerer.model)
@@ -209,9 +234,10 @@ class ModelService:
         entry.gone = True
         if entry.users:
             await entry.idle.wait()
-        folder = entry.served.adapter
-        if folder is not None and all(other.served.adapter != folder for other in tuple(self._entries.values())):
+        if (folder := entry.served.adapter) is not None:
             await asyncio.to_thread(entry.answerer.release, folder)
+            if folder.is_symlink():
+                folder.unlink()
 
     def _prepare(self, entry: _Entry, asked: ModelCall) -> tuple[Ask, Tidied]:
         """What the base is asked, and how its answer is told. Runs in a thread: a search may take a while."""
@@ -334,6 +360,6 @@ def _raise_what_is_no_answer(generation: Generation) -> None:
         return
     if DOES_NOT_FIT in error or REFUSED_TURNS in error:
         raise Unanswerable(f"{error}.", "messages")
-    if error == OUT_OF_MEMORY:
-        raise Busy("memory does not suffice for this request now. Try again later.", 5.0)
+    if may_pass(error):
+        raise Busy(f"{error}. Try again later.", 5.0)
     raise ModelError(error)

@@ -20,9 +20,7 @@ class Worker:
 
     def open(self, model: str, lora: str | None, context: int) -> dict[str, Any]:
         """Loads the files. context: tokens of prompt and answer together."""
-        self.llama = llama_cpp.Llama(
-            model, lora_path=lora, n_ctx=context, n_threads=_threads(), verbose=False, seed=0
-        )
+        self.llama = llama_cpp.Llama(model, lora_path=lora, n_ctx=context, n_threads=_threads(), verbose=False, seed=0)
         return {"version": llama_cpp.__version__}
 
     def facts(self) -> dict[str, Any]:
