@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine import adapters, layers, loading_check, tree_check
+from rung.engine import adapter_held, adapter_mix, adapters, layers, loading_check, tree_check
 from rung.engine.attention import TreeView
 from rung.engine.decode import Job, decode
 from rung.engine.layers import fused_layers
@@ -323,6 +323,35 @@ def test_adapters_that_the_fused_steps_compute_wrongly_are_computed_as_peft_does
     monkeypatch.setattr(adapters.Adapters, "together", wrong)
     assert engine.adapters.wrapper is not None
     assert fused_layers(engine.network) == [] and engine.adapters.plain
+
+
+def test_adapters_that_are_read_wrongly_without_peft_are_loaded_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = adapter_held.read_plain
+
+    def wrong(*given: Any) -> Any:
+        found = read(*given)
+        found.row.mul_(1.2)
+        return found
+
+    engine = checked_engine(small_network("llama"), "llama")
+    monkeypatch.setattr(adapter_held, "read_plain", wrong)
+    engine.adapters.check()
+    assert not engine.adapters.reads and not engine.adapters.plain and fused_layers(engine.network) != []
+    assert engine.adapters.held.bytes == 0
+
+
+def test_adapters_whose_tokens_are_mixed_up_are_loaded_by_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = adapter_mix.AdapterMix._gathered
+
+    def wrong(self: Any, *given: Any) -> Any:
+        found = whole(self, *given)
+        found.back.copy_(found.back.roll(1))
+        return found
+
+    engine = checked_engine(small_network("llama"), "llama")
+    monkeypatch.setattr(adapter_mix.AdapterMix, "_gathered", wrong)
+    engine.adapters.check()
+    assert not engine.adapters.reads
 
 
 def test_adapters_that_are_wrong_in_every_way_are_never_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ in one matrix and are multiplied at once. What is not plain is PEFT's: `plan_of`
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -99,10 +100,14 @@ class AdapterLayout:
 
 @dataclass(frozen=True, eq=False)
 class PlainAdapter:
-    """An adapter in memory. row: in the type and on the device of the network. Nothing of it changes."""
+    """An adapter in memory. row: in the type and on the device of the network. Nothing of it changes.
+
+    number: no other one that was ever read has it.
+    """
 
     layout: AdapterLayout
     row: torch.Tensor
+    number: int = field(default_factory=itertools.count().__next__)
     known: dict[Names, Blocks] = field(default_factory=dict)
 
     def blocks(self, names: Names) -> Blocks:

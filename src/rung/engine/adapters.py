@@ -59,7 +59,7 @@ class Adapters:
         self._names: dict[str, str] = {}
         self._named = 0
         self._applied: str | PlainAdapter | AdapterMix | None = None  # a str: PEFT's name of an adapter
-        self._stored: dict[tuple[tuple[int, ...], str], list[Factors]] = {}
+        self._stored: dict[tuple[tuple[int, ...], str | int | None], list[Factors]] = {}
         self.whole = WholeWeights(network, model)
         self.base_version = ""
         """The version of the network's files; an adapter that was trained on another one is refused. Empty: unknown."""
@@ -224,26 +224,27 @@ class Adapters:
         Factors of adapters that are not in training are stored for the next pass, in the type of the network.
         """
         applied = self._applied
-        if isinstance(applied, str):
-            key = (tuple(id(layer) for layer in layers), applied)
-            if (stored := self._stored.get(key)) is not None:
-                return stored
+        # What a mix adds is not in the factors, so that they are those of any mix.
+        name = applied.number if isinstance(applied, PlainAdapter) else applied if isinstance(applied, str) else None
+        key = (tuple(id(layer) for layer in layers), name)
+        if applied is not None and (stored := self._stored.get(key)) is not None:
+            return stored
         found = [self.factors(layer) for layer in layers]
         known = [f for f in found if f is not None]
         if len(known) < len(found):
             return None
         if self.is_beside:
             names = tuple(self._paths.get(id(getattr(layer, "base_layer", layer)), "") for layer in layers)
-            if isinstance(applied, PlainAdapter):
-                return with_plain(known, applied, names)
-            known[0] = replace(known[0], side=names)
+            known = with_plain(known, applied, names) if isinstance(applied, PlainAdapter) else known
+            if isinstance(applied, AdapterMix):
+                known[0] = replace(known[0], side=names)
+        elif applied in (None, IN_TRAINING) or all(f.a is None for f in known):
             return known
-        if applied in (None, IN_TRAINING) or all(f.a is None for f in known):
-            return known
-        if any(name != applied for _, name in self._stored):
-            self._stored.clear()
-        known = [f if f.a is None else replace(f, a=f.a.to(self._dtype), b=f.b.to(self._dtype)) for f in known]
-        known[0] = replace(known[0], side=side_by_side(known, self._dtype))
+        else:
+            known = [f if f.a is None else replace(f, a=f.a.to(self._dtype), b=f.b.to(self._dtype)) for f in known]
+            known[0] = replace(known[0], side=side_by_side(known, self._dtype))
+        if any(other not in (name, None) for _, other in self._stored):  # of a mix there are no tensors in it
+            self._stored = {key: factors for key, factors in self._stored.items() if key[1] is None}
         self._stored[key] = known
         return known
 
@@ -272,6 +273,7 @@ class Adapters:
         self.end_training()
         with self.using(None):
             torch.manual_seed(seed)
+            self._stored.clear()  # layers whose weights are trained need other code
             return self.whole.begin_training()
 
     def end_training(self) -> None:
@@ -288,6 +290,7 @@ class Adapters:
                 slots.forget(adapter)
                 if not len(slots):
                     del self._slots[layout]
+        self._stored.clear()
         self._last = None
         if name := self._names.pop(folder, None):
             self._drop(name)
@@ -354,6 +357,7 @@ class Adapters:
     def unfuse(self) -> None:
         """Takes the fused step out again, for good: PEFT's layers compute as PEFT wrote them."""
         self.plain = True
+        self._stored.clear()
         for module in self._network.modules():
             if getattr(vars(module).get("forward"), "func", None) is _forward:
                 del module.forward
