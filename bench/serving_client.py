@@ -15,7 +15,8 @@ PATIENCE_S = 600.0  # for one answer
 
 @dataclass(frozen=True)
 class Reply:
-    """status: of HTTP; 0 where the connection broke. body: the JSON of the reply. seconds: from sending to the end."""
+    """status: of HTTP; 0 where the connection broke. body: JSON, or text that is none. seconds: from sending to the
+    end of the reply."""
 
     status: int
     body: Any
@@ -53,7 +54,7 @@ class Connection:
             reader, writer = self._streams
             writer.write(sent)
             status, text = await asyncio.wait_for(_read(reader), PATIENCE_S)
-            return Reply(status, json.loads(text) if text else None, time.perf_counter() - started)
+            return Reply(status, _body(text), time.perf_counter() - started)
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             self.close()
             return Reply(0, {"error": {"message": f"{type(error).__name__}: {error}"}}, time.perf_counter() - started)
@@ -62,6 +63,13 @@ class Connection:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+def _body(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode("utf-8", "replace")
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -170,6 +170,7 @@ def _told(clients: Clients, memory: Sequence[float], seconds: float, number: int
     seen, times = clients.seen, sorted(clients.seconds)
     quarter = max(1, len(memory) // 4)
     begin, end = (statistics.median(part) for part in (memory[:quarter], memory[-quarter:]))
+    tenth = max(1, len(memory) // 10)
     row: dict[str, Any] = {
         "seconds": seconds,
         "clients": number,
@@ -180,6 +181,7 @@ def _told(clients: Clients, memory: Sequence[float], seconds: float, number: int
         "memory_begin_mb": round(begin, 1),
         "memory_end_mb": round(end, 1),
         "memory_growth": round(end / begin - 1, 4),
+        "memory_by_tenths_mb": [round(statistics.median(memory[i : i + tenth])) for i in range(0, len(memory), tenth)],
     }
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         row[f"latency_{name}_s"] = round(times[min(len(times) - 1, int(share * len(times)))], 3) if times else None
