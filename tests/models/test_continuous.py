@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from plain_adapters import write_adapter
 from rung.engine import continuous as engine_rows
@@ -18,9 +19,10 @@ from rung.engine.cohorts import AllCohorts
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import Busy, Unanswerable
 from rung.models.continuous import Continuous
+from rung.models.loading import load_model
 from rung.models.streaming import Ask, Piece, Whole
 from rung.testing import tiny_model
-from rung.testing.fakes import byte_level_bpe
+from rung.testing.fakes import byte_level_bpe, save_tiny_model
 from rung.types import Constraint, Decoding, Message, Request
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "the", "cat", "sat", "on", "a", "mat"]
@@ -248,3 +250,16 @@ def test_the_bytes_of_tokens_are_those_of_the_text_also_where_characters_are_tor
 def test_a_text_to_continue_may_hold_characters_of_private_use(answerer: Continuous) -> None:
     (heard,) = asked(answerer, [Ask(Request((), Decoding(6)), text="a \U000f0000 card \U000ffffd\U00100000")])
     assert heard.wait().error is None
+
+
+def test_whole_weights_answer_beside_the_base_as_each_does_alone(tmp_path: Path) -> None:
+    folders = [save_tiny_model(tmp_path / f"{seed}", seed) for seed in (3, 8)]
+    base, other = (load_model(str(folder), dtype=torch.float32) for folder in folders)
+    plain = requests(10, 16)
+    expected = [base.generate(plain), other.generate(plain)]
+    answerer = Continuous(base)
+    try:
+        got = answerer.generate([replace(r, adapter=[None, str(folders[1])][i % 2]) for i, r in enumerate(plain)])
+    finally:
+        answerer.close()
+    assert [g.text for g in got] == [expected[i % 2][i].text for i in range(10)]

@@ -89,12 +89,18 @@ class Running:
     def choose(self) -> list[LiveRow]:
         """Every row gets a token, or several where its grammar leaves no choice. Returns all rows; ended ones leave."""
         ready = [cohort for cohort in self._cohorts if cohort.last is not None]
-        if not ready:
-            return []
-        rows = [row for cohort in ready for row in cohort.rows]
-        lasts = [cohort.last for cohort in ready if cohort.last is not None]
+        rows: list[LiveRow] = []
+        for alone in dict.fromkeys(cohort.kind.alone for cohort in ready):  # whole weights have their own output layer
+            rows += self._choose(alone, [cohort for cohort in ready if cohort.kind.alone == alone])
+        self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
+        return rows
+
+    def _choose(self, alone: str | None, cohorts: list[Cohort]) -> list[LiveRow]:
+        rows = [row for cohort in cohorts for row in cohort.rows]
+        lasts = [cohort.last for cohort in cohorts if cohort.last is not None]
         with torch.inference_mode():
-            logits = self._engine.logits(lasts[0] if len(lasts) == 1 else torch.cat(lasts))
+            with self._engine.adapters.output_of(alone):
+                logits = self._engine.logits(lasts[0] if len(lasts) == 1 else torch.cat(lasts))
             told = {i: torch.log_softmax(logits[i], -1) for i, row in enumerate(rows) if row.logprobs is not None}
             tokens = choose(
                 logits,
@@ -103,16 +109,11 @@ class Running:
                 [row.matcher for row in rows],
                 [row.job.top_p for row in rows],
             )
-        at = 0
-        for cohort in ready:
-            cohort.new = [
-                take(row, token, told.get(at + i))
-                for i, (row, token) in enumerate(zip(cohort.rows, tokens[at : at + len(cohort.rows)], strict=True))
-            ]
-            at += len(cohort.rows)
+        taken = iter([take(row, token, told.get(i)) for i, (row, token) in enumerate(zip(rows, tokens, strict=True))])
+        for cohort in cohorts:
+            cohort.new = [next(taken) for _ in cohort.rows]
             cohort.last = None
             cohort.leave()
-        self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
         return rows
 
     def advance(self) -> list[LiveRow]:

@@ -29,8 +29,8 @@ class NamedBundle:
 
 
 def named_bundles(given: Sequence[str], bases: Sequence[str] = ()) -> list[NamedBundle]:
-    """Folders of bundles or runs, each as PATH or NAME=PATH; without a name it is the task's. bases: where the base of a
-    bundle may lie.
+    """Folders of bundles or runs, each as PATH or NAME=PATH; without a name it is the task's. bases: where the
+    base of a bundle may lie.
 
     Raises RunError or ServingError.
     """
