@@ -92,8 +92,10 @@ def main() -> None:
     # Waiting threads spin briefly, then sleep: beside other work on the machine, long spinning makes two
     # threads several times slower than one. Read by OpenMP when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    # oneDNN keeps a kernel for every number of tokens that it met; so many are as fast as its 1024, in less memory.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    # oneDNN, and torch's layer over it, keep a kernel for every number of tokens that they met; so many are as fast as
+    # their 1024, in less memory.
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "128")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
