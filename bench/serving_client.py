@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-PATIENCE_S = 600.0  # for one answer
+from serving_servers import PATIENCE_S
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 RANK = 16
 STRENGTH = 0.3  # size of an adapter's change to a layer's weights, as a share of theirs: answers differ from the base's
 CONTEXT = 2048  # tokens of a request at the peer
+PATIENCE_S = 600  # for one answer
 KEY = "key-of-the-bench"  # for loading adapters; rung wants one
 PORT = "PORT"  # in a command: a free one is put there
 IN_DTYPE = """
@@ -103,6 +104,7 @@ def rung_server(spec: str, adapters: Path, *, slots: int, threads: int, dtype: s
     """rung's server over a base, which loads adapters of that folder."""
     command = [sys.executable, "-c", IN_DTYPE.format(dtype), "serve", "--base", spec, "--adapters", str(adapters)]
     command += ["--slots", str(slots), "--port", PORT, "--admin-key-env", "RUNG_ADMIN_KEY"]
+    command += ["--timeout", str(PATIENCE_S)]
     with _running(command, {"OMP_NUM_THREADS": str(threads), "RUNG_ADMIN_KEY": KEY}, log) as server:
         yield server
 
