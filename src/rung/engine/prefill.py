@@ -21,6 +21,7 @@ from rung.engine.prefix_tree import Node, Tree, common_prefix_length, grow
 from rung.engine.tree_engine import Prefix, TreeEngine
 
 _LEAST_NODE = 32  # tokens
+_LEAST_SAVED = 512  # tokens of a prefix that rows need not keep for themselves
 
 
 @dataclass(frozen=True)
@@ -137,37 +138,68 @@ def _cache_of(
 ) -> RowCache:
     """The KV cache of a batch. rows: of the tree, in the cache's order. kept: of the tree's tokens; emptied.
 
-    Nodes of several rows are stored once; nodes of one row or of few tokens go into the rows' own cache.
+    Nodes and prefixes of several rows are stored once; those of one row or of few tokens go into the rows' own cache.
     """
     device = engine.device
     chains = [[tree.nodes[i] for i in tree.chains[row]] for row in rows]
     alone = [[node for node in chain if not _stored_once(node)] for chain in chains]
-    lengths = torch.tensor([sum(node.length for node in nodes) for nodes in alone], device=device)
+    copied, behind = _prefixes_of_rows(shared, [chain[-1].family for chain in chains])
+    before = torch.tensor([len(prefix.ids) if prefix is not None else 0 for prefix in copied], device=device)
+    own = torch.tensor([sum(node.length for node in nodes) for nodes in alone], device=device)
+    lengths = before + own
     ends = [len(jobs[row].prompt) for row in rows]
     most = max(job.most for job in jobs)
     room = int(lengths.max()) + (most if new is None else min(new, most))
     known = [len(prefix.ids) if prefix is not None else 0 for prefix in shared.in_order]
     positions = tree.positions(known)
-    behind: list[Shared] = []
-    for family, prefix in enumerate(shared.in_order):
-        if prefix is not None and (mine := [i for i, chain in enumerate(chains) if chain[-1].family == family]):
-            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in prefix.layers]
-            behind.append(Shared(heads_first, range(known[family]), mine[0], mine[-1] + 1))
     for (first, stop), tokens in _stretches(tree, rows).items():
         heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
         behind.append(Shared(heads_first, [positions[token] for token in tokens], first, stop))
     starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]
     taken = torch.tensor(starts, dtype=torch.long, device=device)
-    columns = torch.tensor([i for n in lengths.tolist() for i in range(n)], dtype=torch.long, device=device)
-    of_rows = torch.arange(len(rows), device=device).repeat_interleave(lengths)
+    columns = _counted(own, device) + before.repeat_interleave(own)
+    of_rows = torch.arange(len(rows), device=device).repeat_interleave(own)
     # New tokens follow each other; what stands before them in the row's own columns may have gaps.
     of_columns = torch.arange(room, device=device) + (torch.tensor(ends, device=device) - lengths)[:, None]
     of_columns[of_rows, columns] = torch.tensor([positions[i] for i in starts], dtype=torch.long, device=device)
+    of_prefixes, in_prefixes = (
+        torch.arange(len(rows), device=device).repeat_interleave(before),
+        _counted(before, device),
+    )
+    of_columns[of_prefixes, in_prefixes] = in_prefixes
     cache = RowCache(lengths, room, behind, of_columns, ends, shared.long)
     for layer in range(len(kept)):
         key, value = kept.pop(0)  # one by one: both copies of all layers need not fit
         cache.hold(layer, key[taken], value[taken], of_rows, columns)
+        if len(in_prefixes):
+            keys, values = zip(*(prefix.layers[layer] for prefix in copied if prefix is not None), strict=True)
+            cache.hold(layer, torch.cat(keys), torch.cat(values), of_prefixes, in_prefixes)
     return cache
+
+
+def _prefixes_of_rows(shared: SharedPrefixes, families: Sequence[int]) -> tuple[list[Prefix | None], list[Shared]]:
+    """For each row the prefix that it keeps in its own cache, if any; and the prefixes that are stored once.
+
+    families: of the rows, those of one family side by side. Each shared prefix costs a few operations a layer and
+    decode step, which one row, or few rows with a short prefix, do not bring in again.
+    """
+    copied: list[Prefix | None] = [None] * len(families)
+    behind: list[Shared] = []
+    for family, prefix in enumerate(shared.in_order):
+        mine = [i for i, other in enumerate(families) if other == family]
+        if prefix is None or not mine:
+            continue
+        if (len(mine) - 1) * len(prefix.ids) < _LEAST_SAVED:
+            copied[mine[0] : mine[-1] + 1] = [prefix] * len(mine)
+        else:
+            heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in prefix.layers]
+            behind.append(Shared(heads_first, range(len(prefix.ids)), mine[0], mine[-1] + 1))
+    return copied, behind
+
+
+def _counted(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """0, 1, … up to each of the lengths, one behind the other."""
+    return torch.tensor([i for n in lengths.tolist() for i in range(n)], dtype=torch.long, device=device)
 
 
 def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[tuple[list[int], bool]]:
