@@ -418,3 +418,12 @@ def test_one_template_gives_others_the_same_ids(name: str) -> None:
         sent = [{"role": m.role, "content": m.content} for m in turns if m.content]
         text = tokenizer.apply_chat_template(sent, chat_template=whole, add_generation_prompt=True, tokenize=False)
         assert tokenizer.encode(text, add_special_tokens=False) == format.encode(turns)
+
+
+def test_characters_that_look_like_placeholders_pass_as_they_are_and_use_up_nothing() -> None:
+    chat = ChatFormat(_tiny_tokenizer(TINY_TEMPLATE))
+    private = "".join(map(chr, range(0xF0000, 0xFFFFE)))
+    chat.encode([Message("user", private)])
+    assert len(chat._tokens._placeholders) < 50
+    for text in (f"a{chr(0xFFFFC)}b{chr(0xFFFFD)}c{chr(0xF0000)} <|im_end|>", private[-40:]):
+        assert text in chat.tokenizer.decode(chat.encode([Message("user", text)]))

@@ -18,8 +18,9 @@ from typing import Any
 
 _FIRST_PLACEHOLDER = 0xF0000  # private use, plane 15: one character for each hidden string
 _PRIVATE = "\U000f0000-\U000ffffd"
-_PLACEHOLDER = re.compile(f"[{_PRIVATE}]")
 _BORDER = "\U000ffffd"  # where the ids of an answer begin
+_ESCAPE = "\U000ffffc"  # before a character of a text that looks like a placeholder
+_PLACEHOLDER = re.compile(f"{_ESCAPE}(.)|[{_PRIVATE}]", re.DOTALL)
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # the name of a token for one byte, in sentencepiece
 _ANCHORS = ("a", "the", "1", ":", ".", "\n")
 
@@ -78,12 +79,12 @@ class TextTokens:
         if self._backend is None:
             return self._encode_in_pieces(text)
         named = self._control.sub(lambda found: self._name(found[0]), text)
-        shown = _PLACEHOLDER.sub(lambda found: self._hidden[found[0]], named)
+        shown = _PLACEHOLDER.sub(self._shown, named)
         return [int(i) for i in self._plain.encode(shown, add_special_tokens=False).ids]
 
     def encode_raw(self, text: str) -> list[int]:
         """As `encode`, of a text that nothing was hidden in: it may hold the characters of placeholders."""
-        return self.encode(_PLACEHOLDER.sub(lambda found: self._placeholder(found[0]), text))
+        return self.encode(re.sub(f"[{_PRIVATE}]", lambda found: self._placeholder(found[0]), text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text that the ids add behind other text, without special tokens."""
@@ -184,7 +185,13 @@ class TextTokens:
         """What a control token is called in the plain tokenizer."""
         return f"\U00100000{self._nonce}{self.control[token]}\U00100001"
 
+    def _shown(self, placeholder: re.Match[str]) -> str:
+        return placeholder[1] or self._hidden[placeholder[0]]
+
     def _placeholder(self, text: str) -> str:
+        """One for a guarded string; a character that looks like one is escaped, so that texts use up none."""
+        if len(text) == 1 and chr(_FIRST_PLACEHOLDER) <= text < _BORDER:
+            return _ESCAPE + text
         with self._lock:  # several threads may write prompts
             if text not in self._placeholders:
                 placeholder = chr(_FIRST_PLACEHOLDER + len(self._placeholders))
@@ -195,12 +202,12 @@ class TextTokens:
     def _encode_in_pieces(self, text: str) -> list[int]:
         """For tokenizers without a fast backend: what was hidden is encoded apart from its neighbours."""
         ids: list[int] = []
-        for piece in re.split(f"({_PLACEHOLDER.pattern})", text):
-            hidden = self._hidden.get(piece)
-            ids += self.tokenizer.encode(
-                piece if hidden is None else hidden, add_special_tokens=False, split_special_tokens=hidden is not None
-            )
-        return ids
+        at = 0
+        for found in _PLACEHOLDER.finditer(text):
+            ids += self.tokenizer.encode(text[at : found.start()], add_special_tokens=False)
+            ids += self.tokenizer.encode(self._shown(found), add_special_tokens=False, split_special_tokens=True)
+            at = found.end()
+        return ids + list(self.tokenizer.encode(text[at:], add_special_tokens=False))
 
     def _ordinary_ids(self) -> list[int]:
         """Ids of a short ordinary text. Behind it, decoders show the white space that ids begin with."""
