@@ -21,13 +21,6 @@ CONTEXT = 2048  # tokens of a request at the peer
 PATIENCE_S = 600  # for one answer
 KEY = "key-of-the-bench"  # for loading adapters; rung wants one
 PORT = "PORT"  # in a command: a free one is put there
-IN_DTYPE = """
-import rung.models.speed
-rung.models.speed.kept_dtype = lambda device: getattr(__import__("torch"), "{}")
-from rung.cli.main import main
-main()
-"""
-"""`rung` with the type that models compute in; by itself it takes the fastest of the machine."""
 UP_S = 300.0  # a server may take so long to start
 
 
@@ -102,7 +95,7 @@ def write_adapter(base: Path, folder: Path, seed: int) -> Path:
 @contextmanager
 def rung_server(spec: str, adapters: Path, *, slots: int, threads: int, dtype: str, log: Path) -> Iterator[Server]:
     """rung's server over a base, which loads adapters of that folder."""
-    command = [sys.executable, "-c", IN_DTYPE.format(dtype), "serve", "--base", spec, "--adapters", str(adapters)]
+    command = [sys.executable, "-m", "rung", "serve", "--base", spec, "--adapters", str(adapters), "--dtype", dtype]
     command += ["--slots", str(slots), "--port", PORT, "--admin-key-env", "RUNG_ADMIN_KEY"]
     command += ["--timeout", str(PATIENCE_S)]
     with _running(command, {"OMP_NUM_THREADS": str(threads), "RUNG_ADMIN_KEY": KEY}, log) as server:

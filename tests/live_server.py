@@ -20,7 +20,7 @@ from typing import Any
 from rung.models import model_version
 from rung.solutions.store import save_solution
 from rung.types import Decoding, Document, RetrieverSpec, Solution
-from serving_servers import IN_DTYPE, write_adapter
+from serving_servers import write_adapter
 
 KEY, ADMIN_KEY = "key-of-the-tests", "admin-key-of-the-tests"
 PASSAGES = tuple(Document(noun, f"Every {noun} is {colour}.") for noun, colour in (("door", "red"), ("boat", "green")))
@@ -104,12 +104,14 @@ def live_server(folder: Path, model: Path) -> Iterator[Live]:
         port = free.getsockname()[1]
     command = [
         sys.executable,
-        "-c",
-        IN_DTYPE.format("float32"),
+        "-m",
+        "rung",
         "serve",
         *write_bundles(folder, base),
         "--port",
         str(port),
+        "--dtype",
+        "float32",
     ]
     command += ["--adapters", str(adapters), "--api-key-env", "RUNG_API_KEY", "--admin-key-env", "RUNG_ADMIN_KEY"]
     environment = {"RUNG_API_KEY": KEY, "RUNG_ADMIN_KEY": ADMIN_KEY, "OMP_NUM_THREADS": "1"}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rung.serving.service import ModelService
 
 ENGINES = ("local", "vllm")
+DTYPES = ("float32", "bfloat16")
 _MB = 1_000_000
 
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -36,6 +37,7 @@ _folder = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--slots", type=click.IntRange(1), default=8, show_default=True, help="Adapters of one batch.")
 @click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="What computes answers.")
 @click.option("--vllm-python", metavar="PATH", help="The Python that has vLLM, where it is another one than this.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Type to compute in. [default: as a run, the fastest here]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens. [default: what fits]")
 @click.option("--max-queue", type=click.IntRange(1), default=256, show_default=True, help="Requests that may wait.")
 @click.option("--max-body", type=click.FloatRange(0.001), default=1.0, show_default=True, help="Of a request, in MB.")
@@ -103,6 +105,7 @@ def _open(bundles: tuple[str, ...], options: dict[str, Any], say: Callable[[str]
         bases=options["bases"],
         adapters=options["adapters"],
         slots=options["slots"],
+        dtype=options["dtype"],
         limits=ServiceLimits(options["max_tokens"], options["max_queue"]),
         open_base=_vllm(named, options, say) if options["engine"] == "vllm" else None,
         say=say,

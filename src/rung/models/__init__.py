@@ -125,11 +125,16 @@ def text_counter(spec: str) -> tuple[Callable[[str], int], int] | None:
 
     None for an endpoint, for a model that is not on this machine yet, and for one of a registered opener.
     """
-    if _opener_of(spec).version is not _local_version:
+    if not is_local(spec):
         return None
     from rung.models.token_counter import counter_of
 
     return counter_of(spec.removesuffix(":4bit"))
+
+
+def is_local(spec: str) -> bool:
+    """Whether the spec names a model that is computed in this process by rung's own engine."""
+    return _opener_of(spec).version is _local_version
 
 
 def remark_of(model: Model) -> str | None:
@@ -143,7 +148,7 @@ def next_larger(model: Model, spec: str) -> str | None:
 
     model: as it was opened for `spec`. Sizes are known for local models alone. Nothing is fetched.
     """
-    if _opener_of(spec).version is not _local_version:
+    if not is_local(spec):
         return None
     import torch
 

@@ -52,6 +52,7 @@ def open_service(
     bases: Sequence[str] = (),
     adapters: Path | None = None,
     slots: int = 8,
+    dtype: str | None = None,
     limits: ServiceLimits | None = None,
     open_base: OpenBase | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -59,7 +60,8 @@ def open_service(
     """A service that is ready to answer.
 
     bases: specs of models that are served without a bundle, too. adapters: the folder of those that may be hot-loaded.
-    slots: adapters of one batch. open_base: of another engine than the local one. Raises RungError.
+    slots: adapters of one batch. dtype: that local models compute in; None: as in a run. open_base: of another engine
+    than the local one. Raises RungError.
     """
     limits = limits or ServiceLimits()
     specs = list(dict.fromkeys([*(b.packed.model for b in bundles), *bases]))
@@ -70,7 +72,7 @@ def open_service(
     try:
         for spec in specs:
             say(f"opening {names[spec]} …")
-            opened[names[spec]] = open_base(spec, names[spec]) if open_base else _local(spec, slots, limits, say)
+            opened[names[spec]] = open_base(spec, names[spec]) if open_base else _local(spec, slots, dtype, limits, say)
         service = ModelService(opened, adapters=adapters, limits=limits)
         for bundle in bundles:
             service.add(bundle.name, bundle.packed, names[bundle.packed.model])
@@ -102,10 +104,18 @@ def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> An
     return OneByOne(model, at_once=_CALLS_AT_ONCE, most_waiting=most_waiting)
 
 
-def _local(spec: str, slots: int, limits: ServiceLimits, say: Callable[[str], None]) -> Answerer:
-    from rung.models import open_model
+def _local(spec: str, slots: int, dtype: str | None, limits: ServiceLimits, say: Callable[[str], None]) -> Answerer:
+    from rung.models import is_local, open_model
 
-    return answerer_for(open_model(spec, say=say), slots=slots, most_waiting=limits.most_waiting)
+    if dtype is not None and is_local(spec):
+        import torch
+
+        from rung.models.loading import load_model
+
+        model: Model = load_model(spec, dtype=getattr(torch, dtype), say=say)
+    else:
+        model = open_model(spec, say=say)
+    return answerer_for(model, slots=slots, most_waiting=limits.most_waiting)
 
 
 def _names_of(specs: Sequence[str], taken: set[str]) -> dict[str, str]:
