@@ -64,7 +64,8 @@ class WordByWord(OneByOne):
 
     def _write(self, ask: Ask, hears: Hearer, ticket: _Ticket) -> None:
         answer = self.model.generate([ask.request])[0]
-        hears.begun(answer.tokens_in, 1)
+        if answer.error is None:
+            hears.begun(answer.tokens_in, 1)
         written = 0
         for number, word in enumerate(answer.text.split() if answer.error is None else ()):
             self.gate.wait(30)

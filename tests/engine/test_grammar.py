@@ -54,6 +54,14 @@ def accepted(tiny: Any, grammars: Grammars, constraint: Constraint, text: str) -
     return True
 
 
+def test_the_grammars_that_are_kept_are_bounded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rung.engine.grammar._MOST_KEPT", 3)
+    grammars = Grammars(tiny.chat.answer_tokens(), tiny.engine.vocabulary)
+    for number in range(8):
+        assert accepted(tiny, grammars, Constraint("labels", ("car", f"car{number}")), f"car{number}")
+    assert len(grammars._compiled) == 3
+
+
 def test_every_label_can_be_answered_and_nothing_else(tiny: Any, grammars: Grammars) -> None:
     constraint = Constraint("labels", LABELS)
     assert [label for label in LABELS if not accepted(tiny, grammars, constraint, label)] == []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from http_server import eventually
 from live_server import KEY, Live
 
 LONG = {"model": "tiny", "messages": [{"role": "user", "content": "Which colour?"}], "max_tokens": 1900}
@@ -25,15 +26,6 @@ def lives_on(live: Live) -> Iterator[None]:
     assert eventually(lambda: running(live) == 0), "a request runs still"
     assert live.ask("/health")[0] == 200
     assert live.chat("tuned")["choices"] == before
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
-    until = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def running(live: Live) -> float:
@@ -137,7 +129,7 @@ def test_heads_that_never_end_do_not_hold_up_others(live: Live) -> None:
     "data",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS, to a server that speaks without
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/models HTTP/9.9\r\n\r\n",
         b"nothing at all\r\n\r\n",
         head(CHAT, "-1"),
         head(CHAT, "many"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from http_server import eventually
 from rung.errors import ModelError, Unanswerable
 from rung.models import model_version, open_model
 from rung.models.streaming import Ask, Piece, Whole
@@ -121,7 +122,7 @@ def test_whoever_leaves_ends_the_call() -> None:
         assert generation.finish == "error" and generation.error == "nobody listens any more"
         assert time.perf_counter() - begun < 1.5  # the whole answer would take 2 s
         assert generation.text == "".join(heard.pieces) != LONG
-        assert answerer.load().running == 0
+        assert eventually(lambda: answerer.load().running == 0)
         answerer.close()
         assert endpoint.calls[0].delivered is None
 

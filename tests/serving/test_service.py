@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -295,6 +296,93 @@ def test_a_service_that_ends_lets_what_runs_end_and_takes_nothing_new(answerer: 
         await closing
 
     asyncio.run(ending())
+
+
+def test_passages_are_judged_as_in_the_run(answerer: Continuous, tmp_path: Path, tiny_folder: Path, model: Any) -> None:
+    solution = Solution("rag", "Answer.", Decoding(4), retriever=RetrieverSpec("bm25", 1, 100, reranker="model"))
+    packed = read_bundle(pack(tmp_path / "b", solution, tiny_folder))
+    inputs = [f"the code of {town} {i}" for i in range(3) for town in ("Oslo", "Rome", "Bern")]
+    alone = [prediction.passages for prediction in packed.opened(model).answer(inputs)]
+    service = ModelService({"tiny": answerer})
+    service.add("b", packed, "tiny")
+
+    async def all_at_once() -> list[tuple[str, ...]]:
+        done = await asyncio.gather(*(heard(service, ModelCall("b", user(text))) for text in inputs))
+        return [tuple(source.id for source in one[1].sources) for one in done]
+
+    assert asyncio.run(all_at_once()) == alone
+
+
+class Stuck:
+    """A search that does not end until it may."""
+
+    def __init__(self) -> None:
+        self.may, self.begun = threading.Event(), threading.Semaphore(0)
+
+    def search(self, queries: Any, k: int) -> list[list[Document]]:
+        self.begun.release()
+        self.may.wait(20)
+        return [PASSAGES[:k] for _ in queries]
+
+
+def searching(tmp_path: Path, answerer: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[ModelService, Stuck]:
+    stuck, fake = Stuck(), answerer.model
+    monkeypatch.setattr("rung.retrieval.open_index", lambda *_: stuck)
+    save_solution(
+        Solution("rag", "", Decoding(4), retriever=RetrieverSpec("bm25", 1, 100)), tmp_path / "b", passages=PASSAGES
+    )
+    write_json(tmp_path / "b" / "bundle.json", {"model": fake.name, "model_version": fake.version})
+    service = ModelService({"fake": answerer}, limits=ServiceLimits(threads=2))
+    service.add("slow", read_bundle(tmp_path / "b"), "fake")
+    return service, stuck
+
+
+def test_searches_that_take_long_keep_no_other_request_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, stuck = searching(tmp_path, OneByOne(FakeModel(lambda _: "yes"), at_once=2), monkeypatch)
+
+    async def both() -> None:
+        slow = [asyncio.ensure_future(heard(service, ModelCall("slow", user(f"{i}")))) for i in range(4)]
+        await asyncio.to_thread(stuck.begun.acquire, timeout=10)
+        assert (await asyncio.wait_for(heard(service, ModelCall("fake", user("x"))), 5))[1].text == "yes"
+        assert not any(one.done() for one in slow)
+        stuck.may.set()
+        await asyncio.gather(*slow)
+
+    asyncio.run(both())
+    asyncio.run(service.close(1.0))
+
+
+def test_who_goes_while_a_search_runs_asks_nothing_of_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    service, stuck = searching(tmp_path, OneByOne(FakeModel(lambda r: asked.append(r) or "yes")), monkeypatch)
+
+    async def leaving() -> None:
+        going = asyncio.ensure_future(heard(service, ModelCall("slow", user("x"))))
+        await asyncio.to_thread(stuck.begun.acquire, timeout=10)
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)
+        stuck.may.set()
+        await heard(service, ModelCall("slow", user("another")))
+
+    asyncio.run(leaving())
+    asyncio.run(service.close(1.0))
+    assert len(asked) == 1
+
+
+def test_an_adapter_that_is_refused_leaves_nothing_behind(answerer: Continuous, tmp_path: Path) -> None:
+    (tmp_path / "adapters" / "empty").mkdir(parents=True)
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    with pytest.raises(ModelError):
+        asyncio.run(service.load_adapter("hot", "empty"))
+    assert not list(service._links.iterdir()) and answerer.load().adapters == 0
+
+
+def test_top_p_says_nothing_of_the_likeliest_token(tmp_path: Path) -> None:
+    service = ModelService({"fake": OneByOne(FakeModel(lambda _: "yes"))})
+    assert said(service, ModelCall("fake", user("x"), top_p=0.9)) == "yes"
+    with pytest.raises(Unanswerable):
+        said(service, ModelCall("fake", user("x"), top_p=0.9, temperature=1.0))
+    asyncio.run(service.close(1.0))
 
 
 def test_who_stops_listening_ends_the_answer(answerer: Continuous) -> None:

@@ -7,7 +7,9 @@ out here, and checked once the answer is there (`rung.constraints`).
 from __future__ import annotations
 
 import json
+import threading
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from rung.constraints import NAMES, loosened, subset_labels
 from rung.errors import ConstraintError
 from rung.types import Constraint
 
+_MOST_KEPT = 128
 _SPELT = '{"a": "b c"}'  # what a tokenizer must give back exactly to write JSON
 
 
@@ -44,23 +47,35 @@ class AnswerTokens:
 
 
 class Grammars:
-    """Compiles constraints for one tokenizer; each sequence gets a matcher of its own."""
+    """Compiles constraints for one tokenizer; each sequence gets a matcher of its own. May be used by several threads.
+
+    The compiled ones that were used last are kept: a server's clients may send as many as they like.
+    """
 
     def __init__(self, tokens: AnswerTokens, vocabulary: int) -> None:
         self._tokens = tokens
         self._vocabulary = vocabulary
         self._stops = [tokens.end_id, *sorted(i for i in tokens.stop_ids - {tokens.end_id} if i < vocabulary)]
         self._inner: Any = None
-        self._compiled: dict[str, Any] = {}
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
+        self._compiling = threading.Lock()
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A fresh matcher. Raises ConstraintError when no grammar can be made of the constraint."""
         key = repr((constraint.kind, constraint.value))
-        if key not in self._compiled:
-            self._compiled[key] = self._labels(constraint) if constraint.kind == "labels" else self._grammar(constraint)
-        if constraint.kind == "labels":
-            return _LabelMatcher(self._compiled[key], self._vocabulary, self._stops)
-        return _GrammarMatcher(self._compiled[key].deep_copy(), self._vocabulary, self._stops)
+        labels = constraint.kind == "labels"
+        with self._compiling:
+            if key not in self._compiled:
+                self._compiled[key] = self._labels(constraint) if labels else self._grammar(constraint)
+            self._compiled.move_to_end(key)
+            compiled = self._compiled[key]
+            while len(self._compiled) > _MOST_KEPT:
+                self._compiled.popitem(last=False)
+            if not labels:
+                compiled = compiled.deep_copy()
+        if labels:
+            return _LabelMatcher(compiled, self._vocabulary, self._stops)
+        return _GrammarMatcher(compiled, self._vocabulary, self._stops)
 
     def _labels(self, constraint: Constraint) -> _Node:
         assert isinstance(constraint.value, tuple)

@@ -10,15 +10,17 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rung.engine.continuous import Running
 from rung.engine.live_rows import LiveRow
 from rung.engine.memory import free_bytes
 from rung.engine.tree_engine import TreeEngine
-from rung.errors import Busy, Unanswerable, fault_text
+from rung.errors import Busy, Unanswerable, came, fault_text
 from rung.models.answering import AnswerRow, AnswerStep
 from rung.models.incremental_text import AnswerText
 from rung.models.local import LocalModel
@@ -34,7 +36,9 @@ from rung.models.streaming import (
     no_answer,
     tell_whole,
 )
-from rung.types import Generation, Request
+from rung.types import Generation, Request, TrainingRow
+
+_Result = TypeVar("_Result")
 
 MOST_LOGPROBS = 20  # tokens beside the one that was chosen
 
@@ -45,8 +49,8 @@ _NOBODY, _ENDS = "nobody listens any more", "the server ends"
 
 @dataclass(eq=False)
 class _Going:
-    """A request on its way; the Ticket of who asked. row: what the engine answers now. cancelled, over: it is at its
-    end."""
+    """A request on its way; the Ticket of who asked. row: what the engine answers now. prompt, cached: tokens of the
+    request, and of these that were computed before. cancelled: nobody listens."""
 
     ask: Ask
     hears: Hearer
@@ -57,6 +61,7 @@ class _Going:
     prompt: int
     begun: bool = False
     cancelled: bool = False
+    cached: int = 0
     told_tokens: int = 0
     started: float = field(default_factory=time.perf_counter)
 
@@ -81,6 +86,7 @@ class Continuous:
         self._going: dict[LiveRow, _Going] = {}
         self._held: Counter[str] = Counter()
         self._released: deque[str] = deque()
+        self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()  # of other threads, between two tokens
         self._tokens = [0, 0, 0]  # in, cached, out
         self._changed = threading.Condition()
         self._prompts = threading.Lock()  # templates and grammars are not made for several threads
@@ -102,8 +108,27 @@ class Continuous:
             self._put(Ask(request), hears, refuse=False)
         return [hears.wait() for hears in kept]
 
+    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        with self._prompts:
+            return self.model.too_long(rows)
+
+    def row_losses(self, rows: Sequence[TrainingRow], adapter: Path | None) -> list[float]:
+        """As the model's, computed between two tokens of the answers."""
+
+        def judged() -> list[float]:
+            with self._prompts:
+                return self.model.row_losses(rows, adapter)
+
+        return self._in_engine(judged)
+
+    def check_adapters(self) -> None:
+        """The check that the first adapter would have to wait for; it takes seconds. Raises ModelError."""
+        if self._engine.adapters.on_first_use is not None:
+            self._in_engine(self._engine.adapters.check)
+
     def hold(self, adapter: Path) -> None:
-        self.model.check_fits(adapter)
+        self.check_adapters()
+        self.model.check_fits(adapter, self._in_engine)
         with self._changed:
             self._held[str(adapter)] += 1
 
@@ -126,6 +151,16 @@ class Continuous:
             self._closed, self._until = True, time.monotonic() + grace_s
             self._changed.notify()
         self._thread.join(grace_s + 30.0)
+
+    def _in_engine(self, work: Callable[[], _Result]) -> _Result:
+        """What this work returns, which is done in the engine's thread between two tokens of the answers."""
+        found: Future[_Result] = Future()
+        with self._changed:
+            if self._closed:
+                raise Busy("the server is about to end. Try again later.", 5.0)
+            self._errands.append((work, found))
+            self._changed.notify()
+        return found.result()
 
     def _put(self, ask: Ask, hears: Hearer, *, refuse: bool) -> _Going | _Over:
         with self._prompts:
@@ -160,13 +195,16 @@ class Continuous:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not (self._new or self._released or self._going or self._closed):
+                while not (self._new or self._released or self._errands or self._going or self._closed):
                     self._changed.wait()
                 new, self._new = self._new, deque()
                 for going in new:
                     self._going[going.row] = going
                 released, self._released = self._released, deque()
+                errands, self._errands = self._errands, deque()
                 ends = self._closed and (not self._going or time.monotonic() > self._until)
+            for work, found in errands:
+                _do(work, found)
             if ends:
                 self._end_all(_ENDS)
                 return
@@ -199,8 +237,8 @@ class Continuous:
         if going is None:
             return
         if not going.begun:
-            going.begun = True
-            going.hears.begun(going.prompt, row.cached)
+            going.begun, going.cached = True, min(row.cached, going.prompt)
+            going.hears.begun(going.prompt, going.cached)
         if not going.step.thinks:
             new = row.answer[going.told_tokens :]
             going.told_tokens = len(row.answer)
@@ -231,6 +269,9 @@ class Continuous:
         if going is None:
             return
         row.dropped = row.dropped or not row.ended  # a stop text was written
+        if row.fault:
+            self._end(going, no_answer(row.fault.replace(str(row.job.adapter), Path(str(row.job.adapter)).name)))
+            return
         asked, chat = going.asked, self.model.chat
         asked.heard(going.step, None if row.failed else row.answer, chat, self.model.context_length)
         step = None if going.text.stopped else asked.next_step(chat, self.model.context_length)
@@ -240,24 +281,20 @@ class Continuous:
             self._running.add(going.row)
             return
         asked.seconds = time.perf_counter() - going.started
-        self._end(going, self._whole(going, row.cached))
+        self._end(going, self._whole(going))
 
-    def _whole(self, going: _Going, cached: int) -> Generation:
-        generation = self.model.generation(going.asked, going.prompt)
-        if going.ask.text is not None and generation.error is None:
-            ids = going.asked.ids or []
-            kept = ids[:-1] if ids and ids[-1] in self.model.chat.stop_ids else ids
-            generation = replace(generation, text=self.model.chat.decode_part(kept))
+    def _whole(self, going: _Going) -> Generation:
+        generation = self.model.generation(going.asked, going.prompt, raw=going.ask.text is not None)
         cut = going.text.cut(generation.text)
         if len(cut) < len(generation.text):
             generation = replace(generation, text=cut, finish="stop")
-        return held_to(replace(generation, tokens_cached=min(cached, going.prompt)), going.ask.request.constraint)
+        return held_to(replace(generation, tokens_cached=going.cached), going.ask.request.constraint)
 
     def _end(self, going: _Going, generation: Generation) -> None:
         self._going.pop(going.row, None)
         for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
             self._tokens[place] += tokens
-        if not going.begun:
+        if not going.begun and came(generation.error):
             going.hears.begun(generation.tokens_in, generation.tokens_cached)
         if rest := going.text.finish(generation.text):
             going.hears.piece(Piece(rest))
@@ -265,8 +302,18 @@ class Continuous:
 
     def _end_all(self, why: str) -> None:
         for going in list(self._going.values()):
-            self._end(going, no_answer(why))
+            try:
+                self._end(going, no_answer(why))
+            except Exception:  # of who asked: the engine must live on
+                _log.exception("an answer's end could not be told")
         self._going.clear()
+
+
+def _do(work: Callable[[], _Result], found: Future[_Result]) -> None:
+    try:
+        found.set_result(work())
+    except BaseException as error:  # of this work; whoever waits for it hears of it
+        found.set_exception(error)
 
 
 class _Over:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rung.errors import Busy, ModelError, Unanswerable, fault_text
 from rung.models.stop_texts import cut_at
 from rung.models.streaming import Ask, Hearer, Load, Whole, no_answer, tell_whole
-from rung.types import Generation, Model, Request
+from rung.types import Generation, Model, Request, Trainable, TrainingRow
+
+_Result = TypeVar("_Result")
+Losses = Callable[[Sequence[TrainingRow], Path | None], list[float]]
 
 
 @dataclass(eq=False)
@@ -40,6 +46,7 @@ class OneByOne:
         self._waiting: deque[_Waiting] = deque()
         self._running: set[_Waiting] = set()
         self._changed = threading.Condition()
+        self._computing = threading.Lock() if at_once == 1 else nullcontext()
         self._closed = False
         self._tokens = [0, 0, 0]  # in, cached, out
         self._threads = [threading.Thread(target=self._work, name="answers", daemon=True) for _ in range(at_once)]
@@ -62,16 +69,26 @@ class OneByOne:
             self._put(Ask(request), hears, refuse=False)
         return [hears.wait() for hears in kept]
 
+    @property
+    def row_losses(self) -> Losses | None:
+        """As the model's, where it has them; they wait for the call of `generate` that runs."""
+        own: Losses | None = getattr(self.model, "row_losses", None) if len(self._threads) == 1 else None
+        return None if own is None else partial(self._alone, own)
+
+    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        assert isinstance(self.model, Trainable)
+        return self._alone(self.model.too_long, rows)
+
     def hold(self, adapter: Path) -> None:
         from rung.models.local import LocalModel
 
         if not isinstance(self.model, LocalModel):
             raise ModelError(f"adapter {adapter}: {self.model.name} is not in this process, so that it takes none.")
-        self.model.check_fits(adapter)
+        self._alone(self.model.check_fits, adapter)
 
     def release(self, adapter: Path) -> None:
         if (release := getattr(self.model, "release", None)) is not None:
-            release(adapter)
+            self._alone(release, adapter)
 
     def load(self) -> Load:
         with self._changed:
@@ -87,6 +104,10 @@ class OneByOne:
             self._end(one, no_answer("the server ends"))
         for thread in self._threads:
             thread.join(grace_s)
+
+    def _alone(self, work: Callable[..., _Result], *args: object) -> _Result:
+        with self._computing:
+            return work(*args)
 
     def _put(self, ask: Ask, hears: Hearer, *, refuse: bool = True) -> _Waiting:
         with self._changed:
@@ -119,7 +140,8 @@ class OneByOne:
         if not taken:
             return
         try:
-            generations = self.model.generate([one.ask.request for one in taken])
+            with self._computing:
+                generations = self.model.generate([one.ask.request for one in taken])
         except Exception as error:  # of a model of any kind: the others who wait must not suffer from it
             generations = [no_answer(fault_text(error))] * len(taken)
         for one, generation in zip(taken, generations, strict=True):

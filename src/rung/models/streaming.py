@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rung.errors import came
 from rung.types import Generation, Model, Request
 
 
@@ -58,8 +59,8 @@ class Piece:
 class Hearer(Protocol):
     """Who asked. Called from the answerer's own thread: it must not take long, nor raise.
 
-    `begun` once, when the prompt was read; `piece` any number of times; `done` once, at the end in any case. The texts
-    of the pieces together are the text of the Generation.
+    `begun` once, when the prompt was read, and not at all where it never was; `piece` any number of times; `done` once,
+    at the end in any case. The texts of the pieces together are the text of the Generation.
     """
 
     def begun(self, tokens_in: int, tokens_cached: int) -> None: ...
@@ -93,7 +94,8 @@ class Whole:
 
 def tell_whole(hears: Hearer, generation: Generation) -> None:
     """Tells an answer that is there at once."""
-    hears.begun(generation.tokens_in, generation.tokens_cached)
+    if came(generation.error):
+        hears.begun(generation.tokens_in, generation.tokens_cached)
     if generation.text:
         hears.piece(Piece(generation.text))
     hears.done(generation)
@@ -149,7 +151,8 @@ class Answerer(Protocol):
 
 
 def as_model(answerer: Answerer) -> Model:
-    """The base as a Model whose requests wait among all others."""
+    """The base as a Model whose requests wait among all others. It computes losses of answers where the answerer does:
+    passages are judged by them, in a service as in a run."""
     return _Waiting(answerer)
 
 
@@ -159,3 +162,5 @@ class _Waiting:
         self.name, self.version, self.price = model.name, model.version, model.price
         self.context_length = model.context_length
         self.generate, self.count_tokens, self.check = answerer.generate, model.count_tokens, model.check
+        if (losses := getattr(answerer, "row_losses", None)) is not None:
+            self.row_losses, self.too_long = losses, answerer.too_long  # type: ignore[attr-defined]

@@ -10,15 +10,14 @@ import asyncio
 import shutil
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TypeVar
 
 from rung.errors import (
     DOES_NOT_FIT,
@@ -31,7 +30,7 @@ from rung.errors import (
     came,
     may_pass,
 )
-from rung.models.streaming import Answerer, Ask, Load, as_model
+from rung.models.streaming import Answerer, Ask, Load, Ticket, as_model
 from rung.serving.bundle import Bundle, Packed, read_bundle
 from rung.serving.conversation import query_of
 from rung.serving.events import Begun, Event, ModelCall, Piece, Served
@@ -39,14 +38,13 @@ from rung.serving.names import check_name, confined
 from rung.serving.tidying import Tidied
 from rung.types import Decoding, Generation, Query, Request
 
-_Result = TypeVar("_Result")
 _ROOM = 1 << 20  # tokens: what a base may write at most, where neither the request nor the service says less
 
 
 @dataclass(frozen=True)
 class ServiceLimits:
     """most_tokens: of an answer; None: what the context leaves. most_waiting: requests of all bases together; beyond
-    them a new one is refused. threads: searches and prompts that are made at the same time."""
+    them a new one is refused. threads: prompts that are made at the same time, and as many searches beside them."""
 
     most_tokens: int | None = None
     most_waiting: int = 256
@@ -75,7 +73,8 @@ class ModelService:
         self._bases = dict(bases)
         self._adapters = adapters.resolve() if adapters is not None else None
         self._limits = limits = limits or ServiceLimits()
-        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="prompts")
+        self._prompts = ThreadPoolExecutor(limits.threads, thread_name_prefix="prompts")
+        self._searches = ThreadPoolExecutor(limits.threads, thread_name_prefix="searches")
         self._preparing = 0
         self._draining = False
         self._numbers = count()
@@ -114,15 +113,8 @@ class ModelService:
             elif old is not None and old.served.kind == "base":
                 raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
             folder = confined(self._adapters, path)
-            chosen = self._base(base)
-            if (folder / "bundle.json").is_file():
-                entry = await asyncio.to_thread(self._hot_bundle, name, folder, chosen)
-            else:
-                answerer, own = self._bases[chosen], self._own_path(folder)
-                await asyncio.to_thread(answerer.hold, own)
-                length = answerer.model.context_length
-                served = Served(name, "adapter", chosen, folder.name, int(time.time()), length, own)
-                entry = _Entry(served, answerer)
+            make = self._hot_bundle if (folder / "bundle.json").is_file() else self._hot_adapter
+            entry = await asyncio.to_thread(make, name, folder, self._base(base))
             if not in_place:
                 self._check_free(name)
             old = self._entries.get(name)  # it may have been unloaded meanwhile
@@ -159,19 +151,14 @@ class ModelService:
             raise Busy("the server is about to end. Ask another one, or try again later.", 5.0)
         if self._preparing + sum(a.load().waiting for a in self._bases.values()) >= self._limits.most_waiting:
             raise Busy(f"{self._limits.most_waiting:,} requests wait already. Try again later.", 1.0)
-        with self._using(entry):
-            heard = _Heard(asyncio.get_running_loop())
+        with self._using(entry), closing(_Heard(asyncio.get_running_loop())) as heard:
             self._preparing += 1
             try:
-                ask, tidied = await self._off_loop(self._prepare, entry, asked)
-                ticket = entry.answerer.submit(ask, heard)
+                tidied = await self._submitted(entry, asked, heard)
             finally:
                 self._preparing -= 1
-            try:
-                async for event in _events(heard, tidied):
-                    yield event
-            finally:
-                ticket.cancel()
+            async for event in _events(heard, tidied):
+                yield event
 
     def load(self) -> dict[str, Load]:
         """What the bases have to do."""
@@ -194,24 +181,40 @@ class ModelService:
             await asyncio.sleep(0.02)
         for answerer in self._bases.values():
             await asyncio.to_thread(answerer.close)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._prompts, self._searches):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     # ---- parts ------------------------------------------------------------------------------
 
+    def _hot_adapter(self, name: str, folder: Path, base: str) -> _Entry:
+        answerer = self._bases[base]
+        with self._own_path(folder) as own:
+            answerer.hold(own)
+        length = answerer.model.context_length
+        return _Entry(Served(name, "adapter", base, folder.name, int(time.time()), length, own), answerer)
+
     def _hot_bundle(self, name: str, folder: Path, base: str) -> _Entry:
         packed = read_bundle(folder)
-        if (adapter := packed.solution.adapter) is not None:
-            packed = replace(packed, solution=replace(packed.solution, adapter=str(self._own_path(Path(adapter)))))
-        return self._bundle(name, packed, base)
+        if (adapter := packed.solution.adapter) is None:
+            return self._bundle(name, packed, base)
+        with self._own_path(Path(adapter)) as own:
+            return self._bundle(name, replace(packed, solution=replace(packed.solution, adapter=str(own))), base)
 
-    def _own_path(self, folder: Path) -> Path:
+    @contextmanager
+    def _own_path(self, folder: Path) -> Iterator[Path]:
         """A path to the folder that nobody else has, so that files which were rewritten are read afresh while the old
-        weights still answer. Where there are no links it is the folder itself."""
+        weights still answer. Where there are no links it is the folder itself. It goes again where the block fails."""
         link = self._links / f"{next(self._numbers)}-{folder.name}"
-        with suppress(OSError):
+        try:
             link.symlink_to(folder, target_is_directory=True)
-            return link
-        return folder
+        except OSError:
+            yield folder
+            return
+        try:
+            yield link
+        except BaseException:
+            link.unlink(missing_ok=True)
+            raise
 
     @cached_property
     def _links(self) -> Path:
@@ -237,10 +240,24 @@ class ModelService:
         if (folder := entry.served.adapter) is not None:
             await asyncio.to_thread(entry.answerer.release, folder)
             if folder.is_symlink():
-                folder.unlink()
+                folder.unlink(missing_ok=True)
+
+    async def _submitted(self, entry: _Entry, asked: ModelCall, heard: _Heard) -> Tidied:
+        """Asks the base, in a thread: templates, grammars and searches may take a while. Searches, which may wait for
+        the base themselves, have threads of their own, so that they keep no other request waiting."""
+        searches = entry.bundle is not None and entry.bundle.retriever is not None
+        pool = self._searches if searches else self._prompts
+
+        def submit() -> Tidied:
+            ask, tidied = self._prepare(entry, asked)
+            if not heard.closed:
+                heard.hears_of(entry.answerer.submit(ask, heard))
+            return tidied
+
+        return await asyncio.get_running_loop().run_in_executor(pool, submit)
 
     def _prepare(self, entry: _Entry, asked: ModelCall) -> tuple[Ask, Tidied]:
-        """What the base is asked, and how its answer is told. Runs in a thread: a search may take a while."""
+        """What the base is asked, and how its answer is told."""
         if asked.constraint is not None:
             try:
                 entry.answerer.model.check(asked.constraint)
@@ -282,10 +299,8 @@ class ModelService:
         )
 
     def _ask(self, request: Request, asked: ModelCall, text: str | None) -> Ask:
-        return Ask(request, text, asked.top_p, asked.stop, asked.logprobs)
-
-    async def _off_loop(self, work: Callable[..., _Result], *args: object) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args))
+        greedy = request.decoding.temperature == 0  # the likeliest token is in every share
+        return Ask(request, text, 1.0 if greedy else asked.top_p, asked.stop, asked.logprobs)
 
     @contextmanager
     def _using(self, entry: _Entry) -> Iterator[None]:
@@ -317,11 +332,24 @@ class ModelService:
 
 
 class _Heard:
-    """A Hearer that hands what it hears to an event loop."""
+    """A Hearer that hands what it hears to an event loop, until it is closed: then what it hears of ends."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._ticket: Ticket | None = None
+        self.closed = False
         self.queue: asyncio.Queue[Begun | Piece | Generation] = asyncio.Queue()
+
+    def hears_of(self, ticket: Ticket) -> None:
+        """From the thread that asked; the listener may have gone meanwhile."""
+        self._ticket = ticket
+        if self.closed:
+            ticket.cancel()
+
+    def close(self) -> None:
+        self.closed = True
+        if self._ticket is not None:
+            self._ticket.cancel()
 
     def begun(self, tokens_in: int, tokens_cached: int) -> None:
         self._put(Begun(tokens_in, tokens_cached))

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rung.errors import BudgetSpent, RungError, came, may_pass
 from rung.models.constraining import enforced
@@ -40,7 +40,6 @@ from rung.types import (
     Request,
     Retriever,
     Solution,
-    Trainable,
     TrainingRow,
 )
 
@@ -181,6 +180,13 @@ def _judged(
     return results
 
 
+@runtime_checkable
+class _Judging(Model, Protocol):
+    """A model that may compute losses. too_long: the rows that do not fit its context."""
+
+    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]: ...
+
+
 @dataclass(frozen=True)
 class _Vote:
     """vote: for a passage; larger is better. reply: what it took."""
@@ -192,14 +198,14 @@ class _Vote:
 def _votes(model: Model, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
     """One for each prompt, by losses where the model computes them."""
     losses: Losses | None = getattr(model, "row_losses", None)
-    if losses is not None and isinstance(model, Trainable):
+    if losses is not None and isinstance(model, _Judging):
         return _graded(model, losses, prompts)
     constraint = enforced(model, _YES_OR_NO)
     replies = _generated(model, [Request(prompt, Decoding(_LABEL_TOKENS), constraint) for prompt in prompts])
     return [_Vote(_said(reply), reply) for reply in replies]
 
 
-def _graded(model: Trainable, losses: Losses, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
+def _graded(model: _Judging, losses: Losses, prompts: Sequence[tuple[Message, ...]]) -> list[_Vote]:
     """Loss of "no" less loss of "yes", each a mean per token with the end. A prompt that is too long comes last.
 
     Equal prompts are read once, so that they have equal votes.

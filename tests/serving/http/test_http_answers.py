@@ -191,11 +191,17 @@ def test_models_are_listed_with_their_parents(start: Start) -> None:
 def test_a_model_that_fails_is_told_without_its_words(start: Start, stream: bool) -> None:
     response = start(WordByWord(lambda request: ValueError("/secret/path"))).chat(stream=stream)
     assert "secret" not in response.text
-    if stream:
-        error, done = events(response)[-2:]
-        assert error["error"]["code"] == "failed" and done is None
-    else:
-        assert response.status_code == 500 and response.json()["error"]["type"] == "server_error"
+    assert response.status_code == 500 and response.json()["error"]["type"] == "server_error"
+
+
+def test_a_stream_of_what_cannot_be_answered_has_the_status_of_its_refusal(start: Start) -> None:
+    server = start(WordByWord(lambda request: ValueError("prompt of 9 tokens does not fit the context of 8")))
+    response = server.chat(stream=True)
+    assert response.status_code == 400 and response.json()["error"]["param"] == "messages"
+
+
+def test_a_proxy_is_told_to_pass_a_stream_on_as_it_comes(start: Start) -> None:
+    assert start(WordByWord(says)).chat(stream=True).headers["X-Accel-Buffering"] == "no"
 
 
 def test_the_context_of_an_input_comes_in_the_field_of_rung(start: Start) -> None:

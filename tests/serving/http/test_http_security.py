@@ -50,7 +50,7 @@ def test_adapters_are_loaded_with_the_admin_key_alone(start: Start, tmp_path: Pa
     done = post("/v1/load_lora_adapter", asked, ADMIN)
     assert (done.status_code, done.text) == (200, "Success: LoRA adapter 'mine' added successfully.")
     assert post("/v1/chat/completions", chat_body("mine"), KEY).status_code == 200
-    assert answerer.asks[-1].request.adapter == str(tmp_path / "adapters" / "one")
+    assert Path(answerer.asks[-1].request.adapter or "").resolve() == tmp_path / "adapters" / "one"
     again = post("/v1/load_lora_adapter", asked, ADMIN)
     assert again.status_code == 400 and "loaded already" in again.json()["error"]["message"]
     assert post("/v1/load_lora_adapter", {**asked, "load_inplace": True}, ADMIN).status_code == 200
@@ -59,7 +59,7 @@ def test_adapters_are_loaded_with_the_admin_key_alone(start: Start, tmp_path: Pa
     assert post("/v1/unload_lora_adapter", {"lora_name": "mine"}, KEY).status_code == 403
     done = post("/v1/unload_lora_adapter", {"lora_name": "mine"}, ADMIN)
     assert (done.status_code, done.text) == (200, "Success: LoRA adapter 'mine' removed successfully.")
-    assert answerer.released == [tmp_path / "adapters" / "one"]
+    assert answerer.released == answerer.held and len(answerer.held) == 2
     assert post("/v1/unload_lora_adapter", {"lora_name": "mine"}, ADMIN).status_code == 404
     assert post("/v1/unload_lora_adapter", {"lora_name": "fake"}, ADMIN).status_code == 400
 
@@ -68,6 +68,26 @@ def test_without_an_admin_key_nobody_loads_adapters(start: Start, tmp_path: Path
     server = start(WordByWord(yes), adapters=tmp_path)
     reply = HTTP.post(f"{server.url}/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": "b"})
     assert reply.status_code == 403 and reply.json()["error"]["code"] == "no_admin_key"
+
+
+@pytest.mark.parametrize("behind", ["%0A", "/", "%00", "%0D%0A"])
+def test_no_spelling_of_a_path_goes_without_the_admin_key(start: Start, tmp_path: Path, behind: str) -> None:
+    answerer = WordByWord(yes)
+    for folder in ("one", "a"):
+        (tmp_path / folder).mkdir()
+    for keys in (ServerKeys(), ServerKeys(KEY, ADMIN)):
+        server = start(answerer, keys=keys, adapters=tmp_path)
+        asked, headers = {"lora_name": "mine", "lora_path": "one"}, {"Authorization": f"Bearer {KEY}"}
+        url = f"{server.url}/v1/load_lora_adapter{behind}"
+        assert HTTP.post(url, json=asked, headers=headers).status_code == 404
+    assert not answerer.held
+
+
+def test_who_needs_a_key_may_come_through_a_proxy_under_any_name(start: Start) -> None:
+    server = start(WordByWord(yes), loopback=True, keys=KEYS)
+    headers = {"Host": "models.example", "Authorization": f"Bearer {KEY}"}
+    assert HTTP.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+    assert HTTP.get(f"{server.url}/v1/models", headers={"Host": "models.example"}).status_code == 401
 
 
 def test_a_server_on_loopback_answers_to_its_own_names_alone(start: Start) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from pathlib import Path
 
-from rung.errors import Busy, ModelError, Unanswerable, fault_text
+from rung.errors import Busy, ModelError, Unanswerable, came, fault_text
 from rung.models.endpoint.endpoint import Endpoint
 from rung.models.stop_texts import cut_at, first_stop, held_back
 from rung.models.streaming import Ask, Hearer, Load, Piece, Whole
@@ -114,7 +114,8 @@ class _Going:
     def ended(self, future: Future[Generation]) -> Generation:
         """The end in any case: what is left is told, and then that it is over."""
         generation = self._whole(future)
-        self._begin(generation.tokens_in, generation.tokens_cached)
+        if came(generation.error):
+            self._begin(generation.tokens_in, generation.tokens_cached)
         self._tell(generation.text)
         self._hears.done(generation)
         return generation
@@ -143,7 +144,8 @@ class _Going:
             if _may_be_thought(text):
                 return
             at = first_stop(text, self._ask.stop)
-            self._begin(sum(self._endpoint.count_tokens(turn.content) for turn in self._ask.request.messages), 0)
+            if not self._begun:
+                self._begin(sum(self._endpoint.count_tokens(turn.content) for turn in self._ask.request.messages), 0)
             self._tell(text[: len(text) - held_back(text, self._ask.stop) if at is None else at])
 
         return more

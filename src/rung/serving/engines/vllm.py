@@ -19,7 +19,7 @@ from typing import Any
 
 from rung.engine.adapter_folder import check_adapter
 from rung.engine.whole_weights import is_whole
-from rung.errors import Busy, ModelError, fault_text
+from rung.errors import Busy, ModelError, came, fault_text
 from rung.models import model_version
 from rung.models.answering import AnswerRow, AnswerStep
 from rung.models.endpoint.http_connection import ConnectionFault, Reply
@@ -200,11 +200,7 @@ class Vllm:
             cached = cached or stream.tokens_cached
             row.heard(step, stream.ids, chat, self._rows.context_length)
         row.seconds = time.perf_counter() - started
-        generation = self._rows.generation(row, going.prompt)
-        if going.ask.text is not None:
-            ids = row.ids or []
-            whole = chat.decode_part(ids[:-1] if ids and ids[-1] in chat.stop_ids else ids)
-            generation = replace(generation, text=whole)
+        generation = self._rows.generation(row, going.prompt, raw=going.ask.text is not None)
         cut = text.cut(generation.text)
         if len(cut) < len(generation.text):
             generation = replace(generation, text=cut, finish="stop")
@@ -321,7 +317,8 @@ class _Going:
             generation = Generation(told, self.prompt, 0, 0.0, "error", "nobody listens any more")
         except Exception as error:  # of this request; others go on
             generation = Generation(told, self.prompt, 0, 0.0, "error", fault_text(error).rstrip("."))
-        self.tell_begun(generation.tokens_cached)
+        if came(generation.error):
+            self.tell_begun(generation.tokens_cached)
         self.tell(self.text.finish(generation.text))
         self._hears.done(generation)
         return generation

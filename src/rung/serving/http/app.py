@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rung.errors import RungError
-from rung.serving.http.errors import HttpRefusal
+from rung.serving.http.errors import HttpRefusal, unknown_path
 from rung.serving.http.gates import RequestGuard, RequestWatch, refused
 from rung.serving.http.metrics import ServerMetrics
 from rung.serving.http.openapi import describe
@@ -61,7 +61,7 @@ def _of_routing(error: Exception) -> Exception:
         return error
     headers: Mapping[str, str] = error.headers or {}
     if error.status_code == 404:
-        return HttpRefusal(404, "there is no such path. /openapi.json lists them.", code="unknown_path")
+        return unknown_path()
     if error.status_code == 405:
         allowed = headers.get("Allow", "another method")
         return HttpRefusal(405, f"this path takes {allowed}.", code="wrong_method", headers=headers)

@@ -13,13 +13,12 @@ _LEAST_LOGPROB = -9999.0
 
 
 def common_fields(asked: ChatAsked | CompletionAsked) -> dict[str, Any]:
-    """Fields of a ModelCall. Among greedy answers the likeliest token is in every share, so that top_p says nothing."""
-    greedy = asked.temperature == 0
+    """Fields of a ModelCall."""
     return {
         "model": asked.model,
         "context": asked.rung.context if asked.rung is not None else None,
         "temperature": asked.temperature,
-        "top_p": 1.0 if asked.top_p is None or greedy else asked.top_p,
+        "top_p": 1.0 if asked.top_p is None else asked.top_p,
         "seed": asked.seed,
         "stop": asked.stops,
         "constraint": _constraint(asked),

@@ -58,6 +58,10 @@ class HttpRefusal(Exception):
         return Response(json_bytes(self.body()), self.status, self.headers, "application/json")
 
 
+def unknown_path() -> HttpRefusal:
+    return HttpRefusal(404, "there is no such path. /openapi.json lists them.", code="unknown_path")
+
+
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 

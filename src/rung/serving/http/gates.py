@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rung.errors import Busy
-from rung.serving.http.errors import ClientGone, HttpRefusal, refusal_of
+from rung.serving.http.errors import ClientGone, HttpRefusal, refusal_of, unknown_path
 from rung.serving.http.logs import RequestRecord
 from rung.serving.http.metrics import ServerMetrics
 from rung.serving.http.security import check_host
@@ -114,8 +114,10 @@ class RequestGuard:
 
     def _check(self, scope: Scope) -> None:
         headers, path, setup = Headers(scope=scope), scope["path"], self._setup
-        if setup.loopback:
+        if setup.loopback and setup.keys.api is None:
             check_host(headers.get("host"))
+        if not path.isprintable():  # routes take a path with a line break behind it for the one without
+            raise unknown_path()
         if path in ADMIN_PATHS:
             setup.keys.check_admin(headers.get("authorization"))
         elif path not in self._open:

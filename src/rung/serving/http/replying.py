@@ -217,7 +217,7 @@ class _EventStream(Response):
     """Server-sent events. Where the client goes or reads too slowly, the answers end."""
 
     def __init__(self, writing: _Writing, answering: Answering, first: tuple[int, Event] | None) -> None:
-        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        super().__init__(media_type="text/event-stream", headers=_STREAMED)
         del self.headers["content-length"]
         self._writing, self._answering, self._first = writing, answering, first
 
@@ -254,6 +254,7 @@ class _EventStream(Response):
 
 
 _DONE = b"data: [DONE]\n\n"
+_STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # a proxy passes pieces on as they come
 
 
 def _event(value: dict[str, Any]) -> bytes:
