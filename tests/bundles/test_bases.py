@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ from rung.bundles.licences import licence_of_both, licence_of_model
 from rung.bundles.packing import pack
 from rung.errors import RunError
 from rung.models import model_version, open_model
-from rung.models.places import remember, remembered
+from rung.models.endpoint.spec import parse
+from rung.models.places import endpoint_is_known, remember, remember_endpoint, remembered
 from rung.serving.bundle import read_bundle
+from rung.testing import FakeEndpoint
 
 
 @pytest.fixture
@@ -168,3 +172,62 @@ def test_the_card_names_one_licence_only_where_both_are_known_and_the_same() -> 
     assert licence_of_both("mit", "mit") == ("mit", None)
     assert licence_of_both("mit", "cc-by-4.0") == ("other", "mit (base), cc-by-4.0 (data)")
     assert licence_of_both("mit", "unknown") == ("unknown", None)
+
+
+ELSEWHERE = '{"endpoint": "https://elsewhere.example/v1", "key_env": "MY_CLOUD_TOKEN", "name": "m"}'
+
+
+def strangers(tmp_path: Path, model: str = ELSEWHERE, kind: str = "endpoint") -> Path:
+    """A bundle whose model is behind an endpoint, whatever it says of its kind."""
+    out = tmp_path / "strangers"
+    out.mkdir()
+    pack(write_run(tmp_path / "run", model, model_version(model)), "zero_shot", out, dev=())
+    note = json.loads((out / "bundle.json").read_text())
+    note["base"]["kind"] = kind
+    (out / "bundle.json").write_text(json.dumps(note))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["endpoint", "catalogue", "other"])
+def test_an_endpoint_that_was_never_used_here_gets_no_key_unless_it_is_named(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("MY_CLOUD_TOKEN", "secret")
+    out = strangers(tmp_path, kind=kind)
+    with pytest.raises(RunError) as caught:
+        read_bundle(out)
+    said = str(caught.value)
+    assert "elsewhere.example" in said and "the key in MY_CLOUD_TOKEN, would be sent" in said and "--base" in said
+    assert read_bundle(out, base=ELSEWHERE).model == ELSEWHERE
+    assert read_bundle(out, bases=(ELSEWHERE,)).model == ELSEWHERE, "rung serve names it with --base, too"
+    own_key = ELSEWHERE.replace("MY_CLOUD_TOKEN", "ANOTHER")
+    assert read_bundle(out, base=own_key).model == own_key
+    with pytest.raises(RunError, match="is not its base model"):
+        read_bundle(out, base=ELSEWHERE.replace('"m"', '"n"'))
+    with pytest.raises(RunError, match="not used on this machine yet"):
+        read_bundle(out)  # naming it for one call is not using it
+
+
+def test_an_endpoint_that_was_used_here_needs_no_naming_and_gets_no_other_key(tmp_path: Path, cache: Path) -> None:
+    out = strangers(tmp_path)
+    used = parse(ELSEWHERE)
+    remember_endpoint(replace(used, name="another model"))
+    assert read_bundle(out).model == ELSEWHERE
+    assert not endpoint_is_known(replace(used, key_env="AWS_SECRET_ACCESS_KEY"))
+    assert not endpoint_is_known(replace(used, endpoint="https://elsewhere.example.org/v1"))
+
+
+def test_a_server_on_this_machine_that_gets_no_key_needs_no_naming(tmp_path: Path, cache: Path) -> None:
+    local = '{"endpoint": "http://127.0.0.1:9/v1", "name": "m"}'
+    assert read_bundle(strangers(tmp_path, local)).model == local
+    assert not endpoint_is_known(parse('{"endpoint": "http://127.0.0.1:9/v1", "key_env": "TOKEN", "name": "m"}'))
+
+
+def test_an_endpoint_that_a_model_was_opened_at_is_remembered(cache: Path) -> None:
+    with FakeEndpoint({"a": "b"}) as endpoint:
+        spec = parse(endpoint.spec(key_env="TOKEN_OF_A_TEST"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TOKEN_OF_A_TEST", "key")
+            assert not endpoint_is_known(spec)
+            open_model(spec.text)
+            assert endpoint_is_known(spec)

@@ -2,12 +2,14 @@
 
 A catalogue name, an id of the hub and an endpoint mean the same everywhere. A folder or a file is named by its last
 name and its version; where it lies is said by hand, by RUNG_BASE, or known from the last time that it was loaded here.
+An endpoint gets inputs, and a key from the environment, only where the user names it or has used it here before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 from rung.errors import RunError, RungError
 from rung.models.four_bit import SUFFIX, split_spec
-from rung.models.places import VARIABLE, places_named, remember, remembered
+from rung.models.places import VARIABLE, endpoint_is_known, is_endpoint, places_named, remember, remembered
 
 _IN_HUB_CACHE = re.compile(r".*/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -54,7 +56,7 @@ def base_of(spec: str, version: str) -> BundledBase:
 
     name, four_bit = split_spec(spec)
     end = SUFFIX if four_bit else ""
-    if spec.lstrip().startswith(("{", "http://", "https://")):
+    if is_endpoint(spec):
         return BundledBase(spec, "endpoint", version)
     if name in CATALOGUE:
         return BundledBase(spec, "catalogue", version, CATALOGUE[name].hub, exact=False)
@@ -79,7 +81,8 @@ def find_base(
 
     place: the solution's folder. note: with `model` and `model_version`, of a bundle or a run, and `base` where it is a
     bundle of format 2. file: where that stands. base: what the user names; it must be that model. bases: specs of which
-    one may be it. Raises RunError where the base cannot be found, or is another one.
+    one may be it. Raises RunError where the base cannot be found, is another one, or is an endpoint that was never used
+    on this machine and that the user does not name.
     """
     model, version = str(note["model"]), str(note["model_version"])
     if base is not None:
@@ -88,6 +91,8 @@ def find_base(
         spec = _as_wanted(candidate, model)
         if spec == model or _version(spec) == version:
             return spec
+    if is_endpoint(model):
+        return _known_endpoint(place, model, file)
     name = Path(split_spec(model)[0]).expanduser()
     kind = (note.get("base") or {}).get("kind")  # None: of a run, or of an older bundle, which name places
     if (kind not in ("folder", "file")) if kind else (not name.is_absolute() or name.exists()):
@@ -146,8 +151,23 @@ def _named(place: Path, model: str, version: str, base: str) -> str:
             f"{place}: {base} is not its base model {model} (content {version}, there {here}). Name the model that the "
             "bundle was made with."
         )
-    remember(version, spec)
+    if not is_endpoint(spec):
+        remember(version, spec)
     return spec
+
+
+def _known_endpoint(place: Path, model: str, file: Path) -> str:
+    """The endpoint, where it was used on this machine before. Raises RunError with what would be sent to it."""
+    from rung.models.endpoint.spec import parse
+
+    spec = parse(model)
+    if endpoint_is_known(spec):
+        return model
+    sent = f"inputs, and the key in {spec.key_variable}," if spec.key_variable is not None else "inputs"
+    raise RunError(
+        f"{place}: its model is {spec.where} (named in {file}), which was not used on this machine yet: {sent} would "
+        f"be sent to it. If you trust it, name it: --base {shlex.quote(model)}, or base= of rung.load."
+    )
 
 
 def _as_wanted(given: str, model: str) -> str:
@@ -159,8 +179,7 @@ def _version(spec: str) -> str | None:
     """Of a model that lies on this machine, or that needs nothing fetched; None where it cannot be said."""
     from rung.models import model_version
 
-    if not Path(split_spec(spec)[0]).expanduser().exists():
-        return None
     with contextlib.suppress(RungError, OSError):
-        return model_version(spec)
+        if is_endpoint(spec) or Path(split_spec(spec)[0]).expanduser().exists():
+            return model_version(spec)
     return None

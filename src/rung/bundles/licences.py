@@ -11,6 +11,7 @@ from typing import IO, Any
 import yaml
 
 from rung.models.four_bit import split_spec
+from rung.models.places import is_endpoint
 
 UNKNOWN = "unknown"
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -26,7 +27,7 @@ def licence_of_model(spec: str) -> str:
     from rung.models.catalogue import CATALOGUE, find_model
 
     name, _ = split_spec(spec)
-    if spec.lstrip().startswith(("{", "http://", "https://")):
+    if is_endpoint(spec):
         return UNKNOWN
     if name in CATALOGUE:
         return CATALOGUE[name].license.lower()

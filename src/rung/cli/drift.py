@@ -28,11 +28,19 @@ _WIDEST = 100  # characters of an example on the screen
 @click.argument("requests", type=click.Path(path_type=Path))
 @click.option("--answers", is_flag=True, help="Also compare the answers that stand in the file, given by the bundle.")
 @click.option("--answer", is_flag=True, help=f"Let the bundle answer up to {MOST_ANSWERED} of them, and compare these.")
+@click.option("--base", metavar="MODEL", help="For --answer: where the base model lies, where that is not known here.")
 @click.option("--embedder", metavar="NAME", help="Compare by meaning, too: minilm, or as under retrieval: of a task.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where drift is shown.")
 @json_option
 def drift(
-    bundle: Path, requests: Path, answers: bool, answer: bool, embedder: str | None, strict: bool, as_json: bool
+    bundle: Path,
+    requests: Path,
+    answers: bool,
+    answer: bool,
+    base: str | None,
+    embedder: str | None,
+    strict: bool,
+    as_json: bool,
 ) -> int:
     """Say how far REQUESTS, a file of inputs, are from those that BUNDLE (or a run folder) was tested on.
 
@@ -49,7 +57,7 @@ def drift(
     known = known_inputs(bundle)
     asked = read_requests(requests, known, answers=answers, say=_say)
     if answer:
-        asked = replace(asked, answers=_answered(bundle, asked))
+        asked = replace(asked, answers=_answered(bundle, asked, base))
     found = compare(known, asked, embedder=_opened(embedder))
     steps = _next(found, known, bundle, requests)
     code = 1 if strict and found.outcome == "drift" else 0
@@ -75,12 +83,12 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _answered(bundle: Path, asked: RequestFile) -> tuple[str, ...]:
+def _answered(bundle: Path, asked: RequestFile, base: str | None) -> tuple[str, ...]:
     from rung.data.sampling import sample_of
     from rung.serving.bundle import open_bundle
 
     some = sample_of(asked.inputs, MOST_ANSWERED, 0)
-    opened = open_bundle(bundle, say=_say)
+    opened = open_bundle(bundle, base=base, say=_say)
     _say(f"Answering {len(some):,} requests …")
     given = opened.answer([replace(query, id=str(i)) for i, query in enumerate(some)])
     return tuple(p.text for p in given if p.error is None)

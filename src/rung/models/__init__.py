@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rung.models.metering import Metered as Metered
 from rung.models.metering import metered as metered
+from rung.models.places import is_endpoint, remember_endpoint
 from rung.models.speed import answers_key as answers_key
 from rung.models.speed import describe as describe
 from rung.models.speed import speed_of as speed_of
@@ -48,16 +49,13 @@ def _local_version(spec: str, say: Say) -> str:
     return version_in_4_bits(version) if four_bit else version
 
 
-def _is_endpoint(spec: str) -> bool:
-    return spec.lstrip().startswith(("{", "http://", "https://"))
-
-
 def _open_endpoint(spec: str, say: Say) -> Model:
     from rung.models.endpoint.endpoint import Endpoint
     from rung.models.endpoint.spec import parse
 
     model = Endpoint(parse(spec), say=say)
     model.look()
+    remember_endpoint(model.spec)
     return model
 
 
@@ -68,7 +66,7 @@ def _endpoint_version(spec: str, say: Say) -> str:
 
 
 OPENERS: list[Opener] = [
-    Opener(_is_endpoint, _open_endpoint, _endpoint_version),
+    Opener(is_endpoint, _open_endpoint, _endpoint_version),
     Opener(lambda _: True, _open_local, _local_version),
 ]
 """The first one that claims a spec opens it. The last one takes any: a local model."""
