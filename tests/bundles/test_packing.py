@@ -73,6 +73,15 @@ def test_a_file_that_the_bundle_does_not_list_is_refused_where_it_would_be_read(
         read_bundle(out)
 
 
+@pytest.mark.parametrize("name", ["metric/__pycache__/own.cpython-312.pyc", "adapter/model.tmp.safetensors"])
+def test_no_name_keeps_a_file_out_of_sight(tmp_path: Path, echo: str, name: str) -> None:
+    out = packed(write_run(tmp_path / "run", echo, "1"), tmp_path / "out")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_bytes(b"")
+    with pytest.raises(RunError, match="is no file of this bundle"):
+        read_bundle(out)
+
+
 def test_a_list_of_files_that_leads_out_of_the_bundle_is_refused(tmp_path: Path, echo: str) -> None:
     out = packed(write_run(tmp_path / "run", echo, "1"), tmp_path / "out")
     note = note_in(out)
@@ -90,9 +99,10 @@ def test_a_bundle_of_a_newer_format_and_a_damaged_one_are_refused(tmp_path: Path
     write_json(out / "bundle.json", {**note_in(out), "format": 3})
     with pytest.raises(RunError, match="formats 1 to 2"):
         read_bundle(out)
-    (out / "bundle.json").write_text('{"model": ')
-    with pytest.raises(RunError, match="cannot be read as a bundle"):
-        read_bundle(out)
+    for damaged in ('{"model": ', "[" * 100_000, json.dumps({**note_in(out), "base": "x"})):
+        (out / "bundle.json").write_text(damaged)
+        with pytest.raises(RunError, match="cannot be read as a bundle"):
+            read_bundle(out)
 
 
 def test_recorded_answers_come_back_as_they_were(tmp_path: Path, echo: str) -> None:

@@ -84,6 +84,11 @@ def test_a_run_without_a_winner_asks_for_a_solution_by_name(tmp_path: Path, fake
     assert read_bundle(rung.bundle(run, "zero_shot", out=tmp_path / "out")).note["figures"]["test"] is None
     with pytest.raises(RunError, match="not a run folder"):
         rung.bundle(tmp_path, out=tmp_path / "out2")
+    with pytest.raises(RunError, match="no solution"):
+        rung.bundle(run, "../solutions/zero_shot", out=tmp_path / "out3")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written"):
+        rung.bundle(run, "zero_shot", out=tmp_path / "file" / "out")
 
 
 def test_a_winner_of_an_older_format_is_made_anew_when_the_run_is_handed_over_again(

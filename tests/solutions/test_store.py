@@ -76,12 +76,21 @@ def test_the_file_names_the_family_for_other_readers(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "solution.json").read_text("utf-8"))["family"] == "rag"
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"name": "x"}', "null"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"name": "x"}', "null", "[" * 100_000])
 def test_a_folder_without_a_whole_solution_is_an_error_that_names_it(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "solution.json").write_text(content)
     with pytest.raises(RunError, match=tmp_path.name):
         load_solution(tmp_path)
+
+
+@pytest.mark.parametrize("adapter", ["../../elsewhere", "/etc", "adapter/../../x", 5])
+def test_an_adapter_that_is_not_in_the_folder_is_refused(tmp_path: Path, adapter: object) -> None:
+    save_solution(replace(PLAIN, adapter=adapter_in(tmp_path / "a")), tmp_path / "s")
+    file = tmp_path / "s" / "solution.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "adapter": adapter}))
+    with pytest.raises(RunError, match="not a solution"):
+        load_solution(tmp_path / "s")
 
 
 def test_a_kind_of_index_that_this_version_does_not_know_is_kept(tmp_path: Path) -> None:

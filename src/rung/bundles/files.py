@@ -15,7 +15,8 @@ CARD = "README.md"
 """People may add to the card: its hash is recorded and not compared."""
 
 _READ = ("adapter", "index", "metric")
-"""Folders of a bundle in which whatever lies is read. A file there that the bundle does not list is refused."""
+"""Folders of a bundle in which whatever lies is read. A file there that the bundle does not list is refused, Python's
+bytecode too: it would run in the place of the metric that was read."""
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -47,9 +48,9 @@ _AGAIN = "Copy the bundle again, or make it anew with rung bundle RUN SOLUTION -
 
 
 def _names(folder: Path) -> list[str]:
-    """Files inside, also what links lead to; none that is hidden, being written, or Python's bytecode."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and SCRATCH not in path.name)
-    return sorted(p.as_posix() for p in found if not any(n.startswith(".") or n == "__pycache__" for n in p.parts))
+    """Files inside, also what links lead to; none that is hidden or being written."""
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not p.name.endswith(SCRATCH))
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def _digest(path: Path) -> str:

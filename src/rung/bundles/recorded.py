@@ -75,7 +75,7 @@ def read_recorded(folder: Path) -> list[RecordedExample]:
     """
     try:
         return [_answer(record) for record in read_lines(folder / RECORDED)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RunError(f"{folder / RECORDED}: no recorded answers can be read ({error!r}). Copy it again.") from None
 
 

@@ -43,8 +43,8 @@ def bundle_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is there already. Name a new folder with --out.")
     name = solution or _shipped(run)
-    if not is_done(run / "solutions" / name / "solution.json"):
-        made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
+    made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
+    if name not in made:
         raise RunError(f"{run}: no solution {name!r} here; there are {', '.join(made) or 'none yet'}.")
     dev = dev_examples(run) if examples else ()
     if examples and not dev:
@@ -52,9 +52,13 @@ def bundle_run(
             f"The data of {run} cannot be read as it was, so that the bundle holds no recorded answers: rung "
             "check-bundle and rung export then need --examples."
         )
-    if out.is_dir():
-        out.rmdir()
-    return folder_once(out, lambda scratch: pack(run, name, scratch, dev=dev, examples=examples))
+    try:
+        if out.is_dir():
+            out.rmdir()
+        return folder_once(out, lambda scratch: pack(run, name, scratch, dev=dev, examples=examples))
+    except OSError as error:
+        fact = f"{error.filename or out}: {error.strerror}"
+        raise RunError(f"{out}: the bundle cannot be written ({fact}). Name another folder with --out.") from error
 
 
 def dev_examples(run: Path) -> Sequence[Example]:

@@ -171,9 +171,11 @@ def _note(file: Path) -> dict[str, Any] | None:
         note = read_json(file)
         if note is not None and not (isinstance(note["model"], str) and isinstance(note["model_version"], str)):
             raise ValueError("it names no model")
+        if note is not None and not all(isinstance(note.get(key) or {}, dict) for key in ("base", "search")):
+            raise ValueError("base and search are no objects")
         if note is not None and not isinstance(note.get("format", 1), int):
             raise ValueError(f"its format is {note['format']!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{file}: cannot be read as a bundle ({error!r}). Copy the bundle again.") from None
     return note
 
@@ -188,10 +190,10 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Pat
     if task is None:
         raise RunError(f"{folder}: neither a run folder nor a bundle. Name a folder that rung run wrote, as runs/NAME.")
     if solution is not None:
-        place = folder / "solutions" / solution
-        if not (place / "solution.json").is_file():
-            made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
+        made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
+        if solution not in made:  # a path to elsewhere is no name
             raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
+        place = folder / "solutions" / solution
         return place, note_of_run(place, task), folder / "task.json"
     if note := _note(folder / "winner" / "bundle.json"):
         return folder / "winner", note, folder / "winner" / "bundle.json"

@@ -181,7 +181,7 @@ def _known(packed: Packed, options: CheckOptions, rows: Sequence[Example]) -> tu
             return None, None
         return [(a.text, a.error) for a in packed.recorded], "the answers recorded in the run"
     if options.baseline.is_dir():
-        other = read_bundle(options.baseline)
+        other = read_bundle(options.baseline, bases=(packed.model,))
         recorded = {a.example.id: a for a in other.recorded}
         if all(row.id in recorded and recorded[row.id].query == row.query for row in rows):
             return [
@@ -200,7 +200,7 @@ def _of_record(file: Path, rows: Sequence[Example]) -> list[_Given]:
         same = [r.id in by_id and by_id[r.id]["row"] == _row_hash(r) for r in rows]
     except OSError as error:
         raise RunError(f"{file}: cannot be read ({error.strerror}). Name a bundle, or the JSON of a check.") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         fact = f"no check of a bundle ({type(error).__name__})"
         raise RunError(f"{file}: {fact}. Write one with rung check-bundle BUNDLE --json > FILE.") from None
     if not all(same):

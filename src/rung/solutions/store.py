@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rung.errors import RunError
@@ -51,7 +51,9 @@ def load_solution(folder: Path) -> Solution:
     path = folder / "solution.json"
     try:
         record = json.loads(path.read_text("utf-8"))
-        constraint = record["constraint"]
+        constraint, adapter = record["constraint"], record["adapter"]
+        if adapter and (PurePath(adapter).is_absolute() or ".." in PurePath(adapter).parts):
+            raise ValueError(f"its adapter {adapter!r} is not in the folder")
         if constraint is not None and constraint["kind"] == "labels":
             constraint["value"] = tuple(constraint["value"])
         return Solution(
@@ -61,14 +63,14 @@ def load_solution(folder: Path) -> Solution:
             demos=tuple(Demo(**d) for d in record["demos"]),
             demo_selection=DemoSelection(**record["demo_selection"]) if record["demo_selection"] else None,
             retriever=RetrieverSpec(**record["retriever"]) if record["retriever"] else None,
-            adapter=str((folder / record["adapter"]).resolve()) if record["adapter"] else None,
+            adapter=str((folder / adapter).resolve()) if adapter else None,
             constraint=Constraint(**constraint) if constraint else None,
             model=record.get("model", ""),
             cite=record.get("cite", False),
         )
     except FileNotFoundError:
         raise RunError(f"{folder}: no solution.json here. Name a folder that rung wrote.") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: not a solution that this version can read ({error!r}).") from None
 
 
