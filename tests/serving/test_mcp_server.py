@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from rung.errors import RunError
 from rung.models import model_version
-from rung.serving.background_runs import begin_run, status_of
+from rung.serving.background_runs import RunStatus, begin_run, status_of
 from rung.serving.mcp_server import McpTools
 from rung.solutions.store import save_solution
 from rung.types import Decoding, Document, RetrieverSpec, Solution
@@ -144,3 +145,36 @@ def test_without_the_extra_one_clear_error_names_it(tmp_path: Path) -> None:
     code = "import sys; sys.modules['mcp'] = None; sys.argv = ['rung', 'mcp']; from rung.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2 and "pip install 'rung[mcp]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_word_of_a_tool_leads_out_of_the_folder(tmp_path: Path, tiny_folder: Path) -> None:
+    root = tmp_path / "root"
+    task = write_task(root, tiny_folder)
+    tools = McpTools(root)
+    with pytest.raises(RunError, match="does not lie in the folder"):
+        tools.run("task.yaml", out=".")  # what notes its process would lie beside the root
+    assert not (tmp_path / "root.job").exists()
+    winner_of(tiny_folder, root / "runs" / "a")
+    save_solution(Solution("own", "Answer.", Decoding(4)), tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="no solution"):
+        tools.ask("runs/a", "x", solution="../../../../elsewhere")
+    (tmp_path / "own.py").write_text("def score(p, r):\n    return 1.0\n")
+    task.write_text(re.sub("metric: .*", "metric: python:../own.py:score", task.read_text()))
+    assert "own.py" in task.read_text()
+    with pytest.raises(RunError, match="does not lie in the folder"):
+        tools.check("task.yaml")
+
+
+def test_a_large_budget_is_passed_on_digit_by_digit(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_task(tmp_path, tiny_folder)
+    given: list[Any] = []
+
+    def begin(task: Path, folder: Path, options: Any, *, cwd: Path) -> RunStatus:
+        given.extend(options)
+        return RunStatus(str(folder), "running", "", 0.0)
+
+    monkeypatch.setattr("rung.serving.background_runs.begin_run", begin)
+    McpTools(tmp_path).run("task.yaml", calls=1_234_567, usd=0.25)
+    assert given == ["--calls", "1234567", "--usd", "0.25"]

@@ -51,7 +51,7 @@ def begin_run(task: Path, folder: Path, options: Sequence[str], *, cwd: Path) ->
     """
     if _alive(folder):
         raise RunError(f"{folder}: a run is going on here already. Ask for its status, or wait until it ends.")
-    job = _job(folder)
+    job = job_of(folder)
     command = [sys.executable, "-m", "rung", "run", str(task), "--out", str(folder), "--json", *options]
     try:
         job.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ _OWN: dict[int, subprocess.Popen[bytes]] = {}
 
 def status_of(folder: Path) -> RunStatus:
     """Raises RunError where there is no run."""
-    job = _job(folder)
+    job = job_of(folder)
     if not (folder / "task.json").is_file() and not job.is_dir():
         raise RunError(f"{folder}: there is no run here. Begin one with run, or name another folder.")
     running = _alive(folder)
@@ -97,13 +97,13 @@ def status_of(folder: Path) -> RunStatus:
     )
 
 
-def _job(folder: Path) -> Path:
+def job_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.job")
 
 
 def _alive(folder: Path) -> bool:
     """Whether the process that was begun for the folder still runs."""
-    pid = (read_json(_job(folder) / "job.json") or {}).get("pid")
+    pid = (read_json(job_of(folder) / "job.json") or {}).get("pid")
     if not isinstance(pid, int):
         return False
     if pid in _OWN:

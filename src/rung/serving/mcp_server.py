@@ -77,7 +77,7 @@ class McpTools:
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._bundles: dict[tuple[Path, str | None, int], Bundle] = {}
-        self._asking = threading.Lock()
+        self._asking, self._beginning = threading.Lock(), threading.Lock()
 
     def check(self, task: str) -> dict[str, Any]:
         """Check the data of a task.yaml before anything is spent: what is wrong, in which rows, and what to do.
@@ -107,15 +107,17 @@ class McpTools:
         out: the run folder; by default runs/NAME. finish: try nothing more, open the sealed test and decide.
         again: try more in a finished run, with models or rows that are new.
         """
-        from rung.serving.background_runs import begin_run
+        from rung.serving.background_runs import begin_run, job_of
 
         path = self._task(task)
         budget = {"--minutes": minutes, "--calls": calls, "--usd": usd}
-        options = [word for name, value in budget.items() if value is not None for word in (name, f"{value:g}")]
+        options = [word for name, value in budget.items() if value is not None for word in (name, str(value))]
         options += ["--only", only] if only is not None else []
         options += ["--finish"] * finish + ["--again"] * again
-        folder = self._inside(out) if out is not None else self._folder_of(path)
-        return asdict(begin_run(path, folder, options, cwd=self._root))
+        with self._beginning:
+            folder = self._inside(out) if out is not None else self._folder_of(path)
+            self._inside(str(job_of(folder)))
+            return asdict(begin_run(path, folder, options, cwd=self._root))
 
     def status(self, run: str) -> dict[str, Any]:
         """Say how a run stands: running, finished, unfinished, stopped or failed, its stage, minutes and last lines,
@@ -204,8 +206,9 @@ class McpTools:
         return path
 
     def _task(self, given: str) -> Path:
-        """A task.yaml in the root whose data lie in the root, too."""
+        """A task.yaml in the root whose data, and its metric where that is a file, lie in the root, too."""
         from rung.data.task_file import read_task
+        from rung.evaluation.metric_files import metric_files
 
         path = self._inside(given)
         if not path.exists():
@@ -213,7 +216,8 @@ class McpTools:
         task = read_task(path)
         beside = (*task.unlabelled, *task.synthetic, *task.preferences, *task.judged)
         corpus = (task.corpus,) if task.corpus is not None else ()
-        for file in (task.path, *task.example_files, *beside, *corpus):
+        own = metric_files(task.metric, task.path.parent)
+        for file in (task.path, *task.example_files, *beside, *corpus, *own):
             self._inside(str(file))
         return task.path
 
