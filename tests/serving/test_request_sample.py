@@ -6,6 +6,7 @@ import json
 import logging
 import stat
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_a_text_is_kept_once_also_by_a_later_server_and_the_file_is_bounded(tmp_
         sample.close()
     assert [row["input"] for row in rows_of(path)] == ["Where is my card?", "Two"]
     assert sample.counts == {"kept before": 3, "empty": 1, "too long": 1, "file is full": 1}
+
+
+def test_a_file_that_is_taken_away_begins_anew_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "unlabelled.jsonl"
+    sample = RequestSample(path, 1.0, 1)
+    sample.add("One", model="a")
+    until = time.monotonic() + 10
+    while sample.counts.get("kept") != 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    path.rename(tmp_path / "taken.jsonl")
+    sample.add("One", model="a")
+    sample.close()
+    assert [row["input"] for row in rows_of(path)] == ["One"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_line_that_a_kill_tore_is_cut_off_by_the_next_server(tmp_path: Path) -> None:

@@ -89,8 +89,7 @@ class RequestSample:
         """Hashes of the requests that the file holds. Makes the file, readable by its owner alone."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
-            os.close(file)
+            self._make()
             self._path.chmod(0o600)
             rows = read_lines(self._path)
             return {_key(_query(row)) for row in rows}
@@ -100,6 +99,10 @@ class RequestSample:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             fact = f"{self._path}: holds something else than requests that rung kept"
             raise RunError(f"{fact}. Name another file.") from error
+
+    def _make(self) -> None:
+        """Makes the file where there is none, readable by its owner alone."""
+        os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
 
     def _work(self) -> None:
         open_ = True
@@ -115,6 +118,8 @@ class RequestSample:
 
     def _keep(self, asked: Sequence[tuple[str, Query]]) -> None:
         rows: dict[int, dict[str, Any]] = {}
+        if not self._path.exists():  # taken away meanwhile: a new one begins
+            self._held.clear()
         for model, query in asked:
             if len(query.text) > LONGEST:
                 self._counts["too long"] += 1
@@ -131,6 +136,7 @@ class RequestSample:
         if not rows:
             return
         try:
+            self._make()
             append_lines(self._path, rows.values())
         except OSError as error:
             self._fail(error, len(rows))
@@ -141,7 +147,7 @@ class RequestSample:
     def _path_bytes(self) -> int:
         try:
             return self._path.stat().st_size
-        except OSError:  # taken away meanwhile: it is made again
+        except OSError:
             return 0
 
     def _fail(self, error: Exception, number: int) -> None:
