@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from rung.cli import main as command
+from rung.cli.as_json import print_json
 from rung.cli.main import VERBS, rung
 from rung.errors import DataError
 from rung.serving.bundle import Bundle
@@ -128,6 +130,20 @@ def test_an_error_is_an_object_too_with_its_exit_code(
             continue
         record = json.loads(said.out)
         assert record["error"]["kind"] == kind and record["exit"] == code and record["error"]["message"]
+
+
+def test_what_is_printed_is_json_that_every_reader_and_standard_output_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert print_json({"text": "é \ud800", "p": float("nan"), "path": Path("x")}, 1) == 1
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads(written.getvalue(), parse_constant=refused)
+    assert found == {"text": "é \ud800", "p": None, "path": "x", "exit": 1}
 
 
 def test_a_wrong_command_line_is_an_object_too(

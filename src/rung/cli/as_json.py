@@ -29,11 +29,22 @@ def is_wanted(words: Sequence[str]) -> bool:
 
 def print_json(record: Mapping[str, Any], code: int = 0) -> int:
     """Prints the object of a verb with its exit code, which is returned."""
-    json.dump({**record, "exit": code}, sys.stdout, ensure_ascii=False, indent=1, default=str)
-    click.echo()
+    click.echo(_text({**record, "exit": code}))
     return code
 
 
 def print_error(kind: str, message: str, code: int) -> int:
     """Prints the object of an error. kind: a name of the tree in rung.errors, UsageError, Interrupted or Defect."""
     return print_json({"error": {"kind": kind, "message": message}}, code)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    """The whole object before a byte of it is printed. Numbers that JSON has not are null; what standard output cannot
+    write is escaped."""
+    try:
+        text = json.dumps(record, ensure_ascii=False, indent=1, default=str, allow_nan=False)
+        text.encode(sys.stdout.encoding or "utf-8")
+    except ValueError:
+        plain = json.loads(json.dumps(record, default=str), parse_constant=lambda _: None)
+        text = json.dumps(plain, indent=1)
+    return text
