@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 @click.option("--no-parity", is_flag=True, help="Do not test whether it answers as the bundle does.")
 @click.option("--trust-code", is_flag=True, help="Let the bundle's own metric, which is code, run.")
 @click.option(
-    "--runtime-python", type=click.Path(path_type=Path, exists=True), help="A Python that has the export's runtime."
+    "--runtime-python",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A Python that has the export's runtime.",
 )
 @click.option("--force", is_flag=True, help="Replace the folder if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -71,9 +73,10 @@ def export(
     if bundle is None or name is None:
         raise click.UsageError("name a bundle or run folder and what to write, as: rung export runs/NAME --to merged.")
     chosen = export_named(name)
-    reading = SourceOptions(solution, base, 0 if no_parity else rows, parity, trust_code)
+    # Without a test its inputs are read, too: they tell how long prompts are, and are the tests of promptfoo.
+    reading = SourceOptions(solution, base, rows, None if no_parity else parity, trust_code)
     source = read_source(bundle, reading, say=lambda line: click.echo(line, err=True))
-    place = out or Path("exports") / f"{source.packed.note.get('task') or bundle.resolve().name}-{name}"
+    place = out or Path("exports") / f"{source.name.replace('/', '-')}-{name}"
     check_place(place, force=force)
     options = ExportOptions(merged=merged, quantise=quantise, runtime_python=runtime_python)
     report = write_export(source, chosen, place, options, parity=not no_parity)
@@ -105,6 +108,8 @@ def _tell(report: ExportReport, source: ExportSource) -> None:
             click.echo(f"    {line}")
     elif report.untested is not None:
         click.echo(f"  NOT TESTED: nobody knows whether it answers as the bundle does ({report.untested}).", err=True)
+    if (licences := source.packed.note.get("licenses")) is not None:
+        click.echo(f"  licences: base {licences['base']}, data {licences['data']}; check them before you pass it on")
     for note in report.notes:
         click.echo(f"  {note}")
 

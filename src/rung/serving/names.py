@@ -20,6 +20,12 @@ def check_name(name: str) -> None:
         )
 
 
+def plain_name(text: str) -> str:
+    """What `check_name` allows of a text; empty where that is nothing."""
+    kept = re.sub(r"[^A-Za-z0-9._@/-]+", "-", text).split("/")[-2:]
+    return "/".join(part.strip("-._@")[:64] for part in kept).strip("/")
+
+
 def confined(root: Path | None, given: str) -> Path:
     """The folder that a client names, inside `root` also when links are followed. given: relative to it, or absolute.
 

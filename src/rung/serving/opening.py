@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from rung.errors import RunError
 from rung.models.streaming import Answerer
 from rung.serving.bundle import Packed, read_bundle
-from rung.serving.names import check_name
+from rung.serving.names import check_name, plain_name
 from rung.serving.service import ModelService, ServiceLimits
 from rung.types import Model
 
@@ -38,7 +37,7 @@ def named_bundles(given: Sequence[str], bases: Sequence[str] = ()) -> list[Named
     for text in given:
         name, _, path = text.rpartition("=") if "=" in text and not Path(text).exists() else ("", "", text)
         packed = read_bundle(Path(path), bases=bases)
-        name = name or _plain(str(packed.note.get("task") or packed.place.resolve().name))
+        name = name or plain_name(str(packed.note.get("task") or packed.place.resolve().name))
         check_name(name)
         if any(other.name == name for other in found):
             raise RunError(f"{path}: there is a {name} already. Give it a name of its own, as OTHER={path}.")
@@ -137,10 +136,4 @@ def _short(spec: str) -> str:
         spec = parse(spec).name
     elif Path(spec).expanduser().exists():
         spec = Path(spec).expanduser().resolve().stem
-    return _plain(spec) or "base"
-
-
-def _plain(text: str) -> str:
-    """What `check_name` allows of a text."""
-    kept = re.sub(r"[^A-Za-z0-9._@/-]+", "-", text).split("/")[-2:]
-    return "/".join(part.strip("-._@")[:64] for part in kept).strip("/")
+    return plain_name(spec) or "base"

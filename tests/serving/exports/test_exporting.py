@@ -9,6 +9,7 @@ import pytest
 
 from export_cases import ask_of
 from rung.errors import ExportError
+from rung.evaluation.metrics import METRICS
 from rung.serving.bundle import Packed
 from rung.serving.exports import EXPORTS, export_named, register_export
 from rung.serving.exports.export import (
@@ -72,10 +73,10 @@ def test_an_export_that_answers_alike_is_kept_with_what_was_found(tmp_path: Path
 
 def test_an_export_that_answers_otherwise_is_kept_aside_and_leaves_an_earlier_one_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "earlier").write_text("good")
+    (tmp_path / "out" / "export.json").write_text("good")
     report = export(source(tmp_path), made(Speaks("no")), tmp_path / "out", ExportOptions())
     assert report.folder == tmp_path / "out.failed" and "only 0 of 10 answers are equal" in report.faults[0]
-    assert (tmp_path / "out" / "earlier").is_file() and (tmp_path / "out.failed" / "file").is_file()
+    assert (tmp_path / "out" / "export.json").read_text() == "good" and (tmp_path / "out.failed" / "file").is_file()
 
 
 def test_a_check_that_fails_fails_the_export_though_the_answers_are_alike(tmp_path: Path) -> None:
@@ -109,6 +110,30 @@ def test_where_recorded_answers_differ_the_bundle_answers_anew_in_float32(tmp_pa
     assert any("0 of 10 equal the recorded answers" in line for line in report.parity.lines())
 
 
+def test_answers_in_float32_do_not_excuse_a_score_below_that_of_the_recorded_ones(tmp_path: Path) -> None:
+    told = source(tmp_path, [replace(ask, references=("yes",)) for ask in ASKS])
+    told.metric = METRICS["exact_match"]
+    told.again = lambda asks: [replace(ask, text="no") for ask in asks]
+    report = export(told, made(Speaks("no")), tmp_path / "out", ExportOptions())
+    assert report.parity is not None and report.parity.equal == 10
+    (fault,) = report.faults
+    assert "drops by 100.0 points from the recorded answers" in fault and report.folder.name == "out.failed"
+
+
+def test_a_quantised_export_is_compared_with_what_was_recorded(tmp_path: Path) -> None:
+    def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
+        return Exported((), quantised=True)
+
+    def never(asks: Sequence[ParityAsk]) -> Sequence[ParityAsk]:
+        raise AssertionError("the bundle is asked")
+
+    told = source(tmp_path)
+    told.again = never
+    report = export(told, Export("q", "", write, lambda *_: Speaks("no")), tmp_path / "out", ExportOptions())
+    assert report.parity is not None and not report.faults
+    assert any(line.startswith("no score") for line in report.parity.lines())
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
         raise ExportError("it cannot be")
@@ -119,11 +144,52 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "export.json").write_text("{}")
     with pytest.raises(ExportError, match="--force"):
         check_place(tmp_path, force=False)
     check_place(tmp_path, force=True)
     check_place(tmp_path / "new", force=False)
+
+
+def test_only_an_earlier_export_is_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis").write_text("years")
+    (tmp_path / "link").symlink_to(mine)
+    (tmp_path / "out.failed").mkdir()
+    (tmp_path / "out.failed" / "notes").write_text("mine, too")
+    for place, why in ((mine, "no earlier export"), (tmp_path / "link", "a link"), (mine / "thesis", "a file")):
+        with pytest.raises(ExportError, match=why):
+            check_place(place, force=True)
+    with pytest.raises(ExportError, match="no earlier export"):
+        export(source(tmp_path), made(Speaks("no")), tmp_path / "out", ExportOptions())
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["link", "mine", "notes", "out.failed", "thesis"]
+
+
+def test_the_card_and_the_licences_go_along(tmp_path: Path) -> None:
+    told = source(tmp_path)
+    (tmp_path / "README.md").write_text("# The card")
+    licences = {"base": "apache-2.0", "data": "cc-by-4.0"}
+    told.packed = replace(told.packed, note={"licenses": licences})
+    export(told, made(Speaks("yes")), tmp_path / "out", ExportOptions())
+    assert (tmp_path / "out" / "BUNDLE.md").read_text() == "# The card"
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["licenses"] == licences
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("tickets", "tickets"),
+        ("../../x", "x"),
+        ("--trust-remote-code", "trust-remote-code"),
+        ("$(a) b\n", "a-b"),
+        ("/", "s"),
+    ],
+)
+def test_a_strangers_name_is_no_path_no_option_and_no_command(tmp_path: Path, task: str, name: str) -> None:
+    told = source(tmp_path)
+    told.packed = replace(told.packed, note={"task": task})
+    assert told.name == name
 
 
 def test_every_named_export_is_there_and_says_what_it_writes() -> None:

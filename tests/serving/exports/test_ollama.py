@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 import tokenizer_shapes as shapes
+from export_cases import ask_of
 from rung.models.chat_template import ChatFormat
 from rung.serving.exports import export_named
 from rung.serving.exports.export import ExportOptions, ExportSource
 from rung.serving.exports.exporting import export
-from rung.serving.exports.ollama import joins_of
+from rung.serving.exports.ollama import _modelfile, joins_of
+from rung.serving.exports.tokenizer_files import chat_of
 from rung.testing.fakes import TINY_TEMPLATE, _tiny_tokenizer
 from rung.types import Message
 
@@ -43,6 +45,15 @@ def test_the_go_template_holds_texts_as_quoted_constants() -> None:
     assert '{{- if eq $m.Role "system" }}{{ "<|im_start|>system\\n" }}{{ $m.Content }}\n' in written
     assert '{{- else if and (eq $i 1) $.System }}{{ "<|im_end|>\\n<|im_start|>user\\n" }}{{ $m.Content }}\n' in written
     assert written.endswith('{{- end -}}{{ "<|im_end|>\\n<|im_start|>assistant\\n" }}')
+
+
+def test_the_context_of_a_modelfile_holds_the_longest_prompt(source: ExportSource) -> None:
+    chat, solution = chat_of(source.base), source.packed.solution
+    long = ask_of("card " * 9_000, "x")
+    needed = len(chat.encode(long.request.messages)) + long.request.decoding.max_new_tokens
+    written = _modelfile(["base.gguf"], chat, solution, joins_of(chat), [long])
+    (context,) = (int(line.split()[2]) for line in written.splitlines() if line.startswith("PARAMETER num_ctx"))
+    assert needed > 8_192 and needed <= context < 2 * needed
 
 
 def test_a_modelfile_says_all_that_decides_an_answer(source: ExportSource, tmp_path: Path) -> None:

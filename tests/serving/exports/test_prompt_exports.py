@@ -52,10 +52,10 @@ def source_of(tiny_folder: Path, tmp_path: Path) -> Callable[..., ExportSource]:
     def make(solution: Solution, queries: Sequence[Query], model: str = "") -> ExportSource:
         folder = tmp_path / "bundle"
         save_solution(solution, folder, passages=[PASSAGE] if solution.retriever else ())
-        note = {"task": "cards", "model": model or str(tiny_folder)}
-        note["model_version"] = "1" if model else model_version(str(tiny_folder))
+        spec = model or str(tiny_folder)
+        note = {"task": "cards", "model": spec, "model_version": model_version(spec)}
         (folder / "bundle.json").write_text(json.dumps(note))
-        packed = read_bundle(folder)
+        packed = read_bundle(folder, base=model or None)
         shown = (PASSAGE,) if solution.retriever else ()
         demos = select_demos(packed.solution, queries)
         asks = [
@@ -202,7 +202,17 @@ def test_without_dspy_the_program_is_written_and_said_to_be_untested(
 ) -> None:
     monkeypatch.setattr("rung.serving.exports.dspy._python_with_dspy", lambda options: None)
     report = export(source_of(FIXED, QUERIES), export_named("dspy"), tmp_path / "out", ExportOptions())
-    assert not report.checks and any(note.startswith("NOT TESTED") for note in report.notes)
+    assert not report.checks and report.untested is not None and "dspy is not installed" in report.untested
+
+
+def test_conversations_alone_are_no_inputs_for_dspy_and_the_reason_is_told(
+    source_of: Callable[..., ExportSource], tmp_path: Path
+) -> None:
+    talk = Query("talk", "and?", turns=(Message("user", "a"), Message("assistant", "b")))
+    options = ExportOptions(runtime_python=Path(sys.executable))
+    report = export(source_of(FIXED, [talk]), export_named("dspy"), tmp_path / "out", options)
+    assert report.untested is not None and "no inputs of one turn" in report.untested
+    assert any(note.startswith("1 of the examples are conversations") for note in report.notes)
 
 
 # ---- vLLM -----------------------------------------------------------------------------------

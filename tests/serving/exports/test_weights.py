@@ -16,6 +16,7 @@ from rung.serving.exports import export_named
 from rung.serving.exports.export import ExportOptions, ExportSource
 from rung.serving.exports.exporting import export
 from rung.serving.exports.source import SourceOptions, read_source
+from rung.serving.exports.tokenizer_files import chat_of, write_tokenizer
 from rung.types import Constraint
 
 
@@ -37,6 +38,34 @@ def test_an_export_with_another_adapter_fails(source: ExportSource, tiny_folder:
     wrong.again = None
     report = export(wrong, export_named("peft"), tmp_path / "out", ExportOptions())
     assert report.faults and report.folder.name == "out.failed"
+
+
+def test_what_transformers_cannot_load_fails_and_is_not_called_untested(
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: ExportSource, folder: Path, dtype: Any = "auto") -> None:
+        shutil.copyfile(source.base / "config.json", folder / "config.json")
+        (folder / "model.safetensors").write_bytes(b"cut short")
+
+    monkeypatch.setattr("rung.serving.exports.merged.write_network", broken)
+    with pytest.raises(ExportError, match="cannot load what was written"):
+        export(source, export_named("merged"), tmp_path / "out", ExportOptions())
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_setting_of_the_base_that_changes_answers_is_carried_along(
+    source: ExportSource, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_folder, tmp_path / "base"))
+    ids = (
+        json.loads((base / "generation_config.json").read_text()) if (base / "generation_config.json").is_file() else {}
+    )
+    odd = {"num_beams": 4, "suppress_tokens": [5], "min_new_tokens": 9, "temperature": 0.6, "pad_token_id": 0}
+    (base / "generation_config.json").write_text(json.dumps({**ids, **odd}))
+    (tmp_path / "out").mkdir()
+    write_tokenizer(base, chat_of(base), tmp_path / "out", source.packed.solution)
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert set(written) <= {"bos_token_id", "pad_token_id", "eos_token_id", "do_sample", "max_new_tokens"}
 
 
 def test_labels_are_held_in_transformers_too(tiny_folder: Path, adapter: Path, tmp_path: Path) -> None:
@@ -176,6 +205,15 @@ def test_the_metadata_of_gguf_names_the_tokens_with_a_role_and_the_template(
         ({"model_type": "mamba"}, "convert_hf_to_gguf.py"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
         ({"attn_logit_softcapping": 50.0}, "caps its logits"),
+        ({"hidden_act": "gelu"}, "'gelu' otherwise"),
+        (
+            {
+                "model_type": "gemma3_text",
+                "hidden_act": None,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "windows on other layers",
+        ),
     ],
 )
 def test_networks_that_cannot_be_written_right_are_refused_with_the_tool_that_can(

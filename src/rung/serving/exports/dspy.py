@@ -54,7 +54,12 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     python = _python_with_dspy(options)
     asks = [ask for ask in source.asks if not ask.query.turns]
     checks = [_check(folder, python, asks)] if python is not None and asks else []
-    return Exported(tuple(names), _notes(source, parts, tested=bool(checks)), checks=tuple(checks))
+    untested = None
+    if python is None:
+        untested = "dspy is not installed here; name a Python that has it with --runtime-python"
+    elif not asks:
+        untested = "there are no inputs of one turn; give some with --parity FILE"
+    return Exported(tuple(names), _notes(source, parts), checks=tuple(checks), untested=untested)
 
 
 def _prompt(source: ExportSource, parts: PromptParts, fields: Sequence[str], said_as: str) -> dict[str, Any]:
@@ -100,12 +105,15 @@ def _check(folder: Path, python: str, asks: Sequence[ParityAsk]) -> NamedCheck:
     rows = [{"input": ask.query.asked, "passages": passages_of(ask)} for ask in asks]
     if not any(row["passages"] for row in rows):
         rows = [{"input": row["input"]} for row in rows]
-    done = subprocess.run(
-        [python, str((folder / PROGRAM).absolute()), "--messages"],
-        input="".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass"),
-        capture_output=True,
-        timeout=_SECONDS,
-    )
+    try:
+        done = subprocess.run(
+            [python, str((folder / PROGRAM).absolute()), "--messages"],
+            input="".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass"),
+            capture_output=True,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"dspy: the program does not end within {_SECONDS} seconds in {python}.") from None
     if done.returncode != 0:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
         raise ExportError(f"dspy: the program does not run in {python} ({last[0]}).")
@@ -115,7 +123,7 @@ def _check(folder: Path, python: str, asks: Sequence[ParityAsk]) -> NamedCheck:
     return NamedCheck("messages", found == wanted, f"{equal} of {len(wanted)} prompts equal, written by DSPy")
 
 
-def _notes(source: ExportSource, parts: PromptParts, *, tested: bool) -> tuple[str, ...]:
+def _notes(source: ExportSource, parts: PromptParts) -> tuple[str, ...]:
     where = where_asked(source)
     lm = f'dspy.LM("openai/{where.model}", api_base="{where.url}", api_key=…)'
     notes = [f"cd {HERE}, then in Python: from program import load; load({lm})(input=…).answer"]
@@ -128,8 +136,8 @@ def _notes(source: ExportSource, parts: PromptParts, *, tested: bool) -> tuple[s
         notes.append("Its examples are chosen for each input by BM25, which needs bm25s.")
     if source.packed.solution.constraint is not None:
         notes.append("The bundle holds answers to a form; ask the server for it (response_format), as DSPy does not.")
-    if not tested:
-        notes.append("NOT TESTED: dspy is not installed here. Name a Python that has it with --runtime-python.")
+    if talks := sum(bool(ask.query.turns) for ask in source.asks):
+        notes.append(f"{talks} of the examples are conversations, which this program does not hold: it asks one turn.")
     return tuple(notes)
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from rung.errors import ExportError
 from rung.serving.bundle import Packed
+from rung.serving.names import plain_name
 from rung.types import Document, Message, MetricInfo, Query, Request, Solution
 
 HERE = "{folder}"
@@ -69,7 +70,7 @@ class ExportSource:
         from rung.models.identity import version_of
 
         name, four_bit = split_spec(self.packed.model)
-        if name.lstrip().startswith(("{", "http://", "https://")):
+        if is_endpoint(name):
             raise ExportError(
                 f"{self.packed.place}: its model answers at an endpoint, so there are no weights to export. "
                 "Choose an export of the prompt: rung export --list names them."
@@ -81,6 +82,12 @@ class ExportSource:
                 f"{found}). Run the task again with this model, or name the right one."
             )
         return folder
+
+    @property
+    def name(self) -> str:
+        """What the bundle is asked by: the task's name, as rung serve writes it."""
+        solution = self.packed.solution.name
+        return plain_name(str(self.packed.note.get("task") or solution)) or plain_name(solution) or "bundle"
 
     @property
     def adapter(self) -> Path | None:
@@ -101,12 +108,14 @@ class NamedCheck:
 class Exported:
     """What was written. files: inside the folder, the important one first. notes: lines for the user, such as the
     commands that use it; HERE in them stands for the folder. quantised: the weights are less exact than the base's.
-    checks: what needs no runtime, such as that rows read back are the rows written."""
+    checks: what needs no runtime, such as that rows read back are the rows written. untested: why such a check could
+    not be made, in a sentence part; None where it was."""
 
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
     quantised: bool = False
     checks: tuple[NamedCheck, ...] = ()
+    untested: str | None = None
 
 
 class ExportRuntime(Protocol):
@@ -153,6 +162,11 @@ class Export:
     about: str
     write: Write
     runtime: Open | None = None
+
+
+def is_endpoint(model: str) -> bool:
+    """Whether the spec of a model names one that answers elsewhere."""
+    return model.lstrip().startswith(("{", "http://", "https://"))
 
 
 def asked_messages(ask: ParityAsk) -> list[Message]:

@@ -22,11 +22,16 @@ from rung.serving.exports.export import (
     ExportSource,
     NamedCheck,
     NoRuntime,
+    is_endpoint,
 )
 from rung.serving.exports.parity import ParityResult, measured
 
 RECORD = "export.json"
 """File of an export: what it was made of, and what its parity test found."""
+
+
+CARD = "BUNDLE.md"
+"""File of an export: the card of the bundle, with its figures and licences; a run's solution has none."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ class ExportReport:
             "export": self.export,
             "rung": __version__,
             "solution": source.packed.solution.name,
-            "model": Path(source.packed.model).name,
+            "model": _name_of(source.packed.model),
             "model_version": source.packed.model_version,
+            "licenses": source.packed.note.get("licenses"),
             "files": list(self.exported.files),
             "quantised": self.exported.quantised,
             "checks": [asdict(check) for check in self.checks],
@@ -65,9 +71,13 @@ class ExportReport:
 
 
 def check_place(out: Path, *, force: bool) -> None:
-    """Raises ExportError where something is there that must not be replaced."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
+    """Raises ExportError where something is there that must not be replaced. force: an earlier export may be."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ExportError(f"{out}: is a file or a link, which is not replaced. Name a folder with --out.")
+    if out.exists() and any(out.iterdir()) and not force:
         raise ExportError(f"{out}: is there already. Use --force to replace it, or name another folder with --out.")
+    if out.exists() and any(out.iterdir()) and not (out / RECORD).is_file():
+        raise ExportError(f"{out}: holds no earlier export, so it is not replaced. Name another folder with --out.")
 
 
 def export(
@@ -75,8 +85,12 @@ def export(
 ) -> ExportReport:
     """Writes the folder `out`; where a check or the parity test fails, `out` with ".failed" behind its name.
 
-    What was at that place is replaced (see `check_place`). Raises ExportError where the bundle cannot be exported so.
+    An export at that place is replaced. Raises ExportError where the bundle cannot be exported so, and where something
+    else is there (see `check_place`).
     """
+    out = out.absolute()
+    for place in (out, _failed(out)):
+        check_place(place, force=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = scratch_beside(out)
     scratch.mkdir()
@@ -86,20 +100,34 @@ def export(
         checks, result, untested = (
             _asked(source, chosen, scratch, exported, options) if parity else (exported.checks, None, "--no-parity")
         )
+        untested = untested or (exported.untested if result is None else None)
         faults = [f"{check.name}: {check.fact}" for check in checks if not check.ok]
         if result is not None and (fault := result.fault(quantised=exported.quantised)) is not None:
             faults.append(fault)
-        place = out.with_name(f"{out.name}.failed") if faults else out
+        place = _failed(out) if faults else out
         report = ExportReport(chosen.name, place, exported, tuple(checks), result, untested, tuple(faults))
+        if (card := source.packed.place / "README.md").is_file():
+            shutil.copyfile(card, scratch / CARD)
         write_json(scratch / RECORD, report.record(source))
         if place.is_dir():
             shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
         os.replace(scratch, place)
         return report
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _failed(out: Path) -> Path:
+    return out.with_name(f"{out.name}.failed")
+
+
+def _name_of(model: str) -> str:
+    """A model without its place on this machine; of an endpoint, its name there."""
+    if is_endpoint(model):
+        from rung.models.endpoint.spec import parse
+
+        return parse(model).name
+    return Path(model).name
 
 
 def _asked(
@@ -124,12 +152,13 @@ def _asked(
 
 def _compared(source: ExportSource, runtime: ExportRuntime, texts: Sequence[str], *, quantised: bool) -> ParityResult:
     """The texts beside the bundle's answers: the recorded ones, and where too few are equal, those that it gives in
-    float32. In another numeric type near ties fall otherwise, in the bundle as in the export."""
+    float32. In another numeric type near ties fall otherwise, in the bundle as in the export; the score must still be
+    that of the recorded answers, by its interval, for those are what was tested."""
     solution = source.packed.solution
     holds = runtime.holds if solution.constraint is not None else None
     compare = partial(measured, solution, metric=source.metric, runtime=runtime.name, holds=holds)
     recorded = compare(asks=source.asks, texts=texts, reference=source.reference)
-    if source.again is None or recorded.fault(quantised=False) is None:
+    if quantised or source.again is None or recorded.fault(quantised=False) is None:
         return recorded
     exact = compare(asks=source.again(source.asks), texts=texts, reference="given by the bundle now, in float32")
-    return replace(exact, as_recorded=recorded.equal)
+    return replace(exact, as_recorded=recorded.equal, since_recorded=recorded.score)

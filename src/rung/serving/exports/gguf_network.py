@@ -40,12 +40,14 @@ _ELSEWHERE = "Write it with --to merged, and convert that folder with llama.cpp'
 @dataclass(frozen=True)
 class GgufArchitecture:
     """name: in llama.cpp. interleaved: q and k are stored interleaved. norm_offset: is added to the weights of norms.
-    windowed: keys of sliding windows are written; elsewhere the context ends where a window would."""
+    windowed: keys of sliding windows are written; elsewhere the context ends where a window would. activation: the
+    only one that llama.cpp computes."""
 
     name: str
     interleaved: bool = False
     norm_offset: float = 0.0
     windowed: bool = False
+    activation: str = "silu"
 
 
 _ARCHITECTURES: dict[str, GgufArchitecture] = {
@@ -53,7 +55,7 @@ _ARCHITECTURES: dict[str, GgufArchitecture] = {
     "mistral": GgufArchitecture("llama", interleaved=True),
     "qwen2": GgufArchitecture("qwen2"),
     "qwen3": GgufArchitecture("qwen3"),
-    "gemma3_text": GgufArchitecture("gemma3", norm_offset=1.0, windowed=True),
+    "gemma3_text": GgufArchitecture("gemma3", norm_offset=1.0, windowed=True, activation="gelu_pytorch_tanh"),
 }
 """model_type of config.json -> architecture."""
 
@@ -66,6 +68,11 @@ def architecture_of(config: Mapping[str, Any]) -> GgufArchitecture:
         raise ExportError(f"gguf: {config.get('model_type')!r} is not written here; {known} are. {_ELSEWHERE}")
     if config.get("final_logit_softcapping") or config.get("attn_logit_softcapping"):
         raise ExportError(f"gguf: this network caps its logits, which is not written here. {_ELSEWHERE}")
+    for key in ("hidden_act", "hidden_activation"):
+        if config.get(key) not in (None, found.activation):
+            raise ExportError(f"gguf: llama.cpp computes {config[key]!r} otherwise for this network. {_ELSEWHERE}")
+    if found.windowed and not _every_sixth(config.get("layer_types") or ()):
+        raise ExportError(f"gguf: llama.cpp has its windows on other layers. {_ELSEWHERE}")
     if config.get("query_pre_attn_scalar") not in (None, _head_width(config)):
         raise ExportError(f"gguf: this network scales its attention otherwise, which is not written here. {_ELSEWHERE}")
     return found
@@ -99,6 +106,11 @@ def add_shape(writer: Any, config: Mapping[str, Any], architecture: GgufArchitec
         writer.add_rope_scaling_factor(float(scaling["factor"]))
     if window and architecture.windowed:
         writer.add_sliding_window(int(window))
+
+
+def _every_sixth(kinds: Sequence[str]) -> bool:
+    """Whether each sixth layer reads the whole context, and the others a window, as llama.cpp has it for gemma3."""
+    return all((kind == "full_attention") == (place % 6 == 0) for place, kind in enumerate(kinds, 1))
 
 
 def _head_width(config: Mapping[str, Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,12 @@ class LlamaProcess:
     """A worker of llama.cpp. Raises ExportError when it ends or says that it cannot."""
 
     def __init__(self, python: Path) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would stop the process
         self._process = subprocess.Popen(
             [python, _WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             encoding="utf-8",
         )
@@ -54,8 +56,12 @@ class LlamaProcess:
     def close(self) -> str:
         """Ends it, and returns the last it said."""
         self._process.kill()
-        _, said = self._process.communicate()
-        return said.strip()[-_TOLD:]
+        self._process.communicate()
+        if self._said.closed:
+            return ""
+        with self._said as file:
+            file.seek(0)
+            return file.read().decode("utf-8", "replace").strip()[-_TOLD:]
 
 
 class LlamaRuntime:

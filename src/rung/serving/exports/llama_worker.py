@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any
 
+sys.path.pop(0)  # this folder, in which files have the names of packages
+
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 

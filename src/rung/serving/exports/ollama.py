@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rung.serving.exports.llama_runtime import LlamaProcess
 
 _SYSTEM, _USER, _ANSWER, _NEXT = (f"@@{letter}" for letter in "suan")
-_LEAST_CONTEXT, _MOST_CONTEXT = 2048, 8192  # tokens, of num_ctx
+_LEAST_CONTEXT, _MOST_CONTEXT = 2048, 8192  # tokens, of num_ctx; more only where an input needs it
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     chat, solution = chat_of(source.base), source.packed.solution
     files = write_gguf(source, folder, options, chat)
     write_text(folder / "Modelfile", _modelfile(files, chat, solution, joins_of(chat), source.asks))
-    name = str(source.packed.note.get("task") or solution.name).lower()
+    name = source.name.lower()
     notes = [f"ollama create {name} -f {HERE}/Modelfile && ollama run {name}", *write_prompt(solution, folder)]
     if solution.constraint is not None and solution.constraint.kind == "json_schema":
         notes.append(
@@ -158,7 +158,7 @@ def _modelfile(
     turns = [m for m in render(solution, Query("", ""), demos=demos)[:-1] if m.content]
     longest = max((len(chat.encode(a.request.messages)) + a.request.decoding.max_new_tokens for a in asks), default=0)
     context = _LEAST_CONTEXT
-    while context < 2 * longest and context < _MOST_CONTEXT:
+    while context < longest or context < min(2 * longest, _MOST_CONTEXT):  # Ollama cuts a longer prompt, and is silent
         context *= 2
     stops = [chat.tokenizer.convert_ids_to_tokens(i) for i in sorted(chat.stop_ids)]
     lines = [f"FROM ./{files[0]}"]

@@ -51,7 +51,8 @@ class ParityResult:
     """What a parity test found. rows: asked; equal: of them, those with the same answer. score: None where the rows
     have no accepted answers, or the metric is not known. reference: where the bundle's answers come from. holds:
     whether the runtime held answers to the bundle's constraint; None where there is none. as_recorded: of the export's
-    answers, those equal to the recorded ones, where the bundle answered anew because too few were."""
+    answers, those equal to the recorded ones, where the bundle answered anew because too few were. since_recorded: the
+    change of the score from the recorded answers, then. metric: by whose rules the score is; "" where there is none."""
 
     runtime: str
     reference: str
@@ -61,6 +62,8 @@ class ParityResult:
     score: ScoreChange | None = None
     holds: bool | None = None
     as_recorded: int | None = None
+    since_recorded: ScoreChange | None = None
+    metric: str = ""
 
     @property
     def share(self) -> float:
@@ -70,6 +73,12 @@ class ParityResult:
     def fault(self, *, quantised: bool) -> str | None:
         """Why the export must not be used, in a sentence part; None where it may."""
         change = self.score
+        if (since := self.since_recorded) is not None and since.high < -QUANTISED_DROP:
+            limit = f"more than {100 * QUANTISED_DROP:.0f} points"
+            return (
+                f"the score drops by {_points(-since.difference)} from the recorded answers, surely {limit}: the "
+                "bundle itself does not answer here as it was tested"
+            )
         if quantised:
             if change is not None and change.high < -QUANTISED_DROP:
                 limit = f"more than {100 * QUANTISED_DROP:.0f} points"
@@ -89,7 +98,9 @@ class ParityResult:
             found.append(f"{self.as_recorded} of {self.rows} equal the recorded answers: {rounding}")
         if (c := self.score) is not None:
             change = f"{_signed(c.difference)} points, 95 % interval {_signed(c.low)} to {_signed(c.high)}"
-            found.append(f"score {100 * c.before:.1f} -> {100 * c.after:.1f}: {change}")
+            found.append(f"{self.metric} {100 * c.before:.1f} -> {100 * c.after:.1f}: {change}")
+        else:
+            found.append("no score: the inputs have no accepted answers, or their metric does not run here")
         if self.holds is False:
             found.append("this runtime does not hold answers to the form that the bundle holds them to")
         for row in self.differing[:_SHOWN]:
@@ -119,7 +130,9 @@ def measured(
         if answer != ask.text
     ]
     equal = len(asks) - len(differing)
-    return ParityResult(runtime, reference, len(asks), equal, tuple(differing), _scores(asks, answers, metric), holds)
+    score = _scores(asks, answers, metric)
+    name = metric.name if metric is not None and score is not None else ""
+    return ParityResult(runtime, reference, len(asks), equal, tuple(differing), score, holds, metric=name)
 
 
 def _read(solution: Solution, text: str, ask: ParityAsk) -> str:

@@ -57,7 +57,12 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
 def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
     import peft
 
+    from rung.models.catalogue import find_model
     from rung.serving.exports.transformers_runtime import opened
+
+    name = base_name(source)
+    if name != str(source.base) and find_model(name) is None:
+        return NoRuntime(f"PEFT loads the base {name} from the hub's cache, where it is not: hf download {name}")
 
     def load(dtype: Any) -> Any:
         read: Any = peft.AutoPeftModelForCausalLM.from_pretrained

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rung.models.four_bit import split_spec
-from rung.serving.exports.export import ExportSource, ParityAsk
+from rung.serving.exports.export import ExportSource, ParityAsk, is_endpoint
 from rung.types import Demo, Message, Query
 
 SERVE = "http://127.0.0.1:8000/v1"
@@ -68,7 +68,7 @@ def passages_of(ask: ParityAsk) -> str:
 
 def where_asked(source: ExportSource) -> WhereAsked:
     """Where the bundle and its whole prompt are sent."""
-    name = str(source.packed.note.get("task") or source.packed.solution.name)
+    name = source.name
     base = split_spec(source.packed.model)[0]
     endpoint = _endpoint(base)
     if endpoint is not None:
@@ -84,7 +84,7 @@ def where_asked(source: ExportSource) -> WhereAsked:
 
 def _endpoint(spec: str) -> tuple[str, str, str] | None:
     """URL, model and environment variable of the key of an endpoint; None for a local model."""
-    if not spec.lstrip().startswith(("{", "http://", "https://")):
+    if not is_endpoint(spec):
         return None
     from rung.models.endpoint.spec import parse
 

@@ -57,7 +57,8 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     write_text(folder / CONFIG, _config(source, parts))
     write_text(folder / SCORE, (files("rung.serving.exports.plain") / SCORE).read_text("utf-8"))
     checks = [_check(folder, parts, asks, tests)] if asks else []
-    return Exported(tuple(names), _notes(source, parts, len(asks)), checks=tuple(checks))
+    untested = None if checks else "there are no inputs that can be its tests; give some with --parity FILE"
+    return Exported(tuple(names), _notes(source, parts, len(asks)), checks=tuple(checks), untested=untested)
 
 
 def _is_kept(ask: ParityAsk) -> bool:
@@ -114,7 +115,7 @@ def _config(source: ExportSource, parts: PromptParts) -> str:
     lines.append("providers:")
     lines += _provider(where.bundle, where.bundle_url, where.bundle_key, most, "input", hidden=False)
     if parts.fixed:
-        lines.append(f"  # {where.about}")
+        lines.append(f"  # {' '.join(where.about.split())}")
         lines += _provider(where.model, where.url, where.key, most, "rendered", hidden=not where.known)
     return "\n".join([*lines, f"tests: {json.dumps(f'file://{TESTS}')}", ""])
 

@@ -266,20 +266,24 @@ class PlainProgram:
         self._folder, self._python = folder, python
 
     def answers(self, asks: Sequence[ParityAsk]) -> list[str]:
-        """One text an ask; empty where the program says why there is none."""
+        """One text an ask; where the program says why there is none, that, which is no answer."""
         rows = "".join(json.dumps(_row(ask.query), ensure_ascii=False) + "\n" for ask in asks)
-        done = subprocess.run(
-            [self._python, str((self._folder / PROGRAM).absolute()), "--jsonl"],
-            input=rows.encode("utf-8", "surrogatepass"),
-            capture_output=True,
-            timeout=_SECONDS,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        )
+        try:
+            done = subprocess.run(
+                [self._python, str((self._folder / PROGRAM).absolute()), "--jsonl"],
+                input=rows.encode("utf-8", "surrogatepass"),
+                capture_output=True,
+                timeout=_SECONDS,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            )
+        except subprocess.TimeoutExpired:
+            late = f"did not answer {len(asks)} inputs in {_SECONDS} seconds. Test with fewer: --rows."
+            raise ExportError(f"{PROGRAM}: {late}") from None
         said = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
         if done.returncode != 0 or len(said) != len(asks):
             last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
             raise ExportError(f"{PROGRAM}: ended after {len(said)} of {len(asks)} answers ({last[0]}).")
-        return [str(reply.get("answer", "")) for reply in said]
+        return [reply["answer"] if "answer" in reply else f"({PROGRAM}: {reply['error']})" for reply in said]
 
     def checks(self, asks: Sequence[ParityAsk]) -> Sequence[NamedCheck]:
         return ()

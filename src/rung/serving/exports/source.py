@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rung.errors import ExportError, MetricError, RungError, came
 from rung.records import read_json, read_lines
 from rung.serving.bundle import Packed, read_bundle
-from rung.serving.exports.export import ExportSource, ParityAsk, answer_text
+from rung.serving.exports.export import ExportSource, ParityAsk, answer_text, is_endpoint
 from rung.types import Document, Message, MetricInfo, Query, RetrieverSpec
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def read_source(
     """
     options = options or SourceOptions()
     packed = read_bundle(folder, solution=options.solution, base=options.base)
-    metric = _metric_of(packed, options.trusted)
+    metric = _metric_of(packed, options.trusted, say)
     if options.rows == 0:
         return ExportSource(packed, folder, metric=metric, say=say)
     if options.parity is not None:
@@ -64,7 +64,7 @@ def read_source(
     asking = _Asking(packed, say)
     if any(row.text is None for row in rows):
         rows, reference = asking.answered(rows), "given by the bundle now"
-    again = None if _is_endpoint(packed.model) else asking.answered_exactly
+    again = None if is_endpoint(packed.model) else asking.answered_exactly
     return ExportSource(packed, folder, asking.asks(rows), reference, metric, again, say)
 
 
@@ -158,10 +158,6 @@ class _Asking:
         return found[0] if found is not None else self._bundle.model.count_tokens
 
 
-def _is_endpoint(model: str) -> bool:
-    return model.lstrip().startswith(("{", "http://", "https://"))
-
-
 def _of_bundle(packed: Packed) -> list[_Row]:
     retrieves = packed.solution.retriever is not None
     return [
@@ -228,8 +224,9 @@ def _run_of(packed: Packed) -> tuple[Path | None, dict[str, Any]]:
     return None, {}
 
 
-def _metric_of(packed: Packed, trusted: bool) -> MetricInfo | None:
-    """The task's metric; None where it is not known, a judge, or code that may not run."""
+def _metric_of(packed: Packed, trusted: bool, say: Callable[[str], None]) -> MetricInfo | None:
+    """The task's metric, or what stands in for a judge in a bundle; None where it is not known, or code that may not
+    run, which `say` tells."""
     from rung.bundles.scoring import load_scoring
     from rung.evaluation.metrics import metric_for
 
@@ -240,10 +237,13 @@ def _metric_of(packed: Packed, trusted: bool) -> MetricInfo | None:
         run, task = _run_of(packed)
         if run is None or task.get("metric") in (None, "judge"):
             return None
+        if str(task["metric"]).startswith("python:") and not trusted:
+            raise MetricError("the run's metric is code, which runs with --trust-code alone.")
         from rung.data.task_file import read_task
 
         return metric_for(read_task(Path(task["path"])), str(task["metric"]))
-    except (MetricError, RungError, OSError):
+    except (RungError, OSError) as error:
+        say(f"no score: {error}")
         return None
 
 

@@ -22,7 +22,7 @@ PROMPT = "prompt.json"
 """File of an export: the turns to send, with {input} in the place of the input."""
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size")
+_IDS = ("bos_token_id", "pad_token_id")
 
 
 def chat_of(base: Path) -> ChatFormat:
@@ -51,8 +51,7 @@ def write_tokenizer(base: Path, chat: ChatFormat, folder: Path, solution: Soluti
         own.pop("chat_template", None)
         write_json(folder / "tokenizer_config.json", own)
     config = read_json(folder / "generation_config.json") or {}
-    for key in _SAMPLING:
-        config.pop(key, None)
+    config = {key: config[key] for key in _IDS if key in config}  # no sampling, and nothing else that changes answers
     ends = [chat.end_id, *sorted(chat.stop_ids - {chat.end_id})]
     config |= {"do_sample": False, "eos_token_id": ends, "max_new_tokens": solution.decoding.max_new_tokens}
     write_json(folder / "generation_config.json", config)

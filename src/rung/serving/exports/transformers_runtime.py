@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rung.errors import first_line
+from rung.errors import ExportError, first_line
 from rung.models.chat_template import ChatFormat
 from rung.serving.exports.export import NamedCheck, NoRuntime, ParityAsk, asked_messages
 
@@ -84,9 +84,12 @@ class TransformersRuntime:
 
 
 def opened(load: Callable[[Any], Any], folder: Path, name: str, base: Path) -> TransformersRuntime | NoRuntime:
-    """load: dtype -> the network; what it raises is why there is no runtime. name: of the package, "PEFT". base: whose
-    weights tell the memory that it takes: float32 where that suffices, so that rounding does not decide near ties.
+    """load: dtype -> the network. name: of the package, "PEFT". base: whose weights tell the memory that it takes:
+    float32 where that suffices, so that rounding does not decide near ties.
+
+    NoRuntime where memory does not suffice. Raises ExportError for what cannot be loaded: an outsider cannot, either.
     """
+    import torch
     import transformers
 
     quiet()
@@ -94,8 +97,10 @@ def opened(load: Callable[[Any], Any], folder: Path, name: str, base: Path) -> T
         network = load(dtype_that_fits(base))
         kind = str(network.dtype).removeprefix("torch.")
         return TransformersRuntime(network, folder, f"{name} with transformers {transformers.__version__} in {kind}")
-    except Exception as error:  # of many kinds; each means that an outsider cannot load it either
-        return NoRuntime(f"{name} could not load it ({first_line(error)})")
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return NoRuntime(f"{name} has not enough memory here to load it ({first_line(error)})")
+    except Exception as error:  # of many kinds
+        raise ExportError(f"{name} cannot load what was written ({first_line(error)}).") from error
 
 
 def dtype_that_fits(base: Path) -> Any:

@@ -100,17 +100,12 @@ def _flags(source: ExportSource, chat: ChatFormat, adapter: Path | None) -> dict
     ranks = [config["r"], *(config.get("rank_pattern") or {}).values()] if config is not None else []
     return {
         "model": "model" if merged else base,
-        "name": model_name(source) if adapter is None else Path(base).name,
-        "adapter": model_name(source) if adapter is not None else None,
+        "name": source.name if adapter is None else Path(base).name,
+        "adapter": source.name if adapter is not None else None,
         "rank": max(ranks, default=0),
         "length": _length(source, chat),
         "dtype": "auto" if has_gpu() else "float32",
     }
-
-
-def model_name(source: ExportSource) -> str:
-    """What the solution is asked by."""
-    return str(source.packed.note.get("task") or source.packed.solution.name)
 
 
 def _length(source: ExportSource, chat: ChatFormat) -> int:
@@ -153,7 +148,7 @@ def request_of(source: ExportSource, messages: Sequence[Mapping[str, str]]) -> d
     """The body of a chat completion, greedy, held to the solution's constraint."""
     solution = source.packed.solution
     body: dict[str, Any] = {
-        "model": model_name(source),
+        "model": source.name,
         "messages": list(messages),
         "temperature": solution.decoding.temperature,
         "max_tokens": solution.decoding.max_new_tokens,
@@ -189,7 +184,7 @@ def _readme(source: ExportSource, flags: Mapping[str, Any]) -> str:
             f"{cpu}./{COMMAND} --host 127.0.0.1 --port 8000",
             "```",
             "",
-            f"Ask it as `{model_name(source)}`. {REQUEST} holds the instruction, the examples and the answer's form;",
+            f"Ask it as `{source.name}`. {REQUEST} holds the instruction, the examples and the answer's form;",
             f"your input stands in the place of {{input}}. {more}".rstrip(),
             "",
             "```sh",
@@ -234,7 +229,7 @@ class VllmServer:
         self.name = f"vLLM {self._asked('/version', None)['version']}"
 
     def answers(self, asks: Sequence[ParityAsk]) -> list[str]:
-        """One text an ask; empty where vLLM refuses the request."""
+        """One text an ask. Raises what `VllmProcess.failure` gives where vLLM refuses one."""
         return [self._answer(ask) for ask in asks]
 
     def checks(self, asks: Sequence[ParityAsk]) -> Sequence[NamedCheck]:
@@ -251,7 +246,7 @@ class VllmServer:
         return str(reply["choices"][0]["message"]["content"] or "")
 
     def _tokens(self, ask: ParityAsk) -> list[int]:
-        body = {"model": model_name(self._source), "messages": _sent(ask), "add_generation_prompt": True}
+        body = {"model": self._source.name, "messages": _sent(ask), "add_generation_prompt": True}
         found: list[int] = self._asked("/tokenize", {**body, "add_special_tokens": False})["tokens"]
         return found
 
