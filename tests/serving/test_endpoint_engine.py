@@ -172,7 +172,7 @@ def test_what_clients_ask_is_not_kept_on_disk_and_each_request_is_a_call(cache: 
 def bundle(folder: Path, spec: str) -> NamedBundle:
     save_solution(Solution("zero_shot", "Count.", Decoding(64)), folder)
     (folder / "bundle.json").write_text(json.dumps({"model": spec, "model_version": model_version(spec)}))
-    return NamedBundle("counting", read_bundle(folder))
+    return NamedBundle("counting", read_bundle(folder, bases=(spec,)))
 
 
 def serve(tmp_path: Path, endpoint: FakeEndpoint) -> ModelService:
