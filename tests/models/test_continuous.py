@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from plain_adapters import write_adapter
 from rung.engine import continuous as engine_rows
 from rung.engine.cohorts import AllCohorts
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import Busy, Unanswerable
+from rung.errors import Busy, ModelError, Unanswerable
 from rung.models.continuous import Continuous
 from rung.models.loading import load_model
 from rung.models.streaming import Ask, Piece, Whole
@@ -223,6 +224,63 @@ def test_where_memory_runs_out_fewer_rows_run_and_all_answers_are_the_same(
     expected = [g.text for g in model.generate(given)]
     monkeypatch.setattr(model.engine, "forward", limited)
     assert [g.text for g in answerer.generate(given)] == expected
+
+
+def test_where_memory_runs_out_as_tokens_are_chosen_all_answers_are_the_same(
+    model: Any, answerer: Continuous, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = requests(12, 20)
+    logits = model.engine.logits
+
+    def limited(hidden: Any) -> Any:
+        if len(hidden) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return logits(hidden)
+
+    expected = [g.text for g in model.generate(given)]
+    monkeypatch.setattr(model.engine, "logits", limited)
+    assert [g.text for g in answerer.generate(given)] == expected
+
+
+@pytest.mark.parametrize("when", ["waiting", "running"])
+def test_an_adapter_whose_files_are_gone_ends_its_own_requests_only(
+    model: Any, answerer: Continuous, tmp_path: Path, when: str
+) -> None:
+    folder = write_adapter(tmp_path / "secret" / "gone", model.network, 30)
+    given = [replace(r, decoding=Decoding(400)) for r in requests(3, 21)]
+    expected = [g.text for g in model.generate(given)]
+    heard = asked(answerer, [Ask(r) for r in given], 0.0)
+    lost = replace(requests(1, 22)[0], adapter=str(folder), decoding=Decoding(400))
+    if when == "running":
+        (ended,) = asked(answerer, [Ask(lost)], 0.0)
+        ended.first.wait(10)
+    shutil.rmtree(folder)
+    model.engine.adapters.held.drop()
+    if when == "waiting":
+        (ended,) = asked(answerer, [Ask(lost)], 0.0)
+    error = str(ended.wait().error)
+    assert "adapter gone" in error and str(tmp_path) not in error
+    assert [one.wait().text for one in heard] == expected
+
+
+def test_an_adapter_that_changes_the_network_is_loaded_by_the_thread_that_computes(
+    model: Any, answerer: Continuous, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    adapters = model.engine.adapters
+    monkeypatch.setattr(adapters, "on_first_use", lambda: threads.append(threading.current_thread().name))
+    monkeypatch.setattr(adapters, "hold", lambda _: False)
+    monkeypatch.setattr(adapters, "mixable", lambda _: threads.append(threading.current_thread().name))
+    answerer.hold(Path("anything"))
+    assert threads == ["engine", "engine"], "the check of adapters, then this one"
+
+    def unfit(_: str) -> bool:
+        raise ModelError("it does not fit")
+
+    monkeypatch.setattr(adapters, "mixable", unfit)
+    with pytest.raises(ModelError, match="does not fit"):
+        answerer.hold(Path("anything"))
+    assert answerer.load().adapters == 1
 
 
 def test_a_fault_of_the_engine_ends_what_runs_and_not_what_comes_later(

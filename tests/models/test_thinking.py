@@ -10,7 +10,9 @@ import pytest
 
 import tokenizer_shapes as shapes
 from rung.models import answering, local
+from rung.models.answering import AnswerRow
 from rung.models.chat_template import ChatFormat
+from rung.models.incremental_text import AnswerText
 from rung.models.local import LocalModel
 from rung.testing import TINY_TEMPLATE, tiny_model
 from rung.types import Constraint, Decoding, Message, Request, TrainingRow
@@ -288,3 +290,32 @@ def test_a_model_tells_how_much_it_thinks_and_so_does_its_meter(model: LocalMode
 
     assert model.thought_tokens == metered(model).thought_tokens == answering.THOUGHT_TOKENS
     assert tiny.thought_tokens == metered(tiny).thought_tokens == 0
+
+
+def test_a_text_that_is_continued_may_begin_like_a_thought(tiny: Any) -> None:
+    model = starts_by_itself(tiny)
+    row = model.continued("the cat", Request((), Decoding(40)))
+    assert isinstance(row, AnswerRow)
+    step = row.next_step(model.chat, model.context_length)
+    ids = model.chat.tokenizer.encode("<think>\nno<|im_end|>", add_special_tokens=False)
+    assert step is not None
+    row.heard(step, ids, model.chat, model.context_length)
+    assert row.next_step(model.chat, model.context_length) is None
+    found = model.generation(row, 2, raw=True)
+    assert (found.text, found.finish) == ("<think>\nno", "stop")
+
+
+def test_a_long_thought_is_looked_at_once_and_not_at_every_token(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = starts_by_itself(tiny).chat
+    looked = [0]
+    begun_thought = chat.begun_thought
+
+    def counted(*given: Any, **more: Any) -> Any:
+        looked[0] += 1
+        return begun_thought(*given, **more)
+
+    monkeypatch.setattr(chat, "begun_thought", counted)
+    text = AnswerText(chat)
+    for id_ in chat.tokenizer.encode("<think> hm hm hm hm</think> card", add_special_tokens=False):
+        assert text.add([id_]) == ""
+    assert looked == [1]

@@ -11,22 +11,28 @@ Source of the idea: Yu et al., Orca (2022); of many adapters in a batch: Sheng e
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import combinations
 
 import torch
 
 from rung.engine.batch import choose
 from rung.engine.cohorts import AllCohorts, Cohort, PassKind
 from rung.engine.live_rows import LiveRow, take
+from rung.engine.memory import Shortage
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job, SharedPrefixes, prefill, prefix_in_memory
 from rung.engine.starts import Starts
 from rung.engine.tree_engine import Prefix, TreeEngine
+from rung.errors import ModelError
 
 _ROOM = 64  # new tokens that a row has room for before its cache grows
-_COHORTS = 4  # of one kind; beyond them the two smallest are joined
-_JOINING = 2_048  # tokens that are prefilled in one round, so that rows which are being answered do not wait for long
+_COHORTS = 4  # of one kind; beyond them two are joined, as far as memory allows
+_JOINING = 2_048  # tokens that are prefilled in one round, so that rows which are being answered do not wait for long;
+# and beside them as many of one longer prompt, so that short ones do not wait for it either
+_PATIENCE = 64  # steps with as many rows as may run, after which more of them are tried again
 _PASSED_OVER = 256  # rows that may go before one that waits for a slot; then no other takes a slot before it
 
 
@@ -44,7 +50,7 @@ class Running:
         self._cohorts: list[Cohort] = []
         self._held: set[str | None] = {None}  # adapters that rows need
         self._starts = Starts()
-        self._most_rows = engine.limits.rows
+        self._limits, self._shortage = engine.limits, Shortage(patience=_PATIENCE)  # of rows at once
 
     def add(self, row: LiveRow) -> None:
         self._waiting.append(row)
@@ -77,13 +83,13 @@ class Running:
         for cohort in list(self._cohorts):
             gone += cohort.leave()
         self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
-        for kind, rows in self._chosen_to_join().items():
+        chosen, refused = self._chosen_to_join()
+        gone += refused
+        for kind, rows in chosen.items():
             try:
                 self._join(kind, rows)
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                gone += self._without_memory(rows)
+                gone += self._after(error, rows)
         return gone
 
     def choose(self) -> list[LiveRow]:
@@ -91,7 +97,12 @@ class Running:
         ready = [cohort for cohort in self._cohorts if cohort.last is not None]
         rows: list[LiveRow] = []
         for alone in dict.fromkeys(cohort.kind.alone for cohort in ready):  # whole weights have their own output layer
-            rows += self._choose(alone, [cohort for cohort in ready if cohort.kind.alone == alone])
+            cohorts = [cohort for cohort in ready if cohort.kind.alone == alone]
+            try:
+                rows += self._choose(alone, cohorts)
+            except Exception as error:
+                rows += self._after(error, [row for cohort in cohorts for row in cohort.rows])
+                break  # there are no cohorts any more
         self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
         return rows
 
@@ -117,7 +128,7 @@ class Running:
         return rows
 
     def advance(self) -> list[LiveRow]:
-        """Puts the chosen tokens through the network; returns rows for which memory does not suffice."""
+        """Puts the chosen tokens through the network; returns rows that ended without their answer."""
         gone: list[LiveRow] = []
         for kind in dict.fromkeys(cohort.kind for cohort in self._cohorts):
             cohorts = [cohort for cohort in self._cohorts if cohort.kind == kind and cohort.new]
@@ -126,40 +137,62 @@ class Running:
             try:
                 self._step(kind, cohorts)
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                gone += self._without_memory([row for cohort in cohorts for row in cohort.rows])
+                gone += self._after(error, [row for cohort in cohorts for row in cohort.rows])
+        self._limits = self._shortage.after_success(self._limits, self.running, 0)
         return gone
 
     # ---- joining ----------------------------------------------------------------------------
 
-    def _chosen_to_join(self) -> dict[PassKind, list[LiveRow]]:
-        """Waiting rows that are prefilled in this round, by kind, taken off the list; the oldest come first."""
+    def _chosen_to_join(self) -> tuple[dict[PassKind, list[LiveRow]], list[LiveRow]]:
+        """Waiting rows that are prefilled in this round, by kind, and those whose adapter cannot be applied; both are
+        taken off the list. The oldest come first, and of prompts that are read in parts the oldest alone."""
         chosen: dict[PassKind, list[LiveRow]] = {}
+        left: list[LiveRow] = []
         without_slot: list[LiveRow] = []
-        free = self._most_rows - self.running
+        refused: list[LiveRow] = []
+        free = self._limits.rows - self.running
         room = self._engine.limits.cache_bytes - sum(cohort.cache.own_bytes for cohort in self._cohorts)
         tokens = looked_at = 0
+        has_long = False
         self._held = {None, *(row.job.adapter for cohort in self._cohorts for row in cohort.rows)}
         for row in self._waiting:
             own = len(row.tokens)
             need = (own + _ROOM) * self._engine.cache_bytes_per_token
             is_first = not chosen and not self._cohorts
-            if free <= 0 or (tokens and tokens + own > _JOINING) or (room < need and not is_first):
+            is_long = own > _JOINING
+            if free <= 0 or (tokens and not is_long and tokens + own > _JOINING) or (room < need and not is_first):
                 break
             looked_at += 1
+            if is_long and has_long:
+                left.append(row)
+                continue
             if not self._has_slot(row):
+                left.append(row)
                 without_slot.append(row)
+                continue
+            if (kind := self._kind(row)) is None:
+                refused.append(row)
                 continue
             for other in without_slot:
                 other.passed_over += 1
-            chosen.setdefault(self._kind(row), []).append(row)
-            free, room, tokens = free - 1, room - need, tokens + own
-        self._waiting = without_slot + self._waiting[looked_at:]
-        return chosen
+            chosen.setdefault(kind, []).append(row)
+            free, room, has_long = free - 1, room - need, has_long or is_long
+            tokens += 0 if is_long else own
+        self._waiting = left + self._waiting[looked_at:]
+        return chosen, refused
 
-    def _kind(self, row: LiveRow) -> PassKind:
-        mixable = self._engine.retried(lambda: self._engine.adapters.mixable(row.job.adapter))
+    def _kind(self, row: LiveRow) -> PassKind | None:
+        """None where its adapter cannot be applied: the row ends."""
+        try:
+            mixable = self._engine.retried(lambda: self._engine.adapters.mixable(row.job.adapter))
+        except ModelError as error:  # its files changed or went since it was held
+            row.fault = str(error)
+            return None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            row.failed = True
+            return None
         long = self._engine.is_long(len(row.job.prompt) + row.job.most)
         return PassKind(None if mixable else row.job.adapter, long)
 
@@ -196,10 +229,10 @@ class Running:
             known = engine.known_of(adapter, tokens[:-1], long=kind.long)
             wanted = self._starts.shared(adapter, tokens)
             if not row.read:
-                row.cached = max(row.cached, min(known, wanted))
+                row.read, row.cached = True, min(known, wanted)
             chunk = tokens[: known + _JOINING]
             fits = 2 * len(chunk) * engine.cache_bytes_per_token <= engine.limits.prefix_bytes
-            in_chunks = fits and len(tokens) - max(known, wanted) > _JOINING
+            in_chunks = fits and len(tokens) - known > _JOINING
             if in_chunks and prefix_in_memory(engine, adapter, chunk, kind.long) is not None:
                 self._starts.add(adapter, chunk)
                 self._waiting.insert(0, row)
@@ -213,8 +246,6 @@ class Running:
         shared = _Families(self, jobs, [families[id(row)] for row in ready], kind)
         with torch.inference_mode():
             cache, last, order = prefill(engine, jobs, list(range(len(jobs))), shared, room=_ROOM)
-        for row in ready:
-            row.read = True
         self._cohorts.append(Cohort(kind, [ready[i] for i in order], cache, last))
 
     # ---- a step -----------------------------------------------------------------------------
@@ -239,9 +270,14 @@ class Running:
             cohort.last, cohort.new = part, []
 
     def _fewer(self, cohorts: list[Cohort]) -> list[Cohort]:
-        """At most `_COHORTS` of them: the smallest are joined."""
+        """At most `_COHORTS` of them, unless their caches would grow too large: those are joined first that waste the
+        fewest columns. Removes the others from the list."""
         while len(cohorts) > _COHORTS:
-            second, first = sorted(cohorts, key=lambda cohort: len(cohort.rows))[:2]
+            pairs = [(one.cache.bytes_to_join(two.cache), one, two) for one, two in combinations(cohorts, 2)]
+            more, first, second = min(pairs, key=lambda pair: pair[0])
+            held = sum(cohort.cache.own_bytes for cohort in self._cohorts)
+            if more > 0 and held + more > self._engine.limits.cache_bytes:
+                break
             first.join(second)
             cohorts.remove(second)
             self._cohorts.remove(second)
@@ -259,20 +295,37 @@ class Running:
         of_tokens = torch.tensor([place[a] if a is not None else 0 for a in adapters], device=engine.device)
         return engine.adapters.mixed(self._slots, of_tokens)
 
-    def _without_memory(self, rows: Sequence[LiveRow]) -> list[LiveRow]:
-        """Memory ran out with these rows: all cohorts are given up, their rows wait again, and fewer run at once.
+    def _after(self, error: Exception, rows: Sequence[LiveRow]) -> list[LiveRow]:
+        """A pass with these rows failed: all cohorts are given up, and their rows wait again. What rows have written
+        stays written: it is read again. Where memory ran out, fewer run at once.
 
-        Returns the row that does not fit even alone. What rows have written stays written: it is read again.
+        Returns rows that end: the one for which memory does not suffice even alone, or those whose adapter cannot be
+        applied any more. Raises the error where it is of another kind.
         """
         again = [row for cohort in self._cohorts for row in cohort.rows if not row.ended]
         again += [row for row in rows if row not in again and row not in self._waiting and not row.ended]
+        gone: list[LiveRow] = []
+        if isinstance(error, ModelError):
+            gone = [row for row in again if row.job.adapter is not None and self._kind(row) is None]
+            if not gone:
+                raise error
+        elif not is_out_of_memory(error):
+            raise error
         self._cohorts = []
+        self._waiting = [row for row in again if row not in gone] + self._waiting
+        if gone:
+            return gone
+        traceback.clear_frames(error.__traceback__)  # what the failed pass holds
         self._engine.make_room()
-        if len(again) == 1:
+        if len(again) > 1:
+            most = max(1, min(self._limits.rows, len(again)) // 2)
+            self._limits = self._shortage.lowered(self._limits, most, self._limits.cache_bytes)
+        elif again and again[0].alone:
             again[0].failed = True
+            self._waiting.remove(again[0])
             return again
-        self._most_rows = max(1, min(self._most_rows, len(again)) // 2)
-        self._waiting = again + self._waiting
+        for row in again:
+            row.alone = len(again) == 1  # once more: what was kept beside it is freed now
         return []
 
 

@@ -17,6 +17,8 @@ from rung.engine.attention import KeysAndValues
 from rung.engine.attention_kernels import attend, grouped, merge, merge_sinks, scores_of, softmax, ungrouped
 from rung.engine.blocks import Padded
 
+_TO_COME = 64  # tokens of each row that joined caches have room for
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -210,13 +212,32 @@ class RowCache:
             self._own[layer] = (_padded(key, more), _padded(value, more))
         self._room = room
 
+    def _narrow(self, room: int) -> None:
+        """Leaves out what is behind so many columns, which no row has filled; what is kept are views."""
+        self._positions = self._positions[:, :room]
+        self._own = [(key[:, :, :room], value[:, :, :room]) for key, value in self._own]
+        self._room = room
+
+    def _common_room(self, other: RowCache) -> int:
+        """Columns that both have when they are one: what they hold, and a few to come."""
+        held = max(int(self.lengths.max()), int(other.lengths.max()))
+        return min(held + _TO_COME, max(self._room, other._room))
+
+    def bytes_to_join(self, other: RowCache) -> int:
+        """Bytes that both as one take more than now; below 0 where room is left out that is not needed."""
+        rows, others = len(self.lengths), len(other.lengths)
+        columns = (rows + others) * self._common_room(other) - rows * self._room - others * other._room
+        return columns * self.own_bytes // (rows * self._room)
+
     def join(self, other: RowCache) -> None:
         """Takes over the rows of another cache of the same network, behind its own. The other one is empty then."""
         assert self.long == other.long
-        rows, room = len(self.lengths), max(self._room, other._room)
+        rows, room = len(self.lengths), self._common_room(other)
         for cache in (self, other):
             if cache._room < room:
                 cache._widen(room)
+            elif cache._room > room:
+                cache._narrow(room)
         self.lengths = torch.cat([self.lengths, other.lengths])
         self._positions = torch.cat([self._positions, other._positions])
         self._ends += other._ends

@@ -29,9 +29,10 @@ class LiveRow:
 
     stop_ids: end tokens; the answer's last token is one, unless its room ended first. logprobs: so many of the
     likeliest tokens are told at each place; None: none, and no log-probabilities. answer: tokens so far; `chosen` tells
-    them where logprobs are asked for. read: its prompt was computed; cached: of its tokens, that were computed before.
-    failed: memory does not suffice, even for this row alone. dropped: nobody waits for it any more. passed_over: rows
-    that went before it while it waited for a slot.
+    them where logprobs are asked for. read: its prompt has begun to be read; cached: its tokens that were computed
+    before. alone: memory ran out while no other row was there. failed: it ran out for this row alone twice. fault: why
+    its adapter cannot be applied. dropped: nobody waits for it any more. passed_over: rows that went before it while
+    it waited for a slot.
     """
 
     job: Job
@@ -41,7 +42,9 @@ class LiveRow:
     chosen: list[Chosen] = field(default_factory=list)
     read: bool = False
     cached: int = 0
+    alone: bool = False
     failed: bool = False
+    fault: str = ""
     dropped: bool = False
     matcher: Matcher | None = None
     generator: Any = None
@@ -53,7 +56,7 @@ class LiveRow:
 
     @property
     def ended(self) -> bool:
-        if self.failed or self.dropped:
+        if self.failed or self.fault or self.dropped:
             return True
         return bool(self.answer) and (self.answer[-1] in self.stop_ids or len(self.answer) >= self.job.most)
 
@@ -72,7 +75,7 @@ def take(row: LiveRow, token: int, chances: torch.Tensor | None) -> list[int]:
         tokens = [token]
         if row.matcher is not None and token not in row.stop_ids:
             row.matcher.consume(token)
-        top = torch.topk(chances, row.logprobs) if row.logprobs else None
+        top = torch.topk(chances, min(row.logprobs, len(chances))) if row.logprobs else None
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True) if top is not None else ()
         row.chosen.append(Chosen(token, float(chances[token]), tuple(pairs)))
     row.answer += tokens

@@ -180,6 +180,8 @@ class TreeEngine(Engine):
         """The prefix in the cache that begins like these ids for longest, and for how long."""
         best, length = None, 0
         for key in [k for k in self._prefixes if k[0] == (adapter, long)]:
+            if key[1][: length + 1] != wanted[: length + 1]:  # many stand here, and most begin alike
+                continue
             equal = next((i for i, (a, b) in enumerate(zip(key[1], wanted, strict=False)) if a != b), None)
             equal = min(len(key[1]), len(wanted)) if equal is None else equal
             if equal > length:

@@ -25,6 +25,7 @@ class AnswerText:
         self._ids: list[int] = []
         self._at = 0  # ids whose text is known
         self._text = ""  # of these
+        self._thinks = False  # whether it is known to begin with one
         self._open = raw  # whether it is known not to begin with a thought
         self.told = ""
         """What was told so far."""
@@ -62,8 +63,8 @@ class AnswerText:
         return new
 
     def _may_think(self) -> bool:
-        """Whether what is there is a thought, or may become one."""
-        if self._chat.begun_thought(self._ids, spelt=self._spelt) is not None:
-            return True
+        """Whether what is there is a thought, or may become one. What has begun as one stays one."""
         begun = self._text.lstrip()
-        return any(start.startswith(begun) for start, _ in PAIRS)
+        if not self._thinks and any(begun.startswith(start) for start, _ in PAIRS):
+            self._thinks = self._chat.begun_thought(self._ids, spelt=self._spelt) is not None
+        return self._thinks or any(start.startswith(begun) for start, _ in PAIRS)

@@ -205,14 +205,15 @@ class LocalModel(RequestRows):
         """Frees an adapter's weights and what was computed with it; a folder rewritten on disk is then read afresh."""
         self.engine.forget_adapter(str(adapter))
 
-    def check_fits(self, adapter: Path) -> None:
+    def check_fits(self, adapter: Path, change: Callable[[Callable[[], bool]], bool] = lambda work: work()) -> None:
         """Raises ModelError unless the adapter folder fits this network; its weights stay loaded.
 
-        For plain adapters it may be called from any thread; the others change the network.
+        May be called from any thread where `change` does its work in the thread that computes: plain adapters stand
+        beside the network, the others change it.
         """
         with self._memory_errors():
             if not self.engine.adapters.hold(str(adapter)):
-                self.engine.adapters.mixable(str(adapter))
+                change(partial(self.engine.adapters.mixable, str(adapter)))
 
     def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
         """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""

@@ -52,15 +52,21 @@ class RequestRows:
 
     def continued(self, text: str, request: Request) -> AnswerRow | Generation:
         """As `asked`, of a text that the model continues as it is, instead of the request's messages."""
-        return self._row_of(self.chat.encode_text(text) or [self.chat.end_id], None, request, spelt=False)
+        row = self._row_of(self.chat.encode_text(text) or [self.chat.end_id], None, request, spelt=False)
+        if isinstance(row, AnswerRow):
+            row.answers_left = 1  # what looks like a thought is part of the text
+        return row
 
-    def generation(self, row: AnswerRow, prompt: int) -> Generation:
-        """What a row has come to. prompt: tokens of the request."""
+    def generation(self, row: AnswerRow, prompt: int, *, raw: bool = False) -> Generation:
+        """What a row has come to. prompt: tokens of the request. raw: it continues a text, as of `continued`."""
         ids = row.ids
         if ids is None:
             return Generation("", prompt, 0, row.seconds, "error", OUT_OF_MEMORY)
         stopped = bool(ids) and ids[-1] in self.chat.stop_ids
         text_ids = ids[:-1] if stopped else ids
+        if raw:
+            text = self.chat.decode_part(text_ids)
+            return Generation(text, prompt, row.written, row.seconds, "stop" if stopped else "length")
         begun = self.chat.begun_thought(text_ids, spelt=row.spelt)
         whole = stopped and (begun is None or self.chat.is_closed(begun, text_ids))
         text = self.chat.decode(text_ids, spelt=row.spelt)

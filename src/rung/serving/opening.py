@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.errors import RunError
+from rung.errors import ModelError, RunError
 from rung.models.streaming import Answerer
 from rung.serving.bundle import Packed, read_bundle
 from rung.serving.names import check_name, plain_name
@@ -75,11 +76,21 @@ def open_service(
         service = ModelService(opened, adapters=adapters, limits=limits)
         for bundle in bundles:
             service.add(bundle.name, bundle.packed, names[bundle.packed.model])
+        if adapters is not None:
+            _check_adapters(opened.values())
     except BaseException:
         for answerer in opened.values():
             answerer.close()
         raise
     return service
+
+
+def _check_adapters(answerers: Iterable[Answerer]) -> None:
+    """Before any is loaded, so that nobody waits for it then. What fails is said of each adapter that is loaded."""
+    for answerer in answerers:
+        if (check := getattr(answerer, "check_adapters", None)) is not None:
+            with suppress(ModelError):
+                check()
 
 
 def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> Answerer:
