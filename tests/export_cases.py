@@ -29,14 +29,20 @@ def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
 
 
 def make_bundle(
-    base: Path, folder: Path, adapter: Path | None, *, constraint: Constraint | None = None, text: str | None = None
+    base: Path,
+    folder: Path,
+    adapter: Path | None,
+    *,
+    constraint: Constraint | None = None,
+    text: str | None = None,
+    tokens: int = 8,
 ) -> Path:
     """A bundle of an older format, with the answers that the bundle gives as the recorded ones, or `text` for each."""
     from rung.models import model_version
     from rung.solutions.store import save_solution
 
     adapted = str(adapter) if adapter is not None else None
-    solution = Solution("lora", "Answer.", Decoding(8), adapter=adapted, constraint=constraint)
+    solution = Solution("lora", "Answer.", Decoding(tokens), adapter=adapted, constraint=constraint)
     save_solution(solution, folder)
     note = {
         "task": "cards",

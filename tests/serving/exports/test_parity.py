@@ -27,6 +27,11 @@ def test_equal_answers_are_counted_with_the_space_around_them_left_out() -> None
     assert found.score is not None and (found.score.before, found.score.difference) == (1.0, -0.5)
 
 
+def test_bytes_that_are_no_character_are_no_difference() -> None:
+    found = measured(SOLUTION, [ask_of("1", "a caf\ufffd")], ["a caf"], metric=None, runtime="r", reference="here")
+    assert found.equal == 1
+
+
 def test_space_that_an_answer_begins_with_counts_where_the_bundle_keeps_it() -> None:
     keeps = replace(SOLUTION, decoding=Decoding(8, keep_space=True))
     found = measured(keeps, [ask_of("1", " yes")], [" yes "], metric=None, runtime="r", reference="here")
@@ -41,6 +46,8 @@ def test_space_that_an_answer_begins_with_counts_where_the_bundle_keeps_it() -> 
         (replace(RESULT, score=change(-0.01, -0.03, 0.01)), False),
         (replace(RESULT, score=change(-0.02, -0.04, 0.0)), True),
         (replace(RESULT, score=change(0.02, 0.0, 0.04)), False),
+        (replace(RESULT, since_recorded=change(-0.1, -0.2, -0.03)), True),
+        (replace(RESULT, since_recorded=change(-0.1, -0.2, -0.01)), False),
     ],
 )
 def test_at_the_same_precision_98_percent_are_equal_and_the_score_drops_by_a_point_at_most(

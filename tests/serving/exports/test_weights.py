@@ -244,7 +244,16 @@ def test_without_llama_cpp_the_user_is_told_what_to_install(source: ExportSource
         pytest.skip("llama-cpp-python is installed")
 
 
-def test_llama_cpp_answers_as_the_bundle_does(source: ExportSource, tmp_path: Path) -> None:
+@pytest.mark.parametrize("merged", [False, True])
+def test_llama_cpp_answers_as_the_bundle_does(tiny_folder: Path, adapter: Path, tmp_path: Path, merged: bool) -> None:
+    """Held to a schema: what a random network writes freely are bytes that are no text, which programs cut otherwise."""
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    report = export(source, export_named("gguf"), tmp_path / "out", ExportOptions(quantise="f32"))
-    assert not report.faults and [check.ok for check in report.checks] == [True, True, True]
+    word = {"enum": ["card", "use", "none", "answer"]}
+    names = ("a", "b", "c")
+    schema = {"type": "object", "properties": dict.fromkeys(names, word), "required": list(names)}
+    held = Constraint("json_schema", {**schema, "additionalProperties": False})
+    source = read_source(make_bundle(tiny_folder, tmp_path / "bundle", adapter, constraint=held, tokens=60))
+    assert len({ask.text for ask in source.asks}) > 2  # else equality shows little
+    for name, checks in (("gguf", 3), ("ollama", 1)):
+        report = export(source, export_named(name), tmp_path / name, ExportOptions(merged=merged, quantise="f32"))
+        assert not report.faults and [check.ok for check in report.checks] == [True] * checks

@@ -73,12 +73,6 @@ class ParityResult:
     def fault(self, *, quantised: bool) -> str | None:
         """Why the export must not be used, in a sentence part; None where it may."""
         change = self.score
-        if (since := self.since_recorded) is not None and since.high < -QUANTISED_DROP:
-            limit = f"more than {100 * QUANTISED_DROP:.0f} points"
-            return (
-                f"the score drops by {_points(-since.difference)} from the recorded answers, surely {limit}: the "
-                "bundle itself does not answer here as it was tested"
-            )
         if quantised:
             if change is not None and change.high < -QUANTISED_DROP:
                 limit = f"more than {100 * QUANTISED_DROP:.0f} points"
@@ -88,6 +82,12 @@ class ParityResult:
             return f"only {self.equal} of {self.rows} answers are equal ({100 * EQUAL_SHARE:.0f} % are needed)"
         if change is not None and change.difference < -SCORE_DROP - 1e-9:
             return f"the score drops by {_points(-change.difference)} ({_points(SCORE_DROP)} is allowed)"
+        if (since := self.since_recorded) is not None and since.high < -QUANTISED_DROP:
+            limit = f"more than {100 * QUANTISED_DROP:.0f} points"
+            return (
+                f"the score drops by {_points(-since.difference)} from the recorded answers, surely {limit}: the "
+                "bundle itself does not answer here as it was tested"
+            )
         return None
 
     def lines(self) -> list[str]:
@@ -127,7 +127,7 @@ def measured(
     differing = [
         DifferingAnswer(ask.query.id, _short(ask.text), _short(answer))
         for ask, answer in zip(asks, answers, strict=True)
-        if answer != ask.text
+        if _whole(answer) != _whole(ask.text)
     ]
     equal = len(asks) - len(differing)
     score = _scores(asks, answers, metric)
@@ -140,6 +140,12 @@ def _read(solution: Solution, text: str, ask: ParityAsk) -> str:
     from rung.solutions.answer import without_marks
 
     return without_marks(solution, answer_text(solution, text), ask.passages).text
+
+
+def _whole(text: str) -> str:
+    """Without what stands for bytes that are no character, as where an answer is cut inside one: rung and transformers
+    write U+FFFD there, llama.cpp nothing."""
+    return text.replace("\ufffd", "")
 
 
 def _scores(asks: Sequence[ParityAsk], answers: Sequence[str], metric: MetricInfo | None) -> ScoreChange | None:
