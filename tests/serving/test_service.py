@@ -298,12 +298,15 @@ def test_a_service_that_ends_lets_what_runs_end_and_takes_nothing_new(answerer: 
     asyncio.run(ending())
 
 
-def test_passages_are_judged_as_in_the_run(answerer: Continuous, tmp_path: Path, tiny_folder: Path, model: Any) -> None:
+@pytest.mark.parametrize("whole_answers", [False, True])
+def test_passages_are_judged_as_in_the_run(
+    answerer: Continuous, tmp_path: Path, tiny_folder: Path, model: Any, whole_answers: bool
+) -> None:
     solution = Solution("rag", "Answer.", Decoding(4), retriever=RetrieverSpec("bm25", 1, 100, reranker="model"))
     packed = read_bundle(pack(tmp_path / "b", solution, tiny_folder))
     inputs = [f"the code of {town} {i}" for i in range(3) for town in ("Oslo", "Rome", "Bern")]
     alone = [prediction.passages for prediction in packed.opened(model).answer(inputs)]
-    service = ModelService({"tiny": answerer})
+    service = ModelService({"tiny": OneByOne(model, together=8) if whole_answers else answerer})
     service.add("b", packed, "tiny")
 
     async def all_at_once() -> list[tuple[str, ...]]:

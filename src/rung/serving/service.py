@@ -112,7 +112,7 @@ class ModelService:
                 self._check_free(name)
             elif old is not None and old.served.kind == "base":
                 raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
-            folder = confined(self._adapters, path)
+            folder = await asyncio.to_thread(confined, self._adapters, path)
             make = self._hot_bundle if (folder / "bundle.json").is_file() else self._hot_adapter
             entry = await asyncio.to_thread(make, name, folder, self._base(base))
             if not in_place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_a_request_is_one_line_of_the_log_without_contents(start: Start, capfd: 
     assert first["tokens_out"] == 3 and first["ms"] >= first["ttft_ms"] > 0 and len(first["id"]) == 32
     assert second["stream"] is True and second["tokens_out"] == 3
     assert third["status"] == 400 and third["fault"] == "invalid_request_error"
+
+
+def test_what_an_engine_says_is_a_line_of_the_log_without_the_words_of_its_error(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start(WordByWord(says), log=RequestLog())
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logging.getLogger("rung.models.continuous").exception("the engine failed")
+    ((line,), output) = logged(capfd, 1)
+    assert line["message"] == "the engine failed" and line["error"].startswith("ValueError at ")
+    assert SECRET not in output and "Traceback" not in output
 
 
 def test_contents_are_logged_where_that_is_wanted_and_quiet_logs_faults_alone(

@@ -88,12 +88,12 @@ def refusal_of(error: Exception, *, ready: bool = True) -> HttpRefusal:
         return HttpRefusal(400, f"{error}")
     if isinstance(error, RungError) and str(error).startswith(NO_REPLY):
         return HttpRefusal(504, "the model did not reply in time. Try again.", code="no_reply", why=str(error))
-    fault = str(error) if isinstance(error, RungError) else f"{type(error).__name__}{_place(error)}"
+    fault = str(error) if isinstance(error, RungError) else f"{type(error).__name__}{place_of(error)}"
     return HttpRefusal(500, "the model failed at this request. The server's log says why.", code="failed", why=fault)
 
 
-def _place(error: BaseException) -> str:
-    """Where it was raised: the words of an unexpected error may hold what a client wrote."""
+def place_of(error: BaseException) -> str:
+    """Where it was raised, for the log: the words of an unexpected error may hold what a client wrote."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from rung.serving.http.errors import place_of
+
 
 @dataclass
 class RequestRecord:
@@ -89,20 +91,21 @@ def write_line(line: dict[str, Any]) -> None:
 
 
 class _JsonLines(logging.Handler):
-    """What libraries of the server have to say, as lines of the same log."""
+    """What else is said in this process, as lines of the same log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {"time": _now(), "level": record.levelname.lower(), "message": record.getMessage().strip()}
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            line["error"] = f"{type(error).__name__}{place_of(error)}"
         write_line(line)
 
 
 def log_libraries(*, quiet: bool) -> None:
-    """Sends uvicorn's warnings to the log. With quiet, its errors alone."""
-    logger = logging.getLogger("uvicorn.error")
-    logger.handlers, logger.propagate = [_JsonLines()], False
-    logger.setLevel(logging.ERROR if quiet else logging.WARNING)
+    """Sends warnings of uvicorn and of rung's engines to the log. With quiet, their errors alone."""
+    lines = _JsonLines(logging.ERROR if quiet else logging.WARNING)
+    logging.getLogger("uvicorn.error").propagate = False
+    for name in ("uvicorn.error", "rung"):
+        logging.getLogger(name).handlers = [lines]
 
 
 def _now() -> str:
