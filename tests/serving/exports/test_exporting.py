@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -139,6 +140,16 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise ExportError("it cannot be")
 
     with pytest.raises(ExportError):
+        export(source(tmp_path), Export("made", "", write), tmp_path / "out", ExportOptions())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
+        (folder / "half").write_text("weights")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ExportError, match="No space left on device"):
         export(source(tmp_path), Export("made", "", write), tmp_path / "out", ExportOptions())
     assert not list(tmp_path.iterdir())
 

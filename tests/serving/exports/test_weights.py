@@ -228,6 +228,21 @@ def test_networks_that_cannot_be_written_right_are_refused_with_the_tool_that_ca
         export(other, export_named("gguf"), tmp_path / "out", ExportOptions(), parity=False)
 
 
+@pytest.mark.parametrize("change", [{"lora_alpha": 0}, {"use_dora": True}, {"use_qalora": True}])
+def test_an_adapter_that_llama_cpp_would_apply_otherwise_is_refused(
+    source: ExportSource, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    assert source.adapter is not None
+    adapter = Path(shutil.copytree(source.adapter, tmp_path / "adapter"))
+    says = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**says, **change}))
+    solution = replace(source.packed.solution, adapter=str(adapter))
+    other = replace(source, packed=replace(source.packed, solution=solution))
+    with pytest.raises(ExportError, match="--merged"):
+        export(other, export_named("gguf"), tmp_path / "out", ExportOptions(), parity=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_type_that_is_not_written_here_is_refused(source: ExportSource, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="llama-quantize"):
         export(source, export_named("gguf"), tmp_path / "out", ExportOptions(quantise="q4_k_m"), parity=False)
@@ -246,7 +261,7 @@ def test_without_llama_cpp_the_user_is_told_what_to_install(source: ExportSource
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_llama_cpp_answers_as_the_bundle_does(tiny_folder: Path, adapter: Path, tmp_path: Path, merged: bool) -> None:
-    """Held to a schema: what a random network writes freely are bytes that are no text, which programs cut otherwise."""
+    """Held to a schema: what a random network writes freely are bytes that are no text, and programs cut them apart."""
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     word = {"enum": ["card", "use", "none", "answer"]}
     names = ("a", "b", "c")

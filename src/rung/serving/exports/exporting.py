@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import __version__
-from rung.errors import ExportError
+from rung.errors import ExportError, first_line
 from rung.records import scratch_beside, write_json
 from rung.serving.exports.export import (
     HERE,
@@ -91,10 +91,9 @@ def export(
     out = out.absolute()
     for place in (out, _failed(out)):
         check_place(place, force=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
     scratch = scratch_beside(out)
-    scratch.mkdir()
     try:
+        scratch.mkdir(parents=True)
         source.say(f"writing {chosen.name} …")
         exported = chosen.write(source, scratch, options)
         checks, result, untested = (
@@ -113,6 +112,8 @@ def export(
             shutil.rmtree(place)
         os.replace(scratch, place)
         return report
+    except OSError as error:  # a full disk, a folder that may not be written, a Python that is none
+        raise ExportError(f"{out}: not written ({first_line(error)}). Nothing is left of it.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

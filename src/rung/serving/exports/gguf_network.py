@@ -286,6 +286,8 @@ def adapter_tensors(
 
     if says.get("use_dora") or says.get("bias", "none") != "none" or says.get("modules_to_save"):
         raise ExportError("gguf: adapters with DoRA, biases or whole modules have no GGUF form. Add --merged.")
+    if any(says.get(key) for key in ("layer_replication", "use_qalora")) or not says["lora_alpha"]:
+        raise ExportError("gguf: llama.cpp would apply this adapter otherwise than PEFT. Add --merged.")
     names = _name_map(config, architecture)
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as opened:
         loaded = {key: opened.get_tensor(key).float().numpy() for key in opened.keys()}  # noqa: SIM118

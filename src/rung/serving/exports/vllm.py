@@ -43,7 +43,10 @@ COMMAND, REQUEST, README, FLAGS = "serve.sh", "request.json", "README.md", "flag
 
 _LEAST_LENGTH = 2_048  # tokens of prompt and answer for which there is room
 _SECONDS = 600.0  # for one answer
-_UNSERVED = ("use_dora", "modules_to_save", "lora_bias", "alora_invocation_tokens")
+_UNSERVED = (
+    *("use_dora", "modules_to_save", "lora_bias", "alora_invocation_tokens"),
+    *("layer_replication", "use_bdlora", "use_qalora"),
+)
 """Keys of adapter_config.json that vLLM does not serve as an adapter."""
 
 
@@ -84,7 +87,7 @@ def _adapter(source: ExportSource, options: ExportOptions) -> Path | None:
     if source.adapter is None or options.merged:
         return None
     config = read_json(source.adapter / "adapter_config.json")
-    if config is None or any(config.get(key) for key in _UNSERVED):
+    if config is None or config.get("bias", "none") != "none" or any(config.get(key) for key in _UNSERVED):
         return None
     return source.adapter
 
