@@ -150,8 +150,8 @@ def load(
     The input is a text, or a Query where it has a context, an instruction of its own or earlier turns. solution:
     another solution of the run. base: where the base model lies, where that is not known on this machine. The function
     returns a text that knows its sources, and raises ModelError where the model gives no answer.
-    Raises RunError when there is nothing to load, a file of the bundle is missing or changed, or its model is not the
-    one that it was made with.
+    Raises RunError when there is nothing to load, a file of the bundle is missing or changed, its model is not the one
+    that it was made with, or is an endpoint that was never used on this machine and that base does not name.
     """
     from rung.errors import ModelError
     from rung.serving.bundle import open_bundle

@@ -82,6 +82,18 @@ def test_no_name_keeps_a_file_out_of_sight(tmp_path: Path, echo: str, name: str)
         read_bundle(out)
 
 
+def test_a_link_to_a_folder_hides_nothing(tmp_path: Path, echo: str) -> None:
+    out = packed(write_run(tmp_path / "run", echo, "1"), tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    (out / "adapter").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="adapter is no file of this bundle"):
+        read_bundle(out)
+    (out / "adapter").unlink()
+    (out / "README.md").rename(tmp_path / "card")
+    (out / "README.md").symlink_to(tmp_path / "card")  # as the cache of the hub holds files
+    assert read_bundle(out).solution.name == "zero_shot"
+
+
 def test_a_list_of_files_that_leads_out_of_the_bundle_is_refused(tmp_path: Path, echo: str) -> None:
     out = packed(write_run(tmp_path / "run", echo, "1"), tmp_path / "out")
     note = note_in(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +143,16 @@ def test_a_model_that_answers_nothing_is_no_drop_but_an_error(tmp_path: Path, ec
         check_answers(out)
 
 
-def test_a_metric_that_is_code_runs_only_where_it_is_trusted(tmp_path: Path, echo: str) -> None:
+def test_a_metric_that_is_code_runs_only_where_it_is_trusted(
+    tmp_path: Path, echo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "run-out").mkdir()
-    (tmp_path / "run-out" / "own.py").write_text("import helper\ndef half(p, r):\n    return helper.HALF\n")
+    (tmp_path / "run-out" / "own.py").write_text("import helper\ndef half(p, r):\n    import late\n    return helper.HALF * late.ONE\n")
+    (tmp_path / "run-out" / "late.py").write_text("ONE = 1\n")
     (tmp_path / "run-out" / "helper.py").write_text("HALF = 0.5\n")
     out = bundle_in(tmp_path, echo, metric="python:own.py:half", right_or_wrong=False)
     shutil.rmtree(tmp_path / "run-out")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     with pytest.raises(MetricError, match="--trust-code"):
         check_answers(out)
     found = check_answers(out, CheckOptions(trusted=True))

@@ -39,7 +39,7 @@ def check_files(folder: Path, hashes: Mapping[str, str] | None) -> None:
             raise RunError(f"{folder}: {name} is missing. {_AGAIN}")
         if name != CARD and file_sha256(folder / name) != hash_:
             raise RunError(f"{folder}: {name} is not what it was when the bundle was made. {_AGAIN}")
-    for name in _names(folder):
+    for name in (*_names(folder), *_linked_folders(folder)):
         if name not in hashes and PurePosixPath(name).parts[0] in _READ:
             raise RunError(f"{folder}: {name} is no file of this bundle. Delete it, or copy the bundle again.")
 
@@ -51,6 +51,11 @@ def _names(folder: Path) -> list[str]:
     """Files inside, also what links lead to; none that is hidden or being written."""
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not p.name.endswith(SCRATCH))
     return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def _linked_folders(folder: Path) -> list[str]:
+    """Links to folders: what lies behind them is not gone through, and would be read."""
+    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() and p.is_dir()]
 
 
 def _digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def load_scoring(folder: Path, note: Mapping[str, Any], *, trusted: bool = False
             f"{folder}: its metric is code in the bundle, {file}, which runs when it is called. Read it, then add "
             "--trust-code."
         )
+    if name.startswith("python:"):
+        sys.dont_write_bytecode = True  # of what it imports when it is called: the bundle lists no such file
     if not name:
         raise MetricError(f"{folder}: it does not say how answers are scored. Make it anew with rung bundle.")
     return load_metric(
