@@ -147,7 +147,9 @@ def test_a_metric_that_is_code_runs_only_where_it_is_trusted(
     tmp_path: Path, echo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "run-out").mkdir()
-    (tmp_path / "run-out" / "own.py").write_text("import helper\ndef half(p, r):\n    import late\n    return helper.HALF * late.ONE\n")
+    (tmp_path / "run-out" / "own.py").write_text(
+        "import helper\ndef half(p, r):\n    import late\n    return helper.HALF * late.ONE\n"
+    )
     (tmp_path / "run-out" / "late.py").write_text("ONE = 1\n")
     (tmp_path / "run-out" / "helper.py").write_text("HALF = 0.5\n")
     out = bundle_in(tmp_path, echo, metric="python:own.py:half", right_or_wrong=False)
