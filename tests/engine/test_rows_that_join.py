@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rung.engine import continuous
+from rung.engine.cohorts import PassKind
 from rung.engine.continuous import Running
 from rung.engine.decode import decode
 from rung.engine.live_rows import LiveRow
@@ -90,6 +92,38 @@ def test_caches_are_not_joined_where_they_would_grow_too_large(engine: Any, monk
     ended(running)
     expected = {place: ids for batch in decode(engine, [one.job for one in rows], STOPS) for place, ids in batch}
     assert [one.answer for one in rows] == [expected[i] for i in range(5)]
+
+
+def test_answers_that_grow_take_no_more_memory_than_there_is(engine: Any) -> None:
+    token = engine.cache_bytes_per_token
+    engine.limits = replace(engine.limits, cache_bytes=900 * token)
+    running = Running(engine)
+    rows = [row(10 + i, 150, i) for i in range(8)]
+    for one in rows:
+        running.add(one)
+    most = 0
+    while running.waiting or running.running:
+        running.admit()
+        running.choose()
+        running.advance()
+        most = max(most, running.running)
+        kept = sum(cohort.cache.own_bytes for cohort in running._cohorts)
+        assert running.running <= 1 or kept <= 1.6 * 900 * token
+    expected = {place: ids for batch in decode(engine, [one.job for one in rows], STOPS) for place, ids in batch}
+    assert [one.answer for one in rows] == [expected[i] for i in range(8)] and most == 8
+
+
+def test_whole_weights_take_turns(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.setattr(Running, "_kind", lambda *_: PassKind(None, False))
+    running = Running(engine)
+    rows = [LiveRow(Job([1, 2], 2, adapter=str(tmp_path / name)), STOPS) for name in "abab"]
+    for one in rows:
+        running.add(one)
+    chosen, _ = running._chosen_to_join()
+    assert list(chosen.values()) == [[rows[0], rows[2]]]
 
 
 def test_after_memory_ran_out_fewer_rows_run_for_a_while_only(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

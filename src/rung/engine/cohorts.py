@@ -39,12 +39,21 @@ class Cohort:
         kept = [i for i, row in enumerate(self.rows) if not row.ended]
         gone = [row for row in self.rows if row.dropped]
         if len(kept) < len(self.rows):
-            if kept:
-                self.cache.keep_rows(kept)
-            self.rows = [self.rows[i] for i in kept]
-            self.new = [self.new[i] for i in kept] if self.new else []
-            self.last = self.last[kept] if self.last is not None else None
+            self._keep(kept)
         return gone
+
+    def halved(self) -> list[LiveRow]:
+        """The second half of its rows, which leave; all where there is one."""
+        left = self.rows[len(self.rows) // 2 :]
+        self._keep(list(range(len(self.rows) // 2)))
+        return left
+
+    def _keep(self, places: list[int]) -> None:
+        if places:
+            self.cache.keep_rows(places)
+        self.rows = [self.rows[i] for i in places]
+        self.new = [self.new[i] for i in places] if self.new else []
+        self.last = self.last[places] if self.last is not None else None
 
     def join(self, other: Cohort) -> None:
         """Takes over another cohort's rows. Both have chosen tokens that are not yet computed."""

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import combinations
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,7 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job, SharedPrefixes, prefill, prefix_in_memory
 from rung.engine.starts import Starts
 from rung.engine.tree_engine import Prefix, TreeEngine
+from rung.engine.whole_weights import is_whole
 from rung.errors import ModelError
 
 _ROOM = 64  # new tokens that a row has room for before its cache grows
@@ -130,6 +132,7 @@ class Running:
     def advance(self) -> list[LiveRow]:
         """Puts the chosen tokens through the network; returns rows that ended without their answer."""
         gone: list[LiveRow] = []
+        self._keep_within_memory()
         for kind in dict.fromkeys(cohort.kind for cohort in self._cohorts):
             cohorts = [cohort for cohort in self._cohorts if cohort.kind == kind and cohort.new]
             if not cohorts:
@@ -151,7 +154,7 @@ class Running:
         without_slot: list[LiveRow] = []
         refused: list[LiveRow] = []
         free = self._limits.rows - self.running
-        room = self._engine.limits.cache_bytes - sum(cohort.cache.own_bytes for cohort in self._cohorts)
+        room = self._engine.limits.cache_bytes - self._cache_bytes
         tokens = looked_at = 0
         has_long = False
         self._held = {None, *(row.job.adapter for cohort in self._cohorts for row in cohort.rows)}
@@ -199,9 +202,11 @@ class Running:
     def _has_slot(self, row: LiveRow) -> bool:
         """Whether the row's adapter is in a slot, or takes one now in the place of an adapter that no row needs."""
         adapter = row.job.adapter
-        if adapter in self._held:
+        if adapter is None or adapter in self._held:
             return not self._is_reserved(row)
         if adapter in self._slots[1:] or len(self._held) < len(self._slots):
+            if is_whole(Path(adapter)) and any(is_whole(Path(other)) for other in self._held if other is not None):
+                return False  # one network's weights are in memory at a time
             if adapter not in self._slots:
                 free = min((i for i, name in enumerate(self._slots) if i and self._is_free(name)), key=self._is_taken)
                 self._slots[free] = adapter
@@ -269,14 +274,26 @@ class Running:
         for cohort, part in zip(cohorts, last.split([len(cohort.rows) for cohort in cohorts]), strict=True):
             cohort.last, cohort.new = part, []
 
+    def _keep_within_memory(self) -> None:
+        """Answers grow, and with them the caches: where these are too large, rows wait again, those first that were
+        read last. What they have written stays written: it is read again."""
+        while self.running > 1 and self._cache_bytes > self._engine.limits.cache_bytes:
+            rows = self._cohorts[-1].halved()
+            self._waiting = rows + self._waiting
+            if not self._cohorts[-1].rows:
+                self._cohorts.pop()
+
+    @property
+    def _cache_bytes(self) -> int:
+        return sum(cohort.cache.own_bytes for cohort in self._cohorts)
+
     def _fewer(self, cohorts: list[Cohort]) -> list[Cohort]:
         """At most `_COHORTS` of them, unless their caches would grow too large: those are joined first that waste the
         fewest columns. Removes the others from the list."""
         while len(cohorts) > _COHORTS:
             pairs = [(one.cache.bytes_to_join(two.cache), one, two) for one, two in combinations(cohorts, 2)]
             more, first, second = min(pairs, key=lambda pair: pair[0])
-            held = sum(cohort.cache.own_bytes for cohort in self._cohorts)
-            if more > 0 and held + more > self._engine.limits.cache_bytes:
+            if more > 0 and self._cache_bytes + more > self._engine.limits.cache_bytes:
                 break
             first.join(second)
             cohorts.remove(second)
