@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.errors import ModelError, RunError
+from rung.models.places import is_endpoint
 from rung.models.streaming import Answerer
 from rung.serving.bundle import Packed, read_bundle
 from rung.serving.names import check_name, plain_name
@@ -141,7 +142,7 @@ def _names_of(specs: Sequence[str], taken: set[str]) -> dict[str, str]:
 
 
 def _short(spec: str) -> str:
-    if spec.lstrip().startswith(("{", "http://", "https://")):
+    if is_endpoint(spec):
         from rung.models.endpoint.spec import parse
 
         spec = parse(spec).name

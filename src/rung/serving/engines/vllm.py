@@ -55,8 +55,9 @@ def open_vllm(
     """
     from rung.models.catalogue import ensure_model
     from rung.models.four_bit import split_spec
+    from rung.models.places import is_endpoint
 
-    if spec.lstrip().startswith(("{", "http://", "https://")):
+    if is_endpoint(spec):
         from rung.models import open_model
         from rung.serving.opening import answerer_for
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rung.errors import ExportError
+from rung.models.places import is_endpoint
 from rung.serving.bundle import Packed
 from rung.serving.names import plain_name
 from rung.types import Document, Message, MetricInfo, Query, Request, Solution
@@ -162,11 +163,6 @@ class Export:
     about: str
     write: Write
     runtime: Open | None = None
-
-
-def is_endpoint(model: str) -> bool:
-    """Whether the spec of a model names one that answers elsewhere."""
-    return model.lstrip().startswith(("{", "http://", "https://"))
 
 
 def asked_messages(ask: ParityAsk) -> list[Message]:

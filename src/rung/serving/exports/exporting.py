@@ -12,6 +12,7 @@ from typing import Any
 
 from rung import __version__
 from rung.errors import ExportError, first_line
+from rung.models.places import is_endpoint
 from rung.records import scratch_beside, write_json
 from rung.serving.exports.export import (
     HERE,
@@ -22,7 +23,6 @@ from rung.serving.exports.export import (
     ExportSource,
     NamedCheck,
     NoRuntime,
-    is_endpoint,
 )
 from rung.serving.exports.parity import ParityResult, measured
 

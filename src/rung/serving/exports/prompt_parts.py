@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rung.models.four_bit import split_spec
-from rung.serving.exports.export import ExportSource, ParityAsk, is_endpoint
+from rung.models.places import is_endpoint
+from rung.serving.exports.export import ExportSource, ParityAsk
 from rung.types import Demo, Message, Query
 
 SERVE = "http://127.0.0.1:8000/v1"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import ExportError, MetricError, RungError, came
+from rung.models.places import is_endpoint
 from rung.records import read_json, read_lines
 from rung.serving.bundle import Packed, read_bundle
-from rung.serving.exports.export import ExportSource, ParityAsk, answer_text, is_endpoint
+from rung.serving.exports.export import ExportSource, ParityAsk, answer_text
 from rung.types import Document, Message, MetricInfo, Query, RetrieverSpec
 
 if TYPE_CHECKING:
