@@ -65,12 +65,6 @@ class Running:
     def running(self) -> int:
         return sum(len(cohort.rows) for cohort in self._cohorts)
 
-    @property
-    def adapters(self) -> set[str]:
-        """Folders whose rows wait or are being answered."""
-        rows = [*self._waiting, *(row for cohort in self._cohorts for row in cohort.rows)]
-        return {row.job.adapter for row in rows if row.job.adapter is not None}
-
     def forget(self, adapter: str) -> None:
         """No row needs this adapter any more; it leaves its slot."""
         self._slots = [None if name == adapter else name for name in self._slots]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from rung.models.streaming import Ask, Hearer, Load, Whole, no_answer, tell_whol
 from rung.types import Generation, Model, Request, Trainable, TrainingRow
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
 Losses = Callable[[Sequence[TrainingRow], Path | None], list[float]]
 
 
@@ -129,12 +131,10 @@ class OneByOne:
                     self._changed.wait()
                 taken = [self._waiting.popleft() for _ in range(min(self._together, len(self._waiting)))]
                 self._running |= set(taken)
-            try:
-                self._answer([one for one in taken if not one.cancelled])
-            finally:
-                for one in taken:
-                    if not one.ended:
-                        self._end(one, no_answer("nobody listens any more"))
+            for one in taken:
+                if one.cancelled:
+                    self._end(one, no_answer("nobody listens any more"))
+            self._answer([one for one in taken if not one.ended])
 
     def _answer(self, taken: list[_Waiting]) -> None:
         if not taken:
@@ -142,8 +142,14 @@ class OneByOne:
         try:
             with self._computing:
                 generations = self.model.generate([one.ask.request for one in taken])
+            if len(generations) != len(taken):
+                raise ModelError(f"{self.model.name} gave {len(generations)} answers to {len(taken)} requests.")
         except Exception as error:  # of a model of any kind: the others who wait must not suffer from it
-            generations = [no_answer(fault_text(error))] * len(taken)
+            if len(taken) > 1:
+                for one in taken:
+                    self._answer([one])
+                return
+            generations = [no_answer(fault_text(error))]
         for one, generation in zip(taken, generations, strict=True):
             self._end(one, cut_at(generation, one.ask.stop))
 
@@ -153,4 +159,7 @@ class OneByOne:
             for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
                 self._tokens[place] += tokens
         one.ended = True
-        tell_whole(one.hears, generation)
+        try:
+            tell_whole(one.hears, generation)
+        except Exception:  # of who asked: this thread must live on
+            _log.exception("an answer could not be told")
