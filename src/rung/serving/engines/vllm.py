@@ -178,8 +178,13 @@ class Vllm:
             if refuse and self.load().waiting >= self._most_waiting:
                 raise Busy(f"{self._most_waiting:,} requests wait already. Try again later.")
             self._going.add(going)
-        going.begin_with(row, self._rows)
-        going.stop = self._loop.start(self._answered(going), lambda future: self._ended(going, future))
+        try:
+            going.begin_with(row, self._rows)
+            going.stop = self._loop.start(self._answered(going), lambda future: self._ended(going, future))
+        except BaseException:
+            with self._changed:
+                self._going.discard(going)
+            raise
         return going
 
     def _ended(self, going: _Going, future: Future[Generation]) -> None:
