@@ -63,6 +63,15 @@ def test_an_export_that_answers_otherwise_ends_with_1_and_names_its_files(tiny_f
     assert (tmp_path / "out.failed" / "export.json").is_file() and not (tmp_path / "out").exists()
 
 
+def test_the_tests_of_promptfoo_are_as_many_as_are_recorded_and_merged_is_no_option_of_peft(
+    bundle: Path, tmp_path: Path
+) -> None:
+    assert rung_export(bundle, "--to", "promptfoo", "--rows", 1, "--out", tmp_path / "out").exit_code == 0
+    assert len(json.loads((tmp_path / "out" / "tests.json").read_text())) == len(INPUTS)
+    done = rung_export(bundle, "--to", "peft", "--merged", "--out", tmp_path / "peft")
+    assert isinstance(done.exception, RungError) and "--merged: changes nothing of peft" in str(done.exception)
+
+
 @pytest.mark.parametrize("words", [[], ["somewhere"], ["--to", "merged"]])
 def test_a_bundle_and_what_to_write_are_both_needed(words: list[str]) -> None:
     done = rung_export(*words)

@@ -90,5 +90,5 @@ def test_a_fault_of_the_server_is_a_sentence_in_the_answers_place(page: Any) -> 
     page.keyboard.press("Enter")
     page.wait_for_selector("article .problem:not([hidden])")
     page.wait_for_selector("#stop[disabled]")
-    assert "does not take this API key" in page.inner_text("article .problem")
+    assert "The server does not know this API key." in page.inner_text("article .problem")
     assert page.inner_text("#status").endswith("failed.")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from plain_adapters import write_adapter
+from rung.bundles.recorded import RecordedExample, write_recorded
 from rung.errors import Busy, ModelError, RunError, Unanswerable, UnknownModel
 from rung.models import model_version
 from rung.models.continuous import Continuous
@@ -24,7 +25,7 @@ from rung.serving.events import Begun, Done, ModelCall, Piece
 from rung.serving.service import ModelService, ServiceLimits
 from rung.solutions.store import save_solution
 from rung.testing import FakeModel
-from rung.types import Constraint, Decoding, Demo, Document, Message, Query, RetrieverSpec, Solution
+from rung.types import Constraint, Decoding, Demo, Document, Example, Message, Query, RetrieverSpec, Solution
 
 PASSAGES = [Document(f"p{i}", f"The code of {town} is {i}.") for i, town in enumerate(("Oslo", "Rome", "Bern"))]
 
@@ -131,6 +132,54 @@ def test_what_the_client_asks_for_takes_the_place_of_what_was_tested(
     assert said(service, ModelCall("plain", user("x"), constraint=labels)) in ("up", "down")
     sampled = {said(service, ModelCall("plain", user("x"), temperature=2.0, seed=i)) for i in range(4)}
     assert len(sampled) > 1
+
+
+def test_a_form_that_a_client_demands_has_room_of_its_own_and_is_told_where_a_cut_answer_does_not_meet_it(
+    answerer: Continuous, bundles: dict[str, Path]
+) -> None:
+    long = Constraint("regex", "[ab]{40}")  # longer than the 12 tokens that the bundle was tested with
+    service = ModelService({"tiny": answerer})
+    for name in ("plain", "held"):
+        service.add(name, read_bundle(bundles[name]), "tiny")
+        done = asyncio.run(heard(service, ModelCall(name, user("x"), constraint=long)))[1]
+        assert (len(done.text), done.finish, done.fault) == (40, "stop", None)
+    for name in ("plain", "held", "tiny"):
+        cut = asyncio.run(heard(service, ModelCall(name, user("x"), constraint=long, max_tokens=3)))[1]
+        assert cut.finish == "length" and cut.fault is not None and "breaks pattern" in cut.fault
+    plain = asyncio.run(heard(service, ModelCall("plain", user("x"), max_tokens=3)))[1]
+    assert plain.finish == "length" and plain.fault is None
+
+
+def test_the_room_of_a_form_is_bounded_by_the_service_and_the_context(
+    answerer: Continuous, bundles: dict[str, Path]
+) -> None:
+    free = ModelCall("plain", user("x"), constraint=Constraint("regex", "(?s).*"))
+    for most, expected in ((None, 1024), (20, 20)):
+        service = ModelService({"tiny": answerer}, limits=ServiceLimits(most_tokens=most))
+        service.add("plain", read_bundle(bundles["plain"]), "tiny")
+        entry = service._entry("plain")
+        assert service._prepare(entry, free)[0].request.decoding.max_new_tokens == expected
+        own = replace(free, max_tokens=2000)
+        assert service._prepare(entry, own)[0].request.decoding.max_new_tokens == (most or 2000)
+        assert service._prepare(entry, replace(free, constraint=None))[0].request.decoding.max_new_tokens == 12
+
+
+def test_a_context_is_taken_only_where_the_examples_of_a_bundle_have_one(
+    answerer: Continuous, bundles: dict[str, Path]
+) -> None:
+    row = Example("1", "x", "y", ("y",))
+    service = ModelService({"tiny": answerer})
+    for name, example in (("plain", row), ("held", replace(row, context="of a nurse")), ("cites", None)):
+        if example is not None:
+            write_recorded(bundles[name], [RecordedExample(example, "y")])
+        service.add(name, read_bundle(bundles[name]), "tiny")
+    assert [m.name for m in service.models() if m.takes_context] == ["held", "cites"]
+    for name in ("plain", "tiny"):
+        with pytest.raises(Unanswerable) as caught:
+            said(service, ModelCall(name, user("x"), context="of a nurse"))
+        assert caught.value.param == "rung.context"
+        said(service, ModelCall(name, user("x"), context="", max_tokens=2))
+    assert said(service, ModelCall("held", user("x"), context="of a nurse")) in ("yes", "no")
 
 
 def test_the_base_answers_chats_as_they_are_and_continues_texts(answerer: Continuous, model: Any) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--solution", help="Another solution of the run than its winner.")
 @click.option("--base", metavar="MODEL", help="Where the base model lies, if that is not known here.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write. [default: exports/TASK-NAME]")
-@click.option("--merged", is_flag=True, help="Adapter and base as one, for gguf and ollama.")
+@click.option("--merged", is_flag=True, help="Adapter and base as one, for gguf, ollama and vllm.")
 @click.option(
     "--quantise",
     metavar="TYPE",
@@ -63,7 +63,7 @@ def export(
     """
     from rung.serving.exports import export_named
     from rung.serving.exports.export import ExportOptions
-    from rung.serving.exports.exporting import check_place
+    from rung.serving.exports.exporting import check_options, check_place
     from rung.serving.exports.exporting import export as write_export
     from rung.serving.exports.source import SourceOptions, read_source
 
@@ -74,11 +74,12 @@ def export(
         raise click.UsageError("name a bundle or run folder and what to write, as: rung export runs/NAME --to merged.")
     chosen = export_named(name)
     # Without a test its inputs are read, too: they tell how long prompts are, and are the tests of promptfoo.
-    reading = SourceOptions(solution, base, rows, None if no_parity else parity, trust_code)
+    options = ExportOptions(merged=merged, quantise=quantise, runtime_python=runtime_python)
+    check_options(chosen, options)
+    reading = SourceOptions(solution, base, max(rows, chosen.rows), None if no_parity else parity, trust_code)
     source = read_source(bundle, reading, say=lambda line: click.echo(line, err=True))
     place = out or Path("exports") / f"{source.name.replace('/', '-')}-{name}"
     check_place(place, force=force)
-    options = ExportOptions(merged=merged, quantise=quantise, runtime_python=runtime_python)
     report = write_export(source, chosen, place, options, parity=not no_parity)
     if as_json:
         record = {"folder": str(report.folder), **report.record(source), "notes": report.notes}

@@ -94,6 +94,13 @@ class Packed:
         that is no bundle. Raises RunError where they cannot be read."""
         return read_recorded(self.place)
 
+    @cached_property
+    def takes_context(self) -> bool:
+        """Whether inputs may come with a context: where it holds examples, whether any of them does; else, as nothing
+        is known, they may. Raises RunError as `recorded` does."""
+        recorded = self.recorded
+        return not recorded or any(answer.query.context for answer in recorded)
+
     def opened(self, model: Model) -> Bundle:
         """With its model, and its passages indexed. Raises RunError where the model is another version."""
         from rung.cache import cache_folder

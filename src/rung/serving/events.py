@@ -69,7 +69,8 @@ class Served:
 
     kind: a base model as it is, a bundle, or a plain adapter over a base. parent: the name of the base; None of a base
     itself. root: what stands behind the name: a base's id, or the folder's name (never a path). created: in seconds
-    since 1970. context_length: tokens of prompt and answer together. solution: the name of a bundle's.
+    since 1970. context_length: tokens of prompt and answer together. solution: the name of a bundle's. takes_context:
+    whether an input may come with a context.
     """
 
     name: str
@@ -80,3 +81,4 @@ class Served:
     context_length: int
     adapter: Path | None = None
     solution: str | None = None
+    takes_context: bool = False

@@ -39,6 +39,7 @@ from rung.serving.tidying import Tidied
 from rung.types import Decoding, Generation, Query, Request
 
 _ROOM = 1 << 20  # tokens: what a base may write at most, where neither the request nor the service says less
+_FORM_ROOM = 1_024  # tokens of a form that a client demands of a bundle: its own length was tested with its own form
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class ModelService:
             answerer.hold(adapter)
         root, length = packed.place.resolve().name, answerer.model.context_length
         served = Served(name, "bundle", base, root, int(time.time()), length, adapter, packed.solution.name)
-        return _Entry(served, answerer, bundle)
+        return _Entry(replace(served, takes_context=packed.takes_context), answerer, bundle)
 
     async def _let_go(self, entry: _Entry) -> None:
         """Of what no name stands for any more."""
@@ -258,6 +259,10 @@ class ModelService:
 
     def _prepare(self, entry: _Entry, asked: ModelCall) -> tuple[Ask, Tidied]:
         """What the base is asked, and how its answer is told."""
+        if asked.context and not entry.served.takes_context:
+            what = "the inputs that this bundle was tested with" if entry.bundle is not None else "inputs of this model"
+            fact = f"rung.context: {what} come with no context"
+            raise Unanswerable(f"{fact}. Leave it out, or put its text into the message.", "rung.context")
         if asked.constraint is not None:
             try:
                 entry.answerer.model.check(asked.constraint)
@@ -267,7 +272,7 @@ class ModelService:
             adapter = str(entry.served.adapter) if entry.served.adapter is not None else None
             decoding = self._decoding(Decoding(_ROOM, keep_space=True), asked)
             request = Request(asked.messages, decoding, asked.constraint, adapter)
-            return self._ask(request, asked, asked.prompt), Tidied(None)
+            return self._ask(request, asked, asked.prompt), Tidied(None, constraint=request.constraint)
         from rung.solutions.answer import asked_for
 
         bundle = entry.bundle
@@ -275,10 +280,11 @@ class ModelService:
         (request,), (search,) = asked_for(
             bundle.solution, as_model(entry.answerer), queries, retriever=bundle.retriever
         )
-        request = replace(request, decoding=self._decoding(request.decoding, asked))
-        if asked.constraint is not None:
-            request = replace(request, constraint=asked.constraint)
-        return self._ask(request, asked, None), Tidied(bundle, search)
+        tested = request.decoding
+        if asked.constraint is not None and asked.constraint != request.constraint:
+            request, tested = replace(request, constraint=asked.constraint), replace(tested, max_new_tokens=_FORM_ROOM)
+        request = replace(request, decoding=self._decoding(tested, asked))
+        return self._ask(request, asked, None), Tidied(bundle, search, request.constraint)
 
     def _query(self, bundle: Bundle, asked: ModelCall) -> Query:
         if asked.prompt is not None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from rung.constraints import checked
 from rung.serving.bundle import Bundle
 from rung.serving.events import Begun, Done, Piece
 from rung.solutions.answer import predicted
 from rung.solutions.searching import FoundPassages
-from rung.types import Generation, Query
+from rung.types import Constraint, Generation, Query
 
 
 class Tidied:
-    """Pieces of one answer. bundle None: as the model writes them.
+    """Pieces of one answer. bundle None: as the model writes them. constraint: that the answer is held to.
 
     White space around an answer is no part of it, unless its decoding keeps the one before it. Where the bundle cites,
     its marks are found at the end only, so that the answer comes as one piece.
     """
 
-    def __init__(self, bundle: Bundle | None, search: FoundPassages | None = None) -> None:
-        self._bundle = bundle
+    def __init__(
+        self, bundle: Bundle | None, search: FoundPassages | None = None, constraint: Constraint | None = None
+    ) -> None:
+        self._bundle, self._constraint = bundle, constraint
         self._search = search or FoundPassages()
         solution = bundle.solution if bundle is not None else None
         self._whole = solution is not None and solution.cite and solution.retriever is not None
@@ -53,7 +56,7 @@ class Tidied:
         finish: Literal["stop", "length"] = "length" if generation.finish == "length" else "stop"
         tokens = (generation.tokens_in, generation.tokens_cached, generation.tokens_out)
         if self._bundle is None:
-            return None, Done(generation.text, finish, *tokens, fault=generation.error)
+            return None, Done(generation.text, finish, *tokens, fault=self._fault(generation))
         bundle = self._bundle
         prediction = predicted(bundle.solution, Query("0", ""), generation, self._search)
         last = Piece(prediction.text) if self._whole and prediction.text else None
@@ -65,5 +68,12 @@ class Tidied:
             prediction.tokens_out,
             bundle.sources(prediction),
             bundle.refuses(prediction),
-            prediction.error,
+            self._fault(generation),
         )
+
+    def _fault(self, generation: Generation) -> str | None:
+        """How the answer breaks its form. One that was cut is looked at here alone: in a run it counts as it stands."""
+        if generation.error is not None or generation.finish != "length":
+            return generation.error
+        whole = replace(generation, text=generation.text.strip(), finish="stop")
+        return checked(whole, self._constraint).error

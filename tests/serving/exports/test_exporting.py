@@ -23,7 +23,7 @@ from rung.serving.exports.export import (
     NoRuntime,
     ParityAsk,
 )
-from rung.serving.exports.exporting import check_place, export
+from rung.serving.exports.exporting import check_options, check_place, export
 from rung.types import Decoding, Solution
 
 ASKS = tuple(ask_of(f"{i}", "yes") for i in range(10))
@@ -70,6 +70,23 @@ def test_an_export_that_answers_alike_is_kept_with_what_was_found(tmp_path: Path
     assert (record["parity"]["equal"], record["parity"]["share"]) == (10, 1.0)
     assert str(tmp_path) not in json.dumps(record)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_how_it_is_used_stands_in_the_folder_without_its_place(tmp_path: Path) -> None:
+    export(source(tmp_path), made(Speaks("yes")), tmp_path / "out", ExportOptions())
+    notes = (tmp_path / "out" / "NOTES.md").read_text()
+    assert "- use ./file\n" in notes and "as made" in notes and str(tmp_path) not in notes
+
+
+@pytest.mark.parametrize(
+    "options", [ExportOptions(merged=True), ExportOptions(quantise="f16"), ExportOptions(runtime_python=Path("python"))]
+)
+def test_an_option_that_changes_nothing_is_refused_and_the_exports_that_heed_it_are_named(
+    options: ExportOptions,
+) -> None:
+    with pytest.raises(ExportError, match=r"changes nothing of peft\. Leave it out; it is for .*gguf"):
+        check_options(export_named("peft"), options)
+    check_options(export_named("gguf"), options)
 
 
 def test_an_export_that_answers_otherwise_is_kept_aside_and_leaves_an_earlier_one_alone(tmp_path: Path) -> None:

@@ -170,8 +170,9 @@ def test_lines_are_answered_one_a_line(
     monkeypatch.setattr(sys, "argv", ["answer.py", "--lines"])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a card?\r\n\nnone?\n")))
     sys.modules[type(program).__module__].main()
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert answers == [program.reply({"input": asked})["answer"] for asked in ("a card?", "none?")]
+    first, empty, last = capsys.readouterr().out.splitlines()
+    assert empty == ""
+    assert [first, last] == [program.reply({"input": asked})["answer"] for asked in ("a card?", "none?")]
 
 
 def test_nothing_of_rung_is_imported(source_of: Callable[[Solution], ExportSource], tmp_path: Path) -> None:
@@ -193,7 +194,10 @@ def test_a_base_with_other_weights_is_refused(
     says = json.loads((tmp_path / "out" / "solution.json").read_text())
     says["base_files"]["model.safetensors"] += 1
     (tmp_path / "out" / "solution.json").write_text(json.dumps(says))
-    with pytest.raises(SystemExit, match="--base"):
+    with pytest.raises(SystemExit, match=r"is not the base model's\. Give the right folder with --base"):
+        loaded(tmp_path / "out")
+    (tmp_path / "out" / "solution.json").write_text(json.dumps({**says, "base": str(tmp_path / "nowhere")}))
+    with pytest.raises(SystemExit, match="nowhere: there is no such folder"):
         loaded(tmp_path / "out")
 
 

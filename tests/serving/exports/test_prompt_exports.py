@@ -97,6 +97,14 @@ def test_promptfoo_is_given_the_bundles_messages_whatever_signs_they_hold(
     assert config["providers"][0]["id"] == "openai:chat:cards" and config["tests"] == "file://tests.json"
 
 
+def test_the_variable_of_a_key_that_promptfoo_wants_is_named(
+    source_of: Callable[..., ExportSource], tmp_path: Path
+) -> None:
+    report = export(source_of(FIXED, QUERIES), export_named("promptfoo"), tmp_path / "out", ExportOptions())
+    config = (tmp_path / "out" / "promptfooconfig.yaml").read_text()
+    assert "# Set RUNG_API_KEY to" in config and any("any text" in note for note in report.notes)
+
+
 def test_texts_that_promptfoo_would_change_are_left_out_and_counted(
     source_of: Callable[..., ExportSource], tmp_path: Path
 ) -> None:

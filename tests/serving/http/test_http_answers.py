@@ -182,7 +182,8 @@ def test_models_are_listed_with_their_parents(start: Start) -> None:
     base, bundle = HTTP.get(f"{server.url}/v1/models").json()["data"]
     assert base["id"] == "fake" and base["parent"] is None and base["max_model_len"] == 8192
     assert bundle["id"] == "handbook" and bundle["parent"] == "fake" and bundle["root"] == "handbook"
-    assert bundle["rung"] == {"kind": "bundle", "solution": "rag"}
+    assert bundle["rung"] == {"kind": "bundle", "solution": "rag", "context": True}
+    assert base["rung"]["context"] is False
     assert HTTP.get(f"{server.url}/v1/models/handbook").json() == bundle
     assert HTTP.get(f"{server.url}/v1/models/some/thing").status_code == 404
 
@@ -208,6 +209,20 @@ def test_the_context_of_an_input_comes_in_the_field_of_rung(start: Start) -> Non
     answerer = WordByWord(says)
     assert start(answerer).chat("handbook", "How long?", rung={"context": "Of a nurse."}).status_code == 200
     assert "Of a nurse." in answerer.asks[0].request.messages[-1].content
+
+
+def test_a_context_for_a_model_that_takes_none_is_refused_by_its_name(start: Start) -> None:
+    refused = start(WordByWord(says)).chat(rung={"context": "Of a nurse."})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "rung.context"
+
+
+def test_a_cut_answer_that_is_not_the_form_that_was_demanded_has_a_fault(start: Start) -> None:
+    answerer = WordByWord(says)
+    server, form = start(answerer), {"response_format": {"type": "json_object"}}
+    reply = server.chat("handbook", max_tokens=2, **form).json()
+    assert reply["choices"][0]["finish_reason"] == "length" and "not JSON" in reply["rung"]["fault"]
+    server.chat("handbook", **form)
+    assert [ask.request.decoding.max_new_tokens for ask in answerer.asks] == [2, 1024]
 
 
 def test_half_a_character_of_an_answer_breaks_nothing(start: Start) -> None:

@@ -123,6 +123,15 @@ def test_a_key_is_read_from_a_variable_or_a_file(tmp_path: Path, monkeypatch: py
             read_key(variable, file, "api-key")
 
 
+def test_a_variable_that_is_not_set_and_a_key_that_is_short_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "short")
+    with pytest.raises(ServingError, match="8 or more"):
+        read_key("MY_KEY", None, "api-key")
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(ServingError, match="MY_KEY: the variable is not set"):
+        read_key("MY_KEY", None, "api-key")
+
+
 def test_which_hosts_are_this_machine_alone() -> None:
     assert is_loopback("127.0.0.1") and is_loopback("localhost") and is_loopback("::1")
     assert not is_loopback("0.0.0.0")

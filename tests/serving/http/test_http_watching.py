@@ -53,6 +53,14 @@ def test_metrics_count_requests_and_tokens_by_model(start: Start) -> None:
     assert 'rung_adapters_held{base="fake"} 0.0' in text
 
 
+def test_a_request_that_is_at_fault_counts_for_its_model(start: Start) -> None:
+    server = start(WordByWord(says))
+    assert server.chat(tools=[{"type": "function", "function": {"name": "f"}}]).status_code == 400
+    assert server.chat("nobody", temperature=9).status_code == 400
+    assert eventually(lambda: 'model="fake",status="400"} 1.0' in HTTP.get(f"{server.url}/metrics").text)
+    assert eventually(lambda: 'model="other",status="400"} 1.0' in HTTP.get(f"{server.url}/metrics").text)
+
+
 def test_a_request_is_one_line_of_the_log_without_contents(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     server = start(WordByWord(says), log=RequestLog())
     server.chat(text=SECRET)

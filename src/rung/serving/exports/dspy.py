@@ -141,4 +141,4 @@ def _notes(source: ExportSource, parts: PromptParts) -> tuple[str, ...]:
     return tuple(notes)
 
 
-DSPY = Export("dspy", "The prompt as a program of DSPy.", write)
+DSPY = Export("dspy", "The prompt as a program of DSPy.", write, heeds=("runtime_python",))

@@ -156,13 +156,16 @@ class Export:
     """A target of `rung export --to`.
 
     about: one line. write: fills the empty folder; raises ExportError where the bundle cannot be written so. runtime:
-    who answers from that folder; None where there is nothing that answers, such as training data.
+    who answers from that folder; None where there is nothing that answers, such as training data. heeds: names of the
+    ExportOptions that change something. rows: inputs that it writes down, however few its parity test is to have.
     """
 
     name: str
     about: str
     write: Write
     runtime: Open | None = None
+    heeds: tuple[str, ...] = ()
+    rows: int = 0
 
 
 def asked_messages(ask: ParityAsk) -> list[Message]:

@@ -13,7 +13,7 @@ from typing import Any
 from rung import __version__
 from rung.errors import ExportError, first_line
 from rung.models.places import is_endpoint
-from rung.records import scratch_beside, write_json
+from rung.records import scratch_beside, write_json, write_text
 from rung.serving.exports.export import (
     HERE,
     Export,
@@ -32,6 +32,9 @@ RECORD = "export.json"
 
 CARD = "BUNDLE.md"
 """File of an export: the card of the bundle, with its figures and licences; a run's solution has none."""
+
+NOTES = "NOTES.md"
+"""File of an export that brings no README.md: how it is used, as it is told when it is written."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,19 @@ class ExportReport:
             "untested": self.untested,
             "faults": list(self.faults),
         }
+
+
+def check_options(chosen: Export, options: ExportOptions) -> None:
+    """Raises ExportError for an option that this export has no use for."""
+    from rung.serving.exports import EXPORTS, export_named
+
+    for name in ("merged", "quantise", "runtime_python"):
+        if getattr(options, name) and name not in chosen.heeds:
+            others = [other for other in EXPORTS if name in export_named(other).heeds]
+            option = f"--{name.replace('_', '-')}"
+            raise ExportError(
+                f"{option}: changes nothing of {chosen.name}. Leave it out; it is for {', '.join(others)}."
+            )
 
 
 def check_place(out: Path, *, force: bool) -> None:
@@ -107,6 +123,8 @@ def export(
         report = ExportReport(chosen.name, place, exported, tuple(checks), result, untested, tuple(faults))
         if (card := source.packed.place / "README.md").is_file():
             shutil.copyfile(card, scratch / CARD)
+        if not (scratch / "README.md").is_file():
+            write_text(scratch / NOTES, _notes(source, report))
         write_json(scratch / RECORD, report.record(source))
         if place.is_dir():
             shutil.rmtree(place)
@@ -116,6 +134,15 @@ def export(
         raise ExportError(f"{out}: not written ({first_line(error)}). Nothing is left of it.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _notes(source: ExportSource, report: ExportReport) -> str:
+    """NOTES.md, which goes wherever the folder goes."""
+    head = f"{source.name}, exported by rung {__version__} as {report.export}"
+    lines = [note.replace(HERE, ".") for note in report.exported.notes]
+    return "\n".join(
+        [f"# {head}", "", "Commands are as given in this folder.", "", *(f"- {line}" for line in lines), ""]
+    )
 
 
 def _failed(out: Path) -> Path:

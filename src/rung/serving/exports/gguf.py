@@ -150,4 +150,10 @@ def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> Expor
     )
 
 
-GGUF = Export("gguf", "Base and adapter, or one file with --merged, for llama.cpp.", write, runtime)
+GGUF = Export(
+    "gguf",
+    "Base and adapter, or one file with --merged, for llama.cpp.",
+    write,
+    runtime,
+    ("merged", "quantise", "runtime_python"),
+)

@@ -81,4 +81,4 @@ def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> Expor
     return opened(load, folder, "merged weights", source.base)
 
 
-MERGED = Export("merged", "Base and adapter as one Hugging Face folder.", write, runtime)
+MERGED = Export("merged", "Base and adapter as one Hugging Face folder.", write, runtime, ("merged", "quantise"))

@@ -233,4 +233,6 @@ def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> Expor
     return OllamaTemplateRuntime(*found, chat, source.packed.solution)
 
 
-OLLAMA = Export("ollama", "GGUF files and a Modelfile for Ollama.", write, runtime)
+OLLAMA = Export(
+    "ollama", "GGUF files and a Modelfile for Ollama.", write, runtime, ("merged", "quantise", "runtime_python")
+)

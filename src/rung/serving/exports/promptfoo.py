@@ -108,7 +108,11 @@ def _config(source: ExportSource, parts: PromptParts) -> str:
     """YAML whose values are all written as JSON: readers differ in what a bare word is."""
     where = where_asked(source)
     most = source.packed.solution.decoding.max_new_tokens
-    lines = ["# promptfoo eval", f"description: {json.dumps(parts.title, ensure_ascii=False)}", "prompts:"]
+    lines = [
+        "# promptfoo eval",
+        f"# Set {where.bundle_key} to the key of rung serve; where it needs none, to any text, as promptfoo wants one.",
+    ]
+    lines += [f"description: {json.dumps(parts.title, ensure_ascii=False)}", "prompts:"]
     lines += [f"  - id: {json.dumps(f'file://{PLAIN}')}", "    label: input"]
     if parts.fixed:
         lines += [f"  - id: {json.dumps(f'file://{RENDERED}')}", "    label: rendered"]
@@ -198,7 +202,8 @@ def _notes(source: ExportSource, parts: PromptParts, kept: int) -> tuple[str, ..
     left_out = len(source.asks) - kept
     metric = source.metric.name if source.metric is not None else "the task's metric"
     notes = [
-        f"Start the bundle with rung serve, then: cd {HERE} && promptfoo eval",
+        f"Start the bundle with rung serve, then: cd {HERE} && {where.bundle_key}=KEY promptfoo eval",
+        f"promptfoo wants {where.bundle_key} to be set: to the server's key, or to any text where it needs none.",
         f"{kept} dev examples are its tests. They ask {where.bundle} with the input alone; rung serve adds the rest.",
     ]
     if parts.fixed:
@@ -214,4 +219,4 @@ def _notes(source: ExportSource, parts: PromptParts, kept: int) -> tuple[str, ..
     return tuple(notes)
 
 
-PROMPTFOO = Export("promptfoo", "The prompt and dev examples as tests of promptfoo.", write)
+PROMPTFOO = Export("promptfoo", "The prompt and dev examples as tests of promptfoo.", write, rows=_MOST_TESTS)

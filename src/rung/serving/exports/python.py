@@ -303,4 +303,6 @@ def _row(query: Query) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value not in (None, [])}
 
 
-PYTHON = Export("python", "A program of plain transformers and PEFT that answers the same.", write, runtime)
+PYTHON = Export(
+    "python", "A program of plain transformers and PEFT that answers the same.", write, runtime, ("runtime_python",)
+)

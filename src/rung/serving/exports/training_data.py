@@ -130,7 +130,8 @@ def _notes(source: ExportSource, found: TrainRows) -> tuple[str, ...]:
     if source.packed.solution.adapter is None:
         notes.append("The solution was not trained: these are train examples behind its instruction, without demos.")
     else:
-        notes.append("All rows that the training could visit; the run's course.json says how many steps it took.")
+        course = f"solutions/{source.packed.solution.name}/training/course.json"
+        notes.append(f"All rows that the training could visit; {course} in the run folder says how many steps it took.")
     if found.taught:
         notes.append(f"{found.taught:,} of them were written or answered by a model, as the solution learnt them.")
     if found.left_out:

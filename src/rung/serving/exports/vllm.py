@@ -286,4 +286,4 @@ def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> Expor
         raise
 
 
-VLLM = Export("vllm", "A folder for vLLM, its command and a request.", write, runtime)
+VLLM = Export("vllm", "A folder for vLLM, its command and a request.", write, runtime, ("merged", "runtime_python"))

@@ -13,14 +13,19 @@ from starlette.requests import Request
 from rung.serving.http.errors import ClientGone, HttpRefusal
 from rung.serving.http.limits import HttpLimits
 
-_Schema = TypeVar("_Schema", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 _LINGER_S = 0.5
 """A client that sends too much is read for so long, and nothing is kept: it hears why only once it has sent all."""
 _CLOSE = {"Connection": "close"}
 
 
-async def read_body(request: Request, schema: type[_Schema], limits: HttpLimits) -> tuple[_Schema, dict[str, Any]]:
-    """The body as its schema, and as it came. Raises HttpRefusal or ClientGone."""
+async def read_body(request: Request, schema: type[Body], limits: HttpLimits) -> Body:
+    """The body as its schema. Raises HttpRefusal or ClientGone."""
+    return as_schema(schema, await read_object(request, limits))
+
+
+async def read_object(request: Request, limits: HttpLimits) -> dict[str, Any]:
+    """The body as it came. Raises HttpRefusal, also where it is no JSON object, or ClientGone."""
     _check_type(request)
     raw = await _read(request, limits)
     try:
@@ -29,8 +34,13 @@ async def read_body(request: Request, schema: type[_Schema], limits: HttpLimits)
         raise HttpRefusal(400, f"the body is not JSON: {error}.", code="invalid_json") from None
     if not isinstance(value, dict):
         raise HttpRefusal(400, "the body must be a JSON object.", code="invalid_json")
+    return value
+
+
+def as_schema(schema: type[Body], value: dict[str, Any]) -> Body:
+    """Raises HttpRefusal, which names the field at fault."""
     try:
-        return schema.model_validate(value), value
+        return schema.model_validate(value)
     except ValidationError as error:
         raise _refused(error, value) from None
 

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from rung.errors import Busy, RungError, UnknownModel
 from rung.serving.events import Served
-from rung.serving.http.bodies import read_body
+from rung.serving.http.bodies import Body, as_schema, read_body, read_object
 from rung.serving.http.chat import ChatWriter, chat_asking
 from rung.serving.http.completions import CompletionWriter, completion_asking
 from rung.serving.http.errors import HttpRefusal
@@ -44,7 +44,7 @@ def asking_routes(setup: HttpSetup) -> APIRouter:
     )
     async def chat_completion(request: Request) -> Response:
         """Answers a conversation. With `stream`, as server-sent events."""
-        asked, raw = await read_body(request, ChatAsked, setup.limits)
+        asked, raw = await _read(request, setup, ChatAsked)
         served = _served(request, setup, asked.model, raw, stream=bool(asked.stream))
         return await reply(request, setup, chat_asking(asked, served), ChatWriter(logprobs=bool(asked.logprobs)))
 
@@ -56,7 +56,7 @@ def asking_routes(setup: HttpSetup) -> APIRouter:
     )
     async def completion(request: Request) -> Response:
         """To a bundle, the prompt is the input; a base continues it. With `stream`, as server-sent events."""
-        asked, raw = await read_body(request, CompletionAsked, setup.limits)
+        asked, raw = await _read(request, setup, CompletionAsked)
         served = _served(request, setup, asked.model, raw, stream=bool(asked.stream))
         return await reply(request, setup, completion_asking(asked, served), CompletionWriter(top=asked.logprobs))
 
@@ -87,7 +87,7 @@ def model_routes(setup: HttpSetup) -> APIRouter:
     )
     async def load_lora_adapter(request: Request) -> Response:
         """Serves an adapter, or a bundle, of the server's folder of adapters. Other answers go on."""
-        asked, _ = await read_body(request, AdapterToLoad, setup.limits)
+        asked = await read_body(request, AdapterToLoad, setup.limits)
         record = record_of(request)
         record.model = asked.lora_name
         try:
@@ -108,7 +108,7 @@ def model_routes(setup: HttpSetup) -> APIRouter:
     )
     async def unload_lora_adapter(request: Request) -> Response:
         """The name answers no more. Returns once its last answer has ended."""
-        asked, _ = await read_body(request, AdapterToUnload, setup.limits)
+        asked = await read_body(request, AdapterToUnload, setup.limits)
         record = record_of(request)
         record.model = asked.lora_name
         try:
@@ -143,6 +143,16 @@ def watching_routes(setup: HttpSetup, metrics: ServerMetrics) -> APIRouter:
     return router
 
 
+async def _read(request: Request, setup: HttpSetup, schema: type[Body]) -> tuple[Body, dict[str, Any]]:
+    """As `read_body`, and the body as it came. The model is noted first, for requests whose other fields are at fault
+    are its requests, too."""
+    raw = await read_object(request, setup.limits)
+    if isinstance(name := raw.get("model"), str):
+        record = record_of(request)
+        record.model, record.known = name, any(name == served.name for served in setup.service.models())
+    return as_schema(schema, raw), raw
+
+
 def _served(request: Request, setup: HttpSetup, name: str, raw: dict[str, Any], *, stream: bool) -> Served:
     """Raises UnknownModel."""
     record = record_of(request)
@@ -163,7 +173,7 @@ def _shape(served: Served) -> ModelShape:
         "root": served.root,
         "parent": served.parent,
         "max_model_len": served.context_length,
-        "rung": {"kind": served.kind, "solution": served.solution},
+        "rung": {"kind": served.kind, "solution": served.solution, "context": served.takes_context},
     }
 
 

@@ -49,7 +49,11 @@ def read_key(variable: str | None, file: Path | None, what: str) -> str | None:
     if variable is not None and file is not None:
         raise ServingError(f"--{what}-env and --{what}-file both name a key. Leave one of them out.")
     if variable is not None:
-        key = os.environ.get(variable, "").strip()
+        if variable not in os.environ:
+            raise ServingError(
+                f"--{what}-env {variable}: the variable is not set. Export it, with the key as its value."
+            )
+        key = os.environ[variable].strip()
         place = f"the environment variable {variable}"
     elif file is not None:
         try:
@@ -60,7 +64,7 @@ def read_key(variable: str | None, file: Path | None, what: str) -> str | None:
     else:
         return None
     if len(key) < _SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
-        fact = f"{place} holds no key of {_SHORTEST} or more letters, digits and signs"
+        fact = f"{place} holds no key: one has {_SHORTEST} or more letters, digits and signs, without spaces"
         raise ServingError(f"{fact}. Make one: python -c 'import secrets; print(secrets.token_urlsafe())'")
     return key
 

@@ -122,8 +122,11 @@ class CompletionAnswer(TypedDict):
 
 
 class ModelKind(TypedDict):
+    """context: whether inputs may come with one, as `rung.context`."""
+
     kind: Literal["base", "bundle", "adapter"]
     solution: str | None
+    context: bool
 
 
 class ModelShape(TypedDict):

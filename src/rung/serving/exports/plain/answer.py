@@ -1,7 +1,7 @@
 """Answers as the bundle that it was exported from, with plain transformers and PEFT.
 
     python answer.py "an input"
-    python answer.py --lines < inputs.txt       one input a line; one answer a line, as JSON
+    python answer.py --lines < inputs.txt       one input a line; one answer a line
     python answer.py --jsonl < inputs.jsonl     rows of input, context, instruction, turns; rows of answer and sources
 
 solution.json holds the instruction, examples and limits, and may be read and changed. chat.json holds what the
@@ -14,7 +14,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ def _network(folder: Path, says: Mapping[str, Any], base: str | None, dtype: str
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     place = str(folder / says["weights"]) if says["weights"] else base or says["base"]
+    if not Path(place).is_dir() and (Path(place).is_absolute() or place.startswith((".", "~"))):
+        raise SystemExit(f"{place}: there is no such folder. Name that of the base model with --base.")
     for name, size in says["base_files"].items() if Path(place).is_dir() and not says["weights"] else ():
         if not (Path(place) / name).is_file() or (Path(place) / name).stat().st_size != size:
             raise SystemExit(f"{place}: {name} is not the base model's. Give the right folder with --base.")
@@ -319,22 +321,39 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.input is None and not (chosen.lines or chosen.jsonl):
         parser.error("give an input, or --lines or --jsonl")
+    _quiet()
     solution = PlainSolution(base=chosen.base, dtype=chosen.dtype)
     if chosen.input is not None:
         print(solution.reply({"input": chosen.input})["answer"])
         return
-    for row in _rows(chosen.jsonl):
-        try:
-            reply = solution.reply(row)
-        except ValueError as error:
-            reply = {"error": str(error)}
-        print(json.dumps(reply if chosen.jsonl else reply.get("answer"), ensure_ascii=False), flush=True)
+    given = sys.stdin.buffer.read().decode("utf-8")
+    for number, line in enumerate(given.removesuffix("\n").split("\n") if given else (), 1):
+        if chosen.jsonl and line.strip():
+            print(json.dumps(_replied(solution, json.loads(line)), ensure_ascii=False), flush=True)
+        elif chosen.lines:
+            reply = _replied(solution, {"input": line.rstrip("\r")}) if line.strip() else {}
+            if "error" in reply:
+                print(f"line {number}: {reply['error']}", file=sys.stderr)
+            print(" ".join(reply.get("answer", "").splitlines()), flush=True)
 
 
-def _rows(jsonl: bool) -> Iterator[Row]:
-    for line in sys.stdin.buffer.read().decode("utf-8").split("\n"):
-        if line.strip():
-            yield json.loads(line) if jsonl else {"input": line.rstrip("\r")}
+def _replied(solution: PlainSolution, row: Row) -> dict[str, Any]:
+    try:
+        return solution.reply(row)
+    except ValueError as error:
+        return {"error": str(error)}
+
+
+def _quiet() -> None:
+    """No bars of progress, and no warnings that are for programmers."""
+    import warnings
+
+    warnings.simplefilter("ignore", FutureWarning)
+    from transformers.utils import logging
+
+    library: Any = logging
+    library.set_verbosity_error()
+    library.disable_progress_bar()
 
 
 if __name__ == "__main__":

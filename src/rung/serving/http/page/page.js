@@ -19,7 +19,7 @@ const inputs = []; // of this visit, the last one first
 
 class Failure extends Error {
   constructor(message, status = 0) {
-    super(message);
+    super(message.charAt(0).toUpperCase() + message.slice(1));
     this.status = status;
   }
 }
@@ -42,9 +42,9 @@ async function ask(path, options = {}) {
 }
 
 function told(reply, message) {
-  if (reply.status === 401 || reply.status === 403)
+  if (reply.status === 401)
     return key.value.trim()
-      ? `The server does not take this API key. ${message ?? ""}`
+      ? "The server does not know this API key. Type it again."
       : "The server asks for an API key. Type it under “API key”.";
   const again = reply.headers.get("Retry-After");
   const said = message || `The server answered with status ${reply.status}.`;
@@ -90,6 +90,14 @@ async function listModels() {
   fill(selects[0], first?.id, false);
   fill(selects[1], second?.id ?? NO_MODEL, true);
   byId("status").textContent = models.length ? "" : "The server has no model.";
+  showContext();
+}
+
+const takesContext = (name) => models.find((model) => model.id === name)?.rung?.context ?? true;
+
+function showContext() {
+  const chosen = selects.map((select) => select.value).filter((name) => name !== NO_MODEL);
+  byId("context-box").hidden = !chosen.some(takesContext);
 }
 
 function fill(select, proposed, mayBeNone) {
@@ -173,12 +181,14 @@ function tag(text, ...classes) {
 
 async function answer(name, signal) {
   const shown = card(name), since = performance.now();
+  const given = context.value.trim() !== "", used = given && takesContext(name);
+  if (given && !used && !byId("context-box").hidden) shown.mark("Asked without the context: this model takes none.");
   const body = {
     model: name,
     messages: [{ role: "user", content: input.value }],
     stream: true,
     stream_options: { include_usage: true },
-    ...(context.value.trim() ? { rung: { context: context.value } } : {}),
+    ...(used ? { rung: { context: context.value } } : {}),
   };
   let begun = false, finish = null, outcome = "answered";
   try {
@@ -287,7 +297,11 @@ form.addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => event.key === "Escape" && asking?.abort());
 stop.addEventListener("click", () => asking?.abort());
-for (const select of selects) select.addEventListener("change", () => (select.dataset.chosen = "yes"));
+for (const select of selects)
+  select.addEventListener("change", () => {
+    select.dataset.chosen = "yes";
+    showContext();
+  });
 key.addEventListener("change", () => {
   sessionStorage.setItem(KEY, key.value.trim());
   listModels();
