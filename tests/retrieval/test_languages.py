@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rung.retrieval import languages as module
-from rung.retrieval.languages import languages_of
+from rung.retrieval.languages import language_of, languages_of
 from rung.types import Document
 
 SENTENCES = {
@@ -68,3 +68,19 @@ def test_tables_among_the_passages_do_not_matter() -> None:
 @pytest.mark.parametrize("passages", [[], [Document("a", "")], [Document("a", SENTENCES["english"])]])
 def test_too_little_text_says_nothing(passages: list[Document]) -> None:
     assert languages_of(passages) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Where is the parcel that I have ordered from you", "english"),
+        ("Wo ist das Paket, das ich bei euch bestellt habe und nicht da ist", "german"),
+        ("Hvor er pakken som jeg har bestilt, og som ikke er kommet til meg?", "danish or norwegian"),
+        ("i have to do a return by friday, it is so slow", ""),
+        ("a man o man s film, to see by men in a van", ""),
+        ("Hi", ""),
+        ("", ""),
+    ],
+)
+def test_the_language_of_one_text_is_named_only_where_it_is_sure(text: str, language: str) -> None:
+    assert language_of(text) == language

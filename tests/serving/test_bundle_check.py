@@ -103,6 +103,31 @@ def test_a_baseline_of_other_rows_is_refused(tmp_path: Path, echo: str) -> None:
             check_answers(out, CheckOptions(examples=rows, baseline=tmp_path / "bad.json"))
 
 
+def test_rows_that_were_taken_out_of_the_set_are_named(tmp_path: Path, echo: str) -> None:
+    out, rows = bundle_in(tmp_path, echo), fixed_set(tmp_path / "fixed.jsonl")
+    (tmp_path / "first.json").write_text(call(out, "--examples", rows, "--json").stdout)
+    fewer = fixed_set(tmp_path / "fewer.jsonl", 4)
+    with pytest.raises(RunError, match="1 of its 5 rows are not in the set any more: d14"):
+        check_answers(out, CheckOptions(examples=fewer, baseline=tmp_path / "first.json"))
+
+
+def test_a_baseline_of_another_task_is_refused(tmp_path: Path, echo: str) -> None:
+    out, other = bundle_in(tmp_path, echo), bundle_in(tmp_path, echo, "other")
+    rows = fixed_set(tmp_path / "fixed.jsonl")
+    (tmp_path / "first.json").write_text(call(other, "--examples", rows, "--json").stdout)
+    note = json.loads((other / "bundle.json").read_text())
+    renamed = {**note, "task": "renamed"}
+    (other / "bundle.json").write_text(json.dumps(renamed))
+    assert check_answers(out, CheckOptions(examples=rows, baseline=other)).passed, "its instruction is the same"
+    (other / "bundle.json").write_text(json.dumps({**renamed, "instruction": "Do something else."}))
+    with pytest.raises(RunError, match="its task is renamed"):
+        check_answers(out, CheckOptions(examples=rows, baseline=other))
+    first = json.loads((tmp_path / "first.json").read_text())
+    (tmp_path / "first.json").write_text(json.dumps({**first, "task": "elsewhere"}))
+    with pytest.raises(RunError, match="its task is elsewhere"):
+        check_answers(out, CheckOptions(examples=rows, baseline=tmp_path / "first.json"))
+
+
 def test_another_bundle_is_asked_the_same_rows(tmp_path: Path, echo: str) -> None:
     out, other = bundle_in(tmp_path, echo), bundle_in(tmp_path, echo, "other")
     rows = fixed_set(tmp_path / "fixed.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from dataclasses import replace
@@ -20,7 +21,7 @@ from rung.data.split import split_examples, split_record
 from rung.data.task_file import read_task
 from rung.errors import DataError, RunError
 from rung.serving.watching.drift import drift, least_requests
-from rung.serving.watching.looks import deals_of, distance, language, oddity, p_value, shares_differ, unseen
+from rung.serving.watching.looks import deals_of, distance, oddity, p_value, script, shares_differ, unseen
 from rung.serving.watching.requests import KnownInputs, RequestFile, known_inputs, read_requests
 from rung.types import Query
 from small_task import write_task
@@ -132,11 +133,10 @@ def test_a_run_is_compared_by_train_and_dev_and_never_by_a_row_of_its_test(tmp_p
     assert known.labels == ("red", "green", "blue")
     rows = (tmp_path / "examples.jsonl").read_text().replace("please", "now")
     (tmp_path / "examples.jsonl").write_text(rows)
+    with pytest.raises(RunError, match="are not what they were, and its winner holds no inputs"):
+        known_inputs(run)
     with pytest.raises(RunError, match="no such folder"):
-        known_inputs(run)
-    (run / "winner").mkdir()
-    with pytest.raises(RunError, match="holds no inputs"):
-        known_inputs(run)
+        known_inputs(tmp_path / "nowhere")
 
 
 def test_the_number_of_requests_that_suffices_falls_with_the_known_inputs_and_may_be_none() -> None:
@@ -162,17 +162,25 @@ def test_p_values_are_those_of_closed_forms() -> None:
     assert unseen(["a"] * 30 + ["a"] * 27 + ["c"] * 3)(deals[:1])[0] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("Where is the parcel that I have ordered from you", "english"),
-        ("Wo ist das Paket, das ich bei euch bestellt habe und nicht da ist", "german"),
-        ("我的包裹在哪里", "cjk script"),
-        ("Hi", ""),
-    ],
-)
-def test_the_language_of_a_text_is_known_by_its_short_words_or_its_script(text: str, name: str) -> None:
-    assert language(text) == name
+def test_the_script_of_a_text_is_that_of_most_letters() -> None:
+    assert script("我的包裹在哪里 OK") == "cjk" and script("Hi") == "latin" and script("12 34") == ""
+
+
+def test_languages_are_compared_where_they_are_sure_and_scripts_always() -> None:
+    tested = tuple(Query(f"t{i}", f"a lovely film no {i}, to see o so by i do") for i in range(60))
+    short = tuple(Query(f"r{i}", f"i do hope a man s {i}, se o by ale") for i in range(60))
+    found = drift(KnownInputs(tested), RequestFile(short))
+    assert "languages" in found.not_looked_at, "words of one or two letters say no language"
+    german = tuple(Query(f"g{i}", f"Wo ist das Paket {i}, das ich bestellt habe und nicht da ist") for i in range(60))
+    english = tuple(Query(f"e{i}", f"Where is the parcel {i} that I have ordered from you") for i in range(60))
+    looks = {look.name: look for look in drift(KnownInputs(english), RequestFile((*german, *short))).looks}
+    assert looks["languages"].differs and "60 requests and 60 tested inputs whose language is sure" in (
+        looks["languages"].said
+    )
+    assert set(looks["languages"].figures["requests"]) == {"german"}
+    chinese = tuple(Query(f"c{i}", f"包裹 {i}") for i in range(10))
+    looks = {look.name: look for look in drift(KnownInputs(tested), RequestFile((*short, *chinese))).looks}
+    assert looks["scripts"].differs and looks["scripts"].figures["new"] == ["cjk"]
 
 
 def test_odd_texts_are_named() -> None:
@@ -186,3 +194,82 @@ def test_a_part_that_requests_lack_is_a_difference(drawn: tuple[list[tuple[str, 
     found = drift(known, RequestFile(tuple(rows)))
     (form,) = (look for look in found.looks if look.name == "forms")
     assert form.differs and "an input and context 0 % (tested 100 %)" in form.said
+
+
+def kept(path: Path, asked: list[tuple[str, str | None]]) -> Path:
+    """A file as a server keeps it: (text, model)."""
+    rows = ({"input": text, "model": model} if model else {"input": text} for text, model in asked)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_only_requests_to_this_bundle_count_where_the_file_names_models(
+    tmp_path: Path, drawn: tuple[list[tuple[str, str]], list[tuple[str, str]]]
+) -> None:
+    tested, rows = drawn
+    out = bundle_of(tmp_path / "winner", tested)
+    (out / "bundle.json").write_text(json.dumps({"task": "my shop"}))
+    mine = [(text, "my-shop") for text, _ in rows[:100]] + [(text, None) for text, _ in rows[100:]]
+    file = kept(tmp_path / "kept.jsonl", [*mine, *((f"capital of land {i}", "facts") for i in range(90))])
+    record = json.loads(call(out, file, "--json").stdout)
+    assert (record["outcome"], record["requests"], record["other_models"]) == ("no drift shown", 160, {"facts": 90})
+    assert "Left out, because they asked another model: 90 (facts 90)." in call(out, file).output
+    other = json.loads(call(out, file, "--model", "facts", "--json").stdout)
+    assert (other["outcome"], other["requests"], other["other_models"]) == ("drift", 150, {"my-shop": 100})
+    assert json.loads(call(out, file, "--model", "*", "--json").stdout)["requests"] == 250
+    with pytest.raises(DataError, match=r"no request asked the model winner; its rows name my-shop \(1\)"):
+        read_requests(kept(tmp_path / "one.jsonl", mine[:1]), KnownInputs((), name="winner"), answers=False)
+
+
+def test_answers_of_other_models_are_left_out_too(tmp_path: Path) -> None:
+    file = tmp_path / "answered.jsonl"
+    file.write_text("".join(json.dumps({"input": f"a{m}", "output": m, "model": m}) + "\n" for m in "xyx"))
+    read = read_requests(file, KnownInputs((), name="x"), answers=True)
+    assert read.answers == ("x", "x") and read.others == {"y": 1}
+
+
+def test_requests_that_are_told_apart_are_named_where_none_is_far(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    films = [(f"{rng.choice('abcdefghij')}{i}x film{i % 97} moody{i * 7 % 89}", "") for i in range(100)]
+    asked = [(f"my headset {rng.choice(('buzzes', 'is broken'))}, case {i} moody{i}, film{i}", "") for i in range(60)]
+    done = call(bundle_of(tmp_path / "winner", films), file_of(tmp_path / "r.jsonl", asked), "--json")
+    record = json.loads(done.stdout)
+    assert (
+        record["outcome"] == "drift" and not next(x for x in record["looks"] if x["name"] == "new clusters")["differs"]
+    )
+    assert record["clusters"] and "headset" in record["clusters"][0]["examples"][0]
+    assert "those of the new clusters first" in record["next"][0]
+
+
+def test_a_file_in_the_place_of_a_bundle_and_a_bundle_with_a_changed_file_are_refused(tmp_path: Path) -> None:
+    out = bundle_of(tmp_path / "winner", [(f"text {i}", "") for i in range(6)])
+    with pytest.raises(RunError, match="is a file"):
+        known_inputs(out / "parity.jsonl")
+    (out / "solution.json").write_text("{}")
+    (out / "bundle.json").write_text(json.dumps({"format": 2, "files": {"solution.json": "0" * 64}}))
+    with pytest.raises(RunError, match=r"solution.json is not what it was"):
+        known_inputs(out)
+    (out / "bundle.json").write_text("{")
+    with pytest.raises(RunError, match="cannot be read as a bundle"):
+        known_inputs(out)
+
+
+def test_a_run_of_an_older_version_is_read_while_its_files_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    path = write_task(tmp_path, tmp_path / "model")
+    task = read_task(path)
+    sets = read_sets(task)
+    split = split_examples(sets, {e.id: e.id for e in sets[None]}, task)
+    run = tmp_path / "run"
+    run.mkdir()
+    hashes = {"examples.jsonl": hashlib.sha256((tmp_path / "examples.jsonl").read_bytes()).hexdigest()}
+    (run / "task.json").write_text(json.dumps({"path": str(path), "data": hashes}))
+    record = split_record(split)
+    del record["row_digests"]
+    (run / "split.json").write_text(json.dumps(record))
+    assert {q.input for q in known_inputs(run).inputs} == {e.input for e in (*split.train, *split.dev)}
+    rows = (tmp_path / "examples.jsonl").read_text().replace("please", "now")
+    (tmp_path / "examples.jsonl").write_text(rows)
+    (run / "winner").mkdir()
+    with pytest.raises(RunError, match=r"the data of this run .* are not what they were"):
+        known_inputs(run)

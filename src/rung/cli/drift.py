@@ -28,6 +28,7 @@ _WIDEST = 100  # characters of an example on the screen
 @click.argument("requests", type=click.Path(path_type=Path))
 @click.option("--answers", is_flag=True, help="Also compare the answers that stand in the file, given by the bundle.")
 @click.option("--answer", is_flag=True, help=f"Let the bundle answer up to {MOST_ANSWERED} of them, and compare these.")
+@click.option("--model", metavar="NAME", help="Name that the bundle is served by, if not its task's; '*': any model.")
 @click.option("--base", metavar="MODEL", help="For --answer: where the base model lies, where that is not known here.")
 @click.option("--embedder", metavar="NAME", help="Compare by meaning, too: minilm, or as under retrieval: of a task.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where drift is shown.")
@@ -37,6 +38,7 @@ def drift(
     requests: Path,
     answers: bool,
     answer: bool,
+    model: str | None,
     base: str | None,
     embedder: str | None,
     strict: bool,
@@ -44,7 +46,8 @@ def drift(
 ) -> int:
     """Say how far REQUESTS, a file of inputs, are from those that BUNDLE (or a run folder) was tested on.
 
-    Looked at are new clusters, topics, words, lengths, languages, odd inputs and, where there are answers, labels. One
+    Of a file that names models, as a server's sample does, only requests to this bundle count. Looked at are new
+    clusters, topics, words, lengths, scripts, languages, odd inputs and, where there are answers, labels. One
     statistical level holds for all of it: of files that are drawn like the tested inputs, at most 5 % are called drift.
     REQUESTS is in any form that unlabelled: of a task may have, as a server's sample is. No model is needed, except
     with --answer.
@@ -55,15 +58,15 @@ def drift(
     if answers and answer:
         raise click.UsageError("--answers reads answers, and --answer makes them. Leave one of them out.")
     known = known_inputs(bundle)
-    asked = read_requests(requests, known, answers=answers, say=_say)
+    asked = read_requests(requests, known, answers=answers, model=model, say=_say)
     if answer:
         asked = replace(asked, answers=_answered(bundle, asked, base))
     found = compare(known, asked, embedder=_opened(embedder))
-    steps = _next(found, known, bundle, requests)
+    steps = _next(found, known, bundle, requests, model)
     code = 1 if strict and found.outcome == "drift" else 0
     if as_json:
-        return print_json(_record(found, bundle, requests, steps), code)
-    _print(found, steps)
+        return print_json(_record(found, asked, bundle, requests, steps), code)
+    _print(found, asked, steps)
     return code
 
 
@@ -94,12 +97,13 @@ def _answered(bundle: Path, asked: RequestFile, base: str | None) -> tuple[str, 
     return tuple(p.text for p in given if p.error is None)
 
 
-def _next(found: Drift, known: KnownInputs, bundle: Path, requests: Path) -> list[str]:
+def _next(found: Drift, known: KnownInputs, bundle: Path, requests: Path, model: str | None) -> list[str]:
     """What to do next, with the command."""
     task = shlex.quote(str(known.task.path)) if known.task is not None else "task.yaml"
     look = f"rung drift {shlex.quote(str(bundle))} {shlex.quote(str(requests))}"
+    look += f" --model {shlex.quote(model)}" if model else ""
     if found.outcome == "drift":
-        first = "those of the new clusters first, " if found.clusters else ""
+        first = "those of the new clusters first, " if found.clusters else "those that look new to you first, "
         steps = [
             f"Answer some of the requests, {first}add them to the examples, and run again: rung run {task} --again"
         ]
@@ -115,7 +119,7 @@ def _next(found: Drift, known: KnownInputs, bundle: Path, requests: Path) -> lis
     return [f"Look again when there are about {max(found.requests, found.least or 0):,} new requests: {look}"]
 
 
-def _record(found: Drift, bundle: Path, requests: Path, steps: Sequence[str]) -> dict[str, Any]:
+def _record(found: Drift, asked: RequestFile, bundle: Path, requests: Path, steps: Sequence[str]) -> dict[str, Any]:
     return {
         "bundle": str(bundle),
         "file": str(requests),
@@ -128,12 +132,13 @@ def _record(found: Drift, bundle: Path, requests: Path, steps: Sequence[str]) ->
         "looks": [{**asdict(look), "differs": look.differs} for look in found.looks],
         "not_looked_at": dict(found.not_looked_at),
         "clusters": [asdict(cluster) for cluster in found.clusters],
+        "other_models": dict(asked.others),
         "unreadable": list(found.unreadable),
         "next": list(steps),
     }
 
 
-def _print(found: Drift, steps: Sequence[str]) -> None:
+def _print(found: Drift, asked: RequestFile, steps: Sequence[str]) -> None:
     click.echo(found.headline)
     for look in found.looks:
         mark = "!" if look.differs else " "
@@ -148,6 +153,9 @@ def _print(found: Drift, steps: Sequence[str]) -> None:
         click.echo(f"and {more:,} more new clusters (--json lists them).")
     if found.repeated:
         click.echo(f"Requests that stand there again: {found.repeated:,}. Each text counts once.")
+    if asked.others:
+        names = ", ".join(f"{_short(name)} {n:,}" for name, n in list(asked.others.items())[:_CLUSTERS])
+        click.echo(f"Left out, because they asked another model: {sum(asked.others.values()):,} ({names}).")
     for problem in found.unreadable[:3]:
         click.echo(f"Cannot be read: {problem}")
     click.echo()

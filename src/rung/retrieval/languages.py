@@ -69,6 +69,13 @@ _WORDS = {
 
 _OF = {language: frozenset(said.split()) for language, said in _WORDS.items()}
 _KNOWN = frozenset().union(*_OF.values())
+_LEAST_TELLING = 3
+"""Different words of its language that a single text must hold, and twice as many as of any other."""
+_TELLING = {
+    language: frozenset(word for word in own if len(word) >= (3 if word.isascii() else 2))
+    for language, own in _OF.items()
+    if language not in ("danish", "norwegian")
+} | {"danish or norwegian": frozenset(w for w in _OF["danish"] | _OF["norwegian"] if len(w) > 2)}
 
 
 def languages_of(passages: Sequence[Document]) -> str:
@@ -89,8 +96,15 @@ def languages_of(passages: Sequence[Document]) -> str:
 
 
 def language_of(text: str) -> str:
-    """The language of one text; empty where its short words do not say it."""
-    return _language(units(text[:_LONGEST]))[0]
+    """The language of one text; empty where that is not sure, as of most texts of a few words.
+
+    Words of one or two letters say nothing here: in so few words, those of other languages are too many.
+    """
+    found = units(text[:_LONGEST])
+    here = set(found)
+    (most, language), (next_most, _) = sorted(((len(here & own), name) for name, own in _TELLING.items()))[:-3:-1]
+    share = sum(unit in _TELLING[language] for unit in found) / max(1, len(found))
+    return language if most >= max(_LEAST_TELLING, 2 * next_most) and share >= _LEAST_SHARE else ""
 
 
 def _language(found: Sequence[str]) -> tuple[str, int]:

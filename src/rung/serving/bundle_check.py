@@ -18,6 +18,7 @@ from rung.serving.bundle import Bundle, Packed, open_bundle, read_bundle
 from rung.types import Answer, Comparison, Example, MetricInfo, Score
 
 FORMAT = 1
+_NAMED = 10  # rows in a message
 Tell = Callable[[int, int], None]
 """(rows that are answered, rows)."""
 
@@ -131,6 +132,7 @@ def check_answers(
         raise RunError(f"{folder}: it does not say how answers are scored. Make it anew: rung bundle RUN --out DIR.")
     metric = load_scoring(packed.place, scoring, trusted=options.trusted)
     rows, named = _rows(packed, options)
+    _check_baseline_task(packed, options)
     known, against = _known(packed, options, rows)
     bundle = packed.opened(open_model(packed.model, say=say))
     after = _answered(bundle, rows, metric, tell)
@@ -174,6 +176,24 @@ _Given = tuple[str, str | None]
 """The text of an answer, and its error."""
 
 
+def _check_baseline_task(packed: Packed, options: CheckOptions) -> None:
+    """Raises RunError where the baseline is a bundle, or a check, of another task. Another metric is none: both sides
+    are scored anew."""
+    if options.baseline is None:
+        return
+    if options.baseline.is_dir():
+        note = read_bundle(options.baseline, bases=(packed.model,)).note
+    else:
+        note = _record(options.baseline)
+    here, there = ((n.get("task"), n.get("instruction")) for n in (packed.note, note))
+    alike = any(a == b for a, b in zip(here, there, strict=True) if a)
+    if not alike and here[0] and there[0]:
+        raise RunError(
+            f"{options.baseline}: its task is {there[0]}, and that of {packed.place} is {here[0]}. Scores of two tasks "
+            "cannot be compared: name a baseline of the same task."
+        )
+
+
 def _known(packed: Packed, options: CheckOptions, rows: Sequence[Example]) -> tuple[list[_Given] | None, str | None]:
     """What is compared with, and where it is from. (None, words) where another bundle is still to be asked."""
     if options.baseline is None:
@@ -194,22 +214,42 @@ def _known(packed: Packed, options: CheckOptions, rows: Sequence[Example]) -> tu
 def _of_record(file: Path, rows: Sequence[Example]) -> list[_Given]:
     """The answers of an earlier check to these rows. Raises RunError where it has others."""
     try:
-        record = json.loads(file.read_text("utf-8"))
-        by_id = {a["id"]: a for a in record["answers"]}
+        by_id = {a["id"]: a for a in _record(file)["answers"]}
         given = [(str(by_id[r.id]["text"]), by_id[r.id].get("error")) if r.id in by_id else None for r in rows]
         same = [r.id in by_id and by_id[r.id]["row"] == _row_hash(r) for r in rows]
-    except OSError as error:
-        raise RunError(f"{file}: cannot be read ({error.strerror}). Name a bundle, or the JSON of a check.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        fact = f"no check of a bundle ({type(error).__name__})"
-        raise RunError(f"{file}: {fact}. Write one with rung check-bundle BUNDLE --json > FILE.") from None
+    except (KeyError, TypeError) as error:
+        raise _no_check(file, error) from None
     if not all(same):
         first = next(r for r, known in zip(rows, same, strict=True) if not known)
         raise RunError(
             f"{file}: {same.count(False)} of {len(rows)} rows are not in it, or were others then; the first is "
             f"{first.row or first.id}. Check the set with the earlier bundle again, and take that as the baseline."
         )
+    if gone := [str(i) for i in by_id if i not in {row.id for row in rows}]:
+        raise RunError(
+            f"{file}: {len(gone)} of its {len(by_id)} rows are not in the set any more: {', '.join(gone[:_NAMED])}"
+            f"{' …' if len(gone) > _NAMED else ''}. Put them back; or, where they are left out on purpose, check the "
+            "set with the earlier bundle again, and take that as the baseline."
+        )
     return [one for one in given if one is not None]
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """The JSON of an earlier check. Raises RunError where it is none."""
+    try:
+        record = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error.strerror}). Name a bundle, or the JSON of a check.") from None
+    except (ValueError, RecursionError) as error:
+        raise _no_check(file, error) from None
+    if not isinstance(record, dict):
+        raise _no_check(file, TypeError())
+    return record
+
+
+def _no_check(file: Path, error: Exception) -> RunError:
+    fact = f"no check of a bundle ({type(error).__name__})"
+    return RunError(f"{file}: {fact}. Write one with rung check-bundle BUNDLE --json > FILE.")
 
 
 def _other(packed: Packed, bundle: Bundle, options: CheckOptions, say: Callable[[str], None]) -> Bundle:

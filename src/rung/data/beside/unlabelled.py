@@ -74,9 +74,15 @@ class HowAsked:
 
 
 def read_asked(
-    path: Path, name: str, how: HowAsked, problems: list[Problem], say: Callable[[str], None]
+    path: Path,
+    name: str,
+    how: HowAsked,
+    problems: list[Problem],
+    say: Callable[[str], None],
+    takes: Callable[[Row], bool] = lambda row: True,
 ) -> list[Query]:
-    """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read.
+    """The inputs of one file, which messages call `name`. problems: takes the rows that cannot be read. takes: whether
+    a row counts; lines of a text all do.
 
     Raises DataError for a file that cannot be read, or in which no column is like the input.
     """
@@ -94,7 +100,7 @@ def read_asked(
         for own in (fields, {**fields, "output": _ANSWER})
     )
     found: list[Query] = []
-    for row in flat(table.taken()):
+    for row in filter(takes, flat(table.taken())):
         try:
             if like.talks:
                 row = _talking(row, fields)

@@ -1,4 +1,4 @@
-"""Requests that are far from all tested inputs, put together where they are near each other."""
+"""Requests unlike all tested inputs, put together where they are near each other."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from rung.serving.watching.looks import Neighbours
 
 LEAST = 3
 """Requests of a cluster."""
@@ -26,20 +24,21 @@ class NewCluster:
 
 
 def new_clusters(
-    near: Neighbours, requests: NDArray[np.bool_], texts: Sequence[str], bar: float
+    alike: NDArray[np.float32], new: NDArray[np.bool_], texts: Sequence[str], bar: float
 ) -> tuple[NewCluster, ...]:
-    """Connected groups of far requests, each within `bar` of another one, the largest first. requests: shape (texts,).
+    """Connected groups of new requests, each within `bar` of another one, the largest first.
 
-    bar: the least cosine of two requests that belong together.
+    alike: cosines, shape (texts, texts). new: which texts are new requests, shape (texts,). bar: the least cosine of
+    two that belong together.
     """
     import numpy as np
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
-    places = np.flatnonzero(near.far(requests) & requests)
+    places = np.flatnonzero(new)
     if len(places) < LEAST:
         return ()
-    alike = near.alike[np.ix_(places, places)]
+    alike = alike[np.ix_(places, places)]
     number, of = connected_components(csr_matrix(alike >= bar), directed=False)
     found = []
     for cluster in range(number):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from rung.serving.watching.clusters import NewCluster
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rung.retrieval.embedders import Embedder
-    from rung.serving.watching.looks import Deals, Statistic
+    from rung.serving.watching.looks import Deals, Pairs, Scores, Statistic
     from rung.serving.watching.requests import KnownInputs, RequestFile
 
 LEVEL = 0.05
@@ -88,12 +89,14 @@ def drift(known: KnownInputs, asked: RequestFile, *, embedder: Embedder | None =
     left: dict[str, str] = {}
     if len(tested) >= LEAST and len(requests) >= LEAST:
         found = _Compared(tested, requests, seed)
-        views = [found.far(), found.topics(), found.words(), found.lengths(), found.languages()]
+        views = [found.far(), found.topics(), found.words(), found.lengths(), found.scripts(), found.languages()]
         views += [found.meaning(embedder)] if embedder is not None else []
         views += [found.forms(len(asked.unreadable)), *_answers(known, asked, seed)]
         left = {view.name: view.why_not for view in views if view.why_not}
         looks = _corrected([view for view in views if not view.why_not])
         clusters = found.clusters()
+        if any(look.differs for look in looks):
+            clusters = clusters or found.clusters_told_apart()
     least = least_requests(len(tested), max(1, len(looks)))
     differing = [look.name for look in looks if look.differs]
     outcome: Outcome = "no drift shown"
@@ -145,6 +148,7 @@ class _Compared:
 
         self.queries = (*tested, *requests)
         self.texts = tuple(query.text for query in self.queries)
+        self.seed = seed
         self.deals = deals_of(len(tested), len(requests), seed)
         self.near = Neighbours(by_words(self.texts))
 
@@ -163,9 +167,7 @@ class _Compared:
         return self._view("new clusters", self.near.far_requests, said, {"far": share, "far_tested": usual})
 
     def topics(self) -> _View:
-        from rung.serving.watching.looks import told_apart
-
-        statistic, pairs = told_apart(self.near.alike)
+        statistic, pairs, _ = self._told_apart
         share = pairs(self._requests)
         said = (
             f"a classifier by words tells a request from a tested input in {_percent(share)} of pairs, 50 % by chance"
@@ -209,10 +211,26 @@ class _Compared:
         figures = {"tested": before, "requests": now, "beyond_longest": beyond}
         return self._view("lengths", distance(lengths.tolist()), said, figures)
 
-    def languages(self) -> _View:
-        from rung.serving.watching.looks import language
+    def scripts(self) -> _View:
+        from rung.serving.watching.looks import script
 
-        return _kinds("languages", [language(text) or "not known" for text in self.texts], self.deals)
+        return _kinds("scripts", [script(text) or "no letters" for text in self.texts], self.deals)
+
+    def languages(self) -> _View:
+        """Of the texts whose language is sure, dealt out among themselves."""
+        from rung.retrieval.languages import language_of
+        from rung.serving.watching.looks import deals_of
+
+        found = [language_of(text) for text in self.texts]
+        sure = [
+            sum(bool(k) for k, r in zip(found, self._requests, strict=True) if bool(r) is asked)
+            for asked in (False, True)
+        ]
+        of = f"{sure[1]:,} requests and {sure[0]:,} tested inputs"
+        if min(sure) < LEAST:
+            return _View("languages", why_not=f"the language is sure of {of} only")
+        view = _kinds("languages", [kind for kind in found if kind], deals_of(sure[0], sure[1], self.seed))
+        return replace(view, said=f"{view.said}, of {of} whose language is sure") if view.said else view
 
     def forms(self, unreadable: int) -> _View:
         """Which parts requests have, and what is odd about them."""
@@ -228,13 +246,31 @@ class _Compared:
         return view
 
     def clusters(self) -> tuple[NewCluster, ...]:
+        """Of requests that are far from every tested input."""
+        return self._clusters(self.near.far(self._requests))
+
+    def clusters_told_apart(self) -> tuple[NewCluster, ...]:
+        """Of requests that the classifier takes for one more surely than nearly all tested inputs. Where tested inputs
+        have hardly a word in common, none is far from them, and these are what is new."""
+        import numpy as np
+
+        scores = self._told_apart[2](self._requests)
+        return self._clusters(scores > np.quantile(scores[~self._requests], 1 - LEVEL))
+
+    @cached_property
+    def _told_apart(self) -> tuple[Statistic, Pairs, Scores]:
+        from rung.serving.watching.looks import told_apart
+
+        return told_apart(self.near.alike)
+
+    def _clusters(self, new: NDArray[np.bool_]) -> tuple[NewCluster, ...]:
         import numpy as np
 
         from rung.serving.watching.clusters import new_clusters
 
         nearest = self.near.nearest_tested(self._requests)
         bar = max(0.05, float(np.median(nearest[~self._requests])))
-        return new_clusters(self.near, self._requests, self.texts, bar)
+        return new_clusters(self.near.alike, new & self._requests, self.texts, bar)
 
     def _view(self, name: str, statistic: Statistic, said: str, figures: Mapping[str, Any]) -> _View:
         from rung.serving.watching.looks import p_value

@@ -31,6 +31,10 @@ _RIDGE = 1.0
 
 Statistic = Callable[["Deals"], "Numbers"]
 """Deals, shape (deals, texts), True for a request -> a statistic for each deal, shape (deals,)."""
+Pairs = Callable[["NDArray[np.bool_]"], float]
+"""Which texts are requests, shape (texts,) -> a share of pairs."""
+Scores = Callable[["NDArray[np.bool_]"], "NDArray[np.float32]"]
+"""Which texts are requests -> how much like a request each is, both of shape (texts,)."""
 
 
 def deals_of(tested: int, requests: int, seed: int) -> Deals:
@@ -123,9 +127,9 @@ def by_words(texts: Sequence[str]) -> NDArray[np.float32]:
     return found
 
 
-def told_apart(alike: NDArray[np.float32]) -> tuple[Statistic, Callable[[NDArray[np.bool_]], float]]:
+def told_apart(alike: NDArray[np.float32]) -> tuple[Statistic, Pairs, Scores]:
     """How well a classifier that has not seen a text tells which sample it is of: (the correlation, for a test; the
-    share of pairs of a request and a tested input in which the request gets the higher score).
+    share of pairs of a request and a tested input in which the request gets the higher score; the scores).
 
     Ridge regression on the cosines, each text left out in turn. Left-out predictions have a closed form that is linear
     in the labels, so that all deals are one product of matrices.
@@ -145,14 +149,18 @@ def told_apart(alike: NDArray[np.float32]) -> tuple[Statistic, Callable[[NDArray
         found: Numbers = (score * centred).sum(axis=0) / np.sqrt((score**2).sum(axis=0) + 1e-9)
         return found
 
+    def score_of(requests: NDArray[np.bool_]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = scores(requests[None, :])[0][:, 0]
+        return found
+
     def pairs(requests: NDArray[np.bool_]) -> float:
         from scipy.stats import rankdata
 
-        score = scores(requests[None, :])[0][:, 0]
+        score = score_of(requests)
         n, m = int(requests.sum()), int((~requests).sum())
         return float((rankdata(score)[requests].sum() - n * (n + 1) / 2) / (n * m))
 
-    return statistic, pairs
+    return statistic, pairs, score_of
 
 
 def unknown_words(texts: Sequence[str]) -> Statistic:
@@ -241,15 +249,10 @@ def _is_of(kinds: Sequence[Hashable]) -> Any:
 # ---- what a text is -------------------------------------------------------------------------
 
 
-def language(text: str) -> str:
-    """The language by its short words; else the script of most letters, "" for Latin ones and for none."""
-    from rung.retrieval.languages import language_of
-
-    if found := language_of(text):
-        return found
+def script(text: str) -> str:
+    """The script of most letters; empty where there are none."""
     scripts = Counter(unicodedata.name(c, "").split(" ")[0].lower() for c in text[:2_000] if c.isalpha())
-    script = scripts.most_common(1)[0][0] if scripts else "latin"
-    return "" if script == "latin" else f"{script} script"
+    return scripts.most_common(1)[0][0] if scripts else ""
 
 
 def oddity(text: str) -> str:
