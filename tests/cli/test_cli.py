@@ -290,6 +290,19 @@ def test_a_wrong_verb_names_the_nearest() -> None:
     assert done.returncode == 2 and "'run'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "kind"), [(["--port", "notaport"], "a whole number"), (["--grace", "soon"], "a number")]
+)
+def test_a_value_that_is_no_number_is_told_in_plain_words(
+    option: list[str], kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rung.cli.main import _call
+
+    monkeypatch.setattr(sys, "argv", ["rung", "serve", *option, "x"])
+    assert _call() == 2
+    assert f"{option[0]}': '{option[1]}' is not {kind}." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("verb", "goes_on"), [("run", True), ("models", False)])
 def test_ctrl_c_promises_that_the_command_goes_on_only_where_it_does(
     verb: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -127,6 +127,10 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+_KINDS = {"a valid integer range": "a whole number", "a valid float range": "a number"}
+"""What click says of a value that is no number -> what it means."""
+
+
 def _call() -> int:
     """Calls the verb and turns errors into messages. Returns the exit code."""
     as_json = is_wanted(sys.argv[1:])
@@ -135,6 +139,8 @@ def _call() -> int:
     except click.exceptions.Abort:  # is a RuntimeError, and no defect
         raise
     except click.ClickException as error:
+        for kind, said in _KINDS.items():
+            error.message = error.message.replace(kind, said)  # type: ignore[misc]  # nothing else rewords it
         error.show()
         code = error.exit_code
         return print_error("UsageError", error.format_message(), code) if as_json else code
