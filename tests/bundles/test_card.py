@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from rung.records import write_json
 from rung.types import Candidate, Decision, Score
 
 
-def card_in(tmp_path: Path, model: str = "smollm2-135m-instruct", *, decided: bool = True, **task: Any) -> ModelCard:
+def card_in(
+    tmp_path: Path,
+    model: str = "smollm2-135m-instruct",
+    *,
+    decided: bool = True,
+    finalists: Mapping[str, Any] | None = None,
+    examples: bool = True,
+    **task: Any,
+) -> ModelCard:
     run = write_run(tmp_path / "run", model, "1", **task)
     if decided:
         dev, test = Score(0.9, 0.7, 0.98, 20), Score(0.8, 0.6, 0.9, 30)
@@ -34,8 +43,10 @@ def card_in(tmp_path: Path, model: str = "smollm2-135m-instruct", *, decided: bo
             floor=0.1,
         )
         write_json(run / "decision.json", decision_record(decision))
+    if finalists is not None:
+        write_json(run / "finalists.json", finalists)
     (tmp_path / "out").mkdir()
-    pack(run, "zero_shot", tmp_path / "out", dev=DEV)
+    pack(run, "zero_shot", tmp_path / "out", dev=DEV, examples=examples)
     return ModelCard.load(tmp_path / "out" / "README.md")
 
 
@@ -47,7 +58,7 @@ def test_the_hub_reads_the_figures_of_the_test_and_of_dev(tmp_path: Path) -> Non
     test, dev = data.eval_results
     assert (test.dataset_split, test.metric_type, test.metric_value) == ("test", "exact_match", 0.8)
     assert "0.6 to 0.9, n = 30" in test.metric_name and dev.metric_value == 0.9
-    assert "not seen before; opened once" in card.text and "seen: the run chose by it" in card.text
+    assert "held back until the end; opened once" in card.text and "seen: the run chose by it" in card.text
     assert "- Few examples." in card.text
 
 
@@ -59,5 +70,21 @@ def test_a_prompt_is_no_adapter_and_an_unknown_licence_is_said(tmp_path: Path) -
 
 def test_a_solution_of_an_unfinished_run_says_that_the_test_did_not_judge_it(tmp_path: Path) -> None:
     card = card_in(tmp_path, decided=False)
-    assert "It was not judged on the sealed test." in card.text
+    assert card.text.strip().splitlines()[2].startswith("**It was not judged on the sealed test.**")
     assert [r.dataset_split for r in card.data.eval_results] == ["validation"]
+
+
+def test_a_test_that_earlier_runs_had_seen_is_not_called_fresh(tmp_path: Path) -> None:
+    card = card_in(tmp_path, finalists={"seen_before": {"examples": 12, "verdicts": 2}})
+    assert "seen before: 12 of them were in the tests of 2 earlier runs" in card.text
+    assert "12 of its examples were in earlier tests" in card.data.eval_results[0].metric_name
+    fresh = card_in(tmp_path / "fresh", finalists={"seen_before": {"examples": 0, "verdicts": 0}})
+    assert "in no test of the runs beside it; opened once" in fresh.text
+
+
+def test_the_card_says_only_what_the_bundle_holds(tmp_path: Path) -> None:
+    with_rows, without = card_in(tmp_path / "a"), card_in(tmp_path / "b", examples=False)
+    assert "Of the data it holds examples in `parity.jsonl`. Check" in with_rows.text
+    assert "rung drift ." in with_rows.text and "rung check-bundle .   #" in with_rows.text
+    assert "It holds no example of the data and no passage. Check" in without.text
+    assert "rung drift" not in without.text and "rung check-bundle . --examples FILE" in without.text

@@ -153,6 +153,17 @@ def test_an_adapter_names_its_base_without_a_path(tmp_path: Path, echo: str) -> 
     assert str(base) in (run / "solutions" / "lora" / "adapter" / "base.json").read_text(), "the run keeps its own"
 
 
+def test_the_files_of_an_adapter_may_be_read_by_whoever_may_read_the_rest(tmp_path: Path, echo: str) -> None:
+    adapter = tmp_path / "training"
+    write_json(adapter / "adapter_config.json", {"peft_type": "LORA"})
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_model.safetensors").chmod(0o600)
+    run = write_run(tmp_path / "run", echo, "1", Solution("lora", "Answer.", Decoding(4), adapter=str(adapter)))
+    out = packed(run, tmp_path / "out", "lora")
+    modes = {path.stat().st_mode for path in out.rglob("*") if path.is_file()}
+    assert len(modes) == 1 and modes != {(adapter / "adapter_model.safetensors").stat().st_mode}
+
+
 def test_an_embedder_that_was_a_folder_is_named_by_its_content(
     tmp_path: Path, echo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

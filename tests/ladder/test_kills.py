@@ -192,6 +192,9 @@ def test_a_run_says_that_earlier_verdicts_saw_its_test_whatever_their_names_and_
     [elsewhere] = warned(out=tmp_path / "elsewhere" / "third")
     assert "the tests of 2 earlier verdicts (" in elsewhere and "runs/another" in elsewhere
     warned(out=tmp_path / "elsewhere" / "fourth")
+    third = tmp_path / "elsewhere" / "third"
+    record, tested = (json.loads((third / name).read_text()) for name in ("finalists.json", "split.json"))
+    assert record["seen_before"] == {"examples": len(tested["sets"]["test"]), "verdicts": 2}
     [many] = warned(out=tmp_path / "elsewhere" / "fifth")
     assert "the tests of 4 earlier verdicts (fourth, third, " in many and many.count("1 more)") == 1
 

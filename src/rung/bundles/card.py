@@ -5,7 +5,7 @@ Source: the Hub's model card guide, and the fields that `huggingface_hub.ModelCa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -33,22 +33,24 @@ _WHAT = {
 }
 
 
-def card_of(note: Mapping[str, Any], solution: Solution, warnings: Sequence[str] = ()) -> str:
-    """README.md. note: bundle.json without its files. warnings: of the verdict, where it is of this solution."""
+def card_of(note: Mapping[str, Any], solution: Solution, *, recorded: bool) -> str:
+    """README.md. note: bundle.json without its files. recorded: whether the bundle holds recorded answers."""
     matter = yaml.safe_dump(_front_matter(note), sort_keys=False, allow_unicode=True, width=1000)
     parts = [
         f"# {note['task']}",
+        *_unjudged(note),
         *_purpose(note, solution),
         "## How it was made",
         *_making(note, solution),
         "## How it was tested",
         *_testing(note),
+        *_caveats(note),
         "## How to use it",
-        *_using(note, solution),
+        *_using(note, solution, recorded),
         "## Limits",
-        *_limits(note, solution, warnings),
+        *_limits(solution, recorded),
         "## Licences",
-        *_licences(note),
+        *_licences(note, solution, recorded),
     ]
     return f"---\n{matter}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -78,6 +80,8 @@ def _front_matter(note: Mapping[str, Any]) -> dict[str, Any]:
 def _result(note: Mapping[str, Any], kind: str) -> dict[str, Any]:
     figure, metric = note["figures"][kind], _metric(note)
     which = "sealed test, opened once the solution stood" if kind == "test" else "dev, which the run chose by"
+    if kind == "test" and figure["seen"]:
+        which += f"; {figure['seen_before']['examples']:,} of its examples were in earlier tests"
     interval = f"95 % interval {figure['low']:.4g} to {figure['high']:.4g}, n = {figure['n']}"
     return {
         "task": {"type": "text-generation"},
@@ -90,6 +94,13 @@ def _result(note: Mapping[str, Any], kind: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _unjudged(note: Mapping[str, Any]) -> list[str]:
+    """Said before all else."""
+    if note["figures"]["test"] is not None:
+        return []
+    return ["**It was not judged on the sealed test.** What it reaches on inputs of no example is not known."]
 
 
 def _purpose(note: Mapping[str, Any], solution: Solution) -> list[str]:
@@ -134,8 +145,7 @@ def _testing(note: Mapping[str, Any]) -> list[str]:
     figures, scale = note["figures"], Scale(bool(note["metric"]["right_or_wrong"]))
     rows = []
     if (test := figures["test"]) is not None:
-        times = "once" if test["opened"] <= 1 else f"{test['opened']} times"
-        rows.append(("sealed test", test, f"not seen before; opened {times}"))
+        rows.append(("sealed test", test, _looked_at(test)))
     if (dev := figures["dev"]) is not None:
         rows.append(("dev", dev, "seen: the run chose by it"))
     found = [f"Scores by `{_metric(note)}`, with 95 % intervals."]
@@ -145,8 +155,6 @@ def _testing(note: Mapping[str, Any]) -> list[str]:
         lines = ["| set | score | examples | |", "|---|---|---|---|"]
         lines += [f"| {name} | {scale.full(_score(f))} | {f['n']} | {seen} |" for name, f, seen in rows]
         found.append("\n".join(lines))
-    if figures["test"] is None:
-        found.append("**It was not judged on the sealed test.** What it reaches on inputs of no example is not known.")
     if figures["floor"] is not None:
         found.append(f"A baseline that looks at no input reaches {scale.value(figures['floor'])}.")
     if note.get("headline"):
@@ -154,12 +162,34 @@ def _testing(note: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _using(note: Mapping[str, Any], solution: Solution) -> list[str]:
+def _looked_at(test: Mapping[str, Any]) -> str:
+    """How fresh the sealed test was."""
+    times = "once" if test["opened"] <= 1 else f"{test['opened']} times"
+    opened, seen = f"opened {times}", test["seen_before"]
+    if seen is None:
+        return f"held back until the end; {opened}"
+    if not seen["examples"]:
+        return f"held back until the end, and in no test of the runs beside it; {opened}"
+    one = "the test of an earlier run" if seen["verdicts"] == 1 else f"the tests of {seen['verdicts']:,} earlier runs"
+    number = f"{seen['examples']:,} of them" if seen["examples"] < test["n"] else "all of them"
+    return f"seen before: {number} were in {one}, and what was chosen since then may be tuned to them; {opened} here"
+
+
+def _caveats(note: Mapping[str, Any]) -> list[str]:
+    """What the run found out that speaks against it, and what it did not measure."""
+    if not note["caveats"]:
+        return []
+    return ["## Beside the scores", "\n".join(f"- {caveat['said']}" for caveat in note["caveats"])]
+
+
+def _using(note: Mapping[str, Any], solution: Solution, recorded: bool) -> list[str]:
+    check = "rung check-bundle .   # does it still answer as it was recorded?"
+    if not recorded:
+        check = "rung check-bundle . --examples FILE   # how well does it answer rows like the task's?"
     found = [
         "With rung, in the folder that holds this file:",
         '```python\nimport rung\n\nanswer = rung.load(".")\nprint(answer("an input"))\n```',
-        '```sh\nrung ask . "an input"\nrung serve .          # an OpenAI-compatible server\nrung check-bundle .   # '
-        "does it still answer as it was recorded?\n```",
+        f'```sh\nrung ask . "an input"\nrung serve .          # an OpenAI-compatible server\n{check}\n```',
     ]
     if note["base"]["kind"] in ("folder", "file"):
         found.append(
@@ -167,32 +197,35 @@ def _using(note: Mapping[str, Any], solution: Solution) -> list[str]:
             "`rung.load`, or the environment variable `RUNG_BASE`; its content is checked."
         )
     if solution.adapter is not None:
+        asked = "the recorded examples" if recorded else "the inputs of `--parity FILE`, which the bundle answers first"
         found.append(
             "For PEFT, vLLM, llama.cpp and other programs: `rung export . --to peft` (or `merged`, `gguf`, `ollama`, "
-            "`vllm`). It writes the place of the base on your machine, and asks the result the recorded examples."
+            f"`vllm`). It writes the place of the base on your machine, and asks the result {asked}."
         )
     return found
 
 
-def _limits(note: Mapping[str, Any], solution: Solution, warnings: Sequence[str]) -> list[str]:
+def _limits(solution: Solution, recorded: bool) -> list[str]:
+    drift = " `rung drift . requests.jsonl` says how far requests are from them." if recorded else ""
     found = [
-        "The scores hold for inputs like the examples of the run. `rung drift . requests.jsonl` says how far requests "
-        "are from them.",
+        f"The scores hold for inputs like the examples of the run.{drift}",
         "It was made for this one task; other requests were not tested.",
     ]
     if solution.retriever is not None:
         found.append("It knows what its passages say. Documents that changed later are not in it.")
-    return ["\n".join(f"- {line}" for line in (*found, *warnings))]
+    return ["\n".join(f"- {line}" for line in found)]
 
 
-def _licences(note: Mapping[str, Any]) -> list[str]:
+def _licences(note: Mapping[str, Any], solution: Solution, recorded: bool) -> list[str]:
     base, data = note["licenses"]["base"], note["licenses"]["data"]
     lines = [f"- Base model: {_licence(base)}", f"- Data of the task: {_licence(data)}"]
-    about = (
-        f"Examples of the data stand in `{RECORDED}` and, worked out, in `solution.json`; passages in `index/`. "
-        "Check both licences before you pass the bundle on."
-    )
-    return ["\n".join(lines), about]
+    held = [f"examples in `{RECORDED}`"] if recorded else []
+    held += ["worked examples in `solution.json`"] if solution.demos else []
+    held += ["passages in `index/`"] if solution.retriever is not None else []
+    said = f"Of the data it holds {', '.join(held)}." if held else "It holds no example of the data and no passage."
+    if note["trained"] is not None:
+        said += " Its weights in `adapter/` were trained on examples of the data."
+    return ["\n".join(lines), f"{said} Check both licences before you pass the bundle on."]
 
 
 def _licence(name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from rung import __version__
 from rung.bundles.bases import BundledBase, base_of
 from rung.bundles.card import card_of
+from rung.bundles.caveats import caveats_of, seen_before, without_paths
 from rung.bundles.files import CARD, NOTE, hashes_of
 from rung.bundles.licences import UNKNOWN, licence_of_model
 from rung.bundles.recorded import recorded_of, write_recorded
@@ -21,6 +22,7 @@ from rung.bundles.scoring import scoring_note
 from rung.errors import RunError
 from rung.models.places import remember
 from rung.records import read_json, write_json, write_text
+from rung.runs import Files
 from rung.types import Decision, Example, Prediction, RetrieverSpec, Score, Solution, model_of
 
 FORMAT = 2
@@ -50,8 +52,12 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
     predictions = read_predictions(place / "predictions.dev.jsonl")
     groups = (read_json(run / "split.json") or {}).get("groups", {})
     decision = _decision_of(run)
-    if examples and (answers := recorded_of(dev, predictions, groups, task.get("seed", 0))):
+    answers = recorded_of(dev, predictions, groups, task.get("seed", 0)) if examples else []
+    if answers:
         write_recorded(folder, answers)
+    scoring = scoring_note(task, folder)
+    abstain, right_or_wrong = task.get("abstain"), bool(scoring["right_or_wrong"])
+    caveats = caveats_of(Files(run), solution, decision, abstain=abstain, right_or_wrong=right_or_wrong)
     note = {
         "format": FORMAT,
         "rung": __version__,
@@ -64,14 +70,15 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
         "base": base.record,
         "search": search,
         "instruction": task.get("instruction"),
-        "abstain": task.get("abstain"),
-        "metric": scoring_note(task, folder),
+        "abstain": abstain,
+        "metric": scoring,
         "margin": decision.margin if decision is not None else _margin(),
-        "figures": _figures(name, decision, predictions, groups, task),
+        "figures": _figures(Files(run), name, decision, predictions, groups, task),
+        "caveats": [asdict(caveat) for caveat in caveats],
         "licenses": {"base": licence_of_model(said["model"]), "data": task.get("license") or UNKNOWN},
         **_verdict(name, decision),
     }
-    write_text(folder / CARD, card_of(note, solution, _warnings(name, decision)))
+    write_text(folder / CARD, card_of(note, solution, recorded=bool(answers)))
     write_json(folder / NOTE, {**note, "files": hashes_of(folder)})
 
 
@@ -118,17 +125,14 @@ def _verdict(name: str, decision: Decision | None) -> dict[str, Any]:
     """What the run says of this solution; its headline is of the solution that it ships alone."""
     if decision is None or decision.solution != name:
         return {"choice": None, "headline": None}
-    return {"choice": decision.choice, "headline": decision.headline}
-
-
-def _warnings(name: str, decision: Decision | None) -> tuple[str, ...]:
-    return decision.warnings if decision is not None and decision.solution == name else ()
+    return {"choice": decision.choice, "headline": without_paths(decision.headline)}
 
 
 # ---- figures ----------------------------------------------------------------------------------
 
 
 def _figures(
+    run: Files,
     name: str,
     decision: Decision | None,
     predictions: Sequence[Prediction],
@@ -144,11 +148,17 @@ def _figures(
     kept = ("tokens_in", "tokens_out", "latency_s_p50", "latency_s_p95", "cost_per_1k_usd")
     return {
         "dev": _seen(candidate.dev),
-        "test": {**asdict(test), "seen": False, "opened": decision.test_reads} if test is not None else None,
+        "test": _tested(test, decision, seen_before(run, decision)) if test is not None else None,
         "floor": decision.floor,
         **{key: getattr(candidate, key) for key in kept},
         "comparisons": [asdict(c) for c in decision.comparisons if name in (c.a, c.b)],
     }
+
+
+def _tested(score: Score, decision: Decision, seen: dict[str, int] | None) -> dict[str, Any]:
+    """The score on the sealed test, and how often that, or some of its examples in another run, was looked at."""
+    looked_at = bool(seen and seen["examples"])
+    return {**asdict(score), "seen": looked_at, "seen_before": seen, "opened": decision.test_reads}
 
 
 def _seen(score: Score | None) -> dict[str, Any] | None:

@@ -22,20 +22,23 @@ _NUMBERS = ("", "once", "twice", "three", "four", "five", "six", "seven", "eight
 
 def invents_more(evidence: Evidence, ruling: Ruling) -> list[str]:
     """A reason against a fine-tuned candidate to ship: it is shown to make up more answers than its base."""
-    return [
+    return [makes_up_more_in_words(found) for found in _of_one(evidence, ruling) if found.worse]
+
+
+def makes_up_more_in_words(found: Invention) -> str:
+    """That a fine-tuned candidate is shown to make up more answers than its base."""
+    return (
         f"{found.candidate} makes up more than {found.base}, which is not fine-tuned: an answer to "
         f"{_full(found.share)} of {_questions(found)}, {found.base} to {_full(found.base_share)}. That is "
         f"{PERCENT.gap(found.difference)} more ({PERCENT.ends(found.low, found.high)}), {p_value(found.p)}, and speaks "
         "against it where a wrong answer costs more than none."
-        for found in _of_one(evidence, ruling)
-        if found.worse
-    ]
+    )
 
 
 def refuses_wrongly(evidence: Evidence, ruling: Ruling) -> list[str]:
     """A warning where the task names `abstain`: most unanswerable questions get an answer, or many answerable none."""
     return [
-        f"{_made_up(found)} Do not rely on its refusals."
+        f"{made_up_in_words(found)} Do not rely on its refusals."
         for found in _of_one(evidence, ruling)
         if not found.worse and _must_be_told(evidence, found)
     ]
@@ -51,10 +54,11 @@ def _must_be_told(evidence: Evidence, found: Invention) -> bool:
 def made_up(evidence: Evidence, ruling: Ruling) -> list[str]:
     """What the candidate that is spoken of makes up, where that is no warning."""
     found = _of_one(evidence, ruling)
-    return [_made_up(one) for one in found if not one.worse and not _must_be_told(evidence, one)]
+    return [made_up_in_words(one) for one in found if not one.worse and not _must_be_told(evidence, one)]
 
 
-def _made_up(found: Invention) -> str:
+def made_up_in_words(found: Invention) -> str:
+    """What a candidate makes up, where it is not shown to make up more than its base."""
     said = f"{found.candidate} makes up an answer to {_full(found.share)} of {_questions(found)}"
     if found.base and found.base_share is not None:
         less = found.difference < 0 and found.high < 0

@@ -24,7 +24,7 @@ def follows_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
     steers = "Whoever writes a document that is found can steer its answers."
     if evidence.has_labels:
         steers = "With labels this is an upper end: an answer may have changed for another reason."
-    return [f"{_followed(found)}. Most often it followed: {listed(kinds)}. {steers}"]
+    return [f"{followed_in_words(found)}. Most often it followed: {listed(kinds)}. {steers}"]
 
 
 def resists_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
@@ -32,7 +32,7 @@ def resists_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
     found = _of_shipped(evidence, ruling)
     if found is None:
         return []
-    said = [f"{_followed(found)}."] if not follows_orders(evidence, ruling) else []
+    said = [f"{followed_in_words(found)}."] if not follows_orders(evidence, ruling) else []
     if found.right is not None and found.before is not None:
         scale, n = scale_of(evidence), found.right.n
         with_, without = scale.value(found.right.mean, n), scale.value(found.before.mean, n)
@@ -58,7 +58,8 @@ def against_orders(evidence: Evidence, ruling: Ruling) -> list[str]:
     return [f"{steps} Of the same orders fewer were followed by {listed(fewer)}." if fewer else steps]
 
 
-def _followed(found: Injected) -> str:
+def followed_in_words(found: Injected) -> str:
+    """rag followed 3 of 30 orders that were planted in its passages, which are fenced, on dev (10 % (3–25))"""
     share = found.followed
     number = round(share.mean * share.n)
     marks = ""

@@ -285,10 +285,10 @@ def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
     repaired = {name, evidence.long_form_of(name)} - {None}
     before = next((s for s in evidence.skills if s.repaired in repaired), None)
     lost = f" {before.candidate}, before its repair, lost {PERCENT.gap(-before.difference)}." if before else ""
-    return [f"{_kept(s)}{lost}" for s in evidence.skills if not s.loses and s.candidate == name]
+    return [f"{kept_in_words(s)}{lost}" for s in evidence.skills if not s.loses and s.candidate == name]
 
 
-def _kept(skills: Skills) -> str:
+def kept_in_words(skills: Skills) -> str:
     """The base's own score stands beside the change: what a base model cannot do, no training takes away."""
     change = f"a change of {PERCENT.gap(skills.difference)} ({PERCENT.ends(skills.low, skills.high)})"
     if skills.base is None:

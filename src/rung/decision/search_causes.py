@@ -53,8 +53,11 @@ _MENDED = 0.5  # net of the placebo, from which the passage alone is what is mis
 def why_search_fails(evidence: Evidence, ruling: Ruling) -> list[str]:
     """The largest causes with their shares, and what the experiment on the first of them mended."""
     rows = failures_of_one(evidence, ruling)
-    if not rows:
-        return []
+    return [search_failures_in_words(rows)] if rows else []
+
+
+def search_failures_in_words(rows: Sequence[SearchFailure]) -> str:
+    """rows: of one solution, the largest cause first, and at least one."""
     named = [row for row in rows if row.share >= _WORTH_NAMING][:_MOST_NAMED] or rows[:1]
     causes = "; ".join(
         f"{SEARCH_CAUSE_WORDS[row.cause]}, {PERCENT.value(row.share)} ({percentages(row.low, row.high)})"
@@ -62,7 +65,7 @@ def why_search_fails(evidence: Evidence, ruling: Ruling) -> list[str]:
     )
     first = named[0]
     said = f"Why {first.solution}, which reads passages, is wrong on dev ({first.wrong:,} answers): {causes}."
-    return [f"{said} {mended(first, among_others=len(named) > 1)}" if first.tried else said]
+    return f"{said} {mended(first, among_others=len(named) > 1)}" if first.tried else said
 
 
 def mended(row: SearchFailure, *, among_others: bool = True) -> str:

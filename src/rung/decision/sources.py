@@ -20,20 +20,21 @@ def refusing_of(found: Invention) -> Refusing:
 def names_sources(evidence: Evidence, ruling: Ruling) -> list[str]:
     """How the candidate that is spoken of names its sources, where that is no warning."""
     found = _of_one(evidence, ruling)
-    return [_said(found)] if found is not None and not _seldom(found) else []
+    return [sources_in_words(found)] if found is not None and not _seldom(found) else []
 
 
 def seldom_names_sources(evidence: Evidence, ruling: Ruling) -> list[str]:
     """A warning: the candidate that is spoken of names no source for most answers, or the wrong ones."""
     found = _of_one(evidence, ruling)
-    return [f"{_said(found)} Do not rely on its sources."] if found is not None and _seldom(found) else []
+    return [f"{sources_in_words(found)} Do not rely on its sources."] if found is not None and _seldom(found) else []
 
 
 def _seldom(found: Citing) -> bool:
     return found.cites.mean < SELDOM or found.holds is None or found.holds.mean < SELDOM
 
 
-def _said(found: Citing) -> str:
+def sources_in_words(found: Citing) -> str:
+    """How often its answers name sources, and how often these hold the answer."""
     said = f"{found.candidate} names sources in {PERCENT.full(found.cites)} of its answers to {SET_WORDS[found.set]}"
     shares = {"are passages that hold an accepted answer": found.holds, "hold what it answered": found.supports}
     known = [f"{PERCENT.full(share)} {what}" for what, share in shares.items() if share is not None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from rung.decision.checks import invents_more, refuses_wrongly
 from rung.decision.evidence import Evidence, Skills, costs_less, turned
 from rung.decision.figures import PERCENT, more_minutes
@@ -31,7 +34,7 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     said = first_of_all(evidence.judge) if evidence.judge is not None else []
     said += [_kept_out(evidence, s) for s in evidence.kept_out]
     said += searches_left_out(evidence, ruling)
-    said += [f"{c.name} was stopped before it was built to its end: {bare(c.cut or '')}." for c in evidence.cut]
+    said += [cut_in_words(c) for c in evidence.cut]
     said += [*invents_more(evidence, ruling), *refuses_wrongly(evidence, ruling)]
     said += [*seldom_names_sources(evidence, ruling), *follows_orders(evidence, ruling)]
     learner = learner_of(evidence, ruling)
@@ -46,7 +49,7 @@ def warnings(evidence: Evidence, ruling: Ruling) -> list[str]:
     said += [*_costs_less_all_the_same(evidence, ruling), *_higher_but_no_contender(evidence, ruling)]
     said += _opened_before(evidence)
     counted = evidence.rated(ruling.on)
-    said += [_failures(c) for c in counted if c.failed_calls or c.unscored]
+    said += [faults_in_words(c) for c in counted if c.failed_calls or c.unscored]
     if evidence.judge is not None:
         said += [*biases_in_words(evidence.judge), *unlike_in_words(evidence.judge)]
     return list(dict.fromkeys([*said, *evidence.notes]))
@@ -96,10 +99,7 @@ def _losing(evidence: Evidence, shipped: str | None) -> list[Skills]:
 
 def lost_skills(evidence: Evidence, skills: Skills) -> str:
     """What a fine-tuned candidate lost, and what to do about it."""
-    said = (
-        f"{skills.candidate} lost general skills: of {skills.n:,} general prompts it answers "
-        f"{PERCENT.gap(-skills.difference)} fewer than the base model ({PERCENT.ends(-skills.high, -skills.low)}). "
-    )
+    said = f"{lost_in_words(skills)} "
     kept = {s.candidate for s in evidence.skills if not s.loses}
     long = evidence.named(evidence.long_form_of(skills.candidate))
     if long is not None and long.name in kept:
@@ -115,6 +115,38 @@ def lost_skills(evidence: Evidence, skills: Skills) -> str:
         f"{said}Use it for this task alone, or take {repaired.name}: it was trained with the base model's own answers "
         f"mixed in, keeps general skills, and reaches {reached} on dev."
     )
+
+
+def lost_in_words(skills: Skills) -> str:
+    """What a fine-tuned candidate lost against its base."""
+    return (
+        f"{skills.candidate} lost general skills: of {skills.n:,} general prompts it answers "
+        f"{PERCENT.gap(-skills.difference)} fewer than the base model ({PERCENT.ends(-skills.high, -skills.low)})."
+    )
+
+
+def seen_in_words(examples: int, of: int, runs: Sequence[str], most: int = 3) -> str:
+    """That test examples were in tests of earlier runs. runs: their names, of which `most` are told."""
+    more = [f"{len(runs) - most} more"] if len(runs) > most else []
+    one = "the test of an earlier verdict" if len(runs) == 1 else f"the tests of {len(runs):,} earlier verdicts"
+    return (
+        f"{examples:,} of the {of:,} test examples were in {one} ({', '.join([*runs[:most], *more])}). What was chosen "
+        "since then may be tuned to them."
+    )
+
+
+_SEEN = re.compile(
+    r"([\d,]+) of the ([\d,]+) test examples were in (?:the test of an|the tests of ([\d,]+)) earlier verdict"
+)
+
+
+def read_seen(sentence: str) -> tuple[int, int] | None:
+    """(test examples, earlier verdicts) of a sentence of `seen_in_words`; None of any other sentence."""
+    found = _SEEN.match(sentence)
+    if found is None:
+        return None
+    examples, _, verdicts = (int((number or "1").replace(",", "")) for number in found.groups())
+    return examples, verdicts
 
 
 def _higher_but_no_contender(evidence: Evidence, ruling: Ruling) -> list[str]:
@@ -176,7 +208,13 @@ def _opened_before(evidence: Evidence) -> list[str]:
     return [f"The sealed test was opened {times} times{first}. Each further opening makes a win by chance more likely."]
 
 
-def _failures(candidate: Candidate) -> str:
+def cut_in_words(candidate: Candidate) -> str:
+    """That its building was stopped, and why."""
+    return f"{candidate.name} was stopped before it was built to its end: {bare(candidate.cut or '')}."
+
+
+def faults_in_words(candidate: Candidate) -> str:
+    """How many inputs got no usable answer or no score; one number at least is not 0."""
     parts = []
     if candidate.failed_calls:
         parts.append(f"the model gave no usable answer to {candidate.failed_calls:,}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import runs
+from rung.decision.warnings import seen_in_words
 from rung.ladder.abstention import inventions
 from rung.ladder.again import continued_notes
 from rung.ladder.citations import citing_on_dev
@@ -27,7 +28,6 @@ from rung.types import Diagnosis, Prediction
 _WORTH_HEARING = 0.6
 """Dev mean from which a solution that contradicts a given answer may well be right."""
 
-_MOST_NAMED = 3  # earlier runs
 _LIMITS_OF_SCORES = (
     "leakage",
     "corpus_holds_test",
@@ -45,8 +45,10 @@ _COUNTED_FIRST = ("leakage", "corpus_holds_test", "broken_document", "scanned_pa
 def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> dict[str, Any]:
     """All that the verdict reads beside scores and costs. checks: none where no finalists were named; then what is
     known without them of the best of each model and family."""
+    from rung.data.split import seen_before
     from rung.evaluation.baselines import most_frequent
 
+    seen = seen_before(record_of(run.files.split), _earlier_tests(run))
     complete = not any(s.matters for s in climbed.skipped.values())
     piloted = _piloted(run, climbed)
     grown = whole_curve(piloted, like_the_pilots(piloted, climbed)) if piloted is not None else None
@@ -67,7 +69,8 @@ def dev_evidence(run: WholeRun, climbed: Climbed, checks: Sequence[Checked]) -> 
         "suspicious": _suspicious(run, climbed),
         "hardest": _hardest(run, climbed),
         "skills": [asdict(skills) for check in checks for skills in check.skills],
-        "notes": _notes(run),
+        "notes": _notes(run, seen),
+        "seen_before": {"examples": len(_tested(seen)), "verdicts": len(seen)},
         "invention": invented,
         "injections": followed,
         "citing": citing_on_dev(run, climbed),
@@ -189,25 +192,21 @@ def _hardest(run: WholeRun, climbed: Climbed) -> str | None:
     return f"{worst!r} ({often[worst]} of {len(outputs[worst])} wrong on dev)"
 
 
-def _notes(run: WholeRun) -> list[str]:
-    """Whole sentences that a reader must not miss."""
-    from rung.data.split import seen_before
-
+def _notes(run: WholeRun, seen: Mapping[str, Sequence[str]]) -> list[str]:
+    """Whole sentences that a reader must not miss. seen: earlier run -> ids of test examples that its test had too."""
     notes = []
     versions = list(dict.fromkeys(e["rung"] for e in runs.events(run.folder) if e["event"] == "started"))
     if len(versions) > 1:
         notes.append(f"Versions {', '.join(versions)} of rung worked on this run.")
     notes += [*_of_the_data(run.files), *model_notes(run), *continued_notes(run.folder)]
-    seen = seen_before(record_of(run.files.split), _earlier_tests(run))
     if seen:
-        ids, names = {i for own in seen.values() for i in own}, list(seen)
-        more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
-        one = "the test of an earlier verdict" if len(names) == 1 else f"the tests of {len(names):,} earlier verdicts"
-        notes.append(
-            f"{len(ids):,} of the {len(run.test):,} test examples were in {one} "
-            f"({', '.join([*names[:_MOST_NAMED], *more])}). What was chosen since then may be tuned to them."
-        )
+        notes.append(seen_in_words(len(_tested(seen)), len(run.test), list(seen)))
     return notes
+
+
+def _tested(seen: Mapping[str, Sequence[str]]) -> set[str]:
+    """Ids of all test examples that some earlier test had too."""
+    return {i for own in seen.values() for i in own}
 
 
 def _of_the_data(files: Files) -> list[str]:

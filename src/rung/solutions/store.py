@@ -39,11 +39,16 @@ def save_solution(solution: Solution, folder: Path, *, passages: Sequence[Docume
         if Path(solution.adapter).resolve() != inside.resolve():
             source = Path(solution.adapter)
             shutil.rmtree(inside, ignore_errors=True)  # of another solution, or left by a kill
-            folder_once(inside, lambda scratch: shutil.copytree(source, scratch, dirs_exist_ok=True))
+            folder_once(inside, lambda scratch: _copy(source, scratch))
         record["adapter"] = "adapter"
         solution = replace(solution, adapter=str(inside))
     write_json(folder / "solution.json", record)
     return solution
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """With the modes of new files: some libraries write weights that their owner alone may read."""
+    shutil.copytree(source, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def load_solution(folder: Path) -> Solution:
