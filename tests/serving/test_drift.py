@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def test_a_part_that_requests_lack_is_a_difference(drawn: tuple[list[tuple[str, 
     assert form.differs and "an input and context 0 % (tested 100 %)" in form.said
 
 
-def kept(path: Path, asked: list[tuple[str, str | None]]) -> Path:
+def kept(path: Path, asked: Sequence[tuple[str, str | None]]) -> Path:
     """A file as a server keeps it: (text, model)."""
     rows = ({"input": text, "model": model} if model else {"input": text} for text, model in asked)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

@@ -1,6 +1,7 @@
 """The language of a corpus, from the short words that stand in every sentence of a language.
 
-Only what a stemmer is chosen by: one name for the corpus, or none where several languages share it or none is sure.
+What a stemmer is chosen by: one name for the corpus, or none where several languages share it or none is sure. Of a
+single text, what requests are compared by.
 Source of the method: Dunning, Statistical identification of language (1994), with words in the place of n-grams.
 """
 
