@@ -77,6 +77,19 @@ def test_one_model_may_answer_alone_and_earlier_inputs_come_back(page: Any) -> N
     assert page.input_value("#input") == "first <b>input</b>"
 
 
+def test_a_context_is_offered_where_a_chosen_model_takes_one_and_sent_to_no_other(page: Any, live: Live) -> None:
+    page.select_option("#left", label=live.base)
+    page.select_option("#right", value="")
+    assert not page.is_visible("#context-box")
+    page.select_option("#right", label="cards")
+    page.click("#context-box summary")
+    page.fill("#context", "There is a red door in the house.")
+    ask(page, "Which colour has the door?")
+    assert page.inner_text("#status") == f"{live.base} answered, cards answered."
+    assert "Asked without the context" in page.inner_text("article:first-child .marks")
+    assert "without the context" not in page.inner_text("article:last-child")
+
+
 def test_the_key_stays_in_this_tab(page: Any, live: Live) -> None:
     assert page.evaluate("Object.values(sessionStorage)") == [KEY]
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,13 @@ def test_what_a_teacher_wrote_is_exported_with_train_for_the_solution_that_learn
     report, rows = exported(run, "messages", tmp_path / "out")
     assert len(rows) == 12 and rows[-1]["messages"][-1]["content"] == "a mill"
     assert any(note.startswith("1 of them were written") for note in report.notes)
+
+
+def test_the_file_that_says_how_long_the_training_was_is_named_by_its_path(run: Path, tmp_path: Path) -> None:
+    source = source_of(run)
+    source.packed = replace(source.packed, solution=replace(source.packed.solution, adapter="adapter"))
+    report = export(source, export_named("messages"), tmp_path / "out", ExportOptions())
+    assert any("solutions/shown/training/course.json in the run folder" in note for note in report.notes)
 
 
 def test_a_bundle_by_itself_says_that_the_run_has_the_rows(run: Path, tiny_folder: Path, tmp_path: Path) -> None:
