@@ -11,7 +11,7 @@ import pytest
 
 from rung.errors import RunError
 from rung.models import model_version
-from rung.serving.bundle import open_bundle
+from rung.serving.bundle import open_bundle, read_bundle
 from rung.solutions.store import save_solution
 from rung.types import Decoding, Document, RetrieverSpec, Solution
 
@@ -52,3 +52,21 @@ def test_a_folder_of_the_search_that_was_moved_is_named_with_the_place_where_its
         open_bundle(winner)
     assert f"its {key} {gone} is no longer there" in str(caught.value)
     assert f'"{key}" into {winner / "solution.json"}' in str(caught.value)
+
+
+def test_a_folder_that_is_none_and_a_solution_that_a_bundle_does_not_hold_are_told_as_what_they_are(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"no such folder\. Name the folder of a bundle, or a run folder"):
+        read_bundle(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="neither a bundle nor a run folder"):
+        read_bundle(tmp_path)
+    bundle = tmp_path / "shipped"
+    save_solution(Solution("rag", "Answer.", Decoding(4)), bundle)
+    note = {"model": str(tiny_folder), "model_version": model_version(str(tiny_folder))}
+    (bundle / "bundle.json").write_text(json.dumps(note))
+    with pytest.raises(RunError, match="is a file"):
+        read_bundle(bundle / "bundle.json")
+    with pytest.raises(RunError, match=r"is a bundle, which holds one solution \(rag\) and no 'few_shot'"):
+        read_bundle(bundle, solution="few_shot")
+    assert read_bundle(bundle, solution="rag").solution.name == "rag"

@@ -187,15 +187,25 @@ def _note(file: Path) -> dict[str, Any] | None:
     return note
 
 
+_NAME_ONE = "Name the folder of a bundle, or a run folder as runs/NAME."
+
+
 def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Path]:
     """The solution's folder, what is noted of its model, and the file that notes it."""
     if not folder.is_dir():
-        raise RunError(f"{folder}: there is no such folder. Name a run folder, as runs/NAME.")
-    if solution is None and (note := _note(folder / "bundle.json")):
+        fact = "is a file" if folder.exists() else "there is no such folder"
+        raise RunError(f"{folder}: {fact}. {_NAME_ONE}")
+    if note := _note(folder / "bundle.json"):
+        own = note.get("solution") or (read_json(folder / "solution.json") or {}).get("name")
+        if solution not in (None, own):
+            raise RunError(
+                f"{folder}: is a bundle, which holds one solution ({own}) and no {solution!r}. Name the run folder "
+                "that has it, or choose no solution."
+            )
         return folder, note, folder / "bundle.json"
     task = read_json(folder / "task.json")
     if task is None:
-        raise RunError(f"{folder}: neither a run folder nor a bundle. Name a folder that rung run wrote, as runs/NAME.")
+        raise RunError(f"{folder}: neither a bundle nor a run folder. {_NAME_ONE}")
     if solution is not None:
         made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
         if solution not in made:  # a path to elsewhere is no name
