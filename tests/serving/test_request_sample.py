@@ -56,6 +56,16 @@ def test_a_text_is_kept_once_also_by_a_later_server_and_the_file_is_bounded(tmp_
     assert sample.counts == {"kept before": 3, "empty": 1, "too long": 1, "file is full": 1}
 
 
+def test_a_text_that_two_models_are_asked_is_kept_for_both(tmp_path: Path) -> None:
+    path = tmp_path / "unlabelled.jsonl"
+    for _ in range(2):
+        sample = RequestSample(path, 1.0)
+        for model in ("a", "b", "a"):
+            sample.add("Where is my card?", model=model)
+        sample.close()
+    assert [row["model"] for row in rows_of(path)] == ["a", "b"]
+
+
 def test_a_file_that_is_taken_away_begins_anew_readable_by_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "unlabelled.jsonl"
     sample = RequestSample(path, 1.0, 1)

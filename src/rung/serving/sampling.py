@@ -92,7 +92,7 @@ class RequestSample:
             self._make()
             self._path.chmod(0o600)
             rows = read_lines(self._path)
-            return {_key(_query(row)) for row in rows}
+            return {_key(_query(row), str(row.get("model"))) for row in rows}
         except OSError as error:
             fact = f"{self._path}: requests cannot be kept here ({error.strerror})"
             raise RunError(f"{fact}. Name another file.") from error
@@ -127,7 +127,7 @@ class RequestSample:
                 self._counts["empty"] += 1
             elif (masked := _masked(query)) is None:
                 self._counts["not masked"] += 1
-            elif (key := _key(masked)) in self._held or key in rows:
+            elif (key := _key(masked, model)) in self._held or key in rows:
                 self._counts["kept before"] += 1
             elif len(self._held) + len(rows) >= self._most or self._path_bytes() >= MOST_BYTES:
                 self._counts["file is full"] += 1
@@ -173,10 +173,10 @@ def _masked(query: Query) -> Query | None:
     return None if any(map(sensitive, parts)) else masked.query
 
 
-def _key(query: Query) -> int:
+def _key(query: Query, model: str) -> int:
     from rung.text import normal_form
 
-    return hash(normal_form(query.text))
+    return hash((normal_form(query.text), model))
 
 
 def _row(query: Query, model: str) -> dict[str, Any]:
