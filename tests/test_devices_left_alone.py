@@ -55,7 +55,7 @@ import rung
 
 warnings.simplefilter("ignore")
 for module in pkgutil.walk_packages(rung.__path__, "rung."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", ".plain.dspy_program")):  # the latter is copied out, for who has DSPy
         importlib.import_module(module.name)
 for name in (
     "accelerate", "gguf", "huggingface_hub", "llguidance", "llguidance.torch", "llguidance.hf", "peft", "pydantic",

@@ -18,7 +18,7 @@ from rung.types import Answer, Document, Prediction, Query, Request, RetrieverSp
 from small_task import write_task
 
 PUBLIC = {
-    "__version__", "Run", "run", "check", "load", "synth", "Query", "Message",
+    "__version__", "Run", "run", "check", "load", "bundle", "synth", "Query", "Message",
     "RunOptions", "Listener", "Decision", "Candidate", "Prediction", "Model",
     "Trainable", "Preferring", "Retriever", "MetricInfo", "Solution", "Strategy", "Workshop", "Intervention",
     "Executor",

@@ -8,11 +8,6 @@ import os
 import sys
 from typing import Any
 
-sys.path.pop(0)  # this folder, in which files have the names of packages
-
-import llama_cpp
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
 
 class Worker:
     """A model, and what is asked of it."""
@@ -22,11 +17,15 @@ class Worker:
 
     def open(self, model: str, lora: str | None, context: int) -> dict[str, Any]:
         """Loads the files. context: tokens of prompt and answer together."""
+        import llama_cpp
+
         self.llama = llama_cpp.Llama(model, lora_path=lora, n_ctx=context, n_threads=_threads(), verbose=False, seed=0)
         return {"version": llama_cpp.__version__}
 
     def facts(self) -> dict[str, Any]:
         """Tokens with a role, and what a text gets by itself."""
+        import llama_cpp
+
         metadata = self.llama.metadata
         return {
             "eos": self.llama.token_eos(),
@@ -38,6 +37,8 @@ class Worker:
 
     def ends(self, token: int) -> dict[str, Any]:
         """Whether a token ends an answer."""
+        import llama_cpp
+
         return {"ends": bool(llama_cpp.llama_vocab_is_eog(self._vocabulary(), token))}
 
     def chat_ids(self, messages: list[dict[str, str]]) -> dict[str, Any]:
@@ -66,11 +67,15 @@ class Worker:
         return {"text": done["choices"][0]["text"]}
 
     def _vocabulary(self) -> Any:
+        import llama_cpp
+
         return llama_cpp.llama_model_get_vocab(self.llama.model)
 
     def _formatter(self) -> Any:
         def text(token: int) -> str:
             return self.llama._model.token_get_text(token) if token >= 0 else ""
+
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         return Jinja2ChatFormatter(
             template=self.llama.metadata["tokenizer.chat_template"],
@@ -122,4 +127,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # this folder, in which files have the names of packages
     main()
