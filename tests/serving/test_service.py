@@ -429,6 +429,16 @@ def test_an_adapter_that_is_refused_leaves_nothing_behind(answerer: Continuous, 
     assert not list(service._links.iterdir()) and answerer.load().adapters == 0
 
 
+def test_a_bundle_that_is_refused_leaves_nothing_behind(
+    answerer: Continuous, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    (bundles["tuned"] / "parity.jsonl").write_text('{"id": "0"}\n')
+    service = ModelService({"tiny": answerer}, adapters=tmp_path)
+    with pytest.raises(RunError, match="no recorded answers can be read"):
+        asyncio.run(service.load_adapter("hot", "b2"))
+    assert not list(service._links.iterdir()) and answerer.load().adapters == 0
+
+
 def test_top_p_says_nothing_of_the_likeliest_token(tmp_path: Path) -> None:
     service = ModelService({"fake": OneByOne(FakeModel(lambda _: "yes"))})
     assert said(service, ModelCall("fake", user("x"), top_p=0.9)) == "yes"

@@ -227,11 +227,12 @@ class ModelService:
         answerer = self._bases[base]
         bundle = packed.opened(answerer.model)
         adapter = Path(packed.solution.adapter) if packed.solution.adapter else None
-        if adapter is not None:
-            answerer.hold(adapter)
         root, length = packed.place.resolve().name, answerer.model.context_length
-        served = Served(name, "bundle", base, root, int(time.time()), length, adapter, packed.solution.name)
-        return _Entry(replace(served, takes_context=packed.takes_context), answerer, bundle)
+        solution, takes_context = packed.solution.name, packed.takes_context
+        served = Served(name, "bundle", base, root, int(time.time()), length, adapter, solution, takes_context)
+        if adapter is not None:  # last: what fails before it leaves nothing in memory
+            answerer.hold(adapter)
+        return _Entry(served, answerer, bundle)
 
     async def _let_go(self, entry: _Entry) -> None:
         """Of what no name stands for any more."""
