@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -67,6 +69,14 @@ def asked(answerer: Proxied, ask: Ask) -> tuple[Generation, Heard]:
     heard = Heard()
     answerer.submit(ask, heard)
     return heard.wait(), heard
+
+
+def test_an_endpoint_is_served_without_torch() -> None:
+    code = "import sys\nfrom rung.models import open_model\nfrom rung.serving.opening import answerer_for\n"
+    code += "answerer_for(open_model(sys.argv[1]))\nassert 'torch' not in sys.modules"
+    with FakeEndpoint({}) as endpoint:
+        done = subprocess.run([sys.executable, "-c", code, endpoint.spec()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_answer_is_told_piece_by_piece_while_it_is_written() -> None:

@@ -96,9 +96,14 @@ def _check_adapters(answerers: Iterable[Answerer]) -> None:
 
 def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> Answerer:
     """Who answers with this model: continuous batches where its engine can, else whole answers."""
-    from rung.models.endpoint.spec import EndpointSpec
-    from rung.models.local import LocalModel
+    from rung.models.endpoint.endpoint import Endpoint
     from rung.models.one_by_one import OneByOne
+
+    if isinstance(model, Endpoint):
+        from rung.serving.engines.endpoint import Proxied
+
+        return Proxied(model, most_waiting=most_waiting)
+    from rung.models.local import LocalModel  # imports torch, which an endpoint does not need
 
     if isinstance(model, LocalModel) and model.engine.path == "tree":
         from rung.models.continuous import Continuous
@@ -106,12 +111,6 @@ def answerer_for(model: Model, *, slots: int = 8, most_waiting: int = 256) -> An
         return Continuous(model, slots=slots, most_waiting=most_waiting)
     if isinstance(model, LocalModel):
         return OneByOne(model, together=64, most_waiting=most_waiting)
-    if isinstance(getattr(model, "spec", None), EndpointSpec):
-        from rung.models.endpoint.endpoint import Endpoint
-        from rung.serving.engines.endpoint import Proxied
-
-        assert isinstance(model, Endpoint)
-        return Proxied(model, most_waiting=most_waiting)
     return OneByOne(model, at_once=_CALLS_AT_ONCE, most_waiting=most_waiting)
 
 
