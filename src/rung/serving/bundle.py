@@ -14,6 +14,7 @@ from rung.bundles.packing import FORMAT, note_of_run
 from rung.bundles.recorded import RecordedExample, read_recorded
 from rung.errors import RunError
 from rung.records import read_json
+from rung.resume import record_of, recorded
 from rung.serving.sources import ShownPassage, sources_of
 from rung.types import Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution
 
@@ -88,7 +89,7 @@ class Packed:
         said: str | None = self.note.get("abstain")
         return said
 
-    @property
+    @cached_property
     def recorded(self) -> list[RecordedExample]:
         """Dev examples with what the run answered; none in a bundle without examples, and none of a run's solution
         that is no bundle. Raises RunError where they cannot be read."""
@@ -196,14 +197,14 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Pat
         fact = "is a file" if folder.exists() else "there is no such folder"
         raise RunError(f"{folder}: {fact}. {_NAME_ONE}")
     if note := _note(folder / "bundle.json"):
-        own = note.get("solution") or (read_json(folder / "solution.json") or {}).get("name")
+        own = note.get("solution") or record_of(folder / "solution.json").get("name")
         if solution not in (None, own):
             raise RunError(
                 f"{folder}: is a bundle, which holds one solution ({own}) and no {solution!r}. Name the run folder "
                 "that has it, or choose no solution."
             )
         return folder, note, folder / "bundle.json"
-    task = read_json(folder / "task.json")
+    task = recorded(folder / "task.json")
     if task is None:
         raise RunError(f"{folder}: neither a bundle nor a run folder. {_NAME_ONE}")
     if solution is not None:
@@ -214,7 +215,7 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Pat
         return place, note_of_run(place, task), folder / "task.json"
     if note := _note(folder / "winner" / "bundle.json"):
         return folder / "winner", note, folder / "winner" / "bundle.json"
-    decision = read_json(folder / "decision.json")
+    decision = recorded(folder / "decision.json")
     if decision is None or decision["choice"] == "unfinished":
         raise RunError(
             f"{folder}: not finished, so there is no winner yet. Give the same rung run command again, or choose a "

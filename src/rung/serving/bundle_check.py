@@ -14,7 +14,7 @@ from typing import Any
 
 from rung.bundles.scoring import load_scoring, task_for_reading
 from rung.errors import ModelError, RunError, came
-from rung.serving.bundle import Bundle, Packed, open_bundle, read_bundle
+from rung.serving.bundle import Bundle, Packed, read_bundle
 from rung.types import Answer, Comparison, Example, MetricInfo, Score
 
 FORMAT = 1
@@ -132,14 +132,16 @@ def check_answers(
         raise RunError(f"{folder}: it does not say how answers are scored. Make it anew: rung bundle RUN --out DIR.")
     metric = load_scoring(packed.place, scoring, trusted=options.trusted)
     rows, named = _rows(packed, options)
-    _check_baseline_task(packed, options)
-    known, against = _known(packed, options, rows)
+    baseline = _baseline(packed, options.baseline)
+    known, against = _known(packed, options, baseline, rows)
     bundle = packed.opened(open_model(packed.model, say=say))
-    after = _answered(bundle, rows, metric, tell)
+    after = _scored(rows, _texts(bundle, rows, tell), metric)
     if all(not came(a.error) for a in after):
         raise ModelError(f"{folder}: no row was answered. The first: {after[0].error}.")
-    if known is None and against is not None:
-        known = _texts(_other(packed, bundle, options, say), rows, tell)
+    if known is None and isinstance(baseline, Packed):
+        same = baseline.model_version == packed.model_version  # over the same base it shares the model
+        other = baseline.opened(bundle.model if same else open_model(baseline.model, say=say))
+        known = _texts(other, rows, tell)
     if scoring.get("judged"):
         say(f"The run was scored by a judge, which is not in the bundle: {metric.name} scores instead.")
     margin = options.margin if options.margin is not None else float(packed.note.get("margin", 0.02))
@@ -176,45 +178,48 @@ _Given = tuple[str, str | None]
 """The text of an answer, and its error."""
 
 
-def _check_baseline_task(packed: Packed, options: CheckOptions) -> None:
-    """Raises RunError where the baseline is a bundle, or a check, of another task. Another metric is none: both sides
-    are scored anew."""
-    if options.baseline is None:
-        return
-    if options.baseline.is_dir():
-        note = read_bundle(options.baseline, bases=(packed.model,)).note
-    else:
-        note = _record(options.baseline)
+_Baseline = Packed | Mapping[str, Any] | None
+"""Another bundle, or the JSON of an earlier check; None: what is recorded in the bundle itself."""
+
+
+def _baseline(packed: Packed, given: Path | None) -> _Baseline:
+    """Raises RunError where it cannot be read, or is a bundle, or a check, of another task. Another metric is none:
+    both sides are scored anew."""
+    if given is None:
+        return None
+    baseline = read_bundle(given, bases=(packed.model,)) if given.is_dir() else _record(given)
+    note = baseline.note if isinstance(baseline, Packed) else baseline
     here, there = ((n.get("task"), n.get("instruction")) for n in (packed.note, note))
     alike = any(a == b for a, b in zip(here, there, strict=True) if a)
     if not alike and here[0] and there[0]:
         raise RunError(
-            f"{options.baseline}: its task is {there[0]}, and that of {packed.place} is {here[0]}. Scores of two tasks "
+            f"{given}: its task is {there[0]}, and that of {packed.place} is {here[0]}. Scores of two tasks "
             "cannot be compared: name a baseline of the same task."
         )
+    return baseline
 
 
-def _known(packed: Packed, options: CheckOptions, rows: Sequence[Example]) -> tuple[list[_Given] | None, str | None]:
+def _known(
+    packed: Packed, options: CheckOptions, baseline: _Baseline, rows: Sequence[Example]
+) -> tuple[list[_Given] | None, str | None]:
     """What is compared with, and where it is from. (None, words) where another bundle is still to be asked."""
-    if options.baseline is None:
+    if options.baseline is None or baseline is None:
         if options.examples is not None:
             return None, None
         return [(a.text, a.error) for a in packed.recorded], "the answers recorded in the run"
-    if options.baseline.is_dir():
-        other = read_bundle(options.baseline, bases=(packed.model,))
-        recorded = {a.example.id: a for a in other.recorded}
-        if all(row.id in recorded and recorded[row.id].query == row.query for row in rows):
-            return [
-                (recorded[r.id].text, recorded[r.id].error) for r in rows
-            ], f"the answers recorded in {options.baseline}"
-        return None, f"the answers of {options.baseline}"
-    return _of_record(options.baseline, rows), f"the earlier check {options.baseline}"
+    if not isinstance(baseline, Packed):
+        return _of_record(options.baseline, baseline, rows), f"the earlier check {options.baseline}"
+    recorded = {a.example.id: a for a in baseline.recorded}
+    if all(row.id in recorded and recorded[row.id].query == row.query for row in rows):
+        answers = [recorded[row.id] for row in rows]
+        return [(a.text, a.error) for a in answers], f"the answers recorded in {options.baseline}"
+    return None, f"the answers of {options.baseline}"
 
 
-def _of_record(file: Path, rows: Sequence[Example]) -> list[_Given]:
+def _of_record(file: Path, record: Mapping[str, Any], rows: Sequence[Example]) -> list[_Given]:
     """The answers of an earlier check to these rows. Raises RunError where it has others."""
     try:
-        by_id = {a["id"]: a for a in _record(file)["answers"]}
+        by_id = {a["id"]: a for a in record["answers"]}
         given = [(str(by_id[r.id]["text"]), by_id[r.id].get("error")) if r.id in by_id else None for r in rows]
         same = [r.id in by_id and by_id[r.id]["row"] == _row_hash(r) for r in rows]
     except (KeyError, TypeError) as error:
@@ -250,19 +255,6 @@ def _record(file: Path) -> dict[str, Any]:
 def _no_check(file: Path, error: Exception) -> RunError:
     fact = f"no check of a bundle ({type(error).__name__})"
     return RunError(f"{file}: {fact}. Write one with rung check-bundle BUNDLE --json > FILE.")
-
-
-def _other(packed: Packed, bundle: Bundle, options: CheckOptions, say: Callable[[str], None]) -> Bundle:
-    """The bundle that is compared with; over the same base it shares the model."""
-    assert options.baseline is not None
-    other = read_bundle(options.baseline, bases=(packed.model,))
-    if other.model_version == packed.model_version:
-        return other.opened(bundle.model)
-    return open_bundle(options.baseline, say=say)
-
-
-def _answered(bundle: Bundle, rows: Sequence[Example], metric: MetricInfo, tell: Tell) -> tuple[CheckedAnswer, ...]:
-    return _scored(rows, _texts(bundle, rows, tell), metric)
 
 
 def _texts(bundle: Bundle, rows: Sequence[Example], tell: Tell) -> list[_Given]:
