@@ -179,14 +179,15 @@ class McpTools:
 
     def _opened(self, folder: Path, solution: str | None) -> Bundle:
         """A bundle with its model, kept as long as its files are what they were."""
-        from rung.serving.bundle import open_bundle, read_bundle
+        from rung.models import open_model
+        from rung.serving.bundle import read_bundle
 
-        place = read_bundle(folder, solution=solution).place
-        key = (folder, solution, (place / "solution.json").stat().st_mtime_ns)
+        packed = read_bundle(folder, solution=solution)
+        key = (folder, solution, (packed.place / "solution.json").stat().st_mtime_ns)
         if key not in self._bundles:
             while len(self._bundles) >= _OPEN:
                 del self._bundles[next(iter(self._bundles))]
-            self._bundles[key] = open_bundle(folder, solution=solution)
+            self._bundles[key] = packed.opened(open_model(packed.model))
         return self._bundles[key]
 
     def _inside(self, given: str) -> Path:
