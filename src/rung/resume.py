@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rung.errors import RunError
 from rung.records import SCRATCH, read_json, scratch_beside, write_json
 
 
@@ -21,18 +22,21 @@ def is_done(record: Path) -> bool:
 
 
 def recorded(record: Path) -> dict[str, Any] | None:
-    """What the stage recorded, or None when it is not done."""
-    return read_json(record)
+    """What the stage recorded, or None when it is not done. Raises RunError where the file is damaged."""
+    try:
+        return read_json(record)
+    except ValueError as error:
+        raise RunError(f"{record}: is damaged ({error}). Put it back, or run the task again in a new folder.") from None
 
 
 def record_of(record: Path) -> dict[str, Any]:
-    """What the stage recorded; empty when it is not done."""
-    return read_json(record) or {}
+    """As `recorded`; empty when the stage is not done."""
+    return recorded(record) or {}
 
 
 def once(record: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """The stage's record; where there is none, what `make` returns, after it has been written whole."""
-    found = read_json(record)
+    found = recorded(record)
     if found is None:
         found = dict(make())
         write_json(record, found)

@@ -18,6 +18,7 @@ from rung.errors import RunError
 from rung.models import model_version, open_model
 from rung.records import read_json, write_json
 from rung.serving.bundle import Bundle, read_bundle
+from rung.serving.watching.requests import known_inputs
 from rung.types import Decoding, Example, Message, Prediction, Solution, Trainable, TrainingOptions, TrainingRow
 
 
@@ -115,6 +116,19 @@ def test_a_bundle_of_a_newer_format_and_a_damaged_one_are_refused(tmp_path: Path
         (out / "bundle.json").write_text(damaged)
         with pytest.raises(RunError, match="cannot be read as a bundle"):
             read_bundle(out)
+
+
+def test_a_record_of_a_run_that_is_torn_is_named_with_what_to_do(tmp_path: Path, echo: str) -> None:
+    run, out = write_run(tmp_path / "run", echo, "1"), tmp_path / "out"
+    (run / "decision.json").write_text('{"choice": "pro')
+    for reads in (lambda: rung.load(run), lambda: rung.bundle(run, out=out)):
+        with pytest.raises(RunError, match=r"decision\.json: is damaged \(.*run the task again in a new folder"):
+            reads()
+    (run / "task.json").write_text("")
+    for reads in (lambda: rung.load(run), lambda: rung.bundle(run, "zero_shot", out=out), lambda: known_inputs(run)):
+        with pytest.raises(RunError, match=r"task\.json: is damaged \("):
+            reads()
+    assert not out.exists()
 
 
 def test_recorded_answers_come_back_as_they_were(tmp_path: Path, echo: str) -> None:

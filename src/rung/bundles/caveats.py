@@ -20,7 +20,8 @@ from rung.decision.reasons import kept_in_words
 from rung.decision.search_causes import search_failures_in_words
 from rung.decision.sources import sources_in_words
 from rung.decision.warnings import cut_in_words, faults_in_words, lost_in_words, read_seen
-from rung.records import from_record, read_json
+from rung.records import from_record
+from rung.resume import record_of, recorded
 from rung.runs import Files
 from rung.types import Decision, Injected, Solution
 
@@ -45,7 +46,7 @@ def seen_before(run: Files, decision: Decision | None) -> dict[str, int] | None:
 
     Older versions left a sentence alone.
     """
-    found: dict[str, int] | None = (read_json(run.finalists) or {}).get("seen_before")
+    found: dict[str, int] | None = record_of(run.finalists).get("seen_before")
     if found is not None or decision is None:
         return found
     told = next((read for w in decision.warnings if (read := read_seen(w)) is not None), None)
@@ -85,7 +86,7 @@ def without_paths(text: str) -> str:
 def _warnings(run: Files, name: str, decision: Decision) -> list[str]:
     """Those of the verdict that concern the solution; of one that is not shipped, what holds for the whole run."""
     if decision.solution != name:
-        return list((read_json(run.finalists) or {}).get("notes", ()))
+        return list(record_of(run.finalists).get("notes", ()))
     others = {c.name for c in decision.candidates} - {name}
     return [w for w in decision.warnings if re.split(r"[ ,:]", w, maxsplit=1)[0] not in others or _names(w, name)]
 
@@ -95,7 +96,7 @@ def _names(sentence: str, name: str) -> bool:
 
 
 def _judge(run: Files) -> Iterator[Caveat]:
-    record = read_json(run.folder / "judge.json")
+    record = recorded(run.judge)
     if record is None:
         return
     check = judge_from_record(record)
@@ -121,7 +122,7 @@ def _verdict(name: str, decision: Decision, scale: Scale) -> Iterator[Caveat]:
 def _measured(run: Files, solution: Solution, decision: Decision) -> Iterator[Caveat]:
     """By the checks of finalists and the records of the candidate. What was asked of a solution with its longer prompt
     counts for the shortened one that was not asked."""
-    named = read_json(run.finalists) or {}
+    named = record_of(run.finalists)
     name = solution.name
     shortened = [from_record(Shortened, one) for one in named.get("shortened", ())]
     long = next((s.tuned for s in shortened if s.short == name), name)

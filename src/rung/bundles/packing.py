@@ -21,7 +21,8 @@ from rung.bundles.recorded import recorded_of, write_recorded
 from rung.bundles.scoring import scoring_note
 from rung.errors import RunError
 from rung.models.places import remember
-from rung.records import read_json, write_json, write_text
+from rung.records import write_json, write_text
+from rung.resume import record_of, recorded
 from rung.runs import Files
 from rung.types import Decision, Example, Prediction, RetrieverSpec, Score, Solution, model_of
 
@@ -42,7 +43,7 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
 
     place = run / "solutions" / name
     solution = load_solution(place)
-    task = read_json(run / "task.json") or {}
+    task = record_of(run / "task.json")
     said = note_of_run(place, task)
     base = base_of(said["model"], said["model_version"])
     portable, search = _without_places(solution)
@@ -50,7 +51,7 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
     if solution.adapter is not None:
         _rename_base(folder / "adapter", base)
     predictions = read_predictions(place / "predictions.dev.jsonl")
-    groups = (read_json(run / "split.json") or {}).get("groups", {})
+    groups = record_of(run / "split.json").get("groups", {})
     decision = _decision_of(run)
     answers = recorded_of(dev, predictions, groups, task.get("seed", 0)) if examples else []
     if answers:
@@ -111,7 +112,7 @@ def _decision_of(run: Path) -> Decision | None:
     """The verdict; None where there is none yet."""
     from rung.decision import decision_from_record
 
-    record = read_json(run / "decision.json")
+    record = recorded(run / "decision.json")
     return decision_from_record(record) if record is not None else None
 
 

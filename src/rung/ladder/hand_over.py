@@ -10,15 +10,14 @@ from rung import runs
 from rung.bundles.packing import FORMAT, pack
 from rung.errors import RunError, RungError
 from rung.ladder.state import WholeRun
-from rung.records import read_json
-from rung.resume import folder_once, is_done
+from rung.resume import folder_once, is_done, record_of, recorded
 from rung.types import Decision, Example
 
 
 def hand_over(run: WholeRun, decision: Decision) -> None:
     """Puts the bundle of the solution to ship into winner/, in the place of what an earlier verdict left there."""
     folder, name = run.files.winner, decision.solution
-    note = read_json(folder / "bundle.json") or {}
+    note = record_of(folder / "bundle.json")
     if (note.get("format"), note.get("solution"), note.get("headline")) != (FORMAT, name, decision.headline):
         shutil.rmtree(folder, ignore_errors=True)
     if name is not None:
@@ -70,7 +69,7 @@ def dev_examples(run: Path) -> Sequence[Example]:
     from rung.data.task_file import read_task
     from rung.ladder.identity import file_hashes
 
-    split, record = read_json(run / "split.json") or {}, read_json(run / "task.json") or {}
+    split, record = record_of(run / "split.json"), record_of(run / "task.json")
     digests, dev = split.get("row_digests"), split.get("sets", {}).get("dev", ())
     try:
         task = read_task(Path(record["path"]))
@@ -87,7 +86,7 @@ def _shipped(run: Path) -> str:
     """The solution that the verdict ships. Raises RunError where there is none."""
     made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
     choose = f"Name a solution: rung bundle {run} SOLUTION --out DIR; there are {', '.join(made) or 'none yet'}."
-    decision = read_json(run / "decision.json")
+    decision = recorded(run / "decision.json")
     if decision is None or decision["choice"] == "unfinished":
         raise RunError(f"{run}: not finished, so there is no winner yet. {choose}")
     if decision["solution"] is None:

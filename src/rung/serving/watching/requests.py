@@ -16,6 +16,7 @@ from rung.data.rows import Row
 from rung.data.shapes.values import listed
 from rung.errors import DataError, RunError, RungError
 from rung.records import read_json
+from rung.resume import record_of
 from rung.serving.names import plain_name
 from rung.types import Example, Query, Task
 
@@ -56,15 +57,15 @@ def known_inputs(folder: Path) -> KnownInputs:
     if not folder.is_dir():
         fact = "is a file" if folder.exists() else "there is no such folder"
         raise RunError(f"{folder}: {fact}. Name the folder of a bundle, or a run folder as runs/NAME.")
-    place, run = folder, read_json(folder / "task.json")
-    if run is not None and (folder / "split.json").is_file():
+    place, run = folder, record_of(folder / "task.json")
+    if run and (folder / "split.json").is_file():
         found = _of_run(folder, run)
         if found.inputs:
             return found
         place = folder / "winner"
     note = _checked_note(place)
     recorded = read_recorded(place)
-    if not recorded and run is not None:
+    if not recorded and run:
         raise RunError(
             f"{folder}: the data of this run ({run.get('path', 'its task')}) are gone, or are not what they were, and "
             "its winner holds no inputs (parity.jsonl), so nothing can be compared. Put the data back, or run again."
@@ -150,7 +151,7 @@ def _of_run(folder: Path, run: dict[str, Any]) -> KnownInputs:
     from rung.data.split import row_digest
     from rung.data.task_file import read_task
 
-    split = read_json(folder / "split.json") or {}
+    split = record_of(folder / "split.json")
     digests = split.get("row_digests")
     try:
         task = read_task(Path(run["path"]))
@@ -176,7 +177,7 @@ def _answers_on_dev(folder: Path) -> tuple[str, ...]:
     """Of the solution that the run ships."""
     from rung.trials.trial import read_predictions
 
-    name = (read_json(folder / "decision.json") or {}).get("solution")
+    name = record_of(folder / "decision.json").get("solution")
     if not name:
         return ()
     found = read_predictions(folder / "solutions" / name / "predictions.dev.jsonl")
