@@ -16,8 +16,8 @@ from rung.serving.exports import export_named
 from rung.serving.exports.export import ExportOptions, ExportSource
 from rung.serving.exports.exporting import export
 from rung.serving.exports.source import SourceOptions, read_source
-from rung.serving.exports.tokenizer_files import chat_of, write_tokenizer
-from rung.types import Constraint
+from rung.serving.exports.tokenizer_files import chat_of, write_prompt, write_tokenizer
+from rung.types import Constraint, Decoding, Demo, DemoSelection, Solution
 
 
 @pytest.mark.parametrize("name", ["peft", "merged"])
@@ -66,6 +66,19 @@ def test_no_setting_of_the_base_that_changes_answers_is_carried_along(
     write_tokenizer(base, chat_of(base), tmp_path / "out", source.packed.solution)
     written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert set(written) <= {"bos_token_id", "pad_token_id", "eos_token_id", "do_sample", "max_new_tokens"}
+
+
+def test_the_turns_of_prompt_json_are_those_of_the_bundle_also_where_a_demo_answers_nothing(tmp_path: Path) -> None:
+    demos = (Demo("a card", ""), Demo("a use", "use"), Demo("none", "none"))
+    solution = Solution("s", "", Decoding(8), demos, DemoSelection("fixed", 2))
+    assert len(write_prompt(solution, tmp_path)) == 1
+    turns = json.loads((tmp_path / "prompt.json").read_text())["messages"]
+    assert [(t["role"], t["content"]) for t in turns] == [
+        *(("user", "a card"), ("assistant", ""), ("user", "a use"), ("assistant", "use")),
+        ("user", "{input}"),
+    ]
+    write_prompt(replace(solution, demos=(), demo_selection=DemoSelection("nearest", 2)), tmp_path)
+    assert len(json.loads((tmp_path / "prompt.json").read_text())["messages"]) == 1
 
 
 def test_labels_are_held_in_transformers_too(tiny_folder: Path, adapter: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ExportError
-from rung.records import write_text
+from rung.records import write_json, write_text
 from rung.serving.exports.export import (
     HERE,
     Export,
@@ -27,9 +27,9 @@ from rung.serving.exports.export import (
     ExportSource,
     NamedCheck,
     ParityAsk,
-    asked_messages,
+    sent,
 )
-from rung.serving.exports.prompt_parts import PromptParts, as_json, parts_of, passages_of, where_asked
+from rung.serving.exports.prompt_parts import PromptParts, parts_of, passages_of, where_asked
 
 PROGRAM, STATE, PROMPT = "program.py", "program.json", "prompt.json"
 
@@ -42,8 +42,8 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     parts = parts_of(source)
     fields = ["passages", "input"] if parts.retrieves else ["input"]
     said_as = inspect.cleandoc(parts.instruction) or _WITHOUT.format(", ".join(f"`{name}`" for name in fields))
-    write_text(folder / PROMPT, as_json(_prompt(source, parts, fields, said_as)))
-    write_text(folder / STATE, as_json(_state(parts, fields, said_as)))
+    write_json(folder / PROMPT, _prompt(source, parts, fields, said_as))
+    write_json(folder / STATE, _state(parts, fields, said_as))
     program = (files("rung.serving.exports.plain") / "dspy_program.py").read_text("utf-8")
     write_text(folder / PROGRAM, re.sub(r"  # type: ignore\S*", "", program))
     names = [PROGRAM, STATE, PROMPT]
@@ -118,7 +118,7 @@ def _check(folder: Path, python: str, asks: Sequence[ParityAsk]) -> NamedCheck:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
         raise ExportError(f"dspy: the program does not run in {python} ({last[0]}).")
     found = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
-    wanted = [[{"role": m.role, "content": m.content} for m in asked_messages(ask)] for ask in asks]
+    wanted = [sent(ask.request.messages) for ask in asks]
     equal = sum(a == b for a, b in zip(found, wanted, strict=False))
     return NamedCheck("messages", found == wanted, f"{equal} of {len(wanted)} prompts equal, written by DSPy")
 

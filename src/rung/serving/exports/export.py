@@ -168,9 +168,14 @@ class Export:
     rows: int = 0
 
 
-def asked_messages(ask: ParityAsk) -> list[Message]:
-    """The turns as an outsider sends them: as rendered, without a system turn that has no text."""
-    return [m for m in ask.request.messages if m.role != "system" or m.content]
+def spoken(turns: Sequence[Message]) -> list[Message]:
+    """The turns that an outsider sends: as rendered, without a system turn that has no text."""
+    return [m for m in turns if m.role != "system" or m.content]
+
+
+def sent(turns: Sequence[Message]) -> list[dict[str, str]]:
+    """As `spoken`, in the form in which chats are sent."""
+    return [{"role": m.role, "content": m.content} for m in spoken(turns)]
 
 
 def answer_text(solution: Solution, text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.constraints import loosened
 from rung.errors import ExportError
-from rung.serving.exports.export import ExportOptions, NamedCheck, NoRuntime, ParityAsk, asked_messages
+from rung.serving.exports.export import ExportOptions, NamedCheck, NoRuntime, ParityAsk, sent
 from rung.types import Constraint
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class LlamaRuntime:
         return [
             self._process.ask(
                 "chat",
-                messages=sent(ask),
+                messages=sent(ask.request.messages),
                 tokens=ask.request.decoding.max_new_tokens,
                 grammar=grammar_of(ask.request.constraint),
             )["text"]
@@ -95,7 +95,7 @@ class LlamaRuntime:
     def _template(self, asks: Sequence[ParityAsk]) -> NamedCheck:
         forged = 0
         for number, ask in enumerate(asks, 1):
-            found = self._process.ask("chat_ids", messages=sent(ask))["ids"]
+            found = self._process.ask("chat_ids", messages=sent(ask.request.messages))["ids"]
             wanted = self._chat.encode(ask.request.messages)
             if found == wanted:
                 continue
@@ -112,7 +112,10 @@ class LlamaRuntime:
         """Ids of the chat where text that spells a control token is that token."""
         tokenizer = self._chat.tokenizer
         text = tokenizer.apply_chat_template(
-            sent(ask), chat_template=self._chat.whole_template(), add_generation_prompt=True, tokenize=False
+            sent(ask.request.messages),
+            chat_template=self._chat.whole_template(),
+            add_generation_prompt=True,
+            tokenize=False,
         )
         return [int(i) for i in tokenizer.encode(text, add_special_tokens=False)]
 
@@ -136,11 +139,6 @@ class LlamaRuntime:
         return NamedCheck(
             "beginning token", False, fact + ("stands before a text" if wanted else "does not stand there")
         )
-
-
-def sent(ask: ParityAsk) -> list[dict[str, str]]:
-    """The turns as JSON."""
-    return [{"role": m.role, "content": m.content} for m in asked_messages(ask)]
 
 
 def grammar_of(constraint: Constraint | None) -> dict[str, Any] | None:

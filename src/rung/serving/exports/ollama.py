@@ -25,11 +25,12 @@ from rung.serving.exports.export import (
     NamedCheck,
     NoRuntime,
     ParityAsk,
-    asked_messages,
+    spoken,
 )
 from rung.serving.exports.gguf import ADAPTER, kind_of, weights_file, write_gguf
 from rung.serving.exports.gguf_network import WHOLE
-from rung.types import Message, Query, Solution
+from rung.serving.exports.prompt_parts import fixed_turns
+from rung.types import Message, Solution
 
 if TYPE_CHECKING:
     from rung.models.chat_template import ChatFormat
@@ -151,11 +152,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
 def _modelfile(
     files: Sequence[str], chat: ChatFormat, solution: Solution, joins: TurnJoins, asks: Sequence[ParityAsk]
 ) -> str:
-    from rung.solutions.prompt_rendering import render
-
-    fixed = solution.demo_selection is not None and solution.demo_selection.kind == "fixed"
-    demos = solution.demos[: solution.demo_selection.k] if solution.demo_selection is not None and fixed else ()
-    turns = [m for m in render(solution, Query("", ""), demos=demos)[:-1] if m.content]
+    turns = spoken(fixed_turns(solution))
     longest = max((len(chat.encode(a.request.messages)) + a.request.decoding.max_new_tokens for a in asks), default=0)
     context = _LEAST_CONTEXT
     while context < longest or context < min(2 * longest, _MOST_CONTEXT):  # Ollama cuts a longer prompt, and is silent
@@ -201,7 +198,7 @@ class OllamaTemplateRuntime:
         return [
             self._process.ask(
                 "complete",
-                prompt=self._joins.written(asked_messages(ask)),
+                prompt=self._joins.written(spoken(ask.request.messages)),
                 tokens=ask.request.decoding.max_new_tokens,
                 stop=stops,
                 grammar=grammar_of(ask.request.constraint) if self.holds else None,
@@ -212,7 +209,7 @@ class OllamaTemplateRuntime:
     def checks(self, asks: Sequence[ParityAsk]) -> Sequence[NamedCheck]:
         """The TEMPLATE's prompts, by their tokens."""
         for number, ask in enumerate(asks, 1):
-            found = self._process.ask("text_ids", text=self._joins.written(asked_messages(ask)))["ids"]
+            found = self._process.ask("text_ids", text=self._joins.written(spoken(ask.request.messages)))["ids"]
             if found != self._chat.encode(ask.request.messages):
                 fact = f"the tokens of prompt {number} ({ask.query.id}) are not rung's"
                 return (NamedCheck("template", False, fact),)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from rung.models.four_bit import split_spec
 from rung.models.places import is_endpoint
-from rung.serving.exports.export import ExportSource, ParityAsk
-from rung.types import Demo, Message, Query
+from rung.serving.exports.export import ExportSource, ParityAsk, spoken
+from rung.types import Demo, Message, Query, Solution
 
-SERVE = "http://127.0.0.1:8000/v1"
-"""Where rung serve listens by itself."""
+SERVE, SERVE_KEY = "http://127.0.0.1:8000/v1", "RUNG_API_KEY"
+"""Where rung serve listens by itself, and the environment variable of its key."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,9 @@ class PromptParts:
 
 @dataclass(frozen=True)
 class WhereAsked:
-    """bundle: its name in rung serve, with address and the environment variable of a key. model: that a whole prompt
-    goes to. known: whether its address is known. about: what must listen there, in a sentence."""
+    """model: that a whole prompt goes to. key: the environment variable of its key. known: whether its address is
+    known. about: what must listen there, in a sentence."""
 
-    bundle: str
-    bundle_url: str
-    bundle_key: str
     model: str
     url: str
     key: str
@@ -43,19 +38,32 @@ class WhereAsked:
     about: str
 
 
-def parts_of(source: ExportSource) -> PromptParts:
-    """The prompt of a bundle."""
+def fixed_turns(solution: Solution) -> tuple[Message, ...]:
+    """The turns before the user's that are the same for every input: the instruction, which may be empty, and demos."""
     from rung.solutions.prompt_rendering import render
 
+    return render(solution, Query("", ""), demos=_fixed_demos(solution))[:-1]
+
+
+def chooses_demos(solution: Solution) -> bool:
+    """Whether each input gets demos of its own."""
+    return bool(solution.demos) and solution.demo_selection is not None and solution.demo_selection.kind == "nearest"
+
+
+def _fixed_demos(solution: Solution) -> tuple[Demo, ...]:
+    from rung.solutions.demos import select_demos
+
+    return () if chooses_demos(solution) else select_demos(solution, [Query("", "")])[0]
+
+
+def parts_of(source: ExportSource) -> PromptParts:
+    """The prompt of a bundle."""
     solution = source.packed.solution
-    selection = solution.demo_selection
-    shown = solution.demos[: selection.k] if selection is not None and selection.kind == "fixed" else ()
-    before = render(solution, Query("", "input"), demos=shown)[:-1]
     return PromptParts(
-        before=tuple(m for m in before if m.content or m.role != "system"),
-        demos=shown,
-        instruction=render(replace(solution, demos=()), Query("", ""))[0].content,
-        fixed=selection is None or selection.kind == "fixed" or not solution.demos,
+        before=tuple(spoken(fixed_turns(solution))),
+        demos=_fixed_demos(solution),
+        instruction=fixed_turns(solution)[0].content,
+        fixed=not chooses_demos(solution),
         retrieves=solution.retriever is not None,
         title=f"{source.packed.note.get('task') or solution.name}, as rung solved it ({solution.name})",
     )
@@ -68,19 +76,18 @@ def passages_of(ask: ParityAsk) -> str:
 
 
 def where_asked(source: ExportSource) -> WhereAsked:
-    """Where the bundle and its whole prompt are sent."""
-    name = source.name
+    """Where the bundle's whole prompt is sent."""
     base = split_spec(source.packed.model)[0]
     endpoint = _endpoint(base)
     if endpoint is not None:
         url, model, key = endpoint
         about = f"The endpoint that it was made with, {url}, with its key in {key}."
-        return WhereAsked(name, SERVE, "RUNG_API_KEY", model, url, key, True, about)
+        return WhereAsked(model, url, key, True, about)
     if source.adapter is not None:
         about = "A server that has the adapter by this name and adds nothing to a chat, such as that of --to vllm."
-        return WhereAsked(name, SERVE, "RUNG_API_KEY", name, SERVE, "OPENAI_API_KEY", False, about)
+        return WhereAsked(source.name, SERVE, "OPENAI_API_KEY", False, about)
     about = "A server of the base model, such as rung serve: there the base answers chats as they are."
-    return WhereAsked(name, SERVE, "RUNG_API_KEY", base.rpartition("/")[2], SERVE, "RUNG_API_KEY", False, about)
+    return WhereAsked(base.rpartition("/")[2], SERVE, SERVE_KEY, False, about)
 
 
 def _endpoint(spec: str) -> tuple[str, str, str] | None:
@@ -91,8 +98,3 @@ def _endpoint(spec: str) -> tuple[str, str, str] | None:
 
     parsed = parse(spec)
     return parsed.endpoint, parsed.name, parsed.key_env or "OPENAI_API_KEY"
-
-
-def as_json(value: Any) -> str:
-    """As it stands in files that people read."""
-    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

@@ -28,9 +28,9 @@ from rung.serving.exports.export import (
     ExportSource,
     NamedCheck,
     ParityAsk,
-    asked_messages,
+    sent,
 )
-from rung.serving.exports.prompt_parts import PromptParts, as_json, parts_of, passages_of, where_asked
+from rung.serving.exports.prompt_parts import SERVE, SERVE_KEY, PromptParts, parts_of, passages_of, where_asked
 from rung.types import Message
 
 CONFIG, RENDERED, PLAIN, TESTS, SCORE = "promptfooconfig.yaml", "rendered.json", "input.json", "tests.json", "score.js"
@@ -48,12 +48,12 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     parts = parts_of(source)
     asks = [ask for ask in source.asks if _is_kept(ask)][:_MOST_TESTS]
     names = [CONFIG, TESTS, SCORE, PLAIN]
-    write_text(folder / PLAIN, as_json([{"role": "user", "content": "{{input}}"}]))
+    write_text(folder / PLAIN, _as_json([{"role": "user", "content": "{{input}}"}]))
     if parts.fixed:
-        write_text(folder / RENDERED, as_json(_rendered(parts)))
+        write_text(folder / RENDERED, _as_json(_rendered(parts)))
         names.append(RENDERED)
     tests = [_test(source, ask) for ask in asks]
-    write_text(folder / TESTS, as_json(tests))
+    write_text(folder / TESTS, _as_json(tests))
     write_text(folder / CONFIG, _config(source, parts))
     write_text(folder / SCORE, (files("rung.serving.exports.plain") / SCORE).read_text("utf-8"))
     checks = [_check(folder, parts, asks, tests)] if asks else []
@@ -83,6 +83,10 @@ def _rendered(parts: PromptParts) -> list[dict[str, str]]:
     return [*said, {"role": "user", "content": f"{passages}{{{{input}}}}"}]
 
 
+def _as_json(turns: Sequence[Any]) -> str:
+    return json.dumps(turns, ensure_ascii=False, indent=1) + "\n"
+
+
 # ---- tests --------------------------------------------------------------------------------------
 
 
@@ -110,14 +114,14 @@ def _config(source: ExportSource, parts: PromptParts) -> str:
     most = source.packed.solution.decoding.max_new_tokens
     lines = [
         "# promptfoo eval",
-        f"# Set {where.bundle_key} to the key of rung serve; where it needs none, to any text, as promptfoo wants one.",
+        f"# Set {SERVE_KEY} to the key of rung serve; where it needs none, to any text, as promptfoo wants one.",
     ]
     lines += [f"description: {json.dumps(parts.title, ensure_ascii=False)}", "prompts:"]
     lines += [f"  - id: {json.dumps(f'file://{PLAIN}')}", "    label: input"]
     if parts.fixed:
         lines += [f"  - id: {json.dumps(f'file://{RENDERED}')}", "    label: rendered"]
     lines.append("providers:")
-    lines += _provider(where.bundle, where.bundle_url, where.bundle_key, most, "input", hidden=False)
+    lines += _provider(source.name, SERVE, SERVE_KEY, most, "input", hidden=False)
     if parts.fixed:
         lines.append(f"  # {' '.join(where.about.split())}")
         lines += _provider(where.model, where.url, where.key, most, "rendered", hidden=not where.known)
@@ -143,9 +147,9 @@ def _provider(model: str, url: str, key: str, most: int, prompt: str, *, hidden:
 
 def _check(folder: Path, parts: PromptParts, asks: Sequence[ParityAsk], tests: Sequence[dict[str, Any]]) -> NamedCheck:
     """Whether the messages of every test are the bundle's."""
-    wanted = {"input": [[_said(Message("user", ask.query.asked))] for ask in asks]}
+    wanted = {"input": [sent([Message("user", ask.query.asked)]) for ask in asks]}
     if parts.fixed:
-        wanted["rendered"] = [[_said(m) for m in asked_messages(ask)] for ask in asks]
+        wanted["rendered"] = [sent(ask.request.messages) for ask in asks]
     try:
         by, found = "promptfoo", _by_promptfoo(folder)
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
@@ -193,18 +197,14 @@ def _by_jinja(prompt: Path, tests: Sequence[dict[str, Any]]) -> list[Any]:
     return [[{**turn, "content": turn["content"].render(test["vars"])} for turn in written] for test in tests]
 
 
-def _said(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
-
-
 def _notes(source: ExportSource, parts: PromptParts, kept: int) -> tuple[str, ...]:
     where = where_asked(source)
     left_out = len(source.asks) - kept
     metric = source.metric.name if source.metric is not None else "the task's metric"
     notes = [
-        f"Start the bundle with rung serve, then: cd {HERE} && {where.bundle_key}=KEY promptfoo eval",
-        f"promptfoo wants {where.bundle_key} to be set: to the server's key, or to any text where it needs none.",
-        f"{kept} dev examples are its tests. They ask {where.bundle} with the input alone; rung serve adds the rest.",
+        f"Start the bundle with rung serve, then: cd {HERE} && {SERVE_KEY}=KEY promptfoo eval",
+        f"promptfoo wants {SERVE_KEY} to be set: to the server's key, or to any text where it needs none.",
+        f"{kept} dev examples are its tests. They ask {source.name} with the input alone; rung serve adds the rest.",
     ]
     if parts.fixed:
         notes.append(f"{RENDERED} holds the whole prompt, for {where.about[0].lower()}{where.about[1:]}")

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from rung.serving.exports.export import (
     ParityAsk,
 )
 from rung.serving.exports.peft import base_name
+from rung.serving.exports.prompt_parts import chooses_demos, parts_of
 from rung.serving.exports.tokenizer_files import chat_of, write_tokenizer
 from rung.types import Constraint, Query, RetrieverSpec, Solution
 
@@ -162,11 +162,8 @@ def _grammar(constraint: Constraint, chat: ChatFormat, vocabulary: int) -> str:
 
 def _says(source: ExportSource, chat: ChatFormat) -> dict[str, Any]:
     """solution.json: what a person may read and change."""
-    from rung.solutions.prompt_rendering import render
-
-    packed, solution = source.packed, source.packed.solution
-    selection = solution.demo_selection
-    fixed = solution.demos[: selection.k] if selection is not None and selection.kind == "fixed" else solution.demos
+    packed, solution, parts = source.packed, source.packed.solution, parts_of(source)
+    near = solution.demo_selection if not parts.fixed else None
     place = None if source.adapter is None else _place_of_weights(source)
     return {
         "made_by": f"rung {__version__}",
@@ -180,9 +177,9 @@ def _says(source: ExportSource, chat: ChatFormat) -> dict[str, Any]:
         "context_length": _context_length(source.base, chat),
         "max_new_tokens": solution.decoding.max_new_tokens,
         "keep_space": solution.decoding.keep_space,
-        "instruction": render(replace(solution, demos=()), Query("", ""))[0].content,
-        "demos": [{"input": d.input, "output": d.output} for d in (fixed if selection is not None else ())],
-        "nearest": selection.k if selection is not None and selection.kind == "nearest" and solution.demos else None,
+        "instruction": parts.instruction,
+        "demos": [{"input": d.input, "output": d.output} for d in (parts.demos if near is None else solution.demos)],
+        "nearest": near.k if near is not None else None,
         "search": None if solution.retriever is None else _search_of(solution.retriever),
         "cite": solution.cite and solution.retriever is not None,
     }
@@ -202,8 +199,7 @@ def _search_of(spec: RetrieverSpec) -> dict[str, Any]:
 def _beside(solution: Solution) -> list[str]:
     """Names in _COPIED that the program imports for this solution."""
     spec = solution.retriever
-    nearest = solution.demo_selection is not None and solution.demo_selection.kind == "nearest"
-    names = ["search.py", "words.py"] if spec is not None or nearest else []
+    names = ["search.py", "words.py"] if spec is not None or chooses_demos(solution) else []
     if spec is not None and spec.fenced:
         names += ["fencing.py", "folding.py", "mail.py"]
     return [*names, *(["citing.py"] if spec is not None and solution.cite else [])]

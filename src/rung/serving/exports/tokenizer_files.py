@@ -5,7 +5,6 @@ The chat template is the base's, completed so that a plain `apply_chat_template`
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from rung.models.identity import BESIDE_WEIGHTS
 from rung.records import read_json, write_json, write_text
-from rung.types import Query, Solution
+from rung.serving.exports.export import sent
+from rung.serving.exports.prompt_parts import chooses_demos, fixed_turns
+from rung.types import Message, Solution
 
 if TYPE_CHECKING:
     from rung.models.chat_template import ChatFormat
@@ -60,20 +61,15 @@ def write_tokenizer(base: Path, chat: ChatFormat, folder: Path, solution: Soluti
 
 def write_prompt(solution: Solution, folder: Path) -> tuple[str, ...]:
     """Writes prompt.json: what to send, and what a runtime is to hold answers to. Returns notes for the user."""
-    from rung.solutions.prompt_rendering import render
-
-    fixed = solution.demos[: solution.demo_selection.k] if solution.demo_selection else ()
-    nearest = solution.demo_selection is not None and solution.demo_selection.kind == "nearest"
-    messages = render(solution, Query("", "{input}"), demos=() if nearest else fixed)
     record: dict[str, Any] = {
-        "messages": [{"role": m.role, "content": m.content} for m in messages if m.content],
+        "messages": sent([*fixed_turns(solution), Message("user", "{input}")]),
         "max_new_tokens": solution.decoding.max_new_tokens,
         "temperature": solution.decoding.temperature,
         "constraint": asdict(solution.constraint) if solution.constraint is not None else None,
     }
-    write_text(folder / PROMPT, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    write_json(folder / PROMPT, record)
     notes = [f"{PROMPT} holds the turns to send: put your input in the place of {{input}}."]
-    if nearest:
+    if chooses_demos(solution):
         notes.append("The bundle chooses demos for each input; these files do not. `rung serve` does.")
     if solution.retriever is not None:
         notes.append("The bundle puts passages before each input; these files do not. `rung serve` does.")

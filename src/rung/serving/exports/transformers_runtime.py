@@ -12,7 +12,7 @@ from typing import Any
 
 from rung.errors import ExportError, first_line
 from rung.models.chat_template import ChatFormat
-from rung.serving.exports.export import NamedCheck, NoRuntime, ParityAsk, asked_messages
+from rung.serving.exports.export import NamedCheck, NoRuntime, ParityAsk, sent
 
 
 class TransformersRuntime:
@@ -42,9 +42,8 @@ class TransformersRuntime:
     def _answer(self, ask: ParityAsk) -> str:
         import torch
 
-        sent = [{"role": m.role, "content": m.content} for m in asked_messages(ask)]
         encoded = self._tokenizer.apply_chat_template(
-            sent, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            sent(ask.request.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         length = encoded["input_ids"].shape[1]
         held: dict[str, Any] = {}

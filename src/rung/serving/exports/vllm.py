@@ -29,12 +29,12 @@ from rung.serving.exports.export import (
     NamedCheck,
     NoRuntime,
     ParityAsk,
-    asked_messages,
+    sent,
 )
 from rung.serving.exports.peft import base_name
-from rung.serving.exports.prompt_parts import as_json, parts_of
+from rung.serving.exports.prompt_parts import parts_of
 from rung.serving.exports.tokenizer_files import chat_of, write_tokenizer
-from rung.types import Constraint
+from rung.types import Constraint, Message
 
 if TYPE_CHECKING:
     from rung.models.chat_template import ChatFormat
@@ -77,7 +77,8 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     write_json(folder / FLAGS, flags)
     write_text(folder / COMMAND, _script(flags))
     (folder / COMMAND).chmod(0o755)
-    write_text(folder / REQUEST, as_json(request_of(source, [*_turns(source), {"role": "user", "content": "{input}"}])))
+    turns = sent([*parts_of(source).before, Message("user", "{input}")])
+    write_json(folder / REQUEST, request_of(source, turns))
     write_text(folder / README, _readme(source, flags))
     return Exported((COMMAND, REQUEST, README, FLAGS, *names), _notes(source, flags))
 
@@ -166,10 +167,6 @@ def _held(constraint: Constraint) -> dict[str, Any]:
     return {"json" if constraint.kind == "json_schema" else "regex": constraint.value}
 
 
-def _turns(source: ExportSource) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in parts_of(source).before]
-
-
 def _readme(source: ExportSource, flags: Mapping[str, Any]) -> str:
     parts = parts_of(source)
     cpu = "" if has_gpu() else "VLLM_CPU_KVCACHE_SPACE=2 "
@@ -245,11 +242,11 @@ class VllmServer:
         self._process.end()
 
     def _answer(self, ask: ParityAsk) -> str:
-        reply = self._asked("/v1/chat/completions", request_of(self._source, _sent(ask)))
+        reply = self._asked("/v1/chat/completions", request_of(self._source, sent(ask.request.messages)))
         return str(reply["choices"][0]["message"]["content"] or "")
 
     def _tokens(self, ask: ParityAsk) -> list[int]:
-        body = {"model": self._source.name, "messages": _sent(ask), "add_generation_prompt": True}
+        body = {"model": self._source.name, "messages": sent(ask.request.messages), "add_generation_prompt": True}
         found: list[int] = self._asked("/tokenize", {**body, "add_special_tokens": False})["tokens"]
         return found
 
@@ -263,10 +260,6 @@ class VllmServer:
                 return json.loads(reply.read())
         except OSError as error:
             raise self._process.failure(f"vLLM did not answer {path} ({first_line(error)})") from error
-
-
-def _sent(ask: ParityAsk) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in asked_messages(ask)]
 
 
 def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
