@@ -56,6 +56,24 @@ def test_hits_that_were_ordered_before_for_a_query_are_ordered_once_until_it_is_
     assert search.search(queries, 4) == first and asked[3:] == ["one", "two"]
 
 
+class Dropped(dict[Any, Any]):
+    """Another thread lets go of all of it as soon as something was looked up."""
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) is not None
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        found = super().get(key, default)
+        self.clear()
+        return found
+
+
+def test_an_order_that_another_thread_lets_go_of_is_not_missed() -> None:
+    search, query = Reranked(First(), Longest()), Query("q", "?")
+    search._orders = Dropped()
+    assert search.search([query], 4) == search.search([query], 4)
+
+
 def test_scores_are_those_of_the_model_whatever_stands_beside_a_text(tmp_path: Path) -> None:
     import torch
     from transformers import AutoTokenizer

@@ -111,9 +111,10 @@ class Reranked:
         if len(found) < 2:
             return list(found)
         key = (query, tuple(passage.id for passage in found))
-        if key not in self._orders:
+        if (order := self._orders.get(key)) is None:
             scores = self._reranker.scores(query, [searched(passage) for passage in found])
+            order = sorted(range(len(found)), key=lambda i: -scores[i])  # of equal ones, the first hit first
             if len(self._orders) >= _KNOWN_QUERIES:
                 self._orders.clear()
-            self._orders[key] = sorted(range(len(found)), key=lambda i: -scores[i])  # of equals, the first hit first
-        return [found[i] for i in self._orders[key]]
+            self._orders[key] = order
+        return [found[i] for i in order]
