@@ -209,7 +209,7 @@ def test_only_requests_to_this_bundle_count_where_the_file_names_models(
 ) -> None:
     tested, rows = drawn
     out = bundle_of(tmp_path / "winner", tested)
-    (out / "bundle.json").write_text(json.dumps({"task": "my shop"}))
+    (out / "bundle.json").write_text(json.dumps({"model": "m", "model_version": "1", "task": "my shop"}))
     mine = [(text, "my-shop") for text, _ in rows[:100]] + [(text, None) for text, _ in rows[100:]]
     file = kept(tmp_path / "kept.jsonl", [*mine, *((f"capital of land {i}", "facts") for i in range(90))])
     record = json.loads(call(out, file, "--json").stdout)
@@ -247,8 +247,12 @@ def test_a_file_in_the_place_of_a_bundle_and_a_bundle_with_a_changed_file_are_re
     with pytest.raises(RunError, match="is a file"):
         known_inputs(out / "parity.jsonl")
     (out / "solution.json").write_text("{}")
-    (out / "bundle.json").write_text(json.dumps({"format": 2, "files": {"solution.json": "0" * 64}}))
+    note = {"format": 2, "model": "m", "model_version": "1", "files": {"solution.json": "0" * 64}}
+    (out / "bundle.json").write_text(json.dumps(note))
     with pytest.raises(RunError, match=r"solution.json is not what it was"):
+        known_inputs(out)
+    (out / "bundle.json").write_text(json.dumps({**note, "format": 3}))
+    with pytest.raises(RunError, match=r"is of format 3, and this rung reads"):
         known_inputs(out)
     (out / "bundle.json").write_text("{")
     with pytest.raises(RunError, match="cannot be read as a bundle"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.bundles.bases import find_base, find_folder, other_base
-from rung.bundles.files import check_files
+from rung.bundles.files import NOTE, check_files
 from rung.bundles.packing import FORMAT, note_of_run
 from rung.bundles.recorded import RecordedExample, read_recorded
 from rung.errors import RunError
@@ -130,12 +130,7 @@ def read_bundle(
     from rung.solutions.store import load_solution
 
     place, note, file = _find(folder, solution)
-    if (written := note.get("format", 1)) > FORMAT:
-        raise RunError(
-            f"{file}: is of format {written}, and this rung reads formats 1 to {FORMAT}. Install a newer one."
-        )
-    if written > 1:
-        check_files(place, note.get("files"))
+    _check(place, note)
     loaded = load_solution(place)
     if loaded.retriever is not None:
         loaded = replace(loaded, retriever=_found_search(place, loaded.retriever, note.get("search") or {}))
@@ -173,8 +168,28 @@ def _found_search(place: Path, spec: RetrieverSpec, search: Mapping[str, Mapping
     return spec
 
 
-def _note(file: Path) -> dict[str, Any] | None:
-    """What a bundle.json says; None where there is none. Raises RunError where it is damaged."""
+def checked_note(folder: Path) -> dict[str, Any] | None:
+    """What the bundle.json of a folder says; None where there is none.
+
+    Raises RunError where it is damaged, or of a newer rung, or where a file that it lists is missing or changed.
+    """
+    if (note := _note(folder)) is not None:
+        _check(folder, note)
+    return note
+
+
+def _check(folder: Path, note: Mapping[str, Any]) -> None:
+    if (written := note.get("format", 1)) > FORMAT:
+        raise RunError(
+            f"{folder / NOTE}: is of format {written}, and this rung reads formats 1 to {FORMAT}. Install a newer one."
+        )
+    if written > 1:
+        check_files(folder, note.get("files"))
+
+
+def _note(folder: Path) -> dict[str, Any] | None:
+    """As `checked_note`, before its format and its files are looked at."""
+    file = folder / NOTE
     try:
         note = read_json(file)
         if note is not None and not (isinstance(note["model"], str) and isinstance(note["model_version"], str)):
@@ -191,19 +206,24 @@ def _note(file: Path) -> dict[str, Any] | None:
 _NAME_ONE = "Name the folder of a bundle, or a run folder as runs/NAME."
 
 
-def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Path]:
-    """The solution's folder, what is noted of its model, and the file that notes it."""
+def check_folder(folder: Path) -> None:
+    """Raises RunError unless it is a folder."""
     if not folder.is_dir():
         fact = "is a file" if folder.exists() else "there is no such folder"
         raise RunError(f"{folder}: {fact}. {_NAME_ONE}")
-    if note := _note(folder / "bundle.json"):
+
+
+def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Path]:
+    """The solution's folder, what is noted of its model, and the file that notes it."""
+    check_folder(folder)
+    if note := _note(folder):
         own = note.get("solution") or record_of(folder / "solution.json").get("name")
         if solution not in (None, own):
             raise RunError(
                 f"{folder}: is a bundle, which holds one solution ({own}) and no {solution!r}. Name the run folder "
                 "that has it, or choose no solution."
             )
-        return folder, note, folder / "bundle.json"
+        return folder, note, folder / NOTE
     task = recorded(folder / "task.json")
     if task is None:
         raise RunError(f"{folder}: neither a bundle nor a run folder. {_NAME_ONE}")
@@ -213,8 +233,8 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Pat
             raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
         place = folder / "solutions" / solution
         return place, note_of_run(place, task), folder / "task.json"
-    if note := _note(folder / "winner" / "bundle.json"):
-        return folder / "winner", note, folder / "winner" / "bundle.json"
+    if note := _note(folder / "winner"):
+        return folder / "winner", note, folder / "winner" / NOTE
     decision = recorded(folder / "decision.json")
     if decision is None or decision["choice"] == "unfinished":
         raise RunError(

@@ -53,17 +53,16 @@ class RequestFile:
 def known_inputs(folder: Path) -> KnownInputs:
     """folder: a run, or a bundle. Raises RunError where it holds no input that it was tested on, or changed files."""
     from rung.bundles.recorded import read_recorded
+    from rung.serving.bundle import check_folder, checked_note
 
-    if not folder.is_dir():
-        fact = "is a file" if folder.exists() else "there is no such folder"
-        raise RunError(f"{folder}: {fact}. Name the folder of a bundle, or a run folder as runs/NAME.")
+    check_folder(folder)
     place, run = folder, record_of(folder / "task.json")
     if run and (folder / "split.json").is_file():
         found = _of_run(folder, run)
         if found.inputs:
             return found
         place = folder / "winner"
-    note = _checked_note(place)
+    note = checked_note(place) or {}
     recorded = read_recorded(place)
     if not recorded and run:
         raise RunError(
@@ -78,19 +77,6 @@ def known_inputs(folder: Path) -> KnownInputs:
     answers = tuple(a.text for a in recorded if a.error is None)
     name = plain_name(str(note.get("task") or place.resolve().name))
     return KnownInputs(tuple(a.query for a in recorded), answers, _labels(place), name=name)
-
-
-def _checked_note(place: Path) -> dict[str, Any]:
-    """bundle.json; empty where there is none. Raises RunError where a file is not what the bundle lists."""
-    from rung.bundles.files import NOTE, check_files
-
-    try:
-        note = read_json(place / NOTE) or {}
-    except ValueError as error:
-        raise RunError(f"{place / NOTE}: cannot be read as a bundle ({error}). Copy the bundle again.") from None
-    if note.get("format", 1) != 1:
-        check_files(place, note.get("files"))
-    return note
 
 
 class _ToModel:
