@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_ANSWERED = 500
 """Requests that --answer lets the bundle answer; of more, a fixed random sample."""
 _CLUSTERS = 5  # that are shown
-_WIDEST = 100  # characters of an example on the screen
+_WIDEST = 100  # columns of an example on the screen
 
 
 @click.command()
@@ -139,6 +139,8 @@ def _record(found: Drift, asked: RequestFile, bundle: Path, requests: Path, step
 
 
 def _print(found: Drift, asked: RequestFile, steps: Sequence[str]) -> None:
+    from rung.report.lines import cut
+
     click.echo(found.headline)
     for look in found.looks:
         mark = "!" if look.differs else " "
@@ -148,22 +150,16 @@ def _print(found: Drift, asked: RequestFile, steps: Sequence[str]) -> None:
     for number, cluster in enumerate(found.clusters[:_CLUSTERS] if found.outcome == "drift" else (), 1):
         click.echo(f"New cluster {number}, {cluster.size:,} requests:")
         for text in cluster.examples:
-            click.echo(f"    {_short(text)}")
+            click.echo(f"    {cut(text, _WIDEST)}")
     if (more := len(found.clusters) - _CLUSTERS) > 0 and found.outcome == "drift":
         click.echo(f"and {more:,} more new clusters (--json lists them).")
     if found.repeated:
         click.echo(f"Requests that stand there again: {found.repeated:,}. Each text counts once.")
     if asked.others:
-        names = ", ".join(f"{_short(name)} {n:,}" for name, n in list(asked.others.items())[:_CLUSTERS])
+        names = ", ".join(f"{cut(name, _WIDEST)} {n:,}" for name, n in list(asked.others.items())[:_CLUSTERS])
         click.echo(f"Left out, because they asked another model: {sum(asked.others.values()):,} ({names}).")
     for problem in found.unreadable[:3]:
         click.echo(f"Cannot be read: {problem}")
     click.echo()
     for step in steps:
         click.echo(step)
-
-
-def _short(text: str) -> str:
-    """An example in one line, without characters that would steer the terminal."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return line if len(line) <= _WIDEST else f"{line[:_WIDEST]} …"
