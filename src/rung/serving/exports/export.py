@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rung.errors import ExportError
+from rung.models.four_bit import split_spec
 from rung.models.places import is_endpoint
 from rung.serving.bundle import Packed
 from rung.serving.names import plain_name
 from rung.types import Document, Message, MetricInfo, Query, Request, Solution
+
+if TYPE_CHECKING:
+    from rung.models.chat_template import ChatFormat
 
 HERE = "{folder}"
 """Stands in notes for the folder of the export, which gets its last name after the parity test."""
@@ -67,17 +71,16 @@ class ExportSource:
         """The folder of the base model: safetensors, tokenizer, config. Raises ExportError where the model is an
         endpoint's, else what `ensure_model` raises; ModelError where it is another version than the bundle's."""
         from rung.models.catalogue import ensure_model
-        from rung.models.four_bit import split_spec
         from rung.models.identity import version_of
 
-        name, four_bit = split_spec(self.packed.model)
+        name = split_spec(self.packed.model)[0]
         if is_endpoint(name):
             raise ExportError(
                 f"{self.packed.place}: its model answers at an endpoint, so there are no weights to export. "
                 "Choose an export of the prompt: rung export --list names them."
             )
         folder = ensure_model(name, say=self.say)
-        if not four_bit and (found := version_of(folder)) != self.packed.model_version:
+        if not self.four_bit and (found := version_of(folder)) != self.packed.model_version:
             raise ExportError(
                 f"{self.packed.place}: was made with another version of {name} ({self.packed.model_version}, here "
                 f"{found}). Run the task again with this model, or name the right one."
@@ -90,10 +93,28 @@ class ExportSource:
         solution = self.packed.solution.name
         return plain_name(str(self.packed.note.get("task") or solution)) or plain_name(solution) or "bundle"
 
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """The chat format of the base, as the bundle uses it. Raises as `base` does."""
+        from rung.serving.exports.tokenizer_files import chat_of
+
+        return chat_of(self.base)
+
+    @property
+    def four_bit(self) -> bool:
+        """Whether the bundle keeps its base in 4 bits. Exports hold it whole, so answers may differ."""
+        return split_spec(self.packed.model)[1]
+
     @property
     def adapter(self) -> Path | None:
-        """The folder of the adapter, or of whole weights (no adapter_config.json in it); None without either."""
+        """The folder of the adapter, or of whole weights; None without either."""
         return Path(self.packed.solution.adapter) if self.packed.solution.adapter is not None else None
+
+    @property
+    def factors(self) -> Path | None:
+        """The folder of the adapter; None of whole weights, and without either."""
+        folder = self.adapter
+        return folder if folder is not None and (folder / "adapter_config.json").is_file() else None
 
 
 @dataclass(frozen=True)

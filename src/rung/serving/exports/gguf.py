@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import ExportError
-from rung.models.four_bit import split_spec
 from rung.records import read_json
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
 from rung.serving.exports.gguf_network import (
@@ -46,18 +45,16 @@ def weights_file(folder: Path) -> Path:
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
-    from rung.serving.exports.tokenizer_files import chat_of, write_prompt
+    from rung.serving.exports.tokenizer_files import write_prompt
 
     kind = kind_of(options)
-    chat = chat_of(source.base)
-    files = write_gguf(source, folder, options, chat)
-    four_bit = split_spec(source.packed.model)[1]
+    files = write_gguf(source, folder, options)
     adapter = f" --lora {HERE}/{ADAPTER}" if ADAPTER in files else ""
     use = f"llama-server -m {HERE}/{files[0]}{adapter} --jinja --temp 0 --repeat-penalty 1.0"
     return Exported(
         (*files, "prompt.json"),
         (use, *write_prompt(source.packed.solution, folder)),
-        quantised=kind not in WHOLE or four_bit,
+        quantised=kind not in WHOLE or source.four_bit,
     )
 
 
@@ -72,31 +69,29 @@ def kind_of(options: ExportOptions) -> str:
     return kind
 
 
-def write_gguf(source: ExportSource, folder: Path, options: ExportOptions, chat: ChatFormat) -> tuple[str, ...]:
+def write_gguf(source: ExportSource, folder: Path, options: ExportOptions) -> tuple[str, ...]:
     """Writes base and adapter, or one file, and returns the files' names: weights first."""
     from rung.serving.exports.merged import write_network
     from rung.serving.exports.transformers_runtime import dtype_that_fits
 
     kind = kind_of(options)
-    adapter = source.adapter
-    apart = adapter is not None and (adapter / "adapter_config.json").is_file() and not options.merged
+    apart = None if options.merged else source.factors
     network = source.base
     scratch = folder / "network.tmp"
     try:
-        if adapter is not None and not apart:
+        if source.adapter is not None and apart is None:
             scratch.mkdir()
             write_network(source, scratch, dtype_that_fits(source.base))  # rounded once, when it is written
             network = scratch
         config = _config_of(network)
-        name = f"{'base' if apart or adapter is None else 'model'}-{kind}.gguf"
+        name = f"{'base' if network == source.base else 'model'}-{kind}.gguf"
         source.say(f"writing {name} …")
-        _write_network(network, config, chat, folder / name, kind)
+        _write_network(network, config, source.chat, folder / name, kind)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if not apart:
+    if apart is None:
         return (name,)
-    assert adapter is not None
-    _write_adapter(adapter, config, folder / ADAPTER)
+    _write_adapter(apart, config, folder / ADAPTER)
     return name, ADAPTER
 
 
@@ -142,12 +137,9 @@ def _write_adapter(adapter: Path, config: dict[str, Any], path: Path) -> None:
 
 def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
     from rung.serving.exports.llama_runtime import opened
-    from rung.serving.exports.tokenizer_files import chat_of
 
     adapter = folder / ADAPTER
-    return opened(
-        weights_file(folder), adapter if adapter.is_file() else None, chat_of(source.base), source.asks, options
-    )
+    return opened(weights_file(folder), adapter if adapter.is_file() else None, source.chat, source.asks, options)
 
 
 GGUF = Export(

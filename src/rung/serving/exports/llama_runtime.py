@@ -150,12 +150,17 @@ def grammar_of(constraint: Constraint | None) -> dict[str, Any] | None:
     return {"schema": loosened(constraint).value}
 
 
+def longest_of(chat: ChatFormat, asks: Sequence[ParityAsk]) -> int:
+    """Tokens of the longest prompt with the room of its answer; 0 of none."""
+    return max((len(chat.encode(a.request.messages)) + a.request.decoding.max_new_tokens for a in asks), default=0)
+
+
 def started(
     weights: Path, adapter: Path | None, chat: ChatFormat, asks: Sequence[ParityAsk], options: ExportOptions
 ) -> tuple[LlamaProcess, str] | NoRuntime:
     """A worker with the files loaded, and its version."""
+    longest = longest_of(chat, asks)
     process = LlamaProcess(options.runtime_python or Path(sys.executable))
-    longest = max(len(chat.encode(a.request.messages)) + a.request.decoding.max_new_tokens for a in asks)
     try:
         found = process.ask(
             "open", model=str(weights), lora=str(adapter) if adapter else None, context=longest + _SPARE
@@ -178,4 +183,5 @@ def opened(
     found = started(weights, adapter, chat, asks, options)
     if isinstance(found, NoRuntime):
         return found
-    return LlamaRuntime(*found[:1], chat, found[1], asks[0].request.constraint)
+    process, version = found
+    return LlamaRuntime(process, chat, version, asks[0].request.constraint)

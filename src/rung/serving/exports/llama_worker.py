@@ -26,11 +26,9 @@ class Worker:
         """Tokens with a role, and what a text gets by itself."""
         import llama_cpp
 
-        metadata = self.llama.metadata
         return {
             "eos": self.llama.token_eos(),
             "bos": self.llama.token_bos(),
-            "template": "tokenizer.chat_template" in metadata,
             "alone": self.llama.tokenize(b"a", add_bos=True, special=False),
             "add_bos": bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary())),
         }

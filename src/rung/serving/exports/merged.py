@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ExportError
-from rung.models.four_bit import split_spec
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
+from rung.serving.exports.peft import WHOLE_BASE
 
 _SHARD = "4GB"
 _TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
-    from rung.serving.exports.tokenizer_files import chat_of, write_prompt, write_tokenizer
+    from rung.serving.exports.tokenizer_files import write_prompt, write_tokenizer
 
     write_network(source, folder, dtype_of(options))
-    beside = write_tokenizer(source.base, chat_of(source.base), folder, source.packed.solution)
+    beside = write_tokenizer(source.base, source.chat, folder, source.packed.solution)
     notes = list(write_prompt(source.packed.solution, folder))
-    four_bit = split_spec(source.packed.model)[1]
-    if four_bit:
-        notes.append("The bundle was made with its base in 4 bits; these weights are whole, so answers may differ.")
+    if source.four_bit:
+        notes.append(WHOLE_BASE)
     weights = sorted(path.name for path in folder.glob("model*.safetensors*"))
     use = f'AutoModelForCausalLM.from_pretrained("{HERE}")'
-    return Exported((*weights, "config.json", *beside, "prompt.json"), (use, *notes), quantised=four_bit)
+    return Exported((*weights, "config.json", *beside, "prompt.json"), (use, *notes), quantised=source.four_bit)
 
 
 def dtype_of(options: ExportOptions) -> str:
@@ -43,15 +42,14 @@ def write_network(source: ExportSource, folder: Path, dtype: Any = "auto") -> No
 
     Weights that were trained whole, and a base without an adapter, are copied as they are.
     """
-    adapter = source.adapter
-    if adapter is None or not (adapter / "adapter_config.json").is_file():
-        copied = source.base if adapter is None else adapter
+    if source.factors is None:
+        copied = source.adapter or source.base
         for pattern in ("config.json", "*.safetensors", "*.safetensors.index.json"):
             for path in copied.glob(pattern):
                 shutil.copyfile(path, folder / path.name)
         return
     source.say("merging base and adapter …")
-    network = merged_network(source.base, adapter, dtype)
+    network = merged_network(source.base, source.factors, dtype)
     network.save_pretrained(folder, max_shard_size=_SHARD)
 
 

@@ -29,12 +29,12 @@ from rung.serving.exports.export import (
 )
 from rung.serving.exports.gguf import ADAPTER, kind_of, weights_file, write_gguf
 from rung.serving.exports.gguf_network import WHOLE
+from rung.serving.exports.llama_runtime import LlamaProcess, grammar_of, longest_of, started
 from rung.serving.exports.prompt_parts import fixed_turns
 from rung.types import Message, Solution
 
 if TYPE_CHECKING:
     from rung.models.chat_template import ChatFormat
-    from rung.serving.exports.llama_runtime import LlamaProcess
 
 _SYSTEM, _USER, _ANSWER, _NEXT = (f"@@{letter}" for letter in "suan")
 _LEAST_CONTEXT, _MOST_CONTEXT = 2048, 8192  # tokens, of num_ctx; more only where an input needs it
@@ -131,11 +131,10 @@ def _without_beginning(chat: ChatFormat, text: str) -> str:
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
-    from rung.models.four_bit import split_spec
-    from rung.serving.exports.tokenizer_files import chat_of, write_prompt
+    from rung.serving.exports.tokenizer_files import write_prompt
 
-    chat, solution = chat_of(source.base), source.packed.solution
-    files = write_gguf(source, folder, options, chat)
+    chat, solution = source.chat, source.packed.solution
+    files = write_gguf(source, folder, options)
     write_text(folder / "Modelfile", _modelfile(files, chat, solution, joins_of(chat), source.asks))
     name = source.name.lower()
     notes = [f"ollama create {name} -f {HERE}/Modelfile && ollama run {name}", *write_prompt(solution, folder)]
@@ -145,7 +144,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
         )
     elif solution.constraint is not None:
         notes.append("Ollama cannot hold answers to labels or a pattern; the parity test is without.")
-    quantised = kind_of(options) not in WHOLE or split_spec(source.packed.model)[1]
+    quantised = kind_of(options) not in WHOLE or source.four_bit
     return Exported(("Modelfile", *files, "prompt.json"), tuple(notes), quantised=quantised)
 
 
@@ -153,7 +152,7 @@ def _modelfile(
     files: Sequence[str], chat: ChatFormat, solution: Solution, joins: TurnJoins, asks: Sequence[ParityAsk]
 ) -> str:
     turns = spoken(fixed_turns(solution))
-    longest = max((len(chat.encode(a.request.messages)) + a.request.decoding.max_new_tokens for a in asks), default=0)
+    longest = longest_of(chat, asks)
     context = _LEAST_CONTEXT
     while context < longest or context < min(2 * longest, _MOST_CONTEXT):  # Ollama cuts a longer prompt, and is silent
         context *= 2
@@ -192,8 +191,6 @@ class OllamaTemplateRuntime:
         self._joins = joins_of(chat)
 
     def answers(self, asks: Sequence[ParityAsk]) -> list[str]:
-        from rung.serving.exports.llama_runtime import grammar_of
-
         stops = [self._chat.tokenizer.convert_ids_to_tokens(i) for i in sorted(self._chat.stop_ids)]
         return [
             self._process.ask(
@@ -220,10 +217,7 @@ class OllamaTemplateRuntime:
 
 
 def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
-    from rung.serving.exports.llama_runtime import started
-    from rung.serving.exports.tokenizer_files import chat_of
-
-    chat, adapter = chat_of(source.base), folder / ADAPTER
+    chat, adapter = source.chat, folder / ADAPTER
     found = started(weights_file(folder), adapter if adapter.is_file() else None, chat, source.asks, options)
     if isinstance(found, NoRuntime):
         return found

@@ -11,7 +11,8 @@ from rung.errors import ExportError
 from rung.records import read_json, write_json
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
 
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WHOLE_BASE = "The bundle was made with its base in 4 bits; these weights are whole, so answers may differ."
+"""Note of an export of such a bundle."""
 
 
 def base_name(source: ExportSource) -> str:
@@ -20,35 +21,38 @@ def base_name(source: ExportSource) -> str:
     return base.hub if base.hub is not None and base.exact else str(source.base)
 
 
-def plain_adapter(source: ExportSource, what: str) -> Path:
+def plain_adapter(source: ExportSource) -> Path:
     """The folder of a PEFT adapter. Raises ExportError where the bundle has none."""
+    if source.factors is not None:
+        return source.factors
     if source.adapter is None:
         raise ExportError(
-            f"{source.packed.place}: {source.packed.solution.name} has no adapter, so there is no {what} of it. "
+            f"{source.packed.place}: {source.packed.solution.name} has no adapter, so there is no PEFT folder of it. "
             "Use --to merged for its base model and prompt."
         )
-    if not (source.adapter / "adapter_config.json").is_file():
-        raise ExportError(f"{source.packed.place}: all weights were trained, so there is no adapter. Use --to merged.")
-    return source.adapter
+    raise ExportError(f"{source.packed.place}: all weights were trained, so there is no adapter. Use --to merged.")
+
+
+def write_adapter(source: ExportSource, adapter: Path, folder: Path) -> tuple[str, ...]:
+    """Copies the adapter, with a base that others find. Returns the files' names."""
+    config = read_json(adapter / "adapter_config.json") or {}
+    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": base_name(source)})
+    shutil.copyfile(adapter / "adapter_model.safetensors", folder / "adapter_model.safetensors")
+    return "adapter_config.json", "adapter_model.safetensors"
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
-    from rung.serving.exports.tokenizer_files import chat_of, write_prompt, write_tokenizer
+    from rung.serving.exports.tokenizer_files import write_prompt, write_tokenizer
 
-    adapter = plain_adapter(source, "PEFT folder")
-    for name in _FILES:
-        shutil.copyfile(adapter / name, folder / name)
-    config = read_json(folder / "adapter_config.json")
-    assert config is not None
-    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": base_name(source)})
-    beside = write_tokenizer(source.base, chat_of(source.base), folder, source.packed.solution)
+    files = write_adapter(source, plain_adapter(source), folder)
+    beside = write_tokenizer(source.base, source.chat, folder, source.packed.solution)
     notes = write_prompt(source.packed.solution, folder)
     use = f'AutoPeftModelForCausalLM.from_pretrained("{HERE}")'
     found = (
         f"The base is {base_name(source)} (version {source.packed.model_version}); elsewhere, write its place there "
     )
     return Exported(
-        (*_FILES, *beside, "prompt.json"),
+        (*files, *beside, "prompt.json"),
         (use, *notes, f'{found}into adapter_config.json as "base_model_name_or_path".'),
         quantised=False,
     )

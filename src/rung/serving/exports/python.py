@@ -34,7 +34,7 @@ from rung.serving.exports.export import (
 )
 from rung.serving.exports.peft import base_name
 from rung.serving.exports.prompt_parts import chooses_demos, parts_of
-from rung.serving.exports.tokenizer_files import chat_of, write_tokenizer
+from rung.serving.exports.tokenizer_files import context_length_of, write_tokenizer
 from rung.types import Constraint, Query, RetrieverSpec, Solution
 
 if TYPE_CHECKING:
@@ -58,15 +58,15 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     solution = source.packed.solution
     if (reason := _refused(source)) is not None:
         raise ExportError(f"{source.packed.place}: no plain Python code answers as it does: {reason}")
-    chat = chat_of(source.base)
+    chat = source.chat
     if chat.thought is not None and solution.adapter is None:
         raise ExportError(
             f"{source.packed.place}: its model thinks before it answers, and plain code does not bound that. Serve it "
             "with rung serve."
         )
-    names = [*_weights(source, folder), *_tokenizer(source, chat, folder)]
+    names = [*_weights(source, folder), *_tokenizer(source, folder)]
     write_json(folder / "chat.json", _knows(solution, chat, source.base))
-    write_json(folder / "solution.json", _says(source, chat))
+    write_json(folder / "solution.json", _says(source))
     _copy(files("rung.serving.exports.plain") / PROGRAM, folder / PROGRAM)
     for name in _beside(solution):
         _copy(files(_COPIED[name]) / ("text.py" if name == "words.py" else name), folder / name)
@@ -89,7 +89,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
 def _refused(source: ExportSource) -> str | None:
     """Why plain code cannot answer alike; None where it can."""
     solution, spec = source.packed.solution, source.packed.solution.retriever
-    if source.packed.model.endswith(":4bit"):
+    if source.four_bit:
         return "its base is kept in 4 bits. Train with the whole base, or serve it with rung serve."
     if solution.decoding.temperature > 0:
         return "its answers are sampled. Only greedy answers are exported."
@@ -119,15 +119,14 @@ def _weights(source: ExportSource, folder: Path) -> list[str]:
 
 
 def _place_of_weights(source: ExportSource) -> str:
-    assert source.adapter is not None
-    return "adapter" if (source.adapter / "adapter_config.json").is_file() else "model"
+    return "adapter" if source.factors is not None else "model"
 
 
-def _tokenizer(source: ExportSource, chat: ChatFormat, folder: Path) -> list[str]:
+def _tokenizer(source: ExportSource, folder: Path) -> list[str]:
     """tokenizer/, and plain_tokenizer.json, in which no text can be read as a control token."""
     (folder / "tokenizer").mkdir()
-    write_tokenizer(source.base, chat, folder / "tokenizer", source.packed.solution)
-    plain = chat.answer_tokens().serialised()
+    write_tokenizer(source.base, source.chat, folder / "tokenizer", source.packed.solution)
+    plain = source.chat.answer_tokens().serialised()
     if plain is None:
         raise ExportError(
             f"{source.base}: its tokenizer is not a fast one, which plain code needs. Serve it with rung serve."
@@ -160,7 +159,7 @@ def _grammar(constraint: Constraint, chat: ChatFormat, vocabulary: int) -> str:
     return grammar_of(constraint, chat.answer_tokens().lead)
 
 
-def _says(source: ExportSource, chat: ChatFormat) -> dict[str, Any]:
+def _says(source: ExportSource) -> dict[str, Any]:
     """solution.json: what a person may read and change."""
     packed, solution, parts = source.packed, source.packed.solution, parts_of(source)
     near = solution.demo_selection if not parts.fixed else None
@@ -174,7 +173,7 @@ def _says(source: ExportSource, chat: ChatFormat) -> dict[str, Any]:
         "adapter": place if place == "adapter" else None,
         "weights": place if place == "model" else None,
         "dtype": "float32",
-        "context_length": _context_length(source.base, chat),
+        "context_length": context_length_of(source),
         "max_new_tokens": solution.decoding.max_new_tokens,
         "keep_space": solution.decoding.keep_space,
         "instruction": parts.instruction,
@@ -233,15 +232,6 @@ def _about_the_base(source: ExportSource) -> tuple[str, ...]:
     if name != str(source.base):
         return (f"Its base model is {name} on the Hub.",)
     return (f"Its base model lies in {name}. Elsewhere, copy that folder, too, and name it with --base.",)
-
-
-def _context_length(base: Path, chat: ChatFormat) -> int:
-    from transformers import AutoConfig
-
-    from rung.models.context_length import context_length
-
-    config: Any = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    return context_length(config.get_text_config(), chat.tokenizer)
 
 
 def _vocabulary(base: Path) -> int:

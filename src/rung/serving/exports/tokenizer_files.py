@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.models.identity import BESIDE_WEIGHTS
 from rung.records import read_json, write_json, write_text
-from rung.serving.exports.export import sent
+from rung.serving.exports.export import ExportSource, sent
 from rung.serving.exports.prompt_parts import chooses_demos, fixed_turns
 from rung.types import Message, Solution
 
@@ -35,6 +35,16 @@ def chat_of(base: Path) -> ChatFormat:
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     ends = (base / "generation_config.json").is_file()
     return ChatFormat(tokenizer, GenerationConfig.from_pretrained(base, local_files_only=True) if ends else None)
+
+
+def context_length_of(source: ExportSource) -> int:
+    """How many tokens the base takes, prompt and answer together."""
+    from transformers import AutoConfig
+
+    from rung.models.context_length import context_length
+
+    config: Any = AutoConfig.from_pretrained(source.base, local_files_only=True, trust_remote_code=False)
+    return context_length(config.get_text_config(), source.chat.tokenizer)
 
 
 def write_tokenizer(base: Path, chat: ChatFormat, folder: Path, solution: Solution) -> tuple[str, ...]:

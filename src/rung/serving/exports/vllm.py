@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import shutil
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rung.errors import ExportError, ModelError, first_line
-from rung.models.four_bit import split_spec
 from rung.records import read_json, write_json, write_text
 from rung.serving.engines.vllm_process import VllmFlags, VllmProcess, has_gpu, python_with_vllm
 from rung.serving.exports.export import (
@@ -31,13 +29,10 @@ from rung.serving.exports.export import (
     ParityAsk,
     sent,
 )
-from rung.serving.exports.peft import base_name
+from rung.serving.exports.peft import base_name, write_adapter
 from rung.serving.exports.prompt_parts import parts_of
-from rung.serving.exports.tokenizer_files import chat_of, write_tokenizer
+from rung.serving.exports.tokenizer_files import context_length_of, write_tokenizer
 from rung.types import Constraint, Message
-
-if TYPE_CHECKING:
-    from rung.models.chat_template import ChatFormat
 
 COMMAND, REQUEST, README, FLAGS = "serve.sh", "request.json", "README.md", "flags.json"
 
@@ -54,26 +49,23 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     """Fills the folder. What vLLM does not serve as an adapter is merged into the base."""
     from rung.serving.exports.merged import write_network
 
-    if split_spec(source.packed.model)[1]:
+    if source.four_bit:
         raise ExportError(
             f"{source.packed.place}: its base is kept in 4 bits, which vLLM does in another way. Use --to merged."
         )
-    chat = chat_of(source.base)
     (folder / "tokenizer").mkdir()
-    write_tokenizer(source.base, chat, folder / "tokenizer", source.packed.solution)
+    write_tokenizer(source.base, source.chat, folder / "tokenizer", source.packed.solution)
     adapter = _adapter(source, options)
     names = ["tokenizer/"]
     if adapter is not None:
         (folder / "adapter").mkdir()
-        config = read_json(adapter / "adapter_config.json") or {}
-        write_json(folder / "adapter" / "adapter_config.json", {**config, "base_model_name_or_path": base_name(source)})
-        shutil.copyfile(adapter / "adapter_model.safetensors", folder / "adapter" / "adapter_model.safetensors")
+        write_adapter(source, adapter, folder / "adapter")
         names.append("adapter/")
     elif source.adapter is not None:
         (folder / "model").mkdir()
         write_network(source, folder / "model")
         names.append("model/")
-    flags = _flags(source, chat, adapter)
+    flags = _flags(source, adapter)
     write_json(folder / FLAGS, flags)
     write_text(folder / COMMAND, _script(flags))
     (folder / COMMAND).chmod(0o755)
@@ -85,18 +77,18 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
 
 def _adapter(source: ExportSource, options: ExportOptions) -> Path | None:
     """The folder of an adapter that vLLM serves beside its base; None: there is none, or it is to be merged."""
-    if source.adapter is None or options.merged:
+    if source.factors is None or options.merged:
         return None
-    config = read_json(source.adapter / "adapter_config.json")
-    if config is None or config.get("bias", "none") != "none" or any(config.get(key) for key in _UNSERVED):
+    config = read_json(source.factors / "adapter_config.json") or {}
+    if config.get("bias", "none") != "none" or any(config.get(key) for key in _UNSERVED):
         return None
-    return source.adapter
+    return source.factors
 
 
 # ---- the command --------------------------------------------------------------------------------
 
 
-def _flags(source: ExportSource, chat: ChatFormat, adapter: Path | None) -> dict[str, Any]:
+def _flags(source: ExportSource, adapter: Path | None) -> dict[str, Any]:
     """flags.json. model, name, adapter, rank, length and dtype."""
     merged = adapter is None and source.adapter is not None
     base = base_name(source)
@@ -107,22 +99,17 @@ def _flags(source: ExportSource, chat: ChatFormat, adapter: Path | None) -> dict
         "name": source.name if adapter is None else Path(base).name,
         "adapter": source.name if adapter is not None else None,
         "rank": max(ranks, default=0),
-        "length": _length(source, chat),
+        "length": _length(source),
         "dtype": "auto" if has_gpu() else "float32",
     }
 
 
-def _length(source: ExportSource, chat: ChatFormat) -> int:
+def _length(source: ExportSource) -> int:
     """Tokens of prompt and answer: a power of two with room for twice the longest of the parity test."""
-    from transformers import AutoConfig
-
-    from rung.models.context_length import context_length
-
-    config: Any = AutoConfig.from_pretrained(source.base, local_files_only=True, trust_remote_code=False)
-    prompts = [len(chat.encode(ask.request.messages)) for ask in source.asks]
+    prompts = [len(source.chat.encode(ask.request.messages)) for ask in source.asks]
     wanted = 2 * (max(prompts, default=0) + source.packed.solution.decoding.max_new_tokens)
     room = 1 << math.ceil(math.log2(max(wanted, _LEAST_LENGTH)))
-    return min(room, context_length(config.get_text_config(), chat.tokenizer))
+    return min(room, context_length_of(source))
 
 
 def words_of(flags: Mapping[str, Any], folder: str) -> list[str]:
@@ -201,7 +188,7 @@ def _notes(source: ExportSource, flags: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [f"{HERE}/{COMMAND} starts it; {HERE}/{README} has a request for curl."]
     if Path(flags["model"]).is_absolute():
         notes.append(f"Its base model lies in {flags['model']}. Elsewhere, write its place there into {COMMAND}.")
-    if flags["model"] == "model" and source.adapter is not None and (source.adapter / "adapter_config.json").is_file():
+    if flags["model"] == "model" and source.factors is not None:
         notes.append("Adapter and base are merged.")
     return tuple(notes)
 
@@ -234,7 +221,7 @@ class VllmServer:
 
     def checks(self, asks: Sequence[ParityAsk]) -> Sequence[NamedCheck]:
         """Whether prompts become the tokens that they are for rung."""
-        chat = chat_of(self._source.base)
+        chat = self._source.chat
         equal = sum(self._tokens(ask) == chat.encode(ask.request.messages) for ask in asks)
         return [NamedCheck("prompt tokens", equal == len(asks), f"{equal} of {len(asks)} prompts equal")]
 
