@@ -214,6 +214,13 @@ def test_a_constraint_goes_to_vllm_as_a_grammar(answering: Vllm, fake: Place) ->
     assert fake.asked()[0]["structured_outputs"]["grammar"].startswith("start: ")
 
 
+def test_grammars_of_many_clients_do_not_pile_up(answering: Vllm, fake: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rung.serving.engines.vllm._MOST_LARKS", 2)
+    for least in range(5):
+        told(answering, Ask(request(constraint=Constraint("regex", f"[a-z ,]{{{least},}}"))))
+    assert len({one["structured_outputs"]["grammar"] for one in fake.asked()}) == 5 and len(answering._larks) <= 2
+
+
 # ---- adapters -------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ from rung.types import Constraint, Generation, Price, Request
 _BASE = "base"  # what vLLM calls the base; clients ask by rung's names
 _LONGEST_S = 3600.0  # of one answer
 _LOADING_S = 300.0  # of an adapter
+_MOST_LARKS = 128  # grammars that are kept
 
 
 def open_vllm(
@@ -168,6 +169,8 @@ class Vllm:
         going = _Going(ask, hears)
         with self._text_lock:
             row = self._rows.asked(ask.request) if ask.text is None else self._rows.continued(ask.text, ask.request)
+            if isinstance(row, AnswerRow) and ask.request.constraint is not None:
+                going.grammar = self._lark(ask.request.constraint)
         if isinstance(row, Generation):
             tell_whole(hears, row)
             return going
@@ -214,7 +217,7 @@ class Vllm:
 
     async def _stream(self, going: _Going, step: AnswerStep) -> VllmStream:
         """The whole step, or what was written until a stop text. Raises ModelError."""
-        request, chat = going.ask.request, self._rows.chat
+        chat = self._rows.chat
         logprobs = None if step.thinks else going.ask.logprobs
 
         def told(new: Sequence[int], found: Sequence[Any]) -> None:
@@ -227,9 +230,9 @@ class Vllm:
                 exchange.cancel()
 
         stream = VllmStream(told)
-        grammar = self._lark(request.constraint) if request.constraint and step.job.matcher is not None else None
+        grammar = going.grammar if step.job.matcher is not None else None
         stops = [id_ for id_ in sorted(step.stop_ids) if id_ < self._rows.vocabulary]
-        body = body_of(step.job, stops, self._name_of(request), grammar=grammar, logprobs=logprobs)
+        body = body_of(step.job, stops, self._name_of(going.ask.request), grammar=grammar, logprobs=logprobs)
         exchange = asyncio.ensure_future(self._post("/v1/completions", body, _LONGEST_S, stream.feed))
         try:
             reply = await exchange
@@ -271,11 +274,13 @@ class Vllm:
         return name
 
     def _lark(self, constraint: Constraint) -> str:
+        """Made once, while they are not too many: a server's clients may send as many as they like."""
         key = repr((constraint.kind, constraint.value))
         if key not in self._larks:
-            with self._text_lock:
-                tokenizer = self._rows.chat.tokenizer
-                self._larks[key] = lark_of(constraint, self._rows.chat.answer_tokens(), tokenizer.eos_token_id)
+            if len(self._larks) >= _MOST_LARKS:
+                self._larks.clear()
+            tokenizer = self._rows.chat.tokenizer
+            self._larks[key] = lark_of(constraint, self._rows.chat.answer_tokens(), tokenizer.eos_token_id)
         return self._larks[key]
 
     def _read_length(self) -> None:
@@ -295,6 +300,7 @@ class _Going:
         self.ask, self._hears = ask, hears
         self.begun = False
         self.prompt = 0
+        self.grammar: str | None = None  # of its constraint, in Lark
         self.stop: Callable[[], None] = lambda: None
 
     def begin_with(self, row: AnswerRow, rows: RequestRows) -> None:
