@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from rung.errors import Busy, RungError, UnknownModel
 from rung.serving.events import Served
-from rung.serving.http.bodies import Body, as_schema, read_body, read_object
+from rung.serving.http.bodies import as_schema, read_body, read_object
 from rung.serving.http.chat import ChatWriter, chat_asking
 from rung.serving.http.completions import CompletionWriter, completion_asking
 from rung.serving.http.errors import HttpRefusal
@@ -44,8 +44,7 @@ def asking_routes(setup: HttpSetup) -> APIRouter:
     )
     async def chat_completion(request: Request) -> Response:
         """Answers a conversation. With `stream`, as server-sent events."""
-        asked, raw = await _read(request, setup, ChatAsked)
-        served = _served(request, setup, asked.model, raw, stream=bool(asked.stream))
+        asked, served = await _read(request, setup, ChatAsked)
         return await reply(request, setup, chat_asking(asked, served), ChatWriter(logprobs=bool(asked.logprobs)))
 
     @router.post(
@@ -56,8 +55,7 @@ def asking_routes(setup: HttpSetup) -> APIRouter:
     )
     async def completion(request: Request) -> Response:
         """To a bundle, the prompt is the input; a base continues it. With `stream`, as server-sent events."""
-        asked, raw = await _read(request, setup, CompletionAsked)
-        served = _served(request, setup, asked.model, raw, stream=bool(asked.stream))
+        asked, served = await _read(request, setup, CompletionAsked)
         return await reply(request, setup, completion_asking(asked, served), CompletionWriter(top=asked.logprobs))
 
     return router
@@ -143,25 +141,21 @@ def watching_routes(setup: HttpSetup, metrics: ServerMetrics) -> APIRouter:
     return router
 
 
-async def _read(request: Request, setup: HttpSetup, schema: type[Body]) -> tuple[Body, dict[str, Any]]:
-    """As `read_body`, and the body as it came. The model is noted first, for requests whose other fields are at fault
-    are its requests, too."""
+_Asked = TypeVar("_Asked", ChatAsked, CompletionAsked)
+
+
+async def _read(request: Request, setup: HttpSetup, schema: type[_Asked]) -> tuple[_Asked, Served]:
+    """As `read_body`, and the model that is asked. It is noted first, for requests whose other fields are at fault are
+    its requests, too. Raises UnknownModel too."""
+    record = record_of(request)
     raw = await read_object(request, setup.limits)
     if isinstance(name := raw.get("model"), str):
-        record = record_of(request)
         record.model, record.known = name, any(name == served.name for served in setup.service.models())
-    return as_schema(schema, raw), raw
-
-
-def _served(request: Request, setup: HttpSetup, name: str, raw: dict[str, Any], *, stream: bool) -> Served:
-    """Raises UnknownModel."""
-    record = record_of(request)
-    record.model, record.streams = name, stream
+    asked = as_schema(schema, raw)
+    record.streams = bool(asked.stream)
     if setup.log.contents:
         record.asked = raw
-    served = setup.service.model(name)
-    record.known = True
-    return served
+    return asked, setup.service.model(asked.model)
 
 
 def _shape(served: Served) -> ModelShape:
