@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
-from types import TracebackType
 from typing import Any, TypeVar
 
 from rung.errors import Busy
@@ -21,7 +20,7 @@ _HELD = 64  # events that wait for a slow reader; then its answers wait too
 
 
 class Answering:
-    """Answers to calls, each event with the number of its call. Used as a context, which ends what still runs.
+    """Answers to calls, each event with the number of its call, from `start` to `end`.
 
     seconds: all answers have so long together.
     """
@@ -33,15 +32,14 @@ class Answering:
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> Answering:
+    def start(self) -> None:
+        """Asks. Within a running loop."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._seconds, self._end, TimeoutError())
         self._tasks = [loop.create_task(self._one(number, call)) for number, call in enumerate(self._calls)]
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def end(self) -> None:
+        """Ends what still runs. May be called again."""
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -67,20 +66,19 @@ async def reply(request: Request, setup: HttpSetup, asking: Asking, writer: Repl
     Raises RungError, TimeoutError and ClientGone.
     """
     writing = _Writing(setup, asking, writer, record_of(request))
-    answering = Answering(setup.service, asking.calls, setup.limits.answer_s)
-    await writing.enter(answering)
+    writing.enter()
     first = None
     try:
         if asking.stream:
-            first = await while_heard(request.receive, answering.next())
+            first = await while_heard(request.receive, writing.answering.next())
         else:
-            await while_heard(request.receive, writing.collect(answering))
+            await while_heard(request.receive, writing.collect())
     except BaseException:
-        await writing.leave(answering)
+        await writing.leave()
         raise
     if asking.stream:
-        return _EventStream(writing, answering, first)
-    await writing.leave(answering)
+        return _EventStream(writing, first)
+    await writing.leave()
     return Response(json_bytes(writing.whole()), media_type="application/json")
 
 
@@ -89,21 +87,22 @@ class _Writing:
 
     def __init__(self, setup: HttpSetup, asking: Asking, writer: ReplyWriter, record: RequestRecord) -> None:
         self.setup, self.asking, self.writer, self.record = setup, asking, writer, record
+        self.answering = Answering(setup.service, asking.calls, setup.limits.answer_s)
         self._answers = [WholeAnswer() for _ in asking.calls]
         self._head = {"id": f"{writer.id_prefix}-{uuid.uuid4().hex}", "created": int(time.time())}
 
-    async def enter(self, answering: Answering) -> None:
-        self.setup.in_flight.enter(answering)
-        await answering.__aenter__()
+    def enter(self) -> None:
+        self.setup.in_flight.enter(self.answering)
+        self.answering.start()
 
-    async def leave(self, answering: Answering) -> None:
+    async def leave(self) -> None:
         """Ends what still runs. May be called again."""
-        await answering.__aexit__(None, None, None)
-        self.setup.in_flight.leave(answering)
+        await self.answering.end()
+        self.setup.in_flight.leave(self.answering)
         self._account()
 
-    async def collect(self, answering: Answering) -> None:
-        while (event := await answering.next()) is not None:
+    async def collect(self) -> None:
+        while (event := await self.answering.next()) is not None:
             self.hear(*event)
         self._keep()
 
@@ -216,17 +215,17 @@ class _Writing:
 class _EventStream(Response):
     """Server-sent events. Where the client goes or reads too slowly, the answers end."""
 
-    def __init__(self, writing: _Writing, answering: Answering, first: tuple[int, Event] | None) -> None:
+    def __init__(self, writing: _Writing, first: tuple[int, Event] | None) -> None:
         super().__init__(media_type="text/event-stream", headers=_STREAMED)
         del self.headers["content-length"]
-        self._writing, self._answering, self._first = writing, answering, first
+        self._writing, self._first = writing, first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await while_heard(receive, self._send(send))
         finally:
-            await self._writing.leave(self._answering)
+            await self._writing.leave()
 
     async def _send(self, send: Send) -> None:
         begun: set[int] = set()
@@ -235,7 +234,7 @@ class _EventStream(Response):
             while event is not None:
                 for chunk in self._writing.chunks(*event, begun):
                     await _body(send, chunk)
-                event = await self._answering.next()
+                event = await self._writing.answering.next()
         except Exception as error:
             await self._fail(error, send)
             return
@@ -265,7 +264,7 @@ async def _body(send: Send, body: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def calls_of(call: ModelCall, choices: int) -> Sequence[ModelCall]:
+def calls_of(call: ModelCall, choices: int) -> tuple[ModelCall, ...]:
     """As many calls as answers are wanted. Sampled ones have seeds of their own: the client's and those that follow it,
     else drawn ones, so that two requests differ as with other servers."""
     sampled = call.temperature is not None and call.temperature > 0
@@ -277,4 +276,4 @@ def calls_of(call: ModelCall, choices: int) -> Sequence[ModelCall]:
         elif sampled or number:
             seed = secrets.randbits(31)
         found.append(replace(call, seed=seed))
-    return found
+    return tuple(found)
