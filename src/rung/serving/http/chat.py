@@ -21,8 +21,7 @@ def chat_asking(asked: ChatAsked, served: Served) -> Asking:
     )  # fmt: skip
     most = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     call = ModelCall(messages=turns, max_tokens=most, logprobs=asked.top, **common_fields(asked))
-    usage = asked.stream_options is not None and asked.stream_options.include_usage
-    return Asking(served, tuple(calls_of(call, asked.choices)), asked.choices, bool(asked.stream), usage)
+    return Asking(served, calls_of(call, asked.choices), asked.choices, bool(asked.stream), asked.include_usage)
 
 
 class ChatWriter:

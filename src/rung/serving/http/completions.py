@@ -26,8 +26,7 @@ def completion_asking(asked: CompletionAsked, served: Served) -> Asking:
     most = _USUAL_TOKENS if asked.max_tokens is None and served.kind != "bundle" else asked.max_tokens
     fields = {**common_fields(asked), "max_tokens": most, "logprobs": asked.logprobs}
     calls = [call for prompt in asked.prompts for call in calls_of(ModelCall(prompt=prompt, **fields), asked.choices)]
-    usage = asked.stream_options is not None and asked.stream_options.include_usage
-    return Asking(served, tuple(calls), asked.choices, bool(asked.stream), usage)
+    return Asking(served, tuple(calls), asked.choices, bool(asked.stream), asked.include_usage)
 
 
 class CompletionWriter:

@@ -177,6 +177,10 @@ class _Common(_Asked):
     def choices(self) -> int:
         return self.n or 1
 
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
 
 class ChatAsked(_Common):
     """A chat completion. To a bundle, the last user turn is the input, and the turns before it are the conversation."""
