@@ -40,6 +40,14 @@ def test_an_export_with_another_adapter_fails(source: ExportSource, tiny_folder:
     assert report.faults and report.folder.name == "out.failed"
 
 
+@pytest.mark.parametrize("name", ["peft", "merged", "gguf", "ollama"])
+def test_a_bundle_over_a_base_in_4_bits_counts_as_quantised(source: ExportSource, tmp_path: Path, name: str) -> None:
+    small = replace(source, packed=replace(source.packed, model=f"{source.packed.model}:4bit"))
+    report = export(small, export_named(name), tmp_path / "out", ExportOptions(), parity=False)
+    assert report.exported.quantised
+    assert any("base in 4 bits" in note for note in report.notes)
+
+
 def test_what_transformers_cannot_load_fails_and_is_not_called_untested(
     source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +102,8 @@ def test_a_bundle_without_an_adapter_has_no_peft_folder_and_its_base_can_be_writ
     plain = read_source(make_bundle(tiny_folder, tmp_path / "bundle", None))
     with pytest.raises(ExportError, match="--to merged"):
         export(plain, export_named("peft"), tmp_path / "out", ExportOptions())
+    with pytest.raises(ExportError, match="copied as they are"):
+        export(plain, export_named("merged"), tmp_path / "out", ExportOptions(quantise="f16"))
     report = export(plain, export_named("merged"), tmp_path / "out", ExportOptions())
     assert report.parity is not None and report.parity.equal == len(INPUTS)
 

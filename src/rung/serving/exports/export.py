@@ -102,8 +102,14 @@ class ExportSource:
 
     @property
     def four_bit(self) -> bool:
-        """Whether the bundle keeps its base in 4 bits. Exports hold it whole, so answers may differ."""
+        """Whether the bundle keeps its base in 4 bits. Exports of weights hold it whole, and count as quantised."""
         return split_spec(self.packed.model)[1]
+
+    @property
+    def weight_notes(self) -> tuple[str, ...]:
+        """What users of exported weights must know of them."""
+        whole = "The bundle was made with its base in 4 bits; these weights are whole, so answers may differ."
+        return (whole,) if self.four_bit else ()
 
     @property
     def adapter(self) -> Path | None:

@@ -53,7 +53,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     use = f"llama-server -m {HERE}/{files[0]}{adapter} --jinja --temp 0 --repeat-penalty 1.0"
     return Exported(
         (*files, "prompt.json"),
-        (use, *write_prompt(source.packed.solution, folder)),
+        (use, *write_prompt(source.packed.solution, folder), *source.weight_notes),
         quantised=kind not in WHOLE or source.four_bit,
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from rung.errors import ExportError
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
-from rung.serving.exports.peft import WHOLE_BASE
 
 _SHARD = "4GB"
 _TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
@@ -17,11 +16,12 @@ _TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
     from rung.serving.exports.tokenizer_files import write_prompt, write_tokenizer
 
-    write_network(source, folder, dtype_of(options))
+    dtype = dtype_of(options)
+    if source.factors is None and options.quantise is not None:
+        raise ExportError("--quantise: there is no adapter to merge, and weights are copied as they are. Leave it out.")
+    write_network(source, folder, dtype)
     beside = write_tokenizer(source.base, source.chat, folder, source.packed.solution)
-    notes = list(write_prompt(source.packed.solution, folder))
-    if source.four_bit:
-        notes.append(WHOLE_BASE)
+    notes = (*write_prompt(source.packed.solution, folder), *source.weight_notes)
     weights = sorted(path.name for path in folder.glob("model*.safetensors*"))
     use = f'AutoModelForCausalLM.from_pretrained("{HERE}")'
     return Exported((*weights, "config.json", *beside, "prompt.json"), (use, *notes), quantised=source.four_bit)

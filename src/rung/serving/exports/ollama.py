@@ -137,7 +137,8 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     files = write_gguf(source, folder, options)
     write_text(folder / "Modelfile", _modelfile(files, chat, solution, joins_of(chat), source.asks))
     name = source.name.lower()
-    notes = [f"ollama create {name} -f {HERE}/Modelfile && ollama run {name}", *write_prompt(solution, folder)]
+    use = f"ollama create {name} -f {HERE}/Modelfile && ollama run {name}"
+    notes = [use, *write_prompt(solution, folder), *source.weight_notes]
     if solution.constraint is not None and solution.constraint.kind == "json_schema":
         notes.append(
             f"Send the schema of {HERE}/prompt.json as `format` with each request: a Modelfile cannot hold it."

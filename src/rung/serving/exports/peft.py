@@ -11,9 +11,6 @@ from rung.errors import ExportError
 from rung.records import read_json, write_json
 from rung.serving.exports.export import HERE, Export, Exported, ExportOptions, ExportRuntime, ExportSource, NoRuntime
 
-WHOLE_BASE = "The bundle was made with its base in 4 bits; these weights are whole, so answers may differ."
-"""Note of an export of such a bundle."""
-
 
 def base_name(source: ExportSource) -> str:
     """What others load the base from: an id of the hub that has these very weights, else its folder on this machine."""
@@ -46,7 +43,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
 
     files = write_adapter(source, plain_adapter(source), folder)
     beside = write_tokenizer(source.base, source.chat, folder, source.packed.solution)
-    notes = write_prompt(source.packed.solution, folder)
+    notes = (*write_prompt(source.packed.solution, folder), *source.weight_notes)
     use = f'AutoPeftModelForCausalLM.from_pretrained("{HERE}")'
     found = (
         f"The base is {base_name(source)} (version {source.packed.model_version}); elsewhere, write its place there "
@@ -54,7 +51,7 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     return Exported(
         (*files, *beside, "prompt.json"),
         (use, *notes, f'{found}into adapter_config.json as "base_model_name_or_path".'),
-        quantised=False,
+        quantised=source.four_bit,
     )
 
 
