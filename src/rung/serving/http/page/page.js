@@ -73,7 +73,7 @@ async function* events(reply) {
 
 // ---- models ---------------------------------------------------------------------------------
 
-const kindOf = (model) => model.rung?.kind ?? model.kind ?? (model.parent ? "bundle" : "base");
+const kindOf = (model) => model.rung.kind;
 
 async function listModels() {
   try {
@@ -203,8 +203,7 @@ async function answer(name, signal) {
       }
       finish = choice?.finish_reason ?? finish;
       if (chunk.usage) showUsage(shown, chunk.usage);
-      const more = chunk.rung ?? choice?.rung;
-      if (more) showMore(shown, more);
+      if (chunk.rung) showMore(shown, chunk.rung);
     }
     if (finish === null) throw new Failure("The connection ended before the answer did.");
     if (finish === "length") shown.mark("The answer was cut: it used up all the tokens that it may have.");
@@ -229,7 +228,7 @@ function showUsage(shown, usage) {
 function showMore(shown, more) {
   if (more.refused) shown.mark("It says that there is no answer.");
   if (more.fault) shown.mark(`Fault: ${more.fault}`);
-  if (more.sources) shown.sources(more.sources);
+  shown.sources(more.sources);
 }
 
 // ---- the form -------------------------------------------------------------------------------
