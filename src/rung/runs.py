@@ -44,6 +44,11 @@ class Files:
     def solution(self, name: str) -> Path:
         return self.folder / "solutions" / name
 
+    @property
+    def built(self) -> list[str]:
+        """Names of the solutions that are whole."""
+        return sorted(path.parent.name for path in (self.folder / "solutions").glob("*/solution.json"))
+
 
 _RECORDS = {
     "task": "task.json",

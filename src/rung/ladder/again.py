@@ -77,7 +77,7 @@ def reopen(
         if (grown and _learns(name)) or model_of(name) in exchanged or _needs(name) & retaught
     }
     void = _with_what_rests_on_them(files, unmade)
-    kept = [name for name in _built(files) if name not in void]
+    kept = [name for name in files.built if name not in void]
     moved = [getattr(files, name) for name in (*_VERDICT, *(_LEARNT if grown else ()))]
     if "teacher" in retaught:
         moved += [files.teacher, files.plan]  # it holds how fast the other one was
@@ -124,10 +124,6 @@ def _documents(record: Mapping[str, Any]) -> dict[str, str]:
     home = Path(record["path"]).parent
     others = {name_in_record(path, home) for path in paths}
     return {name: hash_ for name, hash_ in record["data"].items() if name not in others and not name.endswith(".py")}
-
-
-def _built(files: Files) -> list[str]:
-    return sorted(path.parent.name for path in (files.folder / "solutions").glob("*/solution.json"))
 
 
 def _begun(files: Files) -> list[str]:

@@ -41,10 +41,10 @@ def bundle_run(
         raise RunError(f"{run}: not a run folder (no task.json). Name a folder that rung run wrote, as runs/NAME.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is there already. Name a new folder with --out.")
-    name = solution or _shipped(run)
-    made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
-    if name not in made:
-        raise RunError(f"{run}: no solution {name!r} here; there are {', '.join(made) or 'none yet'}.")
+    built = runs.Files(run).built
+    name = solution or _shipped(run, built)
+    if name not in built:
+        raise RunError(f"{run}: no solution {name!r} here; there are {', '.join(built) or 'none yet'}.")
     dev = dev_examples(run) if examples else ()
     if examples and not dev:
         say(
@@ -82,10 +82,9 @@ def dev_examples(run: Path) -> Sequence[Example]:
     return found or [answer.example for answer in read_recorded(runs.Files(run).winner)]
 
 
-def _shipped(run: Path) -> str:
-    """The solution that the verdict ships. Raises RunError where there is none."""
-    made = sorted(path.parent.name for path in (run / "solutions").glob("*/solution.json"))
-    choose = f"Name a solution: rung bundle {run} SOLUTION --out DIR; there are {', '.join(made) or 'none yet'}."
+def _shipped(run: Path, built: Sequence[str]) -> str:
+    """The solution that the verdict ships. built: those that there are. Raises RunError where it ships none."""
+    choose = f"Name a solution: rung bundle {run} SOLUTION --out DIR; there are {', '.join(built) or 'none yet'}."
     decision = recorded(run / "decision.json")
     if decision is None or decision["choice"] == "unfinished":
         raise RunError(f"{run}: not finished, so there is no winner yet. {choose}")

@@ -15,6 +15,7 @@ from rung.bundles.recorded import RecordedExample, read_recorded
 from rung.errors import RunError
 from rung.records import read_json
 from rung.resume import record_of, recorded
+from rung.runs import Files
 from rung.serving.sources import ShownPassage, sources_of
 from rung.types import Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution
 
@@ -228,9 +229,9 @@ def _find(folder: Path, solution: str | None) -> tuple[Path, dict[str, Any], Pat
     if task is None:
         raise RunError(f"{folder}: neither a bundle nor a run folder. {_NAME_ONE}")
     if solution is not None:
-        made = sorted(p.parent.name for p in (folder / "solutions").glob("*/solution.json"))
-        if solution not in made:  # a path to elsewhere is no name
-            raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(made) or 'none yet'}.")
+        built = Files(folder).built
+        if solution not in built:  # a path to elsewhere is no name
+            raise RunError(f"{folder}: no solution {solution!r} here; there are {', '.join(built) or 'none yet'}.")
         place = folder / "solutions" / solution
         return place, note_of_run(place, task), folder / "task.json"
     if note := _note(folder / "winner"):
