@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,10 +32,11 @@ from rung.models.streaming import (
     Load,
     Piece,
     Token,
-    Whole,
     WrittenToken,
+    add_tokens,
     no_answer,
     tell_whole,
+    whole_answers,
 )
 from rung.types import Generation, Request, TrainingRow
 
@@ -103,10 +105,7 @@ class Continuous:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Whole answers, in order. They wait among the others, and are not refused for their number."""
-        kept = [Whole() for _ in requests]
-        for request, hears in zip(requests, kept, strict=True):
-            self._put(Ask(request), hears, refuse=False)
-        return [hears.wait() for hears in kept]
+        return whole_answers(requests, partial(self._put, refuse=False))
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         with self._prompts:
@@ -292,8 +291,7 @@ class Continuous:
 
     def _end(self, going: _Going, generation: Generation) -> None:
         self._going.pop(going.row, None)
-        for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
-            self._tokens[place] += tokens
+        add_tokens(self._tokens, generation)
         if not going.begun and came(generation.error):
             going.hears.begun(generation.tokens_in, generation.tokens_cached)
         if rest := going.text.finish(generation.text):

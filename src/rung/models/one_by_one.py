@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from rung.errors import Busy, ModelError, Unanswerable, fault_text
 from rung.models.stop_texts import cut_at
-from rung.models.streaming import Ask, Hearer, Load, Whole, no_answer, tell_whole
+from rung.models.streaming import Ask, Hearer, Load, add_tokens, no_answer, tell_whole, whole_answers
 from rung.types import Generation, Model, Request, Trainable, TrainingRow
 
 _Result = TypeVar("_Result")
@@ -66,10 +66,7 @@ class OneByOne:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Whole answers, in order. They wait among the others, and are not refused for their number."""
-        kept = [Whole() for _ in requests]
-        for request, hears in zip(requests, kept, strict=True):
-            self._put(Ask(request), hears, refuse=False)
-        return [hears.wait() for hears in kept]
+        return whole_answers(requests, partial(self._put, refuse=False))
 
     @property
     def row_losses(self) -> Losses | None:
@@ -156,8 +153,7 @@ class OneByOne:
     def _end(self, one: _Waiting, generation: Generation) -> None:
         with self._changed:
             self._running.discard(one)
-            for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
-                self._tokens[place] += tokens
+            add_tokens(self._tokens, generation)
         one.ended = True
         try:
             tell_whole(one.hears, generation)

@@ -7,7 +7,7 @@ An Answerer takes requests at any time, from any thread, and tells each caller o
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -90,6 +90,20 @@ class Whole:
         self._ended.wait()
         assert self._generation is not None
         return self._generation
+
+
+def whole_answers(requests: Sequence[Request], put: Callable[[Ask, Hearer], object]) -> list[Generation]:
+    """Whole answers, in order. put: takes an ask on, however many wait."""
+    kept = [Whole() for _ in requests]
+    for request, hears in zip(requests, kept, strict=True):
+        put(Ask(request), hears)
+    return [hears.wait() for hears in kept]
+
+
+def add_tokens(sums: list[int], generation: Generation) -> None:
+    """sums: of tokens in, of these cached, and out."""
+    for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
+        sums[place] += tokens
 
 
 def tell_whole(hears: Hearer, generation: Generation) -> None:

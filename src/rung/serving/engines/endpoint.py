@@ -15,7 +15,7 @@ from pathlib import Path
 from rung.errors import Busy, ModelError, Unanswerable, came, fault_text
 from rung.models.endpoint.endpoint import Endpoint
 from rung.models.stop_texts import cut_at, first_stop, held_back
-from rung.models.streaming import Ask, Hearer, Load, Piece, Whole
+from rung.models.streaming import Ask, Hearer, Load, Piece, add_tokens, whole_answers
 from rung.models.thinking import PAIRS
 from rung.text import whole
 from rung.types import Generation, Request
@@ -46,10 +46,7 @@ class Proxied:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Whole answers, in order. They wait among the others, and are not refused for their number."""
-        kept = [Whole() for _ in requests]
-        for request, hears in zip(requests, kept, strict=True):
-            self._put(Ask(request), hears)
-        return [hears.wait() for hears in kept]
+        return whole_answers(requests, self._put)
 
     def hold(self, adapter: Path) -> None:
         raise ModelError(
@@ -83,8 +80,7 @@ class Proxied:
             generation = going.ended(future)
             with self._changed:
                 self._going.discard(going)
-                for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
-                    self._tokens[place] += tokens
+                add_tokens(self._tokens, generation)
                 self._changed.notify_all()
 
         try:

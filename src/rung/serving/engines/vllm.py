@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rung.models.endpoint.loop import LoopThread
 from rung.models.endpoint.transport import Headers, Hidden, Transport
 from rung.models.incremental_text import AnswerText
 from rung.models.request_rows import RequestRows, held_to
-from rung.models.streaming import Answerer, Ask, Hearer, Load, Piece, Whole, tell_whole
+from rung.models.streaming import Answerer, Ask, Hearer, Load, Piece, add_tokens, tell_whole, whole_answers
 from rung.serving.engines.vllm_call import VllmStream, body_of, lark_of, message_of, written_tokens
 from rung.serving.engines.vllm_process import VllmFlags, VllmProcess
 from rung.types import Constraint, Generation, Price, Request
@@ -116,10 +117,7 @@ class Vllm:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Whole answers, in order. They wait among the others, and are not refused for their number."""
-        kept = [Whole() for _ in requests]
-        for request, hears in zip(requests, kept, strict=True):
-            self._put(Ask(request), hears, refuse=False)
-        return [hears.wait() for hears in kept]
+        return whole_answers(requests, partial(self._put, refuse=False))
 
     def hold(self, adapter: Path) -> None:
         check_adapter(adapter, self.model.version)
@@ -194,8 +192,7 @@ class Vllm:
         generation = going.ended(future)
         with self._changed:
             self._going.discard(going)
-            for place, tokens in enumerate((generation.tokens_in, generation.tokens_cached, generation.tokens_out)):
-                self._tokens[place] += tokens
+            add_tokens(self._tokens, generation)
             self._changed.notify_all()
 
     # ---- in the loop's thread ---------------------------------------------------------------
