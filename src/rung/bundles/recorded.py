@@ -80,14 +80,10 @@ def read_recorded(folder: Path) -> list[RecordedExample]:
 
 
 def _record(answer: RecordedExample) -> dict[str, Any]:
+    from rung.data.shapes.writing import query_row
+
     e = answer.example
-    said: dict[str, Any] = {"id": e.id, "input": e.input}
-    if e.context is not None:
-        said["context"] = e.context
-    if e.instruction is not None:
-        said["instruction"] = e.instruction
-    if e.turns:
-        said["turns"] = [{"role": turn.role, "content": turn.content} for turn in e.turns]
+    said: dict[str, Any] = {"id": e.id, **query_row(e.query)}
     if e.group is not None:
         said["group"] = e.group
     said |= {"output": e.output, "references": list(e.references), "text": answer.text, "score": answer.score}

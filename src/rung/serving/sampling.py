@@ -117,6 +117,8 @@ class RequestSample:
                 self._fail(error, len(asked))
 
     def _keep(self, asked: Sequence[tuple[str, Query]]) -> None:
+        from rung.data.shapes.writing import query_row
+
         rows: dict[int, dict[str, Any]] = {}
         if not self._path.exists():  # taken away meanwhile: a new one begins
             self._held.clear()
@@ -132,7 +134,7 @@ class RequestSample:
             elif len(self._held) + len(rows) >= self._most or self._path_bytes() >= MOST_BYTES:
                 self._counts["file is full"] += 1
             else:
-                rows[key] = _row(masked, model)
+                rows[key] = {**query_row(masked), "model": model}
         if not rows:
             return
         try:
@@ -177,17 +179,6 @@ def _key(query: Query, model: str) -> int:
     from rung.text import normal_form
 
     return hash((normal_form(query.text), model))
-
-
-def _row(query: Query, model: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"input": query.input}
-    if query.context is not None:
-        row["context"] = query.context
-    if query.instruction is not None:
-        row["instruction"] = query.instruction
-    if query.turns:
-        row["turns"] = [{"role": turn.role, "content": turn.content} for turn in query.turns]
-    return {**row, "model": model}
 
 
 def _query(row: Mapping[str, Any]) -> Query:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rung.data.shapes.values import FOUND_BY
-from rung.types import Example, Message
+from rung.types import Example, Message, Query
 
 _NO_ID = re.compile(r"(line|item|row)-\d+(\.\d+)?$")
 
@@ -13,6 +13,18 @@ _NO_ID = re.compile(r"(line|item|row)-\d+(\.\d+)?$")
 def turn(message: Message) -> dict[str, object]:
     """A turn as OpenAI writes it."""
     return {"role": message.role, "content": message.content}
+
+
+def query_row(query: Query) -> dict[str, object]:
+    """input, and context, instruction and turns where the query has them: columns that rung reads as they are."""
+    found: dict[str, object] = {"input": query.input}
+    if query.context is not None:
+        found["context"] = query.context
+    if query.instruction is not None:
+        found["instruction"] = query.instruction
+    if query.turns:
+        found["turns"] = [turn(message) for message in query.turns]
+    return found
 
 
 def asked(example: Example) -> list[Message]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import __version__
+from rung.data.shapes.writing import query_row
 from rung.errors import ExportError
 from rung.records import write_json, write_text
 from rung.retrieval.stemming import letters_of
@@ -35,7 +36,7 @@ from rung.serving.exports.export import (
 from rung.serving.exports.peft import base_name
 from rung.serving.exports.prompt_parts import chooses_demos, parts_of
 from rung.serving.exports.tokenizer_files import context_length_of, write_tokenizer
-from rung.types import Constraint, Query, RetrieverSpec, Solution
+from rung.types import Constraint, RetrieverSpec, Solution
 
 if TYPE_CHECKING:
     from rung.models.chat_template import ChatFormat
@@ -253,7 +254,7 @@ class PlainProgram:
 
     def answers(self, asks: Sequence[ParityAsk]) -> list[str]:
         """One text an ask; where the program says why there is none, that, which is no answer."""
-        rows = "".join(json.dumps(_row(ask.query), ensure_ascii=False) + "\n" for ask in asks)
+        rows = "".join(json.dumps(query_row(ask.query), ensure_ascii=False) + "\n" for ask in asks)
         try:
             done = subprocess.run(
                 [self._python, str((self._folder / PROGRAM).absolute()), "--jsonl"],
@@ -281,12 +282,6 @@ class PlainProgram:
 def runtime(source: ExportSource, folder: Path, options: ExportOptions) -> ExportRuntime | NoRuntime:
     """The Python that the user names, else this one."""
     return PlainProgram(folder, str(options.runtime_python or sys.executable))
-
-
-def _row(query: Query) -> dict[str, Any]:
-    row: dict[str, Any] = {"input": query.input, "context": query.context, "instruction": query.instruction}
-    row["turns"] = [{"role": turn.role, "content": turn.content} for turn in query.turns]
-    return {key: value for key, value in row.items() if value not in (None, [])}
 
 
 PYTHON = Export(
