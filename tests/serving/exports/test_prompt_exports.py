@@ -117,6 +117,15 @@ def test_texts_that_promptfoo_would_change_are_left_out_and_counted(
     assert any(note.startswith("5 examples are left out") for note in report.notes)
 
 
+def test_examples_beyond_the_most_tests_are_not_called_unfit(
+    source_of: Callable[..., ExportSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rung.serving.exports.promptfoo._MOST_TESTS", 2)
+    report = export(source_of(FIXED, QUERIES), export_named("promptfoo"), tmp_path / "out", ExportOptions())
+    assert len(json.loads((tmp_path / "out" / "tests.json").read_text("utf-8"))) == 2
+    assert not any("left out" in note for note in report.notes)
+
+
 def test_a_prompt_that_no_template_can_write_is_refused(source_of: Callable[..., ExportSource], tmp_path: Path) -> None:
     source = source_of(replace(FIXED, instruction="{% raw %} and {% endraw %}"), QUERIES)
     with pytest.raises(ExportError, match="endraw"):

@@ -46,7 +46,8 @@ _HOW = {"token_f1": "token_f1", "json_match": "json"}
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
     """Fills the folder. Raises ExportError for an instruction that ends a `raw` block of Nunjucks."""
     parts = parts_of(source)
-    asks = [ask for ask in source.asks if _is_kept(ask)][:_MOST_TESTS]
+    kept = [ask for ask in source.asks if _is_kept(ask)]
+    asks = kept[:_MOST_TESTS]
     names = [CONFIG, TESTS, SCORE, PLAIN]
     write_text(folder / PLAIN, _as_json([{"role": "user", "content": "{{input}}"}]))
     if parts.fixed:
@@ -58,7 +59,8 @@ def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exporte
     write_text(folder / SCORE, (files("rung.serving.exports.plain") / SCORE).read_text("utf-8"))
     checks = [_check(folder, parts, asks, tests)] if asks else []
     untested = None if checks else "there are no inputs that can be its tests; give some with --parity FILE"
-    return Exported(tuple(names), _notes(source, parts, len(asks)), checks=tuple(checks), untested=untested)
+    notes = _notes(source, parts, len(asks), len(source.asks) - len(kept))
+    return Exported(tuple(names), notes, checks=tuple(checks), untested=untested)
 
 
 def _is_kept(ask: ParityAsk) -> bool:
@@ -197,14 +199,13 @@ def _by_jinja(prompt: Path, tests: Sequence[dict[str, Any]]) -> list[Any]:
     return [[{**turn, "content": turn["content"].render(test["vars"])} for turn in written] for test in tests]
 
 
-def _notes(source: ExportSource, parts: PromptParts, kept: int) -> tuple[str, ...]:
+def _notes(source: ExportSource, parts: PromptParts, tests: int, left_out: int) -> tuple[str, ...]:
     where = where_asked(source)
-    left_out = len(source.asks) - kept
     metric = source.metric.name if source.metric is not None else "the task's metric"
     notes = [
         f"Start the bundle with rung serve, then: cd {HERE} && {SERVE_KEY}=KEY promptfoo eval",
         f"promptfoo wants {SERVE_KEY} to be set: to the server's key, or to any text where it needs none.",
-        f"{kept} dev examples are its tests. They ask {source.name} with the input alone; rung serve adds the rest.",
+        f"{tests} dev examples are its tests. They ask {source.name} with the input alone; rung serve adds the rest.",
     ]
     if parts.fixed:
         notes.append(f"{RENDERED} holds the whole prompt, for {where.about[0].lower()}{where.about[1:]}")
