@@ -94,7 +94,7 @@ class ParityResult:
         """The result in words."""
         found = [f"{self.equal} of {self.rows} answers equal ({100 * self.share:.1f} %), answered by {self.runtime}"]
         if self.as_recorded is not None:
-            rounding = "in another numeric type near ties fall otherwise, in the bundle, too"
+            rounding = "in another numeric type near ties can fall otherwise, in the bundle, too"
             found.append(f"{self.as_recorded} of {self.rows} equal the recorded answers: {rounding}")
         if (c := self.score) is not None:
             change = f"{_signed(c.difference)} points, 95 % interval {_signed(c.low)} to {_signed(c.high)}"
