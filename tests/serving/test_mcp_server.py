@@ -141,6 +141,15 @@ def test_paths_and_the_data_of_a_task_stay_in_the_folder(tmp_path: Path, tiny_fo
     assert not (root / "runs").exists()
 
 
+def test_a_torn_record_of_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("task.json", "decision.json"):
+        (tmp_path / "run" / name).write_text("{")
+    for tool in (McpTools(tmp_path).report, McpTools(tmp_path).status):
+        with pytest.raises(RunError, match=r"decision\.json: is damaged"):
+            tool("run")
+
+
 def test_without_the_extra_one_clear_error_names_it(tmp_path: Path) -> None:
     code = "import sys; sys.modules['mcp'] = None; sys.argv = ['rung', 'mcp']; from rung.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)

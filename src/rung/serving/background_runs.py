@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rung.errors import RunError
-from rung.records import read_json, write_json
+from rung.records import write_json
+from rung.resume import record_of, recorded
 from rung.runs import events, is_finished
 
 State = Literal["running", "finished", "unfinished", "stopped", "failed"]
@@ -71,13 +72,13 @@ _OWN: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def status_of(folder: Path) -> RunStatus:
-    """Raises RunError where there is no run."""
+    """Raises RunError where there is no run, or a record of it is damaged."""
     job = job_of(folder)
     if not (folder / "task.json").is_file() and not job.is_dir():
         raise RunError(f"{folder}: there is no run here. Begin one with run, or name another folder.")
     running = _alive(folder)
     result = {} if running else _result(job / "result.json")
-    decision = read_json(folder / "decision.json")
+    decision = recorded(folder / "decision.json")
     verdict = None
     if decision is not None and not running:
         verdict = {key: decision.get(key) for key in ("choice", "solution", "headline")}
@@ -90,7 +91,7 @@ def status_of(folder: Path) -> RunStatus:
         state = "finished"
     elif verdict is not None:
         state = "unfinished"
-    seconds = (read_json(folder / "clock.json") or {}).get("seconds", 0)
+    seconds = record_of(folder / "clock.json").get("seconds", 0)
     error = result.get("error") if state == "failed" else None
     return RunStatus(
         str(folder), state, _stage(folder), round(seconds / 60, 1), _said(job / "said.log"), verdict, error
@@ -103,7 +104,7 @@ def job_of(folder: Path) -> Path:
 
 def _alive(folder: Path) -> bool:
     """Whether the process that was begun for the folder still runs."""
-    pid = (read_json(job_of(folder) / "job.json") or {}).get("pid")
+    pid = record_of(job_of(folder) / "job.json").get("pid")
     if not isinstance(pid, int):
         return False
     if pid in _OWN:

@@ -131,10 +131,10 @@ class McpTools:
 
         run: the run folder.
         """
-        from rung.records import read_json
+        from rung.resume import recorded
 
         folder = self._inside(run)
-        decision = read_json(folder / "decision.json")
+        decision = recorded(folder / "decision.json")
         if decision is None:
             raise RunError(f"{run}: there is no verdict yet. Ask for the status of the run.")
         page = folder / "report.html"
@@ -225,12 +225,12 @@ class McpTools:
     def _folder_of(self, task: Path) -> Path:
         """The default run folder: that of the same task.yaml, else one that is not there yet."""
         from rung.data.task_file import read_task
-        from rung.records import read_json
+        from rung.resume import recorded
 
         name = read_task(task).name
         for number in range(1, 1_000):
             folder = self._root / "runs" / (name if number == 1 else f"{name}-{number}")
-            record = read_json(folder / "task.json")
+            record = recorded(folder / "task.json")
             if not folder.exists() or (record is not None and record.get("path") == str(task)):
                 return self._inside(str(folder))
         raise RunError("runs: holds a thousand runs of this name. Name a folder with out.")
