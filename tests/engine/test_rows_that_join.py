@@ -65,6 +65,22 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(engine: Any, monkeypatch: p
     assert [long.answer, other.answer, short.answer] == [expected[i] for i in range(3)]
 
 
+def test_prompts_whose_start_was_read_before_join_together(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continuous, "_JOINING", 100)
+    engine.limits = replace(engine.limits, prefix_bytes=1 << 30, cache_bytes=1 << 30)
+    running, start = Running(engine), [5, 6, 7, 8] * 16
+    prompts = [LiveRow(Job([*start, 10 + i, 11, 12], 4), STOPS) for i in range(6)]
+    running.add(prompts[0])
+    ended(running)
+    for one in prompts[1:]:
+        running.add(one)
+    running.admit()
+    assert running.running == 5 and not running.waiting, "their own tokens are few"
+    ended(running)
+    expected = {place: ids for batch in decode(engine, [one.job for one in prompts], STOPS) for place, ids in batch}
+    assert [one.answer for one in prompts] == [expected[i] for i in range(6)]
+
+
 def test_caches_that_are_joined_have_room_for_what_they_hold(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continuous, "_COHORTS", 1)
     engine.limits = replace(engine.limits, cache_bytes=1 << 30)

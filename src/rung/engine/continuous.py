@@ -153,10 +153,11 @@ class Running:
         has_long = False
         self._held = {None, *(row.job.adapter for cohort in self._cohorts for row in cohort.rows)}
         for row in self._waiting:
-            own = len(row.tokens)
-            need = (own + _ROOM) * self._engine.cache_bytes_per_token
+            whole = row.tokens
+            need = (len(whole) + _ROOM) * self._engine.cache_bytes_per_token
+            own = len(whole) - self._starts.known(row.job.adapter, whole)  # tokens that are computed for this row alone
             is_first = not chosen and not self._cohorts
-            is_long = own > _JOINING
+            is_long = len(whole) > _JOINING
             if free <= 0 or (tokens and not is_long and tokens + own > _JOINING) or (room < need and not is_first):
                 break
             looked_at += 1
@@ -226,7 +227,8 @@ class Running:
         for row in rows:
             tokens, adapter = row.tokens, row.job.adapter
             known = engine.known_of(adapter, tokens[:-1], long=kind.long)
-            wanted = self._starts.shared(adapter, tokens)
+            wanted = self._starts.known(adapter, tokens)
+            self._starts.add(adapter, tokens)
             if not row.read:
                 row.read, row.cached = True, min(known, wanted)
             chunk = tokens[: known + _JOINING]

@@ -16,14 +16,13 @@ class Starts:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[str | None, int], None] = OrderedDict()
 
-    def shared(self, adapter: str | None, prompt: Sequence[int]) -> int:
+    def known(self, adapter: str | None, prompt: Sequence[int]) -> int:
         """How many of its first tokens an earlier prompt began with, whole blocks; at least one token is left."""
         known = 0
         for length, key in self._blocks(adapter, prompt):
             if key not in self._seen:
                 break
             known = length
-        self.add(adapter, prompt)
         return known
 
     def add(self, adapter: str | None, prompt: Sequence[int]) -> None:
