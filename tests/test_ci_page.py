@@ -38,6 +38,13 @@ def test_every_command_of_the_page_has_a_verb_and_options_that_exist(steps: list
         assert {word for word in words if word.startswith("--")} <= known
 
 
+def test_python_is_set_up_without_a_cache_that_fails_where_a_repository_lists_no_requirements(
+    steps: list[dict[str, Any]],
+) -> None:
+    (python,) = (step for step in steps if step.get("uses", "").startswith("actions/setup-python"))
+    assert python["with"] == {"python-version": "3.12"}
+
+
 def test_the_summary_tells_a_drop_and_an_error(steps: list[dict[str, Any]], tmp_path: Path) -> None:
     (script,) = (step["run"] for step in steps if step.get("name") == "Summary")
     code = script.split("<<'PY'\n")[1].rsplit("PY", 1)[0]
