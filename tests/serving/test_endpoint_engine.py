@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from http_server import eventually
 from rung.errors import ModelError, Unanswerable
 from rung.models import model_version, open_model
-from rung.models.streaming import Ask, Piece, Whole
+from rung.models.streaming import Ask, Piece, Ticket, Whole
 from rung.serving.bundle import read_bundle
 from rung.serving.engines.endpoint import Proxied
 from rung.serving.events import Done, Event, ModelCall
@@ -125,9 +126,10 @@ def test_an_answer_that_begins_in_another_way_after_a_break_is_an_error_and_not_
 def test_whoever_leaves_ends_the_call() -> None:
     with FakeEndpoint({"count": LONG}, per_token_s=0.2) as endpoint:
         answerer = proxied(endpoint)
-        heard = Heard(lambda: ticket.cancel())
+        tickets: SimpleQueue[Ticket] = SimpleQueue()  # the first piece may come before `submit` returns
+        heard = Heard(lambda: tickets.get(timeout=30).cancel())
         begun = time.perf_counter()
-        ticket = answerer.submit(Ask(request("count")), heard)
+        tickets.put(answerer.submit(Ask(request("count")), heard))
         generation = heard.wait()
         assert generation.finish == "error" and generation.error == "nobody listens any more"
         assert time.perf_counter() - begun < 1.5  # the whole answer would take 2 s

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 from rung.errors import Busy, ModelError
 from rung.models import model_version, open_model
 from rung.models.local import LocalModel
-from rung.models.streaming import Answerer, Ask, Piece, Whole
+from rung.models.streaming import Answerer, Ask, Piece, Ticket, Whole
 from rung.serving.engines.endpoint import Proxied
 from rung.serving.engines.vllm import Vllm, open_vllm
 from rung.serving.engines.vllm_call import lark_of
@@ -172,8 +173,9 @@ def test_a_prompt_that_does_not_fit_is_refused_before_vllm_is_asked(answering: V
 
 def test_whoever_leaves_ends_the_request_in_vllm(answering: Vllm, fake: Place, local: LocalModel) -> None:
     fake.plan(answers={"base": local.chat.encode_answer(ANSWER * 20)}, delay_s=0.05)
-    heard = Heard(lambda: ticket.cancel())
-    ticket = answering.submit(Ask(request()), heard)
+    tickets: SimpleQueue[Ticket] = SimpleQueue()  # the first piece may come before `submit` returns
+    heard = Heard(lambda: tickets.get(timeout=30).cancel())
+    tickets.put(answering.submit(Ask(request()), heard))
     generation = heard.wait()
     assert (generation.finish, generation.error) == ("error", "nobody listens any more")
     assert generation.text == heard.text
