@@ -17,6 +17,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from rung.engine.attention import TreeView, current_view, viewing
+from rung.engine.masked_view import MaskedView
 
 _LEAST_KEPT = 8  # values a layer, token and unit of width: inputs of its two halves, queries, output, feed-forward
 
@@ -73,7 +74,7 @@ def _forward(inner: Any, *args: Any, **kwargs: Any) -> Any:
     view = current_view()
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        again = view.again() if isinstance(view, TreeView) else view
+        again = view.again() if isinstance(view, (TreeView, MaskedView)) else view
         return nullcontext(), viewing(again) if again is not None else nullcontext()
 
     return checkpoint(inner, *args, use_reentrant=False, context_fn=contexts, **kwargs)

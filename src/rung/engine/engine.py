@@ -18,6 +18,7 @@ from rung.engine.kv_cache import cache_bytes
 from rung.engine.memory import Shortage, give_back, limits_of
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.rope import prepare_rope
+from rung.engine.ways import ways_of
 
 Result = TypeVar("Result")
 
@@ -51,6 +52,7 @@ class Engine:
         self.rope_switch = prepare_rope(network)
         """As `rope.prepare_rope` says."""
         self.limits = limits_of(self.device)
+        self.ways = ways_of(self.device)
         self.shortage = Shortage()
         self.computed_tokens = 0
         """Tokens that went through the network so far; a token that is trained on counts twice, for its way back."""

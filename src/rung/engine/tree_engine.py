@@ -16,10 +16,13 @@ import torch
 
 from rung.engine.attention import KeysAndValues, TreeView, View, viewing
 from rung.engine.blocks import blocks_of
+from rung.engine.buckets import bucket
 from rung.engine.engine import Engine
 from rung.engine.layers import fuse_layers, narrows
+from rung.engine.masked_view import MOST_DENSE, MaskedView
 from rung.engine.prefix_tree import Tree, grow
 from rung.engine.rope import long_factors
+from rung.engine.tree_mask import TreeMask, mask_numbers
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class TreeEngine(Engine):
         self._prefixes: dict[tuple[tuple[str | None, bool], tuple[int, ...]], Prefix] = {}  # (adapter, long), ids
         self.calls: list[int] = []
         """Numbers of the layers that called attention in the last pass over a tree, in order."""
+        # transformers passes a mask of four dimensions on as it is; the view does the masking.
+        self._mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
         self._by_cache = "cache_position" in inspect.signature(network.get_decoder().forward).parameters
 
     @property
@@ -92,14 +97,17 @@ class TreeEngine(Engine):
     def forward(self, ids: Sequence[int], positions: Sequence[int], view: View) -> torch.Tensor:
         """Final hidden states of packed tokens: of the tokens that the view wants (t, C), or of all (T, C)."""
         self.computed_tokens += len(ids)
-        given = torch.tensor([list(positions)], device=self.device)
-        more = {"cache_position": given[0]} if self._by_cache else {}
+        given = torch.tensor([list(ids), list(positions)], device=self.device)
+        return self.run(given[:1], given[1:], view)
+
+    def run(self, ids: torch.Tensor, positions: torch.Tensor, view: View) -> torch.Tensor:
+        """As `forward`, of tensors (1, T) of the device, without counting tokens. Nothing waits for the device."""
+        more = {"cache_position": positions[0]} if self._by_cache else {}
         with viewing(view), long_factors(view.long):
             out = self.network.get_decoder()(
-                input_ids=torch.tensor([list(ids)], device=self.device),
-                # transformers passes a mask of four dimensions on as it is; the view does the masking.
-                attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device),
-                position_ids=given,
+                input_ids=ids,
+                attention_mask=self._mask,
+                position_ids=positions,
                 use_cache=False,
                 **more,
             )
@@ -121,6 +129,11 @@ class TreeEngine(Engine):
         values, (T, Hkv, D) each, one pair a layer. long: whether all rows are long, as `is_long` says; else none is.
         """
         lengths = [len(prefix.ids) if prefix is not None else 0 for prefix in after]
+        layers = None
+        if present := [prefix.layers for prefix in after if prefix is not None and prefix.ids]:
+            layers = present[0] if len(present) == 1 else _joined(present)
+        if self.ways.fused:
+            return self._hidden_fused(tree, lengths, layers, kept, wanted, long)
         offsets = [sum(lengths[:family]) for family in range(len(after))]
         past = sum(lengths)
         above = []
@@ -129,9 +142,6 @@ class TreeEngine(Engine):
             if length and tokens:
                 above.append((offsets[family], length, tokens[0][0], tokens[-1][1]))
         above += [(past + n.start, n.length, n.start + n.length, n.end) for n in tree.nodes]
-        layers = None
-        if present := [prefix.layers for prefix in after if prefix is not None and prefix.ids]:
-            layers = present[0] if len(present) == 1 else _joined(present)
         places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
         positions = tree.positions(lengths)
         all_positions = [*(place for length in lengths for place in range(length)), *positions]
@@ -139,6 +149,28 @@ class TreeEngine(Engine):
         view = TreeView(blocks, all_positions, layers, kept, places, long=long)
         self.calls = view.calls
         return self.forward(tree.ids, positions, view)
+
+    def _hidden_fused(
+        self,
+        tree: Tree,
+        known: Sequence[int],
+        past: Sequence[KeysAndValues] | None,
+        kept: list[KeysAndValues] | None,
+        wanted: Sequence[int] | None,
+        long: bool,
+    ) -> torch.Tensor:
+        """`hidden_of` with one fused attention a layer. known: tokens of each family's prefix; past: all of them."""
+        tokens, before = len(tree.ids), sum(known)
+        padded = [tokens, before]
+        if tokens * (tokens + before) > MOST_DENSE:  # FlexAttention is compiled for each size
+            padded = [bucket(count, least=1024) if count else 0 for count in padded]
+        numbers = mask_numbers(tree, known, tokens=padded[0], past=padded[1])
+        positions = numbers[3]
+        mask = TreeMask.of(numbers, self.device)
+        places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
+        view = MaskedView(mask, tokens, max(positions), past, kept, places, long=long)
+        self.calls = view.calls
+        return self.forward(tree.ids, positions[:tokens], view)
 
     def compute(self, ids: Sequence[int], *, after: Prefix | None = None, long: bool = False) -> Prefix:
         """Keys and values of a prefix, with gradients when gradients are on. after: its first part, where computed.

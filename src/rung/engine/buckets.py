@@ -1,0 +1,15 @@
+"""A few sizes for many: what is computed at one of them need not be recorded or compiled again for each length."""
+
+from __future__ import annotations
+
+
+def bucket(count: int, *, least: int = 128) -> int:
+    """The smallest size that holds `count`. From `least` on there are four sizes up to each double: less than a quarter
+    of a size is padding. All are multiples of a quarter of `least`."""
+    size = least
+    while size < count:
+        size *= 2
+    if size == least:
+        return size
+    step = size // 8
+    return -(-count // step) * step

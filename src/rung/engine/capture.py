@@ -1,0 +1,67 @@
+"""Work on tensors of fixed addresses, recorded once as a CUDA graph and replayed: one launch for thousands of kernels.
+
+On any other device the work is called each time, so that it can be tested there.
+Source: PyTorch's `torch.cuda.graph`; what is recorded must not wait for the device, nor copy from memory of Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+_WARM_UPS = 2  # calls before recording: libraries choose their kernels and take their memory then
+
+
+class GraphMemory:
+    """The memory that recorded graphs share. Graphs of one memory are replayed one at a time, in any order, and what
+    one returns is overwritten by the replay of any other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
+class Captured(Generic[Result]):
+    """Calls `work`: on a GPU by replaying what it did the first time. What it returns is overwritten by the next call.
+
+    work: reads tensors that the caller fills before each call, and returns tensors. before: called before each time
+    that the work itself is called, to set what recording must find, such as gradients that are not there yet.
+    Raises whatever the work raises; RuntimeError where it cannot be recorded.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Result],
+        device: torch.device,
+        memory: GraphMemory,
+        *,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._work, self._before = work, before
+        self._graph: Any = None
+        self._result: Any = None
+        if device.type != "cuda":
+            return
+        stream: Any = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                before()
+                work()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        before()
+        graph: Any = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=memory.pool, stream=stream):
+            self._result = work()
+        self._graph = graph
+
+    def __call__(self) -> Result:
+        if self._graph is None:
+            self._before()
+            return self._work()
+        self._graph.replay()
+        result: Result = self._result
+        return result

@@ -1,0 +1,19 @@
+"""torch.compile, as this engine uses it: static shapes, and a compiled variant for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_MOST_VARIANTS = 64  # of one function; beyond torch's own limit it would be computed without a word as Python has it
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled at its first call with each shape. It takes seconds, and needs a C compiler."""
+    import torch._dynamo
+
+    config: Any = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its name until torch 2.6
+    setattr(config, name, max(getattr(config, name), _MOST_VARIANTS))
+    made: Callable[..., Any] = torch.compile(function, dynamic=False)
+    return made

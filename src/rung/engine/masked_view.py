@@ -1,0 +1,187 @@
+"""The tokens of a tree, each layer's attention in one fused kernel: PyTorch's own with a mask, or FlexAttention.
+
+The mask of a short tree is written out; of a long one it is told to FlexAttention, which skips blocks that no token
+sees. Made for GPUs, where a kernel for each block costs more than what it saves.
+Source: Dong et al., FlexAttention (2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from rung.engine.attention import KeysAndValues
+from rung.engine.tree_mask import TreeMask
+
+MOST_DENSE = 1 << 24
+"""Queries times keys up to which the mask is written out: 4,096 tokens, 16 MB."""
+
+
+class MaskedView:
+    """The tokens of (a part of) a tree; some at the end may be padding.
+
+    mask: of the pass. real: number of tokens that are no padding. past: keys and values before those of the pass,
+    (P, Hkv, D) each, one pair a layer. furthest: the largest position; no window that holds it changes anything.
+    kept: a list that receives the keys and values of the pass, as in TreeView. wanted, long: as in View. calls: as in
+    TreeView.
+    """
+
+    def __init__(
+        self,
+        mask: TreeMask,
+        real: int,
+        furthest: int,
+        past: Sequence[KeysAndValues] | None = None,
+        kept: list[KeysAndValues] | None = None,
+        wanted: torch.Tensor | None = None,
+        *,
+        long: bool = False,
+    ) -> None:
+        self.wanted, self.long = wanted, long
+        self.calls: list[int] = []
+        self._mask, self._real, self._furthest = mask, real, furthest
+        self._past, self._kept = past, kept
+        self._made: dict[tuple[int | None, bool], Any] = {}  # masks by window, and whether written out
+
+    def again(self) -> MaskedView:
+        """The same view for a layer that is computed a second time: keys and values are not kept twice."""
+        same = copy(self)
+        same._kept, same.calls = None, []
+        return same
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        *,
+        window: int | None = None,
+        cap: float | None = None,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As in View. Raises RuntimeError where keys and values could not be kept by number of layer."""
+        if len(query) > len(self._mask.positions) or len(query) < self._real:
+            raise RuntimeError("its layers do not give all tokens to attention")
+        self.calls.append(layer)
+        if self._kept is not None:
+            if layer != len(self._kept):
+                raise RuntimeError("its layers do not call attention once each, in order")
+            self._kept.append((key[: self._real], value[: self._real]))
+        if window is not None and self._furthest < window:
+            window = None
+        tokens, keys = len(self._mask.positions), len(self._mask.first)
+        before = [_longer(rows, keys - tokens) for rows in self._past[layer]] if self._past is not None else None
+        key, value = (_longer(rows.to(query.dtype), tokens) for rows in (key, value))
+        if before is not None:
+            key, value = torch.cat([before[0], key]), torch.cat([before[1], value])
+        count, query = len(query), _longer(query, tokens)
+        query, key, value = (rows.transpose(0, 1)[None] for rows in (query, key, value))  # (1, H, T, D)
+        dense, plain = tokens * keys <= MOST_DENSE, cap is None and sinks is None
+        if query.device.type == "cuda" and not (dense and plain):
+            out = _flex(query, key, value, self._in_blocks(window), scaling, cap, sinks)
+        else:
+            group = query.shape[1] // key.shape[1]  # the fused kernel with a mask knows no groups
+            key, value = (rows if group == 1 else rows.repeat_interleave(group, 1) for rows in (key, value))
+            mask = self._written_out(window)
+            if plain:
+                out = scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+            else:
+                out = _by_hand(query, key, value, mask, scaling, cap, sinks)
+        return out[0].transpose(0, 1)[:count]
+
+    def _written_out(self, window: int | None) -> torch.Tensor:
+        if (window, True) not in self._made:
+            self._made[window, True] = self._mask.dense(window)[None, None]
+        mask: torch.Tensor = self._made[window, True]
+        return mask
+
+    def _in_blocks(self, window: int | None) -> Any:
+        if (window, False) not in self._made:
+            self._made[window, False] = self._mask.blocks(window)
+        return self._made[window, False]
+
+
+def _longer(rows: torch.Tensor, length: int) -> torch.Tensor:
+    """(T, H, D) with zeros behind it up to that length."""
+    return rows if len(rows) == length else pad(rows, (0, 0, 0, 0, 0, length - len(rows)))
+
+
+def _by_hand(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    seen: torch.Tensor,
+    scaling: float,
+    cap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention with the scores written out in float32, where no kernel computes it. All (1, H, ..., D)."""
+    scores = (query @ key.mT).float() * scaling
+    if cap is not None:
+        scores = cap * (scores / cap).tanh()
+    scores = scores.masked_fill(~seen, float("-inf"))
+    if sinks is not None:
+        column = sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
+    return weights.to(value.dtype) @ value
+
+
+# ---- FlexAttention ------------------------------------------------------------------------------
+
+
+def _flex(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    blocks: Any,
+    scaling: float,
+    cap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention by FlexAttention. query: (1, H, T, D); key, value: (1, Hkv, S, D). T and S are multiples of 128."""
+    grouped = query.shape[1] != key.shape[1]
+    out, sums = compiled_flex()(query, key, value, _capped(cap), blocks, scaling, grouped)
+    # A sink only adds to the softmax's denominator, whose logarithm is known.
+    return out if sinks is None else (out * torch.sigmoid(sums - sinks[None, :, None]).unsqueeze(-1)).to(query.dtype)
+
+
+@lru_cache(maxsize=1)
+def compiled_flex() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """FlexAttention, compiled for each shape that it meets."""
+    from rung.engine.compiling import compiled
+
+    return compiled(_flex_with_sums)
+
+
+def _flex_with_sums(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, change: Any, blocks: Any, scaling: float, grouped: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention, and the logarithms of the softmax's denominators, (1, H, T)."""
+    from torch.nn.attention import flex_attention as library
+
+    given = {"score_mod": change, "block_mask": blocks, "scale": scaling, "enable_gqa": grouped}
+    if hasattr(library, "AuxRequest"):
+        out, more = library.flex_attention(query, key, value, return_aux=library.AuxRequest(lse=True), **given)
+        return out, more.lse
+    found: tuple[torch.Tensor, torch.Tensor] = library.flex_attention(query, key, value, return_lse=True, **given)
+    return found
+
+
+@lru_cache
+def _capped(cap: float | None) -> Callable[..., torch.Tensor] | None:
+    """Scores capped as in View; one function for each cap, since a new one would be compiled again."""
+    if cap is None:
+        return None
+
+    def change(score: torch.Tensor, *_: Any) -> torch.Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return change

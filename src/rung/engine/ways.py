@@ -1,0 +1,53 @@
+"""In which ways an engine computes its passes: the plain one anywhere, faster ones where a GPU runs them.
+
+A GPU computes faster than Python can give it work. So there a pass over a tree is one fused attention a layer and not
+a product for each block, passes of one shape are recorded once as CUDA graphs and replayed, and steps that run often
+are compiled. Each way gives the same numbers to rounding, and can be taken by itself: tests take all of them on the
+CPU, where nothing is recorded. A way that fails is given up for good, and the reason is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+VARIABLE = "RUNG_WAYS"
+"""An environment variable: the ways to take, of NAMES, with commas between them; "plain" for none of them."""
+
+NAMES = ("fused", "static", "compiled")
+
+
+@dataclass
+class Ways:
+    """fused: attention over a tree is one kernel a layer (`masked_view`), not one a block.
+
+    static: passes are padded to a few shapes, recorded as CUDA graphs on a GPU, and replayed.
+    compiled: the steps of layers are compiled where enough passes of one shape are to come.
+    given_up: way -> why it is not taken here, as a clause.
+    """
+
+    fused: bool = False
+    static: bool = False
+    compiled: bool = False
+    given_up: dict[str, str] = field(default_factory=dict)
+
+    def give_up(self, way: str, reason: str) -> None:
+        """It is not taken any more."""
+        setattr(self, way, False)
+        self.given_up[way] = reason
+
+
+def ways_of(device: torch.device) -> Ways:
+    """The ways that are taken on a device: all on a GPU with CUDA, none elsewhere; or those that VARIABLE names.
+
+    Raises ValueError for a name that is none of NAMES.
+    """
+    if (named := os.environ.get(VARIABLE)) is not None:
+        chosen = {name.strip() for name in named.split(",")} - {"", "plain"}
+        if unknown := sorted(chosen - {*NAMES}):
+            raise ValueError(f"{VARIABLE}: {unknown[0]!r} is none of {', '.join(NAMES)} and plain.")
+    else:
+        chosen = {*NAMES} if device.type == "cuda" else set()
+    return Ways("fused" in chosen, "static" in chosen, "compiled" in chosen)
