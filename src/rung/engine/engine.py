@@ -54,6 +54,9 @@ class Engine:
         self.limits = limits_of(self.device)
         self.ways = ways_of(self.device)
         self.shortage = Shortage()
+        self.on_make_room: list[Callable[[], None]] = []
+        """Called where memory ran out: each frees what can be made again, such as recorded graphs, whose memory torch
+        gives to nobody else while they are there."""
         self.computed_tokens = 0
         """Tokens that went through the network so far; a token that is trained on counts twice, for its way back."""
 
@@ -116,10 +119,12 @@ class Engine:
         """Frees the prefix cache, where there is one; what is needed again is computed again."""
 
     def make_room(self) -> None:
-        """Frees what can be freed after memory ran out: the prefix cache, weights that stand by, and what Python and
-        torch keep for later."""
+        """Frees what can be freed after memory ran out: the prefix cache, weights that stand by, what `on_make_room`
+        frees, and what Python and torch keep for later."""
         self.clear_prefix_cache()
         self.adapters.whole.make_room()
+        for free in self.on_make_room:
+            free()
         gc.collect()
         give_back(self.device)
 
