@@ -30,9 +30,10 @@ ROWS: dict[str, list[list[int]]] = {
 }
 
 
-@pytest.fixture(params=["flash blocks", "blocks written out"])
-def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to compute a block: the flash kernel of CPUs, and what every other device runs."""
+@pytest.fixture(params=["flash blocks", "blocks written out", "one kernel a layer"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
+    """By blocks with the flash kernel of CPUs, by blocks as any device computes them, and as a GPU does."""
+    monkeypatch.setattr(tiny.engine.ways, "fused", request.param == "one kernel a layer")
     if request.param == "blocks written out":
         for module in (attention, attention_kernels):
             monkeypatch.setattr(module, "is_flash", lambda query: False)

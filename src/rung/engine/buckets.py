@@ -5,11 +5,11 @@ from __future__ import annotations
 
 def bucket(count: int, *, least: int = 128) -> int:
     """The smallest size that holds `count`. From `least` on there are four sizes up to each double: less than a quarter
-    of a size is padding. All are multiples of a quarter of `least`."""
+    of a size is padding. Those above `least` are multiples of a quarter of it."""
     size = least
     while size < count:
         size *= 2
     if size == least:
         return size
-    step = size // 8
+    step = max(1, size // 8)
     return -(-count // step) * step

@@ -20,9 +20,11 @@ from rung.engine.buckets import bucket
 from rung.engine.engine import Engine
 from rung.engine.layers import fuse_layers, narrows
 from rung.engine.masked_view import MOST_DENSE, MaskedView
+from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import Tree, grow
 from rung.engine.rope import long_factors
 from rung.engine.tree_mask import TreeMask, mask_numbers
+from rung.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,14 @@ class TreeEngine(Engine):
         if present := [prefix.layers for prefix in after if prefix is not None and prefix.ids]:
             layers = present[0] if len(present) == 1 else _joined(present)
         if self.ways.fused:
-            return self._hidden_fused(tree, lengths, layers, kept, wanted, long)
+            try:
+                return self._hidden_fused(tree, lengths, layers, kept, wanted, long)
+            except Exception as error:  # a kernel that is not there, or cannot be compiled
+                if is_out_of_memory(error):
+                    raise
+                self.ways.give_up("fused", first_line(error))
+                if kept is not None:
+                    kept.clear()
         offsets = [sum(lengths[:family]) for family in range(len(after))]
         past = sum(lengths)
         above = []

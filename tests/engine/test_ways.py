@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rung.engine.buckets import bucket
+from rung.engine.capture import Captured, GraphMemory
+from rung.engine.ways import VARIABLE, Ways, ways_of
+
+CPU = torch.device("cpu")
+
+
+def test_a_cpu_computes_plainly_and_a_gpu_in_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert ways_of(CPU) == Ways()
+    assert ways_of(torch.device("cuda", 0)) == Ways(fused=True, static=True, compiled=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("plain", Ways()),
+        ("", Ways()),
+        ("fused, static", Ways(fused=True, static=True)),
+        ("compiled", Ways(compiled=True)),
+    ],
+)
+def test_ways_are_named_by_a_variable(named: str, expected: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, named)
+    assert ways_of(CPU) == expected == ways_of(torch.device("cuda"))
+
+
+def test_a_way_that_is_given_up_keeps_its_reason() -> None:
+    ways = Ways(fused=True, static=True)
+    ways.give_up("static", "it cannot be recorded")
+    assert (ways.fused, ways.static, ways.given_up) == (True, False, {"static": "it cannot be recorded"})
+
+
+def test_buckets_hold_every_count_with_little_padding() -> None:
+    for count in range(1, 5_000):
+        size = bucket(count)
+        assert size >= count and size == bucket(size)
+        assert count <= 128 or size < 1.25 * count + 1
+    assert len({bucket(count) for count in range(1, 32_769)}) == 1 + 8 * 4
+    assert bucket(3, least=1) == 3 and bucket(5, least=4) == 5
+
+
+def test_captured_work_reads_what_stands_in_its_tensors() -> None:
+    given, calls = torch.ones(3), []
+
+    def work() -> torch.Tensor:
+        return given * 2
+
+    captured = Captured(work, CPU, GraphMemory(CPU), before=lambda: calls.append(1))
+    assert captured().tolist() == [2, 2, 2]
+    given.fill_(4)
+    assert captured().tolist() == [8, 8, 8] and len(calls) == 2
