@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rung.engine import devices
-from rung.engine.devices import best_device, fastest_dtype
+from rung.engine.devices import best_device, cards, fastest_dtype
+from rung.errors import ModelError
 from rung.models import loading
 from rung.models.loading import load_model
 
@@ -81,3 +82,31 @@ def test_a_gpu_of_a_mac_that_cannot_run_the_model_leaves_it_to_the_cpu(
     model = load_model(str(tiny_folder), say=said.append)
     assert model.engine.device.type == "cpu"
     assert len(said) == 1 and "using the CPU" in said[0]
+
+
+# ---- cards ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("1", ["cuda:0"]),
+        ("2", ["cuda:0", "cuda:1"]),
+        ("8", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cpu:2", ["cpu", "cpu"]),
+    ],
+)
+def test_a_run_uses_all_cards_or_as_many_as_it_may(
+    monkeypatch: pytest.MonkeyPatch, asked: str, found: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("RUNG_CARDS", asked)
+    assert cards() == found
+
+
+def test_a_number_of_cards_that_is_none_is_an_error_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_CARDS", "all")
+    with pytest.raises(ModelError, match="RUNG_CARDS"):
+        cards()

@@ -5,12 +5,19 @@ Knows torch's back ends (CPU, CUDA, MPS of macOS). Knows nothing of networks.
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from rung.errors import ModelError
+
+CARDS = "RUNG_CARDS"
+"""An environment variable: how many cards one run may use. See `cards`."""
 
 _PROBE_SHAPE = (64, 576, 1536)  # tokens x a small model's projection
 _PROBES = 12
@@ -22,6 +29,24 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def cards() -> list[str]:
+    """The devices that one run may use, its own first: "cuda:0", "cuda:1" ...; one device where there is one.
+
+    All cards that torch sees, or as RUNG_CARDS says: 1 for its own alone, a larger number for the first ones, "cpu:2"
+    for two processes on the CPU (this one and another), which is for tests.
+    Raises ModelError where RUNG_CARDS is anything else.
+    """
+    asked = os.environ.get(CARDS, "").strip()
+    found = re.fullmatch(r"(cpu:)?([1-9]\d*)", asked)
+    if asked and found is None:
+        raise ModelError(f"{CARDS} is {asked!r}: set it to a number of cards, such as 1, or unset it.")
+    if found is not None and found[1]:
+        return ["cpu"] * int(found[2])
+    if best_device() != "cuda":
+        return [best_device()]
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())][: int(found[2]) if found else None]
 
 
 def fastest_dtype(device: str) -> torch.dtype:
