@@ -1,0 +1,139 @@
+"""Several processes train one thing together: each computes its share of a batch, and their gradients are summed.
+
+Every process holds the same weights and takes the same steps; the first one writes the files. A batch is divided by
+its own number of target tokens over all processes, so that any number of them trains what one alone would, to rounding.
+Knows torch.distributed, and nothing of engines. Who starts the processes: `rung.models.launching`, or a scheduler.
+Source: Li et al., PyTorch Distributed (2020), for gradients that are summed in a few large pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from rung.engine.prefix_tree import common_prefix_length
+from rung.training.batches import Item
+
+Number = TypeVar("Number", float, torch.Tensor)
+
+_PIECE = 16 << 20  # numbers that are summed at once: 64 MB in float32
+
+
+class Peers(Protocol):
+    """The processes of a training, of which this is one.
+
+    - rank: number of this process, from 0, of `count`. Only rank 0 writes files and tells how far the training is.
+    - `share` is this process's part of a batch, which may be empty; the parts of all processes are the batch.
+    - `sum_gradients` puts into each parameter the sum of its gradients over all processes, and returns the sum of the
+      loss. Every process calls it, equally often and with parameters of the same shapes.
+    - `sums` and `any_of` are the sums of numbers over all processes, and whether something is true of any of them.
+      Every process calls them, equally often.
+    """
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+    def share(self, batch: Sequence[Item]) -> list[Item]: ...
+
+    def sum_gradients(self, parameters: Sequence[Any], loss: Number) -> Number: ...
+
+    def sums(self, numbers: Sequence[float]) -> list[float]: ...
+
+    def any_of(self, here: bool) -> bool: ...
+
+
+class Alone:
+    """One process: a batch is its own, and there is nothing to sum."""
+
+    rank = 0
+    count = 1
+
+    def share(self, batch: Sequence[Item]) -> list[Item]:
+        return list(batch)
+
+    def sum_gradients(self, parameters: Sequence[Any], loss: Number) -> Number:
+        return loss
+
+    def sums(self, numbers: Sequence[float]) -> list[float]:
+        return list(numbers)
+
+    def any_of(self, here: bool) -> bool:
+        return here
+
+
+class Together:
+    """The processes of torch.distributed's group, which is initialised: by `rung.models.launching`, torchrun, a
+    scheduler or Ray Train. device: where numbers are summed: a GPU with NCCL, the CPU with gloo."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank = dist.get_rank()
+        self.count = dist.get_world_size()
+
+    def share(self, batch: Sequence[Item]) -> list[Item]:
+        return shares(batch, self.count)[self.rank]
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Sequence[Any], loss: Number) -> Number:
+        """Summed in float32, in pieces of 64 MB at most or of one parameter. Nothing of it may be recorded in a CUDA
+        graph. A parameter without a gradient counts as zeros: this process's share did not reach it."""
+        piece: list[Any] = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if piece and sum(p.numel() for p in piece) + parameter.numel() > _PIECE:
+                self._sum(piece)
+                piece = []
+            piece.append(parameter)
+        if piece:
+            self._sum(piece)
+        if isinstance(loss, torch.Tensor):
+            summed = loss.detach().to(self.device, torch.float32).clone()
+            dist.all_reduce(summed)
+            return summed.to(loss)
+        return self.sums([loss])[0]
+
+    def _sum(self, parameters: Sequence[Any]) -> None:
+        flat = torch.cat([p.grad.reshape(-1).to(self.device, torch.float32) for p in parameters])
+        dist.all_reduce(flat)
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad.copy_(part.view_as(parameter))
+
+    def sums(self, numbers: Sequence[float]) -> list[float]:
+        summed = torch.tensor(list(numbers), dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        return [float(number) for number in summed.tolist()]
+
+    def any_of(self, here: bool) -> bool:
+        return self.sums([float(here)])[0] > 0
+
+
+def shares(batch: Sequence[Item], count: int) -> list[list[Item]]:
+    """The batch in `count` parts of about equally many tokens to compute, each in the order of the batch.
+
+    Rows that begin alike stay together as far as that goes, since a part computes what its rows share once. No part is
+    empty unless there are fewer items than parts.
+    """
+    order = sorted(range(len(batch)), key=lambda place: batch[place].rows[0].prompt)
+    prompts = [batch[place].rows[0].prompt for place in order]
+    shared = common_prefix_length(prompts) if prompts else 0  # every part computes it
+    costs = []
+    for i, place in enumerate(order):
+        known = common_prefix_length(prompts[i - 1 : i + 1]) if i else shared
+        costs.append(sum(row.tokens - known for row in batch[place].rows))
+    parts, first = [], 0
+    for later in range(count - 1, -1, -1):  # parts that are still to come
+        most, fair = len(order) - later, sum(costs[first:]) / (later + 1)
+        end, taken = first, 0.0
+        while end < most and (end == first or not later or taken + costs[end] / 2 <= fair):
+            taken += costs[end]
+            end += 1
+        parts.append([batch[place] for place in sorted(order[first:end])])
+        first = end
+    return parts
