@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from rung.engine import compiled_steps
 from rung.engine.attention import TreeView, current_view, viewing
 from rung.engine.masked_view import MaskedView
 
@@ -67,14 +68,20 @@ def least_bytes(network: Any, tokens: int) -> int:
 def _forward(inner: Any, *args: Any, **kwargs: Any) -> Any:
     """The forward pass of a layer. The random state, and so dropout, is the same in both passes.
 
-    The view is handed to the second pass: on a GPU that runs in a thread of its own, where no context is set.
+    The view and the choice of compiled steps are handed to the second pass: on a GPU that runs in a thread of its own,
+    where no context is set.
     """
     if not torch.is_grad_enabled():
         return inner(*args, **kwargs)
-    view = current_view()
+    view, compiled = current_view(), compiled_steps.are_taken()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        same = view.again() if isinstance(view, (TreeView, MaskedView)) else view
+        with compiled_steps.taken(compiled), viewing(same) if same is not None else nullcontext():
+            yield
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        again = view.again() if isinstance(view, (TreeView, MaskedView)) else view
-        return nullcontext(), viewing(again) if again is not None else nullcontext()
+        return nullcontext(), again()
 
     return checkpoint(inner, *args, use_reentrant=False, context_fn=contexts, **kwargs)

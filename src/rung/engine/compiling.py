@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 _MOST_VARIANTS = 64  # of one function; beyond torch's own limit it would be computed without a word as Python has it
@@ -10,10 +11,23 @@ _MOST_VARIANTS = 64  # of one function; beyond torch's own limit it would be com
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled at its first call with each shape. It takes seconds, and needs a C compiler."""
+    import torch
+
+    made: Callable[..., Any] = torch.compile(function, dynamic=False)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _allow_variants()
+        return made(*args, **kwargs)
+
+    return call
+
+
+def _allow_variants() -> None:
+    """At each call, since in newer versions of torch a setting holds for the thread that made it."""
     import torch._dynamo
 
     config: Any = torch._dynamo.config
     name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its name until torch 2.6
-    setattr(config, name, max(getattr(config, name), _MOST_VARIANTS))
-    made: Callable[..., Any] = torch.compile(function, dynamic=False)
-    return made
+    if getattr(config, name) < _MOST_VARIANTS:
+        setattr(config, name, _MOST_VARIANTS)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
+from rung.engine import compiled_steps
 from rung.engine.adapters import Adapters
 from rung.engine.attention import viewing
 from rung.engine.factors import flat
@@ -101,15 +102,21 @@ def enter(plan: LayerPlan, adapters: Adapters, x: torch.Tensor, known: Any, rota
     Returns query, (T, H, D), and key and value, (T, Hkv, D).
     """
     cos, sin = rotation if plan.enter.rotation != "none" else (None, None)
+    if compiled_steps.are_taken(adapters.mix):
+        return compiled_steps.enter(plan.enter, x, cos, sin, adapters.mix, known)
     return Enter.apply(x, plan.enter, cos, sin, adapters.mix, *flat(known))
 
 
 def leave(plan: LayerPlan, layer: Any, x: torch.Tensor, seen: torch.Tensor, known: Any, mix: Any) -> torch.Tensor:
     """x: (T, C) in float32, the input of the layer; seen: (T, H * D). Returns the layer's output, (T, C) in float32."""
-    x = Leave.apply(x, seen, plan.leave, mix, *flat(known[1]))
+    if compiled_steps.are_taken(mix):
+        x = compiled_steps.leave(plan.leave, plan.feed if plan.gated else None, x, seen, mix, known[1:])
+    else:
+        x = Leave.apply(x, seen, plan.leave, mix, *flat(known[1]))
+        if plan.gated:
+            x = FeedForward.apply(x, plan.feed, mix, *flat([f for group in known[2:] for f in group]))
     if plan.gated:
-        out: torch.Tensor = FeedForward.apply(x, plan.feed, mix, *flat([f for group in known[2:] for f in group]))
-        return out
+        return x
     given = _plain_norm(x, plan.feed.norm).to(known[1][0].weight.dtype)
     found = getattr(layer, plan.mlp)(given[None])
     found = found[0] if isinstance(found, torch.Tensor) else found[0][0]  # some also return their router's scores

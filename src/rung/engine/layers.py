@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from rung.engine import compiled_steps
 from rung.engine.adapters import Adapters
 from rung.engine.attention import attention, current_view
 from rung.engine.layer_plan import LayerPlan, enter, leave, plans_of
@@ -122,6 +123,9 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
         result: torch.Tensor = fused.otherwise(hidden_states.to(dtype), *args, **kwargs)
         return result if wanted is None else result[:, wanted]
     x = hidden_states[0].float()  # the residual stream is summed in float32, whatever type the layers multiply in
+    if compiled_steps.are_taken(adapters.mix) and torch.is_grad_enabled() and not x.requires_grad:
+        trains = any(f.a is not None and f.a.requires_grad for group in known for f in group)
+        x = x.detach().requires_grad_(trains)  # the first layer takes the variant of the others
     rotation = (angles[0][0], angles[1][0]) if angles is not None and rotates else None
     query, key, value = (part.transpose(0, 1)[None] for part in enter(plan, adapters, x, known[0], rotation))
     more = {"s_aux": own.sinks} if plan.sinks else {}

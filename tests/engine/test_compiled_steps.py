@@ -1,0 +1,92 @@
+"""Compiled steps beside the fused steps. Most tests run the formulas as they stand; a few go through the compiler."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from rung.engine import compiled_steps
+from rung.engine.checkpointing import checkpointing
+from rung.engine.layers import fused_layers
+from test_layer_plan import FUSED, assert_close, begin_training, engine_of, gradients, hidden_of, network_of
+
+# PEFT prepares patterns for experts that no adapter is to reach.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The following \\w+_pattern keys"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # PyTorch's compiler imports it
+]
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Formulas run uncompiled. The names of those that ran."""
+    names: list[str] = []
+
+    def counted(formula: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            names.append(formula.__name__)
+            return formula(*given)
+
+        return call
+
+    monkeypatch.setattr(compiled_steps, "_compiled", counted)
+    return names
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_the_formulas_of_a_family_give_the_states_and_gradients_of_the_fused_steps(kind: str, called: list[str]) -> None:
+    network = network_of(kind)
+    engine = engine_of(network)
+    begin_training(engine)
+    assert len(fused_layers(network)) == 2
+    theirs, their_gradients = hidden_of(engine), gradients(engine)
+    assert not called
+    with compiled_steps.taken():
+        ours, our_gradients = hidden_of(engine), gradients(engine)
+    assert called == ["entered", "left"] * 4
+    assert_close(ours, theirs)
+    assert any(g.norm() > 0 for g in their_gradients.values())
+    for name, expected in their_gradients.items():
+        assert (our_gradients[name] - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+# ---- through the compiler ---------------------------------------------------------------------------
+
+compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of PyTorch needs a C++ compiler")
+
+
+@pytest.fixture
+def variants() -> Iterator[Callable[[], int]]:
+    """How many variants were compiled so far, of all functions."""
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+
+
+@compiles
+def test_layers_of_a_kind_share_their_compiled_steps_and_nothing_is_compiled_twice(
+    variants: Callable[[], int],
+) -> None:
+    network = network_of("Qwen3", num_hidden_layers=3)
+    engine = engine_of(network)
+    begin_training(engine)
+    theirs, their_gradients = hidden_of(engine), gradients(engine)
+    with compiled_steps.taken():
+        ours = hidden_of(engine)
+        assert variants() == 2
+        our_gradients = gradients(engine)
+        with checkpointing(network):
+            again = gradients(engine)
+    assert variants() == 2
+    assert_close(ours, theirs)
+    for name, expected in their_gradients.items():
+        assert (our_gradients[name] - expected).norm() <= 1e-4 * expected.norm(), name
+        assert (again[name] - expected).norm() <= 1e-4 * expected.norm(), name
