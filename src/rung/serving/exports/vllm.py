@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import ExportError, ModelError, first_line
+from rung.models.vllm.adapters import unserved_key
+from rung.models.vllm.process import VllmFlags, VllmProcess, has_gpu, python_with_vllm
 from rung.records import read_json, write_json, write_text
-from rung.serving.engines.vllm_process import VllmFlags, VllmProcess, has_gpu, python_with_vllm
 from rung.serving.exports.export import (
     HERE,
     Export,
@@ -38,11 +39,6 @@ COMMAND, REQUEST, README, FLAGS = "serve.sh", "request.json", "README.md", "flag
 
 _LEAST_LENGTH = 2_048  # tokens of prompt and answer for which there is room
 _SECONDS = 600.0  # for one answer
-_UNSERVED = (
-    *("use_dora", "modules_to_save", "lora_bias", "alora_invocation_tokens"),
-    *("layer_replication", "use_bdlora", "use_qalora"),
-)
-"""Keys of adapter_config.json that vLLM does not serve as an adapter."""
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> Exported:
@@ -80,7 +76,7 @@ def _adapter(source: ExportSource, options: ExportOptions) -> Path | None:
     if source.factors is None or options.merged:
         return None
     config = read_json(source.factors / "adapter_config.json") or {}
-    if config.get("bias", "none") != "none" or any(config.get(key) for key in _UNSERVED):
+    if unserved_key(config) is not None:
         return None
     return source.factors
 
