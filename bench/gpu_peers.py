@@ -1,0 +1,187 @@
+"""transformers + PEFT, with Liger's kernels if wanted: training on padded batches, and `generate`, each at its best."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from gpu_part import Given, measured, peak_gb, reset_peak
+from gpu_shapes import lora_config, make_network, prompts_of
+from rung.engine.devices import synchronize
+from rung.engine.out_of_memory import is_out_of_memory
+from rung.training.batches import TokenRow
+
+RATE = 1e-4
+
+
+def plain_network(given: Given, dtype: torch.dtype) -> Any:
+    """As transformers computes it, with PyTorch's attention; `generate` goes on to the last token asked for."""
+    network = make_network(given.shape, given.device, dtype, attention="sdpa")
+    network.generation_config.eos_token_id = None
+    network.generation_config.pad_token_id = 0
+    return network
+
+
+def run(given: Given) -> None:
+    """The measures of kinds `transformers` and `liger`."""
+    if given.kind == "liger":
+        from liger_kernel.transformers import apply_liger_kernel_to_llama  # type: ignore[import-not-found]
+
+        apply_liger_kernel_to_llama()
+    network = plain_network(given, given.dtype)
+    rows = given.rows()
+    large = given.size == "8b"
+    works: dict[str, Any] = {
+        "prompts": (lambda: prompts(given, network, rows), 40 if large else 15),
+        "request": (lambda: request(given, network, rows), 8),
+    }
+    adapted: list[Any] = []
+
+    def trained(batch: int) -> dict[str, Any]:
+        if not adapted:  # generate was measured without an adapter
+            adapted.append(fast_adapter(network))
+        return training(given, adapted[0], rows, batch)
+
+    for batch in (32, 8):
+        works[f"training_{batch}"] = (lambda batch=batch: trained(batch), 20 if large else 10)
+    measured(given, works)
+
+
+def fast_adapter(network: Any) -> Any:
+    """The network with a fresh adapter in its own type: faster than PEFT's default, whose adapter is in float32."""
+    from peft import get_peft_model
+
+    return get_peft_model(network, lora_config(), autocast_adapter_dtype=False)
+
+
+def padded(rows: Sequence[TokenRow], device: torch.device) -> dict[str, torch.Tensor]:
+    """A batch as transformers trains on it: padded on the right, labels at the target tokens alone."""
+    width = max(row.tokens for row in rows)
+    ids = [[*r.prompt, *r.target] + [0] * (width - r.tokens) for r in rows]
+    seen = [[1] * r.tokens + [0] * (width - r.tokens) for r in rows]
+    labels = [[-100] * len(r.prompt) + list(r.target) + [-100] * (width - r.tokens) for r in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(seen, device=device),
+        "labels": torch.tensor(labels, device=device),
+    }
+
+
+def training(given: Given, network: Any, rows: Sequence[TokenRow], batch: int) -> dict[str, Any]:
+    """Examples a second of AdamW steps. Where a batch does not fit it goes through in halves, and so on, as users do."""
+    parts = 1
+    while True:
+        try:
+            return {**_steps(given, network, rows, batch, parts), "parts_of_a_batch": parts}
+        except Exception as error:
+            if not is_out_of_memory(error) or parts >= batch:
+                raise
+        gc.collect()
+        parts *= 2
+
+
+def _steps(given: Given, network: Any, rows: Sequence[TokenRow], batch: int, parts: int) -> dict[str, Any]:
+    device = given.torch_device
+    network.train()
+    weights = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.0, fused=True)
+    reset_peak(device)
+    micro = batch // parts
+
+    def step(number: int) -> None:
+        first = number * batch % max(1, len(rows) - batch)
+        for start in range(first, first + batch, micro):
+            loss = network(**padded(rows[start : start + micro], device), use_cache=False).loss / parts
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    warm, most, seconds = (1, 2, 4.0) if given.small else (3, 20, 6.0)
+    for number in range(warm):
+        step(number)
+    synchronize(device)
+    started, done = time.perf_counter(), 0
+    while done < most and (done < 2 or time.perf_counter() - started < seconds):
+        step(warm + done)
+        done += 1
+        synchronize(device)
+    rate = done * batch / (time.perf_counter() - started)
+    return {"examples_per_s": rate, "steps": done, "peak_gb": peak_gb(device)}
+
+
+@torch.inference_mode()
+def generated(network: Any, asked: Sequence[Sequence[int]], new: int) -> list[list[int]]:
+    """The likeliest tokens behind each prompt, all in one batch that is padded on the left."""
+    width = max(map(len, asked))
+    device = next(network.parameters()).device
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in asked], device=device)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in asked], device=device)
+    network.eval()
+    out = network.generate(ids, attention_mask=seen, max_new_tokens=new, do_sample=False)
+    found: list[list[int]] = out[:, width:].tolist()
+    return found
+
+
+def prompts(given: Given, network: Any, rows: Sequence[TokenRow]) -> dict[str, Any]:
+    """Seconds to answer prompts that share a prefix, at the batch that answers most prompts a second."""
+    count, new = asked_of(given)
+    asked = prompts_of(rows, count)
+    rates: dict[int, float] = {}
+    generated(network, asked[:2], 2)
+    sizes = (4, 8) if given.small else (64, 128, 256, 512)
+    for size in sizes:
+        if size > count:
+            continue
+        try:
+            started = time.perf_counter()
+            generated(network, asked[:size], new)
+            rates[size] = size / (time.perf_counter() - started)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reset_peak(given.torch_device)
+            break
+        if rates[size] < 0.9 * max(rates.values()):
+            break
+    best = max(rates, key=lambda size: rates[size])
+    started = time.perf_counter()
+    for first in range(0, count, best):
+        generated(network, asked[first : first + best], new)
+    return {"seconds": time.perf_counter() - started, "batch": best, "prompts": count, "new_tokens": new}
+
+
+def asked_of(given: Given) -> tuple[int, int]:
+    """(prompts that share a prefix, new tokens of each)."""
+    return (16, 4) if given.small else (512, 32)
+
+
+def request(given: Given, network: Any, rows: Sequence[TokenRow]) -> dict[str, Any]:
+    """Milliseconds of each token of one request: two lengths are timed, so that reading the prompt does not count."""
+    few, many = (2, 8) if given.small else (8, 72)
+
+    def seconds(new: int) -> float:
+        started = time.perf_counter()
+        generated(network, [rows[0].prompt], new)
+        return time.perf_counter() - started
+
+    seconds(2)
+    return {"ms_per_token": 1000 * (min(seconds(many) for _ in range(2)) - seconds(few)) / (many - few)}
+
+
+def versions() -> dict[str, str | None]:
+    """Name -> installed version of what is compared; None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in ("torch", "transformers", "peft", "liger-kernel", "vllm", "bitsandbytes"):
+        try:
+            found[name] = version(name)
+        except Exception:
+            found[name] = None
+    return found
+
+
