@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from test_layer_plan import FUSED, assert_close, begin_training, engine_of, grad
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The following \\w+_pattern keys"),
     pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # PyTorch's compiler imports it
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),  # which it hides by itself
 ]
 
 
@@ -52,6 +54,31 @@ def test_the_formulas_of_a_family_give_the_states_and_gradients_of_the_fused_ste
     assert any(g.norm() > 0 for g in their_gradients.values())
     for name, expected in their_gradients.items():
         assert (our_gradients[name] - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+def test_factors_in_float32_over_a_base_in_bfloat16_get_the_gradients_of_the_fused_steps(called: list[str]) -> None:
+    engine = engine_of(network_of("Qwen3", torch.bfloat16))
+    begin_training(engine)
+    theirs = gradients(engine)
+    assert {g.dtype for g in theirs.values()} == {torch.float32}
+    with compiled_steps.taken():
+        ours = gradients(engine)
+    assert called == ["entered", "left"] * 2
+    for name, expected in theirs.items():
+        assert ours[name].dtype == torch.float32
+        assert (ours[name] - expected).norm() <= 0.03 * expected.norm(), name
+
+
+def test_several_adapters_at_once_run_the_fused_steps_unless_they_can_be_compiled() -> None:
+    class Compilable:
+        compilable = True
+
+    assert not compiled_steps.are_taken()
+    with compiled_steps.taken():
+        assert compiled_steps.are_taken() and not compiled_steps.are_taken(object())
+        assert compiled_steps.are_taken(Compilable())
+        with compiled_steps.taken(False):
+            assert not compiled_steps.are_taken()
 
 
 # ---- through the compiler ---------------------------------------------------------------------------
@@ -90,3 +117,21 @@ def test_layers_of_a_kind_share_their_compiled_steps_and_nothing_is_compiled_twi
     for name, expected in their_gradients.items():
         assert (our_gradients[name] - expected).norm() <= 1e-4 * expected.norm(), name
         assert (again[name] - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+@compiles
+def test_a_thread_that_answers_in_bfloat16_compiles_once_for_all_its_passes(variants: Callable[[], int]) -> None:
+    engine = engine_of(network_of("Gemma2", torch.bfloat16, num_hidden_layers=3, sliding_window=512))
+
+    def answer() -> list[torch.Tensor]:
+        with compiled_steps.taken(), torch.inference_mode():
+            first, again = hidden_of(engine), hidden_of(engine)
+        assert_close(again, first, 1e-6)
+        return first
+
+    with torch.no_grad():
+        theirs = hidden_of(engine)
+    with ThreadPoolExecutor(1) as thread:
+        ours = thread.submit(answer).result()
+    assert variants() == 2
+    assert_close(ours, theirs, 0.02)
