@@ -52,11 +52,26 @@ def train_on_pairs(
     on_step hears of step 0 while that is computed. A batch is options.batch_size pairs.
     """
     loss = dpo(how)
-    claim(folder, options, pairs, start, loss.record)
-    referred = _with_reference(
+    known = with_reference(engine, pairs, options, folder, how=how, start=start, on_step=on_step)
+    return train(engine, known, options, folder, loss=loss, until=until, start=start, on_step=on_step, beside=beside)
+
+
+def with_reference(
+    engine: Engine,
+    pairs: Sequence[TokenPair],
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    how: DPO,
+    start: Path | None = None,
+    on_step: Callable[[Progress], None] = lambda _: None,
+) -> list[TokenPair]:
+    """The pairs with their reference, which `train` needs for the loss of `dpo`. It is kept in the folder, which then
+    belongs to this training. The arguments are those of `train_on_pairs`."""
+    claim(folder, options, pairs, start, dpo(how).record)
+    return _with_reference(
         engine, pairs, start, folder / REFERENCE, lambda: on_step(Progress(0, options.steps, 0.0, 0, 0.0))
     )
-    return train(engine, referred, options, folder, loss=loss, until=until, start=start, on_step=on_step, beside=beside)
 
 
 def dpo(how: DPO) -> Loss:
