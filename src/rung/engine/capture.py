@@ -6,14 +6,13 @@ Source: PyTorch's `torch.cuda.graph`; what is recorded must not wait for the dev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
-
-_WARM_UPS = 2  # calls before recording: libraries choose their kernels and take their memory then
 
 
 class GraphMemory:
@@ -22,6 +21,8 @@ class GraphMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
+        """Graphs share memory only where they are recorded on one stream."""
 
 
 class Captured(Generic[Result]):
@@ -45,17 +46,23 @@ class Captured(Generic[Result]):
         self._result: Any = None
         if device.type != "cuda":
             return
-        stream: Any = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
+        current, stream = torch.cuda.current_stream(device), memory.stream
+        try:
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):  # libraries choose their kernels and take their memory before recording
                 before()
                 work()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        before()
-        graph: Any = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=memory.pool, stream=stream):
-            self._result = work()
+                with _refusing_to_wait():  # an error while recording would leave torch's allocator in between
+                    before()
+                    work()
+            current.wait_stream(stream)
+            before()
+            graph: Any = torch.cuda.CUDAGraph()
+            # What other threads do meanwhile, such as NCCL's watchdog, does not end the recording.
+            with torch.cuda.graph(graph, pool=memory.pool, stream=stream, capture_error_mode="thread_local"):
+                self._result = work()
+        finally:
+            torch.cuda.set_stream(current)  # torch stays on the other one where a recording fails
         self._graph = graph
 
     def __call__(self) -> Result:
@@ -65,3 +72,14 @@ class Captured(Generic[Result]):
         self._graph.replay()
         result: Result = self._result
         return result
+
+
+@contextmanager
+def _refusing_to_wait() -> Iterator[None]:
+    """Within: torch raises RuntimeError where Python would wait for the device, which no recording may."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
