@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, first_line, may_pass
 from rung.models import speed as speeds
+from rung.models.card_worker import Ahead
+from rung.models.cards import Cards
 from rung.models.purse import Purse
 from rung.types import (
     DPO,
@@ -229,6 +231,19 @@ class Metered:
             return found
 
         return counted
+
+    @property
+    def cards(self) -> Cards | None:
+        """The processes on other cards that train beside this one; None where there are none."""
+        return getattr(self.inner, "cards", None)
+
+    def ahead(self, jobs: Sequence[Ahead], say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Within: other cards do these trainings until they are asked for; nothing where the model has none.
+
+        What they compute counts as this model's own. say: hears what went wrong there.
+        """
+        own = getattr(self.inner, "ahead", None)
+        return own(jobs, say) if own is not None else nullcontext()
 
     @property
     def remark(self) -> str | None:
