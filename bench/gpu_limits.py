@@ -57,7 +57,6 @@ def bandwidths(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     other = torch.empty_like(matrix)
     vector = torch.ones(side, device=device, dtype=dtype)
     copy = 2 * matrix.nbytes / best_seconds(lambda: other.copy_(matrix), device, times=5) / 1e9
-    del other
     read = matrix.nbytes / best_seconds(lambda: torch.mv(matrix, vector), device, times=5) / 1e9
     return {"copy_gb_s": copy, "read_gb_s": read, "bandwidth_gb_s": max(copy, read)}
 

@@ -5,6 +5,7 @@ Training is `rung.training.loop.train`, answering `rung.engine.decode.decode`, a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 import time
@@ -96,11 +97,8 @@ def training(
         if len(ends) >= most or (ends[-1] - started > seconds and len(ends) >= 4):
             raise _Enough
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            train(engine, rows, options, Path(folder) / "training", on_step=clock)
-        except _Enough:
-            pass
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+        train(engine, rows, options, Path(folder) / "training", on_step=clock)
     half = len(ends) // 2
     examples, work, tokens = 0, 0.0, 0
     for step in range(half, len(ends)):

@@ -1,4 +1,4 @@
-"""One process of bench/gpu.py: what it is given, and how it says what it measured, line by line, until its time is up."""
+"""One process of bench/gpu.py: what it is given, and how it says what it measured, until its time is up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""transformers + PEFT, with Liger's kernels if wanted: training on padded batches, and `generate`, each at its best."""
+"""transformers + PEFT, also with Liger's kernels: training on padded batches, and `generate`, each at its best."""
 
 from __future__ import annotations
 
@@ -27,28 +27,45 @@ def plain_network(given: Given, dtype: torch.dtype) -> Any:
     return network
 
 
+class Peer:
+    """One network at a time: the plain one for `generate` and, with an adapter, for training; then Liger's."""
+
+    def __init__(self, given: Given) -> None:
+        self.given, self.rows = given, given.rows()
+        self._network: Any = None
+        self._kind = ""
+
+    def network(self, kind: str) -> Any:
+        """kind: "plain", "adapted" or "liger"; in this order, since Liger's kernels change transformers for good."""
+        if self._kind != kind:
+            if kind == "liger":
+                from liger_kernel.transformers import apply_liger_kernel_to_llama  # type: ignore[import-not-found]
+
+                apply_liger_kernel_to_llama()
+            if self._kind != "plain" or kind != "adapted":
+                self._network = None
+                gc.collect()
+                self._network = plain_network(self.given, self.given.dtype)
+            if kind != "plain":
+                self._network = fast_adapter(self._network)
+            self._kind = kind
+        return self._network
+
+    def trained(self, kind: str, batch: int) -> dict[str, Any]:
+        return training(self.given, self.network(kind), self.rows, batch)
+
+
 def run(given: Given) -> None:
-    """The measures of kinds `transformers` and `liger`."""
-    if given.kind == "liger":
-        from liger_kernel.transformers import apply_liger_kernel_to_llama  # type: ignore[import-not-found]
-
-        apply_liger_kernel_to_llama()
-    network = plain_network(given, given.dtype)
-    rows = given.rows()
-    large = given.size == "8b"
+    """The measures of kind `transformers`; those named liger_ have Liger's kernels, if it is installed."""
+    peer, large = Peer(given), given.size == "8b"
     works: dict[str, Any] = {
-        "prompts": (lambda: prompts(given, network, rows), 40 if large else 15),
-        "request": (lambda: request(given, network, rows), 8),
+        "prompts": (lambda: prompts(given, peer.network("plain"), peer.rows), 40 if large else 15),
+        "request": (lambda: request(given, peer.network("plain"), peer.rows), 8),
     }
-    adapted: list[Any] = []
-
-    def trained(batch: int) -> dict[str, Any]:
-        if not adapted:  # generate was measured without an adapter
-            adapted.append(fast_adapter(network))
-        return training(given, adapted[0], rows, batch)
-
     for batch in (32, 8):
-        works[f"training_{batch}"] = (lambda batch=batch: trained(batch), 20 if large else 10)
+        expected = 20 if large else 10
+        works[f"training_{batch}"] = (lambda batch=batch: peer.trained("adapted", batch), expected)
+        works[f"liger_{batch}"] = (lambda batch=batch: peer.trained("liger", batch), expected)
     measured(given, works)
 
 
@@ -73,7 +90,7 @@ def padded(rows: Sequence[TokenRow], device: torch.device) -> dict[str, torch.Te
 
 
 def training(given: Given, network: Any, rows: Sequence[TokenRow], batch: int) -> dict[str, Any]:
-    """Examples a second of AdamW steps. Where a batch does not fit it goes through in halves, and so on, as users do."""
+    """Examples a second of AdamW steps. Where a batch does not fit, it goes through in halves, and so on."""
     parts = 1
     while True:
         try:
@@ -183,5 +200,3 @@ def versions() -> dict[str, str | None]:
         except Exception:
             found[name] = None
     return found
-
-

@@ -1,0 +1,354 @@
+"""rung on one card against transformers + PEFT, Liger and vLLM, and against what the card can do. Under 8 minutes.
+
+    python bench/gpu.py [--json [FILE]] [--task FOLDER] [--seconds 480] [--sizes 135m,1.7b,8b] [--only KIND,…]
+    python bench/gpu.py --device cpu --sizes tiny      tries every part in a minute or two; nothing is judged
+
+Weights are random; shapes are those of SmolLM2-135M, SmolLM2-1.7B and Llama-3.1-8B, in bfloat16. Rows are token ids
+like those of a task with a long instruction (about 560 shared tokens, 20 to 40 own ones, 3 to 6 to learn) or, with
+--task and the embedded model, those of a task. The adapter has rank 16 on all linear layers. Every process has the card
+for itself, one after the other; the next one only imports meanwhile. Equality is checked first; where it fails the exit
+code is 1. --only: kinds of process: rung, transformers (with Liger), run, four_bit, ways, vllm; limits are always
+measured. Liger, vLLM and bitsandbytes are measured where they are installed; vLLM may be in the Python that
+$RUNG_VLLM_PYTHON names. What does not fit into --seconds is skipped and said.
+
+--json gives one object: device {name, memory_gb, torch, cuda, …, versions of peers or null}, seconds, table [{part,
+size, ours, unit, against, theirs, reached, how, target, met, why}] as `gpu_table.table` says, unequal [checks that
+failed], made_of {rows, model, task}, measures {"KIND/SIZE/MEASURE": {value {…}, seconds} or {error} or {skipped}}. In
+`value`: training has examples_per_s (last half of the steps), first_steps_s (the first 10), tflops (of tokens really
+computed), peak_gb; prompts has seconds, first_s; request has ms_per_token, read_ms; ways and engine have given_up
+{way: reason}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_table import lines, reasons, shown, table, unequal, value, with_limits
+
+HERE = Path(__file__).parent
+MARK = "@measured "  # as in gpu_part, whose import takes seconds
+SIZES = ("1.7b", "8b", "135m")
+LEAST_S = 20.0
+"""A process that has no more time than this is not begun."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process and what it measures. most_s: when it is ended on a card, whatever it is doing."""
+
+    kind: str
+    size: str
+    measures: tuple[str, ...]
+    most_s: float
+
+    def name_of(self, measure: str) -> str:
+        return f"{self.kind}/{self.size}/{measure}"
+
+
+_RUNG = ("equality", "training_32", "prompts", "request", "adapters", "training_8", "engine")
+_PEER = ("prompts", "request", "training_32", "training_8", "liger_32", "liger_8")
+_WAYS = ("plain", "fused", "fused+static", "fused+static+compiled")
+
+
+def plan(sizes: Sequence[str], only: Sequence[str]) -> list[Process]:
+    """The processes in order: what has a target comes first, what is slow and may be missing last."""
+    tiny = "tiny" in sizes
+    small, middle = ("tiny", "tiny") if tiny else ("135m", "1.7b")
+    found = [Process("limits", "", ("prepare", "device", "matrix", "bandwidth"), 90)]
+    for size in sizes:
+        found.append(Process("rung", size, (("equality_float32",) if size == "135m" else ()) + _RUNG, 140))
+        found.append(Process("transformers", size, _PEER, 110))
+    if small in sizes:
+        found.append(Process("run", small, ("whole_run",), 130))
+    if "8b" in sizes or tiny:
+        found.append(Process("four_bit", "tiny" if tiny else "8b", ("four_bit",), 90))
+    if middle in sizes:
+        found.append(Process("ways", middle, _WAYS[:-1] if tiny else _WAYS, 120))
+    if small in sizes:
+        found.append(Process("run", small, ("side_by_side",), 200))
+    if middle in sizes:
+        found.append(Process("vllm", middle, ("prompts", "request"), 150))
+    return [p for p in found if not only or p.kind in (*only, "limits")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="of 135m, 1.7b, 8b; or tiny")
+    parser.add_argument("--only", default="", help="kinds of process, with commas; the limits are always measured")
+    parser.add_argument("--task", type=Path, help="a task folder, for rows and whole runs; default: made ones")
+    parser.add_argument("--seconds", type=float, default=480.0, help="all together")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="one object, into a file or printed")
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        part()
+        return
+    sys.exit(measure(options))
+
+
+def part() -> None:
+    """A process of its own: imports, then waits for what it is given in a line of standard input."""
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    import gpu_ours
+    import gpu_part
+    import gpu_peers
+    import gpu_runs
+
+    line = sys.stdin.readline()
+    if not line.strip():
+        return
+    given = gpu_part.from_json(line)
+    if given.device == "cuda" and not gpu_part.torch.cuda.is_available():
+        sys.exit("There is no CUDA device. On a CPU: --device cpu --sizes tiny.")
+    kinds: dict[str, Any] = {"rung": gpu_ours.run, "transformers": gpu_peers.run, "ways": gpu_ours.run_ways}
+    kinds.get(given.kind, gpu_runs.run)(given)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """All processes; prints progress, the table and what is missing. Returns the exit code."""
+    started = time.time()
+    out = sys.stderr if options.json == "-" else sys.stdout
+
+    def tell(text: str) -> None:
+        print(f"[{time.time() - started:4.0f} s] {text}", file=out, flush=True)
+
+    sizes = [size for size in options.sizes.split(",") if size]
+    if unknown := [size for size in sizes if size not in (*SIZES, "tiny")]:
+        sys.exit(f"--sizes: {unknown[0]!r} is none of {', '.join(SIZES)} and tiny.")
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="rung-gpu-") as folder:
+        session = Session(options, Path(folder), started + options.seconds, tell)
+        todo = plan(sizes, [kind for kind in options.only.split(",") if kind])
+        for number, process in enumerate(todo):
+            found.update(session.run(process, after=todo[number + 1] if number + 1 < len(todo) else None))
+            if process.kind == "limits" and "value" not in found["limits//device"]:
+                sys.exit(f"Nothing can be measured: {value(found, 'limits//device:name')[1]}")
+        session.end()
+    with_limits(found)
+    judged = options.device == "cuda" and "tiny" not in sizes
+    rows = table(found, lines(sizes, judged=judged))
+    wrong = unequal(found)
+    summary = {
+        "device": found["limits//device"]["value"],
+        "seconds": round(time.time() - started, 1),
+        "made_of": found["limits//prepare"].get("value"),
+        "unequal": wrong,
+        "table": rows,
+        "measures": found,
+    }
+    print(report(summary), file=out, flush=True)
+    if options.json:
+        text = json.dumps(summary, indent=None if options.json == "-" else 1, ensure_ascii=False)
+        if options.json == "-":
+            print(text)
+        else:
+            Path(options.json).write_text(text + "\n", "utf-8")
+    return 1 if wrong else 0
+
+
+class Session:
+    """Runs processes one after the other. Where there are processors enough, the next one imports meanwhile."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, deadline: float, tell: Any) -> None:
+        self.options, self.folder, self.deadline, self.tell = options, folder, deadline, tell
+        self._ready: dict[Process, subprocess.Popen[str]] = {}
+        self._ahead = (os.cpu_count() or 1) >= 8
+
+    def run(self, process: Process, *, after: Process | None) -> dict[str, dict[str, Any]]:
+        """KIND/SIZE/MEASURE -> what the process said of it; for what it said nothing of, why."""
+        missing = self._missing(process)
+        left = self.deadline - time.time()
+        if missing is None and left < LEAST_S:
+            missing = f"{left:.0f} s were left of --seconds"
+        if missing is not None:
+            self.tell(f"{process.kind} {process.size}: skipped, {missing}")
+            return {process.name_of(name): {"skipped": missing} for name in process.measures}
+        small = self.options.device == "cpu"
+        seconds = left - 2 if small else min(process.most_s, left - 2)
+        child = self._ready.pop(process, None) or self._start(process)
+        if after is not None and self._ahead and after.kind != "vllm" and self._missing(after) is None:
+            self._ready[after] = self._start(after)
+        return self._listen(process, child, seconds)
+
+    def end(self) -> None:
+        """Ends what was started and not needed."""
+        for child in self._ready.values():
+            _stop(child)
+
+    def _missing(self, process: Process) -> str | None:
+        """What keeps a process from being measured; None where nothing is known to."""
+        if process.kind == "vllm":
+            if self.options.device == "cpu":
+                return "vLLM is measured on a GPU only"
+            python = os.environ.get("RUNG_VLLM_PYTHON")
+            if not python and importlib.util.find_spec("vllm") is None:
+                return "vLLM is not installed here, and RUNG_VLLM_PYTHON names no Python that has it"
+        if process.kind == "four_bit" and importlib.util.find_spec("bitsandbytes") is None:
+            return "bitsandbytes is not installed"
+        return None
+
+    def _errors_of(self, process: Process) -> Path:
+        return self.folder / f"err-{process.kind}-{process.size or 'all'}-{process.measures[0]}"
+
+    def _start(self, process: Process) -> subprocess.Popen[str]:
+        command = [sys.executable, str(HERE / "gpu.py"), "--part"]
+        if process.kind == "vllm":
+            python = os.environ.get("RUNG_VLLM_PYTHON") or sys.executable
+            given = {
+                "config": str(self.folder / f"config-{process.size}"),
+                "prompts": str(self.folder / "prompts.json"),
+            }
+            numbers = {"new": 32, "few": 8, "many": 72, "share": 0.6}
+            command = [python, str(HERE / "gpu_vllm.py"), json.dumps({**given, **numbers})]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors_of(process).open("wb"),
+            text=True,
+            start_new_session=True,  # so that what it starts ends with it
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    def _listen(self, process: Process, child: subprocess.Popen[str], seconds: float) -> dict[str, dict[str, Any]]:
+        given = {
+            "kind": process.kind,
+            "size": process.size or ("tiny" if self.options.device == "cpu" else "1.7b"),
+            "device": self.options.device,
+            "folder": str(self.folder),
+            "measures": process.measures,
+            "deadline": time.time() + seconds,
+            "task": str(self.options.task.absolute()) if self.options.task else None,
+        }
+        assert child.stdin is not None and child.stdout is not None
+        if process.kind != "vllm":
+            child.stdin.write(json.dumps(given) + "\n")
+            child.stdin.close()
+        found: dict[str, dict[str, Any]] = {}
+        for line in _lines(child, time.time() + seconds + 5):
+            if line.startswith(MARK):
+                said = json.loads(line.removeprefix(MARK))
+                name = process.name_of(said.pop("measure"))
+                found[name] = said
+                self.tell(f"{name}: {short(said)}")
+        code = child.poll()
+        _stop(child)
+        why = "its time was up" if code is None else f"its process ended with code {code}"
+        for name in process.measures:
+            if process.name_of(name) not in found:
+                found[process.name_of(name)] = {"error": f"{why}. {_tail(self._errors_of(process))}".strip()}
+                self.tell(f"{process.name_of(name)}: {short(found[process.name_of(name)])}")
+        return found
+
+
+def _lines(child: subprocess.Popen[str], deadline: float) -> Iterator[str]:
+    """What a process prints, until it ends or the deadline (`time.time`) has passed."""
+    assert child.stdout is not None
+    came: queue.Queue[str | None] = queue.Queue()
+
+    def read(pipe: Any) -> None:
+        for line in pipe:
+            came.put(line.rstrip("\n"))
+        came.put(None)
+
+    threading.Thread(target=read, args=(child.stdout,), daemon=True).start()
+    while (left := deadline - time.time()) > 0:
+        try:
+            line = came.get(timeout=left)
+        except queue.Empty:
+            return
+        if line is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=max(0.1, min(10.0, left)))
+            return
+        yield line
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    """Ends a process and what it started, if it has not ended, and frees the pipes."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _tail(path: Path) -> str:
+    """The last line of a file of errors; empty where there is none."""
+    try:
+        lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""
+
+
+def short(said: dict[str, Any]) -> str:
+    """One line of what was measured."""
+    for kind in ("error", "skipped"):
+        if kind in said:
+            return f"{kind}: {said[kind]}"
+    figures = [
+        f"{key} {figure:.4g}" if isinstance(figure, float) else f"{key} {figure}"
+        for key, figure in said["value"].items()
+        if figure is not None and figure != {} and figure != []
+    ]
+    return ", ".join(figures)
+
+
+def equality(found: dict[str, Any]) -> str:
+    """What a check of equality found, in a line."""
+    return (
+        f"{'equal' if found['equal'] else 'NOT EQUAL'} in {found['dtype']}; loss differs by {found['loss_differs']:.1e}, "
+        f"the gradients' norm by {found['norm_differs']:.1e}, gradients by {found['gradients_differ']:.1e}; "
+        f"{found['same_answers']} of {found['answers']} answers are the same, {found['nearly_as_likely']} part at a tie"
+    )
+
+
+def report(summary: dict[str, Any]) -> str:
+    """What is printed at the end: the device, its limits, equality, ways given up, the table, and what is missing."""
+    device, found = summary["device"], summary["measures"]
+    made = summary["made_of"] or {}
+    text = [
+        "",
+        f"{device['name']}, torch {device['torch']}, transformers {device['transformers']}, peft {device['peft']}",
+    ]
+    matrix, bandwidth = (value(found, f"limits//{what}")[0] for what in _LIMITS)
+    if matrix and bandwidth:
+        text.append(f"measured limits: {matrix:.4g} TFLOP/s of matrix products, {bandwidth:.4g} GB/s")
+    text.append(f"rows: {made.get('rows')}; whole runs: task {made.get('task')}, model {made.get('model')}")
+    text += ["", shown(summary["table"]), ""]
+    for name, entry in found.items():
+        if name.rpartition("/")[2].startswith("equality") and "value" in entry:
+            text.append(f"{name}: {equality(entry['value'])}")
+        for way, why in entry.get("value", {}).get("given_up", {}).items():
+            text.append(f"{name}: the way {way} was given up: {why}")
+    text += [f"Equality failed or could not be checked: {name}" for name in summary["unequal"]]
+    text += [f"not measured: {line}" for line in reasons(summary["table"])]
+    text.append(f"all together: {summary['seconds']:.0f} s")
+    return "\n".join(text)
+
+
+_LIMITS = ("matrix:matrix_tflops", "bandwidth:bandwidth_gb_s")
+
+if __name__ == "__main__":
+    main()
