@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rung.ladder.synthesis import SynthOptions
     from rung.serving.sources import ShownPassage
     from rung.teaching.synthesis import Synthesis
-    from rung.types import Candidate, Decision, Prediction, Query, SetName
+    from rung.types import AnswersBy, Candidate, Decision, Prediction, Query, SetName
 
 
 @dataclass(frozen=True)
@@ -143,20 +143,25 @@ class Sourced(str):
 
 
 def load(
-    folder: str | Path, *, solution: str | None = None, base: str | Path | None = None
+    folder: str | Path,
+    *,
+    solution: str | None = None,
+    base: str | Path | None = None,
+    engine: AnswersBy = "local",
 ) -> Callable[[str | Query], Sourced]:
     """The winner of a run folder, or a bundle, as a function of an input.
 
     The input is a text, or a Query where it has a context, an instruction of its own or earlier turns. solution:
-    another solution of the run. base: where the base model lies, where that is not known on this machine. The function
-    returns a text that knows its sources, and raises ModelError where the model gives no answer.
+    another solution of the run. base: where the base model lies, where that is not known on this machine. engine:
+    what computes the answers of a model on this machine. The function returns a text that knows its sources, and raises
+    ModelError where the model gives no answer.
     Raises RunError when there is nothing to load, a file of the bundle is missing or changed, its model is not the one
     that it was made with, or is an endpoint that was never used on this machine and that base does not name.
     """
     from rung.errors import ModelError
     from rung.serving.bundle import open_bundle
 
-    bundle = open_bundle(Path(folder), solution=solution, base=None if base is None else str(base))
+    bundle = open_bundle(Path(folder), solution=solution, base=None if base is None else str(base), engine=engine)
 
     def answer(asked: str | Query) -> Sourced:
         (prediction,) = bundle.answer([asked])

@@ -21,6 +21,8 @@ Topic = Literal["decided", "teacher", "judge", "checks", "costs", "not tried"]
 """What a reason of the verdict is about."""
 
 Whitespace = Literal["counts", "folded"]
+AnswersBy = Literal["local", "vllm"]
+"""What computes the answers of models on this machine: rung's engine, or vLLM. Training is rung's in any case."""
 SearchedWith = Literal["input", "conversation", "rewritten"]
 Tell = Callable[[str, float], None]
 """(what is being done, share done in [0, 1]). Raises BudgetSpent when the work must end."""
@@ -242,7 +244,7 @@ class Task:
     chosen and rejected. repeats: how often a candidate near the top answers each test input, to see whether it is
     right every time; 0: once. abstain: the answer that is right where the documents do not hold one. cite: answers name
     the passages that they rest on. retrieval: how passages may be found. license: of the data, in the hub's words; None
-    where the task does not say it.
+    where the task does not say it. engine: what computes the answers of models on this machine.
     """
 
     name: str
@@ -280,6 +282,7 @@ class Task:
     cite: bool = False
     retrieval: SearchKeys = SearchKeys()
     license: str | None = None
+    engine: AnswersBy = "local"
 
     @property
     def example_files(self) -> tuple[Path, ...]:

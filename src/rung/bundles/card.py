@@ -121,6 +121,11 @@ def _making(note: Mapping[str, Any], solution: Solution) -> list[str]:
     if base["kind"] == "hub" and base["revision"]:
         what += f", revision `{base['revision']}`"
     facts.append(f"{what}. On another content it is refused, because it would answer otherwise than in the test.")
+    if note.get("engine") == "vllm":
+        facts.append(
+            "In the run vLLM answered with it, so that the recorded answers are vLLM's. rung's own engine may answer a "
+            "few inputs otherwise, where rounding decides."
+        )
     if base["hub"] is not None and not base["exact"]:
         facts.append(
             f"These weights were made from a smaller, quantised file of `{base['hub']}`: with the weights of the hub "

@@ -20,7 +20,7 @@ from rung.bundles.licences import UNKNOWN, licence_of_model
 from rung.bundles.recorded import recorded_of, write_recorded
 from rung.bundles.scoring import scoring_note
 from rung.errors import RunError
-from rung.models.places import remember
+from rung.models.places import is_endpoint, remember
 from rung.records import write_json, write_text
 from rung.resume import record_of, recorded
 from rung.runs import Files
@@ -69,6 +69,7 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
         "model": base.model,
         "model_version": base.version,
         "base": base.record,
+        "engine": said.get("engine", "local"),
         "search": search,
         "instruction": task.get("instruction"),
         "abstain": abstain,
@@ -101,7 +102,9 @@ def note_of_run(place: Path, task: Mapping[str, Any]) -> dict[str, Any]:
         if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
             version = versions[spec["name"]]
             said = {key: task.get(key) for key in ("instruction", "abstain")}
-            return {"model": spec["spec"], "model_version": version, **said}
+            by_vllm = task.get("engine") == "vllm" and not is_endpoint(spec["spec"])
+            engine = {"engine": "vllm"} if by_vllm else {}
+            return {"model": spec["spec"], "model_version": version, **said, **engine}
     raise RunError(
         f"{place}: the run no longer names the model of this solution{f', {own}' if own else ''}. Name it again in "
         "task.yaml, and run it with --again."

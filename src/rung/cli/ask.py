@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rung.cli.as_json import json_option, print_json
+from rung.cli.engine import engine_option
 from rung.errors import RunError, came
-from rung.types import Message, Query
+from rung.types import AnswersBy, Message, Query
 
 if TYPE_CHECKING:
     from rung.serving.bundle import Bundle
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @click.argument("text", required=False)
 @click.option("--solution", help="Another solution of the run than its winner.")
 @click.option("--base", metavar="MODEL", help="Where the base model lies, where that is not known here.")
+@engine_option("local", "What computes the answer: rung's own engine, or vLLM.")
 @click.option("--lines", is_flag=True, help="Take every line of standard input as an input of its own.")
 @click.option("--context", metavar="TEXT", help="The context of the input, where the examples have one.")
 @click.option("--instruction", metavar="TEXT", help="What this input asks for, where each example has its own.")
@@ -39,6 +41,7 @@ def ask(
     text: str | None,
     solution: str | None,
     base: str | None,
+    engine: AnswersBy,
     lines: bool,
     context: str | None,
     instruction: str | None,
@@ -67,7 +70,7 @@ def ask(
         asked = [Query(str(i), q, context, instruction) for i, q in enumerate(questions) if q.strip()]
     if not asked:
         raise RunError('there is nothing to answer. Give the input, as in rung ask RUN "text", or on standard input.')
-    bundle = open_bundle(run, solution=solution, base=base, say=lambda line: click.echo(line, err=True))
+    bundle = open_bundle(run, solution=solution, base=base, engine=engine, say=lambda line: click.echo(line, err=True))
     if messages is not None:
         query = query_of(conversation, (bundle.instruction, bundle.solution.instruction))
         assert query is not None  # it ends with a user turn

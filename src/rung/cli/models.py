@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from rung.cli.as_json import json_option, print_json
+from rung.cli.engine import engine_option
+from rung.types import AnswersBy
 
 
 def _say(line: str) -> None:
@@ -60,8 +62,9 @@ def models(context: click.Context, fetch: str | None, as_json: bool) -> int:
 
 @models.command(short_help="Try the model NAME and say what it is like.")
 @click.argument("name")
+@engine_option("local", "What computes its answers: rung's own engine, or vLLM.")
 @json_option
-def check(name: str, as_json: bool) -> int:
+def check(name: str, engine: AnswersBy, as_json: bool) -> int:
     """Load the model NAME and say how it is computed here, in which type, how fast, and whether it can be trained.
 
     Of an endpoint, NAME is https://host/v1#MODEL, or its mapping in a task as JSON: '{"endpoint": …, "name": …}'. It is
@@ -70,7 +73,7 @@ def check(name: str, as_json: bool) -> int:
     """
     from rung.models.check import check_model
 
-    found = check_model(name, say=_say)
+    found = check_model(name, engine=engine, say=_say)
     if as_json:
         speed = None if found.speed is None else asdict(found.speed)
         return print_json({"name": found.name, "facts": dict(found.facts), "tokens_a_second": speed})

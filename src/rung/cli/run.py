@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from rung.cli.as_json import json_option
+from rung.cli.engine import engine_option
+from rung.types import AnswersBy
 
 
 def _strategies() -> str:
@@ -24,6 +26,7 @@ def _strategies() -> str:
 )
 @click.option("--calls", type=click.IntRange(min=1), help="Budget in answers of the model.")
 @click.option("--usd", type=click.FloatRange(min=0, min_open=True), help="Budget in dollars; the task needs a price.")
+@engine_option(None, "What computes answers, in the place of the task's: rung's own engine, or vLLM. rung trains.")
 @click.option("--finish", is_flag=True, help="Try nothing more: open the sealed test for what there is, and decide.")
 @click.option(
     "--again", is_flag=True, help="Try more in a finished run. For new finalists its test is opened once more."
@@ -38,6 +41,7 @@ def run(
     minutes: float | None,
     calls: int | None,
     usd: float | None,
+    engine: AnswersBy | None,
     finish: bool,
     again: bool,
     strict: bool,
@@ -68,6 +72,7 @@ def run(
             minutes=minutes,
             calls=calls,
             usd=usd,
+            engine=engine,
             finish=finish,
             again=again,
         ),

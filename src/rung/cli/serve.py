@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung.cli.engine import engine_option
 from rung.errors import ServingError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from rung.serving.opening import NamedBundle, OpenBase
     from rung.serving.service import ModelService
 
-ENGINES = ("local", "vllm")
 DTYPES = ("float32", "bfloat16")
 _MB = 1_000_000
 
@@ -35,7 +35,7 @@ _folder = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--adapters", type=_folder, help="Folder of adapters and bundles that may be loaded while it runs.")
 @click.option("--slots", type=click.IntRange(1), default=8, show_default=True, help="Adapters of one batch.")
-@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="What computes answers.")
+@engine_option("local", "What computes answers.")
 @click.option("--vllm-python", metavar="PATH", help="The Python that has vLLM, where it is another one than this.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Type to compute in. [default: as a run, the fastest here]")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens. [default: what fits]")

@@ -109,6 +109,7 @@ def task_record(task: Task) -> dict[str, object]:
         "cite": task.cite,
         "retrieval": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(task.retrieval).items()},
         "license": task.license,
+        "engine": task.engine,
     }
 
 

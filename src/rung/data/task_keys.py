@@ -26,7 +26,7 @@ from rung.data.key_values import folder_name_problem
 from rung.data.metric_names import CASELESS, JSON_METRICS, JUDGE, KNOWN_METRICS, MULTI_LABEL
 from rung.data.model_keys import DEFAULT, MODEL_HINT, PRICE_HINT, ModelEntry, model_specs, one_model, price_of
 from rung.data.rows import kind_of, nearest
-from rung.types import Budget, ModelSpec, Price, SetName, Task, Whitespace
+from rung.types import AnswersBy, Budget, ModelSpec, Price, SetName, Task, Whitespace
 
 FIELDS = ("input", "output", "id", "group", "context", "gold_ids", "references", "instruction", "turns", "tools")
 SEVERAL_COLUMNS = ("input", "output", "instruction")
@@ -51,6 +51,7 @@ HINTS = {
     "empty": "Write empty: allowed where an empty answer is right for some inputs.",
     "model": MODEL_HINT,
     "models": "Write models: [first, second], cheapest first.",
+    "engine": "Write engine: vllm where vLLM is to answer, or delete the line.",
     "budget": "Write budget: {minutes: 30}.",
     "budget.calls": "Write budget: {calls: 2000}.",
     "budget.usd": "Write budget: {usd: 5}.",
@@ -238,6 +239,7 @@ class TaskKeys(BaseModel):
     ignore: Annotated[list[str], AfterValidator(_ignore)] = Field(default_factory=list)
     model: Annotated[Any, PlainValidator(one_model)] = None
     models: Annotated[list[Annotated[Any, PlainValidator(one_model)]], AfterValidator(_some)] | None = None
+    engine: AnswersBy = "local"
     teacher: Annotated[Any, PlainValidator(taught_keys.teacher)] = None
     judge: Annotated[Any, PlainValidator(taught_keys.judge)] = None
     judged: Annotated[Any, PlainValidator(key_files.row_files)] = ()
@@ -309,6 +311,7 @@ def to_task(keys: TaskKeys, path: Path) -> Task:
         cite=keys.cite,
         retrieval=retrieval_keys.to_search_keys(keys.retrieval, path.parent),
         license=keys.license,
+        engine=keys.engine,
     )
 
 

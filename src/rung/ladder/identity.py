@@ -19,10 +19,11 @@ from rung.types import Document, MetricInfo, Model, SearchKeys, Task
 _NOT_MEASURED = (
     *("path", "name", "examples", "corpus", "models", "budget", "target", "concurrency", "ignore", "repeats"),
     *("teacher", "unlabelled", "synthetic", "preferences", "judge", "judged", "abstain"),
-    *("cite", "retrieval", "license"),
+    *("cite", "retrieval", "license", "engine"),
 )
-"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. `abstain`, `cite`
-and `retrieval` do where they are named, and are added then: a run of a version that did not know them goes on."""
+"""Keys of the task that decide what is tried or where things lie, but not what an answer scores. `abstain`, `cite`,
+`retrieval` and `engine` do where they are named, and are added then: a run of a version that did not know them goes
+on."""
 
 _TAUGHT = ("unlabelled", "synthetic", "preferences")
 
@@ -53,6 +54,8 @@ def task_record_of(
         measured["abstain"] = task.abstain
     if task.cite:
         measured["cite"] = True
+    if task.engine != "local":
+        measured["engine"] = task.engine
     if task.retrieval != SearchKeys():
         measured["retrieval"] = resolved["retrieval"]
     stays: dict[str, Any] = {"task": measured, "beside": beside, "exhaustive": options.exhaustive}

@@ -90,7 +90,10 @@ class Examined:
 
 
 def with_options(task: Task, options: RunOptions) -> Task:
-    """The task under the budget that the command names. Raises TaskError for a strategy that does not exist."""
+    """The task under the budget, and with the engine, that the command names.
+
+    Raises TaskError for a strategy that does not exist.
+    """
     unknown = [name for name in options.only if name not in STRATEGIES]
     if unknown:
         raise TaskError(f"--only {unknown[0]}: there is no such strategy. The strategies are {', '.join(STRATEGIES)}.")
@@ -102,7 +105,7 @@ def with_options(task: Task, options: RunOptions) -> Task:
         task.budget.calls if options.calls is None else options.calls,
         task.budget.usd if options.usd is None else options.usd,
     )
-    return replace(task, budget=budget)
+    return replace(task, budget=budget, engine=options.engine or task.engine)
 
 
 def load(task: Task, listener: Listener) -> Loaded:

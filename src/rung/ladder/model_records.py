@@ -9,7 +9,7 @@ from rung.ladder.state import WholeRun
 from rung.records import write_json
 
 _COUNTS = ("calls", "from_cache", "usd", "doubtful_usd")
-_COUNTS_BY_NAME = ("served", "fingerprints", "response_format", "faults")
+_COUNTS_BY_NAME = ("answered_by", "served", "fingerprints", "response_format", "faults")
 
 
 def record_models(run: WholeRun) -> None:
@@ -47,7 +47,8 @@ def _summed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
 
 
 def model_notes(run: WholeRun) -> list[str]:
-    """Whole sentences: a model that its provider switches off, and one that was exchanged while the run went on."""
+    """Whole sentences: a model that vLLM answers with, one that its provider switches off, and one that was exchanged
+    while the run went on."""
     notes = []
     for name, facts in facts_of(run).items():
         served = [one for one in facts.get("served") or {} if one]
@@ -58,6 +59,13 @@ def model_notes(run: WholeRun) -> list[str]:
                     "a mix of theirs."
                 )
             continue
+        if facts.get("engine") == "vllm":
+            here = (facts.get("answered_by") or {}).get("local", 0)
+            notes.append(
+                f"vLLM {facts['vllm']} answered with {name}, and rung trained it. rung's own engine, and vLLM in other "
+                "batches, may answer a few inputs otherwise, where rounding decides."
+                + (f" {here:,} answers came from rung's own engine, because vLLM did not take them." if here else "")
+            )
         if ends := facts.get("shutdown_date"):
             notes.append(f"{name} ends: its provider switches it off on {ends}. What is shipped with it ends then too.")
         if len(served) > 1:

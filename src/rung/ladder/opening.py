@@ -59,7 +59,7 @@ def open_models(task: Task, constraint: Constraint | None, listener: Listener) -
         if spec.spec in opened:
             return opened[spec.spec][1]
         try:
-            model = open_model(spec.spec, say=listener.say)
+            model = open_model(spec.spec, engine=task.engine, say=listener.say)
         except OutOfMemory as full:
             if not opened:
                 raise

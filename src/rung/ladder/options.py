@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rung.types import Family, Score
+from rung.types import AnswersBy, Family, Score
 
 if TYPE_CHECKING:
     from rung.trials.trial import Executor
@@ -31,7 +31,8 @@ class RunOptions:
     applies is built in full, whatever it can be expected to bring. minutes, calls, usd: in the place of the task's
     budget. finish: open the test with what there is, although something that could matter was kept from being tried.
     again: continue a finished run; its test is then opened a further time, and the verdict says so.
-    executor: where trials run; None: one after the other in this process.
+    executor: where trials run; None: one after the other in this process. engine: what computes answers, in the place
+    of the task's.
     """
 
     out: Path | None = None
@@ -44,6 +45,7 @@ class RunOptions:
     finish: bool = False
     again: bool = False
     executor: Executor | None = None
+    engine: AnswersBy | None = None
 
 
 class Quiet:

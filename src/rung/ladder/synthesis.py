@@ -198,7 +198,7 @@ def _teacher(checked: CheckedData, say: Say) -> Metered:
 
     spec = checked.task.teacher
     assert spec is not None
-    return metered(open_model(spec.spec, say=say), price=token_price(spec.price))
+    return metered(open_model(spec.spec, engine=checked.task.engine, say=say), price=token_price(spec.price))
 
 
 def _workshop(checked: CheckedData, teacher: Model, folder: Path, tell: Tell) -> Workshop:

@@ -15,7 +15,7 @@ from rung.models.places import is_endpoint, remember_endpoint
 from rung.models.speed import answers_key as answers_key
 from rung.models.speed import describe as describe
 from rung.models.speed import speed_of as speed_of
-from rung.types import Model
+from rung.types import AnswersBy, Model
 
 Say = Callable[[str], None]
 
@@ -91,15 +91,20 @@ def register_model(
     return opener
 
 
-def open_model(spec: str, *, say: Say = lambda _: None) -> Model:
+def open_model(spec: str, *, engine: AnswersBy = "local", say: Say = lambda _: None) -> Model:
     """The model that a spec names, ready to answer. say: gets one line before anything slow.
 
     spec: a catalogue name, a Hugging Face id or folder, or a .gguf file, each with ":4bit" behind it where its linear
     layers are to be kept in 4 bits; an OpenAI-compatible endpoint, as https://host/v1#name or as JSON text with the
-    keys of `endpoint.spec.EndpointSpec`; or whatever a registered opener claims.
+    keys of `endpoint.spec.EndpointSpec`; or whatever a registered opener claims. engine: what computes the answers of a
+    local model; of any other model it says nothing.
     Raises ModelError, DownloadError or OutOfMemory.
     """
     opener = _opener_of(spec)
+    if engine == "vllm" and is_local(spec):
+        from rung.models.vllm.answering_model import open_answered_by_vllm
+
+        return open_answered_by_vllm(spec, say)
     waiting = _opened.pop((opener, spec), None)
     return waiting if waiting is not None else opener.open(spec, say)
 

@@ -8,7 +8,7 @@ from typing import Any
 from rung.errors import RungError, first_line
 from rung.models import Say, describe, open_model, speed_of
 from rung.models.sizes import as_count, as_size
-from rung.types import Model, Price, Speed, Trainable
+from rung.types import AnswersBy, Model, Price, Speed, Trainable
 
 _NAMED = 6  # end tokens that are shown
 
@@ -22,8 +22,10 @@ class ModelCheck:
     speed: Speed | None
 
 
-def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
+def check_model(spec: str, *, engine: AnswersBy = "local", say: Say = lambda _: None) -> ModelCheck:
     """Loads a model and says how it is computed; of the bare address of an endpoint, says which models it serves.
+
+    engine: what computes the answers of a local model.
 
     Raises ModelError, DownloadError or OutOfMemory.
     """
@@ -37,7 +39,7 @@ def check_model(spec: str, *, say: Say = lambda _: None) -> ModelCheck:
     say("asking the endpoint …" if remote else f"loading {spec} …")
     if remote and "#" not in spec and not mapping:
         return ModelCheck(spec, tuple(list_served(spec)), None)
-    model = open_model(spec, say=say)
+    model = open_model(spec, engine=engine, say=say)
     if (known := _endpoint(model, price)) is not None:
         return ModelCheck(model.name, tuple(known), None)
     from rung.models.local import LocalModel
@@ -88,9 +90,8 @@ def _computing(model: Model) -> list[tuple[str, str]]:
     known = describe(model)
     if not known:
         return []
-    return [
-        ("computes", f"in {known['dtype']} on {known['device']} ({known['device_name']}, {known['threads']} threads)")
-    ]
+    where = f"in {known['dtype']} on {known['device']} ({known['device_name']}, {known['threads']} threads)"
+    return [("computes", where), *([("answers", f"by {known['answers']}")] if "answers" in known else [])]
 
 
 def _chat(model: Any) -> list[tuple[str, str]]:

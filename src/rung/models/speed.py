@@ -14,7 +14,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,30 @@ def _timed(model: Model, text: str, most: int) -> tuple[Generation, float]:
     started = time.perf_counter()
     (generation,) = model.generate([Request((Message("user", text),), Decoding(most))])
     return generation, max(time.perf_counter() - started, generation.latency_s, 1e-6)
+
+
+def timed_speed(ask: Callable[[Sequence[Request]], Sequence[Generation]], rows: int) -> Speed:
+    """Of what answers many requests at once: prompts that share nothing, then answers of some length.
+
+    Training is taken as a share of reading. Raises what `ask` raises.
+    """
+
+    def seconds(texts: Sequence[str], most: int) -> tuple[float, Sequence[Generation]]:
+        started = time.perf_counter()
+        answers = ask([Request((Message("user", text),), Decoding(most)) for text in texts])
+        return max(time.perf_counter() - started, 1e-6), answers
+
+    long = [f"{i} {i} " + f"word{i} " * _PROBE_WORDS for i in range(rows)]
+    short = [f"{i} Count from {i} to 100, in words." for i in range(rows)]
+    seconds(short, 1)  # the first questions build what later ones share
+    reading_s, read = seconds(long, 1)
+    writing_s, written = seconds(short, _PROBE_ANSWER)
+    reads = sum(g.tokens_in for g in read) / reading_s
+    tokens = sum(g.tokens_out for g in written)
+    if not reads:
+        return _UNKNOWN
+    writes = tokens / writing_s if tokens > rows else reads * _WRITE_SHARE
+    return _rounded(Speed(reads, writes, reads * _TRAIN_SHARE))
 
 
 # ---- the local model ------------------------------------------------------------------------

@@ -92,12 +92,18 @@ class Whole:
         return self._generation
 
 
-def whole_answers(requests: Sequence[Request], put: Callable[[Ask, Hearer], object]) -> list[Generation]:
-    """Whole answers, in order. put: takes an ask on, however many wait."""
+def whole_answers(requests: Sequence[Request], put: Callable[[Ask, Hearer], Ticket]) -> list[Generation]:
+    """Whole answers, in order. put: takes an ask on, however many wait. A Ctrl-C, or what it raises, cancels them."""
     kept = [Whole() for _ in requests]
-    for request, hears in zip(requests, kept, strict=True):
-        put(Ask(request), hears)
-    return [hears.wait() for hears in kept]
+    tickets: list[Ticket] = []
+    try:
+        for request, hears in zip(requests, kept, strict=True):
+            tickets.append(put(Ask(request), hears))
+        return [hears.wait() for hears in kept]
+    except BaseException:
+        for ticket in tickets:
+            ticket.cancel()
+        raise
 
 
 def add_tokens(sums: list[int], generation: Generation) -> None:

@@ -17,7 +17,7 @@ from rung.records import read_json
 from rung.resume import record_of, recorded
 from rung.runs import Files
 from rung.serving.sources import ShownPassage, sources_of
-from rung.types import Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution
+from rung.types import AnswersBy, Document, Model, Prediction, Query, Retriever, RetrieverSpec, Solution
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,18 @@ def open_bundle(
     *,
     solution: str | None = None,
     base: str | None = None,
+    engine: AnswersBy = "local",
     say: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Opens a run folder (its winner, or the solution named), or a bundle folder by itself. base: as `read_bundle`.
+    engine: what computes the answers of a local model.
 
     Raises RunError when there is nothing to open, or the model has changed since.
     """
     from rung.models import open_model
 
     packed = read_bundle(folder, solution=solution, base=base)
-    return packed.opened(open_model(packed.model, say=say))
+    return packed.opened(open_model(packed.model, engine=engine, say=say))
 
 
 def _found_search(place: Path, spec: RetrieverSpec, search: Mapping[str, Mapping[str, str]]) -> RetrieverSpec:

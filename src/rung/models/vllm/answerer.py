@@ -35,8 +35,8 @@ from rung.models.vllm.process import VllmFlags, VllmProcess
 from rung.types import Constraint, Generation, Price, Request
 
 BASE = "base"  # what vLLM calls the base; clients ask by rung's names
-REFUSED = "vLLM refused the request"
-"""How the error of an answer begins that vLLM does not take."""
+REFUSED, FAILED = "vLLM refused the request", "vLLM failed in an answer"
+"""How the errors of answers begin that are vLLM's fault; all of them begin with its name."""
 
 _LONGEST_S = 3600.0  # of one answer
 _LOADING_S = 300.0  # of an adapter
@@ -261,9 +261,9 @@ class Vllm:
                 raise
             return stream
         if reply.status != 200:
-            raise ModelError(f"{REFUSED}: {_said(reply)}.")
+            raise ModelError(f"{REFUSED if reply.status < 500 else FAILED}: {_said(reply)}.")
         if stream.error is not None or stream.finish not in ("stop", "length"):
-            raise ModelError(f"vLLM failed in an answer: {stream.error or stream.finish or 'its stream ended early'}.")
+            raise ModelError(f"{FAILED}: {stream.error or stream.finish or 'its stream ended early'}.")
         if stream.finish == "stop" and not (stream.ids and stream.ids[-1] in step.stop_ids):
             stream.ids.append(chat.end_id)  # the end of a grammar, which vLLM does not send
         return stream

