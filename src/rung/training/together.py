@@ -31,7 +31,12 @@ class Peers(Protocol):
       loss. Every process calls it, equally often and with parameters of the same shapes.
     - `sums` and `any_of` are the sums of numbers over all processes, and whether something is true of any of them.
       Every process calls them, equally often.
+    - in_step: whether all processes must do the same passes, because weights are divided over them. Memory that runs
+      out ends such a training: a process that did its share again would wait for the others, which have done theirs.
     """
+
+    @property
+    def in_step(self) -> bool: ...
 
     @property
     def rank(self) -> int: ...
@@ -51,6 +56,7 @@ class Peers(Protocol):
 class Alone:
     """One process: a batch is its own, and there is nothing to sum."""
 
+    in_step = False
     rank = 0
     count = 1
 
@@ -69,10 +75,12 @@ class Alone:
 
 class Together:
     """The processes of torch.distributed's group, which is initialised: by `rung.models.launching`, torchrun, a
-    scheduler or Ray Train. device: where numbers are summed: a GPU with NCCL, the CPU with gloo."""
+    scheduler or Ray Train. device: where numbers are summed: a GPU with NCCL, the CPU with gloo.
+    in_step: whether weights are divided over them (`rung.models.sharded`)."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, in_step: bool = False) -> None:
         self.device = device
+        self.in_step = in_step
         self.rank = dist.get_rank()
         self.count = dist.get_world_size()
 
