@@ -4,6 +4,8 @@ The learning rate is chosen by short probes. The chosen one goes on from where i
 twice. At each interim look, dev is answered and scored by the task's own metric. The last checkpoint is kept unless an
 earlier one is clearly better. When the budget ends in the middle, the best of the checkpoints that have a score is the
 solution. It stands then: more budget does not train it on.
+Where a run has several cards, rates that do not wait for each other are trained side by side. They are judged one after
+the other as on one card, with the same results; what was trained ahead and is not wanted then is removed.
 """
 
 from __future__ import annotations
@@ -11,17 +13,19 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rung.errors import BudgetSpent, Diverged
+from rung.models.card_worker import Ahead
 from rung.records import write_json, write_text
-from rung.resume import folder_once, record_of
+from rung.resume import folder_once, is_done, record_of
 from rung.strategies.course import LEAST_STEPS, SWEEP, WIDELY_PROBED, Course, interim_answers, probe_steps
-from rung.strategies.learning_rate import search
+from rung.strategies.learning_rate import next_probes, search
 from rung.strategies.training_rows import preferring, trainable, training_rows
 from rung.trials.trial import attempt
 from rung.trials.workshop import Workshop
@@ -58,7 +62,8 @@ class _Training:
     """A training: what it is made of, and how far it has come.
 
     reached: steps done at `rate`, the last one. answering: whether its checkpoint is being judged. probed: whether its
-    rate rests on probes, here or earlier in the run. given: a rate that is taken over.
+    rate rests on probes, here or earlier in the run. given: a rate that is taken over. ahead: rates that other cards
+    train meanwhile.
     """
 
     workshop: Workshop
@@ -70,6 +75,7 @@ class _Training:
     answering: bool = False
     probed: bool = True
     given: float | None = None
+    ahead: tuple[float, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -88,23 +94,53 @@ class _Training:
         train = trainable(self.workshop).train
         if course.how is not None:
             train = partial(preferring(self.workshop).prefer, how=course.how)
-        return train(
-            self.rows,
-            TrainingOptions(rate, steps=course.steps, seed=self.workshop.inputs.task.seed, full=course.full),
-            self.folder / f"lr-{rate:g}",
-            until=until,
-            start=course.start,
-            on_step=on_step,
-        )
+        options, folder = self.options(rate), self.folder_of(rate)
+        return train(self.rows, options, folder, until=until, start=course.start, on_step=on_step)
+
+    def options(self, rate: float) -> TrainingOptions:
+        course, seed = self.course, self.workshop.inputs.task.seed
+        return TrainingOptions(rate, steps=course.steps, seed=seed, full=course.full)
+
+    def folder_of(self, rate: float) -> Path:
+        return self.folder / f"lr-{rate:g}"
+
+    @property
+    def cards(self) -> int:
+        """Number of other cards that can train meanwhile."""
+        cards = getattr(trainable(self.workshop), "cards", None)
+        return len(cards.cards) if cards is not None else 0
+
+    def side_by_side(self, rates: Sequence[float], untils: Sequence[int]) -> AbstractContextManager[None]:
+        """Within: other cards train at these rates up to each of these steps, as `train` will ask for it."""
+        course, tell = self.course, self.workshop.tools.tell
+        self.ahead = tuple(rates)
+        if not rates:
+            return nullcontext()
+        jobs = [
+            Ahead(tuple(self.rows), self.options(rate), self.folder_of(rate), tuple(untils), course.start, course.how)
+            for rate in rates
+        ]
+        named = ", ".join(f"{rate:g}" for rate in rates)
+        tell(f"other cards train at learning rates {named} meanwhile", 0)
+        beside: AbstractContextManager[None] = trainable(self.workshop).ahead(jobs, lambda text: tell(text, 0))  # type: ignore[attr-defined]
+        return beside
+
+    def drop_unwanted(self, wanted: Collection[str]) -> None:
+        """Removes what other cards trained in vain. wanted: the rates that were judged, as records name them."""
+        for rate in self.ahead:
+            if f"{rate:g}" not in wanted:
+                shutil.rmtree(self.folder_of(rate), ignore_errors=True)
+        self.ahead = ()
 
     def keep_lowest(self, rate: float, loss: float) -> None:
         """Removes the checkpoints of this probe or of the others: all weights of each would fill a disk.
 
         A rate whose checkpoints are gone and that is chosen after all is trained from its first step again.
         """
-        others = record_of(self.folder / SWEEP).get("dev_loss", {}).values()
-        best = all(other is None or loss < other for other in others)
-        for folder in self.folder.glob("lr-*"):
+        others = record_of(self.folder / SWEEP).get("dev_loss", {})
+        best = all(other is None or loss < other for other in others.values())
+        unjudged = {self.folder_of(r) for r in self.ahead if r != rate and f"{r:g}" not in others}
+        for folder in {*self.folder.glob("lr-*")} - unjudged:
             if (folder.name == f"lr-{rate:g}") != best:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -135,11 +171,12 @@ def fit(workshop: Workshop, solution: Solution, rows: Rows, course: Course, left
     judged: dict[float, list[Checkpoint]] = {}
     stopped = None
     try:
-        for rate in _rates(training):
-            for checkpoint in _checkpoints(training, rate):
-                judged.setdefault(rate, []).append(checkpoint)
-            if judged and not workshop.limits.exhaustive:
-                break
+        with _all_side_by_side(training):
+            for rate in _rates(training):
+                for checkpoint in _checkpoints(training, rate):
+                    judged.setdefault(rate, []).append(checkpoint)
+                if judged and not workshop.limits.exhaustive:
+                    break
     except BudgetSpent:
         if not judged:
             judged[training.rate] = [_judged_at_last(training)]
@@ -208,12 +245,27 @@ def kept_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     return best if best.mean - last.mean > error else last
 
 
+def _trains_all(training: _Training) -> bool:
+    """Whether every rate of the grid is trained in full."""
+    return training.workshop.limits.exhaustive and training.course.start is None
+
+
+def _all_side_by_side(training: _Training) -> AbstractContextManager[None]:
+    """Within: other cards train at the rates behind the first one, where every rate is trained in full."""
+    course = training.course
+    if not _trains_all(training) or not training.cards:
+        return nullcontext()
+    unfinished = [r for r in course.rates.grid if not is_done(training.folder_of(r) / f"step-{course.steps}")]
+    steps = [course.step_of_interim_look(number) for number in range(1, course.interim_looks + 1)]
+    return training.side_by_side(unfinished[1:], steps)
+
+
 def _rates(training: _Training) -> Iterator[float]:
     """The learning rates to train at: each of the grid where everything is tried in full, else the chosen one.
 
     Behind the chosen one come its halves, for the case that it diverges at once.
     """
-    if training.workshop.limits.exhaustive and training.course.start is None:
+    if _trains_all(training):
         yield from training.course.rates.grid
         return
     rate = _first_rate(training)
@@ -258,7 +310,12 @@ def _probed(training: _Training) -> float:
             training.keep_lowest(rate, loss)
         return loss
 
-    return search(loss_of, training.folder / SWEEP, rates=training.course.rates, beyond=steps >= WIDELY_PROBED)
+    record, rates, beyond = training.folder / SWEEP, training.course.rates, steps >= WIDELY_PROBED
+    following = next_probes(record, rates, beyond=beyond, more=training.cards)
+    with training.side_by_side(following, [until]):
+        found = search(loss_of, record, rates=rates, beyond=beyond)
+    training.drop_unwanted(record_of(record)["dev_loss"])
+    return found
 
 
 def _checkpoints(training: _Training, rate: float) -> Iterator[Checkpoint]:

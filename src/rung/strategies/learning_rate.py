@@ -78,6 +78,20 @@ def search(
     return best
 
 
+def next_probes(record: Path, rates: Rates, *, beyond: bool, more: int) -> list[float]:
+    """The rates that `search` will probably ask for behind its next one, the likeliest first.
+
+    more: how many could be probed beside that one; none where it is 0, else at least the grid's.
+    """
+    state = record_of(record)
+    if "chosen" in state or more < 1:
+        return []
+    grid = sorted(rates.grid, reverse=True)
+    outside = [rate for rate in (grid[-1] / 2, grid[0] * 2) if beyond and rates.least <= rate <= rates.most]
+    left = [rate for rate in (*grid, *outside) if f"{rate:g}" not in state.get("dev_loss", {})]
+    return left[1 : 1 + max(more, sum(rate in grid for rate in left) - 1)]
+
+
 def _probed(loss_at: Callable[[float], float], rates: Rates, beyond: bool) -> float:
     """The best rate; one that diverges only where all do."""
     lowest, highest = min(rates.grid), max(rates.grid)
