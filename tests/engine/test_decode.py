@@ -115,6 +115,7 @@ def test_forced_tokens_give_the_answers_of_asking_for_each_in_fewer_passes(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, constraint: Constraint
 ) -> None:
     requests = [ask(text, constraint, most=200) for text in TEXTS]
+    monkeypatch.setattr(tiny.engine.ways, "static", False)  # whose passes are of one token a row
     with counted(tiny, monkeypatch) as taken:
         found = tiny.generate(requests)
     monkeypatch.setattr(Matcher, "forced", lambda self: [])

@@ -115,6 +115,19 @@ class Adapters:
         finally:
             self._applied = None
 
+    @contextmanager
+    def applying(self, mix: AdapterMix | None) -> Iterator[None]:
+        """Within: a mix of one's own making is applied; None: the base network."""
+        self._apply(mix)
+        try:
+            yield
+        finally:
+            self._applied = None
+
+    def plain_ones(self, adapters: Sequence[str | None]) -> dict[str | None, PlainAdapter | None]:
+        """Each of these mixable adapters as it stands in memory; the base is None."""
+        return {adapter: self._mixed(adapter) if adapter is not None else None for adapter in dict.fromkeys(adapters)}
+
     def mixable(self, adapter: str | None) -> bool:
         """Whether an adapter may share a batch with others: a plain one. Loads it where it is not loaded.
 

@@ -42,23 +42,83 @@ def choose(
     generators: Sequence[torch.Generator | None],
     matchers: Sequence[Matcher | None],
     top_ps: Sequence[float],
+    *,
+    rows: Sequence[int] | None = None,
+    likeliest: torch.Tensor | None = None,
 ) -> list[int]:
-    """The next token of each row. logits: (B, V)."""
-    if ruled := [row for row, matcher in enumerate(matchers) if matcher is not None]:
-        allowed = np.stack([matcher.allowed() for matcher in matchers if matcher is not None])
-        masked = logits[ruled].masked_fill_(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
-        logits = logits.index_copy(0, torch.tensor(ruled, device=logits.device), masked)
-    tokens: list[int] = logits.argmax(-1).tolist()
-    for row, (temperature, generator, top_p) in enumerate(zip(temperatures, generators, top_ps, strict=True)):
-        if generator is not None:
-            own = logits[row].cpu()
-            weights = torch.softmax((own - own.max()) / max(temperature, _COLDEST), dim=-1)
-            if not bool(weights.isfinite().all()):
-                continue  # a network that computes no numbers must not end the answers of the other rows
-            if top_p < 1:
-                weights = _likeliest(weights, top_p)
-            tokens[row] = int(torch.multinomial(weights, 1, generator=generator))
+    """The next token of each row that is asked. logits: (B, V).
+
+    rows: the row of logits of each that is asked; None: all in order. likeliest: the argmax of the logits, (B,), where
+    it is known. On a GPU grammars are asked while it computes the logits, and all tokens come back in one transfer.
+    """
+    own = list(range(len(temperatures))) if rows is None else list(rows)
+    ruled = [number for number, matcher in enumerate(matchers) if matcher is not None]
+    masked = None
+    if ruled:
+        allowed = _allowed([matcher for matcher in matchers if matcher is not None], logits)
+        chosen = _taken(logits, [own[number] for number in ruled])
+        masked = chosen.masked_fill(~allowed, float("-inf"))
+    best: list[torch.Tensor] = []
+    if len(ruled) < len(own):
+        best.append(likeliest if likeliest is not None else logits.argmax(-1))
+    if masked is not None:
+        best.append(masked.argmax(-1))
+    found: list[int] = (best[0] if len(best) == 1 else torch.cat(best)).tolist()
+    tokens = [found[row] for row in own] if len(ruled) < len(own) else [0] * len(own)
+    for number, token in zip(ruled, found[len(found) - len(ruled) :], strict=True):
+        tokens[number] = token
+    for number, scores in _sampled(logits, masked, own, ruled, generators).items():
+        weights = torch.softmax((scores - scores.max()) / max(temperatures[number], _COLDEST), dim=-1)
+        if not bool(weights.isfinite().all()):
+            continue  # a network that computes no numbers must not end the answers of the other rows
+        if top_ps[number] < 1:
+            weights = _likeliest(weights, top_ps[number])
+        tokens[number] = int(torch.multinomial(weights, 1, generator=generators[number]))
     return tokens
+
+
+def on_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on the device, without waiting for what it computes: from memory that it reads by itself."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
+def _allowed(matchers: Sequence[Matcher], logits: torch.Tensor) -> torch.Tensor:
+    """Which tokens may come next, (n, V). A GPU gets them as bits: an eighth of the bytes."""
+    if logits.device.type == "cuda":
+        packed = on_device(torch.from_numpy(np.stack([matcher.packed() for matcher in matchers])), logits.device)
+        return unpacked(packed, logits.shape[1])
+    return torch.from_numpy(np.stack([matcher.allowed() for matcher in matchers])).to(logits.device)
+
+
+def unpacked(packed: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """(n, bytes) to (n, vocabulary), true where the bit is set. The lowest bit of a byte comes first."""
+    bits = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return packed[:, :, None].bitwise_right_shift(bits).bitwise_and(1).bool().flatten(1)[:, :vocabulary]
+
+
+def _taken(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """These rows of logits."""
+    if rows == list(range(len(logits))):
+        return logits
+    return logits.index_select(0, on_device(torch.tensor(rows), logits.device))
+
+
+def _sampled(
+    logits: torch.Tensor,
+    masked: torch.Tensor | None,
+    own: Sequence[int],
+    ruled: Sequence[int],
+    generators: Sequence[torch.Generator | None],
+) -> dict[int, torch.Tensor]:
+    """Number of one that is asked -> its logits in the machine's memory, of those that are sampled."""
+    places = {number: place for place, number in enumerate(ruled)}
+    found: dict[int, torch.Tensor] = {}
+    for among, given in ((True, masked), (False, logits)):
+        numbers = [n for n, generator in enumerate(generators) if generator is not None and (n in places) == among]
+        if numbers and given is not None:
+            rows = _taken(given, [places[n] if among else own[n] for n in numbers]).cpu()
+            found.update(zip(numbers, rows, strict=True))
+    return dict(sorted(found.items()))
 
 
 def _likeliest(weights: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -125,6 +125,10 @@ class Matcher(ABC):
         """Which tokens may come next, shape (vocabulary,). Only end tokens once the answer is complete."""
         return self._tokens(self._stops) if self._ended() else self._next()
 
+    def packed(self) -> npt.NDArray[np.uint8]:
+        """As `allowed`, eight tokens a byte, the first one in the lowest bit."""
+        return np.packbits(self.allowed(), bitorder="little")
+
     def forced(self) -> list[int]:
         """The only tokens that can come next, which it consumes; the end token when the answer can only end."""
         tokens = [] if self._ended() else self._follow()
@@ -203,6 +207,11 @@ class _GrammarMatcher(Matcher):
     def _next(self) -> npt.NDArray[np.bool_]:
         bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
+
+    def packed(self) -> npt.NDArray[np.uint8]:
+        if self._ended():
+            return super().packed()
+        return np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)[: -(-self._vocabulary // 8)]
 
     def _follow(self) -> list[int]:
         tokens = [int(token) for token in self._inner.compute_ff_tokens()]

@@ -140,6 +140,27 @@ class RowCache:
             merge_sinks(out, logsum, sinks)
         return out.to(query.dtype)
 
+    @property
+    def own(self) -> list[KeysAndValues]:
+        """Keys and values of the rows' own columns, (B, Hkv, room, D) each, one pair a layer. Whoever takes the rows
+        over may empty the list layer by layer."""
+        return self._own
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Of each column's token in its row, (B, room)."""
+        return self._positions
+
+    @property
+    def ends(self) -> list[int]:
+        """Position of the next token of each row."""
+        return self._ends
+
+    @property
+    def shared(self) -> list[Shared]:
+        """The nodes that several rows see."""
+        return [node for level in self._levels for node in level]
+
     def _attend_own(
         self, layer: int, query: torch.Tensor, unseen: torch.Tensor, heads: int, scaling: float, cap: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from rung.engine.answering import forced
 from rung.engine.batch import generator_of
 from rung.engine.grammar import Matcher
 from rung.engine.prefill import Job
-from rung.engine.tree_answers import forced
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 
-from rung.engine.batch import Answered, Batch, choose, generator_of, in_parts
-from rung.engine.grammar import Matcher
+from rung.engine.answering import Answering
+from rung.engine.batch import Answered, Batch, in_parts
 from rung.engine.kv_cache import RowCache
 from rung.engine.prefill import Job, SharedPrefixes, batches, prefill
 from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.engine.static_decode import static_decoder
 from rung.engine.tree_engine import TreeEngine
 
 _LOGITS_ROWS = 256  # tokens whose logits are held at once
@@ -41,37 +42,30 @@ def _answer(
 
     Where a grammar allows one continuation only, its tokens are taken over without a decode step for each.
     """
-    answers: list[list[int]] = [[] for _ in jobs]
-    generators = [generator_of(job) for job in jobs]
-    matchers = [job.matcher.copy() if job.matcher is not None else None for job in jobs]
-    active = list(range(len(jobs)))  # rows of the cache -> places in jobs
+    state = Answering(jobs, stop_ids)
+
+    def plain(rows: RowCache, new: Sequence[Sequence[int]]) -> torch.Tensor:
+        return decode_step(engine, rows, shared, [jobs[place] for place in state.active], state.known, new)
+
+    decoder = static_decoder(engine) if engine.ways.static else None
     while True:
-        with engine.adapters.output_of(jobs[active[0]].adapter):  # whole weights answer in batches of their own
-            logits = engine.logits(last)
-        chosen = choose(
-            logits,
-            [jobs[i].temperature for i in active],
-            [generators[i] for i in active],
-            [matchers[i] for i in active],
-            [jobs[i].top_p for i in active],
-        )
-        new: list[list[int]] = []
-        for place, token in zip(active, chosen, strict=True):
-            tokens = [token, *forced(matchers[place], token, stop_ids)][: jobs[place].most - len(answers[place])]
-            answers[place] += tokens
-            new.append(tokens)
-        going = [
-            row
-            for row, place in enumerate(active)
-            if answers[place][-1] not in stop_ids and len(answers[place]) < jobs[place].most
-        ]
+        with engine.adapters.output_of(jobs[state.active[0]].adapter):  # whole weights answer in batches of their own
+            state.choose(engine.logits(last))
+        before, going = len(state.active), state.leave()
         if not going:
-            return answers
-        if len(going) < len(active):
+            break
+        if len(going) < before:
             cache.keep_rows(going)
-            active, new = [active[row] for row in going], [new[row] for row in going]
-        known = [len(jobs[i].prompt) + len(answers[i]) - len(tokens) for i, tokens in zip(active, new, strict=True)]
-        last = decode_step(engine, cache, shared, [jobs[place] for place in active], known, new)
+        if decoder is not None and engine.ways.static:
+            left = decoder.answer(state, cache, plain)
+            if left is None:
+                break
+            cache, decoder = left, None
+        last = plain(cache, state.new)
+        state.read()
+    if engine.static_decoder is not None:
+        engine.static_decoder.learn(state)
+    return state.answers
 
 
 def decode_step(
@@ -89,14 +83,6 @@ def decode_step(
     cache.expect(counts)
     with shared.applied(engine, families):
         return engine.forward([token for tokens in new for token in tokens], positions, cache)
-
-
-def forced(matcher: Matcher | None, token: int, stop_ids: Collection[int]) -> list[int]:
-    """Gives the chosen token to the grammar; returns the tokens that can only follow."""
-    if matcher is None or token in stop_ids:
-        return []
-    matcher.consume(token)
-    return matcher.forced()
 
 
 # ---- log-probabilities of given answers -----------------------------------------------------------

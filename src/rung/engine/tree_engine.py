@@ -47,6 +47,12 @@ class Prefix:
         return sum(key.nbytes + value.nbytes for key, value in self.layers)
 
 
+_Key = tuple[tuple[str | None, bool], tuple[int, ...]]
+"""Of a prefix in the cache: ((adapter, long), ids)."""
+
+_KEPT = 4  # times the largest prefix in use: so much is kept of those that were not asked for lately
+
+
 class TreeEngine(Engine):
     """A network that was loaded with this package's attention. name: for messages."""
 
@@ -55,7 +61,11 @@ class TreeEngine(Engine):
     def __init__(self, network: Any, name: str) -> None:
         super().__init__(network, name)  # layers whose weights are trained are not fused
         fuse_layers(network, self.adapters)
-        self._prefixes: dict[tuple[tuple[str | None, bool], tuple[int, ...]], Prefix] = {}  # (adapter, long), ids
+        self._prefixes: dict[_Key, Prefix] = {}
+        self._asked: dict[_Key, int] = {}  # the call that used each prefix last
+        self._calls = 0
+        self.static_decoder: Any = None
+        """What `static_decode` keeps from batch to batch."""
         self.calls: list[int] = []
         """Numbers of the layers that called attention in the last pass over a tree, in order."""
         # transformers passes a mask of four dimensions on as it is; the view does the masking.
@@ -70,29 +80,31 @@ class TreeEngine(Engine):
     def scores(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], prefix: Prefix | None = None
     ) -> tuple[torch.Tensor, int]:
+        hidden, tokens = self.target_states(rows, prefix)
+        return self.logits(hidden), tokens
+
+    def target_states(
+        self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], prefix: Prefix | None = None
+    ) -> tuple[torch.Tensor, int]:
+        """As `scores`, with the final hidden states (t, C) in place of the logits that are computed from them."""
         kinds = [self.is_long(len(prompt) + len(target)) for prompt, target in rows]
         if len(set(kinds)) > 1:
             assert prefix is None, "long and short rows share no prefix"
-            return self._scores_apart(rows, kinds)
-        known = len(prefix.ids) if prefix is not None else 0
-        tree = grow([[*prompt[known:], *target[:-1]] for prompt, target in rows])
-        places: list[int] = []
-        for i, (prompt, target) in enumerate(rows):
-            first = len(prompt) - known - 1  # the last prompt token predicts the first target token
-            places += tree.places(i, first, first + len(target))
-        return self.logits(self.hidden_of(tree, [prefix], wanted=places, long=kinds[0])), len(tree.ids)
+            return self._states_apart(rows, kinds)
+        tree, places = target_tree(rows, len(prefix.ids) if prefix is not None else 0)
+        return self.hidden_of(tree, [prefix], wanted=places, long=kinds[0]), len(tree.ids)
 
-    def _scores_apart(
+    def _states_apart(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], kinds: Sequence[bool]
     ) -> tuple[torch.Tensor, int]:
-        """`scores` of long and of short rows, which share nothing."""
+        """`target_states` of long and of short rows, which share nothing."""
         parts: list[torch.Tensor] = [torch.empty(0)] * len(rows)
         computed = 0
         for kind in (False, True):
             chosen = [i for i, long in enumerate(kinds) if long == kind]
-            logits, tokens = self.scores([rows[i] for i in chosen])
+            hidden, tokens = self.target_states([rows[i] for i in chosen])
             computed += tokens
-            for i, part in zip(chosen, logits.split([len(rows[i][1]) for i in chosen]), strict=True):
+            for i, part in zip(chosen, hidden.split([len(rows[i][1]) for i in chosen]), strict=True):
                 parts[i] = part
         return torch.cat(parts), computed
 
@@ -197,19 +209,35 @@ class TreeEngine(Engine):
         """
         wanted = tuple(ids)
         best, length = self._longest_known(adapter, wanted, long)
+        self._calls += 1
         known = None
         if best is not None:
             known = self._prefixes[best] = self._prefixes.pop(best)  # the one used last is dropped last
+            self._asked[best] = self._calls
             if length == len(wanted):
                 return known.cut(length)
         with self.adapters.using(adapter), torch.inference_mode():
             computed = self.compute(wanted, after=known.cut(length) if known is not None else None, long=long)
         if best is not None and length == len(best[1]):
-            del self._prefixes[best]  # the new one contains it
+            self._prefixes.pop(best, None)  # the new one contains it; making room may have dropped it
         self._prefixes[(adapter, long), wanted] = computed
-        while sum(p.bytes for p in self._prefixes.values()) > self.limits.prefix_bytes:
-            del self._prefixes[next(iter(self._prefixes))]
+        self._asked[(adapter, long), wanted] = self._calls
+        self._drop_prefixes()
         return computed
+
+    def _drop_prefixes(self) -> None:
+        """Drops prefixes, the one used last at the end: beyond the limit; and those that no call of late asked for,
+        beyond a few times the largest one that was asked for."""
+        sizes = {key: prefix.bytes for key, prefix in self._prefixes.items()}
+        oldest = self._calls - self.limits.prefix_calls
+        lately = max((size for key, size in sizes.items() if self._asked.get(key, 0) > oldest), default=0)
+        held = sum(sizes.values())
+        for key, size in sizes.items():
+            if held <= self.limits.prefix_bytes and (self._asked.get(key, 0) > oldest or held <= _KEPT * lately):
+                break
+            del self._prefixes[key]
+            held -= size
+        self._asked = {key: call for key, call in self._asked.items() if key in self._prefixes}
 
     def known_of(self, adapter: str | None, ids: Sequence[int], *, long: bool = False) -> int:
         """How many of these tokens the prefix cache holds."""
@@ -217,7 +245,7 @@ class TreeEngine(Engine):
 
     def _longest_known(
         self, adapter: str | None, wanted: tuple[int, ...], long: bool
-    ) -> tuple[tuple[tuple[str | None, bool], tuple[int, ...]] | None, int]:
+    ) -> tuple[_Key | None, int]:
         """The prefix in the cache that begins like these ids for longest, and for how long."""
         best, length = None, 0
         for key in [k for k in self._prefixes if k[0] == (adapter, long)]:
@@ -235,6 +263,19 @@ class TreeEngine(Engine):
     def forget_adapter(self, folder: str) -> None:
         super().forget_adapter(folder)
         self._prefixes = {key: prefix for key, prefix in self._prefixes.items() if key[0][0] != folder}
+
+
+def target_tree(rows: Sequence[tuple[Sequence[int], Sequence[int]]], known: int = 0) -> tuple[Tree, list[int]]:
+    """The tree of (prompt, target) rows, and the places of the tokens that predict the target tokens, in order.
+
+    known: the first tokens of every prompt, which are not in the tree.
+    """
+    tree = grow([[*prompt[known:], *target[:-1]] for prompt, target in rows])
+    places: list[int] = []
+    for i, (prompt, target) in enumerate(rows):
+        first = len(prompt) - known - 1  # the last prompt token predicts the first target token
+        places += tree.places(i, first, first + len(target))
+    return tree, places
 
 
 def _joined(parts: Sequence[Sequence[KeysAndValues]]) -> tuple[KeysAndValues, ...]:
