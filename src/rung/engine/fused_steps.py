@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn.functional import gelu, silu
 
+from rung.engine import gpu_kernels
 from rung.engine.adapter_mix import AdapterMix
 from rung.engine.factors import project, project_back, unflat
 
@@ -54,15 +55,36 @@ class Norm:
         """The normed rows, in float32. factor: as `factor` returns it."""
         return (x * factor).mul_(self._scale())
 
+    def normed(self, x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """The normed rows in that type, and the factor. x: in float32. Records no gradients."""
+        if gpu_kernels.has_norm(x):
+            rows, factor = gpu_kernels.norm(x, self.epsilon)
+            return self._weighted(rows, dtype), factor
+        factor = self.factor(x)
+        return self.again(x, factor, dtype), factor
+
+    def again(self, x: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The normed rows in that type. Records no gradients."""
+        return self._weighted(x * factor, dtype)
+
     def back(self, grad: torch.Tensor, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """Gradient towards x, in float32, from the gradient towards the normed rows."""
+        if gpu_kernels.has_norm(x):
+            return gpu_kernels.norm_back(grad.float(), x, factor, self._scale().float())
         grad = grad * self._scale()
         along = (grad * x).mean(-1, keepdim=True).mul_(factor.pow(3))
         return grad.mul_(factor).addcmul_(x, along, value=-1)
 
+    def _weighted(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """rows × (offset + weight) in that type. rows: in float32; they may be overwritten."""
+        if gpu_kernels.is_gpu(rows) and dtype != rows.dtype:
+            return torch.mul(rows, self._scale(), out=torch.empty_like(rows, dtype=dtype))
+        return rows.mul_(self._scale()).to(dtype)
+
     def _scale(self) -> torch.Tensor:
-        weight: torch.Tensor = self.module.weight.detach().float()
-        return weight + self.offset if self.offset else weight
+        """offset + weight, in float32 or, where there is no offset, in the weight's type."""
+        weight: torch.Tensor = self.module.weight.detach()
+        return weight.float() + self.offset if self.offset else weight
 
 
 def rotate(
@@ -87,6 +109,15 @@ def rotate(
     out[..., first].addcmul_(x[..., second], turn, value=1 if back else -1)
     out[..., second].addcmul_(x[..., first], turn, value=-1 if back else 1)
     return out.to(given)
+
+
+def _both_rotated(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, **how: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if not gpu_kernels.turns_together(query):
+        return rotate(query, cos, sin, **how), rotate(key, cos, sin, **how)
+    both = rotate(torch.cat((query, key), dim=1), cos, sin, **how)
+    return both[:, : query.shape[1]], both[:, query.shape[1] :]
 
 
 # ---- into attention ----------------------------------------------------------------------------
@@ -134,7 +165,7 @@ class Enter(torch.autograd.Function):
         ctx.save_for_backward(x, factor, narrow, before_query, query_factor, before_key, key_factor)
         ctx.rest = (parts, cos, sin, fields)
         if cos is not None and sin is not None:
-            query, key = (rotate(rows, cos, sin, neighbours=parts.rotation == "neighbours") for rows in (query, key))
+            query, key = _both_rotated(query, key, cos, sin, neighbours=parts.rotation == "neighbours")
         return query, key, outs[2].view(len(x), -1, parts.width)
 
     @staticmethod
@@ -143,7 +174,7 @@ class Enter(torch.autograd.Function):
         parts, cos, sin, fields = ctx.rest
         if cos is not None:
             turned = parts.rotation == "neighbours"
-            to_query, to_key = (rotate(g, cos, sin, neighbours=turned, back=True) for g in (to_query, to_key))
+            to_query, to_key = _both_rotated(to_query, to_key, cos, sin, neighbours=turned, back=True)
         grads = [
             _of_heads_back(to_query, before_query, query_factor, parts.query_norm, parts),
             _of_heads_back(to_key, before_key, key_factor, parts.key_norm, parts),
@@ -161,9 +192,8 @@ def _of_heads(rows: torch.Tensor, norm: Norm | None, parts: EnterParts) -> tuple
     """Rows (T, H * D), normed where there is a norm, as (T, H, D); and the norm's factors."""
     if norm is None:
         return rows.view(len(rows), -1, parts.width), None
-    apart = _apart(rows, parts).float()
-    factor = norm.factor(apart)
-    return norm.scaled(apart, factor).to(rows.dtype).view(len(rows), -1, parts.width), factor
+    normed, factor = norm.normed(_apart(rows, parts).float(), rows.dtype)
+    return normed.view(len(rows), -1, parts.width), factor
 
 
 def _of_heads_back(grad: torch.Tensor, rows: torch.Tensor, factor: Any, norm: Norm | None, parts: EnterParts) -> Any:
@@ -268,12 +298,11 @@ class FeedForward(torch.autograd.Function):
 
 def _normed(x: torch.Tensor, norm: Norm | None, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
     """x behind the norm, in the type of the products, and the norm's factors."""
-    factor = norm.factor(x) if norm is not None else None
-    return _normed_again(x, norm, factor, dtype), factor
+    return norm.normed(x, dtype) if norm is not None else (x.to(dtype), None)
 
 
 def _normed_again(x: torch.Tensor, norm: Norm | None, factor: Any, dtype: torch.dtype) -> torch.Tensor:
-    return (norm.scaled(x, factor) if norm is not None else x).to(dtype)
+    return norm.again(x, factor, dtype) if norm is not None else x.to(dtype)
 
 
 def _norm_back(grad: torch.Tensor | None, x: torch.Tensor, norm: Norm | None, factor: Any) -> torch.Tensor | None:
@@ -285,11 +314,14 @@ def _norm_back(grad: torch.Tensor | None, x: torch.Tensor, norm: Norm | None, fa
 
 def _added(x: torch.Tensor, out: torch.Tensor, behind: Norm | None, multiplier: float) -> tuple[torch.Tensor, Any, Any]:
     """x + multiplier × norm(out), in float32; then what the backward pass of the norm needs. May overwrite out."""
-    if behind is None:
-        return _times(out.float(), multiplier).add_(x), None, None
-    rows = out.float()
-    factor = behind.factor(rows)
-    return _times(behind.scaled(rows, factor), multiplier).add_(x), out, factor
+    factor = None
+    rows = out.float() if behind is not None or not gpu_kernels.is_gpu(out) else out
+    if behind is not None:
+        rows, factor = behind.normed(rows, rows.dtype)
+    kept = out if behind is not None else None
+    if gpu_kernels.is_gpu(out):
+        return torch.add(x, rows, alpha=multiplier), kept, factor
+    return _times(rows, multiplier).add_(x), kept, factor
 
 
 def _added_back(grad: torch.Tensor, out: Any, factor: Any, behind: Norm | None, multiplier: float) -> torch.Tensor:

@@ -1,0 +1,65 @@
+"""Where the fused steps take other operations of PyTorch on a GPU than on a CPU.
+
+On a GPU each operation is a launch, and fewer are faster. A CPU computes the same by operations in place in one type,
+which need less memory.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from rung.engine.out_of_memory import is_out_of_memory
+
+_ops: Any = torch.ops.aten
+_FEW = 64  # tokens; with more, reading them once more takes longer than a launch
+
+
+def is_gpu(x: torch.Tensor) -> bool:
+    """Whether operations that read one type and write another are faster than two of them."""
+    return x.is_cuda
+
+
+def turns_together(query: torch.Tensor) -> bool:
+    """Whether query and key are put side by side to be rotated at once. query: (T, H, D)."""
+    return is_gpu(query) and len(query) <= _FEW
+
+
+def has_norm(x: torch.Tensor) -> bool:
+    """Whether PyTorch computes root mean square norms of these rows in one kernel, and their backward pass."""
+    return x.is_cuda and _computes_norms(x.device)
+
+
+def norm(x: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """x / sqrt(mean(x²) + epsilon), and 1 / sqrt(…), (…, 1). x: (…, W) in float32."""
+    rows, factor = _ops._fused_rms_norm(x, [x.shape[-1]], None, epsilon)
+    return rows, factor
+
+
+def norm_back(grad: torch.Tensor, x: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Gradient towards x from that towards the normed rows times the weight, (W,). All in float32."""
+    to_x: torch.Tensor = _ops._fused_rms_norm_backward(grad, x, [x.shape[-1]], factor, weight, [True, False])[0]
+    return to_x
+
+
+@lru_cache
+def _computes_norms(device: torch.device) -> bool:
+    """Tried once, since the names are private to PyTorch: a version without them, or with others, does without."""
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            draw = torch.Generator().manual_seed(0)
+            x, grad, weight = (torch.randn(*shape, generator=draw).to(device) for shape in ((3, 64), (3, 64), (64,)))
+            leaf = x.clone().requires_grad_()
+            expected = leaf * (leaf.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+            (to_x,) = torch.autograd.grad(expected * weight, leaf, grad)
+        rows, factor = norm(x, 1e-6)
+        found = (rows, norm_back(grad, x, factor, weight))
+        return factor.shape == (3, 1) and all(
+            torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, (expected, to_x), strict=True)
+        )
+    except (AttributeError, RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
