@@ -39,6 +39,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     from rung.ladder.loading import examine, load, start, with_options
     from rung.ladder.model_records import record_models
     from rung.ladder.opening import open_models
+    from rung.ladder.other_cards import on_other_cards
     from rung.ladder.unfinished import write_unfinished
     from rung.strategies.fit import tidy_given_up
 
@@ -67,7 +68,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
             finalists = named(run)
             if finalists is None:
                 judge_baselines(run, "dev", run.inputs.dev)  # before dollars are kept back for the test
-                climbed = climb(run, finish=options.finish)
+                with on_other_cards(run):
+                    climbed = climb(run, finish=options.finish)
                 record_models(run)
                 if climbed.missing and not options.finish:
                     write_unfinished(run, climbed, options.only)

@@ -237,6 +237,11 @@ class Metered:
         """The processes on other cards that train beside this one; None where there are none."""
         return getattr(self.inner, "cards", None)
 
+    def close_cards(self) -> None:
+        """Ends these processes, which start anew when they are needed."""
+        if (own := getattr(self.inner, "close_cards", None)) is not None:
+            own()
+
     def ahead(self, jobs: Sequence[Ahead], say: Callable[[str], None]) -> AbstractContextManager[None]:
         """Within: other cards do these trainings until they are asked for; nothing where the model has none.
 
