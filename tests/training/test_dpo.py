@@ -22,7 +22,7 @@ from rung.testing import tiny_model
 from rung.training import loop, preferences
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train
-from rung.training.loss import backward
+from rung.training.loss import add_gradients, backward
 from rung.training.preferences import REFERENCE, dpo, log_probabilities, train_on_pairs
 from rung.types import DPO, Message, PreferenceRow, Progress
 from small_networks import plain_copy, small_network
@@ -188,10 +188,10 @@ def test_a_training_killed_in_any_step_goes_on_bit_by_bit(
         calls.append(1)
         if len(calls) > stop:
             raise KeyboardInterrupt
-        return backward(*given, **more)
+        return add_gradients(*given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "backward", killed)
+        patch.setattr(loop, "add_gradients", killed)
         with pytest.raises(KeyboardInterrupt):
             to("torn")
     steps: list[int] = []

@@ -18,7 +18,7 @@ from rung.training import batches as batches_room
 from rung.training import loop, lora
 from rung.training.batches import TokenRow, batch_indices, learning_rate_at, steps_per_epoch
 from rung.training.loop import train
-from rung.training.loss import backward, mean_loss
+from rung.training.loss import add_gradients, backward, mean_loss
 from rung.types import Decoding, Message, Progress, Request, TrainingOptions
 from trained import OPTIONS, same, weights
 
@@ -251,10 +251,10 @@ def test_a_training_killed_in_any_step_goes_on_bit_by_bit(
         calls.append(1)
         if len(calls) > stop:
             raise KeyboardInterrupt
-        return backward(*given, **more)
+        return add_gradients(*given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "backward", killed)
+        patch.setattr(loop, "add_gradients", killed)
         with pytest.raises(KeyboardInterrupt):
             train(model.engine, rows_of(model), OPTIONS, tmp_path / "torn")
     steps: list[int] = []
@@ -650,12 +650,12 @@ def test_a_gradient_that_is_no_number_ends_a_training_before_it_spoils_the_weigh
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflowing(engine: Any, *given: Any, **more: Any) -> Any:
-        found = backward(engine, *given, **more)
+        found = add_gradients(engine, *given, **more)
         next(p for p in engine.network.parameters() if p.grad is not None).grad.fill_(float("inf"))
         return found
 
     model = tiny_model()
-    monkeypatch.setattr(loop, "backward", overflowing)
+    monkeypatch.setattr(loop, "add_gradients", overflowing)
     with pytest.raises(Diverged, match="norm of the gradient is"):
         train(model.engine, rows_of(model), replace(OPTIONS, steps=1), tmp_path)
     assert not list(tmp_path.glob("step-*"))

@@ -243,9 +243,7 @@ class TreeEngine(Engine):
         """How many of these tokens the prefix cache holds."""
         return self._longest_known(adapter, tuple(ids), long)[1]
 
-    def _longest_known(
-        self, adapter: str | None, wanted: tuple[int, ...], long: bool
-    ) -> tuple[_Key | None, int]:
+    def _longest_known(self, adapter: str | None, wanted: tuple[int, ...], long: bool) -> tuple[_Key | None, int]:
         """The prefix in the cache that begins like these ids for longest, and for how long."""
         best, length = None, 0
         for key in [k for k in self._prefixes if k[0] == (adapter, long)]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class State:
 
     newest: step of the checkpoint on disk. micro_tokens: as in the options, or fewer once memory ran out.
     checkpointing: whether layers are computed again in the backward pass, because memory does not suffice otherwise.
-    stopped: whether the caller ended the training.
+    stopped: whether the caller ended the training. sizes: of static passes, as `CapturedGradients` says.
     """
 
     step: int = 0
@@ -37,6 +37,7 @@ class State:
     newest: int = 0
     checkpointing: bool = False
     stopped: bool = False
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
 def claim(
@@ -53,7 +54,7 @@ def claim(
     if written is None:
         write_json(folder / "training.json", content)
         return
-    former = {field.name: field.default for field in fields(TrainingOptions) if field.default is not MISSING}
+    former = {option.name: option.default for option in fields(TrainingOptions) if option.default is not MISSING}
     written = {**written, "options": {**former, **written["options"]}}  # an older version knew fewer options
     if written != content:
         raise TrainingError(
@@ -77,6 +78,7 @@ def save(
         "seconds": state.seconds,
         "micro_tokens": state.micro_tokens,
         "checkpointing": state.checkpointing,
+        "sizes": list(state.sizes),
         "parameters": [p.detach() for p in parameters],
         "optimiser": optimiser.state_dict(),
         "rng": list(random),
@@ -119,6 +121,7 @@ def restore(
     state.step, state.tokens, state.seconds = state.newest, int(content["tokens"]), float(content["seconds"])
     state.micro_tokens = int(content["micro_tokens"])
     state.checkpointing = bool(content.get("checkpointing", False))
+    state.sizes[:] = [(int(tokens), int(wanted)) for tokens, wanted in content.get("sizes", [])]
     return True
 
 

@@ -1,5 +1,6 @@
 """A training as a function: exact, seeded, and resumable with the optimiser's state.
 
+On a GPU a step's gradients are under way while Python still tells of the step before, so that the card never waits.
 Works on an engine and on rows of token ids. What is trained, an adapter or all weights, is a Learner.
 Sources: Loshchilov & Hutter, AdamW (2019); Micikevicius et al., Mixed precision training (2018), for the loss's scale.
 """
@@ -9,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,24 @@ from rung.engine.devices import random_state, set_random_state, synchronize
 from rung.engine.engine import Engine
 from rung.engine.memory import free_bytes
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.errors import Diverged, OutOfMemory
+from rung.engine.training_memory import tokens_at_once
+from rung.errors import Diverged, OutOfMemory, first_line
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
 from rung.training.batches import Item, TokenPair, TokenRow, batch_indices, learning_rate_at
+from rung.training.captured import CapturedGradients, captured_gradients
 from rung.training.checkpoints import State, checkpoint_of, claim, restore, save
 from rung.training.learner import Learner
-from rung.training.loss import ANSWERS, Loss, backward
+from rung.training.loss import ANSWERS, Loss, add_gradients
+from rung.training.together import Alone, Peers
 from rung.types import Progress, TrainingOptions
 
 _CHECKPOINT_EVERY_S = 20.0
 _LOSS_SCALE = 2.0**10  # in float16
 _LARGER = 3  # times as long between checkpoints of all weights, which take seconds to write
+_MOST_TOKENS = 32_768  # at once
+_SHARE = 0.6  # of the tokens that fit, since the prefix that rows share comes on top
+_ALONE = Alone()
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class _Job:
     start: Path | None
     on_step: Callable[[Progress], None]
     beside: Callable[[Path], None]
+    peers: Peers
 
 
 def train(
@@ -61,6 +70,7 @@ def train(
     start: Path | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
     beside: Callable[[Path], None] = lambda _: None,
+    peers: Peers = _ALONE,
 ) -> Path:
     """Trains up to step `until` (None: all steps) and returns the folder of what was learnt, folder/step-N.
 
@@ -68,7 +78,8 @@ def train(
     is left as it was, bit by bit. rows: what batches are drawn from. loss: what is made smaller; by default, the
     loss of the rows' answers. start: a folder of the same kind and shape whose weights are the first ones (None: a
     fresh adapter, or the network's own weights). beside: writes into a folder of all weights what the engine does not
-    know and a model by itself needs, such as a tokenizer.
+    know and a model by itself needs, such as a tokenizer. peers: the processes that train this together, of which the
+    first writes the files.
     Continues from the newest checkpoint in `folder`, bit by bit as if it had never stopped. A folder that has already
     reached the step is returned as it is. What on_step raises ends the training after a checkpoint is written.
     Raises TrainingError when the folder belongs to another training or the network cannot be trained; Diverged when the
@@ -81,15 +92,16 @@ def train(
     claim(folder, options, rows, start, loss.record)
     if options.full:
         whole.check_room(engine, folder)
-    job, newest = _Job(engine, rows, loss, options, folder, until, start, on_step, beside), -1
+    job, newest = _Job(engine, rows, loss, options, folder, until, start, on_step, beside, peers), -1
     while True:
         state = State(micro_tokens=options.micro_tokens)
         try:
             _attempt(job, state, result)
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # whoever keeps the error does not keep the optimiser
-            # Where it ran out within a step of the optimiser, some weights are a step ahead of others.
-            if state.stopped or state.step <= newest or not is_out_of_memory(error):
+            # Where it ran out within a step of the optimiser, some weights are a step ahead of others. Of several
+            # processes, one does not go back to a checkpoint by itself.
+            if job.peers.count > 1 or state.stopped or state.step <= newest or not is_out_of_memory(error):
                 raise
         else:
             if options.full and until == options.steps:  # with its moments it is three times as large as the weights
@@ -105,11 +117,33 @@ def _attempt(job: _Job, state: State, result: Path) -> None:
     try:
         learner, optimiser = _begin(job, state)
         _drop_in_adapters(engine.network)
-        _loop(job, learner, optimiser, state)
-        folder_once(result, lambda scratch: _save(job, learner, scratch))
+        with _captured(job, learner, state) as captured:
+            _loop(job, learner, optimiser, state, captured)
+        if job.peers.rank == 0:
+            folder_once(result, lambda scratch: _save(job, learner, scratch))
+        job.peers.any_of(False)  # the others wait until it is written
     finally:
         engine.network.eval()
         engine.adapters.end_training()
+
+
+@contextmanager
+def _captured(job: _Job, learner: Learner, state: State) -> Iterator[CapturedGradients | None]:
+    """Recorded passes, where this training can have them. What they hold is freed at the end, or for lack of memory."""
+    engine, options = job.engine, job.options
+    steps = job.until - state.step
+    found = None
+    if job.loss is ANSWERS and not options.full and not job.peers.in_step:
+        found = captured_gradients(engine, learner.weights, state.sizes, steps=steps, dropout=options.dropout)
+    if found is None:
+        yield None
+        return
+    engine.on_make_room.append(found.close)
+    try:
+        yield found
+    finally:
+        engine.on_make_room.remove(found.close)
+        found.close()
 
 
 def _save(job: _Job, learner: Learner, folder: Path) -> None:
@@ -134,6 +168,7 @@ def _begin(job: _Job, state: State) -> tuple[Learner, torch.optim.Optimizer]:
     else:
         _allocate_moments(learner, optimiser)
         state.checkpointing = _is_hopeless(engine, job.rows)
+        state.micro_tokens = _tokens_at_once(engine, options.micro_tokens, checkpointing=state.checkpointing)
     return learner, optimiser
 
 
@@ -168,80 +203,179 @@ def _is_hopeless(engine: Engine, rows: Sequence[TokenRow] | Sequence[TokenPair])
     return needed > free_bytes(engine.device)
 
 
-def _loop(job: _Job, learner: Learner, optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Steps until the end, with a checkpoint every few seconds, at the end, and before on_step's exceptions pass."""
-    options, folder = job.options, job.folder
+def _tokens_at_once(engine: Engine, least: int, *, checkpointing: bool) -> int:
+    """Own tokens of rows that go through the network at once: on a GPU as many as memory holds, on a CPU `least`."""
+    if engine.device.type != "cuda":
+        return least
+    fitting = tokens_at_once(engine, checkpointing=checkpointing) or least
+    return max(least, min(_MOST_TOKENS, int(fitting * _SHARE)))
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What is known of a step whose gradients are in the optimiser's parameters, clipped.
+
+    loss: of the whole batch, and norm: of the gradient before it was clipped; both 0-dimensional, on the device.
+    computed: tokens. random: as of `devices.random_state`, behind the step.
+    """
+
+    loss: torch.Tensor
+    norm: torch.Tensor
+    computed: int
+    random: list[torch.Tensor]
+
+
+def _loop(
+    job: _Job,
+    learner: Learner,
+    optimiser: torch.optim.Optimizer,
+    state: State,
+    captured: CapturedGradients | None,
+) -> None:
+    """Steps until the end, with a checkpoint every few seconds, at the end, and before on_step's exceptions pass.
+
+    Where passes are static, the next gradients are under way when a step's loss is read. They change no weight, so
+    that a checkpoint holds what it would hold without them.
+    """
+    options, device = job.options, job.engine.device
     every_s = _CHECKPOINT_EVERY_S * (_LARGER if options.full else 1)
     before, saved = state.seconds, time.monotonic()
-    started = saved
+    started, following = saved, None
 
-    def keep() -> None:
-        save(folder, learner.parameters, optimiser, state, random_state(job.engine.device))
+    def keep(random: Sequence[torch.Tensor]) -> None:
+        if job.peers.rank == 0:
+            save(job.folder, learner.parameters, optimiser, state, random)
 
     while state.step < job.until:
-        batch = [job.rows[i] for i in batch_indices(len(job.rows), options.batch_size, state.step, options.seed)]
+        found = following or _gathered(job, learner, state, captured, state.step)
+        following = None
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
-        loss, computed, norm = _gathered(job, batch, learner, state)
-        for what, number in (("loss", loss), ("norm of the gradient", norm)):
-            if not math.isfinite(number):
-                raise Diverged(
-                    f"training in {folder}: the {what} is {number} at step {state.step + 1}. Use a lower learning rate "
-                    f"than {options.learning_rate:g}."
-                )
+        numbers = _reading(torch.stack([found.loss.float(), found.norm.float()]))
+        ahead = job.engine.ways.static and job.engine.dtype != torch.float16  # whose gradients wait for their norm
+        if not ahead:
+            _check_numbers(job, state.step + 1, *numbers())
         optimiser.step()
         learner.spread()
-        synchronize(job.engine.device)
+        if ahead and state.step + 1 < job.until:
+            following = _gathered(job, learner, state, captured, state.step + 1)
+        loss, norm = numbers()
+        _check_numbers(job, state.step + 1, loss, norm)
+        if not ahead:
+            synchronize(device)
         now = time.monotonic()
+        computed = round(job.peers.sums([found.computed])[0])
         state.step, state.tokens, state.seconds = state.step + 1, state.tokens + computed, before + now - started
-        try:
-            job.on_step(Progress(state.step, options.steps, loss, state.tokens, state.seconds))
-        except BaseException:
+        error = _told(job, state, loss)
+        if job.peers.any_of(error is not None):
             state.stopped = True
-            keep()
-            raise
+            keep(found.random if ahead else random_state(device))
+            raise error or KeyboardInterrupt
         if now - saved > every_s or state.step == job.until:
-            keep()
+            keep(found.random if ahead else random_state(device))
             saved = time.monotonic()
 
 
-def _gathered(job: _Job, batch: Sequence[Any], learner: Learner, state: State) -> tuple[float, int, float]:
-    """Loss, computed tokens and the gradients' norm of a batch. The gradients are then in the parameters, clipped.
+def _told(job: _Job, state: State, loss: float) -> BaseException | None:
+    """Tells the first process's caller how far the training is. What that raises ends the training in all of them."""
+    try:
+        if job.peers.rank == 0:
+            job.on_step(Progress(state.step, job.options.steps, loss, state.tokens, state.seconds))
+    except BaseException as error:
+        return error
+    return None
+
+
+def _reading(numbers: torch.Tensor) -> Callable[[], list[float]]:
+    """The numbers on their way to Python. The function waits for them, and for nothing that is given to a GPU later."""
+    if numbers.device.type != "cuda":
+        return numbers.tolist
+    host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+    host.copy_(numbers, non_blocking=True)
+    arrived: Any = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(numbers.device))
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return host.tolist()
+
+    return read
+
+
+def _check_numbers(job: _Job, step: int, loss: float, norm: float) -> None:
+    for what, number in (("loss", loss), ("norm of the gradient", norm)):
+        if not math.isfinite(number):
+            raise Diverged(
+                f"training in {job.folder}: the {what} is {number} at step {step}. Use a lower learning rate than "
+                f"{job.options.learning_rate:g}."
+            )
+
+
+def _gathered(job: _Job, learner: Learner, state: State, captured: CapturedGradients | None, step: int) -> _Gathered:
+    """Computes the gradients of a step's batch, sums them over all processes, and clips them.
 
     Float16 rounds small gradients to zero: there the loss is scaled up, and the gradients are scaled down again. Where
     they are too large for float16 then, they are computed once more without a scale.
     """
-    rng, norm = random_state(job.engine.device), math.nan
-    for scale in (_LOSS_SCALE, 1.0) if job.engine.dtype == torch.float16 else (1.0,):
-        loss, computed = _gradients(job, batch, learner, state, scale)
+    engine, options = job.engine, job.options
+    batch: list[Any] = [job.rows[i] for i in batch_indices(len(job.rows), options.batch_size, step, options.seed)]
+    weight, share = job.loss.weight(batch), job.peers.share(batch)
+    rng = random_state(engine.device)
+    for scale in (_LOSS_SCALE, 1.0) if engine.dtype == torch.float16 else (1.0,):
+        loss, computed = _gradients(job, share, weight, learner, state, captured, scale)
         learner.gather(scale)
-        norm = float(torch.nn.utils.clip_grad_norm_(learner.parameters, job.options.max_grad_norm))
-        if math.isfinite(norm) or scale == 1.0:
+        loss = job.peers.sum_gradients(learner.parameters, loss)
+        norm = torch.nn.utils.clip_grad_norm_(learner.parameters, options.max_grad_norm)
+        if scale == 1.0 or math.isfinite(float(norm)):
             break
-        set_random_state(job.engine.device, rng)
-    return loss, computed, norm
+        set_random_state(engine.device, rng)
+    return _Gathered(loss, norm, computed, random_state(engine.device))
 
 
-def _gradients(job: _Job, batch: Sequence[Any], learner: Learner, state: State, scale: float) -> tuple[float, int]:
+def _gradients(
+    job: _Job,
+    batch: Sequence[Any],
+    weight: int,
+    learner: Learner,
+    state: State,
+    captured: CapturedGradients | None,
+    scale: float,
+) -> tuple[torch.Tensor, int]:
     """Loss and computed tokens of a batch, whose gradients, times the scale, are then in the weights.
 
-    When memory runs out, the batch is computed again in parts of half as many tokens, down to one row. Where even one
-    row does not fit, layers keep their inputs only and compute the rest again, in parts as large as at first. Later
-    batches go on as the last one ended. The loss and the gradients are the same to rounding.
+    weight: what the summed loss is divided by. When memory runs out, the batch is computed again in parts of half as
+    many tokens, down to one row. Where even one row does not fit, layers keep their inputs only and compute the rest
+    again, in parts as large as at first. A fast way that fails is given up, and the batch is computed again in a
+    plainer one. Later batches go on as the last one ended. The loss and the gradients are the same to rounding.
     """
     engine = job.engine
     rng = random_state(engine.device)
     while True:
         learner.drop_gradients()
+        static = captured if engine.ways.static and not state.checkpointing and job.loss is ANSWERS else None
         try:
+            found = None
+            if static is not None:
+                found = static.add(batch, micro_tokens=state.micro_tokens, factor=scale / weight)
+            if found is not None:
+                return found[0] / scale, found[1]
             with checkpointing(engine.network, on=state.checkpointing):
-                return backward(engine, batch, micro_tokens=state.micro_tokens, scale=scale, loss=job.loss)
+                return add_gradients(
+                    engine, batch, micro_tokens=state.micro_tokens, scale=scale, loss=job.loss, weight=weight
+                )
         except Exception as error:
-            if not is_out_of_memory(error):
+            short = is_out_of_memory(error)
+            if short and job.peers.in_step:
+                raise
+            if not short and not _gives_up(engine, first_line(error), static=static is not None):
                 raise
         learner.drop_gradients()
+        if captured is not None:
+            captured.close()
         engine.make_room()
         set_random_state(engine.device, rng)
+        if not short:
+            continue
         if state.micro_tokens > 1:
             tokens = sum(row.tokens for row in batch)
             state.micro_tokens = max(1, min(state.micro_tokens, tokens) // 2)
@@ -253,3 +387,12 @@ def _gradients(job: _Job, batch: Sequence[Any], learner: Learner, state: State, 
                 f"{max(row.tokens for row in batch)} tokens). Close other programs, use a smaller model, or shorten "
                 "the inputs."
             )
+
+
+def _gives_up(engine: Engine, reason: str, *, static: bool) -> bool:
+    """Gives up the fastest way that was taken, because it failed. Returns False where it was the plain one."""
+    way = "static" if static else "fused" if engine.path == "tree" and engine.ways.fused else None
+    if way is None:
+        return False
+    engine.ways.give_up(way, reason)
+    return True

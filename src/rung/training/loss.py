@@ -19,6 +19,7 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length
 from rung.engine.tree_engine import Prefix, TreeEngine
 from rung.training.batches import Item, TokenRow, parts_of
+from rung.training.cross_entropy import can_fuse, fused_cross_entropy
 
 Result = TypeVar("Result")
 
@@ -53,33 +54,46 @@ ANSWERS = Loss(_cross_entropy, _target_tokens)
 def backward(
     engine: Engine, batch: Sequence[Item], *, micro_tokens: int, scale: float = 1.0, loss: Loss = ANSWERS
 ) -> tuple[float, int]:
-    """Adds the gradients of a batch's mean loss. Returns that loss and the number of tokens computed.
+    """As `add_gradients`, and waits for the loss."""
+    total, computed = add_gradients(engine, batch, micro_tokens=micro_tokens, scale=scale, loss=loss)
+    return float(total), computed
+
+
+def add_gradients(
+    engine: Engine,
+    batch: Sequence[Item],
+    *,
+    micro_tokens: int,
+    scale: float = 1.0,
+    loss: Loss = ANSWERS,
+    weight: int | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Adds the gradients of a batch's mean loss. Returns that loss, 0-dimensional, and the number of tokens computed.
 
     scale: what the loss is multiplied with before its gradients are computed; the loss returned is the plain one.
-    loss: what is made smaller; the default is the loss per target token.
+    loss: what is made smaller; the default is the loss per target token. weight: what the sum is divided by, where the
+    batch is a share of a larger one; None: the batch's own.
 
     A batch that fits into micro_tokens goes through the network as one tree of rows, a larger one in parts. A long
     prefix that all rows share is then computed once: the gradients of the parts towards its keys and values are summed
     and go back through it once. Loss and gradients equal those of a plain loop over padded rows. On the padded path
     there is neither tree nor shared prefix.
     """
-    weight, rows = loss.weight(batch), [row for item in batch for row in item.rows]
-    long = {engine.is_long(row.tokens) for row in rows}
-    # Long and short rows share no prefix; on the padded path none do.
-    alike = isinstance(engine, TreeEngine) and len(rows) > 1 and len(long) == 1
-    shared = common_prefix_length([row.prompt for row in rows]) if alike else 0
-    parts = parts_of(batch, shared, micro_tokens)
-    total, computed = 0.0, 0
+    total, computed = torch.zeros((), device=engine.device), 0
+    if not batch:  # fewer rows than processes
+        return total, 0
+    weight = loss.weight(batch) if weight is None else weight
+    parts, shared, long = cut(engine, batch, micro_tokens)
     prefix = leaves = None
-    if isinstance(engine, TreeEngine) and len(parts) > 1 and shared > micro_tokens // 4:
-        prefix = engine.compute(rows[0].prompt[:shared], long=True in long)
+    if shared and isinstance(engine, TreeEngine):
+        prefix = engine.compute(batch[0].rows[0].prompt[:shared], long=long)
         leaves = prefix.with_gradients()
         computed = shared
     for part in parts:
         part_loss, tokens = summed_loss(engine, part, leaves, loss)
         (scale * part_loss / weight).backward()
         engine.computed_tokens += tokens  # the backward pass costs as much again
-        total += part_loss.item() / weight
+        total += part_loss.detach().float() / weight
         computed += tokens
     if prefix is not None and leaves is not None:
         pairs = [
@@ -94,10 +108,26 @@ def backward(
     return total, computed
 
 
+def cut(engine: Engine, batch: Sequence[Item], micro_tokens: int) -> tuple[list[list[Item]], int, bool]:
+    """The batch in parts of micro_tokens; tokens of the prefix that is computed once for all parts, or 0; and whether
+    there are long rows.
+    """
+    rows = _rows(batch)
+    long = {engine.is_long(row.tokens) for row in rows}
+    # Long and short rows share no prefix; on the padded path none do.
+    alike = isinstance(engine, TreeEngine) and len(rows) > 1 and len(long) == 1
+    shared = common_prefix_length([row.prompt for row in rows]) if alike else 0
+    parts = parts_of(batch, shared, micro_tokens)
+    return parts, shared if len(parts) > 1 and shared > micro_tokens // 4 else 0, True in long
+
+
 def summed_loss(
     engine: Engine, part: Sequence[Item], prefix: Prefix | None = None, loss: Loss = ANSWERS
 ) -> tuple[torch.Tensor, int]:
     """The loss summed over rows or pairs, by default over their target tokens; and the number of tokens computed."""
+    if loss is ANSWERS and isinstance(engine, TreeEngine) and can_fuse(engine):
+        hidden, computed = engine.target_states([(row.prompt, row.target) for row in _rows(part)], prefix)
+        return fused_cross_entropy(hidden, engine.network.get_output_embeddings(), _targets(engine, part)), computed
     logits, targets, computed = target_logits(engine, part, prefix)
     return loss.of(logits, targets, part), computed
 
@@ -109,10 +139,16 @@ def target_logits(
 
     prefix: the first tokens of every row, already computed.
     """
-    rows = [row for item in part for row in item.rows]
-    logits, computed = engine.scores([(row.prompt, row.target) for row in rows], prefix)
-    targets = torch.tensor([token for row in rows for token in row.target], device=engine.device)
-    return logits, targets, computed
+    logits, computed = engine.scores([(row.prompt, row.target) for row in _rows(part)], prefix)
+    return logits, _targets(engine, part), computed
+
+
+def _rows(part: Sequence[Item]) -> list[TokenRow]:
+    return [row for item in part for row in item.rows]
+
+
+def _targets(engine: Engine, part: Sequence[Item]) -> torch.Tensor:
+    return torch.tensor([token for row in _rows(part) for token in row.target], device=engine.device)
 
 
 def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None) -> float:

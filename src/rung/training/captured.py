@@ -1,0 +1,262 @@
+"""Gradients of a batch by passes of few sizes: forward, loss and backward are recorded once a size and replayed.
+
+On a GPU that is one launch where Python would give thousands of kernels, one by one. What a size records is compared
+with the plain way on its first rows. Gradients come in the recording's own memory, so that nothing copies them. Where
+many steps are to come, the layers' steps are compiled, and what is faster by the clock is kept.
+Only the loss of answers; dropout and checkpointing draw random numbers, which a recording does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import torch
+
+from rung.engine import compiled_steps
+from rung.engine.capture import Captured, GraphMemory
+from rung.engine.devices import synchronize
+from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.static_pass import Size, StaticPass, TargetRows, can_be_static, size_for
+from rung.engine.tree_engine import TreeEngine
+from rung.errors import first_line
+from rung.training.batches import Item
+from rung.training.cross_entropy import can_fuse, fused_cross_entropy
+from rung.training.loss import cut, summed_loss
+
+_MOST_SIZES = 4  # recorded at a time
+_CLOSE = (1e-4, 1e-3)  # relative differences of losses and of gradients in float32
+_ROUNDED = (2e-2, 0.15)  # in half precision
+_COMPILING_S = 30.0
+_CLEARLY = 2.0  # what compiling may save, at least, as a multiple of what it takes
+_TIMED = 8  # steps from whose median a step's time is known
+
+Gradients = list[torch.Tensor | None]
+
+
+class Differs(RuntimeError):
+    """A recorded pass gave other numbers than the plain way."""
+
+
+@dataclass
+class _Recorded:
+    """A pass of one size. factor: what the summed loss is multiplied with, 0-dimensional. uses: rows it computed."""
+
+    inputs: StaticPass
+    factor: torch.Tensor
+    run: Captured[torch.Tensor]
+    gradients: Gradients
+    uses: int = 0
+    judged: bool = False  # whether compiled steps were tried, or cannot pay
+
+
+class CapturedGradients:
+    """The gradients of weights in training. sizes: of passes, those used last at the end; the list is changed here.
+
+    Which sizes are used depends on that list and on the rows alone. steps: that are to come.
+    """
+
+    def __init__(self, engine: TreeEngine, weights: Sequence[Any], sizes: list[Size], steps: int) -> None:
+        self._engine, self._weights, self._sizes = engine, list(weights), sizes
+        self._recorded: dict[Size, _Recorded] = {}
+        self._memory: GraphMemory | None = None
+        self._steps = steps
+        self._clock: deque[float] = deque(maxlen=_TIMED + 1)
+
+    def add(self, batch: Sequence[Item], *, micro_tokens: int, factor: float) -> tuple[torch.Tensor, int] | None:
+        """Sets the gradients of the batch's summed loss times the factor. Returns that loss times the factor,
+        0-dimensional, and the number of tokens computed; or None where the batch has to go the plain way.
+
+        Raises Differs, or whatever the work raises, before any gradient is set.
+        """
+        parts, shared, long = cut(self._engine, batch, micro_tokens)
+        if not batch or shared or long:
+            return None
+        self._steps -= 1
+        self._clock.append(time.monotonic())
+        total, computed = torch.zeros((), device=self._engine.device), 0
+        sums: Gradients = []
+        for part in parts:
+            loss, found, tokens = self._of_part(part, factor)
+            total += loss.float() * factor
+            computed += tokens
+            if len(parts) == 1:
+                sums = found
+            elif not sums:
+                sums = [g.clone() if g is not None else None for g in found]  # the next part writes to its place
+            else:
+                torch._foreach_add_([g for g in sums if g is not None], [g for g in found if g is not None])
+        for weight, gradient in zip(self._weights, sums, strict=True):
+            weight.grad = gradient
+        self._engine.computed_tokens += 2 * computed
+        return total, computed
+
+    def close(self) -> None:
+        """Frees what was recorded. It is recorded again when it is needed."""
+        if self._recorded:
+            synchronize(self._engine.device)  # nothing frees what still runs
+        self._recorded.clear()
+        self._memory = None
+
+    # ---- one part of a batch ----------------------------------------------------------------------
+
+    def _of_part(self, part: Sequence[Item], factor: float) -> tuple[torch.Tensor, Gradients, int]:
+        """Its summed loss and its gradients, which the next part overwrites; tokens computed."""
+        rows = TargetRows.of([(row.prompt, row.target) for item in part for row in item.rows])
+        size = size_for(rows, self._sizes)
+        if size in self._sizes:
+            self._sizes.remove(size)
+        self._sizes.append(size)
+        del self._sizes[:-_MOST_SIZES]
+        if unused := [known for known in self._recorded if known not in self._sizes]:
+            synchronize(self._engine.device)
+            for known in unused:
+                del self._recorded[known]
+        recorded = self._recorded.get(size)
+        if recorded is None:
+            expected = self._plain(part, factor)
+            recorded = self._record(size, rows, factor)
+            loss, found = self._compared(recorded, expected)
+            self._recorded[size] = recorded
+            return loss, found, rows.tokens
+        recorded.inputs.fill(rows)
+        recorded.factor.fill_(factor)
+        recorded.uses += 1
+        if self._would_pay(recorded):
+            recorded = self._recorded[size] = self._faster(recorded, size, rows, part, factor)
+        loss, found = self._run(recorded)
+        return loss, found, rows.tokens
+
+    def _run(self, recorded: _Recorded) -> tuple[torch.Tensor, Gradients]:
+        loss = recorded.run()
+        if self._engine.device.type != "cuda":  # where nothing is recorded, gradients are new ones each time
+            recorded.gradients = [weight.grad for weight in self._weights]
+        return loss, recorded.gradients
+
+    def _record(self, size: Size, rows: TargetRows, factor: float, *, compiled: bool = False) -> _Recorded:
+        inputs = StaticPass(self._engine, size)
+        inputs.fill(rows)
+        scale = torch.full((), factor, device=self._engine.device)
+        work = _work(self._engine, inputs, scale, compiled)
+        self._memory = self._memory or GraphMemory(self._engine.device)
+        run = Captured(work, self._engine.device, self._memory, before=self._drop)
+        return _Recorded(inputs, scale, run, [weight.grad for weight in self._weights])
+
+    def _drop(self) -> None:
+        for weight in self._weights:
+            weight.grad = None
+
+    # ---- compared with the plain way ----------------------------------------------------------------
+
+    def _plain(self, part: Sequence[Item], factor: float) -> tuple[torch.Tensor, Gradients] | None:
+        """The summed loss and the gradients of a part, computed plainly; None where memory does not suffice."""
+        self._drop()
+        try:
+            loss, _ = summed_loss(self._engine, part)
+            (loss * factor).backward()
+            return loss.detach(), [weight.grad for weight in self._weights]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            self._drop()
+
+    def _compared(
+        self, recorded: _Recorded, expected: tuple[torch.Tensor, Gradients] | None
+    ) -> tuple[torch.Tensor, Gradients]:
+        """What a recorded pass gives. Raises Differs where it is not what was expected, beyond rounding."""
+        loss, found = self._run(recorded)
+        if expected is None:
+            return loss, found
+        pairs = [(f, e) for f, e in zip(found, expected[1], strict=True) if f is not None or e is not None]
+        if any(f is None or e is None for f, e in pairs):
+            raise Differs("other weights have gradients than in the plain way")
+        gaps = [f.float() - e.float() for f, e in pairs if f is not None and e is not None]
+        norms = [_norm(gaps), _norm([e.float() for _, e in pairs if e is not None])]
+        ours, plain, gap, norm = torch.stack([loss.float(), expected[0].float(), *norms]).tolist()
+        most = _CLOSE if self._engine.dtype == torch.float32 else _ROUNDED
+        finite = abs(plain) < float("inf") and norm < float("inf")  # else the step itself is wrong
+        if finite and not (abs(ours - plain) <= most[0] * abs(plain) + 1e-6 and gap <= most[1] * norm + 1e-6):
+            raise Differs(
+                f"its loss is {ours:g} where the plain way gives {plain:g}, and its gradients are {gap:.2g} away from "
+                f"gradients of norm {norm:.2g}"
+            )
+        return loss, found
+
+    # ---- compiled steps -------------------------------------------------------------------------------
+
+    def _would_pay(self, recorded: _Recorded) -> bool:
+        """Whether compiling would clearly save more time than it takes, if it halves a step."""
+        if recorded.judged or not self._engine.ways.compiled or len(self._clock) <= _TIMED or recorded.uses < _TIMED:
+            return False
+        step_s = median(later - earlier for earlier, later in pairwise(self._clock))
+        share = recorded.uses / max(1, sum(other.uses for other in self._recorded.values()))
+        return step_s / 2 * self._steps * share > _CLEARLY * _COMPILING_S
+
+    def _faster(
+        self, recorded: _Recorded, size: Size, rows: TargetRows, part: Sequence[Item], factor: float
+    ) -> _Recorded:
+        """The same pass with compiled steps, if that works and is faster; else the one that is there."""
+        recorded.judged = True
+        ways = self._engine.ways
+        try:
+            expected = self._plain(part, factor)
+            other = self._record(size, rows, factor, compiled=True)
+            self._compared(other, expected)
+            other.uses, other.judged = recorded.uses, True
+            before, now = self._seconds(recorded), self._seconds(other)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                ways.give_up("compiled", first_line(error))
+            return recorded
+        return other if now < before else recorded
+
+    def _seconds(self, recorded: _Recorded) -> float:
+        """The time of a pass, without Python's work between passes."""
+        self._run(recorded)
+        synchronize(self._engine.device)
+        started = time.perf_counter()
+        for _ in range(3):
+            self._run(recorded)
+        synchronize(self._engine.device)
+        return time.perf_counter() - started
+
+
+def captured_gradients(
+    engine: Any, weights: Sequence[Any], sizes: list[Size], *, steps: int, dropout: float
+) -> CapturedGradients | None:
+    """None where a training cannot be static: `can_be_static` says where it can; dropout draws random numbers."""
+    if dropout or not isinstance(engine, TreeEngine) or not can_be_static(engine):
+        return None
+    return CapturedGradients(engine, weights, sizes, steps)
+
+
+def _work(engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, compiled: bool) -> Callable[[], torch.Tensor]:
+    """Forward, loss and backward as a function that returns the summed loss and leaves gradients in the weights."""
+    output = engine.network.get_output_embeddings()
+
+    def work() -> torch.Tensor:
+        with compiled_steps.taken(compiled):
+            hidden = inputs.hidden()
+            if can_fuse(engine):
+                loss = fused_cross_entropy(hidden, output, inputs.targets)
+            else:
+                loss = torch.nn.functional.cross_entropy(engine.logits(hidden), inputs.targets, reduction="sum")
+            (loss * factor).backward()
+        found: torch.Tensor = loss.detach()
+        return found
+
+    return work
+
+
+def _norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    found: torch.Tensor = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])
+    )
+    return found
