@@ -43,18 +43,20 @@ from gpu_table import lines, reasons, shown, table, unequal, value, with_limits
 HERE = Path(__file__).parent
 MARK = "@measured "  # as in gpu_part, whose import takes seconds
 SIZES = ("1.7b", "8b", "135m")
+LATE = 1.6
 LEAST_S = 20.0
 """A process that has no more time than this is not begun."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process and what it measures. most_s: when it is ended on a card, whatever it is doing."""
+    """A process and what it measures. share_s: what it has on a card: what would take longer is not begun, and the
+    process is ended after LATE times as long, whatever it is doing."""
 
     kind: str
     size: str
     measures: tuple[str, ...]
-    most_s: float
+    share_s: float
 
     def name_of(self, measure: str) -> str:
         return f"{self.kind}/{self.size}/{measure}"
@@ -65,24 +67,28 @@ _PEER = ("prompts", "request", "training_32", "training_8", "liger_32", "liger_8
 _WAYS = ("plain", "fused", "fused+static", "fused+static+compiled")
 
 
+_SHARES = {"135m": (60, 35), "1.7b": (75, 45), "8b": (95, 65), "tiny": (60, 60)}
+"""Seconds of rung and of its peers."""
+
+
 def plan(sizes: Sequence[str], only: Sequence[str]) -> list[Process]:
     """The processes in order: what has a target comes first, what is slow and may be missing last."""
     tiny = "tiny" in sizes
-    small, middle = ("tiny", "tiny") if tiny else ("135m", "1.7b")
-    found = [Process("limits", "", ("prepare", "device", "matrix", "bandwidth"), 90)]
+    small, middle, large = ("tiny", "tiny", "tiny") if tiny else ("135m", "1.7b", "8b")
+    found = [Process("limits", "", ("prepare", "device", "matrix", "bandwidth"), 45)]
     for size in sizes:
-        found.append(Process("rung", size, (("equality_float32",) if size == "135m" else ()) + _RUNG, 140))
-        found.append(Process("transformers", size, _PEER, 110))
+        ours, theirs = _SHARES[size]
+        found.append(Process("rung", size, (("equality_float32",) if size == "135m" else ()) + _RUNG, ours))
+        found.append(Process("transformers", size, _PEER, theirs))
     if small in sizes:
-        found.append(Process("run", small, ("whole_run",), 130))
-    if "8b" in sizes or tiny:
-        found.append(Process("four_bit", "tiny" if tiny else "8b", ("four_bit",), 90))
-    if middle in sizes:
-        found.append(Process("ways", middle, _WAYS[:-1] if tiny else _WAYS, 120))
+        found.append(Process("run", small, ("whole_run",), 90))
+    if large in sizes:
+        found.append(Process("four_bit", large, ("four_bit",), 60))
     if small in sizes:
-        found.append(Process("run", small, ("side_by_side",), 200))
+        found.append(Process("run", small, ("side_by_side",), 180))
     if middle in sizes:
-        found.append(Process("vllm", middle, ("prompts", "request"), 150))
+        found.append(Process("ways", middle, _WAYS[:-1] if tiny else _WAYS, 110))
+        found.append(Process("vllm", middle, ("prompts", "request"), 120))
     return [p for p in found if not only or p.kind in (*only, "limits")]
 
 
@@ -137,11 +143,13 @@ def measure(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="rung-gpu-") as folder:
         session = Session(options, Path(folder), started + options.seconds, tell)
         todo = plan(sizes, [kind for kind in options.only.split(",") if kind])
-        for number, process in enumerate(todo):
-            found.update(session.run(process, after=todo[number + 1] if number + 1 < len(todo) else None))
-            if process.kind == "limits" and "value" not in found["limits//device"]:
-                sys.exit(f"Nothing can be measured: {value(found, 'limits//device:name')[1]}")
-        session.end()
+        try:
+            for process, after in zip(todo, [*todo[1:], None], strict=True):
+                found.update(session.run(process, after=after))
+                if process.kind == "limits" and "value" not in found["limits//device"]:
+                    sys.exit(f"Nothing can be measured: {value(found, 'limits//device:name')[1]}")
+        finally:
+            session.end()
     with_limits(found)
     judged = options.device == "cuda" and "tiny" not in sizes
     rows = table(found, lines(sizes, judged=judged))
@@ -181,12 +189,11 @@ class Session:
         if missing is not None:
             self.tell(f"{process.kind} {process.size}: skipped, {missing}")
             return {process.name_of(name): {"skipped": missing} for name in process.measures}
-        small = self.options.device == "cpu"
-        seconds = left - 2 if small else min(process.most_s, left - 2)
+        share = left - 2 if self.options.device == "cpu" else min(process.share_s, left - 2)
         child = self._ready.pop(process, None) or self._start(process)
         if after is not None and self._ahead and after.kind != "vllm" and self._missing(after) is None:
             self._ready[after] = self._start(after)
-        return self._listen(process, child, seconds)
+        return self._listen(process, child, share, min(LATE * share, left))
 
     def end(self) -> None:
         """Ends what was started and not needed."""
@@ -228,29 +235,34 @@ class Session:
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
         )
 
-    def _listen(self, process: Process, child: subprocess.Popen[str], seconds: float) -> dict[str, dict[str, Any]]:
+    def _listen(
+        self, process: Process, child: subprocess.Popen[str], share: float, most: float
+    ) -> dict[str, dict[str, Any]]:
         given = {
             "kind": process.kind,
             "size": process.size or ("tiny" if self.options.device == "cpu" else "1.7b"),
             "device": self.options.device,
             "folder": str(self.folder),
             "measures": process.measures,
-            "deadline": time.time() + seconds,
+            "deadline": time.time() + share,
             "task": str(self.options.task.absolute()) if self.options.task else None,
         }
-        assert child.stdin is not None and child.stdout is not None
-        if process.kind != "vllm":
-            child.stdin.write(json.dumps(given) + "\n")
-            child.stdin.close()
+        assert child.stdin is not None
         found: dict[str, dict[str, Any]] = {}
-        for line in _lines(child, time.time() + seconds + 5):
-            if line.startswith(MARK):
-                said = json.loads(line.removeprefix(MARK))
-                name = process.name_of(said.pop("measure"))
-                found[name] = said
-                self.tell(f"{name}: {short(said)}")
-        code = child.poll()
-        _stop(child)
+        try:
+            if process.kind != "vllm":
+                with contextlib.suppress(OSError):  # it has ended already, which is told below
+                    child.stdin.write(json.dumps(given) + "\n")
+                    child.stdin.close()
+            for line in _lines(child, time.time() + most):
+                if line.startswith(MARK):
+                    said = json.loads(line.removeprefix(MARK))
+                    name = process.name_of(said.pop("measure"))
+                    found[name] = said
+                    self.tell(f"{name}: {short(said)}")
+            code = child.poll()
+        finally:
+            _stop(child)
         why = "its time was up" if code is None else f"its process ended with code {code}"
         for name in process.measures:
             if process.name_of(name) not in found:
@@ -318,7 +330,8 @@ def short(said: dict[str, Any]) -> str:
 def equality(found: dict[str, Any]) -> str:
     """What a check of equality found, in a line."""
     return (
-        f"{'equal' if found['equal'] else 'NOT EQUAL'} in {found['dtype']}; loss differs by {found['loss_differs']:.1e}, "
+        f"{'equal' if found['equal'] else 'NOT EQUAL'} in {found['dtype']}; the loss differs by "
+        f"{found['loss_differs']:.1e}, "
         f"the gradients' norm by {found['norm_differs']:.1e}, gradients by {found['gradients_differ']:.1e}; "
         f"{found['same_answers']} of {found['answers']} answers are the same, {found['nearly_as_likely']} part at a tie"
     )

@@ -55,8 +55,8 @@ def run(given: Given) -> None:
     works: dict[str, Any] = {
         "equality": (lambda: gpu_equality.compared(given, engine, rows[:4]), 25 if large else 10),
         "equality_float32": (lambda: gpu_equality.in_float32(given, rows[:4], engine_of), 10),
-        "training_32": (lambda: training(given, engine, rows, 32), 30),
-        "training_8": (lambda: training(given, engine, rows, 8), 15),
+        "training_32": (lambda: training(given, engine, rows, 32), 20),
+        "training_8": (lambda: training(given, engine, rows, 8, seconds=8.0), 12),
         "prompts": (lambda: prompts(given, engine, rows), 20 if large else 10),
         "request": (lambda: request(given, engine, rows), 6),
         "adapters": (lambda: adapters(given, engine, rows), 15),

@@ -87,6 +87,9 @@ def measured(given: Given, works: Mapping[str, tuple[Callable[[], Any], float]])
         started = time.perf_counter()
         try:
             found = work()
+        except ImportError as error:
+            say(name, skipped=f"{error.name or error} is not installed")
+            continue
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             at = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))

@@ -151,10 +151,7 @@ def prompts(given: Given, network: Any, rows: Sequence[TokenRow]) -> dict[str, A
     asked = prompts_of(rows, count)
     rates: dict[int, float] = {}
     generated(network, asked[:2], 2)
-    sizes = (4, 8) if given.small else (64, 128, 256, 512)
-    for size in sizes:
-        if size > count:
-            continue
+    for size in (4, 8) if given.small else (64, 128, 256, 512):
         try:
             started = time.perf_counter()
             generated(network, asked[:size], new)
@@ -167,10 +164,13 @@ def prompts(given: Given, network: Any, rows: Sequence[TokenRow]) -> dict[str, A
         if rates[size] < 0.9 * max(rates.values()):
             break
     best = max(rates, key=lambda size: rates[size])
-    started = time.perf_counter()
-    for first in range(0, count, best):
-        generated(network, asked[first : first + best], new)
-    return {"seconds": time.perf_counter() - started, "batch": best, "prompts": count, "new_tokens": new}
+    seconds = count / rates[best]
+    if best < count:
+        started = time.perf_counter()
+        for first in range(0, count, best):
+            generated(network, asked[first : first + best], new)
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "batch": best, "prompts": count, "new_tokens": new}
 
 
 def asked_of(given: Given) -> tuple[int, int]:
