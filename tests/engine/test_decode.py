@@ -224,3 +224,20 @@ def test_a_prefix_used_last_is_dropped_last(monkeypatch: pytest.MonkeyPatch) -> 
     model.engine.prefix(None, rows[0])
     model.engine.prefix(None, rows[2])
     assert [ids for _, ids in model.engine._prefixes] == [tuple(rows[0]), tuple(rows[2])]
+
+
+def test_prefixes_that_nobody_asked_for_lately_are_dropped_beyond_a_few_times_the_largest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model()
+    limits = replace(model.engine.limits, prefix_calls=8, prefix_bytes=1 << 30)
+    monkeypatch.setattr(model.engine, "limits", limits)
+    rows = [[i] * 10 for i in range(5, 5 + 20)]
+    for ids in rows:
+        model.engine.prefix(None, ids)
+    assert [ids for _, ids in model.engine._prefixes] == [tuple(ids) for ids in rows[-8:]]
+    model.engine.prefix(None, [4] * 100)
+    for _ in range(8):
+        model.engine.prefix(None, [4] * 100)
+    model.engine.prefix(None, [3] * 10)
+    assert len(model.engine._prefixes) == 10, "beside a large one, small ones are left where they are"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine import memory
-from rung.engine.memory import free_bytes, give_back, limits_of
+from rung.engine import capture, memory
+from rung.engine.memory import MemoryLimits, free_bytes, give_back, limits_of, room_of
+from rung.engine.shared_card import Patience, give_back_surplus, others_bytes, prepare_allocator
 
-CPU, MPS = torch.device("cpu"), torch.device("mps")
+CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 
 
 def test_some_memory_is_free() -> None:
@@ -129,7 +131,88 @@ def test_limits_are_a_share_of_what_is_free_within_their_bounds(
     monkeypatch: pytest.MonkeyPatch, free: int, cache: int, prefixes: int
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    monkeypatch.setattr(memory, "driver_bytes", lambda device: (0, 72 << 30))
     limits = limits_of(CPU)
     assert (limits.cache_bytes, limits.prefix_bytes) == (cache << 20, prefixes << 20)
-    assert limits_of(torch.device("cuda")).rows > limits_of(MPS).rows > limits.rows
+    on_gpu = limits_of(CUDA)
+    assert on_gpu.rows > limits_of(MPS).rows > limits.rows
+    assert (on_gpu.cache_bytes, on_gpu.prefix_bytes) == (24 << 30, 8 << 30), "others may free what they hold"
     assert limits_of(torch.device("meta")) == limits
+
+
+def test_before_a_batch_the_room_is_what_is_free_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = MemoryLimits(1 << 30, 1 << 30, 64, 1024)
+    for free, room in ((1 << 40, 1 << 30), ((1 << 30) + (512 << 20), 2 * (1 << 30) // 5), (0, 32 << 20)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        assert room_of(CUDA, limits) == room
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 4 << 30)
+    assert room_of(CPU, limits) == limits.cache_bytes, "ample memory of a CPU decides nothing"
+    assert room_of(CPU, replace(limits, cache_bytes=1)) == 1
+
+
+def on_a_card(patch: pytest.MonkeyPatch, *, free: int, total: int, reserved: int = 0, used: int = 0) -> None:
+    """What a GPU with CUDA says of its memory, in GB of 2^30 bytes."""
+    patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free << 30, total << 30))
+    patch.setattr(torch.cuda, "memory_reserved", lambda device=None: reserved << 30)
+    patch.setattr(torch.cuda, "memory_allocated", lambda device=None: used << 30)
+
+
+def test_what_torch_keeps_unused_of_a_gpu_is_free_and_what_graphs_keep_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_card(monkeypatch, free=5, total=80, reserved=30, used=10)
+    assert free_bytes(CUDA) == 25 << 30
+    monkeypatch.setattr(capture, "graph_bytes", lambda device: 8 << 30)
+    assert free_bytes(CUDA) == 17 << 30
+    monkeypatch.setattr(capture, "graph_bytes", lambda device: 30 << 30)
+    assert free_bytes(CUDA) == 5 << 30
+
+
+def test_what_others_hold_of_a_gpu_is_told_apart_from_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_card(monkeypatch, free=5, total=80, reserved=30, used=10)
+    assert others_bytes(CUDA) == 44 << 30, "1 GB may be CUDA's own"
+    on_a_card(monkeypatch, free=49, total=80, reserved=30, used=10)
+    assert others_bytes(CUDA) == others_bytes(CPU) == 0
+
+
+def test_unused_memory_of_a_gpu_is_given_back_where_others_share_it_or_it_is_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    emptied: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
+    for free, reserved, used, expected in ((5, 30, 10, 1), (49, 30, 10, 1), (49, 30, 20, 0), (5, 30, 30, 0)):
+        emptied.clear()
+        on_a_card(monkeypatch, free=free, total=80, reserved=reserved, used=used)
+        give_back_surplus(CUDA)
+        assert len(emptied) == expected, (free, reserved, used)
+    give_back_surplus(CPU)
+
+
+def test_waiting_for_others_ends_after_a_few_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    slept, now = list[float](), [0.0]
+    patience = Patience(slept.append, lambda: now[0])
+    assert not patience.wait(CUDA, 0) and not slept, "nobody else holds any"
+    while patience.wait(CUDA, 7 << 30):
+        now[0] += 1
+    assert slept == [1.0, 2.0, 4.0]
+    assert "7.5 GB" in caplog.text and "trying again in 4 s" in caplog.text
+    now[0] += 100
+    assert patience.wait(CUDA, 7 << 30), "a later shortage is waited for again"
+
+
+def test_torchs_allocator_is_set_up_where_the_user_and_cuda_leave_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = [False]
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started[0])
+    monkeypatch.setattr(torch.version, "hip", None)
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
+        monkeypatch.setenv(name, "")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+    prepare_allocator("cpu")
+    started[0] = True
+    prepare_allocator("cuda")
+    started[0] = False
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    prepare_allocator("cuda:0")
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
+    prepare_allocator("cuda:0")
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"

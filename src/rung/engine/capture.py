@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import torch
 
 Result = TypeVar("Result")
+
+_MEMORIES: WeakSet[GraphMemory] = WeakSet()
 
 
 class GraphMemory:
@@ -23,6 +26,9 @@ class GraphMemory:
         self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
         """Graphs share memory only where they are recorded on one stream."""
+        self.device, self.bytes = device, 0
+        """What recording took; torch gives it to nothing else."""
+        _MEMORIES.add(self)
 
 
 class Captured(Generic[Result]):
@@ -58,9 +64,11 @@ class Captured(Generic[Result]):
             current.wait_stream(stream)
             before()
             graph: Any = torch.cuda.CUDAGraph()
+            held = torch.cuda.memory_reserved(device)
             # What other threads do meanwhile, such as NCCL's watchdog, does not end the recording.
             with torch.cuda.graph(graph, pool=memory.pool, stream=stream, capture_error_mode="thread_local"):
                 self._result = work()
+            memory.bytes += max(0, torch.cuda.memory_reserved(device) - held)
         finally:
             torch.cuda.set_stream(current)  # torch stays on the other one where a recording fails
         self._graph = graph
@@ -72,6 +80,11 @@ class Captured(Generic[Result]):
         self._graph.replay()
         result: Result = self._result
         return result
+
+
+def graph_bytes(device: torch.device) -> int:
+    """Bytes of the device that recorded graphs keep for themselves."""
+    return sum(memory.bytes for memory in _MEMORIES if memory.device == device)
 
 
 @contextmanager

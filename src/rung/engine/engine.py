@@ -15,9 +15,10 @@ import torch
 from rung.engine.adapters import Adapters
 from rung.engine.factors import Factors, FusedLinear, flat
 from rung.engine.kv_cache import cache_bytes
-from rung.engine.memory import Shortage, give_back, limits_of
+from rung.engine.memory import Shortage, give_back, limits_of, room_of
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.rope import prepare_rope
+from rung.engine.shared_card import Patience, others_bytes
 from rung.engine.ways import ways_of
 
 Result = TypeVar("Result")
@@ -54,6 +55,7 @@ class Engine:
         self.limits = limits_of(self.device)
         self.ways = ways_of(self.device)
         self.shortage = Shortage()
+        self._patience = Patience()
         self.on_make_room: list[Callable[[], None]] = []
         """Called where memory ran out: each frees what can be made again, such as recorded graphs, whose memory torch
         gives to nobody else while they are there."""
@@ -127,6 +129,17 @@ class Engine:
             free()
         gc.collect()
         give_back(self.device)
+
+    def room_bytes(self) -> int:
+        """As `memory.room_of`: what the KV cache of the next batch may take, given what is free now."""
+        return room_of(self.device, self.limits)
+
+    def waits_for_others(self) -> bool:
+        """Where one row does not fit because other processes hold memory of the GPU: waits, and says to try again.
+
+        False where they hold none, and once a few seconds were waited: the row does not fit.
+        """
+        return self._patience.wait(self.device, others_bytes(self.device))
 
     def retried(self, work: Callable[[], Result]) -> Result:
         """What `work` returns. Where memory runs out, what can be freed is freed and it is done once more."""

@@ -1,6 +1,7 @@
-"""How much may be computed and kept at once, derived from the memory that is free when a model is loaded.
+"""How much may be computed and kept at once: upper bounds when a model is loaded, and what is free before each batch.
 
-Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines.
+Where memory is ample the upper bounds decide, so that equal lists are cut into equal batches on equal machines. On a
+GPU they come from its whole memory, since others that hold some of it may go.
 torch is imported where a GPU is asked, so that a list of models need not wait for it.
 """
 
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# Shares of the free memory for the KV cache and the prefix cache; a GPU serves the model alone, a Mac's GPU does not.
+# Shares for the KV cache and the prefix cache, of what is free at loading; with CUDA, of the whole memory.
 _SHARES = {"cpu": (1 / 16, 1 / 32), "cuda": (1 / 3, 1 / 9), "mps": (1 / 6, 1 / 18)}
 # Upper bounds of the caches themselves; a batch needs about twice as much during prefill.
 _MOST = {"cpu": (256 << 20, 256 << 20), "cuda": (24 << 30, 8 << 30), "mps": (4 << 30, 1 << 30)}
 _LEAST = 32 << 20
+# The share of what is free before a batch that its cache may take. A CPU's is large, so that it seldom decides.
+_ROOM = {"cpu": 1 / 4, "cuda": 2 / 5, "mps": 1 / 4}
+_MARGIN = {"cpu": 0, "cuda": 512 << 20, "mps": 0}  # bytes left for what is not counted, and for others
 _ROWS = {"cpu": 128, "cuda": 512, "mps": 256}
 _SCORED_TOKENS = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 _UNKNOWN = 4 << 30  # bytes that are assumed to be free where no platform says
@@ -37,15 +41,17 @@ _OLD_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_f
 class MemoryLimits:
     """What one batch and the caches may use.
 
-    cache_bytes: of the KV cache of one batch. prefix_bytes: of the prefix cache, which outlives a call.
-    rows: answered at once; more of them bring no speed. scored_tokens: tokens of prompts and given answers that go
-    through the network at once.
+    cache_bytes: of the KV cache of one batch, at most. prefix_bytes: of the prefix cache, which outlives a call, at
+    most. rows: answered at once; more of them bring no speed. scored_tokens: tokens of prompts and given answers that
+    go through the network at once. prefix_calls: a prefix that so many calls did not ask for is dropped, unless the
+    cache is small (`TreeEngine.prefix`).
     """
 
     cache_bytes: int
     prefix_bytes: int
     rows: int
     scored_tokens: int
+    prefix_calls: int = 32
 
 
 @dataclass
@@ -83,9 +89,19 @@ class Shortage:
 def limits_of(device: torch.device) -> MemoryLimits:
     """For a network that is already in the device's memory."""
     kind = device.type if device.type in _SHARES else "cpu"
-    free = free_bytes(device)
-    cache, prefixes = (max(_LEAST, min(m, int(free * s))) for m, s in zip(_MOST[kind], _SHARES[kind], strict=True))
+    base = total_bytes(device) if kind == "cuda" else free_bytes(device)
+    cache, prefixes = (max(_LEAST, min(m, int(base * s))) for m, s in zip(_MOST[kind], _SHARES[kind], strict=True))
     return MemoryLimits(cache, prefixes, _ROWS[kind], _SCORED_TOKENS[kind])
+
+
+def room_of(device: torch.device, limits: MemoryLimits) -> int:
+    """Bytes that the KV cache of the next batch may take: the limit, or a share of what is free now.
+
+    Asks the device, which takes up to 0.1 ms: call it for a batch, not for a token.
+    """
+    kind = device.type if device.type in _SHARES else "cpu"
+    free = int((free_bytes(device) - _MARGIN[kind]) * _ROOM[kind])
+    return min(limits.cache_bytes, max(_LEAST, free))
 
 
 def give_back(device: torch.device | None = None) -> None:
@@ -103,14 +119,40 @@ def give_back(device: torch.device | None = None) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; for a CPU that of the machine, or of the control group that the process runs in."""
-    if device.type == "cuda":
-        import torch
+    """Free memory of a GPU; for a CPU that of the machine, or of the control group that the process runs in.
 
-        return int(torch.cuda.mem_get_info(device)[0])
+    What torch's allocator keeps of a GPU without using it counts as free, but for what recorded graphs keep.
+    """
+    if device.type == "cuda":
+        from rung.engine.capture import graph_bytes
+
+        unused = reserved_bytes(device) - used_now(device) - graph_bytes(device)
+        return driver_bytes(device)[0] + max(0, unused)
     if device.type == "mps":
         return _free_of_mps()
     return free_host_bytes()
+
+
+def driver_bytes(device: torch.device) -> tuple[int, int]:
+    """Of a GPU with CUDA: (bytes that no process holds, all bytes)."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total)
+
+
+def reserved_bytes(device: torch.device) -> int:
+    """What torch's allocator holds of a GPU with CUDA, in use or kept for later."""
+    import torch
+
+    return int(torch.cuda.memory_reserved(device))
+
+
+def used_now(device: torch.device) -> int:
+    """What tensors of this process hold of a GPU with CUDA."""
+    import torch
+
+    return int(torch.cuda.memory_allocated(device))
 
 
 def free_host_bytes() -> int:
@@ -144,11 +186,7 @@ def total_bytes(device: torch.device) -> int:
 
     Where no platform says, the memory that is free.
     """
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[1])
-    return total_host_bytes()
+    return driver_bytes(device)[1] if device.type == "cuda" else total_host_bytes()
 
 
 def total_host_bytes() -> int:

@@ -218,16 +218,17 @@ def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[tuple[list[int], b
 def cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: list[int]) -> Iterator[list[int]]:
     """As many rows together as the limits allow. lengths: tokens of each prompt behind the shared prefix.
 
-    The limits are read for every batch: they change when memory runs out.
+    What is free is asked for every batch: it changes when memory runs out, and when others take or free some.
     """
     batch: list[int] = []
     longest = new = 0
+    room = engine.room_bytes() // engine.cache_bytes_per_token
     for i in order:
         longest, new = max(longest, lengths[i]), max(new, jobs[i].most)
-        room = engine.limits.cache_bytes // engine.cache_bytes_per_token
         if batch and (len(batch) >= engine.limits.rows or (len(batch) + 1) * (longest + new) > room):
             yield batch
             batch, longest, new = [], lengths[i], jobs[i].most
+            room = engine.room_bytes() // engine.cache_bytes_per_token
         batch.append(i)
     if batch:
         yield batch

@@ -46,6 +46,7 @@ MOST_LOGPROBS = 20  # tokens beside the one that was chosen
 
 _log = logging.getLogger(__name__)
 _MOST_CACHE = 4 << 30  # bytes of the rows' keys and values, and as many of kept prefixes
+_PREFIX_CALLS = 1_024  # a conversation that goes on finds what was read of it, though many others came in between
 _NOBODY, _ENDS = "nobody listens any more", "the server ends"
 
 
@@ -81,8 +82,13 @@ class Continuous:
         self.model = model
         self._engine, self._slots, self._most_waiting = engine, slots, most_waiting
         room = min(_MOST_CACHE, free_bytes(engine.device) // 6)
-        had = engine.limits
-        engine.limits = replace(had, cache_bytes=max(room, had.cache_bytes), prefix_bytes=max(room, had.prefix_bytes))
+        had = engine.limits  # upper bounds; what is free is asked when rows join
+        engine.limits = replace(
+            had,
+            cache_bytes=max(room, had.cache_bytes),
+            prefix_bytes=max(room, had.prefix_bytes),
+            prefix_calls=_PREFIX_CALLS,
+        )
         self._running = Running(engine, slots=slots)
         self._new: deque[_Going] = deque()
         self._going: dict[LiveRow, _Going] = {}
