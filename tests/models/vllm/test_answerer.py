@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,11 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from rung.errors import Busy, ModelError
 from rung.models import model_version, open_model
@@ -26,8 +22,9 @@ from rung.models.vllm.answerer import Vllm, start_vllm
 from rung.models.vllm.call import lark_of
 from rung.models.vllm.process import PYTHON, VllmFlags, python_with_vllm
 from rung.types import Constraint, Decoding, Generation, Message, Request
+from vllm_faked import Place, adapter_folder
+from vllm_faked import fake as fake
 
-FAKE = Path(__file__).parent / "fake"
 ANSWER = "red green blue, and more"
 
 
@@ -56,34 +53,6 @@ def local(tiny_folder: Path) -> LocalModel:
     return model
 
 
-class Place:
-    """Where the fake reads what to answer and writes what it saw."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def plan(self, **plan: Any) -> None:
-        (self.folder / "plan.json").write_text(json.dumps(plan))
-
-    @property
-    def seen(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "seen.jsonl").read_text().splitlines()]
-
-    def asked(self, path: str = "/v1/completions") -> list[dict[str, Any]]:
-        return [one["body"] for one in self.seen if one.get("path") == path]
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = tmp_path / "fake"
-    place.mkdir()
-    monkeypatch.setenv("FAKE_VLLM", str(place))
-    monkeypatch.setenv("PYTHONPATH", str(FAKE))
-    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(PYTHON, raising=False)
-    return Place(place)
-
-
 @pytest.fixture
 def answering(fake: Place, local: LocalModel, tiny_folder: Path) -> Iterator[Vllm]:
     fake.plan(answers={"base": local.chat.encode_answer(ANSWER), "mine": local.chat.encode_answer("mine")})
@@ -104,15 +73,6 @@ def told(answerer: Answerer, ask: Ask) -> tuple[Generation, Heard]:
     heard = Heard()
     answerer.submit(ask, heard)
     return heard.wait(), heard
-
-
-def adapter_folder(folder: Path, rank: int = 4) -> Path:
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 8}))
-    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
-    factors = {name.format("A"): np.zeros((rank, 8), np.float32), name.format("B"): np.zeros((8, rank), np.float32)}
-    save_file(factors, folder / "adapter_model.safetensors")
-    return folder
 
 
 # ---- answers --------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """What rung uses of vLLM's server, faked with the standard library: `python -m vllm.entrypoints.openai.api_server …`.
 
 $FAKE_VLLM names a folder. plan.json in it: answers (name of the base or of an adapter's folder -> token ids), delay_s
-of each token, fails (a text: it says so and does not start), max_model_len. What it was asked goes into seen.jsonl.
+of each token, fails (a text: it says so and does not start), max_model_len, dies (so many of the processes end in the
+middle of their second answer), refuses_grammars. A "*" among the answers is for every other name. What it was asked
+goes into seen.jsonl.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 PLACE = Path(os.environ["FAKE_VLLM"])
 ADAPTERS: dict[str, str] = {}  # name -> the folder's name
 LOCK = threading.Lock()
+ASKED = count()
 
 
 def plan() -> dict[str, Any]:
@@ -57,12 +61,16 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(200 if ADAPTERS.pop(body["lora_name"], None) else 404, {})
         elif body["model"] not in (word("--served-model-name"), *ADAPTERS):
             self._reply(404, {"error": {"message": f"no model {body['model']}"}})
+        elif plan().get("refuses_grammars") and "structured_outputs" in body:
+            self._reply(400, {"error": {"message": "this grammar is too large"}})
         else:
             self._stream(body)
 
     def _stream(self, body: dict[str, Any]) -> None:
         said = plan()
-        ids = said["answers"][ADAPTERS.get(body["model"], body["model"])][: body["max_tokens"]]
+        answers = said["answers"]
+        name = ADAPTERS.get(body["model"], body["model"])
+        ids = answers[name if name in answers else "*"][: body["max_tokens"]]
         stops = [at for at, id_ in enumerate(ids) if id_ in body["stop_token_ids"]]
         ids = ids[: stops[0] + 1] if stops else ids
         self.send_response(200)
@@ -72,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             for at, id_ in enumerate(ids):
+                if at == 1 and said.get("dies", 0) >= NUMBER and next(ASKED) > 0:
+                    os._exit(1)
                 time.sleep(said.get("delay_s", 0.0))
                 choice: dict[str, Any] = {"index": 0, "text": "not used", "token_ids": [id_]}
                 choice["finish_reason"] = None if at < len(ids) - 1 else "stop" if stops else "length"
@@ -112,6 +122,7 @@ def word(flag: str) -> str:
 
 
 if __name__ == "__main__":
+    NUMBER = 1 + (PLACE / "seen.jsonl").read_text().count('"words"') if (PLACE / "seen.jsonl").exists() else 1
     saw(words=sys.argv[1:], environment={key: value for key, value in os.environ.items() if key.startswith("VLLM_")})
     print("INFO vLLM fakes its start", flush=True)
     if failure := plan().get("fails"):
