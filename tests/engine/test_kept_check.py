@@ -12,6 +12,7 @@ from rung.engine.decode import Job, decode
 from rung.engine.engine import Engine
 from rung.engine.layers import is_fused, unfuse
 from rung.engine.loading_check import checked_engine
+from rung.engine.masked_view import MaskedView
 from small_networks import small_network
 
 JOBS = [Job([5, 6, 7, 8, 9, 10, 11, 12 + k], 6) for k in range(3)] + [Job([20, 21, 22], 6)]
@@ -80,6 +81,29 @@ def test_the_check_of_adapters_is_kept_too(tmp_path: Path, counted: list[str]) -
         assert engine.adapters.trainable
         assert counted.count("adapters") == expected
         assert not engine.adapters.plain and engine.fused == (2, 2)
+
+
+def test_a_way_that_was_given_up_stays_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tmp_path / "check.json"
+    monkeypatch.setenv("RUNG_WAYS", "fused")
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedView, "attend", lambda *_, **__: 1 / 0)
+        first = checked_engine(small_network("llama"), "llama", record=record)
+    again = checked_engine(small_network("llama"), "llama", record=record)
+    for engine in (first, again):
+        assert engine.path == "tree" and engine.fused == (2, 2) and not engine.ways.fused
+        assert engine.ways.given_up == {"fused": "division by zero"}
+
+
+def test_a_way_that_no_check_tried_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[str]
+) -> None:
+    record = tmp_path / "check.json"
+    for ways, checked in (("plain", True), ("plain", False), ("fused", True), ("fused", False), ("plain", False)):
+        counted.clear()
+        monkeypatch.setenv("RUNG_WAYS", ways)
+        engine = checked_engine(small_network("llama"), "llama", record=record)
+        assert bool(counted) == checked and engine.ways.fused == (ways == "fused") and not engine.ways.given_up
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"path": "tree", "fused": [true]}', '{"path": "padded"}'])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial, partialmethod
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from rung.engine.attention import TreeView
 from rung.engine.decode import Job, decode
 from rung.engine.layers import fused_layers
 from rung.engine.loading_check import checked_engine
+from rung.engine.masked_view import MaskedView
 from rung.engine.precision import computing_in, extra_bytes
 from rung.engine.prefix_tree import grow
 from rung.engine.probe import has_windows, reference_of, relative_error, rounds_alike, shrunk_windows
@@ -49,14 +52,25 @@ def test_the_check_leaves_weights_modes_and_settings_as_they_were(name: str, dty
 # ---- what is wrong is not used ------------------------------------------------------------------
 
 
-def wrong_scaling(patch: pytest.MonkeyPatch) -> None:
-    attend = TreeView.attend
-    patch.setattr(TreeView, "attend", lambda self, n, q, k, v, s, **more: attend(self, n, q, k, v, 1.05 * s, **more))
+VIEWS: tuple[Any, ...] = (TreeView, MaskedView)
 
 
-def wrong_windows(patch: pytest.MonkeyPatch) -> None:
-    attend = TreeView.attend
-    patch.setattr(TreeView, "attend", lambda self, *given, **more: attend(self, *given, **{**more, "window": None}))
+def wrap_attention(patch: pytest.MonkeyPatch, views: Sequence[Any], change: Callable[..., Any]) -> None:
+    """change: gets the view's own method, and then what that gets."""
+    for view in views:
+        patch.setattr(view, "attend", partialmethod(partial(_changed, change, view.attend)))
+
+
+def _changed(change: Callable[..., Any], attend: Any, view: Any, *given: Any, **more: Any) -> Any:
+    return change(partial(attend, view), *given, **more)
+
+
+def wrong_scaling(patch: pytest.MonkeyPatch, views: Sequence[Any] = VIEWS) -> None:
+    wrap_attention(patch, views, lambda own, n, q, k, v, s, **more: own(n, q, k, v, 1.05 * s, **more))
+
+
+def wrong_windows(patch: pytest.MonkeyPatch, views: Sequence[Any] = VIEWS) -> None:
+    wrap_attention(patch, views, lambda own, *given, **more: own(*given, **{**more, "window": None}))
 
 
 def wrong_positions(patch: pytest.MonkeyPatch) -> None:
@@ -74,15 +88,17 @@ def wrong_decode_steps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RowCache, "hold", lambda self, n, key, value, *at: hold(self, n, key, 0.9 * value, *at))
 
 
-def failing(patch: pytest.MonkeyPatch) -> None:
+def failing(patch: pytest.MonkeyPatch, views: Sequence[Any] = VIEWS) -> None:
     def fails(*_: Any, **__: Any) -> Any:
         raise IndexError("list index out of range")
 
-    patch.setattr(TreeView, "attend", fails)
+    wrap_attention(patch, views, fails)
 
 
+@pytest.mark.parametrize("ways", ["plain", "fused"])
 @pytest.mark.parametrize("poison", [wrong_scaling, wrong_windows, wrong_positions, wrong_decode_steps, failing])
-def test_a_wrong_tree_path_is_not_taken(poison: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_tree_path_is_not_taken(poison: Any, ways: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_WAYS", ways)
     assert checked_engine(small_network("mistral"), "mistral").path == "tree"
     poison(monkeypatch)
     network = small_network("mistral")
@@ -94,6 +110,39 @@ def test_a_wrong_tree_path_is_not_taken(poison: Any, monkeypatch: pytest.MonkeyP
         expected = small_network("mistral")(torch.tensor([row])).logits[0, -2:]
         found, _ = engine.scores([(row[:-1], row[-1:] * 2)])
     assert relative_error(found[:1], expected[:1]) < 1e-5
+
+
+@pytest.mark.parametrize("poison", [wrong_scaling, wrong_windows, failing])
+def test_where_attention_in_one_kernel_is_wrong_the_tree_path_is_taken_without_it(
+    poison: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_WAYS", "fused")
+    right = checked_engine(small_network("mistral"), "mistral")
+    assert right.path == "tree" and right.ways.fused
+    poison(monkeypatch, [MaskedView])
+    engine = checked_engine(small_network("mistral"), "mistral")
+    assert engine.path == "tree" and engine.fused == (2, 2) and not engine.ways.fused
+    assert set(engine.ways.given_up) == {"fused"} and engine.ways.given_up["fused"]
+    row = list(range(4, 30))
+    with torch.no_grad():
+        expected = small_network("mistral")(torch.tensor([row])).logits[0, -2:]
+        found, _ = engine.scores([(row[:-1], row[-1:] * 2)])
+    assert relative_error(found[:1], expected[:1]) < 1e-4
+
+
+def test_where_an_adapter_fails_in_attention_in_one_kernel_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_WAYS", "fused")
+    engine = checked_engine(small_network("llama"), "llama")
+    assert engine.ways.fused
+    failing(monkeypatch, [MaskedView])
+    assert engine.adapters.trainable
+    assert engine.fused == (2, 2) and not engine.adapters.plain and "out of range" in engine.ways.given_up["fused"]
+
+
+def test_a_way_that_does_not_exist_is_named_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_WAYS", "fused,fast")
+    with pytest.raises(ModelError, match="RUNG_WAYS: 'fast' is no way to compute.*unset the variable"):
+        checked_engine(small_network("llama"), "llama")
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -272,13 +321,11 @@ def test_errors_in_half_precision_are_judged_by_transformers_own() -> None:
 
 
 def test_an_engine_that_rounds_more_than_transformers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    attend = TreeView.attend
-
-    def coarse(self: Any, n: int, q: torch.Tensor, *given: Any, **more: Any) -> torch.Tensor:
-        out = attend(self, n, q, *given, **more)
+    def coarse(own: Any, n: int, q: torch.Tensor, *given: Any, **more: Any) -> Any:
+        out = own(n, q, *given, **more)
         return out if q.dtype == torch.float32 else (out * 1.03).to(out.dtype)
 
-    monkeypatch.setattr(TreeView, "attend", coarse)
+    wrap_attention(monkeypatch, VIEWS, coarse)
     engine = checked_engine(small_network("llama", dtype=torch.bfloat16), "llama")
     assert engine.path == "padded" and "rounding" in engine.reason
 

@@ -17,6 +17,7 @@ from rung.engine.engine import Engine
 from rung.engine.layers import decoder_layers, fused_layers, is_fused, unfuse
 from rung.engine.padded_engine import PaddedEngine
 from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import ways_of
 from rung.records import read_json, write_json
 
 _FLAGS = ("pads_left", "pads_right", "keeps", "caches", "batches")
@@ -51,6 +52,8 @@ def keep(record: Path | None, engine: Engine, *, adapters: bool = False) -> None
             "adapters": adapters,
             "plain_adapters": engine.adapters.plain,
             "reads_adapters": engine.adapters.reads,
+            "tried_fused": engine.ways.fused or "fused" in engine.ways.given_up,
+            "given_up": engine.ways.given_up.get("fused", ""),
         }
     with contextlib.suppress(OSError):  # without a cache it is checked again next time
         write_json(record, content)
@@ -86,14 +89,19 @@ def _padded(network: Any, name: str, content: dict[str, Any]) -> PaddedEngine:
 def _tree(network: Any, name: str, content: dict[str, Any]) -> TreeEngine:
     fused, alone, plain = list(content["fused"]), bool(content["head_alone"]), bool(content["plain_adapters"])
     reads = bool(content["reads_adapters"])
+    tried, given_up = bool(content["tried_fused"]), str(content["given_up"])
     layers = decoder_layers(network)
     if len(fused) != len(layers):
         raise ValueError("the record is of another network")
+    if ways_of(network.device).fused and not tried:
+        raise ValueError("attention in one kernel was not tried")
     network.set_attn_implementation(attention.NAME)
     engine = TreeEngine(network, name)
     for layer, was_fused in zip(layers, fused, strict=True):
         if not was_fused:
             unfuse(layer)
     engine.head_alone, engine.adapters.plain, engine.adapters.reads = alone, plain, reads
+    if given_up:
+        engine.ways.give_up("fused", given_up)
     engine.fused = (len(fused_layers(network)), len(layers))
     return engine

@@ -35,6 +35,7 @@ from rung.engine.probe import (
 )
 from rung.engine.tree_check import Unfit, check_adapter, check_rounding, check_tree
 from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import ways_of
 from rung.errors import ModelError, first_line
 
 _STATES = ("linear", "conv", "mamba", "recurrent", "rwkv", "ssm", "delta", "hybrid")
@@ -52,13 +53,14 @@ def checked_engine(
 
     network: with eager attention. name: the model's, for messages. say: is told when a model takes the slower path.
     record: a file for what the check finds, as in `kept_check`; where it is there, nothing is checked again.
-    Layers whose fused form computes something else are left unfused. Raises ModelError where transformers' own forward
-    pass fails. A network that runs beside what the check needs, and no more, is checked twice at most, then not at all.
+    Layers whose fused form computes something else are left unfused, and where attention in one kernel does, it is
+    given up. Raises ModelError where transformers' own forward pass fails, and for ways that do not exist. A network that runs beside what the check needs, and no more, is checked twice at most, then not at all.
     """
     from transformers import AttentionInterface
 
     AttentionInterface.register(attention.NAME, attention.attention)
     network.eval().requires_grad_(False)
+    ways_of(next(network.parameters()).device)  # a way that does not exist is the user's mistake, not the network's
     engine, adapters_checked = kept_engine(network, name, record)
     if engine is None:
         try:
@@ -143,15 +145,20 @@ def _tree_engine(network: Any, name: str, reference: Reference) -> tuple[TreeEng
     try:
         network.set_attn_implementation(attention.NAME)
         engine = TreeEngine(network, name)
-        try:
-            check_tree(engine, reference)
-            check_rounding(engine, reference)
-        except Exception as error:
-            if is_out_of_memory(error) or not fused_layers(network):
-                raise
-            unfuse_layers(network)
-            check_tree(engine, reference)
-            check_rounding(engine, reference)
+        while True:
+            try:
+                check_tree(engine, reference)
+                check_rounding(engine, reference)
+                break
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                if engine.ways.fused:
+                    engine.ways.give_up("fused", first_line(error))
+                elif fused_layers(network):
+                    unfuse_layers(network)
+                else:
+                    raise
         engine.computed_tokens = 0
         return engine, ""
     except Exception as error:  # each architecture fails in its own way

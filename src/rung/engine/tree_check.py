@@ -36,7 +36,7 @@ from rung.engine.probe import (
 from rung.engine.target_modules import adaptable_layers
 from rung.engine.tree_answers import decode_step
 from rung.engine.tree_engine import TreeEngine
-from rung.errors import ModelError
+from rung.errors import ModelError, first_line
 
 _MORE_IN_FLOAT32 = 4.0  # times transformers' own rounding error, which may be small by luck
 _LAYER_TOLERANCE = 1e-4  # of what a layer adds, in float32
@@ -123,13 +123,19 @@ def check_rounding(engine: TreeEngine, reference: Reference) -> None:
 def check_adapter(engine: TreeEngine) -> bool:
     """Compares a random adapter under the engine with PEFT's own layers; gives up what differs.
 
-    First the fused layers, then the fused step of adapters, then that adapters are read without PEFT. Raises ModelError
-    where even PEFT's own layers compute something else. Where memory does not suffice for the comparison, fused layers
+    First the fused layers, then the fused step of adapters, then that adapters are read without PEFT; attention in one
+    kernel where all that did not help. Raises ModelError where even PEFT's own layers compute something else. Where memory does not suffice for the comparison, fused layers
     and step are given up. Returns whether memory sufficed.
     """
     compared = True
     try:
-        engine.retried(lambda: _compare_adapter(engine))
+        try:
+            engine.retried(lambda: _compare_adapter(engine))
+        except Exception as error:
+            if is_out_of_memory(error) or not engine.ways.fused:
+                raise
+            engine.ways.give_up("fused", f"adapters could not be checked in it ({first_line(error)})")
+            engine.retried(lambda: _compare_adapter(engine))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

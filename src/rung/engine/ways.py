@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from rung.errors import ModelError
+
 VARIABLE = "RUNG_WAYS"
 """An environment variable: the ways to take, of NAMES, with commas between them; "plain" for none of them."""
 
@@ -42,12 +44,15 @@ class Ways:
 def ways_of(device: torch.device) -> Ways:
     """The ways that are taken on a device: all on a GPU with CUDA, none elsewhere; or those that VARIABLE names.
 
-    Raises ValueError for a name that is none of NAMES.
+    Raises ModelError for a name that is none of NAMES.
     """
     if (named := os.environ.get(VARIABLE)) is not None:
         chosen = {name.strip() for name in named.split(",")} - {"", "plain"}
         if unknown := sorted(chosen - {*NAMES}):
-            raise ValueError(f"{VARIABLE}: {unknown[0]!r} is none of {', '.join(NAMES)} and plain.")
+            raise ModelError(
+                f"environment variable {VARIABLE}: {unknown[0]!r} is no way to compute; ways are {', '.join(NAMES)} "
+                "and plain. Name some of them with commas between them, or unset the variable."
+            )
     else:
         chosen = {*NAMES} if device.type == "cuda" else set()
     return Ways("fused" in chosen, "static" in chosen, "compiled" in chosen)
