@@ -141,7 +141,7 @@ def test_where_an_adapter_fails_in_attention_in_one_kernel_it_is_given_up(monkey
 
 def test_a_way_that_does_not_exist_is_named_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNG_WAYS", "fused,fast")
-    with pytest.raises(ModelError, match="RUNG_WAYS: 'fast' is no way to compute.*unset the variable"):
+    with pytest.raises(ModelError, match=r"RUNG_WAYS: 'fast' is no way to compute.*unset the variable"):
         checked_engine(small_network("llama"), "llama")
 
 

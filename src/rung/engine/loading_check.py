@@ -54,7 +54,8 @@ def checked_engine(
     network: with eager attention. name: the model's, for messages. say: is told when a model takes the slower path.
     record: a file for what the check finds, as in `kept_check`; where it is there, nothing is checked again.
     Layers whose fused form computes something else are left unfused, and where attention in one kernel does, it is
-    given up. Raises ModelError where transformers' own forward pass fails, and for ways that do not exist. A network that runs beside what the check needs, and no more, is checked twice at most, then not at all.
+    given up. Raises ModelError where transformers' own forward pass fails, and for ways that do not exist. A network
+    that runs beside what the check needs, and no more, is checked twice at most, then not at all.
     """
     from transformers import AttentionInterface
 

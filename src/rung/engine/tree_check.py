@@ -124,8 +124,8 @@ def check_adapter(engine: TreeEngine) -> bool:
     """Compares a random adapter under the engine with PEFT's own layers; gives up what differs.
 
     First the fused layers, then the fused step of adapters, then that adapters are read without PEFT; attention in one
-    kernel where all that did not help. Raises ModelError where even PEFT's own layers compute something else. Where memory does not suffice for the comparison, fused layers
-    and step are given up. Returns whether memory sufficed.
+    kernel where all that did not help. Raises ModelError where even PEFT's own layers compute something else. Where
+    memory does not suffice for the comparison, fused layers and step are given up. Returns whether memory sufficed.
     """
     compared = True
     try:
