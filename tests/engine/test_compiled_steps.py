@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from test_layer_plan import FUSED, ROWS, assert_close, begin_training, engine_of, gradients, hidden_of, network_of
 
 from rung.engine import compiled_steps
+from rung.engine.adapter_plain import AdapterLayout, LinearSize, PlainAdapter, linears_of
 from rung.engine.checkpointing import checkpointing
 from rung.engine.layers import fused_layers
-from test_layer_plan import FUSED, assert_close, begin_training, engine_of, gradients, hidden_of, network_of
+from rung.engine.masked_mix import MaskedMix, kind_of
+from rung.engine.prefix_tree import grow
 
 # PEFT prepares patterns for experts that no adapter is to reach.
 pytestmark = [
@@ -40,7 +43,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", FUSED)
-def test_the_formulas_of_a_family_give_the_states_and_gradients_of_the_fused_steps(kind: str, called: list[str]) -> None:
+def test_the_formulas_of_a_family_give_the_states_and_gradients_of_the_fused_steps(
+    kind: str, called: list[str]
+) -> None:
     network = network_of(kind)
     engine = engine_of(network)
     begin_training(engine)
@@ -69,14 +74,42 @@ def test_factors_in_float32_over_a_base_in_bfloat16_get_the_gradients_of_the_fus
         assert (ours[name] - expected).norm() <= 0.03 * expected.norm(), name
 
 
-def test_several_adapters_at_once_run_the_fused_steps_unless_they_can_be_compiled() -> None:
-    class Compilable:
-        compilable = True
+def plain_adapters(engine: Any, count: int) -> list[PlainAdapter]:
+    linears = {name: module for name, module in linears_of(engine.network).items() if "lm_head" not in name}
+    layout = AdapterLayout(4, tuple((name, LinearSize(m.in_features, m.out_features)) for name, m in linears.items()))
+    draw = torch.Generator().manual_seed(5)
+    return [PlainAdapter(layout, torch.randn(layout.starts[1], generator=draw) * 0.1) for _ in range(count)]
 
+
+@pytest.mark.parametrize("kind", ["Qwen3", "Phi3", "Qwen3Moe"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_mix_under_masks_is_compiled_and_adds_what_it_adds_to_fused_steps(
+    kind: str, alone: bool, called: list[str]
+) -> None:
+    engine = engine_of(network_of(kind))
+    first, second = plain_adapters(engine, 2)
+    tokens = len(grow(ROWS).ids)
+    of_tokens = [first] * tokens if alone else [(first, None, second)[token % 3] for token in range(tokens)]
+    found = []
+    for compiled in (False, True):
+        mix = MaskedMix(kind_of(of_tokens), tokens, torch.device("cpu"))
+        mix.put(of_tokens)
+        mix.begin(1)
+        with torch.inference_mode(), engine.adapters.applying(mix), compiled_steps.taken(compiled):
+            found.append(hidden_of(engine))
+        assert bool(called) == compiled
+    assert_close(found[1], found[0], 1e-5)
+    with torch.inference_mode():
+        assert max(float((a - b).norm() / b.norm()) for a, b in zip(found[1], hidden_of(engine), strict=True)) > 0.01
+
+
+def test_several_adapters_at_once_run_the_fused_steps_unless_they_stand_under_masks() -> None:
+    engine = engine_of(network_of("Llama"))
+    kind = kind_of(plain_adapters(engine, 2))
     assert not compiled_steps.are_taken()
     with compiled_steps.taken():
         assert compiled_steps.are_taken() and not compiled_steps.are_taken(object())
-        assert compiled_steps.are_taken(Compilable())
+        assert compiled_steps.are_taken(MaskedMix(kind, 3, torch.device("cpu")))
         with compiled_steps.taken(False):
             assert not compiled_steps.are_taken()
 

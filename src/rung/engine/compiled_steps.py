@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 from rung.engine.compiling import compiled
 from rung.engine.factors import Factors
 from rung.engine.fused_steps import ACTIVATIONS, EnterParts, FeedForwardParts, LeaveParts, Norm
+from rung.engine.masked_mix import MaskedMix
 
 How = tuple[Any, ...]
 """What decides a formula beside its tensors: numbers, names and tuples of them."""
@@ -41,8 +42,8 @@ def taken(on: bool = True) -> Iterator[None]:
 
 
 def are_taken(mix: Any = None) -> bool:
-    """Whether compiled steps are to run. mix: several adapters at once; only one that says `compilable` is compiled."""
-    return _taken.get() and (mix is None or bool(getattr(mix, "compilable", False)))
+    """Whether compiled steps are to run. mix: several adapters at once; only a MaskedMix can be compiled."""
+    return _taken.get() and (mix is None or isinstance(mix, MaskedMix))
 
 
 # ---- the steps of a layer --------------------------------------------------------------------------
@@ -71,7 +72,8 @@ def leave(
 
     factors: of the projection out of attention; of gate and up, or of both in one; of the one down.
     """
-    norms, how = [parts.behind], [(_how(parts.behind), parts.multiplier, _scalings(factors[0]))]
+    norms = [parts.behind]
+    how: list[How] = [(_how(parts.behind), parts.multiplier, _scalings(factors[0]))]
     if feed is not None:
         norms += [feed.norm, feed.behind]
         of_feed = (_how(feed.norm), feed.activation, _how(feed.behind), feed.multiplier)
@@ -107,8 +109,8 @@ def _linears(factors: Sequence[Factors]) -> Tensors:
 
 
 def _of_mix(mix: Any, factors: Sequence[Factors]) -> Any:
-    """(the function that adds what the adapters add, its tensors); None without a mix."""
-    return None if mix is None else (type(mix).added, mix.tensors(factors[0].side))
+    """The tensors of a mix for these layers; None where it adds nothing to them."""
+    return None if mix is None else mix.tensors(factors[0].side, [f.weight for f in factors])
 
 
 # ---- the formulas ---------------------------------------------------------------------------------
@@ -156,8 +158,8 @@ def _normed(x: torch.Tensor, weight: Any, how: Any) -> torch.Tensor:
     if how is None:
         return x
     epsilon, offset = how
-    rows = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
-    return rows * (weight.float() + offset) if offset else rows * weight
+    scale: torch.Tensor = weight.float() + offset if offset else weight
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
 
 
 def _projected(x: torch.Tensor, linears: Tensors, mix: Any, scalings: How) -> list[torch.Tensor]:
@@ -165,7 +167,7 @@ def _projected(x: torch.Tensor, linears: Tensors, mix: Any, scalings: How) -> li
     side, layers = linears
     outs = [linear(x, weight, bias) for weight, bias, _, _ in layers]
     if mix is not None:
-        return list(mix[0](x, outs, mix[1]))
+        return _mixed(x, outs, mix)
     adapted = [a for _, _, a, _ in layers if a is not None]
     if not adapted:
         return outs
@@ -177,6 +179,16 @@ def _projected(x: torch.Tensor, linears: Tensors, mix: Any, scalings: How) -> li
             part = narrow[:, first : first + a.shape[0]]
             outs[i] = outs[i] + (part @ b.to(x.dtype).T) * scalings[i]
             first += a.shape[0]
+    return outs
+
+
+def _mixed(x: torch.Tensor, outs: list[torch.Tensor], mix: Tensors) -> list[torch.Tensor]:
+    """outs, with what several adapters add. mix: as `MaskedMix.tensors` returns it."""
+    mask, a, bs = mix
+    narrow = x @ a.T
+    for number, (place, b) in enumerate(bs):
+        part = narrow[:, number * b.shape[0] : (number + 1) * b.shape[0]]
+        outs[place] = outs[place] + (part if mask is None else part.masked_fill(mask, 0.0)) @ b
     return outs
 
 
