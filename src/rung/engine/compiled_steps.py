@@ -110,7 +110,7 @@ def _linears(factors: Sequence[Factors]) -> Tensors:
 
 def _of_mix(mix: Any, factors: Sequence[Factors]) -> Any:
     """The tensors of a mix for these layers; None where it adds nothing to them."""
-    return None if mix is None else mix.tensors(factors[0].side, [f.weight for f in factors])
+    return None if mix is None else mix.tensors(factors[0].side)
 
 
 # ---- the formulas ---------------------------------------------------------------------------------
@@ -184,11 +184,14 @@ def _projected(x: torch.Tensor, linears: Tensors, mix: Any, scalings: How) -> li
 
 def _mixed(x: torch.Tensor, outs: list[torch.Tensor], mix: Tensors) -> list[torch.Tensor]:
     """outs, with what several adapters add. mix: as `MaskedMix.tensors` returns it."""
-    mask, a, bs = mix
-    narrow = x @ a.T
-    for number, (place, b) in enumerate(bs):
-        part = narrow[:, number * b.shape[0] : (number + 1) * b.shape[0]]
-        outs[place] = outs[place] + (part if mask is None else part.masked_fill(mask, 0.0)) @ b
+    a, bs, others = mix
+    narrow, first = linear(x, a.to(x.dtype)), 0
+    for place, b in enumerate(bs):
+        if b is not None:
+            part = narrow[:, first : first + b.shape[0]]
+            part = part if others is None else part.masked_fill(others, 0.0)
+            outs[place] = outs[place] + part @ b.to(x.dtype)
+            first += b.shape[0]
     return outs
 
 
