@@ -30,7 +30,7 @@ _TO_STOP_S = 60.0  # for the step that is under way when the parent is gone
 
 
 @dataclass(frozen=True)
-class Load:
+class CardModel:
     """The first message: which model, and how. dtype: as torch names it. threads: of the CPU."""
 
     spec: str
@@ -104,7 +104,7 @@ class _Process:
     def __init__(self, heard: BinaryIO, said: BinaryIO) -> None:
         self._heard, self._said = heard, said
         self._jobs: SimpleQueue[Ahead | None] = SimpleQueue()
-        self._first: SimpleQueue[Load] = SimpleQueue()
+        self._first: SimpleQueue[CardModel] = SimpleQueue()
         self._loaded_with = 0
         self._stopping, self._busy = threading.Event(), threading.Event()
         threading.Thread(target=self._hear, daemon=True, name="rung-card-hears").start()
@@ -167,7 +167,7 @@ class _Process:
                 message = pickle.load(self._heard)
             except (EOFError, OSError, pickle.UnpicklingError):
                 break
-            if isinstance(message, Load):
+            if isinstance(message, CardModel):
                 self._first.put(message)
             elif isinstance(message, Stop):
                 self._stopping.set()
@@ -181,7 +181,7 @@ class _Process:
         os._exit(1)
 
 
-def _loaded(load: Load) -> LocalModel:
+def _loaded(load: CardModel) -> LocalModel:
     import torch
 
     from rung.models.loading import load_model

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import Diverged
-from rung.models.card_worker import Ahead, Ended, Load, Reached, Ready, Stepped, Stop
+from rung.models.card_worker import Ahead, CardModel, Ended, Reached, Ready, Stepped, Stop
 from rung.types import Progress
 
 _START = "import sys; sys.path[:] = {path!r}\nfrom rung.models.card_worker import main\nmain()"
@@ -60,7 +60,7 @@ class _Job:
 class _Worker:
     """A process, and what it does. computed: tokens that it has put through its network."""
 
-    def __init__(self, card: str, load: Load) -> None:
+    def __init__(self, card: str, load: CardModel) -> None:
         self.card = card
         self.load = load
         self.ready = self.gone = False
@@ -75,7 +75,7 @@ class _Worker:
             env=_environment(card),
         )
 
-    def send(self, message: Load | Ahead | Stop) -> None:
+    def send(self, message: CardModel | Ahead | Stop) -> None:
         """Nothing is sent to a process that has died: its end is heard elsewhere."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
@@ -142,7 +142,7 @@ class Cards:
             return
         self._workers = []
         for card in self.cards:
-            load = Load(self._spec, card.partition(":")[0], self._dtype, self._threads)
+            load = CardModel(self._spec, card.partition(":")[0], self._dtype, self._threads)
             try:
                 worker = _Worker(card, load)
             except OSError as error:
