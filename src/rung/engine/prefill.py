@@ -111,11 +111,26 @@ def batches(engine: TreeEngine, jobs: Sequence[Job]) -> Iterator[tuple[list[int]
 def prefill(
     engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, *, room: int | None = None
 ) -> tuple[RowCache, torch.Tensor, list[int]]:
-    """Computes the prompts of a batch. room: new tokens that the cache has room for before it grows; None: all.
+    """Computes the prompts of a batch, in parts where they are long, so that memory is bounded.
 
-    Returns the KV cache of the rows, final hidden states of their last tokens, (B, C), and the batch in the order of
-    the rows: depth first, so that rows behind one node are neighbours.
+    room: new tokens that the cache has room for before it grows; None: all. Returns the KV cache of the rows, final
+    hidden states of their last tokens, (B, C), and the batch in the order of the rows: depth first, so that rows behind
+    one node are neighbours.
     """
+    (cache, last, order), *others = [
+        _prefill(engine, jobs, part, _read_ahead(engine, jobs[part[0]], shared) if len(part) == 1 else shared, room)
+        for part in _parts(engine, jobs, batch, shared)
+    ]
+    for other, _, more in others:
+        cache.join(other)
+        order = [*order, *more]
+    return cache, torch.cat([last, *(states for _, states, _ in others)]) if others else last, order
+
+
+def _prefill(
+    engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes, room: int | None
+) -> tuple[RowCache, torch.Tensor, list[int]]:
+    """`prefill` in one pass."""
     tree = grow([shared.own_part(jobs[i]) for i in batch], families=[shared.family(jobs[i]) for i in batch])
     rows = sorted(range(len(batch)), key=lambda row: (tree.chains[row][-1], row))
     kept: list[KeysAndValues] = []
@@ -125,6 +140,53 @@ def prefill(
         last = engine.hidden_of(tree, shared.in_order, kept, places, long=shared.long)
     cache = _cache_of(engine, [jobs[i] for i in batch], shared, tree, rows, kept, room)
     return cache, last, [batch[row] for row in rows]
+
+
+def _parts(engine: TreeEngine, jobs: Sequence[Job], batch: list[int], shared: SharedPrefixes) -> list[list[int]]:
+    """The batch in parts that one pass reads; a row that is longer than that is one by itself."""
+    families = {i: shared.family(jobs[i]) for i in batch}
+    own = {i: shared.own_part(jobs[i]) for i in batch}
+    present = {families[i]: shared.in_order[families[i]] for i in batch}
+    most = engine.most_tokens(sum(len(prefix.ids) for prefix in present.values() if prefix is not None))
+    if sum(map(len, own.values())) <= most:
+        return [batch]
+    parts: list[list[int]] = []
+    tokens, before = 0, -1
+    for i in sorted(batch, key=lambda i: (families[i], own[i], i)):
+        alike = parts and families[i] == families[before]
+        new = len(own[i]) - (common_prefix_length([own[before], own[i]]) if alike else 0)
+        if not parts or tokens + new > most:
+            parts.append([])
+            tokens, new = 0, len(own[i])
+        parts[-1].append(i)
+        tokens, before = tokens + new, i
+    return parts
+
+
+def _read_ahead(engine: TreeEngine, job: Job, shared: SharedPrefixes) -> SharedPrefixes:
+    """`shared`, or for a row that is too long for one pass what its last part stands behind."""
+    family = shared.family(job)
+    prefix = shared.in_order[family]
+    known = len(prefix.ids) if prefix is not None else 0
+    while len(job.prompt) - known > (most := engine.most_tokens(known)):
+        known += most
+        with shared.applied(engine, [family] * most):
+            prefix = engine.compute(job.prompt[:known], after=prefix, long=shared.long)
+    return shared if prefix is shared.in_order[family] or prefix is None else _ReadAhead(shared, family, prefix)
+
+
+class _ReadAhead(SharedPrefixes):
+    """One row, of which all but the last part was read. family: of the row in `shared`."""
+
+    def __init__(self, shared: SharedPrefixes, family: int, prefix: Prefix) -> None:
+        self.long, self.adapters, self.in_order = shared.long, [shared.adapters[family]], [prefix]
+        self._shared, self._family = shared, family
+
+    def family(self, job: Job) -> int:
+        return 0
+
+    def applied(self, engine: TreeEngine, families: Sequence[int]) -> AbstractContextManager[None]:
+        return self._shared.applied(engine, [self._family] * len(families))
 
 
 def _cache_of(

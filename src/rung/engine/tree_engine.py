@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from rung.engine.prefix_tree import Tree, grow
 from rung.engine.rope import long_factors
 from rung.engine.tree_mask import TreeMask, mask_numbers
 from rung.errors import first_line
+
+_LEAST_READ = 256  # tokens of prompts that a pass may read in any case
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,26 @@ class TreeEngine(Engine):
     def compute(self, ids: Sequence[int], *, after: Prefix | None = None, long: bool = False) -> Prefix:
         """Keys and values of a prefix, with gradients when gradients are on. after: its first part, where computed.
 
-        long: as in `hidden_of`, of the prefix and of `after`.
+        long: as in `hidden_of`, of the prefix and of `after`. Without gradients a long one is read in parts.
         """
+        known = len(after.ids) if after is not None else 0
+        while not torch.is_grad_enabled() and len(ids) - known > (most := self.most_tokens(known)):
+            known += most
+            after = self._computed(ids[:known], after, long)
+        return self._computed(ids, after, long)
+
+    def most_tokens(self, known: int) -> int:
+        """Tokens of prompts that one pass reads at most behind so many that are known, so that memory is bounded.
+
+        A fused pass is short enough for a mask that is written out: no kernel is compiled for its length.
+        """
+        most = self.limits.scored_tokens
+        if self.ways.fused:
+            most = min(most, (isqrt(known * known + 4 * MOST_DENSE) - known) // 2)
+        return max(_LEAST_READ, most)
+
+    def _computed(self, ids: Sequence[int], after: Prefix | None, long: bool) -> Prefix:
+        """`compute` in one pass."""
         kept: list[KeysAndValues] = []
         self.hidden_of(grow([list(ids[len(after.ids) if after is not None else 0 :])]), [after], kept, [], long=long)
         return Prefix(tuple(ids), _joined([after.layers, tuple(kept)]) if after is not None else tuple(kept))

@@ -1,0 +1,64 @@
+"""Prompts that are read in parts, so that memory is bounded, answer as those that are read at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_attention_kinds import both, ids
+
+from rung.engine.decode import decode
+from rung.engine.prefill import Job, SharedPrefixes, prefill
+from rung.engine.tree_engine import TreeEngine
+from rung.testing import tiny_model
+
+START = ids(40, 0)
+PROMPTS = [START + ids(n, n) for n in (3, 50, 9, 120, 1, 30, 31)] + [START + START + ids(n, 9) for n in (4, 70, 6)]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    return tiny_model(3).engine
+
+
+def answered(engine: TreeEngine, jobs: list[Job]) -> dict[int, Any]:
+    engine.clear_prefix_cache()
+    return {place: tokens for batch in decode(engine, jobs, {2, 7}) for place, tokens in batch}
+
+
+@pytest.mark.parametrize("most", [1, 7, 40, 100])
+@pytest.mark.parametrize("rows", [1, len(PROMPTS)])
+def test_prompts_in_parts_answer_as_at_once(engine: Any, monkeypatch: pytest.MonkeyPatch, most: int, rows: int) -> None:
+    jobs = [Job(prompt, 9) for prompt in PROMPTS[-rows:]]
+    expected = answered(engine, jobs)
+    lengths: list[int] = []
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", lambda given, *more: (lengths.append(len(given)), forward(given, *more))[1])
+    monkeypatch.setattr(engine, "most_tokens", lambda known: most)
+    assert answered(engine, jobs) == expected
+    assert max(lengths) <= max(most, len(jobs)), "a decode step has a token of each row"
+
+
+def test_parts_of_a_network_with_windows_have_the_states_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, engine = both("windows and caps")
+    jobs = [Job(prompt, 9) for prompt in PROMPTS]
+    found = []
+    for most in (10_000, 25):
+        monkeypatch.setattr(engine, "most_tokens", lambda known, most=most: most)
+        with torch.inference_mode():
+            shared = SharedPrefixes(engine, [None] * len(jobs), [job.prompt for job in jobs])
+            _, last, order = prefill(engine, jobs, list(range(len(jobs))), shared)
+        found.append(last[torch.tensor(order).argsort()])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_with_gradients_a_long_prefix_is_one_pass(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "most_tokens", lambda known: 8)
+    with torch.enable_grad():
+        assert len(engine.compute(PROMPTS[0]).ids) == len(PROMPTS[0])
+    lengths: list[int] = []
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", lambda given, *more: (lengths.append(len(given)), forward(given, *more))[1])
+    engine.compute(PROMPTS[0])
+    assert lengths == [len(PROMPTS[0])], "one pass, so that its gradients are those of one"
