@@ -232,8 +232,14 @@ class Session:
             stderr=self._errors_of(process).open("wb"),
             text=True,
             start_new_session=True,  # so that what it starts ends with it
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", **self._ways(process)},
         )
+
+    def _ways(self, process: Process) -> dict[str, str]:
+        """On a CPU the ways of a GPU are tried, unless the user chose; compiling for a CPU says nothing of a card."""
+        if self.options.device == "cuda" or process.kind != "rung" or "RUNG_WAYS" in os.environ:
+            return {}
+        return {"RUNG_WAYS": "fused,static"}
 
     def _listen(
         self, process: Process, child: subprocess.Popen[str], share: float, most: float
@@ -329,10 +335,16 @@ def short(said: dict[str, Any]) -> str:
 
 def equality(found: dict[str, Any]) -> str:
     """What a check of equality found, in a line."""
+    static = ""
+    if "static_loss_differs" in found:
+        static = (
+            f"recorded passes by {found['static_loss_differs']:.1e}, {found['static_norm_differs']:.1e} and "
+            f"{found['static_gradients_differ']:.1e}; "
+        )
     return (
         f"{'equal' if found['equal'] else 'NOT EQUAL'} in {found['dtype']}; the loss differs by "
         f"{found['loss_differs']:.1e}, "
-        f"the gradients' norm by {found['norm_differs']:.1e}, gradients by {found['gradients_differ']:.1e}; "
+        f"the gradients' norm by {found['norm_differs']:.1e}, gradients by {found['gradients_differ']:.1e}; {static}"
         f"{found['same_answers']} of {found['answers']} answers are the same, {found['nearly_as_likely']} part at a tie"
     )
 

@@ -20,6 +20,7 @@ from rung.engine.decode import Job, decode
 from rung.engine.engine import Engine
 from rung.training import lora
 from rung.training.batches import TokenRow
+from rung.training.captured import captured_gradients
 from rung.training.loss import backward
 from rung.types import TrainingOptions
 
@@ -38,7 +39,8 @@ def in_float32(given: Given, rows: Sequence[TokenRow], make: Callable[[Given, to
 def compared(given: Given, engine: Engine, rows: Sequence[TokenRow]) -> dict[str, Any]:
     """The differences, each relative, and `equal`: whether all are within what rounding explains.
 
-    The batch is computed three times by rung, so that what is recorded at first is replayed at last.
+    rung computes the batch three times in each way, so that what is recorded at first is replayed at last. Figures of
+    recorded passes begin with `static_`.
     """
     plain = plain_network(given, engine.dtype)
     ours = {name.replace(".base_layer", ""): p for name, p in engine.network.named_parameters()}
@@ -46,32 +48,36 @@ def compared(given: Given, engine: Engine, rows: Sequence[TokenRow]) -> dict[str
         for name, weight in plain.named_parameters():
             weight.copy_(ours[name])
     answers = _answers(engine, plain, rows)
-    loss, gradients = _ours(engine, rows)
+    ours_by = {"": _ours(engine, rows, static=False)}
+    if engine.ways.static:
+        ours_by["static_"] = _ours(engine, rows, static=True)
     their_loss, theirs = _theirs(plain, rows)
     del plain
     gc.collect()
     if given.device == "cuda":
         torch.cuda.empty_cache()
-    norm, their_norm = _norm(gradients), _norm(theirs)
-    apart = _norm({name: gradients[name] - theirs[name] for name in theirs})
-    found = {
-        "dtype": str(engine.dtype).removeprefix("torch."),
-        "loss": loss,
-        "peer_loss": their_loss,
-        "loss_differs": abs(loss / their_loss - 1),
-        "norm_differs": abs(norm / their_norm - 1),
-        "gradients_differ": apart / their_norm,
-        **answers,
-    }
+    their_norm = _norm(theirs)
+    found = {"dtype": str(engine.dtype).removeprefix("torch."), "peer_loss": their_loss, **answers}
+    for kind, computed in ours_by.items():
+        if computed is None:
+            continue
+        loss, gradients = computed
+        found[f"{kind}loss_differs"] = abs(loss / their_loss - 1)
+        found[f"{kind}norm_differs"] = abs(_norm(gradients) / their_norm - 1)
+        apart = {name: gradients[name] - theirs[name] for name in theirs}
+        found[f"{kind}gradients_differ"] = _norm(apart) / their_norm
     return {**found, "equal": is_equal(found)}
 
 
 def is_equal(found: dict[str, Any]) -> bool:
     """Whether the differences are within what rounding explains."""
+    losses, norms, apart = (
+        max(figure for key, figure in found.items() if key.endswith(name))
+        for name in ("loss_differs", "norm_differs", "gradients_differ")
+    )
     if found["dtype"] == "float32":
-        differences = (found["loss_differs"], found["norm_differs"], found["gradients_differ"])
-        return max(differences) <= STRICT and found["same_answers"] == found["answers"]
-    near = found["loss_differs"] <= LOOSE_LOSS and found["norm_differs"] <= LOOSE_NORM
+        return max(losses, norms, apart) <= STRICT and found["same_answers"] == found["answers"]
+    near = losses <= LOOSE_LOSS and norms <= LOOSE_NORM
     return near and found["same_answers"] + found["nearly_as_likely"] == found["answers"]
 
 
@@ -79,21 +85,31 @@ def _norm(gradients: dict[str, torch.Tensor]) -> float:
     return float(torch.stack([g.float().norm() for g in gradients.values()]).norm())
 
 
-def _ours(engine: Engine, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torch.Tensor]]:
+def _ours(engine: Engine, rows: Sequence[TokenRow], *, static: bool) -> tuple[float, dict[str, torch.Tensor]] | None:
+    """Loss and gradients; with `static`, by passes that are recorded, or None where this training has none."""
     options = TrainingOptions(1e-4, steps=100, batch_size=len(rows), rank=RANK, alpha=ALPHA, seed=0)
     learner = lora.begin(engine, options, None)
+    captured = captured_gradients(engine, learner.weights, [], steps=100, dropout=0.0) if static else None
+    weight = sum(len(row.target) for row in rows)
     try:
+        if static and captured is None:
+            return None
         weights = in_training(engine.network)
         fill(weights)
-        loss = 0.0
         for _ in range(3):
             learner.drop_gradients()
-            loss, _ = backward(engine, rows, micro_tokens=options.micro_tokens)
-        gradients = {name: weight.grad.clone() for name, weight in weights.items()}
+            if captured is None:
+                loss, _ = backward(engine, rows, micro_tokens=4096)
+            elif (found := captured.add(rows, micro_tokens=4096, factor=1 / weight)) is not None:
+                loss = float(found[0])
+            else:
+                return None
+        return loss, {name: w.grad.clone() for name, w in weights.items()}
     finally:
         learner.drop_gradients()
+        if captured is not None:
+            captured.close()
         engine.adapters.end_training()
-    return loss, gradients
 
 
 def _theirs(plain: Any, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torch.Tensor]]:

@@ -31,6 +31,8 @@ from rung.types import Progress, TrainingOptions
 SEED = 0
 STEPS = 400
 """Steps that a training is made for. It is stopped earlier."""
+MANY_STEPS = 20_000
+"""Steps that a training is made for whose layers are to be compiled: fewer would not pay for it."""
 FIRST = 10
 """Steps whose time is told apart: graphs are recorded and steps compiled in them."""
 
@@ -80,7 +82,14 @@ def described(engine: Engine) -> dict[str, Any]:
 
 
 def training(
-    given: Given, engine: Engine, rows: Sequence[TokenRow], batch: int, *, seconds: float = 20.0, most: int = 160
+    given: Given,
+    engine: Engine,
+    rows: Sequence[TokenRow],
+    batch: int,
+    *,
+    seconds: float = 20.0,
+    most: int = 160,
+    steps: int = STEPS,
 ) -> dict[str, Any]:
     """Examples a second over the last half of the steps; seconds of the first ones; TFLOP/s of what was computed."""
     if given.small:
@@ -88,7 +97,7 @@ def training(
     ends: list[float] = []
     losses: list[float] = []
     reset_peak(given.torch_device)
-    options = TrainingOptions(1e-4, steps=STEPS, batch_size=batch, rank=RANK, alpha=ALPHA, seed=SEED)
+    options = TrainingOptions(1e-4, steps=steps, batch_size=batch, rank=RANK, alpha=ALPHA, seed=SEED)
     started = time.perf_counter()
 
     def clock(progress: Progress) -> None:
@@ -205,7 +214,10 @@ def run_ways(given: Given) -> None:
     # Compiling for a CPU takes long and says nothing of a card.
     last = 3 if given.small else 4
     works = {
-        "+".join(NAMES[:number]) or "plain": (lambda number=number: _way(given, engine, rows, NAMES[:number]), 15)
+        "+".join(NAMES[:number]) or "plain": (
+            lambda number=number: _way(given, engine, rows, NAMES[:number]),
+            60 if number == 3 else 15,
+        )
         for number in range(last)
     }
     measured(given, {**{name: (lambda: {}, 0) for name in given.measures}, **works})
@@ -213,7 +225,10 @@ def run_ways(given: Given) -> None:
 
 def _way(given: Given, engine: Engine, rows: Sequence[TokenRow], names: Sequence[str]) -> dict[str, Any]:
     engine.ways = Ways(**{name: name in names for name in NAMES})
-    trained = training(given, engine, rows, 32, seconds=25.0 if "compiled" in names else 6.0, most=40)
+    how: dict[str, Any] = {"seconds": 6.0}
+    if "compiled" in names:
+        how = {"seconds": 45.0, "steps": MANY_STEPS}
+    trained = training(given, engine, rows, 32, most=40, **how)
     answers = prompts(given, engine, rows, times=1)
     alone = request(given, engine, rows)
     return {
