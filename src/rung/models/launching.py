@@ -132,7 +132,8 @@ def train_on_cards(
         on_step(progress)
 
     try:
-        return train_together(Job(loaded, devices, rows, loss, options, folder, until, start), on_step=tell)
+        job = Job(loaded, devices, rows, loss, options, folder, until, start)
+        return train_together(job, on_step=tell, starter=torchrun)
     except NotStarted as error:
         engine.ways.give_up(TOGETHER, str(error))
         _log.warning("%s trains on one card, since several did not start: %s", model.name, error)
@@ -197,8 +198,8 @@ def saves(
 def train_together(
     job: Job,
     *,
-    on_step: Callable[[Progress], None] = lambda _: None,
-    starter: Starter = torchrun,
+    on_step: Callable[[Progress], None],
+    starter: Starter,
 ) -> Path:
     """Trains as `training.loop.train` does, in one process for each device, and returns the same folder.
 

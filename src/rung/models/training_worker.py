@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,6 @@ from rung.types import DPO, Progress, TrainingOptions
 if TYPE_CHECKING:
     from rung.models.local import LocalModel
     from rung.training.together import Together
-
-_LONGEST_WAIT = timedelta(minutes=60)
-"""For the other processes: one may compile, or write all weights to a slow disk, while the others wait."""
 
 
 class _Stopped(Exception):
@@ -73,7 +69,7 @@ def main() -> None:
     parent = _Parent(rank)
     try:
         parent.say(_trained(parent.hear(), parent, rank))
-    except _Stopped:
+    except (_Stopped, KeyboardInterrupt):  # the second, where process 0 was stopped
         parent.say({"stopped": True})
     except BaseException as error:
         _print_traceback()
@@ -144,12 +140,12 @@ def begin(device: Any) -> Together:
     """Joins the group of processes that torchrun's environment variables describe. device: this process's own."""
     import torch.distributed as dist
 
-    from rung.training.together import Together
+    from rung.training.together import LONGEST_WAIT, Together
 
     if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=_LONGEST_WAIT, device_id=device)
+        dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
     else:
-        dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     return Together(device)
 
 

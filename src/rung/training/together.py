@@ -9,6 +9,7 @@ Source: Li et al., PyTorch Distributed (2020), for gradients that are summed in 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ from rung.engine.prefix_tree import common_prefix_length
 from rung.training.batches import Item
 
 Number = TypeVar("Number", float, torch.Tensor)
+
+LONGEST_WAIT = timedelta(minutes=60)
+"""For the other processes: one may compile, or write all weights to a slow disk, while the others wait."""
 
 _PIECE = 16 << 20  # numbers that are summed at once: 64 MB in float32
 
@@ -83,6 +87,8 @@ class Together:
         self.in_step = in_step
         self.rank = dist.get_rank()
         self.count = dist.get_world_size()
+        # Numbers of Python are summed beside what the cards have yet to do, and wait for none of it.
+        self._host: Any = dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if device.type != "cpu" else None
 
     def share(self, batch: Sequence[Item]) -> list[Item]:
         return shares(batch, self.count)[self.rank]
@@ -114,8 +120,8 @@ class Together:
             parameter.grad.copy_(part.view_as(parameter))
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
-        summed = torch.tensor(list(numbers), dtype=torch.float64, device=self.device)
-        dist.all_reduce(summed)
+        summed = torch.tensor(list(numbers), dtype=torch.float64)
+        dist.all_reduce(summed, group=self._host)
         return [float(number) for number in summed.tolist()]
 
     def any_of(self, here: bool) -> bool:
