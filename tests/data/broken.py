@@ -252,6 +252,7 @@ BROKEN: dict[str, Broken] = {
     "no concurrency": _task("concurrency: 0", '"concurrency" is 0, but should be greater than or equal to 1'),
     "concurrency is a text": _task("concurrency: many", "the requests that your product has in flight at once"),
     "absent model file": _task("model: m.gguf", "which does not exist"),
+    "engine of another name": _task("engine: ollama", 'Write engine: vllm where vLLM is to answer'),
     "negative seed": _task("seed: -1", '"seed" is -1, but should be greater than or equal to 0'),
     "seed is a text": _task("seed: one", '"seed" is text, but must be a whole number'),
     "budget is a number": _task("budget: 30", "Write budget: {minutes: 30}"),

@@ -30,7 +30,7 @@ from rung.models.vllm.adapters import why_not
 from rung.models.vllm.base import BaseFolder
 from rung.models.vllm.child import VllmChild, is_its_fault
 from rung.models.vllm.process import has_gpu, python_with_vllm, version_of_vllm
-from rung.models.vllm.share import ROWS, Share, share_of
+from rung.models.vllm.share import ROWS, VllmShare, share_of
 from rung.types import (
     DPO,
     Constraint,
@@ -89,7 +89,7 @@ class VllmModel:
         """As of a local model; what vLLM answers is never taken for what rung's own engine does, nor the other way."""
         own = weakref.ref(self)
 
-        def room(rank: int) -> Share:
+        def room(rank: int) -> VllmShare:
             model = own()
             assert model is not None  # it asks
             return model._room(rank)
@@ -293,7 +293,7 @@ class VllmModel:
             time.sleep(0.2)
         give_back(self.device)
 
-    def _room(self, rank: int) -> Share:
+    def _room(self, rank: int) -> VllmShare:
         """What vLLM starts with. The network in this process makes room where there is too little."""
         total = total_bytes(self.device) if self.device.type == "cuda" else None
         shape, itemsize = self._base.shape, self._dtype.itemsize

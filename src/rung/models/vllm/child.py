@@ -14,7 +14,7 @@ from rung.models.vllm.adapters import rank_of
 from rung.models.vllm.answerer import BASE, REFUSED, Vllm, started
 from rung.models.vllm.base import BaseFolder
 from rung.models.vllm.process import VllmFlags
-from rung.models.vllm.share import ROWS, SLOTS, Share
+from rung.models.vllm.share import ROWS, SLOTS, VllmShare
 from rung.types import Generation, Request
 
 _LEAST_RANK = 16  # as rung trains by default
@@ -27,7 +27,7 @@ class VllmChild:
     memory to start with, which may be made first; it raises OutOfMemory where there is none."""
 
     def __init__(
-        self, base: BaseFolder, *, dtype: str | None, room: Callable[[int], Share], say: Callable[[str], None]
+        self, base: BaseFolder, *, dtype: str | None, room: Callable[[int], VllmShare], say: Callable[[str], None]
     ) -> None:
         self._base, self._dtype, self._room, self._say = base, dtype, room, say
         self._vllm: Vllm | None = None

@@ -23,7 +23,7 @@ _SPARE = 0.97  # of free memory: others on the card come and go
 
 
 @dataclass(frozen=True)
-class Share:
+class VllmShare:
     """share: of the GPU's memory, in (0, 1]; None without a GPU. context: tokens of a prompt with its answer that fit.
     bytes: in all."""
 
@@ -34,7 +34,7 @@ class Share:
 
 def share_of(
     base: BaseFolder, itemsize: int, context: int, rank: int, *, free: int, total: int | None, reserve: int = 0
-) -> Share:
+) -> VllmShare:
     """What vLLM is started with. Raises OutOfMemory where not even a small KV cache fits what is free.
 
     itemsize: bytes of a float there. context: the model's own, in tokens. free, total: bytes of the GPU; total None: of
@@ -62,4 +62,4 @@ def share_of(
     if total is None:
         taken = fixed + HOST_CACHE
     fits = context if each == 0 else max(1, min(context, (taken - fixed) // each))
-    return Share(None if total is None else min(1.0, taken / total), fits, taken)
+    return VllmShare(None if total is None else min(1.0, taken / total), fits, taken)

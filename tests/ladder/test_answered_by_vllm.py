@@ -1,0 +1,75 @@
+"""A run whose answers come from vLLM, and whose adapter is rung's own, against the fake vLLM."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rung
+from rung.bundles.packing import note_of_run
+from rung.errors import ModelError, RunError
+from rung.ladder import RunOptions, run
+from rung.models import open_model
+from rung.models.local import LocalModel
+from rung.models.vllm.process import PYTHON
+from rung.report.html import write_report
+from rung.testing import Silent
+from small_task import COLOURS, write_task
+from vllm_faked import Place
+from vllm_faked import fake as fake
+
+
+def record(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+@pytest.fixture
+def told(fake: Place, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A vLLM that always says the same colour."""
+    local = open_model(str(tiny_folder))
+    assert isinstance(local, LocalModel)
+    says = local.chat.encode_answer(COLOURS[0])
+    fake.plan(answers={"base": says, "*": says})
+    monkeypatch.setenv(PYTHON, sys.executable)
+    return fake
+
+
+def test_a_whole_run_is_answered_by_vllm_with_an_adapter_that_rung_trained(
+    told: Place, tmp_path: Path, tiny_folder: Path
+) -> None:
+    task = write_task(tmp_path / "task", tiny_folder, engine="vllm")
+    out = tmp_path / "run"
+    folder = run(task, RunOptions(out=out, only=("zero_shot", "lora"), exhaustive=True), Silent())
+    answers = [
+        json.loads(line)["text"]
+        for name in ("zero_shot", "lora")
+        for line in (folder / "solutions" / name / "predictions.dev.jsonl").read_text().splitlines()
+    ]
+    assert set(answers) == {COLOURS[0]}
+    assert (folder / "solutions" / "lora" / "adapter" / "adapter_model.safetensors").is_file()
+    assert told.asked("/v1/load_lora_adapter")
+
+    written, models = record(folder / "task.json"), record(folder / "models.json")
+    assert written["engine"] == "vllm" and written["machine"]["answers"] == "vLLM unknown"
+    assert models[tiny_folder.name]["answered_by"]["vllm"] >= len(answers)
+    decision = record(folder / "decision.json")
+    assert any("vLLM unknown answered with" in text for text in [*decision["warnings"], *decision["reasons"]])
+    assert "vLLM unknown" in write_report(folder).read_text("utf-8")
+    assert note_of_run(folder / "solutions" / "lora", written)["engine"] == "vllm"
+
+    with pytest.raises(RunError, match="run"):  # an answer of the other engine would be another measurement
+        run(task, RunOptions(out=out, only=("zero_shot",), engine="local"), Silent())
+    assert rung.load(folder, solution="lora", engine="vllm")("anything") == COLOURS[0]
+
+
+def test_the_command_chooses_the_engine_and_a_missing_vllm_is_an_error(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PYTHON, raising=False)
+    task = write_task(tmp_path / "task", tiny_folder)
+    with pytest.raises(ModelError, match=r"vLLM is not installed here.*RUNG_VLLM_PYTHON"):
+        run(task, RunOptions(out=tmp_path / "run", engine="vllm"), Silent())
