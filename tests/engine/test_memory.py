@@ -212,7 +212,12 @@ def test_torchs_allocator_is_set_up_where_the_user_and_cuda_leave_it_open(monkey
     started[0] = False
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
     prepare_allocator("cuda:0")
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
     assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ
+    prepare_allocator("cuda:0")
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.delattr(torch._C, "_accelerator_setAllocatorSettings")  # an older torch
     monkeypatch.delenv("PYTORCH_ALLOC_CONF")
     prepare_allocator("cuda:0")
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from rung.errors import ModelError, OutOfMemory
 from rung.models import loading
 from rung.models.loading import load_model
+from rung.models.weights import Tensor
 
 Weights = dict[str, torch.Tensor]
 PROJECTION = "model.layers.1.mlp.up_proj.weight"
@@ -322,6 +325,36 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers_before_it_is_read(
     with pytest.raises(OutOfMemory) as caught:
         load(folder)
     assert "its 37,280 weights need 0.9 MB in float32, and 0.1 MB are free in memory." in str(caught.value)
+
+
+def test_an_8_b_shape_fits_a_card_of_24_gb_and_who_holds_the_card_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 16 GB of weights are counted once, and neither in float32 nor beside a copy of the machine's memory."""
+    config = AutoConfig.for_model(
+        "llama",
+        hidden_size=4096,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        intermediate_size=14_336,
+        vocab_size=128_256,
+        tie_word_embeddings=False,
+    )
+    weights = {"embed_tokens.weight": (128_256, 4096), "lm_head.weight": (128_256, 4096)}
+    for i in range(32):
+        of_layer = {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096, 4096)}
+        of_layer |= {"gate": (14_336, 4096), "up": (14_336, 4096), "down": (4096, 14_336)}
+        weights |= {f"layers.{i}.{name}_proj.weight": shape for name, shape in of_layer.items()}
+    found = {name: Tensor("BF16", shape, 2 * math.prod(shape)) for name, shape in weights.items()}
+    source = loading._Source("8b", Path("8b"), "", config, found, False)
+    assert 16.0 < source.bytes_in(torch.bfloat16, "cuda") / 1e9 < 16.3
+    monkeypatch.setattr(loading, "kept_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(loading, "free_bytes", lambda device: int(23e9))
+    assert loading._fitting_dtype(source, "cuda", None, print) == torch.bfloat16
+    monkeypatch.setattr(loading, "free_bytes", lambda device: int(9e9))
+    monkeypatch.setattr(loading, "give_back", lambda device: None)
+    monkeypatch.setattr(loading, "others_bytes", lambda device: int(13e9))
+    with pytest.raises(OutOfMemory, match=r"9.0 GB are free on the GPU; other processes hold 13 GB of it\. In 4 bits"):
+        loading._fitting_dtype(source, "cuda", None, print)
 
 
 def test_on_a_cpu_a_model_that_fits_in_bfloat16_alone_is_computed_in_it(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _ALLOCATOR = "expandable_segments:True"
-_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")  # of older torch, of newer
 _CONTEXT = 1 << 30  # bytes that CUDA itself may hold for a process, its kernels among them
 _MUCH = 2 << 30  # bytes that torch may keep unused where nobody else is on the card
 _WAITS_S = (1.0, 2.0, 4.0)
@@ -43,7 +43,8 @@ def prepare_allocator(device: str) -> None:
 
     if any(name in os.environ for name in _VARIABLES) or torch.version.hip or torch.cuda.is_initialized():
         return
-    os.environ[_VARIABLES[0]] = _ALLOCATOR  # read when CUDA is first used; all versions of torch know this name
+    newer = hasattr(torch._C, "_accelerator_setAllocatorSettings")  # which calls the older name out of date
+    os.environ[_VARIABLES[newer]] = _ALLOCATOR  # read when CUDA is first used
 
 
 def others_bytes(device: torch.device) -> int:

@@ -25,6 +25,7 @@ from rung.engine.kept_check import code_version
 from rung.engine.loading_check import checked_engine
 from rung.engine.memory import free_bytes, free_host_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.shared_card import others_bytes, prepare_allocator
 from rung.errors import ModelError, OutOfMemory, first_line
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
 from rung.models.file_faults import fault_of, first_fault
@@ -107,6 +108,7 @@ def load_model(
     with _loading_errors(source, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     chosen = device or best_device()
+    prepare_allocator(chosen)
     try:
         engine = _load_engine(source, chosen, dtype, say)
     except ModelError as error:
@@ -194,11 +196,13 @@ def _fitting_dtype(source: _Source, device: str, dtype: torch.dtype | None, say:
         )
         return torch.bfloat16
     where = "on the GPU" if device != "cpu" else "in memory"
+    held = others_bytes(torch.device(device))
+    others = f"; other processes hold {as_size(held)} of it" if held else ""
     number = "" if are_packed(source.weights) else f"{as_count(parameters_of(source.weights))} "
     raise OutOfMemory(
         f"model {source.spec}: its {number}weights need {as_size(needed)} in "
         f"{str(chosen).removeprefix('torch.')}{' and 4 bits' if source.four_bit else ''}, and {as_size(free)} are free "
-        f"{where}. {_what_would_fit(source, free, chosen)}{_beside_the_gpu(source, device)}"
+        f"{where}{others}. {_what_would_fit(source, free, chosen)}{_beside_the_gpu(source, device)}"
     )
 
 
