@@ -84,8 +84,9 @@ class VllmModel:
         self.vllm_version = version_of_vllm()
         self.device = torch.device(_device())
         self._dtype = kept_dtype("cuda") if self.device.type == "cuda" else torch.float32
-        dtype = str(self._dtype).removeprefix("torch.")
-        self.answers_key = f"{self.version[:16]}-vllm-{self.vllm_version}-{dtype}-{self.device.type}"
+        dtype = None if has_gpu() and self.device.type == "cpu" else str(self._dtype).removeprefix("torch.")
+        where = f"{dtype or 'auto'}-{'gpu' if has_gpu() else 'cpu'}"
+        self.answers_key = f"{self.version[:16]}-vllm-{self.vllm_version}-{where}"
         """As of a local model; what vLLM answers is never taken for what rung's own engine does, nor the other way."""
         own = weakref.ref(self)
 
@@ -268,8 +269,10 @@ class VllmModel:
         for last in (False, True):
             try:
                 network = self._loaded()
-                if room and self._child.running and free_bytes(self.device) < room:
-                    self._end_child(room)
+                if room and self._child.running:
+                    give_back(self.device)
+                    if free_bytes(self.device) < room:
+                        self._end_child(room)
                 return work(network)
             except OutOfMemory:
                 if last or not self._child.running:
