@@ -30,8 +30,9 @@ from rung.training.cross_entropy import can_fuse, fused_cross_entropy
 from rung.training.loss import cut, summed_loss
 
 _MOST_SIZES = 4  # recorded at a time
-_CLOSE = (1e-4, 1e-3)  # relative differences of losses and of gradients in float32
+_CLOSE = (1e-4, 1e-3)  # differences of losses in nats a target token, and relative ones of gradients, in float32
 _ROUNDED = (2e-2, 0.15)  # in half precision
+_MOST_AGAIN = 0.5  # of the tokens of all rows, that may be computed again because parts share a prefix
 _COMPILING_S = 30.0
 _CLEARLY = 2.0  # what compiling may save, at least, as a multiple of what it takes
 _TIMED = 8  # steps from whose median a step's time is known
@@ -75,7 +76,7 @@ class CapturedGradients:
         Raises Differs, or whatever the work raises, before any gradient is set.
         """
         parts, shared, long = cut(self._engine, batch, micro_tokens)
-        if not batch or shared or long:
+        if not batch or long or _is_much_again(batch, len(parts), shared):
             return None
         self._steps -= 1
         self._clock.append(time.monotonic())
@@ -121,7 +122,7 @@ class CapturedGradients:
         if recorded is None:
             expected = self._plain(part, factor)
             recorded = self._record(size, rows, factor)
-            loss, found = self._compared(recorded, expected)
+            loss, found = self._compared(recorded, expected, len(rows.targets))
             self._recorded[size] = recorded
             return loss, found, rows.tokens
         recorded.inputs.fill(rows)
@@ -168,9 +169,12 @@ class CapturedGradients:
             self._drop()
 
     def _compared(
-        self, recorded: _Recorded, expected: tuple[torch.Tensor, Gradients] | None
+        self, recorded: _Recorded, expected: tuple[torch.Tensor, Gradients] | None, targets: int
     ) -> tuple[torch.Tensor, Gradients]:
-        """What a recorded pass gives. Raises Differs where it is not what was expected, beyond rounding."""
+        """What a recorded pass gives. Raises Differs where it is not what was expected, beyond rounding.
+
+        targets: number of target tokens. The smaller the loss of one, the larger the share of rounding in gradients.
+        """
         loss, found = self._run(recorded)
         if expected is None:
             return loss, found
@@ -181,8 +185,9 @@ class CapturedGradients:
         norms = [_norm(gaps), _norm([e.float() for _, e in pairs if e is not None])]
         ours, plain, gap, norm = torch.stack([loss.float(), expected[0].float(), *norms]).tolist()
         most = _CLOSE if self._engine.dtype == torch.float32 else _ROUNDED
-        finite = abs(plain) < float("inf") and norm < float("inf")  # else the step itself is wrong
-        if finite and not (abs(ours - plain) <= most[0] * abs(plain) + 1e-6 and gap <= most[1] * norm + 1e-6):
+        finite = plain < float("inf") and norm < float("inf")  # else the step itself is wrong
+        most_loss, most_gap = most[0] * (plain + targets), most[1] * norm / max(1e-9, min(1.0, plain / targets))
+        if finite and not (abs(ours - plain) <= most_loss and gap <= most_gap + 1e-6):
             raise Differs(
                 f"its loss is {ours:g} where the plain way gives {plain:g}, and its gradients are {gap:.2g} away from "
                 f"gradients of norm {norm:.2g}"
@@ -208,7 +213,7 @@ class CapturedGradients:
         try:
             expected = self._plain(part, factor)
             other = self._record(size, rows, factor, compiled=True)
-            self._compared(other, expected)
+            self._compared(other, expected, len(rows.targets))
             other.uses, other.judged = recorded.uses, True
             before, now = self._seconds(recorded), self._seconds(other)
         except Exception as error:
@@ -253,6 +258,12 @@ def _work(engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, compiled
         return found
 
     return work
+
+
+def _is_much_again(batch: Sequence[Item], parts: int, shared: int) -> bool:
+    """Whether the prefix that all rows share is so long that one pass for it pays, before those of the parts."""
+    own = sum(row.tokens - shared for item in batch for row in item.rows)
+    return (parts - 1) * shared > _MOST_AGAIN * own
 
 
 def _norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rung.engine import attention, compiled_steps
+from rung.engine.masked_view import MaskedView
+from rung.engine.static_pass import StaticPass
+from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import Ways
+from rung.errors import Diverged
+from rung.testing import tiny_model
+from rung.training import captured as room
+from rung.training import loop, lora
+from rung.training.batches import TokenRow
+from rung.training.captured import CapturedGradients, Differs
+from rung.training.loop import train
+from rung.training.loss import add_gradients
+from rung.types import Progress
+from small_networks import small_network
+from trained import OPTIONS, same, weights
+
+STEPS = OPTIONS.steps
+
+
+def rows_of(count: int, *, prompt: int = 30, shared: int = 0) -> list[TokenRow]:
+    """Rows of several lengths, whose prompts begin with the same tokens."""
+    begin = tuple(3 + i % 90 for i in range(shared))
+    return [
+        TokenRow(
+            str(n), (*begin, *(5 + (7 * n + 3 * i) % 80 for i in range(prompt + 5 * n))), (9 + n, 11, 2)[: 2 + n % 2]
+        )
+        for n in range(count)
+    ]
+
+
+def with_adapter(name: str, **more: Any) -> tuple[TreeEngine, list[Any]]:
+    """An engine of a small network with a random adapter in training, and the adapter's weights."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(attention.NAME, attention.attention)
+    network = small_network(name, **more)
+    network.set_attn_implementation(attention.NAME)
+    engine = TreeEngine(network, name)
+    lora.fresh_adapter(engine, OPTIONS)
+    draw = torch.Generator().manual_seed(1)
+    trained = [p for p in engine.network.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for weight in trained:
+            weight.copy_(torch.randn(weight.shape, generator=draw) * 0.1)
+    return engine, trained
+
+
+def plainly(engine: TreeEngine, trained: list[Any], batch: list[TokenRow]) -> tuple[float, list[torch.Tensor]]:
+    engine.ways = Ways()
+    for weight in trained:
+        weight.grad = None
+    loss, _ = add_gradients(engine, batch, micro_tokens=10_000)
+    found = [weight.grad.clone() for weight in trained]
+    for weight in trained:
+        weight.grad = None
+    return float(loss), found
+
+
+def targets_in(batch: list[TokenRow]) -> int:
+    return sum(len(row.target) for row in batch)
+
+
+# ---- gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("mistral", {"sliding_window": 20}),
+        ("gemma2", {}),
+        ("granite", {}),
+    ],
+)
+@pytest.mark.parametrize("micro_tokens", [60, 10_000])
+def test_recorded_passes_give_the_loss_and_gradients_of_the_plain_way(
+    name: str, more: dict[str, Any], micro_tokens: int
+) -> None:
+    engine, trained = with_adapter(name, **more)
+    sizes: list[tuple[int, int]] = []
+    for batch in (rows_of(4), rows_of(3), rows_of(4)):
+        expected_loss, expected = plainly(engine, trained, batch)
+        engine.ways = Ways(fused=True, static=True)
+        ours = CapturedGradients(engine, trained, sizes, steps=3)
+        found = ours.add(batch, micro_tokens=micro_tokens, factor=1 / targets_in(batch))
+        assert found is not None and float(found[0]) == pytest.approx(expected_loss, rel=1e-4)
+        for weight, gradient in zip(trained, expected, strict=True):
+            assert float((weight.grad - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-8
+    assert len(sizes) <= 2
+
+
+def test_a_prefix_that_several_parts_share_goes_the_plain_way_and_one_part_does_not() -> None:
+    engine, trained = with_adapter("llama")
+    engine.ways = Ways(fused=True, static=True)
+    ours, batch = CapturedGradients(engine, trained, [], steps=3), rows_of(4, shared=60)
+    assert ours.add(batch, micro_tokens=50, factor=1.0) is None
+    assert ours.add(batch, micro_tokens=1000, factor=1.0) is not None
+
+
+def test_no_more_than_a_few_sizes_are_kept() -> None:
+    engine, trained = with_adapter("llama")
+    engine.ways = Ways(fused=True, static=True)
+    sizes: list[tuple[int, int]] = []
+    ours = CapturedGradients(engine, trained, sizes, steps=20)
+    for prompt in (20, 180, 300, 420, 480, 20):
+        ours.add(rows_of(1, prompt=prompt), micro_tokens=1000, factor=1.0)
+    assert len(sizes) == len(ours._recorded) == room._MOST_SIZES and sizes[-1][0] == 128
+
+
+def test_a_pass_that_gives_other_numbers_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, trained = with_adapter("llama")
+    engine.ways = Ways(fused=True, static=True)
+    right = StaticPass.hidden
+    monkeypatch.setattr(StaticPass, "hidden", lambda static: right(static) * 1.05)
+    with pytest.raises(Differs, match="its loss is"):
+        CapturedGradients(engine, trained, [], steps=3).add(rows_of(2), micro_tokens=1000, factor=1.0)
+
+
+# ---- whole trainings --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def static(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_WAYS", "fused,static")
+
+
+def losses_of(engine: Any, folder: Path, **more: Any) -> tuple[Path, list[float]]:
+    seen: list[Progress] = []
+    place = train(engine, rows_of(7), OPTIONS, folder, on_step=seen.append, **more)
+    assert [progress.step for progress in seen] == list(range(1, STEPS + 1))
+    assert all(a.tokens < b.tokens for a, b in pairwise(seen))
+    return place, [progress.loss for progress in seen]
+
+
+def close(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    """The adapter and the losses of the plain way."""
+    return losses_of(tiny_model().engine, tmp_path_factory.mktemp("plain"))
+
+
+def test_a_static_training_gives_the_adapter_and_losses_of_a_plain_one(
+    tmp_path: Path, plain: tuple[Path, list[float]], static: None
+) -> None:
+    engine = tiny_model().engine
+    folder, losses = losses_of(engine, tmp_path)
+    assert engine.ways.static and not engine.ways.given_up and not engine.on_make_room
+    assert losses == pytest.approx(plain[1], rel=1e-4)
+    close(folder, plain[0])
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_static_training_goes_on_bit_by_bit_where_a_listener_or_a_kill_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None, stop: int
+) -> None:
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", -1.0)
+    engine = tiny_model().engine
+    whole, _ = losses_of(engine, tmp_path / "whole")
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(engine, rows_of(7), OPTIONS, tmp_path / "told", on_step=interrupt)
+    assert torch.load(tmp_path / "told" / "checkpoint.pt")["step"] == stop
+    assert same(train(engine, rows_of(7), OPTIONS, tmp_path / "told"), whole)
+
+    right, calls = CapturedGradients.add, list[int]()
+
+    def killed(ours: Any, *given: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) > stop:
+            raise KeyboardInterrupt
+        return right(ours, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CapturedGradients, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(engine, rows_of(7), OPTIONS, tmp_path / "torn")
+    assert same(train(tiny_model().engine, rows_of(7), OPTIONS, tmp_path / "torn"), whole)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 4])
+def test_a_static_way_that_fails_is_given_up_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None, fails_at: int
+) -> None:
+    right, calls = StaticPass.hidden, list[int]()
+
+    def failing(given: StaticPass) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise RuntimeError("no kernel for it")
+        return right(given)
+
+    monkeypatch.setattr(StaticPass, "hidden", failing)
+    engine = tiny_model().engine
+    folder, losses = losses_of(engine, tmp_path)
+    assert engine.ways.given_up == {"static": "no kernel for it"} and engine.ways.fused and len(calls) == fails_at
+    assert losses == pytest.approx(plain[1], rel=1e-4)
+    close(folder, plain[0])
+
+
+def test_a_static_way_with_other_numbers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
+) -> None:
+    right = StaticPass.hidden
+    monkeypatch.setattr(StaticPass, "hidden", lambda given: right(given) * 1.05)
+    engine = tiny_model().engine
+    folder, _ = losses_of(engine, tmp_path)
+    assert "its loss is" in engine.ways.given_up["static"]
+    close(folder, plain[0])
+
+
+def test_where_the_fused_way_fails_too_the_plain_one_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
+) -> None:
+    engine = tiny_model().engine
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no attention")
+
+    monkeypatch.setattr(MaskedView, "attend", failing)
+    folder, _ = losses_of(engine, tmp_path)
+    assert set(engine.ways.given_up) == {"static", "fused"} and same(folder, plain[0])
+
+
+def test_static_passes_that_do_not_fit_memory_become_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
+) -> None:
+    right, worked = StaticPass.hidden, set[int]()
+
+    def limited(given: StaticPass) -> torch.Tensor:
+        if given.tokens > 128:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        worked.add(given.tokens)
+        return right(given)
+
+    monkeypatch.setattr(StaticPass, "hidden", limited)
+    engine = tiny_model().engine
+    _, losses = losses_of(engine, tmp_path)
+    assert worked == {128} and not engine.ways.given_up
+    assert losses == pytest.approx(plain[1], rel=1e-3)
+
+
+def test_nothing_of_a_step_that_diverged_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None
+) -> None:
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", -1.0)
+    right, calls = CapturedGradients.add, list[int]()
+
+    def overflowing(ours: Any, *given: Any, **more: Any) -> Any:
+        found = right(ours, *given, **more)
+        calls.append(1)
+        if len(calls) == 3:
+            ours._weights[0].grad = torch.full_like(ours._weights[0], float("inf"))
+        return found
+
+    monkeypatch.setattr(CapturedGradients, "add", overflowing)
+    with pytest.raises(Diverged, match="norm of the gradient is inf at step 3"):
+        train(tiny_model().engine, rows_of(7), OPTIONS, tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt")
+    assert checkpoint["step"] == 2 and all(p.isfinite().all() for p in checkpoint["parameters"])
+
+
+def test_dropout_full_fine_tuning_and_other_losses_go_the_plain_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None
+) -> None:
+    monkeypatch.setattr(StaticPass, "hidden", lambda given: pytest.fail("a static pass"))
+    engine = tiny_model().engine
+    for i, options in enumerate((replace(OPTIONS, dropout=0.1), replace(OPTIONS, full=True, learning_rate=1e-3))):
+        train(engine, rows_of(7), options, tmp_path / str(i))
+
+
+# ---- compiled steps -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch, static: None) -> Any:
+    """An engine for which compiling always pays, after two steps."""
+    monkeypatch.setattr(room, "_COMPILING_S", 0.0)
+    monkeypatch.setattr(room, "_TIMED", 1)
+    engine = tiny_model().engine
+    engine.ways.compiled = True
+    return engine
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_compiled_steps_are_tried_once_and_kept_where_they_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cheap: Any, plain: tuple[Path, list[float]], faster: bool
+) -> None:
+    taken: list[bool] = []
+
+    @contextmanager
+    def recorded(on: bool = True) -> Iterator[None]:
+        taken.append(on)
+        yield
+
+    monkeypatch.setattr(compiled_steps, "taken", recorded)
+    seconds = iter([2.0, 1.0 if faster else 3.0] * 5)
+    monkeypatch.setattr(CapturedGradients, "_seconds", lambda *_: next(seconds))
+    folder, _ = losses_of(cheap, tmp_path)
+    close(folder, plain[0])
+    assert True in taken and taken[-1] is faster and not cheap.ways.given_up
+
+
+def test_compiled_steps_that_fail_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cheap: Any, plain: tuple[Path, list[float]]
+) -> None:
+    @contextmanager
+    def failing(on: bool = True) -> Iterator[None]:
+        if on:
+            raise RuntimeError("no compiler")
+        yield
+
+    monkeypatch.setattr(compiled_steps, "taken", failing)
+    folder, _ = losses_of(cheap, tmp_path)
+    close(folder, plain[0])
+    assert cheap.ways.given_up == {"compiled": "no compiler"} and cheap.ways.static
