@@ -34,3 +34,16 @@ def test_the_smallest_share_is_the_likeliest_token() -> None:
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     found = drawn([[0.0, 1.0, float("-inf")]] * 4000, 1.0)
     assert abs(found.count(1) / 4000 - 0.7311) < 0.03 and 2 not in found  # 1 / (1 + exp(-1))
+
+
+def test_rows_of_logits_that_are_asked_choose_as_if_they_stood_alone() -> None:
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
+    rows = [3, 0, 4]
+
+    def drawing() -> list[torch.Generator | None]:
+        return [torch.Generator().manual_seed(1), None, torch.Generator().manual_seed(2)]
+
+    given = ([0.9, 0.0, 0.4], drawing(), [None] * 3, [1.0, 1.0, 0.7])
+    alone = choose(logits[rows], *given)
+    given = (given[0], drawing(), *given[2:])
+    assert choose(logits, *given, rows=rows, likeliest=logits.argmax(-1)) == alone

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from rung.engine.batch import unpacked
 from rung.engine.grammar import Grammars
 from rung.errors import ConstraintError
 from rung.types import Constraint
@@ -52,6 +54,18 @@ def accepted(tiny: Any, grammars: Grammars, constraint: Constraint, text: str) -
             return False
         matcher.consume(token)
     return True
+
+
+@pytest.mark.parametrize("constraint", [Constraint("labels", LABELS), Constraint("json_schema", SCHEMA)])
+def test_bits_are_unpacked_to_what_is_allowed(tiny: Any, grammars: Grammars, constraint: Constraint) -> None:
+    draw, matcher, token = np.random.default_rng(0), grammars.matcher(constraint), -1
+    while token != tiny.chat.end_id:
+        packed = torch.from_numpy(matcher.packed().copy())[None]
+        allowed = matcher.allowed()
+        assert torch.equal(unpacked(packed, len(allowed))[0], torch.from_numpy(allowed))
+        token = int(draw.choice(np.flatnonzero(allowed)))
+        matcher.consume(token)
+    assert unpacked(torch.from_numpy(matcher.packed().copy())[None], len(allowed)).sum() >= 1
 
 
 def test_the_grammars_that_are_kept_are_bounded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,12 @@ def test_adapters_and_weights_that_take_turns_never_answer_for_each_other(
         shapes.append(set(static_decoder(engine)._kept))
     assert not engine.ways.given_up
     assert shapes[0] == shapes[1], "what was recorded serves again"
+    shutil.copytree(plain[1], tmp_path / "rewritten")
+    rewritten = str(tmp_path / "rewritten")
+    assert answered(engine, jobs([rewritten]), static=True) == expected[4]
+    shutil.copytree(plain[0], tmp_path / "rewritten", dirs_exist_ok=True)
+    engine.forget_adapter(rewritten)
+    assert answered(engine, jobs([rewritten]), static=True) == expected[2]
 
 
 def test_weights_that_are_trained_themselves_are_answered_with(engine: Any) -> None:

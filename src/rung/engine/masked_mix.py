@@ -25,12 +25,12 @@ COUNTS = (1, 2, 4, 8, 16)
 class MixKind:
     """What passes with the same buffers have in common. count: one of COUNTS. rank: the widest of any adapter.
 
-    layers: names of those that any of them adapts. alone: every row has the one adapter, so that nothing is masked.
+    layers: name and size of those that any of them adapts. alone: every row has the one adapter, so that nothing is masked.
     """
 
     count: int
     rank: int
-    layers: frozenset[str]
+    layers: frozenset[tuple[str, LinearSize]]
     alone: bool
 
 
@@ -43,7 +43,7 @@ def kind_of(adapters: Sequence[PlainAdapter | None]) -> MixKind | None:
     return MixKind(
         next(count for count in COUNTS if count >= len(distinct)),
         max(adapter.layout.rank for adapter in distinct),
-        frozenset(name for adapter in distinct for name, _ in adapter.layout.layers),
+        frozenset(layer for adapter in distinct for layer in adapter.layout.layers),
         len(distinct) == 1 and None not in adapters,
     )
 
@@ -70,7 +70,7 @@ class MaskedMix(AdapterMix):
     def __init__(self, kind: MixKind, rows: int, device: torch.device) -> None:
         self.kind = kind
         self._held: list[PlainAdapter | None] = [None] * kind.count
-        self._sizes: dict[str, LinearSize] = {}
+        self._sizes = dict(kind.layers)
         self._buffers: dict[Names, _Buffers] = {}
         self._others = torch.ones(rows, kind.count * kind.rank, dtype=torch.bool, device=device)
         self._mask = self._others  # true where the factors are not those of the row's adapter
@@ -83,7 +83,6 @@ class MaskedMix(AdapterMix):
             if adapter not in self._held:
                 slot = free.pop(0)
                 self._held[slot] = adapter
-                self._sizes.update(adapter.layout.layers)
                 for names, buffers in self._buffers.items():
                     _fill(buffers, names, slot, adapter)
         others = torch.ones(len(self._others), self.kind.count, dtype=torch.bool)
@@ -102,12 +101,12 @@ class MaskedMix(AdapterMix):
             return
         if len(x) != len(self._mask):
             raise ValueError(f"{names[0]} gets {len(x)} of {len(self._mask)} tokens; nobody knows whose")
-        for place, part, b in _parts(x, tensors):
-            outs[place].addmm_(part, b)
+        for place, narrow, b in _parts(x, tensors):
+            outs[place].addmm_(narrow, b)
 
     def tensors(self, names: Names) -> Any:
         """What `added` takes for the layers of these names; None where none of them is adapted."""
-        if self.kind.layers.isdisjoint(names):
+        if self._sizes.keys().isdisjoint(names):
             return None
         buffers = self._buffers.get(names)
         if buffers is None:
@@ -120,8 +119,8 @@ class MaskedMix(AdapterMix):
         """As `add`, without changing anything in place. tensors: as `tensors` returns them."""
         found = list(outs)
         if tensors is not None:
-            for place, part, b in _parts(x, tensors):
-                found[place] = torch.addmm(found[place], part, b)
+            for place, narrow, b in _parts(x, tensors):
+                found[place] = torch.addmm(found[place], narrow, b)
         return found
 
     def __getitem__(self, wanted: torch.Tensor) -> AdapterMix:
@@ -134,7 +133,7 @@ class MaskedMix(AdapterMix):
         return sum(buffers.a.nbytes + sum(b.nbytes for b in buffers.b if b is not None) for buffers in found)
 
     def _made(self, names: Names) -> _Buffers:
-        own = [self._sizes.get(name) if name in self.kind.layers else None for name in names]
+        own = [self._sizes.get(name) for name in names]
         like = next(adapter for adapter in self._held if adapter is not None).row
         count, rank = self.kind.count, self.kind.rank
         ins = next(size.ins for size in own if size is not None)
@@ -151,12 +150,12 @@ class MaskedMix(AdapterMix):
 def _parts(x: torch.Tensor, tensors: Any) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """For each layer that is adapted its place, x A' of the row's own adapter beside zeros, and B'."""
     a, bs, others = tensors
-    narrow, first = x @ a.to(x.dtype).T, 0
-    for place, b in enumerate(bs):
-        if b is not None:
-            part = narrow[:, first : first + len(b)]
-            yield place, part if others is None else part.masked_fill(others, 0.0), b.to(x.dtype)
-            first += len(b)
+    adapted = [(place, b) for place, b in enumerate(bs) if b is not None]
+    narrow = (x @ a.to(x.dtype).T).unflatten(1, (len(adapted), -1))
+    if others is not None:
+        narrow = narrow.masked_fill(others[:, None], 0.0)
+    for number, (place, b) in enumerate(adapted):
+        yield place, narrow[:, number], b.to(x.dtype)
 
 
 def _fill(buffers: _Buffers, names: Names, slot: int, adapter: PlainAdapter) -> None:
