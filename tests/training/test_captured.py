@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -119,6 +120,26 @@ def test_no_more_than_a_few_sizes_are_kept() -> None:
     for prompt in (20, 180, 300, 420, 480, 20):
         ours.add(rows_of(1, prompt=prompt), micro_tokens=1000, factor=1.0)
     assert len(sizes) == len(ours._recorded) == room._MOST_SIZES and sizes[-1][0] == 128
+
+
+def test_no_step_leaves_a_graph_of_autograd_behind() -> None:
+    """Else weights would add their gradients on the stream of an earlier step, which ends a recording."""
+    engine, trained = with_adapter("llama")
+    nodes = [weight.view_as(weight).grad_fn.next_functions[0][0] for weight in trained]
+    for node in nodes:
+        node.metadata["old"] = True
+    gc.collect()
+    gc.disable()
+    try:
+        plainly(engine, trained, rows_of(3))
+        engine.ways = Ways(fused=True, static=True)
+        ours = CapturedGradients(engine, trained, [], steps=3)
+        for _ in range(2):
+            ours.add(rows_of(3), micro_tokens=1000, factor=1.0)
+        del nodes, node
+        assert not any("old" in w.view_as(w).grad_fn.next_functions[0][0].metadata for w in trained)
+    finally:
+        gc.enable()
 
 
 def test_a_pass_that_gives_other_numbers_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

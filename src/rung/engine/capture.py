@@ -50,8 +50,12 @@ class Captured(Generic[Result]):
         self._work, self._before = work, before
         self._graph: Any = None
         self._result: Any = None
-        if device.type != "cuda":
-            return
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                self._record(device, memory)
+
+    def _record(self, device: torch.device, memory: GraphMemory) -> None:
+        work, before = self._work, self._before
         current, stream = torch.cuda.current_stream(device), memory.stream
         try:
             stream.wait_stream(current)
