@@ -225,15 +225,16 @@ class Session:
             }
             numbers = {"new": 32, "few": 8, "many": 72, "share": 0.6}
             command = [python, str(HERE / "gpu_vllm.py"), json.dumps({**given, **numbers})]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors_of(process).open("wb"),
-            text=True,
-            start_new_session=True,  # so that what it starts ends with it
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", **self._ways(process)},
-        )
+        with self._errors_of(process).open("wb") as errors:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # so that what it starts ends with it
+                env={**os.environ, "TOKENIZERS_PARALLELISM": "false", **self._ways(process)},
+            )
 
     def _ways(self, process: Process) -> dict[str, str]:
         """On a CPU the ways of a GPU are tried, unless the user chose; compiling for a CPU says nothing of a card."""

@@ -101,7 +101,7 @@ def _ours(engine: Engine, rows: Sequence[TokenRow], *, static: bool) -> tuple[fl
             if captured is None:
                 loss, _ = backward(engine, rows, micro_tokens=4096)
             elif (found := captured.add(rows, micro_tokens=4096, factor=1 / weight)) is not None:
-                loss = float(found[0])
+                loss = float(found[0].detach())
             else:
                 return None
         return loss, {name: w.grad.clone() for name, w in weights.items()}
@@ -121,7 +121,7 @@ def _theirs(plain: Any, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torc
     network.train()
     loss = network(**padded(rows, next(plain.parameters()).device), use_cache=False).loss
     loss.backward()
-    return float(loss), {name: weight.grad for name, weight in weights.items()}
+    return float(loss.detach()), {name: weight.grad for name, weight in weights.items()}
 
 
 def _answers(engine: Engine, plain: Any, rows: Sequence[TokenRow]) -> dict[str, Any]:

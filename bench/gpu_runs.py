@@ -73,19 +73,20 @@ def about(device: torch.device) -> dict[str, Any]:
 
 def prepare(given: Given) -> dict[str, Any]:
     """Writes rows, prompts, configurations for vLLM, and a task with a model; says what they are made of."""
-    folder, said = given.folder, {}
-    model, said["model"] = _model(given)
-    rows, said["rows"] = made_rows(SHAPES["1.7b"]), "made"
-    if given.task is not None and said["model"] == "embedded":
-        rows, said["rows"] = task_rows(given.task), str(given.task.name)
+    folder, said = given.folder, {"rows": "made"}
+    rows = made_rows(SHAPES["1.7b"])
     write_rows(rows, folder / "rows.json")
     write_rows(made_rows(SHAPES["tiny"], count=96), folder / "rows-tiny.json")
-    (folder / "prompts.json").write_text(json.dumps(prompts_of(rows, asked_of(given)[0])), "utf-8")
     for name, shape in SHAPES.items():
         config = config_of(shape).to_dict()
         config.update(architectures=["LlamaForCausalLM"], torch_dtype="bfloat16")
         (folder / f"config-{name}").mkdir()
         (folder / f"config-{name}" / "config.json").write_text(json.dumps(config, default=str), "utf-8")
+    model, said["model"] = _model(given)
+    if given.task is not None and said["model"] == "embedded":
+        rows, said["rows"] = task_rows(given.task), given.task.name
+        write_rows(rows, folder / "rows.json")
+    (folder / "prompts.json").write_text(json.dumps(prompts_of(rows, asked_of(given)[0])), "utf-8")
     said["task"] = _write_task(given, folder / "task", model)
     return said
 

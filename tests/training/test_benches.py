@@ -14,7 +14,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-@pytest.mark.parametrize("name", ["training", "generation", "tokenizer", "variants"])
+@pytest.mark.parametrize("name", ["training", "generation", "tokenizer", "variants", "gpu"])
 def test_a_bench_says_how_it_is_used(name: str) -> None:
     done = subprocess.run([sys.executable, str(BENCH / f"{name}.py"), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr

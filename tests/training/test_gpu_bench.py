@@ -1,0 +1,221 @@
+"""bench/gpu.py: every target has its line, what is missing is said, and each measurement runs on a tiny shape."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import gpu
+import gpu_equality
+import gpu_limits
+import gpu_ours
+import gpu_part
+import gpu_peers
+import gpu_runs
+import gpu_shapes
+import training
+from gpu_table import lines, reasons, shown, table, unequal, with_limits
+
+Found = dict[str, dict[str, Any]]
+
+
+def figures() -> Found:
+    """What a card might have measured."""
+    return {
+        "limits//matrix": {"value": {"matrix_tflops": 600.0}},
+        "limits//bandwidth": {"value": {"bandwidth_gb_s": 4000.0}},
+        "rung/1.7b/training_32": {"value": {"examples_per_s": 800.0, "tflops": 270.0}},
+        "transformers/1.7b/training_32": {"value": {"examples_per_s": 114.0}},
+        "transformers/1.7b/liger_32": {"skipped": "liger_kernel is not installed"},
+        "rung/1.7b/prompts": {"value": {"seconds": 2.0}},
+        "transformers/1.7b/prompts": {"value": {"seconds": 8.0}},
+        "rung/1.7b/request": {"value": {"ms_per_token": 2.0, "read_bytes": 3.4e9}},
+        "rung/1.7b/adapters": {"value": {"mixed_s": 1.1, "base_s": 1.0}},
+        "run/135m/whole_run": {"value": {"seconds": 48.0}},
+        "run/135m/side_by_side": {"value": {"ended": 7, "runs": 8}},
+        "four_bit/8b/four_bit": {"error": "OutOfMemory: no"},
+    }
+
+
+def test_each_figure_stands_beside_its_target_and_is_judged_by_it() -> None:
+    found = figures()
+    with_limits(found)
+    rows = table(found, lines(gpu.SIZES, judged=True))
+    met = {(r["part"], r["size"], r["against"]): (r["met"], r["target"]) for r in rows}
+    assert met["training, batch 32", "1.7b", "transformers + PEFT"] == ("yes", "at least 5 x")
+    assert met["training, batch 32", "1.7b", "Liger"] == ("not measured", "at least 3 x")
+    assert met["training, batch 32", "1.7b", "matrix rate"] == ("yes", "at least 40%")
+    assert met["training, batch 32", "8b", "matrix rate"] == ("not measured", "at least 40%")
+    assert met["training, batch 32", "135m", "transformers + PEFT"] == ("not measured", "at least 5 x")
+    assert met["prompts that share a prefix", "1.7b", "generate"] == ("no", "at least 5 x")
+    assert met["prompts that share a prefix", "1.7b", "vLLM"] == ("not measured", "at least 0.8 x")
+    assert met["one request, a token", "1.7b", "reading the weights"] == ("yes", "at most 3 x")
+    assert met["4 adapters in one batch", "1.7b", "the base"] == ("yes", "at most 1.2 x")
+    assert met["a whole run", "135m", ""] == ("yes", "at most 60 s")
+    assert met["runs side by side", "135m", "all of"] == ("no", "all end")
+    assert met["training in 4 bits, batch 8, 2,048 tokens", "8b", ""] == ("not measured", "at most 24 GB")
+    said = " ".join(reasons(rows))
+    assert "liger_kernel is not installed" in said and "OutOfMemory: no" in said
+    assert len(shown(rows).splitlines()) == 1 + len(rows)
+
+
+def test_nothing_is_judged_on_a_cpu() -> None:
+    assert all(row["target"] is None for row in table({}, lines(["tiny"], judged=False)))
+
+
+def test_a_check_of_equality_that_fails_or_breaks_is_named_and_one_that_was_skipped_is_not() -> None:
+    found: Found = {
+        "rung/1.7b/equality": {"value": {"equal": False}},
+        "rung/8b/equality": {"error": "it broke"},
+        "rung/135m/equality": {"skipped": "no time"},
+        "rung/135m/equality_float32": {"value": {"equal": True}},
+    }
+    assert unequal(found) == ["rung/1.7b/equality", "rung/8b/equality"]
+
+
+@pytest.mark.parametrize("key", ["loss_differs", "static_norm_differs", "gradients_differ"])
+def test_float32_has_to_agree_in_loss_norm_and_gradients(key: str) -> None:
+    small = {f"{kind}{what}": 1e-6 for kind in ("", "static_") for what in ("loss_differs", "norm_differs")}
+    found = {"dtype": "float32", "gradients_differ": 1e-6, **small, "answers": 4, "same_answers": 4}
+    assert gpu_equality.is_equal(found)
+    assert not gpu_equality.is_equal({**found, key: 1e-3})
+    assert not gpu_equality.is_equal({**found, "same_answers": 3})
+
+
+def test_the_plan_holds_every_kind_and_the_limits_come_first() -> None:
+    whole = gpu.plan(gpu.SIZES, [])
+    assert whole[0].kind == "limits"
+    assert {p.kind for p in whole} == {"limits", "rung", "transformers", "run", "four_bit", "ways", "vllm"}
+    assert [p.kind for p in gpu.plan(["1.7b"], ["ways"])] == ["limits", "ways"]
+    line_places = {p.rpartition(":")[0] for line in lines(gpu.SIZES, judged=True) for p in (line.ours, line.theirs)}
+    planned = {p.name_of(m) for p in whole for m in p.measures}
+    assert line_places - {""} <= planned
+
+
+# ---- processes ------------------------------------------------------------------------------------
+
+
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> tuple[gpu.Session, list[str]]:
+    """A session whose processes run that code."""
+    told: list[str] = []
+    found = gpu.Session(argparse.Namespace(device="cpu", task=None), tmp_path, time.time() + 60, told.append)
+    found._ahead = False
+
+    def start(process: gpu.Process) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        with found._errors_of(process).open("wb") as errors:
+            command = [sys.executable, "-c", code]
+            return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, start_new_session=True)
+
+    monkeypatch.setattr(found, "_start", start)
+    return found, told
+
+
+def test_what_a_process_said_before_it_broke_is_kept_and_the_rest_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        f'print(\'{gpu.MARK}\' + \'{{"measure": "prompts", "value": {{"seconds": 1.0}}}}\'); raise SystemExit(\'no\')'
+    )
+    found, told = session(tmp_path, monkeypatch, code)
+    said = found.run(gpu.Process("rung", "tiny", ("prompts", "request"), 9), after=None)
+    assert said["rung/tiny/prompts"] == {"value": {"seconds": 1.0}}
+    assert said["rung/tiny/request"] == {"error": "its process ended with code 1. no"}
+    assert len(told) == 2
+
+
+def test_a_process_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = session(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr(gpu, "LEAST_S", 1.0)
+    found.deadline = time.time() + 3
+    said = found.run(gpu.Process("rung", "tiny", ("prompts",), 9), after=None)
+    assert said["rung/tiny/prompts"]["error"].startswith("its time was up")
+
+
+def test_a_process_without_time_is_skipped_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = session(tmp_path, monkeypatch, "")
+    found.deadline = time.time() + 5
+    said = found.run(gpu.Process("rung", "tiny", ("prompts",), 9), after=None)
+    assert "left of --seconds" in said["rung/tiny/prompts"]["skipped"]
+
+
+# ---- measurements on a tiny shape -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> gpu_part.Given:
+    folder = tmp_path_factory.mktemp("gpu")
+    rows = gpu_shapes.made_rows(gpu_shapes.SHAPES["tiny"], count=64)
+    gpu_shapes.write_rows(rows, folder / "rows-tiny.json")
+    return gpu_part.Given("rung", "tiny", "cpu", folder, (), time.time() + 600)
+
+
+def test_what_is_given_to_a_process_arrives(given: gpu_part.Given) -> None:
+    assert gpu_part.from_json(gpu_part.as_json(given)) == given
+    assert given.rows()[0] == gpu_shapes.made_rows(given.shape, count=1)[0]
+
+
+def test_rung_computes_what_its_peer_computes_and_is_measured(
+    given: gpu_part.Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_WAYS", "fused,static")
+    engine, rows = gpu_ours.engine_of(given, given.dtype), given.rows()
+    found = gpu_equality.compared(given, engine, rows[:4])
+    assert found["equal"] and found["static_loss_differs"] < 1e-4, found
+    monkeypatch.setattr(gpu_equality, "fill", lambda weights: None)  # now each has a first adapter of its own
+    assert not gpu_equality.compared(given, engine, rows[:4])["equal"]
+    assert gpu_ours.training(given, engine, rows, 8, most=4)["examples_per_s"] > 0
+    assert gpu_ours.prompts(given, engine, rows)["seconds"] > 0
+    assert gpu_ours.request(given, engine, rows)["read_bytes"] == 4 * sum(
+        p.numel() for p in engine.network.parameters()
+    )
+    assert gpu_ours.adapters(given, engine, rows)["ratio"] > 0
+
+
+def test_the_peer_is_measured(given: gpu_part.Given) -> None:
+    peer = gpu_peers.Peer(given)
+    assert gpu_peers.prompts(given, peer.network("plain"), peer.rows)["seconds"] > 0
+    assert peer.trained("adapted", 8)["examples_per_s"] > 0
+
+
+def test_operations_of_a_step_are_those_that_the_bench_of_training_counts(given: gpu_part.Given) -> None:
+    network = gpu_shapes.make_network(given.shape, "cpu", given.dtype)
+    parameters = sum(p.numel() for p in network.parameters())
+    from peft import get_peft_model
+
+    get_peft_model(network, gpu_shapes.lora_config())
+    batch = given.rows()[:8]
+    expected = training.operations(SimpleNamespace(network=network, parameters=parameters), batch)
+    ours, tokens = gpu_limits.operations(given.shape, batch)
+    assert ours == pytest.approx(expected, rel=0.01)
+    assert tokens < sum(row.tokens for row in batch)
+
+
+def test_a_measurement_that_fails_does_not_end_the_others(
+    given: gpu_part.Given, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise ValueError("no such thing")
+
+    def lacks() -> None:
+        raise ModuleNotFoundError("no module", name="liger_kernel")
+
+    asked = gpu_part.Given(**{**vars(given), "measures": ("a", "b", "c")})
+    gpu_part.measured(asked, {"a": (fails, 0), "b": (lacks, 0), "c": (lambda: {"x": 1}, 0)})
+    a, b, c = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert "ValueError: no such thing" in a and "liger_kernel is not installed" in b and '"x": 1' in c
+
+
+def test_what_the_processes_read_is_written(given: gpu_part.Given, tmp_path: Path) -> None:
+    said = gpu_runs.prepare(gpu_part.Given(**{**vars(given), "folder": tmp_path}))
+    assert said == {"rows": "made", "model": "tiny, random weights", "task": "made"}
+    assert (tmp_path / "task" / "task.yaml").is_file() and (tmp_path / "config-8b" / "config.json").is_file()
+    prompts = gpu_shapes.prompts_of(gpu_shapes.read_rows(tmp_path / "rows.json"), 3)
+    assert [580 <= len(prompt) <= 600 for prompt in prompts] == [True] * 3
