@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import os
 import socket
@@ -229,7 +228,7 @@ def test_pairs_are_trained_on_together_too(
     assert close(together, model.prefer(pairs, OPTIONS, tmp_path / "alone", how=DPO(beta=0.1)))
 
 
-def test_several_cards_are_taken_where_they_save_more_than_their_start(model: LocalModel) -> None:
+def test_several_cards_are_taken_where_they_save_more_than_their_start() -> None:
     rows = [TokenRow(str(i), (*range(100), i), (5,) * 10) for i in range(8)]
     each = 12  # own tokens of a row: all but the prefix of 99 that all share... and its first
     saved = launching.saves(rows, OPTIONS, steps=100, count=2, speed=10.0)
@@ -250,31 +249,30 @@ def test_a_connection_without_the_key_is_turned_away(model: LocalModel, launches
     assert steps_of(model, tmp_path / "both") == [1, 2, 3, 4, 5, 6]
 
 
-_PARENT = """
-import sys
-from pathlib import Path
-from rung.models import launching
-from rung.models.loading import load_model
-from rung.types import Message, TrainingOptions, TrainingRow
-launching.START_S = 0.0
-launching.saves = lambda *_: 1.0
-model = load_model(sys.argv[1], device="cpu")
-rows = [TrainingRow(str(i), (Message("user", f"number {i}"),), f"answer {i}") for i in range(8)]
-options = TrainingOptions(learning_rate=5e-3, steps=100_000, batch_size=4, rank=4, alpha=8)
-model.train(rows, options, Path(sys.argv[2]), on_step=lambda p: print(p.step, flush=True))
-"""
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them")
-def test_torchruns_processes_end_with_a_parent_that_is_killed(base: Path, tmp_path: Path) -> None:
-    variables = {**os.environ, CARDS: "cpu:2", "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", _PARENT, str(base), str(tmp_path / "both")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=variables) as parent:
-        assert isinstance(parent.stdout, io.BufferedReader)
-        assert parent.stdout.readline() == b"1\n"
-        begun = _descendants(parent.pid)
+def test_torchruns_processes_end_with_a_parent_that_is_killed(
+    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CARDS, "cpu:2")
+    monkeypatch.setattr(launching, "START_S", 0.0)
+    monkeypatch.setattr(launching, "saves", lambda *_: 1.0)
+    fork = multiprocessing.get_context("fork")
+    heard, said = fork.Pipe(duplex=False)
+
+    def run() -> None:
+        options = replace(OPTIONS, steps=100_000)
+        model.train(ROWS, options, tmp_path / "both", on_step=lambda progress: said.send(progress.step))
+
+    parent = fork.Process(target=run)
+    parent.start()
+    try:
+        assert heard.poll(120)
+        assert heard.recv() == 1
+        begun = _descendants(parent.pid or 0)
         assert len(begun) >= 3, "torchrun and two processes"
+    finally:
         parent.kill()
+        parent.join()
     until = time.monotonic() + 30
     while (left := [pid for pid in begun if _lives(pid)]) and time.monotonic() < until:
         time.sleep(0.2)

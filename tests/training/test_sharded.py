@@ -14,9 +14,9 @@ from gloo import in_processes
 from rung.engine.checkpointing import checkpointing
 from rung.engine.layers import decoder_layers, fused_layers
 from rung.errors import TrainingError
+from rung.models.in_group import load_sharded, train_sharded
 from rung.models.loading import load_model
 from rung.models.local import LocalModel
-from rung.models.sharded import load_sharded, train_sharded
 from rung.testing import save_tiny_model
 from rung.training import lora
 from rung.training.batches import TokenRow

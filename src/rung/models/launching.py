@@ -34,6 +34,7 @@ from rung.resume import is_done
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.checkpoints import checkpoint_of, claim
 from rung.training.loss import Loss
+from rung.training.together import is_one_of_several
 from rung.types import Progress, TrainingOptions
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ ADDRESS, KEY = "RUNG_TRAINING_ADDRESS", "RUNG_TRAINING_KEY"
 _LOG = "cards.log"
 _LOOK_S, _CAUSE_S, _STOP_S, _END_S, _KEY_S = 0.5, 3.0, 120.0, 15.0, 10.0
 _SHOWN_LINES = 8
+_SLOWEST = 100.0  # tokens a second that a card trains on
 _MOST_ROWS = 256  # that are read to guess what a batch shares
 
 
@@ -113,10 +115,11 @@ def train_on_cards(
     last = options.steps if until is None else min(until, options.steps)
     if len(devices) == 1 or devices[0].split(":")[0] != engine.device.type or is_done(folder / f"step-{last}"):
         return None
-    if TOGETHER in engine.ways.given_up or not {*loss.record} <= {"preferences"}:
+    if TOGETHER in engine.ways.given_up or not {*loss.record} <= {"preferences"} or is_one_of_several():
         return None
     reached = max((n for n in _steps_in(folder) if n < last), default=0)
-    if saves(rows, options, last - reached, len(devices), model.speed().train) < START_S:
+    most = saves(rows, options, last - reached, len(devices), _SLOWEST)
+    if most < START_S or most * _SLOWEST / model.speed().train < START_S:  # short ones need no measured speed
         return None
     claim(folder, options, rows, start, loss.record)  # type: ignore[type-var]
     model.close_cards()
@@ -221,8 +224,6 @@ class _Worker:
     socket: socket.socket
     lines: IO[bytes]
     failure: RungError | None = None
-    failed: bool = False
-    done: bool = False
 
     def say(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):  # that it is gone is heard when it is read from
@@ -231,7 +232,8 @@ class _Worker:
 
 @dataclass
 class _Parent:
-    """asked: whether process 0 waits to hear if it may go on. stepped: whether a step was taken."""
+    """asked: whether process 0 waits to hear if it may go on. stepped: whether a step was taken. cause_by: the time
+    until which a better reason for a failure is waited for. lost: those that are gone, in that order."""
 
     job: Job
     log: IO[bytes]
@@ -241,6 +243,7 @@ class _Parent:
     stepped: bool = False
     failed: bool = False
     cause_by: float | None = None
+    lost: list[_Worker] = field(default_factory=list)
 
     def __enter__(self) -> _Parent:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -339,8 +342,8 @@ class _Parent:
             message = {}
         if not message:
             self._selector.unregister(worker.socket)
+            self.lost.append(worker)
         if "failed" in message or not message:
-            worker.failed = True
             worker.failure = worker.failure or _error_of(message)
             self.cause_by = self.cause_by or time.monotonic() + _CAUSE_S
             return None
@@ -354,11 +357,11 @@ class _Parent:
                 if not self.stepped and not isinstance(worker.failure, TrainingError):
                     raise NotStarted(f"process {worker.rank}: {worker.failure}")
                 raise worker.failure
-        lost = [worker for worker in self.workers.values() if isinstance(worker.failure, _Died)]
         place = self.job.folder / _LOG
         if not self.stepped:
             raise NotStarted(f"the processes did not start: {_end_of(place)}")
-        which = " and ".join(f"process {w.rank} (on {self.job.devices[w.rank]})" for w in lost) or "torchrun"
+        first = [*self.lost, *(worker for worker in self.workers.values() if worker.failure is not None)][:1]
+        which = "".join(f"process {w.rank} (on {self.job.devices[w.rank]})" for w in first) or "torchrun"
         raise TrainingError(
             f"training in {self.job.folder}: {which} ended before the training did. What was said is in {place}. "
             "Nothing up to the last checkpoint is lost: start the run again, and it goes on from there; with the "

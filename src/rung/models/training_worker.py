@@ -97,11 +97,13 @@ def _print_traceback() -> None:
 
 def _trained(message: Mapping[str, Any], parent: _Parent, rank: int) -> dict[str, Any]:
     import torch
+    import torch.distributed as dist
 
     from rung.models.loading import load_model
     from rung.training.batches import TokenPair, TokenRow
     from rung.training.loss import ANSWERS
     from rung.training.preferences import dpo
+    from rung.training.together import Together, join
 
     device, loaded = torch.device(message["devices"][rank]), message["loaded"]
     if device.type == "cuda":
@@ -115,9 +117,11 @@ def _trained(message: Mapping[str, Any], parent: _Parent, rank: int) -> dict[str
     rows: Any = [row for (row,) in found] if references is None else None
     if rows is None:
         rows = [TokenPair(a, b, reference) for (a, b), reference in zip(found, references, strict=True)]
-    peers = begin(device)
-    result = _train(model, rows, message, parent, peers, ANSWERS if preferences is None else dpo(DPO(**preferences)))
-    end()
+    join(device)
+    loss = ANSWERS if preferences is None else dpo(DPO(**preferences))
+    result = _train(model, rows, message, parent, Together(device), loss)
+    dist.barrier()
+    dist.destroy_process_group()
     return {"result": str(result)}
 
 
@@ -134,27 +138,6 @@ def _train(
         on_step=parent.on_step if peers.rank == 0 else lambda _: None,
         peers=peers,
     )
-
-
-def begin(device: Any) -> Together:
-    """Joins the group of processes that torchrun's environment variables describe. device: this process's own."""
-    import torch.distributed as dist
-
-    from rung.training.together import LONGEST_WAIT, Together
-
-    if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
-    return Together(device)
-
-
-def end() -> None:
-    """Leaves the group, once all have come here."""
-    import torch.distributed as dist
-
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

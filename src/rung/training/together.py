@@ -8,6 +8,7 @@ Source: Li et al., PyTorch Distributed (2020), for gradients that are summed in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -77,10 +78,31 @@ class Alone:
         return here
 
 
+def join(device: torch.device) -> None:
+    """Joins the group of processes that torchrun's environment variables describe, RANK and WORLD_SIZE among them.
+
+    device: this process's own; torch.cuda.set_device has chosen it. Does nothing in a group that is there, as in one
+    of Ray Train's.
+    """
+    if dist.is_initialized():
+        return
+    if device.type == "cuda":
+        dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher or scheduler has started this process as one of a group."""
+    return (dist.is_available() and dist.is_initialized()) or int(os.environ.get("WORLD_SIZE", "1") or 1) > 1
+
+
 class Together:
-    """The processes of torch.distributed's group, which is initialised: by `rung.models.launching`, torchrun, a
-    scheduler or Ray Train. device: where numbers are summed: a GPU with NCCL, the CPU with gloo.
-    in_step: whether weights are divided over them (`rung.models.sharded`)."""
+    """The processes of torch.distributed's group, which is there: by `join`, or a scheduler's.
+
+    device: where gradients are summed: a GPU with NCCL, the CPU with gloo. in_step: whether weights are divided
+    over the processes (`rung.models.in_group`).
+    """
 
     def __init__(self, device: torch.device, *, in_step: bool = False) -> None:
         self.device = device

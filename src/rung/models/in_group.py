@@ -1,7 +1,8 @@
-"""Training a model that does not fit one card: its layers are divided over the processes of a group.
+"""Training in a group of processes that somebody else started: torchrun, a scheduler such as Slurm, or Ray Train.
 
-Only for training, and only in a group that somebody started: torchrun, a scheduler or Ray Train. A run needs a model
-that answers, so it does not come here; a tuned adapter is answered by vLLM or an endpoint.
+Every process calls the same functions with the same arguments; the first one writes the files. A model that does not
+fit one card has its layers divided over the group (`load_sharded`). Only training is offered so: a run needs a model
+that answers, and such a model is answered by vLLM or an endpoint.
 """
 
 from __future__ import annotations
@@ -18,14 +19,32 @@ from rung.engine.sharding import sharded
 from rung.errors import TrainingError
 from rung.models.loading import load_model
 from rung.models.local import LocalModel
-from rung.training.together import Together
+from rung.training.together import Together, join
 from rung.types import Progress, TrainingOptions, TrainingRow
 
 _AT_ONCE = 1 << 30  # tokens: every process does one pass a step
 
 
+def train_in_group(
+    model: LocalModel,
+    rows: Sequence[TrainingRow],
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    on_step: Callable[[Progress], None] = lambda _: None,
+) -> Path:
+    """Trains as `types.Trainable.train` does, together with the other processes, each of which holds the whole model.
+
+    model: of `load_model`, on this process's own card, which torch.cuda.set_device has chosen. on_step is called in
+    the first process; what it raises ends the training in all of them.
+    """
+    join(model.engine.device)
+    peers = Together(model.engine.device)
+    return model.train_tokens(model.encode_rows(rows), options, folder, on_step=on_step, peers=peers)
+
+
 def load_sharded(spec: str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16) -> LocalModel:
-    """The model of that name, divided over the processes of torch.distributed's group, which is initialised.
+    """The model of that name, divided over the processes of the group.
 
     device: this process's own: a card that torch.cuda.set_device has chosen, or the CPU. The processes load in turn,
     each into the memory of the machine first, which must hold the whole model once. Raises as `load_model` does, and
@@ -34,6 +53,7 @@ def load_sharded(spec: str, device: torch.device, *, dtype: torch.dtype = torch.
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
+    join(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     model: LocalModel | None = None
     for turn in range(dist.get_world_size()):
@@ -61,8 +81,8 @@ def train_sharded(
 ) -> Path:
     """Trains an adapter for a model of `load_sharded`. Every process calls it, with the same arguments.
 
-    The adapter, checkpoints and steps are those of `types.Trainable.train`; on_step is called in every process. Each
-    process does one pass a step, so that all gather the same layers. Memory that runs out ends the training.
+    As `train_in_group`, but that each process does one pass a step, so that all gather the same layers: memory that
+    runs out ends the training.
     Raises TrainingError where all weights are to be trained, or a batch has fewer rows than there are processes.
     """
     peers = Together(model.engine.device, in_step=True)
