@@ -22,6 +22,7 @@ def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> It
     """Answers batch after batch. An answer's tokens include its end token where it ended by one.
 
     When memory runs out, the batch is answered in halves, and later batches are smaller until enough of them worked.
+    One row that does not fit beside what other processes hold of a GPU is tried again for a few seconds.
     """
     for batch in _batches(engine, jobs, set(stop_ids)):
         parts, worked, failed = [batch.places], list[list[int]](), list[list[int]]()
@@ -32,8 +33,11 @@ def decode(engine: Engine, jobs: Sequence[Job], stop_ids: Collection[int]) -> It
                 worked.append(part)
                 yield answered
                 continue
-            failed.append(part)
             engine.make_room()
+            if len(part) == 1 and engine.waits_for_others():
+                parts.insert(0, part)
+                continue
+            failed.append(part)
             if len(part) == 1:
                 yield [(part[0], None)]
             else:
