@@ -89,8 +89,9 @@ def _timed(model: Model, text: str, most: int) -> tuple[Generation, float]:
     return generation, max(time.perf_counter() - started, generation.latency_s, 1e-6)
 
 
-def timed_speed(ask: Callable[[Sequence[Request]], Sequence[Generation]], rows: int) -> Speed:
-    """Of what answers many requests at once: prompts that share nothing, then answers of some length.
+def timed_speed(ask: Callable[[Sequence[Request]], Sequence[Generation]], rows: int, words: int) -> Speed:
+    """Of what answers many requests at once: `rows` prompts of so many words that share nothing, then answers of some
+    length to as many short ones.
 
     Training is taken as a share of reading. Raises what `ask` raises.
     """
@@ -100,7 +101,7 @@ def timed_speed(ask: Callable[[Sequence[Request]], Sequence[Generation]], rows: 
         answers = ask([Request((Message("user", text),), Decoding(most)) for text in texts])
         return max(time.perf_counter() - started, 1e-6), answers
 
-    long = [f"{i} {i} " + f"word{i} " * _PROBE_WORDS for i in range(rows)]
+    long = [f"{i} {i} " + f"word{i} " * words for i in range(rows)]
     short = [f"{i} Count from {i} to 100, in words." for i in range(rows)]
     seconds(short, 1)  # the first questions build what later ones share
     reading_s, read = seconds(long, 1)

@@ -250,6 +250,22 @@ def test_a_vllm_that_was_killed_between_two_questions_is_started_again(
     assert starts(fake) == 2
 
 
+def test_a_ctrl_c_ends_what_was_asked_and_the_next_question_is_answered(
+    model: VllmModel, plans: Plans, fake: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans(delay_s=0.2)
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rung.models.streaming.Whole.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.generate([request()])
+    assert texts(model.generate([request("another")])) == [ANSWER]
+    assert _vllm(model).load().running == 0 and starts(fake) == 1
+
+
 def test_vllm_ends_with_its_model(model: VllmModel, tiny_folder: Path) -> None:
     other = open_model(str(tiny_folder), engine="vllm")
     other.generate([request()])

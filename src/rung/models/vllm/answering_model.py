@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FULL_BYTES = 14  # of a weight that is trained itself, beside the weight: its gradient, moments and a copy
 _FREED_S = 10.0  # that a GPU may take to have the memory of a process that ended
-_ON_HOST = 8  # requests of a measurement without a GPU
+_TIMED, _TIMED_ON_HOST = (64, 400), (4, 64)  # requests of a measurement, and words of each, with a GPU and without
 
 
 def open_answered_by_vllm(spec: str, say: Callable[[str], None] = lambda _: None) -> Model:
@@ -350,8 +350,8 @@ class VllmModel:
 
     def _measured_speed(self) -> Speed:
         train = self._here(lambda network: network.speed()).train
-        rows = ROWS // 4 if self.device.type == "cuda" else _ON_HOST
-        return replace(timed_speed(self._child.answer, rows), train=train)
+        rows, words = _TIMED if has_gpu() else _TIMED_ON_HOST
+        return replace(timed_speed(self._child.answer, rows, words), train=train)
 
     def describe(self) -> dict[str, Any]:
         """Device, type and threads, and what computes answers."""

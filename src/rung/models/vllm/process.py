@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 PYTHON, MORE_FLAGS = "RUNG_VLLM_PYTHON", "RUNG_VLLM_ARGS"
 """Environment variables: a Python that has vLLM, and more flags for `vllm serve`, which count before rung's."""
 
+WITHOUT = "leave out --engine vllm (in a task: engine: vllm)"
+"""What to do where vLLM cannot answer."""
+
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank
 _MOST_START_S = 1800.0
 _LOOK_S, _TELL_S, _END_S = 0.25, 10.0, 15.0
@@ -129,7 +132,7 @@ def version_of_vllm(python: str | None = None) -> str:
     if found.returncode:
         raise ModelError(
             f"{program}: it has no vLLM. Install it there (pip install vllm), or set {PYTHON} to the python of an "
-            "environment of vLLM; or leave out --engine vllm."
+            f"environment of vLLM; or {WITHOUT}."
         )
     return found.stdout.strip()
 
@@ -146,7 +149,7 @@ def python_with_vllm(python: str | None = None) -> str:
     if importlib.util.find_spec("vllm") is None:
         raise ModelError(
             "vLLM is not installed here. Install it (pip install vllm), best in an environment of its own, and set "
-            f"{PYTHON} to the python of that environment; or leave out --engine vllm."
+            f"{PYTHON} to the python of that environment; or {WITHOUT}."
         )
     return sys.executable
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rung.errors import OutOfMemory
 from rung.models.sizes import as_size
 from rung.models.vllm.base import BaseFolder
+from rung.models.vllm.process import WITHOUT
 
 SLOTS, ROWS = 4, 256
 """Adapters of one batch, and rows that are answered together."""
@@ -55,7 +56,7 @@ def share_of(
         where = "on the GPU" if total is not None else "in memory"
         raise OutOfMemory(
             f"model {base.spec}: vLLM needs {as_size(least)} to answer with it, and {as_size(free)} are free {where}. "
-            "Close other programs, use a smaller model, or leave out --engine vllm."
+            f"Close other programs, use a smaller model, or {WITHOUT}."
         )
     wanted = fixed + (each * max(context, _WANTED_TOKENS) or _UNKNOWN_CACHE)
     taken = min(wanted, max(least, usable - reserve))
