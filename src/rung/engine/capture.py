@@ -6,6 +6,7 @@ Source: PyTorch's `torch.cuda.graph`; what is recorded must not wait for the dev
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -95,7 +96,9 @@ def graph_bytes(device: torch.device) -> int:
 def _refusing_to_wait() -> Iterator[None]:
     """Within: torch raises RuntimeError where Python would wait for the device, which no recording may."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*debug mode is a prototype.*")  # nobody has to know
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
