@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine.checkpointing import checkpointing, layers_of, least_bytes
+from rung.engine.checkpointing import checkpointing, layers_of
 from rung.engine.padded_engine import PaddedEngine
 from rung.testing import tiny_model
 from rung.training import lora, whole
@@ -126,8 +126,3 @@ def test_a_network_that_marks_no_layers_has_its_longest_list_of_equal_ones() -> 
 
     network = Plain()
     assert layers_of(network) == list(network.blocks)
-
-
-def test_what_is_kept_at_least_grows_with_length_depth_and_width() -> None:
-    network = tiny_model().network
-    assert least_bytes(network, 10) == 10 * 2 * 32 * 8 * 4

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from rung.engine import training_memory
 from rung.engine.adapters import IN_TRAINING
 from rung.errors import Diverged, OutOfMemory, TrainingError
 from rung.testing import tiny_model
@@ -358,7 +359,7 @@ def test_where_one_row_does_not_fit_layers_are_computed_again_and_a_continued_tr
 
 def test_rows_that_cannot_fit_are_known_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = too_little_memory_without_checkpointing(monkeypatch)
-    monkeypatch.setattr(loop, "free_bytes", lambda device: 10_000)
+    monkeypatch.setattr(training_memory, "free_bytes", lambda device: 10_000)
     model = tiny_model()
     train(model.engine, rows_of(model), OPTIONS, tmp_path)
     assert all(checkpointed for checkpointed, _ in passes)

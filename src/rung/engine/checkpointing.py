@@ -20,8 +20,6 @@ from rung.engine import compiled_steps
 from rung.engine.attention import TreeView, current_view, viewing
 from rung.engine.masked_view import MaskedView
 
-_LEAST_KEPT = 8  # values a layer, token and unit of width: inputs of its two halves, queries, output, feed-forward
-
 
 @contextmanager
 def checkpointing(network: Any, *, on: bool = True) -> Iterator[None]:
@@ -53,16 +51,6 @@ def layers_of(network: Any) -> list[Any]:
         return [m for m in marked if id(m) not in inner]
     lists = [m for m in network.modules() if isinstance(m, torch.nn.ModuleList) and len({type(x) for x in m}) == 1]
     return list(max(lists, key=len, default=()))
-
-
-def least_bytes(network: Any, tokens: int) -> int:
-    """Bytes that the layers keep of a row of so many tokens for the backward pass, without checkpointing, at least.
-
-    0 where the configuration does not say how wide and deep the network is.
-    """
-    config = network.config.get_text_config()
-    depth, width = (int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "hidden_size"))
-    return tokens * depth * width * _LEAST_KEPT * int(network.dtype.itemsize)
 
 
 def _forward(inner: Any, *args: Any, **kwargs: Any) -> Any:

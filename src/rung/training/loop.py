@@ -18,34 +18,36 @@ from typing import Any
 
 import torch
 
-from rung.engine.checkpointing import checkpointing, least_bytes
+from rung.engine.checkpointing import checkpointing
 from rung.engine.devices import random_state, set_random_state, synchronize
 from rung.engine.engine import Engine
-from rung.engine.memory import free_bytes
+from rung.engine.masked_view import MOST_DENSE
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.training_memory import tokens_at_once
+from rung.engine.prefix_tree import common_prefix_length
+from rung.engine.training_memory import checkpointing_needed, tokens_at_once
 from rung.errors import Diverged, OutOfMemory, first_line
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
 from rung.training.batches import Item, TokenPair, TokenRow, batch_indices, learning_rate_at
 from rung.training.captured import CapturedGradients, captured_gradients
 from rung.training.checkpoints import State, checkpoint_of, claim, restore, save
+from rung.training.cross_entropy import can_fuse
 from rung.training.learner import Learner
 from rung.training.loss import ANSWERS, Loss, add_gradients
+from rung.training.optimisers import IN_8_BITS, allocate_moments, optimiser_for, optimiser_of, recorded
 from rung.training.together import Alone, Peers
 from rung.types import Progress, TrainingOptions
 
 _CHECKPOINT_EVERY_S = 20.0
 _LOSS_SCALE = 2.0**10  # in float16
 _LARGER = 3  # times as long between checkpoints of all weights, which take seconds to write
-_MOST_TOKENS = 32_768  # at once
-_SHARE = 0.6  # of the tokens that fit, since the prefix that rows share comes on top
+_SHARE = 0.8  # of the tokens that fit a GPU
 _ALONE = Alone()
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What was asked for; the fields are the arguments of `train`."""
+    """What was asked for; the fields are the arguments of `train`. optimiser: as `optimisers.optimiser_of` says."""
 
     engine: Engine
     rows: Sequence[TokenRow] | Sequence[TokenPair]
@@ -57,6 +59,7 @@ class _Job:
     on_step: Callable[[Progress], None]
     beside: Callable[[Path], None]
     peers: Peers
+    optimiser: str
 
 
 def train(
@@ -89,10 +92,11 @@ def train(
     result = folder / f"step-{until}"
     if is_done(result):
         return result
-    claim(folder, options, rows, start, loss.record)
-    if options.full:
-        whole.check_room(engine, folder)
-    job, newest = _Job(engine, rows, loss, options, folder, until, start, on_step, beside, peers), -1
+    optimiser = optimiser_of(engine, options, folder)
+    if options.full:  # before the claim: what frees memory, or is installed, may then change the optimiser
+        whole.check_room(engine, folder, in_8_bits=optimiser == IN_8_BITS)
+    claim(folder, options, rows, start, {**loss.record, **recorded(optimiser)})
+    job, newest = _Job(engine, rows, loss, options, folder, until, start, on_step, beside, peers, optimiser), -1
     while True:
         state = State(micro_tokens=options.micro_tokens)
         try:
@@ -156,19 +160,13 @@ def _begin(job: _Job, state: State) -> tuple[Learner, torch.optim.Optimizer]:
     """What is trained and its optimiser with all its memory. state: is set to how far the training has come."""
     engine, options = job.engine, job.options
     learner = (whole if options.full else lora).begin(engine, options, job.start)
-    optimiser = torch.optim.AdamW(
-        learner.parameters,
-        lr=options.learning_rate,
-        betas=(0.9, 0.999),
-        weight_decay=options.weight_decay,
-        fused=engine.device.type in ("cpu", "cuda"),
-    )
+    optimiser = optimiser_for(job.optimiser, learner.parameters, options, engine.device)
     if restore(job.folder, learner.parameters, optimiser, job.until, state, engine.device):
         learner.spread()
     else:
         _allocate_moments(learner, optimiser)
         state.checkpointing = _is_hopeless(engine, job.rows)
-        state.micro_tokens = _tokens_at_once(engine, options.micro_tokens, checkpointing=state.checkpointing)
+        state.micro_tokens = _tokens_at_once(job, checkpointing=state.checkpointing)
     return learner, optimiser
 
 
@@ -180,35 +178,29 @@ def _drop_in_adapters(network: torch.nn.Module) -> None:
 
 
 def _allocate_moments(learner: Learner, optimiser: torch.optim.Optimizer) -> None:
-    """Makes AdamW take its memory before the first batch, whose parts then fit into what remains. Changes no weight."""
+    """As `optimisers.allocate_moments`, with gradients for it that are dropped again."""
     for parameter in learner.parameters:
         parameter.grad = torch.zeros_like(parameter)
-    rates = [group["lr"] for group in optimiser.param_groups]
-    for group in optimiser.param_groups:
-        group["lr"] = 0.0
-    optimiser.step()
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
-        group["lr"] = rate
-    for moments in optimiser.state.values():
-        moments["step"].zero_()
+    allocate_moments(optimiser)
     learner.drop_gradients()
 
 
 def _is_hopeless(engine: Engine, rows: Sequence[TokenRow] | Sequence[TokenPair]) -> bool:
     """Whether memory cannot hold what the layers keep of the longest row. On a CPU nobody says so until it is late."""
-    needed = least_bytes(engine.network, max(row.tokens for row in rows))
-    if needed <= free_bytes(engine.device):
-        return False
-    engine.make_room()
-    return needed > free_bytes(engine.device)
+    tokens, targets = max((row.tokens, sum(len(own.target) for own in row.rows)) for row in rows)
+    return checkpointing_needed(engine, tokens, 0 if can_fuse(engine) else targets)
 
 
-def _tokens_at_once(engine: Engine, least: int, *, checkpointing: bool) -> int:
-    """Own tokens of rows that go through the network at once: on a GPU as many as memory holds, on a CPU `least`."""
+def _tokens_at_once(job: _Job, *, checkpointing: bool) -> int:
+    """Own tokens of rows that go through the network at once: on a GPU as many as memory holds, at most so many that
+    the mask of their tree is written out; never fewer than the options say, and on a CPU these."""
+    engine, least = job.engine, job.options.micro_tokens
     if engine.device.type != "cuda":
         return least
-    fitting = tokens_at_once(engine, checkpointing=checkpointing) or least
-    return max(least, min(_MOST_TOKENS, int(fitting * _SHARE)))
+    scores = {"targets": 0.0} if can_fuse(engine) else {}
+    fitting = tokens_at_once(engine, checkpointing=checkpointing, **scores) or least
+    shared = common_prefix_length([row.prompt for item in job.rows for row in item.rows])
+    return max(least, min(math.isqrt(MOST_DENSE), int(fitting * _SHARE)) - shared)
 
 
 @dataclass(frozen=True)
@@ -326,6 +318,8 @@ def _gathered(job: _Job, learner: Learner, state: State, captured: CapturedGradi
         learner.gather(scale)
         loss = job.peers.sum_gradients(learner.parameters, loss)
         norm = torch.nn.utils.clip_grad_norm_(learner.parameters, options.max_grad_norm)
+        if hasattr(norm, "full_tensor"):  # of weights that are divided over processes
+            norm = norm.full_tensor()
         if scale == 1.0 or math.isfinite(float(norm)):
             break
         set_random_state(engine.device, rng)
@@ -381,7 +375,7 @@ def _gradients(
             state.micro_tokens = max(1, min(state.micro_tokens, tokens) // 2)
         elif not state.checkpointing:
             state.checkpointing, state.micro_tokens = True, job.options.micro_tokens
-        else:
+        elif not engine.waits_for_others():
             raise OutOfMemory(
                 f"model {engine.name}: memory does not suffice to train on one row at a time (the longest one has "
                 f"{max(row.tokens for row in batch)} tokens). Close other programs, use a smaller model, or shorten "

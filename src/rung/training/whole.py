@@ -7,10 +7,12 @@ Source: Micikevicius et al., Mixed precision training (2018), for float32 copies
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 from rung.engine.engine import Engine
 from rung.engine.memory import free_bytes
+from rung.engine.shared_card import others_bytes
 from rung.engine.whole_weights import save_weights, weights_of
 from rung.errors import OutOfMemory, TrainingError
 from rung.training.checkpoints import checkpoint_of
@@ -18,6 +20,7 @@ from rung.training.learner import Learner, record_base
 from rung.types import TrainingOptions
 
 _FLOAT = 4  # bytes
+_MOMENTS_IN_8_BITS = 2 * (1 + 4 / 256)  # a byte each, and a scale in float32 for 256 of them
 _GB = 1e9
 
 
@@ -37,16 +40,22 @@ def _save(engine: Engine, folder: Path) -> None:
     record_base(engine, folder)
 
 
-def check_room(engine: Engine, folder: Path) -> None:
-    """Raises OutOfMemory or TrainingError, with the numbers, where memory or the disk cannot hold such a training."""
+def check_room(engine: Engine, folder: Path, *, in_8_bits: bool = False) -> None:
+    """Raises OutOfMemory or TrainingError, with the numbers, where memory or the disk cannot hold such a training.
+
+    in_8_bits: whether the moments take 8 bits, as `optimisers.optimiser_of` decides.
+    """
     engine.make_room()
-    needed, free = bytes_needed(engine), free_bytes(engine.device)
+    needed, free = bytes_needed(engine, in_8_bits=in_8_bits), free_bytes(engine.device)
     if needed > free:
+        held = others_bytes(engine.device)
+        others = f"; other processes hold {held / _GB:.1f} GB" if held else ""
         raise OutOfMemory(
             f"model {engine.name}: training all weights needs {needed / _GB:.1f} GB of memory beside the model (a copy "
-            f"of its weights, their gradients and two moments of each), and {free / _GB:.1f} GB are free. Train an "
-            "adapter, or use a smaller model."
+            f"of its weights, their gradients and two moments of each), and {free / _GB:.1f} GB are free{others}. "
+            f"{_with_8_bits(engine, free)}Train an adapter, or use a smaller model."
         )
+    folder.mkdir(parents=True, exist_ok=True)
     written, room = bytes_written(engine), shutil.disk_usage(folder).free
     before = checkpoint_of(folder)
     kept = before.stat().st_size if before.is_file() else 0
@@ -57,13 +66,23 @@ def check_room(engine: Engine, folder: Path) -> None:
         )
 
 
-def bytes_needed(engine: Engine) -> int:
+def _with_8_bits(engine: Engine, free: int) -> str:
+    """What to install where moments in 8 bits would fit; empty elsewhere."""
+    smaller = bytes_needed(engine, in_8_bits=True)
+    if engine.device.type != "cuda" or smaller > free or find_spec("bitsandbytes") is not None:
+        return ""
+    return f"With moments in 8 bits it would take {smaller / _GB:.1f} GB: pip install bitsandbytes. "
+
+
+def bytes_needed(engine: Engine, *, in_8_bits: bool = False) -> int:
     """Beside the loaded network and without activations.
 
-    A copy of the weights to train, gradients and two moments in float32; for half precision float32 weights too.
+    A copy of the weights to train, gradients and two moments, in float32 but for moments in 8 bits; for half precision
+    float32 weights too.
     """
+    moments = _MOMENTS_IN_8_BITS if in_8_bits else 2 * _FLOAT
     return sum(
-        p.numel() * (p.dtype.itemsize + 3 * _FLOAT + (_FLOAT if p.dtype.itemsize < _FLOAT else 0))
+        int(p.numel() * (p.dtype.itemsize + _FLOAT + moments + (_FLOAT if p.dtype.itemsize < _FLOAT else 0)))
         for p in weights_of(engine.network).values()
     )
 
