@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from test_adapters import OTHER, PLAIN, save_adapter
 from test_attention_kinds import KINDS, both, ids
 from test_decode import DATE, LABELS, LONG, RECORD
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rung.engine import static_decode, static_rows
 from rung.engine.decode import decode
@@ -281,6 +283,68 @@ def test_a_step_that_differs_is_given_up(engine: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(static_rows.StaticRows, "attend", lambda *given, **more: 1.5 * attend(*given, **more))
     assert answered(engine, jobs, static=True) == expected
     assert "differ from those of a plain pass" in engine.ways.given_up["static"]
+
+
+class _Asked(TorchDispatchMode):
+    """The operations within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["windows in some layers", "windows and caps", "adapters"])
+def test_a_recorded_step_waits_for_nothing_and_copies_nothing_from_python(
+    tiny: Any, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    work, found = static_decode._Step._work, set[str]()
+
+    def listening(self: Any, tokens: int) -> Any:
+        if self.count == 1:  # buffers of adapters are made in the first pass, as before a recording
+            return work(self, tokens)
+        with _Asked() as asked:
+            made = work(self, tokens)
+        found.update(asked.names)
+        return made
+
+    monkeypatch.setattr(static_decode._Step, "_work", listening)
+    monkeypatch.setattr(static_rows, "LEAST_SHARED", 1)
+    engine = tiny.engine if kind == "adapters" else both(kind)[1]
+    names = [None, *list(adapters.values())[:3]] if kind == "adapters" else [None]
+    answered(engine, [Job(p, 30, adapter=names[i % len(names)]) for i, p in enumerate(PROMPTS)], static=True)
+    assert "aten.index_put_.default" in found and not engine.ways.given_up
+    assert not [name for name in found if any(part in name for part in ("local_scalar", "nonzero", "lift", "unique"))]
+
+
+def test_compiled_steps_that_fail_or_differ_are_given_up_alone(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job(prompt, 15) for prompt in PROMPTS]
+    expected = answered(engine, jobs)
+    monkeypatch.setattr(static_decode, "_OFTEN", 4)
+
+    @contextmanager
+    def failing(on: bool) -> Iterator[None]:
+        if on:
+            raise RuntimeError("no compiler")
+        yield
+
+    @contextmanager
+    def differing(on: bool) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            if on:
+                patch.setattr(type(engine), "logits", lambda self, hidden: logits(self, hidden).mul_(1.5))
+            yield
+
+    logits = type(engine).logits
+    for taken, reason in ((failing, "no compiler"), (differing, "its numbers differ")):
+        monkeypatch.setattr(static_decode.compiled_steps, "taken", taken)
+        engine.ways.compiled, engine.static_decoder = True, None
+        assert answered(engine, jobs, static=True) == expected
+        assert engine.ways.given_up.pop("compiled").startswith(reason) and not engine.ways.given_up
+        assert engine.ways.static and not engine.ways.compiled
 
 
 def test_where_memory_runs_out_the_batch_is_halved_and_the_way_is_kept(

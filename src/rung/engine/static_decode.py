@@ -63,7 +63,8 @@ class _Step:
         self._inputs: dict[int, Inputs] = {}
         self._used: dict[int, int] = {}
         self._recorded: dict[int, Captured[tuple[torch.Tensor, torch.Tensor]]] = {}
-        self._compiled = False
+        self.compiled = False
+        """Whether its layers run their compiled steps; set where passes of this shape are many."""
 
     @property
     def bytes(self) -> int:
@@ -81,9 +82,23 @@ class _Step:
         self._inputs[tokens].numbers.copy_(given, non_blocking=True)
         self.count += 1
         self._used[tokens] = self._used.get(tokens, 0) + 1
-        if self.count > _OFTEN and self._engine.ways.compiled and not self._compiled:
-            self._compiled = True
+        if self.compiled != (self.count > _OFTEN and self._engine.ways.compiled):
+            self.compiled = not self.compiled
             self._recorded.clear()
+        try:
+            return self._replayed(tokens)
+        except Exception as error:  # no compiler, or none that can do this
+            if not self.compiled or is_out_of_memory(error):
+                raise
+            self.give_up_compiled(first_line(error))
+            return self._replayed(tokens)
+
+    def give_up_compiled(self, reason: str) -> None:
+        self._engine.ways.give_up("compiled", reason)
+        self.compiled = False
+        self._recorded.clear()
+
+    def _replayed(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         if tokens not in self._recorded:
             if tokens > 1 and self._used[tokens] <= _USED_OFTEN:
                 return self._work(tokens)
@@ -95,7 +110,7 @@ class _Step:
         self.rows.begin(inputs)
         if self.mix is not None:
             self.mix.begin(tokens)
-        with engine.adapters.applying(self.mix), compiled_steps.taken(self._compiled), _kernels(engine.device):
+        with engine.adapters.applying(self.mix), compiled_steps.taken(self.compiled), _kernels(engine.device):
             hidden = engine.run(inputs.ids, inputs.positions, self.rows)
             logits = engine.logits(hidden if tokens == 1 else hidden.index_select(0, inputs.last))
         return logits, logits.argmax(-1)
@@ -153,7 +168,7 @@ class StaticDecoder:
         self._engine = engine
         self._memory = GraphMemory(engine.device)
         self._kept: dict[tuple[int, MixKind | None, Shape], _Step] = {}  # the one used last stands last
-        self._checked: set[tuple[bool, bool, bool]] = set()  # kinds of passes that were compared with plain ones
+        self._checked: set[tuple[bool, ...]] = set()  # kinds of passes that were compared with plain ones
         self._typical: dict[tuple[bool, int], float] = {}
         engine.on_make_room.append(self.clear)
 
@@ -225,16 +240,23 @@ class StaticDecoder:
         shape, longest = standing.step.shape, max(standing.lengths)
         if 2 * rows_bucket(len(standing.rows)) < shape.rows or longest + tokens > shape.columns:
             own = [adapters[state.jobs[place].adapter] for place in state.active]
-            step = self._step(state, standing.lengths, standing.step.shape.shared, standing.like, own, standing.step)
-            if step is None and longest + tokens > shape.columns:
+            other = self._step(state, standing.lengths, shape.shared, standing.like, own, standing.step)
+            if other is None and longest + tokens > shape.columns:
                 return None
-            if step is not None and step is not standing.step:
-                step.rows.take_from(standing.step.rows, standing.rows, standing.lengths, standing.ends)
-                standing.step, standing.rows = step, list(range(len(standing.rows)))
+            if other is not None and other is not standing.step:
+                other.rows.take_from(standing.step.rows, standing.rows, standing.lengths, standing.ends)
+                standing.step, standing.rows = other, list(range(len(standing.rows)))
         found = standing.step(tokens, standing.numbers(state.new, tokens))
-        kind = (standing.step.kind is not None, standing.step.shape.shared > 0, tokens > 1)
+        step = standing.step
+        kind = (step.kind is not None, step.shape.shared > 0, tokens > 1, step.compiled)
         if kind not in self._checked:
-            self._check(found[0], plain(standing.cache(), [new[:tokens] for new in state.new]), standing.rows)
+            try:
+                self._check(found[0], plain(standing.cache(), [new[:tokens] for new in state.new]), standing.rows)
+            except Differs as error:
+                if not step.compiled:
+                    raise
+                step.give_up_compiled(str(error))
+                return self._pass(state, standing, adapters, plain)
             self._checked.add(kind)
         counts = state.read(tokens)
         standing.advance(counts)
