@@ -206,7 +206,8 @@ def _known(
     if options.baseline is None or baseline is None:
         if options.examples is not None:
             return None, None
-        return [(a.text, a.error) for a in packed.recorded], "the answers recorded in the run"
+        by_vllm = ", which vLLM gave" if packed.note.get("engine") == "vllm" else ""
+        return [(a.text, a.error) for a in packed.recorded], f"the answers recorded in the run{by_vllm}"
     if not isinstance(baseline, Packed):
         return _of_record(options.baseline, baseline, rows), f"the earlier check {options.baseline}"
     recorded = {a.example.id: a for a in baseline.recorded}
