@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from rung.engine.packed import is_packed
+
 _REMARKS: tuple[tuple[str, type[Warning]], ...] = (
     (".*is_gradient_checkpointing.*", FutureWarning),  # PEFT asks transformers for a property by its former name
     (".*fan_in_fan_out.*", UserWarning),  # PEFT sets it right by itself
@@ -26,13 +28,18 @@ def without_remarks() -> Iterator[None]:
         yield
 
 
+def _is_packed(layer: Any) -> bool:
+    """Whether it is PEFT's layer around a packed one."""
+    own = type(layer).__name__ == "Linear4bit" and type(layer).__module__.startswith("peft.")
+    return own and is_packed(layer.base_layer)
+
+
 def adds_factors_only(layer: Any, name: str) -> bool:
     """Whether an adapter adds no more than B A x alpha / rank to this layer."""
     from peft.tuners.lora.layer import Linear
 
     return (
-        type(layer) is Linear
-        and type(layer.base_layer) is torch.nn.Linear
+        ((type(layer) is Linear and type(layer.base_layer) is torch.nn.Linear) or _is_packed(layer))
         and name not in layer.lora_variant
         and not layer.lora_bias[name]
         and isinstance(layer.lora_dropout[name], torch.nn.Identity)

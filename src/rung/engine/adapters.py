@@ -23,7 +23,7 @@ from rung.engine.adapter_mix import AdapterMix
 from rung.engine.adapter_peft import adds_factors_only, without_remarks
 from rung.engine.adapter_plain import AdapterLayout, LinearSize, PlainAdapter, linears_of
 from rung.engine.adapter_slots import AdapterSlots
-from rung.engine.factors import Factors, FusedLinear, flat, side_by_side, with_plain
+from rung.engine.factors import Factors, FusedLinear, flat, side_by_side, unadapted, with_plain
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.target_modules import adaptable_layers
 from rung.engine.whole_weights import WholeWeights, is_whole
@@ -221,15 +221,15 @@ class Adapters:
         It does where its weights are trained themselves, and for DoRA and the like.
         """
         base = getattr(layer, "base_layer", layer)
-        if base.weight.requires_grad or type(base) is not torch.nn.Linear:
+        if base.weight.requires_grad or (plain := unadapted(base)) is None:
             return None
         name = self._applied
         if layer is base or not isinstance(name, str) or name not in layer.lora_A:
-            return Factors(base.weight, base.bias)
+            return plain
         if not adds_factors_only(layer, name):
             return None
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-        return Factors(base.weight, base.bias, a, b, layer.scaling[name])
+        return replace(plain, a=a, b=b, scaling=layer.scaling[name])
 
     def together(self, layers: Sequence[Any]) -> list[Factors] | None:
         """Linear layers with the same input, with what is applied; None when any of them needs other code.

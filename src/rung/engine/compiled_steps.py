@@ -41,9 +41,14 @@ def taken(on: bool = True) -> Iterator[None]:
         _taken.reset(token)
 
 
-def are_taken(mix: Any = None) -> bool:
-    """Whether compiled steps are to run. mix: several adapters at once; only a MaskedMix can be compiled."""
-    return _taken.get() and (mix is None or isinstance(mix, MaskedMix))
+def are_taken(mix: Any = None, factors: Sequence[Sequence[Factors]] = ()) -> bool:
+    """Whether compiled steps are to run for layers with these factors.
+
+    mix: several adapters at once; only a MaskedMix can be compiled. Packed weights are not compiled.
+    """
+    if not _taken.get() or not (mix is None or isinstance(mix, MaskedMix)):
+        return False
+    return all(isinstance(f.weight, torch.Tensor) for group in factors for f in group)
 
 
 # ---- the steps of a layer --------------------------------------------------------------------------

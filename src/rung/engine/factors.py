@@ -15,6 +15,7 @@ import torch
 
 from rung.engine.adapter_mix import AdapterMix
 from rung.engine.adapter_plain import Names, PlainAdapter
+from rung.engine.packed import PackedWeight, weight_of
 from rung.engine.products import linear
 
 _FIELDS = 6  # of Factors
@@ -24,17 +25,24 @@ _FIELDS = 6  # of Factors
 class Factors:
     """A linear layer with its adapter: x W' + bias + scaling x A' B'.
 
-    weight: (out, in). a: (rank, in), b: (out, rank), or None where no adapter is applied, or several at once. side: of
-    the first of several layers with the same input, the a of all of them side by side, where that is stored; with
-    several adapters at once, the names of these layers; None elsewhere.
+    weight: (out, in), or a PackedWeight, which has the bias in it. a: (rank, in), b: (out, rank), or None where no
+    adapter is applied, or several at once. side: of the first of several layers with the same input, the a of all of
+    them side by side, where that is stored; with several adapters at once, the names of these layers; None elsewhere.
     """
 
-    weight: torch.Tensor
+    weight: Any
     bias: torch.Tensor | None
     a: Any = None
     b: Any = None
     scaling: float = 1.0
     side: Any = None
+
+
+def unadapted(module: Any) -> Factors | None:
+    """A linear layer without an adapter; None for a layer of another kind."""
+    weight = weight_of(module)
+    bias = None if weight is None or isinstance(weight, PackedWeight) else module.bias
+    return Factors(weight, bias) if weight is not None else None
 
 
 def flat(factors: Sequence[Factors]) -> list[Any]:
@@ -65,7 +73,7 @@ def project(
 
     mix: of the pass, where several adapters are applied.
     """
-    outs = [linear(x, f.weight, f.bias) for f in factors]
+    outs = [f.weight.times(x) if isinstance(f.weight, PackedWeight) else linear(x, f.weight, f.bias) for f in factors]
     if mix is not None:
         mix.add(x, outs, factors[0].side)
         return outs, None
@@ -92,9 +100,9 @@ def project_back(
     """Gradients towards x (None unless wanted) and towards the adapters, in the order of `flat`."""
     grad_x = None
     if wanted:
-        grad_x = linear(grads[0], factors[0].weight.T)
+        grad_x = _times_weight(grads[0], factors[0].weight)
         for grad, f in zip(grads[1:], factors[1:], strict=True):
-            grad_x.add_(linear(grad, f.weight.T))
+            grad_x.add_(_times_weight(grad, f.weight))
     fields: list[Any] = [None] * (_FIELDS * len(factors))
     if narrow is None:
         return grad_x, fields
@@ -110,6 +118,10 @@ def project_back(
         fields[_FIELDS * i + 3] = (grads[i].T @ narrow[:, first : first + len(f.a)]).mul_(f.scaling).to(f.b.dtype)
         first += len(f.a)
     return grad_x, fields
+
+
+def _times_weight(grad: torch.Tensor, weight: Any) -> torch.Tensor:
+    return weight.back(grad) if isinstance(weight, PackedWeight) else linear(grad, weight.T)
 
 
 def side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor:

@@ -33,6 +33,7 @@ from rung.engine.fused_steps import (
     Norm,
 )
 from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.packed import packed_computing_in, weight_of
 
 _TOLERANCE = 1e-3  # of the norm of what is compared, in float32
 _POSITIONS = (0, 1, 2, 3, 50, 5_000, 150_000, 10_000_000)  # behind the start of any scale by position
@@ -102,14 +103,14 @@ def enter(plan: LayerPlan, adapters: Adapters, x: torch.Tensor, known: Any, rota
     Returns query, (T, H, D), and key and value, (T, Hkv, D).
     """
     cos, sin = rotation if plan.enter.rotation != "none" else (None, None)
-    if compiled_steps.are_taken(adapters.mix):
+    if compiled_steps.are_taken(adapters.mix, [known]):
         return compiled_steps.enter(plan.enter, x, cos, sin, adapters.mix, known)
     return Enter.apply(x, plan.enter, cos, sin, adapters.mix, *flat(known))
 
 
 def leave(plan: LayerPlan, layer: Any, x: torch.Tensor, seen: torch.Tensor, known: Any, mix: Any) -> torch.Tensor:
     """x: (T, C) in float32, the input of the layer; seen: (T, H * D). Returns the layer's output, (T, C) in float32."""
-    if compiled_steps.are_taken(mix):
+    if compiled_steps.are_taken(mix, known):
         x = compiled_steps.leave(plan.leave, plan.feed if plan.gated else None, x, seen, mix, known[1:])
     else:
         x = Leave.apply(x, seen, plan.leave, mix, *flat(known[1]))
@@ -202,7 +203,7 @@ def _read(layer: Any) -> LayerPlan | None:
     projections = [getattr(attention, name) for name in (*inner, "o_proj")]
     gated, activation = _gated(mlp)
     projections += [getattr(mlp, name) for name in (*gated, "down_proj")] if gated else []
-    if any(type(projection) is not torch.nn.Linear for projection in projections):
+    if any(weight_of(projection) is None for projection in projections):
         return None
     queries, total = attention.o_proj.in_features, sum(getattr(attention, name).out_features for name in inner)
     width, keys = attention.head_dim, (total - queries) // 2
@@ -314,8 +315,12 @@ def _tried(layer: Any, plan: LayerPlan, adapters: Adapters) -> LayerPlan | None:
     cos, sin = _random(2, tokens, plan.enter.width // 2, device=device).repeat(1, 1, 2)
     reply = _random(tokens, plan.enter.sizes[0] // plan.enter.width, plan.enter.width, device=device)
     positions = torch.tensor([_POSITIONS], device=device)
-    weights = {name: p.detach().float() for name, p in layer.named_parameters() if _is_tried(name, plan)}
-    with _known_network(layer, plan):
+    weights = {
+        name: p.detach().float()
+        for name, p in layer.named_parameters()
+        if _is_tried(name, plan) and p.is_floating_point()
+    }
+    with _known_network(layer, plan), packed_computing_in(layer, torch.float32):
         call = {"attention_mask": None, "position_ids": positions, "position_embeddings": (cos[None], sin[None])}
         with viewing(record := _Record(reply)):
             expected = functional_call(layer, weights, (x[None],), call)

@@ -21,6 +21,7 @@ from rung.engine import compiled_steps
 from rung.engine.adapters import Adapters
 from rung.engine.attention import attention, current_view
 from rung.engine.layer_plan import LayerPlan, enter, leave, plans_of
+from rung.engine.packed import type_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
     view, plan, adapters = current_view(), fused.plan, fused.adapters
     wanted = view.wanted if fused.following is None and view is not None else None
     own = layer.self_attn
-    dtype = own.o_proj.weight.dtype
+    dtype = type_of(own.o_proj)
     given = {**dict(zip(fused.names, args, strict=False)), **kwargs}
     angles, rotates = given.get("position_embeddings"), plan.enter.rotation != "none"
     known: list[Any] = []
@@ -123,7 +124,7 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
         result: torch.Tensor = fused.otherwise(hidden_states.to(dtype), *args, **kwargs)
         return result if wanted is None else result[:, wanted]
     x = hidden_states[0].float()  # the residual stream is summed in float32, whatever type the layers multiply in
-    if compiled_steps.are_taken(adapters.mix) and torch.is_grad_enabled() and not x.requires_grad:
+    if compiled_steps.are_taken(adapters.mix, known) and torch.is_grad_enabled() and not x.requires_grad:
         trains = any(f.a is not None and f.a.requires_grad for group in known for f in group)
         x = x.detach().requires_grad_(trains)  # the first layer takes the variant of the others
     rotation = (angles[0][0], angles[1][0]) if angles is not None and rotates else None
