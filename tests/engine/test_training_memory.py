@@ -95,26 +95,33 @@ def test_rows_that_fit_are_counted_before_any_is_computed(monkeypatch: pytest.Mo
     assert checkpointing_needed(engine, 104)
     assert tokens_at_once(engine, targets=0) == 102
     assert (tokens_at_once(engine, targets=1) or 0) < 102 < (tokens_at_once(engine, checkpointing=True, targets=0) or 0)
+    monkeypatch.setattr(training_memory, "free_bytes", lambda device: 1 << 30)
+    assert engine.scored_tokens() == engine.limits.scored_tokens
+    monkeypatch.setattr(training_memory, "free_bytes", lambda device: 100_000)
+    assert 1 < engine.scored_tokens() < 100
     engine.network.config = PretrainedConfig()
+    assert engine.scored_tokens() == engine.limits.scored_tokens
     assert not checkpointing_needed(engine, 1 << 40), "a network of unknown measurements is tried"
     assert tokens_at_once(engine) is None
 
 
 def test_an_8_b_shape_in_4_bits_trains_within_24_gb() -> None:
     """Batches of 8 rows of 2,048 tokens, of which 256 are targets; the table in docs/gpu.md has the same figures."""
-    steps = Steps(2, fused=False, packed=True)
     weights = (EIGHT_B.computed - EIGHT_B.vocabulary * EIGHT_B.width) * (0.5 + 1 / 64 + 1 / 4096)
     weights += 2 * EIGHT_B.vocabulary * EIGHT_B.width * 2  # embedding and output layer stay in bfloat16
     unpacked = EIGHT_B.width * EIGHT_B.inner * 2  # of one linear layer, while it computes
     fixed = weights + unpacked + fixed_bytes(EIGHT_B, 16)
     assert (round(weights / 1e9, 1), round(fixed / 1e9, 1)) == (5.7, 6.5)
 
-    def needed_gb(rows: int, *, on: bool) -> float:
+    def needed_gb(steps: Steps, rows: int, *, on: bool) -> float:
         tokens = rows * 2048 * bytes_per_token(EIGHT_B, steps, checkpointing=on)
         return round((fixed + tokens + rows * 256 * bytes_per_target(EIGHT_B)) / 1e9, 1)
 
-    assert needed_gb(1, on=False) == 27.5, "so that layers keep their inputs only"
-    assert [needed_gb(rows, on=True) for rows in (1, 2, 4, 8)] == [8.5, 10.6, 14.6, 22.8]
+    fused, written = Steps(2), Steps(2, fused=False, packed=True)
+    assert [needed_gb(fused, rows, on=False) for rows in (1, 2)] == [15.4, 24.4], "a row at a time fits as it is"
+    assert [needed_gb(fused, rows, on=True) for rows in (1, 2, 4, 8)] == [8.7, 10.9, 15.3, 24.1]
+    assert needed_gb(written, 1, on=False) == 27.5, "so that layers keep their inputs only"
+    assert [needed_gb(written, rows, on=True) for rows in (1, 2, 4, 8)] == [8.5, 10.6, 14.6, 22.8]
 
 
 def test_a_fused_layer_keeps_less_than_one_as_transformers_wrote_it() -> None:

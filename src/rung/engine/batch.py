@@ -85,8 +85,10 @@ def on_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _allowed(matchers: Sequence[Matcher], logits: torch.Tensor) -> torch.Tensor:
     """Which tokens may come next, (n, V). A GPU gets them as bits: an eighth of the bytes."""
     if logits.device.type == "cuda":
-        packed = on_device(torch.from_numpy(np.stack([matcher.packed() for matcher in matchers])), logits.device)
-        return unpacked(packed, logits.shape[1])
+        held = torch.empty((len(matchers), -(-logits.shape[1] // 8)), dtype=torch.uint8, pin_memory=True)
+        for row, matcher in zip(held.numpy(), matchers, strict=True):
+            row[:] = matcher.packed()
+        return unpacked(held.to(logits.device, non_blocking=True), logits.shape[1])
     return torch.from_numpy(np.stack([matcher.allowed() for matcher in matchers])).to(logits.device)
 
 
@@ -138,7 +140,7 @@ def in_parts(
 
     next_part: from places and a limit of tokens, the first of these places, at least one, and the tokens they bring.
     """
-    limit = engine.limits.scored_tokens
+    limit = engine.scored_tokens()
     while order:
         chosen, tokens = next_part(order, limit)
         try:

@@ -19,6 +19,7 @@ from rung.engine.memory import Shortage, give_back, limits_of, room_of
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.rope import prepare_rope
 from rung.engine.shared_card import Patience, others_bytes
+from rung.engine.training_memory import scored_at_once
 from rung.engine.ways import ways_of
 
 Result = TypeVar("Result")
@@ -133,6 +134,11 @@ class Engine:
     def room_bytes(self) -> int:
         """As `memory.room_of`: what the KV cache of the next batch may take, given what is free now."""
         return room_of(self.device, self.limits)
+
+    def scored_tokens(self) -> int:
+        """Tokens of prompts and given answers that go through the network at once: the limit, or what fits now."""
+        fitting = scored_at_once(self)
+        return self.limits.scored_tokens if fitting is None else min(self.limits.scored_tokens, fitting)
 
     def waits_for_others(self) -> bool:
         """Where one row does not fit because other processes hold memory of the GPU: waits, and says to try again.

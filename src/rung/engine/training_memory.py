@@ -19,6 +19,7 @@ from rung.engine.shapes import Shape, shape_of
 _FLOAT = 4  # bytes
 _ADAPTED = 7  # linear layers of a decoder layer: query, key, value, output, gate, up, down
 _SCORES = 3  # logits, probabilities and gradients of a target token, in float32
+_TARGETS = 0.25  # of tokens that have scores
 _MARGIN = 0.1  # of what is needed: blocks that do not fill their place
 _UNCOUNTED = 256 << 20  # bytes on a GPU: workspaces of libraries
 
@@ -133,7 +134,7 @@ def training_bytes_per_token(engine: Any, *, checkpointing: bool = False) -> int
     return int(bytes_per_token(shape, steps_of(engine), checkpointing=checkpointing) * (1 + _MARGIN))
 
 
-def tokens_at_once(engine: Any, *, checkpointing: bool = False, targets: float = 0.25) -> int | None:
+def tokens_at_once(engine: Any, *, checkpointing: bool = False, targets: float = _TARGETS) -> int | None:
     """Tokens of rows that fit what is free on the device now, beside moments and gradients that are there already.
 
     targets: the share of them that have scores. At least 1; None where the network's measurements are not known.
@@ -143,6 +144,19 @@ def tokens_at_once(engine: Any, *, checkpointing: bool = False, targets: float =
         return None
     each = training_bytes_per_token(engine, checkpointing=checkpointing) + targets * bytes_per_target(shape)
     return max(1, int((free_bytes(engine.device) - _uncounted(engine)) / each))
+
+
+def scored_at_once(engine: Any) -> int | None:
+    """Tokens that fit what is free now where nothing is kept for a way back: one layer at work, and scores of a few.
+
+    None where the network's measurements are not known.
+    """
+    shape = shape_of_engine(engine)
+    if shape is None:
+        return None
+    each = working_bytes(shape, Steps(engine.dtype.itemsize)) + _TARGETS * _FLOAT * shape.vocabulary
+    each += shape.layers * 2 * shape.keys * engine.dtype.itemsize  # keys and values, where they are kept
+    return max(1, int((free_bytes(engine.device) - _uncounted(engine)) / (each * (1 + _MARGIN))))
 
 
 def checkpointing_needed(engine: Any, longest_row_tokens: int, targets: int = 0) -> bool:
