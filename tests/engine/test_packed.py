@@ -8,13 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from test_layer_plan import assert_close, begin_training, engine_of, gradients, hidden_of, network_of, plain_hidden_of
+from test_layer_plan import (
+    ROWS,
+    assert_close,
+    begin_training,
+    engine_of,
+    gradients,
+    hidden_of,
+    network_of,
+    plain_hidden_of,
+)
 
 from rung.engine import compiled_steps
+from rung.engine.adapter_plain import linears_of
+from rung.engine.adapters import IN_TRAINING
 from rung.engine.factors import Factors
 from rung.engine.layers import fused_layers, unfuse_layers
 from rung.engine.loading_check import checked_engine
 from rung.engine.packed import PackedWeight, is_packed, weight_of
+from rung.engine.prefix_tree import grow
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The following \\w+_pattern keys"),
@@ -74,6 +86,7 @@ def test_the_check_at_loading_leaves_layers_in_4_bits_fused(dtype: torch.dtype, 
     assert engine.path == "tree" and engine.fused == (2, 2)
     assert network.model.layers[0].mlp.down_proj.compute_dtype == dtype
     assert engine.adapters.trainable and engine.fused == (2, 2) and not engine.adapters.plain
+    assert engine.adapters.reads and len(linears_of(network)) == 14, "adapters are read and mixed as over whole weights"
 
 
 def test_only_known_layers_have_a_weight_that_fused_steps_multiply_with() -> None:
@@ -90,3 +103,23 @@ def test_packed_weights_are_not_compiled() -> None:
     with compiled_steps.taken():
         assert compiled_steps.are_taken(None, [[plain]])
         assert not compiled_steps.are_taken(None, [[plain], [plain, packed]])
+
+
+@installed
+def test_an_adapter_over_4_bits_is_read_without_peft_and_shares_a_batch(tmp_path: Path) -> None:
+    engine = checked_engine(packed_network("Llama", tmp_path / "network"), "tiny")
+    begin_training(engine)
+    with torch.no_grad():
+        expected = hidden_of(engine)
+    folder = str(tmp_path / "adapter" / IN_TRAINING)
+    engine.adapters.wrapper.save_pretrained(str(tmp_path / "adapter"), selected_adapters=[IN_TRAINING])
+    engine.adapters.end_training()
+    assert engine.adapters.hold(folder) and engine.adapters.mixable(folder)
+    tokens = len(grow(ROWS).ids)
+    with torch.inference_mode():
+        base = hidden_of(engine)
+        with engine.adapters.using(folder):
+            assert_close(hidden_of(engine), expected)
+        with engine.adapters.mixed([folder, None], torch.tensor([0] * tokens)):
+            assert_close(hidden_of(engine), expected)
+    assert any((a - b).norm() > 1e-2 * b.norm() for a, b in zip(base, expected, strict=True))

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from rung.engine.adapter_folder import WEIGHTS, AdapterFolder
+from rung.engine.packed import weight_of
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _NUMBER = re.compile(r"\.\d+\.")
@@ -123,7 +124,7 @@ def linears_of(network: Any) -> dict[str, torch.nn.Linear]:
     return {
         name.removesuffix(".base_layer"): module
         for name, module in network.named_modules()
-        if type(module) is torch.nn.Linear and module is not output and ".lora_" not in name
+        if weight_of(module) is not None and module is not output and ".lora_" not in name
     }
 
 
