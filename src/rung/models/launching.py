@@ -59,7 +59,7 @@ _MOST_ROWS = 256  # that are read to guess what a batch shares
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedAs:
     """How each process loads the model. threads: of the CPU, each. base, base_version: as the engine's."""
 
     spec: str
@@ -70,10 +70,10 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Job:
+class SharedTraining:
     """What is trained; the fields are the arguments of `training.loop.train`, and the devices, one a process."""
 
-    loaded: Loaded
+    loaded: LoadedAs
     devices: Sequence[str]
     rows: Sequence[TokenRow] | Sequence[TokenPair]
     loss: Loss
@@ -125,7 +125,7 @@ def train_on_cards(
     model.close_cards()
     engine.make_room()  # the first card holds this process's network too
     threads, dtype = max(1, torch.get_num_threads() // len(devices)), str(engine.dtype).removeprefix("torch.")
-    loaded = Loaded(model.name, dtype, threads, engine.base, engine.base_version)
+    loaded = LoadedAs(model.name, dtype, threads, engine.base, engine.base_version)
     before: int | None = None if checkpoint_of(folder).is_file() else 0
 
     def tell(progress: Progress) -> None:
@@ -135,7 +135,7 @@ def train_on_cards(
         on_step(progress)
 
     try:
-        job = Job(loaded, devices, rows, loss, options, folder, until, start)
+        job = SharedTraining(loaded, devices, rows, loss, options, folder, until, start)
         return train_together(job, on_step=tell, starter=torchrun)
     except NotStarted as error:
         engine.ways.give_up(TOGETHER, str(error))
@@ -199,7 +199,7 @@ def saves(
 
 
 def train_together(
-    job: Job,
+    job: SharedTraining,
     *,
     on_step: Callable[[Progress], None],
     starter: Starter,
@@ -235,7 +235,7 @@ class _Parent:
     """asked: whether process 0 waits to hear if it may go on. stepped: whether a step was taken. cause_by: the time
     until which a better reason for a failure is waited for. lost: those that are gone, in that order."""
 
-    job: Job
+    job: SharedTraining
     log: IO[bytes]
     starter: Starter
     workers: dict[int, _Worker] = field(default_factory=dict)

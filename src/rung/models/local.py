@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from rung.engine.adapters import check_adapter as check_adapter
 from rung.engine.decode import decode
 from rung.engine.devices import device_name
 from rung.engine.engine import Engine
-from rung.engine.memory import give_back
 from rung.engine.out_of_memory import is_out_of_memory
+from rung.engine.shared_card import give_back_surplus
 from rung.errors import (
     REFUSED_TURNS,
     OutOfMemory,
@@ -25,15 +26,19 @@ from rung.errors import (
     first_line,
 )
 from rung.models.answering import AnswerRow, write_answers
+from rung.models.card_worker import Ahead
+from rung.models.cards import Cards, other_cards
 from rung.models.chat_template import ChatFormat
 from rung.models.context_length import context_length
 from rung.models.identity import BESIDE_WEIGHTS
+from rung.models.launching import train_on_cards
 from rung.models.request_rows import RequestRows, held_to
 from rung.models.thinking import THOUGHT_TOKENS
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train as train_rows
-from rung.training.loss import mean_loss, row_losses
-from rung.training.preferences import train_on_pairs
+from rung.training.loss import ANSWERS, Loss, mean_loss, row_losses
+from rung.training.preferences import dpo, with_reference
+from rung.training.together import Alone, Peers
 from rung.types import (
     DPO,
     Generation,
@@ -63,7 +68,7 @@ class LocalModel(RequestRows):
     def __init__(self, engine: Engine, tokenizer: Any, *, name: str, version: str, folder: Path | None = None) -> None:
         self.name = name
         self.version = version
-        self._folder = folder
+        self.folder = folder
         self.engine = engine
         self.network = engine.network
         chat = ChatFormat(tokenizer, getattr(self.network, "generation_config", None))
@@ -72,6 +77,7 @@ class LocalModel(RequestRows):
         self._rows: dict[TrainingRow, TokenRow] = {}
         self._row_tokens = 0  # of all of them
         self._speed: Speed | None = None
+        self._cards: Cards | None = None
         device, dtype = engine.device.type, str(engine.dtype).removeprefix("torch.")
         self.answers_key = f"{version[:16]}-{dtype}" + (f"-{device}" if device != "cpu" else "")
         """A file name for whatever depends on its answers: the version, the type and the device decide them."""
@@ -107,7 +113,7 @@ class LocalModel(RequestRows):
                 "Close other programs, use a smaller model, or shorten the prompts."
             )
         if len(requests) >= _TRIMMED_FROM:
-            give_back()
+            give_back_surplus(self.engine.device)
         answered = iter(map(self.generation, rows, prompts))
         generations = [next(answered) if isinstance(row, AnswerRow) else row for row in asked]
         return [held_to(one, request.constraint) for one, request in zip(generations, requests, strict=True)]
@@ -124,18 +130,14 @@ class LocalModel(RequestRows):
         start: Path | None = None,
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> Path:
-        """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N; all weights are a whole model."""
+        """As in `types.Trainable`. The adapter is a PEFT folder, folder/step-N; all weights are a whole model.
+
+        Where there are several cards and it pays, they train it together (`launching`).
+        """
+        if (done := self._trained_ahead(folder, options, until, on_step)) is not None:
+            return done
         with self._training():
-            return train_rows(
-                self.engine,
-                self.encode_rows(rows),
-                options,
-                folder,
-                until=until,
-                start=start,
-                on_step=on_step,
-                beside=self._save_tokenizer,
-            )
+            return self._on_cards_or_here(self.encode_rows(rows), options, folder, ANSWERS, until, start, on_step)
 
     def prefer(
         self,
@@ -149,20 +151,94 @@ class LocalModel(RequestRows):
         on_step: Callable[[Progress], None] = lambda _: None,
     ) -> Path:
         """As in `types.Preferring`."""
+        if (done := self._trained_ahead(folder, options, until, on_step)) is not None:
+            return done
         answers = [TrainingRow(row.name, row.messages, text) for row in rows for text in (row.chosen, row.rejected)]
         with self._training():
             encoded = iter(self.encode_rows(answers))
-            return train_on_pairs(
-                self.engine,
-                [TokenPair(chosen, rejected) for chosen, rejected in zip(encoded, encoded, strict=True)],
-                options,
-                folder,
-                how=how,
-                until=until,
-                start=start,
-                on_step=on_step,
-                beside=self._save_tokenizer,
-            )
+            pairs = [TokenPair(chosen, rejected) for chosen, rejected in zip(encoded, encoded, strict=True)]
+            known = with_reference(self.engine, pairs, options, folder, how=how, start=start, on_step=on_step)
+            return self._on_cards_or_here(known, options, folder, dpo(how), until, start, on_step)
+
+    def _on_cards_or_here(
+        self,
+        rows: Sequence[TokenRow] | Sequence[TokenPair],
+        options: TrainingOptions,
+        folder: Path,
+        loss: Loss,
+        until: int | None,
+        start: Path | None,
+        on_step: Callable[[Progress], None],
+    ) -> Path:
+        how: dict[str, Any] = {"loss": loss, "until": until, "start": start, "on_step": on_step}
+        apart = self._cards is not None and self._cards.busy  # the other cards train something else
+        found = train_on_cards(self, rows, options, folder, **how) if not apart else None
+        return found if found is not None else self.train_tokens(rows, options, folder, **how)
+
+    @property
+    def cards(self) -> Cards | None:
+        """The processes on the other cards that this run may use, started when they are needed; None: there are none.
+
+        A card is "cuda:1", say; on the CPU, RUNG_CARDS asks for processes.
+        """
+        if self._cards is None and (names := other_cards(self.engine.device)):
+            dtype = str(self.engine.dtype).removeprefix("torch.")
+            self._cards = Cards(names, self.name, self.version, dtype, torch.get_num_threads())
+            weakref.finalize(self, self._cards.close)
+        return self._cards
+
+    def ahead(self, jobs: Sequence[Ahead], say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Within: other cards do these trainings, and `train` and `prefer` wait for what they have begun.
+
+        With one card, nothing. say: hears what went wrong there.
+        """
+        cards = self.cards if jobs else None
+        return cards.ahead(jobs, say) if cards is not None else nullcontext()
+
+    def _trained_ahead(
+        self, folder: Path, options: TrainingOptions, until: int | None, on_step: Callable[[Progress], None]
+    ) -> Path | None:
+        return self._cards.take(folder, until or options.steps, on_step) if self._cards is not None else None
+
+    def start_cards(self) -> None:
+        """Has the other cards load the model, so that they are ready when something is to be trained."""
+        if self.cards is not None:
+            self.cards.start()
+
+    def close_cards(self) -> None:
+        """Ends what stands by on the other cards for trainings side by side, and holds their memory."""
+        if self._cards is not None:
+            self._cards.close()
+
+    def train_tokens(
+        self,
+        rows: Sequence[TokenRow] | Sequence[TokenPair],
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        loss: Loss = ANSWERS,
+        until: int | None = None,
+        start: Path | None = None,
+        on_step: Callable[[Progress], None] = lambda _: None,
+        peers: Peers | None = None,
+    ) -> Path:
+        """Trains in this process on rows of token ids (`encode_rows`); the arguments are those of `loop.train`.
+
+        peers: the processes that train this together, each of which calls this with the same arguments; None: this one
+        alone.
+        """
+        return train_rows(
+            self.engine,
+            rows,  # type: ignore[type-var]
+            options,
+            folder,
+            loss=loss,
+            until=until,
+            start=start,
+            on_step=on_step,
+            beside=self._save_tokenizer,
+            peers=peers or Alone(),
+        )
 
     @contextmanager
     def _training(self) -> Iterator[None]:
@@ -173,11 +249,11 @@ class LocalModel(RequestRows):
         finally:
             self._rows.clear()
             self._row_tokens = 0
-            give_back()
+            give_back_surplus(self.engine.device)
 
     def _save_tokenizer(self, folder: Path) -> None:
         """Writes tokenizer, chat template and generation config: the very files of this model where they are there."""
-        source = self._folder
+        source = self.folder
         files = [path for name in BESIDE_WEIGHTS for path in source.glob(name)] if source is not None else []
         if source is None or not files:
             self.chat.tokenizer.save_pretrained(folder)
@@ -246,8 +322,11 @@ class LocalModel(RequestRows):
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens that went through the network so far: a shared prefix once, a trained token twice."""
-        return self.engine.computed_tokens
+        """Tokens that went through the network so far: a shared prefix once, a trained token twice.
+
+        Those that other cards computed are among them.
+        """
+        return self.engine.computed_tokens + (self._cards.computed_tokens if self._cards is not None else 0)
 
     def speed(self) -> Speed:
         """Tokens per second on this machine: measured at first use, then read from the cache folder."""
