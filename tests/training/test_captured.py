@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from rung.testing import tiny_model
 from rung.training import captured as room
 from rung.training import loop, lora
 from rung.training.batches import TokenRow
-from rung.training.captured import CapturedGradients, Differs
+from rung.training.captured import CapturedGradients, OtherNumbers
 from rung.training.loop import train
 from rung.training.loss import add_gradients
 from rung.types import Progress
@@ -147,7 +148,7 @@ def test_a_pass_that_gives_other_numbers_is_noticed(monkeypatch: pytest.MonkeyPa
     engine.ways = Ways(fused=True, static=True)
     right = StaticPass.hidden
     monkeypatch.setattr(StaticPass, "hidden", lambda static: right(static) * 1.05)
-    with pytest.raises(Differs, match="its loss is"):
+    with pytest.raises(OtherNumbers, match="its loss is"):
         CapturedGradients(engine, trained, [], steps=3).add(rows_of(2), micro_tokens=1000, factor=1.0)
 
 
@@ -311,6 +312,21 @@ def test_dropout_full_fine_tuning_and_other_losses_go_the_plain_way(
     engine = tiny_model().engine
     for i, options in enumerate((replace(OPTIONS, dropout=0.1), replace(OPTIONS, full=True, learning_rate=1e-3))):
         train(engine, rows_of(7), options, tmp_path / str(i))
+
+
+@pytest.mark.parametrize(
+    ("device", "fitting", "expected"),
+    [("cpu", 50_000, 64), ("cuda", 50_000, 4096 - 30), ("cuda", 1000, 800 - 30), ("cuda", 60, 64), ("cuda", None, 64)],
+)
+def test_on_a_gpu_tokens_at_once_follow_from_memory_up_to_a_mask_that_is_written_out(
+    monkeypatch: pytest.MonkeyPatch, device: str, fitting: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(loop, "tokens_at_once", lambda engine, **_: fitting)
+    monkeypatch.setattr(loop, "can_fuse", lambda engine: True)
+    engine = SimpleNamespace(device=torch.device(device))
+    job: Any = SimpleNamespace(engine=engine, rows=rows_of(3, shared=30), options=replace(OPTIONS, micro_tokens=64))
+    found = loop._tokens_at_once(job, checkpointing=False)
+    assert found == expected
 
 
 # ---- compiled steps -----------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ _TIMED = 8  # steps from whose median a step's time is known
 Gradients = list[torch.Tensor | None]
 
 
-class Differs(RuntimeError):
+class OtherNumbers(RuntimeError):
     """A recorded pass gave other numbers than the plain way."""
 
 
@@ -73,7 +73,7 @@ class CapturedGradients:
         """Sets the gradients of the batch's summed loss times the factor. Returns that loss times the factor,
         0-dimensional, and the number of tokens computed; or None where the batch has to go the plain way.
 
-        Raises Differs, or whatever the work raises, before any gradient is set.
+        Raises OtherNumbers, or whatever the work raises, before any gradient is set.
         """
         parts, shared, long = cut(self._engine, batch, micro_tokens)
         if not batch or long or _is_much_again(batch, len(parts), shared):
@@ -171,7 +171,7 @@ class CapturedGradients:
     def _compared(
         self, recorded: _Recorded, expected: tuple[torch.Tensor, Gradients] | None, targets: int
     ) -> tuple[torch.Tensor, Gradients]:
-        """What a recorded pass gives. Raises Differs where it is not what was expected, beyond rounding.
+        """What a recorded pass gives. Raises OtherNumbers where it is not what was expected, beyond rounding.
 
         targets: number of target tokens. The smaller the loss of one, the larger the share of rounding in gradients.
         """
@@ -180,7 +180,7 @@ class CapturedGradients:
             return loss, found
         pairs = [(f, e) for f, e in zip(found, expected[1], strict=True) if f is not None or e is not None]
         if any(f is None or e is None for f, e in pairs):
-            raise Differs("other weights have gradients than in the plain way")
+            raise OtherNumbers("other weights have gradients than in the plain way")
         gaps = [f.float() - e.float() for f, e in pairs if f is not None and e is not None]
         norms = [_norm(gaps), _norm([e.float() for _, e in pairs if e is not None])]
         ours, plain, gap, norm = torch.stack([loss.float(), expected[0].float(), *norms]).tolist()
@@ -188,7 +188,7 @@ class CapturedGradients:
         finite = plain < float("inf") and norm < float("inf")  # else the step itself is wrong
         most_loss, most_gap = most[0] * (plain + targets), most[1] * norm / max(1e-9, min(1.0, plain / targets))
         if finite and not (abs(ours - plain) <= most_loss and gap <= most_gap + 1e-6):
-            raise Differs(
+            raise OtherNumbers(
                 f"its loss is {ours:g} where the plain way gives {plain:g}, and its gradients are {gap:.2g} away from "
                 f"gradients of norm {norm:.2g}"
             )
