@@ -15,7 +15,7 @@ import torch
 
 from rung.engine import capture, memory
 from rung.engine.memory import MemoryLimits, free_bytes, give_back, limits_of, room_of
-from rung.engine.shared_card import Patience, give_back_surplus, others_bytes, prepare_allocator
+from rung.engine.shared_card import Patience, give_back_surplus, is_crowded, others_bytes, prepare_allocator
 
 CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 
@@ -184,6 +184,13 @@ def test_unused_memory_of_a_gpu_is_given_back_where_others_share_it_or_it_is_muc
         give_back_surplus(CUDA)
         assert len(emptied) == expected, (free, reserved, used)
     give_back_surplus(CPU)
+
+
+def test_a_gpu_is_crowded_where_less_than_half_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, reserved, used, expected in ((30, 20, 10, False), (29, 20, 10, True)):
+        on_a_card(monkeypatch, free=free, total=80, reserved=reserved, used=used)
+        assert is_crowded(CUDA) == expected
+    assert not is_crowded(CPU)
 
 
 def test_waiting_for_others_ends_after_a_few_seconds(caplog: pytest.LogCaptureFixture) -> None:

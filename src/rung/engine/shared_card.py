@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rung.engine.memory import driver_bytes, give_back, reserved_bytes, used_now
+from rung.engine.memory import driver_bytes, free_bytes, give_back, reserved_bytes, used_now
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,13 @@ def others_bytes(device: torch.device) -> int:
         return 0
     free, total = driver_bytes(device)
     return max(0, total - free - reserved_bytes(device) - _CONTEXT)
+
+
+def is_crowded(device: torch.device) -> bool:
+    """Whether less than half of a GPU's memory is free: what answering keeps for later is then in a training's way."""
+    if device.type != "cuda":
+        return False
+    return 2 * free_bytes(device) < driver_bytes(device)[1]
 
 
 def give_back_surplus(device: torch.device) -> None:

@@ -24,6 +24,7 @@ from rung.engine.engine import Engine
 from rung.engine.masked_view import MOST_DENSE
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length
+from rung.engine.shared_card import is_crowded
 from rung.engine.training_memory import checkpointing_needed, tokens_at_once
 from rung.errors import Diverged, OutOfMemory, first_line
 from rung.resume import folder_once, is_done
@@ -96,6 +97,8 @@ def train(
     if options.full:  # before the claim: what frees memory, or is installed, may then change the optimiser
         whole.check_room(engine, folder, in_8_bits=optimiser == IN_8_BITS)
     claim(folder, options, rows, start, {**loss.record, **recorded(optimiser)})
+    if is_crowded(engine.device):
+        engine.make_room()
     job, newest = _Job(engine, rows, loss, options, folder, until, start, on_step, beside, peers, optimiser), -1
     while True:
         state = State(micro_tokens=options.micro_tokens)
