@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from bundle_runs import DEV, write_run
 from rung.bundles.packing import pack
 from rung.decision.record import decision_record
-from rung.records import write_json
+from rung.records import read_json, write_json
 from rung.types import Candidate, Decision, Score
 
 
@@ -88,3 +88,9 @@ def test_the_card_says_only_what_the_bundle_holds(tmp_path: Path) -> None:
     assert "rung drift ." in with_rows.text and "rung check-bundle .   #" in with_rows.text
     assert "It holds no example of the data and no passage. Check" in without.text
     assert "rung drift" not in without.text and "rung check-bundle . --examples FILE" in without.text
+
+
+def test_the_card_says_where_vllm_gave_the_recorded_answers(tmp_path: Path) -> None:
+    card = card_in(tmp_path, engine="vllm")
+    assert "the recorded answers are vLLM's" in card.text
+    assert read_json(tmp_path / "out" / "bundle.json")["engine"] == "vllm"  # type: ignore[index]

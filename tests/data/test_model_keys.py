@@ -104,6 +104,12 @@ def test_dollars_may_be_limited_where_a_model_may_cost_some(tmp_path: Path) -> N
         models(tmp_path, "models: [a/b, c/d]\nbudget: {usd: 2}")
 
 
+def test_rungs_own_engine_answers_unless_the_task_names_vllm(tmp_path: Path) -> None:
+    assert read_task(write(tmp_path)).engine == "local"
+    task = read_task(write(tmp_path, TASK + "engine: vllm"))
+    assert task.engine == "vllm" and task_record(task)["engine"] == "vllm"
+
+
 def test_concurrency_is_one_unless_the_task_says_more(tmp_path: Path) -> None:
     assert read_task(write(tmp_path)).concurrency == 1
     task = read_task(write(tmp_path, TASK + "concurrency: 32"))
