@@ -237,6 +237,20 @@ def test_several_cards_are_taken_where_they_save_more_than_their_start() -> None
     assert launching.saves([], OPTIONS, steps=100, count=2, speed=10.0) == 0
 
 
+def test_one_card_a_group_of_a_scheduler_and_a_short_training_start_nothing(
+    model: LocalModel, launches: Launches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CARDS, "1")
+    assert len(steps_of(model, tmp_path / "one")) == 6
+    monkeypatch.setenv(CARDS, "cpu:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert len(steps_of(model, tmp_path / "group")) == 6
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(launching, "START_S", 30.0)
+    assert len(steps_of(model, tmp_path / "short")) == 6
+    assert launches.started == []
+
+
 def test_a_connection_without_the_key_is_turned_away(model: LocalModel, launches: Launches, tmp_path: Path) -> None:
     def before(rank: int) -> None:
         if rank == 0:

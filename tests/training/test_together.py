@@ -11,13 +11,15 @@ import pytest
 import torch
 from gloo import in_processes
 
+from rung.models.in_group import train_in_group
 from rung.models.loading import load_model
 from rung.models.local import LocalModel
 from rung.testing import save_tiny_model
 from rung.training import loop
 from rung.training.batches import TokenPair, TokenRow
+from rung.training.checkpoints import checkpoint_of
 from rung.training.together import Together, shares
-from rung.types import TrainingOptions
+from rung.types import Message, Progress, TrainingOptions, TrainingRow
 from trained import OPTIONS, weights
 
 CPU = torch.device("cpu")
@@ -106,6 +108,29 @@ def test_a_training_goes_on_with_another_number_of_processes(model: LocalModel, 
     assert [len(first), len(then), len(last)] == [2, 2, 2]
     assert [*first, *then, *last] == pytest.approx(alone, abs=1e-5)
     assert close(tmp_path / "alone" / "step-6", tmp_path / "moved" / "step-6")
+
+
+def test_a_group_that_a_scheduler_started_trains_rows_of_messages(model: LocalModel, tmp_path: Path) -> None:
+    rows = [TrainingRow(f"row-{i}", (Message("user", f"number {i}"),), f"answer {i}") for i in range(6)]
+    model.train(rows, OPTIONS, tmp_path / "alone")
+    in_processes(2, lambda rank: str(train_in_group(model, rows, OPTIONS, tmp_path / "both")))
+    assert close(tmp_path / "alone" / "step-6", tmp_path / "both" / "step-6")
+
+
+def test_what_on_step_raises_ends_all_processes_with_a_checkpoint(model: LocalModel, tmp_path: Path) -> None:
+    def work(rank: int) -> str:
+        def stop(progress: Progress) -> None:
+            if progress.step == 2:
+                raise InterruptedError
+
+        try:
+            model.train_tokens(ROWS, OPTIONS, tmp_path / "both", on_step=stop, peers=Together(CPU))
+        except BaseException as error:
+            return type(error).__name__
+        return "nothing"
+
+    assert in_processes(2, work) == ["InterruptedError", "KeyboardInterrupt"]
+    assert torch.load(checkpoint_of(tmp_path / "both"))["step"] == 2
 
 
 def test_memory_that_runs_out_in_one_process_changes_nothing(
