@@ -5,10 +5,10 @@
 
 Weights are random; shapes are those of SmolLM2-135M, SmolLM2-1.7B and Llama-3.1-8B, in bfloat16. Rows are token ids
 like those of a task with a long instruction (about 560 shared tokens, 20 to 40 own ones, 3 to 6 to learn) or, with
---task and the embedded model, those of a task. The adapter has rank 16 on all linear layers. Every process has the card
-for itself, one after the other; the next one only imports meanwhile. Equality is checked first; where it fails the exit
-code is 1. --only: kinds of process: rung, transformers (with Liger), run, four_bit, ways, vllm; limits are always
-measured. Liger, vLLM and bitsandbytes are measured where they are installed; vLLM may be in the Python that
+--task-rows and the embedded model, those of the task. The adapter has rank 16 on all linear layers. Every process has
+the card for itself, one after the other; the next one only imports meanwhile. Equality is checked first; where it fails
+the exit code is 1. --only: kinds of process: rung, transformers (with Liger), run, four_bit, ways, vllm; limits are
+always measured. Liger, vLLM and bitsandbytes are measured where they are installed; vLLM may be in the Python that
 $RUNG_VLLM_PYTHON names. What does not fit into --seconds is skipped and said.
 
 --json gives one object: device {name, memory_gb, torch, cuda, …, versions of peers or null}, seconds, table [{part,
@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--sizes", default=",".join(SIZES), help="of 135m, 1.7b, 8b; or tiny")
     parser.add_argument("--only", default="", help="kinds of process, with commas; the limits are always measured")
-    parser.add_argument("--task", type=Path, help="a task folder, for rows and whole runs; default: made ones")
+    parser.add_argument("--task", type=Path, help="a task folder for whole runs; default: a made one")
+    parser.add_argument("--task-rows", action="store_true", help="train on that task's own rows and ask its prompts")
     parser.add_argument("--seconds", type=float, default=480.0, help="all together")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="one object, into a file or printed")
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
@@ -117,11 +118,14 @@ def part() -> None:
     import gpu_part
     import gpu_peers
     import gpu_runs
+    from rung.engine.shared_card import prepare_allocator
 
     line = sys.stdin.readline()
     if not line.strip():
         return
     given = gpu_part.from_json(line)
+    if given.kind not in ("limits", "transformers"):
+        prepare_allocator(given.device)  # as at loading
     if given.device == "cuda" and not gpu_part.torch.cuda.is_available():
         sys.exit("There is no CUDA device. On a CPU: --device cpu --sizes tiny.")
     kinds: dict[str, Any] = {"rung": gpu_ours.run, "transformers": gpu_peers.run, "ways": gpu_ours.run_ways}
@@ -253,6 +257,7 @@ class Session:
             "measures": process.measures,
             "deadline": time.time() + share,
             "task": str(self.options.task.absolute()) if self.options.task else None,
+            "task_rows": self.options.task_rows,
         }
         assert child.stdin is not None
         found: dict[str, dict[str, Any]] = {}

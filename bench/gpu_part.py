@@ -25,8 +25,8 @@ class Given:
     """What a process is to do.
 
     kind: of process. size: of SHAPES. device: "cuda" or "cpu". folder: for files; it holds the rows. measures: names,
-    in order. deadline: when the process has to be done, as `time.time`. task: a task folder, or none. python: an
-    interpreter that has vLLM.
+    in order. deadline: when the process has to be done, as `time.time`. task: a task folder, or none. task_rows:
+    whether its rows are trained on, too.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Given:
     measures: tuple[str, ...]
     deadline: float
     task: Path | None = None
-    python: str = ""
+    task_rows: bool = False
 
     @property
     def small(self) -> bool:

@@ -83,7 +83,7 @@ def prepare(given: Given) -> dict[str, Any]:
         (folder / f"config-{name}").mkdir()
         (folder / f"config-{name}" / "config.json").write_text(json.dumps(config, default=str), "utf-8")
     model, said["model"] = _model(given)
-    if given.task is not None and said["model"] == "embedded":
+    if given.task is not None and given.task_rows and said["model"] == "embedded":
         rows, said["rows"] = task_rows(given.task), given.task.name
         write_rows(rows, folder / "rows.json")
     (folder / "prompts.json").write_text(json.dumps(prompts_of(rows, asked_of(given)[0])), "utf-8")

@@ -105,7 +105,9 @@ def test_the_plan_holds_every_kind_and_the_limits_come_first() -> None:
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> tuple[gpu.Session, list[str]]:
     """A session whose processes run that code."""
     told: list[str] = []
-    found = gpu.Session(argparse.Namespace(device="cpu", task=None), tmp_path, time.time() + 60, told.append)
+    found = gpu.Session(
+        argparse.Namespace(device="cpu", task=None, task_rows=False), tmp_path, time.time() + 60, told.append
+    )
     found._ahead = False
 
     def start(process: gpu.Process) -> subprocess.Popen[str]:
