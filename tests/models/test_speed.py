@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from rung.engine.static_pass import StaticPass
 from rung.models import answers_key, describe, metered, speed_of
 from rung.models import speed as speeds
-from rung.models.speed import kept_dtype, kept_speed, quick_read_speed
+from rung.models.speed import kept_dtype, kept_speed, measured_speed, quick_read_speed
 from rung.testing import FakeModel, tiny_model
 from rung.types import Generation, Speed
 
@@ -139,3 +140,23 @@ def test_keys_of_answers_are_file_names_that_tell_models_apart() -> None:
     keys = {answers_key(FakeModel({}, name=n, version=v)) for n in ("a/b:c", "a-b-c") for v in ("1", "2")}
     assert len(keys) == 4 and all("/" not in key and ":" not in key for key in keys)
     assert describe(FakeModel({})) == {}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_training_is_timed_in_recorded_passes_where_a_training_has_them(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setenv("RUNG_WAYS", "fused,static")
+    engine, passes = tiny_model().engine, list[int]()
+    right = StaticPass.hidden
+
+    def hidden(given: StaticPass) -> Any:
+        passes.append(given.tokens)
+        if fails:
+            raise RuntimeError("no kernel for it")
+        return right(given)
+
+    monkeypatch.setattr(StaticPass, "hidden", hidden)
+    assert measured_speed(engine).train > 0
+    assert engine.adapters.is_base and set(engine.ways.given_up) == ({"static"} if fails else set())
+    assert len(passes) == 1 if fails else min(passes) >= 32 * 50
