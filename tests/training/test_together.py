@@ -95,7 +95,7 @@ def test_the_parts_of_pairs_hold_whole_pairs() -> None:
 def test_two_processes_train_what_one_trains(model: LocalModel, tmp_path: Path, options: TrainingOptions) -> None:
     alone = trained(model, tmp_path / "alone", options)
     both = in_processes(2, lambda rank: trained(model, tmp_path / "both", options, peers=Together(CPU)))
-    assert both == [pytest.approx(alone, abs=1e-5), []]  # the first one tells how far it is
+    assert both == [pytest.approx(alone, abs=1e-4 if options.full else 1e-5), []]  # the first one tells how far it is
     last = f"step-{options.steps}"
     assert close(tmp_path / "alone" / last, tmp_path / "both" / last)
 
