@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -327,6 +327,52 @@ def test_on_a_gpu_tokens_at_once_follow_from_memory_up_to_a_mask_that_is_written
     job: Any = SimpleNamespace(engine=engine, rows=rows_of(3, shared=30), options=replace(OPTIONS, micro_tokens=64))
     found = loop._tokens_at_once(job, checkpointing=False)
     assert found == expected
+
+
+class Replayed:
+    """What a CUDA graph does to tensors: results stand in the same memory each time, and Python's attributes stay as
+    they are."""
+
+    replays = True
+    weights: ClassVar[list[Any]] = []
+
+    def __init__(self, work: Any, device: torch.device, memory: Any, *, before: Any) -> None:
+        self._work, self._before = work, before
+        before()
+        self._result = work()
+        self._gradients = [weight.grad for weight in self.weights]
+
+    def __call__(self) -> torch.Tensor:
+        known = [weight.grad for weight in self.weights]
+        self._before()
+        self._result.copy_(self._work())
+        for weight, kept, before in zip(self.weights, self._gradients, known, strict=True):
+            kept.copy_(weight.grad)
+            weight.grad = before
+        return self._result
+
+
+@pytest.mark.parametrize("micro_tokens", [40, 10_000])
+def test_what_a_replay_overwrites_is_read_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None, micro_tokens: int
+) -> None:
+    options = replace(OPTIONS, micro_tokens=micro_tokens)
+    expected = train(tiny_model().engine, rows_of(7), options, tmp_path / "plain")
+    made = CapturedGradients.__init__
+
+    def noted(ours: Any, engine: Any, weights: Any, *more: Any) -> None:
+        Replayed.weights = list(weights)
+        made(ours, engine, weights, *more)
+
+    monkeypatch.setattr(CapturedGradients, "__init__", noted)
+    monkeypatch.setattr(room, "Captured", Replayed)
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", -1.0)
+    engine = tiny_model().engine
+    found = train(engine, rows_of(7), options, tmp_path / "replayed")
+    assert not engine.ways.given_up and Replayed.weights
+    close(found, expected)
+    train(engine, rows_of(7), options, tmp_path / "parts", until=2)
+    assert same(train(engine, rows_of(7), options, tmp_path / "parts"), found)
 
 
 # ---- compiled steps -----------------------------------------------------------------------------------

@@ -27,9 +27,19 @@ class GraphMemory:
         self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
         """Graphs share memory only where they are recorded on one stream."""
-        self.device, self.bytes = device, 0
-        """What recording took; torch gives it to nothing else."""
+        self.device = device
+        self._taken, self._graphs = 0, WeakSet[Any]()
         _MEMORIES.add(self)
+
+    @property
+    def bytes(self) -> int:
+        """What recording took; torch gives it to nothing else while any of the graphs is there."""
+        return self._taken if self._graphs else 0
+
+    def add(self, graph: Any, taken: int) -> None:
+        """Counts what a graph took that was recorded in it."""
+        self._taken = self.bytes + max(0, taken)
+        self._graphs.add(graph)
 
 
 class Captured(Generic[Result]):
@@ -69,14 +79,19 @@ class Captured(Generic[Result]):
             current.wait_stream(stream)
             before()
             graph: Any = torch.cuda.CUDAGraph()
-            held = torch.cuda.memory_reserved(device)
             # What other threads do meanwhile, such as NCCL's watchdog, does not end the recording.
             with torch.cuda.graph(graph, pool=memory.pool, stream=stream, capture_error_mode="thread_local"):
+                held = torch.cuda.memory_reserved(device)  # here: it has given back what torch kept for later
                 self._result = work()
-            memory.bytes += max(0, torch.cuda.memory_reserved(device) - held)
+            memory.add(self, torch.cuda.memory_reserved(device) - held)
         finally:
             torch.cuda.set_stream(current)  # torch stays on the other one where a recording fails
         self._graph = graph
+
+    @property
+    def replays(self) -> bool:
+        """Whether calls replay a recording, so that tensors which the work makes stay the same ones."""
+        return self._graph is not None
 
     def __call__(self) -> Result:
         if self._graph is None:

@@ -135,7 +135,7 @@ class CapturedGradients:
 
     def _run(self, recorded: _Recorded) -> tuple[torch.Tensor, Gradients]:
         loss = recorded.run()
-        if self._engine.device.type != "cuda":  # where nothing is recorded, gradients are new ones each time
+        if not recorded.run.replays:  # gradients are new ones each time
             recorded.gradients = [weight.grad for weight in self._weights]
         return loss, recorded.gradients
 
