@@ -24,6 +24,7 @@ from rung.training.cross_entropy import can_fuse, fused_cross_entropy
 Result = TypeVar("Result")
 
 _MICRO_TOKENS = 1024  # at once through the network, without gradients
+_MICRO_TOKENS_ON_GPU = 4096
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def without_gradients(
     When memory runs out, smaller parts go through the network, down to one item.
     """
     found: list[Result] = []
-    parts = parts_of(items, 0, _MICRO_TOKENS)
+    parts = parts_of(items, 0, _MICRO_TOKENS_ON_GPU if engine.device.type == "cuda" else _MICRO_TOKENS)
     with engine.adapters.using(str(adapter) if adapter is not None else None), torch.inference_mode():
         while parts:
             part = parts.pop(0)
