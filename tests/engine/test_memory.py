@@ -166,6 +166,22 @@ def test_what_torch_keeps_unused_of_a_gpu_is_free_and_what_graphs_keep_is_not(mo
     assert free_bytes(CUDA) == 5 << 30
 
 
+def test_what_graphs_took_is_counted_while_any_of_them_is_there() -> None:
+    held = capture.GraphMemory(CPU)
+    before = capture.graph_bytes(CPU)
+    graphs = [capture.Captured(lambda: None, CPU, held) for _ in range(2)]
+    for graph, taken in zip(graphs, (100, -5), strict=True):
+        held.add(graph, taken)
+    assert capture.graph_bytes(CPU) == before + 100
+    graphs.pop(0)
+    del graph
+    assert held.bytes == 100, "the other one may use all of it"
+    graphs.clear()
+    assert held.bytes == 0
+    held.add(graph := capture.Captured(lambda: None, CPU, held), 7)
+    assert held.bytes == 7 and graph is not None
+
+
 def test_what_others_hold_of_a_gpu_is_told_apart_from_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_card(monkeypatch, free=5, total=80, reserved=30, used=10)
     assert others_bytes(CUDA) == 44 << 30, "1 GB may be CUDA's own"
