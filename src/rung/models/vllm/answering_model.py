@@ -258,6 +258,11 @@ class VllmModel:
         """As a local model."""
         return self._here(lambda network: network.ahead(jobs, say))
 
+    def close_cards(self) -> None:
+        """As a local model."""
+        if self._network is not None:
+            self._network.close_cards()
+
     # ---- memory ------------------------------------------------------------------------------
 
     def _here(self, work: Callable[[LocalModel], T], *, room: int = 0) -> T:
