@@ -43,11 +43,12 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> Iterator[Any]:
+def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The tiny model in three processes: this one and two others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNG_CARDS", "cpu:3")
         found = load_model(str(tiny_folder))
+        found.train(ROWS, OPTIONS, tmp_path_factory.mktemp("first"), until=1)  # adapters are checked once a machine
         cards = found.cards
         assert cards is not None and cards.cards == ("cpu", "cpu")
         cards.start()
@@ -152,8 +153,8 @@ def test_a_loss_that_is_no_number_is_the_same_error_as_on_one_card(model: Any, t
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed otherwise there")
 def test_a_process_that_is_killed_loses_nothing_but_time(model: Any, alone: Any, tmp_path: Path) -> None:
-    options = replace(OPTIONS, steps=120)
-    job, said, killed = training(tmp_path / "killed", 120, options=options), [], []
+    options = replace(OPTIONS, steps=80)
+    job, said, killed = training(tmp_path / "killed", 80, options=options), [], []
 
     def kill(progress: Progress) -> None:
         if progress.step == 3 and not killed:

@@ -16,15 +16,12 @@ def on_other_cards(run: WholeRun) -> Iterator[None]:
     Of several models, each starts its processes at its first training, since together they may not fit the cards.
     """
     if len(run.states) == 1 and _will_train(run.first):
-        cards = getattr(run.first.model, "cards", None)
-        if cards is not None:
-            cards.start()
+        run.first.model.start_cards()
     try:
         yield
     finally:
         for state in run.states:
-            if (close := getattr(state.model, "close_cards", None)) is not None:
-                close()
+            state.model.close_cards()
 
 
 def _will_train(state: RunState) -> bool:

@@ -237,6 +237,11 @@ class Metered:
         """The processes on other cards that train beside this one; None where there are none."""
         return getattr(self.inner, "cards", None)
 
+    def start_cards(self) -> None:
+        """Has them load the model already, where the model says that it may."""
+        if (own := getattr(self.inner, "start_cards", None)) is not None:
+            own()
+
     def close_cards(self) -> None:
         """Ends these processes, which start anew when they are needed."""
         if (own := getattr(self.inner, "close_cards", None)) is not None:
