@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
+from rung.engine.adapted_forward import adapted_forward
 from rung.engine.adapter_folder import check_adapter as check_adapter
 from rung.engine.adapter_held import HeldAdapters
 from rung.engine.adapter_mix import AdapterMix
 from rung.engine.adapter_peft import adds_factors_only, without_remarks
 from rung.engine.adapter_plain import AdapterLayout, LinearSize, PlainAdapter, linears_of
 from rung.engine.adapter_slots import AdapterSlots
-from rung.engine.factors import Factors, FusedLinear, flat, side_by_side, unadapted, with_plain
+from rung.engine.factors import Factors, side_by_side, unadapted, with_plain
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.target_modules import adaptable_layers
 from rung.engine.whole_weights import WholeWeights, is_whole
@@ -372,14 +373,14 @@ class Adapters:
         self.plain = True
         self._stored.clear()
         for module in self._network.modules():
-            if getattr(vars(module).get("forward"), "func", None) is _forward:
+            if getattr(vars(module).get("forward"), "func", None) is adapted_forward:
                 del module.forward
 
     def _fuse_linears(self) -> None:
         """Puts the fused step into linear layers that PEFT has not wrapped: those of layers that are not fused."""
         for module in self._linears.values():
             if "forward" not in vars(module):
-                vars(module)["forward"] = partial(_forward, module, self, module.forward)
+                vars(module)["forward"] = partial(adapted_forward, module, self, module.forward)
 
     def _fuse(self) -> None:
         """Puts the fused step before PEFT's own in every linear layer that PEFT has wrapped, unless `plain`."""
@@ -389,18 +390,4 @@ class Adapters:
 
         for module in self._network.modules():
             if type(module) is Linear and "forward" not in vars(module):
-                vars(module)["forward"] = partial(_forward, module, self, module.forward)
-
-
-def _forward(
-    layer: Any, adapters: Adapters, otherwise: Any, x: torch.Tensor, *args: Any, **kwargs: Any
-) -> torch.Tensor:
-    """The forward pass of a linear layer, wrapped by PEFT or not. x: (..., in)."""
-    inner = getattr(layer, "base_layer", None)
-    known = adapters.together([layer]) if inner is not None or adapters.is_beside else None
-    result: torch.Tensor
-    if known is not None:
-        (result,) = FusedLinear.apply(x.reshape(-1, x.shape[-1]), adapters.mix, *flat(known))
-        return result.view(*x.shape[:-1], -1)
-    result = inner(x, *args, **kwargs) if inner is not None and adapters.is_base else otherwise(x, *args, **kwargs)
-    return result
+                vars(module)["forward"] = partial(adapted_forward, module, self, module.forward)
