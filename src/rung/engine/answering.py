@@ -25,10 +25,11 @@ class Answering:
         self.jobs = jobs
         self.answers: list[list[int]] = [[] for _ in jobs]
         self.active = list(range(len(jobs)))
-        self.new: list[list[int]] = [[] for _ in jobs]
+        self.new: list[Sequence[int]] = [()] * len(jobs)
         self._stop_ids = stop_ids
         self._generators = [generator_of(job) for job in jobs]
         self._matchers = [job.matcher.copy() if job.matcher is not None else None for job in jobs]
+        self._is_ruled_or_sampled = any(job.matcher is not None or job.temperature > 0 for job in jobs)
 
     def choose(
         self, logits: torch.Tensor, rows: Sequence[int] | None = None, likeliest: torch.Tensor | None = None
@@ -43,6 +44,12 @@ class Answering:
             return
         places = [self.active[row] for row in asked]
         of_logits = asked if rows is None else [rows[row] for row in asked]
+        if not self._is_ruled_or_sampled:
+            found: list[int] = (logits.argmax(-1) if likeliest is None else likeliest).tolist()
+            for row, place, from_row in zip(asked, places, of_logits, strict=True):
+                self.new[row] = (found[from_row],)
+                self.answers[place].append(found[from_row])
+            return
         chosen = choose(
             logits,
             [self.jobs[place].temperature for place in places],
@@ -68,7 +75,8 @@ class Answering:
     def read(self, most: int | None = None) -> list[int]:
         """The network has read the first `most` of each row's tokens; None: all. Returns how many of each row."""
         counts = [len(tokens) if most is None else min(most, len(tokens)) for tokens in self.new]
-        self.new = [tokens[count:] for tokens, count in zip(self.new, counts, strict=True)]
+        pairs = zip(self.new, counts, strict=True)
+        self.new = [tokens[count:] if count < len(tokens) else () for tokens, count in pairs]
         return counts
 
     @property

@@ -127,7 +127,7 @@ class Matcher(ABC):
 
     def packed(self) -> npt.NDArray[np.uint8]:
         """As `allowed`, eight tokens a byte, the first one in the lowest bit."""
-        return np.packbits(self.allowed(), bitorder="little")
+        return self._bits(self._stops) if self._ended() else self._next_bits()
 
     def forced(self) -> list[int]:
         """The only tokens that can come next, which it consumes; the end token when the answer can only end."""
@@ -154,6 +154,16 @@ class Matcher(ABC):
     def _follow(self) -> list[int]:
         """Consumes and returns the tokens that can only follow, while not ended."""
 
+    def _next_bits(self) -> npt.NDArray[np.uint8]:
+        """`packed` while not ended."""
+        return np.packbits(self._next(), bitorder="little")
+
+    def _bits(self, ids: Iterable[int]) -> npt.NDArray[np.uint8]:
+        chosen = np.zeros(-(-self._vocabulary // 8), dtype=np.uint8)
+        for token in ids:
+            chosen[token >> 3] |= 1 << (token & 7)
+        return chosen
+
     def _tokens(self, ids: Iterable[int]) -> npt.NDArray[np.bool_]:
         chosen = np.zeros(self._vocabulary, dtype=np.bool_)
         chosen[list(ids)] = True
@@ -177,7 +187,14 @@ class _LabelMatcher(Matcher):
         return not self._node.next
 
     def _next(self) -> npt.NDArray[np.bool_]:
-        return self._tokens([*self._node.next, *(self._stops if self._node.complete else ())])
+        return self._tokens(self._allowed_ids)
+
+    def _next_bits(self) -> npt.NDArray[np.uint8]:
+        return self._bits(self._allowed_ids)
+
+    @property
+    def _allowed_ids(self) -> list[int]:
+        return [*self._node.next, *(self._stops if self._node.complete else ())]
 
     def _follow(self) -> list[int]:
         tokens: list[int] = []
@@ -208,9 +225,7 @@ class _GrammarMatcher(Matcher):
         bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(np.bool_)
 
-    def packed(self) -> npt.NDArray[np.uint8]:
-        if self._ended():
-            return super().packed()
+    def _next_bits(self) -> npt.NDArray[np.uint8]:
         return np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)[: -(-self._vocabulary // 8)]
 
     def _follow(self) -> list[int]:

@@ -117,14 +117,18 @@ def prefill(
     hidden states of their last tokens, (B, C), and the batch in the order of the rows: depth first, so that rows behind
     one node are neighbours.
     """
-    (cache, last, order), *others = [
+    parts = [
         _prefill(engine, jobs, part, _read_ahead(engine, jobs[part[0]], shared) if len(part) == 1 else shared, room)
         for part in _parts(engine, jobs, batch, shared)
     ]
-    for other, _, more in others:
-        cache.join(other)
-        order = [*order, *more]
-    return cache, torch.cat([last, *(states for _, states, _ in others)]) if others else last, order
+    while len(parts) > 1:  # neighbours by twos: less is copied than behind one that grows
+        pairs, parts = [parts[i : i + 2] for i in range(0, len(parts), 2)], []
+        for (cache, last, order), *others in pairs:
+            for other, more, behind in others:
+                cache.join(other)
+                last, order = torch.cat([last, more]), order + behind
+            parts.append((cache, last, order))
+    return parts[0]
 
 
 def _prefill(

@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from rung.engine import compiled_steps
@@ -70,14 +72,14 @@ class _Step:
     def bytes(self) -> int:
         return self.rows.bytes + (self.mix.bytes if self.mix is not None else 0)
 
-    def __call__(self, tokens: int, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, tokens: int, numbers: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """A pass over `tokens` tokens of each row. numbers: as in `Inputs`. Nothing waits for the device.
 
         Returns logits, (B, V) in float32, and their argmax, (B,); both are overwritten by the next pass of any step.
         """
         if tokens not in self._inputs:
             self._inputs[tokens] = Inputs(self.shape.rows, tokens, self._engine.device)
-        given = torch.tensor(numbers)
+        given = torch.from_numpy(numbers)
         given = given.pin_memory() if self._engine.device.type == "cuda" else given
         self._inputs[tokens].numbers.copy_(given, non_blocking=True)
         self.count += 1
@@ -139,17 +141,22 @@ class _Standing:
     def cache(self) -> RowCache:
         return self.step.rows.as_cache(self.rows, self.lengths, self.ends)
 
-    def numbers(self, new: Sequence[Sequence[int]], tokens: int) -> list[int]:
+    def numbers(self, new: Sequence[Sequence[int]], tokens: int) -> npt.NDArray[np.int64]:
         """What `Inputs` holds for a pass over the first `tokens` of each row's new tokens."""
-        count = self.step.shape.rows
-        ids, positions, lengths = [0] * (count * tokens), [0] * (count * tokens), [0] * count
-        last = [row * tokens for row in range(count)]
-        for row, length, end, own in zip(self.rows, self.lengths, self.ends, new, strict=True):
-            first, read = row * tokens, own[:tokens]
-            ids[first : first + len(read)] = read
-            positions[first : first + tokens] = range(end, end + tokens)
-            lengths[row], last[row] = length, first + max(0, len(read) - 1)
-        return [*ids, *positions, *lengths, *last]
+        count, rows = self.step.shape.rows, np.array(self.rows)
+        found = np.zeros(2 * count * (tokens + 1), dtype=np.int64)
+        ids, positions = found[: 2 * count * tokens].reshape(2, count, tokens)
+        lengths, last = found[2 * count * tokens :].reshape(2, count)
+        positions[rows] = np.array(self.ends)[:, None] + np.arange(tokens)
+        lengths[rows], last[:] = self.lengths, np.arange(count) * tokens
+        if tokens == 1:
+            ids[rows, 0] = [own[0] for own in new]
+            return found
+        for row, own in zip(self.rows, new, strict=True):
+            read = own[:tokens]
+            ids[row, : len(read)] = read
+            last[row] += len(read) - 1
+        return found
 
     def advance(self, counts: Sequence[int]) -> None:
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
@@ -323,7 +330,7 @@ class StaticDecoder:
         """Drops steps, those first whose use is longest ago, until another one may be kept; False where it may not."""
         a_token = sum(x.shape[1] * x.shape[3] * x.element_size() for layer in like for x in layer)
         needed = a_token * (shape.rows * shape.columns + shape.shared)
-        most = _MOST_BYTES * self._engine.limits.cache_bytes
+        most = min(_MOST_BYTES * self._engine.limits.cache_bytes, self.bytes + self._engine.room_bytes())
         for key in [key for key, step in self._kept.items() if step is not current]:
             if self.bytes + needed <= most and len(self._kept) < _MOST_KEPT:
                 break
