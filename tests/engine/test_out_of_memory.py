@@ -77,6 +77,19 @@ class Allocator:
         patch.setattr(prefill, "RowCache", Limited)
 
 
+def test_memory_that_ran_out_while_a_graph_was_recorded_is_known_behind_the_error_that_ends_the_recording() -> None:
+    ended = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert not is_out_of_memory(ended)
+    for inner, expected in ((ALLOCATORS[0], True), (ValueError("a shape"), False)):
+        try:
+            try:
+                raise inner
+            finally:
+                raise ended
+        except RuntimeError as error:
+            assert is_out_of_memory(error) == expected
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", ALLOCATORS, ids=lambda e: type(e).__name__ + str(e)[:4])
 def test_answers_do_not_depend_on_how_little_memory_there_is(

@@ -13,7 +13,12 @@ _PHRASES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had too little memory: each of torch's allocators says it in its own way."""
+    """Whether a device, or the machine, had too little memory: each of torch's allocators says it in its own way.
+
+    Where it ran out while a CUDA graph was recorded, ending the recording may raise an error of its own over it.
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if isinstance(error, RuntimeError) and "captur" in str(error) and error.__context__ is not None:
+        return is_out_of_memory(error.__context__)
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
