@@ -57,7 +57,7 @@ def test_a_whole_run_is_answered_by_vllm_with_an_adapter_that_rung_trained(
     assert written["engine"] == "vllm" and written["machine"]["answers"] == "vLLM unknown"
     assert models[tiny_folder.name]["answered_by"]["vllm"] >= len(answers)
     decision = record(folder / "decision.json")
-    assert any("vLLM unknown answered with" in text for text in [*decision["warnings"], *decision["reasons"]])
+    assert any("came from vLLM unknown." in text for text in [*decision["warnings"], *decision["reasons"]])
     assert "vLLM unknown" in write_report(folder).read_text("utf-8")
     assert note_of_run(folder / "solutions" / "lora", written)["engine"] == "vllm"
 

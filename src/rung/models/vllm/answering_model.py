@@ -136,6 +136,10 @@ class VllmModel:
             answers |= dict(zip(here, found_here, strict=True))
         return [replace(answers[i], tokens_cached=0) for i in range(len(requests))]  # as the local engine tells it
 
+    def reach(self) -> None:
+        """Starts vLLM, so that no strategy of a run has to count that as its own. Raises as `generate`."""
+        self._child.start()
+
     @property
     def block(self) -> int:
         """Answers that are best asked for at once."""

@@ -1,4 +1,4 @@
-"""A vLLM that belongs to a model: started at its first question, kept, started once more where it dies, ended for room.
+"""A vLLM that belongs to a model: started when it is needed, kept, started once more where it dies, ended for room.
 
 Adapters are loaded as requests name them. Knows processes and adapters; nothing of what answers where vLLM does not.
 """
@@ -42,6 +42,10 @@ class VllmChild:
     def context_length(self) -> int | None:
         """Tokens of prompt and answer together; None while it does not run."""
         return self._vllm.context_length if self._vllm is not None else None
+
+    def start(self) -> None:
+        """Starts vLLM where it does not run. Raises ModelError where it does not start."""
+        self._started(())
 
     def answer(self, requests: Sequence[Request]) -> list[Generation]:
         """One Generation a request, in order; errors of requests stand in theirs. Adapters are held before.
