@@ -34,6 +34,7 @@ from rung.resume import is_done
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.checkpoints import checkpoint_of, claim
 from rung.training.loss import Loss
+from rung.training.optimisers import optimiser_of, recorded
 from rung.training.together import is_one_of_several
 from rung.types import Progress, TrainingOptions
 
@@ -121,7 +122,8 @@ def train_on_cards(
     most = saves(rows, options, last - reached, len(devices), _SLOWEST)
     if most < START_S or most * _SLOWEST / model.speed().train < START_S:  # short ones need no measured speed
         return None
-    claim(folder, options, rows, start, loss.record)  # type: ignore[type-var]
+    claimed = {**loss.record, **recorded(optimiser_of(engine, options, folder))}  # decided here for all processes
+    claim(folder, options, rows, start, claimed)  # type: ignore[type-var]
     model.close_cards()
     engine.make_room()  # the first card holds this process's network too
     threads, dtype = max(1, torch.get_num_threads() // len(devices)), str(engine.dtype).removeprefix("torch.")

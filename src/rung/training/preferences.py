@@ -26,6 +26,7 @@ from rung.training.batches import TokenPair
 from rung.training.checkpoints import claim
 from rung.training.loop import train
 from rung.training.loss import Loss, target_logits, without_gradients
+from rung.training.optimisers import optimiser_of, recorded
 from rung.types import DPO, Progress, TrainingOptions
 
 REFERENCE = "reference.jsonl"
@@ -68,7 +69,7 @@ def with_reference(
 ) -> list[TokenPair]:
     """The pairs with their reference, which `train` needs for the loss of `dpo`. It is kept in the folder, which then
     belongs to this training. The arguments are those of `train_on_pairs`."""
-    claim(folder, options, pairs, start, dpo(how).record)
+    claim(folder, options, pairs, start, {**dpo(how).record, **recorded(optimiser_of(engine, options, folder))})
     return _with_reference(
         engine, pairs, start, folder / REFERENCE, lambda: on_step(Progress(0, options.steps, 0.0, 0, 0.0))
     )
