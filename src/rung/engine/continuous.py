@@ -148,8 +148,9 @@ class Running:
         without_slot: list[LiveRow] = []
         refused: list[LiveRow] = []
         free = self._limits.rows - self.running
-        held = self._cache_bytes if self._waiting else 0
-        room = min(self._engine.room_bytes(), self._engine.limits.cache_bytes - held) if self._waiting else 0
+        room = 0
+        if self._waiting and free > 0:  # asking for free memory takes time: not with every token
+            room = min(self._engine.room_bytes(), self._engine.limits.cache_bytes - self._cache_bytes)
         tokens = looked_at = 0
         has_long = False
         self._held = {None, *(row.job.adapter for cohort in self._cohorts for row in cohort.rows)}
