@@ -62,8 +62,8 @@ def model_notes(run: WholeRun) -> list[str]:
         if facts.get("engine") == "vllm":
             here = (facts.get("answered_by") or {}).get("local", 0)
             notes.append(
-                f"Answers of {name} came from vLLM {facts['vllm']}. rung's own engine, and vLLM in other batches, may answer "
-                "a few inputs otherwise, where rounding decides."
+                f"Answers of {name} came from vLLM {facts['vllm']}. rung's own engine, and vLLM in other batches, may "
+                "answer a few inputs otherwise, where rounding decides."
                 + (f" {here:,} answers came from rung's own engine, because vLLM did not take them." if here else "")
             )
         if ends := facts.get("shutdown_date"):
