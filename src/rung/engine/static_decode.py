@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from rung.engine.capture import Captured, GraphMemory
 from rung.engine.kv_cache import RowCache
 from rung.engine.masked_mix import COUNTS, MaskedMix, MixKind, kind_of
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.static_rows import Arranged, Inputs, Shape, StaticRows, rows_bucket
+from rung.engine.static_rows import Arranged, Inputs, StaticRows, StepShape, rows_bucket
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.whole_weights import weights_of
 from rung.errors import first_line
@@ -54,7 +54,12 @@ class _Step:
     """Passes of one shape with their buffers. Long-lived: a recorded graph reads and writes these very tensors."""
 
     def __init__(
-        self, engine: TreeEngine, shape: Shape, like: Sequence[KeysAndValues], kind: MixKind | None, memory: GraphMemory
+        self,
+        engine: TreeEngine,
+        shape: StepShape,
+        like: Sequence[KeysAndValues],
+        kind: MixKind | None,
+        memory: GraphMemory,
     ) -> None:
         self.shape, self.kind = shape, kind
         self.rows = StaticRows(shape, like, engine.device)
@@ -129,14 +134,16 @@ def _kernels(device: torch.device) -> Any:
 
 @dataclass
 class _Standing:
-    """The active rows in a step: which of its rows they are, the columns that each fills, and its next position."""
+    """The active rows in a step: which of its rows they are, the columns that each fills, and its next position.
+
+    like: as in StaticRows.
+    """
 
     step: _Step
     rows: list[int]
     lengths: list[int]
     ends: list[int]
-    arranged: Arranged
-    like: list[KeysAndValues] = field(default_factory=list)
+    like: Sequence[KeysAndValues]
 
     def cache(self) -> RowCache:
         return self.step.rows.as_cache(self.rows, self.lengths, self.ends)
@@ -174,7 +181,7 @@ class StaticDecoder:
     def __init__(self, engine: TreeEngine) -> None:
         self._engine = engine
         self._memory = GraphMemory(engine.device)
-        self._kept: dict[tuple[int, MixKind | None, Shape], _Step] = {}  # the one used last stands last
+        self._kept: dict[tuple[int, MixKind | None, StepShape], _Step] = {}  # the one used last stands last
         self._checked: set[tuple[bool, ...]] = set()  # kinds of passes that were compared with plain ones
         self._typical: dict[tuple[bool, int], float] = {}
         engine.on_make_room.append(self.clear)
@@ -214,7 +221,7 @@ class StaticDecoder:
             return cache
         ends = list(cache.ends)
         step.rows.take(cache, arranged)
-        standing = _Standing(step, list(range(len(ends))), list(arranged.lengths), ends, arranged, like)
+        standing = _Standing(step, list(range(len(ends))), list(arranged.lengths), ends, like)
         while state.active:
             try:
                 found = self._pass(state, standing, adapters, plain)
@@ -308,7 +315,7 @@ class StaticDecoder:
         current: the one in which the rows stand, whose adapters it has."""
         steps = min(float(state.left), self._typical.get(_sort_of(state), float(state.left)))
         columns = bucket(max(lengths) + min(state.left, _AHEAD), least=128)
-        wanted = Shape(rows_bucket(len(lengths)), columns, shared)
+        wanted = StepShape(rows_bucket(len(lengths)), columns, shared)
         kind = kind_of(adapters) if current is None else current.kind
         weights = self._weights()
         for key in [key for key in self._kept if key[0] != weights]:
@@ -326,7 +333,7 @@ class StaticDecoder:
             step.mix.put(adapters)
         return step
 
-    def _make_room(self, shape: Shape, like: Sequence[KeysAndValues], current: _Step | None) -> bool:
+    def _make_room(self, shape: StepShape, like: Sequence[KeysAndValues], current: _Step | None) -> bool:
         """Drops steps, those first whose use is longest ago, until another one may be kept; False where it may not."""
         a_token = sum(x.shape[1] * x.shape[3] * x.element_size() for layer in like for x in layer)
         needed = a_token * (shape.rows * shape.columns + shape.shared)
