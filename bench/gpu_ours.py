@@ -224,6 +224,7 @@ def run_ways(given: Given) -> None:
 
 
 def _way(given: Given, engine: Engine, rows: Sequence[TokenRow], names: Sequence[str]) -> dict[str, Any]:
+    before = dict(engine.ways.given_up)  # at loading, or by an earlier way
     engine.ways = Ways(**{name: name in names for name in NAMES})
     how: dict[str, Any] = {"seconds": 6.0}
     if "compiled" in names:
@@ -239,4 +240,5 @@ def _way(given: Given, engine: Engine, rows: Sequence[TokenRow], names: Sequence
         "prompts_first_s": answers["first_s"],
         "ms_per_token": alone["ms_per_token"],
         "given_up": dict(engine.ways.given_up),
+        "given_up_before": before,
     }

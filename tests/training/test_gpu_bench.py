@@ -99,6 +99,15 @@ def test_the_plan_holds_every_kind_and_the_limits_come_first() -> None:
     assert line_places - {""} <= planned
 
 
+@pytest.mark.parametrize("key", ["loss_differs", "static_norm_differs", "gradients_differ"])
+def test_bfloat16_may_round_and_part_at_near_ties_and_no_more(key: str) -> None:
+    found = {"dtype": "bfloat16", "loss_differs": 1e-3, "norm_differs": 1e-3, "gradients_differ": 0.02}
+    found |= {"static_norm_differs": 1e-3, "answers": 4, "same_answers": 3, "nearly_as_likely": 1}
+    assert gpu_equality.is_equal(found)
+    assert not gpu_equality.is_equal({**found, key: 0.3})
+    assert not gpu_equality.is_equal({**found, "nearly_as_likely": 0})
+
+
 # ---- processes ------------------------------------------------------------------------------------
 
 
