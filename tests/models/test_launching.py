@@ -26,6 +26,7 @@ from rung.testing import save_tiny_model
 from rung.training import loop
 from rung.training.batches import TokenRow
 from rung.training.checkpoints import checkpoint_of
+from rung.training.together import Together
 from rung.types import DPO, Message, PreferenceRow, Progress, TrainingOptions, TrainingRow
 
 OPTIONS = TrainingOptions(learning_rate=5e-3, steps=6, batch_size=4, rank=4, alpha=8, seed=3)
@@ -216,6 +217,19 @@ def test_processes_that_come_to_no_step_are_done_without(
     assert "since several did not start" in caplog.text
     assert steps_of(model, tmp_path / "other") == [1, 2, 3, 4, 5, 6]
     assert len(launches.started) == 1
+
+
+def test_processes_that_do_not_reach_each_other_are_done_without(
+    model: LocalModel, launches: Launches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def before(rank: int) -> None:
+        if rank == 1:
+            Together.meet = lambda _: time.sleep(60)
+
+    launches.before = before
+    monkeypatch.setattr(launching, "_JOIN_S", 1.0)
+    assert steps_of(model, tmp_path / "both") == [1, 2, 3, 4, 5, 6]
+    assert "did not reach each other" in model.engine.ways.given_up[launching.TOGETHER]
 
 
 def test_pairs_are_trained_on_together_too(

@@ -28,14 +28,13 @@ import torch
 import rung
 from rung import errors
 from rung.engine.devices import cards
-from rung.engine.prefix_tree import common_prefix_length
 from rung.errors import RungError, TrainingError
 from rung.resume import is_done
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.checkpoints import checkpoint_of, claim
 from rung.training.loss import Loss
 from rung.training.optimisers import optimiser_of, recorded
-from rung.training.together import is_one_of_several
+from rung.training.together import is_one_of_several, saves
 from rung.types import Progress, TrainingOptions
 
 if TYPE_CHECKING:
@@ -53,10 +52,10 @@ ADDRESS, KEY = "RUNG_TRAINING_ADDRESS", "RUNG_TRAINING_KEY"
 """Environment variables of the processes: where their parent listens, and what they say first."""
 
 _LOG = "cards.log"
+_JOIN_S = 180.0  # for cards to reach each other, once all processes have loaded the model
 _LOOK_S, _CAUSE_S, _STOP_S, _END_S, _KEY_S = 0.5, 3.0, 120.0, 15.0, 10.0
 _SHOWN_LINES = 8
 _SLOWEST = 100.0  # tokens a second that a card trains on
-_MOST_ROWS = 256  # that are read to guess what a batch shares
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def train_on_cards(
 ) -> Path | None:
     """As `training.loop.train`, on all cards of this run; None where there is one, where several save less time than
     they take to start, and where their processes do not come to a first step, which the log tells."""
-    devices, engine = cards(), model.engine
+    engine, devices = model.engine, cards()[: max(1, min(len(rows), options.batch_size))]
     last = options.steps if until is None else min(until, options.steps)
     if len(devices) == 1 or devices[0].split(":")[0] != engine.device.type or is_done(folder / f"step-{last}"):
         return None
@@ -138,7 +137,8 @@ def train_on_cards(
 
     try:
         job = SharedTraining(loaded, devices, rows, loss, options, folder, until, start)
-        return train_together(job, on_step=tell, starter=torchrun)
+        train_together(job, on_step=tell, starter=torchrun)
+        return folder / f"step-{last}"
     except NotStarted as error:
         engine.ways.give_up(TOGETHER, str(error))
         _log.warning("%s trains on one card, since several did not start: %s", model.name, error)
@@ -184,22 +184,6 @@ def torchrun(count: int, variables: Mapping[str, str], log: IO[bytes]) -> Proces
     )
 
 
-def saves(
-    rows: Sequence[TokenRow] | Sequence[TokenPair], options: TrainingOptions, steps: int, count: int, speed: float
-) -> float:
-    """Seconds that `count` cards save over one. speed: tokens a second that one trains on.
-
-    What all rows begin with is computed by every process; the other tokens of a batch are divided.
-    """
-    some = [row for item in rows[:_MOST_ROWS] for row in item.rows]
-    if not some or min(len(rows), options.batch_size) < count:
-        return 0.0
-    shared = common_prefix_length([row.prompt for row in some])
-    items = min(len(rows), options.batch_size) * len(some) / min(len(rows), _MOST_ROWS)
-    own = items * sum(row.tokens - shared for row in some) / len(some)
-    return steps * own * (1 - 1 / count) / speed
-
-
 def train_together(
     job: SharedTraining,
     *,
@@ -235,7 +219,8 @@ class _Worker:
 @dataclass
 class _Parent:
     """asked: whether process 0 waits to hear if it may go on. stepped: whether a step was taken. cause_by: the time
-    until which a better reason for a failure is waited for. lost: those that are gone, in that order."""
+    until which a better reason for a failure is waited for. join_by: by which the processes have to reach each other.
+    lost: those that are gone, in that order."""
 
     job: SharedTraining
     log: IO[bytes]
@@ -245,6 +230,8 @@ class _Parent:
     stepped: bool = False
     failed: bool = False
     cause_by: float | None = None
+    loaded: int = 0
+    join_by: float = float("inf")
     lost: list[_Worker] = field(default_factory=list)
 
     def __enter__(self) -> _Parent:
@@ -312,6 +299,9 @@ class _Parent:
                     self._accept()
                 elif message := self._heard(key.data):
                     return message
+            if time.monotonic() > self.join_by:
+                self.failed = True
+                raise NotStarted(f"the processes did not reach each other within {_JOIN_S:.0f} s of loading the model")
             if self.cause_by is None and self._processes.poll() is not None:
                 self.cause_by = time.monotonic()
             if self.cause_by is not None and time.monotonic() >= self.cause_by:
@@ -349,7 +339,13 @@ class _Parent:
             worker.failure = worker.failure or _error_of(message)
             self.cause_by = self.cause_by or time.monotonic() + _CAUSE_S
             return None
-        return message if worker.rank == 0 else None
+        if "loaded" in message:
+            self.loaded += 1
+            self.join_by = time.monotonic() + _JOIN_S if self.loaded == len(self.job.devices) else self.join_by
+            return None
+        if worker.rank == 0:
+            self.join_by = float("inf")
+        return message if worker.rank == 0 and "joined" not in message else None
 
     def _raise(self) -> None:
         """What ended the training: what a process raised on purpose, else that one died."""

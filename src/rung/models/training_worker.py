@@ -117,9 +117,13 @@ def _trained(message: Mapping[str, Any], parent: _Parent, rank: int) -> dict[str
     rows: Any = [row for (row,) in found] if references is None else None
     if rows is None:
         rows = [TokenPair(a, b, reference) for (a, b), reference in zip(found, references, strict=True)]
+    parent.say({"loaded": True})
     join(device)
+    peers = Together(device)
+    peers.meet()
+    parent.say({"joined": True})
     loss = ANSWERS if preferences is None else dpo(DPO(**preferences))
-    result = _train(model, rows, message, parent, Together(device), loss)
+    result = _train(model, rows, message, parent, peers, loss)
     dist.barrier()
     dist.destroy_process_group()
     return {"result": str(result)}
