@@ -24,14 +24,14 @@ _FEW = 8  # a node that fewer than one in so many rows sees is copied into their
 
 
 @dataclass(frozen=True)
-class Shape:
+class StepShape:
     """Numbers of rows, of columns in each row's own cache, and of columns that several rows see."""
 
     rows: int
     columns: int
     shared: int
 
-    def holds(self, other: Shape) -> bool:
+    def holds(self, other: StepShape) -> bool:
         """Whether what needs the other shape can stand in this one without wasting more than about half."""
         fits = other.rows <= self.rows and other.columns <= self.columns and other.shared <= self.shared
         near = self.rows <= 2 * other.rows and self.columns <= 2 * other.columns
@@ -95,7 +95,7 @@ class StaticRows:
     where its next token will stand, and nobody sees that.
     """
 
-    def __init__(self, shape: Shape, like: Sequence[KeysAndValues], device: torch.device) -> None:
+    def __init__(self, shape: StepShape, like: Sequence[KeysAndValues], device: torch.device) -> None:
         self.shape = shape
         self.wanted: torch.Tensor | None = None
         self.long = False
