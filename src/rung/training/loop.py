@@ -168,7 +168,7 @@ def _begin(job: _Job, state: State) -> tuple[Learner, torch.optim.Optimizer]:
         learner.spread()
     else:
         _allocate_moments(learner, optimiser)
-        state.checkpointing = _is_hopeless(engine, job.rows)
+        state.checkpointing = job.peers.any_of(_is_hopeless(engine, job.rows))  # all of them alike
         state.micro_tokens = _tokens_at_once(job, checkpointing=state.checkpointing)
     return learner, optimiser
 
