@@ -153,7 +153,11 @@ def value(found: Found, place: str) -> tuple[float | None, str]:
         return None, "it was not asked for"
     if "value" in entry:
         figure = entry["value"].get(key)
-        return (float(figure), "") if figure is not None else (None, "it has no such figure here")
+        if figure is None:
+            return None, "it has no such figure here"
+        if figure < 0:
+            return None, "its clock was disturbed by other work on the machine: the figure is below zero"
+        return float(figure), ""
     return None, str(entry.get("error") or entry.get("skipped") or "it ended without saying anything")
 
 

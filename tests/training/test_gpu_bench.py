@@ -66,6 +66,14 @@ def test_each_figure_stands_beside_its_target_and_is_judged_by_it() -> None:
     assert len(shown(rows).splitlines()) == 1 + len(rows)
 
 
+def test_a_time_below_zero_meets_no_target() -> None:
+    found = figures()
+    found["rung/1.7b/request"]["value"]["ms_per_token"] = -7.0
+    with_limits(found)
+    (row,) = [r for r in table(found, lines(["1.7b"], judged=True)) if r["against"] == "reading the weights"]
+    assert row["met"] == "not measured" and "below zero" in row["why"]
+
+
 def test_nothing_is_judged_on_a_cpu() -> None:
     assert all(row["target"] is None for row in table({}, lines(["tiny"], judged=False)))
 
