@@ -133,24 +133,30 @@ def test_flex_attention_computes_it_too(how: dict[str, Any], monkeypatch: pytest
     """Uncompiled here: it is made for GPUs, and its backward pass is only there."""
     tree = grow(ROWS["one prefix"])
     tokens = len(tree.ids)
-    mask = mask_of(tree, [20], tokens=128, past=128)
     past = [(drawn(20, KEY_HEADS, 1), drawn(20, KEY_HEADS, 2))]
     given = [drawn(tokens, HEADS, 3), drawn(tokens, KEY_HEADS, 4), drawn(tokens, KEY_HEADS, 6)]
-    view = MaskedView(mask, tokens, 100, past)
+    view = MaskedView(mask_of(tree, [20]), tokens, 100, past)
     expected = view.attend(0, *given, 0.3, **how)
     monkeypatch.setattr(masked_view, "compiled_flex", lambda: masked_view._flex_with_sums)
-    query, key, value = given
-    queries = masked_view._longer(query, 128)
-    keys, values = (
-        torch.cat([masked_view._longer(before, 128), masked_view._longer(own, 128)])
-        for before, own in zip(past[0], (key, value), strict=True)
-    )
-    rows = [x.transpose(0, 1)[None] for x in (queries, keys, values)]
-    blocks = mask.blocks(how.get("window"))
+    query, key, value = view._laid_out(0, *given, view._blocked)
+    assert query.shape[2] == 128 and key.shape[2] == 256
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that it is not compiled
-        out = masked_view._flex(rows[0], rows[1], rows[2], blocks, 0.3, how.get("cap"), None)
+        out = masked_view._flex(query, key, value, view._in_blocks(how.get("window")), 0.3, how.get("cap"), None)
     torch.testing.assert_close(out[0].transpose(0, 1)[:tokens], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_padded_mask_says_of_tokens_what_the_exact_one_says() -> None:
+    tree = grow(ROWS["two levels"])
+    tokens = len(tree.ids)
+    exact, padded = mask_of(tree, [20]).dense(30), mask_of(tree, [20]).padded(tokens + 9, 24)
+    found = padded.dense(30)
+    assert torch.equal(found[:tokens, :20], exact[:, :20]) and torch.equal(
+        found[:tokens, 24 : 24 + tokens], exact[:, 20:]
+    )
+    assert found[tokens:].sum() == 9 and found.sum() == exact.sum() + 9
+    numbers = mask_numbers(tree, [20], tokens=tokens + 9, past=24)
+    assert [getattr(padded, name).tolist() for name in ("first", "end", "at", "positions")] == numbers
 
 
 def test_a_way_that_fails_is_given_up_and_the_pass_is_computed_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

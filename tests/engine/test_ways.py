@@ -5,7 +5,7 @@ import torch
 
 from rung.engine.buckets import bucket
 from rung.engine.capture import Captured, GraphMemory
-from rung.engine.ways import VARIABLE, Ways, ways_of
+from rung.engine.ways import ANSWERS, TRAINING, VARIABLE, Ways, ways_of
 
 CPU = torch.device("cpu")
 
@@ -34,6 +34,13 @@ def test_a_way_that_is_given_up_keeps_its_reason() -> None:
     ways = Ways(fused=True, static=True)
     ways.give_up("static", "it cannot be recorded")
     assert (ways.fused, ways.static, ways.given_up) == (True, False, {"static": "it cannot be recorded"})
+
+
+def test_a_way_that_fails_in_answers_may_still_train() -> None:
+    ways = Ways(static=True)
+    ways.give_up("static", "it cannot be recorded", of=ANSWERS)
+    assert ways.takes("static", TRAINING) and not ways.takes("static", ANSWERS) and not ways.takes("fused", TRAINING)
+    assert ways.given_up == {"static answers": "it cannot be recorded"}
 
 
 def test_buckets_hold_every_count_with_little_padding() -> None:

@@ -238,7 +238,9 @@ def test_a_static_way_that_fails_is_given_up_and_the_training_goes_on(
     monkeypatch.setattr(StaticPass, "hidden", failing)
     engine = tiny_model().engine
     folder, losses = losses_of(engine, tmp_path)
-    assert engine.ways.given_up == {"static": "no kernel for it"} and engine.ways.fused and len(calls) == fails_at
+    assert (
+        engine.ways.given_up == {"static training": "no kernel for it"} and engine.ways.fused and len(calls) == fails_at
+    )
     assert losses == pytest.approx(plain[1], rel=1e-4)
     close(folder, plain[0])
 
@@ -250,7 +252,7 @@ def test_a_static_way_with_other_numbers_is_given_up(
     monkeypatch.setattr(StaticPass, "hidden", lambda given: right(given) * 1.05)
     engine = tiny_model().engine
     folder, _ = losses_of(engine, tmp_path)
-    assert "its loss is" in engine.ways.given_up["static"]
+    assert "its loss is" in engine.ways.given_up["static training"]
     close(folder, plain[0])
 
 
@@ -264,7 +266,7 @@ def test_where_the_fused_way_fails_too_the_plain_one_is_left(
 
     monkeypatch.setattr(MaskedView, "attend", failing)
     folder, _ = losses_of(engine, tmp_path)
-    assert set(engine.ways.given_up) == {"static", "fused"} and same(folder, plain[0])
+    assert set(engine.ways.given_up) == {"static training", "fused"} and same(folder, plain[0])
 
 
 def test_static_passes_that_do_not_fit_memory_become_smaller(
@@ -419,4 +421,4 @@ def test_compiled_steps_that_fail_are_given_up(
     monkeypatch.setattr(compiled_steps, "taken", failing)
     folder, _ = losses_of(cheap, tmp_path)
     close(folder, plain[0])
-    assert cheap.ways.given_up == {"compiled": "no compiler"} and cheap.ways.static
+    assert cheap.ways.given_up == {"compiled training": "no compiler"} and cheap.ways.static

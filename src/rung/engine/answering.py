@@ -14,7 +14,7 @@ from rung.engine.grammar import Matcher
 from rung.engine.prefill import Job
 
 
-class Answering:
+class BatchAnswers:
     """The rows of one batch. Where a grammar allows one continuation only, its tokens are taken without asking.
 
     answers: tokens of each job's answer so far. active: places in `jobs` of the rows that go on. new: of each of these

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from rung.engine.attention import KeysAndValues
-from rung.engine.tree_mask import TreeMask
+from rung.engine.buckets import bucket
+from rung.engine.tree_mask import BLOCK, TreeMask
 
 MOST_DENSE = 1 << 24
 """Queries times keys up to which the mask is written out: of 4,096 tokens, 32 MB in half precision."""
@@ -78,15 +79,10 @@ class MaskedView:
             self._kept.append((key[: self._real], value[: self._real]))
         if window is not None and self._furthest < window:
             window = None
-        tokens, keys = len(self._mask.positions), len(self._mask.first)
-        before = [_longer(rows, keys - tokens) for rows in self._past[layer]] if self._past is not None else None
-        key, value = (_longer(rows.to(query.dtype), tokens) for rows in (key, value))
-        if before is not None:
-            key, value = torch.cat([before[0], key]), torch.cat([before[1], value])
-        count, query = len(query), _longer(query, tokens)
-        query, key, value = (rows.transpose(0, 1)[None] for rows in (query, key, value))  # (1, H, T, D)
-        dense, plain = tokens * keys <= MOST_DENSE, cap is None and sinks is None
-        if query.device.type == "cuda" and not (dense and plain):
+        dense, plain = self._mask.pairs <= MOST_DENSE, cap is None and sinks is None
+        count, flex = len(query), query.device.type == "cuda" and not (dense and plain)
+        query, key, value = self._laid_out(layer, query, key, value, self._blocked if flex else self._mask)
+        if flex:
             out = _flex(query, key, value, self._in_blocks(window), scaling, cap, sinks)
         else:
             group = query.shape[1] // key.shape[1]  # the fused kernel with a mask knows no groups
@@ -97,6 +93,24 @@ class MaskedView:
             else:
                 out = _by_hand(query, key, value, mask, scaling, cap, sinks)
         return out[0].transpose(0, 1)[:count]
+
+    def _laid_out(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: TreeMask
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Heads first, (1, H, T, D), as long as the mask, with the keys and values of the past in front."""
+        tokens, past = len(mask.positions), len(mask.first) - len(mask.positions)
+        key, value = (_longer(rows.to(query.dtype), tokens) for rows in (key, value))
+        if self._past is not None:
+            before = [_longer(rows, past) for rows in self._past[layer]]
+            key, value = torch.cat([before[0], key]), torch.cat([before[1], value])
+        query, key, value = (rows.transpose(0, 1)[None] for rows in (_longer(query, tokens), key, value))
+        return query, key, value
+
+    @cached_property
+    def _blocked(self) -> TreeMask:
+        """The mask in whole blocks of one of few sizes: FlexAttention is compiled for each."""
+        tokens, past = len(self._mask.positions), len(self._mask.first) - len(self._mask.positions)
+        return self._mask.padded(_whole_blocks(tokens), _whole_blocks(past))
 
     def _written_out(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """What is added to scores, (1, 1, T, S): 0 where a key is seen, else -inf.
@@ -113,8 +127,12 @@ class MaskedView:
 
     def _in_blocks(self, window: int | None) -> Any:
         if (window, False) not in self._made:
-            self._made[window, False] = self._mask.blocks(window)
+            self._made[window, False] = self._blocked.blocks(window)
         return self._made[window, False]
+
+
+def _whole_blocks(count: int) -> int:
+    return -(-bucket(count) // BLOCK) * BLOCK if count else 0
 
 
 def _longer(rows: torch.Tensor, length: int) -> torch.Tensor:

@@ -19,15 +19,16 @@ import torch
 
 from rung.engine import compiled_steps
 from rung.engine.adapter_plain import PlainAdapter
-from rung.engine.answering import Answering
+from rung.engine.answering import BatchAnswers
 from rung.engine.attention import KeysAndValues
 from rung.engine.buckets import bucket
 from rung.engine.capture import Captured, GraphMemory
 from rung.engine.kv_cache import RowCache
 from rung.engine.masked_mix import COUNTS, MaskedMix, MixKind, kind_of
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.static_rows import Arranged, Inputs, StaticRows, StepShape, rows_bucket
+from rung.engine.static_rows import Arranged, StaticRows, StepInputs, StepShape, rows_bucket
 from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import ANSWERS
 from rung.engine.whole_weights import weights_of
 from rung.errors import first_line
 
@@ -67,7 +68,7 @@ class _Step:
         self.count = 0
         """Passes so far."""
         self._engine, self._memory = engine, memory
-        self._inputs: dict[int, Inputs] = {}
+        self._inputs: dict[int, StepInputs] = {}
         self._used: dict[int, int] = {}
         self._recorded: dict[int, Captured[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.compiled = False
@@ -78,18 +79,18 @@ class _Step:
         return self.rows.bytes + (self.mix.bytes if self.mix is not None else 0)
 
     def __call__(self, tokens: int, numbers: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A pass over `tokens` tokens of each row. numbers: as in `Inputs`. Nothing waits for the device.
+        """A pass over `tokens` tokens of each row. numbers: as in `StepInputs`. Nothing waits for the device.
 
         Returns logits, (B, V) in float32, and their argmax, (B,); both are overwritten by the next pass of any step.
         """
         if tokens not in self._inputs:
-            self._inputs[tokens] = Inputs(self.shape.rows, tokens, self._engine.device)
+            self._inputs[tokens] = StepInputs(self.shape.rows, tokens, self._engine.device)
         given = torch.from_numpy(numbers)
         given = given.pin_memory() if self._engine.device.type == "cuda" else given
         self._inputs[tokens].numbers.copy_(given, non_blocking=True)
         self.count += 1
         self._used[tokens] = self._used.get(tokens, 0) + 1
-        if self.compiled != (self.count > _OFTEN and self._engine.ways.compiled):
+        if self.compiled != (self.count > _OFTEN and self._engine.ways.takes("compiled", ANSWERS)):
             self.compiled = not self.compiled
             self._recorded.clear()
         try:
@@ -101,7 +102,7 @@ class _Step:
             return self._replayed(tokens)
 
     def give_up_compiled(self, reason: str) -> None:
-        self._engine.ways.give_up("compiled", reason)
+        self._engine.ways.give_up("compiled", reason, of=ANSWERS)
         self.compiled = False
         self._recorded.clear()
 
@@ -149,7 +150,7 @@ class _Standing:
         return self.step.rows.as_cache(self.rows, self.lengths, self.ends)
 
     def numbers(self, new: Sequence[Sequence[int]], tokens: int) -> npt.NDArray[np.int64]:
-        """What `Inputs` holds for a pass over the first `tokens` of each row's new tokens."""
+        """What `StepInputs` holds for a pass over the first `tokens` of each row's new tokens."""
         count, rows = self.step.shape.rows, np.array(self.rows)
         found = np.zeros(2 * count * (tokens + 1), dtype=np.int64)
         ids, positions = found[: 2 * count * tokens].reshape(2, count, tokens)
@@ -199,13 +200,13 @@ class StaticDecoder:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def learn(self, state: Answering) -> None:
+    def learn(self, state: BatchAnswers) -> None:
         """Remembers how long the answers of such a batch are."""
         longest = float(max(map(len, state.answers)))
         before = self._typical.get(_sort_of(state), longest)
         self._typical[_sort_of(state)] = max(longest, (before + longest) / 2)
 
-    def answer(self, state: Answering, cache: RowCache, plain: Plain) -> RowCache | None:
+    def answer(self, state: BatchAnswers, cache: RowCache, plain: Plain) -> RowCache | None:
         """Answers the active rows, each of which has new tokens. cache: their keys and values; it is used up.
 
         Returns None when all are answered, else the cache for what is left to do in plain passes. Where a static pass
@@ -228,11 +229,11 @@ class StaticDecoder:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                self._engine.ways.give_up("static", first_line(error))
+                self._engine.ways.give_up("static", first_line(error), of=ANSWERS)
                 found = None
             if found is None:
                 left = standing.cache()
-                if not self._engine.ways.static:
+                if not self._engine.ways.takes("static", ANSWERS):
                     self.clear()
                 return left
             state.choose(found[0], standing.rows, found[1])
@@ -241,7 +242,7 @@ class StaticDecoder:
 
     def _pass(
         self,
-        state: Answering,
+        state: BatchAnswers,
         standing: _Standing,
         adapters: dict[str | None, PlainAdapter | None],
         plain: Plain,
@@ -287,7 +288,7 @@ class StaticDecoder:
         if not bool((counted <= tolerance).all()):
             raise Differs(f"its numbers differ from those of a plain pass by {float(counted.max()):.3g}")
 
-    def _adapters_of(self, state: Answering) -> dict[str | None, PlainAdapter | None]:
+    def _adapters_of(self, state: BatchAnswers) -> dict[str | None, PlainAdapter | None]:
         """The adapters of the rows; empty where they cannot be computed here."""
         names = list(dict.fromkeys(state.jobs[place].adapter for place in state.active))
         mixable = self._engine.adapters.mixable
@@ -295,7 +296,7 @@ class StaticDecoder:
             return {}
         return self._engine.adapters.plain_ones(names)
 
-    def _width(self, state: Answering, standing: _Standing) -> int:
+    def _width(self, state: BatchAnswers, standing: _Standing) -> int:
         """Tokens of each row in the next pass."""
         longest, rows = max(map(len, state.new)), standing.step.shape.rows
         fits = max(standing.lengths) + _WIDE <= standing.step.shape.columns and rows * _WIDE <= _MOST_WIDE
@@ -303,7 +304,7 @@ class StaticDecoder:
 
     def _step(
         self,
-        state: Answering,
+        state: BatchAnswers,
         lengths: Sequence[int],
         shared: int,
         like: Sequence[KeysAndValues],
@@ -350,7 +351,7 @@ class StaticDecoder:
         return hash(tuple(weight.data_ptr() for weight in weights_of(self._engine.network).values()))
 
 
-def _sort_of(state: Answering) -> tuple[bool, int]:
+def _sort_of(state: BatchAnswers) -> tuple[bool, int]:
     """What batches with answers of similar lengths have in common."""
     return all(job.matcher is not None for job in state.jobs), max(job.most for job in state.jobs)
 

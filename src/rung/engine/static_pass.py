@@ -17,6 +17,7 @@ from rung.engine.masked_view import MaskedView
 from rung.engine.prefix_tree import Tree
 from rung.engine.tree_engine import TreeEngine, target_tree
 from rung.engine.tree_mask import TreeMask, mask_numbers
+from rung.engine.ways import TRAINING
 
 NO_TARGET = -100
 """The target of padding; torch's losses ignore it."""
@@ -94,7 +95,7 @@ class StaticPass:
 def can_be_static(engine: Any) -> bool:
     """Whether passes of an engine's network can be static: on the tree path, with one fused attention a layer, and
     without rotations that depend on the longest row, for which Python waits."""
-    if not isinstance(engine, TreeEngine) or not (engine.ways.static and engine.ways.fused):
+    if not isinstance(engine, TreeEngine) or not (engine.ways.takes("static", TRAINING) and engine.ways.fused):
         return False
     kinds = [getattr(module, "rope_type", None) for module in engine.network.modules()]
     names = {str(name) for kind in kinds for name in (kind.values() if isinstance(kind, dict) else [kind])}

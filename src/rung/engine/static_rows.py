@@ -72,7 +72,7 @@ class Arranged:
         return bucket(tokens, least=64) if tokens else 0
 
 
-class Inputs:
+class StepInputs:
     """What a pass of `tokens` tokens of each row reads: one row of numbers, and views of it.
 
     ids, positions: (1, rows × tokens), row behind row. lengths: columns that are filled before the pass, (rows,).
@@ -120,7 +120,7 @@ class StaticRows:
 
     # ---- a pass -----------------------------------------------------------------------------
 
-    def begin(self, inputs: Inputs) -> None:
+    def begin(self, inputs: StepInputs) -> None:
         """Prepares a pass that reads these inputs."""
         self._inputs = inputs
         own = (inputs.lengths[:, None] + inputs.ahead).clamp(max=self.shape.columns - 1)  # (B, n)

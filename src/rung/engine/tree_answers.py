@@ -7,13 +7,14 @@ from functools import partial
 
 import torch
 
-from rung.engine.answering import Answering
+from rung.engine.answering import BatchAnswers
 from rung.engine.batch import Answered, Batch, in_parts
 from rung.engine.kv_cache import RowCache
 from rung.engine.prefill import Job, SharedPrefixes, batches, prefill
 from rung.engine.prefix_tree import common_prefix_length, grow
 from rung.engine.static_decode import static_decoder
 from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import ANSWERS
 
 _LOGITS_ROWS = 256  # tokens whose logits are held at once
 
@@ -42,12 +43,12 @@ def _answer(
 
     Where a grammar allows one continuation only, its tokens are taken over without a decode step for each.
     """
-    state = Answering(jobs, stop_ids)
+    state = BatchAnswers(jobs, stop_ids)
 
     def plain(rows: RowCache, new: Sequence[Sequence[int]]) -> torch.Tensor:
         return decode_step(engine, rows, shared, [jobs[place] for place in state.active], state.known, new)
 
-    decoder = static_decoder(engine) if engine.ways.static else None
+    decoder = static_decoder(engine) if engine.ways.takes("static", ANSWERS) else None
     while True:
         with engine.adapters.output_of(jobs[state.active[0]].adapter):  # whole weights answer in batches of their own
             state.choose(engine.logits(last))
@@ -56,7 +57,7 @@ def _answer(
             break
         if len(going) < before:
             cache.keep_rows(going)
-        if decoder is not None and engine.ways.static:
+        if decoder is not None and engine.ways.takes("static", ANSWERS):
             left = decoder.answer(state, cache, plain)
             if left is None:
                 break

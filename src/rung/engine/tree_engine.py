@@ -17,7 +17,6 @@ import torch
 
 from rung.engine.attention import KeysAndValues, TreeView, View, viewing
 from rung.engine.blocks import blocks_of
-from rung.engine.buckets import bucket
 from rung.engine.engine import Engine
 from rung.engine.layers import fuse_layers, narrows
 from rung.engine.masked_view import MOST_DENSE, MaskedView
@@ -184,17 +183,13 @@ class TreeEngine(Engine):
         long: bool,
     ) -> torch.Tensor:
         """`hidden_of` with one fused attention a layer. known: tokens of each family's prefix; past: all of them."""
-        tokens, before = len(tree.ids), sum(known)
-        padded = [tokens, before]
-        if tokens * (tokens + before) > MOST_DENSE:  # FlexAttention is compiled for each size
-            padded = [bucket(count, least=1024) if count else 0 for count in padded]
-        numbers = mask_numbers(tree, known, tokens=padded[0], past=padded[1])
+        numbers = mask_numbers(tree, known, tokens=len(tree.ids), past=sum(known))
         positions = numbers[3]
         mask = TreeMask.of(numbers, self.device)
         places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
-        view = MaskedView(mask, tokens, max(positions), past, kept, places, long=long)
+        view = MaskedView(mask, len(positions), max(positions), past, kept, places, long=long)
         self.calls = view.calls
-        return self.forward(tree.ids, positions[:tokens], view)
+        return self.forward(tree.ids, positions, view)
 
     def compute(self, ids: Sequence[int], *, after: Prefix | None = None, long: bool = False) -> Prefix:
         """Keys and values of a prefix, with gradients when gradients are on. after: its first part, where computed.

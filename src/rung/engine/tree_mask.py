@@ -14,7 +14,8 @@ import torch
 
 from rung.engine.prefix_tree import Tree
 
-_BLOCK = 128  # queries, and keys, that are one block of FlexAttention
+BLOCK = 128
+"""Queries, and keys, that are one block of FlexAttention."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,23 @@ class TreeMask:
         """From what `mask_numbers` returns, in one transfer to the device."""
         flat = torch.tensor([number for part in numbers for number in part], dtype=torch.int32, device=device)
         return TreeMask(*flat.split([len(part) for part in numbers]))
+
+    @property
+    def pairs(self) -> int:
+        """T × S."""
+        return len(self.positions) * len(self.first)
+
+    def padded(self, tokens: int, past: int) -> TreeMask:
+        """With so many tokens, and so many keys before them; what is new at the end of each is padding."""
+        before = len(self.first) - len(self.positions)
+        places = torch.arange(len(self.positions), tokens, dtype=torch.int32, device=self.first.device)
+
+        def longer(keys: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
+            return torch.cat([keys[:before], keys.new_zeros(past - before), keys[before:], behind])
+
+        none = torch.zeros_like(places)
+        positions = torch.cat([self.positions, none])
+        return TreeMask(longer(self.first, places), longer(self.end, places + 1), longer(self.at, none), positions)
 
     def dense(self, window: int | None) -> torch.Tensor:
         """(T, S), true where a query sees a key."""
@@ -60,7 +78,7 @@ class TreeMask:
             indices[0].contiguous(),
             numbers[1].contiguous(),
             indices[1].contiguous(),
-            BLOCK_SIZE=_BLOCK,
+            BLOCK_SIZE=BLOCK,
             mask_mod=_seen_by(self, window),
         )
 
@@ -69,12 +87,12 @@ class TreeMask:
 
         Under a window, a block of which nothing is seen may be among those of which something is.
         """
-        start = torch.arange(0, len(self.positions), _BLOCK, device=self.first.device)[:, None]
-        some = ((self.first < start + _BLOCK) & (self.end > start)).unflatten(1, (-1, _BLOCK)).any(-1)
-        every = ((self.first <= start) & (self.end >= start + _BLOCK)).unflatten(1, (-1, _BLOCK)).all(-1)
+        start = torch.arange(0, len(self.positions), BLOCK, device=self.first.device)[:, None]
+        some = ((self.first < start + BLOCK) & (self.end > start)).unflatten(1, (-1, BLOCK)).any(-1)
+        every = ((self.first <= start) & (self.end >= start + BLOCK)).unflatten(1, (-1, BLOCK)).all(-1)
         if window is not None:
-            low, high = self.positions.unflatten(0, (-1, _BLOCK)).aminmax(dim=1)
-            near, far = self.at.unflatten(0, (-1, _BLOCK)).aminmax(dim=1)
+            low, high = self.positions.unflatten(0, (-1, BLOCK)).aminmax(dim=1)
+            near, far = self.at.unflatten(0, (-1, BLOCK)).aminmax(dim=1)
             some &= low[:, None] - far < window
             every &= high[:, None] - near < window
         return some, every

@@ -19,6 +19,8 @@ VARIABLE = "RUNG_WAYS"
 """An environment variable: the ways to take, of NAMES, with commas between them; "plain" for none of them."""
 
 NAMES = ("fused", "static", "compiled")
+TRAINING, ANSWERS = "training", "answers"
+"""What a static or compiled way may be given up for, by itself."""
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Ways:
 
     static: passes are padded to a few shapes, recorded as CUDA graphs on a GPU, and replayed.
     compiled: the steps of layers are compiled where enough passes of one shape are to come.
-    given_up: way -> why it is not taken here, as a clause.
+    given_up: way -> why it is not taken here, as a clause; or "way of what".
     """
 
     fused: bool = False
@@ -35,10 +37,17 @@ class Ways:
     compiled: bool = False
     given_up: dict[str, str] = field(default_factory=dict)
 
-    def give_up(self, way: str, reason: str) -> None:
-        """It is not taken any more."""
-        setattr(self, way, False)
-        self.given_up[way] = reason
+    def give_up(self, way: str, reason: str, *, of: str = "") -> None:
+        """It is not taken any more. of: TRAINING or ANSWERS, where the other may go on taking it."""
+        if of:
+            self.given_up[f"{way} {of}"] = reason
+        else:
+            setattr(self, way, False)
+            self.given_up[way] = reason
+
+    def takes(self, way: str, of: str) -> bool:
+        """Whether a way is taken for training or for answers; of: as in `give_up`."""
+        return bool(getattr(self, way)) and f"{way} {of}" not in self.given_up
 
 
 def ways_of(device: torch.device) -> Ways:

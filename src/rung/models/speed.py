@@ -245,12 +245,13 @@ def _train_speed(engine: Engine) -> float:
     from peft import LoraConfig
 
     from rung.engine.target_modules import adaptable_layers
+    from rung.engine.ways import TRAINING
     from rung.training.batches import TokenRow
     from rung.training.captured import captured_gradients
     from rung.training.loss import backward
 
     length, target = 48, 16
-    count = 32 if engine.ways.static else 4
+    count = 32 if engine.ways.takes("static", TRAINING) else 4
     probe = _probe_rows(engine, count, length + target)
     rows = [TokenRow(str(i), tuple(p[:length]), tuple(p[length:])) for i, p in enumerate(probe)]
     config = LoraConfig(r=16, lora_alpha=32, target_modules=adaptable_layers(engine.network), task_type="CAUSAL_LM")
@@ -270,7 +271,7 @@ def _train_speed(engine: Engine) -> float:
             if recorded is None or is_out_of_memory(error):
                 raise
             recorded.close()
-            engine.ways.give_up("static", first_line(error))
+            engine.ways.give_up("static", first_line(error), of=TRAINING)
             recorded = None
             return _best_rate(engine, work, times=2)
     finally:

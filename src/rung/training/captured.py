@@ -24,6 +24,7 @@ from rung.engine.devices import synchronize
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.static_pass import Size, StaticPass, TargetRows, can_be_static, size_for
 from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import TRAINING
 from rung.errors import first_line
 from rung.training.batches import Item
 from rung.training.cross_entropy import can_fuse, fused_cross_entropy
@@ -198,7 +199,12 @@ class CapturedGradients:
 
     def _would_pay(self, recorded: _Recorded) -> bool:
         """Whether compiling would clearly save more time than it takes, if it halves a step."""
-        if recorded.judged or not self._engine.ways.compiled or len(self._clock) <= _TIMED or recorded.uses < _TIMED:
+        if (
+            recorded.judged
+            or not self._engine.ways.takes("compiled", TRAINING)
+            or len(self._clock) <= _TIMED
+            or recorded.uses < _TIMED
+        ):
             return False
         step_s = median(later - earlier for earlier, later in pairwise(self._clock))
         share = recorded.uses / max(1, sum(other.uses for other in self._recorded.values()))
@@ -218,7 +224,7 @@ class CapturedGradients:
             before, now = self._seconds(recorded), self._seconds(other)
         except Exception as error:
             if not is_out_of_memory(error):
-                ways.give_up("compiled", first_line(error))
+                ways.give_up("compiled", first_line(error), of=TRAINING)
             return recorded
         return other if now < before else recorded
 

@@ -26,6 +26,7 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length
 from rung.engine.shared_card import is_crowded
 from rung.engine.training_memory import checkpointing_needed, tokens_at_once
+from rung.engine.ways import TRAINING
 from rung.errors import Diverged, OutOfMemory, first_line
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
@@ -247,7 +248,9 @@ def _loop(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
         numbers = _reading(torch.stack([found.loss.float(), found.norm.float()]))
-        ahead = job.engine.ways.static and job.engine.dtype != torch.float16  # whose gradients wait for their norm
+        ahead = (
+            job.engine.ways.takes("static", TRAINING) and job.engine.dtype != torch.float16
+        )  # whose gradients wait for their norm
         if not ahead:
             _check_numbers(job, state.step + 1, *numbers())
         optimiser.step()
@@ -349,7 +352,11 @@ def _gradients(
     rng = random_state(engine.device)
     while True:
         learner.drop_gradients()
-        static = captured if engine.ways.static and not state.checkpointing and job.loss is ANSWERS else None
+        static = (
+            captured
+            if engine.ways.takes("static", TRAINING) and not state.checkpointing and job.loss is ANSWERS
+            else None
+        )
         try:
             found = None
             if static is not None:
@@ -391,5 +398,5 @@ def _gives_up(engine: Engine, reason: str, *, static: bool) -> bool:
     way = "static" if static else "fused" if engine.path == "tree" and engine.ways.fused else None
     if way is None:
         return False
-    engine.ways.give_up(way, reason)
+    engine.ways.give_up(way, reason, of=TRAINING if static else "")
     return True
