@@ -25,7 +25,7 @@ COUNTS = (1, 2, 4, 8, 16)
 class MixKind:
     """What passes with the same buffers have in common. count: one of COUNTS. rank: the widest of any adapter.
 
-    layers: name and size of those that any of them adapts. alone: every row has the one adapter, so that nothing is masked.
+    layers: name and size of those that any of them adapts. alone: every row has the one adapter: nothing is masked.
     """
 
     count: int

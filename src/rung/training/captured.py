@@ -199,12 +199,9 @@ class CapturedGradients:
 
     def _would_pay(self, recorded: _Recorded) -> bool:
         """Whether compiling would clearly save more time than it takes, if it halves a step."""
-        if (
-            recorded.judged
-            or not self._engine.ways.takes("compiled", TRAINING)
-            or len(self._clock) <= _TIMED
-            or recorded.uses < _TIMED
-        ):
+        if recorded.judged or not self._engine.ways.takes("compiled", TRAINING):
+            return False
+        if len(self._clock) <= _TIMED or recorded.uses < _TIMED:
             return False
         step_s = median(later - earlier for earlier, later in pairwise(self._clock))
         share = recorded.uses / max(1, sum(other.uses for other in self._recorded.values()))

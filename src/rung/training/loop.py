@@ -233,7 +233,7 @@ def _loop(
     Where passes are static, the next gradients are under way when a step's loss is read. They change no weight, so
     that a checkpoint holds what it would hold without them.
     """
-    options, device = job.options, job.engine.device
+    options, device, ways = job.options, job.engine.device, job.engine.ways
     every_s = _CHECKPOINT_EVERY_S * (_LARGER if options.full else 1)
     before, saved = state.seconds, time.monotonic()
     started, following = saved, None
@@ -248,9 +248,7 @@ def _loop(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
         numbers = _reading(torch.stack([found.loss.float(), found.norm.float()]))
-        ahead = (
-            job.engine.ways.takes("static", TRAINING) and job.engine.dtype != torch.float16
-        )  # whose gradients wait for their norm
+        ahead = ways.takes("static", TRAINING) and job.engine.dtype != torch.float16  # whose gradients wait for a norm
         if not ahead:
             _check_numbers(job, state.step + 1, *numbers())
         optimiser.step()
@@ -352,11 +350,7 @@ def _gradients(
     rng = random_state(engine.device)
     while True:
         learner.drop_gradients()
-        static = (
-            captured
-            if engine.ways.takes("static", TRAINING) and not state.checkpointing and job.loss is ANSWERS
-            else None
-        )
+        static = captured if engine.ways.takes("static", TRAINING) and not state.checkpointing else None
         try:
             found = None
             if static is not None:
