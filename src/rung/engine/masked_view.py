@@ -31,7 +31,8 @@ class MaskedView:
     mask: of the pass. real: number of tokens that are no padding. past: keys and values before those of the pass,
     (P, Hkv, D) each, one pair a layer. furthest: the largest position; no window that holds it changes anything.
     kept: a list that receives the keys and values of the pass, as in TreeView. wanted, long: as in View. calls: as in
-    TreeView.
+    TreeView. sparse: whether FlexAttention computes a short tree, too: it skips what no token sees, and has to be
+    compiled for the size first.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class MaskedView:
         wanted: torch.Tensor | None = None,
         *,
         long: bool = False,
+        sparse: bool = False,
     ) -> None:
-        self.wanted, self.long = wanted, long
+        self.wanted, self.long, self._sparse = wanted, long, sparse
         self.calls: list[int] = []
         self._mask, self._real, self._furthest = mask, real, furthest
         self._past, self._kept = past, kept
@@ -79,7 +81,7 @@ class MaskedView:
             self._kept.append((key[: self._real], value[: self._real]))
         if window is not None and self._furthest < window:
             window = None
-        dense, plain = self._mask.pairs <= MOST_DENSE, cap is None and sinks is None
+        dense, plain = self._mask.pairs <= MOST_DENSE and not self._sparse, cap is None and sinks is None
         count, flex = len(query), query.device.type == "cuda" and not (dense and plain)
         query, key, value = self._laid_out(layer, query, key, value, self._blocked if flex else self._mask)
         if flex:

@@ -251,7 +251,7 @@ def _work(engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, compiled
 
     def work() -> torch.Tensor:
         with compiled_steps.taken(compiled):
-            hidden = inputs.hidden()
+            hidden = inputs.hidden(sparse=compiled)
             if can_fuse(engine):
                 loss = fused_cross_entropy(hidden, output, inputs.targets)
             else:
