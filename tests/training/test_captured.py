@@ -147,7 +147,7 @@ def test_a_pass_that_gives_other_numbers_is_noticed(monkeypatch: pytest.MonkeyPa
     engine, trained = with_adapter("llama")
     engine.ways = Ways(fused=True, static=True)
     right = StaticPass.hidden
-    monkeypatch.setattr(StaticPass, "hidden", lambda static: right(static) * 1.05)
+    monkeypatch.setattr(StaticPass, "hidden", lambda static, **how: right(static, **how) * 1.05)
     with pytest.raises(OtherNumbers, match="its loss is"):
         CapturedGradients(engine, trained, [], steps=3).add(rows_of(2), micro_tokens=1000, factor=1.0)
 
