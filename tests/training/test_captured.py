@@ -229,11 +229,11 @@ def test_a_static_way_that_fails_is_given_up_and_the_training_goes_on(
 ) -> None:
     right, calls = StaticPass.hidden, list[int]()
 
-    def failing(given: StaticPass) -> torch.Tensor:
+    def failing(given: StaticPass, **how: Any) -> torch.Tensor:
         calls.append(1)
         if len(calls) == fails_at:
             raise RuntimeError("no kernel for it")
-        return right(given)
+        return right(given, **how)
 
     monkeypatch.setattr(StaticPass, "hidden", failing)
     engine = tiny_model().engine
@@ -248,7 +248,7 @@ def test_a_static_way_with_other_numbers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
 ) -> None:
     right = StaticPass.hidden
-    monkeypatch.setattr(StaticPass, "hidden", lambda given: right(given) * 1.05)
+    monkeypatch.setattr(StaticPass, "hidden", lambda given, **how: right(given, **how) * 1.05)
     engine = tiny_model().engine
     folder, _ = losses_of(engine, tmp_path)
     assert "its loss is" in engine.ways.given_up["static training"]
@@ -273,11 +273,11 @@ def test_static_passes_that_do_not_fit_memory_become_smaller(
 ) -> None:
     right, worked = StaticPass.hidden, set[int]()
 
-    def limited(given: StaticPass) -> torch.Tensor:
+    def limited(given: StaticPass, **how: Any) -> torch.Tensor:
         if given.tokens > 128:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         worked.add(given.tokens)
-        return right(given)
+        return right(given, **how)
 
     monkeypatch.setattr(StaticPass, "hidden", limited)
     engine = tiny_model().engine
@@ -309,7 +309,7 @@ def test_nothing_of_a_step_that_diverged_is_saved(
 def test_dropout_full_fine_tuning_and_other_losses_go_the_plain_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None
 ) -> None:
-    monkeypatch.setattr(StaticPass, "hidden", lambda given: pytest.fail("a static pass"))
+    monkeypatch.setattr(StaticPass, "hidden", lambda given, **how: pytest.fail("a static pass"))
     engine = tiny_model().engine
     for i, options in enumerate((replace(OPTIONS, dropout=0.1), replace(OPTIONS, full=True, learning_rate=1e-3))):
         train(engine, rows_of(7), options, tmp_path / str(i))
