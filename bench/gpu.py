@@ -227,7 +227,7 @@ class Session:
                 "config": str(self.folder / f"config-{process.size}"),
                 "prompts": str(self.folder / "prompts.json"),
             }
-            numbers = {"new": 32, "few": 8, "many": 72, "share": 0.6}
+            numbers = {"new": 32, "few": 16, "many": 80, "share": 0.6}
             command = [python, str(HERE / "gpu_vllm.py"), json.dumps({**given, **numbers})]
         with self._errors_of(process).open("wb") as errors:
             return subprocess.Popen(

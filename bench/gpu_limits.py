@@ -65,7 +65,7 @@ def operations(shape: Shape, batch: Sequence[TokenRow]) -> tuple[float, int]:
     """Floating-point operations of a step that trains an adapter on the tree of a batch, and its number of tokens.
 
     Counted are tokens that are computed once for all rows that share them, forward and backward towards activations
-    (the base gets no gradients), the adapter both ways, attention (two products forward, five backward), and scores of
+    (the base gets no gradients), the adapter both ways, attention (two products forward, four backward), and scores of
     target tokens. The last layer ends with these tokens alone. What is padded or computed again counts for nothing.
     """
     tree = grow([[*row.prompt, *row.target[:-1]] for row in batch])
@@ -82,5 +82,5 @@ def operations(shape: Shape, batch: Sequence[TokenRow]) -> tuple[float, int]:
         - 4.0 * ends * (tokens - targets)
         + 6.0 * RANK * s.layers * sides * tokens
         + 4.0 * s.vocabulary * s.width * targets
-        + 7.0 * attention
+        + 6.0 * attention
     ), tokens

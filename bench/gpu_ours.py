@@ -17,7 +17,7 @@ import torch
 
 import gpu_equality
 from gpu_limits import operations
-from gpu_part import Given, measured, peak_gb, reset_peak
+from gpu_part import FEW_AND_MANY, Given, measured, ms_per_token, peak_gb, reset_peak
 from gpu_peers import asked_of
 from gpu_shapes import ALPHA, RANK, lora_config, make_network, prompts_of, read_bytes
 from rung.engine.decode import Job, decode
@@ -162,16 +162,15 @@ def prompts(given: Given, engine: Engine, rows: Sequence[TokenRow], *, times: in
 
 
 def request(given: Given, engine: Engine, rows: Sequence[TokenRow]) -> dict[str, Any]:
-    """Milliseconds of each token of one request: two lengths are timed, so that reading the prompt does not count."""
-    few, many = (2, 8) if given.small else (8, 72)
+    """Milliseconds of each token of one request. Both lengths have steps enough to be recorded."""
+    few, many = FEW_AND_MANY
     prompt = list(rows[0].prompt)
     engine.clear_prefix_cache()
     whole_first = answered(engine, [Job(prompt, many)])
     engine.clear_prefix_cache()
     whole = answered(engine, [Job(prompt, many)])
-    lengths = {new: min(answered(engine, [Job(prompt, new)]) for _ in range(3)) for new in (few, many)}
     return {
-        "ms_per_token": 1000 * (lengths[many] - lengths[few]) / (many - few),
+        "ms_per_token": ms_per_token(lambda new: answered(engine, [Job(prompt, new)]), few, many),
         "whole_s": whole,
         "first_s": whole_first,
         "new_tokens": many,

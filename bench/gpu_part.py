@@ -18,6 +18,8 @@ from rung.training.batches import TokenRow
 
 MARK = "@measured "
 """The beginning of a line that is for the parent; libraries print what they like."""
+FEW_AND_MANY = (16, 80)
+"""New tokens of two answers to one request, whose difference is the time of a token."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,20 @@ def measured(given: Given, works: Mapping[str, tuple[Callable[[], Any], float]])
 
 def say(name: str, **what: Any) -> None:
     print(f"\n{MARK}{json.dumps({'measure': name, **what})}", flush=True)
+
+
+def ms_per_token(seconds: Callable[[int], float], few: int, many: int, *, times: int = 3) -> float | None:
+    """Milliseconds of each token of an answer. Two lengths are timed in turn, and the best of each counts, so that
+    reading the prompt does not. None where the longer answer did not take longer: the clock then says nothing.
+
+    seconds: tokens of an answer -> seconds that it took.
+    """
+    best = {few: float("inf"), many: float("inf")}
+    for _ in range(times):
+        for new in best:
+            best[new] = min(best[new], seconds(new))
+    lasted = best[many] - best[few]
+    return 1000 * lasted / (many - few) if lasted > 0 else None
 
 
 def reset_peak(device: torch.device) -> None:

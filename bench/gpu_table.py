@@ -154,9 +154,7 @@ def value(found: Found, place: str) -> tuple[float | None, str]:
     if "value" in entry:
         figure = entry["value"].get(key)
         if figure is None:
-            return None, "it has no such figure here"
-        if figure < 0:
-            return None, "its clock was disturbed by other work on the machine: the figure is below zero"
+            return None, f"{name} has no {key} here, or other work on the machine disturbed its clock"
         return float(figure), ""
     return None, str(entry.get("error") or entry.get("skipped") or "it ended without saying anything")
 

@@ -52,7 +52,8 @@ def main() -> None:
         found.append(seconds(asked, given["new"]))
     say("prompts", {"seconds": min(found), "prompts": len(asked), "new_tokens": given["new"]})
     few, many = (min(seconds(asked[:1], given[name]) for _ in range(3)) for name in ("few", "many"))
-    say("request", {"ms_per_token": 1000 * (many - few) / (given["many"] - given["few"])})
+    each = 1000 * (many - few) / (given["many"] - given["few"])
+    say("request", {"ms_per_token": each if each > 0 else None})
 
 
 def say(name: str, value: dict[str, Any]) -> None:
