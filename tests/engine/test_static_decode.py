@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rung.engine import static_decode, static_rows
 from rung.engine.decode import decode
 from rung.engine.grammar import Grammars
+from rung.engine.kv_cache import RowCache
 from rung.engine.prefill import Job
 from rung.engine.static_decode import StaticDecoder, static_decoder
+from rung.engine.static_rows import StaticRows
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.whole_weights import save_weights
 from rung.testing import tiny_model
@@ -228,6 +232,32 @@ def test_a_shape_is_kept_for_the_next_call_and_serves_smaller_ones(engine: Any) 
     assert set(static_decoder(engine)._kept) == first and steps_of(engine) > before
     engine.make_room()
     assert not len(static_decoder(engine)) and static_decoder(engine).bytes == 0
+
+
+def test_rows_are_not_held_twice_and_dropped_steps_are_freed_at_once(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, left = StaticRows.take, list[int]()
+
+    def taken(self: StaticRows, cache: RowCache, arranged: Any) -> None:
+        held = [x.untyped_storage() for layer in cache.own for x in layer]
+        references = [weakref.ref(x) for layer in cache.own for x in layer]
+        assert all(storage.nbytes() for storage in held)
+        take(self, cache, arranged)
+        left.append(sum(x.untyped_storage().nbytes() for layer in cache.own for x in layer))
+        assert not any(reference() is not None for reference in references)
+
+    monkeypatch.setattr(StaticRows, "take", taken)
+    gc.collect()
+    gc.disable()
+    try:
+        answered(engine, [Job(prompt, 12) for prompt in PROMPTS], static=True)
+        steps = [weakref.ref(step) for step in static_decoder(engine)._kept.values()]
+        static_decoder(engine).clear()
+        assert steps and not any(step() is not None for step in steps)
+    finally:
+        gc.enable()
+    assert left == [0] and not engine.ways.given_up
 
 
 def test_kept_shapes_stay_within_their_bytes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,3 +62,14 @@ def test_captured_work_reads_what_stands_in_its_tensors() -> None:
     assert captured().tolist() == [2, 2, 2]
     given.fill_(4)
     assert captured().tolist() == [8, 8, 8] and len(calls) == 2
+
+
+def test_a_pool_that_had_graphs_and_has_none_any_more_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = iter(range(9))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    memory = GraphMemory(CPU)
+    assert memory.pool == 0
+    memory.add(first := Captured(lambda: 1, CPU, memory), 5)
+    assert memory.pool == (own := memory.pool), "graphs share it"
+    del first
+    assert memory.pool != own

@@ -24,12 +24,19 @@ class GraphMemory:
     one returns is overwritten by the replay of any other."""
 
     def __init__(self, device: torch.device) -> None:
-        self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._pool: Any = None
         self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
         """Graphs share memory only where they are recorded on one stream."""
         self.device = device
         self._taken, self._graphs = 0, WeakSet[Any]()
         _MEMORIES.add(self)
+
+    @property
+    def pool(self) -> Any:
+        """Where the next graph is recorded. torch refuses a pool that had graphs and has none any more."""
+        if self._pool is None or not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()
+        return self._pool
 
     @property
     def bytes(self) -> int:

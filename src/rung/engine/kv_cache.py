@@ -143,8 +143,13 @@ class RowCache:
     @property
     def own(self) -> list[KeysAndValues]:
         """Keys and values of the rows' own columns, (B, Hkv, room, D) each, one pair a layer. Whoever takes the rows
-        over may empty the list layer by layer."""
+        over drops them layer by layer."""
         return self._own
+
+    def drop(self, layer: int) -> None:
+        """Frees a layer's keys and values of the rows' own columns: of no rows, they are not views of what was there."""
+        key, value = self._own[layer]
+        self._own[layer] = (key.new_empty((0, *key.shape[1:])), value.new_empty((0, *value.shape[1:])))
 
     @property
     def positions(self) -> torch.Tensor:
@@ -265,7 +270,7 @@ class RowCache:
         for layer in range(len(self._own)):
             (key, value), (key_2, value_2) = self._own[layer], other._own[layer]
             self._own[layer] = (torch.cat([key, key_2]), torch.cat([value, value_2]))
-            other._own[layer] = (key_2[:0], value_2[:0])
+            other.drop(layer)
         mine = [shared for level in self._levels for shared in level]
         theirs = [
             replace(shared, first=shared.first + rows, last=shared.last + rows)

@@ -47,6 +47,10 @@ Plain = Callable[[RowCache, Sequence[Sequence[int]]], torch.Tensor]
 """A plain pass over these tokens of the rows of a cache: final hidden states of the last token of each row."""
 
 
+_Key = tuple[int, MixKind | None, StepShape]
+"""Of a step: the weights that it was recorded with, its adapters, its shape."""
+
+
 class Differs(RuntimeError):
     """A static pass computed other numbers than a plain one."""
 
@@ -92,7 +96,7 @@ class _Step:
         self._used[tokens] = self._used.get(tokens, 0) + 1
         if self.compiled != (self.count > _OFTEN and self._engine.ways.takes("compiled", ANSWERS)):
             self.compiled = not self.compiled
-            self._recorded.clear()
+            self.forget_graphs()
         try:
             return self._replayed(tokens)
         except Exception as error:  # no compiler, or none that can do this
@@ -104,6 +108,10 @@ class _Step:
     def give_up_compiled(self, reason: str) -> None:
         self._engine.ways.give_up("compiled", reason, of=ANSWERS)
         self.compiled = False
+        self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """They are recorded again when they are needed."""
         self._recorded.clear()
 
     def _replayed(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,15 +190,20 @@ class StaticDecoder:
     def __init__(self, engine: TreeEngine) -> None:
         self._engine = engine
         self._memory = GraphMemory(engine.device)
-        self._kept: dict[tuple[int, MixKind | None, StepShape], _Step] = {}  # the one used last stands last
+        self._kept: dict[_Key, _Step] = {}  # the one used last stands last
         self._checked: set[tuple[bool, ...]] = set()  # kinds of passes that were compared with plain ones
         self._typical: dict[tuple[bool, int], float] = {}
         engine.on_make_room.append(self.clear)
 
     def clear(self) -> None:
         """Frees all buffers and graphs."""
-        self._kept.clear()
+        for key in list(self._kept):
+            self._drop(key)
         self._memory = GraphMemory(self._engine.device)
+
+    def _drop(self, key: _Key) -> None:
+        """Frees a step at once: its graphs hold it, and it holds them."""
+        self._kept.pop(key).forget_graphs()
 
     @property
     def bytes(self) -> int:
@@ -215,7 +228,7 @@ class StaticDecoder:
         if cache.long or not (adapters := self._adapters_of(state)):
             return cache
         arranged = Arranged.of(cache)
-        like = [(key[:1, :, :1], value[:1, :, :1]) for key, value in cache.own]
+        like = [(_small(key), _small(value)) for key, value in cache.own]
         own = [adapters[state.jobs[place].adapter] for place in state.active]
         step = self._step(state, arranged.lengths, arranged.shared, like, own)
         if step is None:
@@ -320,7 +333,7 @@ class StaticDecoder:
         kind = kind_of(adapters) if current is None else current.kind
         weights = self._weights()
         for key in [key for key in self._kept if key[0] != weights]:
-            del self._kept[key]  # recorded with weights that are not there any more
+            self._drop(key)  # recorded with weights that are not there any more
         fitting = [key for key in self._kept if key[1] == kind and key[2].holds(wanted)]
         if fitting:
             key = min(fitting, key=lambda key: (key[2].rows, key[2].columns, key[2].shared))
@@ -342,13 +355,18 @@ class StaticDecoder:
         for key in [key for key, step in self._kept.items() if step is not current]:
             if self.bytes + needed <= most and len(self._kept) < _MOST_KEPT:
                 break
-            del self._kept[key]
+            self._drop(key)
         return self.bytes + needed <= most
 
     def _weights(self) -> int:
         """Says which weights a graph reads. Changed in place they are read as they are; exchanged ones stand
         elsewhere."""
         return hash(tuple(weight.data_ptr() for weight in weights_of(self._engine.network).values()))
+
+
+def _small(rows: torch.Tensor) -> torch.Tensor:
+    """One of (B, Hkv, S, D) for its type and sizes alone: no view, which would keep all of them in memory."""
+    return rows.new_empty((1, rows.shape[1], 1, rows.shape[3]))
 
 
 def _sort_of(state: BatchAnswers) -> tuple[bool, int]:

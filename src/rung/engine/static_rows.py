@@ -237,7 +237,7 @@ class StaticRows:
                     found = torch.cat([node.layers[layer][which] for node in arranged.behind], 2)[0]
                     behind.zero_()
                     behind[:, : found.shape[1]] = found
-            cache.own[layer] = (cache.own[layer][0][:0], cache.own[layer][1][:0])
+            cache.drop(layer)
 
     def take_from(self, other: StaticRows, rows: Sequence[int], lengths: Sequence[int], ends: Sequence[int]) -> None:
         """Those rows of another shape with the same shared part. lengths, ends: of these rows."""
