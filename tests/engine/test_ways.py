@@ -73,3 +73,10 @@ def test_a_pool_that_had_graphs_and_has_none_any_more_is_not_used_again(monkeypa
     assert memory.pool == (own := memory.pool), "graphs share it"
     del first
     assert memory.pool != own
+
+
+def test_everything_is_recorded_on_one_stream_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries keep a workspace for each stream, also when nothing is recorded on it any more."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    first, second = (GraphMemory(torch.device("cuda:77")) for _ in range(2))
+    assert first.stream is second.stream is not GraphMemory(torch.device("cuda:78")).stream

@@ -128,7 +128,8 @@ def attention(
     assert view is not None, "a pass of this engine sets the view"
     width, wide = value.shape[3], max(query.shape[3], value.shape[3])
     scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-    q, k, v = (_widened(states[0].transpose(0, 1), wide) for states in (query, key, value))  # (T, H, wide)
+    # (T, H, wide). Gradients of a squeezed dimension are views; those of [0] would be copied into zeros.
+    q, k, v = (_widened(states.squeeze(0).transpose(0, 1), wide) for states in (query, key, value))
     out = view.attend(module.layer_idx, q, k, v, scaling, window=sliding_window, cap=softcap, sinks=s_aux)
     return out[None, ..., :width], None
 

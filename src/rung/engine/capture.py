@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -25,7 +26,7 @@ class GraphMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._pool: Any = None
-        self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream: Any = _stream_of(device) if device.type == "cuda" else None
         """Graphs share memory only where they are recorded on one stream."""
         self.device = device
         self._taken, self._graphs = 0, WeakSet[Any]()
@@ -107,6 +108,12 @@ class Captured(Generic[Result]):
         self._graph.replay()
         result: Result = self._result
         return result
+
+
+@lru_cache
+def _stream_of(device: torch.device) -> Any:
+    """The stream on which everything is recorded: libraries keep a workspace for each stream that they ever had."""
+    return torch.cuda.Stream(device)
 
 
 def graph_bytes(device: torch.device) -> int:

@@ -123,14 +123,14 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
     if not known or any(factors is None for factors in known) or (rotates and not isinstance(angles, tuple)):
         result: torch.Tensor = fused.otherwise(hidden_states.to(dtype), *args, **kwargs)
         return result if wanted is None else result[:, wanted]
-    x = hidden_states[0].float()  # the residual stream is summed in float32, whatever type the layers multiply in
+    x = hidden_states.squeeze(0).float()  # the residual stream is summed in float32, whatever type layers multiply in
     if compiled_steps.are_taken(adapters.mix, known) and torch.is_grad_enabled() and not x.requires_grad:
         trains = any(f.a is not None and f.a.requires_grad for group in known for f in group)
         x = x.detach().requires_grad_(trains)  # the first layer takes the variant of the others
     rotation = (angles[0][0], angles[1][0]) if angles is not None and rotates else None
     query, key, value = (part.transpose(0, 1)[None] for part in enter(plan, adapters, x, known[0], rotation))
     more = {"s_aux": own.sinks} if plan.sinks else {}
-    seen, mix = attention(own, query, key, value, None, **plan.given, **more)[0][0].flatten(1), adapters.mix
+    seen, mix = attention(own, query, key, value, None, **plan.given, **more)[0].squeeze(0).flatten(1), adapters.mix
     if wanted is not None and (plan.gated or mix is None):  # with a mix, other networks need all of their tokens
         x, seen, mix, wanted = x[wanted], seen[wanted], mix[wanted] if mix is not None else None, None
     out = leave(plan, layer, x, seen, known, mix)

@@ -127,7 +127,7 @@ class TreeEngine(Engine):
                 use_cache=False,
                 **more,
             )
-        hidden: torch.Tensor = out.last_hidden_state[0]
+        hidden: torch.Tensor = out.last_hidden_state.squeeze(0)
         return hidden if view.wanted is None or self.narrows else hidden[view.wanted]
 
     def hidden_of(
