@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ import rung
 from rung.bundles.packing import note_of_run
 from rung.errors import ModelError, RunError
 from rung.ladder import RunOptions, run
+from rung.ladder.going_on import command
 from rung.models import open_model
 from rung.models.local import LocalModel
 from rung.models.vllm.process import PYTHON
 from rung.report.html import write_report
 from rung.testing import Silent
+from rung.types import Budget
 from small_task import COLOURS, write_task
 from vllm_faked import Place
 from vllm_faked import fake as fake
@@ -73,3 +76,19 @@ def test_the_command_chooses_the_engine_and_a_missing_vllm_is_an_error(
     task = write_task(tmp_path / "task", tiny_folder)
     with pytest.raises(ModelError, match=r"vLLM is not installed here.*RUNG_VLLM_PYTHON"):
         run(task, RunOptions(out=tmp_path / "run", engine="vllm"), Silent())
+
+
+@pytest.mark.parametrize("engine", ["local", "vllm"])
+def test_the_command_that_goes_on_names_the_engine_that_the_command_named(engine: str) -> None:
+    ledger = SimpleNamespace(spent=None, budget=Budget())
+    task = SimpleNamespace(path="task.yaml", engine=engine)
+    for named in (False, True):
+        first = SimpleNamespace(exhaustive=False, engine_named=named, ledger=ledger)
+        state: Any = SimpleNamespace(inputs=SimpleNamespace(task=task), folder="run", first=first)
+        assert (f"--engine {engine}" in command(state, None, ())) == named  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("spec", "may"), [("smollm2-135m", True), ("x:4bit", False), ("http://host/v1#m", False)])
+def test_a_bundle_says_that_vllm_answered_where_it_may_have(tmp_path: Path, spec: str, may: bool) -> None:
+    task = {"engine": "vllm", "models": [{"name": "m", "spec": spec}], "model_versions": {"m": "v"}, "home": "v"}
+    assert (note_of_run(tmp_path / "zero_shot", task).get("engine") == "vllm") == may

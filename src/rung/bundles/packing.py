@@ -20,7 +20,8 @@ from rung.bundles.licences import UNKNOWN, licence_of_model
 from rung.bundles.recorded import recorded_of, write_recorded
 from rung.bundles.scoring import scoring_note
 from rung.errors import RunError
-from rung.models.places import is_endpoint, remember
+from rung.models import vllm_may_answer
+from rung.models.places import remember
 from rung.records import write_json, write_text
 from rung.resume import record_of, recorded
 from rung.runs import Files
@@ -102,8 +103,7 @@ def note_of_run(place: Path, task: Mapping[str, Any]) -> dict[str, Any]:
         if spec["name"] == own or (not own and versions[spec["name"]] == task["home"]):
             version = versions[spec["name"]]
             said = {key: task.get(key) for key in ("instruction", "abstain")}
-            by_vllm = task.get("engine") == "vllm" and not is_endpoint(spec["spec"])
-            engine = {"engine": "vllm"} if by_vllm else {}
+            engine = {"engine": "vllm"} if task.get("engine") == "vllm" and vllm_may_answer(spec["spec"]) else {}
             return {"model": spec["spec"], "model_version": version, **said, **engine}
     raise RunError(
         f"{place}: the run no longer names the model of this solution{f', {own}' if own else ''}. Name it again in "

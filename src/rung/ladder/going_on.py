@@ -23,7 +23,7 @@ def command(run: WholeRun, climbed: Climbed, lacking: Sequence[Skipped], only: S
     words = ["rung", "run", str(run.inputs.task.path), "--out", str(run.folder)]
     words += ["--only", ",".join(only)] if only else []
     words += ["--exhaustive"] if run.first.exhaustive else []
-    words += ["--engine", run.inputs.task.engine] if run.inputs.task.engine != "local" else []
+    words += ["--engine", run.inputs.task.engine] if run.first.engine_named else []
     needed = _needed(run, climbed, lacking)
     budget = run.first.ledger.budget
     if budget.minutes is not None:

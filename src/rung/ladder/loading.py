@@ -205,11 +205,10 @@ def start(
         plans = _plans(inputs, split, models, homes, options, recorded(files.plan), loaded.read.metric)
         share = share_of(task, split.train, models.helpers.get("judge"), recorded(files.plan))
         plans = with_judge(plans, share, len(scored))
-        hourly = hourly_usd(task)
-        planned = {**plan_record(plans, hourly), **share_record(share)}
+        planned = {**plan_record(plans, hourly_usd(task)), **share_record(share)}
         write_json(files.plan, planned)
         listener.planned(folder, planned, recorded(files.checks) or {})
-        ledger = Ledger(task.budget, models.everybody, hourly, purse, before, started)
+        ledger = Ledger(task.budget, models.everybody, hourly_usd(task), purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
         held = hold_judge(loaded.read, scored, split.train, models, share, ledger, folder, listener)
@@ -225,6 +224,7 @@ def start(
                 ledger=ledger,
                 listener=listener,
                 exhaustive=options.exhaustive,
+                engine_named=options.engine is not None,
                 spec=spec,
                 home=spec.name in homes,
                 helpers=models.helpers,

@@ -60,6 +60,8 @@ def open_models(task: Task, constraint: Constraint | None, listener: Listener) -
             return opened[spec.spec][1]
         try:
             model = open_model(spec.spec, engine=task.engine, say=listener.say)
+            if (reach := getattr(model, "reach", None)) is not None:
+                reach()
         except OutOfMemory as full:
             if not opened:
                 raise
@@ -68,8 +70,6 @@ def open_models(task: Task, constraint: Constraint | None, listener: Listener) -
                 "came before this one. Serve one of them from an endpoint, or compare fewer in one run."
             ) from full
         opened[spec.spec] = spec.name, model
-        if (reach := getattr(model, "reach", None)) is not None:
-            reach()
         if compared and constraint is not None:
             model.check(constraint)
         if compared and (remark := remark_of(model)) is not None:

@@ -63,7 +63,8 @@ class RunState:
     Shared by all models: where it lies, what the user brought, the sealed test, the ledger, the listener. Of this
     model: spec (as the task names it), tools, model, plan. home: whether the run began with it, so that its candidates
     are called by their strategies alone, and its records lie in the run folder itself. helpers: "teacher" and "judge",
-    where the task names them. held: the judge, as it was held against people.
+    where the task names them. held: the judge, as it was held against people. engine_named: whether the command, and
+    not the task, says what computes answers.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class RunState:
     ledger: Ledger
     listener: Listener
     exhaustive: bool = False
+    engine_named: bool = False
     spec: ModelSpec = field(default_factory=lambda: ModelSpec("", ""))
     home: bool = True
     helpers: Mapping[str, Metered] = field(default_factory=dict)

@@ -140,6 +140,13 @@ def is_local(spec: str) -> bool:
     return _opener_of(spec).version is _local_version
 
 
+def vllm_may_answer(spec: str) -> bool:
+    """Whether `engine: vllm` changes what answers with this model: a local one that is not in rung's 4 bits."""
+    from rung.models.four_bit import SUFFIX
+
+    return is_local(spec) and not spec.endswith(SUFFIX)
+
+
 def remark_of(model: Model) -> str | None:
     """What a user should know of a model before a run, in a sentence; None where there is nothing."""
     remark = getattr(model, "remark", None)

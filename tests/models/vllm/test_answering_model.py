@@ -19,7 +19,7 @@ from rung.models.loading import load_model
 from rung.models.local import LocalModel
 from rung.models.vllm import answering_model
 from rung.models.vllm.answering_model import VllmModel, open_answered_by_vllm
-from rung.models.vllm.process import PYTHON
+from rung.models.vllm.process import MORE_FLAGS, PYTHON
 from rung.types import (
     Constraint,
     Decoding,
@@ -221,6 +221,14 @@ def test_a_python_without_vllm_is_named(tiny_folder: Path, monkeypatch: pytest.M
         open_model(str(tiny_folder), engine="vllm")
 
 
+def test_flags_of_the_user_have_answers_of_their_own(
+    model: VllmModel, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MORE_FLAGS, "--quantization fp8")
+    other = open_model(str(tiny_folder), engine="vllm")
+    assert isinstance(other, VllmModel) and other.answers_key.startswith(f"{model.answers_key}-")
+
+
 # ---- the process and the memory -------------------------------------------------------------
 
 
@@ -248,6 +256,28 @@ def test_a_vllm_that_was_killed_between_two_questions_is_started_again(
     _vllm(model)._process._child.wait()
     assert texts(model.generate([request(adapter=mine)])) == [MINE]
     assert starts(fake) == 2
+
+
+def test_a_vllm_that_dies_while_it_loads_an_adapter_is_started_again_and_loads_it(
+    model: VllmModel, plans: Plans, fake: Place, tmp_path: Path
+) -> None:
+    plans(dies_loading=1)
+    assert texts(model.generate([request(adapter=adapter_folder(tmp_path / "mine"))])) == [MINE]
+    assert starts(fake) == 2 and model.facts()["answered_by"] == {"vllm": 1}
+
+
+def test_an_adapter_is_released_though_vllm_dies_meanwhile(
+    model: VllmModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = adapter_folder(tmp_path / "mine")
+    model.generate([request(adapter=mine)])
+
+    def dies(adapter: Path) -> None:
+        raise ModelError("vLLM has ended")
+
+    monkeypatch.setattr(_vllm(model), "release", dies)
+    model.release(mine)
+    assert mine not in model._child._held
 
 
 def test_a_ctrl_c_ends_what_was_asked_and_the_next_question_is_answered(

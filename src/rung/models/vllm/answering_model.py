@@ -29,7 +29,7 @@ from rung.models.thinking import THOUGHT_TOKENS
 from rung.models.vllm.adapters import why_not
 from rung.models.vllm.base import BaseFolder
 from rung.models.vllm.child import VllmChild, is_its_fault
-from rung.models.vllm.process import has_gpu, python_with_vllm, version_of_vllm
+from rung.models.vllm.process import flags_key, has_gpu, version_of_vllm
 from rung.models.vllm.share import ROWS, VllmShare, share_of
 from rung.types import (
     DPO,
@@ -67,8 +67,8 @@ def open_answered_by_vllm(spec: str, say: Callable[[str], None] = lambda _: None
 
         say(f"{spec}: vLLM knows no base in rung's 4 bits; rung's own engine answers with it.")
         return open_model(spec, say=say)
-    python_with_vllm()
-    return VllmModel(BaseFolder.of(spec, say=say), say)
+    version = version_of_vllm()  # before anything is fetched
+    return VllmModel(BaseFolder.of(spec, say=say), version, say)
 
 
 class VllmModel:
@@ -77,16 +77,16 @@ class VllmModel:
 
     price: Price | None = None
 
-    def __init__(self, base: BaseFolder, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, base: BaseFolder, vllm_version: str, say: Callable[[str], None] = lambda _: None) -> None:
         self._base, self._say = base, say
         self._rows = base.rows()
         self.name, self.version, self.context_length = base.spec, base.version, self._rows.context_length
-        self.vllm_version = version_of_vllm()
+        self.vllm_version = vllm_version
         self.device = torch.device(_device())
         self._dtype = kept_dtype("cuda") if self.device.type == "cuda" else torch.float32
         dtype = None if has_gpu() and self.device.type == "cpu" else str(self._dtype).removeprefix("torch.")
         where = f"{dtype or 'auto'}-{'gpu' if has_gpu() else 'cpu'}"
-        self.answers_key = f"{self.version[:16]}-vllm-{self.vllm_version}-{where}"
+        self.answers_key = f"{self.version[:16]}-vllm-{self.vllm_version}-{where}{flags_key()}"
         """As of a local model; what vLLM answers is never taken for what rung's own engine does, nor the other way."""
         own = weakref.ref(self)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rung.errors import ModelError, came
@@ -63,7 +64,8 @@ class VllmChild:
                 if not vllm.ended:
                     raise
                 answers = []
-            gone = _has_ended(vllm, answers)
+            failed = any(is_its_fault(g) and not (g.error or "").startswith(REFUSED) for g in answers)
+            gone = _has_ended(vllm, failed=failed)
             found |= {i: g for i, g in zip(left, answers, strict=False) if came(g.error) or not gone}
             if len(found) == len(requests):
                 self._drop_old()
@@ -84,7 +86,7 @@ class VllmChild:
             try:
                 vllm.hold(adapter)
             except ModelError:
-                if last or not _has_ended(vllm, ()):
+                if last or not _has_ended(vllm, failed=True):
                     raise
                 self.end()
                 continue
@@ -96,7 +98,8 @@ class VllmChild:
         if adapter in self._held:
             del self._held[adapter]
             if self._vllm is not None and self.running:
-                self._vllm.release(adapter)
+                with suppress(ModelError):  # it dies, and holds nothing when it is started again
+                    self._vllm.release(adapter)
 
     def end(self) -> None:
         """Ends vLLM; the next question starts it again. A second call does nothing."""
@@ -141,10 +144,9 @@ def is_its_fault(generation: Generation) -> bool:
     return (generation.error or "").startswith("vLLM")
 
 
-def _has_ended(vllm: Vllm, answers: Sequence[Generation]) -> bool:
-    """Whether it is dead. Where it failed in answers, its server may take a moment to follow its engine."""
+def _has_ended(vllm: Vllm, *, failed: bool) -> bool:
+    """Whether it is dead. failed: it did not do something; its server may take a moment to follow its engine."""
     until = time.monotonic() + _DYING_S
-    failed = any(is_its_fault(g) and not (g.error or "").startswith(REFUSED) for g in answers)
     while not vllm.ended and failed and time.monotonic() < until:
         time.sleep(0.1)
     return vllm.ended

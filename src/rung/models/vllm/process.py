@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import importlib.util
 import logging
 import os
@@ -115,6 +116,12 @@ class VllmFlags:
         if self.rows is not None:
             flags += ["--max-num-seqs", str(self.rows)]
         return [str(self.folder), *flags, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
+
+
+def flags_key() -> str:
+    """A part of a file's name for a user's flags, which may quantise or round otherwise; empty without any."""
+    flags = os.environ.get(MORE_FLAGS, "").split()
+    return f"-{hashlib.sha256(' '.join(flags).encode()).hexdigest()[:8]}" if flags else ""
 
 
 def has_gpu() -> bool:

@@ -2,8 +2,8 @@
 
 $FAKE_VLLM names a folder. plan.json in it: answers (name of the base or of an adapter's folder -> token ids), delay_s
 of each token, fails (a text: it says so and does not start), max_model_len, dies (so many of the processes end in the
-middle of their second answer), refuses_grammars. A "*" among the answers is for every other name. What it was asked
-goes into seen.jsonl.
+middle of their second answer), dies_loading (as many, when they load an adapter), refuses_grammars. A "*" among the
+answers is for every other name. What it was asked goes into seen.jsonl.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/load_lora_adapter":
             if "unfit" in body["lora_path"]:
                 self._reply(400, {"error": {"message": "rank 64 is above max_lora_rank"}})
+                return
+            if plan().get("dies_loading", 0) >= NUMBER:
+                self._reply(400, {"error": {"message": "EngineCore encountered an issue"}})
+                threading.Timer(0.3, os._exit, (1,)).start()  # the server follows its engine
                 return
             ADAPTERS[body["lora_name"]] = Path(body["lora_path"]).name
             self._reply(200, {})
