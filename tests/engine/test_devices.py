@@ -100,13 +100,19 @@ def test_a_gpu_of_a_mac_that_cannot_run_the_model_leaves_it_to_the_cpu(
 def test_a_run_uses_all_cards_or_as_many_as_it_may(
     monkeypatch: pytest.MonkeyPatch, asked: str, found: list[str]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("RUNG_CARDS", asked)
-    assert cards() == found
+    assert cards(torch.device("cpu" if "cpu" in asked else "cuda")) == found
+
+
+@pytest.mark.parametrize(("asked", "found"), [("1", ["cuda:2"]), ("2", ["cuda:2", "cuda:0"]), ("cpu:2", ["cuda:2"])])
+def test_the_card_of_the_model_is_the_first_one(monkeypatch: pytest.MonkeyPatch, asked: str, found: list[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("RUNG_CARDS", asked)
+    assert cards(torch.device("cuda:2")) == found
 
 
 def test_a_number_of_cards_that_is_none_is_an_error_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNG_CARDS", "all")
     with pytest.raises(ModelError, match="RUNG_CARDS"):
-        cards()
+        cards(torch.device("cpu"))

@@ -79,9 +79,10 @@ def test_without_other_cards_nothing_is_started(alone: Any) -> None:
 def test_the_other_cards_are_all_but_the_one_of_the_model(
     monkeypatch: pytest.MonkeyPatch, device: str, found: list[str]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert other_cards(torch.device(device)) == found
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert other_cards(torch.device(device)) == [], "those of a group have cards of their own"
 
 
 @pytest.mark.parametrize(("visible", "seen"), [("", "1"), ("4,7", "7"), ("GPU-a, GPU-b", "GPU-b")])
@@ -131,16 +132,33 @@ def test_a_stopped_training_has_its_checkpoint_and_goes_on_bit_by_bit(model: Any
     options = replace(OPTIONS, steps=60)
     job = training(tmp_path / "long", 60, options=options)
 
+    reached = 0
+
     def stop(progress: Progress) -> None:
-        if progress.step == 4:
+        nonlocal reached
+        reached = progress.step
+        if progress.step >= 4:
             raise BudgetSpent("no time is left")
 
     with pytest.raises(BudgetSpent), model.ahead([job], print):
         until(lambda: model.cards.busy)
         model.train(ROWS, options, job.folder, on_step=stop)
     assert not model.cards.busy
-    assert (job.folder / "checkpoint.pt").exists() or (job.folder / "step-60").exists()
+    assert torch.load(job.folder / "checkpoint.pt")["step"] == reached, "what it did meanwhile is not computed again"
     assert same(model.train(ROWS, options, job.folder), alone.train(ROWS, options, tmp_path / "alone"))
+
+
+def test_a_process_that_had_nothing_to_do_for_long_is_not_taken_for_dead(
+    model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cards_module, "_TELL_S", 0.001)
+    for worker in model.cards._workers:
+        worker.heard_at -= 2 * cards_module._SILENT_S
+    job = training(tmp_path / "late")
+    with model.ahead([job], print):
+        until(lambda: model.cards.busy)
+        assert model.train(ROWS, OPTIONS, job.folder) == job.folder / "step-6"
+    assert model.cards.ready == len(model.cards._workers)
 
 
 def test_a_loss_that_is_no_number_is_the_same_error_as_on_one_card(model: Any, tmp_path: Path) -> None:
@@ -198,12 +216,48 @@ def _has_ended(pid: int) -> bool:
     return state == "Z"
 
 
-def test_a_process_that_cannot_load_the_model_is_done_without(tmp_path: Path) -> None:
-    cards, said = Cards(["cpu"], str(tmp_path / "gone"), "v", "float32", 1), []
+NOT_LOADED = """import sys; sys.path[:] = {path!r}
+from rung.models import card_worker
+def fail(load): raise OSError("no such model")
+card_worker._loaded = fail
+card_worker.main()"""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (NOT_LOADED, "a-model could not be loaded there (no such model)"),
+        ("import sys; sys.exit('no such library')", "its process ended while it loaded (status 1, no such library)"),
+        (None, "no process could be started for it (no room)"),
+    ],
+    ids=["an error", "a death", "no process"],
+)
+def test_a_card_that_cannot_be_used_is_done_without_and_it_is_said_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str | None, said: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError("no room")
+
+    if code is None:
+        monkeypatch.setattr(cards_module, "_Worker", refuse)
+    else:
+        monkeypatch.setattr(cards_module, "_START", code)
+    cards, heard = Cards(["cpu"], "a-model", "v", "float32", 1), []
     cards.start()
     until(lambda: cards._remarks)
-    with cards.ahead([training(tmp_path / "x")], said.append):
+    with cards.ahead([training(tmp_path / "x")], heard.append):
         assert cards.take(tmp_path / "x", 6, lambda _: None) is None
         assert cards.take(tmp_path / "y", 6, lambda _: None) is None
     cards.close()
-    assert cards.ready == 0
+    assert (cards.ready, len(heard)) == (0, 1)
+    assert said in heard[0]
+
+
+def test_what_processes_computed_counts_when_they_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards_module, "_START", NOT_LOADED)
+    cards = Cards(["cpu", "cpu"], "a-model", "v", "float32", 1)
+    cards.start()
+    for worker in cards._workers or ():
+        worker.computed = 7
+    cards.close()
+    assert cards.computed_tokens == 14

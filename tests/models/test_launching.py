@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +28,7 @@ from rung.testing import save_tiny_model
 from rung.training import loop
 from rung.training.batches import TokenRow
 from rung.training.checkpoints import checkpoint_of
+from rung.training.loss import ANSWERS
 from rung.training.together import Together
 from rung.types import DPO, Message, PreferenceRow, Progress, TrainingOptions, TrainingRow
 
@@ -110,6 +113,7 @@ def launches(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lau
     monkeypatch.setenv(CARDS, "cpu:2")
     monkeypatch.setattr(launching, "START_S", 0.0)
     monkeypatch.setattr(launching, "saves", lambda *_: 1.0)
+    monkeypatch.setattr(launching, "_CAUSE_S", 0.5)
     monkeypatch.setattr(launching, "torchrun", found)
     yield found
     model.engine.ways.given_up.clear()
@@ -277,19 +281,70 @@ def test_a_connection_without_the_key_is_turned_away(model: LocalModel, launches
     assert steps_of(model, tmp_path / "both") == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them")
-def test_torchruns_processes_end_with_a_parent_that_is_killed(
-    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_the_system_allows_no_more_processes_one_card_trains(
+    model: LocalModel, launches: Launches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CARDS, "cpu:2")
-    monkeypatch.setattr(launching, "START_S", 0.0)
-    monkeypatch.setattr(launching, "saves", lambda *_: 1.0)
+    def refuse(*_: Any) -> Forked:
+        raise BlockingIOError("no room")
+
+    monkeypatch.setattr(launching, "torchrun", refuse)
+    assert steps_of(model, tmp_path / "both") == [1, 2, 3, 4, 5, 6]
+    assert "no process could be started (no room)" in model.engine.ways.given_up[launching.TOGETHER]
+
+
+class OneTalker:
+    """A process that a thread plays, and that says several things at once."""
+
+    def __init__(self, count: int, variables: Mapping[str, str], log: IO[bytes]) -> None:
+        self.variables = variables
+        self.thread = threading.Thread(target=self.talk)
+        self.thread.start()
+
+    def talk(self) -> None:
+        host, _, port = self.variables[launching.ADDRESS].rpartition(":")
+        with socket.create_connection((host, int(port))) as parent, parent.makefile("rb") as heard:
+            step = {"step": {"step": 1, "steps": 1, "loss": 0.5, "tokens": 3, "seconds": 0.1}}
+            said = [{"key": self.variables[launching.KEY], "rank": 0}, {"loaded": True}, {"joined": True}, step]
+            parent.sendall("".join(json.dumps(each) + "\n" for each in said).encode())
+            heard.readline()  # what it is to do
+            assert json.loads(heard.readline()) == {"go": True}
+            parent.sendall(json.dumps({"result": "a-folder"}).encode() + b"\n")
+            heard.read()
+
+    def poll(self) -> int | None:
+        return None
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.thread.join(timeout)
+        return 0
+
+
+def job_of(model: LocalModel, folder: Path, options: TrainingOptions, *devices: str) -> launching.SharedTraining:
+    as_here = launching.LoadedAs(model.name, "float32", 1, model.engine.base, model.engine.base_version)
+    rows = model.encode_rows(ROWS)
+    return launching.SharedTraining(as_here, devices, rows, ANSWERS, options, folder, None, None)
+
+
+def test_what_a_process_says_at_once_is_heard_to_the_last_word(model: LocalModel, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    job = job_of(model, tmp_path / "told", OPTIONS, "cpu")
+    assert launching.train_together(job, on_step=steps.append, starter=OneTalker) == Path("a-folder")
+    assert [progress.step for progress in steps] == [1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them")
+def test_torchruns_processes_end_with_a_parent_that_is_killed(model: LocalModel, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    job = job_of(model, tmp_path / "one", replace(OPTIONS, steps=100_000), "cpu")  # a second one would import as long
     fork = multiprocessing.get_context("fork")
     heard, said = fork.Pipe(duplex=False)
 
     def run() -> None:
-        options = replace(OPTIONS, steps=100_000)
-        model.train(ROWS, options, tmp_path / "both", on_step=lambda progress: said.send(progress.step))
+        launching.train_together(job, on_step=lambda p: said.send(p.step), starter=launching.torchrun)
 
     parent = fork.Process(target=run)
     parent.start()
@@ -297,7 +352,7 @@ def test_torchruns_processes_end_with_a_parent_that_is_killed(
         assert heard.poll(120)
         assert heard.recv() == 1
         begun = _descendants(parent.pid or 0)
-        assert len(begun) >= 3, "torchrun and two processes"
+        assert len(begun) >= 2, "torchrun and its process"
     finally:
         parent.kill()
         parent.join()

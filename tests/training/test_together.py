@@ -133,6 +133,19 @@ def test_what_on_step_raises_ends_all_processes_with_a_checkpoint(model: LocalMo
     assert torch.load(checkpoint_of(tmp_path / "both"))["step"] == 2
 
 
+def test_processes_wait_alike_for_a_step_though_one_has_given_recorded_passes_up(
+    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = trained(model, tmp_path / "alone")
+
+    def work(rank: int) -> list[float]:
+        steps: list[int] = []
+        monkeypatch.setattr(loop, "_goes_ahead", lambda _: steps.append(1) or rank == 0 or len(steps) < 3)
+        return trained(model, tmp_path / "both", peers=Together(CPU))
+
+    assert in_processes(2, work)[0] == pytest.approx(alone, abs=1e-5)
+
+
 def test_memory_that_runs_out_in_one_process_changes_nothing(
     model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

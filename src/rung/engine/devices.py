@@ -31,10 +31,10 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def cards() -> list[str]:
-    """The devices that one run may use, its own first: "cuda:0", "cuda:1" ...; one device where there is one.
+def cards(own: torch.device) -> list[str]:
+    """The devices that one run may use: its own, then further ones, such as "cuda:0", "cuda:1".
 
-    All cards that torch sees, or as RUNG_CARDS says: 1 for its own alone, a larger number for the first ones, "cpu:2"
+    All cards that torch sees, or as RUNG_CARDS says: 1 for its own alone, a larger number for so many of them, "cpu:2"
     for two processes on the CPU (this one and another), which is for tests.
     Raises ModelError where RUNG_CARDS is anything else.
     """
@@ -42,11 +42,13 @@ def cards() -> list[str]:
     found = re.fullmatch(r"(cpu:)?([1-9]\d*)", asked)
     if asked and found is None:
         raise ModelError(f"{CARDS} is {asked!r}: set it to a number of cards, such as 1, or unset it.")
-    if found is not None and found[1]:
+    if found is not None and found[1] and own.type == "cpu":
         return ["cpu"] * int(found[2])
-    if best_device() != "cuda":
-        return [best_device()]
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())][: int(found[2]) if found else None]
+    if own.type != "cuda" or (found is not None and found[1]):
+        return [str(own)]
+    first = f"cuda:{own.index or 0}"
+    further = [name for i in range(torch.cuda.device_count()) if (name := f"cuda:{i}") != first]
+    return [first, *further][: int(found[2]) if found else None]
 
 
 def fastest_dtype(device: str) -> torch.dtype:

@@ -13,6 +13,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -31,19 +32,15 @@ _TELL_S = 5.0  # without a step, after which the caller is told of the last one 
 _SILENT_S = 900.0  # without a step, after which a process counts as dead; a first step may compile
 _TO_STOP_S = 60.0  # for a training that is no longer wanted to write its checkpoint
 _TRIES = 2  # of processes at one training
+_LAST_BYTES = 2000  # of what a process wrote on standard error
 
 
 def other_cards(device: Any) -> list[str]:
     """The cards of a run beside the one that its model is on, as `devices.cards` names them. device: a torch.device."""
     from rung.engine.devices import cards
+    from rung.training.together import is_one_of_several
 
-    found = cards()
-    if device.type != found[0].partition(":")[0]:
-        return []
-    own = f"cuda:{device.index or 0}" if device.type == "cuda" else found[0]
-    if own in found:
-        found.remove(own)
-    return found
+    return [] if is_one_of_several() else cards(device)[1:]
 
 
 @dataclass
@@ -67,11 +64,12 @@ class _Worker:
         self.job: _Job | None = None
         self.computed = 0
         self.heard_at = time.monotonic()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed in `ended`)
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START.format(path=[os.path.abspath(p) for p in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             env=_environment(card),
         )
 
@@ -88,8 +86,17 @@ class _Worker:
         while True:
             try:
                 yield pickle.load(self.process.stdout)
-            except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            except Exception:  # what is no message may raise anything
                 return
+
+    def ended(self) -> str:
+        """Waits for its end; its status, and the last line that it wrote on standard error."""
+        status = _end(self.process)
+        with self._errors:
+            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _LAST_BYTES))
+            lines = self._errors.read().decode("utf-8", "replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"status {status}" + (f", {said}" if said else "")
 
 
 def _environment(card: str) -> dict[str, str]:
@@ -116,6 +123,7 @@ class Cards:
         self._workers: list[_Worker] | None = None
         self._jobs: dict[Path, _Job] = {}
         self._waiting: deque[_Job] = deque()
+        self._computed = 0  # by processes that were closed
         self._remarks: list[str] = []
         self._say: Callable[[str], None] = lambda _: None
         self._changed = threading.Condition()
@@ -123,7 +131,7 @@ class Cards:
     @property
     def computed_tokens(self) -> int:
         """Put through the networks of all of them so far."""
-        return sum(worker.computed for worker in self._workers or ())
+        return self._computed + sum(worker.computed for worker in self._workers or ())
 
     @property
     def ready(self) -> int:
@@ -143,13 +151,16 @@ class Cards:
         self._workers = []
         for card in self.cards:
             load = CardModel(self._spec, card.partition(":")[0], self._dtype, self._threads)
+            worker = None
             try:
                 worker = _Worker(card, load)
-            except OSError as error:
-                self._remarks.append(f"no process could be started for {card} ({error})")
-                continue
-            self._workers.append(worker)
-            threading.Thread(target=self._listen, args=(worker,), daemon=True, name=f"rung-{card}").start()
+                threading.Thread(target=self._listen, args=(worker,), daemon=True, name=f"rung-{card}").start()
+                self._workers.append(worker)
+            except (OSError, RuntimeError) as error:  # the system allows no more processes, or no more threads
+                self._remarks.append(f"{card} is not used: no process could be started for it ({error})")
+                if worker is not None:
+                    worker.process.kill()
+                    worker.ended()
 
     def close(self) -> None:
         """Ends the processes. They start anew when they are needed again."""
@@ -160,6 +171,7 @@ class Cards:
                     worker.process.stdin.close()
         for worker in workers:
             _end(worker.process)
+            self._computed += worker.computed
 
     @contextmanager
     def ahead(self, jobs: Sequence[Ahead], say: Callable[[str], None]) -> Iterator[None]:
@@ -186,6 +198,7 @@ class Cards:
         Waits for it where another card has begun it, and tells on_step of its steps, one by one. What on_step raises
         passes through. Raises Diverged as the training does.
         """
+        self._tell_remarks()
         job = self._jobs.get(folder)
         if job is None or self._given_back(job, until):
             return None
@@ -195,7 +208,11 @@ class Cards:
             message = self._next_of(job)
             if isinstance(message, Stepped):
                 last = message.progress
-                on_step(last)
+                try:
+                    on_step(last)
+                except Exception:
+                    self._tell_newest(job, on_step)
+                    raise
             elif isinstance(message, Reached):
                 if message.until == until:
                     return message.folder
@@ -239,6 +256,15 @@ class Cards:
             worker.process.kill()
         return None
 
+    def _tell_newest(self, job: _Job, on_step: Callable[[Progress], None]) -> None:
+        """Ends a training, and tells of its last step: its checkpoint holds all that the other card did meanwhile."""
+        self._stop([job])
+        with self._changed:
+            steps = [message.progress for message in job.heard if isinstance(message, Stepped)]
+        with contextlib.suppress(Exception):  # it is said already why it ends
+            for progress in steps[-1:]:
+                on_step(progress)
+
     def _tell_remarks(self) -> None:
         while self._remarks:
             self._say(self._remarks.pop(0))
@@ -265,6 +291,7 @@ class Cards:
             if self._waiting and worker.ready and not worker.gone and worker.job is None:
                 job = self._waiting.popleft()
                 job.running, job.tries, worker.job = True, job.tries + 1, job
+                worker.heard_at = time.monotonic()
                 worker.send(job.ahead)
 
     def _listen(self, worker: _Worker) -> None:
@@ -276,8 +303,10 @@ class Cards:
                 self._heard(worker, message)
                 self._hand_out()
                 self._changed.notify_all()
-        status = _end(worker.process)
+        status = worker.ended()
         with self._changed:
+            if not worker.ready and not worker.gone and worker in (self._workers or ()):
+                self._remarks.append(f"{worker.card} is not used: its process ended while it loaded ({status})")
             worker.gone = True
             if (job := worker.job) is not None:
                 worker.job, job.running = None, False
@@ -285,7 +314,7 @@ class Cards:
                     job.heard.clear()
                     self._waiting.appendleft(job)
                 self._remarks.append(
-                    f"the process on {worker.card} ended in the middle of a training (status {status}), which goes on "
+                    f"the process on {worker.card} ended in the middle of a training ({status}), which goes on "
                     "elsewhere from its checkpoint"
                 )
             self._hand_out()
@@ -297,9 +326,11 @@ class Cards:
         if isinstance(message, Ready):
             worker.ready = message.version == self._version
             if not worker.ready:
+                worker.gone = True
                 self._remarks.append(f"{worker.card} is not used: {self._spec} has changed on disk since it was loaded")
                 worker.process.terminate()
         elif job is None:  # of a process that could not load its model
+            worker.gone = True
             fault = message.fault if isinstance(message, Ended) else None
             self._remarks.append(f"{worker.card} is not used: {self._spec} could not be loaded there ({fault})")
         else:

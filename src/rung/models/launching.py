@@ -111,9 +111,10 @@ def train_on_cards(
 ) -> Path | None:
     """As `training.loop.train`, on all cards of this run; None where there is one, where several save less time than
     they take to start, and where their processes do not come to a first step, which the log tells."""
-    engine, devices = model.engine, cards()[: max(1, min(len(rows), options.batch_size))]
+    engine = model.engine
+    devices = cards(engine.device)[: max(1, min(len(rows), options.batch_size))]
     last = options.steps if until is None else min(until, options.steps)
-    if len(devices) == 1 or devices[0].split(":")[0] != engine.device.type or is_done(folder / f"step-{last}"):
+    if len(devices) == 1 or is_done(folder / f"step-{last}"):
         return None
     if TOGETHER in engine.ways.given_up or not {*loss.record} <= {"preferences"} or is_one_of_several():
         return None
@@ -179,7 +180,7 @@ def torchrun(count: int, variables: Mapping[str, str], log: IO[bytes]) -> Proces
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **variables, "PYTHONPATH": path},
+        env={**os.environ, **variables, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},  # no module of the folder it is in
         start_new_session=True,
     )
 
@@ -208,7 +209,7 @@ class _Worker:
 
     rank: int
     socket: socket.socket
-    lines: IO[bytes]
+    lines: socket.SocketIO
     failure: RungError | None = None
 
     def say(self, message: Mapping[str, Any]) -> None:
@@ -243,7 +244,12 @@ class _Parent:
         variables = {ADDRESS: address, KEY: self._key, "RUNG_CARDS": "1"}
         if "OMP_NUM_THREADS" not in os.environ:
             variables["OMP_NUM_THREADS"] = str(self.job.loaded.threads)
-        self._processes = self.starter(len(self.job.devices), variables, self.log)
+        try:
+            self._processes = self.starter(len(self.job.devices), variables, self.log)
+        except OSError as error:
+            self._selector.close()
+            self._server.close()
+            raise NotStarted(f"no process could be started ({error})") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -311,7 +317,7 @@ class _Parent:
     def _accept(self) -> None:
         connection, _ = self._server.accept()
         connection.settimeout(_KEY_S)
-        lines = connection.makefile("rb")
+        lines = connection.makefile("rb", buffering=0)  # what is read ahead, the selector would not tell of
         try:
             said = json.loads(lines.readline(1000))
             known = secrets.compare_digest(str(said["key"]), self._key)

@@ -97,7 +97,6 @@ def _print_traceback() -> None:
 
 def _trained(message: Mapping[str, Any], parent: _Parent, rank: int) -> dict[str, Any]:
     import torch
-    import torch.distributed as dist
 
     from rung.models.loading import load_model
     from rung.training.batches import TokenPair, TokenRow
@@ -123,10 +122,7 @@ def _trained(message: Mapping[str, Any], parent: _Parent, rank: int) -> dict[str
     peers.meet()
     parent.say({"joined": True})
     loss = ANSWERS if preferences is None else dpo(DPO(**preferences))
-    result = _train(model, rows, message, parent, peers, loss)
-    dist.barrier()
-    dist.destroy_process_group()
-    return {"result": str(result)}
+    return {"result": str(_train(model, rows, message, parent, peers, loss))}
 
 
 def _train(

@@ -43,6 +43,7 @@ from rung.types import Progress, TrainingOptions
 _CHECKPOINT_EVERY_S = 20.0
 _LOSS_SCALE = 2.0**10  # in float16
 _LARGER = 3  # times as long between checkpoints of all weights, which take seconds to write
+_MANY_STEPS = 200  # for which plans of a faster attention pay; of the whole training, so that it goes on alike
 _SHARE = 0.8  # of the tokens that fit a GPU
 _ALONE = Alone()
 
@@ -95,6 +96,8 @@ def train(
     if is_done(result):
         return result
     optimiser = optimiser_of(engine, options, folder)
+    if peers.any_of(optimiser == IN_8_BITS):  # all of them alike
+        optimiser = IN_8_BITS
     if options.full:  # before the claim: what frees memory, or is installed, may then change the optimiser
         whole.check_room(engine, folder, in_8_bits=optimiser == IN_8_BITS)
     claim(folder, options, rows, start, {**loss.record, **recorded(optimiser)})
@@ -142,7 +145,8 @@ def _captured(job: _Job, learner: Learner, state: State) -> Iterator[CapturedGra
     steps = job.until - state.step
     found = None
     if job.loss is ANSWERS and not options.full and not job.peers.in_step:
-        found = captured_gradients(engine, learner.weights, state.sizes, steps=steps, dropout=options.dropout)
+        how: dict[str, Any] = {"steps": steps, "dropout": options.dropout, "often": options.steps >= _MANY_STEPS}
+        found = captured_gradients(engine, learner.weights, state.sizes, **how)
     if found is None:
         yield None
         return
@@ -231,12 +235,14 @@ def _loop(
     """Steps until the end, with a checkpoint every few seconds, at the end, and before on_step's exceptions pass.
 
     Where passes are static, the next gradients are under way when a step's loss is read. They change no weight, so
-    that a checkpoint holds what it would hold without them.
+    that a checkpoint holds what it would hold without them. All processes do so, or none: one that waited for its
+    checkpoint would else wait for gradients that another never sums.
     """
-    options, device, ways = job.options, job.engine.device, job.engine.ways
+    options, device = job.options, job.engine.device
     every_s = _CHECKPOINT_EVERY_S * (_LARGER if options.full else 1)
     before, saved = state.seconds, time.monotonic()
     started, following = saved, None
+    ahead = not job.peers.any_of(not _goes_ahead(job.engine))
 
     def keep(random: Sequence[torch.Tensor]) -> None:
         if job.peers.rank == 0:
@@ -248,7 +254,6 @@ def _loop(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
         numbers = _reading(torch.stack([found.loss.float(), found.norm.float()]))
-        ahead = ways.takes("static", TRAINING) and job.engine.dtype != torch.float16  # whose gradients wait for a norm
         if not ahead:
             _check_numbers(job, state.step + 1, *numbers())
         optimiser.step()
@@ -260,8 +265,8 @@ def _loop(
         if not ahead:
             synchronize(device)
         now = time.monotonic()
-        computed = round(job.peers.sums([found.computed])[0])
-        state.step, state.tokens, state.seconds = state.step + 1, state.tokens + computed, before + now - started
+        computed, waiting = job.peers.sums([found.computed, not _goes_ahead(job.engine)])
+        state.step, state.tokens, state.seconds = state.step + 1, state.tokens + round(computed), before + now - started
         error = _told(job, state, loss)
         if job.peers.any_of(error is not None):
             state.stopped = True
@@ -270,6 +275,12 @@ def _loop(
         if now - saved > every_s or state.step == job.until:
             keep(found.random if ahead else random_state(device))
             saved = time.monotonic()
+        ahead = not waiting
+
+
+def _goes_ahead(engine: Engine) -> bool:
+    """Whether the next gradients may be computed before a step's loss is read. In float16 they wait for a norm."""
+    return engine.ways.takes("static", TRAINING) and engine.dtype != torch.float16
 
 
 def _told(job: _Job, state: State, loss: float) -> BaseException | None:
@@ -368,11 +379,12 @@ def _gradients(
             if not short and not _gives_up(engine, first_line(error), static=static is not None):
                 raise
         learner.drop_gradients()
+        freed = captured is not None and short and captured.closed_for_room()
         if captured is not None:
             captured.close()
         engine.make_room()
         set_random_state(engine.device, rng)
-        if not short:
+        if freed or not short:  # what was recorded was in the way, not the size of the parts
             continue
         if state.micro_tokens > 1:
             tokens = sum(row.tokens for row in batch)
