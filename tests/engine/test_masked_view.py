@@ -117,6 +117,18 @@ def test_one_kernel_computes_what_blocks_compute(name: str, known: int, how: dic
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_heads_are_written_out_in_turn_where_all_at_once_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = grow(ROWS["two levels"])
+    tokens = len(tree.ids)
+    given = [drawn(tokens, heads, seed) for heads, seed in ((HEADS, 3), (KEY_HEADS, 4), (KEY_HEADS, 6))]
+    how = {"cap": 0.7, "sinks": torch.tensor([0.5, -1.0, 2.0, 0.0])}
+    expected, grads = attended(MaskedView(mask_of(tree, [0]), tokens, 100), given, how)
+    monkeypatch.setattr(masked_view, "_MOST_SCORES", 3 * tokens * tokens)
+    found, more = attended(MaskedView(mask_of(tree, [0]), tokens, 100), given, how)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(more, grads)
+
+
 def test_padding_changes_no_token() -> None:
     tree, known = grow(ROWS["two levels"]), 20
     tokens = len(tree.ids)

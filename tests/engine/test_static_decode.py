@@ -19,6 +19,7 @@ from test_decode import DATE, LABELS, LONG, RECORD
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rung.engine import static_decode, static_rows
+from rung.engine.answering import BatchAnswers
 from rung.engine.decode import decode
 from rung.engine.grammar import Grammars
 from rung.engine.kv_cache import RowCache
@@ -284,6 +285,30 @@ def test_batches_of_few_steps_are_not_recorded(engine: Any, monkeypatch: pytest.
     engine.make_room()
     answered(engine, jobs, static=True)
     assert not len(static_decoder(engine)), "such answers were short"
+
+
+def test_steps_to_come_follow_from_what_is_answered_and_from_answers_before(engine: Any) -> None:
+    decoder, state = static_decoder(engine), BatchAnswers([Job(PROMPTS[0], 60)], STOPS)
+    state.answers, state.new = [[1] * 5], [[1]]
+    assert decoder._steps_to_come(state) == 56, "one of the five is still to be read"
+    state.answers = [[1] * 30]
+    decoder.learn(state)
+    state.answers = [[1] * 28]
+    assert decoder._steps_to_come(state) == 2
+    state.answers = [[1] * 40]
+    assert decoder._steps_to_come(state) == 21 and decoder._steps_to_come(BatchAnswers([Job([1], 9)], STOPS)) == 9
+
+
+def test_rows_move_to_fewer_rows_only_where_many_steps_are_to_come(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static_decode, "LEAST_STEPS", 2)
+    jobs = [Job(prompt, 3 if i else 16) for i, prompt in enumerate(PROMPTS)]
+    assert_equal_both_ways(engine, jobs)
+    assert len(static_decoder(engine)) == 1, "13 steps to come"
+    engine.make_room()
+    assert_equal_both_ways(engine, [replace(job, most=30) if not i else job for i, job in enumerate(jobs)])
+    assert len(static_decoder(engine)) == 2
 
 
 @pytest.mark.parametrize("at", [1, 2, 9])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rung.engine.engine import Engine
+from rung.engine.gpu_kernels import on_device
 from rung.engine.grammar import Matcher
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job
@@ -75,11 +76,6 @@ def choose(
             weights = _likeliest(weights, top_ps[number])
         tokens[number] = int(torch.multinomial(weights, 1, generator=generators[number]))
     return tokens
-
-
-def on_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A copy on the device, without waiting for what it computes: from memory that it reads by itself."""
-    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
 def _allowed(matchers: Sequence[Matcher], logits: torch.Tensor) -> torch.Tensor:

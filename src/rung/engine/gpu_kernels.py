@@ -1,7 +1,7 @@
-"""Where the fused steps take other operations of PyTorch on a GPU than on a CPU.
+"""Where other operations of PyTorch are taken on a GPU than on a CPU.
 
 On a GPU each operation is a launch, and fewer are faster. A CPU computes the same by operations in place in one type,
-which need less memory.
+which need less memory. And a GPU stands still where Python waits for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 from rung.engine.out_of_memory import is_out_of_memory
 
@@ -22,9 +24,35 @@ def is_gpu(x: torch.Tensor) -> bool:
     return x.is_cuda
 
 
+def on_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on the device, without waiting for what it computes: from memory that it reads by itself."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
 def turns_together(query: torch.Tensor) -> bool:
     """Whether query and key are put side by side to be rotated at once. query: (T, H, D)."""
     return is_gpu(query) and len(query) <= _FEW
+
+
+def masked_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    added: torch.Tensor,
+    scaling: float,
+    *,
+    often: bool = False,
+) -> torch.Tensor:
+    """PyTorch's attention in one kernel. query: (B, H, Q, D); key, value: (B, H, K, D). added: to the scores.
+
+    On a GPU by the kernel that takes masks on every GPU. cuDNN's, which newer versions prefer, makes a plan for each
+    new shape, which takes longer than many passes (half a second each way). often: whether the shape is computed so
+    often that the kernel which PyTorch prefers pays.
+    """
+    if often or not query.is_cuda:
+        return scaled_dot_product_attention(query, key, value, added, scale=scaling)
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return scaled_dot_product_attention(query, key, value, added, scale=scaling)
 
 
 def has_norm(x: torch.Tensor) -> bool:

@@ -147,7 +147,7 @@ class RowCache:
         return self._own
 
     def drop(self, layer: int) -> None:
-        """Frees a layer's keys and values of the rows' own columns: of no rows, they are not views of what was there."""
+        """Frees the rows' own keys and values of a layer: what stands there then is no view of them."""
         key, value = self._own[layer]
         self._own[layer] = (key.new_empty((0, *key.shape[1:])), value.new_empty((0, *value.shape[1:])))
 

@@ -1,7 +1,8 @@
 """The tokens of a tree, each layer's attention in one fused kernel: PyTorch's own with a mask, or FlexAttention.
 
-The mask of a short tree is written out; of a long one it is told to FlexAttention, which skips blocks that no token
-sees. Made for GPUs, where a kernel for each block costs more than what it saves.
+The mask of a short tree is written out. That of a long one is told to FlexAttention, which skips blocks that no token
+sees, and so is that of a training with capped scores or sinks. Made for GPUs, where a kernel for each block costs more
+than what it saves.
 Source: Dong et al., FlexAttention (2024).
 """
 
@@ -13,8 +14,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
+from rung.engine import gpu_kernels
 from rung.engine.attention import KeysAndValues
 from rung.engine.buckets import bucket
 from rung.engine.tree_mask import BLOCK, TreeMask
@@ -23,6 +25,7 @@ MOST_DENSE = 1 << 24
 """Queries times keys up to which the mask is written out: of 4,096 tokens, 32 MB in half precision."""
 
 _ALIGNED = 16  # keys
+_MOST_SCORES = 1 << 27  # that are written out at once: 512 MB in float32, a few times
 
 
 class MaskedView:
@@ -32,7 +35,7 @@ class MaskedView:
     (P, Hkv, D) each, one pair a layer. furthest: the largest position; no window that holds it changes anything.
     kept: a list that receives the keys and values of the pass, as in TreeView. wanted, long: as in View. calls: as in
     TreeView. sparse: whether FlexAttention computes a short tree, too: it skips what no token sees, and has to be
-    compiled for the size first.
+    compiled for the size first. often: as in `gpu_kernels.masked_attention`.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class MaskedView:
         *,
         long: bool = False,
         sparse: bool = False,
+        often: bool = False,
     ) -> None:
-        self.wanted, self.long, self._sparse = wanted, long, sparse
+        self.wanted, self.long, self._sparse, self._often = wanted, long, sparse, often
         self.calls: list[int] = []
         self._mask, self._real, self._furthest = mask, real, furthest
         self._past, self._kept = past, kept
@@ -82,7 +86,8 @@ class MaskedView:
         if window is not None and self._furthest < window:
             window = None
         dense, plain = self._mask.pairs <= MOST_DENSE and not self._sparse, cap is None and sinks is None
-        count, flex = len(query), query.device.type == "cuda" and not (dense and plain)
+        written = dense and (plain or not torch.is_grad_enabled())  # a kernel of FlexAttention takes long to compile
+        count, flex = len(query), query.device.type == "cuda" and not written
         query, key, value = self._laid_out(layer, query, key, value, self._blocked if flex else self._mask)
         if flex:
             out = _flex(query, key, value, self._in_blocks(window), scaling, cap, sinks)
@@ -91,10 +96,10 @@ class MaskedView:
             key, value = (rows if group == 1 else rows.repeat_interleave(group, 1) for rows in (key, value))
             mask = self._written_out(window, query.dtype)
             if plain:
-                out = scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+                out = gpu_kernels.masked_attention(query, key, value, mask, scaling, often=self._often)
             else:
                 out = _by_hand(query, key, value, mask, scaling, cap, sinks)
-        return out[0].transpose(0, 1)[:count]
+        return out.squeeze(0).transpose(0, 1)[:count]
 
     def _laid_out(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: TreeMask
@@ -105,7 +110,7 @@ class MaskedView:
         if self._past is not None:
             before = [_longer(rows, past) for rows in self._past[layer]]
             key, value = torch.cat([before[0], key]), torch.cat([before[1], value])
-        query, key, value = (rows.transpose(0, 1)[None] for rows in (_longer(query, tokens), key, value))
+        query, key, value = (rows[None].transpose(1, 2) for rows in (_longer(query, tokens), key, value))
         return query, key, value
 
     @cached_property
@@ -151,7 +156,27 @@ def _by_hand(
     cap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention with the scores written out in float32, where no kernel computes it. All (1, H, ..., D)."""
+    """Attention with the scores written out in float32, where no kernel computes it, of a few heads at once.
+
+    All (1, H, ..., D)."""
+    most = max(1, _MOST_SCORES // (query.shape[2] * key.shape[2]))
+    found = []
+    for first in range(0, query.shape[1], most):
+        heads = slice(first, first + most)
+        own = sinks[heads] if sinks is not None else None
+        found.append(_of_heads(query[:, heads], key[:, heads], value[:, heads], added, scaling, cap, own))
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
+def _of_heads(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    added: torch.Tensor,
+    scaling: float,
+    cap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
     scores = (query @ key.mT).float() * scaling
     if cap is not None:
         scores = cap * (scores / cap).tanh()

@@ -10,10 +10,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from rung.engine.attention import KeysAndValues
 from rung.engine.engine import Engine
+from rung.engine.gpu_kernels import on_device
 from rung.engine.grammar import Matcher
 from rung.engine.kv_cache import RowCache, Shared
 from rung.engine.out_of_memory import is_out_of_memory
@@ -210,8 +213,8 @@ def _cache_of(
     chains = [[tree.nodes[i] for i in tree.chains[row]] for row in rows]
     alone = [[node for node in chain if not _stored_once(node)] for chain in chains]
     copied, behind = _prefixes_of_rows(shared, [chain[-1].family for chain in chains])
-    before = torch.tensor([len(prefix.ids) if prefix is not None else 0 for prefix in copied], device=device)
-    own = torch.tensor([sum(node.length for node in nodes) for nodes in alone], device=device)
+    before = np.array([len(prefix.ids) if prefix is not None else 0 for prefix in copied], dtype=np.int64)
+    own = np.array([sum(node.length for node in nodes) for nodes in alone], dtype=np.int64)
     lengths = before + own
     ends = [len(jobs[row].prompt) for row in rows]
     most = max(job.most for job in jobs)
@@ -219,27 +222,25 @@ def _cache_of(
     known = [len(prefix.ids) if prefix is not None else 0 for prefix in shared.in_order]
     positions = tree.positions(known)
     for (first, stop), tokens in _stretches(tree, rows).items():
-        heads_first = [(k[tokens].transpose(0, 1)[None], v[tokens].transpose(0, 1)[None]) for k, v in kept]
+        wanted = on_device(torch.tensor(tokens), device)
+        heads_first = [(k[wanted].transpose(0, 1)[None], v[wanted].transpose(0, 1)[None]) for k, v in kept]
         behind.append(Shared(heads_first, [positions[token] for token in tokens], first, stop))
-    starts = [node.start + i for nodes in alone for node in nodes for i in range(node.length)]
-    taken = torch.tensor(starts, dtype=torch.long, device=device)
-    columns = _counted(own, device) + before.repeat_interleave(own)
-    of_rows = torch.arange(len(rows), device=device).repeat_interleave(own)
+    starts = np.array([node.start + i for nodes in alone for node in nodes for i in range(node.length)], dtype=np.int64)
+    of_rows, columns = np.repeat(np.arange(len(rows)), own), _counted(own) + np.repeat(before, own)
+    of_prefixes, in_prefixes = np.repeat(np.arange(len(rows)), before), _counted(before)
     # New tokens follow each other; what stands before them in the row's own columns may have gaps.
-    of_columns = torch.arange(room, device=device) + (torch.tensor(ends, device=device) - lengths)[:, None]
-    of_columns[of_rows, columns] = torch.tensor([positions[i] for i in starts], dtype=torch.long, device=device)
-    of_prefixes, in_prefixes = (
-        torch.arange(len(rows), device=device).repeat_interleave(before),
-        _counted(before, device),
-    )
+    of_columns = np.arange(room) + (np.array(ends) - lengths)[:, None]
+    of_columns[of_rows, columns] = np.array(positions)[starts]
     of_columns[of_prefixes, in_prefixes] = in_prefixes
-    cache = RowCache(lengths, room, behind, of_columns, ends, shared.long)
+    given = [lengths, of_columns, np.stack([starts, of_rows, columns]), np.stack([of_prefixes, in_prefixes])]
+    filled, places, own_places, prefix_places = (on_device(torch.from_numpy(part), device) for part in given)
+    cache = RowCache(filled, room, behind, places, ends, shared.long)
     for layer in range(len(kept)):
         key, value = kept.pop(0)  # one by one: both copies of all layers need not fit
-        cache.hold(layer, key[taken], value[taken], of_rows, columns)
+        cache.hold(layer, key[own_places[0]], value[own_places[0]], own_places[1], own_places[2])
         if len(in_prefixes):
             keys, values = zip(*(prefix.layers[layer] for prefix in copied if prefix is not None), strict=True)
-            cache.hold(layer, torch.cat(keys), torch.cat(values), of_prefixes, in_prefixes)
+            cache.hold(layer, torch.cat(keys), torch.cat(values), prefix_places[0], prefix_places[1])
     return cache
 
 
@@ -263,9 +264,9 @@ def _prefixes_of_rows(shared: SharedPrefixes, families: Sequence[int]) -> tuple[
     return copied, behind
 
 
-def _counted(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _counted(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """0, 1, … up to each of the lengths, one behind the other."""
-    return torch.tensor([i for n in lengths.tolist() for i in range(n)], dtype=torch.long, device=device)
+    return np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
 
 
 def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[tuple[list[int], bool]]:

@@ -9,9 +9,7 @@ those whose adapters PEFT computes or whose weights are whole ones, are answered
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +32,11 @@ from rung.errors import first_line
 
 LEAST_STEPS = 8
 """Steps to come from which recording pays: it takes as long as about three plain ones."""
+_FEWER_ROWS = 8  # times as many of them, where recording only makes recorded steps smaller
 _AHEAD = 256  # tokens to come that rows have room for at first: attention reads all columns
 _WIDE, _MOST_WIDE = 16, 2_048  # tokens of each row in a wide pass, and of all rows
 _USED_OFTEN = 3  # wide passes of one shape after which they are recorded
-_OFTEN = 2_000  # steps of one shape after which the compiled steps of layers are taken
+_OFTEN = 20_000  # steps of one shape after which the compiled steps of layers are taken: half a minute, as compiling
 _MOST_KEPT = 12  # shapes
 _MOST_BYTES = 1.5  # of all kept shapes, as a multiple of the limit for a batch's cache
 _TOLERANCES = {torch.float32: 1e-2}  # of a row's logits, against a plain pass; tensor cores may round to 10 bits
@@ -65,8 +64,9 @@ class _Step:
         like: Sequence[KeysAndValues],
         kind: MixKind | None,
         memory: GraphMemory,
+        weights: int,
     ) -> None:
-        self.shape, self.kind = shape, kind
+        self.shape, self.kind, self.weights = shape, kind, weights
         self.rows = StaticRows(shape, like, engine.device)
         self.mix = MaskedMix(kind, shape.rows, engine.device) if kind is not None else None
         self.count = 0
@@ -126,19 +126,10 @@ class _Step:
         self.rows.begin(inputs)
         if self.mix is not None:
             self.mix.begin(tokens)
-        with engine.adapters.applying(self.mix), compiled_steps.taken(self.compiled), _kernels(engine.device):
+        with engine.adapters.applying(self.mix), compiled_steps.taken(self.compiled):
             hidden = engine.run(inputs.ids, inputs.positions, self.rows)
             logits = engine.logits(hidden if tokens == 1 else hidden.index_select(0, inputs.last))
         return logits, logits.argmax(-1)
-
-
-def _kernels(device: torch.device) -> Any:
-    """Within: attention with a mask takes the kernel that every GPU has, not one that is chosen by torch's version."""
-    if device.type != "cuda":
-        return nullcontext()
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 @dataclass
@@ -265,11 +256,13 @@ class StaticDecoder:
         Rows that were moved to another step stand there when it raises, with nothing read.
         """
         tokens = self._width(state, standing)
-        shape, longest = standing.step.shape, max(standing.lengths)
-        if 2 * rows_bucket(len(standing.rows)) < shape.rows or longest + tokens > shape.columns:
+        shape = standing.step.shape
+        is_full = max(standing.lengths) + tokens > shape.columns
+        if is_full or 2 * rows_bucket(len(standing.rows)) < shape.rows:
             own = [adapters[state.jobs[place].adapter] for place in state.active]
-            other = self._step(state, standing.lengths, shape.shared, standing.like, own, standing.step)
-            if other is None and longest + tokens > shape.columns:
+            least = LEAST_STEPS if is_full else _FEWER_ROWS * LEAST_STEPS
+            other = self._step(state, standing.lengths, shape.shared, standing.like, own, standing.step, least=least)
+            if other is None and is_full:
                 return None
             if other is not None and other is not standing.step:
                 other.rows.take_from(standing.step.rows, standing.rows, standing.lengths, standing.ends)
@@ -323,29 +316,39 @@ class StaticDecoder:
         like: Sequence[KeysAndValues],
         adapters: Sequence[PlainAdapter | None],
         current: _Step | None = None,
+        *,
+        least: int | None = None,
     ) -> _Step | None:
         """A step for rows that fill so many columns, kept or new; None where it would not pay, or needs too much.
 
-        current: the one in which the rows stand, whose adapters it has."""
-        steps = min(float(state.left), self._typical.get(_sort_of(state), float(state.left)))
+        current: the one in which the rows stand, whose adapters it has. least: steps to come from which a new one pays;
+        None: LEAST_STEPS.
+        """
+        least = LEAST_STEPS if least is None else least
         columns = bucket(max(lengths) + min(state.left, _AHEAD), least=128)
         wanted = StepShape(rows_bucket(len(lengths)), columns, shared)
         kind = kind_of(adapters) if current is None else current.kind
-        weights = self._weights()
+        weights = self._weights() if current is None else current.weights
         for key in [key for key in self._kept if key[0] != weights]:
             self._drop(key)  # recorded with weights that are not there any more
         fitting = [key for key in self._kept if key[1] == kind and key[2].holds(wanted)]
         if fitting:
             key = min(fitting, key=lambda key: (key[2].rows, key[2].columns, key[2].shared))
-        elif steps <= LEAST_STEPS or not self._make_room(wanted, like, current):
+        elif self._steps_to_come(state) <= least or not self._make_room(wanted, like, current):
             return None
         else:
             key = (weights, kind, wanted)
-            self._kept[key] = _Step(self._engine, wanted, like, kind, self._memory)
+            self._kept[key] = _Step(self._engine, wanted, like, kind, self._memory, weights)
         step = self._kept[key] = self._kept.pop(key)
         if step.mix is not None and step is not current:
             step.mix.put(adapters)
         return step
+
+    def _steps_to_come(self, state: BatchAnswers) -> float:
+        """At most; fewer where such answers were shorter. One that is longer than they were is taken for half done."""
+        typical = self._typical.get(_sort_of(state), float("inf"))
+        longest = max(len(state.answers[place]) for place in state.active)
+        return min(float(state.left), typical - longest if typical > longest else float(longest))
 
     def _make_room(self, shape: StepShape, like: Sequence[KeysAndValues], current: _Step | None) -> bool:
         """Drops steps, those first whose use is longest ago, until another one may be kept; False where it may not."""

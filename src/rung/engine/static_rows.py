@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
+from rung.engine import gpu_kernels
 from rung.engine.attention import KeysAndValues
 from rung.engine.buckets import bucket
 from rung.engine.kv_cache import RowCache, Shared
@@ -111,7 +112,7 @@ class StaticRows:
         self._of_rows = torch.zeros(rows, shared, dtype=torch.bool, device=device)  # whether a row sees a shared column
         self._shared_positions = torch.zeros(shared, dtype=torch.long, device=device)
         self._columns = torch.arange(columns, device=device)
-        self._masks: dict[tuple[int | None, int], torch.Tensor] = {}
+        self._masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = {}
         self._nodes: list[Shared] = []  # of what is behind, by the rows as they stand here
 
     @property
@@ -147,9 +148,10 @@ class StaticRows:
         group = query.shape[1] // heads
         # The query heads of a group read the same keys: they stand like more tokens of the row.
         queries = query.view(rows, tokens, heads, group, -1).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, Hkv, g × n, D)
-        mask = self._mask(window, group, query.dtype)
-        if cap is None and sinks is None and not self.shape.shared:
-            out = scaled_dot_product_attention(queries, keys, values, mask, scale=scaling)
+        one_kernel = cap is None and sinks is None and not self.shape.shared
+        mask = self._mask(window, group, query.dtype if one_kernel else torch.float32)
+        if one_kernel:
+            out = gpu_kernels.masked_attention(queries, keys, values, mask, scaling)
         else:
             out = self._by_hand(layer, queries, mask, scaling, cap, sinks)
         found: torch.Tensor = out.unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4)
@@ -168,15 +170,14 @@ class StaticRows:
         (keys, values), (before_keys, before_values) = self._own[layer], self._behind[layer]
         rows, heads, count, _ = queries.shape
         shared, own = self.shape.shared, self.shape.columns
-        scores = torch.matmul(queries, keys.mT).float()
+        scores = torch.matmul(queries, keys.mT)
         if shared:
             of_all = queries.transpose(0, 1).flatten(1, 2)  # (Hkv, B × Q, D): one product for all rows
             before = torch.bmm(of_all, before_keys.mT).unflatten(1, (rows, count)).transpose(0, 1)
-            scores = torch.cat([before.float(), scores], -1)
-        scores = scores * scaling
+            scores = torch.cat([before, scores], -1)
         if cap is not None:
-            scores = (scores / cap).tanh() * cap
-        scores = scores + mask
+            scores = (scores.float() * (scaling / cap)).tanh() * (cap / scaling)
+        scores = torch.add(mask, scores, alpha=scaling)  # in float32, as the mask is
         if sinks is not None:
             column = sinks.float().view(1, heads, -1, 1).repeat_interleave(self._inputs.tokens, 2)
             scores = torch.cat([scores, column.expand(rows, -1, -1, -1)], -1)
@@ -190,7 +191,7 @@ class StaticRows:
     def _mask(self, window: int | None, group: int, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores of shared and own columns: 0 or -inf, (B, 1, Q, P + S), or Q = 1 for one token a
         row. Made once a pass for all layers with the same window. A token always sees itself."""
-        if (made := self._masks.get((window, group))) is None:
+        if (made := self._masks.get((window, group, dtype))) is None:
             tokens = self._inputs.tokens
             seen = self._columns <= self._written[..., None]  # (B, n, S)
             before = self._of_rows[:, None].expand(-1, tokens, -1)  # (B, n, P)
@@ -200,7 +201,7 @@ class StaticRows:
                 before = before & (self._shared_positions > bound)
             seen = torch.cat([before, seen], -1) if self.shape.shared else seen
             made = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, float("-inf"))[:, None]
-            made = self._masks[window, group] = made if tokens == 1 else made.repeat(1, 1, group, 1)
+            made = self._masks[window, group, dtype] = made if tokens == 1 else made.repeat(1, 1, group, 1)
         return made
 
     # ---- which rows stand here --------------------------------------------------------------

@@ -105,10 +105,11 @@ def tree_logprobs(
     whole = [prompt[known:] + answer[:-1] for prompt, answer in rows]
     order = sorted(range(len(rows)), key=lambda i: (whole[i], i))
     found: list[list[float]] = [[] for _ in rows]
+    most = engine.most_tokens(known)
     in_parts(
         engine,
         order,
-        partial(_next_part, whole),
+        lambda places, limit: _next_part(whole, places, min(limit, most)),
         lambda chosen: _score(engine, adapter, rows, whole, chosen, known, shared, found),
     )
     return found

@@ -18,6 +18,7 @@ import torch
 from rung.engine.attention import KeysAndValues, TreeView, View, viewing
 from rung.engine.blocks import blocks_of
 from rung.engine.engine import Engine
+from rung.engine.gpu_kernels import on_device
 from rung.engine.layers import fuse_layers, narrows
 from rung.engine.masked_view import MOST_DENSE, MaskedView
 from rung.engine.out_of_memory import is_out_of_memory
@@ -113,7 +114,7 @@ class TreeEngine(Engine):
     def forward(self, ids: Sequence[int], positions: Sequence[int], view: View) -> torch.Tensor:
         """Final hidden states of packed tokens: of the tokens that the view wants (t, C), or of all (T, C)."""
         self.computed_tokens += len(ids)
-        given = torch.tensor([list(ids), list(positions)], device=self.device)
+        given = on_device(torch.tensor([list(ids), list(positions)]), self.device)
         return self.run(given[:1], given[1:], view)
 
     def run(self, ids: torch.Tensor, positions: torch.Tensor, view: View) -> torch.Tensor:
@@ -186,7 +187,7 @@ class TreeEngine(Engine):
         numbers = mask_numbers(tree, known, tokens=len(tree.ids), past=sum(known))
         positions = numbers[3]
         mask = TreeMask.of(numbers, self.device)
-        places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
+        places = on_device(torch.tensor(wanted, dtype=torch.long), self.device) if wanted is not None else None
         view = MaskedView(mask, len(positions), max(positions), past, kept, places, long=long)
         self.calls = view.calls
         return self.forward(tree.ids, positions, view)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rung.engine.gpu_kernels import on_device
 from rung.engine.prefix_tree import Tree
 
 BLOCK = 128
@@ -34,8 +35,8 @@ class TreeMask:
     @staticmethod
     def of(numbers: Sequence[Sequence[int]], device: torch.device) -> TreeMask:
         """From what `mask_numbers` returns, in one transfer to the device."""
-        flat = torch.tensor([number for part in numbers for number in part], dtype=torch.int32, device=device)
-        return TreeMask(*flat.split([len(part) for part in numbers]))
+        flat = torch.tensor([number for part in numbers for number in part], dtype=torch.int32)
+        return TreeMask(*on_device(flat, device).split([len(part) for part in numbers]))
 
     @property
     def pairs(self) -> int:
