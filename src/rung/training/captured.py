@@ -60,14 +60,17 @@ class _Recorded:
 class CapturedGradients:
     """The gradients of weights in training. sizes: of passes, those used last at the end; the list is changed here.
 
-    Which sizes are used depends on that list and on the rows alone. steps: that are to come.
+    Which sizes are used depends on that list and on the rows alone. steps: that are to come. often: as in MaskedView.
     """
 
-    def __init__(self, engine: TreeEngine, weights: Sequence[Any], sizes: list[Size], steps: int) -> None:
+    def __init__(
+        self, engine: TreeEngine, weights: Sequence[Any], sizes: list[Size], steps: int, *, often: bool = False
+    ) -> None:
         self._engine, self._weights, self._sizes = engine, list(weights), sizes
         self._recorded: dict[Size, _Recorded] = {}
         self._memory: GraphMemory | None = None
         self._steps = steps
+        self._most_sizes, self._often = _MOST_SIZES, often
         self._clock: deque[float] = deque(maxlen=_TIMED + 1)
 
     def add(self, batch: Sequence[Item], *, micro_tokens: int, factor: float) -> tuple[torch.Tensor, int] | None:
@@ -98,6 +101,15 @@ class CapturedGradients:
         self._engine.computed_tokens += 2 * computed
         return total, computed
 
+    def closed_for_room(self) -> bool:
+        """Closes what is recorded, since memory ran out, and keeps one size at a time from now on. False where that
+        would free nothing: nothing is recorded, or one size at a time was too much already."""
+        frees = bool(self._recorded) and self._most_sizes > 1
+        if frees:
+            self._most_sizes = 1
+        self.close()
+        return frees
+
     def close(self) -> None:
         """Frees what was recorded. It is recorded again when it is needed."""
         if self._recorded:
@@ -114,7 +126,7 @@ class CapturedGradients:
         if size in self._sizes:
             self._sizes.remove(size)
         self._sizes.append(size)
-        del self._sizes[:-_MOST_SIZES]
+        del self._sizes[: -self._most_sizes]
         if unused := [known for known in self._recorded if known not in self._sizes]:
             synchronize(self._engine.device)
             for known in unused:
@@ -122,10 +134,17 @@ class CapturedGradients:
         recorded = self._recorded.get(size)
         if recorded is None:
             expected = self._plain(part, factor)
-            recorded = self._record(size, rows, factor)
-            loss, found = self._compared(recorded, expected, len(rows.targets))
-            self._recorded[size] = recorded
-            return loss, found, rows.tokens
+            try:
+                recorded = self._record(size, rows, factor)
+                loss, found = self._compared(recorded, expected, len(rows.targets))
+            except Exception as error:
+                if is_out_of_memory(error) or not self._often:
+                    raise
+                self._often = False  # the kernel of attention that PyTorch prefers may be what failed
+            else:
+                self._recorded[size] = recorded
+                return loss, found, rows.tokens
+            return self._of_part(part, factor)
         recorded.inputs.fill(rows)
         recorded.factor.fill_(factor)
         recorded.uses += 1
@@ -144,7 +163,7 @@ class CapturedGradients:
         inputs = StaticPass(self._engine, size)
         inputs.fill(rows)
         scale = torch.full((), factor, device=self._engine.device)
-        work = _work(self._engine, inputs, scale, compiled)
+        work = _work(self._engine, inputs, scale, compiled=compiled, often=self._often)
         self._memory = self._memory or GraphMemory(self._engine.device)
         run = Captured(work, self._engine.device, self._memory, before=self._drop)
         return _Recorded(inputs, scale, run, [weight.grad for weight in self._weights])
@@ -237,21 +256,26 @@ class CapturedGradients:
 
 
 def captured_gradients(
-    engine: Any, weights: Sequence[Any], sizes: list[Size], *, steps: int, dropout: float
+    engine: Any, weights: Sequence[Any], sizes: list[Size], *, steps: int, dropout: float, often: bool = False
 ) -> CapturedGradients | None:
-    """None where a training cannot be static: `can_be_static` says where it can; dropout draws random numbers."""
+    """None where a training cannot be static: `can_be_static` says where it can; dropout draws random numbers.
+
+    The arguments are those of CapturedGradients.
+    """
     if dropout or not isinstance(engine, TreeEngine) or not can_be_static(engine):
         return None
-    return CapturedGradients(engine, weights, sizes, steps)
+    return CapturedGradients(engine, weights, sizes, steps, often=often)
 
 
-def _work(engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, compiled: bool) -> Callable[[], torch.Tensor]:
+def _work(
+    engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, *, compiled: bool, often: bool
+) -> Callable[[], torch.Tensor]:
     """Forward, loss and backward as a function that returns the summed loss and leaves gradients in the weights."""
     output = engine.network.get_output_embeddings()
 
     def work() -> torch.Tensor:
         with compiled_steps.taken(compiled):
-            hidden = inputs.hidden(sparse=compiled)
+            hidden = inputs.hidden(sparse=compiled, often=often)
             if can_fuse(engine):
                 loss = fused_cross_entropy(hidden, output, inputs.targets)
             else:
