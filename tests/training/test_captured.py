@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from rung.engine import attention, compiled_steps
+from rung.engine import attention, compiled_steps, gpu_kernels
 from rung.engine.masked_view import MaskedView
-from rung.engine.static_pass import StaticPass
+from rung.engine.static_pass import StaticPass, TargetRows
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.ways import Ways
 from rung.errors import Diverged
@@ -141,6 +141,21 @@ def test_no_step_leaves_a_graph_of_autograd_behind() -> None:
         assert not any("old" in w.view_as(w).grad_fn.next_functions[0][0].metadata for w in trained)
     finally:
         gc.enable()
+
+
+def test_no_gradient_is_copied_into_zeros() -> None:
+    """As the backward pass of x[0] would do, in every layer."""
+    engine, _ = with_adapter("llama")
+    static = StaticPass(engine, (128, 64))
+    static.fill(TargetRows.of([(row.prompt, row.target) for row in rows_of(2)]))
+    nodes = [static.hidden().grad_fn]
+    names = set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in names:
+            names.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    assert len(names) > 10 and not {node.name() for node in names} & {"SelectBackward0", "SliceBackward0"}
 
 
 def test_a_pass_that_gives_other_numbers_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +301,43 @@ def test_static_passes_that_do_not_fit_memory_become_smaller(
     assert losses == pytest.approx(plain[1], rel=1e-3)
 
 
+def test_recorded_passes_of_other_sizes_make_room_before_parts_become_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
+) -> None:
+    right, refused = CapturedGradients._record, list[int]()
+
+    def limited(ours: CapturedGradients, size: tuple[int, int], *given: Any, **how: Any) -> Any:
+        if any(known != size for known in ours._recorded):
+            refused.append(size[0])
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return right(ours, size, *given, **how)
+
+    monkeypatch.setattr(CapturedGradients, "_record", limited)
+    folder, losses = losses_of(tiny_model().engine, tmp_path)
+    checkpoint = torch.load(folder.parent / "checkpoint.pt")
+    assert len(refused) == 1 and checkpoint["micro_tokens"] == OPTIONS.micro_tokens
+    assert losses == pytest.approx(plain[1], rel=1e-3)
+
+
+def test_where_the_attention_that_torch_prefers_fails_another_one_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
+) -> None:
+    monkeypatch.setattr(loop, "_MANY_STEPS", OPTIONS.steps)
+    right, tried = gpu_kernels.masked_attention, list[bool]()
+
+    def failing(*given: Any, often: bool = False) -> torch.Tensor:
+        tried.append(often)
+        if often:
+            raise RuntimeError("No execution plans support the graph.")
+        return right(*given)
+
+    monkeypatch.setattr(gpu_kernels, "masked_attention", failing)
+    engine = tiny_model().engine
+    _, losses = losses_of(engine, tmp_path)
+    assert tried.count(True) == 1 and not engine.ways.given_up
+    assert losses == pytest.approx(plain[1], rel=1e-4)
+
+
 def test_nothing_of_a_step_that_diverged_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None
 ) -> None:
@@ -361,9 +413,9 @@ def test_what_a_replay_overwrites_is_read_before(
     expected = train(tiny_model().engine, rows_of(7), options, tmp_path / "plain")
     made = CapturedGradients.__init__
 
-    def noted(ours: Any, engine: Any, weights: Any, *more: Any) -> None:
+    def noted(ours: Any, engine: Any, weights: Any, *more: Any, **how: Any) -> None:
         Replayed.weights = list(weights)
-        made(ours, engine, weights, *more)
+        made(ours, engine, weights, *more, **how)
 
     monkeypatch.setattr(CapturedGradients, "__init__", noted)
     monkeypatch.setattr(room, "Captured", Replayed)

@@ -99,7 +99,8 @@ class MaskedView:
                 out = gpu_kernels.masked_attention(query, key, value, mask, scaling, often=self._often)
             else:
                 out = _by_hand(query, key, value, mask, scaling, cap, sinks)
-        return out.squeeze(0).transpose(0, 1)[:count]
+        out = out.squeeze(0).transpose(0, 1)
+        return out if len(out) == count else out[:count]
 
     def _laid_out(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: TreeMask
