@@ -67,7 +67,7 @@ _PEER = ("prompts", "request", "training_32", "training_8", "liger_32", "liger_8
 _WAYS = ("plain", "fused", "fused+static", "fused+static+compiled")
 
 
-_SHARES = {"135m": (60, 35), "1.7b": (75, 45), "8b": (95, 65), "tiny": (60, 60)}
+_SHARES = {"135m": (60, 35), "1.7b": (75, 55), "8b": (95, 80), "tiny": (60, 60)}
 """Seconds of rung and of its peers."""
 
 

@@ -13,7 +13,7 @@ import pytest
 import rung
 from rung.bundles.packing import note_of_run
 from rung.errors import ModelError, RunError
-from rung.ladder import RunOptions, run
+from rung.ladder import RunOptions, _how_to_go_on, run
 from rung.ladder.going_on import command
 from rung.models import open_model
 from rung.models.local import LocalModel
@@ -85,7 +85,9 @@ def test_the_command_that_goes_on_names_the_engine_that_the_command_named(engine
     for named in (False, True):
         first = SimpleNamespace(exhaustive=False, engine_named=named, ledger=ledger)
         state: Any = SimpleNamespace(inputs=SimpleNamespace(task=task), folder="run", first=first)
-        assert (f"--engine {engine}" in command(state, None, ())) == named  # type: ignore[arg-type]
+        options = RunOptions(engine=engine if named else None)  # type: ignore[arg-type]
+        for told in (command(state, None, ()), _how_to_go_on(Path("task.yaml"), options)):  # type: ignore[arg-type]
+            assert (f"--engine {engine}" in told) == named
 
 
 @pytest.mark.parametrize(("spec", "may"), [("smollm2-135m", True), ("x:4bit", False), ("http://host/v1#m", False)])

@@ -51,7 +51,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
     files = Files(folder)
     if runs.is_finished(folder) and not options.again:
-        listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path)}")
+        listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path, options)}")
         return folder
     if where := _where(folder, task.name, record, options):
         listener.say(where)
@@ -95,8 +95,9 @@ def verdict(files: Files) -> Decision | None:
     return decision_from_record(record)
 
 
-def _how_to_go_on(task_path: Path) -> str:
-    return f"To try more in it: rung run {task_path} --again. To begin anew, name another folder with --out."
+def _how_to_go_on(task_path: Path, options: RunOptions) -> str:
+    engine = f" --engine {options.engine}" if options.engine is not None else ""
+    return f"To try more in it: rung run {task_path}{engine} --again. To begin anew, name another folder with --out."
 
 
 def _how_to_go_on_with_another(alike: Sequence[Path]) -> str:
