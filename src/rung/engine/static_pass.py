@@ -84,15 +84,15 @@ class StaticPass:
         on_gpu = self._engine.device.type == "cuda"
         self._numbers.copy_(given.pin_memory() if on_gpu else given, non_blocking=on_gpu)
 
-    def hidden(self, *, sparse: bool = False) -> torch.Tensor:
+    def hidden(self, *, sparse: bool = False, often: bool = False) -> torch.Tensor:
         """Final hidden states of the wanted tokens, (t, C). Records gradients; may be recorded itself.
 
-        sparse: as in MaskedView.
+        sparse, often: as in MaskedView.
         """
         first, end, positions = (part.to(torch.int32) for part in (self._first, self._end, self._positions))
         # Each call makes a view of its own: what a view keeps must be made within a recording.
         mask = TreeMask(first, end, positions, positions)
-        view = MaskedView(mask, self.tokens, self.tokens - 1, wanted=self._places, sparse=sparse)
+        view = MaskedView(mask, self.tokens, self.tokens - 1, wanted=self._places, sparse=sparse, often=often)
         return self._engine.run(self._ids[None], self._positions[None], view)
 
 
