@@ -288,6 +288,14 @@ def test_a_missing_vllm_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) ->
         python_with_vllm("/nowhere/python")
 
 
+def test_a_folder_of_vllms_name_is_no_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PYTHON, raising=False)
+    (tmp_path / "vllm").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match="vLLM is not installed here"):
+        python_with_vllm()
+
+
 def test_ranks_beyond_what_vllm_takes_are_refused() -> None:
     assert [VllmFlags(Path("."), "base", 64, rank=rank).most_rank for rank in (0, 16, 17, 100, 300)] == [
         16, 16, 32, 128, 320,

