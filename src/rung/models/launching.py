@@ -9,6 +9,7 @@ Sources: PyTorch's torchrun (torch.distributed.run), for starting processes and 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -209,7 +210,7 @@ class _Worker:
 
     rank: int
     socket: socket.socket
-    lines: socket.SocketIO
+    lines: io.RawIOBase
     failure: RungError | None = None
 
     def say(self, message: Mapping[str, Any]) -> None:
