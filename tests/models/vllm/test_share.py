@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,12 @@ def test_vllm_takes_what_its_weights_and_a_cache_need_and_no_more() -> None:
     assert first.bytes == larger.bytes and larger.share < first.share
     assert SHAPE.parameters * 2 + EACH * 128 * 1024 < first.bytes < SHAPE.parameters * 2 + EACH * 128 * 1024 + 5 * GB
     assert first.share == pytest.approx(first.bytes / (80 * GB)) and first.context == 40_960
+
+
+def test_scores_of_a_large_vocabulary_have_room_beside_the_cache() -> None:
+    large: Any = SimpleNamespace(spec="some", shape=replace(SHAPE, vocabulary=262_144), weight_bytes=BASE.weight_bytes)
+    more = share_of(large, 2, 40_960, 16, free=78 * GB, total=80 * GB)
+    assert more.bytes - share(78).bytes == 256 * (262_144 - 151_936) * 16 and more.context == 40_960
 
 
 def test_a_training_keeps_its_room_where_vllm_can_do_with_less() -> None:

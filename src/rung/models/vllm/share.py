@@ -20,6 +20,7 @@ HOST_CACHE = 2_000_000_000
 _WANTED_TOKENS, _LEAST_TOKENS = 128 * 1024, 4 * 1024  # of the KV cache
 _UNKNOWN_CACHE = 8_000_000_000  # bytes, where the shape of a network is not known
 _BESIDE, _BESIDE_ON_HOST = 3_000_000_000, 1_500_000_000  # kernels, graphs, activations; Python and its libraries
+_SCORES = 4 * 4  # bytes of a token's score while rows are chosen for: in float32, sorted, summed up
 _SPARE = 0.97  # of free memory: others on the card come and go
 
 
@@ -48,6 +49,7 @@ def share_of(
         each = shape.layers * 2 * shape.keys * itemsize
         sides = 4 * shape.width + 2 * shape.queries + 2 * shape.keys + 3 * (shape.width + shape.inner)
         fixed += SLOTS * max(rank, 16) * shape.layers * sides * itemsize
+        fixed += ROWS * shape.vocabulary * _SCORES if total is not None else 0
     least = fixed + (each * min(context, _LEAST_TOKENS) or _UNKNOWN_CACHE // 8)
     if total is None:
         least = fixed + HOST_CACHE
