@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_attention_kinds import both, ids
 
-from rung.engine.decode import decode
+from rung.engine.decode import decode, logprobs
+from rung.engine.masked_view import MOST_DENSE
 from rung.engine.prefill import Job, SharedPrefixes, prefill
 from rung.engine.tree_engine import TreeEngine
 from rung.testing import tiny_model
@@ -51,6 +52,27 @@ def test_parts_of_a_network_with_windows_have_the_states_of_the_whole(monkeypatc
             _, last, order = prefill(engine, jobs, list(range(len(jobs))), shared)
         found.append(last[torch.tensor(order).argsort()])
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_answers_are_scored_in_parts_that_one_pass_reads(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(prompt, ids(3, i)) for i, prompt in enumerate(PROMPTS)]
+    expected = logprobs(engine, None, rows)
+    lengths: list[int] = []
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", lambda given, *more: (lengths.append(len(given)), forward(given, *more))[1])
+    monkeypatch.setattr(engine, "most_tokens", lambda known: 150)
+    for found, wanted in zip(logprobs(engine, None, rows), expected, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-4)
+    assert len(lengths) > 2 and max(lengths) <= 150
+
+
+def test_a_fused_pass_is_short_enough_for_a_mask_that_is_written_out(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.ways, "fused", True)
+    for known in (0, 500, 8_000, 60_000):
+        most = engine.most_tokens(known)
+        assert 256 <= most <= 2_048 and most * (known + most) <= MOST_DENSE
 
 
 def test_with_gradients_a_long_prefix_is_one_pass(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from rung.engine.tree_mask import TreeMask, mask_numbers
 from rung.errors import first_line
 
 _LEAST_READ = 256  # tokens of prompts that a pass may read in any case
+_MOST_READ = 2_048  # in a fused pass: its kernel computes all pairs, also those that do not see each other
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class TreeEngine(Engine):
         """
         most = self.limits.scored_tokens
         if self.ways.fused:
-            most = min(most, (isqrt(known * known + 4 * MOST_DENSE) - known) // 2)
+            most = min(most, _MOST_READ, (isqrt(known * known + 4 * MOST_DENSE) - known) // 2)
         return max(_LEAST_READ, most)
 
     def _computed(self, ids: Sequence[int], after: Prefix | None, long: bool) -> Prefix:
