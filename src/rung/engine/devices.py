@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,22 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def reading(numbers: torch.Tensor) -> Callable[[], list[float]]:
+    """The numbers on their way to Python. The function waits for them, and for nothing that is given to a GPU later."""
+    if numbers.device.type != "cuda":
+        return numbers.tolist
+    host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+    host.copy_(numbers, non_blocking=True)
+    arrived: Any = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(numbers.device))
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return host.tolist()
+
+    return read
 
 
 def empty_cache(device: torch.device) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from rung.engine.checkpointing import checkpointing
-from rung.engine.devices import random_state, set_random_state, synchronize
+from rung.engine.devices import random_state, reading, set_random_state, synchronize
 from rung.engine.engine import Engine
 from rung.engine.masked_view import MOST_DENSE
 from rung.engine.out_of_memory import is_out_of_memory
@@ -253,7 +253,7 @@ def _loop(
         following = None
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(state.step, options)
-        numbers = _reading(torch.stack([found.loss.float(), found.norm.float()]))
+        numbers = reading(torch.stack([found.loss.float(), found.norm.float()]))
         if not ahead:
             _check_numbers(job, state.step + 1, *numbers())
         optimiser.step()
@@ -291,22 +291,6 @@ def _told(job: _Job, state: State, loss: float) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def _reading(numbers: torch.Tensor) -> Callable[[], list[float]]:
-    """The numbers on their way to Python. The function waits for them, and for nothing that is given to a GPU later."""
-    if numbers.device.type != "cuda":
-        return numbers.tolist
-    host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-    host.copy_(numbers, non_blocking=True)
-    arrived: Any = torch.cuda.Event()
-    arrived.record(torch.cuda.current_stream(numbers.device))
-
-    def read() -> list[float]:
-        arrived.synchronize()
-        return host.tolist()
-
-    return read
 
 
 def _check_numbers(job: _Job, step: int, loss: float, norm: float) -> None:
