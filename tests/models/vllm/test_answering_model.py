@@ -221,6 +221,15 @@ def test_a_python_without_vllm_is_named(tiny_folder: Path, monkeypatch: pytest.M
         open_model(str(tiny_folder), engine="vllm")
 
 
+def test_flags_that_cannot_be_read_are_an_error_that_names_them(
+    fake: Place, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PYTHON, sys.executable)
+    monkeypatch.setenv(MORE_FLAGS, "--quantization 'fp8")
+    with pytest.raises(ModelError, match=r"RUNG_VLLM_ARGS: it cannot be read"):
+        open_model(str(tiny_folder), engine="vllm")
+
+
 def test_flags_of_the_user_have_answers_of_their_own(
     model: VllmModel, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,12 +116,20 @@ class VllmFlags:
             flags += ["--gpu-memory-utilization", f"{self.share:.3f}"]
         if self.rows is not None:
             flags += ["--max-num-seqs", str(self.rows)]
-        return [str(self.folder), *flags, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
+        return [str(self.folder), *flags, *_more_flags()]
+
+
+def _more_flags() -> list[str]:
+    """Those of MORE_FLAGS. Raises ModelError where a quotation in it has no end."""
+    try:
+        return shlex.split(os.environ.get(MORE_FLAGS, ""))
+    except ValueError as error:
+        raise ModelError(f"environment variable {MORE_FLAGS}: it cannot be read ({error}). Mend its quotes.") from error
 
 
 def flags_key() -> str:
     """A part of a file's name for a user's flags, which may quantise or round otherwise; empty without any."""
-    flags = os.environ.get(MORE_FLAGS, "").split()
+    flags = _more_flags()
     return f"-{hashlib.sha256(' '.join(flags).encode()).hexdigest()[:8]}" if flags else ""
 
 
