@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -80,3 +82,36 @@ def test_everything_is_recorded_on_one_stream_of_a_device(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
     first, second = (GraphMemory(torch.device("cuda:77")) for _ in range(2))
     assert first.stream is second.stream is not GraphMemory(torch.device("cuda:78")).stream
+
+
+def test_work_that_cannot_be_recorded_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            done.append(f"{self.name} waits for {other.name}")
+
+    def work() -> None:
+        done.append("work")
+        if done.count("work") == 2:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    current = Stream("current")
+    for name, stand_in in {
+        "current_stream": lambda _: current,
+        "stream": lambda _: nullcontext(),
+        "set_stream": lambda stream: done.append(f"{stream.name} is set"),
+        "get_sync_debug_mode": lambda: 0,
+        "set_sync_debug_mode": lambda _: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    memory = GraphMemory(CPU)
+    memory.stream = Stream("other")
+    captured = Captured(work, CPU, memory)
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        captured._record(CPU, memory)
+    waits = ["other waits for current", "work", "work", "current waits for other", "current is set"]
+    assert done == waits and not captured.replays

@@ -78,13 +78,15 @@ class Captured(Generic[Result]):
         current, stream = torch.cuda.current_stream(device), memory.stream
         try:
             stream.wait_stream(current)
-            with torch.cuda.stream(stream):  # libraries choose their kernels and take their memory before recording
-                before()
-                work()
-                with _refusing_to_wait():  # an error while recording would leave torch's allocator in between
+            try:
+                with torch.cuda.stream(stream):  # libraries choose their kernels and take their memory before recording
                     before()
                     work()
-            current.wait_stream(stream)
+                    with _refusing_to_wait():  # an error while recording would leave torch's allocator in between
+                        before()
+                        work()
+            finally:
+                current.wait_stream(stream)  # also where it failed: what was begun still writes to the caller's tensors
             before()
             graph: Any = torch.cuda.CUDAGraph()
             # What other threads do meanwhile, such as NCCL's watchdog, does not end the recording.

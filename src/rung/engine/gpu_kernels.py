@@ -47,7 +47,8 @@ def masked_attention(
 
     On a GPU by the kernel that takes masks on every GPU. cuDNN's, which newer versions prefer, makes a plan for each
     new shape, which takes longer than many passes (half a second each way). often: whether the shape is computed so
-    often that the kernel which PyTorch prefers pays.
+    often that the kernel which PyTorch prefers pays. Q and K are multiples of 128 then: with other lengths, cuDNN's
+    gradients may be no numbers.
     """
     if often or not query.is_cuda:
         return scaled_dot_product_attention(query, key, value, added, scale=scaling)
