@@ -168,3 +168,19 @@ def test_memory_that_does_not_suffice_for_all_models_is_said_with_what_to_do(tmp
     task = write_task(tmp_path, Path(), models=[SMALL, {"name": "third:x"}, LARGE], examples=48)
     with pytest.raises(OutOfMemory, match="All models of a task are loaded at once, and small came before"):
         run(task, RunOptions(out=tmp_path / "run"), Silent())
+
+
+def test_memory_that_does_not_suffice_to_start_what_answers_with_a_second_model_is_said_so_too(
+    tmp_path: Path, models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[str] = []
+
+    def reach(self: FakeModel) -> None:
+        if reached:
+            raise OutOfMemory("model large:expert: vLLM needs 9 GB, and 4 GB are free.")
+        reached.append(self.name)
+
+    monkeypatch.setattr(FakeModel, "reach", reach, raising=False)
+    task = write_task(tmp_path, Path(), models=[SMALL, LARGE], examples=48)
+    with pytest.raises(OutOfMemory, match="All models of a task are loaded at once, and small came before"):
+        run(task, RunOptions(out=tmp_path / "run"), Silent())
