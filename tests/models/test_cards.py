@@ -129,8 +129,8 @@ def test_a_training_that_no_card_has_begun_is_done_here(model: Any, alone: Any, 
 
 
 def test_a_stopped_training_has_its_checkpoint_and_goes_on_bit_by_bit(model: Any, alone: Any, tmp_path: Path) -> None:
-    options = replace(OPTIONS, steps=60)
-    job = training(tmp_path / "long", 60, options=options)
+    options = replace(OPTIONS, steps=30)
+    job = training(tmp_path / "long", 30, options=options)
 
     reached = 0
 

@@ -18,7 +18,8 @@ from rung.testing import save_tiny_model
 from rung.training import loop
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.checkpoints import checkpoint_of
-from rung.training.together import Together, shares
+from rung.training.optimisers import IN_8_BITS
+from rung.training.together import Alone, Together, shares
 from rung.types import Message, Progress, TrainingOptions, TrainingRow
 from trained import OPTIONS, weights
 
@@ -144,6 +145,21 @@ def test_processes_wait_alike_for_a_step_though_one_has_given_recorded_passes_up
         return trained(model, tmp_path / "both", peers=Together(CPU))
 
     assert in_processes(2, work)[0] == pytest.approx(alone, abs=1e-5)
+
+
+def test_where_one_process_has_room_for_moments_in_8_bits_alone_all_have_them(
+    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(Alone):
+        def any_of(self, here: bool) -> bool:
+            return True
+
+    def taken(kind: str, *_: Any) -> Any:
+        raise NotImplementedError(kind)
+
+    monkeypatch.setattr(loop, "optimiser_for", taken)
+    with pytest.raises(NotImplementedError, match=IN_8_BITS):
+        model.train_tokens(ROWS, replace(OPTIONS, full=True), tmp_path / "full", peers=Short())
 
 
 def test_memory_that_runs_out_in_one_process_changes_nothing(
