@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_adapter_mix import CPU, SIZES, adapter, expected
 
+from rung.engine import compiled_steps
 from rung.engine.adapter_plain import PlainAdapter
 from rung.engine.masked_mix import COUNTS, MaskedMix, kind_of
 
@@ -35,7 +36,8 @@ def test_every_row_gets_its_own_adapter_alone_however_often_they_change(passes: 
         for names, width in GROUPS:
             x = torch.randn(12 * tokens, width, generator=torch.Generator().manual_seed(len(numbers)))
             outs = [torch.zeros(len(x), SIZES[name].outs) if name in SIZES else torch.zeros(1) for name in names]
-            pure = MaskedMix.added(x, outs, mix.tensors(names) if any(own) else None)
+            tensors = mix.tensors(names) if any(own) else None
+            pure = compiled_steps._mixed(x, list(outs), tensors) if tensors is not None else outs
             if any(own):
                 mix.add(x, outs, names)
             if names != ("other",):

@@ -64,9 +64,6 @@ class MaskedMix(AdapterMix):
     `put` comes before a pass with other rows, `begin` at the start of each pass.
     """
 
-    compilable = True
-    """Compiled steps take `added` and `tensors`."""
-
     def __init__(self, kind: MixKind, rows: int, device: torch.device) -> None:
         self.kind = kind
         self._held: list[PlainAdapter | None] = [None] * kind.count
@@ -105,7 +102,7 @@ class MaskedMix(AdapterMix):
             outs[place].addmm_(narrow, b)
 
     def tensors(self, names: Names) -> Any:
-        """What `added` takes for the layers of these names; None where none of them is adapted."""
+        """What compiled steps take for the layers of these names; None where none of them is adapted."""
         if self._sizes.keys().isdisjoint(names):
             return None
         buffers = self._buffers.get(names)
@@ -113,15 +110,6 @@ class MaskedMix(AdapterMix):
             buffers = self._buffers[names] = self._made(names)
         wide = tuple(b.flatten(0, 1) if b is not None else None for b in buffers.b)
         return buffers.a.flatten(0, 2), wide, None if self.kind.alone else self._mask
-
-    @staticmethod
-    def added(x: torch.Tensor, outs: Sequence[torch.Tensor], tensors: Any) -> list[torch.Tensor]:
-        """As `add`, without changing anything in place. tensors: as `tensors` returns them."""
-        found = list(outs)
-        if tensors is not None:
-            for place, narrow, b in _parts(x, tensors):
-                found[place] = torch.addmm(found[place], narrow, b)
-        return found
 
     def __getitem__(self, wanted: torch.Tensor) -> AdapterMix:
         raise NotImplementedError("all tokens of these passes are wanted")
