@@ -10,6 +10,7 @@ from test_layer_plan import assert_close, begin_training, engine_of, gradients, 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rung.engine import gpu_kernels
+from rung.engine.factors import Factors, project, project_back
 from rung.engine.layer_plan import enter, leave
 from rung.engine.layers import _fused_in
 
@@ -94,3 +95,28 @@ def test_a_layer_in_bfloat16_is_few_launches_beside_its_attention(
         query, _, _ = enter(plan, adapters, x, known[0], rotation)
         leave(plan, layer, x, query.flatten(1), known, None)
     assert len(launches.names) <= most, launches.names
+
+
+@pytest.mark.parametrize(("scalings", "most"), [((2.0, 2.0, 2.0), 26), ((2.0, 0.5, 3.0), 28), ((2.0,), 10)])
+def test_gradients_of_adapters_in_float32_are_few_launches(
+    scalings: tuple[float, ...], most: int, request: pytest.FixtureRequest
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    x = random(5, 8).bfloat16()
+    factors = [Factors(random(6, 8).bfloat16(), None, random(4, 8), random(6, 4), scaling) for scaling in scalings]
+    _, narrow = project(x, factors, None)
+    grads = [random(5, 6).bfloat16() for _ in factors]
+    expected, their_fields = project_back(x, grads, factors, narrow)
+    request.getfixturevalue("on_gpu")
+    with torch.no_grad(), Launches() as launches:
+        found, fields = project_back(x, grads, factors, narrow)
+    assert len(launches.names) <= most, launches.names
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(fields, their_fields, strict=True):
+        if theirs is not None:
+            assert ours.dtype == torch.float32
+            torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from rung.engine import gpu_kernels
 from rung.engine.adapter_mix import AdapterMix
 from rung.engine.adapter_plain import Names, PlainAdapter
 from rung.engine.packed import PackedWeight, weight_of
@@ -107,7 +108,7 @@ def project_back(
     if narrow is None:
         return grad_x, fields
     adapted = [i for i, f in enumerate(factors) if f.a is not None]
-    through = torch.cat([(grads[i] @ factors[i].b.to(x.dtype)).mul_(factors[i].scaling) for i in adapted], dim=1)
+    through = _scaled([grads[i] @ factors[i].b.to(x.dtype) for i in adapted], [factors[i].scaling for i in adapted])
     if grad_x is not None:
         grad_x.addmm_(through, side_by_side(factors, x.dtype))
     to_a = (through.T @ x).split([len(factors[i].a) for i in adapted])
@@ -115,9 +116,23 @@ def project_back(
     for i, grad_a in zip(adapted, to_a, strict=True):
         f = factors[i]
         fields[_FIELDS * i + 2] = grad_a.to(f.a.dtype)
-        fields[_FIELDS * i + 3] = (grads[i].T @ narrow[:, first : first + len(f.a)]).mul_(f.scaling).to(f.b.dtype)
+        fields[_FIELDS * i + 3] = _times(grads[i].T @ narrow[:, first : first + len(f.a)], f.scaling, f.b.dtype)
         first += len(f.a)
     return grad_x, fields
+
+
+def _scaled(parts: Sequence[torch.Tensor], scalings: Sequence[float]) -> torch.Tensor:
+    """Each part times its scaling, side by side. May overwrite the parts."""
+    if len(set(scalings)) == 1:
+        return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=1)).mul_(scalings[0])
+    return torch.cat([part.mul_(scaling) for part, scaling in zip(parts, scalings, strict=True)], dim=1)
+
+
+def _times(rows: torch.Tensor, scaling: float, dtype: torch.dtype) -> torch.Tensor:
+    """The rows times the scaling in that type; may overwrite them."""
+    if gpu_kernels.is_gpu(rows) and dtype != rows.dtype:
+        return torch.mul(rows, scaling, out=torch.empty_like(rows, dtype=dtype))
+    return rows.mul_(scaling).to(dtype)
 
 
 def _times_weight(grad: torch.Tensor, weight: Any) -> torch.Tensor:
