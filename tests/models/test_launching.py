@@ -337,7 +337,10 @@ def test_what_a_process_says_at_once_is_heard_to_the_last_word(model: LocalModel
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes as Linux shows them")
-def test_torchruns_processes_end_with_a_parent_that_is_killed(model: LocalModel, tmp_path: Path) -> None:
+def test_torchruns_processes_end_with_a_parent_that_is_killed_and_leave_nothing(
+    model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     torch.set_num_threads(1)
     job = job_of(model, tmp_path / "one", replace(OPTIONS, steps=100_000), "cpu")  # a second one would import as long
     fork = multiprocessing.get_context("fork")
@@ -360,6 +363,7 @@ def test_torchruns_processes_end_with_a_parent_that_is_killed(model: LocalModel,
     while (left := [pid for pid in begun if _lives(pid)]) and time.monotonic() < until:
         time.sleep(0.2)
     assert not left
+    assert not [*tmp_path.glob("torchelastic*")]
 
 
 def _descendants(pid: int) -> list[int]:

@@ -174,6 +174,7 @@ Starter = Callable[[int, Mapping[str, str], IO[bytes]], Processes]
 def torchrun(count: int, variables: Mapping[str, str], log: IO[bytes]) -> Processes:
     """Starts so many processes by PyTorch's launcher, apart from the terminal, whose Ctrl-C is for this process."""
     words = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={count}"]
+    words += [f"--log-dir={os.devnull}"]  # it would leave a folder behind, with what each process failed by
     place = str(Path(rung.__file__).parent.parent)
     path = os.pathsep.join(part for part in (place, os.environ.get("PYTHONPATH", "")) if part)
     return subprocess.Popen(
