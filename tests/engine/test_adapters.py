@@ -133,11 +133,21 @@ def test_logits_of_a_mixed_pass_equal_one_by_one(tiny: Any, adapters: dict[str, 
     asked = [(text, family) for text in TEXTS[1:4] for family in range(len(choices))]
     rows = [ids_of(tiny, text) for text, _ in asked]
     tree = grow(rows, families=[family for _, family in asked])
-    of_tokens = torch.tensor([node.family for node in tree.nodes for _ in range(node.length)])
+    of_tokens = [node.family for node in tree.nodes for _ in range(node.length)]
     with tiny.engine.adapters.mixed(choices, of_tokens), torch.no_grad():
         logits = tiny.engine.logits(tiny.engine.hidden_of(tree, [None] * len(choices)))
     for i, (text, family) in enumerate(asked):
         assert_alike(logits[tree.places(i, 0, len(rows[i]))], own_logits(tiny, text, choices[family]))
+
+
+def test_what_a_mixed_pass_reads_stands_on_the_device_of_the_network(
+    tiny: Any, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tiny.engine.adapters
+    monkeypatch.setattr(ours, "_last", None)
+    monkeypatch.setattr(ours, "_device", torch.device("meta"))
+    with ours.mixed([adapters[name] for name in [*PLAIN][:2]], [0, 1, 0, 1]):
+        assert {part.take.device.type for part in ours.mix._parts} == {"meta"}
 
 
 def test_adapters_mixed_in_one_list_answer_as_each_alone_in_any_order(tiny: Any, adapters: dict[str, str]) -> None:
@@ -183,7 +193,7 @@ def test_a_mixed_pass_holds_nothing_of_the_adapter_before_it(
     before = own_logits(model, "the card", None), own_logits(model, "the card", adapters["rsLoRA"])
     ids = ids_of(model, "the card")
     choices = [None, adapters["rsLoRA"]]
-    of_tokens = torch.tensor([0] * len(ids) + [1] * len(ids))
+    of_tokens = [0] * len(ids) + [1] * len(ids)
     tree = grow([ids, ids], families=[0, 1])
     own_logits(model, "the card", adapters["the embedding"])
     with model.engine.adapters.mixed(choices, of_tokens), torch.no_grad():

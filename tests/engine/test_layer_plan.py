@@ -308,7 +308,7 @@ def test_several_adapters_in_one_batch_give_what_each_gives_alone(kind: str, tmp
                 alone.append(engine.hidden_of(grow([ROWS[0]])))
         rows = [ROWS[0]] * 3
         tree = grow(rows, families=range(3))
-        of_tokens = torch.tensor([node.family for node in tree.nodes for _ in range(node.length)])
+        of_tokens = [node.family for node in tree.nodes for _ in range(node.length)]
         wanted = [tree.places(i, len(row) - 1, len(row))[0] for i, row in enumerate(rows)]
         with engine.adapters.mixed([*folders, None], of_tokens):
             found = engine.hidden_of(tree, [None] * 3, wanted=wanted)

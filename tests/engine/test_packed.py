@@ -120,6 +120,6 @@ def test_an_adapter_over_4_bits_is_read_without_peft_and_shares_a_batch(tmp_path
         base = hidden_of(engine)
         with engine.adapters.using(folder):
             assert_close(hidden_of(engine), expected)
-        with engine.adapters.mixed([folder, None], torch.tensor([0] * tokens)):
+        with engine.adapters.mixed([folder, None], [0] * tokens):
             assert_close(hidden_of(engine), expected)
     assert any((a - b).norm() > 1e-2 * b.norm() for a, b in zip(base, expected, strict=True))

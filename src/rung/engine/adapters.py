@@ -46,7 +46,7 @@ class Adapters:
         self._network = network
         self._model = model
         first = next(network.parameters())
-        self._dtype = first.dtype
+        self._dtype, self._device = first.dtype, first.device
         self._linears = linears_of(network)
         self._paths = {id(module): name for name, module in self._linears.items()}
         sizes = {name: LinearSize(m.in_features, m.out_features) for name, m in self._linears.items()}
@@ -100,16 +100,15 @@ class Adapters:
         return nullcontext()
 
     @contextmanager
-    def mixed(self, adapters: Sequence[str | None], of_tokens: torch.Tensor) -> Iterator[None]:
+    def mixed(self, adapters: Sequence[str | None], of_tokens: Sequence[int]) -> Iterator[None]:
         """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`.
 
         Adapters that no token has cost nothing. The same call as the one before costs next to nothing.
         """
-        places: list[int] = of_tokens.tolist()
-        present = set(places)
+        places, present = list(of_tokens), set(of_tokens)
         found = [self._mixed(a) if i in present and a is not None else None for i, a in enumerate(adapters)]
         if self._last is None or self._last.adapters != tuple(found) or self._last.of_tokens != places:
-            self._last = AdapterMix(found, places, self._slots_of, of_tokens.device)
+            self._last = AdapterMix(found, places, self._slots_of, self._device)
         self._apply(self._last)
         try:
             yield

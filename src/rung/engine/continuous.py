@@ -307,8 +307,7 @@ class Running:
         if present == {None}:
             return engine.adapters.using(None)
         place = {name: i for i, name in enumerate(self._slots) if i}
-        of_tokens = torch.tensor([place[a] if a is not None else 0 for a in adapters], device=engine.device)
-        return engine.adapters.mixed(self._slots, of_tokens)
+        return engine.adapters.mixed(self._slots, [place[a] if a is not None else 0 for a in adapters])
 
     def _after(self, error: Exception, rows: Sequence[LiveRow]) -> list[LiveRow]:
         """A pass with these rows failed: all cohorts are given up, and their rows wait again. What rows have written

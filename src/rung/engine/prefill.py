@@ -81,7 +81,7 @@ class SharedPrefixes:
         present = sorted(set(families))
         if len(present) == 1:
             return engine.adapters.using(self.adapters[present[0]])
-        return engine.adapters.mixed(self.adapters, torch.tensor(families, device=engine.device))
+        return engine.adapters.mixed(self.adapters, families)
 
 
 def prefix_in_memory(engine: TreeEngine, adapter: str | None, ids: list[int], long: bool) -> Prefix | None:

@@ -177,7 +177,7 @@ def _reads_alike(engine: TreeEngine, exact: Reference, theirs: torch.Tensor | No
                     return True  # PEFT loads such adapters of this network
             with adapters.using(folders[0]):
                 alone = _all_logits(engine, exact)
-            with adapters.mixed(folders, torch.arange(len(grow(_rows(exact)).ids)) % 2):
+            with adapters.mixed(folders, [token % 2 for token in range(len(grow(_rows(exact)).ids))]):
                 mixed = _tree_logits(engine, exact)
         except Exception as error:  # layers that get other tokens than the pass has, keys of an unknown form
             if is_out_of_memory(error):
