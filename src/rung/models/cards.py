@@ -208,11 +208,7 @@ class Cards:
             message = self._next_of(job)
             if isinstance(message, Stepped):
                 last = message.progress
-                try:
-                    on_step(last)
-                except Exception:
-                    self._tell_newest(job, on_step)
-                    raise
+                self._tell(job, last, on_step)
             elif isinstance(message, Reached):
                 if message.until == until:
                     return message.folder
@@ -225,7 +221,7 @@ class Cards:
             elif not job.running:
                 break
             elif last is not None:
-                on_step(last)
+                self._tell(job, last, on_step)
         self._given_back(job)
         self._tell_remarks()
         return None
@@ -256,14 +252,19 @@ class Cards:
             worker.process.kill()
         return None
 
-    def _tell_newest(self, job: _Job, on_step: Callable[[Progress], None]) -> None:
-        """Ends a training, and tells of its last step: its checkpoint holds all that the other card did meanwhile."""
-        self._stop([job])
-        with self._changed:
-            steps = [message.progress for message in job.heard if isinstance(message, Stepped)]
-        with contextlib.suppress(Exception):  # it is said already why it ends
-            for progress in steps[-1:]:
-                on_step(progress)
+    def _tell(self, job: _Job, progress: Progress, on_step: Callable[[Progress], None]) -> None:
+        """Tells of a step. Where that raises, the training is ended, and its last step is told: its checkpoint holds
+        all that the other card has done meanwhile."""
+        try:
+            on_step(progress)
+        except Exception:
+            self._stop([job])
+            with self._changed:
+                steps = [message.progress for message in job.heard if isinstance(message, Stepped)]
+            with contextlib.suppress(Exception):  # it is raised already why it ends
+                for newest in steps[-1:]:
+                    on_step(newest)
+            raise
 
     def _tell_remarks(self) -> None:
         while self._remarks:
