@@ -322,7 +322,7 @@ def test_recorded_passes_of_other_sizes_make_room_before_parts_become_smaller(
 def test_where_the_attention_that_torch_prefers_fails_another_one_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, list[float]], static: None
 ) -> None:
-    monkeypatch.setattr(loop, "_MANY_STEPS", OPTIONS.steps)
+    monkeypatch.setattr(room, "_OFTEN", 1)
     right, tried = gpu_kernels.masked_attention, list[bool]()
 
     def failing(*given: Any, often: bool = False) -> torch.Tensor:
@@ -336,6 +336,14 @@ def test_where_the_attention_that_torch_prefers_fails_another_one_is_recorded(
     _, losses = losses_of(engine, tmp_path)
     assert tried.count(True) == 1 and not engine.ways.given_up
     assert losses == pytest.approx(plain[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("layers", "queries", "steps", "expected"), [(32, 4096, 80, True), (30, 576, 400, False)])
+def test_plans_of_attention_are_made_where_a_training_is_long_enough_for_its_size(
+    layers: int, queries: int, steps: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "shape_of_engine", lambda engine: SimpleNamespace(layers=layers, queries=queries))
+    assert room.attends_often(None, steps) is expected
 
 
 def test_nothing_of_a_step_that_diverged_is_saved(

@@ -23,6 +23,7 @@ from rung.engine.capture import Captured, GraphMemory
 from rung.engine.devices import synchronize
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.static_pass import Size, StaticPass, TargetRows, can_be_static, size_for
+from rung.engine.training_memory import shape_of_engine
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.ways import TRAINING
 from rung.errors import first_line
@@ -36,6 +37,7 @@ _ROUNDED = (2e-2, 0.15)  # in half precision
 _MOST_AGAIN = 0.5  # of the tokens of all rows, that may be computed again because parts share a prefix
 _COMPILING_S = 30.0
 _CLEARLY = 2.0  # what compiling may save, at least, as a multiple of what it takes
+_OFTEN = 10_000_000  # steps times layers times columns of queries: as many as save the second that a plan takes
 _TIMED = 8  # steps from whose median a step's time is known
 
 Gradients = list[torch.Tensor | None]
@@ -140,7 +142,7 @@ class CapturedGradients:
             except Exception as error:
                 if is_out_of_memory(error) or not self._often:
                     raise
-                self._often = False  # the kernel of attention that PyTorch prefers may be what failed
+                self._often, recorded = False, None  # the attention that PyTorch prefers may be what failed
             else:
                 self._recorded[size] = recorded
                 return loss, found, rows.tokens
@@ -265,6 +267,12 @@ def captured_gradients(
     if dropout or not isinstance(engine, TreeEngine) or not can_be_static(engine):
         return None
     return CapturedGradients(engine, weights, sizes, steps, often=often)
+
+
+def attends_often(engine: Any, steps: int) -> bool:
+    """Whether a training of so many steps pays for plans of attention, as `gpu_kernels.masked_attention` says."""
+    shape = shape_of_engine(engine)
+    return shape is not None and steps * shape.layers * shape.queries >= _OFTEN
 
 
 def _work(

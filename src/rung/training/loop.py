@@ -31,7 +31,7 @@ from rung.errors import Diverged, OutOfMemory, first_line
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
 from rung.training.batches import Item, TokenPair, TokenRow, batch_indices, learning_rate_at
-from rung.training.captured import CapturedGradients, captured_gradients
+from rung.training.captured import CapturedGradients, attends_often, captured_gradients
 from rung.training.checkpoints import State, checkpoint_of, claim, restore, save
 from rung.training.cross_entropy import can_fuse
 from rung.training.learner import Learner
@@ -43,7 +43,6 @@ from rung.types import Progress, TrainingOptions
 _CHECKPOINT_EVERY_S = 20.0
 _LOSS_SCALE = 2.0**10  # in float16
 _LARGER = 3  # times as long between checkpoints of all weights, which take seconds to write
-_MANY_STEPS = 200  # for which plans of a faster attention pay; of the whole training, so that it goes on alike
 _SHARE = 0.8  # of the tokens that fit a GPU
 _ALONE = Alone()
 
@@ -145,7 +144,8 @@ def _captured(job: _Job, learner: Learner, state: State) -> Iterator[CapturedGra
     steps = job.until - state.step
     found = None
     if job.loss is ANSWERS and not options.full and not job.peers.in_step:
-        how: dict[str, Any] = {"steps": steps, "dropout": options.dropout, "often": options.steps >= _MANY_STEPS}
+        often = attends_often(engine, options.steps)  # not the steps to come: a training that goes on does alike
+        how: dict[str, Any] = {"steps": steps, "dropout": options.dropout, "often": often}
         found = captured_gradients(engine, learner.weights, state.sizes, **how)
     if found is None:
         yield None
