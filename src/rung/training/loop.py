@@ -317,8 +317,6 @@ def _gathered(job: _Job, learner: Learner, state: State, captured: CapturedGradi
         learner.gather(scale)
         loss = job.peers.sum_gradients(learner.parameters, loss)
         norm = torch.nn.utils.clip_grad_norm_(learner.parameters, options.max_grad_norm)
-        if hasattr(norm, "full_tensor"):  # of weights that are divided over processes
-            norm = norm.full_tensor()
         if scale == 1.0 or math.isfinite(float(norm)):
             break
         set_random_state(engine.device, rng)
