@@ -1,7 +1,7 @@
 """rung on one card against transformers + PEFT, Liger and vLLM, and against what the card can do. Under 8 minutes.
 
     python bench/gpu.py [--json [FILE]] [--task FOLDER] [--seconds 480] [--sizes 135m,1.7b,8b] [--only KIND,…]
-    python bench/gpu.py --device cpu --sizes tiny      tries every part in a minute or two; nothing is judged
+    python bench/gpu.py --device cpu --sizes tiny      tries every part in a few minutes; nothing is judged
 
 Weights are random; shapes are those of SmolLM2-135M, SmolLM2-1.7B and Llama-3.1-8B, in bfloat16. Rows are token ids
 like those of a task with a long instruction (about 560 shared tokens, 20 to 40 own ones, 3 to 6 to learn) or, with

@@ -163,7 +163,7 @@ def prompts(given: Given, engine: Engine, rows: Sequence[TokenRow], *, times: in
 
 def request(given: Given, engine: Engine, rows: Sequence[TokenRow]) -> dict[str, Any]:
     """Milliseconds of each token of one request. Both lengths have steps enough to be recorded."""
-    few, many = FEW_AND_MANY
+    few, many = (4, 20) if given.small else FEW_AND_MANY
     prompt = list(rows[0].prompt)
     engine.clear_prefix_cache()
     whole_first = answered(engine, [Job(prompt, many)])
