@@ -85,18 +85,27 @@ def identity(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def choose_folder(name: str, wanted: str, *, out: Path | None, base: Path = BASE, basis: str | None = None) -> Path:
+def choose_folder(
+    name: str,
+    wanted: str,
+    *,
+    out: Path | None,
+    base: Path = BASE,
+    basis: str | None = None,
+    engine: str | None = None,
+) -> Path:
     """The folder to run in: that of a run with the same identity, else a new one (<name>, <name>-2, …).
 
     Of several runs with this identity, one that is not finished is preferred. out: the folder the user named; it must
     be new, empty, or hold this very run. basis: a run with this basis may be continued with other models or examples.
     One with the identity that was reopened and not brought to its end comes first then, next a finished one with the
-    identity, next the newest finished one with the basis. Raises RunError when `out` holds something else.
+    identity, next the newest finished one with the basis. engine: as in `check_identity`. Raises RunError when `out`
+    holds something else.
     """
     if out is not None:
         if out.exists() and not (out.is_dir() and ((out / "task.json").is_file() or _empty(out))):
             raise RunError(f"{out}: exists and is not a run folder. Name another one with --out.")
-        check_identity(out, wanted, basis)
+        check_identity(out, wanted, basis, engine)
         return out
     taken = _taken(name, base)
     same = [p for p in taken if (read_json(p / "task.json") or {}).get("identity") == wanted]
@@ -128,8 +137,11 @@ def _taken(name: str, base: Path) -> list[Path]:
     return [p for p in sorted(base.glob(f"{glob.escape(name)}*")) if p.is_dir() and number.fullmatch(p.name)]
 
 
-def check_identity(folder: Path, wanted: str, basis: str | None = None) -> None:
-    """Raises RunError when the folder holds a run of another task, data or model. basis: as in `choose_folder`."""
+def check_identity(folder: Path, wanted: str, basis: str | None = None, engine: str | None = None) -> None:
+    """Raises RunError when the folder holds a run of another task, data or model.
+
+    basis: as in `choose_folder`. engine: that is asked for now; None: it is not compared.
+    """
     task = read_json(folder / "task.json")
     if task is not None and "model_version" in task:
         raise RunError(
@@ -137,9 +149,19 @@ def check_identity(folder: Path, wanted: str, basis: str | None = None) -> None:
             "another folder with --out."
         )
     if task is not None and task.get("identity") != wanted and (basis is None or task.get("basis") != basis):
+        if engine is not None and (begun := engine_of(task)) != engine:
+            raise RunError(
+                f"{folder}: holds a run that was begun with engine {begun}, and this command asks for engine {engine}. "
+                f"Answers of two engines are not mixed. Go on with --engine {begun}, or name another folder with --out."
+            )
         raise RunError(
             f"{folder}: holds another run (task, data, model or options differ). Name another folder with --out."
         )
+
+
+def engine_of(task: Mapping[str, Any]) -> str:
+    """The engine that a task.json names; older versions of rung knew one alone."""
+    return str(task.get("engine") or "local")
 
 
 def _empty(folder: Path) -> bool:

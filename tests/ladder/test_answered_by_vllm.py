@@ -9,16 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import rung
 from rung.bundles.packing import note_of_run
+from rung.cli.bundle import bundle
 from rung.errors import ModelError, RunError
-from rung.ladder import RunOptions, _how_to_go_on, run
+from rung.ladder import RunOptions, _how_to_go_on, _where, run
+from rung.ladder.checking import check_task
 from rung.ladder.going_on import command
 from rung.models import open_model
 from rung.models.local import LocalModel
 from rung.models.vllm.process import PYTHON
+from rung.records import write_json
 from rung.report.html import write_report
+from rung.report.reading import read_run
 from rung.testing import Silent
 from rung.types import Budget
 from small_task import COLOURS, write_task
@@ -64,7 +69,11 @@ def test_a_whole_run_is_answered_by_vllm_with_an_adapter_that_rung_trained(
     assert "vLLM unknown" in write_report(folder).read_text("utf-8")
     assert note_of_run(folder / "solutions" / "lora", written)["engine"] == "vllm"
 
-    with pytest.raises(RunError, match="run"):  # an answer of the other engine would be another measurement
+    assert read_run(folder).asking[-2:] == ["--engine", "vllm"]
+    packed = CliRunner().invoke(bundle, [str(folder), "lora", "--out", str(tmp_path / "bundle")])
+    assert f"Ask it with: rung ask {tmp_path / 'bundle'} --engine vllm " in packed.output
+
+    with pytest.raises(RunError, match=r"begun with engine vllm.*asks for engine local.*Go on with --engine vllm"):
         run(task, RunOptions(out=out, only=("zero_shot",), engine="local"), Silent())
     assert rung.load(folder, solution="lora", engine="vllm")("anything") == COLOURS[0]
 
@@ -76,6 +85,10 @@ def test_the_command_chooses_the_engine_and_a_missing_vllm_is_an_error(
     task = write_task(tmp_path / "task", tiny_folder)
     with pytest.raises(ModelError, match=r"vLLM is not installed here.*RUNG_VLLM_PYTHON"):
         run(task, RunOptions(out=tmp_path / "run", engine="vllm"), Silent())
+    assert not [f for f in check_task(task).findings if f.check == "without_vllm"]
+    task = write_task(tmp_path / "task", tiny_folder, engine="vllm")
+    (missing,) = [f for f in check_task(task).errors if f.check == "without_vllm"]
+    assert "vLLM is not installed here" in missing.message
 
 
 @pytest.mark.parametrize("engine", ["local", "vllm"])
@@ -88,6 +101,15 @@ def test_the_command_that_goes_on_names_the_engine_that_the_command_named(engine
         options = RunOptions(engine=engine if named else None)  # type: ignore[arg-type]
         for told in (command(state, None, ()), _how_to_go_on(Path("task.yaml"), options)):  # type: ignore[arg-type]
             assert (f"--engine {engine}" in told) == named
+
+
+def test_a_new_run_says_that_the_one_beside_it_was_begun_with_another_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("runs/t/task.json"), {"identity": "x", "basis": "x"})
+    said = _where(Path("runs/t-2"), "t", {"basis": "y", "engine": "vllm"}, RunOptions(engine="vllm"))
+    assert "runs/t was begun with engine local" in said and "--engine local goes on" in said
 
 
 @pytest.mark.parametrize(("spec", "may"), [("smollm2-135m", True), ("x:4bit", False), ("http://host/v1#m", False)])

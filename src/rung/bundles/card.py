@@ -124,7 +124,8 @@ def _making(note: Mapping[str, Any], solution: Solution) -> list[str]:
     if note.get("engine") == "vllm":
         facts.append(
             "In the run vLLM answered with it, so that the recorded answers are vLLM's. rung's own engine may answer a "
-            "few inputs otherwise, where rounding decides."
+            "few inputs otherwise, where rounding decides. With `--engine vllm`, `rung ask` and `rung serve` let vLLM "
+            "answer."
         )
     if base["hub"] is not None and not base["exact"]:
         facts.append(

@@ -24,7 +24,9 @@ def bundle(run: Path, solution: str | None, out: Path, without_examples: bool, a
     with what the run answered are in it, by which rung check-bundle and rung export prove that it still answers so;
     leave them out where the data must not leave the house. Examples of the test are never put in.
     """
+    from rung.bundles.files import NOTE
     from rung.ladder.hand_over import bundle_run
+    from rung.records import read_json
 
     bundle_run(run, solution, out, examples=not without_examples, say=lambda line: click.echo(line, err=True))
     files = [path for path in out.rglob("*") if path.is_file()]
@@ -33,5 +35,6 @@ def bundle(run: Path, solution: str | None, out: Path, without_examples: bool, a
         names = sorted(str(path.relative_to(out)) for path in files)
         return print_json({"folder": str(out), "card": str(out / "README.md"), "files": names, "bytes": size})
     click.echo(f"{out}: {len(files)} files, {size / 1e6:,.1f} MB. Its card is {out / 'README.md'}.")
-    click.echo(f'Ask it with: rung ask {shlex.quote(str(out))} "an input"')
+    engine = " --engine vllm" if (read_json(out / NOTE) or {}).get("engine") == "vllm" else ""
+    click.echo(f'Ask it with: rung ask {shlex.quote(str(out))}{engine} "an input"')
     return 0

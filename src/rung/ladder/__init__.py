@@ -48,7 +48,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     task = loaded.read.task
     record = task_record_of(task, options, loaded.read.metric, loaded.versions, loaded.helpers, loaded.read.documents)
     basis = record["basis"] if options.again else None
-    folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis)
+    folder = runs.choose_folder(task.name, record["identity"], out=options.out, basis=basis, engine=task.engine)
     files = Files(folder)
     if runs.is_finished(folder) and not options.again:
         listener.say(f"{folder} is finished: this is its verdict. {_how_to_go_on(task_path, options)}")
@@ -58,7 +58,8 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     examined = examine(loaded, options, kept := read_json(files.split), listener)
     models = open_models(task, examined.constraint, listener)
     with runs.held(folder), clocked(folder), _saying_how_to_pay(folder):
-        runs.check_identity(folder, record["identity"], basis)  # another command may have begun here meanwhile
+        # another command may have begun here meanwhile
+        runs.check_identity(folder, record["identity"], basis, task.engine)
         if runs.is_finished(folder) and not options.again:
             return folder
         if options.again and (now := read_json(files.split)) != kept:  # it has, and changed train
@@ -121,7 +122,13 @@ def _where(folder: Path, name: str, record: Mapping[str, Any], options: RunOptio
     if alike := runs.of_basis(name, record["basis"]):
         return f"This run lies in {folder}. {_how_to_go_on_with_another(alike)}"
     last = earlier[-1]
-    if changed := changed_documents(read_json(last / "task.json") or {}, record):
+    before = read_json(last / "task.json") or {}
+    if (begun := runs.engine_of(before)) != runs.engine_of(record):
+        fact = (
+            f"{last} was begun with engine {begun}, and answers of two engines are not mixed; --engine {begun} goes on "
+            "with that one"
+        )
+    elif changed := changed_documents(before, record):
         fact = f"documents changed since {last} ({changed}), and they are part of what decides scores"
     elif options.again:
         fact = (

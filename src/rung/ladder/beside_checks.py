@@ -1,5 +1,5 @@
-"""What `rung check` says of the files beside the examples, and of a budget in dollars: what `rung run` would stop at,
-and what nothing would use. No model is opened.
+"""What `rung check` says of the files beside the examples, of a budget in dollars and of the engine: what `rung run`
+would stop at, and what nothing would use. No model is opened.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def findings_beside(task: Task, examples: tuple[Example, ...], split: Split, say
 
     fence = fence_of(examples, split)
     found = [finding for read in _readers(task, examples, fence, say) for finding in _faults(read)]
-    return (*found, *_unused(task), *_unpriced(task))
+    return (*found, *_unused(task), *_unpriced(task), *_without_vllm(task))
 
 
 def _readers(task: Task, examples: tuple[Example, ...], fence: Fence, say: Say) -> Iterator[Callable[[], object]]:
@@ -89,6 +89,20 @@ def _unpriced(task: Task) -> Iterator[Finding]:
             f"the budget is in dollars, but no price is known of {', '.join(names)}. Add price: "
             "{usd_per_million_in: …, usd_per_million_out: …} to it in task.yaml.",
         )
+
+
+def _without_vllm(task: Task) -> Iterator[Finding]:
+    """vLLM where it is to answer and is not installed. It is not started: memory and drivers are not tried."""
+    from rung.models import vllm_may_answer
+    from rung.models.vllm.process import version_of_vllm
+
+    named = [*task.models, *helpers_of(task).values()]
+    if task.engine != "vllm" or not any(vllm_may_answer(spec.spec) for spec in named):
+        return
+    try:
+        version_of_vllm()
+    except ModelError as error:
+        yield Finding("without_vllm", "error", "", f"engine: {error}")
 
 
 def _lacks_price(spec: ModelSpec) -> bool:

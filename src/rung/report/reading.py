@@ -131,7 +131,12 @@ class RunRecords:
         if self.shown is None:
             return []
         ready = self.chosen is not None and not self.unfinished
-        return [str(self.folder), *([] if ready else ["--solution", self.shown.name])]
+        return [str(self.folder), *([] if ready else ["--solution", self.shown.name]), *self._engine_of(self.shown)]
+
+    def _engine_of(self, candidate: Candidate) -> list[str]:
+        """The option by which what answered in the run answers again: vLLM's answers may differ from rung's own."""
+        by_vllm = [m.name for m in self.models if m.facts.get("engine") == "vllm"]
+        return ["--engine", "vllm"] if by_vllm and candidate.model in ("", *by_vllm) else []
 
     def best_of_models(self) -> list[Candidate]:
         """The best tested candidate of each model, in the task's order; of a model without one, its best on dev."""

@@ -73,6 +73,9 @@ KINDS: Mapping[str, Kind] = {
     "unpriced": Kind(
         "Models without a price", "form", "A budget in dollars needs their prices. Add them in task.yaml."
     ),
+    "without_vllm": Kind(
+        "vLLM is to answer and is not here", "form", "Install it, or delete engine: from task.yaml. `rung run` stops."
+    ),
     "unusable_constraint": Kind(
         "A constraint that cannot be used", "answers", "Correct labels:, schema: or pattern: in task.yaml."
     ),
