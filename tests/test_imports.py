@@ -27,7 +27,7 @@ ROWS = [
     {"runs"},
     {"resume"},
     {"constraints"},  # what a schema or pattern means: to checks of data, grammars and endpoints alike
-    {"records", "text", "cache"},
+    {"records", "text", "cache", "interrupts"},
     {"types"},
     {"errors", "__init__"},
 ]

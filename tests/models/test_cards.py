@@ -204,6 +204,12 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) 
     until(lambda: _has_ended(pid), 20.0)
 
 
+def test_a_list_of_processes_says_what_each_of_them_is(model: Any) -> None:
+    for worker in model.cards._workers:
+        assert worker.process.args[:2] == [sys.executable, "-c"]
+        assert worker.process.args[2].startswith("rung_trains_on = 'cpu';")
+
+
 def _has_ended(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

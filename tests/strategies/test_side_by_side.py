@@ -85,6 +85,17 @@ def test_where_every_rate_is_trained_in_full_the_others_are_trained_meanwhile(tm
     assert isinstance(model, OnCards) and model.ahead_of == list(OF_ADAPTERS.grid[1:])
 
 
+@pytest.mark.parametrize(("best", "said"), [(2e-3, ["learning rate 0.0005"]), (5e-4, [])])
+def test_a_rate_that_was_tried_ahead_and_is_not_needed_is_said(tmp_path: Path, best: float, said: list[str]) -> None:
+    told: list[str] = []
+    model = OnCards(lambda request, note: "red", loss_of=best_at(best), cards=1)
+    tools = {"tell": lambda what, share: told.append(what)}
+    lora(workshop_of(model, tmp_path, limits={"training_tokens": 20_000}, tools=tools))
+    assert model.ahead_of == [1e-3, 5e-4]
+    wanted = [f"not needed after all: {name}, tried on another card" for name in said]
+    assert [line for line in told if line.startswith("not needed")] == wanted
+
+
 def test_probes_are_foreseen_in_the_order_of_the_search(tmp_path: Path) -> None:
     record = tmp_path / "sweep.json"
     assert next_probes(record, OF_ADAPTERS, beyond=True, more=0) == []

@@ -16,6 +16,7 @@ import click
 from rung import __version__
 from rung.cli.as_json import is_wanted, print_error
 from rung.errors import RungError
+from rung.interrupts import interrupt
 
 VERBS: dict[str, str] = {
     "demo": "Run a ready-made task and see a verdict.",
@@ -99,9 +100,9 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell each other is no news to the user
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _interrupt)
+        signal.signal(signal.SIGALRM, interrupt)
     try:
         code = _call()
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -115,16 +116,6 @@ def main() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.exit(code)
-
-
-def _interrupt(*_: object) -> None:
-    """Ctrl-C, said again until it is heard: a bare `except` in a library may swallow it.
-
-    Calls in flight have two seconds to end before it is said again.
-    """
-    if hasattr(signal, "SIGALRM"):
-        signal.setitimer(signal.ITIMER_REAL, 3.0)
-    raise KeyboardInterrupt
 
 
 _KINDS = {"a valid integer range": "a whole number", "a valid float range": "a number"}

@@ -24,10 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import Diverged
+from rung.interrupts import unhurried
 from rung.models.card_worker import Ahead, CardModel, Ended, Reached, Ready, Stepped, Stop
 from rung.types import Progress
 
-_START = "import sys; sys.path[:] = {path!r}\nfrom rung.models.card_worker import main\nmain()"
+_START = (
+    "rung_trains_on = {card!r}; import sys; sys.path[:] = {path!r}\nfrom rung.models.card_worker import main\nmain()"
+)
+"""What a process runs. Its first words are for lists of processes."""
+
 _TELL_S = 5.0  # without a step, after which the caller is told of the last one once more: it looks at its budget then
 _SILENT_S = 900.0  # without a step, after which a process counts as dead; a first step may compile
 _TO_STOP_S = 60.0  # for a training that is no longer wanted to write its checkpoint
@@ -66,7 +71,7 @@ class _Worker:
         self.heard_at = time.monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed in `ended`)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START.format(path=[os.path.abspath(p) for p in sys.path])],
+            [sys.executable, "-c", _START.format(card=card, path=[os.path.abspath(p) for p in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -124,6 +129,7 @@ class Cards:
         self._jobs: dict[Path, _Job] = {}
         self._waiting: deque[_Job] = deque()
         self._computed = 0  # by processes that were closed
+        self._trained = 0  # of processes that were closed, those that trained; the most at once
         self._remarks: list[str] = []
         self._say: Callable[[str], None] = lambda _: None
         self._changed = threading.Condition()
@@ -132,6 +138,11 @@ class Cards:
     def computed_tokens(self) -> int:
         """Put through the networks of all of them so far."""
         return self._computed + sum(worker.computed for worker in self._workers or ())
+
+    @property
+    def trained(self) -> int:
+        """Number of processes that have trained anything so far: the most at once."""
+        return max(self._trained, sum(worker.computed > 0 for worker in self._workers or ()))
 
     @property
     def ready(self) -> int:
@@ -164,6 +175,7 @@ class Cards:
 
     def close(self) -> None:
         """Ends the processes. They start anew when they are needed again."""
+        self._trained = self.trained
         workers, self._workers = self._workers or [], None
         for worker in workers:
             with contextlib.suppress(OSError):
@@ -189,7 +201,8 @@ class Cards:
         try:
             yield
         finally:
-            self._stop(list(self._jobs.values()))
+            with unhurried():
+                self._stop(list(self._jobs.values()))
             self._jobs = {}
 
     def take(self, folder: Path, until: int, on_step: Callable[[Progress], None]) -> Path | None:

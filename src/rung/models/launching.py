@@ -30,6 +30,7 @@ import rung
 from rung import errors
 from rung.engine.devices import cards
 from rung.errors import RungError, TrainingError
+from rung.interrupts import unhurried
 from rung.resume import is_done
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.checkpoints import checkpoint_of, claim
@@ -140,6 +141,7 @@ def train_on_cards(
     try:
         job = SharedTraining(loaded, devices, rows, loss, options, folder, until, start)
         train_together(job, on_step=tell, starter=torchrun)
+        model.trained_on = max(model.trained_on, len(devices))
         return folder / f"step-{last}"
     except NotStarted as error:
         engine.ways.give_up(TOGETHER, str(error))
@@ -284,7 +286,8 @@ class _Parent:
                 self.asked = False
         except BaseException:
             if not self.failed and self.stepped:
-                self._stop()
+                with unhurried():
+                    self._stop()
             raise
 
     def _stop(self) -> None:

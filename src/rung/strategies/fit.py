@@ -126,10 +126,14 @@ class _Training:
         return beside
 
     def drop_unwanted(self, wanted: Collection[str]) -> None:
-        """Removes what other cards trained in vain. wanted: the rates that were judged, as records name them."""
-        for rate in self.ahead:
-            if f"{rate:g}" not in wanted:
-                shutil.rmtree(self.folder_of(rate), ignore_errors=True)
+        """Removes what other cards trained in vain, and says so. wanted: the rates that were judged, as records
+        name them."""
+        begun = [rate for rate in self.ahead if f"{rate:g}" not in wanted and self.folder_of(rate).exists()]
+        for rate in begun:
+            shutil.rmtree(self.folder_of(rate), ignore_errors=True)
+        if begun:
+            named = ", ".join(f"{rate:g}" for rate in begun)
+            self.workshop.tools.tell(f"not needed after all: learning rate {named}, tried on another card", 0)
         self.ahead = ()
 
     def keep_lowest(self, rate: float, loss: float) -> None:

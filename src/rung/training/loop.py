@@ -28,6 +28,7 @@ from rung.engine.shared_card import is_crowded
 from rung.engine.training_memory import checkpointing_needed, tokens_at_once
 from rung.engine.ways import TRAINING
 from rung.errors import Diverged, OutOfMemory, first_line
+from rung.interrupts import Held, held
 from rung.resume import folder_once, is_done
 from rung.training import lora, whole
 from rung.training.batches import Item, TokenPair, TokenRow, batch_indices, learning_rate_at
@@ -86,7 +87,8 @@ def train(
     know and a model by itself needs, such as a tokenizer. peers: the processes that train this together, of which the
     first writes the files.
     Continues from the newest checkpoint in `folder`, bit by bit as if it had never stopped. A folder that has already
-    reached the step is returned as it is. What on_step raises ends the training after a checkpoint is written.
+    reached the step is returned as it is. What on_step raises ends the training after a checkpoint is written; so does
+    Ctrl-C, at the end of the step, unless it comes twice.
     Raises TrainingError when the folder belongs to another training or the network cannot be trained; Diverged when the
     loss is no number; OutOfMemory when memory does not suffice for a batch of one row at a time.
     """
@@ -127,8 +129,8 @@ def _attempt(job: _Job, state: State, result: Path) -> None:
     try:
         learner, optimiser = _begin(job, state)
         _drop_in_adapters(engine.network)
-        with _captured(job, learner, state) as captured:
-            _loop(job, learner, optimiser, state, captured)
+        with _captured(job, learner, state) as captured, held() as interrupts:
+            _loop(job, learner, optimiser, state, captured, interrupts)
         if job.peers.rank == 0:
             folder_once(result, lambda scratch: _save(job, learner, scratch))
         job.peers.any_of(False)  # the others wait until it is written
@@ -231,8 +233,10 @@ def _loop(
     optimiser: torch.optim.Optimizer,
     state: State,
     captured: CapturedGradients | None,
+    interrupts: Held,
 ) -> None:
-    """Steps until the end, with a checkpoint every few seconds, at the end, and before on_step's exceptions pass.
+    """Steps until the end. Writes a checkpoint every few seconds, at the end, and before what on_step raises, or
+    Ctrl-C, passes.
 
     Where passes are static, the next gradients are under way when a step's loss is read. They change no weight, so
     that a checkpoint holds what it would hold without them. All processes do so, or none: one that waited for its
@@ -267,7 +271,7 @@ def _loop(
         now = time.monotonic()
         computed, waiting = job.peers.sums([found.computed, not _goes_ahead(job.engine)])
         state.step, state.tokens, state.seconds = state.step + 1, state.tokens + round(computed), before + now - started
-        error = _told(job, state, loss)
+        error = _told(job, state, loss) or (KeyboardInterrupt() if interrupts.count else None)
         if job.peers.any_of(error is not None):
             state.stopped = True
             keep(found.random if ahead else random_state(device))
