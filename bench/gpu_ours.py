@@ -23,7 +23,8 @@ from gpu_shapes import ALPHA, RANK, lora_config, make_network, prompts_of, read_
 from rung.engine.decode import Job, decode
 from rung.engine.engine import Engine
 from rung.engine.loading_check import checked_engine
-from rung.engine.ways import NAMES, Ways
+from rung.engine.variables import NAMES
+from rung.engine.ways import Ways
 from rung.training.batches import TokenRow, batch_indices
 from rung.training.loop import train
 from rung.types import Progress, TrainingOptions

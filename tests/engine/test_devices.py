@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rung.engine import devices
-from rung.engine.devices import best_device, cards, fastest_dtype
+from rung.engine.devices import best_device, cards, fastest_dtype, remark_on_cards
 from rung.errors import ModelError
 from rung.models import loading
 from rung.models.loading import load_model
@@ -110,6 +110,27 @@ def test_the_card_of_the_model_is_the_first_one(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("RUNG_CARDS", asked)
     assert cards(torch.device("cuda:2")) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "said"),
+    [
+        ("", "cuda", None),
+        ("3", "cuda", None),
+        ("4", "cuda", "RUNG_CARDS asks for 4 cards, and torch sees 3: these are used."),
+        ("4", "cpu", "torch sees none with CUDA: the CPU is used."),
+        ("1", "cpu", None),
+        ("cpu:2", "cpu", None),
+        ("cpu:2", "cuda", "RUNG_CARDS=cpu:2 is for models on the CPU, and this one is on cuda: it uses one card."),
+    ],
+)
+def test_cards_that_are_asked_for_and_not_there_are_told(
+    monkeypatch: pytest.MonkeyPatch, asked: str, own: str, said: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("RUNG_CARDS", asked)
+    remark = remark_on_cards(torch.device(own))
+    assert remark is None if said is None else said in (remark or "")
 
 
 def test_a_number_of_cards_that_is_none_is_an_error_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

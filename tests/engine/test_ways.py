@@ -7,7 +7,8 @@ import torch
 
 from rung.engine.buckets import bucket
 from rung.engine.capture import Captured, GraphMemory
-from rung.engine.ways import ANSWERS, TRAINING, VARIABLE, Ways, ways_of
+from rung.engine.variables import WAYS as VARIABLE
+from rung.engine.ways import ANSWERS, TRAINING, Ways, ways_of
 
 CPU = torch.device("cpu")
 
@@ -22,9 +23,9 @@ def test_a_cpu_computes_plainly_and_a_gpu_in_all_ways(monkeypatch: pytest.Monkey
     ("named", "expected"),
     [
         ("plain", Ways()),
-        ("", Ways()),
+        ("PLAIN", Ways()),
         ("fused, static", Ways(fused=True, static=True)),
-        ("compiled", Ways(compiled=True)),
+        ("Compiled,", Ways(compiled=True)),
     ],
 )
 def test_ways_are_named_by_a_variable(named: str, expected: Ways, monkeypatch: pytest.MonkeyPatch) -> None:

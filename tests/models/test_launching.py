@@ -19,7 +19,7 @@ from typing import IO, Any
 import pytest
 import torch
 
-from rung.engine.devices import CARDS
+from rung.engine.variables import CARDS
 from rung.errors import Diverged, OutOfMemory, TrainingError
 from rung.models import launching, training_worker
 from rung.models.loading import load_model

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rung import models
 from rung.errors import ModelError
 from rung.models import OPENERS, model_version, open_model, register_model
+from rung.models.loading import load_model
 from rung.testing import FakeModel
 from rung.types import Decoding, Measured, Message, Model, Request, Trainable
 
@@ -79,6 +81,16 @@ def test_a_version_is_found_without_loading_the_network(tiny_folder: Path, monke
 
     monkeypatch.setattr(rung.models.loading, "load_model", None)
     assert len(model_version(str(tiny_folder))) == 16
+
+
+@pytest.mark.parametrize("variable", ["RUNG_CARDS", "RUNG_WAYS"])
+def test_variables_are_checked_before_a_local_model_is_opened(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "nonsense")
+    for ask in (model_version, open_model, partial(open_model, engine="vllm"), load_model):
+        with pytest.raises(ModelError, match=f"environment variable {variable}: 'nonsense' is no"):
+            ask(str(tiny_folder))
 
 
 def test_the_room_exports_what_the_others_use() -> None:

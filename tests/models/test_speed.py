@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rung.engine.static_pass import StaticPass
+from rung.engine.ways import Ways
 from rung.models import answers_key, describe, metered, speed_of
 from rung.models import speed as speeds
-from rung.models.speed import kept_dtype, kept_speed, measured_speed, quick_read_speed
+from rung.models.speed import kept_dtype, kept_since, kept_speed, measured_speed, quick_read_speed
 from rung.testing import FakeModel, tiny_model
 from rung.types import Generation, Speed
 
@@ -30,6 +32,14 @@ def test_the_speed_of_a_local_model_is_measured_once_a_machine(cache: Path, monk
     assert record.name.startswith("tiny-0-float32-")
     monkeypatch.setattr(speeds, "measured_speed", None)
     assert speed_of(tiny_model()) == speed, "read back, not measured again"
+
+
+def test_of_a_kept_speed_it_is_known_since_when_and_where(cache: Path) -> None:
+    model = tiny_model()
+    assert kept_since(model) is None and kept_since(FakeModel({})) is None
+    speed_of(model)
+    kept = kept_since(model)
+    assert kept is not None and [kept.file] == list(cache.glob("speed/*.json")) and kept.when.startswith("20")
 
 
 def test_the_speed_of_the_slower_path_is_kept_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +160,32 @@ def test_training_is_timed_in_recorded_passes_where_a_training_has_them(
     engine, passes = tiny_model().engine, list[int]()
     right = StaticPass.hidden
 
-    def hidden(given: StaticPass) -> Any:
+    def hidden(given: StaticPass, **how: bool) -> Any:
         passes.append(given.tokens)
         if fails:
             raise RuntimeError("no kernel for it")
-        return right(given)
+        return right(given, **how)
 
     monkeypatch.setattr(StaticPass, "hidden", hidden)
     assert measured_speed(engine).train > 0
     assert engine.adapters.is_base and set(engine.ways.given_up) == ({"static training"} if fails else set())
     assert len(passes) == 1 if fails else min(passes) >= 32 * 50
+
+
+def test_a_speed_is_kept_for_the_ways_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the name of earlier versions where they are the usual ones of the device."""
+    keys = list[str]()
+
+    def kept(key: str, *_: Any) -> Speed:
+        keys.append(key)
+        return Speed(1, 2, 3)
+
+    monkeypatch.setattr(speeds, "kept_speed", kept)
+    for ways in ("", "plain", "fused,static"):
+        monkeypatch.setenv("RUNG_WAYS", ways)
+        tiny_model().speed()
+    usual, plain, fast = keys
+    assert usual == plain == tiny_model().answers_key and fast == f"{usual}-fused+static"
+    cuda = torch.device("cuda")
+    assert speeds.ways_part(Ways(fused=True, static=True, compiled=True), cuda) == ""
+    assert speeds.ways_part(Ways(), cuda) == "-plain"

@@ -5,19 +5,14 @@ Knows torch's back ends (CPU, CUDA, MPS of macOS). Knows nothing of networks.
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from rung.errors import ModelError
-
-CARDS = "RUNG_CARDS"
-"""An environment variable: how many cards one run may use. See `cards`."""
+from rung.engine.variables import CARDS, asked_cards
 
 _PROBE_SHAPE = (64, 576, 1536)  # tokens x a small model's projection
 _PROBES = 12
@@ -38,17 +33,31 @@ def cards(own: torch.device) -> list[str]:
     for two processes on the CPU (this one and another), which is for tests.
     Raises ModelError where RUNG_CARDS is anything else.
     """
-    asked = os.environ.get(CARDS, "").strip()
-    found = re.fullmatch(r"(cpu:)?([1-9]\d*)", asked)
-    if asked and found is None:
-        raise ModelError(f"{CARDS} is {asked!r}: set it to a number of cards, such as 1, or unset it.")
-    if found is not None and found[1] and own.type == "cpu":
-        return ["cpu"] * int(found[2])
-    if own.type != "cuda" or (found is not None and found[1]):
+    asked = asked_cards()
+    if asked is not None and asked.on_cpu and own.type == "cpu":
+        return ["cpu"] * asked.number
+    if own.type != "cuda" or (asked is not None and asked.on_cpu):
         return [str(own)]
     first = f"cuda:{own.index or 0}"
     further = [name for i in range(torch.cuda.device_count()) if (name := f"cuda:{i}") != first]
-    return [first, *further][: int(found[2]) if found else None]
+    return [first, *further][: asked.number if asked is not None else None]
+
+
+def remark_on_cards(own: torch.device) -> str | None:
+    """That RUNG_CARDS asks for what is not there, and what is used then, in a sentence; None where it does not."""
+    asked = asked_cards()
+    if asked is None or (asked.on_cpu and own.type == "cpu"):
+        return None
+    if asked.on_cpu:
+        return f"{CARDS}=cpu:{asked.number} is for models on the CPU, and this one is on {own}: it uses one card."
+    found = len(cards(own))
+    if asked.number <= found:
+        return None
+    if own.type != "cuda":
+        seen = f"none with CUDA: {'the CPU' if own.type == 'cpu' else own} is used"
+    else:
+        seen = "1: it alone is used" if found == 1 else f"{found}: these are used"
+    return f"{CARDS} asks for {asked.number} cards, and torch sees {seen}."
 
 
 def fastest_dtype(device: str) -> torch.dtype:

@@ -8,17 +8,12 @@ CPU, where nothing is recorded. A way that fails is given up for good, and the r
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 import torch
 
-from rung.errors import ModelError
+from rung.engine.variables import NAMES, asked_ways
 
-VARIABLE = "RUNG_WAYS"
-"""An environment variable: the ways to take, of NAMES, with commas between them; "plain" for none of them."""
-
-NAMES = ("fused", "static", "compiled")
 TRAINING, ANSWERS = "training", "answers"
 """What a static or compiled way may be given up for, by itself."""
 
@@ -37,6 +32,11 @@ class Ways:
     compiled: bool = False
     given_up: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """The names of the ways that are taken, in the order of NAMES."""
+        return tuple(name for name in NAMES if getattr(self, name))
+
     def give_up(self, way: str, reason: str, *, of: str = "") -> None:
         """It is not taken any more. of: TRAINING or ANSWERS, where the other may go on taking it."""
         if of:
@@ -51,17 +51,15 @@ class Ways:
 
 
 def ways_of(device: torch.device) -> Ways:
-    """The ways that are taken on a device: all on a GPU with CUDA, none elsewhere; or those that VARIABLE names.
+    """The ways that are taken on a device: those that RUNG_WAYS names; where it is unset, those that are usual there.
 
-    Raises ModelError for a name that is none of NAMES.
+    Raises ModelError for a value that is not allowed.
     """
-    if (named := os.environ.get(VARIABLE)) is not None:
-        chosen = {name.strip() for name in named.split(",")} - {"", "plain"}
-        if unknown := sorted(chosen - {*NAMES}):
-            raise ModelError(
-                f"environment variable {VARIABLE}: {unknown[0]!r} is no way to compute; ways are {', '.join(NAMES)} "
-                "and plain. Name some of them with commas between them, or unset the variable."
-            )
-    else:
-        chosen = {*NAMES} if device.type == "cuda" else set()
+    asked = asked_ways()
+    chosen = usual_ways(device) if asked is None else asked
     return Ways("fused" in chosen, "static" in chosen, "compiled" in chosen)
+
+
+def usual_ways(device: torch.device) -> tuple[str, ...]:
+    """All on a GPU with CUDA, none elsewhere."""
+    return NAMES if device.type == "cuda" else ()

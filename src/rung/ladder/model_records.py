@@ -43,6 +43,9 @@ def _summed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
             counts[name] = counts.get(name, 0) + count if isinstance(count, int) else count
         if key in now or counts:
             found[key] = counts
+    if "computed" in before or "computed" in now:  # of each command, what another did not compute with
+        earlier = list(before.get("computed") or ())
+        found["computed"] = earlier + [one for one in now.get("computed") or () if one not in earlier]
     return found
 
 

@@ -51,7 +51,7 @@ def open_models(task: Task, constraint: Constraint | None, listener: Listener) -
     What is to be known of a model is said. One that is named twice is opened, and counted, once.
     Raises ModelError for a key that an endpoint refuses, though answers and speed of earlier calls are kept.
     """
-    from rung.models import open_model, remark_of
+    from rung.models import open_model, remark_of, remark_on_cards
 
     opened: dict[str, tuple[str, Model]] = {}  # spec -> its name, and what was opened
 
@@ -78,6 +78,9 @@ def open_models(task: Task, constraint: Constraint | None, listener: Listener) -
 
     models = {spec.name: one(spec, compared=True) for spec in task.models}
     helpers = {role: one(spec, compared=False) for role, spec in helpers_of(task).items()}
+    said = (remark_on_cards(model, spec) for spec, (_, model) in opened.items())
+    for remark in dict.fromkeys(line for line in said if line is not None):
+        listener.say(remark)
     return count_models(task, models, helpers)
 
 

@@ -40,10 +40,12 @@ def _open_local(spec: str, say: Say) -> Model:
 
 
 def _local_version(spec: str, say: Say) -> str:
+    from rung.engine.variables import check_variables
     from rung.models.catalogue import ensure_model
     from rung.models.four_bit import split_spec, version_in_4_bits
     from rung.models.identity import version_of
 
+    check_variables()  # a run asks for versions before it makes its folder
     name, four_bit = split_spec(spec)
     version = version_of(ensure_model(name, say=say))
     return version_in_4_bits(version) if four_bit else version
@@ -102,8 +104,10 @@ def open_model(spec: str, *, engine: AnswersBy = "local", say: Say = lambda _: N
     """
     opener = _opener_of(spec)
     if engine == "vllm" and is_local(spec):
+        from rung.engine.variables import check_variables
         from rung.models.vllm.answering_model import open_answered_by_vllm
 
+        check_variables()
         return open_answered_by_vllm(spec, say)
     waiting = _opened.pop((opener, spec), None)
     return waiting if waiting is not None else opener.open(spec, say)
@@ -151,6 +155,18 @@ def remark_of(model: Model) -> str | None:
     """What a user should know of a model before a run, in a sentence; None where there is nothing."""
     remark = getattr(model, "remark", None)
     return remark if isinstance(remark, str) else None
+
+
+def remark_on_cards(model: Model, spec: str) -> str | None:
+    """That RUNG_CARDS asks for cards that are not there, in a sentence; None where it does not, and for a model that is
+    not local. model: as it was opened for `spec`."""
+    if not is_local(spec):
+        return None
+    import torch
+
+    from rung.engine import devices
+
+    return devices.remark_on_cards(torch.device(str(describe(model).get("device", "cpu"))))
 
 
 def next_larger(model: Model, spec: str) -> str | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rung.engine.variables import asked_ways
 from rung.errors import RungError, first_line
-from rung.models import Say, describe, open_model, speed_of
+from rung.models import Say, describe, open_model, remark_on_cards, speed_of
+from rung.models.computing import ways_in_words
 from rung.models.sizes import as_count, as_size
+from rung.models.speed import kept_since
 from rung.types import AnswersBy, Model, Price, Speed, Trainable
 
 _NAMED = 6  # end tokens that are shown
@@ -40,6 +43,15 @@ def check_model(spec: str, *, engine: AnswersBy = "local", say: Say = lambda _: 
     if remote and "#" not in spec and not mapping:
         return ModelCheck(spec, tuple(list_served(spec)), None)
     model = open_model(spec, engine=engine, say=say)
+    try:
+        return _check_opened(model, spec, price, say)
+    finally:
+        if (close := getattr(model, "close", None)) is not None:
+            close()
+
+
+def _check_opened(model: Model, spec: str, price: Price | None, say: Say) -> ModelCheck:
+    """As `check_model`. price: that an endpoint's mapping names."""
     if (known := _endpoint(model, price)) is not None:
         return ModelCheck(model.name, tuple(known), None)
     from rung.models.local import LocalModel
@@ -47,19 +59,26 @@ def check_model(spec: str, *, engine: AnswersBy = "local", say: Say = lambda _: 
     local = model if isinstance(model, LocalModel) else None
     facts = [("path", _path(local.engine))] if local is not None else []
     facts += _computing(model)
+    facts += _asked(model, say)
     facts.append(("context", f"{model.context_length:,} tokens"))
     facts += _chat(local) if local is not None else []
     facts.append(("training", _training(model)))
-    say("timing it …")
+    kept = kept_since(model)
+    known_speed = kept and f"its speed was measured on {kept.when}; delete {kept.file} to time it again"
+    say(known_speed or "timing it …")
     try:
         speed = speed_of(model)
         told = f"reads {speed.read:,.0f}, writes {speed.write:,.0f}, trains {speed.train:,.0f} tokens a second"
+        if kept is not None and kept_since(model) == kept:
+            told += f", as measured on {kept.when}"
     except RungError:
         raise
     except Exception as error:  # the figures are worth less than what was found before
         speed, told = None, f"could not be timed ({type(error).__name__}: {first_line(error)})"
     facts.append(("speed", told))
-    facts += _memory(local) if local is not None else []
+    facts += [*_ways(local), *_memory(local)] if local is not None else []
+    if (remark := remark_on_cards(model, spec)) is not None:
+        facts.append(("cards", remark))
     return ModelCheck(model.name, tuple(facts), speed)
 
 
@@ -73,10 +92,7 @@ def _endpoint(model: Model, price: Price | None) -> list[tuple[str, str]] | None
     from rung.models.endpoint.endpoint import Endpoint
 
     assert isinstance(model, Endpoint)
-    try:
-        return check_endpoint(model, price)
-    finally:
-        model.close()
+    return check_endpoint(model, price)
 
 
 def _path(engine: Any) -> str:
@@ -92,6 +108,25 @@ def _computing(model: Model) -> list[tuple[str, str]]:
         return []
     where = f"in {known['dtype']} on {known['device']} ({known['device_name']}, {known['threads']} threads)"
     return [("computes", where), *([("answers", f"by {known['answers']}")] if "answers" in known else [])]
+
+
+def _asked(model: Model, say: Say) -> list[tuple[str, str]]:
+    """That vLLM starts and answers, where it is to answer. Raises ModelError where it does not."""
+    from rung.models.vllm.answering_model import VllmModel
+
+    if not isinstance(model, VllmModel):
+        return []
+    say("asking vLLM a question …")
+    answer_s = model.try_out()
+    return [("asked", f"vLLM started in {model.start_s:.0f} s, and answered a question in {answer_s:.1f} s")]
+
+
+def _ways(model: Any) -> list[tuple[str, str]]:
+    """In which ways it is computed; nothing for the ordinary CPU. After it was timed: a way may be given up then."""
+    ways = model.engine.ways
+    if model.engine.device.type != "cuda" and asked_ways() is None and not ways.given_up:
+        return []
+    return [("ways", ways_in_words(ways.taken, ways.given_up))]
 
 
 def _chat(model: Any) -> list[tuple[str, str]]:
@@ -120,5 +155,5 @@ def _memory(model: Any) -> list[tuple[str, str]]:
     used = used_bytes(device)
     if used is not None:
         where = "of the GPU" if device.type == "cuda" else "in all, Python and torch included"
-        told += f"; loading and timing it took at most {as_size(used)} {where}"
+        told += f"; this check took at most {as_size(used)} {where}"
     return [("memory", told)]

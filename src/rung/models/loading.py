@@ -26,6 +26,7 @@ from rung.engine.loading_check import checked_engine
 from rung.engine.memory import free_bytes, free_host_bytes, give_back
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.shared_card import others_bytes, prepare_allocator
+from rung.engine.variables import check_variables
 from rung.errors import ModelError, OutOfMemory, first_line
 from rung.models.catalogue import CATALOGUE, Say, ensure_model
 from rung.models.file_faults import fault_of, first_fault
@@ -89,6 +90,7 @@ def load_model(
     threads; None: as torch chooses.
     Raises ModelError, DownloadError or OutOfMemory.
     """
+    check_variables()
     from transformers import AutoTokenizer
     from transformers.utils import logging as hf_logging
 

@@ -29,6 +29,7 @@ from rung.models.answering import AnswerRow, write_answers
 from rung.models.card_worker import Ahead
 from rung.models.cards import Cards, other_cards
 from rung.models.chat_template import ChatFormat
+from rung.models.computing import computed_with
 from rung.models.context_length import context_length
 from rung.models.identity import BESIDE_WEIGHTS
 from rung.models.launching import train_on_cards
@@ -78,6 +79,8 @@ class LocalModel(RequestRows):
         self._row_tokens = 0  # of all of them
         self._speed: Speed | None = None
         self._cards: Cards | None = None
+        self.trained_on = 1
+        """Number of cards that trained one adapter together; the most so far."""
         device, dtype = engine.device.type, str(engine.dtype).removeprefix("torch.")
         self.answers_key = f"{version[:16]}-{dtype}" + (f"-{device}" if device != "cpu" else "")
         """A file name for whatever depends on its answers: the version, the type and the device decide them."""
@@ -333,15 +336,21 @@ class LocalModel(RequestRows):
         from rung.models.speed import kept_speed, measured_speed, quick_read_speed
 
         if self._speed is None:
-            machine = f"{device_name(self.engine.device)} {torch.get_num_threads()}"
-            path = "" if self.engine.path == "tree" else f"-{self.engine.path}"
             self._speed = kept_speed(
-                self.answers_key + path,
-                machine,
+                *self.timed_as,
                 lambda: measured_speed(self.engine),
                 lambda kept: quick_read_speed(self.engine, kept),
             )
         return self._speed
+
+    @property
+    def timed_as(self) -> tuple[str, str]:
+        """What its speed is kept by: its computing, and the machine."""
+        from rung.models.speed import ways_part
+
+        path = "" if self.engine.path == "tree" else f"-{self.engine.path}"
+        path += ways_part(self.engine.ways, self.engine.device)
+        return self.answers_key + path, f"{device_name(self.engine.device)} {torch.get_num_threads()}"
 
     def describe(self) -> dict[str, Any]:
         """Device, type and threads that it computes with."""
@@ -351,6 +360,12 @@ class LocalModel(RequestRows):
             "dtype": str(self.engine.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
         }
+
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run keeps of it: `computed`, where it is not one process on the CPU in the plain way."""
+        beside = self._cards.trained if self._cards is not None else 0
+        computed = computed_with(self.engine, max(self.trained_on, 1 + beside))
+        return {"computed": computed} if computed else {}
 
     @property
     def remark(self) -> str | None:

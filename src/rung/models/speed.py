@@ -15,6 +15,8 @@ import platform
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from rung.engine.engine import Engine
+    from rung.engine.ways import Ways
 
 _STEP = 1.25  # speeds are rounded to powers of it
 CLEARLY_FASTER = _STEP**2
@@ -127,7 +130,7 @@ def kept_speed(
     and the first one's result counts for all. quick: from the kept speed, a cheap measurement of the speed of reading.
     Where it is faster by CLEARLY_FASTER, everything is measured again and the faster values are kept from then on.
     """
-    path = cache_folder() / "speed" / f"{key}-{_hash(f'{machine} {machine_kind()}')}.json"
+    path = _speed_file(key, machine)
     new = False
 
     def make() -> dict[str, Any]:
@@ -151,6 +154,38 @@ def kept_speed(
     with contextlib.suppress(OSError):
         write_json(path, again)
     return Speed(again["read"], again["write"], again["train"])
+
+
+@dataclass(frozen=True)
+class KeptSince:
+    """A speed that is kept. file: that keeps it. when: it was measured, local time, to the minute. mtime_ns: exactly."""
+
+    file: Path
+    when: str
+    mtime_ns: int
+
+
+def kept_since(model: Model) -> KeptSince | None:
+    """What is kept of a model's speed; None where it is measured when it is asked for."""
+    timed_as = getattr(model, "timed_as", None)
+    if timed_as is None:
+        return None
+    try:
+        written = (file := _speed_file(*timed_as)).stat()
+    except OSError:
+        return None
+    return KeptSince(file, datetime.fromtimestamp(written.st_mtime).strftime("%Y-%m-%d %H:%M"), written.st_mtime_ns)
+
+
+def _speed_file(key: str, machine: str) -> Path:
+    return cache_folder() / "speed" / f"{key}-{_hash(f'{machine} {machine_kind()}')}.json"
+
+
+def ways_part(ways: Ways, device: torch.device) -> str:
+    """What a key of a kept speed says of the ways that are taken; nothing where they are the usual ones there."""
+    from rung.engine.ways import usual_ways
+
+    return "" if ways.taken == usual_ways(device) else f"-{'+'.join(ways.taken) or 'plain'}"
 
 
 def kept_dtype(device: str) -> torch.dtype:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from rung.decision.figures import compared_pairs
+from rung.models.computing import computing_in_words
 from rung.report.checks import by_kind, counted
 from rung.report.markup import Html, element, facts, num, row, section, table, wide
 from rung.report.reading import UNKNOWN_HOST, NamedModel, Record, RunRecords, models_in_words
@@ -142,6 +143,7 @@ def run_section(run: RunRecords) -> Html:
         "Target": "" if task.get("target") is None else run.scale.value(task["target"]),
         "Versions": _named(task.get("versions") or {}),
         "Machine": _named(task.get("machine") or {}),
+        "Computed": _computed(run),
         "Run identity": str(task.get("identity", "")),
     }
     taught = {what: own for what, own in (task.get("taught") or {}).items() if isinstance(own, Mapping)}
@@ -166,6 +168,17 @@ def _helper(model: NamedModel) -> str:
     where = f", at the endpoint {model.host}" if model.host and model.host != UNKNOWN_HOST else ""
     called = f" ({model.called})" if model.called not in ("", model.name) else ""
     return f"{model.name}{called}{where}"
+
+
+def _computed(run: RunRecords) -> str:
+    """Where and in which ways the models were computed, command by command; empty where that was plainly on a CPU."""
+    said = []
+    for model in run.models:
+        known = model.facts.get("computed")
+        ways = [computing_in_words(one) for one in known or () if isinstance(one, Mapping)]
+        if ways:
+            said.append((f"{model.name}: " if run.several else "") + "; in another command ".join(ways))
+    return ". ".join(said)
 
 
 def _named(values: Record) -> str:

@@ -32,7 +32,7 @@ _PRICES = {
 
 def models_section(run: RunRecords) -> Html:
     """Nothing for one model on this machine: the section about the run says enough of it."""
-    if not run.several and not any(m.host or m.facts for m in run.models):
+    if not run.several and not any(m.host or m.facts.keys() - {"computed"} for m in run.models):
         return Html("")
     return section("Models", *(joined([element("h3", m.name), facts(_facts(run, m))]) for m in run.models))
 
