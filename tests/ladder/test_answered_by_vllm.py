@@ -61,6 +61,8 @@ def test_a_whole_run_is_answered_by_vllm_with_an_adapter_that_rung_trained(
     assert (folder / "solutions" / "lora" / "adapter" / "adapter_model.safetensors").is_file()
     assert told.asked("/v1/load_lora_adapter")
 
+    assert record(folder / "plan.json")["start_s"] > 0
+
     written, models = record(folder / "task.json"), record(folder / "models.json")
     assert written["engine"] == "vllm" and written["machine"]["answers"] == "vLLM unknown"
     assert models[tiny_folder.name]["answered_by"]["vllm"] >= len(answers)

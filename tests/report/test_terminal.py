@@ -230,6 +230,9 @@ def test_the_plan_says_what_the_data_can_show_and_what_is_going_to_be_spent() ->
     assert "few_shot     prompt       180    42 k  1.6 min" in lines
     assert "rag, rag_lora  skipped: the task has no corpus" in lines
     assert "In all about 6.7 min of a budget of 30 min." in lines
+    lines = printed(plan_screen(Path("r"), {**plan_record(), "start_s": 80.0}, checks_record(), task_record()))
+    started = "6.7 min of a budget of 30 min, and 1.3 min for the start of vLLM, which the budget does not count."
+    assert started in " ".join(lines)
     assert lines[-3:-1] == ["Data checks: 3 warnings.", "  Nearly the same inputs: 3."]
     assert lines[-1].startswith("All of them, and what to do: rung check ")
 

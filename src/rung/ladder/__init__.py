@@ -58,8 +58,7 @@ def run(task_path: Path, options: RunOptions, listener: Listener) -> Path:
     examined = examine(loaded, options, kept := read_json(files.split), listener)
     models = open_models(task, examined.constraint, listener)
     with runs.held(folder), clocked(folder), _saying_how_to_pay(folder):
-        # another command may have begun here meanwhile
-        runs.check_identity(folder, record["identity"], basis, task.engine)
+        runs.check_identity(folder, record["identity"], basis, task.engine)  # another may have begun here meanwhile
         if runs.is_finished(folder) and not options.again:
             return folder
         if options.again and (now := read_json(files.split)) != kept:  # it has, and changed train

@@ -23,7 +23,7 @@ from rung.ladder.opening import Opened, check_prices, closed_on_error, helpers_o
 from rung.ladder.options import Listener, RunOptions
 from rung.ladder.plan import Plan, Step, make_plan
 from rung.ladder.plan_checks import with_checks
-from rung.ladder.plan_records import plan_record, planned_before
+from rung.ladder.plan_records import plan_record, planned_before, start_record
 from rung.ladder.plan_search import with_search
 from rung.ladder.plan_shortening import with_shortening
 from rung.ladder.state import RunState, WholeRun
@@ -205,7 +205,7 @@ def start(
         plans = _plans(inputs, split, models, homes, options, recorded(files.plan), loaded.read.metric)
         share = share_of(task, split.train, models.helpers.get("judge"), recorded(files.plan))
         plans = with_judge(plans, share, len(scored))
-        planned = {**plan_record(plans, hourly_usd(task)), **share_record(share)}
+        planned = {**plan_record(plans, hourly_usd(task)), **share_record(share), **start_record(models.everybody)}
         write_json(files.plan, planned)
         listener.planned(folder, planned, recorded(files.checks) or {})
         ledger = Ledger(task.budget, models.everybody, hourly_usd(task), purse, before, started)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rung.ladder.plan import Plan
+
+if TYPE_CHECKING:
+    from rung.models.metering import Metered
 
 
 def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any]:
@@ -30,6 +33,13 @@ def plan_record(plans: Mapping[str, Plan], hourly: float = 0.0) -> dict[str, Any
         "models": {name: _basis_of(plan) for name, plan in plans.items()},
         "search": next((plan.searching.record() for plan in plans.values() if plan.searching is not None), None),
     }
+
+
+def start_record(models: Iterable[Metered]) -> dict[str, Any]:
+    """What plan.json says of what starts before the clock of a budget does: `start_s`, seconds; nothing where no model
+    has such a start."""
+    seconds = sum(float(getattr(model.inner, "start_s", 0.0)) for model in models)
+    return {"start_s": round(seconds, 1)} if seconds else {}
 
 
 def _basis_of(plan: Plan) -> dict[str, Any]:

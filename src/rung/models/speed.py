@@ -158,7 +158,7 @@ def kept_speed(
 
 @dataclass(frozen=True)
 class KeptSince:
-    """A speed that is kept. file: that keeps it. when: it was measured, local time, to the minute. mtime_ns: exactly."""
+    """A speed that is kept. file: that keeps it. when: it was measured, local time, by minutes. mtime_ns: exactly."""
 
     file: Path
     when: str

@@ -91,11 +91,19 @@ def _total(plan: Record, task: Record) -> str:
         for key, said in spent.items()
         if said
     ]
-    said = f"In all about {listed(parts)}."
+    said = f"In all about {listed(parts)}{_start(plan, budget)}."
     wanted = {"minutes": plan.get("seconds", 0) / 60, "calls": plan.get("calls") or 0, "usd": plan.get("usd") or 0.0}
     if any(wanted[key] > budget[key] for key in wanted if key in budget):
         said += " That is more than the budget: what is dearest comes last and may be left out; the verdict says so."
     return said
+
+
+def _start(plan: Record, budget: Record) -> str:
+    """The seconds before the clock of the budget starts, where a model has to be started for long."""
+    if not (seconds := plan.get("start_s")):
+        return ""
+    uncounted = ", which the budget does not count" if "minutes" in budget else ""
+    return f", and {seconds / 60:.1f} min for the start of vLLM{uncounted}"
 
 
 def _judging(plan: Record) -> list[str]:

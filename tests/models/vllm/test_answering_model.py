@@ -14,12 +14,15 @@ import pytest
 import torch
 
 from rung.errors import ModelError, OutOfMemory
-from rung.models import open_model
+from rung.ladder.plan_records import start_record
+from rung.models import metered, open_model
+from rung.models.check import check_model
 from rung.models.loading import load_model
 from rung.models.local import LocalModel
 from rung.models.vllm import answering_model
 from rung.models.vllm.answering_model import VllmModel, open_answered_by_vllm
 from rung.models.vllm.process import MORE_FLAGS, PYTHON
+from rung.models.vllm.starts import UNKNOWN_START_S
 from rung.types import (
     Constraint,
     Decoding,
@@ -375,3 +378,39 @@ def _vllm(model: Any) -> Any:
 
 def _process(model: Any) -> int:
     return int(_vllm(model)._process._child.pid)
+
+
+# ---- models check, and plans ---------------------------------------------------------------
+
+
+def test_models_check_asks_vllm_each_time_and_says_when_a_kept_speed_was_measured(
+    plans: Plans, fake: Place, tiny_folder: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PYTHON, sys.executable)
+    first = dict(check_model(str(tiny_folder), engine="vllm", say=said.append).facts)
+    assert first["asked"].startswith("vLLM started in ") and "measured" not in first["speed"]
+    assert "timing it …" in said and starts(fake) == 1
+    said.clear()
+    again = dict(check_model(str(tiny_folder), engine="vllm", say=said.append).facts)
+    assert "asked" in again and starts(fake) == 2
+    assert again["speed"].startswith(first["speed"]) and ", as measured on 20" in again["speed"]
+    assert "timing it …" not in said and any("to time it again" in line for line in said)
+
+
+def test_models_check_of_a_vllm_that_does_not_answer_is_an_error(
+    plans: Plans, fake: Place, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PYTHON, sys.executable)
+    plans(dies=9)
+    with pytest.raises(ModelError, match="vLLM"):
+        check_model(str(tiny_folder), engine="vllm")
+    fake.plan(fails="no CUDA device", answers={})
+    with pytest.raises(ModelError, match="no CUDA device"):
+        check_model(str(tiny_folder), engine="vllm")
+
+
+def test_a_plan_counts_a_minute_for_the_start_of_vllm_until_one_was_measured(model: VllmModel) -> None:
+    counted = metered(model)
+    assert start_record([counted, counted]) == {"start_s": 2 * UNKNOWN_START_S}
+    model.reach()
+    assert 0 < start_record([counted])["start_s"] < UNKNOWN_START_S

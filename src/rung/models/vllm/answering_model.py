@@ -2,7 +2,7 @@
 
 The network is loaded into this process only for what vLLM does not do: training, losses, and requests that it cannot
 take. Where memory does not hold both, one makes room for the other. Knows which of the two does what; the process is
-`child`'s, the memory `share`'s.
+`child`'s, the memory `share`'s. Long because it has all that a model on this machine can do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,17 +21,19 @@ import torch
 
 from rung.engine.devices import best_device, device_name
 from rung.engine.memory import free_bytes, give_back, total_bytes
+from rung.engine.ways import ways_of
 from rung.errors import DOES_NOT_FIT, REFUSED_TURNS, ModelError, OutOfMemory, TrainingError, first_line
 from rung.models.four_bit import split_spec
 from rung.models.places import remember
 from rung.models.sizes import training_bytes
-from rung.models.speed import kept_dtype, kept_speed, timed_speed
+from rung.models.speed import kept_dtype, kept_speed, timed_speed, ways_part
 from rung.models.thinking import THOUGHT_TOKENS
 from rung.models.vllm.adapters import why_not
 from rung.models.vllm.base import BaseFolder
 from rung.models.vllm.child import VllmChild, is_its_fault
 from rung.models.vllm.process import flags_key, has_gpu, version_of_vllm
 from rung.models.vllm.share import ROWS, VllmShare, share_of
+from rung.models.vllm.starts import keep_start, start_seconds
 from rung.types import (
     DPO,
     Constraint,
@@ -95,7 +98,7 @@ class VllmModel:
             assert model is not None  # it asks
             return model._room(rank)
 
-        self._child = VllmChild(base, dtype=dtype, room=room, say=say)
+        self._child = VllmChild(base, dtype=dtype, room=room, say=say, on_start=partial(keep_start, self.answers_key))
         weakref.finalize(self, self._child.end)
         self._network: LocalModel | None = None
         self._computed = 0  # tokens, by vLLM and by networks that were let go
@@ -139,6 +142,15 @@ class VllmModel:
     def reach(self) -> None:
         """Starts vLLM, so that no strategy of a run has to count that as its own. Raises as `generate`."""
         self._child.start()
+
+    @property
+    def start_s(self) -> float:
+        """Seconds that vLLM takes to start: as the newest start here took, else an assumption."""
+        return start_seconds(self.answers_key)
+
+    def try_out(self) -> float:
+        """Seconds of one answer by vLLM, which is started for it; rung's own engine gives none. Raises ModelError."""
+        return self._child.try_out()
 
     @property
     def block(self) -> int:
@@ -353,9 +365,14 @@ class VllmModel:
     def speed(self) -> Speed:
         """Tokens per second on this machine, reading and writing by vLLM: measured at first use, then kept."""
         if self._speed is None:
-            machine = f"{device_name(self.device)} {torch.get_num_threads()}"
-            self._speed = kept_speed(self.answers_key, machine, self._measured_speed)
+            self._speed = kept_speed(*self.timed_as, self._measured_speed)
         return self._speed
+
+    @property
+    def timed_as(self) -> tuple[str, str]:
+        """As of a local model."""
+        key = self.answers_key + ways_part(ways_of(self.device), self.device)  # by which the network trains
+        return key, f"{device_name(self.device)} {torch.get_num_threads()}"
 
     def _measured_speed(self) -> Speed:
         train = self._here(lambda network: network.speed()).train
@@ -375,7 +392,8 @@ class VllmModel:
     def facts(self) -> dict[str, Any]:
         """What the record of a run keeps of it. answered, answered_here: by vLLM, and by rung's own engine."""
         counts = {"vllm": self._answered, "local": self._answered_here}
-        return {"engine": "vllm", "vllm": self.vllm_version, "answered_by": {k: v for k, v in counts.items() if v}}
+        found = {"engine": "vllm", "vllm": self.vllm_version, "answered_by": {k: v for k, v in counts.items() if v}}
+        return {**found, **(self._network.facts() if self._network is not None else {})}
 
     @property
     def remark(self) -> str | None:

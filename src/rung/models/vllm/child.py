@@ -16,7 +16,7 @@ from rung.models.vllm.answerer import BASE, REFUSED, Vllm, started
 from rung.models.vllm.base import BaseFolder
 from rung.models.vllm.process import VllmFlags
 from rung.models.vllm.share import ROWS, SLOTS, VllmShare
-from rung.types import Generation, Request
+from rung.types import Decoding, Generation, Message, Request
 
 _LEAST_RANK = 16  # as rung trains by default
 _MOST_HELD = 32  # adapters in vLLM between two questions
@@ -25,12 +25,19 @@ _DYING_S = 3.0  # that vLLM's server may take to end after its engine has died
 
 class VllmChild:
     """base: what it answers with. dtype: that a GPU computes in; None: as vLLM chooses. room: rank of adapters -> the
-    memory to start with, which may be made first; it raises OutOfMemory where there is none."""
+    memory to start with, which may be made first; it raises OutOfMemory where there is none. on_start: hears the
+    seconds that each start took."""
 
     def __init__(
-        self, base: BaseFolder, *, dtype: str | None, room: Callable[[int], VllmShare], say: Callable[[str], None]
+        self,
+        base: BaseFolder,
+        *,
+        dtype: str | None,
+        room: Callable[[int], VllmShare],
+        say: Callable[[str], None],
+        on_start: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self._base, self._dtype, self._room, self._say = base, dtype, room, say
+        self._base, self._dtype, self._room, self._say, self._on_start = base, dtype, room, say, on_start
         self._vllm: Vllm | None = None
         self._rank = _LEAST_RANK
         self._held: dict[Path, None] = {}  # the one used last stands last
@@ -75,6 +82,18 @@ class VllmChild:
             if not last:
                 self._say("vLLM ended while it answered; it is started once more …")
         raise failure
+
+    def try_out(self) -> float:
+        """Starts vLLM, asks it one short question, and returns the seconds of its answer.
+
+        Raises ModelError where it does not start, or its answer is an error.
+        """
+        self.start()
+        began = time.monotonic()
+        (answer,) = self.answer([Request((Message("user", "What colour is the sky?"),), Decoding(8))])
+        if answer.error is not None:
+            raise ModelError(f"model {self._base.spec}: vLLM started, and gave no answer: {answer.error}")
+        return time.monotonic() - began
 
     def hold(self, adapter: Path) -> None:
         """Loads an adapter, which stays for the next questions. Raises ModelError where vLLM does not take it."""
@@ -128,7 +147,9 @@ class VllmChild:
                 share=share.share,
                 rows=ROWS,
             )
+            began = time.monotonic()
             self._vllm = started(flags, rows, self._base.spec, self._base.version, say=self._say)
+            self._on_start(time.monotonic() - began)
         for adapter in {Path(r.adapter) for r in requests if r.adapter is not None} - self._held.keys():
             self._vllm.hold(adapter)
             self._held[adapter] = None
