@@ -1,22 +1,22 @@
 """rung on one card against transformers + PEFT, Liger and vLLM, and against what the card can do. Under 8 minutes.
 
-    python bench/gpu.py [--json [FILE]] [--task FOLDER] [--seconds 480] [--sizes 135m,1.7b,8b] [--only KIND,…]
-    python bench/gpu.py --device cpu --sizes tiny      tries every part in a few minutes; nothing is judged
+    python bench/gpu.py [--json [FILE]] [--task FOLDER] [--seconds 480] [--sizes 1.7b,8b,135m] [--only KIND,…]
+    python bench/gpu.py --device cpu      tries every part with a tiny model in a few minutes; nothing is judged
 
 Weights are random; shapes are those of SmolLM2-135M, SmolLM2-1.7B and Llama-3.1-8B, in bfloat16. Rows are token ids
 like those of a task with a long instruction (about 560 shared tokens, 20 to 40 own ones, 3 to 6 to learn) or, with
 --task-rows and the embedded model, those of the task. The adapter has rank 16 on all linear layers. Every process has
-the card for itself, one after the other; the next one only imports meanwhile. Equality is checked first; where it fails
-the exit code is 1. --only: kinds of process: rung, transformers (with Liger), run, four_bit, ways, vllm; limits are
-always measured. Liger, vLLM and bitsandbytes are measured where they are installed; vLLM may be in the Python that
-$RUNG_VLLM_PYTHON names. What does not fit into --seconds is skipped and said.
+the card for itself, one after the other; the next one only imports meanwhile. Equality is checked first. Liger, vLLM
+and bitsandbytes are measured where they are installed; vLLM may be in the Python that $RUNG_VLLM_PYTHON names. What
+does not fit into --seconds is skipped, and the report says so: all parts may take up to 1,005 s, and those that come
+last (--only run,four_bit,ways,vllm) up to 605 s. --help lists kinds, defaults and exit codes.
 
---json gives one object: device {name, memory_gb, torch, cuda, …, versions of peers or null}, seconds, table [{part,
-size, ours, unit, against, theirs, reached, how, target, met, why}] as `gpu_table.table` says, unequal [checks that
-failed], made_of {rows, model, task}, measures {"KIND/SIZE/MEASURE": {value {…}, seconds} or {error} or {skipped}}. In
-`value`: training has examples_per_s (last half of the steps), first_steps_s (the first 10), tflops (of tokens really
-computed), peak_gb; prompts has seconds, first_s; request has ms_per_token, read_ms; ways and engine have given_up
-{way: reason}.
+--json gives one object, also where the script ends early: device {name, memory_gb, torch, cuda, …, versions of peers or
+null} or null, ended (why it ended early, or null), seconds, table [{part, size, ours, unit, against, theirs, reached,
+how, target, met, why}] as `gpu_table.table` says, unequal [checks that failed], made_of {rows, model, task}, measures
+{"KIND/SIZE/MEASURE": value {…}, seconds or {error} or {skipped}}. In `value`: training has examples_per_s (last half of
+the steps), first_steps_s (the first 10), tflops (of tokens really computed), peak_gb; prompts has seconds, first_s;
+request has ms_per_token, read_ms; ways and engine have given_up {way: reason}.
 """
 
 from __future__ import annotations
@@ -38,11 +38,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_table import lines, reasons, shown, table, unequal, value, with_limits
+from gpu_report import report, short
+from gpu_table import lines, table, unequal, value, with_limits
 
 HERE = Path(__file__).parent
 MARK = "@measured "  # as in gpu_part, whose import takes seconds
 SIZES = ("1.7b", "8b", "135m")
+KINDS = {
+    "rung": "equality, training, answers, adapters, at each size",
+    "transformers": "the same with transformers + PEFT, and training with Liger, at each size",
+    "run": "whole runs of `rung run`: one (135m), then eight side by side (135m)",
+    "four_bit": "training in 4 bits (8b)",
+    "ways": "each way to compute by itself (1.7b)",
+    "vllm": "answers of vLLM (1.7b)",
+}
+"""Kinds of process, and what each measures."""
+_EPILOG = "\n".join(
+    [
+        "kinds of --only:",
+        *(f"  {kind:<13}{what}" for kind, what in KINDS.items()),
+        "",
+        "exit codes:",
+        "  0    measured; what was skipped or missed its target stands in the report",
+        "  1    a check of equality failed or could not be made",
+        "  2    nothing could be measured: a wrong option, or no GPU",
+        "  130  interrupted by Ctrl-C; the report and --json have what was measured until then",
+    ]
+)
 LATE = 1.6
 LEAST_S = 20.0
 """A process that has no more time than this is not begun."""
@@ -93,20 +115,77 @@ def plan(sizes: Sequence[str], only: Sequence[str]) -> list[Process]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--sizes", default=",".join(SIZES), help="of 135m, 1.7b, 8b; or tiny")
-    parser.add_argument("--only", default="", help="kinds of process, with commas; the limits are always measured")
-    parser.add_argument("--task", type=Path, help="a task folder for whole runs; default: a made one")
-    parser.add_argument("--task-rows", action="store_true", help="train on that task's own rows and ask its prompts")
-    parser.add_argument("--seconds", type=float, default=480.0, help="all together")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="one object, into a file or printed")
-    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.part:
+    if sys.argv[1:] == ["--part"]:
         part()
         return
-    sys.exit(measure(options))
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
+    parser.add_argument(
+        "--sizes",
+        metavar="SIZE,…",
+        help=f"of {', '.join(SIZES)}, with commas; or tiny. Default: {','.join(SIZES)}; with --device cpu: tiny",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="KIND,…",
+        help="kinds of process, with commas; the card's limits are always measured",
+    )
+    parser.add_argument(
+        "--task", type=Path, metavar="FOLDER", help="a task folder for whole runs. Default: a made one of 400 rows"
+    )
+    parser.add_argument("--task-rows", action="store_true", help="train on that task's own rows and ask its prompts")
+    parser.add_argument("--seconds", type=float, default=480.0, help="for everything together. Default: 480")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="one object, into FILE or printed")
+    options = parser.parse_args()
+    sizes, only = asked(options.sizes), asked(options.only)
+    options.sizes = sizes or (list(SIZES) if options.device == "cuda" else ["tiny"])
+    if (wrong := fault(options, only)) is not None:
+        parser.error(wrong)
+    if options.device == "cuda" and (missing := no_gpu()) is not None:
+        parser.exit(2, missing + "\n")
+    sys.exit(measure(options, plan(options.sizes, only)))
+
+
+def asked(names: str | None) -> list[str]:
+    return [name for part in (names or "").split(",") if (name := part.strip())]
+
+
+def fault(options: argparse.Namespace, only: Sequence[str]) -> str | None:
+    """What is wrong with the options, for a message; None where nothing is."""
+    for option, names, known in (("--sizes", options.sizes, (*SIZES, "tiny")), ("--only", only, tuple(KINDS))):
+        if unknown := [name for name in names if name not in known]:
+            return f"{option}: {unknown[0]!r} is not one of {', '.join(known)}."
+    if "tiny" in options.sizes and len(options.sizes) > 1:
+        return "--sizes: tiny cannot be measured beside other sizes."
+    if len(plan(options.sizes, only)) == 1:
+        return f"--only {','.join(only)}: nothing of this is measured at --sizes {','.join(options.sizes)}."
+    if not options.seconds >= LEAST_S:
+        return f"--seconds: {options.seconds:g} is too little; the least is {LEAST_S:.0f}."
+    if options.task is not None and not (options.task / "task.yaml").is_file():
+        return f"--task: {options.task} is no folder with a task.yaml."
+    if options.task_rows and options.task is None:
+        return "--task-rows: name the task with --task FOLDER."
+    if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
+        return f"--json: {Path(options.json).absolute().parent} is no folder."
+    return None
+
+
+def no_gpu() -> str | None:
+    """Why no GPU can be measured, and what to do; None where torch can use one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    built = f"it is built for CUDA {torch.version.cuda}" if torch.version.cuda else "it is built without CUDA"
+    return (
+        f"torch {torch.__version__} finds no GPU with CUDA here ({built}), so nothing was measured. docs/gpu.md says "
+        "under Start what is needed. To try every part on a CPU: python bench/gpu.py --device cpu"
+    )
 
 
 def part() -> None:
@@ -132,7 +211,7 @@ def part() -> None:
     kinds.get(given.kind, gpu_runs.run)(given)
 
 
-def measure(options: argparse.Namespace) -> int:
+def measure(options: argparse.Namespace, todo: Sequence[Process]) -> int:
     """All processes; prints progress, the table and what is missing. Returns the exit code."""
     started = time.time()
     out = sys.stderr if options.json == "-" else sys.stdout
@@ -140,30 +219,33 @@ def measure(options: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         print(f"[{time.time() - started:4.0f} s] {text}", file=out, flush=True)
 
-    sizes = [size for size in options.sizes.split(",") if size]
-    if unknown := [size for size in sizes if size not in (*SIZES, "tiny")]:
-        sys.exit(f"--sizes: {unknown[0]!r} is none of {', '.join(SIZES)} and tiny.")
-    found: dict[str, dict[str, Any]] = {}
+    ended: str | None = None
+    code = 0
     with tempfile.TemporaryDirectory(prefix="rung-gpu-") as folder:
         session = Session(options, Path(folder), started + options.seconds, tell)
-        todo = plan(sizes, [kind for kind in options.only.split(",") if kind])
+        found = session.found
         try:
             for process, after in zip(todo, [*todo[1:], None], strict=True):
-                found.update(session.run(process, after=after))
+                session.run(process, after=after)
                 if process.kind == "limits" and "value" not in found["limits//device"]:
-                    sys.exit(f"Nothing can be measured: {value(found, 'limits//device:name')[1]}")
+                    ended, code = f"the device cannot be used. {value(found, 'limits//device:name')[1]}", 2
+                    break
+        except KeyboardInterrupt:
+            ended, code = "interrupted by Ctrl-C", 130
         finally:
             session.end()
+    for name in (process.name_of(measure) for process in todo for measure in process.measures):
+        found.setdefault(name, {"skipped": f"the script ended before ({ended})"})
     with_limits(found)
-    judged = options.device == "cuda" and "tiny" not in sizes
-    rows = table(found, lines(sizes, judged=judged))
+    judged = options.device == "cuda" and "tiny" not in options.sizes
     wrong = unequal(found)
     summary = {
-        "device": found["limits//device"]["value"],
+        "device": found["limits//device"].get("value"),
+        "ended": ended,
         "seconds": round(time.time() - started, 1),
         "made_of": found["limits//prepare"].get("value"),
         "unequal": wrong,
-        "table": rows,
+        "table": table(found, lines(options.sizes, judged=judged)),
         "measures": found,
     }
     print(report(summary), file=out, flush=True)
@@ -173,31 +255,36 @@ def measure(options: argparse.Namespace) -> int:
             print(text)
         else:
             Path(options.json).write_text(text + "\n", "utf-8")
-    return 1 if wrong else 0
+    return code or (1 if wrong else 0)
 
 
 class Session:
-    """Runs processes one after the other. Where there are processors enough, the next one imports meanwhile."""
+    """Runs processes one after the other. Where there are processors enough, the next one imports meanwhile.
+
+    found: KIND/SIZE/MEASURE -> what the process said of it; for what it said nothing of, why.
+    """
 
     def __init__(self, options: argparse.Namespace, folder: Path, deadline: float, tell: Any) -> None:
         self.options, self.folder, self.deadline, self.tell = options, folder, deadline, tell
+        self.found: dict[str, dict[str, Any]] = {}
         self._ready: dict[Process, subprocess.Popen[str]] = {}
         self._ahead = (os.cpu_count() or 1) >= 8
 
-    def run(self, process: Process, *, after: Process | None) -> dict[str, dict[str, Any]]:
-        """KIND/SIZE/MEASURE -> what the process said of it; for what it said nothing of, why."""
+    def run(self, process: Process, *, after: Process | None) -> None:
+        """Runs one, and puts what it says into `found` as it comes. after: the next one, which may import meanwhile."""
         missing = self._missing(process)
         left = self.deadline - time.time()
         if missing is None and left < LEAST_S:
-            missing = f"{left:.0f} s were left of --seconds"
+            missing = f"{max(0.0, left):.0f} s were left of --seconds"
         if missing is not None:
             self.tell(f"{process.kind} {process.size}: skipped, {missing}")
-            return {process.name_of(name): {"skipped": missing} for name in process.measures}
+            self.found |= {process.name_of(name): {"skipped": missing} for name in process.measures}
+            return
         share = left - 2 if self.options.device == "cpu" else min(process.share_s, left - 2)
         child = self._ready.pop(process, None) or self._start(process)
         if after is not None and self._ahead and after.kind != "vllm" and self._missing(after) is None:
             self._ready[after] = self._start(after)
-        return self._listen(process, child, share, min(LATE * share, left))
+        self._listen(process, child, share, min(LATE * share, left))
 
     def end(self) -> None:
         """Ends what was started and not needed."""
@@ -242,13 +329,11 @@ class Session:
 
     def _ways(self, process: Process) -> dict[str, str]:
         """On a CPU the ways of a GPU are tried, unless the user chose; compiling for a CPU says nothing of a card."""
-        if self.options.device == "cuda" or process.kind != "rung" or "RUNG_WAYS" in os.environ:
+        if self.options.device == "cuda" or process.kind != "rung" or os.environ.get("RUNG_WAYS"):
             return {}
         return {"RUNG_WAYS": "fused,static"}
 
-    def _listen(
-        self, process: Process, child: subprocess.Popen[str], share: float, most: float
-    ) -> dict[str, dict[str, Any]]:
+    def _listen(self, process: Process, child: subprocess.Popen[str], share: float, most: float) -> None:
         given = {
             "kind": process.kind,
             "size": process.size or ("tiny" if self.options.device == "cpu" else "1.7b"),
@@ -260,7 +345,6 @@ class Session:
             "task_rows": self.options.task_rows,
         }
         assert child.stdin is not None
-        found: dict[str, dict[str, Any]] = {}
         try:
             if process.kind != "vllm":
                 with contextlib.suppress(OSError):  # it has ended already, which is told below
@@ -270,17 +354,17 @@ class Session:
                 if line.startswith(MARK):
                     said = json.loads(line.removeprefix(MARK))
                     name = process.name_of(said.pop("measure"))
-                    found[name] = said
-                    self.tell(f"{name}: {short(said)}")
+                    self.found[name] = said
+                    self.tell(f"{name.replace('//', '/')}: {short(said)}")
             code = child.poll()
         finally:
             _stop(child)
         why = "its time was up" if code is None else f"its process ended with code {code}"
-        for name in process.measures:
-            if process.name_of(name) not in found:
-                found[process.name_of(name)] = {"error": f"{why}. {_tail(self._errors_of(process))}".strip()}
-                self.tell(f"{process.name_of(name)}: {short(found[process.name_of(name)])}")
-        return found
+        silent = [name for name in process.measures if process.name_of(name) not in self.found]
+        if silent:
+            error = {"error": f"{why}. {_tail(self._errors_of(process))}".strip()}
+            self.found |= {process.name_of(name): error for name in silent}
+            self.tell(f"{process.kind} {process.size}".rstrip() + f": {', '.join(silent)}: {short(error)}")
 
 
 def _lines(child: subprocess.Popen[str], deadline: float) -> Iterator[str]:
@@ -325,61 +409,6 @@ def _tail(path: Path) -> str:
         return ""
     return lines[-1][:300] if lines else ""
 
-
-def short(said: dict[str, Any]) -> str:
-    """One line of what was measured."""
-    for kind in ("error", "skipped"):
-        if kind in said:
-            return f"{kind}: {said[kind]}"
-    figures = [
-        f"{key} {figure:.4g}" if isinstance(figure, float) else f"{key} {figure}"
-        for key, figure in said["value"].items()
-        if figure is not None and figure != {} and figure != []
-    ]
-    return ", ".join(figures)
-
-
-def equality(found: dict[str, Any]) -> str:
-    """What a check of equality found, in a line."""
-    static = ""
-    if "static_loss_differs" in found:
-        static = (
-            f"recorded passes by {found['static_loss_differs']:.1e}, {found['static_norm_differs']:.1e} and "
-            f"{found['static_gradients_differ']:.1e}; "
-        )
-    return (
-        f"{'equal' if found['equal'] else 'NOT EQUAL'} in {found['dtype']}; the loss differs by "
-        f"{found['loss_differs']:.1e}, "
-        f"the gradients' norm by {found['norm_differs']:.1e}, gradients by {found['gradients_differ']:.1e}; {static}"
-        f"{found['same_answers']} of {found['answers']} answers are the same, {found['nearly_as_likely']} part at a tie"
-    )
-
-
-def report(summary: dict[str, Any]) -> str:
-    """What is printed at the end: the device, its limits, equality, ways given up, the table, and what is missing."""
-    device, found = summary["device"], summary["measures"]
-    made = summary["made_of"] or {}
-    text = [
-        "",
-        f"{device['name']}, torch {device['torch']}, transformers {device['transformers']}, peft {device['peft']}",
-    ]
-    matrix, bandwidth = (value(found, f"limits//{what}")[0] for what in _LIMITS)
-    if matrix and bandwidth:
-        text.append(f"measured limits: {matrix:.4g} TFLOP/s of matrix products, {bandwidth:.4g} GB/s")
-    text.append(f"rows: {made.get('rows')}; whole runs: task {made.get('task')}, model {made.get('model')}")
-    text += ["", shown(summary["table"]), ""]
-    for name, entry in found.items():
-        if name.rpartition("/")[2].startswith("equality") and "value" in entry:
-            text.append(f"{name}: {equality(entry['value'])}")
-        for way, why in entry.get("value", {}).get("given_up", {}).items():
-            text.append(f"{name}: the way {way} was given up: {why}")
-    text += [f"Equality failed or could not be checked: {name}" for name in summary["unequal"]]
-    text += [f"not measured: {line}" for line in reasons(summary["table"])]
-    text.append(f"all together: {summary['seconds']:.0f} s")
-    return "\n".join(text)
-
-
-_LIMITS = ("matrix:matrix_tflops", "bandwidth:bandwidth_gb_s")
 
 if __name__ == "__main__":
     main()

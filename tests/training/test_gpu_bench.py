@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import gpu
 import gpu_equality
@@ -113,6 +116,94 @@ def test_the_plan_holds_every_kind_and_the_limits_come_first() -> None:
     assert line_places - {""} <= planned
 
 
+def test_the_parts_that_the_documents_run_afterwards_fit_their_budget() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text("utf-8")
+    (found,) = re.findall(r"gpu\.py .*--seconds (\d+) --only ([\w,]+)", page)
+    assert sum(p.share_s for p in gpu.plan(gpu.SIZES, found[1].split(","))) <= int(found[0])
+    shares = [sum(p.share_s for p in gpu.plan(gpu.SIZES, only)) for only in ([], found[1].split(","))]
+    assert all(f"{share:,.0f} s" in (gpu.__doc__ or "") for share in shares)
+
+
+# ---- options ----------------------------------------------------------------------------------------
+
+
+def exit_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+    monkeypatch.setattr(gpu.subprocess, "Popen", lambda *a, **b: pytest.fail("a process was started"))
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--only", "ways,foo"], "--only: 'foo' is not one of rung, transformers, run, four_bit, ways, vllm."),
+        (["--sizes", "3b"], "--sizes: '3b' is not one of 1.7b, 8b, 135m, tiny."),
+        (["--sizes", "tiny,8b"], "tiny cannot be measured beside other sizes"),
+        (["--sizes", "135m", "--only", "ways"], "nothing of this is measured at --sizes 135m"),
+        (["--seconds", "0"], "--seconds: 0 is too little"),
+        (["--task", "none"], "none is no folder with a task.yaml"),
+        (["--json", "none/x.json"], "is no folder"),
+        (["--task-rows"], "name the task with --task"),
+    ],
+)
+def test_a_wrong_option_is_named_before_any_process_starts(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_of(monkeypatch, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_lists_kinds_sizes_defaults_and_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_of(monkeypatch, "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert {p.kind for p in gpu.plan(gpu.SIZES, [])} == {"limits", *gpu.KINDS}
+    for words in (
+        *gpu.KINDS.values(),
+        "1.7b, 8b, 135m, with commas; or tiny",
+        "Default: 480",
+        "130 interrupted by Ctrl-C",
+    ):
+        assert words in said
+
+
+def test_without_a_gpu_one_message_says_so_before_any_process_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert exit_of(monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "finds no GPU" in said and "--device cpu" in said
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_what_was_measured_is_written_where_the_script_ends_early(
+    broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(session: gpu.Session, process: gpu.Process, *, after: gpu.Process | None) -> None:
+        names = {process.name_of(name): {"error": "it broke"} for name in process.measures}
+        versions = dict.fromkeys(("torch", "transformers", "peft"), "1")
+        if not broken:
+            names["limits//device"] = {"value": {"name": "a card", **versions}}
+        session.found |= names
+        if process.kind != "limits":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu.Session, "run", run)
+    options = argparse.Namespace(device="cpu", sizes=["tiny"], seconds=60.0, json=str(tmp_path / "x.json"), task=None)
+    assert gpu.measure(options, gpu.plan(["tiny"], [])) == (2 if broken else 130)
+    written = json.loads((tmp_path / "x.json").read_text("utf-8"))
+    assert ("it broke" if broken else "Ctrl-C") in written["ended"] and f"Ended early: {written['ended']}" in (
+        capsys.readouterr().out
+    )
+    assert written["measures"]["limits//matrix"] == {"error": "it broke"}
+    assert "ended before" in written["measures"]["ways/tiny/plain"]["skipped"]
+    assert (written["device"] or {"name": None})["name"] == (None if broken else "a card")
+
+
 @pytest.mark.parametrize("key", ["loss_differs", "static_norm_differs", "gradients_differ"])
 def test_bfloat16_may_round_and_part_at_near_ties_and_no_more(key: str) -> None:
     found = {"dtype": "bfloat16", "loss_differs": 1e-3, "norm_differs": 1e-3, "gradients_differ": 0.02}
@@ -157,7 +248,8 @@ def test_what_a_process_said_before_it_broke_is_kept_and_the_rest_says_why(
         f'print(\'{gpu.MARK}\' + \'{{"measure": "prompts", "value": {{"seconds": 1.0}}}}\'); raise SystemExit(\'no\')'
     )
     found, told = session(tmp_path, monkeypatch, code)
-    said = found.run(gpu.Process("rung", "tiny", ("prompts", "request"), 9), after=None)
+    found.run(gpu.Process("rung", "tiny", ("prompts", "request"), 9), after=None)
+    said = found.found
     assert said["rung/tiny/prompts"] == {"value": {"seconds": 1.0}}
     assert said["rung/tiny/request"] == {"error": "its process ended with code 1. no"}
     assert len(told) == 2
@@ -167,14 +259,16 @@ def test_a_process_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytes
     found, _ = session(tmp_path, monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(gpu, "LEAST_S", 1.0)
     found.deadline = time.time() + 3
-    said = found.run(gpu.Process("rung", "tiny", ("prompts",), 9), after=None)
+    found.run(gpu.Process("rung", "tiny", ("prompts",), 9), after=None)
+    said = found.found
     assert said["rung/tiny/prompts"]["error"].startswith("its time was up")
 
 
 def test_a_process_without_time_is_skipped_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = session(tmp_path, monkeypatch, "")
     found.deadline = time.time() + 5
-    said = found.run(gpu.Process("rung", "tiny", ("prompts",), 9), after=None)
+    found.run(gpu.Process("rung", "tiny", ("prompts",), 9), after=None)
+    said = found.found
     assert "left of --seconds" in said["rung/tiny/prompts"]["skipped"]
 
 
