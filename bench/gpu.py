@@ -206,7 +206,7 @@ def part() -> None:
     if given.kind not in ("limits", "transformers"):
         prepare_allocator(given.device)  # as at loading
     if given.device == "cuda" and not gpu_part.torch.cuda.is_available():
-        sys.exit("There is no CUDA device. On a CPU: --device cpu --sizes tiny.")
+        sys.exit("There is no CUDA device. On a CPU: --device cpu.")
     kinds: dict[str, Any] = {"rung": gpu_ours.run, "transformers": gpu_peers.run, "ways": gpu_ours.run_ways}
     kinds.get(given.kind, gpu_runs.run)(given)
 
