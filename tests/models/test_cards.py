@@ -107,6 +107,7 @@ def test_what_other_cards_train_is_bit_by_bit_what_one_card_trains(model: Any, a
     assert [p.step for p in told] == [1, 2, 3, 4, 5, 6] * 2
     assert model.engine.computed_tokens == here
     assert model.computed_tokens - before == alone.computed_tokens - first
+    assert model.facts()["computed"][0]["cards"] == 1 + model.cards.trained > 1
 
 
 def test_pairs_are_learnt_from_as_on_one_card(model: Any, alone: Any, tmp_path: Path) -> None:
