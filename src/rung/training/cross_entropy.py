@@ -72,5 +72,4 @@ def _of_part(
         return loss, None
     to_scores = logs.exp_()  # the gradient of a token's loss: its probabilities, less 1 at the target
     to_scores.scatter_add_(1, places, to_scores.new_full((1, 1), -1.0).expand_as(places))
-    to_scores.masked_fill_(~known[:, None], 0.0)
-    return loss, linear(to_scores.to(weight.dtype), weight.T)
+    return loss, linear(to_scores.to(weight.dtype), weight.T).masked_fill_(~known[:, None], 0.0)
