@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rung.engine.static_pass import NO_TARGET
 from rung.training import cross_entropy
-from rung.training.cross_entropy import IGNORED, fused_cross_entropy
+from rung.training.cross_entropy import fused_cross_entropy
 
 
 def case(*, bias: bool, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
@@ -16,7 +17,7 @@ def case(*, bias: bool, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Li
     output = torch.nn.Linear(8, 31, bias=bias, dtype=dtype).requires_grad_(False)
     output.weight.copy_(torch.randn(31, 8, generator=draw))
     targets = torch.randint(31, (23,), generator=draw)
-    targets[[4, 22]] = IGNORED
+    targets[[4, 22]] = NO_TARGET
     return output, torch.randn(23, 8, generator=draw, dtype=torch.float32).to(dtype), targets
 
 
@@ -29,7 +30,7 @@ def test_loss_and_gradient_are_those_of_plain_cross_entropy(
     output, hidden, targets = case(bias=bias)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
     loss = fused_cross_entropy(ours, output, targets)
-    expected = torch.nn.functional.cross_entropy(output(theirs), targets, ignore_index=IGNORED, reduction="sum")
+    expected = torch.nn.functional.cross_entropy(output(theirs), targets, ignore_index=NO_TARGET, reduction="sum")
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     (loss * 0.5).backward()
     (expected * 0.5).backward()

@@ -20,7 +20,7 @@ from rung.engine.tree_mask import TreeMask, mask_numbers
 from rung.engine.ways import TRAINING
 
 NO_TARGET = -100
-"""The target of padding; torch's losses ignore it."""
+"""The target of a token that has no loss, such as padding; torch's losses ignore it."""
 
 _BLOCK = 128  # tokens; FlexAttention takes whole blocks
 _LEAST_WANTED = 64

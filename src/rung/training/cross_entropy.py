@@ -13,11 +13,10 @@ import torch
 
 from rung.engine.engine import Engine
 from rung.engine.products import linear
+from rung.engine.static_pass import NO_TARGET
 
 _MOST_SCORES = {"cuda": 1 << 26}  # held at once: 256 MB in float32
 _FEWER_SCORES = 1 << 24
-IGNORED = -100
-"""The target of a token that has no loss."""
 
 
 def can_fuse(engine: Engine) -> bool:
@@ -29,7 +28,7 @@ def can_fuse(engine: Engine) -> bool:
 def fused_cross_entropy(hidden: torch.Tensor, output: torch.nn.Linear, targets: torch.Tensor) -> torch.Tensor:
     """The cross-entropy, in nats, summed over target tokens; 0-dimensional, in float32.
 
-    hidden: final hidden states (t, C). output: the output layer, not trained. targets: (t,), or IGNORED.
+    hidden: final hidden states (t, C). output: the output layer, not trained. targets: (t,), or NO_TARGET.
     Nothing waits for the device.
     """
     total: torch.Tensor = _CrossEntropy.apply(hidden, output.weight, output.bias, targets)
@@ -64,7 +63,7 @@ def _of_part(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, *, wanted: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The summed loss of some target tokens, and its gradient towards their hidden states, (n, C), where wanted."""
-    known = targets != IGNORED
+    known = targets != NO_TARGET
     places = targets.clamp(min=0)[:, None]
     logs = linear(hidden, weight, bias).float().log_softmax(-1)  # (n, V)
     loss = torch.where(known, -logs.gather(1, places)[:, 0], 0.0).sum()
