@@ -118,7 +118,7 @@ class MaskedView:
     def _blocked(self) -> TreeMask:
         """The mask in whole blocks of one of few sizes: FlexAttention is compiled for each."""
         tokens, past = len(self._mask.positions), len(self._mask.first) - len(self._mask.positions)
-        return self._mask.padded(_whole_blocks(tokens), _whole_blocks(past))
+        return self._mask.padded(whole_blocks(tokens), whole_blocks(past))
 
     def _written_out(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """What is added to scores, (1, 1, T, S): 0 where a key is seen, else -inf.
@@ -139,7 +139,8 @@ class MaskedView:
         return self._made[window, False]
 
 
-def _whole_blocks(count: int) -> int:
+def whole_blocks(count: int) -> int:
+    """The bucket that holds so many tokens, in whole blocks of FlexAttention."""
     return -(-bucket(count) // BLOCK) * BLOCK if count else 0
 
 

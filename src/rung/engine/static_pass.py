@@ -13,16 +13,15 @@ from typing import Any
 import torch
 
 from rung.engine.buckets import bucket
-from rung.engine.masked_view import MaskedView
+from rung.engine.masked_view import MaskedView, whole_blocks
 from rung.engine.prefix_tree import Tree
 from rung.engine.tree_engine import TreeEngine, target_tree
-from rung.engine.tree_mask import TreeMask, mask_numbers
+from rung.engine.tree_mask import BLOCK, TreeMask, mask_numbers
 from rung.engine.ways import TRAINING
 
 NO_TARGET = -100
 """The target of a token that has no loss, such as padding; torch's losses ignore it."""
 
-_BLOCK = 128  # tokens; FlexAttention takes whole blocks
 _LEAST_WANTED = 64
 _MOST_PADDED = (1.3, 2.0)  # times as many tokens, and as many wanted ones, as there are: so large a pass is used again
 
@@ -53,13 +52,9 @@ class TargetRows:
 def size_for(rows: TargetRows, known: Sequence[Size]) -> Size:
     """The size of the pass for these rows: one that is known, if it is not much too large, else a new one."""
     needed = rows.tokens, len(rows.places)
-    most = [
-        ratio * max(n, least) for ratio, n, least in zip(_MOST_PADDED, needed, (_BLOCK, _LEAST_WANTED), strict=True)
-    ]
+    most = [ratio * max(n, least) for ratio, n, least in zip(_MOST_PADDED, needed, (BLOCK, _LEAST_WANTED), strict=True)]
     fitting = [size for size in known if all(n <= s <= m for n, s, m in zip(needed, size, most, strict=True))]
-    return (
-        min(fitting) if fitting else (-(-bucket(needed[0]) // _BLOCK) * _BLOCK, bucket(needed[1], least=_LEAST_WANTED))
-    )
+    return min(fitting) if fitting else (whole_blocks(needed[0]), bucket(needed[1], least=_LEAST_WANTED))
 
 
 class StaticPass:
