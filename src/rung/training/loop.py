@@ -366,9 +366,7 @@ def _gradients(
                 raise
         learner.drop_gradients()
         freed = captured is not None and short and captured.closed_for_room()
-        if captured is not None:
-            captured.close()
-        engine.make_room()
+        engine.make_room()  # which closes what is recorded
         set_random_state(engine.device, rng)
         if freed or not short:  # what was recorded was in the way, not the size of the parts
             continue
