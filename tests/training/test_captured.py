@@ -366,6 +366,24 @@ def test_nothing_of_a_step_that_diverged_is_saved(
     assert checkpoint["step"] == 2 and all(p.isfinite().all() for p in checkpoint["parameters"])
 
 
+def test_a_checkpoint_knows_no_sizes_of_the_gradients_that_are_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None
+) -> None:
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", -1.0)
+    right, rows = loop.save, [*rows_of(4), *rows_of(4, prompt=200)]
+    kept: dict[str, list[list[tuple[int, int]]]] = {"ahead": [], "not ahead": []}
+    for name, found in kept.items():
+
+        def noted(folder: Path, *given: Any, found: list[Any] = found) -> None:
+            right(folder, *given)
+            found.append(torch.load(folder / "checkpoint.pt")["sizes"])
+
+        monkeypatch.setattr(loop, "save", noted)
+        train(tiny_model().engine, rows, OPTIONS, tmp_path / name)
+        monkeypatch.setattr(loop, "_goes_ahead", lambda engine: False)
+    assert kept["ahead"] == kept["not ahead"] and len({str(sizes) for sizes in kept["ahead"]}) > 1
+
+
 def test_dropout_full_fine_tuning_and_other_losses_go_the_plain_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: None
 ) -> None:

@@ -279,9 +279,9 @@ def test_checkpoints_of_all_weights_are_written_less_often(tmp_path: Path, monke
     written: list[int] = []
     keep = loop.save
 
-    def counted(folder: Path, parameters: Any, optimiser: Any, state: Any, random: Any) -> None:
+    def counted(folder: Path, parameters: Any, optimiser: Any, state: Any, *more: Any) -> None:
         written.append(state.step)
-        keep(folder, parameters, optimiser, state, random)
+        keep(folder, parameters, optimiser, state, *more)
 
     clock = iter(range(0, 100_000, 30))
     monkeypatch.setattr(loop, "save", counted)

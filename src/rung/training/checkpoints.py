@@ -68,8 +68,12 @@ def save(
     optimiser: torch.optim.Optimizer,
     state: State,
     random: Sequence[torch.Tensor],
+    sizes: Sequence[tuple[int, int]],
 ) -> None:
-    """Writes the checkpoint, unless the one on disk is further on. random: as of `devices.random_state`."""
+    """Writes the checkpoint, unless the one on disk is further on. random: as of `devices.random_state`.
+
+    sizes: those of the state behind its step; the state's own may be of the step after it, which has begun.
+    """
     if state.step <= state.newest:
         return
     content = {
@@ -78,7 +82,7 @@ def save(
         "seconds": state.seconds,
         "micro_tokens": state.micro_tokens,
         "checkpointing": state.checkpointing,
-        "sizes": list(state.sizes),
+        "sizes": list(sizes),
         "parameters": [p.detach() for p in parameters],
         "optimiser": optimiser.state_dict(),
         "rng": list(random),

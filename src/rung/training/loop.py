@@ -25,6 +25,7 @@ from rung.engine.masked_view import MOST_DENSE
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length
 from rung.engine.shared_card import is_crowded
+from rung.engine.static_pass import Size
 from rung.engine.training_memory import checkpointing_needed, tokens_at_once
 from rung.engine.ways import TRAINING
 from rung.errors import Diverged, OutOfMemory, first_line
@@ -218,13 +219,14 @@ class _Gathered:
     """What is known of a step whose gradients are in the optimiser's parameters, clipped.
 
     loss: of the whole batch, and norm: of the gradient before it was clipped; both 0-dimensional, on the device.
-    computed: tokens. random: as of `devices.random_state`, behind the step.
+    computed: tokens. random: as of `devices.random_state`, and sizes: as in State, behind the step.
     """
 
     loss: torch.Tensor
     norm: torch.Tensor
     computed: int
     random: list[torch.Tensor]
+    sizes: list[Size]
 
 
 def _loop(
@@ -248,9 +250,10 @@ def _loop(
     started, following = saved, None
     ahead = not job.peers.any_of(not _goes_ahead(job.engine))
 
-    def keep(random: Sequence[torch.Tensor]) -> None:
+    def keep(found: _Gathered) -> None:
+        random = found.random if ahead else random_state(device)
         if job.peers.rank == 0:
-            save(job.folder, learner.parameters, optimiser, state, random)
+            save(job.folder, learner.parameters, optimiser, state, random, found.sizes)
 
     while state.step < job.until:
         found = following or _gathered(job, learner, state, captured, state.step)
@@ -274,10 +277,10 @@ def _loop(
         error = _told(job, state, loss) or (KeyboardInterrupt() if interrupts.count else None)
         if job.peers.any_of(error is not None):
             state.stopped = True
-            keep(found.random if ahead else random_state(device))
+            keep(found)
             raise error or KeyboardInterrupt
         if now - saved > every_s or state.step == job.until:
-            keep(found.random if ahead else random_state(device))
+            keep(found)
             saved = time.monotonic()
         ahead = not waiting
 
@@ -324,7 +327,7 @@ def _gathered(job: _Job, learner: Learner, state: State, captured: CapturedGradi
         if scale == 1.0 or math.isfinite(float(norm)):
             break
         set_random_state(engine.device, rng)
-    return _Gathered(loss, norm, computed, random_state(engine.device))
+    return _Gathered(loss, norm, computed, random_state(engine.device), list(state.sizes))
 
 
 def _gradients(
