@@ -29,6 +29,11 @@ def on_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
+def put(numbers: torch.Tensor, into: torch.Tensor) -> None:
+    """Copies numbers into a tensor of any device, as `on_device` does."""
+    into.copy_(numbers.pin_memory() if into.is_cuda else numbers, non_blocking=into.is_cuda)
+
+
 def turns_together(query: torch.Tensor) -> bool:
     """Whether query and key are put side by side to be rotated at once. query: (T, H, D)."""
     return is_gpu(query) and len(query) <= _FEW

@@ -21,6 +21,7 @@ from rung.engine.answering import BatchAnswers
 from rung.engine.attention import KeysAndValues
 from rung.engine.buckets import bucket
 from rung.engine.capture import Captured, GraphMemory
+from rung.engine.gpu_kernels import put
 from rung.engine.kv_cache import RowCache
 from rung.engine.masked_mix import COUNTS, MaskedMix, MixKind, kind_of
 from rung.engine.out_of_memory import is_out_of_memory
@@ -89,9 +90,7 @@ class _Step:
         """
         if tokens not in self._inputs:
             self._inputs[tokens] = StepInputs(self.shape.rows, tokens, self._engine.device)
-        given = torch.from_numpy(numbers)
-        given = given.pin_memory() if self._engine.device.type == "cuda" else given
-        self._inputs[tokens].numbers.copy_(given, non_blocking=True)
+        put(torch.from_numpy(numbers), self._inputs[tokens].numbers)
         self.count += 1
         self._used[tokens] = self._used.get(tokens, 0) + 1
         if self.compiled != (self.count > _OFTEN and self._engine.ways.takes("compiled", ANSWERS)):

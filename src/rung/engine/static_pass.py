@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rung.engine.buckets import bucket
+from rung.engine.gpu_kernels import put
 from rung.engine.masked_view import MaskedView, whole_blocks
 from rung.engine.prefix_tree import Tree
 from rung.engine.tree_engine import TreeEngine, target_tree
@@ -75,9 +76,7 @@ class StaticPass:
         numbers = [*rows.tree.ids, *rows.tree.ids[:1] * padding, *positions, *first, *end]
         numbers += [*rows.places, *(i % rows.tokens for i in range(missing))]  # places that stand there anyway
         numbers += [*rows.targets, *[NO_TARGET] * missing]
-        given = torch.tensor(numbers, dtype=torch.long)
-        on_gpu = self._engine.device.type == "cuda"
-        self._numbers.copy_(given.pin_memory() if on_gpu else given, non_blocking=on_gpu)
+        put(torch.tensor(numbers, dtype=torch.long), self._numbers)
 
     def hidden(self, *, sparse: bool = False, often: bool = False) -> torch.Tensor:
         """Final hidden states of the wanted tokens, (t, C). Records gradients; may be recorded itself.
