@@ -86,11 +86,8 @@ class Adapters:
         if adapter is None and self._peft is None:
             yield
             return
-        self._apply(None if adapter is None else self._plain(adapter) or self._loaded(adapter))
-        try:
+        with self.applying(None if adapter is None else self._plain(adapter) or self._loaded(adapter)):
             yield
-        finally:
-            self._applied = None
 
     def output_of(self, adapter: str | None) -> AbstractContextManager[None]:
         """Within: logits are computed with the output layer of this adapter's network: a folder of whole weights has
@@ -99,8 +96,7 @@ class Adapters:
             return self.whole.using(adapter)
         return nullcontext()
 
-    @contextmanager
-    def mixed(self, adapters: Sequence[str | None], of_tokens: Sequence[int]) -> Iterator[None]:
+    def mixed(self, adapters: Sequence[str | None], of_tokens: Sequence[int]) -> AbstractContextManager[None]:
         """Within: several mixable adapters at once. of_tokens: for each token of the pass, a place in `adapters`.
 
         Adapters that no token has cost nothing. The same call as the one before costs next to nothing.
@@ -109,16 +105,12 @@ class Adapters:
         found = [self._mixed(a) if i in present and a is not None else None for i, a in enumerate(adapters)]
         if self._last is None or self._last.adapters != tuple(found) or self._last.of_tokens != places:
             self._last = AdapterMix(found, places, self._slots_of, self._device)
-        self._apply(self._last)
-        try:
-            yield
-        finally:
-            self._applied = None
+        return self.applying(self._last)
 
     @contextmanager
-    def applying(self, mix: AdapterMix | None) -> Iterator[None]:
-        """Within: a mix of one's own making is applied; None: the base network."""
-        self._apply(mix)
+    def applying(self, adapter: str | PlainAdapter | AdapterMix | None) -> Iterator[None]:
+        """Within: an adapter by its name in PEFT, one beside the network, or several; None: the base network."""
+        self._apply(adapter)
         try:
             yield
         finally:
