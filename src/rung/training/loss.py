@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from rung.engine.engine import Engine
+from rung.engine.gpu_kernels import on_device
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import common_prefix_length
 from rung.engine.tree_engine import Prefix, TreeEngine
@@ -149,7 +150,7 @@ def _rows(part: Sequence[Item]) -> list[TokenRow]:
 
 
 def _targets(engine: Engine, part: Sequence[Item]) -> torch.Tensor:
-    return torch.tensor([token for row in _rows(part) for token in row.target], device=engine.device)
+    return on_device(torch.tensor([token for row in _rows(part) for token in row.target]), engine.device)
 
 
 def mean_loss(engine: Engine, rows: Sequence[TokenRow], adapter: Path | None) -> float:
