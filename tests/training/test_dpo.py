@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from rung.engine.adapters import IN_TRAINING
+from rung.engine.engine import Engine
 from rung.engine.loading_check import checked_engine
 from rung.engine.target_modules import adaptable_layers
 from rung.errors import OutOfMemory, TrainingError
@@ -23,8 +24,8 @@ from rung.training import loop, preferences
 from rung.training.batches import TokenPair, TokenRow
 from rung.training.loop import train
 from rung.training.loss import add_gradients, backward
-from rung.training.preferences import REFERENCE, dpo, log_probabilities, train_on_pairs
-from rung.types import DPO, Message, PreferenceRow, Progress
+from rung.training.preferences import REFERENCE, dpo, log_probabilities, with_reference
+from rung.types import DPO, Message, PreferenceRow, Progress, TrainingOptions
 from small_networks import plain_copy, small_network
 from trained import OPTIONS, same
 
@@ -64,6 +65,21 @@ def plain_loss(network: Any, pairs: list[TokenPair], how: DPO) -> torch.Tensor:
         margin = (chosen - rejected) - pair.reference
         found.append(-logsigmoid(how.beta * margin) - how.sft * chosen / len(pair.chosen.target))
     return torch.stack(found).mean()
+
+
+def train_on_pairs(
+    engine: Engine,
+    pairs: list[TokenPair],
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    how: DPO,
+    start: Path | None = None,
+    on_step: Callable[[Progress], None] = lambda _: None,
+    **more: Any,
+) -> Path:
+    known = with_reference(engine, pairs, options, folder, how=how, start=start, on_step=on_step)
+    return train(engine, known, options, folder, loss=dpo(how), start=start, on_step=on_step, **more)
 
 
 def gradients(network: Any) -> dict[str, torch.Tensor]:

@@ -24,7 +24,6 @@ from rung.engine.engine import Engine
 from rung.records import append_lines, read_lines
 from rung.training.batches import TokenPair
 from rung.training.checkpoints import claim
-from rung.training.loop import train
 from rung.training.loss import Loss, target_logits, without_gradients
 from rung.training.optimisers import optimiser_of, recorded
 from rung.types import DPO, Progress, TrainingOptions
@@ -34,27 +33,6 @@ REFERENCE = "reference.jsonl"
 the answers before the training, in nats."""
 
 _BLOCK = 64  # pairs whose reference is computed, and kept, at once
-
-
-def train_on_pairs(
-    engine: Engine,
-    pairs: Sequence[TokenPair],
-    options: TrainingOptions,
-    folder: Path,
-    *,
-    how: DPO,
-    until: int | None = None,
-    start: Path | None = None,
-    on_step: Callable[[Progress], None] = lambda _: None,
-    beside: Callable[[Path], None] = lambda _: None,
-) -> Path:
-    """As `loop.train`, on pairs. Their `reference` is computed here: with the weights in `start`, or the base's.
-
-    on_step hears of step 0 while that is computed. A batch is options.batch_size pairs.
-    """
-    loss = dpo(how)
-    known = with_reference(engine, pairs, options, folder, how=how, start=start, on_step=on_step)
-    return train(engine, known, options, folder, loss=loss, until=until, start=start, on_step=on_step, beside=beside)
 
 
 def with_reference(
@@ -67,12 +45,20 @@ def with_reference(
     start: Path | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
 ) -> list[TokenPair]:
-    """The pairs with their reference, which `train` needs for the loss of `dpo`. It is kept in the folder, which then
-    belongs to this training. The arguments are those of `train_on_pairs`."""
+    """The pairs with their reference, which `loop.train` needs for the loss of `dpo`.
+
+    It is computed with the weights in `start`, or the base's, in blocks. Each is kept in the folder, which then belongs
+    to this training, so that a kill loses one. on_step hears of step 0 meanwhile. A batch is
+    options.batch_size pairs; the arguments are those of `loop.train`.
+    """
     claim(folder, options, pairs, start, {**dpo(how).record, **recorded(optimiser_of(engine, options, folder))})
-    return _with_reference(
-        engine, pairs, start, folder / REFERENCE, lambda: on_step(Progress(0, options.steps, 0.0, 0, 0.0))
-    )
+    record = folder / REFERENCE
+    for place in range(len(read_lines(record)) * _BLOCK, len(pairs), _BLOCK):
+        on_step(Progress(0, options.steps, 0.0, 0, 0.0))
+        chosen, rejected = zip(*log_probabilities(engine, pairs[place : place + _BLOCK], start), strict=True)
+        append_lines(record, [{"chosen": chosen, "rejected": rejected}])
+    known = [c - r for block in read_lines(record) for c, r in zip(block["chosen"], block["rejected"], strict=True)]
+    return [replace(pair, reference=margin) for pair, margin in zip(pairs, known, strict=True)]
 
 
 def dpo(how: DPO) -> Loss:
@@ -107,15 +93,3 @@ def _log_probabilities(
     answers = each.split([len(row.target) for pair in pairs for row in pair.rows])
     whole = torch.stack([answer.sum() for answer in answers])  # (2 n,)
     return whole[0::2], whole[1::2]
-
-
-def _with_reference(
-    engine: Engine, pairs: Sequence[TokenPair], start: Path | None, record: Path, tell: Callable[[], None]
-) -> list[TokenPair]:
-    """The pairs with their reference, which is computed in blocks. Each block is kept, so that a kill loses one."""
-    for place in range(len(read_lines(record)) * _BLOCK, len(pairs), _BLOCK):
-        tell()
-        chosen, rejected = zip(*log_probabilities(engine, pairs[place : place + _BLOCK], start), strict=True)
-        append_lines(record, [{"chosen": chosen, "rejected": rejected}])
-    known = [c - r for block in read_lines(record) for c, r in zip(block["chosen"], block["rejected"], strict=True)]
-    return [replace(pair, reference=margin) for pair, margin in zip(pairs, known, strict=True)]
