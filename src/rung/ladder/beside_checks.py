@@ -93,11 +93,12 @@ def _unpriced(task: Task) -> Iterator[Finding]:
 
 def _without_vllm(task: Task) -> Iterator[Finding]:
     """vLLM where it is to answer and is not installed. It is not started: memory and drivers are not tried."""
+    if task.engine != "vllm":
+        return
     from rung.models import vllm_may_answer
     from rung.models.vllm.process import version_of_vllm
 
-    named = [*task.models, *helpers_of(task).values()]
-    if task.engine != "vllm" or not any(vllm_may_answer(spec.spec) for spec in named):
+    if not any(vllm_may_answer(spec.spec) for spec in (*task.models, *helpers_of(task).values())):
         return
     try:
         version_of_vllm()

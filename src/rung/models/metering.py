@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import BudgetSpent, ModelError, OutOfMemory, RungError, first_line, may_pass
 from rung.models import speed as speeds
-from rung.models.card_worker import Ahead
-from rung.models.cards import Cards
 from rung.models.purse import Purse
 from rung.types import (
     DPO,
@@ -36,6 +34,10 @@ from rung.types import (
     TrainingOptions,
     TrainingRow,
 )
+
+if TYPE_CHECKING:
+    from rung.models.card_worker import Ahead
+    from rung.models.cards import Cards
 
 Ask = Callable[[Sequence[Request]], Sequence[Generation]]
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 from rung.decision.figures import compared_pairs
-from rung.models.computing import computing_in_words
 from rung.report.checks import by_kind, counted
 from rung.report.markup import Html, element, facts, num, row, section, table, wide
 from rung.report.reading import UNKNOWN_HOST, NamedModel, Record, RunRecords, models_in_words
@@ -172,6 +171,8 @@ def _helper(model: NamedModel) -> str:
 
 def _computed(run: RunRecords) -> str:
     """Where and in which ways the models were computed, command by command; empty where that was plainly on a CPU."""
+    from rung.models.computing import computing_in_words
+
     said = []
     for model in run.models:
         known = model.facts.get("computed")
