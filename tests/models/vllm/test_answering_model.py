@@ -361,6 +361,19 @@ def test_the_network_here_makes_room_for_vllm(
         model.generate([request()])
 
 
+def test_what_a_network_computed_with_is_recorded_though_it_made_room_for_vllm(
+    model: VllmModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cards = {"device": "cuda", "ways": ["fused"], "given_up": {}, "cards": 2}
+    monkeypatch.setattr(LocalModel, "facts", lambda network: {"computed": [on_cards]})
+    trained(model, tmp_path / "here")
+    monkeypatch.setattr(answering_model, "free_bytes", lambda device: 0 if model._network is not None else 1 << 40)
+    assert texts(model.generate([request()])) == [ANSWER]
+    assert model._network is None and model.facts()["computed"] == [on_cards]
+    model.loss(ROWS, None)
+    assert model._network is not None and model.facts()["computed"] == [on_cards]
+
+
 def test_its_speed_is_that_of_vllms_answers_and_of_rungs_training_and_is_kept(
     model: VllmModel, local: LocalModel, fake: Place, tiny_folder: Path
 ) -> None:

@@ -102,6 +102,7 @@ class VllmModel:
         weakref.finalize(self, self._child.end)
         self._network: LocalModel | None = None
         self._computed = 0  # tokens, by vLLM and by networks that were let go
+        self._former: list[dict[str, Any]] = []  # what networks that were let go computed with
         self._refused: dict[Path, str] = {}  # adapters that vLLM does not take
         self._said: set[str] = set()
         self._answered, self._answered_here = 0, 0
@@ -341,6 +342,7 @@ class VllmModel:
         """Frees the network in this process; it is loaded again when it is needed."""
         assert self._network is not None
         self._computed += self._network.computed_tokens
+        self._former = self._computed_with()
         self._network = None
         gc.collect()
         give_back(self.device)
@@ -393,7 +395,13 @@ class VllmModel:
         """What the record of a run keeps of it. answered, answered_here: by vLLM, and by rung's own engine."""
         counts = {"vllm": self._answered, "local": self._answered_here}
         found = {"engine": "vllm", "vllm": self.vllm_version, "answered_by": {k: v for k, v in counts.items() if v}}
-        return {**found, **(self._network.facts() if self._network is not None else {})}
+        computed = self._computed_with()
+        return {**found, **({"computed": computed} if computed else {})}
+
+    def _computed_with(self) -> list[dict[str, Any]]:
+        """As a local model's `computed`, of all networks that were here."""
+        now = self._network.facts().get("computed", []) if self._network is not None else []
+        return self._former + [one for one in now if one not in self._former]
 
     @property
     def remark(self) -> str | None:
