@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from rung.engine import capture, memory
+from rung.engine import capture, memory, shared_card
 from rung.engine.memory import MemoryLimits, free_bytes, give_back, limits_of, room_of
-from rung.engine.shared_card import Patience, give_back_surplus, is_crowded, others_bytes, prepare_allocator
+from rung.engine.shared_card import (
+    Patience,
+    environment_of_others,
+    give_back_surplus,
+    is_crowded,
+    others_bytes,
+    prepare_allocator,
+)
 
 CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 
@@ -223,6 +230,7 @@ def test_waiting_for_others_ends_after_a_few_seconds(caplog: pytest.LogCaptureFi
 
 def test_torchs_allocator_is_set_up_where_the_user_and_cuda_leave_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
     started = [False]
+    monkeypatch.setattr(shared_card, "_set_here", set())
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started[0])
     monkeypatch.setattr(torch.version, "hip", None)
@@ -236,10 +244,12 @@ def test_torchs_allocator_is_set_up_where_the_user_and_cuda_leave_it_open(monkey
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
     prepare_allocator("cuda:0")
     assert os.environ["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
+    assert environment_of_others() == dict(os.environ)
     monkeypatch.delenv("PYTORCH_ALLOC_CONF")
     assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ
     prepare_allocator("cuda:0")
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in environment_of_others(), "vLLM on several cards fails with it"
     monkeypatch.delattr(torch._C, "_accelerator_setAllocatorSettings")  # an older torch
     monkeypatch.delenv("PYTORCH_ALLOC_CONF")
     prepare_allocator("cuda:0")

@@ -27,6 +27,7 @@ _WAITS_S = (1.0, 2.0, 4.0)
 _FORGOTTEN_S = 60.0  # after which a new shortage is waited for again
 
 _log = logging.getLogger(__name__)
+_set_here: set[str] = set()  # variables that `prepare_allocator` has set
 
 
 def prepare_allocator(device: str) -> None:
@@ -45,6 +46,15 @@ def prepare_allocator(device: str) -> None:
         return
     newer = hasattr(torch._C, "_accelerator_setAllocatorSettings")  # which calls the older name out of date
     os.environ[_VARIABLES[newer]] = _ALLOCATOR  # read when CUDA is first used
+    _set_here.add(_VARIABLES[newer])
+
+
+def environment_of_others() -> dict[str, str]:
+    """The environment for a program that is not rung: without what `prepare_allocator` has set in this process.
+
+    vLLM on several cards fails with it, since cudaIpcGetMemHandle takes no memory of segments that grow.
+    """
+    return {name: value for name, value in os.environ.items() if name not in _set_here}
 
 
 def others_bytes(device: torch.device) -> int:

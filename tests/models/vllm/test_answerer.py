@@ -14,10 +14,12 @@ from queue import SimpleQueue
 
 import pytest
 
+from rung.engine import shared_card
 from rung.errors import Busy, ModelError
 from rung.models import model_version, open_model
 from rung.models.local import LocalModel
 from rung.models.streaming import Answerer, Ask, Piece, Ticket, Whole
+from rung.models.vllm import process
 from rung.models.vllm.answerer import Vllm, start_vllm
 from rung.models.vllm.call import lark_of
 from rung.models.vllm.process import PYTHON, VllmFlags, python_with_vllm
@@ -302,6 +304,13 @@ def test_ranks_beyond_what_vllm_takes_are_refused() -> None:
     ]  # fmt: skip
     with pytest.raises(ModelError, match="vLLM takes 512 at most"):
         _ = VllmFlags(Path("."), "base", 64, rank=600).most_rank
+
+
+def test_vllm_is_started_without_the_settings_that_rung_made_for_its_own_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    assert process._environment("key")["PYTORCH_ALLOC_CONF"] == "expandable_segments:True", "the user's own stays"
+    monkeypatch.setattr(shared_card, "_set_here", {"PYTORCH_ALLOC_CONF"})
+    assert "PYTORCH_ALLOC_CONF" not in process._environment("key")
 
 
 def test_a_base_in_4_bits_is_not_vllms_to_serve(tiny_folder: Path) -> None:

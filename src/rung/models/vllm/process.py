@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.cache import cache_folder
+from rung.engine.shared_card import environment_of_others
 from rung.errors import ModelError
 
 _log = logging.getLogger(__name__)
@@ -292,7 +293,7 @@ def _environment(key: str) -> Mapping[str, str]:
         own |= {"VLLM_CPU_KVCACHE_SPACE": "2"}
         if (cores := os.cpu_count() or 1) > 1:
             own |= {"VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}"}
-    return {**own, **os.environ, "VLLM_API_KEY": key}
+    return {**own, **environment_of_others(), "VLLM_API_KEY": key}
 
 
 def _free_port() -> int:
