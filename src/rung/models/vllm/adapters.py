@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.engine.whole_weights import is_whole
-
-MOST_RANK = 512
-"""The highest rank of an adapter that vLLM takes."""
+from rung.models.vllm.process import RANKS
 
 _UNSERVED = (
     *("use_dora", "modules_to_save", "lora_bias", "alora_invocation_tokens"),
@@ -34,7 +32,7 @@ def why_not(adapter: Path) -> str | None:
     key = unserved_key(config) or next((key for key in _UNREAD if config.get(key)), None)
     if key is not None:
         return f"vLLM takes no adapter with {key}"
-    return f"vLLM takes rank {MOST_RANK} at most" if rank_of(adapter) > MOST_RANK else None
+    return f"vLLM takes rank {RANKS[-1]} at most" if rank_of(adapter) > RANKS[-1] else None
 
 
 def rank_of(adapter: Path) -> int:

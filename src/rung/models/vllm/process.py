@@ -37,7 +37,9 @@ PYTHON, MORE_FLAGS = "RUNG_VLLM_PYTHON", "RUNG_VLLM_ARGS"
 WITHOUT = "leave out --engine vllm (in a task: engine: vllm)"
 """What to do where vLLM cannot answer."""
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as --max-lora-rank; an adapter's rank is the last one at most."""
+
 _MOST_START_S = 1800.0
 _LOOK_S, _TELL_S, _END_S = 0.25, 10.0, 15.0
 _SHOWN_LINES = 12
@@ -95,11 +97,11 @@ class VllmFlags:
     @property
     def most_rank(self) -> int:
         """The highest rank of an adapter that is taken. Raises ModelError where vLLM takes none so high."""
-        if self.rank > _RANKS[-1]:
+        if self.rank > RANKS[-1]:
             raise ModelError(
-                f"an adapter has rank {self.rank}, and vLLM takes {_RANKS[-1]} at most. Serve it with the local engine."
+                f"an adapter has rank {self.rank}, and vLLM takes {RANKS[-1]} at most. Serve it with the local engine."
             )
-        return next(rank for rank in _RANKS if rank >= max(self.rank, 16))
+        return next(rank for rank in RANKS if rank >= max(self.rank, 16))
 
     def words(self, port: int) -> list[str]:
         """The base's folder, and flags. The model's own defaults of sampling do not count: a bundle says its own."""
