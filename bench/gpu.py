@@ -333,8 +333,9 @@ class Session:
             return {}
         return {"RUNG_WAYS": "fused,static"}
 
-    def _listen(self, process: Process, child: subprocess.Popen[str], share: float, most: float) -> None:
-        given = {
+    def given(self, process: Process, share: float) -> dict[str, Any]:
+        """What a process is to do, as `gpu_part.from_json` reads it. share: seconds that it has."""
+        return {
             "kind": process.kind,
             "size": process.size or ("tiny" if self.options.device == "cpu" else "1.7b"),
             "device": self.options.device,
@@ -344,11 +345,13 @@ class Session:
             "task": str(self.options.task.absolute()) if self.options.task else None,
             "task_rows": self.options.task_rows,
         }
+
+    def _listen(self, process: Process, child: subprocess.Popen[str], share: float, most: float) -> None:
         assert child.stdin is not None
         try:
             if process.kind != "vllm":
                 with contextlib.suppress(OSError):  # it has ended already, which is told below
-                    child.stdin.write(json.dumps(given) + "\n")
+                    child.stdin.write(json.dumps(self.given(process, share)) + "\n")
                     child.stdin.close()
             for line in _lines(child, time.time() + most):
                 if line.startswith(MARK):

@@ -70,12 +70,11 @@ def run(given: Given) -> None:
 
 def described(engine: Engine) -> dict[str, Any]:
     """How the engine computed: its path, its ways, and those that were given up, with the reasons."""
-    ways: Any = engine.ways
     return {
         "path": engine.path,
         "reason": engine.reason,
-        "ways": [name for name in NAMES if getattr(ways, name)],
-        "given_up": dict(ways.given_up),
+        "ways": list(engine.ways.taken),
+        "given_up": dict(engine.ways.given_up),
     }
 
 

@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,6 @@ class Given:
     def left(self) -> float:
         """Seconds until the deadline."""
         return self.deadline - time.time()
-
-
-def as_json(given: Given) -> str:
-    return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in asdict(given).items()})
 
 
 def from_json(text: str) -> Given:

@@ -283,8 +283,14 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> gpu_part.Given:
     return gpu_part.Given("rung", "tiny", "cpu", folder, (), time.time() + 600)
 
 
-def test_what_is_given_to_a_process_arrives(given: gpu_part.Given) -> None:
-    assert gpu_part.from_json(gpu_part.as_json(given)) == given
+def test_what_is_given_to_a_process_arrives(
+    given: gpu_part.Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = session(tmp_path, monkeypatch, "")
+    found.options.task = tmp_path
+    read = gpu_part.from_json(json.dumps(found.given(gpu.Process("rung", "tiny", ("prompts", "request"), 9), 9.0)))
+    assert 0 < read.left() <= 9
+    assert read == gpu_part.Given("rung", "tiny", "cpu", tmp_path, ("prompts", "request"), read.deadline, tmp_path)
     assert given.rows()[0] == gpu_shapes.made_rows(given.shape, count=1)[0]
 
 
