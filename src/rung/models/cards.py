@@ -36,6 +36,7 @@ _START = (
 _TELL_S = 5.0  # without a step, after which the caller is told of the last one once more: it looks at its budget then
 _SILENT_S = 900.0  # without a step, after which a process counts as dead; a first step may compile
 _TO_STOP_S = 60.0  # for a training that is no longer wanted to write its checkpoint
+_TO_END_S = 5.0  # for a process whose standard input is closed
 _TRIES = 2  # of processes at one training
 _LAST_BYTES = 2000  # of what a process wrote on standard error
 
@@ -358,7 +359,7 @@ class Cards:
 def _end(process: subprocess.Popen[bytes]) -> int:
     """The status of a process that is about to end; one that does not is killed."""
     try:
-        status = process.wait(_TO_STOP_S / 12)
+        status = process.wait(_TO_END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         status = process.wait()
