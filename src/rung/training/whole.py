@@ -75,16 +75,21 @@ def _with_8_bits(engine: Engine, free: int) -> str:
 
 
 def bytes_needed(engine: Engine, *, in_8_bits: bool = False) -> int:
-    """Beside the loaded network and without activations.
-
-    A copy of the weights to train, gradients and two moments, in float32 but for moments in 8 bits; for half precision
-    float32 weights too.
-    """
-    moments = _MOMENTS_IN_8_BITS if in_8_bits else 2 * _FLOAT
+    """Beside the loaded network and without activations."""
     return sum(
-        int(p.numel() * (p.dtype.itemsize + _FLOAT + moments + (_FLOAT if p.dtype.itemsize < _FLOAT else 0)))
+        int(p.numel() * bytes_of_weight(p.dtype.itemsize, in_8_bits=in_8_bits))
         for p in weights_of(engine.network).values()
     )
+
+
+def bytes_of_weight(itemsize: int, *, in_8_bits: bool = False) -> float:
+    """What training a weight of so many bytes takes beside it.
+
+    A copy of the weight to train, its gradient and two moments, in float32 but for moments in 8 bits; for half
+    precision a float32 weight too.
+    """
+    moments = _MOMENTS_IN_8_BITS if in_8_bits else 2 * _FLOAT
+    return itemsize + _FLOAT + moments + (_FLOAT if itemsize < _FLOAT else 0)
 
 
 def bytes_written(engine: Engine) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rung.models.vllm import answering_model
 from rung.models.vllm.answering_model import VllmModel, open_answered_by_vllm
 from rung.models.vllm.process import MORE_FLAGS, PYTHON
 from rung.models.vllm.starts import UNKNOWN_START_S
+from rung.training.whole import bytes_needed
 from rung.types import (
     Constraint,
     Decoding,
@@ -327,6 +329,10 @@ def test_vllm_ends_before_a_training_that_needs_its_memory_and_starts_at_the_nex
     assert not model._child.running and any("vLLM ends until the next question" in line for line in said)
     monkeypatch.setattr(answering_model, "free_bytes", lambda device: 1 << 40)
     assert texts(model.generate([request()])) == [ANSWER] and starts(fake) == 2
+
+
+def test_vllm_leaves_room_for_all_that_full_fine_tuning_needs(model: VllmModel, local: LocalModel) -> None:
+    assert model._training_bytes(replace(ONE_STEP, full=True)) == bytes_needed(local.engine)
 
 
 def test_a_training_that_runs_out_of_memory_beside_vllm_is_done_again_without_it(

@@ -34,6 +34,7 @@ from rung.models.vllm.child import VllmChild, is_its_fault
 from rung.models.vllm.process import flags_key, has_gpu, version_of_vllm
 from rung.models.vllm.share import ROWS, VllmShare, share_of
 from rung.models.vllm.starts import keep_start, start_seconds
+from rung.training.whole import bytes_of_weight
 from rung.types import (
     DPO,
     Constraint,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from rung.models.local import LocalModel
 
 T = TypeVar("T")
-_FULL_BYTES = 14  # of a weight that is trained itself, beside the weight: its gradient, moments and a copy
 _FREED_S = 10.0  # that a GPU may take to have the memory of a process that ended
 _TIMED, _TIMED_ON_HOST = (64, 400), (4, 64)  # requests of a measurement, and words of each, with a GPU and without
 
@@ -350,7 +350,7 @@ class VllmModel:
     def _training_bytes(self, options: TrainingOptions) -> int:
         shape = self._base.shape
         if options.full:
-            return self._base.parameters * _FULL_BYTES
+            return int(self._base.parameters * bytes_of_weight(self._dtype.itemsize))
         return training_bytes(shape, self._dtype.itemsize) if shape is not None else 0
 
     def close(self) -> None:
