@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,13 @@ from rung.errors import ModelError
 from rung.testing import save_tiny_model, tiny_model
 
 _LONG_FILES = ("test_simulation.py", "test_statistics.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_new_objects_are_looked_at_for_garbage() -> None:
+    """The compiler of PyTorch alone leaves millions of objects that stay; each collection would walk over them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
