@@ -352,7 +352,9 @@ def test_adapters_are_checked_once_when_the_first_one_is_used(monkeypatch: pytes
     monkeypatch.setattr(loading_check, "check_adapter", lambda engine: (calls.append(engine), check(engine)))
     engine = checked_engine(small_network("llama"), "llama")
     assert calls == []
+    counted = engine.computed_tokens
     assert engine.adapters.trainable and engine.adapters.trainable
+    assert engine.computed_tokens == counted, "what checks is no part of a stage's work"
     assert calls == [engine] and fused_layers(engine.network) != []
     assert not any("in_training" in name for name, _ in engine.network.named_parameters())
 

@@ -94,7 +94,12 @@ def _newly_checked(network: Any, name: str) -> Engine:
 
 
 def _check_adapters(engine: TreeEngine, record: Path | None) -> None:
-    if check_adapter(engine):
+    counted = engine.computed_tokens
+    try:
+        checked = check_adapter(engine)
+    finally:
+        engine.computed_tokens = counted  # the check is no part of what first uses an adapter
+    if checked:
         keep(record, engine, adapters=True)
 
 
