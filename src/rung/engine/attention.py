@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -260,12 +260,45 @@ def _for_each_query(rows: torch.Tensor, group: int) -> torch.Tensor:
     return rows if group == 1 else rows.repeat_interleave(group, 1)
 
 
-class TreeView:
-    """The tokens of (a part of) a tree.
+class TreePass:
+    """What every view of (a part of) a tree keeps.
 
-    positions: of the keys of the past in their rows, then of the tokens of this pass. past: keys and values before
-    those tokens, (P, Hkv, D) each, one pair a layer. kept: a list that receives the keys and values of this pass, one
-    pair a layer; None: they are not needed. wanted, long: as in View. calls: layers that have called, in order.
+    past: keys and values before the tokens of the pass, (P, Hkv, D) each, one pair a layer. kept: a list that receives
+    the keys and values of the pass, one pair a layer; None: they are not needed. wanted, long: as in View. calls:
+    layers that have called, in order.
+    """
+
+    def __init__(
+        self,
+        past: Sequence[KeysAndValues] | None,
+        kept: list[KeysAndValues] | None,
+        wanted: torch.Tensor | None,
+        *,
+        long: bool,
+    ) -> None:
+        self.wanted, self.long = wanted, long
+        self.calls: list[int] = []
+        self._past, self._kept = past, kept
+
+    def again(self) -> Self:
+        """The same view for a layer that is computed a second time: keys and values are not kept twice."""
+        same = copy(self)
+        same._kept, same.calls = None, []
+        return same
+
+    def _called(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """A layer gives its keys and values. Raises RuntimeError where they cannot be kept by number of layer."""
+        self.calls.append(layer)
+        if self._kept is not None:
+            if layer != len(self._kept):
+                raise RuntimeError("its layers do not call attention once each, in order")
+            self._kept.append((key, value))
+
+
+class TreeView(TreePass):
+    """The tokens of (a part of) a tree, block by block.
+
+    positions: of the keys of the past in their rows, then of the tokens of this pass. The others: as in TreePass.
     """
 
     def __init__(
@@ -278,21 +311,11 @@ class TreeView:
         *,
         long: bool = False,
     ) -> None:
-        self.wanted = wanted
-        self.long = long
-        self.calls: list[int] = []
+        super().__init__(past, kept, wanted, long=long)
         self._blocks = blocks
         self._positions = positions
         self._furthest = max(positions, default=0)
-        self._past = past
-        self._kept = kept
         self._windowed: dict[int, Blocks] = {}
-
-    def again(self) -> TreeView:
-        """The same view for a layer that is computed a second time: keys and values are not kept twice."""
-        same = copy(self)
-        same._kept, same.calls = None, []
-        return same
 
     def attend(
         self,
@@ -309,11 +332,7 @@ class TreeView:
         """As in View. Raises RuntimeError where keys and values could not be kept by number of layer."""
         if len(query) != len(self._positions) - self._blocks.past:
             raise RuntimeError("its layers do not give all tokens to attention")
-        self.calls.append(layer)
-        if self._kept is not None:
-            if layer != len(self._kept):
-                raise RuntimeError("its layers do not call attention once each, in order")
-            self._kept.append((key, value))
+        self._called(layer, key, value)
         if self._past is not None:
             before_key, before_value = self._past[layer]
             key, value = torch.cat([before_key, key]), torch.cat([before_value, value])

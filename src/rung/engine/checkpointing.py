@@ -17,8 +17,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from rung.engine import compiled_steps
-from rung.engine.attention import TreeView, current_view, viewing
-from rung.engine.masked_view import MaskedView
+from rung.engine.attention import TreePass, current_view, viewing
 
 
 @contextmanager
@@ -65,7 +64,7 @@ def _forward(inner: Any, *args: Any, **kwargs: Any) -> Any:
 
     @contextmanager
     def again() -> Iterator[None]:
-        same = view.again() if isinstance(view, (TreeView, MaskedView)) else view
+        same = view.again() if isinstance(view, TreePass) else view
         with compiled_steps.taken(compiled), viewing(same) if same is not None else nullcontext():
             yield
 

@@ -9,7 +9,6 @@ Source: Dong et al., FlexAttention (2024).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch.nn.functional import pad
 
 from rung.engine import gpu_kernels
-from rung.engine.attention import KeysAndValues
+from rung.engine.attention import KeysAndValues, TreePass
 from rung.engine.buckets import bucket
 from rung.engine.tree_mask import BLOCK, TreeMask
 
@@ -28,14 +27,12 @@ _ALIGNED = 16  # keys
 _MOST_SCORES = 1 << 27  # that are written out at once: 512 MB in float32, a few times
 
 
-class MaskedView:
-    """The tokens of (a part of) a tree; some at the end may be padding.
+class MaskedView(TreePass):
+    """The tokens of (a part of) a tree, in one kernel a layer; some at the end may be padding.
 
-    mask: of the pass. real: number of tokens that are no padding. past: keys and values before those of the pass,
-    (P, Hkv, D) each, one pair a layer. furthest: the largest position; no window that holds it changes anything.
-    kept: a list that receives the keys and values of the pass, as in TreeView. wanted, long: as in View. calls: as in
-    TreeView. sparse: whether FlexAttention computes a short tree, too: it skips what no token sees, and has to be
-    compiled for the size first. often: as in `gpu_kernels.masked_attention`.
+    mask: of the pass. real: number of tokens that are no padding. furthest: the largest position; no window that holds
+    it changes anything. sparse: whether FlexAttention computes a short tree, too: it skips what no token sees, and has
+    to be compiled for the size first. often: as in `gpu_kernels.masked_attention`. The others: as in TreePass.
     """
 
     def __init__(
@@ -51,17 +48,10 @@ class MaskedView:
         sparse: bool = False,
         often: bool = False,
     ) -> None:
-        self.wanted, self.long, self._sparse, self._often = wanted, long, sparse, often
-        self.calls: list[int] = []
+        super().__init__(past, kept, wanted, long=long)
         self._mask, self._real, self._furthest = mask, real, furthest
-        self._past, self._kept = past, kept
+        self._sparse, self._often = sparse, often
         self._made: dict[tuple[int | None, bool], Any] = {}  # masks by window, and whether written out
-
-    def again(self) -> MaskedView:
-        """The same view for a layer that is computed a second time: keys and values are not kept twice."""
-        same = copy(self)
-        same._kept, same.calls = None, []
-        return same
 
     def attend(
         self,
@@ -78,11 +68,7 @@ class MaskedView:
         """As in View. Raises RuntimeError where keys and values could not be kept by number of layer."""
         if len(query) > len(self._mask.positions) or len(query) < self._real:
             raise RuntimeError("its layers do not give all tokens to attention")
-        self.calls.append(layer)
-        if self._kept is not None:
-            if layer != len(self._kept):
-                raise RuntimeError("its layers do not call attention once each, in order")
-            self._kept.append((key[: self._real], value[: self._real]))
+        self._called(layer, key[: self._real], value[: self._real])
         if window is not None and self._furthest < window:
             window = None
         dense, plain = self._mask.pairs <= MOST_DENSE and not self._sparse, cap is None and sinks is None
