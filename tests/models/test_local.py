@@ -9,7 +9,7 @@ import torch
 
 from rung.engine.prefix_tree import grow
 from rung.errors import ModelError
-from rung.models import local
+from rung.models import request_rows
 from rung.models.loading import load_model
 from rung.testing import save_tiny_model, tiny_model
 from rung.types import Constraint, Decoding, Message, Request, TrainingOptions, TrainingRow
@@ -249,19 +249,19 @@ def test_rows_are_encoded_once_a_call_and_forgotten_when_a_training_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, encoded = tiny_model(), list[str]()
-    whole = model.encode
-    monkeypatch.setattr(model, "encode", lambda m: encoded.append(m[-1].content) or whole(m))
+    whole = model.chat.encode
+    monkeypatch.setattr(model.chat, "encode", lambda m: encoded.append(m[-1].content) or whole(m))
     rows = [TrainingRow(str(i), (Message("user", f"row {i}"),), "no") for i in range(20)]
     assert model.too_long(rows) == [] and len(model.encode_rows(rows)) == 20
-    assert len(encoded) == 20 and len(model._rows) == 20
+    assert len(encoded) == 20 and len(model._encoded) == 20
     model.train(rows, TrainingOptions(1e-3, steps=1, batch_size=2), tmp_path)
-    assert len(encoded) == 20 and not model._rows
-    length = model._row_tokens + sum(len(r.prompt) + len(r.target) for r in model.encode_rows(rows[:1]))
-    monkeypatch.setattr(local, "_REMEMBERED_TOKENS", 5 * length)
+    assert len(encoded) == 20 and not model._encoded
+    length = model._encoded_tokens + sum(len(r.prompt) + len(r.target) for r in model.encode_rows(rows[:1]))
+    monkeypatch.setattr(request_rows, "_REMEMBERED_TOKENS", 5 * length)
     encoded.clear()
     assert len(model.encode_rows(rows)) == 20 and len(encoded) == 19, "once each, although not all are remembered"
-    assert list(model._rows) == rows[-len(model._rows) :] and 0 < len(model._rows) <= 5
-    assert model._row_tokens == sum(len(r.prompt) + len(r.target) for r in model._rows.values())
+    assert list(model._encoded) == rows[-len(model._encoded) :] and 0 < len(model._encoded) <= 5
+    assert model._encoded_tokens == sum(len(r.prompt) + len(r.target) for r in model._encoded.values())
 
 
 def test_an_adapter_without_safetensors_is_refused(tiny: Any, adapters: list[str], tmp_path: Path) -> None:

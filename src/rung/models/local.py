@@ -19,10 +19,7 @@ from rung.engine.engine import Engine
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.shared_card import give_back_surplus
 from rung.errors import (
-    REFUSED_TURNS,
     OutOfMemory,
-    TrainingError,
-    TruncatedAnswer,
     first_line,
 )
 from rung.models.answering import AnswerRow, write_answers
@@ -53,9 +50,7 @@ from rung.types import (
     TrainingRow,
 )
 
-_REMEMBERED_TOKENS = 1_000_000  # of encoded training rows; about 40 MB
 _TRIMMED_FROM = 8  # requests; after fewer of them, handing memory back would cost more than it brings
-_NAMED_ROWS = 5  # in messages
 
 
 class LocalModel(RequestRows):
@@ -75,8 +70,6 @@ class LocalModel(RequestRows):
         chat = ChatFormat(tokenizer, getattr(self.network, "generation_config", None))
         length = context_length(self.network.config.get_text_config(), tokenizer)
         super().__init__(chat, length, engine.vocabulary)
-        self._rows: dict[TrainingRow, TokenRow] = {}
-        self._row_tokens = 0  # of all of them
         self._speed: Speed | None = None
         self._cards: Cards | None = None
         self.trained_on = 1
@@ -250,8 +243,7 @@ class LocalModel(RequestRows):
             with self._memory_errors():
                 yield
         finally:
-            self._rows.clear()
-            self._row_tokens = 0
+            self.forget_rows()
             give_back_surplus(self.engine.device)
 
     def _save_tokenizer(self, folder: Path) -> None:
@@ -265,10 +257,6 @@ class LocalModel(RequestRows):
             place = folder / path.relative_to(source)
             place.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, place)
-
-    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-        """The rows whose prompt and answer together exceed the context."""
-        return [row for row in rows if self._row(row).tokens > self.context_length]
 
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
         """Mean loss per answer token, end token included. adapter None: the base network."""
@@ -293,33 +281,6 @@ class LocalModel(RequestRows):
         with self._memory_errors():
             if not self.engine.adapters.hold(str(adapter)):
                 change(partial(self.engine.adapters.mixable, str(adapter)))
-
-    def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
-        """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
-        encoded = [self._row(row) for row in rows]
-        if long := [row for row in encoded if row.tokens > self.context_length]:
-            named = ", ".join(f"{row.id} ({row.tokens} tokens)" for row in long[:_NAMED_ROWS])
-            more = f" and {len(long) - _NAMED_ROWS} more" if len(long) > _NAMED_ROWS else ""
-            raise TruncatedAnswer(
-                f"{len(long)} of {len(rows)} training examples do not fit {self.context_length} tokens, so that their "
-                f"answers would be cut: {named}{more}. Shorten these inputs, show fewer passages, or use a model with "
-                "a longer context."
-            )
-        return encoded
-
-    def _row(self, row: TrainingRow) -> TokenRow:
-        """The row as token ids, remembered until a training ends: rows are measured first, then trained on."""
-        if (known := self._rows.get(row)) is not None:
-            return known
-        try:
-            encoded = TokenRow(row.name, tuple(self.encode(row.messages)), tuple(self.encode_answer(row.answer)))
-        except Exception as error:  # a template may raise anything
-            raise TrainingError(f"{row.name}: {REFUSED_TURNS} ({error}).") from error
-        self._rows[row] = encoded
-        self._row_tokens += encoded.tokens
-        while self._row_tokens > _REMEMBERED_TOKENS:
-            self._row_tokens -= self._rows.pop(next(iter(self._rows))).tokens
-        return encoded
 
     # ---- what it knows of its own computing --------------------------------------------------
 

@@ -1,18 +1,24 @@
-"""Requests as rows of token ids, and what these rows wrote as answers: a local model without its network.
+"""Requests and training rows as token ids, and what rows wrote as answers: a local model without its network.
 
 Whatever computes the tokens, prompts, grammars and texts are the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rung.constraints import checked
 from rung.engine.decode import Job
 from rung.engine.grammar import Grammars, Matcher
-from rung.errors import DOES_NOT_FIT, OUT_OF_MEMORY, REFUSED_TURNS
+from rung.errors import DOES_NOT_FIT, OUT_OF_MEMORY, REFUSED_TURNS, TrainingError, TruncatedAnswer
 from rung.models.answering import AnswerRow
 from rung.models.chat_template import ChatFormat
 from rung.models.thinking import TAGS, Thought
-from rung.types import Constraint, Generation, Request
+from rung.training.batches import TokenRow
+from rung.types import Constraint, Generation, Request, TrainingRow
+
+_REMEMBERED_TOKENS = 1_000_000  # of encoded training rows; about 40 MB
+_NAMED_ROWS = 5  # in messages
 
 
 class RequestRows:
@@ -21,6 +27,8 @@ class RequestRows:
     def __init__(self, chat: ChatFormat, context_length: int, vocabulary: int) -> None:
         self.chat, self.context_length, self.vocabulary = chat, context_length, vocabulary
         self._grammars: Grammars | None = None
+        self._encoded: dict[TrainingRow, TokenRow] = {}
+        self._encoded_tokens = 0  # of all of them
 
     def count_tokens(self, text: str) -> int:
         return self.chat.count(text)
@@ -80,6 +88,46 @@ class RequestRows:
         if self._grammars is None:
             self._grammars = Grammars(self.chat.answer_tokens(), self.vocabulary)
         return self._grammars.matcher(constraint)
+
+    # ---- training rows ---------------------------------------------------------------------
+
+    def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+        """The rows whose prompt and answer together exceed the context."""
+        return [row for row in rows if self._training_row(row).tokens > self.context_length]
+
+    def encode_rows(self, rows: Sequence[TrainingRow]) -> list[TokenRow]:
+        """The rows as token ids. Raises TruncatedAnswer, which names them, when rows do not fit the context whole."""
+        encoded = [self._training_row(row) for row in rows]
+        if long := [row for row in encoded if row.tokens > self.context_length]:
+            named = ", ".join(f"{row.id} ({row.tokens} tokens)" for row in long[:_NAMED_ROWS])
+            more = f" and {len(long) - _NAMED_ROWS} more" if len(long) > _NAMED_ROWS else ""
+            raise TruncatedAnswer(
+                f"{len(long)} of {len(rows)} training examples do not fit {self.context_length} tokens, so that their "
+                f"answers would be cut: {named}{more}. Shorten these inputs, show fewer passages, or use a model with "
+                "a longer context."
+            )
+        return encoded
+
+    def _training_row(self, row: TrainingRow) -> TokenRow:
+        """The row as token ids, remembered until a training ends: rows are measured first, then trained on."""
+        if (known := self._encoded.get(row)) is not None:
+            return known
+        try:
+            encoded = TokenRow(
+                row.name, tuple(self.chat.encode(row.messages)), tuple(self.chat.encode_answer(row.answer))
+            )
+        except Exception as error:  # a template may raise anything
+            raise TrainingError(f"{row.name}: {REFUSED_TURNS} ({error}).") from error
+        self._encoded[row] = encoded
+        self._encoded_tokens += encoded.tokens
+        while self._encoded_tokens > _REMEMBERED_TOKENS:
+            self._encoded_tokens -= self._encoded.pop(next(iter(self._encoded))).tokens
+        return encoded
+
+    def forget_rows(self) -> None:
+        """Frees the rows that are remembered."""
+        self._encoded.clear()
+        self._encoded_tokens = 0
 
 
 def held_to(generation: Generation, constraint: Constraint | None) -> Generation:

@@ -22,7 +22,7 @@ import torch
 from rung.engine.devices import best_device, device_name
 from rung.engine.memory import free_bytes, give_back, total_bytes
 from rung.engine.ways import ways_of
-from rung.errors import DOES_NOT_FIT, REFUSED_TURNS, ModelError, OutOfMemory, TrainingError, first_line
+from rung.errors import DOES_NOT_FIT, ModelError, OutOfMemory, first_line
 from rung.models.four_bit import split_spec
 from rung.models.places import remember
 from rung.models.sizes import training_bytes
@@ -217,6 +217,7 @@ class VllmModel:
             lambda network: network.train(rows, options, folder, until=until, start=start, on_step=on_step),
             room=self._training_bytes(options),
         )
+        self._rows.forget_rows()
         self._child.release(trained)
         return trained
 
@@ -236,20 +237,13 @@ class VllmModel:
             lambda network: network.prefer(rows, options, folder, how=how, until=until, start=start, on_step=on_step),
             room=self._training_bytes(options),
         )
+        self._rows.forget_rows()
         self._child.release(trained)
         return trained
 
     def too_long(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows whose prompt and answer together exceed the context."""
-        chat = self._rows.chat
-
-        def tokens(row: TrainingRow) -> int:
-            try:
-                return len(chat.encode(row.messages)) + len(chat.encode_answer(row.answer))
-            except Exception as error:  # a template may raise anything
-                raise TrainingError(f"{row.name}: {REFUSED_TURNS} ({error}).") from error
-
-        return [row for row in rows if tokens(row) > self.context_length]
+        return self._rows.too_long(rows)
 
     def loss(self, rows: Sequence[TrainingRow], adapter: Path | None) -> float:
         """As in `types.Trainable`."""
