@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundle_runs import echo as echo
+from rung.cache import cache_folder
 from rung.errors import ModelError
 from rung.testing import save_tiny_model, tiny_model
 
 _LONG_FILES = ("test_simulation.py", "test_statistics.py")
+_SHARED = ("models", "hashes", "bases", "checks", "dtype", "speed", "npm")
+"""Of the user's cache, what tests share: all that depends on files and the machine alone."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,9 +61,22 @@ def plain_network(tiny_folder: Path) -> Any:
 
 
 def pytest_configure() -> None:
-    """A shell that starts tests in the background has them ignore Ctrl-C, and what they start would, too."""
+    """A shell that starts tests in the background has them ignore Ctrl-C, and what they start would, too.
+
+    A fake endpoint may get the port of an earlier one, whose kept answers are then taken for its own: each process of
+    tests keeps what it asks of endpoints in a folder of its own.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    shared, own = cache_folder(), Path(tempfile.mkdtemp(prefix="rung-tests-"))
+    for name in _SHARED:
+        (shared / name).mkdir(parents=True, exist_ok=True)
+        (own / name).symlink_to(shared / name)
+    os.environ["RUNG_CACHE"] = str(own)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["RUNG_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
