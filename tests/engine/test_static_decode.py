@@ -18,14 +18,15 @@ from test_attention_kinds import KINDS, both, ids
 from test_decode import DATE, LABELS, LONG, RECORD
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rung.engine import static_decode, static_rows
+from rung.engine import static_rows, static_steps
 from rung.engine.answering import BatchAnswers
 from rung.engine.decode import decode
 from rung.engine.grammar import Grammars
 from rung.engine.kv_cache import RowCache
 from rung.engine.prefill import Job
-from rung.engine.static_decode import StaticDecoder, static_decoder
+from rung.engine.static_decode import static_decoder
 from rung.engine.static_rows import StaticRows
+from rung.engine.static_steps import Steps
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.whole_weights import save_weights
 from rung.testing import tiny_model
@@ -43,7 +44,7 @@ PROMPTS = [
 
 @pytest.fixture(autouse=True)
 def _any_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_decode, "LEAST_STEPS", 0)
+    monkeypatch.setattr(static_steps, "LEAST_STEPS", 0)
 
 
 @pytest.fixture(params=["shared once", "shared by nobody"])
@@ -61,7 +62,7 @@ def engine() -> Any:
 def _as_before(engine: Any) -> Iterator[None]:
     limits, ways = engine.limits, replace(engine.ways, given_up={})
     yield
-    engine.limits, engine.ways, engine.static_decoder = limits, ways, None
+    engine.limits, engine.ways, engine.static_decoder, engine.static_steps = limits, ways, None, None
     engine.on_make_room.clear()
 
 
@@ -71,7 +72,7 @@ def answered(engine: TreeEngine, jobs: list[Job], *, static: bool = False) -> di
 
 
 def steps_of(engine: TreeEngine) -> int:
-    return sum(step.count for step in static_decoder(engine)._kept.values())
+    return sum(step.count for step in static_decoder(engine).steps._kept.values())
 
 
 def assert_equal_both_ways(engine: TreeEngine, jobs: list[Job]) -> None:
@@ -92,17 +93,17 @@ def test_answers_equal_plain_ones_for_windows_caps_and_sinks(kind: str) -> None:
 
 
 def test_numbers_equal_plain_ones_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_decode, "_TOLERANCES", {torch.float32: 1e-5})
+    monkeypatch.setattr(static_steps, "_TOLERANCES", {torch.float32: 1e-5})
     monkeypatch.setattr(static_rows, "LEAST_SHARED", 1)
     _, engine = both("windows and sinks")
-    check, compared = StaticDecoder._check, list[int]()
+    check, compared = Steps._check, list[int]()
 
-    def always(self: StaticDecoder, logits: torch.Tensor, plainly: torch.Tensor, rows: Any) -> None:
+    def always(self: Steps, logits: torch.Tensor, plainly: torch.Tensor, rows: Any) -> None:
         check(self, logits, plainly, rows)
         compared.append(len(rows))
-        raise static_decode.Differs("so that the next batch is compared again")
+        raise static_steps.Differs("so that the next batch is compared again")
 
-    monkeypatch.setattr(StaticDecoder, "_check", always)
+    monkeypatch.setattr(Steps, "_check", always)
     for prompts in (PROMPTS, PROMPTS[:1], PROMPTS[2:5]):
         answered(engine, [Job(prompt, 12) for prompt in prompts], static=True)
         engine.ways.given_up.clear()
@@ -116,11 +117,11 @@ def test_numbers_equal_plain_ones_to_rounding(monkeypatch: pytest.MonkeyPatch) -
 def test_rows_that_end_at_different_steps_move_to_fewer_rows_and_more_columns(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static_decode, "_AHEAD", 16)
-    monkeypatch.setattr(static_decode, "_MOST_KEPT", 100)
+    monkeypatch.setattr(static_steps, "_AHEAD", 16)
+    monkeypatch.setattr(static_steps, "_MOST_KEPT", 100)
     jobs = [Job(prompt, 2 + i * i * 3) for i, prompt in enumerate(PROMPTS)]
     assert_equal_both_ways(engine, jobs)
-    shapes = {shape for _, _, shape in static_decoder(engine)._kept}
+    shapes = {shape for _, _, shape in static_decoder(engine).steps._kept}
     assert len({shape.rows for shape in shapes}) > 1 and len({shape.columns for shape in shapes}) > 1
 
 
@@ -142,7 +143,7 @@ def test_sampled_rows_draw_the_same_tokens(engine: Any) -> None:
 
 @pytest.mark.parametrize("wide", [4, 16])
 def test_forced_tokens_and_free_ones_stand_side_by_side(monkeypatch: pytest.MonkeyPatch, wide: int) -> None:
-    monkeypatch.setattr(static_decode, "_WIDE", wide)
+    monkeypatch.setattr(static_steps, "_WIDE", wide)
     model = tiny_model()
     grammars = Grammars(model.chat.answer_tokens(), model.engine.vocabulary)
     kinds: list[Constraint | None] = [LABELS, DATE, RECORD, LONG, None]
@@ -173,7 +174,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dic
 def test_adapters_and_weights_that_take_turns_never_answer_for_each_other(
     tiny: Any, adapters: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static_decode, "_MOST_KEPT", 100)
+    monkeypatch.setattr(static_steps, "_MOST_KEPT", 100)
     engine = tiny.engine
     plain = [path for name, path in adapters.items() if name != "DoRA"]
     whole = tmp_path / "whole"
@@ -195,7 +196,7 @@ def test_adapters_and_weights_that_take_turns_never_answer_for_each_other(
     for _ in range(2):
         for names, theirs in zip(lists, expected, strict=True):
             assert answered(engine, jobs(names), static=True) == theirs
-        shapes.append(set(static_decoder(engine)._kept))
+        shapes.append(set(static_decoder(engine).steps._kept))
     assert not engine.ways.given_up
     assert shapes[0] == shapes[1], "what was recorded serves again"
     shutil.copytree(plain[1], tmp_path / "rewritten")
@@ -226,13 +227,13 @@ def test_weights_that_are_trained_themselves_are_answered_with(engine: Any) -> N
 def test_a_shape_is_kept_for_the_next_call_and_serves_smaller_ones(engine: Any) -> None:
     jobs = [Job(prompt, 12) for prompt in PROMPTS]
     answered(engine, jobs, static=True)
-    first = set(static_decoder(engine)._kept)
+    first = set(static_decoder(engine).steps._kept)
     before = steps_of(engine)
     answered(engine, jobs, static=True)
     answered(engine, jobs[:8], static=True)
-    assert set(static_decoder(engine)._kept) == first and steps_of(engine) > before
+    assert set(static_decoder(engine).steps._kept) == first and steps_of(engine) > before
     engine.make_room()
-    assert not len(static_decoder(engine)) and static_decoder(engine).bytes == 0
+    assert not len(static_decoder(engine).steps) and static_decoder(engine).steps.bytes == 0
 
 
 def test_rows_are_not_held_twice_and_dropped_steps_are_freed_at_once(
@@ -253,8 +254,8 @@ def test_rows_are_not_held_twice_and_dropped_steps_are_freed_at_once(
     gc.disable()
     try:
         answered(engine, [Job(prompt, 12) for prompt in PROMPTS], static=True)
-        steps = [weakref.ref(step) for step in static_decoder(engine)._kept.values()]
-        static_decoder(engine).clear()
+        steps = [weakref.ref(step) for step in static_decoder(engine).steps._kept.values()]
+        static_decoder(engine).steps.clear()
         assert steps and not any(step() is not None for step in steps)
     finally:
         gc.enable()
@@ -267,48 +268,48 @@ def test_kept_shapes_stay_within_their_bytes(engine: Any, monkeypatch: pytest.Mo
         assert answered(engine, [Job(p, 12) for p in PROMPTS[:count]], static=True) == answered(
             engine, [Job(p, 12) for p in PROMPTS[:count]]
         )
-        assert static_decoder(engine).bytes <= 1.5 * engine.limits.cache_bytes
-    assert len(static_decoder(engine))
+        assert static_decoder(engine).steps.bytes <= 1.5 * engine.limits.cache_bytes
+    assert len(static_decoder(engine).steps)
 
 
 def test_batches_of_few_steps_are_not_recorded(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_decode, "LEAST_STEPS", 8)
+    monkeypatch.setattr(static_steps, "LEAST_STEPS", 8)
     answered(engine, [Job(prompt, 8) for prompt in PROMPTS], static=True)
-    assert not len(static_decoder(engine))
+    assert not len(static_decoder(engine).steps)
     model = tiny_model(3)
     matcher = Grammars(model.chat.answer_tokens(), model.engine.vocabulary).matcher(
         Constraint("labels", ("no", "not", "nota"))
     )
     jobs = [Job(prompt, 60, matcher=matcher) for prompt in PROMPTS]
     answered(engine, jobs, static=True)
-    assert len(static_decoder(engine)), "an answer may be long"
+    assert len(static_decoder(engine).steps), "an answer may be long"
     engine.make_room()
     answered(engine, jobs, static=True)
-    assert not len(static_decoder(engine)), "such answers were short"
+    assert not len(static_decoder(engine).steps), "such answers were short"
 
 
 def test_steps_to_come_follow_from_what_is_answered_and_from_answers_before(engine: Any) -> None:
     decoder, state = static_decoder(engine), BatchAnswers([Job(PROMPTS[0], 60)], STOPS)
     state.answers, state.new = [[1] * 5], [[1]]
-    assert decoder._steps_to_come(state) == 56, "one of the five is still to be read"
+    assert decoder.steps_to_come(state) == 56, "one of the five is still to be read"
     state.answers = [[1] * 30]
     decoder.learn(state)
     state.answers = [[1] * 28]
-    assert decoder._steps_to_come(state) == 2
+    assert decoder.steps_to_come(state) == 2
     state.answers = [[1] * 40]
-    assert decoder._steps_to_come(state) == 21 and decoder._steps_to_come(BatchAnswers([Job([1], 9)], STOPS)) == 9
+    assert decoder.steps_to_come(state) == 21 and decoder.steps_to_come(BatchAnswers([Job([1], 9)], STOPS)) == 9
 
 
 def test_rows_move_to_fewer_rows_only_where_many_steps_are_to_come(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static_decode, "LEAST_STEPS", 2)
+    monkeypatch.setattr(static_steps, "LEAST_STEPS", 2)
     jobs = [Job(prompt, 3 if i else 16) for i, prompt in enumerate(PROMPTS)]
     assert_equal_both_ways(engine, jobs)
-    assert len(static_decoder(engine)) == 1, "13 steps to come"
+    assert len(static_decoder(engine).steps) == 1, "13 steps to come"
     engine.make_room()
     assert_equal_both_ways(engine, [replace(job, most=30) if not i else job for i, job in enumerate(jobs)])
-    assert len(static_decoder(engine)) == 2
+    assert len(static_decoder(engine).steps) == 2
 
 
 @pytest.mark.parametrize("at", [1, 2, 9])
@@ -317,7 +318,7 @@ def test_a_step_that_fails_gives_the_way_up_and_loses_nothing(
 ) -> None:
     jobs = [Job(prompt, 5 + 4 * (i % 4)) for i, prompt in enumerate(PROMPTS)]
     expected = answered(engine, jobs)
-    call, calls = static_decode._Step.__call__, []
+    call, calls = static_steps.Step.__call__, []
 
     def failing(self: Any, *given: Any) -> Any:
         calls.append(given)
@@ -325,10 +326,10 @@ def test_a_step_that_fails_gives_the_way_up_and_loses_nothing(
             raise RuntimeError("no kernel for this")
         return call(self, *given)
 
-    monkeypatch.setattr(static_decode._Step, "__call__", failing)
+    monkeypatch.setattr(static_steps.Step, "__call__", failing)
     assert answered(engine, jobs, static=True) == expected
     assert engine.ways.given_up == {"static answers": "no kernel for this"} and engine.ways.static
-    assert not len(static_decoder(engine)), "its memory is free again"
+    assert not len(static_decoder(engine).steps), "its memory is free again"
     assert len(calls) == at
 
 
@@ -357,7 +358,7 @@ class _Asked(TorchDispatchMode):
 def test_a_recorded_step_waits_for_nothing_and_copies_nothing_from_python(
     tiny: Any, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    work, found = static_decode._Step._work, set[str]()
+    work, found = static_steps.Step._work, set[str]()
 
     def listening(self: Any, tokens: int) -> Any:
         if self.count == 1:  # buffers of adapters are made in the first pass, as before a recording
@@ -367,7 +368,7 @@ def test_a_recorded_step_waits_for_nothing_and_copies_nothing_from_python(
         found.update(asked.names)
         return made
 
-    monkeypatch.setattr(static_decode._Step, "_work", listening)
+    monkeypatch.setattr(static_steps.Step, "_work", listening)
     monkeypatch.setattr(static_rows, "LEAST_SHARED", 1)
     engine = tiny.engine if kind == "adapters" else both(kind)[1]
     names = [None, *list(adapters.values())[:3]] if kind == "adapters" else [None]
@@ -379,7 +380,7 @@ def test_a_recorded_step_waits_for_nothing_and_copies_nothing_from_python(
 def test_compiled_steps_that_fail_or_differ_are_given_up_alone(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [Job(prompt, 15) for prompt in PROMPTS]
     expected = answered(engine, jobs)
-    monkeypatch.setattr(static_decode, "_OFTEN", 4)
+    monkeypatch.setattr(static_steps, "_OFTEN", 4)
 
     @contextmanager
     def failing(on: bool) -> Iterator[None]:
@@ -396,8 +397,8 @@ def test_compiled_steps_that_fail_or_differ_are_given_up_alone(engine: Any, monk
 
     logits = type(engine).logits
     for taken, reason in ((failing, "no compiler"), (differing, "its numbers differ")):
-        monkeypatch.setattr(static_decode.compiled_steps, "taken", taken)
-        engine.ways.compiled, engine.static_decoder = True, None
+        monkeypatch.setattr(static_steps.compiled_steps, "taken", taken)
+        engine.ways.compiled, engine.static_decoder, engine.static_steps = True, None, None
         assert answered(engine, jobs, static=True) == expected
         assert engine.ways.given_up.pop("compiled answers").startswith(reason) and not engine.ways.given_up
         assert engine.ways.static and engine.ways.compiled

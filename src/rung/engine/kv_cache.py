@@ -295,18 +295,16 @@ def _as_one(mine: Sequence[Shared], theirs: Sequence[Shared]) -> list[Shared]:
     found, left = list(mine), list(theirs)
     for place, shared in enumerate(found):
         for other in left:
-            if shared.last == other.first and _same(shared, other):
+            if shared.last == other.first and same_keys(shared.layers[0][0], other.layers[0][0]):
                 found[place] = replace(shared, last=other.last)
                 left.remove(other)
                 break
     return found + left
 
 
-def _same(one: Shared, other: Shared) -> bool:
-    key, other_key = one.layers[0][0], other.layers[0][0]
-    return (
-        key.data_ptr() == other_key.data_ptr() and key.shape == other_key.shape and key.stride() == other_key.stride()
-    )
+def same_keys(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether they are the same numbers in memory."""
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
 def _levels(shared: Sequence[Shared]) -> list[list[Shared]]:

@@ -9,39 +9,19 @@ Source: Juravsky et al., Hydragen (2024), for attention split into shared and ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
 
 from rung.engine import gpu_kernels
 from rung.engine.attention import KeysAndValues
-from rung.engine.buckets import bucket
-from rung.engine.kv_cache import RowCache, Shared
+from rung.engine.kv_cache import RowCache, Shared, same_keys
+from rung.engine.static_shapes import StepInputs, StepShape, shared_bucket
 
 LEAST_SHARED = 8_192
 """Tokens that rows need not keep for themselves, from which a shared part pays for its operations in each layer."""
 _FEW = 8  # a node that fewer than one in so many rows sees is copied into their own columns
-
-
-@dataclass(frozen=True)
-class StepShape:
-    """Numbers of rows, of columns in each row's own cache, and of columns that several rows see."""
-
-    rows: int
-    columns: int
-    shared: int
-
-    def holds(self, other: StepShape) -> bool:
-        """Whether what needs the other shape can stand in this one without wasting more than about half."""
-        fits = other.rows <= self.rows and other.columns <= self.columns and other.shared <= self.shared
-        near = self.rows <= 2 * other.rows and self.columns <= 2 * other.columns
-        return fits and near and self.shared <= 2 * other.shared
-
-
-def rows_bucket(count: int) -> int:
-    """The smallest number of rows that passes are made for and that holds so many."""
-    return max(1, 1 << (count - 1).bit_length()) if count <= 32 else bucket(count, least=64)
 
 
 @dataclass(frozen=True)
@@ -55,10 +35,15 @@ class Arranged:
 
     @staticmethod
     def of(cache: RowCache) -> Arranged:
+        """Rows that stand by themselves: what many of them see is stored once where that pays."""
         rows = len(cache.ends)
         wide = [node for node in cache.shared if _FEW * (node.last - node.first) >= rows]
         pays = sum((node.last - node.first - 1) * len(node.positions) for node in wide) >= LEAST_SHARED
-        behind = wide if pays else []
+        return Arranged.with_behind(cache, wide if pays else [])
+
+    @staticmethod
+    def with_behind(cache: RowCache, behind: Sequence[Shared]) -> Arranged:
+        """With these nodes stored once, and all others copied."""
         copied = [node for node in cache.shared if not any(node is other for other in behind)]
         lengths: list[int] = cache.lengths.tolist()
         for node in copied:
@@ -69,24 +54,23 @@ class Arranged:
     @property
     def shared(self) -> int:
         """Columns that several rows see, to the next size that passes are made for."""
-        tokens = sum(len(node.positions) for node in self.behind)
-        return bucket(tokens, least=64) if tokens else 0
+        return shared_bucket(sum(len(node.positions) for node in self.behind))
 
 
-class StepInputs:
-    """What a pass of `tokens` tokens of each row reads: one row of numbers, and views of it.
+@dataclass
+class _Node:
+    """Tokens that stand in the shared columns from `start` on. key: of the first layer; it tells the node from others.
 
-    ids, positions: (1, rows × tokens), row behind row. lengths: columns that are filled before the pass, (rows,).
-    last: place of the last token of each row that is no filler, (rows,).
-    """
+    rows: those that see it."""
 
-    def __init__(self, rows: int, tokens: int, device: torch.device) -> None:
-        self.tokens = tokens
-        self.numbers = torch.zeros(2 * rows * tokens + 2 * rows, dtype=torch.long, device=device)
-        self.ids, self.positions = (part[None] for part in self.numbers[: 2 * rows * tokens].chunk(2))
-        self.lengths, self.last = self.numbers[2 * rows * tokens :].chunk(2)
-        self.rows = torch.arange(rows, device=device).repeat_interleave(tokens)
-        self.ahead = torch.arange(tokens, device=device)
+    key: torch.Tensor
+    positions: Sequence[int]
+    start: int
+    rows: set[int]
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.positions)
 
 
 class StaticRows:
@@ -113,7 +97,7 @@ class StaticRows:
         self._shared_positions = torch.zeros(shared, dtype=torch.long, device=device)
         self._columns = torch.arange(columns, device=device)
         self._masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = {}
-        self._nodes: list[Shared] = []  # of what is behind, by the rows as they stand here
+        self._nodes: list[_Node] = []  # in the order of their columns
 
     @property
     def bytes(self) -> int:
@@ -207,8 +191,18 @@ class StaticRows:
     # ---- which rows stand here --------------------------------------------------------------
 
     def take(self, cache: RowCache, arranged: Arranged) -> None:
-        """The rows of a cache, whose layers are freed one by one: both copies of all layers need not fit."""
-        device, rows = self._positions.device, len(arranged.lengths)
+        """The rows of a cache, in the place of all that stood here before. Its layers are freed one by one: both copies
+        of all layers need not fit."""
+        self._empty()
+        self.put(cache, arranged, list(range(len(arranged.lengths))))
+
+    def put(self, cache: RowCache, arranged: Arranged, into: Sequence[int]) -> None:
+        """The rows of a cache, as new rows with these numbers; they must be free. Its layers are freed one by one.
+
+        What stands behind must have room, as `has_room` says.
+        """
+        device = self._positions.device
+        slots = torch.tensor(into, device=device)
         held: list[int] = cache.lengths.tolist()
         width = max(held)
         nodes = [[i for i in range(len(node.positions))] for node in arranged.copied]
@@ -217,43 +211,73 @@ class StaticRows:
         for node, tokens, start in zip(arranged.copied, nodes, starts, strict=True):
             for row in range(node.first, node.last):
                 source += [start + i for i in tokens]
-                of_rows += [row] * len(tokens)
+                of_rows += [into[row]] * len(tokens)
                 columns += [filled[row] + i for i in tokens]
                 filled[row] += len(tokens)
         taken, into_rows, into_columns = torch.tensor([source, of_rows, columns], device=device).long()
-        self._place(cache.positions[:, :width], arranged.lengths, cache.ends)
+        self._place(slots, cache.positions[:, :width], arranged.lengths, cache.ends)
         if source:
             places = torch.tensor([place for node in arranged.copied for place in node.positions], device=device)
             self._positions[into_rows, into_columns] = places[taken]
-        self._behind_of(arranged.behind)
+        new = [(shared, node) for shared in arranged.behind if (node := self._seen_by(shared, into)) is not None]
+        self._tell_behind()
         for layer in range(len(self._own)):
             for which in (0, 1):
                 own, behind = self._own[layer][which], self._behind[layer][which]
-                own.zero_()  # of rows that stood here before; 0 times what is no number would be no number
-                own[:rows, :, :width] = cache.own[layer][which][:, :, :width]
+                # Of rows that stood here before nothing is left: 0 times what is no number would be no number.
+                own.index_fill_(0, slots, 0)
+                own[slots, :, :width] = cache.own[layer][which][:, :, :width]
                 if source:
                     found = torch.cat([node.layers[layer][which] for node in arranged.copied], 2)[0].transpose(0, 1)
                     own[into_rows, :, into_columns] = found[taken]
-                if arranged.behind:
-                    found = torch.cat([node.layers[layer][which] for node in arranged.behind], 2)[0]
-                    behind.zero_()
-                    behind[:, : found.shape[1]] = found
+                for shared, node in new:
+                    behind[:, node.start : node.stop] = shared.layers[layer][which][0]
             cache.drop(layer)
 
     def take_from(self, other: StaticRows, rows: Sequence[int], lengths: Sequence[int], ends: Sequence[int]) -> None:
-        """Those rows of another shape with the same shared part. lengths, ends: of these rows."""
-        chosen = torch.tensor(rows, device=self._positions.device)
+        """Those rows of another shape with as many shared columns as are needed, or more. They stand first here, in the
+        place of all that stood here before. lengths, ends: of these rows."""
+        self._empty()
+        device = self._positions.device
+        chosen = torch.tensor(rows, device=device)
         width = min(self.shape.columns, other.shape.columns)
-        self._place(other._positions[chosen, :width], lengths, ends)
-        self._behind_of(_kept(other._nodes, rows))
+        self._place(torch.arange(len(rows), device=device), other._positions[chosen, :width], lengths, ends)
+        places = {row: place for place, row in enumerate(rows)}
+        moved: list[tuple[_Node, _Node]] = []
+        for node in other._nodes:
+            if seeing := {places[row] for row in node.rows if row in places}:
+                start = self._nodes[-1].stop if self._nodes else 0
+                self._nodes.append(_Node(node.key, node.positions, start, seeing))
+                moved.append((node, self._nodes[-1]))
+        self._tell_behind()
         for layer in range(len(self._own)):
             for own, theirs in zip(self._own[layer], other._own[layer], strict=True):
-                own.zero_()
                 own[: len(rows), :, :width] = theirs[chosen, :, :width]
             for behind, theirs in zip(self._behind[layer], other._behind[layer], strict=True):
-                common = min(behind.shape[1], theirs.shape[1])
-                behind.zero_()
-                behind[:, :common] = theirs[:, :common]
+                for node, here in moved:
+                    behind[:, here.start : here.stop] = theirs[:, node.start : node.stop]
+
+    def leave(self, rows: Sequence[int]) -> None:
+        """These rows are free. What they alone saw of the shared columns stays until there is need of its place."""
+        for node in self._nodes:
+            node.rows.difference_update(rows)
+
+    def has(self, shared: Shared) -> bool:
+        """Whether these tokens stand in the shared columns."""
+        return self._node_of(shared) is not None
+
+    def has_room(self, behind: Sequence[Shared]) -> bool:
+        """Whether these nodes stand in the shared columns, or have room there in this order, once those that no row
+        sees are dropped."""
+        new = [shared for shared in behind if not self.has(shared)]
+        kept = [n for n in self._nodes if n.rows or any(_same(n, shared) for shared in behind)]
+        start = max((node.stop for node in kept), default=0)
+        return start + sum(len(shared.positions) for shared in new) <= self.shape.shared
+
+    @property
+    def shared_tokens(self) -> int:
+        """Of the shared columns, those that any row sees."""
+        return sum(len(node.positions) for node in self._nodes if node.rows)
 
     def as_cache(self, rows: Sequence[int], lengths: Sequence[int], ends: Sequence[int]) -> RowCache:
         """These rows as a cache for passes of any shape. It shares the memory of rows that stand first, in order."""
@@ -263,13 +287,13 @@ class StaticRows:
         def own(x: torch.Tensor) -> torch.Tensor:
             return x[: len(rows)] if in_order else x[chosen]
 
-        nodes, start, behind = _kept(self._nodes, rows), 0, list[Shared]()
-        for node, whole in zip(nodes, self._nodes, strict=True):
-            stop = start + len(whole.positions)
-            layers = [(key[None, :, start:stop], value[None, :, start:stop]) for key, value in self._behind]
-            if node.last > node.first:
-                behind.append(replace(node, layers=layers))
-            start = stop
+        behind = list[Shared]()
+        for node in self._nodes:
+            layers = [
+                (key[None, :, node.start : node.stop], value[None, :, node.start : node.stop])
+                for key, value in self._behind
+            ]
+            behind += [Shared(layers, node.positions, *run) for run in _runs([row in node.rows for row in rows])]
         ahead = torch.arange(self.shape.columns, device=device) - torch.tensor(lengths, device=device)[:, None]
         filled = ahead < 0
         positions = torch.where(filled, own(self._positions), ahead + torch.tensor(ends, device=device)[:, None])
@@ -277,30 +301,61 @@ class StaticRows:
         cache.own.extend((own(key), own(value)) for key, value in self._own)
         return cache
 
-    def _place(self, positions: torch.Tensor, lengths: Sequence[int], ends: Sequence[int]) -> None:
-        """Positions of the rows' columns: those that are known, then one behind the other from each row's end on."""
-        device, rows, columns = positions.device, len(lengths), self.shape.columns
+    def _empty(self) -> None:
+        self._nodes = []
+        self._positions.zero_()
+        for layer in (*self._own, *self._behind):
+            for rows in layer:
+                rows.zero_()
+
+    def _place(self, slots: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int], ends: Sequence[int]) -> None:
+        """Positions of these rows' columns: those that are known, then one behind the other from each row's end on."""
+        device, columns = positions.device, self.shape.columns
         ahead = self._columns - torch.tensor(lengths, device=device)[:, None]
         behind = ahead + torch.tensor(ends, device=device)[:, None]
-        self._positions.zero_()
         known = pad(positions, (0, columns - positions.shape[1]))
-        self._positions[:rows] = torch.where(ahead < 0, known, behind)
+        self._positions[slots] = torch.where(ahead < 0, known, behind)
 
-    def _behind_of(self, nodes: Sequence[Shared]) -> None:
+    def _node_of(self, shared: Shared) -> _Node | None:
+        return next((node for node in self._nodes if _same(node, shared)), None)
+
+    def _seen_by(self, shared: Shared, into: Sequence[int]) -> _Node | None:
+        """Notes that its rows see these tokens. Returns where they are to be stored; None where they stand there."""
+        rows = {into[row] for row in range(shared.first, shared.last)}
+        known = self._node_of(shared)
+        if known is not None:
+            known.rows |= rows
+            return None
+        start = max((node.stop for node in self._nodes), default=0)
+        if start + len(shared.positions) > self.shape.shared:
+            self._nodes = [node for node in self._nodes if node.rows]
+            start = max((node.stop for node in self._nodes), default=0)
+        if start + len(shared.positions) > self.shape.shared:
+            raise ValueError(f"{len(shared.positions)} tokens have no room behind {start} of {self.shape.shared}")
+        node = _Node(shared.layers[0][0], shared.positions, start, rows)
+        self._nodes.append(node)
+        return node
+
+    def _tell_behind(self) -> None:
         """Which rows see which shared columns. Their keys and values are the caller's matter."""
-        self._nodes = [replace(node, layers=[]) for node in nodes]
+        if not self.shape.shared:
+            return
         seen = torch.zeros(self._of_rows.shape, dtype=torch.bool)
-        places: list[int] = []
-        for node in nodes:
-            seen[node.first : node.last, len(places) : len(places) + len(node.positions)] = True
-            places += node.positions
+        places = torch.zeros(self.shape.shared, dtype=torch.long)
+        for node in self._nodes:
+            seen[sorted(node.rows), node.start : node.stop] = True
+            places[node.start : node.stop] = torch.tensor(node.positions, dtype=torch.long)
         self._of_rows.copy_(seen)
-        self._shared_positions[: len(places)] = torch.tensor(places, dtype=torch.long, device=self._of_rows.device)
+        self._shared_positions.copy_(places)
 
 
-def _kept(nodes: Sequence[Shared], rows: Sequence[int]) -> list[Shared]:
-    """The nodes for these rows alone, in order; one that none of them sees spans no row."""
-    return [
-        replace(node, first=sum(row < node.first for row in rows), last=sum(row < node.last for row in rows))
-        for node in nodes
-    ]
+def _same(node: _Node, shared: Shared) -> bool:
+    """Whether they are the same tokens in memory. A node keeps its tensor, so that no other gets its place."""
+    return same_keys(node.key, shared.layers[0][0])
+
+
+def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+    """Where neighbours are true: (first, behind the last) of each run."""
+    ends = [i for i, flag in enumerate([*flags, False]) if not flag]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]

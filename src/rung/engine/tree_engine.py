@@ -68,8 +68,10 @@ class TreeEngine(Engine):
         self._prefixes: dict[_Key, Prefix] = {}
         self._asked: dict[_Key, int] = {}  # the call that used each prefix last
         self._calls = 0
+        self.static_steps: Any = None
+        """What `static_steps` keeps from call to call."""
         self.static_decoder: Any = None
-        """What `static_decode` keeps from batch to batch."""
+        """What `static_decode` knows of the batches before."""
         self.calls: list[int] = []
         """Numbers of the layers that called attention in the last pass over a tree, in order."""
         # transformers passes a mask of four dimensions on as it is; the view does the masking.
