@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -89,8 +89,7 @@ class Captured(Generic[Result]):
                 current.wait_stream(stream)  # also where it failed: what was begun still writes to the caller's tensors
             before()
             graph: Any = torch.cuda.CUDAGraph()
-            # What other threads do meanwhile, such as NCCL's watchdog, does not end the recording.
-            with torch.cuda.graph(graph, pool=memory.pool, stream=stream, capture_error_mode="thread_local"):
+            with _recording(graph, memory):
                 held = torch.cuda.memory_reserved(device)  # here: it has given back what torch kept for later
                 self._result = work()
             memory.add(self, torch.cuda.memory_reserved(device) - held)
@@ -121,6 +120,25 @@ def _stream_of(device: torch.device) -> Any:
 def graph_bytes(device: torch.device) -> int:
     """Bytes of the device that recorded graphs keep for themselves."""
     return sum(memory.bytes for memory in _MEMORIES if memory.device == device)
+
+
+@contextmanager
+def _recording(graph: Any, memory: GraphMemory) -> Iterator[None]:
+    """Within: the graph records.
+
+    It begins outside of inference mode: at a process's first graph, torch (up to 2.11) makes the tensors of a seed that
+    it fills for each later graph, and what is made in inference mode cannot be filled outside of it. So a training
+    would fail behind answers.
+    """
+    inferring = torch.is_inference_mode_enabled()
+    # What other threads do meanwhile, such as NCCL's watchdog, does not end the recording.
+    recording = torch.cuda.graph(graph, pool=memory.pool, stream=memory.stream, capture_error_mode="thread_local")
+    with (
+        torch.inference_mode(False) if inferring else nullcontext(),
+        recording,
+        torch.inference_mode() if inferring else nullcontext(),
+    ):
+        yield
 
 
 @contextmanager
