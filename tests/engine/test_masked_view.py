@@ -140,6 +140,18 @@ def test_padding_changes_no_token() -> None:
     torch.testing.assert_close(found, exact)
 
 
+def test_a_mask_for_cudnn_holds_no_infinities_and_hides_as_much() -> None:
+    tree = grow(ROWS["two levels"])
+    tokens = len(tree.ids)
+    given = [drawn(tokens, HEADS, 3), drawn(tokens, KEY_HEADS, 4), drawn(tokens, KEY_HEADS, 6)]
+    mask = mask_of(tree, [0], tokens=128)
+    usual, often = (MaskedView(mask, tokens, 100, often=chosen) for chosen in (False, True))
+    for ours, theirs in zip(attended(often, given, {}), attended(usual, given, {}), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert MaskedView(mask, tokens, 100, often=True)._written_out(None, dtype).isfinite().all()
+
+
 @pytest.mark.parametrize("how", [{}, {"window": 64}, {"cap": 0.7}])
 def test_flex_attention_computes_it_too(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Uncompiled here: it is made for GPUs, and its backward pass is only there."""

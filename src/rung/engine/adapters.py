@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from rung.engine.adapted_forward import adapted_forward
+from rung.engine.adapter_cast import CastFactors
 from rung.engine.adapter_folder import check_adapter as check_adapter
 from rung.engine.adapter_held import HeldAdapters
 from rung.engine.adapter_mix import AdapterMix
@@ -70,6 +71,8 @@ class Adapters:
         """Whether plain adapters are read without PEFT."""
         self.on_first_use: Callable[[], None] | None = None
         """The check of adapters, called when the first one is used, until it passes. It needs PEFT's slow import."""
+        self.cast: CastFactors | None = None
+        """Where the adapter in training stands in the type of the products, while such passes are computed."""
 
     # ---- which adapter is applied ---------------------------------------------------------------
 
@@ -115,6 +118,17 @@ class Adapters:
             yield
         finally:
             self._applied = None
+
+    @contextmanager
+    def casting(self, cast: CastFactors | None) -> Iterator[None]:
+        """Within: passes of the adapter in training read these copies, made now; None: each layer makes its own."""
+        if cast is not None:
+            cast.refresh()
+        self.cast = cast
+        try:
+            yield
+        finally:
+            self.cast = None
 
     def plain_ones(self, adapters: Sequence[str | None]) -> dict[str | None, PlainAdapter | None]:
         """Each of these mixable adapters as it stands in memory; the base is None."""
@@ -244,7 +258,7 @@ class Adapters:
             if isinstance(applied, AdapterMix):
                 known[0] = replace(known[0], side=names)
         elif applied in (None, IN_TRAINING) or all(f.a is None for f in known):
-            return known
+            return known if self.cast is None or applied is None else self.cast.of(key[0], known)
         else:
             known = [f if f.a is None else replace(f, a=f.a.to(self._dtype), b=f.b.to(self._dtype)) for f in known]
             known[0] = replace(known[0], side=side_by_side(known, self._dtype))

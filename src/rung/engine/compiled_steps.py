@@ -108,8 +108,9 @@ def _scalings(factors: Sequence[Factors]) -> How:
 
 
 def _linears(factors: Sequence[Factors]) -> Tensors:
-    """The a of all layers side by side, where it is stored; weight, bias, a and b of each."""
-    side = factors[0].side if isinstance(factors[0].side, torch.Tensor) else None
+    """The a of all layers side by side, where it is stored and not trained; weight, bias, a and b of each."""
+    trained = any(f.a is not None and f.a.requires_grad for f in factors)
+    side = factors[0].side if isinstance(factors[0].side, torch.Tensor) and not trained else None
     return side, tuple((f.weight, f.bias, f.a, f.b) for f in factors)
 
 

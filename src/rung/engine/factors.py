@@ -19,7 +19,7 @@ from rung.engine.adapter_plain import Names, PlainAdapter
 from rung.engine.packed import PackedWeight, weight_of
 from rung.engine.products import linear
 
-_FIELDS = 6  # of Factors
+_FIELDS = 7  # of Factors
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Factors:
     weight: (out, in), or a PackedWeight, which has the bias in it. a: (rank, in), b: (out, rank), or None where no
     adapter is applied, or several at once. side: of the first of several layers with the same input, the a of all of
     them side by side, where that is stored; with several adapters at once, the names of these layers; None elsewhere.
+    stored: b in the type of the products, where that is stored too.
     """
 
     weight: Any
@@ -37,6 +38,7 @@ class Factors:
     b: Any = None
     scaling: float = 1.0
     side: Any = None
+    stored: Any = None
 
 
 def unadapted(module: Any) -> Factors | None:
@@ -48,7 +50,7 @@ def unadapted(module: Any) -> Factors | None:
 
 def flat(factors: Sequence[Factors]) -> list[Any]:
     """As arguments of an autograd function."""
-    return [field for f in factors for field in (f.weight, f.bias, f.a, f.b, f.scaling, f.side)]
+    return [field for f in factors for field in (f.weight, f.bias, f.a, f.b, f.scaling, f.side, f.stored)]
 
 
 def unflat(fields: Sequence[Any]) -> list[Factors]:
@@ -85,7 +87,7 @@ def project(
     first = 0
     for out, f in adapted:
         part = narrow[:, first : first + len(f.a)]
-        out.addmm_(part, f.b.to(x.dtype).T, alpha=f.scaling)
+        out.addmm_(part, _b_of(f, x.dtype).T, alpha=f.scaling)
         first += len(f.a)
     return outs, narrow
 
@@ -103,12 +105,12 @@ def project_back(
     if wanted:
         grad_x = _times_weight(grads[0], factors[0].weight)
         for grad, f in zip(grads[1:], factors[1:], strict=True):
-            grad_x.add_(_times_weight(grad, f.weight))
+            _add_times_weight(grad_x, grad, f.weight)
     fields: list[Any] = [None] * (_FIELDS * len(factors))
     if narrow is None:
         return grad_x, fields
     adapted = [i for i, f in enumerate(factors) if f.a is not None]
-    through = _scaled([grads[i] @ factors[i].b.to(x.dtype) for i in adapted], [factors[i].scaling for i in adapted])
+    through = _scaled([grads[i] @ _b_of(factors[i], x.dtype) for i in adapted], [factors[i].scaling for i in adapted])
     if grad_x is not None:
         grad_x.addmm_(through, side_by_side(factors, x.dtype))
     to_a = (through.T @ x).split([len(factors[i].a) for i in adapted])
@@ -137,6 +139,20 @@ def _times(rows: torch.Tensor, scaling: float, dtype: torch.dtype) -> torch.Tens
 
 def _times_weight(grad: torch.Tensor, weight: Any) -> torch.Tensor:
     return weight.back(grad) if isinstance(weight, PackedWeight) else linear(grad, weight.T)
+
+
+def _add_times_weight(into: torch.Tensor, grad: torch.Tensor, weight: Any) -> None:
+    """Adds what `_times_weight` returns. On a GPU the product itself adds, in its own float32 sums."""
+    if gpu_kernels.is_gpu(grad) and not isinstance(weight, PackedWeight):
+        into.addmm_(grad, weight)
+    else:
+        into.add_(_times_weight(grad, weight))
+
+
+def _b_of(factors: Factors, dtype: torch.dtype) -> torch.Tensor:
+    """The b of a layer that has an adapter, (out, rank), in that type."""
+    found: torch.Tensor = factors.b.to(dtype) if factors.stored is None else factors.stored
+    return found
 
 
 def side_by_side(factors: Sequence[Factors], dtype: torch.dtype) -> torch.Tensor:

@@ -24,6 +24,9 @@ MOST_DENSE = 1 << 24
 """Queries times keys up to which the mask is written out: of 4,096 tokens, 32 MB in half precision."""
 
 _ALIGNED = 16  # keys
+_UNSEEN = -30_000.0
+"""Added to the scores of unseen keys where cuDNN may compute them: infinities may become no numbers there, so that
+PyTorch gives it none either. The weights are 0 all the same, since every query sees a key, padding itself."""
 _MOST_SCORES = 1 << 27  # that are written out at once: 512 MB in float32, a few times
 
 
@@ -107,7 +110,7 @@ class MaskedView(TreePass):
         return self._mask.padded(whole_blocks(tokens), whole_blocks(past))
 
     def _written_out(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to scores, (1, 1, T, S): 0 where a key is seen, else -inf.
+        """What is added to scores, (1, 1, T, S): 0 where a key is seen, else -inf or as good as that.
 
         In the type of the queries and with rows that are aligned: else the kernel would convert it in every layer.
         """
@@ -115,7 +118,8 @@ class MaskedView(TreePass):
             seen = self._mask.dense(window)
             room = -(-seen.shape[1] // _ALIGNED) * _ALIGNED
             added = torch.zeros(len(seen), room, dtype=dtype, device=seen.device)[:, : seen.shape[1]]
-            self._made[window, True] = added.masked_fill_(~seen, float("-inf"))[None, None]
+            unseen = _UNSEEN if self._often else float("-inf")
+            self._made[window, True] = added.masked_fill_(~seen, unseen)[None, None]
         mask: torch.Tensor = self._made[window, True]
         return mask
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from rung.engine import compiled_steps
+from rung.engine.adapter_cast import CastFactors
 from rung.engine.capture import Captured, GraphMemory
 from rung.engine.devices import synchronize
 from rung.engine.out_of_memory import is_out_of_memory
@@ -71,6 +72,7 @@ class CapturedGradients:
         self._engine, self._weights, self._sizes = engine, list(weights), sizes
         self._recorded: dict[Size, _Recorded] = {}
         self._memory: GraphMemory | None = None
+        self._cast = CastFactors()
         self._steps = steps
         self._most_sizes, self._often = _MOST_SIZES, often
         self._clock: deque[float] = deque(maxlen=_TIMED + 1)
@@ -117,7 +119,7 @@ class CapturedGradients:
         if self._recorded:
             synchronize(self._engine.device)  # nothing frees what still runs
         self._recorded.clear()
-        self._memory = None
+        self._memory, self._cast = None, CastFactors()
 
     # ---- one part of a batch ----------------------------------------------------------------------
 
@@ -165,7 +167,8 @@ class CapturedGradients:
         inputs = StaticPass(self._engine, size)
         inputs.fill(rows)
         scale = torch.full((), factor, device=self._engine.device)
-        work = _work(self._engine, inputs, scale, compiled=compiled, often=self._often)
+        cast = None if compiled else self._cast  # a compiled step converts what it reads in its own kernels
+        work = _work(self._engine, inputs, scale, cast, often=self._often)
         self._memory = self._memory or GraphMemory(self._engine.device)
         run = Captured(work, self._engine.device, self._memory, before=self._drop)
         return _Recorded(inputs, scale, run, [weight.grad for weight in self._weights])
@@ -276,13 +279,16 @@ def attends_often(engine: Any, steps: int) -> bool:
 
 
 def _work(
-    engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, *, compiled: bool, often: bool
+    engine: TreeEngine, inputs: StaticPass, factor: torch.Tensor, cast: CastFactors | None, *, often: bool
 ) -> Callable[[], torch.Tensor]:
-    """Forward, loss and backward as a function that returns the summed loss and leaves gradients in the weights."""
-    output = engine.network.get_output_embeddings()
+    """Forward, loss and backward as a function that returns the summed loss and leaves gradients in the weights.
+
+    cast: of the adapter; None: its layers run their compiled steps.
+    """
+    output, compiled = engine.network.get_output_embeddings(), cast is None
 
     def work() -> torch.Tensor:
-        with compiled_steps.taken(compiled):
+        with compiled_steps.taken(compiled), engine.adapters.casting(cast):
             hidden = inputs.hidden(sparse=compiled, often=often)
             if can_fuse(engine):
                 loss = fused_cross_entropy(hidden, output, inputs.targets)
