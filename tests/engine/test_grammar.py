@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rung.engine.batch import unpacked
-from rung.engine.grammar import Grammars
+from rung.engine.grammar import Grammars, pack
 from rung.errors import ConstraintError
 from rung.types import Constraint
 
@@ -54,6 +54,24 @@ def accepted(tiny: Any, grammars: Grammars, constraint: Constraint, text: str) -
             return False
         matcher.consume(token)
     return True
+
+
+def test_many_matchers_write_their_bits_as_each_by_itself(tiny: Any, grammars: Grammars) -> None:
+    text = tiny.chat.tokenizer.encode('{"kind": "card", "amount": 9', add_special_tokens=False)
+    matchers, labels = [], grammars.matcher(Constraint("labels", LABELS))
+    for read in (*range(len(text)), len(text)):
+        matcher = grammars.matcher(Constraint("json_schema", SCHEMA))
+        for token in text[:read]:
+            matcher.consume(token)
+        matchers += [matcher, labels.copy()]
+    ended = grammars.matcher(Constraint("regex", "a"))
+    ended.forced()
+    words = -(-tiny.engine.vocabulary // 32)
+    into = np.zeros((len(matchers) + 1, 4 * words), dtype=np.uint8)
+    pack([*matchers, ended], into)
+    for row, matcher in zip(into, [*matchers, ended], strict=True):
+        bits = np.unpackbits(row, bitorder="little")[: tiny.engine.vocabulary].astype(bool)
+        assert (bits == matcher.allowed()).all()
 
 
 @pytest.mark.parametrize("constraint", [Constraint("labels", LABELS), Constraint("json_schema", SCHEMA)])

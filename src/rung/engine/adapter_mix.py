@@ -15,6 +15,7 @@ import torch
 
 from rung.engine.adapter_plain import AdapterLayout, Blocks, Names, PlainAdapter
 from rung.engine.adapter_slots import AdapterSlots
+from rung.engine.gpu_kernels import on_device
 
 _LONG = 128  # tokens of a stretch from which gathering costs more than a product of its own
 _MOST_FILLED = 2.0  # places of a batched product, as a multiple of its tokens
@@ -169,7 +170,7 @@ class AdapterMix:
         return _Gathered(blocks, rank, count, self._places(take), first, stop, self._places(back), idle)
 
     def _places(self, numbers: list[int]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.long, device=self._device)
+        return on_device(torch.tensor(numbers, dtype=torch.long), self._device)
 
 
 def _range(group: Tokens, places: dict[PlainAdapter, int]) -> tuple[int, int]:

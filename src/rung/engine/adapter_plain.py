@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from rung.engine.adapter_folder import WEIGHTS, AdapterFolder
+from rung.engine.gpu_kernels import on_device
 from rung.engine.packed import weight_of
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -244,4 +245,5 @@ def read_plain(plan: PlainPlan, dtype: torch.dtype, device: torch.device) -> Pla
         low, high = torch.aminmax(row)
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise ValueError(f"it holds numbers that are not finite, or too large for {str(dtype)[6:]}")
-        return PlainAdapter(layout, row.to(device))
+        # Without a wait: any thread may read one, also while another thread records a pass, where torch refuses waits.
+        return PlainAdapter(layout, on_device(row, device))

@@ -26,7 +26,8 @@ class BatchAnswers:
         self.answers: list[list[int]] = [[] for _ in jobs]
         self.active = list(range(len(jobs)))
         self.new: list[Sequence[int]] = [()] * len(jobs)
-        self._stop_ids = stop_ids
+        self._stop_ids = frozenset(stop_ids)
+        self._most = [job.most for job in jobs]
         self._generators = [generator_of(job) for job in jobs]
         self._matchers = [job.matcher.copy() if job.matcher is not None else None for job in jobs]
         self._is_ruled_or_sampled = any(job.matcher is not None or job.temperature > 0 for job in jobs)
@@ -46,9 +47,11 @@ class BatchAnswers:
         of_logits = asked if rows is None else [rows[row] for row in asked]
         if not self._is_ruled_or_sampled:
             found: list[int] = (logits.argmax(-1) if likeliest is None else likeliest).tolist()
+            new, answers = self.new, self.answers
             for row, place, from_row in zip(asked, places, of_logits, strict=True):
-                self.new[row] = (found[from_row],)
-                self.answers[place].append(found[from_row])
+                token = found[from_row]
+                new[row] = (token,)
+                answers[place].append(token)
             return
         chosen = choose(
             logits,
@@ -67,17 +70,24 @@ class BatchAnswers:
 
     def leave(self) -> list[int]:
         """Rows whose answer is complete leave. Returns numbers of the rows that go on, as they were before."""
-        going = [row for row, place in enumerate(self.active) if not self._is_complete(place)]
+        stops, answers, most = self._stop_ids, self.answers, self._most
+        going = [
+            row
+            for row, place in enumerate(self.active)
+            if not (answer := answers[place]) or (answer[-1] not in stops and len(answer) < most[place])
+        ]
         if len(going) < len(self.active):
             self.active, self.new = [self.active[row] for row in going], [self.new[row] for row in going]
         return going
 
     def read(self, most: int | None = None) -> list[int]:
         """The network has read the first `most` of each row's tokens; None: all. Returns how many of each row."""
-        counts = [len(tokens) if most is None else min(most, len(tokens)) for tokens in self.new]
-        pairs = zip(self.new, counts, strict=True)
-        self.new = [tokens[count:] if count < len(tokens) else () for tokens, count in pairs]
-        return counts
+        counts = [len(tokens) for tokens in self.new]
+        if most is None or max(counts, default=0) <= most:
+            self.new = [()] * len(counts)
+            return counts
+        self.new = [tokens[most:] for tokens in self.new]
+        return [min(most, count) for count in counts]
 
     @property
     def known(self) -> list[int]:
@@ -92,10 +102,6 @@ class BatchAnswers:
         """Tokens that the network may still have to read of the row that has most of them."""
         rows = zip(self.active, self.new, strict=True)
         return max((self.jobs[p].most - len(self.answers[p]) + len(new) for p, new in rows), default=0)
-
-    def _is_complete(self, place: int) -> bool:
-        answer = self.answers[place]
-        return bool(answer) and (answer[-1] in self._stop_ids or len(answer) >= self.jobs[place].most)
 
 
 def forced(matcher: Matcher | None, token: int, stop_ids: Collection[int]) -> list[int]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from rung.engine import gpu_kernels
 from rung.engine.engine import Engine
 from rung.engine.gpu_kernels import on_device
-from rung.engine.grammar import Matcher
+from rung.engine.grammar import Matcher, pack
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job
 
 Answered = list[tuple[int, list[int] | None]]
 """Places in the list of jobs, with the tokens of each answer; None where memory does not suffice for that row alone."""
 _COLDEST = 1e-6  # a temperature far below it would be rounded to zero
+_MOST_DRAWN = 1 << 24  # scores that tokens are drawn from at once on a GPU: 64 MB in float32, a few times
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def choose(
     """The next token of each row that is asked. logits: (B, V).
 
     rows: the row of logits of each that is asked; None: all in order. likeliest: the argmax of the logits, (B,), where
-    it is known. On a GPU grammars are asked while it computes the logits, and all tokens come back in one transfer.
+    it is known. On a GPU grammars are asked while it computes the logits, sampled tokens are drawn there, and all
+    tokens come back in one transfer.
     """
     own = list(range(len(temperatures))) if rows is None else list(rows)
     ruled = [number for number, matcher in enumerate(matchers) if matcher is not None]
@@ -64,10 +67,18 @@ def choose(
         best.append(likeliest if likeliest is not None else logits.argmax(-1))
     if masked is not None:
         best.append(masked.argmax(-1))
+    on_gpu = gpu_kernels.is_gpu(logits)
+    drawn = [*_drawn_on_gpu(logits, masked, own, ruled, temperatures, generators, top_ps)] if on_gpu else []
+    best += [part for _, part in drawn]
     found: list[int] = (best[0] if len(best) == 1 else torch.cat(best)).tolist()
     tokens = [found[row] for row in own] if len(ruled) < len(own) else [0] * len(own)
-    for number, token in zip(ruled, found[len(found) - len(ruled) :], strict=True):
-        tokens[number] = token
+    start = len(logits) if len(ruled) < len(own) else 0
+    for numbers in (ruled, *(numbers for numbers, _ in drawn)):
+        for number, token in zip(numbers, found[start : start + len(numbers)], strict=True):
+            tokens[number] = token
+        start += len(numbers)
+    if on_gpu:
+        return tokens
     for number, scores in _sampled(logits, masked, own, ruled, generators).items():
         weights = torch.softmax((scores - scores.max()) / max(temperatures[number], _COLDEST), dim=-1)
         if not bool(weights.isfinite().all()):
@@ -81,9 +92,8 @@ def choose(
 def _allowed(matchers: Sequence[Matcher], logits: torch.Tensor) -> torch.Tensor:
     """Which tokens may come next, (n, V). A GPU gets them as bits: an eighth of the bytes."""
     if logits.device.type == "cuda":
-        held = torch.empty((len(matchers), -(-logits.shape[1] // 8)), dtype=torch.uint8, pin_memory=True)
-        for row, matcher in zip(held.numpy(), matchers, strict=True):
-            row[:] = matcher.packed()
+        held = torch.empty((len(matchers), 4 * -(-logits.shape[1] // 32)), dtype=torch.uint8, pin_memory=True)
+        pack(matchers, held.numpy())
         return unpacked(held.to(logits.device, non_blocking=True), logits.shape[1])
     return torch.from_numpy(np.stack([matcher.allowed() for matcher in matchers])).to(logits.device)
 
@@ -109,14 +119,71 @@ def _sampled(
     generators: Sequence[torch.Generator | None],
 ) -> dict[int, torch.Tensor]:
     """Number of one that is asked -> its logits in the machine's memory, of those that are sampled."""
-    places = {number: place for place, number in enumerate(ruled)}
     found: dict[int, torch.Tensor] = {}
+    for numbers, rows in _sampled_rows(logits, masked, own, ruled, generators):
+        found.update(zip(numbers, rows.cpu(), strict=True))
+    return dict(sorted(found.items()))
+
+
+def _sampled_rows(
+    logits: torch.Tensor,
+    masked: torch.Tensor | None,
+    own: Sequence[int],
+    ruled: Sequence[int],
+    generators: Sequence[torch.Generator | None],
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Numbers of those that are sampled and their logits, (n, V): of those with a grammar, and of the others."""
+    places = {number: place for place, number in enumerate(ruled)}
     for among, given in ((True, masked), (False, logits)):
         numbers = [n for n, generator in enumerate(generators) if generator is not None and (n in places) == among]
         if numbers and given is not None:
-            rows = _taken(given, [places[n] if among else own[n] for n in numbers]).cpu()
-            found.update(zip(numbers, rows, strict=True))
-    return dict(sorted(found.items()))
+            yield numbers, _taken(given, [places[n] if among else own[n] for n in numbers])
+
+
+def _drawn_on_gpu(
+    logits: torch.Tensor,
+    masked: torch.Tensor | None,
+    own: Sequence[int],
+    ruled: Sequence[int],
+    temperatures: Sequence[float],
+    generators: Sequence[torch.Generator | None],
+    top_ps: Sequence[float],
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Numbers of those that are sampled and their tokens, (n,), which stay on the GPU.
+
+    A row's generator draws one number for each token: its scores, hundreds of kilobytes, need not come back. The
+    tokens are others than on a CPU with the same seed, and as likely.
+    """
+    for numbers, rows in _sampled_rows(logits, masked, own, ruled, generators):
+        draws = [float(torch.rand((), generator=generators[number])) for number in numbers]
+        given = torch.tensor([[max(temperatures[n], _COLDEST) for n in numbers], [top_ps[n] for n in numbers], draws])
+        every = on_device(given, rows.device)
+        most = max(1, _MOST_DRAWN // rows.shape[1])
+        parts = [slice(first, first + most) for first in range(0, len(numbers), most)]
+        cut = [min(top_ps[n] for n in numbers[part]) < 1 for part in parts]
+        found = [drawn(rows[part], *every[:, part], cut=is_cut) for part, is_cut in zip(parts, cut, strict=True)]
+        yield numbers, torch.cat(found)
+
+
+def drawn(
+    logits: torch.Tensor, temperatures: torch.Tensor, top_ps: torch.Tensor, draws: torch.Tensor, *, cut: bool
+) -> torch.Tensor:
+    """A token of each row, (n,), by a number in [0, 1) of each: where that share of the chance is reached.
+
+    logits: (n, V). temperatures, top_ps, draws: (n,). cut: whether any of top_ps is below 1. A row whose scores are no
+    numbers gets its likeliest token. Nothing waits for the device.
+    """
+    weights = torch.softmax((logits - logits.amax(-1, keepdim=True)) / temperatures[:, None], dim=-1)
+    if cut:  # as `_likeliest`
+        ordered, places = weights.sort(descending=True)
+        kept = torch.ones_like(ordered, dtype=torch.bool)
+        kept[:, 1:] = (ordered.cumsum(-1)[:, :-1] < top_ps[:, None]) | (top_ps[:, None] >= 1)
+        weights = torch.zeros_like(weights).scatter(-1, places, ordered * kept)
+    reached = weights.cumsum(-1)
+    whole = reached[:, -1]
+    wanted = torch.minimum(draws * whole, whole.nextafter(torch.zeros_like(whole)))  # rounding must not pass the whole
+    tokens = torch.searchsorted(reached, wanted[:, None], right=True)[:, 0]
+    return torch.where(whole.isfinite(), tokens, logits.argmax(-1))
 
 
 def _likeliest(weights: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from rung.engine.gpu_kernels import on_device
 from rung.engine.prefix_tree import Node
 
 _BLOCK_SCORES = 1 << 20  # a head, computed together
@@ -38,9 +39,11 @@ class Padded:
         real = columns < length
         places = torch.where(length > 0, first + columns.minimum(length - 1), 0)
         if bool(real.all()):
-            return Padded(places.to(device), None, places.flatten().to(device), None)
+            places = on_device(places, device)
+            return Padded(places, None, places.flatten(), None)
         taken = real.flatten().nonzero()[:, 0]
-        return Padded(places.to(device), ~real.to(device), places.flatten()[taken].to(device), taken.to(device))
+        sent = (places, ~real, places.flatten()[taken], taken)
+        return Padded(*(on_device(part, device) for part in sent))
 
     def gather(self, rows: torch.Tensor, *, padding: float | None = None) -> torch.Tensor:
         """(T, H, W) to (n, H, length, W). padding: the value that padding gets; None: any value will do."""
@@ -182,5 +185,5 @@ def _parts_seen(block: Block, keys: torch.Tensor, bounds: torch.Tensor, device: 
             last_key=block.first_key + mixed,
             first=block.first + first,
             last=block.first + last,
-            unseen=unseen.to(device),
+            unseen=on_device(unseen, device),
         )

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from rung.engine.out_of_memory import is_out_of_memory
@@ -57,8 +56,15 @@ def masked_attention(
     """
     if often or not query.is_cuda:
         return scaled_dot_product_attention(query, key, value, added, scale=scaling)
-    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+    # Flash attention takes no mask: without cuDNN's, the efficient kernel is left, and plain formulas behind it.
+    # Torch's own context manager sets every switch, which takes longer than the launch that it is for.
+    switches = torch.backends.cuda
+    before = switches.cudnn_sdp_enabled()
+    switches.enable_cudnn_sdp(False)
+    try:
         return scaled_dot_product_attention(query, key, value, added, scale=scaling)
+    finally:
+        switches.enable_cudnn_sdp(before)
 
 
 def has_norm(x: torch.Tensor) -> bool:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,29 @@ class Matcher(ABC):
         return chosen
 
 
+def pack(matchers: Sequence[Matcher], into: npt.NDArray[np.uint8]) -> None:
+    """Writes what `Matcher.packed` says of each matcher to its row. into: (n, 4 × words); no matcher comes twice.
+
+    Grammars are asked on several cores: one after the other, hundreds of rows would take longer than a step of a GPU.
+    """
+    asked: list[tuple[Any, int]] = []
+    for row, matcher in enumerate(matchers):
+        if isinstance(matcher, _GrammarMatcher) and (inner := matcher.going) is not None:
+            asked.append((inner, row))
+        else:
+            bits = matcher.packed()
+            into[row, : len(bits)] = bits
+    if asked:
+        _executor().unsafe_compute_mask_ptr(asked, into.ctypes.data, into.shape[1], len(into))
+
+
+@cache
+def _executor() -> Any:
+    import llguidance
+
+    return llguidance.LLExecutor()
+
+
 class _LabelMatcher(Matcher):
     """One sequence that must become a label, in the very ids that training teaches for it."""
 
@@ -220,6 +244,11 @@ class _GrammarMatcher(Matcher):
 
     def _ended(self) -> bool:
         return bool(self._inner.is_stopped())
+
+    @property
+    def going(self) -> Any:
+        """llguidance's matcher; None once nothing but an end token can come."""
+        return None if self._ended() else self._inner
 
     def _next(self) -> npt.NDArray[np.bool_]:
         bits = np.frombuffer(self._inner.compute_bitmask(), dtype=np.uint8)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 
 from rung.engine.attention import KeysAndValues
 from rung.engine.attention_kernels import attend, grouped, merge, merge_sinks, scores_of, softmax, ungrouped
 from rung.engine.blocks import Padded
+from rung.engine.gpu_kernels import on_device
 
 _TO_COME = 64  # tokens of each row that joined caches have room for
 
@@ -52,7 +55,9 @@ class RowCache:
 
     lengths: number of tokens in each row's own cache, (B,). room: columns of that cache. shared: what several rows see.
     positions: of each column's token in its row, tokens to come included, (B, room). ends: position of the next token
-    of each row. long: as in View.
+    of each row. long: as in View. held: the lengths as Python numbers, where the caller has them; else a GPU is asked.
+
+    Behind that nothing here waits for the device.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class RowCache:
         positions: torch.Tensor,
         ends: Sequence[int],
         long: bool = False,
+        held: Sequence[int] | None = None,
     ) -> None:
         self.lengths = lengths
+        self._held: list[int] = list(held) if held is not None else lengths.tolist()
         self.wanted: torch.Tensor | None = None
         self.long = long
         self._room = room
@@ -88,17 +95,19 @@ class RowCache:
 
         The pass adds them to the rows. The last token of each row is wanted.
         """
-        device = self.lengths.device
-        number = torch.tensor(counts, device=device)
-        if (needed := int((self.lengths + number).max())) > self._room:
+        device, most = self.lengths.device, max(counts)
+        if (needed := max(map(int.__add__, self._held, counts))) > self._room:
             self._widen(max(needed, self._room + self._room // 2))
-        self.wanted = number.cumsum(0) - 1 if max(counts) > 1 else None
-        first = (number.cumsum(0) - number).tolist()
-        self._padded = Padded.of(first, counts, device)
-        self._first = [*first, sum(counts)]
-        columns = self.lengths[:, None] + torch.arange(max(counts), device=device)  # (B, n)
-        self._rows = torch.arange(len(counts), device=device).repeat_interleave(number)
-        self._columns = columns.flatten() if self._padded.taken is None else columns.flatten()[self._padded.taken]
+        first = [0, *accumulate(counts)]
+        own = np.array(counts, dtype=np.int64)
+        inner = np.arange(first[-1]) - np.repeat(first[:-1], own)  # number of each token among those of its row
+        given = [own, own.cumsum() - 1, np.repeat(np.arange(len(own)), own), np.repeat(self._held, own) + inner]
+        sent = on_device(torch.from_numpy(np.concatenate(given)), device)
+        number, last, self._rows, self._columns = sent.split([len(part) for part in given])
+        self.wanted = last if most > 1 else None
+        self._padded = Padded.of(first[:-1], counts, device)
+        self._first = first
+        columns = self.lengths[:, None] + torch.arange(most, device=device)  # (B, n)
         width = needed
         unseen = torch.arange(width, device=device) > columns[..., None]  # (B, n, width)
         levels = [[_Seen(shared) for shared in level] for level in self._levels]
@@ -108,6 +117,7 @@ class RowCache:
         self._furthest = max(self._ends) - 1
         self._expected = columns
         self.lengths = self.lengths + number
+        self._held = [length + count for length, count in zip(self._held, counts, strict=True)]
 
     def attend(
         self,
@@ -211,13 +221,14 @@ class RowCache:
         if shared.positions[start] > max(bounds):
             return _Seen(shared, start)
         device = self.lengths.device
-        keys = torch.tensor(shared.positions[start:], device=device)
-        return _Seen(shared, start, keys <= torch.tensor(bounds, device=device)[:, None])
+        keys, last = (on_device(torch.tensor(numbers), device) for numbers in (shared.positions[start:], bounds))
+        return _Seen(shared, start, keys <= last[:, None])
 
     def keep_rows(self, rows: list[int]) -> None:
         """Keeps these rows only: finished answers leave the batch."""
-        chosen = torch.tensor(rows, device=self.lengths.device)
+        chosen = on_device(torch.tensor(rows), self.lengths.device)
         self.lengths = self.lengths[chosen]
+        self._held = [self._held[row] for row in rows]
         self._positions = self._positions[chosen]
         self._ends = [self._ends[row] for row in rows]
         for layer, (key, value) in enumerate(self._own):  # one by one: both copies of all layers need not fit
@@ -246,7 +257,7 @@ class RowCache:
 
     def _common_room(self, other: RowCache) -> int:
         """Columns that both have when they are one: what they hold, and a few to come."""
-        held = max(int(self.lengths.max()), int(other.lengths.max()))
+        held = max(*self._held, *other._held)
         return min(held + _TO_COME, max(self._room, other._room))
 
     def bytes_to_join(self, other: RowCache) -> int:
@@ -267,6 +278,7 @@ class RowCache:
         self.lengths = torch.cat([self.lengths, other.lengths])
         self._positions = torch.cat([self._positions, other._positions])
         self._ends += other._ends
+        self._held += other._held
         for layer in range(len(self._own)):
             (key, value), (key_2, value_2) = self._own[layer], other._own[layer]
             self._own[layer] = (torch.cat([key, key_2]), torch.cat([value, value_2]))

@@ -52,6 +52,9 @@ class SharedPrefixes:
     none may be.
     """
 
+    apart = False
+    """Whether prefixes stay apart from what rows keep for themselves, whatever that saves: who takes the rows decides."""
+
     def __init__(
         self, engine: TreeEngine, adapters: Sequence[str | None], prompts: Sequence[list[int]], *, long: bool = False
     ) -> None:
@@ -234,7 +237,7 @@ def _cache_of(
     of_columns[of_prefixes, in_prefixes] = in_prefixes
     given = [lengths, of_columns, np.stack([starts, of_rows, columns]), np.stack([of_prefixes, in_prefixes])]
     filled, places, own_places, prefix_places = (on_device(torch.from_numpy(part), device) for part in given)
-    cache = RowCache(filled, room, behind, places, ends, shared.long)
+    cache = RowCache(filled, room, behind, places, ends, shared.long, lengths.tolist())
     for layer in range(len(kept)):
         key, value = kept.pop(0)  # one by one: both copies of all layers need not fit
         cache.hold(layer, key[own_places[0]], value[own_places[0]], own_places[1], own_places[2])
@@ -256,7 +259,7 @@ def _prefixes_of_rows(shared: SharedPrefixes, families: Sequence[int]) -> tuple[
         mine = [i for i, other in enumerate(families) if other == family]
         if prefix is None or not mine:
             continue
-        if (len(mine) - 1) * len(prefix.ids) < _LEAST_SAVED:
+        if not shared.apart and (len(mine) - 1) * len(prefix.ids) < _LEAST_SAVED:
             copied[mine[0] : mine[-1] + 1] = [prefix] * len(mine)
         else:
             heads_first = [(k.transpose(0, 1)[None], v.transpose(0, 1)[None]) for k, v in prefix.layers]

@@ -9,6 +9,7 @@ import torch
 
 from rung.engine.answering import BatchAnswers
 from rung.engine.batch import Answered, Batch, in_parts
+from rung.engine.gpu_kernels import on_device
 from rung.engine.kv_cache import RowCache
 from rung.engine.prefill import Job, SharedPrefixes, batches, prefill
 from rung.engine.prefix_tree import common_prefix_length, grow
@@ -153,6 +154,8 @@ def _score(
         hidden = engine.hidden_of(tree, shared.in_order, wanted=places, long=shared.long)
     for start in range(0, len(places), _LOGITS_ROWS):
         chances = torch.log_softmax(engine.logits(hidden[start : start + _LOGITS_ROWS]), -1)
-        for at, place in enumerate(places[start : start + _LOGITS_ROWS]):
-            for i, number, token in wanted[place]:
-                found[i][number] = float(chances[at, token])
+        asked = [(at, *one) for at, place in enumerate(places[start : start + _LOGITS_ROWS]) for one in wanted[place]]
+        rows, tokens = on_device(torch.tensor([(at, token) for at, _, _, token in asked]).T, engine.device)
+        # Read in one transfer: on a GPU each number by itself would be a wait.
+        for (_, i, number, _), chance in zip(asked, chances[rows, tokens].tolist(), strict=True):
+            found[i][number] = chance
