@@ -92,7 +92,7 @@ def test_a_mix_under_masks_is_compiled_and_adds_what_it_adds_to_fused_steps(
     of_tokens = [first] * tokens if alone else [(first, None, second)[token % 3] for token in range(tokens)]
     found = []
     for compiled in (False, True):
-        mix = MaskedMix(kind_of(of_tokens), tokens, torch.device("cpu"))
+        mix = MaskedMix(kind_of(of_tokens), tokens, torch.device("cpu"), torch.float32)
         mix.put(of_tokens)
         mix.begin(1)
         with torch.inference_mode(), engine.adapters.applying(mix), compiled_steps.taken(compiled):
@@ -109,7 +109,7 @@ def test_several_adapters_at_once_run_the_fused_steps_unless_they_stand_under_ma
     assert not compiled_steps.are_taken()
     with compiled_steps.taken():
         assert compiled_steps.are_taken() and not compiled_steps.are_taken(object())
-        assert compiled_steps.are_taken(MaskedMix(kind, 3, torch.device("cpu")))
+        assert compiled_steps.are_taken(MaskedMix(kind, 3, torch.device("cpu"), torch.float32))
         with compiled_steps.taken(False):
             assert not compiled_steps.are_taken()
 

@@ -27,7 +27,7 @@ def test_every_row_gets_its_own_adapter_alone_however_often_they_change(passes: 
     """Passes one after the other use the same buffers, whose addresses do not change."""
     kind = kind_of([*chosen(list(range(8))), None])
     assert kind is not None and not kind.alone
-    mix, addresses = MaskedMix(kind, 12, CPU), set[tuple[int, ...]]()
+    mix, addresses = MaskedMix(kind, 12, CPU, torch.float32), set[tuple[int, ...]]()
     for numbers in passes:
         own = chosen(numbers)
         mix.put(own)
@@ -53,7 +53,7 @@ def test_one_adapter_of_all_rows_is_not_masked() -> None:
     own = chosen([3, 3, 3])
     kind = kind_of(own)
     assert kind is not None and kind.alone and kind.count == 1
-    mix = MaskedMix(kind, 4, CPU)
+    mix = MaskedMix(kind, 4, CPU, torch.float32)
     mix.put(own)
     mix.begin(1)
     x, outs = torch.randn(4, 6), [torch.zeros(4, 10)]
@@ -76,7 +76,7 @@ def test_tokens_of_unknown_owners_are_an_error() -> None:
     own = chosen([0, 1])
     kind = kind_of(own)
     assert kind is not None
-    mix = MaskedMix(kind, 2, CPU)
+    mix = MaskedMix(kind, 2, CPU, torch.float32)
     mix.put(own)
     mix.begin(1)
     with pytest.raises(ValueError, match="q gets 3 of 2 tokens"):

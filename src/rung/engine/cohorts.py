@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,11 @@ import torch
 
 from rung.engine.kv_cache import RowCache
 from rung.engine.live_rows import LiveRow
+from rung.engine.prefill import Job, SharedPrefixes
+from rung.engine.tree_engine import Prefix, TreeEngine
+
+Applied = Callable[[Sequence[str | None]], AbstractContextManager[None]]
+"""Within what it returns, each token of a pass has its adapter. It gets one name, or None, for each token."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,32 @@ class AllCohorts:
             return self._caches[0].attend(layer, query, key, value, scaling, **more)
         parts = zip(self._caches, *(x.split(self._counts) for x in (query, key, value)), strict=True)
         return torch.cat([cache.attend(layer, q, k, v, scaling, **more) for cache, q, k, v in parts])
+
+
+class Families(SharedPrefixes):
+    """Rows by adapter and by the start that they share with earlier prompts. of_jobs: both for each job. applied: what
+    applies the adapter of each token. long, apart: as in SharedPrefixes."""
+
+    def __init__(
+        self,
+        applied: Applied,
+        jobs: Sequence[Job],
+        of_jobs: Sequence[tuple[str | None, Prefix | None]],
+        *,
+        long: bool,
+        apart: bool,
+    ) -> None:
+        self.long, self.apart = long, apart
+        self._applied = applied
+        keys = [(adapter, prefix.ids if prefix is not None else ()) for adapter, prefix in of_jobs]
+        distinct = dict(zip(keys, of_jobs, strict=True))
+        order = {key: i for i, key in enumerate(sorted(distinct, key=lambda key: (key[0] or "", len(key[1]), key[1])))}
+        self._family = {id(job): order[key] for job, key in zip(jobs, keys, strict=True)}
+        self.adapters = [adapter for adapter, _ in order]
+        self.in_order = [distinct[key][1] for key in order]
+
+    def family(self, job: Job) -> int:
+        return self._family[id(job)]
+
+    def applied(self, engine: TreeEngine, families: Sequence[int]) -> AbstractContextManager[None]:
+        return self._applied([self.adapters[family] for family in families])

@@ -2,7 +2,8 @@
 
 Rows that join together are prefilled together and keep one KV cache, a *cohort*. A decode step is one pass over the
 tokens of all cohorts; only attention looks at each cohort's own cache. Small cohorts are joined into one, so that there
-are never many. What prompts begin with alike is computed once and kept (`Starts`), for each adapter.
+are never many. Where passes are static, as on a GPU, cohorts are handed over to recorded steps (`static_cohort`). What
+prompts begin with alike is computed once and kept (`Starts`), for each adapter.
 
 An adapter has a *slot* while rows of it are answered. Where there are more adapters than slots, the rows of the others
 wait until one is free; within a pass the slots decide the order of adapters, so that it seldom changes.
@@ -14,27 +15,32 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import torch
 
 from rung.engine.batch import choose
-from rung.engine.cohorts import AllCohorts, Cohort, PassKind
+from rung.engine.cohorts import AllCohorts, Cohort, Families, PassKind
+from rung.engine.kv_cache import RowCache
 from rung.engine.live_rows import LiveRow, take
 from rung.engine.memory import Shortage
 from rung.engine.out_of_memory import is_out_of_memory
-from rung.engine.prefill import Job, SharedPrefixes, prefill, prefix_in_memory
+from rung.engine.prefill import Job, prefill, prefix_in_memory
 from rung.engine.starts import Starts
+from rung.engine.static_cohort import StaticCohort
 from rung.engine.tree_engine import Prefix, TreeEngine
+from rung.engine.ways import ANSWERS
 from rung.engine.whole_weights import is_whole
-from rung.errors import ModelError
+from rung.errors import ModelError, first_line
 
 _ROOM = 64  # new tokens that a row has room for before its cache grows
 _COHORTS = 4  # of one kind; beyond them two are joined, as far as memory allows
 _JOINING = 2_048  # tokens that are prefilled in one round, so that rows which are being answered do not wait for long;
 # and beside them as many of one longer prompt, so that short ones do not wait for it either
 _PATIENCE = 64  # steps with as many rows as may run, after which more of them are tried again
+_STATIC = PassKind(None, False)  # of rows that may stand in static steps
 _PASSED_OVER = 256  # rows that may go before one that waits for a slot; then no other takes a slot before it
 
 
@@ -52,6 +58,7 @@ class Running:
         self._cohorts: list[Cohort] = []
         self._held: set[str | None] = {None}  # adapters that rows need
         self._starts = Starts()
+        self._static = StaticCohort(engine, self._plain_pass)
         self._limits, self._shortage = engine.limits, Shortage(patience=_PATIENCE)  # of rows at once
 
     def add(self, row: LiveRow) -> None:
@@ -63,7 +70,7 @@ class Running:
 
     @property
     def running(self) -> int:
-        return sum(len(cohort.rows) for cohort in self._cohorts)
+        return sum(len(cohort.rows) for cohort in self._cohorts) + len(self._static.rows)
 
     def forget(self, adapter: str) -> None:
         """No row needs this adapter any more; it leaves its slot."""
@@ -74,7 +81,7 @@ class Running:
 
     def admit(self) -> list[LiveRow]:
         """Prefills waiting rows as far as there is room; returns rows that ended without an answer."""
-        gone = [row for row in self._waiting if row.dropped]
+        gone = [row for row in self._waiting if row.dropped] + self._static.leave()
         self._waiting = [row for row in self._waiting if not row.dropped]
         for cohort in list(self._cohorts):
             gone += cohort.leave()
@@ -91,7 +98,7 @@ class Running:
     def choose(self) -> list[LiveRow]:
         """Every row gets a token, or several where its grammar leaves no choice. Returns all rows; ended ones leave."""
         ready = [cohort for cohort in self._cohorts if cohort.last is not None]
-        rows: list[LiveRow] = []
+        rows = self._static.choose()
         for alone in dict.fromkeys(cohort.kind.alone for cohort in ready):  # whole weights have their own output layer
             cohorts = [cohort for cohort in ready if cohort.kind.alone == alone]
             try:
@@ -125,8 +132,8 @@ class Running:
 
     def advance(self) -> list[LiveRow]:
         """Puts the chosen tokens through the network; returns rows that ended without their answer."""
-        gone: list[LiveRow] = []
         self._keep_within_memory()
+        gone = self._static_step()
         for kind in dict.fromkeys(cohort.kind for cohort in self._cohorts):
             cohorts = [cohort for cohort in self._cohorts if cohort.kind == kind and cohort.new]
             if not cohorts:
@@ -153,12 +160,13 @@ class Running:
             room = min(self._engine.room_bytes(), self._engine.limits.cache_bytes - self._cache_bytes)
         tokens = looked_at = 0
         has_long = False
-        self._held = {None, *(row.job.adapter for cohort in self._cohorts for row in cohort.rows)}
+        rows = [*self._static.rows, *(row for cohort in self._cohorts for row in cohort.rows)]
+        self._held = {None, *(row.job.adapter for row in rows)}
         for row in self._waiting:
             whole = row.tokens
             need = (len(whole) + _ROOM) * self._engine.cache_bytes_per_token
             own = len(whole) - self._starts.known(row.job.adapter, whole)  # tokens that are computed for this row alone
-            is_first = not chosen and not self._cohorts
+            is_first = not chosen and not rows
             is_long = len(whole) > _JOINING
             if free <= 0 or (tokens and not is_long and tokens + own > _JOINING) or (room < need and not is_first):
                 break
@@ -246,10 +254,48 @@ class Running:
         if not ready:
             return
         jobs = [Job(row.tokens, max(1, row.job.most - len(row.answer)), adapter=row.job.adapter) for row in ready]
-        shared = _Families(self, jobs, [families[id(row)] for row in ready], kind)
+        of_jobs = [families[id(row)] for row in ready]
+        apart = kind == _STATIC and engine.ways.takes("static", ANSWERS)
+        shared = Families(partial(self.applied, kind), jobs, of_jobs, long=kind.long, apart=apart)
         with torch.inference_mode():
             cache, last, order = prefill(engine, jobs, list(range(len(jobs))), shared, room=_ROOM)
         self._cohorts.append(Cohort(kind, [ready[i] for i in order], cache, last))
+
+    # ---- static steps -----------------------------------------------------------------------
+
+    def _static_step(self) -> list[LiveRow]:
+        """Hands cohorts over to static steps, as far as there is room, and computes a pass of all rows there. Returns
+        rows that ended without their answer. Where such a step fails, the way is given up, and its rows wait again.
+        """
+        cohorts = [cohort for cohort in self._cohorts if cohort.kind == _STATIC and cohort.new]
+        try:
+            if not self._engine.ways.takes("static", ANSWERS):
+                self._waiting = self._static.clear() + self._waiting
+                return []
+            with torch.inference_mode():
+                left = self._static.join(cohorts)
+                self._cohorts = [cohort for cohort in self._cohorts if cohort not in cohorts or cohort in left]
+                self._waiting = self._static.read() + self._waiting
+        except Exception as error:
+            rows = [row for cohort in cohorts for row in cohort.rows]
+            if isinstance(error, ModelError) or is_out_of_memory(error):
+                return self._after(error, rows)
+            self._engine.ways.give_up("static", first_line(error), of=ANSWERS)
+            again = [row for row in dict.fromkeys([*self._static.close(), *rows]) if not row.ended]
+            self._cohorts = [cohort for cohort in self._cohorts if cohort not in cohorts]
+            self._waiting = again + self._waiting
+        return []
+
+    def _plain_pass(
+        self, cache: RowCache, adapters: Sequence[str | None], new: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """As `static_cohort.PlainPass`."""
+        counts = [len(tokens) for tokens in new]
+        positions = [end + i for end, count in zip(cache.ends, counts, strict=True) for i in range(count)]
+        cache.expect(counts)
+        of_tokens = [adapter for adapter, count in zip(adapters, counts, strict=True) for _ in range(count)]
+        with self.applied(_STATIC, of_tokens):
+            return self._engine.forward([token for tokens in new for token in tokens], positions, cache)
 
     # ---- a step -----------------------------------------------------------------------------
 
@@ -276,14 +322,14 @@ class Running:
         """Answers grow, and with them the caches: where these are too large, rows wait again, those first that were
         read last. What they have written stays written: it is read again."""
         while self.running > 1 and self._cache_bytes > self._engine.limits.cache_bytes:
-            rows = self._cohorts[-1].halved()
+            rows = self._cohorts[-1].halved() if self._cohorts else self._static.halved()
             self._waiting = rows + self._waiting
-            if not self._cohorts[-1].rows:
+            if self._cohorts and not self._cohorts[-1].rows:
                 self._cohorts.pop()
 
     @property
     def _cache_bytes(self) -> int:
-        return sum(cohort.cache.own_bytes for cohort in self._cohorts)
+        return sum(cohort.cache.own_bytes for cohort in self._cohorts) + self._static.bytes
 
     def _fewer(self, cohorts: list[Cohort]) -> list[Cohort]:
         """At most `_COHORTS` of them, unless their caches would grow too large: those are joined first that waste the
@@ -317,6 +363,7 @@ class Running:
         applied any more. Raises the error where it is of another kind.
         """
         again = [row for cohort in self._cohorts for row in cohort.rows if not row.ended]
+        again += [row for row in self._static.clear() if not row.ended]
         again += [row for row in rows if row not in again and row not in self._waiting and not row.ended]
         gone: list[LiveRow] = []
         if isinstance(error, ModelError):
@@ -341,29 +388,3 @@ class Running:
         for row in again:
             row.alone = len(again) == 1  # once more: what was kept beside it is freed now
         return []
-
-
-class _Families(SharedPrefixes):
-    """Rows by adapter and by the start that they share with earlier prompts. of_jobs: both for each job."""
-
-    def __init__(
-        self,
-        running: Running,
-        jobs: Sequence[Job],
-        of_jobs: Sequence[tuple[str | None, Prefix | None]],
-        kind: PassKind,
-    ) -> None:
-        self.long = kind.long
-        self._running, self._kind = running, kind
-        keys = [(adapter, prefix.ids if prefix is not None else ()) for adapter, prefix in of_jobs]
-        distinct = dict(zip(keys, of_jobs, strict=True))
-        order = {key: i for i, key in enumerate(sorted(distinct, key=lambda key: (key[0] or "", len(key[1]), key[1])))}
-        self._family = {id(job): order[key] for job, key in zip(jobs, keys, strict=True)}
-        self.adapters = [adapter for adapter, _ in order]
-        self.in_order = [distinct[key][1] for key in order]
-
-    def family(self, job: Job) -> int:
-        return self._family[id(job)]
-
-    def applied(self, engine: TreeEngine, families: Sequence[int]) -> AbstractContextManager[None]:
-        return self._running.applied(self._kind, [self.adapters[family] for family in families])

@@ -61,6 +61,11 @@ class LiveRow:
         return bool(self.answer) and (self.answer[-1] in self.stop_ids or len(self.answer) >= self.job.most)
 
     @property
+    def tells(self) -> bool:
+        """Whether it tells log-probabilities."""
+        return self.logprobs is not None
+
+    @property
     def tokens(self) -> list[int]:
         """What the network has read or is to read: the prompt, and the answer so far."""
         return [*self.job.prompt, *self.answer]

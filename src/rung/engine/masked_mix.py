@@ -64,8 +64,9 @@ class MaskedMix(AdapterMix):
     `put` comes before a pass with other rows, `begin` at the start of each pass.
     """
 
-    def __init__(self, kind: MixKind, rows: int, device: torch.device) -> None:
+    def __init__(self, kind: MixKind, rows: int, device: torch.device, dtype: torch.dtype) -> None:
         self.kind = kind
+        self._like = torch.empty(0, dtype=dtype, device=device)
         self._held: list[PlainAdapter | None] = [None] * kind.count
         self._sizes = dict(kind.layers)
         self._buffers: dict[Names, _Buffers] = {}
@@ -122,7 +123,7 @@ class MaskedMix(AdapterMix):
 
     def _made(self, names: Names) -> _Buffers:
         own = [self._sizes.get(name) for name in names]
-        like = next(adapter for adapter in self._held if adapter is not None).row
+        like = self._like
         count, rank = self.kind.count, self.kind.rank
         ins = next(size.ins for size in own if size is not None)
         made = _Buffers(

@@ -193,7 +193,7 @@ class StaticRows:
     def take(self, cache: RowCache, arranged: Arranged) -> None:
         """The rows of a cache, in the place of all that stood here before. Its layers are freed one by one: both copies
         of all layers need not fit."""
-        self._empty()
+        self.clear()
         self.put(cache, arranged, list(range(len(arranged.lengths))))
 
     def put(self, cache: RowCache, arranged: Arranged, into: Sequence[int]) -> None:
@@ -219,7 +219,7 @@ class StaticRows:
         if source:
             places = torch.tensor([place for node in arranged.copied for place in node.positions], device=device)
             self._positions[into_rows, into_columns] = places[taken]
-        new = [(shared, node) for shared in arranged.behind if (node := self._seen_by(shared, into)) is not None]
+        new = self._store(arranged.behind, into)
         self._tell_behind()
         for layer in range(len(self._own)):
             for which in (0, 1):
@@ -230,14 +230,14 @@ class StaticRows:
                 if source:
                     found = torch.cat([node.layers[layer][which] for node in arranged.copied], 2)[0].transpose(0, 1)
                     own[into_rows, :, into_columns] = found[taken]
-                for shared, node in new:
-                    behind[:, node.start : node.stop] = shared.layers[layer][which][0]
+                for shared, stored in new:
+                    behind[:, stored.start : stored.stop] = shared.layers[layer][which][0]
             cache.drop(layer)
 
     def take_from(self, other: StaticRows, rows: Sequence[int], lengths: Sequence[int], ends: Sequence[int]) -> None:
         """Those rows of another shape with as many shared columns as are needed, or more. They stand first here, in the
         place of all that stood here before. lengths, ends: of these rows."""
-        self._empty()
+        self.clear()
         device = self._positions.device
         chosen = torch.tensor(rows, device=device)
         width = min(self.shape.columns, other.shape.columns)
@@ -246,8 +246,7 @@ class StaticRows:
         moved: list[tuple[_Node, _Node]] = []
         for node in other._nodes:
             if seeing := {places[row] for row in node.rows if row in places}:
-                start = self._nodes[-1].stop if self._nodes else 0
-                self._nodes.append(_Node(node.key, node.positions, start, seeing))
+                self._nodes.append(_Node(node.key, node.positions, self._filled, seeing))
                 moved.append((node, self._nodes[-1]))
         self._tell_behind()
         for layer in range(len(self._own)):
@@ -262,9 +261,22 @@ class StaticRows:
         for node in self._nodes:
             node.rows.difference_update(rows)
 
+    def clear(self) -> None:
+        """No row stands here any more."""
+        self._nodes = []
+        self._positions.zero_()
+        for layer in (*self._own, *self._behind):
+            for rows in layer:
+                rows.zero_()
+
     def has(self, shared: Shared) -> bool:
         """Whether these tokens stand in the shared columns."""
         return self._node_of(shared) is not None
+
+    def sees(self, shared: Shared) -> bool:
+        """Whether they stand there, and some row sees them."""
+        node = self._node_of(shared)
+        return node is not None and bool(node.rows)
 
     def has_room(self, behind: Sequence[Shared]) -> bool:
         """Whether these nodes stand in the shared columns, or have room there in this order, once those that no row
@@ -301,13 +313,6 @@ class StaticRows:
         cache.own.extend((own(key), own(value)) for key, value in self._own)
         return cache
 
-    def _empty(self) -> None:
-        self._nodes = []
-        self._positions.zero_()
-        for layer in (*self._own, *self._behind):
-            for rows in layer:
-                rows.zero_()
-
     def _place(self, slots: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int], ends: Sequence[int]) -> None:
         """Positions of these rows' columns: those that are known, then one behind the other from each row's end on."""
         device, columns = positions.device, self.shape.columns
@@ -319,22 +324,28 @@ class StaticRows:
     def _node_of(self, shared: Shared) -> _Node | None:
         return next((node for node in self._nodes if _same(node, shared)), None)
 
-    def _seen_by(self, shared: Shared, into: Sequence[int]) -> _Node | None:
-        """Notes that its rows see these tokens. Returns where they are to be stored; None where they stand there."""
-        rows = {into[row] for row in range(shared.first, shared.last)}
-        known = self._node_of(shared)
-        if known is not None:
-            known.rows |= rows
-            return None
-        start = max((node.stop for node in self._nodes), default=0)
-        if start + len(shared.positions) > self.shape.shared:
-            self._nodes = [node for node in self._nodes if node.rows]
-            start = max((node.stop for node in self._nodes), default=0)
-        if start + len(shared.positions) > self.shape.shared:
-            raise ValueError(f"{len(shared.positions)} tokens have no room behind {start} of {self.shape.shared}")
-        node = _Node(shared.layers[0][0], shared.positions, start, rows)
-        self._nodes.append(node)
-        return node
+    def _store(self, behind: Sequence[Shared], into: Sequence[int]) -> list[tuple[Shared, _Node]]:
+        """Notes which rows see these tokens. Returns those that do not stand here yet, and where they are to stand."""
+        found: list[tuple[Shared, _Node]] = []
+        for shared in sorted(behind, key=self.has, reverse=True):  # what stands here is not dropped for others
+            rows = {into[row] for row in range(shared.first, shared.last)}
+            if (known := self._node_of(shared)) is not None:
+                known.rows |= rows
+                continue
+            count, start = len(shared.positions), self._filled
+            if start + count > self.shape.shared:
+                self._nodes = [node for node in self._nodes if node.rows]
+                start = self._filled
+            if start + count > self.shape.shared:
+                raise ValueError(f"{count} tokens have no room behind {start} of {self.shape.shared}")
+            self._nodes.append(_Node(shared.layers[0][0], shared.positions, start, rows))
+            found.append((shared, self._nodes[-1]))
+        return found
+
+    @property
+    def _filled(self) -> int:
+        """Shared columns up to the last one that is in use."""
+        return self._nodes[-1].stop if self._nodes else 0
 
     def _tell_behind(self) -> None:
         """Which rows see which shared columns. Their keys and values are the caller's matter."""

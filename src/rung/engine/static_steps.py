@@ -67,7 +67,7 @@ class Step:
     ) -> None:
         self.shape, self.kind, self.weights = shape, kind, weights
         self.rows = StaticRows(shape, like, engine.device)
-        self.mix = MaskedMix(kind, shape.rows, engine.device) if kind is not None else None
+        self.mix = MaskedMix(kind, shape.rows, engine.device, engine.dtype) if kind is not None else None
         self.count = 0
         """Passes so far."""
         self._engine, self._memory = engine, memory
@@ -257,13 +257,10 @@ class Steps:
         fitting = [key for key in free if key[0] == weights and key[1] == kind and key[2].holds(wanted)]
         if fitting:
             key = min(fitting, key=lambda key: (key[2].rows, key[2].columns, key[2].shared))
-        elif (
-            (key := (weights, kind, wanted)) in self._kept
-            or to_come() <= least
-            or not self._make_room(wanted, like, current)
-        ):
-            return None
         else:
+            key = (weights, kind, wanted)
+            if key in self._kept or to_come() <= least or not self._make_room(wanted, like, current):
+                return None
             self._kept[key] = Step(self._engine, wanted, like, kind, self._memory, weights)
         step = self._kept[key] = self._kept.pop(key)
         return step
