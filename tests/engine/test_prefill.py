@@ -10,8 +10,9 @@ from test_attention_kinds import both, ids
 
 from rung.engine.decode import decode, logprobs
 from rung.engine.masked_view import MOST_DENSE
-from rung.engine.prefill import Job, SharedPrefixes, prefill
+from rung.engine.prefill import Job, SharedPrefixes, _mixable, cut, prefill
 from rung.engine.tree_engine import TreeEngine
+from rung.engine.ways import ANSWERS, Ways
 from rung.testing import tiny_model
 
 START = ids(40, 0)
@@ -84,3 +85,24 @@ def test_with_gradients_a_long_prefix_is_one_pass(engine: Any, monkeypatch: pyte
     monkeypatch.setattr(engine, "forward", lambda given, *more: (lengths.append(len(given)), forward(given, *more))[1])
     engine.compute(PROMPTS[0])
     assert lengths == [len(PROMPTS[0])], "one pass, so that its gradients are those of one"
+
+
+@pytest.mark.parametrize("path", ["recorded steps", "plain passes"])
+def test_batches_leave_room_for_the_buffers_of_recorded_steps(
+    engine: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(engine, "ways", Ways(static=path == "recorded steps"))
+    jobs = [Job(ids(9, i), 1) for i in range(16)]
+    monkeypatch.setattr(engine, "room_bytes", lambda: 8 * 10 * engine.cache_bytes_per_token)  # eight rows of ten tokens
+    sizes = [len(batch) for batch in cut(engine, jobs, dict.fromkeys(range(16), 9), list(range(16)))]
+    assert sizes == ([4] * 4 if path == "recorded steps" else [8] * 2)
+    engine.ways.give_up("static", "differs", of=ANSWERS)
+    assert len(next(iter(cut(engine, jobs, dict.fromkeys(range(16), 9), list(range(16)))))) == 8
+
+
+def test_an_adapter_is_looked_at_once_for_all_of_its_prompts(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(engine.adapters, "mixable", lambda adapter: bool(asked.append(adapter)) or adapter != "odd")
+    jobs = [Job([1, 2], 1, adapter=[None, "even", "odd"][i % 3]) for i in range(30)]
+    groups = _mixable(engine, jobs)
+    assert asked == [None, "even", "odd"] and [len(places) for places, _ in groups] == [20, 10]

@@ -187,8 +187,8 @@ class RowCache:
         keys, values = (x[:, :, : unseen.shape[2]].flatten(0, 1) for x in self._own[layer])  # (B * Hkv, S, D), views
         queries = self._padded.gather(query).reshape(rows * heads, -1, query.shape[2])  # (B * Hkv, group * n, D)
         scores = scores_of(queries, keys, scaling, cap)
-        mask = unseen.repeat(1, group, 1)[:, None]  # (B, 1, group * n, S)
-        scores.unflatten(0, (rows, heads)).masked_fill_(mask, float("-inf"))
+        apart = scores.unflatten(0, (rows, heads)).unflatten(2, (group, -1))  # (B, Hkv, group, n, S), a view
+        apart.masked_fill_(unseen[:, None, None], float("-inf"))
         part, part_sum = softmax(scores, values)
         out = torch.empty(query.shape, dtype=torch.float32, device=query.device)
         logsum = torch.empty((*query.shape[:2], 1), dtype=torch.float32, device=query.device)

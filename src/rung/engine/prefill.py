@@ -22,6 +22,7 @@ from rung.engine.kv_cache import RowCache, Shared
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefix_tree import Node, Tree, common_prefix_length, grow
 from rung.engine.tree_engine import Prefix, TreeEngine
+from rung.engine.ways import ANSWERS
 
 _LEAST_NODE = 32  # tokens
 _LEAST_SAVED = 512  # tokens of a prefix that rows need not keep for themselves
@@ -53,7 +54,7 @@ class SharedPrefixes:
     """
 
     apart = False
-    """Whether prefixes stay apart from what rows keep for themselves, whatever that saves: who takes the rows decides."""
+    """Whether prefixes stay apart from what rows keep for themselves, whatever that saves."""
 
     def __init__(
         self, engine: TreeEngine, adapters: Sequence[str | None], prompts: Sequence[list[int]], *, long: bool = False
@@ -277,11 +278,12 @@ def _mixable(engine: TreeEngine, jobs: Sequence[Job]) -> list[tuple[list[int], b
 
     All jobs with plain adapters may, any other adapter stands by itself; long and short rows never share one.
     """
+    adapters = dict.fromkeys(job.adapter for job in jobs)
+    mixable = {adapter: engine.retried(partial(engine.adapters.mixable, adapter)) for adapter in adapters}
     groups: dict[tuple[str | None, bool], list[int]] = {}
     for i, job in enumerate(jobs):
-        mixable = engine.retried(partial(engine.adapters.mixable, job.adapter))
         long = engine.is_long(len(job.prompt) + job.most)
-        groups.setdefault((None if mixable else job.adapter, long), []).append(i)
+        groups.setdefault((None if mixable[job.adapter] else job.adapter, long), []).append(i)
     return [(places, long) for (_, long), places in groups.items()]
 
 
@@ -292,16 +294,28 @@ def cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: lis
     """
     batch: list[int] = []
     longest = new = 0
-    room = engine.room_bytes() // engine.cache_bytes_per_token
+    room = _room_tokens(engine)
     for i in order:
         longest, new = max(longest, lengths[i]), max(new, jobs[i].most)
         if batch and (len(batch) >= engine.limits.rows or (len(batch) + 1) * (longest + new) > room):
             yield batch
             batch, longest, new = [], lengths[i], jobs[i].most
-            room = engine.room_bytes() // engine.cache_bytes_per_token
+            room = _room_tokens(engine)
         batch.append(i)
     if batch:
         yield batch
+
+
+def _room_tokens(engine: Engine) -> int:
+    """Tokens that the rows of a batch may keep.
+
+    Static steps copy them into buffers of a few sizes, up to half as large again. A batch that leaves no room for these
+    would be answered in plain passes, which take many times as long.
+    """
+    room = engine.room_bytes()
+    if isinstance(engine, TreeEngine) and engine.ways.takes("static", ANSWERS):
+        room //= 2
+    return int(room // engine.cache_bytes_per_token)
 
 
 def _stored_once(node: Node) -> bool:

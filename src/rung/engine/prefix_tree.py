@@ -114,6 +114,5 @@ def _equal_up_to(first: Sequence[int], last: Sequence[int], depth: int) -> int:
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     """Length of the longest prefix that all rows share, at least one token short of the shortest row."""
-    ordered = sorted(rows, key=tuple)  # what the first and the last row share, all rows share
-    first, last = ordered[0], ordered[-1]
+    first, last = min(rows, key=tuple), max(rows, key=tuple)  # what these share in their order, all rows share
     return min(_equal_up_to(first, last, 0), min(len(row) for row in rows) - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class TreeMask:
     @staticmethod
     def of(numbers: Sequence[Sequence[int]], device: torch.device) -> TreeMask:
         """From what `mask_numbers` returns, in one transfer to the device."""
-        flat = torch.tensor([number for part in numbers for number in part], dtype=torch.int32)
+        flat = torch.tensor([*chain.from_iterable(numbers)], dtype=torch.int32)
         return TreeMask(*on_device(flat, device).split([len(part) for part in numbers]))
 
     @property
