@@ -72,7 +72,7 @@ def test_every_token_gets_its_own_adapter_alone(
                 continue
             theirs = expected(x, [choices[place] for place in of_tokens], names)
             torch.testing.assert_close(added(mix, x, names), theirs, rtol=1e-4, atol=1e-4)
-        few = mix[torch.tensor(wanted)]
+        few = mix.of(wanted)
         x = torch.randn(len(wanted), 6, generator=torch.Generator().manual_seed(2))
         theirs = expected(x, [choices[of_tokens[token]] for token in wanted], ("q", "k"))
         torch.testing.assert_close(added(few, x, ("q", "k")), theirs, rtol=1e-4, atol=1e-4)

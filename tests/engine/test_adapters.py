@@ -4,6 +4,7 @@ import gc
 import random
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,30 @@ def test_what_a_mixed_pass_reads_stands_on_the_device_of_the_network(
     monkeypatch.setattr(ours, "_device", torch.device("meta"))
     with ours.mixed([adapters[name] for name in [*PLAIN][:2]], [0, 1, 0, 1]):
         assert {part.take.device.type for part in ours.mix._parts} == {"meta"}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_mixed_pass_asks_the_device_whose_tokens_are_wanted(
+    tiny: Any, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
+    engine, tree = tiny.engine, grow([[5, 6, 7, 8], [9, 5, 5, 5]])
+    folders = [adapters[name] for name in [*PLAIN][:2]]
+    monkeypatch.setattr(engine, "ways", replace(engine.ways, fused=fused))
+
+    def states() -> torch.Tensor:
+        with engine.adapters.mixed(folders, [0] * 4 + [1] * 4), torch.inference_mode():
+            found: torch.Tensor = engine.hidden_of(tree, wanted=[7, 3])
+        return found
+
+    expected = states()
+
+    def refuse(_: torch.Tensor) -> Any:
+        raise AssertionError("a GPU would be waited for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "tolist", refuse)
+        found = states()
+    assert torch.equal(found, expected)
 
 
 def test_adapters_mixed_in_one_list_answer_as_each_alone_in_any_order(tiny: Any, adapters: dict[str, str]) -> None:

@@ -89,9 +89,9 @@ class AdapterMix:
         self._slots, self._device = slots, device
         self._parts = [*self._divide()]
 
-    def __getitem__(self, wanted: torch.Tensor) -> AdapterMix:
-        """The same of some of the tokens. wanted: (t,)."""
-        of_tokens = [self.of_tokens[token] for token in wanted.tolist()]
+    def of(self, wanted: Sequence[int]) -> AdapterMix:
+        """The same of some of the tokens. wanted: their places, in Python: a GPU would have to be waited for."""
+        of_tokens = [self.of_tokens[token] for token in wanted]
         return AdapterMix(self.adapters, of_tokens, self._slots, self._device)
 
     def add(self, x: torch.Tensor, outs: Sequence[torch.Tensor], names: Names) -> None:

@@ -265,7 +265,7 @@ class TreePass:
 
     past: keys and values before the tokens of the pass, (P, Hkv, D) each, one pair a layer. kept: a list that receives
     the keys and values of the pass, one pair a layer; None: they are not needed. wanted, long: as in View. calls:
-    layers that have called, in order.
+    layers that have called, in order. places: `wanted` in Python, where whoever made the view says it.
     """
 
     def __init__(
@@ -277,6 +277,7 @@ class TreePass:
         long: bool,
     ) -> None:
         self.wanted, self.long = wanted, long
+        self.places: Sequence[int] | None = None
         self.calls: list[int] = []
         self._past, self._kept = past, kept
 

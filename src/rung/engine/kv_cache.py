@@ -73,6 +73,7 @@ class RowCache:
         self.lengths = lengths
         self._held: list[int] = list(held) if held is not None else lengths.tolist()
         self.wanted: torch.Tensor | None = None
+        self.places: list[int] = []
         self.long = long
         self._room = room
         self._positions = positions
@@ -105,6 +106,7 @@ class RowCache:
         sent = on_device(torch.from_numpy(np.concatenate(given)), device)
         number, last, self._rows, self._columns = sent.split([len(part) for part in given])
         self.wanted = last if most > 1 else None
+        self.places = [behind - 1 for behind in first[1:]]  # `wanted` in Python
         self._padded = Padded.of(first[:-1], counts, device)
         self._first = first
         columns = self.lengths[:, None] + torch.arange(most, device=device)  # (B, n)

@@ -132,7 +132,10 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
     more = {"s_aux": own.sinks} if plan.sinks else {}
     seen, mix = attention(own, query, key, value, None, **plan.given, **more)[0].squeeze(0).flatten(1), adapters.mix
     if wanted is not None and (plan.gated or mix is None):  # with a mix, other networks need all of their tokens
-        x, seen, mix, wanted = x[wanted], seen[wanted], mix[wanted] if mix is not None else None, None
+        if mix is not None:
+            places = getattr(view, "places", None)
+            mix = mix.of(wanted.tolist() if places is None else places)
+        x, seen, wanted = x[wanted], seen[wanted], None
     out = leave(plan, layer, x, seen, known, mix)
     if wanted is not None:
         out = out[wanted]

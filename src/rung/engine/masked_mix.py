@@ -112,7 +112,7 @@ class MaskedMix(AdapterMix):
         wide = tuple(b.flatten(0, 1) if b is not None else None for b in buffers.b)
         return buffers.a.flatten(0, 2), wide, None if self.kind.alone else self._mask
 
-    def __getitem__(self, wanted: torch.Tensor) -> AdapterMix:
+    def of(self, wanted: Sequence[int]) -> AdapterMix:
         raise NotImplementedError("all tokens of these passes are wanted")
 
     @property

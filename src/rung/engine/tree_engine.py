@@ -169,12 +169,12 @@ class TreeEngine(Engine):
             if length and tokens:
                 above.append((offsets[family], length, tokens[0][0], tokens[-1][1]))
         above += [(past + n.start, n.length, n.start + n.length, n.end) for n in tree.nodes]
-        places = torch.tensor(wanted, dtype=torch.long, device=self.device) if wanted is not None else None
+        places = on_device(torch.tensor(wanted, dtype=torch.long), self.device) if wanted is not None else None
         positions = tree.positions(lengths)
         all_positions = [*(place for length in lengths for place in range(length)), *positions]
         blocks = blocks_of(tree.nodes, above, past, self.device)
         view = TreeView(blocks, all_positions, layers, kept, places, long=long)
-        self.calls = view.calls
+        self.calls, view.places = view.calls, wanted
         return self.forward(tree.ids, positions, view)
 
     def _hidden_fused(
@@ -192,7 +192,7 @@ class TreeEngine(Engine):
         mask = TreeMask.of(numbers, self.device)
         places = on_device(torch.tensor(wanted, dtype=torch.long), self.device) if wanted is not None else None
         view = MaskedView(mask, len(positions), max(positions), past, kept, places, long=long)
-        self.calls = view.calls
+        self.calls, view.places = view.calls, wanted
         return self.forward(tree.ids, positions, view)
 
     def compute(self, ids: Sequence[int], *, after: Prefix | None = None, long: bool = False) -> Prefix:
