@@ -108,7 +108,7 @@ def test_float32_has_to_agree_in_loss_norm_and_gradients(key: str) -> None:
 
 def test_the_plan_holds_every_kind_and_the_limits_come_first() -> None:
     whole = gpu.plan(gpu.SIZES, [])
-    assert whole[0].kind == "limits"
+    assert whole[0].kind == "limits" and whole[0].measures[0] == "device", "what ends the script early is asked first"
     assert {p.kind for p in whole} == {"limits", "rung", "transformers", "run", "four_bit", "ways", "vllm"}
     assert [p.kind for p in gpu.plan(["1.7b"], ["ways"])] == ["limits", "ways"]
     line_places = {p.rpartition(":")[0] for line in lines(gpu.SIZES, judged=True) for p in (line.ours, line.theirs)}

@@ -113,11 +113,11 @@ def project_back(
     through = _scaled([grads[i] @ _b_of(factors[i], x.dtype) for i in adapted], [factors[i].scaling for i in adapted])
     if grad_x is not None:
         grad_x.addmm_(through, side_by_side(factors, x.dtype))
-    to_a = (through.T @ x).split([len(factors[i].a) for i in adapted])
+    to_a = (through.T @ x).to(factors[adapted[0]].a.dtype)  # PEFT gives all of an adapter one type
     first = 0
-    for i, grad_a in zip(adapted, to_a, strict=True):
+    for i, grad_a in zip(adapted, to_a.split([len(factors[i].a) for i in adapted]), strict=True):
         f = factors[i]
-        fields[_FIELDS * i + 2] = grad_a.to(f.a.dtype)
+        fields[_FIELDS * i + 2] = grad_a
         fields[_FIELDS * i + 3] = _times(grads[i].T @ narrow[:, first : first + len(f.a)], f.scaling, f.b.dtype)
         first += len(f.a)
     return grad_x, fields
