@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,11 +90,20 @@ def test_freed_memory_is_handed_back_where_the_c_library_can(monkeypatch: pytest
 
 def test_memory_of_a_gpu_is_handed_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
     emptied: list[str] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
+    current = ["cuda:0"]
+
+    @contextmanager
+    def chosen(device: torch.device) -> Iterator[None]:
+        current.append(str(device))
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", chosen)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(current[-1]))
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
-    for kind in ("cuda", "mps", "cpu"):
-        give_back(torch.device(kind))
-    assert emptied == ["cuda", "mps"]
+    for name in ("cuda:1", "mps", "cpu"):
+        give_back(torch.device(name))
+    assert emptied == ["cuda:1", "mps"], "a card is the current one while its memory is handed back"
 
 
 def test_free_memory_on_windows_is_what_its_kernel_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +211,7 @@ def test_unused_memory_of_a_gpu_is_given_back_where_others_share_it_or_it_is_muc
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     emptied: list[str] = []
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
     for free, reserved, used, expected in ((5, 30, 10, 1), (49, 30, 10, 1), (49, 30, 20, 0), (5, 30, 30, 0)):
         emptied.clear()

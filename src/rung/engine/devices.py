@@ -100,9 +100,14 @@ def reading(numbers: torch.Tensor) -> Callable[[], list[float]]:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Hands memory that torch keeps for later back to the device."""
+    """Hands memory that torch keeps for later back to the device.
+
+    The device is the current one meanwhile: else torch takes memory of growing segments away while kernels that were
+    given to it still write there (pytorch/pytorch#196258).
+    """
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
 
