@@ -244,3 +244,21 @@ def test_rows_that_need_more_memory_than_there_may_be_stay_in_plain_passes(engin
     for row, theirs in zip(rows[1:], expected_of(engine, rows[1:]), strict=True):
         assert row.answer == theirs
     assert len(rows[0].answer) == 120
+
+
+def test_rows_whose_adapter_computes_no_numbers_leave_the_others_alone(tiny: Any, adapters: list[str]) -> None:
+    engine = tiny.engine
+    engine.ways.static = True
+    wild = engine.adapters.plain_ones([adapters[0]])[adapters[0]]
+    assert wild is not None
+    rows = [LiveRow(Job(START + ids(3, i), 9, adapter=adapters[i % 2]), STOPS) for i in range(12)]
+    expected = expected_of(engine, rows)
+    running, before = Running(engine), wild.row.clone()
+    try:
+        wild.row.fill_(1e36)
+        engine.clear_prefix_cache()
+        answered(running, rows, every=3)
+    finally:
+        wild.row.copy_(before)
+    assert not engine.ways.given_up and steps_taken(engine)
+    assert [row.answer for row in rows[1::2]] == expected[1::2]

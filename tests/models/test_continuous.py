@@ -242,6 +242,17 @@ def test_where_memory_runs_out_as_tokens_are_chosen_all_answers_are_the_same(
     assert [g.text for g in answerer.generate(given)] == expected
 
 
+def test_an_adapter_with_which_the_network_computes_no_numbers_is_refused(
+    model: Any, answerer: Continuous, tmp_path: Path
+) -> None:
+    wild = write_adapter(tmp_path / "wild", model.network, 40, size=1e18)
+    with pytest.raises(ModelError, match=r"adapter wild: with it, .* computes no numbers"):
+        answerer.hold(wild)
+    assert not answerer.load().adapters
+    answerer.hold(write_adapter(tmp_path / "tame", model.network, 41))
+    assert answerer.load().adapters == 1
+
+
 @pytest.mark.parametrize("when", ["waiting", "running"])
 def test_an_adapter_whose_files_are_gone_ends_its_own_requests_only(
     model: Any, answerer: Continuous, tmp_path: Path, when: str

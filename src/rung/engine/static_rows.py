@@ -133,11 +133,10 @@ class StaticRows:
         # The query heads of a group read the same keys: they stand like more tokens of the row.
         queries = query.view(rows, tokens, heads, group, -1).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, Hkv, g × n, D)
         one_kernel = cap is None and sinks is None and not self.shape.shared
-        mask = self._mask(window, group, query.dtype if one_kernel else torch.float32)
         if one_kernel:
-            out = gpu_kernels.masked_attention(queries, keys, values, mask, scaling)
+            out = gpu_kernels.masked_attention(queries, keys, values, self._mask(window, group, query.dtype), scaling)
         else:
-            out = self._by_hand(layer, queries, mask, scaling, cap, sinks)
+            out = self._by_hand(layer, queries, self._mask(window, group, torch.bool), scaling, cap, sinks)
         found: torch.Tensor = out.unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4)
         return found.reshape(rows * tokens, heads * group, -1)
 
@@ -145,27 +144,28 @@ class StaticRows:
         self,
         layer: int,
         queries: torch.Tensor,
-        mask: torch.Tensor,
+        unseen: torch.Tensor,
         scaling: float,
         cap: float | None,
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Attention with the scores written out in float32, shared columns first. queries: (B, Hkv, Q, D)."""
+        """Attention with the scores written out, shared columns first. queries: (B, Hkv, Q, D)."""
         (keys, values), (before_keys, before_values) = self._own[layer], self._behind[layer]
         rows, heads, count, _ = queries.shape
         shared, own = self.shape.shared, self.shape.columns
+        queries = queries * scaling
         scores = torch.matmul(queries, keys.mT)
         if shared:
             of_all = queries.transpose(0, 1).flatten(1, 2)  # (Hkv, B × Q, D): one product for all rows
             before = torch.bmm(of_all, before_keys.mT).unflatten(1, (rows, count)).transpose(0, 1)
             scores = torch.cat([before, scores], -1)
         if cap is not None:
-            scores = (scores.float() * (scaling / cap)).tanh() * (cap / scaling)
-        scores = torch.add(mask, scores, alpha=scaling)  # in float32, as the mask is
+            scores = (scores.float() / cap).tanh_() * cap
+        scores.masked_fill_(unseen, float("-inf"))  # not added: what another row computed may be no number
         if sinks is not None:
             column = sinks.float().view(1, heads, -1, 1).repeat_interleave(self._inputs.tokens, 2)
-            scores = torch.cat([scores, column.expand(rows, -1, -1, -1)], -1)
-        weights = scores.softmax(-1).to(values.dtype)
+            scores = torch.cat([scores.float(), column.expand(rows, -1, -1, -1)], -1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
         out = torch.matmul(weights[..., shared : shared + own], values)
         if shared:
             of_all = weights[..., :shared].transpose(0, 1).flatten(1, 2)
@@ -174,7 +174,8 @@ class StaticRows:
 
     def _mask(self, window: int | None, group: int, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores of shared and own columns: 0 or -inf, (B, 1, Q, P + S), or Q = 1 for one token a
-        row. Made once a pass for all layers with the same window. A token always sees itself."""
+        row; as a bool: true where nothing is seen. Made once a pass for all layers with the same window. A token always
+        sees itself."""
         if (made := self._masks.get((window, group, dtype))) is None:
             tokens = self._inputs.tokens
             seen = self._columns <= self._written[..., None]  # (B, n, S)
@@ -184,7 +185,9 @@ class StaticRows:
                 seen = seen & (self._positions[:, None] > bound)
                 before = before & (self._shared_positions > bound)
             seen = torch.cat([before, seen], -1) if self.shape.shared else seen
-            made = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, float("-inf"))[:, None]
+            made = ~seen[:, None]
+            if dtype != torch.bool:
+                made = torch.zeros(made.shape, dtype=dtype, device=seen.device).masked_fill(made, float("-inf"))
             made = self._masks[window, group, dtype] = made if tokens == 1 else made.repeat(1, 1, group, 1)
         return made
 
@@ -231,7 +234,9 @@ class StaticRows:
                     found = torch.cat([node.layers[layer][which] for node in arranged.copied], 2)[0].transpose(0, 1)
                     own[into_rows, :, into_columns] = found[taken]
                 for shared, stored in new:
-                    behind[:, stored.start : stored.stop] = shared.layers[layer][which][0]
+                    found = shared.layers[layer][which][0]
+                    # Rows that do not see it add 0 times its values, which must be numbers for that.
+                    behind[:, stored.start : stored.stop] = found.nan_to_num(0.0, 0.0, 0.0) if which else found
             cache.drop(layer)
 
     def take_from(self, other: StaticRows, rows: Sequence[int], lengths: Sequence[int], ends: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,13 @@ from typing import Any
 import torch
 
 from rung.engine.adapters import check_adapter as check_adapter
-from rung.engine.decode import decode
+from rung.engine.decode import decode, logprobs
 from rung.engine.devices import device_name
 from rung.engine.engine import Engine
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.shared_card import give_back_surplus
 from rung.errors import (
+    ModelError,
     OutOfMemory,
     first_line,
 )
@@ -50,6 +52,7 @@ from rung.types import (
     TrainingRow,
 )
 
+_TRIED = list(range(3, 19))  # any tokens
 _TRIMMED_FROM = 8  # requests; after fewer of them, handing memory back would cost more than it brings
 
 
@@ -273,14 +276,28 @@ class LocalModel(RequestRows):
         self.engine.forget_adapter(str(adapter))
 
     def check_fits(self, adapter: Path, change: Callable[[Callable[[], bool]], bool] = lambda work: work()) -> None:
-        """Raises ModelError unless the adapter folder fits this network; its weights stay loaded.
+        """Raises ModelError unless the adapter folder fits this network, and it computes numbers with it; its weights
+        stay loaded.
 
-        May be called from any thread where `change` does its work in the thread that computes: plain adapters stand
-        beside the network, the others change it.
+        May be called from any thread where `change` does its work in the thread that computes.
         """
         with self._memory_errors():
             if not self.engine.adapters.hold(str(adapter)):
                 change(partial(self.engine.adapters.mixable, str(adapter)))
+            if not change(partial(self._computes_numbers, str(adapter))):
+                raise ModelError(
+                    f"adapter {adapter.name}: with it, {self.name} computes no numbers, because its weights are too "
+                    "large or its training diverged. Train it again, at a lower learning rate."
+                )
+
+    def _computes_numbers(self, adapter: str) -> bool:
+        """Whether answers with an adapter have probabilities. Others that share a pass with it might get none either:
+        what one row must not see is added to its scores as minus infinity, and no number absorbs one that is none."""
+        (found,) = logprobs(self.engine, adapter, [(_TRIED[:-4], _TRIED[-4:])])
+        if not all(map(math.isfinite, found)):
+            self.engine.forget_adapter(adapter)
+            return False
+        return True
 
     # ---- what it knows of its own computing --------------------------------------------------
 
