@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from test_attention_kinds import both, ids
 
-from rung.engine.decode import decode, logprobs
+from rung.engine.batch import Batch
+from rung.engine.decode import _adapt_limits, decode, logprobs
 from rung.engine.masked_view import MOST_DENSE
+from rung.engine.memory import Shortage
 from rung.engine.prefill import Job, SharedPrefixes, _mixable, cut, prefill
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.ways import ANSWERS, Ways
@@ -96,6 +99,11 @@ def test_batches_leave_room_for_the_buffers_of_recorded_steps(
     monkeypatch.setattr(engine, "room_bytes", lambda: 8 * 10 * engine.cache_bytes_per_token)  # eight rows of ten tokens
     sizes = [len(batch) for batch in cut(engine, jobs, dict.fromkeys(range(16), 9), list(range(16)))]
     assert sizes == ([4] * 4 if path == "recorded steps" else [8] * 2)
+    monkeypatch.setattr(engine, "limits", replace(engine.limits, rows=99, cache_bytes=engine.room_bytes()))
+    monkeypatch.setattr(engine, "shortage", shortage := Shortage(before=engine.limits))
+    batch = Batch(list(range(sizes[0])), dict.fromkeys(range(16), 9), lambda part: [])
+    _adapt_limits(engine, jobs, batch, [batch.places], [])
+    assert shortage.full == 1, "such a batch counts as one that used its limits: after some of them they rise again"
     engine.ways.give_up("static", "differs", of=ANSWERS)
     assert len(next(iter(cut(engine, jobs, dict.fromkeys(range(16), 9), list(range(16)))))) == 8
 

@@ -14,6 +14,7 @@ from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.padded_answers import padded_batches, padded_logprobs
 from rung.engine.padded_engine import PaddedEngine
 from rung.engine.prefill import Job as Job
+from rung.engine.prefill import counted_bytes
 from rung.engine.tree_answers import tree_batches, tree_logprobs
 from rung.engine.tree_engine import TreeEngine
 
@@ -89,7 +90,7 @@ def _adapt_limits(
     def needs(part: list[int]) -> int:
         """Bytes that the limits count for the KV cache of these rows."""
         longest = max(batch.lengths[i] for i in part) + max(jobs[i].most for i in part)
-        return len(part) * longest * int(engine.cache_bytes_per_token)
+        return len(part) * longest * counted_bytes(engine)
 
     alone = {part[0] for part in failed if len(part) == 1}
     too_large = [part for part in failed if alone.isdisjoint(part)]

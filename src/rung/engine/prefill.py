@@ -294,28 +294,26 @@ def cut(engine: Engine, jobs: Sequence[Job], lengths: dict[int, int], order: lis
     """
     batch: list[int] = []
     longest = new = 0
-    room = _room_tokens(engine)
+    room = engine.room_bytes() // counted_bytes(engine)
     for i in order:
         longest, new = max(longest, lengths[i]), max(new, jobs[i].most)
         if batch and (len(batch) >= engine.limits.rows or (len(batch) + 1) * (longest + new) > room):
             yield batch
             batch, longest, new = [], lengths[i], jobs[i].most
-            room = _room_tokens(engine)
+            room = engine.room_bytes() // counted_bytes(engine)
         batch.append(i)
     if batch:
         yield batch
 
 
-def _room_tokens(engine: Engine) -> int:
-    """Tokens that the rows of a batch may keep.
+def counted_bytes(engine: Engine) -> int:
+    """Bytes that the limits count for each token that the rows of a batch keep.
 
     Static steps copy them into buffers of a few sizes, up to half as large again. A batch that leaves no room for these
     would be answered in plain passes, which take many times as long.
     """
-    room = engine.room_bytes()
-    if isinstance(engine, TreeEngine) and engine.ways.takes("static", ANSWERS):
-        room //= 2
-    return int(room // engine.cache_bytes_per_token)
+    twice = isinstance(engine, TreeEngine) and engine.ways.takes("static", ANSWERS)
+    return int(engine.cache_bytes_per_token) * (2 if twice else 1)
 
 
 def _stored_once(node: Node) -> bool:
