@@ -110,10 +110,14 @@ def project_back(
     if narrow is None:
         return grad_x, fields
     adapted = [i for i, f in enumerate(factors) if f.a is not None]
-    through = _scaled([grads[i] @ _b_of(factors[i], x.dtype) for i in adapted], [factors[i].scaling for i in adapted])
+    scalings = [factors[i].scaling for i in adapted]
+    parts = [grads[i] @ _b_of(factors[i], x.dtype) for i in adapted]
+    alike = gpu_kernels.is_gpu(x) and len(set(scalings)) == 1  # then the products below scale for themselves
+    through, scaling = (_side_by_side(parts), scalings[0]) if alike else (_scaled(parts, scalings), 1.0)
     if grad_x is not None:
-        grad_x.addmm_(through, side_by_side(factors, x.dtype))
-    to_a = (through.T @ x).to(factors[adapted[0]].a.dtype)  # PEFT gives all of an adapter one type
+        grad_x.addmm_(through, side_by_side(factors, x.dtype), alpha=scaling)
+    dtype = factors[adapted[0]].a.dtype  # PEFT gives all of an adapter one type
+    to_a = _times(through.T @ x, scaling, dtype) if alike else (through.T @ x).to(dtype)
     first = 0
     for i, grad_a in zip(adapted, to_a.split([len(factors[i].a) for i in adapted]), strict=True):
         f = factors[i]
@@ -126,8 +130,12 @@ def project_back(
 def _scaled(parts: Sequence[torch.Tensor], scalings: Sequence[float]) -> torch.Tensor:
     """Each part times its scaling, side by side. May overwrite the parts."""
     if len(set(scalings)) == 1:
-        return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=1)).mul_(scalings[0])
+        return _side_by_side(parts).mul_(scalings[0])
     return torch.cat([part.mul_(scaling) for part, scaling in zip(parts, scalings, strict=True)], dim=1)
+
+
+def _side_by_side(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=1)
 
 
 def _times(rows: torch.Tensor, scaling: float, dtype: torch.dtype) -> torch.Tensor:
