@@ -81,6 +81,19 @@ def test_divided_layers_give_the_loss_and_gradients_of_whole_ones(base: Path) ->
             assert all(torch.allclose(torch.tensor(a), b, atol=1e-5) for a, b in zip(own, expected, strict=True))
 
 
+def test_all_processes_divide_the_same_weights_though_one_alone_checks_adapters(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))  # what one found out before, the other reads there
+
+    def work(rank: int) -> list[str]:
+        return [name for name, _ in sharded_model(base).network.named_parameters()]
+
+    first, second = in_processes(2, work)
+    assert first == second
+    assert not any("lora_" in name for name in first), "an adapter is whole in every process"
+
+
 def test_a_divided_model_trains_the_adapter_that_a_whole_one_trains(base: Path, tmp_path: Path) -> None:
     whole = load_model(str(base), device="cpu", dtype=torch.float32, threads=1)
     whole.train(ROWS, OPTIONS, tmp_path / "whole")

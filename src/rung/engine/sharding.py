@@ -35,6 +35,9 @@ def sharded(engine: Engine, mesh: Any) -> TreeEngine:
             "bits on one card."
         )
     engine.adapters.check()
+    # The process that checks has PEFT's layers, one that reads what was found has none: all divide the same weights.
+    if engine.adapters.trainable:
+        engine.adapters.wrapper.unload()
     kept = [is_fused(layer) for layer in layers]
     unfuse_layers(engine.network)
     _move_the_rest(engine.network, layers, _device_of(mesh))
