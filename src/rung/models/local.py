@@ -276,15 +276,15 @@ class LocalModel(RequestRows):
         self.engine.forget_adapter(str(adapter))
 
     def check_fits(self, adapter: Path, change: Callable[[Callable[[], bool]], bool] = lambda work: work()) -> None:
-        """Raises ModelError unless the adapter folder fits this network, and it computes numbers with it; its weights
-        stay loaded.
+        """Raises ModelError unless the adapter folder fits this network, and computes numbers with it where it shares
+        passes with others; its weights stay loaded.
 
         May be called from any thread where `change` does its work in the thread that computes.
         """
         with self._memory_errors():
-            if not self.engine.adapters.hold(str(adapter)):
-                change(partial(self.engine.adapters.mixable, str(adapter)))
-            if not change(partial(self._computes_numbers, str(adapter))):
+            held = self.engine.adapters.hold(str(adapter))
+            mixable = held or change(partial(self.engine.adapters.mixable, str(adapter)))
+            if mixable and not change(partial(self._computes_numbers, str(adapter))):
                 raise ModelError(
                     f"adapter {adapter.name}: with it, {self.name} computes no numbers, because its weights are too "
                     "large or its training diverged. Train it again, at a lower learning rate."
