@@ -110,8 +110,11 @@ def with_options(task: Task, options: RunOptions) -> Task:
 
 def load(task: Task, listener: Listener) -> Loaded:
     """What the user brought, read. What can fail for a reason in it fails before anything is written."""
-    from rung.models import model_version
+    from rung.engine.variables import check_variables
+    from rung.models import is_local, model_version
 
+    if any(is_local(model.spec) for model in (*task.models, *helpers_of(task).values())):
+        check_variables()
     data = read(task, listener.say)
     versions: dict[str, str] = {}
     for model in task.models:
@@ -188,7 +191,7 @@ def start(
     Raises TaskError where dollars are to be counted and no price is known.
     """
     started, before = time.monotonic(), spent_before(folder)  # at one moment: the clock of this command runs already
-    files = Files(folder)
+    files, hourly = Files(folder), hourly_usd(task)
     _check(task, loaded, examined, models, options)
     beside, scored = _beside(loaded, examined.split, listener), read_scored(loaded.read)
     known = recorded(files.task) or described(models.models)
@@ -205,10 +208,10 @@ def start(
         plans = _plans(inputs, split, models, homes, options, recorded(files.plan), loaded.read.metric)
         share = share_of(task, split.train, models.helpers.get("judge"), recorded(files.plan))
         plans = with_judge(plans, share, len(scored))
-        planned = {**plan_record(plans, hourly_usd(task)), **share_record(share), **start_record(models.everybody)}
+        planned = {**plan_record(plans, hourly), **share_record(share), **start_record(models.everybody)}
         write_json(files.plan, planned)
         listener.planned(folder, planned, recorded(files.checks) or {})
-        ledger = Ledger(task.budget, models.everybody, hourly_usd(task), purse, before, started)
+        ledger = Ledger(task.budget, models.everybody, hourly, purse, before, started)
         asked = {"versions": dict(loaded.versions), **_asked(task, options)}
         runs.log(folder, "started", spent_s=round(before.seconds, 1), rung=__version__, **asked)
         held = hold_judge(loaded.read, scored, split.train, models, share, ledger, folder, listener)

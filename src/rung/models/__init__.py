@@ -40,12 +40,10 @@ def _open_local(spec: str, say: Say) -> Model:
 
 
 def _local_version(spec: str, say: Say) -> str:
-    from rung.engine.variables import check_variables
     from rung.models.catalogue import ensure_model
     from rung.models.four_bit import split_spec, version_in_4_bits
     from rung.models.identity import version_of
 
-    check_variables()  # a run asks for versions before it makes its folder
     name, four_bit = split_spec(spec)
     version = version_of(ensure_model(name, say=say))
     return version_in_4_bits(version) if four_bit else version

@@ -7,7 +7,6 @@ Source: Micikevicius et al., Mixed precision training (2018), for float32 copies
 from __future__ import annotations
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from rung.engine.engine import Engine
@@ -68,8 +67,10 @@ def check_room(engine: Engine, folder: Path, *, in_8_bits: bool = False) -> None
 
 def _with_8_bits(engine: Engine, free: int) -> str:
     """What to install where moments in 8 bits would fit; empty elsewhere."""
+    from rung.training.optimisers import is_installed  # which counts by the bytes of this module
+
     smaller = bytes_needed(engine, in_8_bits=True)
-    if engine.device.type != "cuda" or smaller > free or find_spec("bitsandbytes") is not None:
+    if engine.device.type != "cuda" or smaller > free or is_installed():
         return ""
     return f"With moments in 8 bits it would take {smaller / _GB:.1f} GB: pip install bitsandbytes. "
 
