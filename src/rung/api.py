@@ -34,12 +34,9 @@ class Run:
     def decision(self) -> Decision:
         """The verdict. Raises RunError when there is none yet."""
         from rung.decision import decision_from_record
-        from rung.records import read_json
+        from rung.runs import verdict_of
 
-        record = read_json(self.folder / "decision.json")
-        if record is None:
-            raise RunError(f"{self.folder}: there is no verdict yet. Give the same rung run command again.")
-        return decision_from_record(record)
+        return decision_from_record(verdict_of(self.folder))
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

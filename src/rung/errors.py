@@ -16,6 +16,7 @@
     ├── NoGain                    an experiment within a step shows that the step brings nothing; the ladder goes on
     ├── BudgetSpent               the budget ran out in the middle of a step; the ladder goes on to the verdict
     ├── RunError                  a run folder or bundle is in use, foreign, unfinished or damaged
+    │   └── DamagedRecord         a file of it is torn, or lacks what this version reads in it
     ├── ExportError               an export cannot be made, or does not answer as the bundle does
     └── ServingError              a request to a server cannot be answered
         ├── UnknownModel          no bundle, adapter or base has this name
@@ -26,6 +27,8 @@ A bad reply of a model is not an error but a scored failure. Anything outside th
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 OUT_OF_MEMORY = "out of memory"
 """The error of an answer for which memory did not suffice. It says nothing of the request: later it may be answered."""
@@ -127,6 +130,22 @@ class BudgetSpent(RungError):
 
 class RunError(RungError):
     """A run folder or bundle is in use, foreign, unfinished or damaged."""
+
+
+class DamagedRecord(RunError):
+    """A file that rung wrote is torn, holds something else, or lacks what this version reads in it.
+
+    file: where. fact: what is wrong in it, for who says something else of what to do.
+    """
+
+    def __init__(self, file: Path, fact: str) -> None:
+        super().__init__(
+            f"{file}: is damaged ({fact}). Put it back from a copy, or run the task again in a new folder."
+        )
+        self.file, self.fact = file, fact
+
+    def __reduce__(self) -> tuple[type[DamagedRecord], tuple[Path, str]]:
+        return type(self), (self.file, self.fact)
 
 
 class ExportError(RungError):

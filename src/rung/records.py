@@ -1,6 +1,7 @@
 """Records on disk: whole-file writes that happen or do not, and append-only lines that survive a kill.
 
-Knows bytes, JSON and how it holds dataclasses; nothing of what they mean.
+What is read knows its file: a record that is torn, or lacks a key that is asked for, is a `DamagedRecord` that names
+it. Knows bytes, JSON and how it holds dataclasses; nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import IO, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import IO, Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from rung.errors import DamagedRecord
 
 SCRATCH = ".tmp"
 """Ending of files and folders that are being written."""
@@ -70,12 +73,45 @@ def link_or_copy(source: str | Path, path: str | Path) -> None:
         shutil.copyfile(source, path)
 
 
+class KeptRecord(dict[str, Any]):
+    """An object of a file. file: where it stands. Raises DamagedRecord for a key that is not there; `get` does not."""
+
+    file: Path
+
+    def __missing__(self, key: str) -> NoReturn:
+        if hasattr(self, "file"):
+            raise DamagedRecord(self.file, f"{key!r} is missing; another version of rung may have written it")
+        raise KeyError(key)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, or None when there is no such file."""
+    """The JSON object in a file, or None when there is no such file. It and all objects in it are `KeptRecord`s.
+
+    Raises DamagedRecord where the file holds something else.
+    """
     try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
+    return object_of(text, path)
+
+
+def object_of(text: bytes, path: Path, where: str = "") -> dict[str, Any]:
+    """The JSON object that a text of a file holds. where: the line that it is, in words. Raises as `read_json` does."""
+
+    def kept(found: dict[str, Any]) -> KeptRecord:
+        record = KeptRecord(found)
+        record.file = path
+        return record
+
+    try:
+        if not text.strip():
+            raise ValueError("it is empty")
+        record = json.loads(text.decode("utf-8"), object_hook=kept)
+        if not isinstance(record, KeptRecord):
+            raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord(path, f"{where}{error}") from None
     return record
 
 
@@ -83,9 +119,15 @@ def from_record(kind: type[Value], record: Mapping[str, Any]) -> Value:
     """The dataclass that `asdict` and JSON made the record of; a field that it leaves out has its default.
 
     Fields that hold dataclasses, tuples or None are read so; others stay as they are. Raises TypeError or ValueError
-    where a key is missing or unknown, or where a dataclass or a tuple is something else.
+    where a key is missing or unknown, or where a dataclass or a tuple is something else; of a `KeptRecord`,
+    DamagedRecord.
     """
-    return cast(Value, _read(kind, record))
+    try:
+        return cast(Value, _read(kind, record))
+    except (TypeError, ValueError) as error:
+        if isinstance(record, KeptRecord):
+            raise DamagedRecord(record.file, str(error)) from None
+        raise
 
 
 def _read(kind: Any, value: Any) -> Any:
@@ -100,7 +142,12 @@ def _read(kind: Any, value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     known = _kinds_of(kind)
-    return kind(**{key: _read(known.get(key), one) for key, one in value.items()})
+    found = {key: _read(known.get(key), one) for key, one in value.items()}
+    if isinstance(value, KeptRecord):
+        for field in fields(kind):
+            if field.default is MISSING and field.default_factory is MISSING:
+                value[field.name]  # says which is missing
+    return kind(**found)
 
 
 @cache
@@ -125,12 +172,16 @@ def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a last line torn by a kill is left out. Empty when there is no such file."""
+    """All whole lines; a last line torn by a kill is left out. Empty when there is no such file.
+
+    They are as `read_json` has them. Raises DamagedRecord for a line before the last that is no object.
+    """
     try:
         written = path.read_bytes()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
+    lines = written[: written.rfind(b"\n") + 1].splitlines()
+    return [object_of(line, path, f"line {number}: ") for number, line in enumerate(lines, 1)]
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rung.errors import RunError
+from rung.errors import DamagedRecord
 from rung.records import SCRATCH, read_json, scratch_beside, write_json
 
 
@@ -22,11 +23,8 @@ def is_done(record: Path) -> bool:
 
 
 def recorded(record: Path) -> dict[str, Any] | None:
-    """What the stage recorded, or None when it is not done. Raises RunError where the file is damaged."""
-    try:
-        return read_json(record)
-    except ValueError as error:
-        raise RunError(f"{record}: is damaged ({error}). Put it back, or run the task again in a new folder.") from None
+    """What the stage recorded, or None when it is not done. Raises DamagedRecord where the file is damaged."""
+    return read_json(record)
 
 
 def record_of(record: Path) -> dict[str, Any]:
@@ -47,9 +45,9 @@ def once_for_all(record: Path, make: Callable[[], Mapping[str, Any]]) -> dict[st
     """As `once`, for a record that several runs share: one process at a time makes it, the others wait and read it."""
     from filelock import FileLock
 
-    found = read_json(record)
-    if found is not None:
-        return found
+    with suppress(DamagedRecord):  # a cache is made anew, and whoever waits for the lock reads the new one
+        if (found := read_json(record)) is not None:
+            return found
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(record) + ".lock")
@@ -57,6 +55,11 @@ def once_for_all(record: Path, make: Callable[[], Mapping[str, Any]]) -> dict[st
     except OSError:  # a cache that cannot be written spoils no run
         return dict(make())
     try:
+        return once(record, make)
+    except DamagedRecord as damaged:
+        if damaged.file != record:
+            raise
+        record.unlink(missing_ok=True)
         return once(record, make)
     finally:
         lock.release()

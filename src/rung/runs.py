@@ -137,8 +137,36 @@ def _taken(name: str, base: Path) -> list[Path]:
     return [p for p in sorted(base.glob(f"{glob.escape(name)}*")) if p.is_dir() and number.fullmatch(p.name)]
 
 
+def check_run(folder: Path) -> None:
+    """Raises RunError unless the folder is that of a run."""
+    if not (folder / _RECORDS["task"]).is_file():
+        fact = "not a run folder (no task.json)" if folder.is_dir() else "there is no such folder"
+        raise RunError(f"{folder}: {fact}. Name a folder that rung run wrote, as runs/NAME.")
+
+
+def verdict_of(folder: Path) -> dict[str, Any]:
+    """decision.json of a run, also of one whose budget ended. Raises RunError where there is no run, or no verdict."""
+    record = read_json(folder / _RECORDS["decision"])
+    if record is None:
+        check_run(folder)
+        raise RunError(f"{folder}: not finished, there is no verdict yet. Give the same rung run command again.")
+    return record
+
+
+def run_of(solution: str, *places: Path) -> Path | None:
+    """The run folder that one of these places is, or lies in at whatever depth, and that has the solution of that name.
+
+    places: a run, one of its solutions, its winner, or a bundle that was put into it. None where there is no such run.
+    """
+    for place in dict.fromkeys(p for given in places for p in (given, given.resolve(), *given.resolve().parents)):
+        files = Files(place)
+        if all(p.is_file() for p in (files.task, files.split, files.solution(solution) / "solution.json")):
+            return place
+    return None
+
+
 def check_identity(folder: Path, wanted: str, basis: str | None = None, engine: str | None = None) -> None:
-    """Raises RunError when the folder holds a run of another task, data or model.
+    """Raises RunError when the folder holds a run of another task, data or model, or its task.json is damaged.
 
     basis: as in `choose_folder`. engine: that is asked for now; None: it is not compared.
     """
@@ -148,7 +176,7 @@ def check_identity(folder: Path, wanted: str, basis: str | None = None, engine: 
             f"{folder}: holds a run of an older version of rung, which this version shows but cannot go on with. Name "
             "another folder with --out."
         )
-    if task is not None and task.get("identity") != wanted and (basis is None or task.get("basis") != basis):
+    if task is not None and task["identity"] != wanted and (basis is None or task.get("basis") != basis):
         if engine is not None and (begun := engine_of(task)) != engine:
             raise RunError(
                 f"{folder}: holds a run that was begun with engine {begun}, and this command asks for engine {engine}. "

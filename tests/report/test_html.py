@@ -392,7 +392,7 @@ def test_causes_stand_with_the_experiment_that_says_so_and_the_curve_below(
 
 
 def test_without_a_verdict_there_is_no_page(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no verdict yet"):
+    with pytest.raises(RunError, match="not a run folder"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -216,7 +216,7 @@ def test_square_brackets_in_the_data_are_words_and_not_styles(tmp_path: Path) ->
 
 
 def test_without_a_verdict_there_is_no_screen(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no verdict yet"):
+    with pytest.raises(RunError, match="not a run folder"):
         final_screen(tmp_path)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung.errors import RunError, came, may_pass
+from rung.errors import DamagedRecord, RunError, came, may_pass
 from rung.records import read_lines, write_lines
 from rung.types import Example, Message, Prediction, Query
 
@@ -75,8 +75,9 @@ def read_recorded(folder: Path) -> list[RecordedExample]:
     """
     try:
         return [_answer(record) for record in read_lines(folder / RECORDED)]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise RunError(f"{folder / RECORDED}: no recorded answers can be read ({error!r}). Copy it again.") from None
+    except (DamagedRecord, TypeError, AttributeError) as error:
+        fact = error.fact if isinstance(error, DamagedRecord) else repr(error)
+        raise RunError(f"{folder / RECORDED}: no recorded answers can be read ({fact}). Copy it again.") from None
 
 
 def _record(answer: RecordedExample) -> dict[str, Any]:

@@ -75,9 +75,13 @@ def ask(
         query = query_of(conversation, (bundle.instruction, bundle.solution.instruction))
         assert query is not None  # it ends with a user turn
         asked = [query]
+    notes = bundle.notes(asked) if messages is None else []
+    for note in notes:
+        click.echo(f"rung: --{note}", err=True)
     answered = bundle.answer(asked)
     if as_json:
-        return print_json(_record(bundle, asked, answered), 2 if any(p.error for p in answered) else 0)
+        record = {**_record(bundle, asked, answered), "notes": notes}
+        return print_json(record, 2 if any(p.error for p in answered) else 0)
     return _print_answers(bundle, questions, answered, lines=lines, verbose=verbose)
 
 

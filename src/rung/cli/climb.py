@@ -41,12 +41,12 @@ def print_verdict(folder: Path, *, as_json: bool) -> int:
 
 def verdict_record(folder: Path, report: Path) -> dict[str, Any]:
     """A run with a verdict, for programs. decision: as in decision.json."""
-    from rung.records import read_json
+    from rung.runs import verdict_of
 
     winner = folder / "winner"
     return {
         "run": str(folder),
         "report": str(report),
         "winner": str(winner) if (winner / "bundle.json").is_file() else None,
-        "decision": read_json(folder / "decision.json"),
+        "decision": verdict_of(folder),
     }

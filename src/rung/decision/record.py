@@ -28,18 +28,19 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
 
     Raises RunError when it is of another format, or when a key is missing, unknown or of a wrong kind.
     """
+    file = getattr(record, "file", "decision.json")
     written = record.get("format", 1)
     if written not in READS:
         raise RunError(
-            f"decision.json: it is of format {written}, and this rung reads formats {READS[0]} to {READS[-1]}. "
+            f"{file}: it is of format {written}, and this rung reads formats {READS[0]} to {READS[-1]}. "
             "Read it with the rung that wrote it, or run the task again in a new folder."
         )
     missing = [f.name for f in fields(Decision) if f.default is MISSING and f.name not in record]
     if missing:
-        raise RunError(f"decision.json: {', '.join(missing)} is missing. Run the task again in a new folder.")
+        raise RunError(f"{file}: {', '.join(missing)} is missing. Run the task again in a new folder.")
     try:
         if record["choice"] not in get_args(Choice):
             raise ValueError(f"choice is {record['choice']!r}, none of {', '.join(get_args(Choice))}")
         return from_record(Decision, {**record, "format": FORMAT})
     except (TypeError, ValueError) as error:
-        raise RunError(f"decision.json: {error}. Run the task again in a new folder.") from error
+        raise RunError(f"{file}: {error}. Run the task again in a new folder.") from error

@@ -30,7 +30,7 @@ from rung.ladder.finalist_checks import asked_again, is_due, not_measured
 from rung.ladder.ledger import Meter
 from rung.ladder.plan_checks import LEAST_MADE, MADE, why_no_questions
 from rung.ladder.state import RunState, WholeRun
-from rung.records import write_json
+from rung.records import from_record, write_json
 from rung.resume import recorded
 from rung.trials.workshop import Workshop, sample_of
 from rung.types import Answer, Example, MetricInfo, Prediction
@@ -205,13 +205,13 @@ def _base_of(climbed: Climbed, names: Sequence[str], name: str) -> str:
 
 def _invention(run: WholeRun, kind: str, name: str, records: Mapping[str, Mapping[str, Any]], base: str) -> Invention:
     groups, seed = run.inputs.groups, run.inputs.task.seed
-    own = Unanswered(**records[name][kind])
+    own = from_record(Unanswered, records[name][kind])
     share = share_of(own.invented, groups, seed)
     assert share is not None, "there are questions"
     found = Invention(name, kind == "given", share, share_of(own.refused, groups, seed))
     if not base or records[base][kind] is None:
         return found
-    before = Unanswered(**records[base][kind])
+    before = from_record(Unanswered, records[base][kind])
     difference = more_invented((base, before), (name, own), groups, seed)
     if difference is None:
         return found

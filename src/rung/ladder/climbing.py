@@ -26,6 +26,7 @@ from rung.ladder.plan import Step
 from rung.ladder.search import measure_search
 from rung.ladder.shortening import ENDED
 from rung.ladder.state import LEAST_OF_A_STEP, PROMPT_SHARE, RunState, WholeRun, scale_of
+from rung.records import from_record
 from rung.resume import is_done, record_of
 from rung.strategies import Texts, function_of
 from rung.teaching.search_log import search_in_words, search_log
@@ -247,8 +248,7 @@ class _Climber:
         minutes = step.seconds / 60 if reason == "budget" else None
         skipped = Skipped(step.name, step.family, reason, why, minutes, begun=begun, model=step.model)
         self.climbed.skipped[step.name] = skipped
-        before = self.before.get(step.name)
-        if before is None or (before["reason"], before["why"]) != (reason, why):
+        if (before := self.before.get(step.name)) is None or (before["reason"], before["why"]) != (reason, why):
             runs.log(self.run.folder, "skipped", solution=step.name, reason=reason, why=why, **facts)
         self.run.listener.skipped(step.name, why)
 
@@ -311,7 +311,7 @@ class _Climber:
             record["cut"],
             *run.usd_of_answers(predictions),
             unproven=bool(record.get("unproven")),
-            versus=Comparison(**record["versus"]) if record.get("versus") else None,
+            versus=from_record(Comparison, record["versus"]) if record.get("versus") else None,
         )
         return built, float(record["seconds"])
 

@@ -26,7 +26,7 @@ from rung.ladder.state import RunState, WholeRun
 from rung.resume import once
 from rung.solutions.answer import BLOCK
 from rung.trials.sampling import DrawnTogether
-from rung.trials.trial import attempt, read_predictions
+from rung.trials.trial import attempt, read_predictions, read_whole
 from rung.types import Candidate, Example, Solution
 
 TEMPERATURE = 1.0
@@ -132,7 +132,7 @@ def _failed(folder: Path, repeats: int) -> int:
 def _scored(run: WholeRun, candidate: Candidate, repeats: int, test: Sequence[Example]) -> Candidate:
     """The candidate with what its samples say."""
     folder = run.files.solution(candidate.name)
-    samples = [{p.id: p.score or 0.0 for p in read_predictions(_path(folder, i))} for i in range(1, repeats + 1)]
+    samples = [{p.id: p.score or 0.0 for p in read_whole(_path(folder, i), test)} for i in range(1, repeats + 1)]
     ids = [e.id for e in test]
     scores = [[sample[i] for sample in samples] for i in ids]
     groups, seed = units_of(ids, run.inputs.groups), run.inputs.task.seed

@@ -9,6 +9,7 @@ from typing import Any
 
 from rung import runs
 from rung.decision.warnings import seen_in_words
+from rung.errors import DamagedRecord
 from rung.ladder.abstention import inventions
 from rung.ladder.again import continued_notes
 from rung.ladder.citations import citing_on_dev
@@ -230,7 +231,7 @@ def _earlier_tests(run: WholeRun) -> dict[str, dict[str, Any]]:
         try:
             if path.resolve() != own and is_done(files.test_reads) and "identity" in record_of(files.task):
                 found[path.name if path.parent == own.parent else str(path)] = record_of(files.split)
-        except (OSError, ValueError):  # a folder of somebody else's
+        except (OSError, DamagedRecord):  # a folder of somebody else's
             continue
     return found
 

@@ -119,7 +119,7 @@ def baseline_answers(run: RunState) -> dict[str, list[Prediction]]:
 def answers_of_baselines(run: RunState, asked: Sequence[Example], which: SetName) -> dict[str, list[Prediction]]:
     """Answers of every baseline to a set; computed once, then read back."""
     from rung.evaluation.baselines import baselines
-    from rung.trials.trial import read_predictions
+    from rung.trials.trial import read_whole
 
     inputs, folder = run.inputs, run.files.baselines / which
 
@@ -130,7 +130,7 @@ def answers_of_baselines(run: RunState, asked: Sequence[Example], which: SetName
             write_lines(scratch / f"{place}-{name}.jsonl", (asdict(p) for p in predictions))
 
     folder_once(folder, fill)
-    return {path.stem.partition("-")[2]: read_predictions(path) for path in sorted(folder.glob("*.jsonl"))}
+    return {path.stem.partition("-")[2]: read_whole(path, asked) for path in sorted(folder.glob("*.jsonl"))}
 
 
 def baseline_candidate(name: str, dev: Score) -> Candidate:

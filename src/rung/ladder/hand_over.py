@@ -10,7 +10,7 @@ from rung import runs
 from rung.bundles.packing import FORMAT, pack
 from rung.errors import RunError, RungError
 from rung.ladder.state import WholeRun
-from rung.resume import folder_once, is_done, record_of, recorded
+from rung.resume import folder_once, record_of, recorded
 from rung.types import Decision, Example
 
 
@@ -37,8 +37,7 @@ def bundle_run(
     solution: None: the one that the verdict ships. examples: whether dev examples with their recorded answers are put
     in, where the data of the run is still there. Raises RunError.
     """
-    if not is_done(run / "task.json"):
-        raise RunError(f"{run}: not a run folder (no task.json). Name a folder that rung run wrote, as runs/NAME.")
+    runs.check_run(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is there already. Name a new folder with --out.")
     built = runs.Files(run).built

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.ladder.ledger import Spent
 from rung.ladder.plan import Plan, Step
+from rung.records import from_record
 from rung.strategies import Cost, function_of
 from rung.types import Answer, Example, JudgeSpec, Measured, Speed, Task
 
@@ -63,7 +64,7 @@ def share_of(
     if task.judge is None or judge is None:
         return None
     if earlier is not None and earlier.get("judge"):
-        return JudgeShare(**earlier["judge"])
+        return from_record(JudgeShare, earlier["judge"])
     from rung.evaluation.judge.prompts import graded, pairwise
 
     some = train[:_SAMPLED]

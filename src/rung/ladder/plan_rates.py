@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rung.records import from_record
 from rung.strategies import Cost, Texts
 from rung.types import Model, Price, Speed
 
@@ -39,11 +40,11 @@ def rates_of(
     from rung.models.speed import speed_of
 
     before = earlier or {}
-    speed = Speed(**before["speed"]) if earlier else speed_of(model)
+    speed = from_record(Speed, before["speed"]) if earlier else speed_of(model)
     if teacher is None:
         return PlanRates(speed, price)
     known = before.get("teacher_speed")
-    theirs = Speed(**known) if known else speed_of(teacher)
+    theirs = from_record(Speed, known) if known else speed_of(teacher)
     return PlanRates(speed, price, PlanRates(theirs, teacher.price, thought=teacher.thought_tokens))
 
 

@@ -14,7 +14,7 @@ from rung.errors import BudgetSpent, SealedTestError, fault_text
 from rung.ladder.climbed import Climbed
 from rung.ladder.ledger import Meter, spent_on, stage_of
 from rung.ladder.state import RunState, WholeRun
-from rung.records import write_json
+from rung.records import from_record, write_json
 from rung.resume import is_done, recorded
 from rung.types import RetrieverSpec
 
@@ -60,7 +60,7 @@ def measure_search(run: RunState, climbed: Climbed) -> None:
     except Exception as defect:  # of a registered index, a library or rung
         best, why = asdict(planned.specs[0]), fault_text(defect)
         record = {"questions": 0, "tried": [], "sizes": [], "best": [best], "not_tried": [], "fault": why}
-    run.inputs.library.keep_only([RetrieverSpec(**spec) for spec in record["best"]])
+    run.inputs.library.keep_only([from_record(RetrieverSpec, spec) for spec in record["best"]])
     record["not_tried"] = [{"what": what, "why": why} for what, why in planned.not_tried] + record["not_tried"]
     write_json(run.files.search, record)
     runs.log(run.folder, "searched", stage=stage_of(run.folder, folder), **meter.record())

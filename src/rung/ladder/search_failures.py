@@ -16,7 +16,7 @@ from rung.errors import RungError, SealedTestError
 from rung.ladder.climbed import Climbed
 from rung.ladder.finalist_checks import as_stage, is_due, no_room
 from rung.ladder.state import RunState, WholeRun
-from rung.records import write_json
+from rung.records import from_record, write_json
 from rung.resume import record_of, recorded
 from rung.strategies import long_form
 from rung.trials.workshop import Workshop
@@ -55,7 +55,7 @@ def search_failures(run: WholeRun, names: Sequence[str]) -> tuple[list[dict[str,
             if not record["answered"]:
                 what = f"Why {name} gives wrong answers was not looked into"
             said.append(f"{what}: {record['why'].rstrip('.')}.")
-    return [asdict(SearchFailure(**row)) for row in rows], said
+    return [asdict(from_record(SearchFailure, row)) for row in rows], said
 
 
 def _record(run: RunState, climbed: Climbed, name: str, *, again: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rung.ladder.climbed import Built, Climbed
 from rung.ladder.ledger import Ledger, Meter, Spent
 from rung.ladder.options import Listener
 from rung.ladder.plan import Plan
+from rung.records import from_record
 from rung.resume import record_of
 from rung.runs import Files
 from rung.strategies import STRATEGIES
@@ -249,7 +250,7 @@ class RunState:
             "prompt_answers": prompting.predictions if prompting is not None else (),
             "best_tuned": tuned.solution if tuned is not None else None,
             "best_rag": retrieving.solution if retrieving is not None else None,
-            "search": tuple(RetrieverSpec(**spec) for spec in record_of(self.files.search).get("best", ())),
+            "search": tuple(from_record(RetrieverSpec, spec) for spec in record_of(self.files.search).get("best", ())),
             "diagnosis": record_of(self.files.diagnosis),
         }
 

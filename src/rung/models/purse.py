@@ -11,7 +11,7 @@ import secrets
 import threading
 from pathlib import Path
 
-from rung.errors import RunError
+from rung.errors import DamagedRecord, RunError
 from rung.records import read_json, write_json
 
 _UNITS = 10**12
@@ -127,7 +127,7 @@ def _read(path: Path, otherwise: float) -> tuple[int, str]:
         if usd < 0:
             raise ValueError("dollars that are spent cannot be negative")
         return usd, str(record.get("id") or secrets.token_hex(8))
-    except (ValueError, OverflowError, KeyError, TypeError) as error:
+    except (DamagedRecord, ValueError, OverflowError, TypeError) as error:
         raise RunError(
             f"{path}: it does not say what the run has spent. Write what your provider charged into it, "
             'as {"usd": 1.25}, then run the same command again.'

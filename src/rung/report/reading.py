@@ -192,12 +192,7 @@ def models_in_words(task: Record, most: int = 99) -> str:
 def read_run(folder: Path) -> RunRecords:
     """Raises RunError when there is no verdict yet, or a record is damaged or of another format."""
     try:
-        record = read_json(folder / "decision.json")
-        if record is None:
-            raise RunError(
-                f"{folder}: there is no verdict yet (no decision.json). Give the same rung run command again."
-            )
-        decision = decision_from_record(record)
+        decision = decision_from_record(runs.verdict_of(folder))
         names = [c.name for c in decision.candidates]
         task = read_json(folder / "task.json") or {}
         facts = read_json(folder / "models.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rung.records import from_record
 from rung.report.markup import Html, element, joined, num, ranged, row, scored, section, short, table
 from rung.report.reading import Record, RunRecords
 from rung.types import Score
@@ -17,7 +18,7 @@ def _lengths(run: RunRecords, name: str, record: Record) -> Html:
     scale, taken = run.scale, record.get("taken")
     rows = []
     for place, length in enumerate(record["lengths"]):
-        score, versus = Score(**length["score"]), length["versus"]
+        score, versus = from_record(Score, length["score"]), length["versus"]
         said = length["length"] + (", trained on with it" if length["trained"] else "")
         tag = element("span", name, class_="tag")
         where = f"{score.n:,} of dev" if length["set"] == "screen" else "dev"

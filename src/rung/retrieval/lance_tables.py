@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import TaskError
+from rung.errors import DamagedRecord, TaskError
 from rung.records import SCRATCH, link_or_copy, read_json, write_json
 from rung.resume import folder_once
 from rung.retrieval.shared import alone
@@ -67,17 +67,15 @@ class LanceTables:
     def whole(self) -> Any:
         """The whole table of exactly these rows; None where there is none."""
         for state in sorted(self._folder.glob(f"*/{_STATE}")):
-            kept = read_json(state) or {}
-            if kept.get("content") != self._content:
-                continue
             try:
-                if _files(state.parent) != kept["files"]:
+                kept = read_json(state) or {}
+                if kept.get("content") != self._content or _files(state.parent) != kept["files"]:
                     continue
                 table = _connected(state.parent).open_table(_TABLE)
                 if table.count_rows() == len(self._keys):
                     os.utime(state)
                     return table
-            except (OSError, RuntimeError, ValueError):  # damaged: another one is built
+            except (OSError, RuntimeError, ValueError, DamagedRecord):  # damaged: another one is built
                 continue
         return None
 
@@ -121,12 +119,12 @@ class LanceTables:
         for table in sorted(self._folder.glob(f"*/{_TABLE}.lance")):
             if table.parent.name.endswith(SCRATCH):
                 continue
-            claimed = read_json(table.parent / _STATE) or {}
             try:
+                claimed = read_json(table.parent / _STATE) or {}
                 if claimed.get("content") == self._content:
                     raise ValueError("it holds other rows than were written")
                 present = _keys_in(_connected(table.parent).open_table(_TABLE))
-            except (OSError, RuntimeError, ValueError):
+            except (OSError, RuntimeError, ValueError, DamagedRecord):
                 shutil.rmtree(table.parent, ignore_errors=True)
                 continue
             shared = int(np.isin(present, self._keys).sum())

@@ -6,14 +6,13 @@ Knows no index. A corpus of any size takes 16 bytes a passage here, as long as i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
-from rung.records import link_or_copy, read_lines, scratch_beside, write_lines, write_text
+from rung.records import from_record, link_or_copy, object_of, read_lines, scratch_beside, write_lines, write_text
 from rung.types import Document
 
 if TYPE_CHECKING:
@@ -82,12 +81,12 @@ class PassageFile(Sequence[Document]):
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self.path}: no passage {place}; there are {len(self)}")
         start, end = (int(self._starts[place % len(self) + i]) for i in (0, 1))
-        return _document(os.pread(self._file, end - start, start))
+        return _document(os.pread(self._file, end - start, start), self.path)
 
     def __iter__(self) -> Iterator[Document]:
         with self.path.open("rb") as file:
             for _, line in zip(range(len(self)), file, strict=False):
-                yield _document(line)
+                yield _document(line, self.path)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -154,7 +153,7 @@ def read_passages(path: Path) -> Sequence[Document]:
     """The passages in a file: in memory where they are few, else read when asked for. None where there is no file."""
     if path.is_file() and path.stat().st_size >= FILE_FROM:
         return PassageFile(path)
-    return tuple(Document(**record) for record in read_lines(path))
+    return tuple(from_record(Document, record) for record in read_lines(path))
 
 
 def _all_of(passages: Iterable[Document]) -> str:
@@ -175,9 +174,8 @@ def _noted(path: Path) -> str:
     return note.read_text("utf-8") if note.is_file() else ""
 
 
-def _document(line: bytes) -> Document:
-    record: dict[str, Any] = json.loads(line)
-    return Document(**record)
+def _document(line: bytes, path: Path) -> Document:
+    return from_record(Document, object_of(line, path))
 
 
 def _line_starts(file: int) -> NDArray[np.int64]:

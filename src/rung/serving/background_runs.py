@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rung.errors import RunError
+from rung.errors import DamagedRecord, RunError
 from rung.records import write_json
 from rung.resume import record_of, recorded
 from rung.runs import events, is_finished
@@ -104,7 +104,11 @@ def job_of(folder: Path) -> Path:
 
 def _alive(folder: Path) -> bool:
     """Whether the process that was begun for the folder still runs."""
-    pid = record_of(job_of(folder) / "job.json").get("pid")
+    try:
+        pid = record_of(job_of(folder) / "job.json").get("pid")
+    except DamagedRecord as damaged:
+        fact = "A run that goes on here holds its folder, and is not begun twice"
+        raise RunError(f"{damaged.file}: is damaged ({damaged.fact}). Delete it. {fact}.") from None
     if not isinstance(pid, int):
         return False
     if pid in _OWN:

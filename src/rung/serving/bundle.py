@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from rung.bundles.bases import find_base, find_folder, other_base
 from rung.bundles.files import NOTE, check_files
 from rung.bundles.packing import FORMAT, note_of_run
 from rung.bundles.recorded import RecordedExample, read_recorded
-from rung.errors import RunError
+from rung.errors import DamagedRecord, RunError
 from rung.records import read_json
 from rung.resume import record_of, recorded
 from rung.runs import Files
@@ -25,7 +26,8 @@ class Bundle:
     """A solution with its model loaded and its passages indexed.
 
     instruction: of the task, as its examples were read with it; a solution may have another one, or none. passages:
-    those that are searched. abstain: the answer that says that there is none, where the task names one.
+    those that are searched. abstain: the answer that says that there is none, where the task names one. tested_with: as
+    Packed has it.
     """
 
     solution: Solution
@@ -34,6 +36,7 @@ class Bundle:
     instruction: str = ""
     passages: Sequence[Document] = ()
     abstain: str | None = None
+    tested_with: frozenset[str] | None = None
 
     def answer(self, inputs: Sequence[str | Query]) -> list[Prediction]:
         """One prediction an input, in order. A Query brings a context, an instruction of its own or earlier turns."""
@@ -45,6 +48,17 @@ class Bundle:
     def sources(self, prediction: Prediction) -> tuple[ShownPassage, ...]:
         """The passages that this bundle gave the answer with, by their numbers; `cited` says which of them it names."""
         return sources_of(prediction, self._by_id, refuses=self.refuses(prediction))
+
+    def notes(self, asked: Sequence[Query]) -> list[str]:
+        """A sentence for each part that the inputs bring and that no input had which this was tested with."""
+        if self.tested_with is None:
+            return []
+        found = [part for part in _PARTS if part not in self.tested_with and any(getattr(q, part) for q in asked)]
+        return [
+            f"{part}: no input that this solution was tested with has {_PARTS[part]} of its own. The model is shown "
+            "it, and how well it answers then was not measured."
+            for part in found
+        ]
 
     def refuses(self, prediction: Prediction) -> bool:
         """Whether the answer says that there is none. Where answers are held to a form, only the task's `abstain` says
@@ -63,6 +77,10 @@ class Bundle:
         from rung.retrieval.passages import by_id
 
         return by_id(self.passages)
+
+
+_PARTS = {"context": "a context", "instruction": "an instruction"}
+"""Of an input, beside its text."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +115,23 @@ class Packed:
         return read_recorded(self.place)
 
     @cached_property
-    def takes_context(self) -> bool:
-        """Whether inputs may come with a context: where it holds examples, whether any of them does; else, as nothing
-        is known, they may. Raises RunError as `recorded` does."""
+    def tested_with(self) -> frozenset[str] | None:
+        """Which of "context" and "instruction" its examples come with; None where it holds none, and nothing is known.
+
+        A run's solution was tested with the examples of the run's winner. Raises RunError as `recorded` does.
+        """
         recorded = self.recorded
-        return not recorded or any(answer.query.context for answer in recorded)
+        if not recorded and self.place.parent.name == "solutions":
+            with suppress(RunError):
+                recorded = read_recorded(Files(self.place.parent.parent).winner)
+        if not recorded:
+            return None
+        return frozenset(part for part in _PARTS if any(getattr(answer.query, part) for answer in recorded))
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether inputs may come with a context: they may where none is known that this was tested with."""
+        return self.tested_with is None or "context" in self.tested_with
 
     def opened(self, model: Model) -> Bundle:
         """With its model, and its passages indexed. Raises RunError where the model is another version."""
@@ -116,7 +146,7 @@ class Packed:
         if (spec := self.solution.retriever) is not None:
             passages = load_passages(self.place)
             index = open_index(spec, passages, cache_folder() / "indexes")
-        return Bundle(self.solution, model, index, self.instruction, passages, self.abstain)
+        return Bundle(self.solution, model, index, self.instruction, passages, self.abstain, self.tested_with)
 
 
 def read_bundle(
@@ -201,8 +231,9 @@ def _note(folder: Path) -> dict[str, Any] | None:
             raise ValueError("base and search are no objects")
         if note is not None and not isinstance(note.get("format", 1), int):
             raise ValueError(f"its format is {note['format']!r}")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunError(f"{file}: cannot be read as a bundle ({error!r}). Copy the bundle again.") from None
+    except (DamagedRecord, ValueError) as error:
+        fact = error.fact if isinstance(error, DamagedRecord) else error
+        raise RunError(f"{file}: cannot be read as a bundle ({fact}). Copy the bundle again.") from None
     return note
 
 

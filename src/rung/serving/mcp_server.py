@@ -131,12 +131,10 @@ class McpTools:
 
         run: the run folder.
         """
-        from rung.resume import recorded
+        from rung.runs import verdict_of
 
         folder = self._inside(run)
-        decision = recorded(folder / "decision.json")
-        if decision is None:
-            raise RunError(f"{run}: there is no verdict yet. Ask for the status of the run.")
+        decision = verdict_of(folder)
         page = folder / "report.html"
         return {
             "text": _as_text(decision),
@@ -163,7 +161,8 @@ class McpTools:
             raise RunError("there is nothing to answer: input is empty.")
         with self._asking:
             opened = self._opened(self._inside(bundle), solution)
-            (answer,) = opened.answer([Query("0", input, context, instruction)])
+            query = Query("0", input, context, instruction)
+            (answer,) = opened.answer([query])
             return {
                 "answer": answer.text,
                 "error": answer.error,
@@ -173,6 +172,7 @@ class McpTools:
                 "tokens_in": answer.tokens_in,
                 "tokens_out": answer.tokens_out,
                 "seconds": answer.latency_s,
+                "notes": opened.notes([query]),
             }
 
     # ---- parts ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rung.errors import RunError
+from rung.errors import DamagedRecord, RunError
 from rung.records import append_lines, read_lines
 from rung.types import Example, Message, Query
 
@@ -96,7 +96,7 @@ class RequestSample:
         except OSError as error:
             fact = f"{self._path}: requests cannot be kept here ({error.strerror})"
             raise RunError(f"{fact}. Name another file.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (DamagedRecord, ValueError, KeyError, TypeError, AttributeError) as error:
             fact = f"{self._path}: holds something else than requests that rung kept"
             raise RunError(f"{fact}. Name another file.") from error
 

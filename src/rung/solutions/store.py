@@ -6,15 +6,14 @@ run's solutions are one file on the disk where they are the same: a hard link of
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from rung.errors import RunError
-from rung.records import write_json
+from rung.errors import DamagedRecord, RunError
+from rung.records import from_record, read_json, write_json
 from rung.resume import folder_once
 from rung.retrieval.passages import put_passages, read_passages
 from rung.types import Constraint, Decoding, Demo, DemoSelection, Document, RetrieverSpec, Solution
@@ -55,7 +54,9 @@ def load_solution(folder: Path) -> Solution:
     """The Solution in a folder, with an absolute adapter path. Raises RunError when the folder holds no whole one."""
     path = folder / "solution.json"
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = read_json(path)
+        if record is None:
+            raise RunError(f"{folder}: no solution.json here. Name a folder that rung wrote.")
         constraint, adapter = record["constraint"], record["adapter"]
         if adapter and (PurePath(adapter).is_absolute() or ".." in PurePath(adapter).parts):
             raise ValueError(f"its adapter {adapter!r} is not in the folder")
@@ -64,19 +65,17 @@ def load_solution(folder: Path) -> Solution:
         return Solution(
             name=record["name"],
             instruction=record["instruction"],
-            decoding=Decoding(**record["decoding"]),
-            demos=tuple(Demo(**d) for d in record["demos"]),
-            demo_selection=DemoSelection(**record["demo_selection"]) if record["demo_selection"] else None,
-            retriever=RetrieverSpec(**record["retriever"]) if record["retriever"] else None,
+            decoding=from_record(Decoding, record["decoding"]),
+            demos=tuple(from_record(Demo, d) for d in record["demos"]),
+            demo_selection=from_record(DemoSelection, record["demo_selection"]) if record["demo_selection"] else None,
+            retriever=from_record(RetrieverSpec, record["retriever"]) if record["retriever"] else None,
             adapter=str((folder / adapter).resolve()) if adapter else None,
             constraint=Constraint(**constraint) if constraint else None,
             model=record.get("model", ""),
             cite=record.get("cite", False),
         )
-    except FileNotFoundError:
-        raise RunError(f"{folder}: no solution.json here. Name a folder that rung wrote.") from None
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: not a solution that this version can read ({error!r}).") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DamagedRecord(path, f"not a solution that this version can read: {error}") from None
 
 
 def load_passages(folder: Path) -> Sequence[Document]:

@@ -39,7 +39,7 @@ def begin(engine: Engine, options: TrainingOptions, start: Path | None) -> Learn
 
 
 def fresh_adapter(engine: Engine, options: TrainingOptions) -> Any:
-    """PEFT's wrapper with a fresh adapter in training."""
+    """PEFT's wrapper with a fresh adapter in training. Raises what PEFT raises, and ValueError where it adapts nothing."""
     from peft import LoraConfig
 
     depth = int(getattr(engine.network.config.get_text_config(decoder=True), "num_hidden_layers", 0) or 0)
@@ -60,7 +60,10 @@ def fresh_adapter(engine: Engine, options: TrainingOptions) -> Any:
         task_type="CAUSAL_LM",
         base_model_name_or_path=engine.base,
     )
-    return engine.adapters.begin_training(config, options.seed)
+    network = engine.adapters.begin_training(config, options.seed)
+    if not any(p.requires_grad for p in network.parameters()):  # PEFT 0.20 says nothing where it finds no such layer
+        raise ValueError(f"it has no layer of the names {config.target_modules}")
+    return network
 
 
 def _save_adapter(engine: Engine, network: Any, folder: Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rung.errors import may_pass
-from rung.records import append_lines, read_lines, write_lines
+from rung.errors import DamagedRecord, may_pass
+from rung.records import append_lines, from_record, read_lines, write_lines
 from rung.solutions.answer import BLOCK, answer
 from rung.trials.workshop import Workshop
 from rung.types import Answer, Example, Model, Outcome, Prediction, Retriever, Solution
@@ -142,10 +142,12 @@ def mean_score(predictions: Sequence[Prediction]) -> float:
 
 def read_predictions(path: Path) -> list[Prediction]:
     """Predictions as a trial leaves them; none where there is no such file."""
-    return [_prediction(record) for record in read_lines(path)]
+    return [from_record(Prediction, record) for record in read_lines(path)]
 
 
-def _prediction(record: dict[str, Any]) -> Prediction:
-    """As `asdict` left it; what an older version did not know has its default."""
-    ids: dict[str, Any] = {key: tuple(record[key]) for key in ("passages", "citations") if key in record}
-    return Prediction(**{**record, **ids})
+def read_whole(path: Path, examples: Sequence[Example]) -> list[Prediction]:
+    """As `read_predictions`, of a file that was written whole. Raises DamagedRecord unless it answers each example."""
+    found = read_predictions(path)
+    if len(found) != len(examples) or {p.id for p in found} != {e.id for e in examples}:
+        raise DamagedRecord(path, f"it has {len(found)} answers to {len(examples)} examples, or answers to others")
+    return found

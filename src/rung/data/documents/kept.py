@@ -13,6 +13,7 @@ from rung.cache import cache_folder
 from rung.data.documents.kinds import Kind
 from rung.data.documents.parsed import ParsedFile, parsed_from
 from rung.data.documents.reading import LIBRARIES
+from rung.errors import DamagedRecord
 from rung.records import read_json, write_json
 
 _OURS = ("documents", "formats")
@@ -32,7 +33,7 @@ def kept(place: Path) -> ParsedFile | None:
     try:
         record = read_json(place)
         return None if record is None else parsed_from(record)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # damaged: the file is read again
+    except (OSError, DamagedRecord, ValueError, TypeError, KeyError, AttributeError):  # damaged: the file is read again
         return None
 
 

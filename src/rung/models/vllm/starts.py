@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from rung.cache import cache_folder
+from rung.errors import DamagedRecord
 from rung.records import read_json, write_json
 
 UNKNOWN_START_S = 60.0
@@ -23,7 +24,7 @@ def start_seconds(key: str) -> float:
     """Seconds of the newest start, else UNKNOWN_START_S."""
     try:
         seconds = float((read_json(_file(key)) or {})["seconds"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, DamagedRecord, ValueError, LookupError, TypeError):
         return UNKNOWN_START_S
     return seconds if math.isfinite(seconds) and seconds >= 0 else UNKNOWN_START_S
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import ExportError, MetricError, RungError, came
 from rung.models.places import is_endpoint
-from rung.records import read_json, read_lines
+from rung.records import read_lines
+from rung.resume import record_of
+from rung.runs import Files, run_of
 from rung.serving.bundle import Packed, read_bundle
 from rung.serving.exports.export import ExportSource, ParityAsk, answer_text
 from rung.types import Document, Message, MetricInfo, Query, RetrieverSpec
@@ -219,10 +221,8 @@ def _of_run(packed: Packed) -> list[_Row]:
 
 def _run_of(packed: Packed) -> tuple[Path | None, dict[str, Any]]:
     """The run folder that the solution lies in, and its task.json; None where it lies in none."""
-    for folder in packed.place.resolve().parents[:2]:
-        if (task := read_json(folder / "task.json")) is not None:
-            return folder, task
-    return None, {}
+    run = run_of(packed.solution.name, packed.place)
+    return run, record_of(Files(run).task) if run is not None else {}
 
 
 def _metric_of(packed: Packed, trusted: bool, say: Callable[[str], None]) -> MetricInfo | None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rung.errors import ExportError
-from rung.records import read_json, read_lines
+from rung.records import read_lines
+from rung.resume import record_of
+from rung.runs import Files, run_of
 from rung.serving.exports.export import ExportSource
 from rung.types import Example, Solution, Split, Task, TrainingRow
 
@@ -44,7 +46,12 @@ def train_rows(source: ExportSource) -> TrainRows:
     """
     from rung.data.near_duplicates import content_digest
 
-    run = _run_of(source)
+    run = run_of(source.packed.solution.name, source.given, source.packed.place)
+    if run is None:
+        raise ExportError(
+            f"{source.given}: a bundle holds no train examples. Name the run that it is from: rung export runs/NAME "
+            "--to …."
+        )
     task, examples, split = _read(run)
     taught = _taught(run / "solutions" / source.packed.solution.name, task, examples, split)
     forbidden = frozenset((*split.test_digests.values(), *(content_digest(e) for e in split.dev)))
@@ -65,25 +72,13 @@ def train_rows(source: ExportSource) -> TrainRows:
     )
 
 
-def _run_of(source: ExportSource) -> Path:
-    """The run folder that the solution is from."""
-    places = (source.given, *source.given.resolve().parents, *source.packed.place.resolve().parents)
-    for place in places:
-        solution = place / "solutions" / source.packed.solution.name / "solution.json"
-        if all(path.is_file() for path in (place / "split.json", place / "task.json", solution)):
-            return place
-    raise ExportError(
-        f"{source.given}: a bundle holds no train examples. Name the run that it is from: rung export runs/NAME --to …."
-    )
-
-
 def _read(run: Path) -> tuple[Task, Sequence[Example], Split]:
     """The task, its examples and the run's split of them."""
     from rung.data.examples import read_data
     from rung.data.split import row_digest, split_from_record
     from rung.data.task_file import read_task
 
-    record, split_record = read_json(run / "task.json") or {}, read_json(run / "split.json") or {}
+    record, split_record = record_of(Files(run).task), record_of(Files(run).split)
     place = Path(str(record.get("path")))
     if not place.is_file():
         raise ExportError(
