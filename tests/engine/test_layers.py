@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from rung.engine import layers
 from rung.engine.adapters import IN_TRAINING
 from rung.engine.layers import unfuse_layers
 from rung.engine.prefix_tree import common_prefix_length, grow
+from rung.engine.ways import Ways
 from rung.models.loading import load_model
 from rung.models.local import LocalModel
 from rung.testing import save_tiny_model, tiny_model
@@ -251,3 +253,30 @@ def test_networks_with_other_parts_load_fused_and_answer_as_transformers(
     assert fused(model) == 2
     assert_logits_equal_plain_ones(model, folder)
     assert_answers_equal_plain_ones(model, folder)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_prefix_computes_nothing_behind_its_last_keys(monkeypatch: pytest.MonkeyPatch, plain: bool) -> None:
+    """Kernels of experts and of few bits need not take no rows."""
+    engine: Any = tiny_model(3).engine
+    tokens: list[int] = []
+    right = layers.leave
+
+    def leave(plan: Any, layer: Any, x: torch.Tensor, *more: Any) -> torch.Tensor:
+        tokens.append(len(x))
+        return right(plan, layer, x, *more)
+
+    monkeypatch.setattr(layers, "leave", leave)
+    monkeypatch.setattr(engine, "ways", Ways(fused=not plain))
+    ids = [5, 6, 7, 8, 9, 10]
+    with torch.no_grad():
+        prefix = engine.compute(ids)
+    assert tokens == [len(ids)] * (len(prefix.layers) - 1)
+    kept: list[Any] = []
+    with torch.no_grad():
+        engine.hidden_of(grow([ids]), kept=kept)
+    assert all(
+        torch.equal(a, b)
+        for ours, theirs in zip(prefix.layers, kept, strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )

@@ -131,6 +131,8 @@ def _forward(layer: Any, fused: _Fused, hidden_states: torch.Tensor, *args: Any,
     query, key, value = (part.transpose(0, 1)[None] for part in enter(plan, adapters, x, known[0], rotation))
     more = {"s_aux": own.sinks} if plan.sinks else {}
     seen, mix = attention(own, query, key, value, None, **plan.given, **more)[0].squeeze(0).flatten(1), adapters.mix
+    if wanted is not None and not len(wanted):  # of a prefix the keys and values are needed, which attention has kept
+        return x[None, :0]
     if wanted is not None and (plan.gated or mix is None):  # with a mix, other networks need all of their tokens
         if mix is not None:
             places = getattr(view, "places", None)
