@@ -39,7 +39,7 @@ def begin(engine: Engine, options: TrainingOptions, start: Path | None) -> Learn
 
 
 def fresh_adapter(engine: Engine, options: TrainingOptions) -> Any:
-    """PEFT's wrapper with a fresh adapter in training. Raises what PEFT raises, and ValueError where it adapts nothing."""
+    """PEFT's wrapper with a fresh adapter in training. Raises ValueError where PEFT adapts nothing."""
     from peft import LoraConfig
 
     depth = int(getattr(engine.network.config.get_text_config(decoder=True), "num_hidden_layers", 0) or 0)
