@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
-from rung.records import append_lines, from_record, read_lines, write_lines
+from rung.errors import DamagedRecord
+from rung.records import KeptRecord, append_lines, from_record, read_json, read_lines, write_lines
+from rung.resume import once_for_all
 
 
 @dataclass(frozen=True)
@@ -51,3 +56,31 @@ def test_a_record_of_something_else_is_an_error(change: dict[str, object]) -> No
         from_record(Whole, {"name": "a", "first": {"mean": 0.5}} | change)
     with pytest.raises(TypeError, match="first"):
         from_record(Whole, {"name": "a"})
+
+
+def test_a_record_that_is_damaged_or_lacks_a_key_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    for text in ("", "  \n", '{"a": ', "[]", "3", "[" * 100_000, "\xff"):
+        path.write_text(text, "latin-1")
+        with pytest.raises(DamagedRecord, match=rf"^{re.escape(str(path))}: is damaged \(") as caught:
+            read_json(path)
+        assert caught.value.file == path
+    path.write_text('{"name": "a", "first": {}, "parts": [{"mean": 1}]}')
+    record = read_json(path)
+    assert record is not None and record.get("none") is None and "none" not in record
+    for lacks in (record, record["first"], record["parts"][0], copy(record), pickle.loads(pickle.dumps(record))):
+        with pytest.raises(DamagedRecord, match=r"a\.json: is damaged \('none' is missing"):
+            lacks["none"]
+    with pytest.raises(DamagedRecord, match="'mean' is missing"):
+        from_record(Whole, record)
+    with pytest.raises(KeyError):
+        KeptRecord()["none"]
+    path.write_text('{"mean": 1}\n{"mean": \n{"mean": 2}\n')
+    with pytest.raises(DamagedRecord, match="line 2: "):
+        read_lines(path)
+
+
+def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"mean": ')
+    assert once_for_all(tmp_path / "a.json", lambda: {"mean": 1}) == {"mean": 1} == read_json(tmp_path / "a.json")

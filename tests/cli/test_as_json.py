@@ -81,6 +81,11 @@ def test_ask_models_demo_and_their_keys(monkeypatch: pytest.MonkeyPatch) -> None
     (answer,) = asked.pop("answers")
     assert answer["text"] == "two words" and answer["error"] is None
     assert set(asked) | set(answer) | {"answers"} == keys_of("ask") | {"exit"}
+    assert asked["notes"] == []
+    object.__setattr__(bundle, "tested_with", frozenset({"instruction"}))
+    asked = printed("ask", "run", "a", "--context", "of a nurse", "--instruction", "Say it.", code=2)
+    (note,) = asked["notes"]
+    assert note.startswith("context: no input that this solution was tested with has a context of its own.")
     assert set(printed("models")) - {"exit"} == {"cache", "models", "suggestions"} <= keys_of("models")
     assert len(printed("demo", "--list")["demos"]) == 3
 

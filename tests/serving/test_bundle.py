@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from rung.bundles.recorded import RecordedExample, write_recorded
 from rung.errors import RunError
 from rung.models import model_version
 from rung.serving.bundle import open_bundle, read_bundle
 from rung.solutions.store import save_solution
-from rung.types import Decoding, Document, RetrieverSpec, Solution
+from rung.types import Decoding, Document, Example, Query, RetrieverSpec, Solution
 
 
 def test_of_an_older_bundle_too_a_base_that_was_moved_is_named_with_how_to_say_its_new_place(
@@ -70,3 +71,17 @@ def test_a_folder_that_is_none_and_a_solution_that_a_bundle_does_not_hold_are_to
     with pytest.raises(RunError, match=r"is a bundle, which holds one solution \(rag\) and no 'few_shot'"):
         read_bundle(bundle, solution="few_shot")
     assert read_bundle(bundle, solution="rag").solution.name == "rag"
+
+
+def test_a_solution_says_which_parts_of_an_input_it_was_never_tested_with(tiny_folder: Path, tmp_path: Path) -> None:
+    run, note = tmp_path / "run", {"model": str(tiny_folder), "model_version": model_version(str(tiny_folder))}
+    for folder in (run / "winner", run / "solutions" / "few_shot"):
+        save_solution(Solution("few_shot", "Answer.", Decoding(4)), folder)
+    (run / "winner" / "bundle.json").write_text(json.dumps(note))
+    (run / "task.json").write_text(json.dumps(note))
+    asked = [Query("0", "door", "of a nurse", "Say it.")]
+    assert open_bundle(run).notes(asked) == [], "it holds no examples, so that nothing is known"
+    write_recorded(run / "winner", [RecordedExample(Example("1", "x", "y", ("y",), context="of a boat"), "y")])
+    for solution in (None, "few_shot"):
+        (said,) = open_bundle(run, solution=solution).notes(asked)
+        assert said.startswith("instruction: no input that this solution was tested with has an instruction")
