@@ -16,7 +16,7 @@ null} or null, ended (why it ended early, or null), seconds, table [{part, size,
 how, target, met, why}] as `gpu_table.table` says, unequal [checks that failed], made_of {rows, model, task}, measures
 {"KIND/SIZE/MEASURE": value {…}, seconds or {error} or {skipped}}. In `value`: training has examples_per_s (last half of
 the steps), first_steps_s (the first 10), tflops (of tokens really computed), peak_gb; prompts has seconds, first_s;
-request has ms_per_token, read_ms; ways and engine have given_up {way: reason}.
+request has ms_per_token, read_ms; served has seconds, batch_s, ms_per_token; ways and engine have given_up {way: reason}.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HERE = Path(__file__).parent
 MARK = "@measured "  # as in gpu_part, whose import takes seconds
 SIZES = ("1.7b", "8b", "135m")
 KINDS = {
-    "rung": "equality, training, answers, adapters, at each size",
+    "rung": "equality, training, answers, adapters, requests as they come, at each size",
     "transformers": "the same with transformers + PEFT, and training with Liger, at each size",
     "run": "whole runs of `rung run`: one (135m), then eight side by side (135m)",
     "four_bit": "training in 4 bits (8b)",
@@ -84,7 +84,7 @@ class Process:
         return f"{self.kind}/{self.size}/{measure}"
 
 
-_RUNG = ("equality", "training_32", "prompts", "request", "adapters", "training_8", "engine")
+_RUNG = ("equality", "training_32", "prompts", "request", "adapters", "training_8", "served", "engine")
 _PEER = ("prompts", "request", "training_32", "training_8", "liger_32", "liger_8")
 _WAYS = ("plain", "fused", "fused+static", "fused+static+compiled")
 

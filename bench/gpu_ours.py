@@ -20,9 +20,12 @@ from gpu_limits import operations
 from gpu_part import FEW_AND_MANY, Given, measured, ms_per_token, peak_gb, reset_peak
 from gpu_peers import asked_of
 from gpu_shapes import ALPHA, RANK, lora_config, make_network, prompts_of, read_bytes
+from rung.engine.continuous import Running
 from rung.engine.decode import Job, decode
 from rung.engine.engine import Engine
+from rung.engine.live_rows import LiveRow
 from rung.engine.loading_check import checked_engine
+from rung.engine.tree_engine import TreeEngine
 from rung.engine.variables import NAMES
 from rung.engine.ways import Ways
 from rung.training.batches import TokenRow, batch_indices
@@ -63,6 +66,7 @@ def run(given: Given) -> None:
         "prompts": (lambda: prompts(given, engine, rows), 20 if large else 10),
         "request": (lambda: request(given, engine, rows), 6),
         "adapters": (lambda: adapters(given, engine, rows), 15),
+        "served": (lambda: served(given, engine, rows), 10),
         "engine": (lambda: {"ready_s": ready_s, **described(engine)}, 0),
     }
     measured(given, works)
@@ -194,6 +198,40 @@ def adapters(given: Given, engine: Engine, rows: Sequence[TokenRow]) -> dict[str
     return {"base_s": base, "mixed_s": mixed, "ratio": mixed / base, "rows": count, "new_tokens": new}
 
 
+def served(given: Given, engine: Engine, rows: Sequence[TokenRow]) -> dict[str, Any]:
+    """Seconds of requests that come one after the other, one in each round, as in `rung serve`, against the same as one
+    batch; and a token of one request alone."""
+    assert isinstance(engine, TreeEngine)
+    count, new = (8, 8) if given.small else (64, 64)
+    asked = prompts_of(rows, count)
+    found = [_served(engine, asked, new) for _ in range(3)]
+    batch = min(answered(engine, [Job(prompt, new) for prompt in asked]) for _ in range(2))
+    few, many = (4, 20) if given.small else FEW_AND_MANY
+    return {
+        "seconds": min(found[1:]),
+        "first_s": found[0],
+        "batch_s": batch,
+        "ms_per_token": ms_per_token(lambda tokens: _served(engine, asked[:1], tokens), few, many),
+        "requests": count,
+        "new_tokens": new,
+    }
+
+
+def _served(engine: TreeEngine, asked: Sequence[list[int]], new: int) -> float:
+    running, rows = Running(engine), [LiveRow(Job(prompt, new), ()) for prompt in asked]
+    waiting, started = list(rows), time.perf_counter()
+    while waiting or running.waiting or running.running:
+        if waiting:
+            running.add(waiting.pop(0))
+        running.admit()
+        running.choose()
+        running.advance()
+    lasted = time.perf_counter() - started
+    if lengths := {len(row.answer) for row in rows} - {new}:
+        raise RuntimeError(f"answers have {lengths} tokens, and {new} were asked for")
+    return lasted
+
+
 def _random_adapter(engine: Engine, folder: Path, seed: int) -> str:
     config = lora_config()
     config.init_lora_weights = False
@@ -238,6 +276,7 @@ def _way(given: Given, engine: Engine, rows: Sequence[TokenRow], names: Sequence
         "prompts_s": answers["seconds"],
         "prompts_first_s": answers["first_s"],
         "ms_per_token": alone["ms_per_token"],
+        "served_s": _served(engine, prompts_of(rows, 8 if given.small else 64), 16),
         "given_up": dict(engine.ways.given_up),
         "given_up_before": before,
     }

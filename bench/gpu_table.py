@@ -133,6 +133,15 @@ def _answering(size: str, judged: bool) -> list[Line]:
             AT_MOST_TIMES,
             1.2 if judged else None,
         ),
+        Line(
+            "64 requests, one after the other" if judged else "requests, one after the other",
+            size,
+            f"rung/{size}/served:seconds",
+            "s",
+            "one batch",
+            f"rung/{size}/served:batch_s",
+            AT_MOST_TIMES,
+        ),
     ]
     return [line for line in found if line.against != VLLM or size == "1.7b"]
 
