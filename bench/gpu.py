@@ -16,7 +16,8 @@ null} or null, ended (why it ended early, or null), seconds, table [{part, size,
 how, target, met, why}] as `gpu_table.table` says, unequal [checks that failed], made_of {rows, model, task}, measures
 {"KIND/SIZE/MEASURE": value {…}, seconds or {error} or {skipped}}. In `value`: training has examples_per_s (last half of
 the steps), first_steps_s (the first 10), tflops (of tokens really computed), peak_gb; prompts has seconds, first_s;
-request has ms_per_token, read_ms; served has seconds, batch_s, ms_per_token; ways and engine have given_up {way: reason}.
+request has ms_per_token, read_ms; served has seconds, batch_s, ms_per_token; ways and engine have given_up {way:
+reason}.
 """
 
 from __future__ import annotations
