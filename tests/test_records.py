@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rung.errors import DamagedRecord
-from rung.records import KeptRecord, append_lines, from_record, read_json, read_lines, write_lines
+from rung.records import KeptRecord, append_lines, but, from_record, read_json, read_lines, write_lines
 from rung.resume import once_for_all
 
 
@@ -69,7 +69,14 @@ def test_a_record_that_is_damaged_or_lacks_a_key_names_its_file(tmp_path: Path) 
     path.write_text('{"name": "a", "first": {}, "parts": [{"mean": 1}]}')
     record = read_json(path)
     assert record is not None and record.get("none") is None and "none" not in record
-    for lacks in (record, record["first"], record["parts"][0], copy(record), pickle.loads(pickle.dumps(record))):
+    for lacks in (
+        record,
+        record["first"],
+        record["parts"][0],
+        copy(record),
+        but(record, "name", more=1),
+        pickle.loads(pickle.dumps(record)),
+    ):
         with pytest.raises(DamagedRecord, match=r"a\.json: is damaged \('none' is missing"):
             lacks["none"]
     with pytest.raises(DamagedRecord, match="'mean' is missing"):

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,15 @@ class KeptRecord(dict[str, Any]):
         if hasattr(self, "file"):
             raise DamagedRecord(self.file, f"{key!r} is missing; another version of rung may have written it")
         raise KeyError(key)
+
+
+def but(record: Mapping[str, Any], *gone: str, **changed: Any) -> dict[str, Any]:
+    """A copy that still knows its file, without the keys that are named, and with others as they are given."""
+    copied = cast(dict[str, Any], copy(record))
+    for key in gone:
+        copied.pop(key, None)
+    copied.update(changed)
+    return copied
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

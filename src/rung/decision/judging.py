@@ -12,7 +12,7 @@ from typing import Any
 from rung.decision.figures import PERCENT, Scale
 from rung.evaluation.judge.agreement import LEAST_KAPPA, Agreement
 from rung.evaluation.judge.biases import Bias
-from rung.records import from_record
+from rung.records import but, from_record
 from rung.types import JudgeMode, Score
 
 _GRADES = Scale(False)
@@ -66,7 +66,8 @@ def judge_record(check: JudgeCheck) -> dict[str, Any]:
 
 def judge_from_record(record: Mapping[str, Any]) -> JudgeCheck:
     """The check that such a record holds."""
-    return from_record(JudgeCheck, {k: v for k, v in record.items() if k not in ("least_kappa", "primary")})
+    record["agreement"]  # has a default, and what reads it relies on the file
+    return from_record(JudgeCheck, but(record, "least_kappa", "primary"))
 
 
 # ---- sentences --------------------------------------------------------------------------------

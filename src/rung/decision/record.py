@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
 from rung.errors import RunError
-from rung.records import from_record
+from rung.records import but, from_record
 from rung.types import Choice, Decision
 
 FORMAT = Decision.format
@@ -41,6 +41,6 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
     try:
         if record["choice"] not in get_args(Choice):
             raise ValueError(f"choice is {record['choice']!r}, none of {', '.join(get_args(Choice))}")
-        return from_record(Decision, {**record, "format": FORMAT})
+        return from_record(Decision, but(record, format=FORMAT))
     except (TypeError, ValueError) as error:
         raise RunError(f"{file}: {error}. Run the task again in a new folder.") from error

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rung.ladder.applies import OFF_BY_DEFAULT, has, why_not
 from rung.ladder.plan_rates import PlanRates, rates_of, seconds_of
 from rung.ladder.plan_texts import as_asked, texts_of
-from rung.records import from_record
+from rung.records import but, from_record
 from rung.strategies import STRATEGIES, Cost, Strategy, Texts, function_of
 from rung.types import (
     Decoding,
@@ -223,7 +222,7 @@ def make_plan(
     rates = rates_of(model, price, teacher if asked else None, earlier)
     tokens = _training_tokens(task, rates.speed) // max(1, sharing)
     if earlier:
-        texts = _texts_before(earlier["texts"], tokens)
+        texts = from_record(Texts, but(earlier["texts"], training_tokens=tokens))
     else:
         texts = texts_of(task, split, model, inputs.passages, tokens)
     texts = replace(texts, **as_asked(inputs))
@@ -255,13 +254,6 @@ def make_plan(
         teacher_speed=rates.teacher.speed if rates.teacher is not None else None,
     )
     return plan.with_detectable(len(families), split)
-
-
-def _texts_before(record: Mapping[str, Any], training_tokens: int) -> Texts:
-    """Texts as an earlier command measured them; a copy of the record still knows its file."""
-    known = cast(dict[str, Any], copy(record))
-    known["training_tokens"] = training_tokens
-    return from_record(Texts, known)
 
 
 def typical_seconds(speed: Speed) -> float:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rung.errors import may_pass
-from rung.records import append_lines, from_record, read_lines
+from rung.records import append_lines, but, from_record, read_lines
 from rung.types import Generation, Model, Request, Tell
 
 _BLOCK = 64  # requests asked at once, of a model that names no size of its own
@@ -25,11 +25,7 @@ class Journal:
     def __init__(self, model: Model, path: Path) -> None:
         self.model = model
         self._path = path
-        self._known: dict[str, Generation] = {}
-        for line in read_lines(path):
-            key = str(line["key"])
-            del line["key"]
-            self._known[key] = from_record(Generation, line)
+        self._known = {str(line["key"]): from_record(Generation, but(line, "key")) for line in read_lines(path)}
 
     def generate(
         self, requests: Sequence[Request], tell: Tell = lambda what, share: None, what: str = ""
