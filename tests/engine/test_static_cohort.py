@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -22,8 +23,9 @@ from rung.engine.live_rows import LiveRow
 from rung.engine.prefill import Job
 from rung.engine.static_steps import Step, steps_of
 from rung.engine.tree_engine import TreeEngine
+from rung.models.continuous import Continuous
 from rung.testing import tiny_model
-from rung.types import Message
+from rung.types import Decoding, Message, Request
 
 STOPS = frozenset({2, 7, 19})
 START = ids(70, 0)
@@ -262,3 +264,116 @@ def test_rows_whose_adapter_computes_no_numbers_leave_the_others_alone(tiny: Any
         wild.row.copy_(before)
     assert not engine.ways.given_up and steps_taken(engine)
     assert [row.answer for row in rows[1::2]] == expected[1::2]
+
+
+def test_rows_of_an_adapter_with_factors_that_are_no_numbers_leave_the_others_alone(
+    tiny: Any, adapters: list[str]
+) -> None:
+    engine = tiny.engine
+    engine.ways.static = True
+    wild = engine.adapters.plain_ones([adapters[0]])[adapters[0]]
+    assert wild is not None
+    rows = [LiveRow(Job(ids(9, i), 9, adapter=adapters[i % 2]), STOPS) for i in range(6)]
+    expected = expected_of(engine, rows)
+    running, before = Running(engine), wild.row.clone()
+    try:
+        name, size = wild.layout.layers[-1]
+        start = wild.layout.starts[0][name][1]  # of its b
+        wild.row[start : start + wild.layout.rank * size.outs] = float("nan")
+        engine.clear_prefix_cache()
+        answered(running, rows)
+    finally:
+        wild.row.copy_(before)
+    assert not engine.ways.given_up and steps_taken(engine)
+    assert [row.answer for row in rows[1::2]] == expected[1::2]
+
+
+def test_a_row_that_was_just_handed_over_waits_again_once(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, calls = static_steps.StaticRows.put, list[int]()
+
+    def full(self: Any, cache: Any, arranged: Any, into: Any) -> None:
+        calls.append(len(into))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        put(self, cache, arranged, into)
+
+    monkeypatch.setattr(static_steps.StaticRows, "put", full)
+    running, rows = Running(engine), rows_of(4, 60)
+    for row in rows[:2]:  # two cohorts, which join in one round
+        running.add(row)
+        running.admit()
+    running.choose()
+    running.advance()
+    assert len(calls) == 2 and running.waiting == 2 and not running.running
+    answered(running, rows[2:])
+    assert [row.answer for row in rows] == expected_of(engine, rows)
+
+
+def test_a_step_that_no_row_could_enter_is_given_back(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as for_a_while:
+        for_a_while.setattr(static_steps.StaticRows, "put", full)
+        running, rows = Running(engine), rows_of(3, 60)
+        running.add(rows[0])
+        one_round(running)
+        assert running.waiting == 1 and not len(steps_of(engine))
+        assert not running.advance(), "nothing is there to be read"
+        answered(running, [])
+        assert not rows[0].failed, "alone it is answered in plain passes"
+    answered(running, rows[1:])
+    assert not engine.ways.given_up and steps_taken(engine)
+    assert [row.answer for row in rows] == expected_of(engine, rows)
+
+
+def test_a_cohort_that_had_no_room_says_nothing_of_one_that_gets_its_place_in_memory(engine: Any) -> None:
+    running = Running(engine)
+    engine.limits = replace(engine.limits, cache_bytes=1)
+    for row in rows_of(6, 9):
+        answered(running, [row])
+    assert not steps_taken(engine)
+    assert not len(running._static._tried)
+
+
+def test_rows_that_are_let_go_give_their_step_back(engine: Any) -> None:
+    for _ in range(2):
+        running = Running(engine)
+        running.add(rows_of(1, 60)[0])
+        one_round(running)
+        (step,) = steps_of(engine)._kept.values()
+        assert step.lent and step.count == 1
+        running.close()
+        assert not step.lent and not len(steps_of(engine)) and not running.running
+
+
+def test_shared_columns_that_nobody_sees_any_more_are_free_again(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_cohort, "LEAST_SHARED", 0)
+    running, rows = Running(engine, slots=1), list[LiveRow]()
+    for number, most in enumerate((6, 60, 60, 60)):  # the first start is gone when the last ones come
+        start = ids(96, 500 + number)
+        for _ in range(3):
+            rows.append(LiveRow(Job(start + ids(3, len(rows)), most), frozenset()))
+            running.add(rows[-1])
+            one_round(running)
+    standing = running._static._standing
+    assert standing is not None and not running._cohorts
+    assert standing.step.rows.shared_tokens == 3 * 96 and standing.step.shape.shared < 4 * 96
+    answered(running, [])
+    engine.clear_prefix_cache()
+    plain = {i: got for batch in decode(engine, [row.job for row in rows], ()) for i, got in batch}
+    assert [row.answer for row in rows] == [plain[i] for i in range(len(rows))]
+
+
+def test_a_server_that_failed_or_ends_gives_its_steps_back(model: Any, engine: Any) -> None:
+    server = Continuous(model)
+    request = Request((Message("user", "What is it?"),), Decoding(60))
+    read = static_cohort.StaticCohort.read
+    with patch.object(static_cohort.StaticCohort, "read", lambda cohort: [*read(cohort), None]):  # a mistake
+        (answer,) = server.generate([request])
+    assert answer.error
+    assert not len(steps_of(engine))
+    server.generate([request])
+    assert steps_taken(engine)
+    server.close()
+    assert not len(steps_of(engine))

@@ -77,6 +77,11 @@ class Running:
         self._slots = [None if name == adapter else name for name in self._slots]
         self._starts.forget(adapter)
 
+    def close(self) -> None:
+        """Lets go of all rows, and of what was recorded for them."""
+        self._waiting, self._cohorts = [], []
+        self._static.close()
+
     # ---- a round ----------------------------------------------------------------------------
 
     def admit(self) -> list[LiveRow]:
@@ -98,7 +103,11 @@ class Running:
     def choose(self) -> list[LiveRow]:
         """Every row gets a token, or several where its grammar leaves no choice. Returns all rows; ended ones leave."""
         ready = [cohort for cohort in self._cohorts if cohort.last is not None]
-        rows = self._static.choose()
+        try:
+            with torch.inference_mode():
+                rows = self._static.choose()
+        except Exception as error:
+            return self._after(error, [])  # there are no cohorts any more
         for alone in dict.fromkeys(cohort.kind.alone for cohort in ready):  # whole weights have their own output layer
             cohorts = [cohort for cohort in ready if cohort.kind.alone == alone]
             try:
@@ -270,7 +279,8 @@ class Running:
         cohorts = [cohort for cohort in self._cohorts if cohort.kind == _STATIC and cohort.new]
         try:
             if not self._engine.ways.takes("static", ANSWERS):
-                self._waiting = self._static.clear() + self._waiting
+                if self._static.rows:
+                    self._waiting = self._static.close() + self._waiting
                 return []
             with torch.inference_mode():
                 left = self._static.join(cohorts)
@@ -362,9 +372,9 @@ class Running:
         Returns rows that end: the one for which memory does not suffice even alone, or those whose adapter cannot be
         applied any more. Raises the error where it is of another kind.
         """
-        again = [row for cohort in self._cohorts for row in cohort.rows if not row.ended]
-        again += [row for row in self._static.clear() if not row.ended]
-        again += [row for row in rows if row not in again and row not in self._waiting and not row.ended]
+        there = [row for cohort in self._cohorts for row in cohort.rows]
+        there += [*self._static.clear(), *(row for row in rows if row not in self._waiting)]
+        again = [row for row in dict.fromkeys(there) if not row.ended]  # one that was just handed over is there twice
         gone: list[LiveRow] = []
         if isinstance(error, ModelError):
             gone = [row for row in again if row.job.adapter is not None and self._kind(row) is None]

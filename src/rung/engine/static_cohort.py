@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import torch
 
@@ -51,7 +52,7 @@ class StaticCohort:
         self._places: list[_Place] = []  # in the order of `Standing.rows`
         self._found: list[torch.Tensor] | None = None  # logits and their argmax, behind the last pass
         self._wished: Counter[tuple[MixKind | None, StepShape]] = Counter()
-        self._tried: set[int] = set()  # ids of cohorts that had no room since the last row left
+        self._tried: WeakSet[Cohort] = WeakSet()  # had no room since the last row left
 
     # ---- who stands here --------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class StaticCohort:
 
     def _keep(self, numbers: list[int]) -> None:
         standing = self._standing
-        if standing is None or len(numbers) == len(self._places):
+        if standing is None or (numbers and len(numbers) == len(self._places)):
             return
         kept = set(numbers)
         standing.step.rows.leave([slot for number, slot in enumerate(standing.rows) if number not in kept])
@@ -111,11 +112,13 @@ class StaticCohort:
 
         Where it raises, some of the rows may stand here and some caches may be gone.
         """
-        left = [cohort for cohort in cohorts if id(cohort) in self._tried or not self._takes(cohort)]
-        self._tried |= {id(cohort) for cohort in left}
+        left = [cohort for cohort in cohorts if cohort in self._tried or not self._takes(cohort)]
+        self._tried.update(left)
         return left
 
     def _takes(self, cohort: Cohort) -> bool:
+        if any(row.alone for row in cohort.rows):
+            return False  # memory ran out for it; a plain pass needs less
         own = self._adapters_of(cohort.rows)
         if own is None:
             return False
@@ -145,10 +148,10 @@ class StaticCohort:
     def _adapters_of(self, rows: Sequence[LiveRow]) -> list[PlainAdapter | None] | None:
         """The adapters of rows; None where they are too many beside those that stand here."""
         names = [row.job.adapter for row in rows]
-        there = {place.row.job.adapter for place in self._places}
-        if len({*names, *there} - {None}) > COUNTS[-1]:
-            return None
         found = self._engine.adapters.plain_ones(names)
+        # Counted as they stand in memory: one that was dropped and read again is another one there.
+        if len({*found.values(), *self.adapters()} - {None}) > COUNTS[-1]:
+            return None
         return [found[name] for name in names]
 
     def _popular(self, cache: RowCache) -> list[Shared]:

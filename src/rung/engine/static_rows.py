@@ -208,7 +208,7 @@ class StaticRows:
         slots = torch.tensor(into, device=device)
         held: list[int] = cache.lengths.tolist()
         width = max(held)
-        nodes = [[i for i in range(len(node.positions))] for node in arranged.copied]
+        nodes = [range(len(node.positions)) for node in arranged.copied]
         starts = [sum(map(len, nodes[:number])) for number in range(len(nodes))]
         source, of_rows, columns, filled = list[int](), list[int](), list[int](), list(held)
         for node, tokens, start in zip(arranged.copied, nodes, starts, strict=True):
@@ -284,12 +284,11 @@ class StaticRows:
         return node is not None and bool(node.rows)
 
     def has_room(self, behind: Sequence[Shared]) -> bool:
-        """Whether these nodes stand in the shared columns, or have room there in this order, once those that no row
-        sees are dropped."""
+        """Whether these nodes stand in the shared columns, or have room there once nodes that no row sees are gone."""
         new = [shared for shared in behind if not self.has(shared)]
         kept = [n for n in self._nodes if n.rows or any(_same(n, shared) for shared in behind)]
-        start = max((node.stop for node in kept), default=0)
-        return start + sum(len(shared.positions) for shared in new) <= self.shape.shared
+        positions = [node.positions for node in kept] + [shared.positions for shared in new]
+        return sum(map(len, positions)) <= self.shape.shared
 
     @property
     def shared_tokens(self) -> int:
@@ -339,13 +338,28 @@ class StaticRows:
                 continue
             count, start = len(shared.positions), self._filled
             if start + count > self.shape.shared:
-                self._nodes = [node for node in self._nodes if node.rows]
+                self._close_gaps()
                 start = self._filled
             if start + count > self.shape.shared:
                 raise ValueError(f"{count} tokens have no room behind {start} of {self.shape.shared}")
             self._nodes.append(_Node(shared.layers[0][0], shared.positions, start, rows))
             found.append((shared, self._nodes[-1]))
         return found
+
+    def _close_gaps(self) -> None:
+        """Drops what no row sees; what is left stands side by side."""
+        kept = [node for node in self._nodes if node.rows]
+        columns = [column for node in kept for column in range(node.start, node.stop)]
+        self._nodes = []
+        for node in kept:
+            node.start = self._filled
+            self._nodes.append(node)
+        if columns == list(range(len(columns))):
+            return
+        chosen = torch.tensor(columns, device=self._positions.device)
+        for layer in self._behind:
+            for behind in layer:
+                behind[:, : len(columns)] = behind[:, chosen]
 
     @property
     def _filled(self) -> int:

@@ -288,17 +288,21 @@ class Steps:
         sort = (step.kind is not None, step.shape.shared > 0, tokens > 1, step.compiled)
         if sort not in self._checked:
             try:
-                self._check(found[0], plain(standing.cache(), [new[:tokens] for new in rows.new]), standing.rows)
+                plainly = plain(standing.cache(), [new[:tokens] for new in rows.new])
+                if self._check(found[0], plainly, standing.rows):
+                    self._checked.add(sort)
             except Differs as error:
                 if not step.compiled:
                     raise
                 step.give_up_compiled(str(error))
                 return self.read(standing, rows, plain)
-            self._checked.add(sort)
         return tokens, *found
 
-    def _check(self, logits: torch.Tensor, plainly: torch.Tensor, rows: Sequence[int]) -> None:
-        """Raises Differs where logits are not those of a plain pass to rounding. It waits for the device."""
+    def _check(self, logits: torch.Tensor, plainly: torch.Tensor, rows: Sequence[int]) -> bool:
+        """Raises Differs where logits are not those of a plain pass to rounding. It waits for the device.
+
+        Returns whether there was a row to compare: one that gets numbers in a plain pass.
+        """
         expected = self._engine.logits(plainly)
         found = logits[torch.tensor(rows, device=logits.device)]
         error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
@@ -306,13 +310,17 @@ class Steps:
         tolerance = _TOLERANCES.get(self._engine.dtype, _TOLERANCE)
         if not bool((counted <= tolerance).all()):
             raise Differs(f"its numbers differ from those of a plain pass by {float(counted.max()):.3g}")
+        return len(counted) > 0
 
     def _make_room(self, shape: StepShape, like: Sequence[KeysAndValues], current: Step | None) -> bool:
         """Drops steps, those first whose use is longest ago, until another one may be kept; False where it may not."""
         a_token = sum(x.shape[1] * x.shape[3] * x.element_size() for layer in like for x in layer)
         needed = a_token * (shape.rows * shape.columns + shape.shared)
         most = min(_MOST_BYTES * self._engine.limits.cache_bytes, self.bytes + self._engine.room_bytes())
-        for key in [key for key, step in self._kept.items() if step is not current and not step.lent]:
+        free = [key for key, step in self._kept.items() if step is not current and not step.lent]
+        if self.bytes - sum(self._kept[key].bytes for key in free) + needed > most:
+            return False  # not even without them
+        for key in free:
             if self.bytes + needed <= most and len(self._kept) < _MOST_KEPT:
                 break
             self._drop(key)

@@ -211,6 +211,7 @@ class Continuous:
             for work, found in errands:
                 _do(work, found)
             if ends:
+                self._running.close()
                 self._end_all(_ENDS)
                 return
             try:
@@ -222,6 +223,7 @@ class Continuous:
                 self._round()
             except Exception as error:  # whoever asks next must still be answered
                 _log.exception("the engine failed; what it was answering ends with this error")
+                self._running.close()
                 self._running = Running(self._engine, slots=self._slots)
                 self._end_all(fault_text(error))
 
