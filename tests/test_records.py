@@ -13,7 +13,7 @@ import pytest
 
 from rung.errors import DamagedRecord
 from rung.records import KeptRecord, append_lines, but, from_record, read_json, read_lines, write_lines
-from rung.resume import once_for_all
+from rung.resume import once_for_all, record_of
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,10 @@ def test_a_record_that_is_damaged_or_lacks_a_key_names_its_file(tmp_path: Path) 
 def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"mean": ')
     assert once_for_all(tmp_path / "a.json", lambda: {"mean": 1}) == {"mean": 1} == read_json(tmp_path / "a.json")
+
+
+def test_a_record_that_is_empty_is_not_taken_for_one_that_is_not_there(tmp_path: Path) -> None:
+    assert record_of(tmp_path / "a.json") == {}
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(DamagedRecord, match="'model' is missing"):
+        record_of(tmp_path / "a.json")["model"]

@@ -29,7 +29,8 @@ def recorded(record: Path) -> dict[str, Any] | None:
 
 def record_of(record: Path) -> dict[str, Any]:
     """As `recorded`; empty when the stage is not done."""
-    return recorded(record) or {}
+    found = recorded(record)
+    return {} if found is None else found  # one that is empty still knows its file
 
 
 def once(record: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rung import runs
 from rung.ladder.identity import name_in_record
-from rung.records import read_json, read_lines, write_json
-from rung.resume import is_done
+from rung.records import read_lines, write_json
+from rung.resume import is_done, record_of
 from rung.runs import Files
 from rung.strategies import STRATEGIES, strategy_of
 from rung.strategies.course import made_from
@@ -58,7 +58,7 @@ def reopen(
     done again.
     """
     files = Files(folder)
-    known = read_json(files.task) or {}
+    known = record_of(files.task)
     before = known.get("model_versions", {})
     added, dropped = models_changed(before, record)
     grown = growth is not None and growth.any
