@@ -21,7 +21,7 @@ from rung.engine.decode import decode
 from rung.engine.grammar import Grammars
 from rung.engine.live_rows import LiveRow
 from rung.engine.prefill import Job
-from rung.engine.static_steps import Step, steps_of
+from rung.engine.static_steps import StaticStep, steps_of
 from rung.engine.tree_engine import TreeEngine
 from rung.models.continuous import Continuous
 from rung.testing import tiny_model
@@ -194,7 +194,7 @@ def test_what_many_prompts_begin_with_is_stored_once(engine: Any) -> None:
 def test_where_a_step_fails_rows_wait_again_and_lose_nothing(
     engine: Any, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    call, calls = Step.__call__, []
+    call, calls = StaticStep.__call__, []
 
     def failing(self: Any, *given: Any) -> Any:
         calls.append(given)
@@ -202,7 +202,7 @@ def test_where_a_step_fails_rows_wait_again_and_lose_nothing(
             raise RuntimeError("no kernel for this")
         return call(self, *given)
 
-    monkeypatch.setattr(Step, "__call__", failing)
+    monkeypatch.setattr(StaticStep, "__call__", failing)
     rows = rows_of(9)
     answered(Running(engine), rows, every=2)
     assert engine.ways.given_up == {"static answers": "no kernel for this"} and len(calls) == at

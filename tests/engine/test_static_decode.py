@@ -26,7 +26,7 @@ from rung.engine.kv_cache import RowCache
 from rung.engine.prefill import Job
 from rung.engine.static_decode import static_decoder
 from rung.engine.static_rows import StaticRows
-from rung.engine.static_steps import Steps
+from rung.engine.static_steps import StaticSteps
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.whole_weights import save_weights
 from rung.testing import tiny_model
@@ -96,14 +96,14 @@ def test_numbers_equal_plain_ones_to_rounding(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(static_steps, "_TOLERANCES", {torch.float32: 1e-5})
     monkeypatch.setattr(static_rows, "LEAST_SHARED", 1)
     _, engine = both("windows and sinks")
-    check, compared = Steps._check, list[int]()
+    check, compared = StaticSteps._check, list[int]()
 
-    def always(self: Steps, logits: torch.Tensor, plainly: torch.Tensor, rows: Any) -> None:
+    def always(self: StaticSteps, logits: torch.Tensor, plainly: torch.Tensor, rows: Any) -> None:
         check(self, logits, plainly, rows)
         compared.append(len(rows))
         raise static_steps.Differs("so that the next batch is compared again")
 
-    monkeypatch.setattr(Steps, "_check", always)
+    monkeypatch.setattr(StaticSteps, "_check", always)
     for prompts in (PROMPTS, PROMPTS[:1], PROMPTS[2:5]):
         answered(engine, [Job(prompt, 12) for prompt in prompts], static=True)
         engine.ways.given_up.clear()
@@ -318,7 +318,7 @@ def test_a_step_that_fails_gives_the_way_up_and_loses_nothing(
 ) -> None:
     jobs = [Job(prompt, 5 + 4 * (i % 4)) for i, prompt in enumerate(PROMPTS)]
     expected = answered(engine, jobs)
-    call, calls = static_steps.Step.__call__, []
+    call, calls = static_steps.StaticStep.__call__, []
 
     def failing(self: Any, *given: Any) -> Any:
         calls.append(given)
@@ -326,7 +326,7 @@ def test_a_step_that_fails_gives_the_way_up_and_loses_nothing(
             raise RuntimeError("no kernel for this")
         return call(self, *given)
 
-    monkeypatch.setattr(static_steps.Step, "__call__", failing)
+    monkeypatch.setattr(static_steps.StaticStep, "__call__", failing)
     assert answered(engine, jobs, static=True) == expected
     assert engine.ways.given_up == {"static answers": "no kernel for this"} and engine.ways.static
     assert not len(static_decoder(engine).steps), "its memory is free again"
@@ -358,7 +358,7 @@ class _Asked(TorchDispatchMode):
 def test_a_recorded_step_waits_for_nothing_and_copies_nothing_from_python(
     tiny: Any, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    work, found = static_steps.Step._work, set[str]()
+    work, found = static_steps.StaticStep._work, set[str]()
 
     def listening(self: Any, tokens: int) -> Any:
         if self.count == 1:  # buffers of adapters are made in the first pass, as before a recording
@@ -368,7 +368,7 @@ def test_a_recorded_step_waits_for_nothing_and_copies_nothing_from_python(
         found.update(asked.names)
         return made
 
-    monkeypatch.setattr(static_steps.Step, "_work", listening)
+    monkeypatch.setattr(static_steps.StaticStep, "_work", listening)
     monkeypatch.setattr(static_rows, "LEAST_SHARED", 1)
     engine = tiny.engine if kind == "adapters" else both(kind)[1]
     names = [None, *list(adapters.values())[:3]] if kind == "adapters" else [None]

@@ -252,7 +252,7 @@ class StaticCohort:
     def _plainly(self, cache: RowCache, new: Sequence[Sequence[int]]) -> torch.Tensor:
         return self._plain(cache, [place.row.job.adapter for place in self._places], new)
 
-    # ---- as `Steps.read` asks for the rows ------------------------------------------------------------
+    # ---- as `StaticSteps.read` asks for the rows -----------------------------------------------------
 
     @property
     def new(self) -> list[list[int]]:

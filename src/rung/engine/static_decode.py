@@ -18,7 +18,7 @@ from rung.engine.masked_mix import COUNTS, kind_of
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.static_rows import Arranged
 from rung.engine.static_shapes import StepShape, rows_bucket
-from rung.engine.static_steps import Plain, Standing, Steps, columns_for, small, steps_of
+from rung.engine.static_steps import Plain, Standing, StaticSteps, columns_for, small, steps_of
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.ways import ANSWERS
 from rung.errors import first_line
@@ -32,7 +32,7 @@ class StaticDecoder:
 
     def __init__(self, engine: TreeEngine) -> None:
         self._engine = engine
-        self.steps: Steps = steps_of(engine)
+        self.steps: StaticSteps = steps_of(engine)
         self._typical: dict[tuple[bool, int], float] = {}
 
     def learn(self, state: BatchAnswers) -> None:
@@ -99,7 +99,7 @@ class StaticDecoder:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The active rows of a batch, as `Steps.read` asks for them."""
+    """The active rows of a batch, as `StaticSteps.read` asks for them."""
 
     decoder: StaticDecoder
     state: BatchAnswers

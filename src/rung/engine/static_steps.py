@@ -53,7 +53,7 @@ class Differs(RuntimeError):
     """A static pass computed other numbers than a plain one."""
 
 
-class Step:
+class StaticStep:
     """Passes of one shape with their buffers. Long-lived: a recorded graph reads and writes these very tensors."""
 
     def __init__(
@@ -138,7 +138,7 @@ class Standing:
     like: as in StaticRows. lent: whether they stay for longer than one call, so that nobody else may use their step.
     """
 
-    step: Step
+    step: StaticStep
     rows: list[int]
     lengths: list[int]
     ends: list[int]
@@ -148,7 +148,7 @@ class Standing:
     def __post_init__(self) -> None:
         self.step.lent = self.lent
 
-    def move(self, step: Step, adapters: Sequence[PlainAdapter | None]) -> None:
+    def move(self, step: StaticStep, adapters: Sequence[PlainAdapter | None]) -> None:
         """The rows stand in another step from now on, in its first rows. adapters: of each."""
         step.rows.take_from(self.step.rows, self.rows, self.lengths, self.ends)
         if step.mix is not None:
@@ -205,13 +205,13 @@ class RowsToRead(Protocol):
         ...
 
 
-class Steps:
+class StaticSteps:
     """The static decode steps of one engine, those that were used last."""
 
     def __init__(self, engine: TreeEngine) -> None:
         self._engine = engine
         self._memory = GraphMemory(engine.device)
-        self._kept: dict[Key, Step] = {}  # the one used last stands last
+        self._kept: dict[Key, StaticStep] = {}  # the one used last stands last
         self._checked: set[tuple[bool, ...]] = set()  # kinds of passes that were compared with plain ones
         engine.on_make_room.append(self.clear)
 
@@ -241,9 +241,9 @@ class Steps:
         like: Sequence[KeysAndValues],
         to_come: Callable[[], float],
         *,
-        current: Step | None = None,
+        current: StaticStep | None = None,
         least: int | None = None,
-    ) -> Step | None:
+    ) -> StaticStep | None:
         """A step for such rows, kept or new; None where it would not pay, or needs too much.
 
         current: the one in which the rows stand. to_come: steps that are expected; more than `least` of them pay for a
@@ -261,7 +261,7 @@ class Steps:
             key = (weights, kind, wanted)
             if key in self._kept or to_come() <= least or not self._make_room(wanted, like, current):
                 return None
-            self._kept[key] = Step(self._engine, wanted, like, kind, self._memory, weights)
+            self._kept[key] = StaticStep(self._engine, wanted, like, kind, self._memory, weights)
         step = self._kept[key] = self._kept.pop(key)
         return step
 
@@ -312,7 +312,7 @@ class Steps:
             raise Differs(f"its numbers differ from those of a plain pass by {float(counted.max()):.3g}")
         return len(counted) > 0
 
-    def _make_room(self, shape: StepShape, like: Sequence[KeysAndValues], current: Step | None) -> bool:
+    def _make_room(self, shape: StepShape, like: Sequence[KeysAndValues], current: StaticStep | None) -> bool:
         """Drops steps, those first whose use is longest ago, until another one may be kept; False where it may not."""
         a_token = sum(x.shape[1] * x.shape[3] * x.element_size() for layer in like for x in layer)
         needed = a_token * (shape.rows * shape.columns + shape.shared)
@@ -349,9 +349,9 @@ def _width(new: Sequence[Sequence[int]], standing: Standing) -> int:
     return _WIDE if 2 * longest >= _WIDE and fits else 1
 
 
-def steps_of(engine: TreeEngine) -> Steps:
+def steps_of(engine: TreeEngine) -> StaticSteps:
     """The engine's own, made at their first use."""
     if engine.static_steps is None:
-        engine.static_steps = Steps(engine)
-    found: Steps = engine.static_steps
+        engine.static_steps = StaticSteps(engine)
+    found: StaticSteps = engine.static_steps
     return found
