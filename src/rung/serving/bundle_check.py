@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.bundles.scoring import load_scoring, task_for_reading
-from rung.errors import ModelError, RunError, came
+from rung.errors import DamagedRecord, ModelError, RunError, came
 from rung.serving.bundle import Bundle, Packed, read_bundle
 from rung.types import Answer, Comparison, Example, MetricInfo, Score
 
@@ -223,7 +223,7 @@ def _of_record(file: Path, record: Mapping[str, Any], rows: Sequence[Example]) -
         by_id = {a["id"]: a for a in record["answers"]}
         given = [(str(by_id[r.id]["text"]), by_id[r.id].get("error")) if r.id in by_id else None for r in rows]
         same = [r.id in by_id and by_id[r.id]["row"] == _row_hash(r) for r in rows]
-    except (KeyError, TypeError) as error:
+    except (DamagedRecord, KeyError, TypeError) as error:
         raise _no_check(file, error) from None
     if not all(same):
         first = next(r for r, known in zip(rows, same, strict=True) if not known)

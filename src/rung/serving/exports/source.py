@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import ExportError, MetricError, RungError, came
+from rung.errors import DamagedRecord, ExportError, MetricError, RungError, came
 from rung.models.places import is_endpoint
 from rung.records import read_lines
 from rung.resume import record_of
@@ -172,10 +172,12 @@ def _of_bundle(packed: Packed) -> list[_Row]:
 
 def _of_file(path: Path) -> list[_Row]:
     """Rows in the form of parity.jsonl, or with `input` alone. Raises ExportError for others."""
+    form = "Each line is a JSON object with at least input."
     try:
         rows = [_row(number, record) for number, record in enumerate(read_lines(path), 1)]
+    except DamagedRecord as error:  # the file is the user's
+        raise ExportError(f"{path}: a row cannot be read ({error.fact.split(';')[0]}). {form}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        form = "Each line is a JSON object with at least input."
         raise ExportError(f"{path}: a row cannot be read ({type(error).__name__}: {error}). {form}") from None
     if not rows:
         raise ExportError(f"{path}: there are no rows in it. Each line is a JSON object with at least input.")
