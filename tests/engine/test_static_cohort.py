@@ -377,3 +377,27 @@ def test_a_server_that_failed_or_ends_gives_its_steps_back(model: Any, engine: A
     assert steps_taken(engine)
     server.close()
     assert not len(steps_of(engine))
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_row_that_ends_as_memory_runs_out_is_told_of(
+    engine: Any, static: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.ways.static = static
+    room, take = static_cohort if static else continuous, static_cohort.take
+    short, long = (LiveRow(Job(ids(9, i), most), frozenset()) for i, most in enumerate((5, 20)))
+    failed = list[LiveRow]()
+
+    def full(row: LiveRow, *given: Any) -> list[int]:
+        if row is long and short.ended and not failed:
+            failed.append(row)
+            raise torch.OutOfMemoryError("out of memory")
+        return take(row, *given)
+
+    monkeypatch.setattr(room, "take", full)
+    running, told = Running(engine), list[LiveRow]()
+    running.add(short)
+    running.add(long)
+    while running.waiting or running.running:
+        told += one_round(running)
+    assert failed == [long] and told.count(short) == 5 and len(long.answer) == 20

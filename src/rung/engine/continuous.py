@@ -311,9 +311,7 @@ class Running:
 
     def _step(self, kind: PassKind, cohorts: list[Cohort]) -> None:
         cohorts = self._fewer(cohorts)
-        ids: list[int] = []
-        positions: list[int] = []
-        adapters: list[str | None] = []
+        ids, positions, adapters = list[int](), list[int](), list[str | None]()
         for cohort in cohorts:
             counts = [len(new) for new in cohort.new]
             cohort.cache.expect(counts)
@@ -369,12 +367,13 @@ class Running:
         """A pass with these rows failed: all cohorts are given up, and their rows wait again. What rows have written
         stays written: it is read again. Where memory ran out, fewer run at once.
 
-        Returns rows that end: the one for which memory does not suffice even alone, or those whose adapter cannot be
-        applied any more. Raises the error where it is of another kind.
+        Returns rows that end: the one for which memory does not suffice even alone, those whose adapter cannot be
+        applied any more, and those that have just got their last token. Raises the error where it is of another kind.
         """
         there = [row for cohort in self._cohorts for row in cohort.rows]
         there += [*self._static.clear(), *(row for row in rows if row not in self._waiting)]
         again = [row for row in dict.fromkeys(there) if not row.ended]  # one that was just handed over is there twice
+        over = [row for row in dict.fromkeys(there) if row.ended and not row.dropped]  # by a token that nobody heard of
         gone: list[LiveRow] = []
         if isinstance(error, ModelError):
             gone = [row for row in again if row.job.adapter is not None and self._kind(row) is None]
@@ -385,7 +384,7 @@ class Running:
         self._cohorts = []
         self._waiting = [row for row in again if row not in gone] + self._waiting
         if gone:
-            return gone
+            return over + gone
         traceback.clear_frames(error.__traceback__)  # what the failed pass holds
         self._engine.make_room()
         if len(again) > 1:
@@ -394,7 +393,7 @@ class Running:
         elif again and again[0].alone:
             again[0].failed = True
             self._waiting.remove(again[0])
-            return again
+            return over + again
         for row in again:
             row.alone = len(again) == 1  # once more: what was kept beside it is freed now
-        return []
+        return over
