@@ -15,7 +15,7 @@ from test_adapters import OTHER, PLAIN, save_adapter
 from test_attention_kinds import both, ids
 from test_decode import DATE, LABELS, RECORD
 
-from rung.engine import continuous, static_cohort, static_steps
+from rung.engine import continuous, live_rows, static_cohort, static_steps
 from rung.engine.continuous import Running
 from rung.engine.decode import decode
 from rung.engine.grammar import Grammars
@@ -384,7 +384,7 @@ def test_a_row_that_ends_as_memory_runs_out_is_told_of(
     engine: Any, static: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.ways.static = static
-    room, take = static_cohort if static else continuous, static_cohort.take
+    take = live_rows._take
     short, long = (LiveRow(Job(ids(9, i), most), frozenset()) for i, most in enumerate((5, 20)))
     failed = list[LiveRow]()
 
@@ -394,7 +394,7 @@ def test_a_row_that_ends_as_memory_runs_out_is_told_of(
             raise torch.OutOfMemoryError("out of memory")
         return take(row, *given)
 
-    monkeypatch.setattr(room, "take", full)
+    monkeypatch.setattr(live_rows, "_take", full)
     running, told = Running(engine), list[LiveRow]()
     running.add(short)
     running.add(long)

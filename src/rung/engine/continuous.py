@@ -21,10 +21,9 @@ from pathlib import Path
 
 import torch
 
-from rung.engine.batch import choose
 from rung.engine.cohorts import AllCohorts, Cohort, Families, PassKind
 from rung.engine.kv_cache import RowCache
-from rung.engine.live_rows import LiveRow, take
+from rung.engine.live_rows import LiveRow, choose_tokens
 from rung.engine.memory import Shortage
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.engine.prefill import Job, prefill, prefix_in_memory
@@ -124,15 +123,7 @@ class Running:
         with torch.inference_mode():
             with self._engine.adapters.output_of(alone):
                 logits = self._engine.logits(lasts[0] if len(lasts) == 1 else torch.cat(lasts))
-            told = {i: torch.log_softmax(logits[i], -1) for i, row in enumerate(rows) if row.logprobs is not None}
-            tokens = choose(
-                logits,
-                [row.job.temperature for row in rows],
-                [row.generator for row in rows],
-                [row.matcher for row in rows],
-                [row.job.top_p for row in rows],
-            )
-        taken = iter([take(row, token, told.get(i)) for i, (row, token) in enumerate(zip(rows, tokens, strict=True))])
+            taken = iter(choose_tokens(rows, logits))
         for cohort in cohorts:
             cohort.new = [next(taken) for _ in cohort.rows]
             cohort.last = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from rung.engine.answering import forced
-from rung.engine.batch import generator_of
+from rung.engine.batch import choose, generator_of
+from rung.engine.gpu_kernels import on_device
 from rung.engine.grammar import Matcher
 from rung.engine.prefill import Job
 
@@ -61,27 +62,63 @@ class LiveRow:
         return bool(self.answer) and (self.answer[-1] in self.stop_ids or len(self.answer) >= self.job.most)
 
     @property
-    def tells(self) -> bool:
-        """Whether it tells log-probabilities."""
-        return self.logprobs is not None
-
-    @property
     def tokens(self) -> list[int]:
         """What the network has read or is to read: the prompt, and the answer so far."""
         return [*self.job.prompt, *self.answer]
 
 
-def take(row: LiveRow, token: int, chances: torch.Tensor | None) -> list[int]:
-    """Gives a row its next token, and those that its grammar then leaves no choice about. chances: log-probabilities
-    (V,), where they are told; then each token has a step of its own."""
-    if chances is None:
+def choose_tokens(
+    rows: Sequence[LiveRow],
+    logits: torch.Tensor,
+    *,
+    places: Sequence[int] | None = None,
+    likeliest: torch.Tensor | None = None,
+) -> list[list[int]]:
+    """Gives each row its next token, and those that its grammar then leaves no choice about; returns them.
+
+    logits: (B, V). places: the row of logits of each; None: all in order. likeliest: the argmax of the logits, (B,),
+    where it is known.
+    """
+    tokens = choose(
+        logits,
+        [row.job.temperature for row in rows],
+        [row.generator for row in rows],
+        [row.matcher for row in rows],
+        [row.job.top_p for row in rows],
+        rows=places,
+        likeliest=likeliest,
+    )
+    told = _told(rows, logits, places, tokens)
+    return [_take(row, token, told.get(number)) for number, (row, token) in enumerate(zip(rows, tokens, strict=True))]
+
+
+def _told(
+    rows: Sequence[LiveRow], logits: torch.Tensor, places: Sequence[int] | None, tokens: Sequence[int]
+) -> dict[int, Chosen]:
+    """Of rows that tell log-probabilities, those of their tokens. A GPU is waited for once for all of them."""
+    telling = [number for number, row in enumerate(rows) if row.logprobs is not None]
+    if not telling:
+        return {}
+    numbers = [[places[n] if places is not None else n for n in telling], [tokens[n] for n in telling]]
+    wanted, chosen = on_device(torch.tensor(numbers), logits.device)
+    logs = torch.log_softmax(logits.index_select(0, wanted), -1)
+    top = logs.topk(min(max(rows[n].logprobs or 0 for n in telling), logs.shape[1]))
+    found = torch.cat([logs.gather(1, chosen[:, None]), top.values], 1).tolist()
+    ids: list[list[int]] = top.indices.tolist()
+    return {
+        n: Chosen(tokens[n], own[0], tuple(zip(best, own[1:], strict=True))[: rows[n].logprobs])
+        for n, own, best in zip(telling, found, ids, strict=True)
+    }
+
+
+def _take(row: LiveRow, token: int, told: Chosen | None) -> list[int]:
+    """told: where log-probabilities are told; then each token has a step of its own."""
+    if told is None:
         tokens = [token, *forced(row.matcher, token, row.stop_ids)][: row.job.most - len(row.answer)]
     else:
         tokens = [token]
         if row.matcher is not None and token not in row.stop_ids:
             row.matcher.consume(token)
-        top = torch.topk(chances, min(row.logprobs, len(chances))) if row.logprobs else None
-        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True) if top is not None else ()
-        row.chosen.append(Chosen(token, float(chances[token]), tuple(pairs)))
+        row.chosen.append(told)
     row.answer += tokens
     return tokens

@@ -15,10 +15,9 @@ from weakref import WeakSet
 import torch
 
 from rung.engine.adapter_plain import PlainAdapter
-from rung.engine.batch import choose
 from rung.engine.cohorts import Cohort
 from rung.engine.kv_cache import RowCache, Shared, same_keys
-from rung.engine.live_rows import LiveRow, take
+from rung.engine.live_rows import LiveRow, choose_tokens
 from rung.engine.masked_mix import COUNTS, MixKind, kind_of
 from rung.engine.static_rows import LEAST_SHARED, Arranged
 from rung.engine.static_shapes import StepShape, rows_bucket, shared_bucket
@@ -216,18 +215,9 @@ class StaticCohort:
         slots, rows = [self._standing.rows[number] for number in asked], [self._places[number].row for number in asked]
         if not rows:
             return []
-        told = {slot: torch.log_softmax(logits[slot], -1) for slot, row in zip(slots, rows, strict=True) if row.tells}
-        tokens = choose(
-            logits,
-            [row.job.temperature for row in rows],
-            [row.generator for row in rows],
-            [row.matcher for row in rows],
-            [row.job.top_p for row in rows],
-            rows=slots,
-            likeliest=likeliest,
-        )
-        for number, slot, row, token in zip(asked, slots, rows, tokens, strict=True):
-            self._places[number].new = take(row, token, told.get(slot))
+        taken = choose_tokens(rows, logits, places=slots, likeliest=likeliest)
+        for number, tokens in zip(asked, taken, strict=True):
+            self._places[number].new = tokens
         self.leave()
         return rows
 

@@ -93,7 +93,9 @@ class StaticStep:
         put(torch.from_numpy(numbers), self._inputs[tokens].numbers)
         self.count += 1
         self._used[tokens] = self._used.get(tokens, 0) + 1
-        if self.compiled != (self.count > _OFTEN and self._engine.ways.takes("compiled", ANSWERS)):
+        # Rows that stay, those of a server, do not wait half a minute between two tokens.
+        pays = self.compiled or (self.count > _OFTEN and not self.lent)
+        if self.compiled != (pays and self._engine.ways.takes("compiled", ANSWERS)):
             self.compiled = not self.compiled
             self.forget_graphs()
         try:
