@@ -114,7 +114,7 @@ def test_a_gpu_draws_what_a_grammar_allows(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_gpu_takes_the_likeliest_token_where_it_is_cold_or_has_no_numbers(temperature: float) -> None:
     nan = float("nan")
     assert drawn([[1.0, 40.0, 2.0], [-3.0, -40.0, -2.0]], temperature) == [1, 2]
-    assert drawn([[nan, nan, nan], [0.0, 50.0, 0.0]], 1.0)[1] == 1
+    assert drawn([[0.0, nan, 0.0], [0.0, 50.0, 0.0]], 1.0) == [1, 1]
     assert drawn([[1.0, 1.5, 1.2]] * 20, 1.0, top_p=5e-324) == [1] * 20
 
 
@@ -126,3 +126,13 @@ def test_the_first_and_the_last_number_draw_tokens_that_may_come(draw: float) ->
     for cut in (False, True):
         found = batch.drawn(logits, ones, ones * 0.999, torch.full((2,), draw), cut=cut).tolist()
         assert found[0] in (1, 2) and found[1] == 2
+
+
+def test_sums_that_rise_by_rounding_draw_no_token_that_may_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = float("-inf")
+    logits = torch.tensor([[0.0, low, 0.0, low]])
+    sums = torch.tensor([[0.5, 0.5 + 1e-4, 0.999, 1.0]])  # of weights 0.5, 0, 0.5 and 0, as a GPU may sum them
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda *_: sums)
+    for draw, token in ((0.5, 0), (0.5006, 2), (1 - 2**-24, 2)):
+        ones = torch.ones(1)
+        assert batch.drawn(logits, ones, ones, torch.tensor([draw]), cut=False).tolist() == [token]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rung.engine.cohorts import AllCohorts
 from rung.engine.kv_cache import RowCache, Shared
 
 META = torch.device("meta")  # its tensors hold no numbers, so that whoever asks for one fails
@@ -42,3 +43,14 @@ def test_without_numbers_in_python_the_lengths_are_read() -> None:
     rows.expect([1, 2])
     assert rows.wanted is not None
     assert rows.wanted.tolist() == [0, 2] and rows.lengths.tolist() == [3, 7]
+
+
+def test_a_pass_of_several_caches_knows_in_python_which_tokens_are_wanted() -> None:
+    caches = [
+        RowCache(torch.tensor(held), 8, [], torch.zeros(2, 8).long(), held, held=held) for held in ([2, 5], [1, 1])
+    ]
+    for cache, counts in zip(caches, ([1, 2], [1, 1]), strict=True):
+        cache.expect(counts)
+    both = AllCohorts(caches, [3, 2], long=False)
+    assert both.wanted is not None
+    assert both.wanted.tolist() == both.places == [0, 2, 3, 4]

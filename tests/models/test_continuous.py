@@ -304,6 +304,8 @@ def test_a_fault_of_the_engine_ends_what_runs_and_not_what_comes_later(
     with monkeypatch.context() as patch:
         patch.setattr(model.engine, "forward", broken)
         assert "a defect" in str(answerer.generate([request])[0].error)
+        patch.setattr(engine_rows.Running, "close", broken)  # as where a card has failed
+        assert "a defect" in str(answerer.generate([request])[0].error)
     assert answerer.generate([request])[0].error is None
 
 

@@ -179,11 +179,12 @@ def drawn(
         kept = torch.ones_like(ordered, dtype=torch.bool)
         kept[:, 1:] = (ordered.cumsum(-1)[:, :-1] < top_ps[:, None]) | (top_ps[:, None] >= 1)
         weights = torch.zeros_like(weights).scatter(-1, places, ordered * kept)
-    reached = weights.cumsum(-1)
-    whole = reached[:, -1]
+    # A GPU sums in an order of its own, so that sums may rise by rounding at tokens that may not come.
+    reached = torch.where(weights > 0, weights.cumsum(-1), 0.0)
+    whole = reached.amax(-1)
     wanted = torch.minimum(draws * whole, whole.nextafter(torch.zeros_like(whole)))  # rounding must not pass the whole
-    tokens = torch.searchsorted(reached, wanted[:, None], right=True)[:, 0]
-    return torch.where(whole.isfinite(), tokens, logits.argmax(-1))
+    tokens = (reached > wanted[:, None]).byte().argmax(-1)  # the first one
+    return torch.where(whole > 0, tokens, logits.argmax(-1))
 
 
 def _likeliest(weights: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -76,8 +76,9 @@ class AllCohorts:
         self.long = long
         self._caches, self._counts = caches, list(counts)
         self.wanted: torch.Tensor | None = None
+        starts = [sum(counts[:i]) for i in range(len(counts))]
+        self.places = [start + place for cache, start in zip(caches, starts, strict=True) for place in cache.places]
         if any(cache.wanted is not None for cache in caches):
-            starts = [sum(counts[:i]) for i in range(len(counts))]
             parts = [
                 start + (cache.wanted if cache.wanted is not None else torch.arange(count, device=cache.lengths.device))
                 for cache, start, count in zip(caches, starts, counts, strict=True)

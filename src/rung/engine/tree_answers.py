@@ -155,7 +155,7 @@ def _score(
     for start in range(0, len(places), _LOGITS_ROWS):
         chances = torch.log_softmax(engine.logits(hidden[start : start + _LOGITS_ROWS]), -1)
         asked = [(at, *one) for at, place in enumerate(places[start : start + _LOGITS_ROWS]) for one in wanted[place]]
-        rows, tokens = on_device(torch.tensor([(at, token) for at, _, _, token in asked]).T, engine.device)
+        taken = on_device(torch.tensor([(at, token) for at, _, _, token in asked]), engine.device)
         # Read in one transfer: on a GPU each number by itself would be a wait.
-        for (_, i, number, _), chance in zip(asked, chances[rows, tokens].tolist(), strict=True):
+        for (_, i, number, _), chance in zip(asked, chances[taken[:, 0], taken[:, 1]].tolist(), strict=True):
             found[i][number] = chance

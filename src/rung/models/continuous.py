@@ -211,7 +211,7 @@ class Continuous:
             for work, found in errands:
                 _do(work, found)
             if ends:
-                self._running.close()
+                self._let_go()
                 self._end_all(_ENDS)
                 return
             try:
@@ -223,9 +223,15 @@ class Continuous:
                 self._round()
             except Exception as error:  # whoever asks next must still be answered
                 _log.exception("the engine failed; what it was answering ends with this error")
-                self._running.close()
+                self._let_go()
                 self._running = Running(self._engine, slots=self._slots)
                 self._end_all(fault_text(error))
+
+    def _let_go(self) -> None:
+        try:
+            self._running.close()
+        except Exception:  # a card that has failed may refuse this, too; the thread must live on
+            _log.exception("what was recorded could not be freed")
 
     def _round(self) -> None:
         for going in [going for going in self._going.values() if going.cancelled]:
