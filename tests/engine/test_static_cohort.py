@@ -266,28 +266,6 @@ def test_rows_whose_adapter_computes_no_numbers_leave_the_others_alone(tiny: Any
     assert [row.answer for row in rows[1::2]] == expected[1::2]
 
 
-def test_rows_of_an_adapter_with_factors_that_are_no_numbers_leave_the_others_alone(
-    tiny: Any, adapters: list[str]
-) -> None:
-    engine = tiny.engine
-    engine.ways.static = True
-    wild = engine.adapters.plain_ones([adapters[0]])[adapters[0]]
-    assert wild is not None
-    rows = [LiveRow(Job(ids(9, i), 9, adapter=adapters[i % 2]), STOPS) for i in range(6)]
-    expected = expected_of(engine, rows)
-    running, before = Running(engine), wild.row.clone()
-    try:
-        name, size = wild.layout.layers[-1]
-        start = wild.layout.starts[0][name][1]  # of its b
-        wild.row[start : start + wild.layout.rank * size.outs] = float("nan")
-        engine.clear_prefix_cache()
-        answered(running, rows)
-    finally:
-        wild.row.copy_(before)
-    assert not engine.ways.given_up and steps_taken(engine)
-    assert [row.answer for row in rows[1::2]] == expected[1::2]
-
-
 def test_a_row_that_was_just_handed_over_waits_again_once(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put, calls = static_steps.StaticRows.put, list[int]()
 

@@ -150,7 +150,7 @@ def _parts(x: torch.Tensor, tensors: Any) -> Iterator[tuple[int, torch.Tensor, t
 def _fill(buffers: _Buffers, names: Names, slot: int, adapter: PlainAdapter) -> None:
     """Copies the factors of an adapter; where it has smaller ones or none, zeros stand.
 
-    Rows of other adapters add 0 times its b, which must be numbers for that: what is none there stands in its a.
+    Rows of other adapters add 0 times its b, which is 0, since `read_plain` refuses what is no finite number.
     """
     rank, own = adapter.layout.rank, _factors(adapter, names)
     adapted = [(place, b[slot]) for place, b in enumerate(buffers.b) if b is not None]
@@ -161,8 +161,8 @@ def _fill(buffers: _Buffers, names: Names, slot: int, adapter: PlainAdapter) -> 
             into_b.zero_()
         if place in own:
             a, b = own[place]
-            into_a[:rank].copy_(a).masked_fill_(~b.isfinite().all(1, keepdim=True), float("nan"))
-            into_b[:rank].copy_(b.nan_to_num(0.0, 0.0, 0.0))
+            into_a[:rank].copy_(a)
+            into_b[:rank].copy_(b)
 
 
 def _factors(adapter: PlainAdapter, names: Names) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
