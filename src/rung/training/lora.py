@@ -62,7 +62,7 @@ def fresh_adapter(engine: Engine, options: TrainingOptions) -> Any:
     )
     network = engine.adapters.begin_training(config, options.seed)
     if not any(p.requires_grad for p in network.parameters()):  # PEFT 0.20 says nothing where it finds no such layer
-        raise ValueError(f"it has no layer of the names {config.target_modules}")
+        raise ValueError(f"it has no layer of the names {targets}")
     return network
 
 
