@@ -88,7 +88,7 @@ def test_variables_are_checked_before_a_local_model_is_opened(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "nonsense")
-    for ask in (model_version, open_model, partial(open_model, engine="vllm"), load_model):
+    for ask in (open_model, partial(open_model, engine="vllm"), load_model):
         with pytest.raises(ModelError, match=f"environment variable {variable}: 'nonsense' is no"):
             ask(str(tiny_folder))
 
