@@ -18,6 +18,7 @@ from rung.engine.layers import decoder_layers, fused_layers, is_fused, unfuse
 from rung.engine.padded_engine import PaddedEngine
 from rung.engine.tree_engine import TreeEngine
 from rung.engine.ways import ways_of
+from rung.errors import DamagedRecord
 from rung.records import read_json, write_json
 
 _FLAGS = ("pads_left", "pads_right", "keeps", "caches", "batches")
@@ -71,7 +72,7 @@ def kept_engine(network: Any, name: str, record: Path | None) -> tuple[Engine | 
         if content["path"] == "padded":
             return _padded(network, name, content), True
         return _tree(network, name, content), bool(content["adapters"])
-    except (OSError, ValueError, LookupError, TypeError):  # a damaged record is none
+    except (OSError, DamagedRecord, ValueError, LookupError, TypeError):  # a damaged record is none
         return None, False
 
 

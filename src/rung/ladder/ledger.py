@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung import runs
+from rung.errors import DamagedRecord
 from rung.records import read_json, write_json
 from rung.types import Budget
 
@@ -176,6 +177,9 @@ def clocked(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # a full disk ends the work elsewhere
                 keep()
 
+    with contextlib.suppress(OSError):  # at once: one that is torn is whole again for who reads it
+        keep()
+
     thread = threading.Thread(target=tick, daemon=True, name="rung-clock")
     thread.start()
     try:
@@ -197,7 +201,16 @@ def spent_before(folder: Path) -> Spent:
     kept = [path.parent for path in folder.rglob(_KEPT)]
     under_way = [spent_on(stage) for stage in kept if stage_of(folder, stage) not in done]
     stages = sum(e["seconds"] for e in events) + sum(s.seconds for s in under_way)
-    seconds = max(stages, float((read_json(folder / _CLOCK) or {}).get("seconds", 0.0)))
+    seconds = max(stages, _on_clock(folder))
     usd = sum(e.get("usd", 0.0) for e in events) + sum(s.usd for s in under_way)
     calls = sum(e.get("calls", 0) for e in events) + sum(s.calls for s in under_way)
     return Spent(seconds, calls, usd)
+
+
+def _on_clock(folder: Path) -> float:
+    """Seconds that the clock of a run shows. A power cut may tear its file; what stages took is known without it."""
+    try:
+        record = read_json(folder / _CLOCK) or {}
+    except DamagedRecord:
+        return 0.0
+    return float(record.get("seconds", 0.0))

@@ -135,7 +135,7 @@ class LanceTables:
             return new, 0
         if (known := read_json(home / _STATE)) is None:
             return home, 0
-        return folder_once(new, partial(_link_table, home)), known["changed"]
+        return folder_once(new, partial(_link_table, home)), int(known.get("changed", 0))
 
     def _write(self, table: Any, home: Path, tell: Tell) -> int:
         """Removes the rows that are not wanted, adds those that lack, and returns how many there were of both."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import DamagedRecord, ExportError, MetricError, RungError, came
 from rung.models.places import is_endpoint
-from rung.records import read_lines
+from rung.records import object_of
 from rung.resume import record_of
 from rung.runs import Files, run_of
 from rung.serving.bundle import Packed, read_bundle
@@ -174,7 +174,10 @@ def _of_file(path: Path) -> list[_Row]:
     """Rows in the form of parity.jsonl, or with `input` alone. Raises ExportError for others."""
     form = "Each line is a JSON object with at least input."
     try:
-        rows = [_row(number, record) for number, record in enumerate(read_lines(path), 1)]
+        lines = enumerate(path.read_bytes().splitlines(), 1)  # the last one may have no end
+        rows = [_row(number, object_of(line, path, f"line {number}: ")) for number, line in lines if line.strip()]
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror}). {form}") from None
     except DamagedRecord as error:  # the file is the user's
         raise ExportError(f"{path}: a row cannot be read ({error.fact.split(';')[0]}). {form}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
