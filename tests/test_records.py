@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rung.errors import DamagedRecord
-from rung.records import KeptRecord, append_lines, but, from_record, read_json, read_lines, write_lines
+from rung.records import KeptRecord, append_lines, but, damage_behind, from_record, read_json, read_lines, write_lines
+from rung.report.reading import models_of
 from rung.resume import once_for_all, record_of
 
 
@@ -49,7 +50,11 @@ def test_a_dataclass_comes_back_from_json_with_all_that_is_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"more": 1}, {"first": 1}, {"first": {"mean": 1, "more": 2}}, {"parts": None}, {"counts": [["x", 1]]}]
+    "change",
+    [
+        *({"more": 1}, {"first": 1}, {"first": {"mean": 1, "more": 2}}, {"parts": None}, {"counts": [["x", 1]]}),
+        *({"name": 1}, {"name": None}, {"first": {"mean": "1"}}, {"names": "ab"}, {"names": [1]}, {"names": {"a": 1}}),
+    ],
 )
 def test_a_record_of_something_else_is_an_error(change: dict[str, object]) -> None:
     with pytest.raises((TypeError, ValueError)):
@@ -98,3 +103,18 @@ def test_a_record_that_is_empty_is_not_taken_for_one_that_is_not_there(tmp_path:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(DamagedRecord, match="'model' is missing"):
         record_of(tmp_path / "a.json")["model"]
+
+
+def test_an_error_that_nobody_foresaw_names_the_record_that_was_worked_on(tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text('{"models": [3]}')
+    record = read_json(tmp_path / "task.json")
+    assert record is not None
+    with pytest.raises(TypeError) as caught:
+        models_of(record)
+    damaged = damage_behind(caught.value)
+    assert damaged is not None and damaged.file == tmp_path / "task.json"
+    assert damaged.fact.startswith("a value in it is not of the type that report/reading.py, line ")
+    with pytest.raises(TypeError) as caught:
+        models_of({"models": [3]})
+    assert damage_behind(caught.value) is None, "no record of a file is near"
+    assert damage_behind(OSError("full")) is None

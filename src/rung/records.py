@@ -10,13 +10,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import IO, Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+from textwrap import shorten
+from traceback import walk_tb
+from types import NoneType, UnionType
+from typing import IO, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from rung.errors import DamagedRecord
 
@@ -129,41 +131,129 @@ def from_record(kind: type[Value], record: Mapping[str, Any]) -> Value:
     """The dataclass that `asdict` and JSON made the record of; a field that it leaves out has its default.
 
     Fields that hold dataclasses, tuples or None are read so; others stay as they are. Raises TypeError or ValueError
-    where a key is missing or unknown, or where a dataclass or a tuple is something else; of a `KeptRecord`,
-    DamagedRecord.
+    where a key is missing or unknown, or a value is of another type than its field; of a `KeptRecord`, DamagedRecord.
     """
     try:
-        return cast(Value, _read(kind, record))
+        return cast(Value, _reader(cast(Any, kind))(record))
     except (TypeError, ValueError) as error:
         if isinstance(record, KeptRecord):
             raise DamagedRecord(record.file, str(error)) from None
         raise
 
 
-def _read(kind: Any, value: Any) -> Any:
-    members = get_args(kind)
-    if NoneType in members:
-        return None if value is None else _read(members[0], value)
-    if get_origin(kind) is tuple:
-        kinds = [members[0]] * len(value) if members[-1] is ... else members
-        return tuple(_read(each, one) for each, one in zip(kinds, value, strict=True))
-    if not (isinstance(kind, type) and is_dataclass(kind)):
-        return value
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    known = _kinds_of(kind)
-    found = {key: _read(known.get(key), one) for key, one in value.items()}
-    if isinstance(value, KeptRecord):
-        for field in fields(kind):
-            if field.default is MISSING and field.default_factory is MISSING:
-                value[field.name]  # says which is missing
-    return kind(**found)
-
-
 @cache
-def _kinds_of(kind: type) -> Mapping[str, Any]:
-    """Field -> what it holds."""
-    return get_type_hints(kind)
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What makes of a value of JSON one of that type. JSON knows one kind of number; of a Literal, texts alone."""
+    members, origin = get_args(kind), get_origin(kind)
+    if origin in (Union, UnionType):
+        others = [one for one in members if one is not NoneType]
+        return _or_none(_reader(others[0])) if len(others) == 1 and NoneType in members else _as_it_is
+    if origin is tuple:
+        return _reader_of_tuple(members)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _reader_of_dataclass(kind)
+    plain = _PLAIN.get(origin or kind)
+    return _as_it_is if plain is None else _checked(*plain)
+
+
+_PLAIN: Mapping[Any, tuple[str, tuple[type, ...]]] = {
+    str: ("no text", (str,)),
+    Literal: ("no text", (str,)),
+    bool: ("neither true nor false", (bool,)),
+    int: ("no number", (int, float)),
+    float: ("no number", (int, float)),
+    list: ("no list", (list, tuple)),
+    Sequence: ("no list", (list, tuple)),
+    dict: ("no object", (Mapping,)),
+    Mapping: ("no object", (Mapping,)),
+}
+"""Type of a field -> what is said of another one, and what may stand there."""
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _checked(otherwise: str, types: tuple[type, ...]) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, types):
+            raise TypeError(f"{_short(value)} is {otherwise}")
+        return value
+
+    return read
+
+
+def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+def _reader_of_tuple(members: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    repeated = members[-1] is ...
+    kinds = [_reader(one) for one in members if one is not ...]
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{_short(value)} is no list")
+        if repeated:
+            return tuple(map(kinds[0], value))
+        return tuple(each(one) for each, one in zip(kinds, value, strict=True))
+
+    return read
+
+
+def _reader_of_dataclass(kind: type) -> Callable[[Any], Any]:
+    required = [f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    hints = get_type_hints(kind)
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{_short(value)} is no {kind.__name__}")
+        found = {key: field(key, one) for key, one in value.items()}
+        if isinstance(value, KeptRecord):
+            for name in required:
+                value[name]  # says which is missing
+        return kind(**found)
+
+    def field(key: str, value: Any) -> Any:
+        if (each := readers.get(key)) is None:
+            each = readers[key] = _reader(hints.get(key))
+        try:
+            return each(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{key}: {error}") from None
+
+    readers: dict[str, Callable[[Any], Any]] = {}
+    return read
+
+
+def _short(value: Any) -> str:
+    """A value as JSON has it, cut."""
+    return shorten(json.dumps(value, ensure_ascii=False, default=str), 60, placeholder=" …")
+
+
+_UNEXPECTED = (TypeError, AttributeError, ValueError, LookupError)
+_NEAR = 4  # functions of rung from the one that failed on outwards
+_HERE = str(Path(__file__).parent)
+
+
+def damage_behind(error: Exception) -> DamagedRecord | None:
+    """What an error that nobody foresaw says of a file: that a value in it is probably of another type than expected.
+
+    So it is where the function that failed, or one of the few that called it, works on a record of the file. None where
+    nothing points to a file: the error is a defect.
+    """
+    if not isinstance(error, _UNEXPECTED):
+        return None
+    own = [(f, n) for f, n in walk_tb(error.__traceback__) if f.f_code.co_filename.startswith(_HERE)]
+    for frame, _ in reversed(own[-_NEAR:]):
+        for value in frame.f_locals.values():
+            for one in value[:1] if isinstance(value, list | tuple) else (value,):
+                if isinstance(one, KeptRecord) and hasattr(one, "file"):
+                    inner, line = own[-1]
+                    place = f"{Path(inner.f_code.co_filename).relative_to(_HERE).as_posix()}, line {line}"
+                    fact = f"a value in it is not of the type that {place} reads: {type(error).__name__}: {error}"
+                    return DamagedRecord(one.file, f"{fact}. If rung alone has written it, report this as a defect")
+    return None
 
 
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

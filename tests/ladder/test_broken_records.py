@@ -1,4 +1,5 @@
-"""Records of a run that are torn, empty, something else, or lack a key: told by their file, with exit code 2."""
+"""Records of a run that are torn, empty, something else, lack a key or hold another type: told by their file, with
+exit code 2."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import rung
+from conftest import events
 from rung.cli import main
 from rung.errors import DamagedRecord, RunError
 from rung.serving.mcp_server import McpTools
@@ -73,11 +75,20 @@ def of_each_kind(run: Path) -> list[Path]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, fake_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a task and, in run/, what came of it."""
+def place(tmp_path_factory: pytest.TempPathFactory, fake_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a task and, in run/, what came of it. It runs once; each test gets the folder as it was then."""
     monkeypatch.setattr("rung.cli.serve._serve", lambda *_: 0)
-    rung.run(write_task(tmp_path / "place", fake_model, corpus=True), out=tmp_path / "place" / "run")
-    return tmp_path / "place"
+    place = tmp_path_factory.getbasetemp() / "broken"
+    if not place.is_dir():
+        rung.run(write_task(place, fake_model, corpus=True), out=place / "run")
+        shutil.copytree(place, place.with_name("whole"))
+    shutil.rmtree(place)
+    return Path(shutil.copytree(place.with_name("whole"), place))
+
+
+def remove(run: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink(missing_ok=True)
 
 
 def is_told(found: tuple[int, str], path: Path) -> bool:
@@ -103,9 +114,7 @@ def test_no_verb_ends_in_a_traceback_over_a_broken_record(place: Path) -> None:
 
 
 def test_a_run_that_goes_on_over_a_broken_record_says_which(place: Path) -> None:
-    for name in GONE_ON_FROM:
-        gone = place / "run" / name
-        shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+    remove(place / "run", *GONE_ON_FROM)
     shutil.copytree(place / "run", place / "kept")
     refused = 0
     for number, path in enumerate(of_each_kind(place / "run")):
@@ -142,10 +151,59 @@ def read_all(place: Path) -> None:
     rung.api.Run(place / "run").report()
     kept = Path(shutil.copytree(place / "run", place / "kept"))
     try:
-        for name in GONE_ON_FROM:
-            gone = place / "run" / name
-            shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+        remove(place / "run", *GONE_ON_FROM)
         rung.run(place, out=place / "run")
     finally:
         shutil.rmtree(place / "run")
         kept.rename(place / "run")
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "keys", "value"),
+    [
+        ("report", "decision.json", ("frontier", 0), {"a": 1}),
+        ("report", "checks.json", ("findings", 0, "message"), {"a": 1}),
+        ("report", "task.json", ("budget", "minutes"), []),
+        ("bundle", "finalists.json", ("invention",), 3),
+        ("export", "split.json", ("test_digests", "27"), {}),
+        ("run", "finalists.json", ("skipped",), 3),
+        ("run", "finalists.json", ("closed_book",), 3),
+        ("run", "clock.json", ("seconds",), {}),
+        ("run", "solutions/rag/predictions.test.jsonl", ("text",), None),
+    ],
+)
+def test_a_value_of_another_type_is_told_by_its_file(
+    place: Path, verb: str, file: str, keys: tuple[str | int, ...], value: object
+) -> None:
+    path = place / "run" / file
+    first, *rest = path.read_text().splitlines(keepends=True) if path.suffix == ".jsonl" else [path.read_text()]
+    record = json.loads(first)
+    *outer, last = keys
+    inner = record
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    path.write_text("".join([json.dumps(record) + "\n", *rest]))
+    if verb == "run":
+        remove(place / "run", *GONE_ON_FROM)
+    asked = verbs(place) | {"run": lambda: call("run", place, "--out", place / "run")}
+    code, said = asked[verb]()
+    *_, message = said.strip().splitlines()
+    assert code == 2 and "Traceback" not in said, said
+    assert message.startswith("rung: ") and path.name in message and "damaged" in message
+
+
+def test_a_solution_whose_record_is_damaged_ends_the_command_and_is_not_given_up(place: Path) -> None:
+    run = place / "run"
+    remove(run, *GONE_ON_FROM, "finalists.json", "test_reads.jsonl")
+    (run / "solutions" / "zero_shot" / "solution.json").write_text("{}")
+    code, said = call("run", place, "--out", run)
+    assert code == 2 and "solution.json: is damaged" in said
+    assert not any(e["event"] == "skipped" and e.get("reason") == "fault" for e in events(run))
+
+
+def test_a_clock_that_is_torn_ends_nothing(place: Path) -> None:
+    remove(place / "run", *GONE_ON_FROM)
+    (place / "run" / "clock.json").write_text("")
+    code, said = call("run", place, "--out", place / "run")
+    assert code == 0, said

@@ -148,6 +148,11 @@ def _call() -> int:
     except Exception as error:
         import traceback
 
+        from rung.records import damage_behind
+
+        if (damaged := damage_behind(error)) is not None:
+            click.echo(f"rung: {damaged}", err=True)
+            return print_error(type(damaged).__name__, str(damaged), 2) if as_json else 2
         traceback.print_exc()
         click.echo("rung: this is a defect of rung. Report it with what stands above.", err=True)
         return print_error("Defect", f"{type(error).__name__}: {error}", DEFECT) if as_json else DEFECT

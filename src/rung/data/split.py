@@ -94,7 +94,7 @@ def split_from_record(examples: Sequence[Example], record: Mapping[str, object])
         assigned |= dict.fromkeys(ids, name)
         if len(assigned) < before + len(ids):
             raise damaged
-    if not all(isinstance(group, str) for group in groups.values()):
+    if not all(isinstance(text, str) for text in (*groups.values(), *digests.values())):
         raise damaged
     here = {e.id for e in examples}
     if missing := [i for i in assigned if i not in here]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rung import runs
-from rung.errors import BudgetSpent, NoGain, OutOfMemory, RunError, RungError, SealedTestError
+from rung.errors import BudgetSpent, DamagedRecord, NoGain, OutOfMemory, RunError, RungError, SealedTestError
 from rung.ladder.building import noted_once, solution_once
 from rung.ladder.climbed import Built, Climbed
 from rung.ladder.dev_answers import answer_dev, compared_before, unproven
@@ -187,7 +187,7 @@ class _Climber:
         """Builds it and answers dev. What keeps it from that is no reason to lose other strategies and models."""
         try:
             self._keep(step, *self._build(step, later=later))
-        except SealedTestError:
+        except (SealedTestError, DamagedRecord):
             raise
         except BudgetSpent as spent:
             self._give_up(step, "budget", spent)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rung.decision.figures import more_minutes
-from rung.records import write_text
+from rung.errors import RunError, fault_text
+from rung.records import damage_behind, write_text
 from rung.report.background import checks_section, data_section, run_section
 from rung.report.building import built_section, not_tried_section
 from rung.report.examples import confusion_section, example_section, field_section
@@ -53,7 +54,12 @@ def write_report(folder: Path, examples: Mapping[str, Example] | None = None) ->
     """
     run = read_run(folder)
     path = folder / "report.html"
-    write_text(path, _page(run, examples or {}))
+    try:
+        page = _page(run, examples or {})
+    except (TypeError, ValueError, LookupError, AttributeError) as error:  # it is made of records alone
+        damaged = f"{folder}: a record is damaged ({fault_text(error)}). Run the task again in a new folder."
+        raise damage_behind(error) or RunError(damaged) from error
+    write_text(path, page)
     return path
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from rung import runs
 from rung.decision import Scale, decision_from_record
-from rung.errors import ModelError, RunError
-from rung.records import read_json, read_lines
+from rung.errors import ModelError, RunError, fault_text
+from rung.records import damage_behind, read_json, read_lines
 from rung.types import Candidate, Decision
 
 Record = Mapping[str, Any]
@@ -224,8 +224,9 @@ def read_run(folder: Path) -> RunRecords:
             },
             helpers=_helpers(task, facts),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder}: a record is damaged ({error}). Run the task again in a new folder.") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        damaged = f"{folder}: a record is damaged ({fault_text(error)}). Run the task again in a new folder."
+        raise damage_behind(error) or RunError(damaged) from error
 
 
 def _models(task: Record, facts: Record | None, decision: Decision) -> tuple[NamedModel, ...]:

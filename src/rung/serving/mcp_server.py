@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rung.errors import RunError, RungError
+from rung.records import damage_behind
 
 if TYPE_CHECKING:
     from rung.serving.bundle import Bundle
@@ -58,7 +59,7 @@ def _server(root: Path) -> Any:
 
 
 def _as_tool(method: Callable[_Words, _Answer]) -> Callable[_Words, _Answer]:
-    """The method, whose RungError is an error of the tool that its caller can read."""
+    """The method; its RungError, or what it says of a damaged record, is an error of the tool that its caller reads."""
     from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(method)
@@ -67,6 +68,10 @@ def _as_tool(method: Callable[_Words, _Answer]) -> Callable[_Words, _Answer]:
             return method(*words, **named)
         except RungError as error:
             raise ToolError(str(error)) from error
+        except Exception as error:
+            if (damaged := damage_behind(error)) is not None:
+                raise ToolError(str(damaged)) from error
+            raise
 
     return tool
 
