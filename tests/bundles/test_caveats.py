@@ -126,7 +126,7 @@ def test_a_solution_that_is_not_shipped_says_so_and_has_the_notes_of_the_run(tmp
 
 def test_faults_of_answering_building_and_judging_are_told(tmp_path: Path) -> None:
     one = candidate("rag_lora", failed_calls=3, cut="the time was over")
-    check = JudgeCheck("gpt", "graded", 1, None, None, None)
+    check = JudgeCheck("gpt", "graded", 1, "exact_match")
     write_json(tmp_path / "judge.json", judge_record(check))
     decision = verdict(candidates=(one,), left_early=(LeftEarly("rag_lora", "rag was ahead", False),))
     caveats = caveats_of(Files(tmp_path), RAG_LORA, decision, abstain=None, right_or_wrong=True)
