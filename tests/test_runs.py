@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rung.api import Run
-from rung.errors import RunError
+from rung.errors import DamagedRecord, RunError
 from rung.runs import held, run_of, verdict_of
 from rung.serving.mcp_server import McpTools
 
@@ -50,3 +50,6 @@ def test_without_a_verdict_each_way_to_ask_for_it_says_the_same(tmp_path: Path) 
     for ask in (lambda: verdict_of(tmp_path), lambda: Run(tmp_path).decision, lambda: McpTools(tmp_path).report(".")):
         with pytest.raises(RunError, match=r"not finished, there is no verdict yet\. Give the same rung run command"):
             ask()
+    (tmp_path / "task.json").write_text("")
+    with pytest.raises(DamagedRecord, match=r"task\.json"):
+        verdict_of(tmp_path)

@@ -149,6 +149,7 @@ def verdict_of(folder: Path) -> dict[str, Any]:
     record = read_json(folder / _RECORDS["decision"])
     if record is None:
         check_run(folder)
+        read_json(folder / _RECORDS["task"])  # where it is damaged, the same command cannot go on
         raise RunError(f"{folder}: not finished, there is no verdict yet. Give the same rung run command again.")
     return record
 

@@ -7,6 +7,7 @@ import pytest
 
 from rung.data.checks import check_examples, found_in
 from rung.data.checks.material import Material
+from rung.data.examples import START_EXAMPLES
 from rung.data.findings import KEPT, bounded, without_ignored
 from rung.data.near_duplicates import near_duplicates
 from rung.types import Example, Finding, ModelSpec, Task
@@ -81,6 +82,7 @@ def test_an_answer_far_longer_than_the_others_is_found_and_long_answers_among_lo
 def test_few_examples_are_a_warning_about_the_whole() -> None:
     examples = [example(i, f"text {i}") for i in range(60)]
     assert found(examples[:59])["few_examples"] == [""]
+    assert f"{START_EXAMPLES} examples are a start" in Path(__file__).parents[2].joinpath("README.md").read_text()
     assert "few_examples" not in found(examples)
 
 

@@ -404,6 +404,20 @@ def test_what_the_base_model_can_do_stands_beside_the_skills_that_are_kept() -> 
         assert words in decide(evidence([ZERO, LORA], CLEAR, skills=(kept,))).reasons
 
 
+def test_skills_are_not_said_to_be_kept_where_a_loss_is_not_ruled_out() -> None:
+    open_end = Skills("lora", -0.074, -0.15, 0.003, 242, False, base=0.27)
+    said = (
+        "lora is not shown to lose more than 2 points of its general skills, and may have lost up to 15 points: a "
+        "change of -7.4 points (-15 to 0.3) on 242 general prompts, of which the base model answers 27 %."
+    )
+    assert said in decide(evidence([ZERO, LORA], CLEAR, skills=(open_end,))).reasons
+    lost = Skills("lora", -0.13, -0.2, -0.06, 242, True, repaired="lora_replay")
+    repaired = [ZERO, LORA, replace(LORA, name="lora_replay", test=None)]
+    known = evidence(repaired, CLEAR, skills=(lost, replace(open_end, candidate="lora_replay")))
+    [warning] = decide(known).warnings
+    assert "mixed in, is not shown to lose more than 2 points of general skills, and reaches" in warning
+
+
 def test_nothing_fixed_it_never_stands_beside_what_fixed_it() -> None:
     fixed = Diagnosis("knowledge", 0.5, 0.4, 0.6, "fixed by both")
     rest = Diagnosis("knowledge+reasoning", 0.3, 0.2, 0.4, "nothing fixed it", fixed=False)

@@ -105,6 +105,17 @@ def test_the_command_that_goes_on_names_the_engine_that_the_command_named(engine
             assert (f"--engine {engine}" in told) == named
 
 
+def test_the_command_that_tries_more_names_the_folder_that_was_used(tmp_path: Path) -> None:
+    used = _how_to_go_on(Path("my tasks/task.yaml"), RunOptions(out=Path("a run")))
+    assert "rung run 'my tasks/task.yaml' --out 'a run' --again. " in used
+    assert "rung run task.yaml --again. " in _how_to_go_on(Path("task.yaml"), RunOptions())
+    first = SimpleNamespace(exhaustive=False, engine_named=False, ledger=SimpleNamespace(spent=None, budget=Budget()))
+    inputs = SimpleNamespace(task=SimpleNamespace(path="task.yaml", engine="local"))
+    state: Any = SimpleNamespace(inputs=inputs, folder=Path("runs/t"), first=first)
+    out = command(state, None, ()).split("--out ")[1]  # type: ignore[arg-type]
+    assert Path(out) == Path.cwd() / "runs/t", "a report is read from another folder, too"
+
+
 def test_a_new_run_says_that_the_one_beside_it_was_begun_with_another_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def test_any_solution_of_a_run_is_made_into_a_bundle(tmp_path: Path, fake_model:
     run = run_in(tmp_path, fake_model)
     done = call(run, "zero_shot", "--out", tmp_path / "shipped")
     assert done.exit_code == 0, done.output
+    assert " kB. Its card" in done.output, "a bundle of a prompt is small, and never 0.0 MB"
     packed = read_bundle(tmp_path / "shipped")
     assert packed.solution.name == "zero_shot" and packed.recorded
     again = rung.bundle(run, out=tmp_path / "again")

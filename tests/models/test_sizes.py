@@ -109,5 +109,5 @@ def test_larger_models_are_slower_by_the_weights_a_token_meets() -> None:
 
 
 def test_what_is_small_is_told_in_megabytes_and_never_as_nothing() -> None:
-    assert [as_size(n) for n in (538e6, 4.2e6, 2e3, 0)] == ["538 MB", "4.2 MB", "0.1 MB", "0 MB"]
+    assert [as_size(n) for n in (538e6, 4.2e6, 2e3, 0)] == ["538 MB", "4.2 MB", "2 kB", "0 MB"]
     assert as_count(134_515_008) == "135 M" and as_count(37_000) == "37,000"

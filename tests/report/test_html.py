@@ -27,6 +27,7 @@ from run_folders import (
 from rung.errors import RunError
 from rung.records import read_json, read_lines, write_json, write_text
 from rung.report import html
+from rung.report.building import _prompt
 from rung.report.html import write_report
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\x1b[2J'
@@ -198,6 +199,14 @@ def test_what_was_built_is_said_from_the_solutions_own_record(page: Callable[...
     assert "a LoRA adapter (learning rate 0.001, epoch 3)" in how
     assert "0.001 1.107 kept" in how
     assert "Learning rate 0.001, taken over from an earlier training of this run." in how
+
+
+@pytest.mark.parametrize(("kind", "k"), [("nearest", 4), ("nearest", 40), ("fixed", 4)])
+def test_a_folded_prompt_says_which_demos_a_request_gets(kind: str, k: int) -> None:
+    demos = [{"input": f"text {i}", "output": "a"} for i in range(28)]
+    said = str(_prompt("few_shot", {"instruction": "Sort.", "demos": demos, "demo_selection": {"kind": kind, "k": k}}))
+    assert ("for each input, the 4 nearest of 28 demos, such as:" in said) == (k == 4 and kind == "nearest")
+    assert ("… and 25 more demos" in said) == (k == 40) and ("… and 1 more demo<" in said) == (kind == "fixed")
 
 
 def test_a_known_score_has_no_interval_and_costs_are_told_in_plain_words(

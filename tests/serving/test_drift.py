@@ -84,6 +84,17 @@ def test_no_drift_is_said_with_when_to_look_again(
     assert few["outcome"] == "too few" and few["least"] > 30 and str(few["least"]) in few["headline"]
 
 
+def test_tested_inputs_among_the_requests_are_counted_and_say_nothing_new(
+    tmp_path: Path, drawn: tuple[list[tuple[str, str]], list[tuple[str, str]]]
+) -> None:
+    tested, rows = drawn
+    file = file_of(tmp_path / "requests.jsonl", [*tested[:10], *rows[:4]])
+    done = call(bundle_of(tmp_path / "winner", tested[:12]), file)
+    assert "Requests that are tested inputs themselves: 10 of 14." in done.output
+    assert "so few inputs cannot show that a tenth of the requests are of a new kind" in done.output
+    assert done.output.splitlines()[-1].startswith("Name a file of requests that came since")
+
+
 def test_answers_in_the_file_are_compared_and_new_labels_named(
     tmp_path: Path, drawn: tuple[list[tuple[str, str]], list[tuple[str, str]]]
 ) -> None:

@@ -26,6 +26,7 @@ def bundle(run: Path, solution: str | None, out: Path, without_examples: bool, a
     """
     from rung.bundles.files import NOTE
     from rung.ladder.hand_over import bundle_run
+    from rung.models.sizes import as_size
     from rung.records import read_json
 
     bundle_run(run, solution, out, examples=not without_examples, say=lambda line: click.echo(line, err=True))
@@ -34,7 +35,7 @@ def bundle(run: Path, solution: str | None, out: Path, without_examples: bool, a
     if as_json:
         names = sorted(str(path.relative_to(out)) for path in files)
         return print_json({"folder": str(out), "card": str(out / "README.md"), "files": names, "bytes": size})
-    click.echo(f"{out}: {len(files)} files, {size / 1e6:,.1f} MB. Its card is {out / 'README.md'}.")
+    click.echo(f"{out}: {len(files)} files, {as_size(size)}. Its card is {out / 'README.md'}.")
     engine = " --engine vllm" if (read_json(out / NOTE) or {}).get("engine") == "vllm" else ""
     click.echo(f'Ask it with: rung ask {shlex.quote(str(out))}{engine} "an input"')
     return 0

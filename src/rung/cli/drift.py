@@ -100,18 +100,21 @@ def _answered(bundle: Path, asked: RequestFile, base: str | None) -> tuple[str, 
 def _next(found: Drift, known: KnownInputs, bundle: Path, requests: Path, model: str | None) -> list[str]:
     """What to do next, with the command."""
     task = shlex.quote(str(known.task.path)) if known.task is not None else "task.yaml"
+    out = f" --out {shlex.quote(str(bundle))}" if known.task is not None else ""
     look = f"rung drift {shlex.quote(str(bundle))} {shlex.quote(str(requests))}"
     look += f" --model {shlex.quote(model)}" if model else ""
     if found.outcome == "drift":
         first = "those of the new clusters first, " if found.clusters else "those that look new to you first, "
         steps = [
-            f"Answer some of the requests, {first}add them to the examples, and run again: rung run {task} --again"
+            f"Answer some of the requests, {first}add them to the examples, and run again: rung run {task}{out} --again"
         ]
         if known.task is None or known.task.teacher is not None:
             steps.append(
                 f"Or let the teacher answer them: unlabelled: {requests.name} in task.yaml, and the same command."
             )
         return steps
+    if 2 * found.themselves > found.requests:
+        return ["Name a file of requests that came since: most of these are tested inputs, which cannot be new."]
     if found.outcome == "too few" and found.least is not None:
         return [f"Look again when there are {found.least:,} requests: {look}"]
     if found.outcome == "too few":
@@ -128,6 +131,7 @@ def _record(found: Drift, asked: RequestFile, bundle: Path, requests: Path, step
         "tested": found.tested,
         "requests": found.requests,
         "repeated": found.repeated,
+        "tested_themselves": found.themselves,
         "least": found.least,
         "looks": [{**asdict(look), "differs": look.differs} for look in found.looks],
         "not_looked_at": dict(found.not_looked_at),
@@ -155,6 +159,8 @@ def _print(found: Drift, asked: RequestFile, steps: Sequence[str]) -> None:
         click.echo(f"and {more:,} more new clusters (--json lists them).")
     if found.repeated:
         click.echo(f"Requests that stand there again: {found.repeated:,}. Each text counts once.")
+    if found.themselves:
+        click.echo(f"Requests that are tested inputs themselves: {found.themselves:,} of {found.requests:,}.")
     if asked.others:
         names = ", ".join(f"{cut(name, _WIDEST)} {n:,}" for name, n in list(asked.others.items())[:_CLUSTERS])
         click.echo(f"Left out, because they asked another model: {sum(asked.others.values()):,} ({names}).")

@@ -24,6 +24,9 @@ from rung.types import Example, Finding, SetName, Task
 MIN_EXAMPLES = 12
 """Fewer cannot fill train, dev and test with anything a score could be computed from."""
 FEW_EXAMPLES = 60
+"""The least that can tell very different solutions apart."""
+START_EXAMPLES = 150
+"""What the README calls a start."""
 """With fewer, differences between solutions hardly show."""
 FEW_EMPTY = 0.02
 """From this share of rows on, two at least, an empty answer may be meant; the message then says how to allow it."""

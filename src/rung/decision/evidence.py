@@ -49,6 +49,12 @@ class Skills:
     repaired: str | None = None
     base: float | None = None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a loss of more than MARGIN is ruled out; where `loses` is false, none may be shown and none ruled
+        out."""
+        return not self.loses and self.low >= -MARGIN
+
 
 @dataclass(frozen=True)
 class Shortened:

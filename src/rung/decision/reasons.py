@@ -36,6 +36,7 @@ from rung.decision.words import (
     worth_naming,
 )
 from rung.evaluation.baselines import MOST_FREQUENT
+from rung.evaluation.statistics import MARGIN
 from rung.types import Candidate, Skipped, Topic, kind_of, model_of
 
 _SHOWN = 40  # characters of an answer
@@ -278,7 +279,7 @@ def _closed_book(evidence: Evidence) -> list[str]:
 
 
 def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
-    """That the candidate to ship keeps its general skills, and what was lost before it was repaired."""
+    """What is shown of the general skills of the candidate to ship, and what was lost before it was repaired."""
     if ruling.ship is None:
         return []
     name = ruling.ship.name
@@ -289,14 +290,24 @@ def _kept_skills(evidence: Evidence, ruling: Ruling) -> list[str]:
 
 
 def kept_in_words(skills: Skills) -> str:
-    """The base's own score stands beside the change: what a base model cannot do, no training takes away."""
+    """What is shown where no loss is: that skills are kept, or how large a loss may be that is not shown.
+
+    The base's own score stands beside the change: what a base model cannot do, no training takes away.
+    """
     change = f"a change of {PERCENT.gap(skills.difference)} ({PERCENT.ends(skills.low, skills.high)})"
+    if skills.keeps:
+        said = f"{skills.candidate} keeps its general skills"
+    else:
+        said = (
+            f"{skills.candidate} is not shown to lose more than {PERCENT.gap(MARGIN)} of its general skills, and may "
+            f"have lost up to {PERCENT.gap(-skills.low)}"
+        )
     if skills.base is None:
-        return f"{skills.candidate} keeps its general skills: {change} on {skills.n:,} prompts."
+        return f"{said}: {change} on {skills.n:,} prompts."
     known = f"{skills.n:,} general prompts, of which the base model answers {PERCENT.value(skills.base)}"
     if skills.base < _FEW_SKILLS:
         return f"{skills.candidate} had hardly any general skills to lose: {change} on {known}."
-    return f"{skills.candidate} keeps its general skills: {change} on {known}."
+    return f"{said}: {change} on {known}."
 
 
 def _costs(evidence: Evidence) -> list[str]:

@@ -26,6 +26,7 @@ from rung.decision.words import (
     skipped_name,
     value,
 )
+from rung.evaluation.statistics import MARGIN
 from rung.types import Candidate, Skipped
 
 
@@ -100,12 +101,12 @@ def _losing(evidence: Evidence, shipped: str | None) -> list[Skills]:
 def lost_skills(evidence: Evidence, skills: Skills) -> str:
     """What a fine-tuned candidate lost, and what to do about it."""
     said = f"{lost_in_words(skills)} "
-    kept = {s.candidate for s in evidence.skills if not s.loses}
+    kept = {s.candidate: s for s in evidence.skills if not s.loses}
     long = evidence.named(evidence.long_form_of(skills.candidate))
     if long is not None and long.name in kept:
         return (
-            f"{said}Use it for this task alone, or take {long.name}: it has a longer prompt, keeps general skills, and "
-            f"reaches {value(evidence, long, 'dev')} on dev."
+            f"{said}Use it for this task alone, or take {long.name}: it has a longer prompt, "
+            f"{_kept(kept[long.name])}, and reaches {value(evidence, long, 'dev')} on dev."
         )
     repaired = evidence.named(skills.repaired)
     if repaired is None or repaired.name not in kept:
@@ -113,8 +114,14 @@ def lost_skills(evidence: Evidence, skills: Skills) -> str:
     reached = value(evidence, repaired, "dev")
     return (
         f"{said}Use it for this task alone, or take {repaired.name}: it was trained with the base model's own answers "
-        f"mixed in, keeps general skills, and reaches {reached} on dev."
+        f"mixed in, {_kept(kept[repaired.name])}, and reaches {reached} on dev."
     )
+
+
+def _kept(skills: Skills) -> str:
+    if skills.keeps:
+        return "keeps general skills"
+    return f"is not shown to lose more than {PERCENT.gap(MARGIN)} of general skills"
 
 
 def lost_in_words(skills: Skills) -> str:

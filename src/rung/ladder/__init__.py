@@ -8,6 +8,7 @@ strategies, and what the numbers mean in decision.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,8 +97,12 @@ def verdict(files: Files) -> Decision | None:
 
 
 def _how_to_go_on(task_path: Path, options: RunOptions) -> str:
-    engine = f" --engine {options.engine}" if options.engine is not None else ""
-    return f"To try more in it: rung run {task_path}{engine} --again. To begin anew, name another folder with --out."
+    """The command is to be given where this one was; without --out it finds the folder as this one did."""
+    words = ["rung", "run", str(task_path)]
+    words += ["--out", str(options.out)] if options.out is not None else []
+    words += ["--engine", options.engine] if options.engine is not None else []
+    again = shlex.join([*words, "--again"])
+    return f"To try more in it: {again}. To begin anew, name another folder with --out."
 
 
 def _how_to_go_on_with_another(alike: Sequence[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Sequence
 
@@ -19,8 +20,9 @@ _SPARE = 1.15
 
 
 def command(run: WholeRun, climbed: Climbed, lacking: Sequence[Skipped], only: Sequence[str] = ()) -> str:
-    """The command that goes on with enough budget for what is lacking. Every limit that is set is raised."""
-    words = ["rung", "run", str(run.inputs.task.path), "--out", str(run.folder)]
+    """The command that goes on with enough budget for what is lacking. Every limit that is set is raised. It works
+    from any folder: it is read in a report, too."""
+    words = ["rung", "run", str(run.inputs.task.path), "--out", os.path.abspath(run.folder)]
     words += ["--only", ",".join(only)] if only else []
     words += ["--exhaustive"] if run.first.exhaustive else []
     words += ["--engine", run.inputs.task.engine] if run.first.engine_named else []

@@ -9,6 +9,8 @@ section 4, for what a layer keeps. Here its attention weights are computed again
 
 from __future__ import annotations
 
+import math
+
 from rung.engine import training_memory
 from rung.engine.shapes import Shape as Shape
 from rung.engine.shapes import shape_of as shape_of
@@ -44,9 +46,12 @@ def as_count(weights: int) -> str:
 
 
 def as_size(count: float) -> str:
-    """Bytes in MB, or from 1 GB on in GB; with a decimal below 10, so that what is there is never told as none."""
+    """Bytes in MB, from 1 GB on in GB, below 0.1 MB in kB; with a decimal below 10 MB, so that what is there is never
+    told as none."""
+    if 0 < count < 1e5:
+        return f"{math.ceil(count / 1e3)} kB"
     if count < 1e9:
         mb = count / 1e6
-        return f"{mb:.0f} MB" if mb >= 10 or not mb else f"{max(mb, 0.1):.1f} MB"
+        return f"{mb:.0f} MB" if mb >= 10 or not mb else f"{mb:.1f} MB"
     gb = count / 1e9
     return f"{gb:.1f} GB" if gb < 10 else f"{gb:.0f} GB"

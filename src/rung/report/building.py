@@ -103,11 +103,16 @@ def _held_to(constraint: Record) -> str:
 
 
 def _prompt(name: str, record: Record) -> Html:
-    """The instruction and the first demos, folded."""
+    """The instruction and the first demos, folded. Where they are chosen for each input, the number that is."""
     turns = [str(record.get("instruction") or "(no instruction: the input alone)")]
-    demos = list(record.get("demos") or ())
+    demos, selection = list(record.get("demos") or ()), record.get("demo_selection") or {}
+    chosen = bool(selection) and selection["kind"] == "nearest" and selection["k"] < len(demos)
+    if chosen:
+        turns.append(f"(for each input, the {selection['k']} nearest of {count(len(demos), 'demo')}, such as:)")
+    elif selection:
+        demos = demos[: selection["k"]]
     turns += [f"{d['input']}\n→ {d['output']}" for d in demos[:_MOST_DEMOS]]
-    if len(demos) > _MOST_DEMOS:
+    if len(demos) > _MOST_DEMOS and not chosen:
         turns.append(f"… and {count(len(demos) - _MOST_DEMOS, 'more demo')}")
     return element("details", element("summary", f"The prompt of {name}"), element("pre", "\n\n".join(turns)))
 

@@ -110,8 +110,9 @@ def test_what_was_not_tested_says_so(tmp_path: Path, parity: bool) -> None:
     assert report.untested == ("it is not installed" if parity else "--no-parity") and report.folder.name == "out"
 
 
-def test_data_has_nothing_that_answers_and_is_not_called_untested(tmp_path: Path) -> None:
-    report = export(source(tmp_path), made(None), tmp_path / "out", ExportOptions())
+@pytest.mark.parametrize("parity", [True, False])
+def test_data_has_nothing_that_answers_and_is_not_called_untested(tmp_path: Path, parity: bool) -> None:
+    report = export(source(tmp_path), made(None), tmp_path / "out", ExportOptions(), parity=parity)
     assert report.untested is None and report.parity is None
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from rung.data.checks.material import Material
-from rung.data.examples import FEW_EXAMPLES
+from rung.data.examples import FEW_EXAMPLES, START_EXAMPLES
 from rung.data.hidden import look
 from rung.data.metric_names import CASELESS
 from rung.data.rows import parse_json
@@ -43,7 +43,8 @@ def _whole(examples: Sequence[Example]) -> Iterator[Finding]:
     if len(examples) < FEW_EXAMPLES:
         message = (
             f"Only {len(examples)} examples: differences between solutions will hardly show. "
-            f"Bring {FEW_EXAMPLES} or more."
+            f"{FEW_EXAMPLES} are the least that can tell very different solutions apart, and {START_EXAMPLES} are a "
+            "start; smaller differences need more."
         )
         yield Finding("few_examples", "warning", "", message)
 

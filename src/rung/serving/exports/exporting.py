@@ -112,8 +112,9 @@ def export(
         scratch.mkdir(parents=True)
         source.say(f"writing {chosen.name} …")
         exported = chosen.write(source, scratch, options)
+        asked = parity or chosen.runtime is None  # where nothing answers, nothing is left out
         checks, result, untested = (
-            _asked(source, chosen, scratch, exported, options) if parity else (exported.checks, None, "--no-parity")
+            _asked(source, chosen, scratch, exported, options) if asked else (exported.checks, None, "--no-parity")
         )
         untested = untested or (exported.untested if result is None else None)
         faults = [f"{check.name}: {check.fact}" for check in checks if not check.ok]

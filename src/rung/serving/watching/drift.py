@@ -57,7 +57,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Drift:
-    """tested, requests: texts that were compared. repeated: requests that stand there again. least: requests that show
+    """tested, requests: texts that were compared. repeated: requests that stand there again. themselves: texts of
+    requests that are tested inputs. least: requests that show
     a NEW_SHARE of a new kind with POWER; None where there are too few tested inputs for any number. not_looked_at:
     look -> why."""
 
@@ -70,6 +71,7 @@ class Drift:
     repeated: int
     unreadable: tuple[str, ...]
     least: int | None
+    themselves: int = 0
     not_looked_at: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -79,10 +81,13 @@ def drift(known: KnownInputs, asked: RequestFile, *, embedder: Embedder | None =
     embedder: compares by meaning, too. It finds new topics that share their words with tested ones.
     """
     from rung.data.sampling import sample_of
+    from rung.text import normal_form
 
-    tested = sample_of(_once(known.inputs), MOST, seed)
-    once = _once(asked.inputs)
+    inputs, once = _once(known.inputs), _once(asked.inputs)
+    tested = sample_of(inputs, MOST, seed)
     requests = sample_of(once, MOST, seed)
+    forms = {normal_form(query.text) for query in inputs}
+    themselves = sum(normal_form(query.text) in forms for query in requests)
     repeated = len(asked.inputs) - len(once)
     looks: tuple[Look, ...] = ()
     clusters: tuple[NewCluster, ...] = ()
@@ -106,7 +111,17 @@ def drift(known: KnownInputs, asked: RequestFile, *, embedder: Embedder | None =
         outcome = "too few"
     headline = _headline(outcome, differing, len(requests), len(tested), least)
     return Drift(
-        outcome, headline, looks, clusters, len(tested), len(requests), repeated, asked.unreadable, least, left
+        outcome,
+        headline,
+        looks,
+        clusters,
+        tested=len(tested),
+        requests=len(requests),
+        repeated=repeated,
+        unreadable=asked.unreadable,
+        least=least,
+        themselves=themselves,
+        not_looked_at=left,
     )
 
 
@@ -365,5 +380,8 @@ def _headline(outcome: Outcome, differing: Sequence[str], requests: int, tested:
     if outcome == "no drift shown":
         return f"No drift shown ({compared})."
     if least is None:
-        return f"Too few tested inputs to tell ({compared}): no number of requests shows a tenth that is new."
+        return (
+            f"Too few tested inputs to tell ({compared}): however many requests there are, so few inputs cannot show "
+            "that a tenth of the requests are of a new kind."
+        )
     return f"Too few requests to tell ({requests:,}; at least {least:,}), beside {tested:,} tested inputs."
